@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# `make demo` and `make test` do all set-up on a fresh Debian or Ubuntu machine (as root).
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+APT := docker.io busybox-static iptables iproute2
+
+.PHONY: demo test test-long style bench deps venv clean
+
+demo: deps venv
+	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
+
+test: deps venv style
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-long: deps venv style
+	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
+
+style: venv
+	$(BIN)/ruff check agent tests examples benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: deps venv
+	$(BIN)/python -m benchmarks $(BENCH)
+
+deps:
+	@missing=; \
+	command -v dockerd >/dev/null || missing="$$missing docker.io"; \
+	[ -x /bin/busybox ] || missing="$$missing busybox-static"; \
+	command -v iptables >/dev/null || missing="$$missing iptables"; \
+	command -v ip >/dev/null || missing="$$missing iproute2"; \
+	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
+
+venv: .venv/.done
+
+.venv/.done: pyproject.toml
+	$(PYTHON) -m venv .venv || { apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv .venv; }
+	$(BIN)/pip install -q -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Carries a plan out, deciding nothing: works in parallel as their needs allow, operations of one work in order.
+
+An engine call that changes something is always awaited to its end: a thread cannot be cancelled, so after a time-out
+the object would be in an unknown state. A failed work fails those that need it, not the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from functools import singledispatchmethod
+
+from agent.apply.images import Images
+from agent.apply.ports import Engine
+from agent.apply.records import Records
+from agent.apply.swap import Swap, restart_body
+from agent.errors import ConflictError, EngineError, InternalError, UcidockdError
+from agent.model.identity import own_labels, spec_hash
+from agent.model.observed import Record
+from agent.model.resources import Container, Network, Volume
+from agent.plan import operations as ops
+from agent.plan.payload import (
+    container_body,
+    endpoint_body,
+    extra_endpoints,
+    network_body,
+    update_body,
+    volume_body,
+)
+from agent.plan.reconcile import desired_spec
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one operation; `error` is None when it worked."""
+
+    operation: ops.Operation
+    error: UcidockdError | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Executor:
+    """Runs plans on one engine."""
+
+    engine: Engine
+    records: Records
+    images: Images
+    wall_clock: Callable[[], float]
+    workers: int = 4
+    stopping: Callable[[], bool] = lambda: False
+    report: Callable[[Outcome], None] = lambda outcome: None
+    api: tuple[int, int] = (1, 41)
+
+    def execute(self, plan: ops.Plan) -> tuple[Outcome, ...]:
+        """Blocks until every work ended; returns the outcomes in the order in which they came."""
+        if not plan.works:
+            return ()
+        outcomes: list[Outcome] = []
+        pending = {work.key: work for work in plan.works}
+        failed: set[str] = set()
+        running: dict[Future[list[Outcome]], str] = {}
+        with ThreadPoolExecutor(max_workers=self.workers, thread_name_prefix="apply") as pool:
+            while pending or running:
+                for work in self._ready(pending, set(running.values())):
+                    running[pool.submit(self._run, work, failed & work.needs)] = work.key
+                    del pending[work.key]
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    key = running.pop(future)
+                    results = future.result()
+                    outcomes += results
+                    if any(result.error for result in results):
+                        failed.add(key)
+        return tuple(outcomes)
+
+    @staticmethod
+    def _ready(pending: dict[str, ops.Work], running: set[str]) -> list[ops.Work]:
+        return [work for work in pending.values() if not work.needs & (pending.keys() | running)]
+
+    def _run(self, work: ops.Work, failed_needs: set[str]) -> list[Outcome]:
+        outcomes = []
+        for operation in work.operations:
+            outcome = Outcome(operation=operation, error=self._attempt(operation, failed_needs))
+            self.report(outcome)
+            outcomes.append(outcome)
+            if outcome.error is not None:
+                break
+        return outcomes
+
+    def _attempt(self, operation: ops.Operation, failed_needs: set[str]) -> UcidockdError | None:
+        if failed_needs:
+            return EngineError(f"{', '.join(sorted(failed_needs))} failed first", retryable=True)
+        if self.stopping():
+            return EngineError("the agent stops", retryable=True)
+        try:
+            self._do(operation)
+        except UcidockdError as exc:
+            return exc
+        except OSError as exc:
+            return EngineError(f"state.json cannot be written: {exc.strerror}", retryable=True)
+        return None
+
+    @singledispatchmethod
+    def _do(self, operation: ops.Operation) -> None:
+        raise InternalError(f"no executor for {operation.verb}")
+
+    def _current(self, key: str) -> Record:
+        """The record of a resource as it is now: an operation before this one may have changed it."""
+        kind, _, section = key.partition(":")
+        found = [r for r in self.records.records() if (r.kind, r.section, r.swap) == (kind, section, "")]
+        if not found:
+            raise InternalError(f"{key} has no record")
+        return found[-1]
+
+    def _announce(self, kind: str, resource: Container | Network | Volume, image_id: str = "") -> Record:
+        """A record is written before its object is created: a crash in between leaves nothing unknown."""
+        stale = [r for r in self.records.records() if (r.kind, r.section, r.swap) == (kind, resource.section, "")]
+        for record in stale:
+            self.records.drop(record.nonce)
+        spec = desired_spec(resource)
+        record = Record(
+            kind=kind,
+            section=resource.section,
+            nonce=secrets.token_hex(8),
+            name=resource.name,
+            spec=spec,
+            spec_hash=spec_hash(spec),
+            image_id=image_id,
+        )
+        self.records.put(record)
+        return record
+
+    def _labels(self, record: Record) -> dict[str, str]:
+        return own_labels(instance=self.records.instance, section=record.section, nonce=record.nonce)
+
+    # networks and volumes
+
+    @_do.register
+    def _create_network(self, operation: ops.CreateNetwork) -> None:
+        record = self._announce("network", operation.network)
+        try:
+            object_id = self.engine.create_network(network_body(operation.network, self._labels(record)))
+        except EngineError as exc:
+            self._undo_announce(record, exc)
+            raise
+        self.records.change(record.nonce, object_id=object_id)
+
+    @_do.register
+    def _replace_network(self, operation: ops.ReplaceNetwork) -> None:
+        old = operation.record
+        seen = self.engine.inspect_network(old.object_id)
+        attached = set((seen.inspect.get("Containers") or {}) if seen else ())
+        ours = {r.object_id for r in self.records.records() if r.kind == "container"}
+        if attached - ours:
+            names = ", ".join(sorted(seen.inspect["Containers"][i]["Name"] for i in attached - ours)) if seen else ""
+            raise ConflictError(f"network {old.name} is used by containers that are not ours: {names}")
+        for object_id in sorted(attached):
+            self.engine.disconnect(old.object_id, object_id)
+        self.engine.remove_network(old.object_id)
+        self._create_network(ops.CreateNetwork(key=operation.key, cause=operation.cause, network=operation.network))
+        for member in operation.members:
+            self._connect_again(member, operation.network.name, attached)
+
+    def _connect_again(self, member: Container, network: str, attached: set[str]) -> None:
+        record = next((r for r in self.records.records() if (r.kind, r.section) == ("container", member.section)), None)
+        if record is not None and record.object_id in attached:
+            endpoint = next(e for e in member.spec.endpoints if e.network == network)
+            self.engine.connect(network, record.object_id, endpoint_body(endpoint))
+
+    @_do.register
+    def _remove_network(self, operation: ops.RemoveNetwork) -> None:
+        self.engine.remove_network(operation.record.object_id)
+        self.records.drop(operation.record.nonce)
+
+    @_do.register
+    def _create_volume(self, operation: ops.CreateVolume) -> None:
+        record = self._announce("volume", operation.volume)
+        made = self.engine.create_volume(volume_body(operation.volume, self._labels(record)))
+        self.records.change(record.nonce, object_id=made.created or made.name)
+
+    @_do.register
+    def _remove_volume(self, operation: ops.RemoveVolume) -> None:
+        self.engine.remove_volume(operation.record.name)
+        self.records.drop(operation.record.nonce)
+
+    # containers
+
+    @_do.register
+    def _create_container(self, operation: ops.CreateContainer) -> None:
+        container = operation.container
+        image_id = self.images.ensure(container)
+        record = self._announce("container", container, image_id)
+        try:
+            body = container_body(container, labels=self._labels(record), image=image_id, api=self.api)
+            object_id = self.engine.create_container(container.name, body)
+        except EngineError as exc:
+            self._undo_announce(record, exc)
+            raise
+        self.records.change(record.nonce, object_id=object_id)
+        for network, endpoint in extra_endpoints(container):
+            self.engine.connect(network, object_id, endpoint)
+
+    def _undo_announce(self, record: Record, exc: EngineError) -> None:
+        # without an answer the engine may have created it: the record stays, the label's nonce tells at the next look
+        if exc.status:
+            self.records.drop(record.nonce)
+
+    @_do.register
+    def _start(self, operation: ops.StartContainer) -> None:
+        self.engine.start(self._current(operation.key).object_id)
+
+    @_do.register
+    def _stop(self, operation: ops.StopContainer) -> None:
+        self.engine.stop(operation.record.object_id, operation.stop_timeout_s)
+
+    @_do.register
+    def _update(self, operation: ops.UpdateContainer) -> None:
+        record = self._current(operation.key)
+        self.engine.update(record.object_id, update_body(operation.container.spec, operation.fields))
+        self._applied(record, operation.container)
+
+    def _applied(self, record: Record, container: Container) -> None:
+        spec = desired_spec(container)
+        self.records.change(record.nonce, spec=spec, spec_hash=spec_hash(spec), name=container.name)
+
+    @_do.register
+    def _rename(self, operation: ops.RenameContainer) -> None:
+        self.engine.rename(self._current(operation.key).object_id, operation.container.name)
+        self.records.change(operation.record.nonce, name=operation.container.name)
+
+    @_do.register
+    def _reconnect(self, operation: ops.ReconnectContainer) -> None:
+        record = self._current(operation.key)
+        seen = self.engine.inspect_container(record.object_id)
+        networks = ((seen and seen.inspect) or {}).get("NetworkSettings", {}).get("Networks") or {}
+        for name in sorted(networks):
+            self.engine.disconnect(name, record.object_id)
+        for endpoint in operation.container.spec.endpoints:
+            self.engine.connect(endpoint.network, record.object_id, endpoint_body(endpoint))
+        self._applied(record, operation.container)
+
+    @_do.register
+    def _replace(self, operation: ops.ReplaceContainer) -> None:
+        image_id = self.images.ensure(operation.container)
+        self._swap().run(operation.container, self._current(operation.key), image_id=image_id)
+
+    @_do.register
+    def _adopt(self, operation: ops.AdoptContainer) -> None:
+        image_id = self.images.ensure(operation.container)
+        foreign = operation.foreign
+        policy = ((foreign.inspect or {}).get("HostConfig") or {}).get("RestartPolicy") or {}
+        spec = {"restart": {"name": policy.get("Name") or "no", "max_retries": policy.get("MaximumRetryCount", 0)}}
+        section = operation.container.section
+        nonce = secrets.token_hex(8)
+        record = Record(
+            kind="container", section=section, nonce=nonce, name=foreign.name, object_id=foreign.id, spec=spec, swap="foreign"
+        )
+        self.records.put(record)
+        try:
+            self._swap().run(operation.container, record, image_id=image_id)
+        except UcidockdError:
+            self.records.drop(nonce)
+            raise
+
+    def _swap(self) -> Swap:
+        return Swap(engine=self.engine, records=self.records, api=self.api, stopping=self.stopping)
+
+    @_do.register
+    def _retire(self, operation: ops.RetireContainer) -> None:
+        record = operation.record
+        if record.kind == "container":
+            self.engine.update(record.object_id, restart_body("no"))
+            self.engine.stop(record.object_id, None)
+        self.records.change(record.nonce, removed_at=self.wall_clock())
+
+    @_do.register
+    def _restore(self, operation: ops.RestoreContainer) -> None:
+        policy = operation.record.spec.get("restart") or {}
+        body = restart_body(policy.get("name", "no"), policy.get("max_retries", 0))
+        self.engine.update(operation.record.object_id, body)
+        self.records.change(operation.record.nonce, removed_at=None)
+
+    @_do.register
+    def _remove_container(self, operation: ops.RemoveContainer) -> None:
+        self.engine.remove_container(operation.record.object_id, volumes=operation.volumes, force=True)
+        self.records.drop(operation.record.nonce)
+
+    @_do.register
+    def _forget(self, operation: ops.Forget) -> None:
+        self.records.drop(operation.record.nonce)
+
+
+def recover(engine: Engine, records: Records) -> None:
+    """Finishes or undoes what a crash cut short. Run before every pass; does nothing when nothing is open."""
+    swap = Swap(engine=engine, records=records, api=(1, 41), stopping=lambda: False)
+    for record in records.records():
+        if record.swap == "new":
+            logger.info("undoing an unfinished swap of %s", record.name)
+            swap.undo(record)
+    for record in records.records():
+        if record.swap == "retired":
+            swap.finish(record, volumes=False)
+        elif record.swap == "foreign":
+            records.drop(record.nonce)
+        elif not record.object_id:
+            _settle(engine, records, replace(record))
+
+
+def _settle(engine: Engine, records: Records, record: Record) -> None:
+    """A record announced without an answer: its object either carries the nonce, or was never made."""
+    look = {
+        "container": engine.inspect_container,
+        "network": engine.inspect_network,
+        "volume": engine.inspect_volume,
+    }[record.kind]
+    seen = look(record.name)
+    if seen is None or seen.labels.get("ucidockd.nonce") != record.nonce:
+        records.drop(record.nonce)
+        return
+    object_id = getattr(seen, "id", "") or getattr(seen, "created", "") or seen.name
+    records.change(record.nonce, object_id=object_id)

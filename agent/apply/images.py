@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Images: pulled by policy, with the registry login that fits, before anything is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.apply.ports import Engine
+from agent.errors import EngineError
+from agent.model.resources import Container, Pull, RegistryAuth
+
+_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"})
+
+
+@dataclass(slots=True, kw_only=True)
+class Images:
+    """Makes sure that a container's image is there."""
+
+    engine: Engine
+    auths: Sequence[RegistryAuth] = ()
+
+    def ensure(self, container: Container) -> str:
+        """The local image id (`sha256:...`), pulled first where `option pull` says so.
+
+        Containers are created by this id: a tag that moves in between changes nothing.
+        Raises EngineError naming the image; a failed pull with `always` uses the local image when there is one.
+        """
+        image = container.spec.image
+        local = self.engine.inspect_image(image)
+        if container.policy.pull is Pull.NEVER and local is None:
+            raise EngineError(f"image {image} is not there and `option pull never` forbids to pull it")
+        if container.policy.pull is Pull.ALWAYS or local is None:
+            local = self._pull(image, local)
+        return str(local["Id"])
+
+    def _pull(self, image: str, local: dict[str, object] | None) -> dict[str, object]:
+        try:
+            self.engine.pull(image, auth_for(image, self.auths), None)
+        except EngineError:
+            if local is not None:
+                return local
+            raise
+        pulled = self.engine.inspect_image(image)
+        if pulled is None:
+            raise EngineError(f"image {image} was pulled but is not there", retryable=True)
+        return pulled
+
+
+def registry_of(image: str) -> str:
+    """The registry host of an image reference, `docker.io` for short names (distribution/reference grammar)."""
+    first, slash, _ = image.partition("/")
+    explicit = slash and ("." in first or ":" in first or first == "localhost")
+    return first if explicit else "docker.io"
+
+
+def auth_for(image: str, auths: Sequence[RegistryAuth]) -> RegistryAuth | None:
+    """The first login whose server is exactly the image's registry: never by suffix, lest it goes elsewhere."""
+    wanted = registry_of(image)
+    for auth in auths:
+        server = auth.server.removeprefix("https://").removeprefix("http://").partition("/")[0]
+        if server == wanted or (wanted == "docker.io" and auth.server in _HUB | {server} and server in _HUB):
+            return auth
+    return None

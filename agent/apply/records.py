@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Port: where it is kept which objects are ours. `agent.clients.state_file` implements it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from agent.model.observed import Record
+
+
+class Records(Protocol):
+    """Every method that changes something has written it to disk when it returns (or raised OSError)."""
+
+    instance: str
+
+    def records(self) -> tuple[Record, ...]: ...
+
+    def get(self, nonce: str) -> Record | None: ...
+
+    def put(self, *records: Record) -> None: ...
+
+    def change(self, nonce: str, **changes: Any) -> Record: ...
+
+    def drop(self, nonce: str) -> None: ...

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Replacing a container without losing it: a swap that a crash at any step cannot break.
+
+The steps: create the new one under a temporary name, disable the old one's restart policy (else a restart of the
+engine would start both), stop it, rename old to backup and new to the name, start, gate, commit, remove the old.
+Until the commit in state.json the old container is the right one: whatever fails or crashes before, `undo` puts it
+back. After the commit the new one is right and only the old one's removal is left. So the names on the engine never
+need to be understood: two words in state.json ("new", "retired") say all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agent.apply.ports import Engine
+from agent.apply.records import Records
+from agent.errors import EngineError
+from agent.model.identity import own_labels, spec_hash
+from agent.model.observed import ObservedContainer, Record
+from agent.model.resources import Container, RunState
+from agent.plan.payload import container_body, extra_endpoints
+from agent.plan.reconcile import attempt_of, desired_spec, is_completed
+
+logger = logging.getLogger(__name__)
+
+NEW_SUFFIX = ".ucidockd-new"
+OLD_SUFFIX = ".ucidockd-old"
+_POLL_S = 0.2
+_HEALTH_LIMIT_S = 300.0
+
+
+class GateError(EngineError):
+    """The new container did not stay up, or did not become healthy."""
+
+    code = "gate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swap:
+    """One replacement; `run` raises what made it roll back, after the old container is back."""
+
+    engine: Engine
+    records: Records
+    api: tuple[int, int]
+    stopping: Callable[[], bool]
+
+    def run(self, container: Container, old: Record, *, image_id: str) -> None:
+        """Replaces the container of record `old` by one of `container`'s spec."""
+        before = self.engine.inspect_container(old.object_id)
+        if before is None:
+            raise EngineError(f"{old.name} went away before it could be replaced", retryable=True)
+        old = replace(old, running=before.state == "running")
+        new = self._announce(container, old, image_id)
+        try:
+            new = self._create(container, new, before)
+            self._switch(container, old, new, before)
+        except EngineError as exc:
+            if container.policy.rollback or new.object_id == "":
+                self.undo(new)
+                with contextlib.suppress(KeyError):
+                    self.records.change(old.nonce, failed_hash=attempt_of(container, image_id))
+                raise
+            logger.warning("%s: %s; rollback is off, the new container stays", container.name, exc)
+        self._commit(old, new)
+        self.finish(replace(old, swap="retired"), volumes=False)
+
+    def _announce(self, container: Container, old: Record, image_id: str) -> Record:
+        spec = desired_spec(container)
+        new = Record(
+            kind="container",
+            section=container.section,
+            nonce=secrets.token_hex(8),
+            name=container.name,
+            spec=spec,
+            spec_hash=spec_hash(spec),
+            image_id=image_id,
+            swap="new",
+            partner=old.nonce,
+        )
+        self.records.put(new, old)
+        return new
+
+    def _create(self, container: Container, new: Record, before: ObservedContainer) -> Record:
+        labels = own_labels(instance=self.records.instance, section=container.section, nonce=new.nonce)
+        carry = anonymous_volumes(before.inspect or {})
+        image = new.image_id or container.spec.image
+        body = container_body(container, labels=labels, image=image, api=self.api, carry=carry)
+        object_id = self.engine.create_container(container.name + NEW_SUFFIX, body)
+        new = self.records.change(new.nonce, object_id=object_id)
+        for network, endpoint in extra_endpoints(container):
+            self.engine.connect(network, object_id, endpoint)
+        return new
+
+    def _switch(self, container: Container, old: Record, new: Record, before: ObservedContainer) -> None:
+        self.engine.update(old.object_id, restart_body("no"))
+        self.engine.stop(old.object_id, container.spec.stop_timeout_s)
+        self.engine.rename(old.object_id, before.name + OLD_SUFFIX)
+        self.engine.rename(new.object_id, container.name)
+        if container.policy.state is RunState.RUNNING and container.policy.enabled:
+            self.engine.start(new.object_id)
+            gate(self.engine, container, new.object_id, stopping=self.stopping)
+
+    def _commit(self, old: Record, new: Record) -> None:
+        self.records.put(replace(new, swap="", partner=""), replace(old, swap="retired"))
+
+    def finish(self, old: Record, *, volumes: bool) -> None:
+        """Removes a replaced container; its anonymous volumes live on in the new one."""
+        self.engine.remove_container(old.object_id, volumes=volumes, force=True)
+        self.records.drop(old.nonce)
+
+    def undo(self, new: Record) -> None:
+        """Puts the old container back as it was and removes the new one. Safe to repeat."""
+        old = self.records.get(new.partner)
+        object_id = new.object_id or self._created_unseen(new)
+        if object_id:
+            self.engine.remove_container(object_id, volumes=False, force=True)
+        if old is not None:
+            self._bring_back(old)
+        self.records.drop(new.nonce)
+
+    def _created_unseen(self, new: Record) -> str:
+        """The id of a container whose creation was not answered: the label's nonce is in our own state file."""
+        seen = self.engine.inspect_container(new.name + NEW_SUFFIX)
+        return seen.id if seen and seen.labels.get("ucidockd.nonce") == new.nonce else ""
+
+    def _bring_back(self, old: Record) -> None:
+        seen = self.engine.inspect_container(old.object_id)
+        if seen is None:
+            return
+        # as far as it came: a name that still is the old one, or a container still running, needs nothing
+        if seen.name.endswith(OLD_SUFFIX):
+            self.engine.rename(old.object_id, seen.name.removesuffix(OLD_SUFFIX))
+        policy = old.spec.get("restart") or {}
+        self.engine.update(old.object_id, restart_body(policy.get("name", "no"), policy.get("max_retries", 0)))
+        if seen.state != "running" and old.running:
+            self.engine.start(old.object_id)
+
+
+def restart_body(name: str, max_retries: int = 0) -> dict[str, Any]:
+    """Body of POST /containers/{id}/update that sets the restart policy alone."""
+    return {"RestartPolicy": {"Name": name, "MaximumRetryCount": max_retries}}
+
+
+def gate(engine: Engine, container: Container, object_id: str, *, stopping: Callable[[], bool]) -> None:
+    """Waits until the new container stayed up for `gate` seconds, or is healthy where it has a health check.
+
+    Raises GateError. Blocks for as long as the gate or the health check takes; runs in a thread.
+    """
+    begun = time.monotonic()
+    while True:
+        seen = engine.inspect_container(object_id)
+        passed = _judge(container, seen, elapsed_s=time.monotonic() - begun)
+        if passed:
+            return
+        if stopping():
+            raise GateError("the agent stops before the new container has passed its gate", retryable=True)
+        time.sleep(_POLL_S)
+
+
+def _judge(container: Container, seen: ObservedContainer | None, *, elapsed_s: float) -> bool:
+    if seen is None:
+        raise GateError("the new container is gone")
+    state: dict[str, Any] = (seen.inspect or {}).get("State", {})
+    if state.get("Status") != "running":
+        if is_completed(container, replace(seen, status_text=f"Exited ({state.get('ExitCode')})")):
+            return True
+        killed = " (out of memory)" if state.get("OOMKilled") else ""
+        raise GateError(f"the new container exited with {state.get('ExitCode')}{killed} after {elapsed_s:.1f} s")
+    if state.get("Restarting") or (seen.inspect or {}).get("RestartCount", 0) > 0:
+        raise GateError(f"the new container exited with {state.get('ExitCode')} and is restarted in a loop")
+    health = (state.get("Health") or {}).get("Status")
+    if health == "unhealthy":
+        raise GateError("the new container is unhealthy")
+    if health == "starting":
+        if elapsed_s > _HEALTH_LIMIT_S:
+            raise GateError(f"the new container is not healthy after {_HEALTH_LIMIT_S:.0f} s")
+        return False
+    return health == "healthy" or elapsed_s >= container.policy.gate_s
+
+
+def anonymous_volumes(inspect: dict[str, Any]) -> dict[str, str]:
+    """Target -> volume name of anonymous volumes: the engine names them with 64 hex digits."""
+    mounts = (item for item in inspect.get("Mounts") or [] if item.get("Type") == "volume")
+    return {item["Destination"]: item["Name"] for item in mounts if _is_hex64(item.get("Name", ""))}
+
+
+def _is_hex64(name: str) -> bool:
+    return len(name) == 64 and set(name) <= set("0123456789abcdef")

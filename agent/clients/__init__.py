@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The outgoing edge: the engine, files, UCI. Each third-party import sits behind one module here."""

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one way in which we write files: whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+
+def atomic_write(path: Path, data: bytes, *, mode: int | None = None) -> None:
+    """Temporary file, fsync, rename, fsync of the directory; symlinks are followed as `uci commit` does.
+
+    `mode` None keeps the mode (and owner) of the file that is there, 0600 for a new one. Raises OSError; then the
+    old file is as it was and no temporary file is left.
+    """
+    target = path.resolve()
+    old = target.stat() if target.exists() else None
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.uci-", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            os.fchmod(file.fileno(), mode if mode is not None else (old.st_mode & 0o7777 if old else 0o600))
+            if old is not None and mode is None:
+                os.fchown(file.fileno(), old.st_uid, old.st_gid)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
+    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one error tree, split by whose fault it is. Each class carries a stable `code` for JSON and exit paths.
+
+    UcidockdError
+    +-- ConfigError      the user can mend it (UCI, arguments)
+    +-- ConflictError    two writers, or somebody else's object in our way
+    +-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
+    +-- BusError         ubus failed
+    +-- InternalError    our own defect
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class UcidockdError(Exception):
+    """Base of everything we raise on purpose."""
+
+    code: ClassVar[str] = "error"
+
+
+class ConfigError(UcidockdError):
+    """Configuration or arguments that a user can mend."""
+
+    code: ClassVar[str] = "config"
+
+
+class ConflictError(UcidockdError):
+    """Somebody else changed or owns what we were about to change."""
+
+    code: ClassVar[str] = "conflict"
+
+
+class EngineError(UcidockdError):
+    """The Docker Engine failed or refused.
+
+    `status` is the HTTP status of the Engine API, 0 when there was no answer.
+    """
+
+    code: ClassVar[str] = "engine"
+
+    def __init__(self, message: str, *, status: int = 0, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retryable = retryable
+
+
+class EngineUnreachableError(EngineError):
+    """No connection to the engine: nothing is known about what it did."""
+
+    code: ClassVar[str] = "engine-unreachable"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=0, retryable=True)
+
+
+class BusError(UcidockdError):
+    """ubus is away or refused."""
+
+    code: ClassVar[str] = "bus"
+
+
+class AlreadyRunningError(UcidockdError):
+    """Another agent holds the lock."""
+
+    code: ClassVar[str] = "already-running"
+
+
+class InternalError(UcidockdError):
+    """A state that our own code promised could not be."""
+
+    code: ClassVar[str] = "internal"

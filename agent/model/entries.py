@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Option values with several parts: ports, volumes, tmpfs, devices, ulimits, networks, dependencies, waits.
+
+Syntax is that of `docker run`. Every parser is pure and raises `QuantityError`; the simple values are in
+`agent.model.quantities`. Names are only split here: whether a network or a section exists is checked later.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from agent.model.quantities import QuantityError, parse_int
+from agent.model.resources import (
+    Dependency,
+    DependsOn,
+    Device,
+    Endpoint,
+    Mount,
+    Port,
+    RestartPolicy,
+    Tmpfs,
+    Ulimit,
+    WaitFor,
+    WaitKind,
+)
+
+VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_PORT_FORM = "[ip:]host[-range]:container[-range][/tcp|udp|sctp] such as 8080:80 or 127.0.0.1:53:53/udp"
+_VOLUME_FORM = (
+    "source:/target[:ro,...] where source is an absolute path or a volume name (letters, digits, _ . -)"
+)
+_DEVICE_FORM = "/dev/host[:/dev/container[:rwm]] or usb:VID:PID[:serial]"
+_NETWORK_FORM = "name[,alias=a][,ip=address][,ip6=address]"
+_PROPAGATION = frozenset({"shared", "rshared", "slave", "rslave", "private", "rprivate"})
+_RELABEL = frozenset({"z", "Z"})
+_USB = re.compile(r"(usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(?::[^:/]+)?)(?::(/[^:]*)(?::([rwm]+))?)?")
+
+
+def parse_address(text: str, *, version: int = 0) -> str:
+    """A canonical IP address; `version` 4 or 6 demands that family."""
+    expected = f"an IPv{version} address" if version else "an IP address"
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise QuantityError(f"{text!r} is no IP address", expected) from None
+    if version and address.version != version:
+        raise QuantityError(f"{text!r} is an IPv{address.version} address", expected)
+    return str(address)
+
+
+def parse_ports(text: str) -> tuple[Port, ...]:
+    """Ports of one entry, ranges expanded. A lone container port leaves the host port (0) to the engine."""
+    body, slash, protocol = text.partition("/")
+    if slash and protocol not in {"tcp", "udp", "sctp"}:
+        raise QuantityError(f"{protocol!r} is no protocol", "tcp, udp or sctp")
+    host_ip, host, container = _split_port(body)
+    inner = _port_range(container, text)
+    outer = _port_range(host, text) if host else (0,) * len(inner)
+    if len(inner) != len(outer):
+        raise QuantityError(
+            f"{len(outer)} host ports for {len(inner)} container ports in {text!r}", "ranges of one length"
+        )
+    return tuple(
+        Port(container_port=c, host_port=h, host_ip=host_ip, protocol=protocol or "tcp")
+        for h, c in zip(outer, inner, strict=True)
+    )
+
+
+def _split_port(body: str) -> tuple[str, str, str]:
+    if body.startswith("["):
+        address, bracket, rest = body[1:].partition("]")
+        parts = rest.split(":")
+        if not bracket or len(parts) != 3 or parts[0]:
+            raise QuantityError(f"{body!r} is no port", f"{_PORT_FORM}, [::1]:8080:80 for IPv6")
+        return parse_address(address, version=6), parts[1], parts[2]
+    parts = body.split(":")
+    if len(parts) > 3:
+        raise QuantityError(
+            f"{body!r} is no port", f"{_PORT_FORM}, an IPv6 address in brackets: [::1]:8080:80"
+        )
+    if len(parts) == 3:
+        return (parse_address(parts[0], version=4) if parts[0] else ""), parts[1], parts[2]
+    if len(parts) == 2 and not parts[0]:
+        raise QuantityError(f"{body!r} is no port", _PORT_FORM)
+    return "", parts[0] if len(parts) == 2 else "", parts[-1]
+
+
+def _port_range(text: str, whole: str) -> tuple[int, ...]:
+    match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", text, re.ASCII)
+    if match is None:
+        raise QuantityError(f"{whole!r} is no port", _PORT_FORM)
+    first = int(match[1])
+    last = int(match[2]) if match[2] else first
+    if not 1 <= first <= last <= 65535:
+        raise QuantityError(f"port {text} is out of range", "ports from 1 to 65535, the lower one first")
+    return tuple(range(first, last + 1))
+
+
+def parse_volume(text: str) -> Mount:
+    """One `volume` entry. The SELinux options z and Z are accepted; they mean nothing here."""
+    parts = text.split(":")
+    if len(parts) == 1:
+        return Mount(source="", target=_target(parts[0], text))
+    if len(parts) > 3:
+        raise QuantityError(f"{text!r} has too many parts", _VOLUME_FORM)
+    source, target = parts[0], _target(parts[1], text)
+    if source.startswith("/"):
+        source = _tidy(source)
+    elif not VOLUME_NAME.fullmatch(source):
+        kind = "a relative path" if "/" in source or source.startswith((".", "~")) else "no volume name"
+        raise QuantityError(f"{source!r} is {kind}", _VOLUME_FORM)
+    return _mount(source, target, parts[2].split(",") if len(parts) == 3 else [])
+
+
+def _mount(source: str, target: str, options: list[str]) -> Mount:
+    read_only, no_copy, propagation = False, False, ""
+    for option in options:
+        if option in {"ro", "rw"}:
+            read_only = option == "ro"
+        elif option == "nocopy" and not source.startswith("/"):
+            no_copy = True
+        elif option in _PROPAGATION and source.startswith("/"):
+            propagation = option
+        elif option not in _RELABEL:
+            raise QuantityError(
+                f"{option!r} is no option of this volume",
+                "ro, rw, z, Z, with a volume nocopy, with a path (r)shared, (r)slave or (r)private",
+            )
+    return Mount(source=source, target=target, read_only=read_only, propagation=propagation, no_copy=no_copy)
+
+
+def _tidy(path: str) -> str:
+    """An absolute path without doubled or trailing slashes."""
+    return "/" + "/".join(part for part in path.split("/") if part)
+
+
+def _target(path: str, whole: str) -> str:
+    if not path.startswith("/"):
+        raise QuantityError(f"{whole!r} has no absolute target", _VOLUME_FORM)
+    if _tidy(path) == "/":
+        raise QuantityError("the target is the root directory", "a directory such as /data")
+    return _tidy(path)
+
+
+def parse_tmpfs(text: str) -> Tmpfs:
+    """`/target[:options]`."""
+    target, _, options = text.partition(":")
+    if not target.startswith("/") or _tidy(target) == "/":
+        raise QuantityError(
+            f"{text!r} has no absolute target", "/target[:options] such as /run:size=64m,mode=755"
+        )
+    return Tmpfs(target=_tidy(target), options=options)
+
+
+def parse_device(text: str) -> Device:
+    """One `device` entry; a USB device keeps its `usb:` name until the runtime resolves it."""
+    if text.startswith("usb:"):
+        match = _USB.fullmatch(text)
+        if match is None:
+            raise QuantityError(f"{text!r} is no USB device", f"{_DEVICE_FORM}, VID and PID of 4 hex digits")
+        return _device(
+            match[1].lower() if match[1].count(":") == 2 else match[1], match[2] or "", match[3] or "rwm"
+        )
+    parts = text.split(":")
+    if len(parts) > 3 or not parts[0].startswith("/"):
+        raise QuantityError(f"{text!r} is no device", _DEVICE_FORM)
+    if len(parts) == 2 and re.fullmatch("[rwm]+", parts[1]):
+        parts = [parts[0], parts[0], parts[1]]
+    return _device(parts[0], parts[1] if len(parts) > 1 else parts[0], parts[2] if len(parts) == 3 else "rwm")
+
+
+def _device(host: str, container: str, permissions: str) -> Device:
+    if container and not container.startswith("/"):
+        raise QuantityError(f"{container!r} is no absolute path", _DEVICE_FORM)
+    if not permissions or set(permissions) - set("rwm") or len(set(permissions)) != len(permissions):
+        raise QuantityError(f"{permissions!r} are no device permissions", "some of r, w and m")
+    return Device(host=host, container=container, permissions="".join(p for p in "rwm" if p in permissions))
+
+
+def parse_ulimit(text: str) -> Ulimit:
+    """`name=soft[:hard]`, -1 for unlimited."""
+    expected = "name=soft[:hard] such as nofile=1024:2048"
+    match = re.fullmatch(r"([a-z]+)=(-1|\d{1,18})(?::(-1|\d{1,18}))?", text, re.ASCII)
+    if match is None:
+        raise QuantityError(f"{text!r} is no ulimit", expected)
+    soft, hard = int(match[2]), int(match[3] or match[2])
+    if hard != -1 and (soft == -1 or soft > hard):
+        raise QuantityError(f"the soft limit in {text!r} is above the hard one", expected)
+    return Ulimit(name=match[1], soft=soft, hard=hard)
+
+
+def parse_restart(text: str) -> RestartPolicy:
+    """`no`, `always`, `unless-stopped`, `on-failure[:n]`."""
+    name, colon, retries = text.partition(":")
+    if name not in {"no", "always", "unless-stopped", "on-failure"} or (colon and name != "on-failure"):
+        raise QuantityError(f"{text!r} is no restart policy", "no, always, unless-stopped or on-failure[:n]")
+    return RestartPolicy(name=name, max_retries=parse_int(retries, maximum=1_000_000) if colon else 0)
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """One `network` entry."""
+    name, *settings = text.split(",")
+    if not name or "=" in name:
+        raise QuantityError(f"{text!r} does not begin with a network", _NETWORK_FORM)
+    aliases: list[str] = []
+    addresses: dict[str, str] = {}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key == "alias" and value:
+            aliases.append(value)
+        elif key in {"ip", "ip6"} and key not in addresses:
+            addresses[key] = parse_address(value, version=6 if key == "ip6" else 4)
+        else:
+            raise QuantityError(f"{setting!r} is no setting of a network", _NETWORK_FORM)
+    return Endpoint(
+        network=name,
+        aliases=tuple(dict.fromkeys(aliases)),
+        ip=addresses.get("ip", ""),
+        ip6=addresses.get("ip6", ""),
+    )
+
+
+def parse_dependency(text: str) -> Dependency:
+    """`section[:started|healthy|completed]`."""
+    section, colon, condition = text.partition(":")
+    if not section or (colon and condition not in set(DependsOn)):
+        raise QuantityError(f"{text!r} is no dependency", "section[:started|healthy|completed]")
+    return Dependency(section=section, condition=DependsOn(condition) if colon else DependsOn.STARTED)
+
+
+def parse_wait(text: str) -> WaitFor:
+    """`mount:/path`, `device:/dev/x`, `interface:name`, `clock`."""
+    expected = "mount:/mnt/sda1, device:/dev/ttyUSB0, interface:wan or clock"
+    kind, colon, target = text.partition(":")
+    if (
+        kind not in set(WaitKind)
+        or (kind == WaitKind.CLOCK) is bool(colon)
+        or bool(colon) is not bool(target)
+    ):
+        raise QuantityError(f"{text!r} is nothing to wait for", expected)
+    if kind == WaitKind.MOUNT and not target.startswith("/"):
+        raise QuantityError(f"{target!r} is no absolute path", expected)
+    if kind == WaitKind.DEVICE and not target.startswith(("/", "usb:")):
+        raise QuantityError(f"{target!r} is no device", expected)
+    return WaitFor(kind=WaitKind(kind), target=target)
+
+
+def parse_extra_host(text: str) -> str:
+    """`name:address` (or `name=address`), address may be `host-gateway`; gives `name:address`."""
+    name, _, address = text.partition("=" if "=" in text else ":")
+    expected = "name:address such as nas:192.168.1.5, or name:host-gateway"
+    if not name or not address:
+        raise QuantityError(f"{text!r} is no extra host", expected)
+    if address == "host-gateway":
+        return f"{name}:{address}"
+    return f"{name}:{parse_address(address.removeprefix('[').removesuffix(']'))}"

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Identity of what we create: labels, the canonical versioned spec and its hash.
+
+The hash is over our own canonical JSON, never over a library's structures, so that an upgrade of us, of docker-py
+or of the engine recreates nothing. SPEC_VERSION grows when the meaning of a field changes, not when one is added:
+unset fields are left out of the JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+SPEC_VERSION = 1
+
+LABEL_OWNER = "ucidockd.owner"
+LABEL_INSTANCE = "ucidockd.instance"
+LABEL_SECTION = "ucidockd.section"
+LABEL_SPEC_VERSION = "ucidockd.spec-version"
+LABEL_NONCE = "ucidockd.nonce"
+OWN_LABELS = frozenset({LABEL_OWNER, LABEL_INSTANCE, LABEL_SECTION, LABEL_SPEC_VERSION, LABEL_NONCE})
+OWNER = "ucidockd"
+
+_SECRET_NAME = re.compile(r"pass(word|wd|phrase)?|secret|token|api_?key|private_?key|credential|auth", re.IGNORECASE)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether an environment variable, option or label of this name holds a secret by convention."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def own_labels(*, instance: str, section: str, nonce: str) -> dict[str, str]:
+    """The labels every object of ours carries. They are hints: only state.json proves ownership."""
+    return {
+        LABEL_OWNER: OWNER,
+        LABEL_INSTANCE: instance,
+        LABEL_SECTION: section,
+        LABEL_SPEC_VERSION: str(SPEC_VERSION),
+        LABEL_NONCE: nonce,
+    }
+
+
+def canonical(value: Any) -> Any:
+    """`value` as plain JSON data: unset fields left out, so that new fields do not change old hashes."""
+    if is_dataclass(value) and not isinstance(value, type):
+        pairs = ((f.name, getattr(value, f.name)) for f in fields(value))
+        return {name: canonical(item) for name, item in pairs if item is not None and item != ()}
+    if isinstance(value, tuple):
+        return [canonical(item) for item in value]
+    return value
+
+
+def masked(spec: dict[str, Any]) -> dict[str, Any]:
+    """A canonical spec whose environment values are hashes: fit for state.json, status and plans.
+
+    Every environment value is hashed, not only those named like secrets: names are a poor test of what must not
+    be written to flash.
+    """
+    hidden = dict(spec)
+    if "env" in hidden:
+        hidden["env"] = [[key, fingerprint(value)] for key, value in hidden["env"]]
+    return hidden
+
+
+def fingerprint(value: str) -> str:
+    """A short hash that stands for a value that must not be stored."""
+    return "sha256:" + hashlib.sha256(value.encode()).hexdigest()[:16]
+
+
+def spec_hash(spec: dict[str, Any]) -> str:
+    """Hash of a masked canonical spec, prefixed with the spec version: `v1:<hex>`."""
+    text = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return f"v{SPEC_VERSION}:" + hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is wrong in the configuration, in words a user can act on.
+
+Made by `agent.schema` and `agent.uci`, shown by the log, the status and the command line. A message never
+holds a secret: whoever makes an Issue leaves the value of an environment variable, password or token out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issue:
+    """One mistake at one place. `line` 0 and `option` "" mean the whole section."""
+
+    severity: Severity
+    package: str
+    section: str
+    option: str = ""
+    index: int | None = None
+    file: str = ""
+    line: int = 0
+    message: str
+    expected: str = ""
+
+    @property
+    def place(self) -> str:
+        """`package.section.option[index]`, without the parts that are not known."""
+        name = ".".join(part for part in (self.package, self.section, self.option) if part)
+        return name if self.index is None else f"{name}[{self.index}]"
+
+    def text(self) -> str:
+        """`package.section.option[index]: what is wrong, expected ... (file:line)`."""
+        wish = f", expected {self.expected}" if self.expected else ""
+        where = f"{self.file}:{self.line}" if self.file and self.line else self.file
+        return f"{self.place}: {self.message}{wish}" + (f" ({where})" if where else "")

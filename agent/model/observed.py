@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the engine shows, narrowed to what reconciling needs, and what state.json remembers of our own objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedContainer:
+    """One item of `GET /containers/json?all=1`, with `inspect` when it was looked at deeply."""
+
+    id: str
+    name: str
+    image: str  # as created: a name or an id
+    image_id: str
+    state: str  # created running paused restarting removing exited dead
+    labels: dict[str, str] = field(default_factory=dict)
+    status_text: str = ""  # the engine's words: "Up 2 seconds (healthy)", "Exited (0) ..."
+    inspect: dict[str, Any] | None = None  # raw body of GET /containers/{id}/json
+
+    @property
+    def health(self) -> str:
+        """healthy, unhealthy, starting or "" (no health check), from the list call's status text."""
+        for word, health in (("(healthy)", "healthy"), ("(unhealthy)", "unhealthy"), ("(health: starting)", "starting")):
+            if word in self.status_text:
+                return health
+        return ""
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of a container that ended, None while there is none."""
+        if self.state not in {"exited", "dead"} or not self.status_text.startswith("Exited ("):
+            return None
+        return int(self.status_text.removeprefix("Exited (").partition(")")[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedNetwork:
+    """One item of `GET /networks` (full body in `inspect`)."""
+
+    id: str
+    name: str
+    labels: dict[str, str] = field(default_factory=dict)
+    inspect: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedVolume:
+    """One item of `GET /volumes`; volumes have no id, the creation time tells two of one name apart."""
+
+    name: str
+    created: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    inspect: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """A snapshot. Names held by objects that are not ours appear too: they are conflicts waiting to happen."""
+
+    containers: tuple[ObservedContainer, ...] = ()
+    networks: tuple[ObservedNetwork, ...] = ()
+    volumes: tuple[ObservedVolume, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One object of ours as state.json remembers it; its nonce is the key."""
+
+    kind: str  # container network volume
+    section: str
+    nonce: str
+    name: str
+    object_id: str = ""  # "" between the write before create and the engine's answer
+    spec: dict[str, Any] = field(default_factory=dict)  # last applied, canonical and masked
+    spec_hash: str = ""
+    image_id: str = ""
+    failed_hash: str = ""  # spec hash whose swap was rolled back: not tried again
+    removed_at: float | None = None  # wall clock, seconds: when its section vanished (grace period)
+    swap: str = ""  # "" or "new" (a swap not yet committed) or "retired" (replaced, to be removed)
+    running: bool = True  # whether it ran when its swap began: what an undo brings back
+    partner: str = ""  # with "new": nonce of the container that it is to replace

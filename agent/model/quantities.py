@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The small languages inside option values: sizes, durations, CPUs, booleans, lists of words.
+
+Syntax is that of `docker run` and UCI. Every parser is pure and raises `QuantityError`, which says what is
+wrong and what is expected. Entries with several parts (ports, volumes, devices, ...) are in
+`agent.model.entries`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from decimal import Decimal
+
+TRUE_WORDS = frozenset({"1", "yes", "on", "true", "enabled"})
+FALSE_WORDS = frozenset({"0", "no", "off", "false", "disabled"})
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kmgtp])i?b?|b)?", re.IGNORECASE | re.ASCII)
+_SIZE_FACTOR = {unit: 1024**power for power, unit in enumerate(("", "k", "m", "g", "t", "p"))}
+_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "μs": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
+_INTEGER = re.compile(r"-?\d+", re.ASCII)
+_INT64_MAX = 2**63 - 1
+
+
+class QuantityError(ValueError):
+    """A value that does not follow its syntax: what is `wrong`, and what is `expected` instead."""
+
+    def __init__(self, wrong: str, expected: str) -> None:
+        super().__init__(f"{wrong}, expected {expected}")
+        self.wrong = wrong
+        self.expected = expected
+
+
+def parse_bool(text: str) -> bool:
+    """UCI's booleans: `1 yes on true enabled` and `0 no off false disabled`."""
+    if text in TRUE_WORDS:
+        return True
+    if text in FALSE_WORDS:
+        return False
+    raise QuantityError(f"{text!r} is no boolean", "1 (yes on true enabled) or 0 (no off false disabled)")
+
+
+def parse_int(text: str, *, minimum: int = 0, maximum: int = _INT64_MAX) -> int:
+    """A whole number within bounds."""
+    bounds = f"a whole number of at least {minimum}" + (
+        f", at most {maximum}" if maximum != _INT64_MAX else ""
+    )
+    if not _INTEGER.fullmatch(text) or len(text) > 20:
+        raise QuantityError(f"{text!r} is no whole number", bounds)
+    value = int(text)
+    if not minimum <= value <= maximum:
+        raise QuantityError(f"{text} is out of range", bounds)
+    return value
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `64m`, `1.5g`, `512kb`, `10MiB`, `4096`; units count in 1024 (docker/go-units RAMInBytes)."""
+    expected = "a size such as 512k, 64m or 2g (b, k, m, g, t; 1024-based)"
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise QuantityError(f"{text!r} is no size", expected)
+    size = int(Decimal(match[1]) * _SIZE_FACTOR[(match[2] or "").lower()])
+    if size > _INT64_MAX:
+        raise QuantityError(f"{text!r} is too large", expected)
+    return size
+
+
+def parse_swap(text: str) -> int:
+    """A size, or -1 for unlimited."""
+    return -1 if text == "-1" else parse_size(text)
+
+
+def parse_duration(text: str) -> int:
+    """Nanoseconds of Go's `1m30s`, `500ms`, `1.5h`. A bare number has no unit and is refused, but for 0."""
+    if text == "0":
+        return 0
+    expected = "a duration with units such as 30s, 1m30s or 500ms"
+    if _NUMBER.fullmatch(text):
+        raise QuantityError(f"{text!r} has no unit", f"{expected} (did you mean {text}s?)")
+    total, end = Decimal(0), 0
+    while match := _DURATION_PART.match(text, end):
+        total += Decimal(match[1]) * _NS[match[2]]
+        end = match.end()
+    if not text or end != len(text):
+        raise QuantityError(f"{text!r} is no duration", expected)
+    if total > _INT64_MAX:
+        raise QuantityError(f"{text!r} is too long", expected)
+    return int(total)
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of a plain number, or of a duration with units."""
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    try:
+        return parse_duration(text) / 1e9
+    except QuantityError:
+        raise QuantityError(
+            f"{text!r} is no time", "seconds such as 5, or a duration such as 1m30s"
+        ) from None
+
+
+def parse_cpus(text: str) -> int:
+    """Nano-CPUs of `1.5`."""
+    expected = "a number of CPUs above 0 such as 0.5 or 2"
+    if not _NUMBER.fullmatch(text):
+        raise QuantityError(f"{text!r} is no number of CPUs", expected)
+    nano = int(Decimal(text) * 1_000_000_000)
+    if not 0 < nano <= _INT64_MAX:
+        raise QuantityError(f"{text} is out of range", expected)
+    return nano
+
+
+def split_words(text: str) -> tuple[str, ...]:
+    """The words of a command line, as a shell splits them. Never echoed: it may hold a password."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as exc:
+        raise QuantityError(str(exc).lower(), "words as a shell splits them, with quotes closed") from None
+
+
+def parse_pair(text: str) -> tuple[str, str]:
+    """`key=value`, or `key` for an empty value. Never echoed: a value may be a secret."""
+    key, _, value = text.partition("=")
+    if not key.strip() or key != key.strip():
+        raise QuantityError("the entry has no proper key", "key=value")
+    return key, value
+
+
+def parse_assignment(text: str) -> tuple[str, str]:
+    """`key=value` where the value may not be left out."""
+    if "=" not in text:
+        raise QuantityError("the entry has no `=`", "key=value")
+    return parse_pair(text)
+
+
+def parse_capability(text: str) -> str:
+    """A capability's full name: `net_admin` becomes `CAP_NET_ADMIN`; `ALL` stays."""
+    name = text.upper()
+    if not re.fullmatch(r"[A-Z_]+", name):
+        raise QuantityError(f"{text!r} is no capability", "a name such as NET_ADMIN, or ALL")
+    return name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}"

@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Desired resources as UCI declares them: containers, networks, volumes, registry logins, the agent's own settings.
+
+`agent.uci.decode` makes these from sections; `agent.plan` compares them with `agent.model.observed`.
+In every *Spec class None (or an empty tuple) means "not set by the user": such a field is never compared.
+Sizes are bytes, durations in specs are nanoseconds (the Engine API's unit); policy times are seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Pull(StrEnum):
+    """When an image is pulled."""
+
+    MISSING = "missing"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class OnDrift(StrEnum):
+    """What becomes of a change made behind our back."""
+
+    REPAIR = "repair"
+    REPORT = "report"
+
+
+class RunState(StrEnum):
+    """`option state`."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+class DependsOn(StrEnum):
+    """The condition of a `depends_on` entry."""
+
+    STARTED = "started"
+    HEALTHY = "healthy"
+    COMPLETED = "completed"
+
+
+class WaitKind(StrEnum):
+    """What a `wait_for` entry waits for."""
+
+    MOUNT = "mount"
+    DEVICE = "device"
+    INTERFACE = "interface"
+    CLOCK = "clock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """One published port, ranges already expanded. `host_port` 0 lets the engine choose."""
+
+    container_port: int
+    host_port: int = 0
+    host_ip: str = ""
+    protocol: str = "tcp"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """One `volume` entry: a path in `source` is a bind, a name a volume, "" an anonymous volume."""
+
+    source: str
+    target: str
+    read_only: bool = False
+    propagation: str = ""
+    no_copy: bool = False
+
+    @property
+    def is_bind(self) -> bool:
+        return self.source.startswith("/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tmpfs:
+    """One `tmpfs` entry; options as the engine takes them, "" for none."""
+
+    target: str
+    options: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One `device` entry; `host` may be `usb:VID:PID[:serial]` until it is resolved."""
+
+    host: str
+    container: str
+    permissions: str = "rwm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ulimit:
+    """One `ulimit` entry."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One `network` entry: the network's Docker name, and how the container sits in it."""
+
+    network: str
+    aliases: tuple[str, ...] = ()
+    ip: str = ""
+    ip6: str = ""
+    mac_address: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPolicy:
+    """`option restart`; `max_retries` counts only with on-failure."""
+
+    name: str
+    max_retries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Healthcheck:
+    """The health_* options; times in nanoseconds, None = the image's or engine's default."""
+
+    cmd: str | None = None
+    interval_ns: int | None = None
+    timeout_ns: int | None = None
+    retries: int | None = None
+    start_period_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSpec:
+    """Everything the spec hash covers: what a container is made of."""
+
+    image: str
+    hostname: str | None = None
+    domainname: str | None = None
+    user: str | None = None
+    workdir: str | None = None
+    privileged: bool | None = None
+    restart: RestartPolicy | None = None
+    memory: int | None = None
+    memory_swap: int | None = None
+    memory_reservation: int | None = None
+    nano_cpus: int | None = None
+    cpu_shares: int | None = None
+    cpuset: str | None = None
+    pids_limit: int | None = None
+    shm_size: int | None = None
+    blkio_weight: int | None = None
+    oom_kill_disable: bool | None = None
+    init: bool | None = None
+    read_only: bool | None = None
+    tty: bool | None = None
+    stdin: bool | None = None
+    stop_signal: str | None = None
+    stop_timeout_s: int | None = None
+    runtime: str | None = None
+    network_mode: str | None = None
+    ipc: str | None = None
+    pid: str | None = None
+    userns: str | None = None
+    log_driver: str | None = None
+    publish_all: bool | None = None
+    health: Healthcheck | None = None
+    command: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    env: tuple[tuple[str, str], ...] = ()  # sorted by key; secrets stay here, only hashes leave (identity.py)
+    ports: tuple[Port, ...] = ()  # sorted
+    mounts: tuple[Mount, ...] = ()  # sorted by target
+    tmpfs: tuple[Tmpfs, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()  # in the user's order: the first is created with the container
+    devices: tuple[Device, ...] = ()
+    device_cgroup_rules: tuple[str, ...] = ()
+    cap_add: tuple[str, ...] = ()  # upper case with CAP_, sorted
+    cap_drop: tuple[str, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    ulimits: tuple[Ulimit, ...] = ()
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_opt: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()  # "name:address"
+    labels: tuple[tuple[str, str], ...] = ()
+    log_opts: tuple[tuple[str, str], ...] = ()
+    group_add: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependency:
+    """One `depends_on` entry: a section name and the condition it must meet."""
+
+    section: str
+    condition: DependsOn = DependsOn.STARTED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitFor:
+    """One `wait_for` entry; `target` is a path or an interface, "" for the clock."""
+
+    kind: WaitKind
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerPolicy:
+    """Options that never recreate anything: they are outside the spec hash."""
+
+    enabled: bool = True
+    state: RunState = RunState.RUNNING
+    pull: Pull = Pull.MISSING
+    adopt: bool = False
+    on_drift: OnDrift = OnDrift.REPAIR
+    rollback: bool = True
+    gate_s: float = 5.0
+    grace_s: float = 120.0
+    remove_volumes: bool = False
+    wait_for: tuple[WaitFor, ...] = ()
+    depends_on: tuple[Dependency, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """A `config container` section. `name` is the Docker name: a change of it is a rename, not a recreate."""
+
+    section: str
+    name: str
+    spec: ContainerSpec
+    policy: ContainerPolicy = field(default_factory=ContainerPolicy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """One address pool of a network: the n-th subnet with the gateway and range of its family."""
+
+    subnet: str
+    gateway: str = ""
+    ip_range: str = ""
+    aux_addresses: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSpec:
+    """What a network is made of."""
+
+    driver: str = "bridge"
+    internal: bool = False
+    attachable: bool = False
+    ipv6: bool = False
+    pools: tuple[Pool, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()  # parent, mode and the fixed bridge name end up here
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A `config network` section."""
+
+    section: str
+    name: str
+    spec: NetworkSpec
+    zone: str = "docker"
+    adopt: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeSpec:
+    """What a volume is made of."""
+
+    driver: str = "local"
+    options: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A `config volume` section."""
+
+    section: str
+    name: str
+    spec: VolumeSpec
+    adopt: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class RegistryAuth:
+    """A `config auth` section. Its repr never shows the secret."""
+
+    server: str
+    username: str = ""
+    password: str = ""
+    token: str = ""
+
+    def __repr__(self) -> str:
+        return f"RegistryAuth(server={self.server!r}, ***)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """The `config agent` section."""
+
+    enabled: bool = True
+    socket: str = "/var/run/ucidockd/agent.sock"
+    listen: tuple[str, ...] = ()
+    cert: str = ""
+    key: str = ""
+    cors_origin: tuple[str, ...] = ()
+    resync_s: float = 60.0
+    resync_deep_s: float = 600.0
+    workers: int = 4
+    log_level: str = "info"
+    daemon: str = ""  # "" = procd on OpenWrt, external elsewhere
+    docker_host: str = "unix:///var/run/docker.sock"
+    dockerd: str = "dockerd"
+    dockerd_args: tuple[str, ...] = ()
+    remove: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """All that the committed configuration declares. `broken` sections exist but are wrong: hands off theirs."""
+
+    containers: tuple[Container, ...] = ()
+    networks: tuple[Network, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    auths: tuple[RegistryAuth, ...] = ()
+    agent: AgentSettings = field(default_factory=AgentSettings)
+    broken: frozenset[str] = frozenset()  # keys "container:web", "network:lan", ...
+    generation: str = ""  # hash of the committed files

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Operations and the plan made of them.
+
+`reconcile` makes them, `agent.apply.executor` carries them out without deciding anything. Every operation says
+why (`cause`). `Replace` is the one operation of several engine calls: its steps are in `agent.apply.swap`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.model.observed import ObservedContainer, Record
+from agent.model.resources import Container, Network, Volume
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """Common to all: what it acts on and why."""
+
+    key: str
+    cause: str
+
+    @property
+    def verb(self) -> str:
+        name = type(self).__name__
+        for kind in ("Container", "Network", "Volume"):
+            name = name.removesuffix(kind)
+        return name.lower()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateNetwork(Operation):
+    network: Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceNetwork(Operation):
+    """Disconnect what is ours, remove, create, connect again: a network cannot change in place."""
+
+    network: Network
+    record: Record
+    members: tuple[Container, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveNetwork(Operation):
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateVolume(Operation):
+    volume: Volume
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveVolume(Operation):
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateContainer(Operation):
+    """Pulls where the policy says so, creates, connects the further networks."""
+
+    container: Container
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartContainer(Operation):
+    container: Container
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopContainer(Operation):
+    record: Record
+    stop_timeout_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateContainer(Operation):
+    """POST /containers/{id}/update; `fields` are ContainerSpec field names."""
+
+    container: Container
+    record: Record
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenameContainer(Operation):
+    container: Container
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconnectContainer(Operation):
+    """Make the endpoints what the spec says: disconnect what differs, connect it again."""
+
+    container: Container
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceContainer(Operation):
+    """A swap with rollback; `record` is the old one's."""
+
+    container: Container
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptContainer(Operation):
+    """Takes a foreign container over: records it, then a swap gives it our labels."""
+
+    container: Container
+    foreign: ObservedContainer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetireContainer(Operation):
+    """The section is gone: switch the restart policy off, stop, and keep for the grace period."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreContainer(Operation):
+    """The section came back within the grace period: give the restart policy back."""
+
+    container: Container
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveContainer(Operation):
+    record: Record
+    volumes: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget(Operation):
+    """Drops a record whose object and section are both gone."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A condition that planning found out; written to the status board as it is."""
+
+    key: str
+    type: str  # a ConditionType value
+    status: bool
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """The operations on one resource, in order; begun once every work of `needs` has succeeded."""
+
+    key: str
+    operations: tuple[Operation, ...]
+    needs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Works in an order that respects `needs`, and what planning found out on the way."""
+
+    works: tuple[Work, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        return tuple(operation for work in self.works for operation in work.operations)
+
+    def __str__(self) -> str:
+        lines = [f"{op.verb:<14} {op.key:<24} {op.cause}" for op in self.operations]
+        return "\n".join(lines) if lines else "nothing to do"

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Back-off per object: 1 s doubling to 5 min, with jitter; forgotten on success or when the configuration changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+FIRST_S = 1.0
+LIMIT_S = 300.0
+
+
+@dataclass(slots=True)
+class _Failure:
+    count: int
+    next_try: float
+    error: str
+
+
+@dataclass(slots=True, kw_only=True)
+class BackOff:
+    """Times are monotonic seconds; `jitter` gives a factor around 1."""
+
+    jitter: Callable[[], float]
+    _failures: dict[str, _Failure] = field(default_factory=dict)
+
+    def failed(self, key: str, error: str, now: float) -> None:
+        """Notes a failure and when to try again."""
+        before = self._failures.get(key)
+        count = before.count + 1 if before else 1
+        delay = min(LIMIT_S, FIRST_S * 2 ** min(count - 1, 16)) * self.jitter()
+        self._failures[key] = _Failure(count, now + delay, error)
+
+    def succeeded(self, key: str) -> None:
+        """The next failure starts at the first delay again."""
+        self._failures.pop(key, None)
+
+    def clear(self) -> None:
+        """A new configuration deserves a prompt try of everything."""
+        self._failures.clear()
+
+    def blocked(self, now: float) -> dict[str, str]:
+        """Key -> last error, for what must not be tried yet."""
+        return {key: failure.error for key, failure in self._failures.items() if failure.next_try > now}
+
+    def next_try(self) -> float | None:
+        """When the first of them is due, None without any."""
+        return min((failure.next_try for failure in self._failures.values()), default=None)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reads the committed configuration into a Desired, with every mistake that is in it.
+
+A file that does not parse, or is missing although it was there, gives no Desired at all: what runs is left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agent.clients.uci_store import PyuciStore, TextUciStore, UciMissing, UciStore
+from agent.errors import ConfigError
+from agent.model.issues import Issue
+from agent.model.resources import Desired
+from agent.runtime.options import RuntimeOptions
+from agent.uci.decode import decode
+from agent.uci.syntax import Package, UciSyntaxError
+
+PACKAGES = ("containers", "dockerd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadResult:
+    """`desired` is None when a file could not be read as a whole."""
+
+    desired: Desired | None
+    issues: tuple[Issue, ...] = ()
+
+
+def open_store(options: RuntimeOptions) -> UciStore:
+    """libuci through pyuci where it is installed, else our own text store."""
+    kind = PyuciStore if importlib.util.find_spec("uci") else TextUciStore
+    return kind(config_dir=options.config_dir, override_dir=options.override_dir)
+
+
+def load(options: RuntimeOptions) -> LoadResult:
+    """Reads and validates. Never raises for what a user can write into the files."""
+    store = open_store(options)
+    packages: dict[str, Package] = {}
+    issues: list[Issue] = []
+    for name in PACKAGES:
+        issue = _read(store, name, packages)
+        if issue is not None:
+            issues.append(issue)
+    if issues:
+        return LoadResult(desired=None, issues=tuple(issues))
+    paths = {name: str(store.source_path(name)) for name in packages}
+    result = decode(packages, paths=paths, read_file=_read_text)
+    generation = hashlib.sha256("".join(store.content_hash(name) for name in packages).encode()).hexdigest()[:12]
+    return LoadResult(desired=replace(result.desired, generation=generation), issues=result.issues)
+
+
+def _read(store: UciStore, name: str, packages: dict[str, Package]) -> Issue | None:
+    path = str(store.source_path(name))
+    try:
+        packages[name] = store.load(name)
+    except UciMissing:
+        # the stock package brings /etc/config/dockerd; without dockerd's settings containers still can be managed
+        return None if name == "dockerd" else _issue(name, path, None, "there is no such file", "a UCI file")
+    except UciSyntaxError as exc:
+        return _issue(name, path, exc.line, str(exc), "UCI syntax")
+    except (ConfigError, OSError, UnicodeDecodeError) as exc:
+        return _issue(name, path, None, f"cannot be read: {exc}", "a readable UCI file")
+    return None
+
+
+def _issue(package: str, path: str, line: int | None, message: str, expected: str) -> Issue:
+    return Issue(
+        severity="error",
+        package=package,
+        section="",
+        option="",
+        index=None,
+        file=path,
+        line=line or 0,
+        message=message,
+        expected=expected,
+    )
+
+
+def _read_text(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")

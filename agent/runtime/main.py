@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Wiring of the running agent: lock, state, engine, loop, control socket, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agent.clients.docker_engine import DockerEngine
+from agent.clients.state_file import StateFile
+from agent.errors import AlreadyRunningError
+from agent.model.resources import AgentSettings
+from agent.runtime.backoff import BackOff
+from agent.runtime.config import load
+from agent.runtime.loop import Loop
+from agent.runtime.options import RuntimeOptions
+from agent.runtime.reconciler import Reconciler
+from agent.status.board import StatusBoard
+
+logger = logging.getLogger(__name__)
+
+
+def run(options: RuntimeOptions) -> int:
+    """Runs the agent until SIGTERM or SIGINT. Returns the exit code: 0, or 3 when another agent runs."""
+    settings = _settings(options)
+    _set_up_logging(options.log_level or settings.log_level)
+    socket = Path(options.socket or settings.socket)
+    try:
+        with locked(socket.parent / "agent.lock"):
+            asyncio.run(_run(options, settings, socket))
+    except AlreadyRunningError as exc:
+        print(f"ucidockd: {exc}", file=sys.stderr)
+        return 3
+    return 0
+
+
+def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconciler:
+    """Everything a pass needs, on the real engine."""
+    source = random.Random()  # noqa: S311 - jitter, no secret
+    return Reconciler(
+        engine=DockerEngine(options.docker_host or settings.docker_host),
+        records=StateFile(options.state_dir / "state.json"),
+        board=StatusBoard(),
+        load=lambda: load(options),
+        backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
+    )
+
+
+def _settings(options: RuntimeOptions) -> AgentSettings:
+    """The agent section at start; a broken configuration does not keep the agent from coming up."""
+    desired = load(options).desired
+    return desired.agent if desired is not None else AgentSettings()
+
+
+def _set_up_logging(level: str) -> None:
+    logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the one-agent lock. flock, not a pid file: it ends with the process however that ends."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(descriptor)
+        raise AlreadyRunningError(f"another agent is running ({path} is locked)") from exc
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
+    from agent.controller.app import make_app
+    from agent.controller.server import ControlServer
+
+    agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, agent.stop)
+    loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
+    server = ControlServer(make_app(agent), socket)
+    async with server:
+        logger.info("ready on %s", socket)
+        await agent.run()

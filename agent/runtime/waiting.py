@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Looks for what containers wait for: mounts, devices, interfaces, the clock, and their own bind sources.
+
+A missing bind source is never created: on a router it would end up on the flash (facts: user pain 2 and 11).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.model.resources import Container, Desired, WaitFor, WaitKind
+from agent.plan.reconcile import key_of
+
+CLOCK_IS_SET_AFTER = 1_704_067_200.0  # 2024-01-01 UTC: a router without a clock boots years before this
+
+
+def waiting(desired: Desired, *, now: float) -> dict[str, str]:
+    """Key -> the first thing that is missing, for the containers that have to wait. `now`: wall clock, seconds."""
+    reasons = ((key_of("container", c.section), _missing(c, now)) for c in desired.containers)
+    return {key: reason for key, reason in reasons if reason}
+
+
+def _missing(container: Container, now: float) -> str:
+    checks: list[Callable[[], str]] = [lambda wanted=w: _wait_for(wanted, now) for w in container.policy.wait_for]
+    checks += [lambda m=m: _bind(m.source) for m in container.spec.mounts if m.is_bind]
+    checks += [lambda d=d: _device(d.host) for d in container.spec.devices]
+    return next((reason for reason in (check() for check in checks) if reason), "")
+
+
+def _wait_for(wanted: WaitFor, now: float) -> str:
+    if wanted.kind is WaitKind.MOUNT:
+        return "" if os.path.ismount(wanted.target) else f"nothing is mounted on {wanted.target}"
+    if wanted.kind is WaitKind.DEVICE:
+        return _device(wanted.target)
+    if wanted.kind is WaitKind.INTERFACE:
+        state = Path("/sys/class/net", Path(wanted.target).name, "operstate")
+        return "" if state.exists() and state.read_text().strip() != "down" else f"{wanted.target} is not up"
+    return "" if now > CLOCK_IS_SET_AFTER else "the clock is not set"
+
+
+def _bind(source: str) -> str:
+    return "" if Path(source).exists() else f"bind source {source} is not there"
+
+
+def _device(path: str) -> str:
+    if path.startswith("usb:"):
+        return f"{path} is not plugged in"
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return f"device {path} is not there"
+    return "" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or stat.S_ISDIR(mode) else f"{path} is not a device"

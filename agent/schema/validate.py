@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Validates one raw section against its schema and says every mistake in words.
+
+Before it comes `agent.uci.syntax`, after it `agent.uci.decode`, which checks what a schema cannot (sizes in
+bytes, references). jsonschema costs some MiB, hence it is imported at the first use.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import InternalError
+from agent.model.issues import Severity
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
+
+KINDS = ("container", "network", "volume", "auth", "agent")
+
+
+RawValue = str | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """One mistake in one section; the caller knows the section's place."""
+
+    severity: Severity
+    option: str
+    index: int | None = None
+    wrong: str
+    expected: str = ""
+
+
+def read_schema(kind: str) -> dict[str, Any]:
+    """The schema of a section type, from a checkout or from the installed package."""
+    name = f"{kind}.schema.json"
+    path = Path(__file__).parents[2] / "schemas" / name
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        text = resources.files("agent.schema").joinpath("files", name).read_text(encoding="utf-8")
+    document = json.loads(text)
+    if not isinstance(document, dict):
+        raise InternalError(f"schema {name} is no object")
+    return document
+
+
+@functools.cache
+def properties(kind: str) -> Mapping[str, Mapping[str, Any]]:
+    """Option name -> its schema."""
+    found: Mapping[str, Mapping[str, Any]] = read_schema(kind)["properties"]
+    return found
+
+
+@functools.cache
+def _validator(kind: str) -> Draft202012Validator:
+    from jsonschema import Draft202012Validator  # noqa: PLC0415  (memory: only when something is validated)
+
+    return Draft202012Validator(read_schema(kind))
+
+
+def is_list(kind: str, option: str) -> bool:
+    """Whether the option is a list by its schema."""
+    return properties(kind).get(option, {}).get("type") == "array"
+
+
+def is_secret(kind: str, option: str) -> bool:
+    """Whether the option's value may never be shown; unknown options count as secret."""
+    return bool(properties(kind).get(option, {"writeOnly": True}).get("writeOnly", False))
+
+
+def validate(kind: str, values: Mapping[str, RawValue]) -> tuple[Mistake, ...]:
+    """All mistakes of a section, those of unknown options as warnings."""
+    known = properties(kind)
+    instance = {name: _instance(kind, name, value) for name, value in values.items() if name in known}
+    mistakes = [_unknown(kind, name) for name in values if name not in known]
+    for error in _validator(kind).iter_errors(instance):
+        mistakes.extend(_mistakes(kind, error))
+    return tuple(sorted(mistakes, key=lambda m: (m.option, -1 if m.index is None else m.index, m.wrong)))
+
+
+def _instance(kind: str, name: str, value: RawValue) -> str | list[str]:
+    if isinstance(value, str):
+        return [value] if is_list(kind, name) else value
+    return list(value)
+
+
+def _unknown(kind: str, name: str) -> Mistake:
+    near = difflib.get_close_matches(name, properties(kind), n=1)
+    return Mistake(
+        severity="warning",
+        option=name,
+        wrong=f"unknown option of a {kind} section",
+        expected=f"perhaps `{near[0]}`" if near else "one of the documented options",
+    )
+
+
+def _mistakes(kind: str, error: ValidationError) -> Iterator[Mistake]:
+    if error.validator == "required":
+        values = error.instance if isinstance(error.instance, dict) else {}
+        missing = (name for name in read_schema(kind)["required"] if name not in values)
+        # iter_errors reports each missing option apart, with its name in the message
+        for name in missing:
+            if error.message.startswith(repr(name)):
+                yield Mistake(
+                    severity="error", option=name, wrong="is missing", expected=_wish(error, kind, name)
+                )
+        return
+    path = list(error.absolute_path)
+    option = str(path[0]) if path else ""
+    index = path[1] if len(path) > 1 and isinstance(path[1], int) else None
+    yield Mistake(
+        severity="error",
+        option=option,
+        index=index,
+        wrong=_wrong(kind, option, error),
+        expected=_wish(error, kind, option),
+    )
+
+
+def _wrong(kind: str, option: str, error: ValidationError) -> str:
+    if error.validator == "type":
+        return "is a list" if isinstance(error.instance, list) else "is of the wrong type"
+    if error.instance == "":
+        return "is empty"
+    if is_secret(kind, option):
+        return "the value does not have the right form"
+    return f"{error.instance!r} is not valid here"
+
+
+def _wish(error: ValidationError, kind: str, option: str) -> str:
+    if error.validator == "type":
+        return "a single `option`"
+    schema = properties(kind).get(option, {})
+    schema = schema.get("items", schema)
+    if "x-expected" in schema:
+        return str(schema["x-expected"])
+    if "enum" in schema:
+        return "one of " + ", ".join(schema["enum"])
+    return "a value"

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The status board: conditions per resource, facts about the agent, and a ring of changes for streams.
+
+Written by the runtime's threads, read by the controller: one lock guards it. `now` is wall clock, seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+RING = 256
+NOTES = 10
+
+
+class ConditionType(StrEnum):
+    """The conditions of a resource (design section 5)."""
+
+    ACCEPTED = "Accepted"
+    WAITING = "Waiting"
+    IMAGE_READY = "ImageReady"
+    SYNCED = "Synced"
+    RUNNING = "Running"
+    HEALTHY = "Healthy"
+    DEGRADED = "Degraded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """`since` moves only when status or reason change."""
+
+    type: str
+    status: bool
+    reason: str
+    message: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationNote:
+    """One operation that was carried out, and why."""
+
+    at: float
+    op: str
+    cause: str
+    ok: bool
+    error: str = ""
+
+
+@dataclass(slots=True)
+class _Resource:
+    key: str
+    kind: str
+    section: str
+    name: str
+    object_id: str = ""
+    conditions: dict[str, Condition] = field(default_factory=dict)
+    operations: deque[OperationNote] = field(default_factory=lambda: deque(maxlen=NOTES))
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "key": self.key,
+            "kind": self.kind,
+            "section": self.section,
+            "name": self.name,
+            "object_id": self.object_id,
+            "conditions": [asdict(self.conditions[name]) for name in sorted(self.conditions)],
+            "operations": [asdict(note) for note in self.operations],
+        }
+
+
+class StatusBoard:
+    """All that status shows. Every change counts `version` up and is kept in the ring for resuming streams."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._resources: dict[str, _Resource] = {}
+        self._agent: dict[str, Any] = {}
+        self._ring: deque[dict[str, Any]] = deque(maxlen=RING)
+        self._subscribers: list[Callable[[], None]] = []
+        self.version = 0
+
+    def ensure(self, key: str, *, kind: str, section: str, name: str, now: float) -> None:
+        """Makes sure that the resource is on the board. An existing one takes a new name."""
+        del now
+        with self._lock:
+            found = self._resources.get(key)
+            if found is None:
+                self._resources[key] = _Resource(key, kind, section, name)
+                self._changed(key)
+            elif found.name != name and name != section:
+                found.name = name
+                self._changed(key)
+
+    def set(
+        self, key: str, condition: ConditionType, status: bool, *, reason: str, message: str = "", now: float  # noqa: FBT001
+    ) -> bool:
+        """Sets a condition. True when anything changed."""
+        with self._lock:
+            conditions = self._resources[key].conditions
+            old = conditions.get(condition)
+            same = old is not None and (old.status, old.reason) == (status, reason)
+            if same and old is not None and old.message == message:
+                return False
+            since = old.since if same and old is not None else now
+            conditions[condition] = Condition(
+                type=condition, status=status, reason=reason, message=message, since=since
+            )
+            self._changed(key)
+            return True
+
+    def clear(self, key: str, condition: ConditionType, *, now: float) -> bool:
+        """Takes a condition off."""
+        del now
+        with self._lock:
+            found = self._resources.get(key)
+            if found is None or found.conditions.pop(condition, None) is None:
+                return False
+            self._changed(key)
+            return True
+
+    def set_object(self, key: str, object_id: str, *, now: float) -> None:
+        """Notes the engine's id of the object."""
+        del now
+        with self._lock:
+            found = self._resources.get(key)
+            if found is not None and found.object_id != object_id:
+                found.object_id = object_id
+                self._changed(key)
+
+    def drop(self, key: str, *, now: float) -> None:
+        """Takes a resource off."""
+        del now
+        with self._lock:
+            if self._resources.pop(key, None) is not None:
+                self._event({"key": key, "removed": True})
+
+    def note(self, key: str, note: OperationNote, *, now: float) -> None:
+        """Adds an operation to the resource's last ten."""
+        del now
+        with self._lock:
+            self._resources[key].operations.append(note)
+            self._changed(key)
+
+    def set_agent(self, now: float, **facts: Any) -> None:
+        """Sets facts about the agent; None leaves a fact as it is."""
+        del now
+        with self._lock:
+            fresh = {name: value for name, value in facts.items() if value is not None}
+            visible = {n: v for n, v in fresh.items() if self._agent.get(n) != v and n != "last_pass"}
+            self._agent.update(fresh)
+            if visible:
+                self._event({"key": "agent", "agent": dict(self._agent)})
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything, JSON-ready, resources sorted by key."""
+        with self._lock:
+            resources = [self._resources[key].as_json() for key in sorted(self._resources)]
+            return {"version": self.version, "agent": dict(self._agent), "resources": resources}
+
+    def events_after(self, version: int) -> list[dict[str, Any]] | None:
+        """The changes after `version`; None when the ring does not reach back so far."""
+        with self._lock:
+            if version > self.version or (self._ring and version < self._ring[0]["id"] - 1):
+                return None
+            return [event for event in self._ring if event["id"] > version]
+
+    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Calls `callback` on each change, in the changing thread. Returns the way to end that."""
+        with self._lock:
+            self._subscribers.append(callback)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._subscribers.remove(callback)
+
+        return unsubscribe
+
+    def _changed(self, key: str) -> None:
+        self._event({"key": key, "resource": self._resources[key].as_json()})
+
+    def _event(self, event: dict[str, Any]) -> None:
+        self.version += 1
+        self._ring.append({"id": self.version, **event})
+        for callback in list(self._subscribers):
+            callback()

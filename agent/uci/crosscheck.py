@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Checks that take more than one section, and replaces section names by Docker names.
+
+Called by `agent.uci.decode` with everything that could be read, broken sections included: a reference to a
+broken section is not an unknown one. Mistakes go to the readers of the sections they are in.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from agent.model.entries import parse_dependency, parse_endpoint
+from agent.model.resources import (
+    AgentSettings,
+    Container,
+    ContainerSpec,
+    Dependency,
+    Endpoint,
+    Mount,
+    Network,
+    Port,
+    RegistryAuth,
+    Volume,
+)
+from agent.uci.decode_network import BRIDGE_NAME, contains
+from agent.uci.reader import SectionReader
+
+BUILT_IN_NETWORKS = frozenset({"bridge", "host", "none"})
+_SHARED_BY = ("container:", "service:")
+
+R = TypeVar("R", Container, Network, Volume)
+
+
+@dataclass(slots=True, kw_only=True)
+class Draft:
+    """Everything read so far, each value with its reader; `crosscheck` rewrites `containers`."""
+
+    containers: list[tuple[SectionReader, Container]] = field(default_factory=list)
+    networks: list[tuple[SectionReader, Network]] = field(default_factory=list)
+    volumes: list[tuple[SectionReader, Volume]] = field(default_factory=list)
+    auths: list[tuple[SectionReader, RegistryAuth]] = field(default_factory=list)
+    agents: list[tuple[SectionReader, AgentSettings]] = field(default_factory=list)
+
+
+def crosscheck(draft: Draft) -> None:
+    """Report every mistake between sections and resolve names."""
+    for reader, _ in draft.agents[1:]:
+        reader.report("there is another agent section", expected="one agent section")
+    _check_docker_names(draft.containers)
+    _check_docker_names(draft.networks)
+    _check_docker_names(draft.volumes)
+    _check_bridge_names(draft)
+    for reader, container in draft.containers:
+        _check_endpoints(reader, container, draft)
+        _check_network_mode(reader, container)
+    draft.containers = [
+        (reader, _resolved(reader, container, draft)) for reader, container in draft.containers
+    ]
+    _check_dependencies(draft)
+    _check_host_ports(draft)
+
+
+def _check_docker_names(items: list[tuple[SectionReader, R]]) -> None:
+    by_name: dict[str, list[SectionReader]] = {}
+    for reader, resource in items:
+        by_name.setdefault(resource.name, []).append(reader)
+    for name, readers in by_name.items():
+        if len({reader.name for reader in readers}) < 2:
+            continue  # one section, or one section name in two packages: reported already
+        for reader in readers:
+            others = ", ".join(sorted({other.name for other in readers} - {reader.name}))
+            reader.report(
+                f"the Docker name {name!r} is that of section {others} too",
+                option="name",
+                expected="a name of its own",
+            )
+
+
+def _check_bridge_names(draft: Draft) -> None:
+    by_bridge: dict[str, list[SectionReader]] = {}
+    for reader, network in draft.networks:
+        bridge = dict(network.spec.options).get(BRIDGE_NAME)
+        if bridge:
+            by_bridge.setdefault(bridge, []).append(reader)
+    for bridge, readers in by_bridge.items():
+        for reader in readers if len({reader.name for reader in readers}) > 1 else ():
+            others = ", ".join(sorted({other.name for other in readers} - {reader.name}))
+            reader.report(
+                f"the bridge {bridge} is that of network {others} too",
+                option="opt",
+                expected=f"another section name, or `list opt {BRIDGE_NAME}=...`",
+            )
+
+
+def _check_endpoints(reader: SectionReader, container: Container, draft: Draft) -> None:
+    networks = {network.section: (source, network) for source, network in draft.networks}
+    seen: set[str] = set()
+    for position, (index, written) in enumerate(reader.parsed_items("network", parse_endpoint)):
+        endpoint = container.spec.endpoints[position]
+        if endpoint.network in seen:
+            reader.report(
+                f"{endpoint.network} is listed twice",
+                option="network",
+                index=index,
+                expected="each network once",
+            )
+        seen.add(written.network)
+        if endpoint.network in networks:
+            source, network = networks[endpoint.network]
+            if not source.failed:
+                _check_addresses(reader, endpoint, written, index, network)
+        elif endpoint.network not in BUILT_IN_NETWORKS:
+            known = ", ".join(sorted(networks)) or "none is declared"
+            reader.report(
+                f"unknown network {endpoint.network!r}",
+                option="network",
+                index=index,
+                expected=f"a network section ({known}), bridge, host or none",
+            )
+        elif endpoint.ip or endpoint.ip6 or endpoint.aliases:
+            reader.report(
+                f"{endpoint.network} takes no address and no alias",
+                option="network",
+                index=index,
+                expected="a network section",
+            )
+    alone = seen & {"host", "none"}
+    if alone and len(seen) > 1:
+        reader.report(f"{min(alone)} goes with no other network", option="network", expected="one of them")
+
+
+def _check_addresses(
+    reader: SectionReader, endpoint: Endpoint, written: Endpoint, index: int, network: Network
+) -> None:
+    subnets = [pool.subnet for pool in network.spec.pools]
+    for option, address, in_entry in (("ip", endpoint.ip, written.ip), ("ip6", endpoint.ip6, written.ip6)):
+        if address and not any(contains(subnet, address) for subnet in subnets):
+            reader.report(
+                f"{address} lies in no subnet of network {network.section!r}",
+                option="network" if in_entry else option,
+                index=index if in_entry else None,
+                expected=f"an address in {', '.join(subnets)}" if subnets else "a network with `list subnet`",
+            )
+
+
+def _check_network_mode(reader: SectionReader, container: Container) -> None:
+    mode, spec = container.spec.network_mode, container.spec
+    if mode is None:
+        _check_published(
+            reader, spec, next((e.network for e in spec.endpoints if e.network in {"host", "none"}), "")
+        )
+        return
+    if reader.has("network"):
+        reader.report("does not go with `list network`", option="network_mode", expected="one of the two")
+    _check_published(reader, spec, mode)
+    if mode.startswith(_SHARED_BY):
+        for option in ("hostname", "domainname", "dns", "dns_search", "dns_opt", "extra_host"):
+            if reader.has(option):
+                reader.report(
+                    f"does not go with network_mode {mode}",
+                    option=option,
+                    expected="it at the container whose network is shared",
+                )
+
+
+def _check_published(reader: SectionReader, spec: ContainerSpec, mode: str) -> None:
+    if not mode or mode in {"bridge", "default"}:
+        return
+    for option, given in (("port", bool(spec.ports)), ("publish_all", bool(spec.publish_all))):
+        if given and mode.startswith(_SHARED_BY):
+            reader.report(
+                f"does not go with network_mode {mode}",
+                option=option,
+                expected="it at the container whose network is shared",
+            )
+        elif given:
+            reader.warn(f"has no effect with the network {mode}", option=option, expected="another network")
+
+
+def _resolved(reader: SectionReader, container: Container, draft: Draft) -> Container:
+    """The container with Docker names instead of section names, and the dependencies that sharing implies."""
+    networks = {network.section: network.name for _, network in draft.networks}
+    volumes = {volume.section: volume.name for _, volume in draft.volumes}
+    spec = container.spec
+    endpoints = tuple(replace(e, network=networks.get(e.network, e.network)) for e in spec.endpoints)
+    mode = spec.network_mode
+    if mode is None and endpoints and endpoints[0].network in {"host", "none"}:
+        mode, endpoints = endpoints[0].network, ()
+    implied: list[Dependency] = []
+    spec = replace(
+        spec,
+        endpoints=endpoints,
+        mounts=tuple(_mount(mount, volumes) for mount in spec.mounts),
+        network_mode=_shared(reader, "network_mode", mode, draft, implied),
+        ipc=_shared(reader, "ipc", spec.ipc, draft, implied),
+        pid=_shared(reader, "pid", spec.pid, draft, implied),
+    )
+    declared = container.policy.depends_on
+    named = {dependency.section for dependency in declared}
+    more = tuple(dict.fromkeys(d for d in implied if d.section not in named))
+    return replace(container, spec=spec, policy=replace(container.policy, depends_on=declared + more))
+
+
+def _mount(mount: Mount, volumes: dict[str, str]) -> Mount:
+    return mount if mount.is_bind else replace(mount, source=volumes.get(mount.source, mount.source))
+
+
+def _shared(
+    reader: SectionReader, option: str, value: str | None, draft: Draft, implied: list[Dependency]
+) -> str | None:
+    """`service:SECTION` and `container:NAME` as `container:<Docker name>`; ours become dependencies."""
+    if value is None or not value.startswith(_SHARED_BY):
+        return value
+    kind, _, target = value.partition(":")
+    found = next(
+        (c for _, c in draft.containers if target == (c.section if kind == "service" else c.name)),
+        None,
+    )
+    if found is None and kind == "service":
+        reader.report(f"unknown container section {target!r}", option=option, expected="a container section")
+        return value
+    if found is None:
+        reader.warn(
+            f"{target!r} is no container of ours", option=option, expected="the name of one that exists"
+        )
+        return value
+    implied.append(Dependency(section=found.section))
+    return f"container:{found.name}"
+
+
+def _check_dependencies(draft: Draft) -> None:
+    edges = {c.section: {d.section for d in c.policy.depends_on} for _, c in draft.containers}
+    for reader, container in draft.containers:
+        for index, dependency in reader.parsed_items("depends_on", parse_dependency):
+            if dependency.section not in edges:
+                known = ", ".join(sorted(set(edges) - {container.section})) or "none is declared"
+                reader.report(
+                    f"unknown container section {dependency.section!r}",
+                    option="depends_on",
+                    index=index,
+                    expected=f"a container section ({known})",
+                )
+        if container.section in _reachable(container.section, edges):
+            members = sorted(
+                s for s in _reachable(container.section, edges) if container.section in _reachable(s, edges)
+            )
+            option = "depends_on" if reader.has("depends_on") else "network_mode"
+            reader.report(
+                f"depends on itself through {', '.join(members)}",
+                option=option,
+                expected="dependencies without a cycle",
+            )
+
+
+def _reachable(start: str, edges: dict[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    todo = list(edges.get(start, ()))
+    while todo:
+        section = todo.pop()
+        if section not in found:
+            found.add(section)
+            todo.extend(edges.get(section, ()))
+    return found
+
+
+def _check_host_ports(draft: Draft) -> None:
+    """No two enabled containers at one host port, as far as their addresses overlap."""
+    taken: dict[tuple[int, str], list[tuple[SectionReader, Port]]] = {}
+    for reader, container in draft.containers:
+        if container.policy.enabled and container.spec.network_mode in {None, "bridge", "default"}:
+            for port in container.spec.ports:
+                if port.host_port:
+                    taken.setdefault((port.host_port, port.protocol), []).append((reader, port))
+    clashes: dict[str, tuple[SectionReader, set[str]]] = {}
+    for (number, protocol), users in sorted(taken.items(), key=lambda item: item[0]):
+        for reader, port in users:
+            for name in _rivals(reader, port, users):
+                _, words = clashes.setdefault(f"{reader.package}.{reader.key}", (reader, set()))
+                words.add(f"{number}/{protocol} ({name})")
+    for reader, words in clashes.values():
+        reader.report(
+            f"host ports taken by other containers: {', '.join(sorted(words))}",
+            option="port",
+            expected="a host port or address of its own",
+        )
+
+
+def _rivals(reader: SectionReader, port: Port, users: Iterable[tuple[SectionReader, Port]]) -> set[str]:
+    return {
+        other.name if other is not reader else "this one"
+        for other, theirs in users
+        if theirs is not port and _overlap(port.host_ip, theirs.host_ip)
+    }
+
+
+def _overlap(one: str, other: str) -> bool:
+    if not one or not other or one == other:
+        return True
+    a, b = ipaddress.ip_address(one), ipaddress.ip_address(other)
+    return a.version == b.version and (a.is_unspecified or b.is_unspecified)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Decodes the packages `containers` and `dockerd` into the desired resources.
+
+Before it comes `agent.uci.syntax` (text -> packages), after it `agent.plan`. All mistakes are found at
+once; a section with an error is left out and its key put into `Desired.broken`, the others go on. Pure: env
+files are read through a function that the caller gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from agent.model.issues import Issue
+from agent.model.resources import Desired
+from agent.schema.validate import KINDS
+from agent.uci.crosscheck import Draft, crosscheck
+from agent.uci.decode_agent import decode_agent, decode_auth
+from agent.uci.decode_container import decode_container
+from agent.uci.decode_network import decode_network, decode_volume
+from agent.uci.reader import SectionReader
+from agent.uci.syntax import Package, Section
+
+PACKAGES = ("containers", "dockerd")  # in this order: a login in `containers` goes first
+DAEMON_KINDS = frozenset({"globals", "proxies", "firewall", "tls"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeResult:
+    """What is wanted, and everything that is wrong with the way it was said."""
+
+    desired: Desired
+    issues: tuple[Issue, ...]
+
+
+def decode(
+    packages: Mapping[str, Package],
+    *,
+    paths: Mapping[str, str],
+    read_file: Callable[[str], str] | None = None,
+) -> DecodeResult:
+    """The desired resources of all packages. `paths` names each package's file, for messages."""
+    stray: list[Issue] = []
+    readers = [
+        SectionReader(section, package=name, file=paths.get(name, ""))
+        for name in PACKAGES
+        if name in packages
+        for section in packages[name].sections
+        if _is_ours(section, package=name, file=paths.get(name, ""), stray=stray)
+    ]
+    _check_names(readers)
+    draft = _draft(readers, read_file)
+    crosscheck(draft)
+    found = [issue for reader in readers for issue in reader.issues]
+    return DecodeResult(desired=_desired(draft, readers), issues=(*stray, *found))
+
+
+def _is_ours(section: Section, *, package: str, file: str, stray: list[Issue]) -> bool:
+    if section.type in KINDS and not (package == "dockerd" and section.type == "agent"):
+        return True
+    if not (package == "dockerd" and section.type in DAEMON_KINDS):
+        kinds = KINDS if package == "containers" else (*sorted(DAEMON_KINDS), *KINDS[:-1])
+        stray.append(
+            Issue(
+                severity="warning",
+                package=package,
+                section=section.name,
+                file=file,
+                line=section.line,
+                message=f"{section.type!r} is no section type of this package",
+                expected="one of " + ", ".join(kinds),
+            )
+        )
+    return False
+
+
+def _check_names(readers: list[SectionReader]) -> None:
+    """Identities: resources have names, and each name is there once."""
+    by_key: dict[str, list[SectionReader]] = {}
+    for reader in readers:
+        if reader.kind in {"auth", "agent"}:
+            continue
+        if reader.section.anonymous and not reader.text("name"):
+            reader.report(
+                f"an anonymous {reader.kind} section has no lasting identity",
+                expected="a section name, or `option name`",
+            )
+            continue
+        by_key.setdefault(reader.key, []).append(reader)
+    for same in by_key.values():
+        for reader in same if len(same) > 1 else ():
+            others = sorted(other.package for other in same if other is not reader)
+            reader.report(
+                f"the section is in package {', '.join(others)} too", expected="one section of this name"
+            )
+
+
+def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None) -> Draft:
+    draft = Draft()
+    for reader in readers:
+        match reader.kind:
+            case "container":
+                draft.containers.append((reader, decode_container(reader, read_file=read_file)))
+            case "network":
+                draft.networks.append((reader, decode_network(reader)))
+            case "volume":
+                draft.volumes.append((reader, decode_volume(reader)))
+            case "auth":
+                draft.auths.append((reader, decode_auth(reader)))
+            case _:
+                draft.agents.append((reader, decode_agent(reader)))
+    return draft
+
+
+def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
+    containers = [c for reader, c in draft.containers if not reader.failed]
+    networks = [n for reader, n in draft.networks if not reader.failed]
+    volumes = [v for reader, v in draft.volumes if not reader.failed]
+    base = Desired()
+    return Desired(
+        containers=tuple(sorted(containers, key=lambda c: c.section)),
+        networks=tuple(sorted(networks, key=lambda n: n.section)),
+        volumes=tuple(sorted(volumes, key=lambda v: v.section)),
+        auths=tuple(auth for reader, auth in draft.auths if not reader.failed),
+        # a wrong option of the agent's own section costs that option, not the others
+        agent=draft.agents[0][1] if draft.agents else base.agent,
+        broken=frozenset(reader.key for reader in readers if reader.failed),
+    )

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Decodes `auth` and `agent` sections. Called by `agent.uci.decode`; secrets go into the value and nowhere
+else."""
+
+from __future__ import annotations
+
+from agent.model.quantities import parse_int, parse_seconds
+from agent.model.resources import AgentSettings, RegistryAuth
+from agent.uci.reader import SectionReader
+
+
+def decode_auth(reader: SectionReader) -> RegistryAuth:
+    username, password = reader.text("username") or "", reader.text("password") or ""
+    token = reader.text("token") or ""
+    if not token and not (username and password):
+        reader.report("the login is not complete", expected="`token`, or `username` and `password`")
+    server = reader.text("serveraddress") or ""
+    return RegistryAuth(server=server, username=username, password=password, token=token)
+
+
+def decode_agent(reader: SectionReader) -> AgentSettings:
+    """The agent's settings; a wrong option leaves its default."""
+    base = AgentSettings()
+    enabled, workers = reader.flag("enabled"), reader.parsed("workers", parse_int)
+    settings = AgentSettings(
+        enabled=base.enabled if enabled is None else enabled,
+        socket=reader.text("socket") or base.socket,
+        listen=reader.texts("listen"),
+        cert=reader.text("cert") or base.cert,
+        key=reader.text("key") or base.key,
+        cors_origin=reader.texts("cors_origin"),
+        resync_s=reader.parsed("resync", parse_seconds) or base.resync_s,
+        resync_deep_s=reader.parsed("resync_deep", parse_seconds) or base.resync_deep_s,
+        workers=workers or base.workers,
+        log_level=reader.text("log_level") or base.log_level,
+        daemon=reader.text("daemon") or base.daemon,
+        docker_host=reader.text("docker_host") or base.docker_host,
+        dockerd=reader.text("dockerd") or base.dockerd,
+        dockerd_args=reader.words("dockerd_args") or (),
+        remove=reader.flag("remove") or base.remove,
+    )
+    if bool(settings.cert) is not bool(settings.key):
+        reader.report(
+            "certificate and key go together",
+            option="cert" if settings.cert else "key",
+            expected="both `cert` and `key`, or none",
+        )
+    return settings

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Decodes `container` sections into specs and policies.
+
+Called by `agent.uci.decode`. Network and volume names stay those of the section here;
+`agent.uci.crosscheck` maps them to Docker names, because that takes all sections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from agent.model.entries import (
+    parse_address,
+    parse_dependency,
+    parse_device,
+    parse_endpoint,
+    parse_extra_host,
+    parse_ports,
+    parse_restart,
+    parse_tmpfs,
+    parse_ulimit,
+    parse_volume,
+    parse_wait,
+)
+from agent.model.quantities import (
+    QuantityError,
+    parse_assignment,
+    parse_capability,
+    parse_cpus,
+    parse_duration,
+    parse_int,
+    parse_seconds,
+    parse_size,
+    parse_swap,
+)
+from agent.model.resources import (
+    Container,
+    ContainerPolicy,
+    ContainerSpec,
+    Endpoint,
+    Healthcheck,
+    Mount,
+    OnDrift,
+    Port,
+    Pull,
+    RunState,
+    Tmpfs,
+)
+from agent.uci.decode_network import labels, pairs
+from agent.uci.reader import SectionReader
+
+ReadFile = Callable[[str], str]
+
+MEMORY_MIN = 6 * 1024 * 1024  # the engine's own lower bound
+
+
+def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Container:
+    """The section as far as it can be read; whether it may be used, `reader.failed` says."""
+    spec = _scalars(reader)
+    spec = _limits(reader, spec)
+    spec = _lists(reader, spec)
+    spec = replace(
+        spec,
+        health=_health(reader),
+        command=reader.words("command"),
+        entrypoint=reader.words("entrypoint"),
+        env=_env(reader, read_file),
+        mounts=_mounts(reader),
+        tmpfs=_tmpfs(reader),
+        endpoints=_endpoints(reader),
+    )
+    _check_targets(reader, spec)
+    _check_limits(reader, spec)
+    return Container(section=reader.name, name=reader.docker_name, spec=spec, policy=_policy(reader))
+
+
+def _scalars(reader: SectionReader) -> ContainerSpec:
+    return ContainerSpec(
+        image=reader.text("image") or "",
+        hostname=reader.text("hostname"),
+        domainname=reader.text("domainname"),
+        user=reader.text("user"),
+        workdir=reader.text("workdir"),
+        privileged=reader.flag("privileged"),
+        restart=reader.parsed("restart", parse_restart),
+        init=reader.flag("init"),
+        read_only=reader.flag("read_only"),
+        tty=reader.flag("tty"),
+        stdin=reader.flag("stdin"),
+        stop_signal=reader.text("stop_signal"),
+        stop_timeout_s=reader.parsed("stop_timeout", _parse_whole_seconds),
+        runtime=reader.text("runtime"),
+        network_mode=reader.text("network_mode"),
+        ipc=reader.text("ipc"),
+        pid=reader.text("pid"),
+        userns=reader.text("userns"),
+        log_driver=reader.text("log_driver"),
+        publish_all=reader.flag("publish_all"),
+    )
+
+
+def _limits(reader: SectionReader, spec: ContainerSpec) -> ContainerSpec:
+    return replace(
+        spec,
+        memory=reader.parsed("memory", parse_size),
+        memory_swap=reader.parsed("memory_swap", parse_swap),
+        memory_reservation=reader.parsed("memory_reservation", parse_size),
+        nano_cpus=reader.parsed("cpus", parse_cpus),
+        cpu_shares=reader.parsed("cpu_shares", _parse_cpu_shares),
+        cpuset=reader.text("cpuset"),
+        pids_limit=reader.parsed("pids_limit", _parse_pids_limit),
+        shm_size=reader.parsed("shm_size", parse_size),
+        blkio_weight=reader.parsed("blkio_weight", _parse_blkio_weight),
+        oom_kill_disable=reader.flag("oom_kill_disable"),
+    )
+
+
+def _lists(reader: SectionReader, spec: ContainerSpec) -> ContainerSpec:
+    return replace(
+        spec,
+        ports=_ports(reader),
+        devices=tuple(
+            sorted(set(reader.values("device", parse_device)), key=lambda d: (d.container, d.host))
+        ),
+        device_cgroup_rules=tuple(sorted(set(reader.texts("device_cgroup_rule")))),
+        cap_add=tuple(sorted(set(reader.values("cap_add", parse_capability)))),
+        cap_drop=tuple(sorted(set(reader.values("cap_drop", parse_capability)))),
+        sysctls=tuple(sorted(dict(reader.values("sysctl", parse_assignment)).items())),
+        ulimits=tuple(
+            sorted({u.name: u for u in reader.values("ulimit", parse_ulimit)}.values(), key=lambda u: u.name)
+        ),
+        dns=reader.values("dns", parse_address),
+        dns_search=reader.texts("dns_search"),
+        dns_opt=reader.texts("dns_opt"),
+        extra_hosts=reader.values("extra_host", parse_extra_host),
+        labels=labels(reader),
+        log_opts=tuple(sorted(pairs(reader, "log_opt").items())),
+        group_add=tuple(sorted(set(reader.texts("group_add")))),
+        security_opt=tuple(sorted(set(reader.texts("security_opt")))),
+    )
+
+
+def _parse_whole_seconds(text: str) -> int:
+    seconds = parse_seconds(text)
+    if not seconds.is_integer():
+        raise QuantityError(f"{text!r} is no whole number of seconds", "whole seconds such as 10")
+    return int(seconds)
+
+
+def _parse_cpu_shares(text: str) -> int:
+    return parse_int(text, minimum=2, maximum=262144)
+
+
+def _parse_pids_limit(text: str) -> int:
+    return parse_int(text, minimum=-1)
+
+
+def _parse_blkio_weight(text: str) -> int:
+    if text != "0":
+        return parse_int(text, minimum=10, maximum=1000)
+    return 0
+
+
+def _ports(reader: SectionReader) -> tuple[Port, ...]:
+    found = {port for ports in reader.values("port", parse_ports) for port in ports}
+    return tuple(sorted(found, key=lambda p: (p.container_port, p.protocol, p.host_ip, p.host_port)))
+
+
+def _mounts(reader: SectionReader) -> tuple[Mount, ...]:
+    found = list(reader.values("volume", parse_volume))
+    return tuple(sorted(found, key=lambda mount: (mount.target, mount.source)))
+
+
+def _tmpfs(reader: SectionReader) -> tuple[Tmpfs, ...]:
+    return tuple(sorted(reader.values("tmpfs", parse_tmpfs), key=lambda entry: entry.target))
+
+
+def _check_targets(reader: SectionReader, spec: ContainerSpec) -> None:
+    """No two file systems at one target."""
+    seen: set[str] = set()
+    targets = [(("volume", i), mount.target) for i, mount in reader.parsed_items("volume", parse_volume)]
+    targets += [(("tmpfs", i), entry.target) for i, entry in reader.parsed_items("tmpfs", parse_tmpfs)]
+    for (option, index), target in targets:
+        if target in seen:
+            reader.report(
+                f"{target} is mounted twice", option=option, index=index, expected="one entry per target"
+            )
+        seen.add(target)
+
+
+def _health(reader: SectionReader) -> Healthcheck | None:
+    health = Healthcheck(
+        cmd=reader.text("health_cmd"),
+        interval_ns=reader.parsed("health_interval", parse_duration),
+        timeout_ns=reader.parsed("health_timeout", parse_duration),
+        retries=reader.parsed("health_retries", parse_int),
+        start_period_ns=reader.parsed("health_start_period", parse_duration),
+    )
+    return None if health == Healthcheck() else health
+
+
+def _env(reader: SectionReader, read_file: ReadFile | None) -> tuple[tuple[str, str], ...]:
+    found = _env_files(reader, read_file)
+    for index, entry in reader.items("env"):
+        key, equals, value = entry.partition("=")
+        if equals:
+            found[key] = value
+        elif key not in found:
+            reader.warn(
+                "a bare name that no `env_file` sets is left out", option="env", index=index, expected="K=V"
+            )
+    return tuple(sorted(found.items()))
+
+
+def _env_files(reader: SectionReader, read_file: ReadFile | None) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for index, path in reader.items("env_file"):
+        if read_file is None:
+            reader.warn("the file was not read", option="env_file", index=index)
+            continue
+        try:
+            found.update(parse_env_file(read_file(path)))
+        except (OSError, UnicodeError):
+            reader.report(
+                f"{path} cannot be read", option="env_file", index=index, expected="a readable text file"
+            )
+        except QuantityError as exc:
+            reader.report(f"{path}: {exc.wrong}", option="env_file", index=index, expected=exc.expected)
+    return found
+
+
+def parse_env_file(text: str) -> dict[str, str]:
+    """docker's env file: `K=V` lines without quoting, `#` comments; names without a value are left out."""
+    found: dict[str, str] = {}
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line = raw.lstrip().removeprefix("\ufeff")
+        if not line or line.startswith("#"):
+            continue
+        key, equals, value = line.partition("=")
+        if not key or any(char.isspace() for char in key):
+            raise QuantityError(f"line {number} has no proper name", "K=V lines")
+        if equals:
+            found[key] = value
+    return found
+
+
+def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
+    """The `network` entries; top-level addresses go to the first."""
+    own = {
+        "ip": reader.parsed("ip", lambda text: parse_address(text, version=4)),
+        "ip6": reader.parsed("ip6", lambda text: parse_address(text, version=6)),
+        "mac_address": reader.text("mac_address"),
+    }
+    endpoints = list(reader.values("network", parse_endpoint))
+    for option, value in own.items():
+        if value is None:
+            continue
+        if not endpoints:
+            reader.report("there is no network it could apply to", option=option, expected="a `list network`")
+        elif getattr(endpoints[0], option):
+            reader.report("the first network entry gives one too", option=option, expected="one of the two")
+    if endpoints:
+        endpoints[0] = replace(
+            endpoints[0],
+            ip=endpoints[0].ip or own["ip"] or "",
+            ip6=endpoints[0].ip6 or own["ip6"] or "",
+            mac_address=(own["mac_address"] or "").lower(),
+        )
+    return tuple(endpoints)
+
+
+def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
+    memory, swap, reserved = spec.memory, spec.memory_swap, spec.memory_reservation
+    if memory is not None and 0 < memory < MEMORY_MIN:
+        reader.report("is too small", option="memory", expected="6m at least")
+    if reserved is not None and memory and reserved > memory:
+        reader.report("is above `memory`", option="memory_reservation", expected="`memory` at most")
+    if swap is not None and swap > 0 and not memory:
+        reader.report("is set without `memory`", option="memory_swap", expected="`memory` as well")
+    elif swap is not None and swap > 0 and memory and swap < memory:
+        reader.report(
+            "is less than `memory`", option="memory_swap", expected="memory and swap together, or -1"
+        )
+    if spec.oom_kill_disable and not memory:
+        reader.warn("has no limit to go with", option="oom_kill_disable", expected="`memory` as well")
+
+
+def _policy(reader: SectionReader) -> ContainerPolicy:
+    base = ContainerPolicy()
+    enabled, rollback = reader.flag("enabled"), reader.flag("rollback")
+    gate, grace = reader.parsed("gate", parse_seconds), reader.parsed("grace", parse_seconds)
+    return ContainerPolicy(
+        enabled=base.enabled if enabled is None else enabled,
+        state=RunState(reader.text("state") or base.state),
+        pull=Pull(reader.text("pull") or base.pull),
+        adopt=reader.flag("adopt") or False,
+        on_drift=OnDrift(reader.text("on_drift") or base.on_drift),
+        rollback=base.rollback if rollback is None else rollback,
+        gate_s=base.gate_s if gate is None else gate,
+        grace_s=base.grace_s if grace is None else grace,
+        remove_volumes=reader.flag("remove_volumes") or False,
+        wait_for=tuple(dict.fromkeys(reader.values("wait_for", parse_wait))),
+        depends_on=tuple(dict.fromkeys(reader.values("depends_on", parse_dependency))),
+    )

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Decodes `network` and `volume` sections. Called by `agent.uci.decode`; references between sections come
+later."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import replace
+
+from agent.model.entries import parse_address
+from agent.model.quantities import QuantityError, parse_assignment, parse_pair
+from agent.model.resources import Network, NetworkSpec, Pool, Volume, VolumeSpec
+from agent.uci.reader import SectionReader
+
+BRIDGE_NAME = "com.docker.network.bridge.name"
+INTERFACE_NAME_MAX = 15  # IFNAMSIZ - 1
+
+_MODES = {
+    "macvlan": frozenset({"bridge", "private", "vepa", "passthru"}),
+    "ipvlan": frozenset({"l2", "l3", "l3s"}),
+}
+
+
+def labels(reader: SectionReader) -> tuple[tuple[str, str], ...]:
+    """The `label` entries sorted by key, the last of equal keys; our own prefix is refused."""
+    found: dict[str, str] = {}
+    for index, (key, value) in reader.parsed_items("label", parse_pair):
+        if key.startswith("ucidockd."):
+            reader.report(
+                "labels that begin with `ucidockd.` are ours",
+                option="label",
+                index=index,
+                expected="another key",
+            )
+        found[key] = value
+    return tuple(sorted(found.items()))
+
+
+def pairs(reader: SectionReader, name: str) -> dict[str, str]:
+    """A list of `key=value`, the last of equal keys."""
+    return dict(reader.values(name, parse_pair))
+
+
+def decode_volume(reader: SectionReader) -> Volume:
+    return Volume(
+        section=reader.name,
+        name=reader.docker_name,
+        adopt=reader.flag("adopt") or False,
+        spec=VolumeSpec(
+            driver=reader.text("driver") or "local",
+            options=tuple(sorted(pairs(reader, "opt").items())),
+            labels=labels(reader),
+        ),
+    )
+
+
+def decode_network(reader: SectionReader) -> Network:
+    driver = reader.text("driver") or "bridge"
+    pools = _pools(reader)
+    return Network(
+        section=reader.name,
+        name=reader.docker_name,
+        zone=reader.text("zone") or "docker",
+        adopt=reader.flag("adopt") or False,
+        spec=NetworkSpec(
+            driver=driver,
+            internal=reader.flag("internal") or False,
+            attachable=reader.flag("attachable") or False,
+            ipv6=_ipv6(reader, pools),
+            pools=pools,
+            options=_options(reader, driver),
+            labels=labels(reader),
+        ),
+    )
+
+
+def _ipv6(reader: SectionReader, pools: tuple[Pool, ...]) -> bool:
+    wanted = reader.flag("ipv6")
+    has_ipv6 = any(":" in pool.subnet for pool in pools)
+    if wanted is False and has_ipv6:
+        reader.report("IPv6 is off but a subnet is IPv6", option="ipv6", expected="1, or no IPv6 subnet")
+    return has_ipv6 if wanted is None else wanted
+
+
+def _options(reader: SectionReader, driver: str) -> tuple[tuple[str, str], ...]:
+    found: dict[str, str] = {}
+    parent, mode = reader.text("parent"), reader.text("mode")
+    modes = _MODES.get(driver)
+    if driver == "bridge":
+        found[BRIDGE_NAME] = f"br-{reader.name}"[:INTERFACE_NAME_MAX]
+    if parent and modes is None:
+        reader.report(
+            f"the driver {driver} has no parent", option="parent", expected="driver macvlan or ipvlan"
+        )
+    elif parent:
+        found["parent"] = parent
+    if mode and modes is None:
+        reader.report(f"the driver {driver} has no mode", option="mode", expected="driver macvlan or ipvlan")
+    elif mode and modes and mode not in modes:
+        reader.report(f"{mode!r} is no mode of {driver}", option="mode", expected=", ".join(sorted(modes)))
+    elif mode:
+        found[f"{driver}_mode"] = mode
+    found.update(pairs(reader, "opt"))
+    bridge = found.get(BRIDGE_NAME, "")
+    if len(bridge) > INTERFACE_NAME_MAX:
+        reader.report(
+            "the bridge name is too long", option="opt", expected=f"{INTERFACE_NAME_MAX} characters at most"
+        )
+    return tuple(sorted(found.items()))
+
+
+def parse_subnet(text: str) -> str:
+    """A canonical CIDR network without host bits."""
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise QuantityError(f"{text!r} is no subnet", "address/bits such as 172.20.0.0/24") from None
+    if "/" not in text:
+        raise QuantityError(f"{text!r} has no prefix length", "address/bits such as 172.20.0.0/24")
+    if str(network.network_address) != str(ipaddress.ip_address(text.partition("/")[0])):
+        raise QuantityError(f"{text!r} is an address inside a subnet", str(network))
+    return str(network)
+
+
+def _parse_aux(text: str) -> tuple[str, str]:
+    name, address = parse_assignment(text)
+    return name, parse_address(address)
+
+
+def _pools(reader: SectionReader) -> tuple[Pool, ...]:
+    """Subnets in the user's order, each with the gateway, range and kept addresses that lie inside it."""
+    pools: list[Pool] = []
+    for index, subnet in reader.parsed_items("subnet", parse_subnet):
+        if any(
+            ipaddress.ip_network(subnet).overlaps(ipaddress.ip_network(pool.subnet))
+            for pool in pools
+            if (":" in pool.subnet) is (":" in subnet)
+        ):  # one family by the condition
+            reader.report(
+                f"{subnet} overlaps another subnet",
+                option="subnet",
+                index=index,
+                expected="subnets apart from each other",
+            )
+            continue
+        pools.append(Pool(subnet=subnet))
+    _place(reader, pools, "gateway", _addresses(reader, "gateway"), lambda p, v: replace(p, gateway=v[1]))
+    _place(reader, pools, "ip_range", _ranges(reader), lambda p, v: replace(p, ip_range=v[1]))
+    aux = [(index, pair) for index, pair in reader.parsed_items("aux_address", _parse_aux)]
+    _place(
+        reader,
+        pools,
+        "aux_address",
+        aux,
+        lambda p, v: replace(p, aux_addresses=tuple(sorted({**dict(p.aux_addresses), v[0]: v[1]}.items()))),
+    )
+    return tuple(pools)
+
+
+_Entry = tuple[int, tuple[str, str]]
+
+
+def _addresses(reader: SectionReader, name: str) -> list[_Entry]:
+    return [(index, ("", address)) for index, address in reader.parsed_items(name, parse_address)]
+
+
+def _ranges(reader: SectionReader) -> list[_Entry]:
+    return [(index, ("", cidr)) for index, cidr in reader.parsed_items("ip_range", parse_subnet)]
+
+
+def _place(
+    reader: SectionReader,
+    pools: list[Pool],
+    name: str,
+    entries: list[_Entry],
+    put: Callable[[Pool, tuple[str, str]], Pool],
+) -> None:
+    taken: set[int] = set()
+    for index, entry in entries:
+        at = next((n for n, pool in enumerate(pools) if contains(pool.subnet, entry[1])), None)
+        if at is None:
+            reader.report(
+                f"{entry[1]} lies in no subnet of this network",
+                option=name,
+                index=index,
+                expected="a value inside one of `list subnet`",
+            )
+        elif name != "aux_address" and at in taken:
+            reader.report(
+                f"{pools[at].subnet} has one already", option=name, index=index, expected="one per subnet"
+            )
+        else:
+            taken.add(at)
+            pools[at] = put(pools[at], entry)
+
+
+def contains(subnet: str, inner: str) -> bool:
+    """Whether an address or a CIDR lies inside a subnet; another family never does."""
+    outer, candidate = ipaddress.ip_network(subnet), ipaddress.ip_network(inner)
+    if isinstance(outer, ipaddress.IPv4Network) and isinstance(candidate, ipaddress.IPv4Network):
+        return candidate.subnet_of(outer)
+    if isinstance(outer, ipaddress.IPv6Network) and isinstance(candidate, ipaddress.IPv6Network):
+        return candidate.subnet_of(outer)
+    return False

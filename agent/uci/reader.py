@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reads the options of one section with types, and collects what is wrong with them.
+
+The decoders (`decode_container`, `decode_network`, `decode_agent`) ask a `SectionReader` for values. An
+option that the schema or a parser refuses reads as unset, its mistake is kept once, and reading goes on:
+every mistake of a section is found in one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from agent.model.issues import Issue, Severity
+from agent.model.quantities import QuantityError, parse_bool, split_words
+from agent.schema.validate import is_list, is_secret, validate
+from agent.uci.syntax import Section
+
+T = TypeVar("T")
+
+
+class SectionReader:
+    """One section with its place in the files, and the issues found so far."""
+
+    def __init__(self, section: Section, *, package: str, file: str) -> None:
+        self.section = section
+        self.kind = section.type
+        self.package = package
+        self.file = file
+        self.issues: list[Issue] = []
+        self.used: set[str] = set()
+        self._options = {option.name: option for option in section.options}
+        self._refused: set[tuple[str, int | None]] = set()
+        self.name = self._name()
+        self._validate()
+
+    @property
+    def key(self) -> str:
+        """`kind:section`, the resource's key everywhere in the agent."""
+        return f"{self.kind}:{self.name}"
+
+    @property
+    def failed(self) -> bool:
+        return any(issue.severity == "error" for issue in self.issues)
+
+    @property
+    def docker_name(self) -> str:
+        """`option name`, or the section's name."""
+        return self.text("name") or self.name
+
+    def _name(self) -> str:
+        """The section's identity: an anonymous section is known by its `option name`."""
+        option = self._options.get("name")
+        if self.section.anonymous and option is not None and isinstance(option.value, str) and option.value:
+            return option.value
+        return self.section.name
+
+    def _validate(self) -> None:
+        for mistake in validate(self.kind, {name: option.value for name, option in self._options.items()}):
+            self.report(
+                mistake.wrong,
+                option=mistake.option,
+                index=mistake.index,
+                expected=mistake.expected,
+                severity=mistake.severity,
+            )
+
+    def report(
+        self,
+        wrong: str,
+        *,
+        option: str = "",
+        index: int | None = None,
+        expected: str = "",
+        severity: Severity = "error",
+    ) -> None:
+        """Keep a mistake; an option refused once is not refused again."""
+        place = (option, index)
+        if severity == "error" and option:
+            if place in self._refused:
+                return
+            self._refused.add(place)
+        self.issues.append(
+            Issue(
+                severity=severity,
+                package=self.package,
+                section=self.name,
+                option=option,
+                index=index,
+                file=self.file,
+                line=self._line(option, index),
+                message=wrong,
+                expected=expected,
+            )
+        )
+
+    def warn(self, wrong: str, *, option: str = "", index: int | None = None, expected: str = "") -> None:
+        self.report(wrong, option=option, index=index, expected=expected, severity="warning")
+
+    def _line(self, option: str, index: int | None) -> int:
+        found = self._options.get(option)
+        if found is None or not found.lines:
+            return self.section.line
+        return found.lines[min(index or 0, len(found.lines) - 1)]
+
+    def has(self, option: str) -> bool:
+        return option in self._options
+
+    def text(self, name: str) -> str | None:
+        """A scalar option's text, None when it is unset or refused."""
+        self.used.add(name)
+        option = self._options.get(name)
+        if option is None or not isinstance(option.value, str) or (name, None) in self._refused:
+            return None
+        return option.value
+
+    def parsed(self, name: str, parser: Callable[[str], T]) -> T | None:
+        """A scalar option through a parser."""
+        text = self.text(name)
+        return None if text is None else self._parse(parser, text, option=name, index=None)
+
+    def flag(self, name: str) -> bool | None:
+        return self.parsed(name, parse_bool)
+
+    def items(self, name: str) -> tuple[tuple[int, str], ...]:
+        """A list option's entries that were not refused, with their indices."""
+        self.used.add(name)
+        option = self._options.get(name)
+        if option is None:
+            return ()
+        values = (option.value,) if isinstance(option.value, str) else option.value
+        return tuple((i, value) for i, value in enumerate(values) if (name, i) not in self._refused)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        return tuple(value for _, value in self.items(name))
+
+    def parsed_items(self, name: str, parser: Callable[[str], T]) -> tuple[tuple[int, T], ...]:
+        """A list option's entries through a parser; refused ones are left out."""
+        found: list[tuple[int, T]] = []
+        for index, text in self.items(name):
+            value = self._parse(parser, text, option=name, index=index)
+            if value is not None:
+                found.append((index, value))
+        return tuple(found)
+
+    def values(self, name: str, parser: Callable[[str], T]) -> tuple[T, ...]:
+        return tuple(value for _, value in self.parsed_items(name, parser))
+
+    def words(self, name: str) -> tuple[str, ...] | None:
+        """A command: as an option split like a shell does, as a list one argument each; None when unset."""
+        option = self._options.get(name)
+        entries = self.texts(name)
+        if option is None:
+            return None
+        if isinstance(option.value, str):
+            return self._parse(split_words, option.value, option=name, index=0)
+        return entries
+
+    def _parse(self, parser: Callable[[str], T], text: str, *, option: str, index: int | None) -> T | None:
+        try:
+            return parser(text)
+        except QuantityError as exc:
+            wrong = "the value does not have the right form" if self._hidden(option, text, exc) else exc.wrong
+            self.report(wrong, option=option, index=index, expected=exc.expected)
+            return None
+
+    def _hidden(self, option: str, text: str, exc: QuantityError) -> bool:
+        """Whether a parser's message would show the value of a secret option."""
+        return (
+            bool(text) and is_list(self.kind, option) and is_secret(self.kind, option) and text in exc.wrong
+        )

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Fixtures: one real dockerd for the whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import docker
+import pytest
+
+from tests.support.dockerd import PrivateDockerd
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[PrivateDockerd]:
+    dockerd = PrivateDockerd(subnet=1)
+    try:
+        dockerd.start()
+        dockerd.import_busybox()
+        yield dockerd
+    finally:
+        dockerd.close()
+
+
+@pytest.fixture
+def docker_client(engine: PrivateDockerd) -> Iterator[docker.DockerClient]:
+    client = docker.DockerClient(base_url=engine.host, version="auto")
+    yield client
+    client.close()

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The schemas themselves, and the words of the validator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from agent.schema.validate import KINDS, properties, read_schema, validate
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_schema_is_valid_and_every_property_is_described(kind: str) -> None:
+    Draft202012Validator.check_schema(read_schema(kind))
+    for name, schema in properties(kind).items():
+        assert schema["title"], name
+        assert schema["description"], name
+        assert schema["examples"], name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_examples_and_defaults_follow_their_schema(kind: str) -> None:
+    for schema in properties(kind).values():
+        validator = Draft202012Validator(dict(schema))
+        samples: list[Any] = [*schema["examples"], *([schema["default"]] if schema.get("default") else [])]
+        for sample in samples:
+            assert validator.is_valid(sample), (schema["title"], sample)
+
+
+def test_every_mistake_is_reported_at_its_place() -> None:
+    mistakes = validate("container", {"memory": "lots", "cap_add": ("NET_ADMIN", "5"), "restart": ("a", "b")})
+    assert [(m.option, m.index) for m in mistakes] == [
+        ("cap_add", 1),
+        ("image", None),
+        ("memory", None),
+        ("restart", None),
+    ]
+    assert all(m.expected for m in mistakes)
+
+
+def test_a_single_option_counts_as_a_list_of_one() -> None:
+    assert validate("container", {"image": "a", "port": "80"}) == ()
+
+
+def test_an_unknown_option_is_a_warning_with_the_nearest_name() -> None:
+    (mistake,) = validate("container", {"image": "a", "memroy": "64m"})
+    assert (mistake.severity, mistake.expected) == ("warning", "perhaps `memory`")
+
+
+def test_secret_values_are_not_shown() -> None:
+    mistakes = validate("container", {"image": "a", "env": ("my secret=hunter2", "=hunter2")})
+    assert len(mistakes) == 2
+    assert "hunter2" not in repr(mistakes)
+    assert "hunter2" not in repr(validate("auth", {"password": ("hunter2",), "serveraddress": "x"}))

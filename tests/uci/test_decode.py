@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""UCI sections to desired resources, and every mistake on the way."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+
+from agent.model.resources import ContainerPolicy, ContainerSpec, Desired, Endpoint, Mount, Pull
+from agent.schema.validate import KINDS, properties
+from agent.uci.decode import DecodeResult, decode
+from agent.uci.decode_agent import decode_agent, decode_auth
+from agent.uci.decode_container import decode_container
+from agent.uci.decode_network import decode_network, decode_volume
+from agent.uci.reader import SectionReader
+from agent.uci.syntax import Option, Package, Section
+
+Value = str | tuple[str, ...]
+
+
+def a_section(kind: str, section: str, **values: Value) -> Section:
+    options = tuple(
+        Option(
+            name=name, value=value, lines=tuple(range(10, 11 if isinstance(value, str) else 10 + len(value)))
+        )
+        for name, value in values.items()
+    )
+    return Section(type=kind, name=section, anonymous=False, options=options, line=9)
+
+
+def nameless(section: Section) -> Section:
+    return replace(section, anonymous=True)
+
+
+def a_container(section: str, **values: Value) -> Section:
+    return a_section("container", section, **{"image": "alpine", **values})
+
+
+def decoded(
+    *sections: Section, dockerd: tuple[Section, ...] = (), files: dict[str, str] | None = None
+) -> DecodeResult:
+    packages = {
+        "containers": Package(name="containers", sections=sections),
+        "dockerd": Package(name="dockerd", sections=dockerd),
+    }
+    paths = {"containers": "/etc/config/containers"}
+    return decode(packages, paths=paths, read_file=None if files is None else files.__getitem__)
+
+
+def texts(result: DecodeResult) -> list[str]:
+    return [issue.text() for issue in result.issues]
+
+
+EXAMPLES = {
+    kind: {name: schema["examples"][0] for name, schema in properties(kind).items()} for kind in KINDS
+}
+
+
+def full_section(kind: str) -> Section:
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in EXAMPLES[kind].items()}
+    return a_section(kind, "all", **values)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_schema_property_is_read(kind: str) -> None:
+    reader = SectionReader(full_section(kind), package="containers", file="")
+    match kind:
+        case "container":
+            decode_container(reader, read_file=lambda _: "")
+        case "network":
+            decode_network(reader)
+        case "volume":
+            decode_volume(reader)
+        case "auth":
+            decode_auth(reader)
+        case _:
+            decode_agent(reader)
+    assert set(properties(kind)) - reader.used == set()
+
+
+def test_every_field_of_a_container_comes_from_some_option() -> None:
+    reader = SectionReader(full_section("container"), package="containers", file="")
+    container = decode_container(reader, read_file=lambda _: "")
+    unset = [f.name for f in fields(ContainerSpec) if getattr(container.spec, f.name) in (None, ())]
+    assert unset == []
+    assert container.policy.wait_for
+    assert container.policy.depends_on
+    assert {f.name for f in fields(ContainerPolicy)} <= reader.used | {"gate_s", "grace_s"}
+
+
+def test_an_issue_names_place_mistake_expectation_and_line() -> None:
+    result = decoded(a_container("web", port=("80", "80:x")))
+    (text,) = texts(result)
+    assert text.startswith("containers.web.port[1]: '80:x' is no port, expected [ip:]host")
+    assert text.endswith("(/etc/config/containers:11)")
+    assert result.desired == Desired(broken=frozenset({"container:web"}))
+
+
+def test_a_broken_section_leaves_the_others_alone() -> None:
+    result = decoded(a_container("a", memory="x", cpus="y"), a_container("b"))
+    assert len(result.issues) == 2
+    assert [c.section for c in result.desired.containers] == ["b"]
+
+
+def test_the_order_of_sections_does_not_matter() -> None:
+    one, two = a_container("a"), a_container("b", label=("x=1", "a=2"))
+    assert decoded(one, two).desired == decoded(two, one).desired
+
+
+def test_names_of_networks_and_volumes_become_docker_names() -> None:
+    result = decoded(
+        a_section("network", "lan", name="my-lan", subnet="10.1.0.0/24"),
+        a_section("volume", "data", name="my-data"),
+        a_container("web", network=("lan,alias=w",), ip="10.1.0.5", volume=("data:/d", "other:/o")),
+    )
+    assert texts(result) == []
+    spec = result.desired.containers[0].spec
+    assert spec.endpoints == (Endpoint(network="my-lan", aliases=("w",), ip="10.1.0.5"),)
+    assert spec.mounts == (Mount(source="my-data", target="/d"), Mount(source="other", target="/o"))
+
+
+def test_a_network_has_a_fixed_bridge_name_and_pools_by_containment() -> None:
+    result = decoded(
+        a_section(
+            "network",
+            "a_long_section_name",
+            subnet=("10.1.0.0/24", "fd00::/64"),
+            gateway=("fd00::1", "10.1.0.1"),
+            ip_range="10.1.0.128/25",
+        )
+    )
+    spec = result.desired.networks[0].spec
+    assert dict(spec.options) == {"com.docker.network.bridge.name": "br-a_long_secti"}
+    assert [(p.gateway, p.ip_range) for p in spec.pools] == [("10.1.0.1", "10.1.0.128/25"), ("fd00::1", "")]
+    assert spec.ipv6
+
+
+def test_later_environment_entries_win_over_earlier_ones_and_files() -> None:
+    result = decoded(
+        a_container("web", env_file="/e", env=("A=2", "A=3", "B", "C")), files={"/e": "# x\nA=1\nB=file\n"}
+    )
+    assert result.desired.containers[0].spec.env == (("A", "3"), ("B", "file"))
+    assert [i.severity for i in result.issues] == ["warning"]
+
+
+def test_a_command_option_is_split_and_a_list_is_not() -> None:
+    result = decoded(a_container("a", command="sh -c 'a b'"), a_container("b", command=("a b", "c")))
+    assert [c.spec.command for c in result.desired.containers] == [("sh", "-c", "a b"), ("a b", "c")]
+
+
+def test_logins_of_containers_go_before_those_of_dockerd() -> None:
+    def auth(server: str) -> Section:
+        return nameless(a_section("auth", "x", serveraddress=server, token="t"))  # noqa: S106
+
+    result = decoded(auth("a"), dockerd=(a_section("globals", "globals"), auth("b")))
+    assert ([a.server for a in result.desired.auths], texts(result)) == (["a", "b"], [])
+
+
+def test_a_name_in_both_packages_is_an_error_on_both() -> None:
+    result = decoded(a_container("web"), dockerd=(a_container("web"),))
+    assert [(i.package, i.severity) for i in result.issues] == [("containers", "error"), ("dockerd", "error")]
+    assert result.desired.broken == {"container:web"}
+
+
+def test_an_anonymous_container_wants_a_name() -> None:
+    result = decoded(nameless(a_container("cfg1")), nameless(a_container("cfg2", name="web")))
+    assert [c.section for c in result.desired.containers] == ["web"]
+    assert "lasting identity" in texts(result)[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        ({"memory": "5m"}, "memory: is too small, expected 6m"),
+        ({"memory": "64m", "memory_swap": "32m"}, "memory_swap: is less than `memory`"),
+        ({"memory_swap": "32m"}, "memory_swap: is set without"),
+        ({"network": "nowhere"}, "network[0]: unknown network 'nowhere'"),
+        ({"network": "lan,ip=10.9.0.1"}, "network[0]: 10.9.0.1 lies in no subnet"),
+        ({"network": "lan", "ip": "10.9.0.1"}, "ip: 10.9.0.1 lies in no subnet"),
+        ({"network": "lan", "network_mode": "host"}, "network_mode: does not go with"),
+        ({"network": ("lan", "host")}, "network: host goes with no other"),
+        ({"network_mode": "service:nobody"}, "network_mode: unknown container section"),
+        ({"network_mode": "container:db", "port": "80:80"}, "port: does not go with"),
+        ({"depends_on": "nobody"}, "depends_on[0]: unknown container section"),
+        ({"depends_on": "web"}, "depends_on: depends on itself"),
+        ({"port": "5432:80"}, "port: host ports taken by other containers: 5432/tcp (db)"),
+        ({"name": "db"}, "name: the Docker name 'db' is that of section db"),
+        ({"volume": ("a1:/d", "/b:/d")}, "volume[1]: /d is mounted twice"),
+        ({"ip": "10.1.0.2"}, "ip: there is no network"),
+        ({"label": "ucidockd.owner=me"}, "label[0]: labels that begin"),
+        ({"env_file": "/missing"}, "env_file[0]: /missing cannot be read"),
+        ({"image": ""}, "image: is empty"),
+    ],
+)
+def test_a_container_mistake_is_an_error(values: dict[str, Value], hint: str) -> None:
+    def missing(_: str) -> str:
+        raise FileNotFoundError
+
+    lan = a_section("network", "lan", subnet="10.1.0.0/24")
+    package = Package(
+        name="containers", sections=(lan, a_container("db", port="5432:5432"), a_container("web", **values))
+    )
+    result = decode({"containers": package}, paths={}, read_file=missing)
+    assert any(
+        i.text().startswith(f"containers.web.{hint}") and i.severity == "error" for i in result.issues
+    ), texts(result)
+    assert "container:web" in result.desired.broken
+
+
+def test_a_cycle_is_an_error_on_all_its_members_only() -> None:
+    result = decoded(
+        a_container("a", depends_on="b"), a_container("b", depends_on="a"), a_container("c", depends_on="a")
+    )
+    assert result.desired.broken == {"container:a", "container:b"}
+
+
+def test_a_container_on_a_broken_network_stays_desired() -> None:
+    result = decoded(a_section("network", "lan", subnet="x"), a_container("web", network="lan,ip=10.0.0.1"))
+    assert result.desired.broken == {"network:lan"}
+    assert [c.section for c in result.desired.containers] == ["web"]
+
+
+def test_ports_of_disabled_containers_or_other_addresses_do_not_clash() -> None:
+    result = decoded(
+        a_container("a", port="10.0.0.1:80:80"),
+        a_container("b", port="10.0.0.2:80:80"),
+        a_container("c", port="80:80", enabled="0"),
+        a_container("d", port="80:80/udp"),
+    )
+    assert texts(result) == []
+
+
+def test_host_mode_with_a_port_is_only_a_warning() -> None:
+    result = decoded(a_container("a", network_mode="host", port="80:80"))
+    assert [i.severity for i in result.issues] == ["warning"]
+    assert result.desired.containers
+
+
+def test_sharing_a_network_implies_a_dependency() -> None:
+    result = decoded(a_container("vpn", name="my-vpn"), a_container("web", network_mode="service:vpn"))
+    web = result.desired.containers[1]
+    assert web.spec.network_mode == "container:my-vpn"
+    assert [d.section for d in web.policy.depends_on] == ["vpn"]
+
+
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        (
+            {"subnet": "10.1.0.5/24"},
+            "subnet[0]: '10.1.0.5/24' is an address inside a subnet, expected 10.1.0.0/24",
+        ),
+        ({"gateway": "10.1.0.1"}, "gateway[0]: 10.1.0.1 lies in no subnet"),
+        ({"parent": "eth0"}, "parent: the driver bridge has no parent"),
+        ({"driver": "macvlan", "mode": "l2"}, "mode: 'l2' is no mode of macvlan"),
+        ({"subnet": "fd00::/64", "ipv6": "0"}, "ipv6: IPv6 is off"),
+        ({"subnet": ("10.0.0.0/8", "10.1.0.0/24")}, "subnet[1]: 10.1.0.0/24 overlaps"),
+    ],
+)
+def test_a_network_mistake_is_an_error(values: dict[str, Value], hint: str) -> None:
+    result = decoded(a_section("network", "lan", **values))
+    assert texts(result)[0].startswith(f"containers.lan.{hint}")
+    assert result.desired.broken == {"network:lan"}
+
+
+def test_macvlan_settings_become_options() -> None:
+    result = decoded(a_section("network", "lan", driver="macvlan", parent="br-lan", mode="bridge"))
+    assert dict(result.desired.networks[0].spec.options) == {"parent": "br-lan", "macvlan_mode": "bridge"}
+
+
+def test_no_secret_reaches_an_issue() -> None:
+    secret = "hunter2"  # noqa: S105
+    result = decoded(
+        a_container(
+            "web",
+            env=(f"bad name={secret}", f"={secret}"),
+            command=f"x '{secret}",
+            log_opt=f"={secret}",
+            enviroment=f"A={secret}",
+        ),
+        a_section("auth", "hub", password=secret, serveraddress="docker.io"),
+    )
+    assert len(result.issues) >= 6
+    assert secret not in repr(result)
+
+
+def test_unknown_sections_are_warnings_and_daemon_sections_are_not_ours() -> None:
+    result = decoded(a_section("contaner", "x"), dockerd=(a_section("firewall", "firewall"),))
+    assert [(i.package, i.severity) for i in result.issues] == [("containers", "warning")]
+
+
+def test_defaults_hold_where_nothing_is_set() -> None:
+    result = decoded(a_container("web"), a_section("agent", "agent", workers="2", enabled="off"))
+    web = result.desired.containers[0]
+    assert (web.spec, web.policy) == (ContainerSpec(image="alpine"), ContainerPolicy(pull=Pull.MISSING))
+    assert (result.desired.agent.workers, result.desired.agent.enabled) == (2, False)
