@@ -168,7 +168,7 @@ class Loop:
 
     def _follow_events(self) -> None:
         """Blocks in a thread of its own: the engine drops subscribers that do not read within 100 ms."""
-        jitter = random.Random()  # noqa: S311 - spreads reconnects, no secret
+        jitter = random.Random()
         while not self._stop.is_set():
             try:
                 stream = self._engine().events(None)

@@ -44,7 +44,7 @@ def run(options: RuntimeOptions) -> int:
 
 def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconciler:
     """Everything a pass needs, on the real engine."""
-    source = random.Random()  # noqa: S311 - jitter, no secret
+    source = random.Random()
     return Reconciler(
         engine=DockerEngine(options.docker_host or settings.docker_host),
         records=StateFile(options.state_dir / "state.json"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from agent.model.resources import AgentSettings
 from agent.runtime.config import load
 from agent.runtime.main import locked, make_reconciler
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import outcomes_as_json, plan_as_json
-from agent.model.resources import AgentSettings
 
 
 def single_pass(options: RuntimeOptions, *, dry_run: bool) -> dict[str, object]:

@@ -63,7 +63,7 @@ def properties(kind: str) -> Mapping[str, Mapping[str, Any]]:
 
 @functools.cache
 def _validator(kind: str) -> Draft202012Validator:
-    from jsonschema import Draft202012Validator  # noqa: PLC0415  (memory: only when something is validated)
+    from jsonschema import Draft202012Validator
 
     return Draft202012Validator(read_schema(kind))
 

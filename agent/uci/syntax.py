@@ -9,7 +9,6 @@ the next character as it is); quoted parts go over line ends. `#` starts a comme
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from agent.errors import ConfigError

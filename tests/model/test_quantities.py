@@ -150,7 +150,7 @@ def test_parsers_raise_nothing_but_value_errors(text: str) -> None:
         try:
             parser(text)
         except ValueError as exc:
-            assert ", expected " in str(exc)  # noqa: PT017
+            assert ", expected " in str(exc)
 
 
 @given(st.integers(0, 10**6), st.sampled_from(list(enumerate("bkmgt"))))
