@@ -2,9 +2,8 @@
 # `make demo` and `make test` do all set-up on a fresh Debian or Ubuntu machine (as root).
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-APT := docker.io busybox-static iptables iproute2
 
-.PHONY: demo test test-long style bench deps venv clean
+.PHONY: demo test test-long style deps venv clean
 
 demo: deps venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
@@ -16,12 +15,9 @@ test-long: deps venv style
 	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
 
 style: venv
-	$(BIN)/ruff check agent tests examples benchmarks
+	$(BIN)/ruff check agent tests examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-
-bench: deps venv
-	$(BIN)/python -m benchmarks $(BENCH)
 
 deps:
 	@missing=; \

@@ -36,10 +36,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--config-dir", type=Path, default=Path("/etc/config"), help="UCI files (%(default)s)")
-    common.add_argument("--override-dir", type=Path, default=Path("/var/run/uci"), help="UCI overrides (%(default)s)")
-    common.add_argument("--state-dir", type=Path, default=Path("/etc/ucidockd"), help="kept state (%(default)s)")
-    common.add_argument("--socket", help="control socket (the agent section's, or /var/run/ucidockd/agent.sock)")
+    common.add_argument(
+        "--config-dir", type=Path, default=Path("/etc/config"), help="UCI files (%(default)s)"
+    )
+    common.add_argument(
+        "--override-dir", type=Path, default=Path("/var/run/uci"), help="UCI overrides (%(default)s)"
+    )
+    common.add_argument(
+        "--state-dir", type=Path, default=Path("/etc/ucidockd"), help="kept state (%(default)s)"
+    )
+    common.add_argument(
+        "--socket", help="control socket (the agent section's, or /var/run/ucidockd/agent.sock)"
+    )
     common.add_argument("--docker-host", help="engine (the agent section's, or unix:///var/run/docker.sock)")
     common.add_argument("--json", action="store_true", help="print JSON")
     parser = argparse.ArgumentParser(prog="ucidockd", description="Keeps Docker the way UCI says.")
@@ -161,4 +169,11 @@ def _uci(args: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"run": _run, "check": _check, "plan": _plan, "reconcile": _reconcile, "status": _status, "uci": _uci}
+_COMMANDS = {
+    "run": _run,
+    "check": _check,
+    "plan": _plan,
+    "reconcile": _reconcile,
+    "status": _status,
+    "uci": _uci,
+}

@@ -19,7 +19,8 @@ def table(rows: Iterable[Sequence[str]]) -> str:
     lines = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in lines) for i in range(len(lines[0]) - 1)]
     return "\n".join(
-        "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in lines
+        "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in lines
     )
 
 
@@ -27,7 +28,9 @@ def status_table(status: dict[str, Any]) -> str:
     """The answer of /v1/status for a person."""
     agent = status["agent"]
     engine = agent.get("engine") or {}
-    reach = f"API {engine.get('api')}" if engine.get("reachable") else f"not reachable: {engine.get('error', '')}"
+    reach = (
+        f"API {engine.get('api')}" if engine.get("reachable") else f"not reachable: {engine.get('error', '')}"
+    )
     wanted, reached = agent.get("desired_generation", "-"), agent.get("generation", "-")
     head = f"engine {reach}; configuration {wanted} ({agent.get('config', '?')}), reached {reached}"
     issues = [f"  {plain(text)}" for text in agent.get("config_issues", [])]

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The one error tree, split by whose fault it is. Each class carries a stable `code` for JSON and exit paths.
 
-    UcidockdError
-    +-- ConfigError      the user can mend it (UCI, arguments)
-    +-- ConflictError    two writers, or somebody else's object in our way
-    +-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
-    +-- BusError         ubus failed
-    +-- InternalError    our own defect
+UcidockdError
++-- ConfigError      the user can mend it (UCI, arguments)
++-- ConflictError    two writers, or somebody else's object in our way
++-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
++-- BusError         ubus failed
++-- InternalError    our own defect
 """
 
 from __future__ import annotations

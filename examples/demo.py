@@ -148,7 +148,11 @@ def play(demo: Demo) -> None:
 def clean_up(demo: Demo) -> None:
     """Removes what the demo made, and nothing else: what state.json names."""
     state = json.loads((demo.config.parent / "state" / "state.json").read_text())
-    kinds = {"container": demo.engine.containers, "network": demo.engine.networks, "volume": demo.engine.volumes}
+    kinds = {
+        "container": demo.engine.containers,
+        "network": demo.engine.networks,
+        "volume": demo.engine.volumes,
+    }
     for kind in ("container", "network", "volume"):
         for record in state["records"]:
             if record["kind"] == kind:

@@ -115,7 +115,9 @@ def test_a_changed_environment_is_a_swap_and_its_value_is_nowhere(box: Box) -> N
     assert box.get("web").id != before
     assert "DB_PASSWORD=S3CRET-two" in box.get("web").attrs["Config"]["Env"]
     assert box.names() == ["web"]
-    texts = str(plan) + str(box.reconciler.board.snapshot()) + (box.options.state_dir / "state.json").read_text()
+    texts = (
+        str(plan) + str(box.reconciler.board.snapshot()) + (box.options.state_dir / "state.json").read_text()
+    )
     assert "S3CRET" not in texts
 
 

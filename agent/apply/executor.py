@@ -120,7 +120,9 @@ class Executor:
 
     def _announce(self, kind: str, resource: Container | Network | Volume, image_id: str = "") -> Record:
         """A record is written before its object is created: a crash in between leaves nothing unknown."""
-        stale = [r for r in self.records.records() if (r.kind, r.section, r.swap) == (kind, resource.section, "")]
+        stale = [
+            r for r in self.records.records() if (r.kind, r.section, r.swap) == (kind, resource.section, "")
+        ]
         for record in stale:
             self.records.drop(record.nonce)
         spec = desired_spec(resource)
@@ -158,17 +160,25 @@ class Executor:
         attached = set((seen.inspect.get("Containers") or {}) if seen else ())
         ours = {r.object_id for r in self.records.records() if r.kind == "container"}
         if attached - ours:
-            names = ", ".join(sorted(seen.inspect["Containers"][i]["Name"] for i in attached - ours)) if seen else ""
+            names = (
+                ", ".join(sorted(seen.inspect["Containers"][i]["Name"] for i in attached - ours))
+                if seen
+                else ""
+            )
             raise ConflictError(f"network {old.name} is used by containers that are not ours: {names}")
         for object_id in sorted(attached):
             self.engine.disconnect(old.object_id, object_id)
         self.engine.remove_network(old.object_id)
-        self._create_network(ops.CreateNetwork(key=operation.key, cause=operation.cause, network=operation.network))
+        self._create_network(
+            ops.CreateNetwork(key=operation.key, cause=operation.cause, network=operation.network)
+        )
         for member in operation.members:
             self._connect_again(member, operation.network.name, attached)
 
     def _connect_again(self, member: Container, network: str, attached: set[str]) -> None:
-        record = next((r for r in self.records.records() if (r.kind, r.section) == ("container", member.section)), None)
+        record = next(
+            (r for r in self.records.records() if (r.kind, r.section) == ("container", member.section)), None
+        )
         if record is not None and record.object_id in attached:
             endpoint = next(e for e in member.spec.endpoints if e.network == network)
             self.engine.connect(network, record.object_id, endpoint_body(endpoint))
@@ -255,11 +265,19 @@ class Executor:
         image_id = self.images.ensure(operation.container)
         foreign = operation.foreign
         policy = ((foreign.inspect or {}).get("HostConfig") or {}).get("RestartPolicy") or {}
-        spec = {"restart": {"name": policy.get("Name") or "no", "max_retries": policy.get("MaximumRetryCount", 0)}}
+        spec = {
+            "restart": {"name": policy.get("Name") or "no", "max_retries": policy.get("MaximumRetryCount", 0)}
+        }
         section = operation.container.section
         nonce = secrets.token_hex(8)
         record = Record(
-            kind="container", section=section, nonce=nonce, name=foreign.name, object_id=foreign.id, spec=spec, swap="foreign"
+            kind="container",
+            section=section,
+            nonce=nonce,
+            name=foreign.name,
+            object_id=foreign.id,
+            spec=spec,
+            swap="foreign",
         )
         self.records.put(record)
         try:

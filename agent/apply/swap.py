@@ -137,7 +137,9 @@ class Swap:
         if seen.name.endswith(OLD_SUFFIX):
             self.engine.rename(old.object_id, seen.name.removesuffix(OLD_SUFFIX))
         policy = old.spec.get("restart") or {}
-        self.engine.update(old.object_id, restart_body(policy.get("name", "no"), policy.get("max_retries", 0)))
+        self.engine.update(
+            old.object_id, restart_body(policy.get("name", "no"), policy.get("max_retries", 0))
+        )
         if seen.state != "running" and old.running:
             self.engine.start(old.object_id)
 
@@ -171,7 +173,9 @@ def _judge(container: Container, seen: ObservedContainer | None, *, elapsed_s: f
         if is_completed(container, replace(seen, status_text=f"Exited ({state.get('ExitCode')})")):
             return True
         killed = " (out of memory)" if state.get("OOMKilled") else ""
-        raise GateError(f"the new container exited with {state.get('ExitCode')}{killed} after {elapsed_s:.1f} s")
+        raise GateError(
+            f"the new container exited with {state.get('ExitCode')}{killed} after {elapsed_s:.1f} s"
+        )
     if state.get("Restarting") or (seen.inspect or {}).get("RestartCount", 0) > 0:
         raise GateError(f"the new container exited with {state.get('ExitCode')} and is restarted in a loop")
     health = (state.get("Health") or {}).get("Status")

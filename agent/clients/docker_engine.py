@@ -7,6 +7,7 @@ version is negotiated at every ping, since the engine may have been replaced in 
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,12 +23,13 @@ from agent.model.resources import RegistryAuth
 
 _MESSAGE_LIMIT = 256  # engine bodies may echo what they were sent
 _STOP_MARGIN_S = 30.0
+_NO_LIMIT: Any = None  # the stubs do not know that None means none
 
 
 class DockerEngine:
     """`host` is a Docker host URL; `timeout_s` the deadline of one call."""
 
-    def __init__(self, host: str, *, timeout_s: float = 60.0) -> None:
+    def __init__(self, host: str, *, timeout_s: int = 60) -> None:
         self._host = host
         self._timeout_s = timeout_s
         self._local = threading.local()  # requests' sessions are not made for several threads
@@ -37,18 +39,24 @@ class DockerEngine:
         if not self._version:
             self.ping()
         if getattr(self._local, "version", None) != self._version:
-            self._local.client = docker.APIClient(base_url=self._host, version=self._version, timeout=self._timeout_s)
+            self._local.client = docker.APIClient(
+                base_url=self._host, version=self._version, timeout=self._timeout_s
+            )
             self._local.version = self._version
         return self._local.client
 
-    def _call(self, method: str, path: str, *, timeout_s: float | None = None, ok: tuple[int, ...] = (), **args: Any) -> Any:
+    def _call(
+        self, method: str, path: str, *, timeout_s: float | None = None, ok: tuple[int, ...] = (), **args: Any
+    ) -> Any:
         """One request; `ok` are error statuses that count as success (None is returned)."""
         client = self._client()
         url = client._url(path)  # noqa: SLF001 - docker-py has no public way to send a body of one's own
         try:
             response = client.request(method, url, timeout=timeout_s or self._timeout_s, **args)
         except requests.exceptions.RequestException as exc:
-            raise EngineUnreachableError(f"the engine at {self._host} does not answer: {_short(exc)}") from exc
+            raise EngineUnreachableError(
+                f"the engine at {self._host} does not answer: {_short(exc)}"
+            ) from exc
         if response.status_code in ok:
             return None
         if response.status_code >= 400:
@@ -62,7 +70,9 @@ class DockerEngine:
         try:
             client = docker.APIClient(base_url=self._host, version="auto", timeout=10)
         except (docker.errors.DockerException, requests.exceptions.RequestException) as exc:
-            raise EngineUnreachableError(f"the engine at {self._host} does not answer: {_short(exc)}") from exc
+            raise EngineUnreachableError(
+                f"the engine at {self._host} does not answer: {_short(exc)}"
+            ) from exc
         self._version = str(client.api_version)
         client.close()
         major, _, minor = self._version.partition(".")
@@ -158,19 +168,25 @@ class DockerEngine:
                     on_progress(step)
         except docker.errors.APIError as exc:
             status = exc.response.status_code if exc.response is not None else 0
-            raise EngineError(f"cannot pull {image}: {_cut(str(exc.explanation))}", status=status, retryable=True) from exc
+            raise EngineError(
+                f"cannot pull {image}: {_cut(str(exc.explanation))}", status=status, retryable=True
+            ) from exc
         except requests.exceptions.RequestException as exc:
-            raise EngineUnreachableError(f"the engine went away while pulling {image}: {_short(exc)}") from exc
+            raise EngineUnreachableError(
+                f"the engine went away while pulling {image}: {_short(exc)}"
+            ) from exc
 
-    def events(self, since: str | None) -> Iterator[dict[str, Any]]:
+    def events(self, since: int | None) -> Iterator[dict[str, Any]]:
         """GET /events. docker-py ends it quietly when the connection breaks: every end means "list again"."""
         if not self._version:
             self.ping()
         try:
-            client = docker.APIClient(base_url=self._host, version=self._version, timeout=None)
+            client = docker.APIClient(base_url=self._host, version=self._version, timeout=_NO_LIMIT)
             stream = client.events(since=since, decode=True)
         except (docker.errors.DockerException, requests.exceptions.RequestException) as exc:
-            raise EngineUnreachableError(f"the engine at {self._host} does not answer: {_short(exc)}") from exc
+            raise EngineUnreachableError(
+                f"the engine at {self._host} does not answer: {_short(exc)}"
+            ) from exc
         return _translated(stream)
 
 
@@ -182,7 +198,7 @@ def _translated(stream: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _label_filter(instance: str) -> str:
-    return '{"label":["%s=%s"]}' % (LABEL_INSTANCE, instance)
+    return json.dumps({"label": [f"{LABEL_INSTANCE}={instance}"]})
 
 
 def _listed(item: dict[str, Any]) -> ObservedContainer:

@@ -24,7 +24,9 @@ UNSETTLED_LIMIT_S = 3.0  # a writer that never closes its file must not hold us 
 class FileWatcher(FileSystemEventHandler):
     """Calls `changed` (from its own thread) when one of `names` may have new content."""
 
-    def __init__(self, directories: tuple[Path, ...], names: frozenset[str], changed: Callable[[], None]) -> None:
+    def __init__(
+        self, directories: tuple[Path, ...], names: frozenset[str], changed: Callable[[], None]
+    ) -> None:
         self._directories = directories
         self._names = names
         self._changed = changed

@@ -71,7 +71,12 @@ class StateFile:
         except (ValueError, KeyError, TypeError) as exc:
             bad = self._path.with_name(self._path.name + ".bad")
             self._path.replace(bad)
-            logger.error("%s is not readable (%s): kept as %s; what runs now is not ours until adopted", self._path, exc, bad)
+            logger.error(
+                "%s is not readable (%s): kept as %s; what runs now is not ours until adopted",
+                self._path,
+                exc,
+                bad,
+            )
         return secrets.token_hex(6), {}
 
     def _save(self) -> None:

@@ -90,7 +90,9 @@ class PyuciStore(TextUciStore):
         with tempfile.TemporaryDirectory(prefix="ucidockd-save-") as save:
             handle = uci.Uci(confdir=str(self.source_path(package).parent), savedir=save)
             values: dict[str, dict[str, Any]] = handle.get_all(package)
-        return replace(ours, sections=tuple(_merge(section, values[section.name]) for section in ours.sections))
+        return replace(
+            ours, sections=tuple(_merge(section, values[section.name]) for section in ours.sections)
+        )
 
 
 def _merge(section: Section, values: dict[str, Any]) -> Section:

@@ -55,7 +55,9 @@ def make_app(agent: AgentPort) -> Starlette:
         Route("/v1/plan", plan),
         Route("/v1/reconcile", reconcile, methods=["POST"]),
     ]
-    return Starlette(routes=routes, exception_handlers={UcidockdError: _on_error, HTTPException: _on_http_error})
+    return Starlette(
+        routes=routes, exception_handlers={UcidockdError: _on_error, HTTPException: _on_http_error}
+    )
 
 
 async def _on_error(request: Request, exc: Exception) -> Response:
@@ -66,7 +68,9 @@ async def _on_error(request: Request, exc: Exception) -> Response:
 
 async def _on_http_error(request: Request, exc: Exception) -> Response:
     status = exc.status_code if isinstance(exc, HTTPException) else 500
-    return _error(status, f"http-{status}", f"{request.method} {request.url.path}: {getattr(exc, 'detail', exc)}")
+    return _error(
+        status, f"http-{status}", f"{request.method} {request.url.path}: {getattr(exc, 'detail', exc)}"
+    )
 
 
 def _error(status: int, code: str, message: str) -> Response:
@@ -80,7 +84,11 @@ async def status_events(board: StatusBoard, resume: int | None) -> AsyncIterator
     """
     loop = asyncio.get_running_loop()
     wake = asyncio.Event()
-    unsubscribe = board.subscribe(lambda: loop.call_soon_threadsafe(wake.set))
+
+    def changed() -> None:
+        loop.call_soon_threadsafe(wake.set)
+
+    unsubscribe = board.subscribe(changed)
     try:
         sent = resume
         while True:

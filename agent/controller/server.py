@@ -31,7 +31,12 @@ class ControlServer:
 
     def __init__(self, app: Starlette, path: Path) -> None:
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=STOP_S
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=STOP_S,
         )
         self._server = _Server(config)
         self._path = path

@@ -24,7 +24,9 @@ LABEL_NONCE = "ucidockd.nonce"
 OWN_LABELS = frozenset({LABEL_OWNER, LABEL_INSTANCE, LABEL_SECTION, LABEL_SPEC_VERSION, LABEL_NONCE})
 OWNER = "ucidockd"
 
-_SECRET_NAME = re.compile(r"pass(word|wd|phrase)?|secret|token|api_?key|private_?key|credential|auth", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"pass(word|wd|phrase)?|secret|token|api_?key|private_?key|credential|auth", re.IGNORECASE
+)
 
 
 def is_secret_name(name: str) -> bool:

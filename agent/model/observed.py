@@ -23,7 +23,11 @@ class ObservedContainer:
     @property
     def health(self) -> str:
         """healthy, unhealthy, starting or "" (no health check), from the list call's status text."""
-        for word, health in (("(healthy)", "healthy"), ("(unhealthy)", "unhealthy"), ("(health: starting)", "starting")):
+        for word, health in (
+            ("(healthy)", "healthy"),
+            ("(unhealthy)", "unhealthy"),
+            ("(health: starting)", "starting"),
+        ):
             if word in self.status_text:
                 return health
         return ""

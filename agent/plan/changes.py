@@ -18,7 +18,16 @@ class Level(StrEnum):
 
 
 _UPDATE = frozenset(
-    {"memory", "memory_swap", "memory_reservation", "nano_cpus", "cpu_shares", "cpuset", "pids_limit", "blkio_weight"}
+    {
+        "memory",
+        "memory_swap",
+        "memory_reservation",
+        "nano_cpus",
+        "cpu_shares",
+        "cpuset",
+        "pids_limit",
+        "blkio_weight",
+    }
     | {"restart"}
 )
 # moby: zero means "unchanged" in an update (moby#22516), so these cannot be cleared in place
@@ -50,7 +59,9 @@ def classify(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Field
         old, new = before.get(field), after.get(field)
         if old != new:
             old_text, new_text = _texts(field, old, new)
-            changes.append(FieldChange(field=field, old=old_text, new=new_text, level=level_of(field, old, new)))
+            changes.append(
+                FieldChange(field=field, old=old_text, new=new_text, level=level_of(field, old, new))
+            )
     return tuple(changes)
 
 

@@ -44,7 +44,10 @@ def _resources(container: Container, host: dict[str, Any]) -> tuple[FieldChange,
     if container.spec.restart is not None:
         wanted = update_body(container.spec, ["restart"])["RestartPolicy"]
         seen = host.get("RestartPolicy") or {}
-        if (wanted["Name"], wanted["MaximumRetryCount"]) != (seen.get("Name"), seen.get("MaximumRetryCount", 0)):
+        if (wanted["Name"], wanted["MaximumRetryCount"]) != (
+            seen.get("Name"),
+            seen.get("MaximumRetryCount", 0),
+        ):
             old, new = str(seen.get("Name")), str(wanted["Name"])
             changes.append(FieldChange(field="restart", old=old, new=new, level=Level.UPDATE))
     return tuple(changes)
@@ -55,7 +58,11 @@ def _endpoints(container: Container, inspect: dict[str, Any]) -> FieldChange | N
         return None
     networks = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
     running = (inspect.get("State") or {}).get("Running", False)
-    wrong = [e.network for e in container.spec.endpoints if not _connected(e, networks.get(e.network), running=running)]
+    wrong = [
+        e.network
+        for e in container.spec.endpoints
+        if not _connected(e, networks.get(e.network), running=running)
+    ]
     extra = sorted(networks.keys() - {e.network for e in container.spec.endpoints})
     if not wrong and not extra:
         return None

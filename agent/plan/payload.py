@@ -128,7 +128,9 @@ def _resources(spec: ContainerSpec) -> dict[str, Any]:
         "CpusetCpus": spec.cpuset,
         "PidsLimit": spec.pids_limit,
         "BlkioWeight": spec.blkio_weight,
-        "RestartPolicy": {"Name": restart.name, "MaximumRetryCount": restart.max_retries} if restart else None,
+        "RestartPolicy": {"Name": restart.name, "MaximumRetryCount": restart.max_retries}
+        if restart
+        else None,
     }
 
 

@@ -30,8 +30,12 @@ class Context:
     foreign_networks: Mapping[str, ObservedNetwork] = field(default_factory=dict)
     foreign_volumes: Mapping[str, ObservedVolume] = field(default_factory=dict)
     waiting: Mapping[str, str] = field(default_factory=dict)  # key -> what it waits for
-    backoff: Mapping[str, str] = field(default_factory=dict)  # key -> the last error, while not to be retried yet
-    image_ids: Mapping[str, str] = field(default_factory=dict)  # image reference -> local image id, where looked up
+    backoff: Mapping[str, str] = field(
+        default_factory=dict
+    )  # key -> the last error, while not to be retried yet
+    image_ids: Mapping[str, str] = field(
+        default_factory=dict
+    )  # image reference -> local image id, where looked up
     deletions_held: bool = False  # a LuCI rollback is pending
 
 
@@ -106,8 +110,12 @@ class _Reconciler:
             self._find(key, "Synced", status=True, reason="InSync")
             return
         cause = "its settings changed: " + _changed_names(record.spec, desired_spec(network))
-        members = tuple(c for c in self.desired.containers if network.name in {e.network for e in c.spec.endpoints})
-        self._add(key, [ops.ReplaceNetwork(key=key, cause=cause, network=network, record=record, members=members)])
+        members = tuple(
+            c for c in self.desired.containers if network.name in {e.network for e in c.spec.endpoints}
+        )
+        self._add(
+            key, [ops.ReplaceNetwork(key=key, cause=cause, network=network, record=record, members=members)]
+        )
 
     def _volume(self, volume: Volume) -> None:
         key = key_of("volume", volume.section)
@@ -127,7 +135,13 @@ class _Reconciler:
         self._find(key, "Synced", status=same, reason="InSync" if same else "VolumeDiffers", message=message)
 
     def _conflict(self, key: str, message: str) -> None:
-        self._find(key, "Synced", status=False, reason="Conflict", message=message + "; `option adopt 1` takes it over")
+        self._find(
+            key,
+            "Synced",
+            status=False,
+            reason="Conflict",
+            message=message + "; `option adopt 1` takes it over",
+        )
 
     # containers
 
@@ -136,7 +150,7 @@ class _Reconciler:
         if self._blocked(key) or self._unready(key, container):
             return
         record = self._record("container", container.section)
-        seen = record and next((c for c in self.observed.containers if c.id == record.object_id), None)
+        seen = self._seen(container.section)
         if record is None or seen is None:
             self._absent(key, container, gone=record is not None)
             return
@@ -156,17 +170,22 @@ class _Reconciler:
             key = key_of("container", wanted.section)
             if key in self.desired.broken:
                 return f"{wanted.section} has an error in its section"
-            if wanted.condition is not DependsOn.STARTED and not self._condition_met(wanted.section, wanted.condition):
+            if wanted.condition is not DependsOn.STARTED and not self._condition_met(
+                wanted.section, wanted.condition
+            ):
                 return f"{wanted.section} is not {wanted.condition} yet"
             if key not in self.works and not self._runs_or_ran(wanted.section):
                 return f"{wanted.section} is not started"
         used = {e.network for e in container.spec.endpoints}
-        broken = sorted(k for k in self.desired.broken if k.startswith("network:") and k.removeprefix("network:") in used)
+        broken = sorted(
+            k for k in self.desired.broken if k.startswith("network:") and k.removeprefix("network:") in used
+        )
         return f"{broken[0]} has an error in its section" if broken else ""
 
     def _seen(self, section: str) -> ObservedContainer | None:
         record = self._record("container", section)
-        return record and next((c for c in self.observed.containers if c.id == record.object_id), None)
+        object_id = record.object_id if record else None
+        return next((c for c in self.observed.containers if c.id == object_id), None)
 
     def _runs_or_ran(self, section: str) -> bool:
         seen = self._seen(section)
@@ -182,7 +201,9 @@ class _Reconciler:
         needs = [key_of("container", wanted.section) for wanted in container.policy.depends_on]
         networks = {n.name: n.section for n in self.desired.networks}
         volumes = {v.name: v.section for v in self.desired.volumes}
-        needs += [key_of("network", networks[e.network]) for e in container.spec.endpoints if e.network in networks]
+        needs += [
+            key_of("network", networks[e.network]) for e in container.spec.endpoints if e.network in networks
+        ]
         needs += [key_of("volume", volumes[m.source]) for m in container.spec.mounts if m.source in volumes]
         return needs
 
@@ -196,7 +217,9 @@ class _Reconciler:
             return
         if foreign is not None:
             cause = f"takes over the container {foreign.name} ({foreign.id[:12]})"
-            todo: list[ops.Operation] = [ops.AdoptContainer(key=key, cause=cause, container=container, foreign=foreign)]
+            todo: list[ops.Operation] = [
+                ops.AdoptContainer(key=key, cause=cause, container=container, foreign=foreign)
+            ]
             self._add(key, todo, self._needs(container))
             return
         cause = "it was removed behind our back" if gone else "declared, not there"
@@ -213,7 +236,9 @@ class _Reconciler:
                 # what rolled it back is on the board since then; only a new spec or image is worth a new try
                 return
             cause = image or _describe(changes)
-            todo: list[ops.Operation] = [ops.ReplaceContainer(key=key, cause=cause, container=container, record=record)]
+            todo: list[ops.Operation] = [
+                ops.ReplaceContainer(key=key, cause=cause, container=container, record=record)
+            ]
             self._add(key, todo, self._needs(container))
             return
         todo = self._in_place(key, container, record, seen, changes)
@@ -243,12 +268,23 @@ class _Reconciler:
         drift = container_drift(container, seen.inspect)
         if drift and container.policy.on_drift is OnDrift.REPORT:
             message = _describe(drift)
-            self._find(key_of("container", container.section), "Degraded", status=True, reason="Drift", message=message)
+            self._find(
+                key_of("container", container.section),
+                "Degraded",
+                status=True,
+                reason="Drift",
+                message=message,
+            )
             return ()
         return drift
 
     def _in_place(
-        self, key: str, container: Container, record: Record, seen: ObservedContainer, changes: tuple[FieldChange, ...]
+        self,
+        key: str,
+        container: Container,
+        record: Record,
+        seen: ObservedContainer,
+        changes: tuple[FieldChange, ...],
     ) -> list[ops.Operation]:
         todo: list[ops.Operation] = []
         if record.removed_at is not None:
@@ -261,7 +297,9 @@ class _Reconciler:
         if updates:
             names = tuple(change.field for change in updates)
             cause = _describe(updates)
-            todo.append(ops.UpdateContainer(key=key, cause=cause, container=container, record=record, fields=names))
+            todo.append(
+                ops.UpdateContainer(key=key, cause=cause, container=container, record=record, fields=names)
+            )
         reconnects = tuple(change for change in changes if change.level is Level.RECONNECT)
         if reconnects:
             cause = _describe(reconnects)
@@ -279,7 +317,11 @@ class _Reconciler:
             timeout = container.spec.stop_timeout_s
             return [ops.StopContainer(key=key, cause=cause, record=record, stop_timeout_s=timeout)]
         if wanted and not alive and not is_completed(container, seen):
-            return [ops.StartContainer(key=key, cause=f"it is {seen.state}, state is running", container=container)]
+            return [
+                ops.StartContainer(
+                    key=key, cause=f"it is {seen.state}, state is running", container=container
+                )
+            ]
         return []
 
     def _show_state(self, key: str, container: Container, seen: ObservedContainer) -> None:
@@ -289,7 +331,9 @@ class _Reconciler:
             self._find(key, "Running", status=False, reason="CrashLoop", message=seen.status_text)
         else:
             running = seen.state == "running"
-            self._find(key, "Running", status=running, reason=seen.state.capitalize(), message=seen.status_text)
+            self._find(
+                key, "Running", status=running, reason=seen.state.capitalize(), message=seen.status_text
+            )
         if seen.health:
             self._find(key, "Healthy", status=seen.health == "healthy", reason=seen.health.capitalize())
 
@@ -314,7 +358,9 @@ class _Reconciler:
             return
         grace = DEFAULT_GRACE_S
         if self.context.deletions_held or self.context.now < record.removed_at + grace:
-            self._find(key, "Synced", status=False, reason="Grace", message="its section is gone; kept for a while")
+            self._find(
+                key, "Synced", status=False, reason="Grace", message="its section is gone; kept for a while"
+            )
             return
         cause = "its section has been gone for the grace period"
         if record.kind == "container":

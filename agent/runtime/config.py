@@ -49,7 +49,9 @@ def load(options: RuntimeOptions) -> LoadResult:
         return LoadResult(desired=None, issues=tuple(issues))
     paths = {name: str(store.source_path(name)) for name in packages}
     result = decode(packages, paths=paths, read_file=_read_text)
-    generation = hashlib.sha256("".join(store.content_hash(name) for name in packages).encode()).hexdigest()[:12]
+    generation = hashlib.sha256("".join(store.content_hash(name) for name in packages).encode()).hexdigest()[
+        :12
+    ]
     return LoadResult(desired=replace(result.desired, generation=generation), issues=result.issues)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from agent.apply.ports import Engine
 from agent.clients.file_watcher import FileWatcher
 from agent.errors import EngineError, UcidockdError
+from agent.plan.operations import Plan
 from agent.runtime.config import PACKAGES
 from agent.runtime.reconciler import Reconciler, engine_failure, outcomes_as_json, plan_as_json
 from agent.status.board import StatusBoard
@@ -81,7 +82,7 @@ class Loop:
             plan = await asyncio.to_thread(self._plan_now)
         return {**plan_as_json(plan), "issues": self.config_issues()}
 
-    def _plan_now(self):  # type: ignore[no-untyped-def]
+    def _plan_now(self) -> Plan:
         self.reconciler.read_config()
         return self.reconciler.make_plan(deep=None)
 
@@ -153,7 +154,9 @@ class Loop:
         deep_at = time.monotonic() + self._settings()[1]
         while True:
             resync_s, deep_s = self._settings()
-            due = min(time.monotonic() + resync_s, deep_at, self.reconciler.backoff.next_try() or float("inf"))
+            due = min(
+                time.monotonic() + resync_s, deep_at, self.reconciler.backoff.next_try() or float("inf")
+            )
             await asyncio.sleep(max(0.5, due - time.monotonic()))
             now = time.monotonic()
             if now >= deep_at:

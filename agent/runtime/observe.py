@@ -22,7 +22,12 @@ class Snapshot:
 
 
 def observe(
-    engine: Engine, desired: Desired, records: tuple[Record, ...], *, instance: str, deep: Collection[str] | None
+    engine: Engine,
+    desired: Desired,
+    records: tuple[Record, ...],
+    *,
+    instance: str,
+    deep: Collection[str] | None,
 ) -> Snapshot:
     """Reads the engine. `deep`: ids to inspect, None for all of ours. Raises EngineError."""
     kinds = {record.kind for record in records}
@@ -32,7 +37,9 @@ def observe(
     networks = engine.list_networks(instance) if desired.networks or "network" in kinds else ()
     volumes = engine.list_volumes(instance) if desired.volumes or "volume" in kinds else ()
     owned = {record.object_id for record in records}
-    looked = tuple(_deepen(engine, c) if c.id in owned and (deep is None or c.id in deep) else c for c in containers)
+    looked = tuple(
+        _deepen(engine, c) if c.id in owned and (deep is None or c.id in deep) else c for c in containers
+    )
     return Snapshot(
         observed=Observed(containers=looked, networks=networks, volumes=volumes),
         foreign_containers=_foreign_containers(engine, desired, looked, records),

@@ -49,7 +49,9 @@ class Reconciler:
             logger.log(logging.ERROR if issue.severity == "error" else logging.WARNING, "%s", issue.text())
         fresh = self.last.desired
         if fresh is None:
-            self.board.set_agent(self.wall(), config="Invalid", config_issues=[i.text() for i in self.last.issues])
+            self.board.set_agent(
+                self.wall(), config="Invalid", config_issues=[i.text() for i in self.last.issues]
+            )
             return
         if self.desired is None or fresh.generation != self.desired.generation:
             self.backoff.clear()
@@ -61,17 +63,27 @@ class Reconciler:
         texts = [issue.text() for issue in self.last.issues]
         config = "Accepted" if not desired.broken else "PartlyInvalid"
         self.board.set_agent(now, config=config, config_issues=texts, desired_generation=desired.generation)
-        groups = (("container", desired.containers), ("network", desired.networks), ("volume", desired.volumes))
+        groups = (
+            ("container", desired.containers),
+            ("network", desired.networks),
+            ("volume", desired.volumes),
+        )
         for kind, resources in groups:
             for resource in resources:
                 key = f"{kind}:{resource.section}"
                 self.board.ensure(key, kind=kind, section=resource.section, name=resource.name, now=now)
-                self.board.set(key, ConditionType.ACCEPTED, True, reason="Valid", now=now)
+                self.board.set(key, ConditionType.ACCEPTED, status=True, reason="Valid", now=now)
         for key in sorted(desired.broken):
             kind, _, section = key.partition(":")
             self.board.ensure(key, kind=kind, section=section, name=section, now=now)
-            mine = [issue.text() for issue in self.last.issues if issue.section == section and issue.severity == "error"]
-            self.board.set(key, ConditionType.ACCEPTED, False, reason="Invalid", message="; ".join(mine), now=now)
+            mine = [
+                issue.text()
+                for issue in self.last.issues
+                if issue.section == section and issue.severity == "error"
+            ]
+            self.board.set(
+                key, ConditionType.ACCEPTED, status=False, reason="Invalid", message="; ".join(mine), now=now
+            )
 
     def make_plan(self, *, deep: frozenset[str] | None) -> ops.Plan:
         """Observes and plans, changing nothing. `deep`: ids to inspect, None for all. Raises EngineError."""
@@ -130,13 +142,20 @@ class Reconciler:
             kind, _, section = work.key.partition(":")
             self.board.ensure(work.key, kind=kind, section=section, name=section, now=now)
             causes = "; ".join(operation.cause for operation in work.operations)
-            self.board.set(work.key, ConditionType.SYNCED, False, reason="Pending", message=causes, now=now)
+            self.board.set(
+                work.key, ConditionType.SYNCED, status=False, reason="Pending", message=causes, now=now
+            )
         for finding in plan.findings:
             kind, _, section = finding.key.partition(":")
             self.board.ensure(finding.key, kind=kind, section=section, name=section, now=now)
             condition = ConditionType(finding.type)
             self.board.set(
-                finding.key, condition, finding.status, reason=finding.reason, message=finding.message, now=now
+                finding.key,
+                condition,
+                status=finding.status,
+                reason=finding.reason,
+                message=finding.message,
+                now=now,
             )
 
     def _report(self, outcome: Outcome) -> None:
@@ -152,18 +171,26 @@ class Reconciler:
         logger.warning("%s %s failed: %s", operation.verb, operation.key, error)
         self.backoff.failed(operation.key, text, self.monotonic())
         reason = "RolledBack" if isinstance(operation, ops.ReplaceContainer) else "Failed"
-        self.board.set(operation.key, ConditionType.DEGRADED, True, reason=reason, message=text, now=now)
-        self.board.set(operation.key, ConditionType.SYNCED, False, reason=reason, message=text, now=now)
+        self.board.set(
+            operation.key, ConditionType.DEGRADED, status=True, reason=reason, message=text, now=now
+        )
+        self.board.set(
+            operation.key, ConditionType.SYNCED, status=False, reason=reason, message=text, now=now
+        )
 
     def _settle(self, desired: Desired, plan: ops.Plan, outcomes: tuple[Outcome, ...]) -> None:
         now = self.wall()
         failed = {outcome.operation.key for outcome in outcomes if outcome.error is not None}
-        gone = {o.operation.key for o in outcomes if isinstance(o.operation, ops.Forget | ops.RemoveContainer)}
-        gone |= {o.operation.key for o in outcomes if isinstance(o.operation, ops.RemoveNetwork | ops.RemoveVolume)}
+        gone = {
+            o.operation.key for o in outcomes if isinstance(o.operation, ops.Forget | ops.RemoveContainer)
+        }
+        gone |= {
+            o.operation.key for o in outcomes if isinstance(o.operation, ops.RemoveNetwork | ops.RemoveVolume)
+        }
         for key in sorted({work.key for work in plan.works} - failed):
             self.backoff.succeeded(key)
             self.board.clear(key, ConditionType.DEGRADED, now=now)
-            self.board.set(key, ConditionType.SYNCED, True, reason="Applied", now=now)
+            self.board.set(key, ConditionType.SYNCED, status=True, reason="Applied", now=now)
         for key in sorted(gone - failed):
             self.board.drop(key, now=now)
         for record in self.records.records():
@@ -181,7 +208,9 @@ def plan_as_json(plan: ops.Plan) -> dict[str, object]:
 def outcomes_as_json(plan: ops.Plan, outcomes: tuple[Outcome, ...]) -> dict[str, object]:
     """The shape that `ucidockd reconcile --json` and `/v1/reconcile` give."""
     failed = [
-        {"op": o.operation.verb, "key": o.operation.key, "error": str(o.error)} for o in outcomes if o.error is not None
+        {"op": o.operation.verb, "key": o.operation.key, "error": str(o.error)}
+        for o in outcomes
+        if o.error is not None
     ]
     return {**plan_as_json(plan), "failed": failed}
 

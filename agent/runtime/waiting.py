@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 from agent.model.resources import Container, Desired, WaitFor, WaitKind
@@ -24,10 +23,10 @@ def waiting(desired: Desired, *, now: float) -> dict[str, str]:
 
 
 def _missing(container: Container, now: float) -> str:
-    checks: list[Callable[[], str]] = [lambda wanted=w: _wait_for(wanted, now) for w in container.policy.wait_for]
-    checks += [lambda m=m: _bind(m.source) for m in container.spec.mounts if m.is_bind]
-    checks += [lambda d=d: _device(d.host) for d in container.spec.devices]
-    return next((reason for reason in (check() for check in checks) if reason), "")
+    reasons = [_wait_for(wanted, now) for wanted in container.policy.wait_for]
+    reasons += [_bind(mount.source) for mount in container.spec.mounts if mount.is_bind]
+    reasons += [_device(device.host) for device in container.spec.devices]
+    return next(filter(None, reasons), "")
 
 
 def _wait_for(wanted: WaitFor, now: float) -> str:

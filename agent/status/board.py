@@ -97,7 +97,7 @@ class StatusBoard:
                 self._changed(key)
 
     def set(
-        self, key: str, condition: ConditionType, status: bool, *, reason: str, message: str = "", now: float  # noqa: FBT001
+        self, key: str, condition: ConditionType, *, status: bool, reason: str, message: str = "", now: float
     ) -> bool:
         """Sets a condition. True when anything changed."""
         with self._lock:

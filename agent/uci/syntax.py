@@ -185,7 +185,13 @@ class _Parser:
                 self._command()
             more = self.scanner.next_line()
         sections = tuple(
-            Section(type=d.type, name=d.name, anonymous=d.anonymous, options=tuple(d.options.values()), line=d.line)
+            Section(
+                type=d.type,
+                name=d.name,
+                anonymous=d.anonymous,
+                options=tuple(d.options.values()),
+                line=d.line,
+            )
             for d in self.drafts
         )
         return Package(name=self.package, sections=sections)
@@ -197,7 +203,9 @@ class _Parser:
             return
         at = scanner.at
         verb = scanner.word().text
-        name = next((full for full in ("package", "config", "option", "list") if verb in (full, full[0])), None)
+        name = next(
+            (full for full in ("package", "config", "option", "list") if verb in (full, full[0])), None
+        )
         if name is None or (name == "config" and not self._more()):
             scanner.at = at
             raise scanner.error("invalid command")

@@ -17,7 +17,22 @@ from pathlib import Path
 import docker
 
 BUSYBOX = "busybox:test"
-_APPLETS = ("sh", "sleep", "echo", "cat", "httpd", "true", "false", "ls", "env", "id", "touch", "kill", "wget", "nc")
+_APPLETS = (
+    "sh",
+    "sleep",
+    "echo",
+    "cat",
+    "httpd",
+    "true",
+    "false",
+    "ls",
+    "env",
+    "id",
+    "touch",
+    "kill",
+    "wget",
+    "nc",
+)
 
 
 def busybox_tar() -> bytes:
@@ -59,7 +74,9 @@ class PrivateDockerd:
         deadline = time.monotonic() + timeout_s
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("dockerd did not start:\n" + (self.root / "dockerd.log").read_text()[-3000:])
+                raise RuntimeError(
+                    "dockerd did not start:\n" + (self.root / "dockerd.log").read_text()[-3000:]
+                )
             time.sleep(0.05)
 
     def _command(self) -> list[str]:

@@ -48,7 +48,11 @@ _names = st.from_regex(r"[A-Za-z0-9_]{1,8}", fullmatch=True)
 _values = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
 
 
-@given(st.dictionaries(_names, st.one_of(_values, st.lists(_values, min_size=1, max_size=3).map(tuple)), max_size=5))
+@given(
+    st.dictionaries(
+        _names, st.one_of(_values, st.lists(_values, min_size=1, max_size=3).map(tuple)), max_size=5
+    )
+)
 def test_what_is_written_is_read_again(options: dict[str, str | tuple[str, ...]]) -> None:
     made = tuple(Option(name=name, value=value) for name, value in options.items())
     package = Package(name="test", sections=(Section(type="container", name="web", options=made),))
