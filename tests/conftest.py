@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import docker
 import pytest
 
+from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd
 
 
@@ -27,3 +29,10 @@ def docker_client(engine: PrivateDockerd) -> Iterator[docker.DockerClient]:
     client = docker.DockerClient(base_url=engine.host, version="auto")
     yield client
     client.close()
+
+
+@pytest.fixture
+def box(engine: PrivateDockerd, docker_client: docker.DockerClient, tmp_path: Path) -> Iterator[Box]:
+    made = Box.make(tmp_path, engine, docker_client)
+    yield made
+    made.clean()

@@ -3,72 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import docker
 import pytest
-from docker.models.containers import Container
 
-from agent.apply.executor import Outcome
-from agent.model.resources import AgentSettings
-from agent.plan.operations import Plan
-from agent.runtime.main import make_reconciler
-from agent.runtime.options import RuntimeOptions
-from agent.runtime.reconciler import Reconciler
-from tests.support.dockerd import BUSYBOX, PrivateDockerd
-
-
-@dataclass
-class Box:
-    """One configuration directory and the reconciler on it."""
-
-    config: Path
-    options: RuntimeOptions
-    client: docker.DockerClient
-    reconciler: Reconciler
-
-    def write(self, text: str) -> None:
-        (self.config / "containers").write_text(text.replace("IMAGE", BUSYBOX))
-
-    def apply(self, text: str | None = None) -> tuple[Plan, tuple[Outcome, ...]]:
-        if text is not None:
-            self.write(text)
-        self.reconciler.read_config()
-        return self.reconciler.run_pass(deep=None)
-
-    def errors(self, text: str) -> list[str]:
-        return [str(outcome.error) for outcome in self.apply(text)[1] if outcome.error]
-
-    def restart_agent(self) -> None:
-        """As after a kill: memory is lost, files are not."""
-        self.reconciler = make_reconciler(self.options, AgentSettings())
-
-    def get(self, name: str) -> Container:
-        return self.client.containers.get(name)
-
-    def names(self) -> list[str]:
-        return sorted(container.name or "" for container in self.client.containers.list(all=True))
-
-
-@pytest.fixture
-def box(engine: PrivateDockerd, docker_client: docker.DockerClient, tmp_path: Path) -> Iterator[Box]:
-    config = tmp_path / "config"
-    config.mkdir()
-    options = RuntimeOptions(
-        config_dir=config,
-        override_dir=tmp_path / "override",
-        state_dir=tmp_path / "state",
-        socket=str(tmp_path / "agent.sock"),
-        docker_host=engine.host,
-    )
-    yield Box(config, options, docker_client, make_reconciler(options, AgentSettings()))
-    for container in docker_client.containers.list(all=True):
-        container.remove(force=True, v=True)
-    for network in docker_client.networks.list(filters={"type": "custom"}):
-        network.remove()
-
+from tests.support.box import Box
+from tests.support.dockerd import BUSYBOX
 
 WEB = """
 config container 'web'

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Edits do what the real `uci` command did (tests/data/uci-corpus)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.uci.edit import Staged, UciEditError, format_changes, run, stage
+from agent.uci.syntax import format_file, parse
+
+CORPUS = Path(__file__).parents[1] / "data" / "uci-corpus" / "edit.jsonl"
+CASES = [json.loads(line) for line in CORPUS.read_text().splitlines()]
+
+TEXT = """
+config container 'web'
+	option image 'nginx'
+	list port '80:80'
+	list port '81:81'
+
+config container
+	option name 'a'
+
+config network 'lan'
+"""
+
+
+def tried(staged: Staged, command: list[str]) -> tuple[Staged, bool]:
+    try:
+        return run(staged, command), True
+    except UciEditError:
+        return staged, False
+
+
+def edited(*commands: str) -> str:
+    staged = stage(parse(TEXT, package="test"))
+    for command in commands:
+        staged = run(staged, command.split(" ", 2))
+    return format_file(staged.package)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[str(number) for number in range(len(CASES))])
+def test_agrees_with_the_real_uci(case: dict[str, Any]) -> None:
+    staged = stage(parse(case["input"], package="test"))
+    for command in case["commands"]:
+        staged, succeeded = tried(staged, command["cmd"])
+        assert succeeded == command["ok"], command["cmd"]
+    assert format_changes(staged) == case["changes"]
+    assert (format_file(staged.package) if staged.dirty else case["input"]) == case["after"]
