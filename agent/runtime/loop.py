@@ -124,6 +124,8 @@ class Loop:
                 return
             await asyncio.sleep(COALESCE_S)
             self._wake.clear()
+            if self._stop.is_set():  # it woke us up to end, and that must not get lost in the line above
+                return
             dirty, self._dirty = self._dirty, Dirty()
             async with self._one_pass:
                 await asyncio.to_thread(self._body, dirty)

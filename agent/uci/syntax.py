@@ -13,19 +13,34 @@ from dataclasses import dataclass, field
 
 from agent.errors import ConfigError
 
-_SPACE = " \t\n\v\f\r"
+_SPACE = b" \t\n\v\f\r"
+_SPACE_OR_END = _SPACE + b"\0"
+_WORD_ENDS = b"\0#;"
+_QUOTES = b"'\""
+_SINGLE, _BACKSLASH, _SEMICOLON, _HASH = b"'\\;#"
+_BARE = re.compile(rb"[^ \t\n\v\f\r\0#;'\"\\]*")
+_IN_SINGLE = re.compile(rb"[^'\0]*")
+_IN_DOUBLE = re.compile(rb'[^"\\\0]*')
+_LINES = re.compile(rb"[^\n]*\n|[^\n]+")
 _NAME = re.compile(r"[A-Za-z0-9_]+\Z")
+_PACKAGE = re.compile(r"[A-Za-z0-9_-]+\Z")
 _TYPE = re.compile(r"[\x21-\x7e]+\Z")
 
 
 class UciSyntaxError(ConfigError):
-    """A file that libuci would refuse. `line` counts from 1, `byte` from 0 within it."""
+    """A file that libuci would refuse.
+
+    `line` counts from 1; `byte` from 0, in the logical line that ends there. The message has libuci's own line number,
+    which is one less in a last line that has no line end.
+    """
 
     code = "uci-syntax"
 
-    def __init__(self, detail: str, *, line: int, byte: int, package: str = "", path: str = "") -> None:
-        super().__init__(f"Parse error ({detail}) at line {line}, byte {byte}")
-        self.detail, self.line, self.byte, self.package, self.path = detail, line, byte, package, path
+    def __init__(self, detail: str, *, line: int, byte: int, reported_line: int | None = None) -> None:
+        shown = line if reported_line is None else reported_line
+        super().__init__(f"Parse error ({detail}) at line {shown}, byte {byte}")
+        self.detail, self.line, self.byte = detail, line, byte
+        self.package = self.path = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,112 +93,141 @@ class _Draft:
     options: dict[str, Option] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Word:
-    text: str
-    line: int
+class _Buffer:
+    """The logical line being read: a line and those that its quotes and backslashes join to it.
 
+    libuci reads words in place: they are unquoted to the left, and a zero byte is put behind each. What it does with
+    a `;` next to a bare word, or where it sees an error, follows from that, so we keep a buffer of the same kind.
+    """
 
-class _Scanner:
-    """Hands out words. A logical line is a line and those that its quotes or backslashes join to it; libuci counts
-    the byte of an error from the start of the logical line."""
-
-    def __init__(self, text: str) -> None:
-        self.lines = text.split("\n")
-        self.number = 0  # index of the current line
-        self.first = 0  # index of the first line of the logical line
-        self.at = 0  # index into the current line
+    def __init__(self, data: bytes) -> None:
+        self._lines = iter(_LINES.findall(data))
+        self._bytes = bytearray(b"\0")
+        self._filled = 0
+        self._at = 0
+        self.line = 0  # of what was read last, as people count
+        self._complete_lines = 0  # as libuci counts: a last line without a line end is none
 
     def error(self, detail: str) -> UciSyntaxError:
-        before = sum(len(line.encode()) + 1 for line in self.lines[self.first : self.number])
-        here = len(self.lines[self.number][: self.at].encode()) + (self.at > len(self.lines[self.number]))
-        return UciSyntaxError(detail, line=self.number + 1, byte=before + here)
-
-    def skip_space(self) -> None:
-        """To the next word; past the line end, where there is none, as libuci counts it."""
-        line = self.lines[self.number]
-        while self.at < len(line) and line[self.at] in _SPACE:
-            self.at += 1
-
-    def past_space(self) -> None:
-        """As `skip_space`, and over the line end: there libuci stands when it complains."""
-        self.skip_space()
-        if self.at == len(self.lines[self.number]) and self.number + 1 < len(self.lines):
-            self.at += 1
-
-    def peek(self) -> str:
-        """The next character that is no space, "" at the end of the logical line or at a comment."""
-        self.skip_space()
-        rest = self.lines[self.number][self.at :]
-        return "" if rest.startswith("#") else rest[:1]
+        return UciSyntaxError(detail, line=self.line, byte=self._at, reported_line=self._complete_lines)
 
     def next_line(self) -> bool:
-        """To the next logical line, False after the last."""
-        self.number, self.at = self.number + 1, 0
-        self.first = self.number
-        return self.number < len(self.lines)
+        """Begins the next logical line, False after the last one."""
+        self._at, before = 0, self.line
+        self._read(0)
+        self._skip_space()
+        return self.line != before
 
-    def word(self) -> _Word:
-        """The next word; call only where `peek` found one."""
-        begun = self.number + 1
-        parts: list[str] = []
-        while True:
-            line = self.lines[self.number]
-            if self.at >= len(line) or line[self.at] in _SPACE or line[self.at] in "#;":
-                return _Word("".join(parts), begun)
-            char = line[self.at]
-            self.at += 1
-            if char in "'\"":
-                parts.append(self._quoted(char))
-            elif char == "\\":
-                parts.append(self._escaped())
-            else:
-                parts.append(char)
+    def _read(self, offset: int) -> None:
+        self._bytes[offset:] = b"\0"
+        for line in self._lines:
+            self.line += 1
+            text = line.partition(b"\0")[0]
+            if not text:
+                return
+            self._bytes[-1:] = text + b"\0"
+            self._filled = len(self._bytes) - 1
+            if text.endswith(b"\n"):
+                self._complete_lines += 1
+                return
 
-    def _quoted(self, quote: str) -> str:
-        parts: list[str] = []
-        while True:
-            line = self.lines[self.number]
-            if self.at >= len(line):
-                parts.append("\n")
-                self._join(f"EOF with unterminated {quote}")
-                continue
-            char = line[self.at]
-            self.at += 1
-            if char == quote:
-                return "".join(parts)
-            parts.append(self._escaped() if char == "\\" and quote == '"' else char)
+    def _here(self) -> int:
+        return self._bytes[self._at] if self._at < len(self._bytes) else 0
 
-    def _join(self, detail: str) -> None:
-        # an empty piece after the last line end is no line
-        if self.number + 1 >= len(self.lines) or (self.number + 2 == len(self.lines) and not self.lines[-1]):
-            self.at = len(self.lines[self.number]) + (self.number + 1 < len(self.lines))
+    def _skip_space(self) -> None:
+        while self._here() in _SPACE:
+            self._at += 1
+
+    def text(self, start: int) -> str:
+        """The word that begins at `start`."""
+        return self._bytes[start : self._bytes.index(0, start)].decode("utf-8", "surrogateescape")
+
+    def verb(self) -> str:
+        """The next command word, "" at the end of the line; it is neither unquoted nor passed yet."""
+        if self._at >= len(self._bytes):
+            return ""
+        return self.text(self._at).lstrip(" \t").partition(" ")[0].partition("\t")[0]
+
+    def pass_verb(self, verb: str, detail: str) -> None:
+        """Goes on behind the verb and one blank. Raises UciSyntaxError(detail) where the file ends with it."""
+        after = self._bytes.index(verb.encode("utf-8", "surrogateescape"), self._at) + len(verb) + 1
+        if after > self._filled:
             raise self.error(detail)
-        self.number, self.at = self.number + 1, 0
+        self._at = after
 
-    def _escaped(self) -> str:
-        line = self.lines[self.number]
-        if self.at < len(line):
-            self.at += 1
-            return line[self.at - 1]
-        if self.number + 1 < len(self.lines):  # a backslash at the end joins the next line
-            self.number, self.at = self.number + 1, 0
-        return ""
+    def word(self) -> int:
+        """Unquotes the next word; gives the place where it begins, an empty word stands for none."""
+        self._skip_space()
+        start = self._at
+        if self._here() == _SEMICOLON:
+            self._bytes[self._at] = 0
+            self._at += 1
+        else:
+            self._unquote(start)
+        return start
+
+    def _unquote(self, target: int) -> None:
+        while True:
+            here = self._here()
+            if here == _HASH:
+                self._bytes[self._at] = 0
+            if here in _WORD_ENDS:
+                break
+            if here in _QUOTES:
+                self._at += 1
+                target = self._quoted(here, target)
+            elif here != _BACKSLASH or self._escaped():
+                target = self._move(_BARE, target)
+            if self._here() in _SPACE_OR_END:
+                break
+        if self._here() not in (0, _SEMICOLON):
+            self._at += 1
+        self._bytes[target] = 0
+
+    def _quoted(self, quote: int, target: int) -> int:
+        while self._here() != quote:
+            if not self._here():
+                self._read(self._at)
+                if not self._here():
+                    raise self.error(f"EOF with unterminated {chr(quote)}")
+            elif quote == _SINGLE:
+                target = self._move(_IN_SINGLE, target)
+            elif self._here() != _BACKSLASH or self._escaped():
+                target = self._move(_IN_DOUBLE, target)
+        self._at += 1
+        return target
+
+    def _move(self, run: re.Pattern[bytes], target: int) -> int:
+        """Moves one byte, whatever it is, and the plain ones that follow to `target`; gives the place behind them."""
+        found = run.match(self._bytes, self._at + 1)
+        end = found.end() if found is not None else self._at + 1
+        del found  # it would keep the buffer from growing
+        size = end - self._at
+        self._bytes[target : target + size] = self._bytes[self._at : end]
+        self._at = end
+        return target + size
+
+    def _escaped(self) -> bool:
+        """Passes a backslash; False if it stood at the end of a line, which the next line then takes the place of."""
+        self._at += 1
+        if bytes(self._bytes[self._at :]) not in (b"\0", b"\n\0", b"\r\n\0") and self._here() not in b"\0\n":
+            return True
+        self._read(self._at)
+        return False
 
 
 class _Parser:
     def __init__(self, text: str, package: str) -> None:
-        self.scanner = _Scanner(text)
-        self.package = package
-        self.drafts: list[_Draft] = []
-        self.current: _Draft | None = None
+        self._buffer = _Buffer(text.encode("utf-8", "surrogateescape"))
+        self._package_name = package
+        self._drafts: list[_Draft] = []
+        self._named: dict[str, _Draft] = {}
+        self._current: _Draft | None = None
 
     def run(self) -> Package:
-        more = True
-        while more:
-            while self.scanner.peek():
-                self._command()
-            more = self.scanner.next_line()
+        while self._buffer.next_line():
+            while (verb := self._buffer.verb()) and not verb.startswith("#"):
+                self._command(verb)
         sections = tuple(
             Section(
                 type=d.type,
@@ -192,90 +236,90 @@ class _Parser:
                 options=tuple(d.options.values()),
                 line=d.line,
             )
-            for d in self.drafts
+            for d in self._drafts
         )
-        return Package(name=self.package, sections=sections)
+        return Package(name=self._package_name, sections=sections)
 
-    def _command(self) -> None:
-        scanner = self.scanner
-        if scanner.peek() == ";":
-            scanner.at += 1
-            return
-        at = scanner.at
-        verb = scanner.word().text
-        name = next(
-            (full for full in ("package", "config", "option", "list") if verb in (full, full[0])), None
-        )
-        if name is None or (name == "config" and not self._more()):
-            scanner.at = at
-            raise scanner.error("invalid command")
-        if name in ("option", "list") and self.current is None:
-            scanner.at = at
-            raise scanner.error("option/list command found before the first section")
-        getattr(self, f"_{name}")()
-        self._end()
+    def _command(self, verb: str) -> None:
+        match verb:
+            case "package" | "p":
+                self._package(verb)
+            case "config" | "c":
+                self._config(verb)
+            case "option" | "o":
+                self._option(verb)
+            case "list" | "l":
+                self._list(verb)
+            case _:
+                raise self._buffer.error("invalid command")
 
-    def _more(self) -> bool:
-        return self.scanner.peek() not in ("", ";")
-
-    def _argument(self, *, is_name: bool = False) -> _Word:
-        if not self._more():
-            raise self.scanner.error("insufficient arguments")
-        word = self.scanner.word()
-        if is_name and word.text and not _NAME.match(word.text):
-            self.scanner.past_space()
-            raise self.scanner.error("invalid character in name field")
-        return word
+    def _argument(self, *, required: bool = False, valid: re.Pattern[str] | None = None) -> int:
+        start = self._buffer.word()
+        text = self._buffer.text(start)
+        if required and not text:
+            raise self._buffer.error("insufficient arguments")
+        if text and valid is not None and not valid.match(text):
+            raise self._buffer.error(f"invalid character in {'type' if valid is _TYPE else 'name'} field")
+        return start
 
     def _end(self) -> None:
-        if self._more():
-            self.scanner.word()
-            self.scanner.past_space()
-            raise self.scanner.error("too many arguments")
-        if self.scanner.peek() == ";":
-            self.scanner.at += 1
+        if self._buffer.text(self._buffer.word()):
+            raise self._buffer.error("too many arguments")
 
-    def _package(self) -> None:
-        self._argument(is_name=True)
+    def _package(self, verb: str) -> None:
+        """libuci checks the name and then keeps that of the file."""
+        self._buffer.pass_verb(verb, "package without name")
+        self._argument(required=True, valid=_PACKAGE)
+        self._end()
 
-    def _config(self) -> None:
-        section_type = self._argument()
-        if not _TYPE.match(section_type.text):
-            self.scanner.past_space()
-            raise self.scanner.error("invalid character in type field")
-        name = self._argument(is_name=True).text if self._more() else ""
-        same = next((d for d in self.drafts if d.name == name), None) if name else None
-        if same is None:
-            generated = generated_name(len(self.drafts) + 1, section_type.text)
-            self.current = _Draft(section_type.text, name or generated, not name, section_type.line)
-            self.drafts.append(self.current)
-        elif same.type != section_type.text:
-            self.scanner.past_space()
-            raise self.scanner.error("section of different type overwrites prior section with same name")
+    def _config(self, verb: str) -> None:
+        self._buffer.pass_verb(verb, "config without name")
+        line = self._buffer.line
+        type_at = self._argument(required=True, valid=_TYPE)
+        name_at = self._argument(valid=_NAME)
+        self._end()
+        section_type, name = self._buffer.text(type_at), self._buffer.text(name_at)
+        known = self._named.get(name) if name else None
+        if known is None:
+            known = self._new_section(section_type, name, line)
+        elif known.type != section_type:
+            raise self._buffer.error("section of different type overwrites prior section with same name")
+        self._current = known
+
+    def _new_section(self, section_type: str, name: str, line: int) -> _Draft:
+        generated = generated_name(len(self._drafts) + 1, section_type)
+        draft = _Draft(section_type, name or generated, not name, line)
+        self._drafts.append(draft)
+        self._named.setdefault(draft.name, draft)  # a generated name can be that of a section before it
+        return draft
+
+    def _assignment(self, verb: str) -> tuple[_Draft, str, str, int]:
+        if self._current is None:
+            raise self._buffer.error("option/list command found before the first section")
+        self._buffer.pass_verb(verb, "option without name")
+        name_at = self._argument(required=True, valid=_NAME)
+        line = self._buffer.line
+        value_at = self._argument()
+        self._end()
+        return self._current, self._buffer.text(name_at), self._buffer.text(value_at), line
+
+    def _option(self, verb: str) -> None:
+        section, name, value, line = self._assignment(verb)
+        if value:  # libuci passes over an option without a value, and keeps what was there
+            section.options[name] = Option(name=name, value=value, lines=(line,))
+
+    def _list(self, verb: str) -> None:
+        section, name, value, line = self._assignment(verb)
+        old = section.options.get(name)
+        if old is None:
+            section.options[name] = Option(name=name, value=(value,), lines=(line,))
         else:
-            self.current = same
-
-    def _option(self) -> None:
-        name, value = self._argument(is_name=True).text, self._argument()
-        if self.current is not None and value.text:  # libuci passes over an option without a value
-            self.current.options[name] = Option(name=name, value=value.text, lines=(value.line,))
-
-    def _list(self) -> None:
-        name, value = self._argument(is_name=True).text, self._argument()
-        if self.current is None:
-            return
-        old = self.current.options.get(name)
-        items: tuple[str, ...] = ()
-        lines: tuple[int, ...] = ()
-        if old is not None:
             items = (old.value,) if isinstance(old.value, str) else old.value
-            lines = old.lines
-        item = Option(name=name, value=(*items, value.text), lines=(*lines, value.line))
-        self.current.options[name] = item
+            section.options[name] = Option(name=name, value=(*items, value), lines=(*old.lines, line))
 
 
 def parse(text: str, *, package: str, path: str = "") -> Package:
-    """Reads a file's text. Raises UciSyntaxError where libuci would, at the line it would name."""
+    """Reads a file's text. Raises UciSyntaxError where libuci would."""
     try:
         return _Parser(text, package).run()
     except UciSyntaxError as exc:
@@ -285,7 +329,11 @@ def parse(text: str, *, package: str, path: str = "") -> Package:
 
 def quote(value: str) -> str:
     """`value` in single quotes, as libuci writes it."""
-    return "'" + value.replace("'", "'\\''") + "'"
+    return f"'{_escape(value)}'"
+
+
+def _escape(text: str) -> str:
+    return text.replace("'", "'\\''")
 
 
 def format_file(package: Package) -> str:
@@ -293,7 +341,7 @@ def format_file(package: Package) -> str:
     parts: list[str] = []
     for section in package.sections:
         name = "" if section.anonymous else f" {quote(section.name)}"
-        parts.append(f"\nconfig {section.type}{name}\n")
+        parts.append(f"\nconfig {_escape(section.type)}{name}\n")
         for option in section.options:
             if isinstance(option.value, str):
                 parts.append(f"\toption {option.name} {quote(option.value)}\n")

@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Edits of a package with the meaning that the `uci` command gives them (uci: list.c, delta.c, cli.c). Pure.
+
+A `uci` command looks its target up, notes a change under the section's *name*, and every later command (`commit` too)
+replays the noted changes on the file. We do the same in two steps, as the odd cases follow from it: a change that
+cannot be replayed (`set pkg.@type[9]=type` where there is no ninth) succeeds and changes nothing.
+Comes after agent.uci.syntax; agent.clients.uci_store writes the result.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from agent.errors import ConfigError
+from agent.uci.syntax import Option, Package, Section, generated_name, quote
+
+_NAME = re.compile(r"[A-Za-z0-9_]+\Z")
+_TYPE = re.compile(r"[\x21-\x7e]+\Z")
+_EXTENDED = re.compile(r"@([\x21-\x5a\x5c-\x7e]*)\[[ \t]*([+-]?[0-9]+|)\]\Z")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_INTEGER = re.compile(r"\s*([+-]?[0-9]+)")
+
+
+class UciEditError(ConfigError):
+    """The command failed; `uci` would exit with a status that is not 0."""
+
+    code = "uci-edit"
+
+
+class Kind(StrEnum):
+    """What a change does. The value is our word, `uci changes` has signs of its own."""
+
+    ADD = "add"
+    SET = "set"
+    REMOVE = "remove"
+    RENAME = "rename"
+    REORDER = "reorder"
+    LIST_ADD = "list-add"
+    LIST_DEL = "list-del"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One noted change: a line of libuci's delta file."""
+
+    kind: Kind
+    section: str
+    option: str | None = None
+    value: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staged:
+    """A package with its changes. `numbered` counts the sections ever made, generated names go on from there."""
+
+    package: Package
+    numbered: int
+    changes: tuple[Change, ...] = ()
+    dirty: bool = False  # False: `uci commit` leaves the file as it is, not even formatting it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    section: str | None  # as libuci would note it: the name of what was found, else what was asked for
+    option: str | None
+    found: Section | None
+    found_option: Option | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was asked for is there."""
+        missing_section = self.section is not None and self.found is None
+        return not missing_section and (self.option is None or self.found_option is not None)
+
+
+def stage(package: Package) -> Staged:
+    """A package as it was read, nothing changed yet."""
+    return Staged(package=package, numbered=len(package.sections))
+
+
+def find(package: Package, section: str) -> Section | None:
+    """By name, or by `@type[n]`; a negative n counts from the end. Raises UciEditError for neither form."""
+    if _NAME.match(section):
+        return next((each for each in package.sections if each.name == section), None)
+    parts = _EXTENDED.match(section)
+    if parts is None:
+        raise UciEditError(f"{package.name}.{section}: no section name, expected a name or @type[number]")
+    of_type = [each for each in package.sections if parts[1] in ("", each.type)]
+    number = int(parts[2] or "0")
+    return of_type[number] if -len(of_type) <= number < len(of_type) else None
+
+
+def _target(package: Package, where: str) -> _Target:
+    name, *rest = where.split(".")
+    if name != package.name or len(rest) > 2:
+        raise UciEditError(f"{where}: expected {package.name}.section or {package.name}.section.option")
+    section, option = [*rest, None, None][:2]
+    if option is not None and not _NAME.match(option):
+        raise UciEditError(f"{where}: invalid option name, expected letters, digits and _")
+    found = find(package, section) if section is not None else None
+    found_option = found.get(option) if found is not None and option is not None else None
+    return _Target(
+        section=found.name if found else section, option=option, found=found, found_option=found_option
+    )
+
+
+def _edited_section(staged: Staged, where: str) -> tuple[_Target, str]:
+    target = _target(staged.package, where)
+    if target.found is None:
+        raise UciEditError(f"{where}: there is no such section")
+    return target, target.found.name
+
+
+def _existing(staged: Staged, where: str) -> tuple[_Target, str]:
+    target, section = _edited_section(staged, where)
+    if not target.complete:
+        raise UciEditError(f"{where}: there is no such option")
+    return target, section
+
+
+def _check_value(where: str, value: str) -> None:
+    if _CONTROL.search(value):
+        raise UciEditError(f"{where}: control character in the value")
+
+
+def set_value(staged: Staged, where: str, value: str) -> Staged:
+    """`uci set`: an option's value, or a section's type; the section is made if need be. "" deletes what is there."""
+    _check_value(where, value)
+    target = _target(staged.package, where)
+    if target.section is None or (target.found is None and target.option is not None):
+        raise UciEditError(f"{where}: there is no such section")
+    if target.option is None and value and not _TYPE.match(value):
+        raise UciEditError(f"{where}: invalid section type {value!r}")
+    if not value:
+        return delete(staged, where) if target.complete else staged
+    if target.option is None and target.found is not None and target.found.type == value:
+        return staged
+    if target.found_option is not None and target.found_option.value == value:
+        return staged
+    return _note(staged, Change(kind=Kind.SET, section=target.section, option=target.option, value=value))
+
+
+def delete(staged: Staged, where: str, value: str = "") -> Staged:
+    """`uci delete`: an option or a section; of a list, the item with number `value`, if given."""
+    _check_value(where, value)
+    number = _INTEGER.match(value)
+    if value.strip(" \t\n\r") and number is None:
+        raise UciEditError(f"{where}: {value!r} is no item number")
+    target, section = _existing(staged, where)
+    items = target.found_option.value if target.found_option is not None else ""
+    if value and isinstance(items, tuple):
+        if number is None or not 0 <= int(number[1]) < len(items):
+            return staged
+        return _note(staged, Change(kind=Kind.REMOVE, section=section, option=target.option, value=number[1]))
+    return _note(staged, Change(kind=Kind.REMOVE, section=section, option=target.option))
+
+
+def add_list(staged: Staged, where: str, value: str) -> Staged:
+    """`uci add_list`: a further item; what was a single option becomes the first item of a list."""
+    _check_value(where, value)
+    target, section = _edited_section(staged, where)
+    return _note(staged, Change(kind=Kind.LIST_ADD, section=section, option=target.option, value=value))
+
+
+def del_list(staged: Staged, where: str, value: str) -> Staged:
+    """`uci del_list`: removes every item equal to `value`; a single option is left alone."""
+    _check_value(where, value)
+    target, section = _edited_section(staged, where)
+    if target.found_option is None or isinstance(target.found_option.value, str):
+        return staged
+    return _note(staged, Change(kind=Kind.LIST_DEL, section=section, option=target.option, value=value))
+
+
+def rename(staged: Staged, where: str, name: str) -> Staged:
+    """`uci rename`: a section or an option. libuci does not mind if the name is taken."""
+    _check_value(where, name)
+    target, section = _existing(staged, where)
+    return _note(staged, Change(kind=Kind.RENAME, section=section, option=target.option, value=name))
+
+
+def reorder(staged: Staged, where: str, position: str) -> Staged:
+    """`uci reorder`: the section gets that position, counted from 0. As libuci, takes what is no number for 0."""
+    _check_value(where, position)
+    _, section = _edited_section(staged, where)
+    number = _INTEGER.match(position)
+    change = Change(kind=Kind.REORDER, section=section, value=str(max(int(number[1]), 0) if number else 0))
+    moved = _replayed(staged, change)
+    return staged if moved is None or moved.package == staged.package else _note(staged, change)
+
+
+def add(staged: Staged, package: str, section_type: str) -> tuple[Staged, str]:
+    """`uci add`: an anonymous section at the end; also returns its generated name."""
+    if package != staged.package.name:
+        raise UciEditError(f"{package}: expected {staged.package.name}")
+    name = generated_name(staged.numbered + 1, section_type)
+    return _note(staged, Change(kind=Kind.ADD, section=name, value=section_type)), name
+
+
+def run(staged: Staged, command: Sequence[str]) -> Staged:
+    """One command line of `uci` (without `uci` itself). Raises UciEditError."""
+    match command:
+        case ["add", package, section_type]:
+            return add(staged, package, section_type)[0]
+        case ["delete", where]:
+            place, _, value = where.partition("=")
+            return delete(staged, place, value)
+        case [verb, assignment] if verb in _WITH_VALUE:
+            place, equals, value = assignment.partition("=")
+            if not equals:
+                raise UciEditError(f"{assignment}: {verb} needs =value")
+            return _WITH_VALUE[verb](staged, place, value)
+    raise UciEditError(f"unknown command: {' '.join(command)}")
+
+
+_WITH_VALUE: dict[str, Callable[[Staged, str, str], Staged]] = {
+    "set": set_value,
+    "add_list": add_list,
+    "del_list": del_list,
+    "rename": rename,
+    "reorder": reorder,
+}
+
+
+def format_changes(staged: Staged) -> str:
+    """What `uci changes PACKAGE` prints."""
+    return "".join(_format_change(staged.package.name, change) + "\n" for change in staged.changes)
+
+
+def _format_change(package: str, change: Change) -> str:
+    path = ".".join(part for part in (package, change.section, change.option) if part is not None)
+    if change.kind is Kind.REMOVE:
+        return f"-{path}"
+    sign = {Kind.LIST_ADD: "+=", Kind.LIST_DEL: "-="}.get(change.kind, "=")
+    return f"{path}{sign}{quote(change.value or '')}"
+
+
+def _note(staged: Staged, change: Change) -> Staged:
+    """Notes and replays a change; one that libuci cannot read back from its delta file is lost."""
+    list_without_option = change.kind in (Kind.LIST_ADD, Kind.LIST_DEL) and change.option is None
+    bad_name = change.kind is Kind.RENAME and not _NAME.match(change.value or "")
+    if not _NAME.match(change.section) or list_without_option or bad_name:
+        return staged
+    noted = replace(staged, changes=(*staged.changes, change))
+    return _replayed(noted, change) or noted
+
+
+def _replayed(staged: Staged, change: Change) -> Staged | None:
+    """None where the change does not fit: libuci passes over it then."""
+    section = find(staged.package, change.section)
+    if section is None:
+        return _with_new_section(staged, change)
+    if change.kind is Kind.REORDER:
+        rest = [each for each in staged.package.sections if each is not section]
+        rest.insert(int(change.value or "0"), section)
+        return _with_sections(staged, rest)
+    if change.option is None:
+        edited = _edited(section, change)
+        return None if edited is _NO_FIT else _with_section(staged, section, edited)
+    options = _edited_options(section, change)
+    return None if options is None else _with_section(staged, section, replace(section, options=options))
+
+
+def _with_new_section(staged: Staged, change: Change) -> Staged | None:
+    if change.option is not None or change.kind not in (Kind.ADD, Kind.SET):
+        return None
+    if not change.value:
+        return replace(staged, dirty=True)
+    if not _TYPE.match(change.value):
+        return None
+    new = Section(type=change.value, name=change.section, anonymous=change.kind is Kind.ADD)
+    made = replace(staged, numbered=staged.numbered + 1)
+    return _with_sections(made, [*staged.package.sections, new])
+
+
+def _with_sections(staged: Staged, sections: Sequence[Section]) -> Staged:
+    return replace(staged, package=replace(staged.package, sections=tuple(sections)), dirty=True)
+
+
+def _with_section(staged: Staged, old: Section, new: Section | None) -> Staged:
+    kept = (new if each is old else each for each in staged.package.sections)
+    return _with_sections(staged, [each for each in kept if each is not None])
+
+
+_NO_FIT = Section(type="", name="")
+
+
+def _edited(section: Section, change: Change) -> Section | None:
+    """The section with a change to itself, None if that removes it."""
+    value = change.value or ""
+    match change.kind:
+        case Kind.REMOVE:
+            return None
+        case Kind.RENAME:
+            return replace(section, name=value, anonymous=False)
+        case Kind.SET | Kind.ADD if _TYPE.match(value):
+            # libuci makes a new, named section when the new type does not fit into the place of the old one
+            anonymous = section.anonymous and len(section.type) == len(value)
+            return replace(section, type=value, anonymous=anonymous or change.kind is Kind.ADD)
+    return _NO_FIT
+
+
+def _edited_options(section: Section, change: Change) -> tuple[Option, ...] | None:
+    name, old = change.option or "", section.get(change.option or "")
+    new = _edited_option(name, old, change)
+    if old is None:
+        return (*section.options, new) if new is not None else None
+    kept = (new if each is old else each for each in section.options)
+    return tuple(each for each in kept if each is not None)
+
+
+def _edited_option(name: str, old: Option | None, change: Change) -> Option | None:
+    """The option after the change; None if it is removed, or was not there to be changed."""
+    value = change.value or ""
+    if change.kind is Kind.SET:
+        return Option(name=name, value=value, lines=(0,))
+    if change.kind is Kind.LIST_ADD:
+        return _with_item(name, old, value)
+    if old is None:
+        return None
+    if change.kind is Kind.RENAME:
+        return replace(old, name=value)
+    if change.kind is Kind.LIST_DEL and isinstance(old.value, tuple):
+        return _with_items(old, [number for number, item in enumerate(old.value) if item != value])
+    if change.kind is Kind.REMOVE and change.value is not None and isinstance(old.value, tuple):
+        return _with_items(old, [number for number in range(len(old.value)) if number != int(value)])
+    return old if change.kind is Kind.LIST_DEL else None
+
+
+def _with_item(name: str, old: Option | None, value: str) -> Option:
+    """Line 0 stands for a value that is in no file yet."""
+    if old is None:
+        return Option(name=name, value=(value,), lines=(0,))
+    items = (old.value,) if isinstance(old.value, str) else old.value
+    return replace(old, value=(*items, value), lines=(*_lines(old, len(items)), 0))
+
+
+def _with_items(old: Option, numbers: Sequence[int]) -> Option:
+    lines = _lines(old, len(old.value))
+    return replace(
+        old,
+        value=tuple(old.value[number] for number in numbers),
+        lines=tuple(lines[number] for number in numbers),
+    )
+
+
+def _lines(option: Option, count: int) -> tuple[int, ...]:
+    return option.lines if len(option.lines) == count else (0,) * count
