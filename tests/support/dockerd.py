@@ -92,7 +92,9 @@ class PrivateDockerd:
         ]
 
     def _make_bridge(self) -> None:
-        if not Path("/sys/class/net", self.bridge).exists():
+        # asked of the kernel and not of /sys, which shows the network namespace that it was mounted in
+        known = subprocess.run(["ip", "link", "show", self.bridge], capture_output=True, check=False)
+        if known.returncode != 0:
             subprocess.run(["ip", "link", "add", self.bridge, "type", "bridge"], check=True)
             subprocess.run(["ip", "addr", "add", self.address, "dev", self.bridge], check=True)
             subprocess.run(["ip", "link", "set", self.bridge, "up"], check=True)
