@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Carries a plan out, deciding nothing: works in parallel as their needs allow, operations of one work in order.
+"""Carries plans out, deciding nothing: works in parallel as their needs allow, operations of one work in order.
 
 An engine call that changes something is always awaited to its end: a thread cannot be cancelled, so after a time-out
-the object would be in an unknown state. A failed work fails those that need it, not the others.
+the object would be in an unknown state. A failed work fails those that need it, not the others. A plan is begun
+without waiting for its end: a pull or a gate of one container takes minutes and must not hold up the others.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import threading
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import singledispatchmethod
 
@@ -35,6 +38,8 @@ from agent.plan.reconcile import desired_spec
 
 logger = logging.getLogger(__name__)
 
+_THREADS = 32  # more than workers: those that pull or wait at a gate hold no place
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -44,53 +49,114 @@ class Outcome:
     error: UcidockdError | None = None
 
 
+class Crew:
+    """The threads that works run in, shared by all plans; at most `workers` of them talk to the engine at once."""
+
+    def __init__(self, workers: int) -> None:
+        self.pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="apply")
+        self._places = threading.BoundedSemaphore(workers)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Holds one of the places."""
+        with self._places:
+            yield
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """Gives the place up for as long as the holder only waits."""
+        self._places.release()
+        try:
+            yield
+        finally:
+            self._places.acquire()
+
+
+class Run:
+    """One plan being carried out."""
+
+    def __init__(
+        self, plan: ops.Plan, crew: Crew, work: Callable[[ops.Work, set[str]], list[Outcome]]
+    ) -> None:
+        self._crew, self._work = crew, work
+        self._pending = {each.key: each for each in plan.works}
+        self._running: set[str] = set()
+        self._failed: set[str] = set()
+        self._outcomes: list[Outcome] = []
+        self._fault: BaseException | None = None
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._begin_ready()
+
+    def wait(self) -> tuple[Outcome, ...]:
+        """Blocks until every work ended; returns the outcomes in the order in which they came.
+
+        Raises what a work raised that is no UcidockdError: a fault of ours.
+        """
+        self._ended.wait()
+        if self._fault is not None:
+            raise self._fault
+        return tuple(self._outcomes)
+
+    def _begin_ready(self) -> None:
+        with self._lock:
+            open_keys = self._pending.keys() | self._running
+            ready = [work for work in self._pending.values() if not work.needs & open_keys]
+            for work in ready:
+                del self._pending[work.key]
+                self._running.add(work.key)
+            if not self._running:
+                self._ended.set()
+        for work in ready:
+            self._crew.pool.submit(self._carry_out, work, self._failed & work.needs)
+
+    def _carry_out(self, work: ops.Work, failed_needs: set[str]) -> None:
+        outcomes: list[Outcome] = []
+        try:
+            with self._crew.place():
+                outcomes = self._work(work, failed_needs)
+        except BaseException as exc:
+            logger.exception("%s: work ended by a fault of ours", work.key)
+            self._fault = exc
+        with self._lock:
+            self._outcomes += outcomes
+            self._running.remove(work.key)
+            if self._fault is not None or any(outcome.error for outcome in outcomes):
+                self._failed.add(work.key)
+        self._begin_ready()
+
+
 @dataclass(slots=True, kw_only=True)
 class Executor:
-    """Runs plans on one engine."""
+    """Runs plans on one engine. `current`: whether a container still is what the configuration says."""
 
     engine: Engine
     records: Records
     images: Images
+    crew: Crew
     wall_clock: Callable[[], float]
-    workers: int = 4
     stopping: Callable[[], bool] = lambda: False
+    current: Callable[[Container], bool] = lambda container: True
     report: Callable[[Outcome], None] = lambda outcome: None
+    ended: Callable[[ops.Work, bool], None] = lambda work, succeeded: None
     api: tuple[int, int] = (1, 41)
 
-    def execute(self, plan: ops.Plan) -> tuple[Outcome, ...]:
-        """Blocks until every work ended; returns the outcomes in the order in which they came."""
-        if not plan.works:
-            return ()
-        outcomes: list[Outcome] = []
-        pending = {work.key: work for work in plan.works}
-        failed: set[str] = set()
-        running: dict[Future[list[Outcome]], str] = {}
-        with ThreadPoolExecutor(max_workers=self.workers, thread_name_prefix="apply") as pool:
-            while pending or running:
-                for work in self._ready(pending, set(running.values())):
-                    running[pool.submit(self._run, work, failed & work.needs)] = work.key
-                    del pending[work.key]
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    key = running.pop(future)
-                    results = future.result()
-                    outcomes += results
-                    if any(result.error for result in results):
-                        failed.add(key)
-        return tuple(outcomes)
-
-    @staticmethod
-    def _ready(pending: dict[str, ops.Work], running: set[str]) -> list[ops.Work]:
-        return [work for work in pending.values() if not work.needs & (pending.keys() | running)]
+    def begin(self, plan: ops.Plan) -> Run:
+        """Starts to carry the plan out and returns at once."""
+        return Run(plan, self.crew, self._run)
 
     def _run(self, work: ops.Work, failed_needs: set[str]) -> list[Outcome]:
-        outcomes = []
-        for operation in work.operations:
-            outcome = Outcome(operation=operation, error=self._attempt(operation, failed_needs))
-            self.report(outcome)
-            outcomes.append(outcome)
-            if outcome.error is not None:
-                break
+        outcomes: list[Outcome] = []
+        try:
+            for operation in work.operations:
+                outcome = Outcome(operation=operation, error=self._attempt(operation, failed_needs))
+                self.report(outcome)
+                outcomes.append(outcome)
+                if outcome.error is not None:
+                    break
+        finally:
+            complete = len(outcomes) == len(work.operations) and not any(o.error for o in outcomes)
+            self.ended(work, complete)
         return outcomes
 
     def _attempt(self, operation: ops.Operation, failed_needs: set[str]) -> UcidockdError | None:
@@ -287,7 +353,14 @@ class Executor:
             raise
 
     def _swap(self) -> Swap:
-        return Swap(engine=self.engine, records=self.records, api=self.api, stopping=self.stopping)
+        return Swap(
+            engine=self.engine,
+            records=self.records,
+            api=self.api,
+            stopping=self.stopping,
+            current=self.current,
+            waiting=self.crew.elsewhere,
+        )
 
     @_do.register
     def _retire(self, operation: ops.RetireContainer) -> None:
@@ -314,14 +387,16 @@ class Executor:
         self.records.drop(operation.record.nonce)
 
 
-def recover(engine: Engine, records: Records) -> None:
-    """Finishes or undoes what a crash cut short. Run before every pass; does nothing when nothing is open."""
-    swap = Swap(engine=engine, records=records, api=(1, 41), stopping=lambda: False)
+def recover(engine: Engine, records: Records, busy: Collection[str]) -> None:
+    """Finishes or undoes what a crash cut short, `busy` keys apart. Does nothing when nothing is open."""
+    swap = Swap(engine=engine, records=records, api=(1, 41))
     for record in records.records():
-        if record.swap == "new":
+        if record.swap == "new" and f"{record.kind}:{record.section}" not in busy:
             logger.info("undoing an unfinished swap of %s", record.name)
             swap.undo(record)
     for record in records.records():
+        if f"{record.kind}:{record.section}" in busy:
+            continue
         if record.swap == "retired":
             swap.finish(record, volumes=False)
         elif record.swap == "foreign":

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from agent.apply.ports import Engine
@@ -19,6 +20,8 @@ class Images:
 
     engine: Engine
     auths: Sequence[RegistryAuth] = ()
+    stopping: Callable[[], bool] = lambda: False
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def ensure(self, container: Container) -> str:
         """The local image id (`sha256:...`), pulled first where `option pull` says so.
@@ -36,7 +39,8 @@ class Images:
 
     def _pull(self, image: str, local: dict[str, object] | None) -> dict[str, object]:
         try:
-            self.engine.pull(image, auth_for(image, self.auths), None)
+            with self.waiting():
+                self.engine.pull(image, auth_for(image, self.auths), self._progress)
         except EngineError:
             if local is not None:
                 return local
@@ -45,6 +49,11 @@ class Images:
         if pulled is None:
             raise EngineError(f"image {image} was pulled but is not there", retryable=True)
         return pulled
+
+    def _progress(self, step: dict[str, object]) -> None:
+        del step
+        if self.stopping():
+            raise EngineError("the agent stops", retryable=True)
 
 
 def registry_of(image: str) -> str:

@@ -15,6 +15,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,6 +42,12 @@ class GateError(EngineError):
     code = "gate"
 
 
+class SupersededError(EngineError):
+    """Nobody wants the new container any more; nothing is wrong with it."""
+
+    code = "superseded"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swap:
     """One replacement; `run` raises what made it roll back, after the old container is back."""
@@ -48,7 +55,9 @@ class Swap:
     engine: Engine
     records: Records
     api: tuple[int, int]
-    stopping: Callable[[], bool]
+    stopping: Callable[[], bool] = lambda: False
+    current: Callable[[Container], bool] = lambda container: True
+    waiting: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
     def run(self, container: Container, old: Record, *, image_id: str) -> None:
         """Replaces the container of record `old` by one of `container`'s spec."""
@@ -61,10 +70,11 @@ class Swap:
             new = self._create(container, new, before)
             self._switch(container, old, new, before)
         except EngineError as exc:
-            if container.policy.rollback or new.object_id == "":
+            if container.policy.rollback or new.object_id == "" or isinstance(exc, SupersededError):
                 self.undo(new)
-                with contextlib.suppress(KeyError):
-                    self.records.change(old.nonce, failed_hash=attempt_of(container, image_id))
+                if not isinstance(exc, SupersededError):
+                    with contextlib.suppress(KeyError):
+                        self.records.change(old.nonce, failed_hash=attempt_of(container, image_id))
                 raise
             logger.warning("%s: %s; rollback is off, the new container stays", container.name, exc)
         self._commit(old, new)
@@ -104,7 +114,18 @@ class Swap:
         self.engine.rename(new.object_id, container.name)
         if container.policy.state is RunState.RUNNING and container.policy.enabled:
             self.engine.start(new.object_id)
-            gate(self.engine, container, new.object_id, stopping=self.stopping)
+            with self.waiting():
+                gate(self.engine, container, new.object_id, leave=self._leave)
+
+    def _leave(self, container: Container) -> None:
+        if self.stopping():
+            raise SupersededError(
+                "the agent stops before the new container has passed its gate", retryable=True
+            )
+        if not self.current(container):
+            raise SupersededError(
+                "the configuration changed again before the gate was passed", retryable=True
+            )
 
     def _commit(self, old: Record, new: Record) -> None:
         self.records.put(replace(new, swap="", partner=""), replace(old, swap="retired"))
@@ -149,10 +170,11 @@ def restart_body(name: str, max_retries: int = 0) -> dict[str, Any]:
     return {"RestartPolicy": {"Name": name, "MaximumRetryCount": max_retries}}
 
 
-def gate(engine: Engine, container: Container, object_id: str, *, stopping: Callable[[], bool]) -> None:
+def gate(engine: Engine, container: Container, object_id: str, *, leave: Callable[[Container], None]) -> None:
     """Waits until the new container stayed up for `gate` seconds, or is healthy where it has a health check.
 
-    Raises GateError. Blocks for as long as the gate or the health check takes; runs in a thread.
+    Raises GateError, and what `leave` raises when there is no point in waiting any longer. Blocks for as long as the
+    gate or the health check takes; runs in a thread.
     """
     begun = time.monotonic()
     while True:
@@ -160,8 +182,7 @@ def gate(engine: Engine, container: Container, object_id: str, *, stopping: Call
         passed = _judge(container, seen, elapsed_s=time.monotonic() - begun)
         if passed:
             return
-        if stopping():
-            raise GateError("the agent stops before the new container has passed its gate", retryable=True)
+        leave(container)
         time.sleep(_POLL_S)
 
 

@@ -36,6 +36,7 @@ class Context:
     image_ids: Mapping[str, str] = field(
         default_factory=dict
     )  # image reference -> local image id, where looked up
+    busy: frozenset[str] = frozenset()  # keys that an earlier plan is still at work on: hands off
     deletions_held: bool = False  # a LuCI rollback is pending
 
 
@@ -80,11 +81,18 @@ class _Reconciler:
         self.findings.append(ops.Finding(key=key, type=kind, status=status, reason=reason, message=message))
 
     def _add(self, key: str, todo: Iterable[ops.Operation], needs: Iterable[str] = ()) -> None:
-        todo = tuple(todo)
-        if todo:
-            self.works[key] = ops.Work(key=key, operations=todo, needs=frozenset(needs) & self.works.keys())
+        todo, needs = tuple(todo), frozenset(needs)
+        unfinished = sorted(needs & self.context.busy)
+        if unfinished:
+            self._find(
+                key, "Synced", status=False, reason="Pending", message=f"after {', '.join(unfinished)}"
+            )
+        elif todo:
+            self.works[key] = ops.Work(key=key, operations=todo, needs=needs & self.works.keys())
 
     def _blocked(self, key: str) -> bool:
+        if key in self.context.busy:
+            return True
         error = self.context.backoff.get(key)
         if error is not None:
             self._find(key, "Synced", status=False, reason="BackOff", message=error)
@@ -113,9 +121,8 @@ class _Reconciler:
         members = tuple(
             c for c in self.desired.containers if network.name in {e.network for e in c.spec.endpoints}
         )
-        self._add(
-            key, [ops.ReplaceNetwork(key=key, cause=cause, network=network, record=record, members=members)]
-        )
+        todo = [ops.ReplaceNetwork(key=key, cause=cause, network=network, record=record, members=members)]
+        self._add(key, todo, [key_of("container", c.section) for c in members])
 
     def _volume(self, volume: Volume) -> None:
         key = key_of("volume", volume.section)
@@ -346,7 +353,8 @@ class _Reconciler:
         order = {"container": 0, "network": 1, "volume": 2}
         for record in sorted(self.context.records, key=lambda r: (order[r.kind], r.section)):
             key = key_of(record.kind, record.section)
-            if key not in declared and key not in self.desired.broken and not record.swap:
+            known = declared | self.desired.broken | self.context.busy
+            if key not in known and not record.swap:
                 self._orphan(key, record)
 
     def _orphan(self, key: str, record: Record) -> None:

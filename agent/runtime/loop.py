@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The loop: triggers mark it dirty, a pass runs 100 ms after the first of them, one pass at a time.
 
+A pass only begins what is to be done; the end of each work is a trigger again: what was just done has to hold.
 Level-triggered: what a trigger says is a hint about what to inspect, never what to do.
 """
 
@@ -14,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.apply.executor import Run
 from agent.apply.ports import Engine
 from agent.clients.file_watcher import FileWatcher
 from agent.errors import EngineError, UcidockdError
@@ -52,6 +54,7 @@ class Loop:
         self._one_pass = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
+        reconciler.work_ended = self.trigger_threadsafe
         self._watcher = FileWatcher(watch, frozenset(PACKAGES), lambda: self.trigger_threadsafe(config=True))
 
     # triggers
@@ -90,13 +93,13 @@ class Loop:
         """Does a full pass now, without regard to back-off."""
         self.reconciler.backoff.clear()
         async with self._one_pass:
-            result = await asyncio.to_thread(self._reconcile_now)
-        return {**result, "issues": self.config_issues()}
+            plan, run = await asyncio.to_thread(self._reconcile_now)
+        outcomes = await asyncio.to_thread(run.wait) if run is not None else ()
+        return {**outcomes_as_json(plan, outcomes), "issues": self.config_issues()}
 
-    def _reconcile_now(self) -> dict[str, object]:
+    def _reconcile_now(self) -> tuple[Plan, Run | None]:
         self.reconciler.read_config()
-        plan, outcomes = self.reconciler.run_pass(deep=None)
-        return outcomes_as_json(plan, outcomes)
+        return self.reconciler.begin_pass(deep=None)
 
     def config_issues(self) -> list[dict[str, object]]:
         """The mistakes of the last read."""
@@ -137,10 +140,7 @@ class Loop:
                 self.trigger_threadsafe(config=True)
             elif dirty.config or self.reconciler.desired is None:
                 self.reconciler.read_config()
-            plan, _ = self.reconciler.run_pass(deep=None if dirty.deep else frozenset(dirty.ids))
-            if plan.works:
-                # what was just done has to hold: look again, deeply at nothing
-                self.trigger_threadsafe()
+            self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
         except EngineError as exc:
             logger.warning("engine: %s", exc)
             engine_failure(self.board, exc, time.time())

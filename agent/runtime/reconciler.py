@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One pass: load, observe, plan, apply, report. Blocking; the loop runs it in a thread, one at a time."""
+"""One pass: load, observe, plan, begin to apply. Blocking; the loop runs it in a thread, one at a time.
+
+What a pass began goes on after it: the next pass leaves the resources that are still being worked on (`busy`) alone.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.apply.executor import Executor, Outcome, recover
+from agent.apply.executor import Crew, Executor, Outcome, Run, recover
 from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.errors import EngineError, UcidockdError
-from agent.model.resources import Desired
+from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
 from agent.plan.reconcile import Context, reconcile
 from agent.runtime.backoff import BackOff
@@ -24,6 +27,9 @@ from agent.runtime.waiting import waiting
 from agent.status.board import ConditionType, OperationNote, StatusBoard
 
 logger = logging.getLogger(__name__)
+
+
+_LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.RemoveVolume)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,6 +47,9 @@ class Reconciler:
     last: LoadResult = field(default_factory=lambda: LoadResult(desired=None))
     desired: Desired | None = None
     image_ids: dict[str, str] = field(default_factory=dict)
+    work_ended: Callable[[], None] = lambda: None
+    _busy: set[str] = field(default_factory=set)
+    _crews: dict[int, Crew] = field(default_factory=dict)
 
     def read_config(self) -> None:
         """Reads UCI. A configuration that does not parse leaves the last good one in force."""
@@ -103,6 +112,7 @@ class Reconciler:
             waiting=waiting(desired, now=self.wall()),
             backoff=self.backoff.blocked(self.monotonic()),
             image_ids=self.image_ids,
+            busy=frozenset(self._busy),
         )
         return reconcile(desired, snapshot.observed, context)
 
@@ -111,30 +121,68 @@ class Reconciler:
         found = ((image, self.engine.inspect_image(image)) for image in images)
         self.image_ids = {image: str(body["Id"]) for image, body in found if body is not None}
 
-    def run_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, tuple[Outcome, ...]]:
-        """Plans and applies. Raises EngineError when the engine could not even be looked at."""
+    def begin_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, Run | None]:
+        """Plans and begins to apply. Raises EngineError when the engine could not even be looked at."""
         desired = self.desired
         if desired is None or not desired.agent.enabled:
-            return ops.Plan(), ()
+            return ops.Plan(), None
         api = self.engine.ping()
         self.board.set_agent(self.wall(), engine={"reachable": True, "api": f"{api[0]}.{api[1]}"})
         if any(record.swap or not record.object_id for record in self.records.records()):
-            recover(self.engine, self.records)
+            recover(self.engine, self.records, frozenset(self._busy))
         plan = self.make_plan(deep=deep)
         self._show_findings(plan)
-        executor = Executor(
+        if not plan.works:
+            self._show_ids()
+            reached = None if self._busy or self.backoff.next_try() is not None else desired.generation
+            self.board.set_agent(self.wall(), generation=reached, last_pass=self.wall())
+            return plan, None
+        self._busy |= {work.key for work in plan.works}
+        return plan, self._executor(desired, api).begin(plan)
+
+    def run_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, tuple[Outcome, ...]]:
+        """As `begin_pass`, and waits for the end of what it began."""
+        plan, run = self.begin_pass(deep=deep)
+        return plan, run.wait() if run is not None else ()
+
+    def _executor(self, desired: Desired, api: tuple[int, int]) -> Executor:
+        crew = self._crews.setdefault(desired.agent.workers, Crew(desired.agent.workers))
+        images = Images(
+            engine=self.engine, auths=desired.auths, stopping=self.stopping.is_set, waiting=crew.elsewhere
+        )
+        return Executor(
             engine=self.engine,
             records=self.records,
-            images=Images(engine=self.engine, auths=desired.auths),
+            images=images,
+            crew=crew,
             wall_clock=self.wall,
-            workers=desired.agent.workers,
             stopping=self.stopping.is_set,
+            current=self._is_current,
             report=self._report,
+            ended=self._work_ended,
             api=api,
         )
-        outcomes = executor.execute(plan)
-        self._settle(desired, plan, outcomes)
-        return plan, outcomes
+
+    def _is_current(self, container: Container) -> bool:
+        return self.desired is None or container in self.desired.containers
+
+    def _work_ended(self, work: ops.Work, succeeded: bool) -> None:  # noqa: FBT001 - the executor's callback
+        """Called in the thread that did the work."""
+        now = self.wall()
+        if succeeded:
+            self.backoff.succeeded(work.key)
+            self.board.clear(work.key, ConditionType.DEGRADED, now=now)
+            self.board.set(work.key, ConditionType.SYNCED, status=True, reason="Applied", now=now)
+            if isinstance(work.operations[-1], _LAST_OPERATIONS):
+                self.board.drop(work.key, now=now)
+        self._show_ids()
+        self._busy.discard(work.key)
+        self.work_ended()
+
+    def _show_ids(self) -> None:
+        for record in self.records.records():
+            if not record.swap:
+                self.board.set_object(f"{record.kind}:{record.section}", record.object_id, now=self.wall())
 
     def _show_findings(self, plan: ops.Plan) -> None:
         now = self.wall()
@@ -177,26 +225,6 @@ class Reconciler:
         self.board.set(
             operation.key, ConditionType.SYNCED, status=False, reason=reason, message=text, now=now
         )
-
-    def _settle(self, desired: Desired, plan: ops.Plan, outcomes: tuple[Outcome, ...]) -> None:
-        now = self.wall()
-        failed = {outcome.operation.key for outcome in outcomes if outcome.error is not None}
-        gone = {
-            o.operation.key for o in outcomes if isinstance(o.operation, ops.Forget | ops.RemoveContainer)
-        }
-        gone |= {
-            o.operation.key for o in outcomes if isinstance(o.operation, ops.RemoveNetwork | ops.RemoveVolume)
-        }
-        for key in sorted({work.key for work in plan.works} - failed):
-            self.backoff.succeeded(key)
-            self.board.clear(key, ConditionType.DEGRADED, now=now)
-            self.board.set(key, ConditionType.SYNCED, status=True, reason="Applied", now=now)
-        for key in sorted(gone - failed):
-            self.board.drop(key, now=now)
-        for record in self.records.records():
-            if not record.swap:
-                self.board.set_object(f"{record.kind}:{record.section}", record.object_id, now=now)
-        self.board.set_agent(now, generation=desired.generation if not failed else None, last_pass=now)
 
 
 def plan_as_json(plan: ops.Plan) -> dict[str, object]:
