@@ -1,31 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Carries plans out, deciding nothing: works in parallel as their needs allow, operations of one work in order.
+"""Carries operations out, deciding nothing. `agent.apply.crew` says when.
 
 An engine call that changes something is always awaited to its end: a thread cannot be cancelled, so after a time-out
-the object would be in an unknown state. A failed work fails those that need it, not the others. A plan is begun
-without waiting for its end: a pull or a gate of one container takes minutes and must not hold up the others.
+the object would be in an unknown state.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-import threading
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import singledispatchmethod
+from typing import Any
 
+from agent.apply.crew import Crew, Outcome, Run
 from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
-from agent.apply.swap import Swap, restart_body
+from agent.apply.swap import Swap, kept_policy, restart_body
 from agent.errors import ConflictError, EngineError, InternalError, UcidockdError
 from agent.model.identity import own_labels, spec_hash
 from agent.model.observed import Record
 from agent.model.resources import Container, Network, Volume
 from agent.plan import operations as ops
+from agent.plan.draft import desired_spec, joined_ids
+from agent.plan.drift import container_drift, network_difference, volume_difference
 from agent.plan.payload import (
     container_body,
     endpoint_body,
@@ -34,96 +34,8 @@ from agent.plan.payload import (
     update_body,
     volume_body,
 )
-from agent.plan.reconcile import desired_spec
 
 logger = logging.getLogger(__name__)
-
-_THREADS = 32  # more than workers: those that pull or wait at a gate hold no place
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of one operation; `error` is None when it worked."""
-
-    operation: ops.Operation
-    error: UcidockdError | None = None
-
-
-class Crew:
-    """The threads that works run in, shared by all plans; at most `workers` of them talk to the engine at once."""
-
-    def __init__(self, workers: int) -> None:
-        self.pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="apply")
-        self._places = threading.BoundedSemaphore(workers)
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Holds one of the places."""
-        with self._places:
-            yield
-
-    @contextmanager
-    def elsewhere(self) -> Iterator[None]:
-        """Gives the place up for as long as the holder only waits."""
-        self._places.release()
-        try:
-            yield
-        finally:
-            self._places.acquire()
-
-
-class Run:
-    """One plan being carried out."""
-
-    def __init__(
-        self, plan: ops.Plan, crew: Crew, work: Callable[[ops.Work, set[str]], list[Outcome]]
-    ) -> None:
-        self._crew, self._work = crew, work
-        self._pending = {each.key: each for each in plan.works}
-        self._running: set[str] = set()
-        self._failed: set[str] = set()
-        self._outcomes: list[Outcome] = []
-        self._fault: BaseException | None = None
-        self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._begin_ready()
-
-    def wait(self) -> tuple[Outcome, ...]:
-        """Blocks until every work ended; returns the outcomes in the order in which they came.
-
-        Raises what a work raised that is no UcidockdError: a fault of ours.
-        """
-        self._ended.wait()
-        if self._fault is not None:
-            raise self._fault
-        return tuple(self._outcomes)
-
-    def _begin_ready(self) -> None:
-        with self._lock:
-            open_keys = self._pending.keys() | self._running
-            ready = [work for work in self._pending.values() if not work.needs & open_keys]
-            for work in ready:
-                del self._pending[work.key]
-                self._running.add(work.key)
-            if not self._running:
-                self._ended.set()
-        for work in ready:
-            self._crew.pool.submit(self._carry_out, work, self._failed & work.needs)
-
-    def _carry_out(self, work: ops.Work, failed_needs: set[str]) -> None:
-        outcomes: list[Outcome] = []
-        try:
-            with self._crew.place():
-                outcomes = self._work(work, failed_needs)
-        except BaseException as exc:
-            logger.exception("%s: work ended by a fault of ours", work.key)
-            self._fault = exc
-        with self._lock:
-            self._outcomes += outcomes
-            self._running.remove(work.key)
-            if self._fault is not None or any(outcome.error for outcome in outcomes):
-                self._failed.add(work.key)
-        self._begin_ready()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -184,7 +96,7 @@ class Executor:
             raise InternalError(f"{key} has no record")
         return found[-1]
 
-    def _announce(self, kind: str, resource: Container | Network | Volume, image_id: str = "") -> Record:
+    def _announce(self, kind: str, resource: Container | Network | Volume, **more: Any) -> Record:
         """A record is written before its object is created: a crash in between leaves nothing unknown."""
         stale = [
             r for r in self.records.records() if (r.kind, r.section, r.swap) == (kind, resource.section, "")
@@ -199,7 +111,7 @@ class Executor:
             name=resource.name,
             spec=spec,
             spec_hash=spec_hash(spec),
-            image_id=image_id,
+            **more,
         )
         self.records.put(record)
         return record
@@ -223,31 +135,56 @@ class Executor:
     def _replace_network(self, operation: ops.ReplaceNetwork) -> None:
         old = operation.record
         seen = self.engine.inspect_network(old.object_id)
-        attached = set((seen.inspect.get("Containers") or {}) if seen else ())
-        ours = {r.object_id for r in self.records.records() if r.kind == "container"}
-        if attached - ours:
-            names = (
-                ", ".join(sorted(seen.inspect["Containers"][i]["Name"] for i in attached - ours))
-                if seen
-                else ""
+        members = self._members(old.object_id)
+        strangers = {} if seen is None else seen.inspect.get("Containers") or {}
+        foreign = sorted(item["Name"] for key, item in strangers.items() if key not in members)
+        if foreign:
+            raise ConflictError(
+                f"network {old.name} is used by containers that are not ours: {', '.join(foreign)}"
             )
-            raise ConflictError(f"network {old.name} is used by containers that are not ours: {names}")
-        for object_id in sorted(attached):
+        for object_id in members:
             self.engine.disconnect(old.object_id, object_id)
         self.engine.remove_network(old.object_id)
-        self._create_network(
-            ops.CreateNetwork(key=operation.key, cause=operation.cause, network=operation.network)
-        )
-        for member in operation.members:
-            self._connect_again(member, operation.network.name, attached)
+        create = ops.CreateNetwork(key=operation.key, cause=operation.cause, network=operation.network)
+        self._create_network(create)
+        declared = {container.section: container for container in operation.members}
+        for object_id, section in members.items():
+            if section in declared:
+                endpoints = declared[section].spec.endpoints
+                endpoint = next(e for e in endpoints if e.network == operation.network.name)
+                self.engine.connect(operation.network.name, object_id, endpoint_body(endpoint))
 
-    def _connect_again(self, member: Container, network: str, attached: set[str]) -> None:
-        record = next(
-            (r for r in self.records.records() if (r.kind, r.section) == ("container", member.section)), None
-        )
-        if record is not None and record.object_id in attached:
-            endpoint = next(e for e in member.spec.endpoints if e.network == network)
-            self.engine.connect(network, record.object_id, endpoint_body(endpoint))
+    def _members(self, network_id: str) -> dict[str, str]:
+        """Our containers on a network, stopped ones too (the network's own list leaves them out): id -> section."""
+        found = {}
+        for record in self.records.records():
+            if record.kind != "container" or not record.object_id:
+                continue
+            seen = self.engine.inspect_container(record.object_id)
+            networks = (((seen and seen.inspect) or {}).get("NetworkSettings") or {}).get("Networks") or {}
+            if any(item.get("NetworkID") == network_id for item in networks.values()):
+                found[record.object_id] = record.section
+        return found
+
+    @_do.register
+    def _adopt_network(self, operation: ops.AdoptNetwork) -> None:
+        differing = network_difference(operation.network, operation.foreign.inspect)
+        self._adopt_object("network", operation.network, operation.foreign.id, differing)
+
+    @_do.register
+    def _adopt_volume(self, operation: ops.AdoptVolume) -> None:
+        foreign = operation.foreign
+        differing = volume_difference(operation.volume, foreign.inspect)
+        self._adopt_object("volume", operation.volume, foreign.created or foreign.name, differing)
+
+    def _adopt_object(
+        self, kind: str, resource: Network | Volume, object_id: str, differing: tuple[str, ...]
+    ) -> None:
+        """What differs is recorded as unknown, so that the next look sees a change."""
+        record = self._announce(kind, resource)
+        spec = {name: "as found" if name in differing else value for name, value in record.spec.items()}
+        spec |= dict.fromkeys(differing, "as found")
+        self.records.change(record.nonce, object_id=object_id, spec=spec, spec_hash=spec_hash(spec))
 
     @_do.register
     def _remove_network(self, operation: ops.RemoveNetwork) -> None:
@@ -271,7 +208,8 @@ class Executor:
     def _create_container(self, operation: ops.CreateContainer) -> None:
         container = operation.container
         image_id = self.images.ensure(container)
-        record = self._announce("container", container, image_id)
+        more = {"image_id": image_id, "joined": joined_ids(self.records.records(), container)}
+        record = self._announce("container", container, **more, **kept_policy(container))
         try:
             body = container_body(container, labels=self._labels(record), image=image_id, api=self.api)
             object_id = self.engine.create_container(container.name, body)
@@ -296,14 +234,30 @@ class Executor:
         self.engine.stop(operation.record.object_id, operation.stop_timeout_s)
 
     @_do.register
-    def _update(self, operation: ops.UpdateContainer) -> None:
-        record = self._current(operation.key)
-        self.engine.update(record.object_id, update_body(operation.container.spec, operation.fields))
-        self._applied(record, operation.container)
+    def _unpause(self, operation: ops.UnpauseContainer) -> None:
+        self.engine.unpause(operation.record.object_id)
 
-    def _applied(self, record: Record, container: Container) -> None:
+    @_do.register
+    def _note(self, operation: ops.NoteContainer) -> None:
+        self.records.change(operation.record.nonce, **kept_policy(operation.container))
+
+    @_do.register
+    def _update(self, operation: ops.UpdateContainer) -> None:
+        record, container = self._current(operation.key), operation.container
+        self.engine.update(record.object_id, update_body(container.spec, operation.fields))
+        seen = self.engine.inspect_container(record.object_id)
+        drift = container_drift(container, (seen.inspect if seen else None) or {}, {})
+        # the engine takes some settings without a word where the kernel lacks them: asked again, it would do so again
+        ignored = tuple(change.field for change in drift if change.field in operation.fields)
+        if ignored:
+            logger.warning("%s: the engine ignores %s", operation.key, ", ".join(ignored))
+        self._applied(record, container, ignored=tuple(sorted({*record.ignored, *ignored})))
+
+    def _applied(self, record: Record, container: Container, **changes: Any) -> None:
         spec = desired_spec(container)
-        self.records.change(record.nonce, spec=spec, spec_hash=spec_hash(spec), name=container.name)
+        self.records.change(
+            record.nonce, spec=spec, spec_hash=spec_hash(spec), name=container.name, **changes
+        )
 
     @_do.register
     def _rename(self, operation: ops.RenameContainer) -> None:
@@ -315,8 +269,9 @@ class Executor:
         record = self._current(operation.key)
         seen = self.engine.inspect_container(record.object_id)
         networks = ((seen and seen.inspect) or {}).get("NetworkSettings", {}).get("Networks") or {}
-        for name in sorted(networks):
-            self.engine.disconnect(name, record.object_id)
+        for name, item in sorted(networks.items()):
+            # by id: the name may be that of a newer network by now
+            self.engine.disconnect(item.get("NetworkID") or name, record.object_id)
         for endpoint in operation.container.spec.endpoints:
             self.engine.connect(endpoint.network, record.object_id, endpoint_body(endpoint))
         self._applied(record, operation.container)

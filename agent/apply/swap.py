@@ -25,8 +25,9 @@ from agent.errors import EngineError
 from agent.model.identity import own_labels, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, RunState
+from agent.plan.containers import attempt_of, is_completed
+from agent.plan.draft import desired_spec, joined_ids
 from agent.plan.payload import container_body, extra_endpoints
-from agent.plan.reconcile import attempt_of, desired_spec, is_completed
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,8 @@ class Swap:
             image_id=image_id,
             swap="new",
             partner=old.nonce,
+            joined=joined_ids(self.records.records(), container),
+            **kept_policy(container),
         )
         self.records.put(new, old)
         return new
@@ -163,6 +166,11 @@ class Swap:
         )
         if seen.state != "running" and old.running:
             self.engine.start(old.object_id)
+
+
+def kept_policy(container: Container) -> dict[str, Any]:
+    """The record's fields that hold what has to be known once the section is gone."""
+    return {"grace_s": container.policy.grace_s, "remove_volumes": container.policy.remove_volumes}
 
 
 def restart_body(name: str, max_retries: int = 0) -> dict[str, Any]:

@@ -85,12 +85,12 @@ class DockerEngine:
         items = self._call("GET", "/containers/json", params={"all": "1", "filters": _label_filter(instance)})
         return tuple(_listed(item) for item in items)
 
-    def list_networks(self, instance: str) -> tuple[ObservedNetwork, ...]:
-        items = self._call("GET", "/networks", params={"filters": _label_filter(instance)})
+    def list_networks(self) -> tuple[ObservedNetwork, ...]:
+        items = self._call("GET", "/networks")
         return tuple(_network(item) for item in items)
 
-    def list_volumes(self, instance: str) -> tuple[ObservedVolume, ...]:
-        body = self._call("GET", "/volumes", params={"filters": _label_filter(instance)})
+    def list_volumes(self) -> tuple[ObservedVolume, ...]:
+        body = self._call("GET", "/volumes")
         return tuple(_volume(item) for item in body.get("Volumes") or ())
 
     def inspect_container(self, ref: str) -> ObservedContainer | None:
@@ -119,6 +119,9 @@ class DockerEngine:
         params = {} if timeout_s is None else {"t": str(timeout_s)}
         limit = self._timeout_s + (timeout_s or 0) + _STOP_MARGIN_S
         self._call("POST", f"/containers/{ref}/stop", params=params, timeout_s=limit, ok=(404,))
+
+    def unpause(self, ref: str) -> None:
+        self._call("POST", f"/containers/{ref}/unpause")
 
     def update(self, ref: str, body: dict[str, Any]) -> None:
         self._call("POST", f"/containers/{ref}/update", json=body)

@@ -91,4 +91,5 @@ class StateFile:
 
 def _record(item: dict[str, Any]) -> Record:
     known = {f.name for f in fields(Record)}
-    return Record(**{name: value for name, value in item.items() if name in known})
+    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in item.items()}
+    return Record(**{name: value for name, value in values.items() if name in known})

@@ -76,3 +76,8 @@ def spec_hash(spec: dict[str, Any]) -> str:
     """Hash of a masked canonical spec, prefixed with the spec version: `v1:<hex>`."""
     text = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return f"v{SPEC_VERSION}:" + hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def version_of(spec_hash: str) -> int:
+    """The spec version that a hash was made with."""
+    return int(spec_hash.partition(":")[0].removeprefix("v"))

@@ -84,5 +84,11 @@ class Record:
     failed_hash: str = ""  # spec hash whose swap was rolled back: not tried again
     removed_at: float | None = None  # wall clock, seconds: when its section vanished (grace period)
     swap: str = ""  # "" or "new" (a swap not yet committed) or "retired" (replaced, to be removed)
+    grace_s: float = 120.0  # options of a section that is needed once the section is gone
+    remove_volumes: bool = False
+    joined: tuple[
+        str, ...
+    ] = ()  # ids of the containers whose network, ipc or pid namespace it was created in
+    ignored: tuple[str, ...] = ()  # fields that the engine took without a word and did not set
     running: bool = True  # whether it ran when its swap began: what an undo brings back
     partner: str = ""  # with "new": nonce of the container that it is to replace

@@ -8,10 +8,11 @@ Only fields that the user set are compared.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from agent.model.identity import canonical
-from agent.model.resources import Container, Endpoint
+from agent.model.resources import Container, Endpoint, Network, Volume
 from agent.plan.changes import FieldChange, Level, level_of
 from agent.plan.payload import update_body
 
@@ -27,10 +28,15 @@ _FIELDS = (
 )
 
 
-def container_drift(container: Container, inspect: dict[str, Any]) -> tuple[FieldChange, ...]:
-    """The differences between a container's spec and the body of GET /containers/{id}/json."""
+def container_drift(
+    container: Container, inspect: dict[str, Any], networks: Mapping[str, str]
+) -> tuple[FieldChange, ...]:
+    """The differences between a container's spec and the body of GET /containers/{id}/json.
+
+    `networks`: name -> id of the engine's networks; a container may hold on to one that was removed.
+    """
     changes = _resources(container, inspect.get("HostConfig") or {})
-    endpoints = _endpoints(container, inspect)
+    endpoints = _endpoints(container, inspect, networks)
     return (*changes, endpoints) if endpoints else changes
 
 
@@ -53,10 +59,11 @@ def _resources(container: Container, host: dict[str, Any]) -> tuple[FieldChange,
     return tuple(changes)
 
 
-def _endpoints(container: Container, inspect: dict[str, Any]) -> FieldChange | None:
+def _endpoints(container: Container, inspect: dict[str, Any], known: Mapping[str, str]) -> FieldChange | None:
     if not container.spec.endpoints:
         return None
-    networks = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
+    seen = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
+    networks = {n: item for n, item in seen.items() if not _is_of_old_network(item, known.get(n))}
     running = (inspect.get("State") or {}).get("Running", False)
     wrong = [
         e.network
@@ -80,3 +87,40 @@ def _connected(wanted: Endpoint, seen: dict[str, Any] | None, *, running: bool) 
     ipam = seen.get("IPAMConfig") or {}
     addresses = ((wanted.ip, ipam.get("IPv4Address")), (wanted.ip6, ipam.get("IPv6Address")))
     return all(not address or address == found for address, found in addresses)
+
+
+def _is_of_old_network(endpoint: dict[str, Any], network_id: str | None) -> bool:
+    held = endpoint.get("NetworkID")  # "" before the first start
+    return bool(held and network_id and held != network_id)
+
+
+def network_difference(network: Network, inspect: dict[str, Any]) -> tuple[str, ...]:
+    """Names of what a foreign network (body of GET /networks/{id}) has otherwise than declared."""
+    spec = network.spec
+    pairs = {
+        "driver": (spec.driver, inspect.get("Driver")),
+        "internal": (spec.internal, inspect.get("Internal")),
+        "attachable": (spec.attachable, inspect.get("Attachable")),
+        "ipv6": (spec.ipv6, inspect.get("EnableIPv6")),
+    }
+    differing = [name for name, (wanted, seen) in pairs.items() if wanted != seen]
+    if not set(spec.options) <= set((inspect.get("Options") or {}).items()):
+        differing.append("options")
+    if not set(spec.labels) <= set((inspect.get("Labels") or {}).items()):
+        differing.append("labels")
+    pools = {p.get("Subnet"): p for p in ((inspect.get("IPAM") or {}).get("Config") or ())}
+    for pool in spec.pools:
+        seen = pools.get(pool.subnet)
+        wanted = {"Gateway": pool.gateway, "IPRange": pool.ip_range}
+        if seen is None or any(value and seen.get(name) != value for name, value in wanted.items()):
+            differing.append("pools")
+            break
+    return tuple(differing)
+
+
+def volume_difference(volume: Volume, inspect: dict[str, Any]) -> tuple[str, ...]:
+    """Names of what a foreign volume (body of GET /volumes/{name}) has otherwise than declared; labels do no harm."""
+    differing = ["driver"] if volume.spec.driver != inspect.get("Driver") else []
+    if set(volume.spec.options) != set((inspect.get("Options") or {}).items()):
+        differing.append("options")
+    return tuple(differing)

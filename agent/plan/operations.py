@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.model.observed import ObservedContainer, Record
+from agent.model.observed import ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import Container, Network, Volume
 
 
@@ -43,6 +43,14 @@ class ReplaceNetwork(Operation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptNetwork(Operation):
+    """Takes a foreign network over as it is; what differs is then replaced as any change is."""
+
+    network: Network
+    foreign: ObservedNetwork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveNetwork(Operation):
     record: Record
 
@@ -50,6 +58,14 @@ class RemoveNetwork(Operation):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateVolume(Operation):
     volume: Volume
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptVolume(Operation):
+    """Takes a foreign volume over; its data stays as it is."""
+
+    volume: Volume
+    foreign: ObservedVolume
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +89,11 @@ class StartContainer(Operation):
 class StopContainer(Operation):
     record: Record
     stop_timeout_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpauseContainer(Operation):
+    record: Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +133,14 @@ class AdoptContainer(Operation):
 
     container: Container
     foreign: ObservedContainer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteContainer(Operation):
+    """Writes down what has to be known once the section is gone: its grace period and whether volumes go too."""
+
+    container: Container
+    record: Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

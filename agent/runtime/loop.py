@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.apply.executor import Run
+from agent.apply.crew import Run
 from agent.apply.ports import Engine
 from agent.clients.file_watcher import FileWatcher
 from agent.errors import EngineError, UcidockdError

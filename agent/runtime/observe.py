@@ -7,18 +7,20 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from agent.apply.ports import Engine
-from agent.model.observed import Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Record
+from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import Desired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What the engine shows of ours, and what foreign objects sit on names that we want."""
+    """What the engine shows, and what foreign containers sit on names that we want.
+
+    Networks and volumes are all in it, ours and foreign ones: they are few, and those that were adopted have none of
+    our labels, since the labels of an object that exists cannot change.
+    """
 
     observed: Observed
-    foreign_containers: dict[str, ObservedContainer] = field(default_factory=dict)
-    foreign_networks: dict[str, ObservedNetwork] = field(default_factory=dict)
-    foreign_volumes: dict[str, ObservedVolume] = field(default_factory=dict)
+    foreign: dict[str, ObservedContainer] = field(default_factory=dict)
 
 
 def observe(
@@ -34,17 +36,15 @@ def observe(
     containers: tuple[ObservedContainer, ...] = ()
     if desired.containers or "container" in kinds:
         containers = _containers(engine, records, instance)
-    networks = engine.list_networks(instance) if desired.networks or "network" in kinds else ()
-    volumes = engine.list_volumes(instance) if desired.volumes or "volume" in kinds else ()
+    networks = engine.list_networks() if desired.networks or "network" in kinds else ()
+    volumes = engine.list_volumes() if desired.volumes or "volume" in kinds else ()
     owned = {record.object_id for record in records}
     looked = tuple(
         _deepen(engine, c) if c.id in owned and (deep is None or c.id in deep) else c for c in containers
     )
     return Snapshot(
         observed=Observed(containers=looked, networks=networks, volumes=volumes),
-        foreign_containers=_foreign_containers(engine, desired, looked, records),
-        foreign_networks=_foreign_networks(engine, desired, networks, records),
-        foreign_volumes=_foreign_volumes(engine, desired, volumes, records),
+        foreign=_foreign(engine, desired, looked, records),
     )
 
 
@@ -63,30 +63,10 @@ def _deepen(engine: Engine, container: ObservedContainer) -> ObservedContainer:
     return container if full is None else replace(container, inspect=full.inspect)
 
 
-def _held(records: tuple[Record, ...], kind: str, present: set[str]) -> set[str]:
-    return {record.section for record in records if record.kind == kind and record.object_id in present}
-
-
-def _foreign_containers(
+def _foreign(
     engine: Engine, desired: Desired, seen: tuple[ObservedContainer, ...], records: tuple[Record, ...]
 ) -> dict[str, ObservedContainer]:
-    held = _held(records, "container", {c.id for c in seen})
+    present = {c.id for c in seen}
+    held = {r.section for r in records if r.kind == "container" and r.object_id in present}
     found = ((c.name, engine.inspect_container(c.name)) for c in desired.containers if c.section not in held)
     return {name: item for name, item in found if item is not None and item.name == name}
-
-
-def _foreign_networks(
-    engine: Engine, desired: Desired, seen: tuple[ObservedNetwork, ...], records: tuple[Record, ...]
-) -> dict[str, ObservedNetwork]:
-    held = _held(records, "network", {n.id for n in seen})
-    found = ((n.name, engine.inspect_network(n.name)) for n in desired.networks if n.section not in held)
-    return {name: item for name, item in found if item is not None and item.name == name}
-
-
-def _foreign_volumes(
-    engine: Engine, desired: Desired, seen: tuple[ObservedVolume, ...], records: tuple[Record, ...]
-) -> dict[str, ObservedVolume]:
-    names = {v.name for v in seen}
-    held = {r.section for r in records if r.kind == "volume" and r.name in names}
-    found = ((v.name, engine.inspect_volume(v.name)) for v in desired.volumes if v.section not in held)
-    return {name: item for name, item in found if item is not None}

@@ -12,14 +12,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.apply.executor import Crew, Executor, Outcome, Run, recover
+from agent.apply.crew import Crew, Outcome, Run
+from agent.apply.executor import Executor, recover
 from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.errors import EngineError, UcidockdError
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
-from agent.plan.reconcile import Context, reconcile
+from agent.plan.draft import Context
+from agent.plan.reconcile import reconcile
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
 from agent.runtime.observe import observe
@@ -106,9 +108,7 @@ class Reconciler:
         context = Context(
             now=self.wall(),
             records=records,
-            foreign_containers=snapshot.foreign_containers,
-            foreign_networks=snapshot.foreign_networks,
-            foreign_volumes=snapshot.foreign_volumes,
+            foreign=snapshot.foreign,
             waiting=waiting(desired, now=self.wall()),
             backoff=self.backoff.blocked(self.monotonic()),
             image_ids=self.image_ids,
@@ -119,7 +119,7 @@ class Reconciler:
     def _look_at_images(self, desired: Desired) -> None:
         images = sorted({container.spec.image for container in desired.containers})
         found = ((image, self.engine.inspect_image(image)) for image in images)
-        self.image_ids = {image: str(body["Id"]) for image, body in found if body is not None}
+        self.image_ids = {image: str(body["Id"]) if body is not None else "" for image, body in found}
 
     def begin_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, Run | None]:
         """Plans and begins to apply. Raises EngineError when the engine could not even be looked at."""

@@ -11,22 +11,26 @@ import stat
 from pathlib import Path
 
 from agent.model.resources import Container, Desired, WaitFor, WaitKind
-from agent.plan.reconcile import key_of
+from agent.plan.draft import Missing, key_of
 
 CLOCK_IS_SET_AFTER = 1_704_067_200.0  # 2024-01-01 UTC: a router without a clock boots years before this
 
 
-def waiting(desired: Desired, *, now: float) -> dict[str, str]:
+def waiting(desired: Desired, *, now: float) -> dict[str, Missing]:
     """Key -> the first thing that is missing, for the containers that have to wait. `now`: wall clock, seconds."""
-    reasons = ((key_of("container", c.section), _missing(c, now)) for c in desired.containers)
-    return {key: reason for key, reason in reasons if reason}
+    missing = ((key_of("container", c.section), _missing(c, now)) for c in desired.containers)
+    return {key: item for key, item in missing if item is not None}
 
 
-def _missing(container: Container, now: float) -> str:
-    reasons = [_wait_for(wanted, now) for wanted in container.policy.wait_for]
-    reasons += [_bind(mount.source) for mount in container.spec.mounts if mount.is_bind]
-    reasons += [_device(device.host) for device in container.spec.devices]
-    return next(filter(None, reasons), "")
+def _missing(container: Container, now: float) -> Missing | None:
+    """Without a mount, interface or device a container must not run; a clock that is set back does not stop it."""
+    waits = container.policy.wait_for
+    must = [_wait_for(wanted, now) for wanted in waits if wanted.kind is not WaitKind.CLOCK]
+    must += [_device(device.host) for device in container.spec.devices]
+    may = [_wait_for(wanted, now) for wanted in waits if wanted.kind is WaitKind.CLOCK]
+    may += [_bind(mount.source) for mount in container.spec.mounts if mount.is_bind]
+    reason = next(filter(None, must + may), "")
+    return Missing(reason=reason, stop=reason in must) if reason else None
 
 
 def _wait_for(wanted: WaitFor, now: float) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 from docker.models.containers import Container
 
-from agent.apply.executor import Outcome
+from agent.apply.crew import Outcome
 from agent.model.resources import AgentSettings
 from agent.plan.operations import Plan
 from agent.runtime.main import make_reconciler

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Who carries a plan out, and when: works in parallel as their needs allow, operations of one work in order.
+
+A failed work fails those that need it, not the others. A plan is begun without waiting for its end: a pull or a gate
+of one container takes minutes and must not hold up the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from agent.errors import UcidockdError
+from agent.plan import operations as ops
+
+logger = logging.getLogger(__name__)
+
+_THREADS = 32  # more than workers: those that pull or wait at a gate hold no place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one operation; `error` is None when it worked."""
+
+    operation: ops.Operation
+    error: UcidockdError | None = None
+
+
+class Crew:
+    """The threads that works run in, shared by all plans; at most `workers` of them talk to the engine at once."""
+
+    def __init__(self, workers: int) -> None:
+        self.pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="apply")
+        self._places = threading.BoundedSemaphore(workers)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Holds one of the places."""
+        with self._places:
+            yield
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """Gives the place up for as long as the holder only waits."""
+        self._places.release()
+        try:
+            yield
+        finally:
+            self._places.acquire()
+
+
+class Run:
+    """One plan being carried out."""
+
+    def __init__(
+        self, plan: ops.Plan, crew: Crew, work: Callable[[ops.Work, set[str]], list[Outcome]]
+    ) -> None:
+        self._crew, self._work = crew, work
+        self._pending = {each.key: each for each in plan.works}
+        self._running: set[str] = set()
+        self._failed: set[str] = set()
+        self._outcomes: list[Outcome] = []
+        self._fault: BaseException | None = None
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._begin_ready()
+
+    def wait(self) -> tuple[Outcome, ...]:
+        """Blocks until every work ended; returns the outcomes in the order in which they came.
+
+        Raises what a work raised that is no UcidockdError: a fault of ours.
+        """
+        self._ended.wait()
+        if self._fault is not None:
+            raise self._fault
+        return tuple(self._outcomes)
+
+    def _begin_ready(self) -> None:
+        with self._lock:
+            open_keys = self._pending.keys() | self._running
+            ready = [work for work in self._pending.values() if not work.needs & open_keys]
+            for work in ready:
+                del self._pending[work.key]
+                self._running.add(work.key)
+            if not self._running:
+                self._ended.set()
+        for work in ready:
+            self._crew.pool.submit(self._carry_out, work, self._failed & work.needs)
+
+    def _carry_out(self, work: ops.Work, failed_needs: set[str]) -> None:
+        outcomes: list[Outcome] = []
+        try:
+            with self._crew.place():
+                outcomes = self._work(work, failed_needs)
+        except BaseException as exc:
+            logger.exception("%s: work ended by a fault of ours", work.key)
+            self._fault = exc
+        with self._lock:
+            self._outcomes += outcomes
+            self._running.remove(work.key)
+            if self._fault is not None or any(outcome.error for outcome in outcomes):
+                self._failed.add(work.key)
+        self._begin_ready()

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Planning one container: what it waits for, what changed since it was last applied, what drifted, whether it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agent.model.identity import spec_hash
+from agent.model.observed import ObservedContainer, Record
+from agent.model.resources import Container, DependsOn, OnDrift, Pull, RunState
+from agent.plan import operations as ops
+from agent.plan.changes import FieldChange, Level, classify
+from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, shared_names
+from agent.plan.drift import container_drift
+
+
+def plan_container(draft: Draft, container: Container) -> None:
+    """Adds the work on one container. Those that it depends on, networks and volumes are planned before."""
+    _Planner(draft, container).plan()
+
+
+class _Planner:
+    def __init__(self, draft: Draft, container: Container) -> None:
+        self.draft, self.container = draft, container
+        self.key = key_of("container", container.section)
+        self.record = draft.record("container", container.section)
+        self.needs = needs_of(draft, container)
+
+    def plan(self) -> None:
+        draft = self.draft
+        if draft.hands_off(self.key, self.record):
+            return
+        seen = _seen(draft, self.container.section)
+        self._show_image()
+        action = draft.context.held.get(self.key)
+        if action is not None:
+            self._find(
+                "Synced", status=False, reason="Held", message=f"{action} by hand; reconcile takes it back"
+            )
+            self._show_state(seen)
+            return
+        missing = draft.context.waiting.get(self.key) or self._dependency_missing()
+        if missing is not None:
+            self._wait(missing, seen)
+            return
+        self._find("Waiting", status=False, reason="Ready")
+        if self.record is None or seen is None:
+            self._absent()
+        else:
+            self._present(self.record, seen)
+
+    def _find(self, kind: str, *, status: bool, reason: str, message: str = "") -> None:
+        self.draft.find(self.key, kind, status=status, reason=reason, message=message)
+
+    # what it waits for
+
+    def _wait(self, missing: Missing, seen: ObservedContainer | None) -> None:
+        self._find("Waiting", status=True, reason="Waiting", message=missing.reason)
+        self.draft.withheld[self.key] = f"{self.container.section} waits: {missing.reason}"
+        self._show_state(seen)
+        if missing.stop and seen is not None and self.record is not None and is_alive(seen):
+            timeout = self.container.spec.stop_timeout_s
+            stop = ops.StopContainer(
+                key=self.key, cause=missing.reason, record=self.record, stop_timeout_s=timeout
+            )
+            self.draft.add(self.key, [stop])
+
+    def _dependency_missing(self) -> Missing | None:
+        for key in self.needs:
+            if key in self.draft.withheld and not self._is_satisfied(key):
+                return Missing(reason=self.draft.withheld[key])
+        for wanted in self.container.policy.depends_on:
+            if not _condition_met(self.draft, wanted.section, wanted.condition):
+                return Missing(reason=f"{wanted.section} is not {wanted.condition} yet")
+        return None
+
+    def _is_satisfied(self, key: str) -> bool:
+        """A prerequisite that runs, or did its job, is good enough, whatever cannot be done to it now."""
+        return any(
+            key == key_of("container", wanted.section)
+            and _condition_met(self.draft, wanted.section, wanted.condition, planned=False)
+            for wanted in self.container.policy.depends_on
+        )
+
+    # not there
+
+    def _absent(self) -> None:
+        container = self.container
+        if not container.policy.enabled:
+            self._find("Running", status=False, reason="Disabled")
+            return
+        foreign = self.draft.context.foreign.get(container.name)
+        if foreign is not None and not container.policy.adopt:
+            self.draft.conflict(self.key, f"a container named {container.name} exists and is not ours")
+            return
+        if foreign is not None:
+            cause = f"takes over the container {foreign.name} ({foreign.id[:12]})"
+            adopt = ops.AdoptContainer(key=self.key, cause=cause, container=container, foreign=foreign)
+            self.draft.add(self.key, [adopt], self.needs)
+            return
+        cause = "declared, not there" if self.record is None else "it was removed behind our back"
+        todo: list[ops.Operation] = [ops.CreateContainer(key=self.key, cause=cause, container=container)]
+        if container.policy.state is RunState.RUNNING:
+            todo.append(ops.StartContainer(key=self.key, cause="state is running", container=container))
+        self.draft.add(self.key, todo, self.needs)
+
+    # there
+
+    def _present(self, record: Record, seen: ObservedContainer) -> None:
+        changes = self._changes(record, seen)
+        why = self._image_change(record) or self._joined_change(record)
+        if why or any(change.level is Level.RECREATE for change in changes):
+            if record.failed_hash and record.failed_hash == self._attempt():
+                # what rolled it back is on the board since then; only a new spec or image is worth a new try
+                return
+            swap = ops.ReplaceContainer(
+                key=self.key, cause=why or describe(changes), container=self.container, record=record
+            )
+            self.draft.add(self.key, [swap], self.needs)
+            return
+        todo = self._in_place(record, seen, changes) + self._running(record, seen)
+        if todo:
+            self.draft.add(self.key, todo, self.needs)
+        else:
+            message = f"the engine ignores {', '.join(record.ignored)}" if record.ignored else ""
+            self._find("Synced", status=True, reason="InSync", message=message)
+
+    def _attempt(self) -> str:
+        return attempt_of(self.container, self.draft.context.image_ids.get(self.container.spec.image, ""))
+
+    def _image_change(self, record: Record) -> str:
+        image = self.container.spec.image
+        local = self.draft.context.image_ids.get(image)
+        if not local or not record.image_id or local == record.image_id:
+            return ""
+        return f"image {image} is now {local.removeprefix('sha256:')[:12]}"
+
+    def _joined_change(self, record: Record) -> str:
+        """A container in another's namespace is lost when that one is replaced: it has to follow."""
+        replaced = [
+            key
+            for key in joined_keys(self.draft, self.container)
+            if key in self.draft.works
+            and any(isinstance(o, _NEW_OBJECT) for o in self.draft.works[key].operations)
+        ]
+        ids = joined_ids(self.draft.context.records, self.container)
+        if replaced or (record.joined and ids and record.joined != ids):
+            return "the container whose namespace it shares was replaced"
+        return ""
+
+    def _changes(self, record: Record, seen: ObservedContainer) -> tuple[FieldChange, ...]:
+        wanted = desired_spec(self.container)
+        if record.spec_hash != spec_hash(wanted):
+            return classify(record.spec, wanted)
+        if seen.inspect is None:
+            return ()
+        networks = {n.name: n.id for n in self.draft.observed.networks}
+        found = container_drift(self.container, seen.inspect, networks)
+        drift = tuple(change for change in found if change.field not in record.ignored)
+        if drift and self.container.policy.on_drift is OnDrift.REPORT:
+            self._find("Degraded", status=True, reason="Drift", message=describe(drift))
+            return ()
+        return drift
+
+    def _in_place(
+        self, record: Record, seen: ObservedContainer, changes: tuple[FieldChange, ...]
+    ) -> list[ops.Operation]:
+        key, container = self.key, self.container
+        todo: list[ops.Operation] = []
+        policy = container.policy
+        if (record.grace_s, record.remove_volumes) != (policy.grace_s, policy.remove_volumes):
+            cause = "grace or remove_volumes changed"
+            todo.append(ops.NoteContainer(key=key, cause=cause, container=container, record=record))
+        if record.removed_at is not None:
+            cause = "its section is back"
+            todo.append(ops.RestoreContainer(key=key, cause=cause, container=container, record=record))
+        if seen.name != container.name:
+            cause = f"named {seen.name}, declared {container.name}"
+            todo.append(ops.RenameContainer(key=key, cause=cause, container=container, record=record))
+        updates = tuple(change for change in changes if change.level is Level.UPDATE)
+        if updates:
+            names = tuple(change.field for change in updates)
+            cause = describe(updates)
+            todo.append(
+                ops.UpdateContainer(key=key, cause=cause, container=container, record=record, fields=names)
+            )
+        cause = describe(change for change in changes if change.level is Level.RECONNECT)
+        cause = cause or self._network_is_new()
+        if cause:
+            todo.append(ops.ReconnectContainer(key=key, cause=cause, container=container, record=record))
+        return todo
+
+    def _network_is_new(self) -> str:
+        """A network that was removed and is made again has another id: a container keeps the old one."""
+        fresh = [
+            operation.network.name
+            for key in self.needs
+            if key in self.draft.works
+            for operation in self.draft.works[key].operations
+            if isinstance(operation, ops.CreateNetwork)
+        ]
+        return f"network {', '.join(fresh)} is made anew" if fresh else ""
+
+    def _running(self, record: Record, seen: ObservedContainer) -> list[ops.Operation]:
+        container = self.container
+        wanted = container.policy.enabled and container.policy.state is RunState.RUNNING
+        self._show_state(seen)
+        if not wanted and is_alive(seen):
+            cause = "disabled" if not container.policy.enabled else "state is stopped"
+            timeout = container.spec.stop_timeout_s
+            return [ops.StopContainer(key=self.key, cause=cause, record=record, stop_timeout_s=timeout)]
+        if not wanted or is_completed(container, seen):
+            return []
+        if seen.state == "paused":
+            cause = "it is paused, state is running"
+            return [ops.UnpauseContainer(key=self.key, cause=cause, record=record)]
+        if not is_alive(seen):
+            cause = f"it is {seen.state}, state is running"
+            return [ops.StartContainer(key=self.key, cause=cause, container=container)]
+        return []
+
+    # what it looks like
+
+    def _show_state(self, seen: ObservedContainer | None) -> None:
+        if seen is None:
+            self._find("Running", status=False, reason="Absent")
+        elif is_completed(self.container, seen):
+            self._find("Running", status=False, reason="Completed", message=seen.status_text)
+        elif seen.state == "restarting":
+            self._find("Running", status=False, reason="CrashLoop", message=seen.status_text)
+        else:
+            running = seen.state == "running"
+            self._find("Running", status=running, reason=seen.state.capitalize(), message=seen.status_text)
+        if seen is not None and seen.health:
+            self._find("Healthy", status=seen.health == "healthy", reason=seen.health.capitalize())
+
+    def _show_image(self) -> None:
+        image = self.container.spec.image
+        local = self.draft.context.image_ids.get(image)
+        if local:
+            self._find("ImageReady", status=True, reason="Present")
+        elif local is not None:
+            never = self.container.policy.pull is Pull.NEVER
+            message = "`option pull never` forbids to pull it" if never else "it is pulled when it is needed"
+            self._find(
+                "ImageReady", status=False, reason="Missing", message=f"{image} is not there; {message}"
+            )
+
+
+_NEW_OBJECT = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer)
+
+
+def _seen(draft: Draft, section: str) -> ObservedContainer | None:
+    record = draft.record("container", section)
+    object_id = record.object_id if record else None
+    return next((c for c in draft.observed.containers if c.id == object_id), None)
+
+
+def _condition_met(draft: Draft, section: str, condition: DependsOn, *, planned: bool = True) -> bool:
+    """Whether a prerequisite is as far as it has to be; `planned`: to be started by this very plan is enough."""
+    work = draft.works.get(key_of("container", section))
+    if condition is DependsOn.STARTED and planned and work is not None:
+        return not any(isinstance(operation, ops.StopContainer) for operation in work.operations)
+    seen = _seen(draft, section)
+    if seen is None:
+        return False
+    if condition is DependsOn.HEALTHY:
+        return seen.health == "healthy"
+    return seen.exit_code == 0 or (condition is DependsOn.STARTED and seen.state == "running")
+
+
+def needs_of(draft: Draft, container: Container) -> tuple[str, ...]:
+    """Keys of the resources that have to be in place first, of broken sections too."""
+    needs = [key_of("container", wanted.section) for wanted in container.policy.depends_on]
+    needs += joined_keys(draft, container)
+    networks = {n.name: n.section for n in draft.desired.networks}
+    volumes = {v.name: v.section for v in draft.desired.volumes}
+    needs += [key_of("network", networks.get(e.network, e.network)) for e in container.spec.endpoints]
+    sources = [m.source for m in container.spec.mounts if m.source and not m.is_bind]
+    needs += [key_of("volume", volumes.get(source, source)) for source in sources]
+    return tuple(dict.fromkeys(needs))
+
+
+def joined_keys(draft: Draft, container: Container) -> tuple[str, ...]:
+    """Keys of the managed containers whose namespaces a container shares."""
+    names = shared_names(container)
+    return tuple(key_of("container", c.section) for c in draft.desired.containers if c.name in names)
+
+
+def attempt_of(container: Container, image_id: str) -> str:
+    """What a swap tried: the spec and the image. A rolled-back attempt is not made again."""
+    return f"{spec_hash(desired_spec(container))}@{image_id}"
+
+
+def is_alive(seen: ObservedContainer) -> bool:
+    """Whether it has a process, or will have one again without anybody's doing."""
+    return seen.state in {"running", "restarting", "paused"}
+
+
+def is_completed(container: Container, seen: ObservedContainer) -> bool:
+    """Whether it did its job: restart `no` or `on-failure`, and it exited with 0."""
+    policy = container.spec.restart.name if container.spec.restart else "no"
+    return policy in {"no", "on-failure"} and seen.exit_code == 0
+
+
+def describe(changes: Iterable[FieldChange]) -> str:
+    """Changes in words: `memory 1 -> 2; restart no -> always`."""
+    return "; ".join(f"{change.field} {change.old} -> {change.new}" for change in changes)

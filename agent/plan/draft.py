@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What planning works on: its input, and the plan as it grows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from agent.model.identity import SPEC_VERSION, canonical, masked, version_of
+from agent.model.observed import Observed, ObservedContainer, Record
+from agent.model.resources import Container, Desired, Network, Volume
+from agent.plan import operations as ops
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """Something that a container waits for. `stop`: without it the container must not run either."""
+
+    reason: str
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What else planning needs to know, gathered by the runtime."""
+
+    now: float  # wall clock, seconds
+    records: tuple[Record, ...] = ()
+    foreign: Mapping[str, ObservedContainer] = field(
+        default_factory=dict
+    )  # containers that are not ours, by name
+    waiting: Mapping[str, Missing] = field(default_factory=dict)  # key -> what it waits for
+    backoff: Mapping[str, str] = field(
+        default_factory=dict
+    )  # key -> last error, while not to be tried again yet
+    held: Mapping[str, str] = field(default_factory=dict)  # key -> the manual action that must not be undone
+    image_ids: Mapping[str, str] = field(
+        default_factory=dict
+    )  # image -> local id ("" = none), where looked up
+    busy: frozenset[str] = frozenset()  # keys that an earlier plan is still at work on: hands off
+    deletions_held: bool = False  # a LuCI rollback is pending
+
+
+def key_of(kind: str, section: str) -> str:
+    """The name of a resource in plans and status: `container:web`."""
+    return f"{kind}:{section}"
+
+
+def desired_spec(resource: Container | Network | Volume) -> dict[str, object]:
+    """The masked canonical spec, as records keep it."""
+    return masked(canonical(resource.spec))
+
+
+def shared_names(container: Container) -> set[str]:
+    """Docker names of the containers whose network, ipc or pid namespace a container is put into."""
+    modes = (container.spec.network_mode, container.spec.ipc, container.spec.pid)
+    return {mode.removeprefix("container:") for mode in modes if mode and mode.startswith("container:")}
+
+
+def joined_ids(records: Iterable[Record], container: Container) -> tuple[str, ...]:
+    """The engine's ids of those among them that are ours, sorted."""
+    names = shared_names(container)
+    mine = (r for r in records if r.kind == "container" and not r.swap and r.object_id)
+    return tuple(sorted(r.object_id for r in mine if r.name in names))
+
+
+@dataclass(slots=True, kw_only=True)
+class Draft:
+    """A plan in the making. `withheld`: key -> why nothing that needs it can be done."""
+
+    desired: Desired
+    observed: Observed
+    context: Context
+    works: dict[str, ops.Work] = field(default_factory=dict)
+    findings: list[ops.Finding] = field(default_factory=list)
+    withheld: dict[str, str] = field(default_factory=dict)
+
+    def record(self, kind: str, section: str) -> Record | None:
+        """The record of a section's object."""
+        matches = (r for r in self.context.records if r.kind == kind and r.section == section and not r.swap)
+        return next(matches, None)
+
+    def find(self, key: str, kind: str, *, status: bool, reason: str, message: str = "") -> None:
+        """Notes a condition."""
+        self.findings.append(ops.Finding(key=key, type=kind, status=status, reason=reason, message=message))
+
+    def add(self, key: str, todo: Iterable[ops.Operation], needs: Iterable[str] = ()) -> None:
+        """Adds work on a resource, to be begun after that on `needs`; none while an earlier plan is at one of these."""
+        operations, wanted = tuple(todo), frozenset(needs)
+        unfinished = sorted(wanted & self.context.busy)
+        if unfinished and operations:
+            self.find(key, "Synced", status=False, reason="Pending", message=f"after {', '.join(unfinished)}")
+        elif operations:
+            self.works[key] = ops.Work(key=key, operations=operations, needs=wanted & self.works.keys())
+
+    def hands_off(self, key: str, record: Record | None) -> bool:
+        """Whether nothing may be planned for a resource now."""
+        if key in self.context.busy:
+            return True
+        if record is not None and record.spec_hash and version_of(record.spec_hash) > SPEC_VERSION:
+            message = "a newer version of ucidockd made it: this one only looks"
+            self.find(key, "Synced", status=False, reason="NewerVersion", message=message)
+            return True
+        error = self.context.backoff.get(key)
+        if error is not None:
+            self.find(key, "Synced", status=False, reason="BackOff", message=error)
+        return error is not None
+
+    def conflict(self, key: str, message: str) -> None:
+        """Something foreign is in the way."""
+        text = f"{message}; `option adopt 1` takes it over"
+        self.find(key, "Synced", status=False, reason="Conflict", message=text)
+        self.withheld[key] = f"{key} is in conflict"

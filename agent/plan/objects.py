@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Planning networks and volumes. Neither can change in place: a network is replaced, a volume is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agent.model.identity import spec_hash
+from agent.model.observed import ObservedVolume, Record
+from agent.model.resources import Container, Network, Volume
+from agent.plan import operations as ops
+from agent.plan.draft import Draft, desired_spec, key_of
+
+
+def plan_network(draft: Draft, network: Network) -> None:
+    """Create, adopt or replace one network."""
+    key, record = key_of("network", network.section), draft.record("network", network.section)
+    if draft.hands_off(key, record):
+        return
+    seen = next((n for n in draft.observed.networks if record and n.id == record.object_id), None)
+    if record is None or seen is None:
+        _absent_network(draft, key, network, gone=record is not None)
+        return
+    wanted = desired_spec(network)
+    if record.spec_hash == spec_hash(wanted) and seen.name == network.name:
+        draft.find(key, "Synced", status=True, reason="InSync")
+        return
+    cause = "its settings changed: " + _changed_names(record.spec, wanted)
+    members = members_of(network, draft.desired.containers)
+    operation = ops.ReplaceNetwork(key=key, cause=cause, network=network, record=record, members=members)
+    draft.add(key, [operation], [key_of("container", member.section) for member in members])
+
+
+def _absent_network(draft: Draft, key: str, network: Network, *, gone: bool) -> None:
+    foreign = next((n for n in draft.observed.networks if n.name == network.name), None)
+    if foreign is None:
+        cause = "it is gone from the engine" if gone else "declared, not there"
+        draft.add(key, [ops.CreateNetwork(key=key, cause=cause, network=network)])
+    elif network.adopt:
+        cause = f"takes over the network {foreign.name} ({foreign.id[:12]})"
+        draft.add(key, [ops.AdoptNetwork(key=key, cause=cause, network=network, foreign=foreign)])
+    else:
+        draft.conflict(key, f"a network named {network.name} exists and is not ours")
+
+
+def members_of(network: Network, containers: tuple[Container, ...]) -> tuple[Container, ...]:
+    """The containers that are declared to be on a network."""
+    return tuple(c for c in containers if network.name in {e.network for e in c.spec.endpoints})
+
+
+def plan_volume(draft: Draft, volume: Volume) -> None:
+    """Create or adopt one volume."""
+    key, record = key_of("volume", volume.section), draft.record("volume", volume.section)
+    if draft.hands_off(key, record):
+        return
+    seen = next((v for v in draft.observed.volumes if record and is_same_volume(v, record)), None)
+    if record is None or seen is None:
+        _absent_volume(draft, key, volume, gone=record is not None)
+        return
+    same = record.spec_hash == spec_hash(desired_spec(volume)) and record.name == volume.name
+    message = "" if same else "a volume cannot change: copy its data to one with another name"
+    draft.find(key, "Synced", status=same, reason="InSync" if same else "VolumeDiffers", message=message)
+
+
+def is_same_volume(seen: ObservedVolume, record: Record) -> bool:
+    """Volumes have no id: the creation time tells one that was removed and made again from ours."""
+    return seen.name == record.name and record.object_id in (seen.created, seen.name)
+
+
+def _absent_volume(draft: Draft, key: str, volume: Volume, *, gone: bool) -> None:
+    foreign = next((v for v in draft.observed.volumes if v.name == volume.name), None)
+    if foreign is None:
+        cause = "it is gone from the engine" if gone else "declared, not there"
+        draft.add(key, [ops.CreateVolume(key=key, cause=cause, volume=volume)])
+    elif volume.adopt:
+        cause = f"takes over the volume {foreign.name}"
+        draft.add(key, [ops.AdoptVolume(key=key, cause=cause, volume=volume, foreign=foreign)])
+    else:
+        draft.conflict(key, f"a volume named {volume.name} exists and is not ours")
+
+
+def _changed_names(before: Mapping[str, object], after: Mapping[str, object]) -> str:
+    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    return ", ".join(names) or "name"

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Planning what no section declares any more: stopped at once, deleted after the grace period."""
+
+from __future__ import annotations
+
+from agent.model.observed import Record
+from agent.plan import operations as ops
+from agent.plan.draft import Draft, key_of
+from agent.plan.objects import is_same_volume
+
+_ORDER = {"container": 0, "network": 1, "volume": 2}
+
+
+def plan_orphans(draft: Draft) -> None:
+    """Goes through the records that have no section."""
+    desired = draft.desired
+    known = {key_of("container", c.section) for c in desired.containers}
+    known |= {key_of("network", n.section) for n in desired.networks}
+    known |= {key_of("volume", v.section) for v in desired.volumes}
+    known |= desired.broken
+    for record in sorted(draft.context.records, key=lambda r: (_ORDER[r.kind], r.section)):
+        key = key_of(record.kind, record.section)
+        if key not in known and not record.swap and not draft.hands_off(key, record):
+            _orphan(draft, key, record)
+
+
+def _orphan(draft: Draft, key: str, record: Record) -> None:
+    if _object_gone(draft, record):
+        draft.add(key, [ops.Forget(key=key, cause="section and object are gone", record=record)])
+        return
+    if record.removed_at is None:
+        draft.add(key, [ops.RetireContainer(key=key, cause="its section is gone", record=record)])
+        return
+    if draft.context.deletions_held or draft.context.now < record.removed_at + record.grace_s:
+        message = f"its section is gone; kept for {record.grace_s:.0f} s"
+        draft.find(key, "Synced", status=False, reason="Grace", message=message)
+        return
+    cause = "its section has been gone for the grace period"
+    operation: ops.Operation
+    if record.kind == "container":
+        operation = ops.RemoveContainer(key=key, cause=cause, record=record, volumes=record.remove_volumes)
+    elif record.kind == "network":
+        operation = ops.RemoveNetwork(key=key, cause=cause, record=record)
+    elif draft.desired.agent.remove:
+        operation = ops.RemoveVolume(key=key, cause=cause, record=record)
+    else:
+        operation = ops.Forget(key=key, cause="volumes are kept; it is nobody's now", record=record)
+    containers = [
+        k for k in draft.works if k.startswith("container:")
+    ]  # networks and volumes go after their users
+    draft.add(key, [operation], containers)
+
+
+def _object_gone(draft: Draft, record: Record) -> bool:
+    if record.kind == "container":
+        return all(c.id != record.object_id for c in draft.observed.containers)
+    if record.kind == "network":
+        return all(n.id != record.object_id for n in draft.observed.networks)
+    return not any(is_same_volume(v, record) for v in draft.observed.volumes)
