@@ -133,7 +133,7 @@ class Executor:
 
     @_do.register
     def _replace_network(self, operation: ops.ReplaceNetwork) -> None:
-        old = operation.record
+        old = self._current(operation.key)
         seen = self.engine.inspect_network(old.object_id)
         members = self._members(old.object_id)
         strangers = {} if seen is None else seen.inspect.get("Containers") or {}
@@ -269,9 +269,8 @@ class Executor:
         record = self._current(operation.key)
         seen = self.engine.inspect_container(record.object_id)
         networks = ((seen and seen.inspect) or {}).get("NetworkSettings", {}).get("Networks") or {}
-        for name, item in sorted(networks.items()):
-            # by id: the name may be that of a newer network by now
-            self.engine.disconnect(item.get("NetworkID") or name, record.object_id)
+        for name in sorted(networks):  # by name: the engine looks for the entry by that, whatever id it holds
+            self.engine.disconnect(name, record.object_id)
         for endpoint in operation.container.spec.endpoints:
             self.engine.connect(endpoint.network, record.object_id, endpoint_body(endpoint))
         self._applied(record, operation.container)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from agent.model.identity import spec_hash
 from agent.model.observed import ObservedVolume, Record
-from agent.model.resources import Container, Network, Volume
+from agent.model.resources import Network, Volume
 from agent.plan import operations as ops
 from agent.plan.draft import Draft, desired_spec, key_of
+from agent.plan.drift import network_difference
 
 
 def plan_network(draft: Draft, network: Network) -> None:
@@ -25,10 +26,16 @@ def plan_network(draft: Draft, network: Network) -> None:
     if record.spec_hash == spec_hash(wanted) and seen.name == network.name:
         draft.find(key, "Synced", status=True, reason="InSync")
         return
-    cause = "its settings changed: " + _changed_names(record.spec, wanted)
-    members = members_of(network, draft.desired.containers)
-    operation = ops.ReplaceNetwork(key=key, cause=cause, network=network, record=record, members=members)
-    draft.add(key, [operation], [key_of("container", member.section) for member in members])
+    _replace(draft, network, "its settings changed: " + _changed_names(record.spec, wanted))
+
+
+def _replace(draft: Draft, network: Network, cause: str, before: tuple[ops.Operation, ...] = ()) -> None:
+    key = key_of("network", network.section)
+    members = tuple(
+        c for c in draft.desired.containers if network.name in {e.network for e in c.spec.endpoints}
+    )
+    replace = ops.ReplaceNetwork(key=key, cause=cause, network=network, members=members)
+    draft.add(key, [*before, replace], [key_of("container", member.section) for member in members])
 
 
 def _absent_network(draft: Draft, key: str, network: Network, *, gone: bool) -> None:
@@ -38,14 +45,14 @@ def _absent_network(draft: Draft, key: str, network: Network, *, gone: bool) -> 
         draft.add(key, [ops.CreateNetwork(key=key, cause=cause, network=network)])
     elif network.adopt:
         cause = f"takes over the network {foreign.name} ({foreign.id[:12]})"
-        draft.add(key, [ops.AdoptNetwork(key=key, cause=cause, network=network, foreign=foreign)])
+        adopt = ops.AdoptNetwork(key=key, cause=cause, network=network, foreign=foreign)
+        differing = ", ".join(network_difference(network, foreign.inspect))
+        if differing:
+            _replace(draft, network, f"it is not as declared: {differing}", (adopt,))
+        else:
+            draft.add(key, [adopt])
     else:
         draft.conflict(key, f"a network named {network.name} exists and is not ours")
-
-
-def members_of(network: Network, containers: tuple[Container, ...]) -> tuple[Container, ...]:
-    """The containers that are declared to be on a network."""
-    return tuple(c for c in containers if network.name in {e.network for e in c.spec.endpoints})
 
 
 def plan_volume(draft: Draft, volume: Volume) -> None:

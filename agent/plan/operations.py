@@ -38,7 +38,6 @@ class ReplaceNetwork(Operation):
     """Disconnect what is ours, remove, create, connect again: a network cannot change in place."""
 
     network: Network
-    record: Record
     members: tuple[Container, ...]
 
 

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Networks and volumes on a real engine: every option by `inspect`, replacement, adoption, what foreigners use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.box import Box
+
+Inspect = dict[str, Any]
+Row = tuple[str, Callable[[Inspect], Any], Any]
+SCHEMAS = Path(__file__).parents[1] / "schemas"
+
+WEB = """
+config container 'web'
+	option image 'IMAGE'
+	option command 'sleep 1000'
+	option stop_timeout '0'
+	option gate '0.2'
+	list network 'lan,ip=10.219.5.9,alias=www'
+"""
+LAN = """
+config network 'lan'
+	list subnet '10.219.5.0/24'
+"""
+
+
+def _pool(key: str) -> Callable[[Inspect], Any]:
+    return lambda body: body["IPAM"]["Config"][0].get(key)
+
+
+def _opt(key: str) -> Callable[[Inspect], Any]:
+    return lambda body: body["Options"].get(key)
+
+
+V4 = "list subnet '10.219.5.0/24'\n\t"
+NETWORK_ROWS: dict[str, Row] = {
+    "name": ("option name 'other'", lambda body: body["Name"], "other"),
+    "driver": ("option driver 'bridge'", lambda body: body["Driver"], "bridge"),
+    "internal": ("option internal '1'", lambda body: body["Internal"], True),
+    "attachable": ("option attachable '1'", lambda body: body["Attachable"], True),
+    "ipv6": (
+        V4 + "list subnet 'fd00:7::/64'\n\toption ipv6 '1'",
+        lambda body: (body["EnableIPv6"], body["IPAM"]["Config"][1]["Subnet"]),
+        (True, "fd00:7::/64"),
+    ),
+    "subnet": (V4, _pool("Subnet"), "10.219.5.0/24"),
+    "gateway": (V4 + "list gateway '10.219.5.7'", _pool("Gateway"), "10.219.5.7"),
+    "ip_range": (V4 + "list ip_range '10.219.5.128/25'", _pool("IPRange"), "10.219.5.128/25"),
+    "aux_address": (
+        V4 + "list aux_address 'nas=10.219.5.5'",
+        _pool("AuxiliaryAddresses"),
+        {"nas": "10.219.5.5"},
+    ),
+    "opt": (
+        "list opt 'com.docker.network.bridge.enable_icc=false'",
+        _opt("com.docker.network.bridge.enable_icc"),
+        "false",
+    ),
+    "label": ("list label 'a=b'", lambda body: body["Labels"]["a"], "b"),
+    "parent": ("option driver 'macvlan'\n\toption parent 'ucidt1'", _opt("parent"), "ucidt1"),
+    "mode": (
+        "option driver 'macvlan'\n\toption parent 'ucidt1'\n\toption mode 'vepa'",
+        _opt("macvlan_mode"),
+        "vepa",
+    ),
+    "zone": ("option zone 'guest'", _opt("com.docker.network.bridge.name"), "br-net"),
+}
+VOLUME_ROWS: dict[str, Row] = {
+    "name": ("option name 'other'", lambda body: body["Name"], "other"),
+    "driver": ("option driver 'local'", lambda body: body["Driver"], "local"),
+    "opt": (
+        "list opt 'type=tmpfs'\n\tlist opt 'device=tmpfs'",
+        lambda body: body["Options"]["type"],
+        "tmpfs",
+    ),
+    "label": ("list label 'a=b'", lambda body: body["Labels"]["a"], "b"),
+}
+ELSEWHERE = {"adopt"}  # no setting of the engine: tested below
+
+
+def _options(schema: str) -> set[str]:
+    return set(json.loads((SCHEMAS / schema).read_text())["properties"])
+
+
+def test_every_option_has_a_row() -> None:
+    assert set(NETWORK_ROWS) == _options("network.schema.json") - ELSEWHERE
+    assert set(VOLUME_ROWS) == _options("volume.schema.json") - ELSEWHERE
+
+
+@pytest.mark.parametrize("option", NETWORK_ROWS)
+def test_a_network_option_reaches_the_engine(box: Box, option: str) -> None:
+    text, look, expected = NETWORK_ROWS[option]
+    assert box.errors(f"config network 'net'\n\t{text}\n") == []
+    name = "other" if option == "name" else "net"
+    assert look(box.client.api.inspect_network(name)) == expected
+    assert box.apply()[0].works == ()
+
+
+@pytest.mark.parametrize("option", VOLUME_ROWS)
+def test_a_volume_option_reaches_the_engine(box: Box, option: str) -> None:
+    text, look, expected = VOLUME_ROWS[option]
+    assert box.errors(f"config volume 'vol'\n\t{text}\n") == []
+    assert look(box.client.api.inspect_volume("other" if option == "name" else "vol")) == expected
+    assert box.apply()[0].works == ()
+
+
+def _address(box: Box) -> dict[str, Any]:
+    return dict(box.get("web").attrs["NetworkSettings"]["Networks"]["lan"])
+
+
+def test_a_changed_network_is_replaced_and_its_members_keep_their_process(box: Box) -> None:
+    box.apply(LAN + WEB)
+    before = box.get("web").attrs["State"]["Pid"]
+    assert box.errors(LAN + "\tlist label 'a=b'\n" + WEB) == []
+    assert box.client.api.inspect_network("lan")["Labels"]["a"] == "b"
+    assert box.get("web").attrs["State"]["Pid"] == before
+    assert _address(box)["IPAddress"] == "10.219.5.9"
+    assert "www" in _address(box)["Aliases"]
+    assert box.apply()[0].works == ()
+
+
+def test_a_stopped_member_starts_on_the_replaced_network(box: Box) -> None:
+    stopped = WEB + "\toption state 'stopped'\n"
+    box.apply(LAN + stopped)
+    assert box.errors(LAN + "\tlist label 'a=b'\n" + stopped) == []
+    assert box.errors(LAN + "\tlist label 'a=b'\n" + WEB) == []
+    assert _address(box)["IPAddress"] == "10.219.5.9"
+
+
+def test_a_network_that_foreigners_use_is_not_replaced_and_says_who(box: Box) -> None:
+    box.apply(LAN)
+    stranger = box.client.containers.run(
+        "busybox:test", "sleep 1000", name="stranger", network="lan", detach=True
+    )
+    (error,) = box.errors(LAN + "\tlist label 'a=b'\n")
+    assert "stranger" in error
+    stranger.reload()
+    assert "lan" in stranger.attrs["NetworkSettings"]["Networks"]
+    stranger.remove(force=True)
+
+
+def test_a_removed_network_section_in_use_by_foreigners_stays(box: Box) -> None:
+    box.apply(LAN)
+    stranger = box.client.containers.run(
+        "busybox:test", "sleep 1000", name="stranger", network="lan", detach=True
+    )
+    box.apply("")
+    box.reconciler.wall = lambda: 10**10
+    (error,) = box.errors("")
+    assert "has active endpoints" in error
+    stranger.remove(force=True)
+    box.reconciler.backoff.clear()
+    assert box.errors("") == []
+    assert box.client.networks.list(names=["lan"]) == []
+
+
+def test_a_network_removed_behind_our_back_comes_back_with_its_members(box: Box) -> None:
+    box.apply(LAN + WEB)
+    box.client.networks.get("lan").disconnect("web", force=True)
+    box.client.networks.get("lan").remove()
+    box.apply()
+    assert _address(box)["IPAddress"] == "10.219.5.9"
+    assert box.apply()[0].works == ()
+
+
+def test_a_network_removed_under_a_stopped_container_comes_back(box: Box) -> None:
+    box.apply(LAN + WEB)
+    box.get("web").stop(timeout=0)
+    box.client.networks.get("lan").remove()
+    outcomes = box.apply()[1]
+    assert [str(o.error) for o in outcomes if o.error] == []
+    assert _address(box)["IPAddress"] == "10.219.5.9"
+    assert box.get("web").status == "running"
+
+
+def test_a_foreign_network_is_a_conflict_that_holds_its_users_until_adopted(box: Box) -> None:
+    foreign = box.client.networks.create(
+        "lan", ipam=None, options={"com.docker.network.bridge.name": "br-lan"}, driver="bridge"
+    )
+    plan, _ = box.apply(LAN + WEB)
+    assert plan.works == ()
+    reasons = {
+        finding.key: finding.reason for finding in plan.findings if finding.type in {"Synced", "Waiting"}
+    }
+    assert reasons == {"network:lan": "Conflict", "container:web": "Waiting"}
+    # another subnet than declared: taken over, then replaced as any changed network of ours
+    assert box.errors(LAN + "\toption adopt '1'\n" + WEB) == []
+    assert box.client.networks.get("lan").id != foreign.id
+    assert _address(box)["IPAddress"] == "10.219.5.9"
+    assert box.apply()[0].works == ()
+
+
+def test_an_adopted_network_that_is_as_declared_stays(box: Box) -> None:
+    foreign = box.client.networks.create("lan", options={"com.docker.network.bridge.name": "br-lan"})
+    text = "config network 'lan'\n\toption adopt '1'\n"
+    assert box.errors(text) == []
+    assert box.apply()[0].works == ()
+    assert box.client.networks.get("lan").id == foreign.id
+
+
+def test_an_adopted_volume_keeps_its_data(box: Box) -> None:
+    volume = box.client.volumes.create("data")
+    Path(volume.attrs["Mountpoint"], "precious").write_text("x")
+    plan, _ = box.apply("config volume 'data'\n")
+    assert [f.reason for f in plan.findings] == ["Conflict"]
+    assert box.errors("config volume 'data'\n\toption adopt '1'\n") == []
+    assert box.apply()[0].works == ()
+    assert Path(volume.attrs["Mountpoint"], "precious").exists()
+
+
+def test_a_volume_that_would_have_to_change_is_left_alone_and_said(box: Box) -> None:
+    box.apply("config volume 'data'\n")
+    plan, _ = box.apply("config volume 'data'\n\tlist label 'a=b'\n")
+    assert plan.works == ()
+    assert [f.reason for f in plan.findings] == ["VolumeDiffers"]
+
+
+def test_volumes_outlive_their_section_unless_remove_is_set(box: Box) -> None:
+    box.apply("config volume 'keep'\n")
+    box.apply("")
+    box.reconciler.wall = lambda: 10**10
+    box.apply("")
+    assert box.client.volumes.get("keep")
+    assert box.reconciler.records.records() == ()
+    box.reconciler.wall = lambda: 0
+    box.apply("config volume 'gone'\n")
+    box.apply("config agent 'agent'\n\toption remove '1'\n")
+    box.reconciler.wall = lambda: 10**10
+    box.apply("config agent 'agent'\n\toption remove '1'\n")
+    assert [v.name for v in box.client.volumes.list()] == ["keep"]
