@@ -3,15 +3,15 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test test-long style deps venv clean
+.PHONY: demo test test-long style deps venv libuci libuci-if-possible clean
 
 demo: deps venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
 
-test: deps venv style
+test: deps venv libuci-if-possible style
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-long: deps venv style
+test-long: deps venv libuci-if-possible style
 	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
 
 style: venv
@@ -34,5 +34,13 @@ venv: .venv/.done
 	$(BIN)/pip install -q -e '.[dev]'
 	@touch $@
 
+# the real libuci and `uci` in .libuci/, and pyuci on it in .venv
+libuci: venv
+	@$(BIN)/python tests/libuci/build.py
+
+# without it, tests that need it are skipped and say why
+libuci-if-possible: venv
+	@$(BIN)/python tests/libuci/build.py || echo "tests with the real libuci will be skipped"
+
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .libuci build *.egg-info .pytest_cache .mypy_cache .ruff_cache
