@@ -1,23 +1,34 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The committed UCI configuration: our own text store, and libuci through pyuci where that is installed.
 
-Staged changes never count: we read files, and libuci gets an empty save directory of its own. A file in the override
-directory wins over the one in the config directory (libuci: file.c, UCI_CONF2DIR); old libuci does not know it, so
-the choice is ours on both.
+Staged changes never count, and are neither applied nor lost: we read and write the files, and leave the save
+directory alone. A file in the override directory wins over the one in the config directory (libuci: file.c,
+UCI_CONF2DIR); old libuci does not know it, so the choice is ours on both.
+
+Both stores write by themselves: pyuci can set no bytes that are not UTF-8, says nothing when a commit fails, and a
+commit of libuci would take along what others have staged.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import hashlib
-import tempfile
+import os
+import re
+import stat
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from agent.clients import libuci
 from agent.clients.files import atomic_write
 from agent.errors import ConfigError, ConflictError
-from agent.uci.syntax import Option, Package, Section, format_file, parse
+from agent.uci.syntax import Option, Package, Section, UciSyntaxError, format_file, parse
+
+_PACKAGE = re.compile(r"[A-Za-z0-9_-]+\Z")  # libuci: util.c, uci_validate_package
 
 
 class UciMissing(ConfigError):
@@ -26,11 +37,20 @@ class UciMissing(ConfigError):
     code = "uci-missing"
 
 
+class UciUnwritable(ConfigError):
+    """The text format would not give back what is to be written."""
+
+    code = "uci-unwritable"
+
+
 class UciStore(Protocol):
     """Port: reads and commits packages."""
 
     def load(self, package: str) -> Package:
-        """Raises UciMissing, UciSyntaxError, OSError."""
+        """Raises UciMissing, UciSyntaxError, ConfigError when the file cannot be read."""
+
+    def load_with_hash(self, package: str) -> tuple[Package, str]:
+        """As `load`, with the content hash of just what was read."""
 
     def source_path(self, package: str) -> Path:
         """The file that counts."""
@@ -39,7 +59,10 @@ class UciStore(Protocol):
         """Hash of the file's bytes, "" when there is none."""
 
     def commit(self, package: Package, *, expected: str | None = None) -> None:
-        """Writes as `uci commit` does. `expected`: the content hash it must still have, else ConflictError."""
+        """Writes as `uci commit` does. `expected`: the content hash it must still have, else ConflictError.
+
+        Raises UciUnwritable, OSError; then the file is as it was.
+        """
 
 
 class TextUciStore:
@@ -52,51 +75,143 @@ class TextUciStore:
         self._override_dir = override_dir
 
     def source_path(self, package: str) -> Path:
+        if not _PACKAGE.match(package):
+            raise ConfigError(f"{package!r} is no package name, expected letters, digits, _ and -")
         override = self._override_dir / package
         return override if override.is_file() else self._config_dir / package
 
     def load(self, package: str) -> Package:
-        path = self.source_path(package)
-        return parse(self._text(path), package=package, path=str(path))
+        return self.load_with_hash(package)[0]
 
-    def _text(self, path: Path) -> str:
-        try:
-            return path.read_bytes().decode("utf-8", "surrogateescape")
-        except FileNotFoundError as exc:
-            raise UciMissing(f"there is no {path}") from exc
+    def load_with_hash(self, package: str) -> tuple[Package, str]:
+        path = self.source_path(package)
+        raw = _read(path)
+        return self._parse(raw, package, path), _hash(raw)
+
+    def _parse(self, raw: bytes, package: str, path: Path) -> Package:
+        return parse(raw.decode("utf-8", "surrogateescape"), package=package, path=str(path))
 
     def content_hash(self, package: str) -> str:
-        try:
-            return hashlib.sha256(self.source_path(package).read_bytes()).hexdigest()
-        except FileNotFoundError:
-            return ""
+        return _hash_of(self.source_path(package))
 
     def commit(self, package: Package, *, expected: str | None = None) -> None:
         path = self.source_path(package.name)
-        with path.open("a+b") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if expected is not None and self.content_hash(package.name) != expected:
+        data = _text(package)
+        with _locked(path):
+            if expected is not None and _hash_of(path) != expected:
                 raise ConflictError(f"{path} was changed by somebody else in the meantime")
-            atomic_write(path, format_file(package).encode("utf-8", "surrogateescape"))
+            atomic_write(path, data)
 
 
 class PyuciStore(TextUciStore):
-    """UciStore whose values come from libuci; line numbers come from our own parser on the same file."""
+    """UciStore whose values come from libuci; positions, types and errors come from our own parser.
 
-    def load(self, package: str) -> Package:
-        ours = super().load(package)  # positions, and errors that name the line: pyuci's carry none
-        import uci
+    Both get the same bytes. Raises LibuciError where the two see different sections: then neither is trusted.
+    """
 
-        with tempfile.TemporaryDirectory(prefix="ucidockd-save-") as save:
-            handle = uci.Uci(confdir=str(self.source_path(package).parent), savedir=save)
-            values: dict[str, dict[str, Any]] = handle.get_all(package)
-        return replace(
-            ours, sections=tuple(_merge(section, values[section.name]) for section in ours.sections)
-        )
+    def _parse(self, raw: bytes, package: str, path: Path) -> Package:
+        ours = super()._parse(raw, package, path)
+        try:
+            return _with_values(ours, libuci.read(raw))
+        except libuci.LibuciError as exc:
+            raise libuci.LibuciError(f"{path}: {exc}") from exc
 
 
-def _merge(section: Section, values: dict[str, Any]) -> Section:
-    options = tuple(
-        Option(name=option.name, value=values[option.name], lines=option.lines) for option in section.options
+def _with_values(ours: Package, values: libuci.Values) -> Package:
+    places = {section.name: number for number, section in enumerate(ours.sections)}
+    if places.keys() != values.keys():
+        names = ", ".join(sorted(places.keys() ^ values.keys()))
+        raise libuci.LibuciError(f"libuci and ucidockd do not see the same sections: {names}")
+    return replace(
+        ours,
+        sections=tuple(
+            # a name can stand twice, when one was given and one generated: libuci gives the last one's values only
+            _with_options(section, values[section.name]) if places[section.name] == number else section
+            for number, section in enumerate(ours.sections)
+        ),
     )
-    return replace(section, options=options)
+
+
+def _with_options(section: Section, values: dict[str, str | tuple[str, ...]]) -> Section:
+    return replace(section, options=tuple(_option(section, name, value) for name, value in values.items()))
+
+
+def _option(section: Section, name: str, value: str | tuple[str, ...]) -> Option:
+    ours = section.get(name)
+    count = 1 if isinstance(value, str) else len(value)
+    lines = ours.lines if ours is not None and len(ours.lines) == count else (section.line,) * count
+    return Option(name=name, value=value, lines=lines)
+
+
+def _hash(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _hash_of(path: Path) -> str:
+    try:
+        return _hash(_read(path))
+    except UciMissing:
+        return ""
+
+
+def _read(path: Path) -> bytes:
+    """The whole file; only a regular file is one, as for libuci, and opening another kind does not block."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return file.read()
+    except OSError as exc:
+        if exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc
+    raise UciMissing(f"there is no {path}")
+
+
+def _text(package: Package) -> bytes:
+    """What to write. Raises UciUnwritable where it would be read as something else (util.c does not quote types)."""
+    try:
+        text = format_file(package)
+        data = text.encode("utf-8", "surrogateescape")
+        if _shape(parse(text, package=package.name)) == _shape(package):
+            return data
+        wrong = "it would be read as something else"
+    except (UciSyntaxError, UnicodeEncodeError) as exc:
+        wrong = str(exc)
+    raise UciUnwritable(f"{package.name} cannot be written in UCI's syntax: {wrong}")
+
+
+def _shape(package: Package) -> list[object]:
+    """All that a file keeps: no lines, and no generated names."""
+    return [
+        (
+            section.type,
+            None if section.anonymous else section.name,
+            [(o.name, o.value) for o in section.options],
+        )
+        for section in package.sections
+    ]
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """The lock that `uci commit` takes (file.c), or its directory's, among ourselves, where there is no file yet."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            descriptor = os.open(path.resolve().parent, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _still_there(descriptor, path):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _still_there(descriptor: int, path: Path) -> bool:
+    """False when the file was replaced while we waited for the lock."""
+    held = os.fstat(descriptor)
+    try:
+        return os.path.samestat(held, path.stat())
+    except FileNotFoundError:
+        return stat.S_ISDIR(held.st_mode)

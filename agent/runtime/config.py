@@ -40,31 +40,31 @@ def load(options: RuntimeOptions) -> LoadResult:
     """Reads and validates. Never raises for what a user can write into the files."""
     store = open_store(options)
     packages: dict[str, Package] = {}
+    hashes: list[str] = []
     issues: list[Issue] = []
     for name in PACKAGES:
-        issue = _read(store, name, packages)
+        issue = _read(store, name, packages, hashes)
         if issue is not None:
             issues.append(issue)
     if issues:
         return LoadResult(desired=None, issues=tuple(issues))
     paths = {name: str(store.source_path(name)) for name in packages}
     result = decode(packages, paths=paths, read_file=_read_text)
-    generation = hashlib.sha256("".join(store.content_hash(name) for name in packages).encode()).hexdigest()[
-        :12
-    ]
+    generation = hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
     return LoadResult(desired=replace(result.desired, generation=generation), issues=result.issues)
 
 
-def _read(store: UciStore, name: str, packages: dict[str, Package]) -> Issue | None:
+def _read(store: UciStore, name: str, packages: dict[str, Package], hashes: list[str]) -> Issue | None:
     path = str(store.source_path(name))
     try:
-        packages[name] = store.load(name)
+        packages[name], content_hash = store.load_with_hash(name)
+        hashes.append(content_hash)
     except UciMissing:
         # the stock package brings /etc/config/dockerd; without dockerd's settings containers still can be managed
         return None if name == "dockerd" else _issue(name, path, None, "there is no such file", "a UCI file")
     except UciSyntaxError as exc:
         return _issue(name, path, exc.line, str(exc), "UCI syntax")
-    except (ConfigError, OSError, UnicodeDecodeError) as exc:
+    except ConfigError as exc:
         return _issue(name, path, None, f"cannot be read: {exc}", "a readable UCI file")
     return None
 
