@@ -3,7 +3,7 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test test-long style deps venv libuci libuci-if-possible clean
+.PHONY: demo test test-long bench style deps venv libuci libuci-if-possible clean
 
 demo: deps venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
@@ -14,8 +14,12 @@ test: deps venv libuci-if-possible style
 test-long: deps venv libuci-if-possible style
 	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
 
+# all benchmarks, or one: `make bench BENCH=reconcile-noop`
+bench: deps venv
+	$(BIN)/python -m benchmarks $(BENCH)
+
 style: venv
-	$(BIN)/ruff check agent tests examples
+	$(BIN)/ruff check agent benchmarks tests examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`make bench`: runs all benchmarks, or those that are named. Result lines go to stdout, goals and failures to stderr.
+
+Exit code 1 when a benchmark could not run; a goal that is missed is said plainly and, with --strict, counts too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from benchmarks import commit_latency, first_apply, idle_memory, reconcile_noop, status_cold, update_in_place
+from benchmarks.compose import PeerMissingError
+from benchmarks.lab import Lab
+from benchmarks.result import Result
+
+BENCHMARKS: dict[str, Callable[[Lab], Iterator[Result]]] = {
+    "update-in-place": update_in_place.run,
+    **{f"first-apply-{count}": partial(first_apply.run, count=count) for count in first_apply.ROUNDS},
+    # these share a fleet of running containers; the last of them takes it down
+    "status-cold": status_cold.run,
+    "idle-memory": idle_memory.run,
+    "commit-latency": commit_latency.run,
+    "reconcile-noop": reconcile_noop.run,
+}
+
+
+def main() -> int:
+    """Runs them; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; all by default"
+    )
+    parser.add_argument("--strict", action="store_true", help="a missed goal is a failure")
+    args = parser.parse_args()
+    unknown = [name for name in args.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if os.geteuid() != 0:
+        parser.error("the benchmarks start an engine of their own and need root")
+    failed = 0
+    lab = Lab()
+    try:
+        lab.start()
+        for name in args.names or BENCHMARKS:
+            failed += _run(name, lab, strict=args.strict)
+    finally:
+        lab.close()
+    return 1 if failed else 0
+
+
+def _run(name: str, lab: Lab, *, strict: bool) -> int:
+    """How many failures there were."""
+    failed = 0
+    print(f"load  {name}: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", file=sys.stderr, flush=True)
+    try:
+        for result in BENCHMARKS[name](lab):
+            print(result.line(), flush=True)
+            print(result.verdict(), file=sys.stderr, flush=True)
+            failed += strict and not result.met
+    except (PeerMissingError, RuntimeError, OSError) as exc:
+        print(f"FAILED {name}: {exc}", file=sys.stderr, flush=True)
+        failed += 1
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The peer: Docker Compose 2, from Debian's package, unpacked into a cache and not installed.
+
+`python -m benchmarks.compose` fetches it (the only step that needs the network) and prints its path. The environment
+variable COMPOSE names another docker-compose 2 to be used instead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+SUITE = (
+    "trixie"  # the first Debian suite whose docker-compose is Compose 2; bookworm's is the old one in Python
+)
+MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+CACHE = Path(__file__).parents[1] / ".cache" / "compose"
+PROGRAM = CACHE / "usr/libexec/docker/cli-plugins/docker-compose"
+
+
+class PeerMissingError(Exception):
+    """The peer cannot be had; the message says why."""
+
+
+def program() -> Path:
+    """docker-compose 2, fetched when it is not there yet. Raises PeerMissingError."""
+    chosen = os.environ.get("COMPOSE")
+    if chosen:
+        return Path(chosen)
+    if not PROGRAM.exists():
+        try:
+            _fetch()
+        except subprocess.CalledProcessError as exc:
+            words = (exc.stderr or b"").decode(errors="replace").strip().splitlines()[-1:]
+            raise PeerMissingError(
+                f"Debian's docker-compose cannot be fetched ({' '.join(words)}); "
+                "run `python -m benchmarks.compose` with the network, or set COMPOSE to a docker-compose 2"
+            ) from exc
+    return PROGRAM
+
+
+def _fetch() -> None:
+    """With a sources list and package lists of its own, so that the machine's are not touched."""
+    if not KEYRING.exists():
+        raise PeerMissingError(f"{KEYRING} is missing (package debian-archive-keyring); or set COMPOSE")
+    with tempfile.TemporaryDirectory(prefix="ucidockd-bench-apt-") as folder:
+        root = Path(folder)
+        (root / "lists" / "partial").mkdir(parents=True)
+        (root / "cache" / "archives" / "partial").mkdir(parents=True)
+        (root / "sources.list").write_text(f"deb [signed-by={KEYRING}] {MIRROR} {SUITE} main\n")
+        settings = [
+            f"Dir::Etc::sourcelist={root / 'sources.list'}",
+            "Dir::Etc::sourceparts=-",
+            f"Dir::State::lists={root / 'lists'}",
+            f"Dir::Cache={root / 'cache'}",
+            "APT::Sandbox::User=root",
+        ]
+        options = [word for setting in settings for word in ("-o", setting)]
+        _run(["apt-get", *options, "update", "-qq"], root)
+        _run(["apt-get", *options, "download", "docker-compose"], root)
+        package = next(root.glob("docker-compose_*.deb"))
+        CACHE.mkdir(parents=True, exist_ok=True)
+        _run(["dpkg-deb", "-x", str(package), str(CACHE)], root)
+
+
+def _run(words: list[str], folder: Path) -> None:
+    subprocess.run(words, cwd=folder, check=True, capture_output=True, timeout=300)
+
+
+class Project:
+    """One compose project on one engine."""
+
+    def __init__(self, folder: Path, host: str, name: str = "bench") -> None:
+        self.program = program()
+        self._file = folder / f"{name}.json"  # JSON is YAML
+        self._name = name
+        self._env = {**os.environ, "DOCKER_HOST": host, "HOME": str(folder)}
+
+    def write(self, services: dict[str, dict[str, Any]]) -> None:
+        """The compose file."""
+        self._file.write_text(json.dumps({"name": self._name, "services": services}))
+
+    def up(self, host: str | None = None) -> float:
+        """`up -d`; seconds that it took. Raises RuntimeError with what it printed when it fails."""
+        env = {**self._env, "DOCKER_HOST": host} if host else self._env
+        words = [str(self.program), "-f", str(self._file), "up", "-d"]
+        begun = time.perf_counter()
+        done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+        taken = time.perf_counter() - begun
+        if done.returncode != 0:
+            raise RuntimeError(f"docker-compose up: {done.stderr[-500:]}")
+        return taken
+
+    def version(self) -> str:
+        """What it calls itself."""
+        words = [str(self.program), "version", "--short"]
+        return subprocess.run(words, env=self._env, capture_output=True, text=True, check=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    print(program())
