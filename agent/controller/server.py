@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Serves the application on the control socket: root's, mode 0600, bound by us (uvicorn's own would be 0666)."""
+"""Serves the application: on the control socket (root's, mode 0600) and, where asked for, on TCP with TLS.
+
+Sockets are bound by us and handed over: uvicorn's own unix socket would be 0666.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,17 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
+from agent.controller.connection import HEAD_LIMIT, Door, GuardedProtocol
 from agent.errors import ConfigError
 
 STOP_S = 3
+WS_LIMIT = 64 * 1024
+CONTROL_CONNECTIONS = 128
 
 
 class _Server(uvicorn.Server):
@@ -26,19 +33,41 @@ class _Server(uvicorn.Server):
         yield
 
 
+def make_server(app: ASGIApp, door: Door, **more: Any) -> uvicorn.Server:
+    """A uvicorn server whose connections pass `door`. `more` are uvicorn's own settings (TLS)."""
+
+    def protocol(*args: Any, **named: Any) -> GuardedProtocol:
+        return GuardedProtocol(door, *args, **named)
+
+    def web_socket(*args: Any, **named: Any) -> asyncio.Protocol:
+        from agent.controller.websocket import make_protocol  # `websockets` only once somebody needs it
+
+        return make_protocol(*args, **named)
+
+    config = uvicorn.Config(
+        app,
+        http=protocol,  # type: ignore[arg-type]  # a factory does, though the hint wants a class
+        ws=web_socket,  # type: ignore[arg-type]
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=HEAD_LIMIT,
+        ws_max_size=WS_LIMIT,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=STOP_S,
+        **more,
+    )
+    return _Server(config)
+
+
 class ControlServer:
     """`async with ControlServer(app, path):` serves until the block ends."""
 
-    def __init__(self, app: Starlette, path: Path) -> None:
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            timeout_graceful_shutdown=STOP_S,
-        )
-        self._server = _Server(config)
+    def __init__(self, app: ASGIApp, path: Path) -> None:
+        door = Door(control=True, connections=CONTROL_CONNECTIONS, per_client=CONTROL_CONNECTIONS)
+        self._server = make_server(app, door)
         self._path = path
         self._task: asyncio.Task[None] | None = None
 

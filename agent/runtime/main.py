@@ -82,6 +82,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
+    from agent.clients.docker_stream import DockerStream
     from agent.controller.app import make_app
     from agent.controller.server import ControlServer
 
@@ -90,7 +91,8 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
-    server = ControlServer(make_app(agent), socket)
+    engine = DockerStream(options.docker_host or settings.docker_host)
+    server = ControlServer(make_app(agent, engine), socket)
     async with server:
         logger.info("ready on %s", socket)
         await agent.run()

@@ -1,0 +1,531 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Streams to and from the Docker Engine: asyncio, h11 for heads, constant memory, back-pressure both ways.
+
+docker-py (`docker_engine`) does the unary calls; this does what is long or large: export, archives, image load and
+save, build, pull, logs, stats, events, attach and exec. One connection per request, none is used again: a connection
+that was hijacked can never carry somebody else's request. Paths are not versioned: the engine then speaks the newest
+API it knows (Engine API, "Versioning").
+
+Every EngineResponse must be closed (`async with`): that ends the engine's work at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import h11
+
+from agent.errors import ConfigError, EngineError, EngineUnreachableError
+from agent.wire.http_chunks import LAST, ChunkDecoder, ChunkError, encode_chunk
+
+CONNECT_TIMEOUT_S = 10.0
+HEAD_TIMEOUT_S = 60.0
+JSON_LIMIT = 16 * 1024 * 1024
+_UNREAD_LIMIT = 256 * 1024
+_HEAD_LIMIT = 64 * 1024
+_MESSAGE_LIMIT = 1024
+_INTERIM_LIMIT = 8  # 1xx responses before the real one
+
+Body = bytes | AsyncIterable[bytes] | None
+Pairs = Iterable[tuple[str, str]]
+
+
+class SourceError(Exception):
+    """The source of a request body failed: its client went away, say."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAddress:
+    """Where the engine listens: a unix socket's path, or host and port."""
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    @classmethod
+    def parse(cls, url: str) -> EngineAddress:
+        """`unix:///path` or `tcp://host:port`. Raises ConfigError."""
+        parts = urlsplit(url)
+        if parts.scheme == "unix" and parts.path.startswith("/"):
+            return cls(path=parts.path)
+        try:
+            if parts.scheme == "tcp" and parts.hostname and parts.port:
+                return cls(host=parts.hostname, port=parts.port)
+        except ValueError as exc:
+            raise ConfigError(f"docker_host {url!r}: {exc}") from exc
+        raise ConfigError(f"docker_host {url!r}: expected unix:///path or tcp://address:port")
+
+    def __str__(self) -> str:
+        return f"unix://{self.path}" if self.path else f"tcp://{self.host}:{self.port}"
+
+
+class _Wire(asyncio.Protocol):
+    """One connection. Keeps the pieces as the kernel gave them, and stops reading at _UNREAD_LIMIT."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._pieces: deque[bytes] = deque()
+        self._unread = 0
+        self._paused = False
+        self._ended = False
+        self._error: Exception | None = None
+        self._news = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    # what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_UNREAD_LIMIT)
+
+    def data_received(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._unread += len(data)
+        if self._unread >= _UNREAD_LIMIT and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+        self._news.set()
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        self._news.set()
+        return True  # our side stays open: a console may end its output before it takes the last input
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = True
+        self._error = self._error or exc
+        self._news.set()
+        self._writable.set()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # what we call
+
+    async def read(self) -> bytes:
+        """The next piece, b"" at the end. Raises what broke the connection."""
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                return b""
+            self._news.clear()
+            await self._news.wait()
+        piece = self._pieces.popleft()
+        self._unread -= len(piece)
+        if self._paused and self._unread < _UNREAD_LIMIT and self._transport is not None:
+            self._paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+        return piece
+
+    async def write(self, data: bytes) -> None:
+        """Returns when there is room for more. Raises OSError when the connection is gone."""
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError("the connection is closed")
+        self._transport.write(data)
+        await self._writable.wait()
+
+    def write_eof(self) -> None:
+        if self._transport is not None and self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def fail(self, exc: Exception) -> None:
+        """Breaks the connection; the reader gets `exc`."""
+        self._error = self._error or exc
+        self._pieces.clear()
+        self.abort()
+        self._news.set()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class EngineResponse:
+    """A response whose body is still to come."""
+
+    def __init__(
+        self,
+        wire: _Wire,
+        *,
+        method: str,
+        status: int,
+        headers: Mapping[str, str],
+        rest: bytes,
+        sender: asyncio.Task[None] | None,
+        address: EngineAddress,
+    ) -> None:
+        self.status = status
+        self.headers = headers  # names in lower case
+        self._wire = wire
+        self._rest = rest
+        self._sender = sender
+        self._address = address
+        self._bodiless = method == "HEAD" or status in (204, 304)
+
+    async def __aenter__(self) -> EngineResponse:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the request, whatever is still on its way."""
+        self._wire.abort()
+        if self._sender is not None:
+            await _stop(self._sender)
+            self._sender = None
+
+    @property
+    def length(self) -> int | None:
+        """Content-Length, where stated."""
+        text = self.headers.get("content-length", "")
+        return int(text) if text.isascii() and text.isdigit() else None
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body in pieces of up to 256 KiB.
+
+        Raises EngineUnreachableError when it ends before its framing says so, SourceError when the request's body did.
+        """
+        if self._bodiless:
+            return
+        try:
+            if "chunked" in self.headers.get("transfer-encoding", "").lower():
+                source = self._chunked()
+            elif (length := self.length) is not None:
+                source = self._counted(length)
+            else:
+                source = self._until_closed()
+            async for piece in source:
+                yield piece
+        except (OSError, ChunkError) as exc:
+            raise self._broken(str(exc)) from exc
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            yield rest
+        while piece := await self._wire.read():
+            yield piece
+
+    async def _chunked(self) -> AsyncIterator[bytes]:
+        decoder = ChunkDecoder()
+        async for piece in self._pieces():
+            payload = decoder.feed(piece)
+            if payload:
+                yield payload
+            if decoder.done:
+                return
+        raise self._broken("it ended without its last chunk")
+
+    async def _counted(self, length: int) -> AsyncIterator[bytes]:
+        left = length
+        if left == 0:
+            return
+        async for piece in self._pieces():
+            left -= len(piece)
+            if left < 0:
+                raise self._broken("it is longer than it says")
+            yield piece
+            if left == 0:
+                return
+        raise self._broken(f"{left} bytes are missing")
+
+    async def _until_closed(self) -> AsyncIterator[bytes]:
+        async for piece in self._pieces():
+            yield piece
+
+    def _broken(self, why: str) -> EngineUnreachableError:
+        return EngineUnreachableError(f"the answer of the engine at {self._address} broke off: {why}")
+
+    async def read(self, limit: int = JSON_LIMIT) -> bytes:
+        """The whole body. Raises EngineError when it is longer than `limit` bytes."""
+        parts: list[bytes] = []
+        size = 0
+        async for piece in self.chunks():
+            size += len(piece)
+            if size > limit:
+                raise EngineError(f"the engine's answer is longer than {limit} bytes")
+            parts.append(piece)
+        return b"".join(parts)
+
+    async def json(self) -> Any:
+        """The decoded body. Raises EngineError when it is no JSON, or nested too deeply."""
+        body = await self.read()
+        try:
+            return json.loads(body) if body else None
+        except (ValueError, RecursionError) as exc:
+            raise EngineError(f"the engine's answer is no JSON: {exc}") from exc
+
+    async def error(self) -> EngineError:
+        """The engine's own message for a status of 400 and more."""
+        try:
+            body = await self.read(64 * 1024)
+        except EngineError:
+            body = b""
+        return EngineError(_message(body, self.status), status=self.status, retryable=self.status >= 500)
+
+    async def checked(self) -> EngineResponse:
+        """Itself; closes and raises EngineError where the status is an error."""
+        if self.status < 400:
+            return self
+        try:
+            raise await self.error()
+        finally:
+            await self.close()
+
+
+class EnginePipe:
+    """A hijacked connection: bytes both ways (Engine API, "Attach to a container", hijacking)."""
+
+    def __init__(self, wire: _Wire, rest: bytes) -> None:
+        self._wire = wire
+        self._rest = rest
+
+    async def read(self) -> bytes:
+        """The next bytes, b"" at the end. Raises EngineUnreachableError."""
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            return rest
+        try:
+            return await self._wire.read()
+        except OSError as exc:
+            raise EngineUnreachableError(f"the console's connection broke: {exc}") from exc
+
+    async def write(self, data: bytes) -> None:
+        """Returns when there is room for more. Raises EngineUnreachableError."""
+        try:
+            await self._wire.write(data)
+        except OSError as exc:
+            raise EngineUnreachableError(f"the console's connection broke: {exc}") from exc
+
+    def write_eof(self) -> None:
+        """No more input."""
+        self._wire.write_eof()
+
+    def close(self) -> None:
+        """Ends both ways."""
+        self._wire.abort()
+
+
+class DockerStream:
+    """`url` is a Docker host URL (`unix:///path`, `tcp://host:port`); `tls` makes tcp an encrypted one."""
+
+    def __init__(self, url: str, *, tls: ssl.SSLContext | None = None) -> None:
+        self.address = EngineAddress.parse(url)
+        self._tls = tls
+
+    async def open(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Pairs = (),
+        headers: Pairs = (),
+        body: Body = None,
+        length: int | None = None,
+        head_timeout_s: float | None = HEAD_TIMEOUT_S,
+    ) -> EngineResponse:
+        """Sends a request and returns when the head of the response is there, whatever its status.
+
+        A body of unknown `length` goes in chunks; the response may come while it is still being sent. `head_timeout_s`
+        runs from the end of the body. Raises EngineUnreachableError, or SourceError where the body's source failed.
+        """
+        wire = await self._connect()
+        try:
+            return await self._exchange(wire, method, path, query, headers, body, length, head_timeout_s)
+        except OSError as exc:
+            wire.abort()
+            raise EngineUnreachableError(f"the engine at {self.address} went away: {exc}") from exc
+        except BaseException:
+            wire.abort()
+            raise
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Pairs = (),
+        headers: Pairs = (),
+        body: Any = None,
+        timeout_s: float = 30.0,
+    ) -> Any:
+        """A unary call with JSON both ways. Raises EngineError with the engine's message and status."""
+        data = None if body is None else json.dumps(body).encode()
+        if data is not None:
+            headers = (*headers, ("content-type", "application/json"))
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self.open(method, path, query=query, headers=headers, body=data)
+                async with await response.checked():
+                    return await response.json()
+        except TimeoutError as exc:
+            raise EngineUnreachableError(
+                f"the engine at {self.address} did not answer {method} {path} in {timeout_s:g} s"
+            ) from exc
+
+    async def hijack(self, path: str, *, query: Pairs = (), body: Any = None) -> EnginePipe:
+        """POST that turns the connection into a pipe. Raises EngineError with the engine's message."""
+        wire = await self._connect()
+        try:
+            data = json.dumps(body or {}).encode()
+            headers = [("content-type", "application/json"), ("upgrade", "tcp")]
+            response = await self._exchange(
+                wire, "POST", path, query, headers, data, None, HEAD_TIMEOUT_S, connection="Upgrade"
+            )
+            if response.status not in (101, 200):
+                await response.checked()
+                raise EngineError(f"the engine answered {response.status} where a stream was asked for")
+        except OSError as exc:
+            wire.abort()
+            raise EngineUnreachableError(f"the engine at {self.address} went away: {exc}") from exc
+        except BaseException:
+            wire.abort()
+            raise
+        return EnginePipe(wire, response._rest)  # noqa: SLF001 - the two classes are one module's
+
+    async def _connect(self) -> _Wire:
+        loop = asyncio.get_running_loop()
+        where = self.address
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                if where.path:
+                    _, wire = await loop.create_unix_connection(_Wire, where.path)
+                else:
+                    _, wire = await loop.create_connection(_Wire, where.host, where.port, ssl=self._tls)
+        except (OSError, TimeoutError) as exc:
+            raise EngineUnreachableError(
+                f"the engine at {where} does not answer: {exc or 'timed out'}"
+            ) from exc
+        return wire
+
+    async def _exchange(
+        self,
+        wire: _Wire,
+        method: str,
+        path: str,
+        query: Pairs,
+        headers: Pairs,
+        body: Body,
+        length: int | None,
+        head_timeout_s: float | None,
+        connection: str = "close",
+    ) -> EngineResponse:
+        http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_LIMIT)
+        target = f"{path}?{text}" if (text := urlencode(list(query))) else path
+        head = [("host", "docker"), ("user-agent", "ucidockd"), ("connection", connection), *headers]
+        if isinstance(body, bytes):
+            head.append(("content-length", str(len(body))))
+        elif body is not None:
+            head.append(
+                ("transfer-encoding", "chunked") if length is None else ("content-length", str(length))
+            )
+        try:
+            start = http.send(h11.Request(method=method, target=target, headers=head))
+        except h11.LocalProtocolError as exc:  # a header value with a line break, say
+            raise EngineError(f"this cannot be sent to the engine: {exc}", status=400) from exc
+        sender: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.timeout(
+                None if body is not None and not isinstance(body, bytes) else head_timeout_s
+            ) as limit:
+                await wire.write(start + body if isinstance(body, bytes) else start)
+                if body is not None and not isinstance(body, bytes):
+                    sender = asyncio.create_task(_send(wire, body, chunked=length is None))
+                    if head_timeout_s is not None:
+                        sender.add_done_callback(lambda _: _start_clock(limit, head_timeout_s))
+                event = await _read_head(wire, http)
+        except TimeoutError as exc:
+            await _stop(sender)
+            raise EngineUnreachableError(
+                f"the engine at {self.address} did not answer {method} {path} in {head_timeout_s:g} s"
+            ) from exc
+        except BaseException:
+            await _stop(sender)
+            raise
+        found = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in event.headers}
+        return EngineResponse(
+            wire,
+            method=method,
+            status=event.status_code,
+            headers=found,
+            rest=http.trailing_data[0],
+            sender=sender,
+            address=self.address,
+        )
+
+
+async def _send(wire: _Wire, body: AsyncIterable[bytes], *, chunked: bool) -> None:
+    """Sends the body. A connection that breaks is the reader's to report: an answer may have come before."""
+    try:
+        async for piece in body:
+            if piece:
+                await wire.write(encode_chunk(piece) if chunked else piece)
+        if chunked:
+            await wire.write(LAST)
+    except OSError:
+        return
+    except Exception as exc:
+        error = exc if isinstance(exc, SourceError | EngineError) else SourceError(str(exc))
+        wire.fail(error)
+
+
+def _start_clock(limit: asyncio.Timeout, seconds: float) -> None:
+    with contextlib.suppress(RuntimeError):  # the head is there already
+        limit.reschedule(asyncio.get_running_loop().time() + seconds)
+
+
+async def _stop(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _read_head(wire: _Wire, http: h11.Connection) -> h11.Response | h11.InformationalResponse:
+    """The final response head, or 101."""
+    interim = 0
+    try:
+        while True:
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                http.receive_data(await wire.read())
+            elif isinstance(event, h11.InformationalResponse) and event.status_code != 101:
+                interim += 1
+                if interim > _INTERIM_LIMIT:
+                    raise EngineError("the engine sends interim responses without end")
+            elif isinstance(event, h11.Response | h11.InformationalResponse):
+                return event
+            else:
+                raise EngineUnreachableError("the engine closed the connection without an answer")
+    except h11.RemoteProtocolError as exc:
+        raise EngineUnreachableError(f"the engine's answer is no HTTP: {exc}") from exc
+
+
+def _message(body: bytes, status: int) -> str:
+    """The engine's `message`, cut: a body may echo what it was sent."""
+    text = ""
+    try:
+        found = json.loads(body)
+        text = str(found["message"]) if isinstance(found, dict) else ""
+    except (ValueError, KeyError, RecursionError):
+        text = body.decode("utf-8", "replace").strip()
+    text = text or f"the engine answered {status}"
+    return text if len(text) <= _MESSAGE_LIMIT else text[:_MESSAGE_LIMIT] + "..."

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""uvicorn's WebSocket protocol, loaded when the first WebSocket comes, which gives its place in the door back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+
+
+class _Protocol(WebSocketsSansIOProtocol):
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.app_state["connection"].release()
+        super().connection_lost(exc)
+
+
+def make_protocol(
+    *,
+    config: Config,
+    server_state: ServerState,
+    app_state: dict[str, Any],
+    _loop: asyncio.AbstractEventLoop | None = None,
+) -> asyncio.Protocol:
+    """What uvicorn calls at an upgrade."""
+    return _Protocol(config=config, server_state=server_state, app_state=app_state, _loop=_loop)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Request heads that two parsers could read in two ways (RFC 9112 sections 2.2, 5.2, 6.3, 11.2): refused before parsing.
+
+h11 forgives some of them (a bare line feed, a folded line, length and transfer coding together). Behind a proxy that
+forgives others, one request would be two.
+"""
+
+from __future__ import annotations
+
+import re
+
+END = b"\r\n\r\n"
+HEADERS_LIMIT = 100
+
+_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS"})
+_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_TARGET = re.compile(rb"/[\x21-\x7e]*")
+_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"origin", b"authorization", b"upgrade"})
+
+
+def head_problem(data: bytes) -> str | None:
+    """What is wrong with the head that `data` starts with; a head that is not complete yet is judged so far."""
+    end = data.find(END)
+    head = data if end < 0 else data[:end]
+    if _BARE.search(head):
+        return "a line ends without CR LF"
+    if _CONTROL.search(head):
+        return "a control character in the head"
+    lines = head.split(b"\r\n")
+    if lines[0] == b"" and len(lines) > 1:
+        return "an empty line before the request"
+    if any(line[:1] in (b" ", b"\t") for line in lines[1:]):
+        return "a folded header"
+    return None if end < 0 else _problem(lines)
+
+
+def _problem(lines: list[bytes]) -> str | None:
+    words = lines[0].split(b" ")
+    if len(words) != 3 or words[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
+        return "no HTTP/1.1 request line"
+    if words[0] not in _METHODS:
+        return "this method is not taken"
+    if not _TARGET.fullmatch(words[1]) or b"#" in words[1]:
+        return "the target is no path"
+    if len(lines) - 1 > HEADERS_LIMIT:
+        return f"more than {HEADERS_LIMIT} headers"
+    seen: set[bytes] = set()
+    for line in lines[1:]:
+        name, colon, value = line.partition(b":")
+        if not colon or name != name.strip() or not name:
+            return "a header without a name"
+        name = name.lower()
+        if name in seen and name in _ONCE:
+            return f"two {name.decode('latin-1')} headers"
+        if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            return "a transfer coding other than chunked"
+        seen.add(name)
+    if {b"content-length", b"transfer-encoding"} <= seen:
+        return "content-length and transfer-encoding together"
+    return None

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The real application on a real socket, in a thread with an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from agent.clients.docker_stream import DockerStream
+from agent.controller.app import make_app
+from agent.controller.server import ControlServer
+from agent.status.board import StatusBoard
+
+
+class QuietAgent:
+    """An agent without a loop: the controller's port, and a board that tests write to."""
+
+    def __init__(self) -> None:
+        self.board = StatusBoard()
+
+    async def plan(self) -> dict[str, Any]:
+        return {"operations": []}
+
+    async def reconcile(self) -> dict[str, Any]:
+        return {"operations": []}
+
+
+class LoopThread:
+    """An event loop in a thread."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, Any], limit_s: float = 20) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(limit_s)
+
+    def close(self) -> None:
+        self.run(_settle())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(5)
+        self.loop.close()
+
+
+async def _settle() -> None:
+    """No task may outlive what started it."""
+    for _ in range(100):
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        if not others:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"tasks were left behind: {others}")
+
+
+class Controller:
+    """A served application."""
+
+    def __init__(self, path: Path, agent: QuietAgent) -> None:
+        self.path = path
+        self.agent = agent
+        self.client = httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost", timeout=30
+        )
+
+    def raw(self, data: bytes, *, limit_s: float = 5) -> bytes:
+        """Sends bytes on a connection of its own; everything until the server closes it."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(limit_s)
+            client.connect(str(self.path))
+            client.sendall(data)
+            return read_all(client)
+
+
+def read_all(client: socket.socket) -> bytes:
+    parts = []
+    try:
+        while piece := client.recv(65536):
+            parts.append(piece)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+@contextmanager
+def serving(
+    folder: Path, engine_url: str, *, app: Callable[[QuietAgent, DockerStream], Any] = make_app
+) -> Iterator[Controller]:
+    """The application on `folder`/c/agent.sock, over the engine at `engine_url`."""
+    thread = LoopThread()
+    agent = QuietAgent()
+    path = folder / "c" / "agent.sock"
+    server = ControlServer(app(agent, DockerStream(engine_url)), path)
+    thread.run(server.__aenter__())
+    made = Controller(path, agent)
+    try:
+        _wait_ready(made)
+        yield made
+    finally:
+        made.client.close()
+        thread.run(server.__aexit__(None, None, None))
+        thread.close()
+
+
+def _wait_ready(controller: Controller) -> None:
+    assert controller.client.get("/healthz").text == "ok\n"
+
+
+def sse_events(lines: Iterator[str]) -> Iterator[tuple[str, Any, str]]:
+    """(name, data, id) of server-sent events."""
+    name, data, number = "", "", ""
+    for line in lines:
+        if line.startswith("event: "):
+            name = line[7:]
+        elif line.startswith("data: "):
+            data = line[6:]
+        elif line.startswith("id: "):
+            number = line[4:]
+        elif not line and name:
+            yield name, json.loads(data), number
+            name, data, number = "", "", ""
