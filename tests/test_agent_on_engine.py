@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -227,3 +228,30 @@ def test_networks_are_made_first_and_static_addresses_survive_a_swap(box: Box) -
     endpoint = box.get("web").attrs["NetworkSettings"]["Networks"]["lan"]
     assert endpoint["IPAddress"] == "10.219.4.9"
     assert "www" in endpoint["Aliases"]
+
+
+def test_what_ends_while_a_pass_looks_is_not_done_twice(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list shows it as created, and before the plan is made its start has ended."""
+    reconciler = box.reconciler
+    started, seen = threading.Event(), threading.Event()
+    real_list, real_start = reconciler.engine.list_containers, reconciler.engine.start
+
+    def start(ref: str) -> None:
+        started.set()
+        assert seen.wait(10)
+        real_start(ref)
+
+    def list_containers(instance: str) -> object:
+        found = real_list(instance)
+        seen.set()
+        run.wait()
+        return found
+
+    monkeypatch.setattr(reconciler.engine, "start", start)
+    box.write(WEB)
+    reconciler.read_config()
+    _, run = reconciler.begin_pass(deep=None)
+    assert run is not None
+    assert started.wait(10)
+    monkeypatch.setattr(reconciler.engine, "list_containers", list_containers)
+    assert str(reconciler.make_plan(deep=None)) == "nothing to do"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -234,3 +235,22 @@ def test_volumes_outlive_their_section_unless_remove_is_set(box: Box) -> None:
     box.reconciler.wall = lambda: 10**10
     box.apply("config agent 'agent'\n\toption remove '1'\n")
     assert [v.name for v in box.client.volumes.list()] == ["keep"]
+
+
+def test_a_volume_whose_data_changes_stays_ours(box: Box) -> None:
+    site = "\nconfig volume 'site'\n"
+    box.apply(site)
+    folder = Path(box.client.volumes.get("site").attrs["Mountpoint"])
+    # engines up to 20.10 give the time of this as the volume's creation time
+    os.utime(folder, (2_000_000_000, 2_000_000_000))
+    (folder / "file").write_text("x")
+    assert str(box.apply()[0]) == "nothing to do"
+    assert "Conflict" not in json.dumps(box.reconciler.board.snapshot())
+
+
+def test_a_volume_of_its_name_that_somebody_made_anew_is_foreign(box: Box) -> None:
+    box.apply("\nconfig volume 'site'\n")
+    box.client.volumes.get("site").remove()
+    box.client.volumes.create("site")
+    box.apply()
+    assert "Conflict" in json.dumps(box.reconciler.board.snapshot())

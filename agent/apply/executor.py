@@ -20,8 +20,8 @@ from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.swap import Swap, kept_policy, restart_body
 from agent.errors import ConflictError, EngineError, InternalError, UcidockdError
-from agent.model.identity import own_labels, spec_hash
-from agent.model.observed import Record
+from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
+from agent.model.observed import ObservedVolume, Record
 from agent.model.resources import Container, Network, Volume
 from agent.plan import operations as ops
 from agent.plan.draft import desired_spec, joined_ids
@@ -173,15 +173,14 @@ class Executor:
 
     @_do.register
     def _adopt_volume(self, operation: ops.AdoptVolume) -> None:
-        foreign = operation.foreign
-        differing = volume_difference(operation.volume, foreign.inspect)
-        self._adopt_object("volume", operation.volume, foreign.created or foreign.name, differing)
+        differing = volume_difference(operation.volume, operation.foreign.inspect)
+        self._adopt_object("volume", operation.volume, operation.foreign.name, differing)
 
     def _adopt_object(
         self, kind: str, resource: Network | Volume, object_id: str, differing: tuple[str, ...]
     ) -> None:
         """What differs is recorded as unknown, so that the next look sees a change."""
-        record = self._announce(kind, resource)
+        record = self._announce(kind, resource, adopted=True)
         spec = {name: "as found" if name in differing else value for name, value in record.spec.items()}
         spec |= dict.fromkeys(differing, "as found")
         self.records.change(record.nonce, object_id=object_id, spec=spec, spec_hash=spec_hash(spec))
@@ -195,7 +194,11 @@ class Executor:
     def _create_volume(self, operation: ops.CreateVolume) -> None:
         record = self._announce("volume", operation.volume)
         made = self.engine.create_volume(volume_body(operation.volume, self._labels(record)))
-        self.records.change(record.nonce, object_id=made.created or made.name)
+        if made.labels.get(LABEL_NONCE) != record.nonce:
+            # the engine gives the one that is there without a word: somebody was quicker
+            self.records.drop(record.nonce)
+            raise ConflictError(f"a volume named {made.name} exists and is not ours")
+        self.records.change(record.nonce, object_id=made.name)
 
     @_do.register
     def _remove_volume(self, operation: ops.RemoveVolume) -> None:
@@ -367,8 +370,7 @@ def _settle(engine: Engine, records: Records, record: Record) -> None:
         "volume": engine.inspect_volume,
     }[record.kind]
     seen = look(record.name)
-    if seen is None or seen.labels.get("ucidockd.nonce") != record.nonce:
+    if seen is None or seen.labels.get(LABEL_NONCE) != record.nonce:
         records.drop(record.nonce)
         return
-    object_id = getattr(seen, "id", "") or getattr(seen, "created", "") or seen.name
-    records.change(record.nonce, object_id=object_id)
+    records.change(record.nonce, object_id=seen.name if isinstance(seen, ObservedVolume) else seen.id)

@@ -236,8 +236,7 @@ def _network(item: dict[str, Any]) -> ObservedNetwork:
 
 
 def _volume(item: dict[str, Any]) -> ObservedVolume:
-    created = item.get("CreatedAt", "")
-    return ObservedVolume(name=item["Name"], created=created, labels=item.get("Labels") or {}, inspect=item)
+    return ObservedVolume(name=item["Name"], labels=item.get("Labels") or {}, inspect=item)
 
 
 def _message(response: Any) -> str:

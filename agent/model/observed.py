@@ -52,10 +52,9 @@ class ObservedNetwork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedVolume:
-    """One item of `GET /volumes`; volumes have no id, the creation time tells two of one name apart."""
+    """One item of `GET /volumes`. A volume has no id but its name."""
 
     name: str
-    created: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     inspect: dict[str, Any] = field(default_factory=dict)
 
@@ -77,7 +76,7 @@ class Record:
     section: str
     nonce: str
     name: str
-    object_id: str = ""  # "" between the write before create and the engine's answer
+    object_id: str = ""  # "" between the write before create and the engine's answer; a volume's name
     spec: dict[str, Any] = field(default_factory=dict)  # last applied, canonical and masked
     spec_hash: str = ""
     image_id: str = ""
@@ -92,3 +91,4 @@ class Record:
     ignored: tuple[str, ...] = ()  # fields that the engine took without a word and did not set
     running: bool = True  # whether it ran when its swap began: what an undo brings back
     partner: str = ""  # with "new": nonce of the container that it is to replace
+    adopted: bool = False  # a network or volume that was there before us: it has none of our labels

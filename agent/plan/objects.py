@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.model.identity import spec_hash
+from agent.model.identity import LABEL_NONCE, spec_hash
 from agent.model.observed import ObservedVolume, Record
 from agent.model.resources import Network, Volume
 from agent.plan import operations as ops
@@ -70,8 +70,12 @@ def plan_volume(draft: Draft, volume: Volume) -> None:
 
 
 def is_same_volume(seen: ObservedVolume, record: Record) -> bool:
-    """Volumes have no id: the creation time tells one that was removed and made again from ours."""
-    return seen.name == record.name and record.object_id in (seen.created, seen.name)
+    """Volumes have no id: the nonce tells ours from one of its name that somebody removed and made again.
+
+    The engine's CreatedAt does not: up to 20.10 it is the time of the last change in the volume's top directory.
+    """
+    ours = record.adopted or seen.labels.get(LABEL_NONCE) == record.nonce
+    return seen.name == record.name and ours
 
 
 def _absent_volume(draft: Draft, key: str, volume: Volume, *, gone: bool) -> None:

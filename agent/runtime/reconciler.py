@@ -101,6 +101,8 @@ class Reconciler:
         desired = self.desired
         if desired is None:
             return ops.Plan()
+        # before looking: what ends while we look was seen half done, and its end asks for another pass
+        busy = frozenset(self._busy)
         records = self.records.records()
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=deep)
         if deep is None:
@@ -112,7 +114,7 @@ class Reconciler:
             waiting=waiting(desired, now=self.wall()),
             backoff=self.backoff.blocked(self.monotonic()),
             image_ids=self.image_ids,
-            busy=frozenset(self._busy),
+            busy=busy,
         )
         return reconcile(desired, snapshot.observed, context)
 
