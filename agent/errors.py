@@ -5,6 +5,7 @@ UcidockdError
 +-- ConfigError      the user can mend it (UCI, arguments)
 +-- ConflictError    two writers, or somebody else's object in our way
 +-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
++-- DaemonError      dockerd could not be started, or did not take a change
 +-- BusError         ubus failed
 +-- InternalError    our own defect
 """
@@ -53,6 +54,16 @@ class EngineUnreachableError(EngineError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, status=0, retryable=True)
+
+
+class DaemonError(UcidockdError):
+    """dockerd did not start, died, or did not take a change. `reason` is the word for the condition."""
+
+    code: ClassVar[str] = "daemon"
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class BusError(UcidockdError):

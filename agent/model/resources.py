@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from agent.model.daemon import DaemonSettings
+
 
 class Pull(StrEnum):
     """When an image is pulled."""
@@ -330,4 +332,6 @@ class Desired:
     auths: tuple[RegistryAuth, ...] = ()
     agent: AgentSettings = field(default_factory=AgentSettings)
     broken: frozenset[str] = frozenset()  # keys "container:web", "network:lan", ...
+    daemon: DaemonSettings | None = None  # None: no section is about dockerd itself
+    daemon_mistakes: tuple[str, ...] = ()  # in those sections: dockerd is left as it is
     generation: str = ""  # hash of the committed files

@@ -8,6 +8,7 @@ Level-triggered: what a trigger says is a hint about what to inspect, never what
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import threading
@@ -55,6 +56,8 @@ class Loop:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         reconciler.work_ended = self.trigger_threadsafe
+        if reconciler.daemon is not None:
+            reconciler.daemon.wake = self._trigger_after
         self._watcher = FileWatcher(watch, frozenset(PACKAGES), lambda: self.trigger_threadsafe(config=True))
 
     # triggers
@@ -70,6 +73,11 @@ class Loop:
     def trigger_threadsafe(self, *, config: bool = False, deep: bool = False, object_id: str = "") -> None:
         """`trigger` from another thread."""
         self._loop.call_soon_threadsafe(lambda: self.trigger(config=config, deep=deep, object_id=object_id))
+
+    def _trigger_after(self, seconds: float) -> None:
+        """A trigger in a while; from any thread, and quietly when the loop has ended."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(lambda: self._loop.call_later(seconds, self.trigger))
 
     def stop(self) -> None:
         """Ends `run`: the operation under way is finished first."""
@@ -99,11 +107,17 @@ class Loop:
 
     def _reconcile_now(self) -> tuple[Plan, Run | None]:
         self.reconciler.read_config()
+        if self.reconciler.daemon is not None:
+            self.reconciler.daemon.accept_engine()
         return self.reconciler.begin_pass(deep=None)
 
     def config_issues(self) -> list[dict[str, object]]:
-        """The mistakes of the last read."""
-        return [{"severity": i.severity, "text": i.text()} for i in self.reconciler.last.issues]
+        """The mistakes of the last read, and why containers wait for dockerd."""
+        holding = self.reconciler.daemon.holding if self.reconciler.daemon is not None else ""
+        found: list[dict[str, object]] = [
+            {"severity": i.severity, "text": i.text()} for i in self.reconciler.last.issues
+        ]
+        return [*found, {"severity": "warning", "text": f"containers wait: {holding}"}] if holding else found
 
     # the loop
 

@@ -20,6 +20,7 @@ from agent.errors import AlreadyRunningError
 from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import load
+from agent.runtime.daemon import make_stage
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
@@ -45,11 +46,13 @@ def run(options: RuntimeOptions) -> int:
 def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconciler:
     """Everything a pass needs, on the real engine."""
     source = random.Random()
+    board = StatusBoard()
     return Reconciler(
         engine=DockerEngine(options.docker_host or settings.docker_host),
         records=StateFile(options.state_dir / "state.json"),
-        board=StatusBoard(),
+        board=board,
         load=lambda: load(options),
+        daemon=make_stage(options, settings, board),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
     )
 

@@ -24,6 +24,7 @@ from agent.plan.draft import Context
 from agent.plan.reconcile import reconcile
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
+from agent.runtime.daemon import DaemonStage
 from agent.runtime.observe import observe
 from agent.runtime.waiting import waiting
 from agent.status.board import ConditionType, OperationNote, StatusBoard
@@ -43,6 +44,7 @@ class Reconciler:
     board: StatusBoard
     load: Callable[[], LoadResult]
     backoff: BackOff
+    daemon: DaemonStage | None = None
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -127,6 +129,8 @@ class Reconciler:
         """Plans and begins to apply. Raises EngineError when the engine could not even be looked at."""
         desired = self.desired
         if desired is None or not desired.agent.enabled:
+            return ops.Plan(), None
+        if self.daemon is not None and not self.daemon.reconcile(desired, busy=bool(self._busy)):
             return ops.Plan(), None
         api = self.engine.ping()
         self.board.set_agent(self.wall(), engine={"reachable": True, "api": f"{api[0]}.{api[1]}"})

@@ -1,0 +1,405 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon's part of a pass, before the containers': what /etc/config/dockerd says is what dockerd runs with.
+
+`reconcile` says whether containers may be looked at: not while dockerd is down or about to be restarted, and not on
+another engine that nobody has asked for. Whatever happens is shown on the status board under `daemon:dockerd`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from agent.apply.daemon_change import DaemonChange, Limits
+from agent.apply.daemon_ports import Certificates
+from agent.clients import daemon_process
+from agent.clients.daemon_check import checker, unavailable_hosts
+from agent.clients.daemon_files import DaemonFiles, material_of
+from agent.clients.daemon_probe import DaemonProbe
+from agent.clients.daemon_supervisor import ChildSupervisor, ProcdSupervisor, engine_version
+from agent.errors import DaemonError, UcidockdError
+from agent.model.daemon import (
+    DAEMON_KEY,
+    DaemonSettings,
+    Document,
+    Effect,
+    Process,
+    Step,
+    Target,
+    data_root,
+)
+from agent.model.resources import AgentSettings, Desired
+from agent.plan.daemon import Change, Rendered, classify, render
+from agent.runtime.backoff import BackOff
+from agent.runtime.daemon_external import External
+from agent.runtime.daemon_identity import ServerIdentities
+from agent.runtime.daemon_mounts import missing_mount
+from agent.runtime.daemon_status import DaemonStatus
+from agent.runtime.options import RuntimeOptions
+from agent.status.board import StatusBoard
+
+logger = logging.getLogger(__name__)
+
+INIT_SCRIPT = Path("/etc/init.d/dockerd")
+DEFAULT_SOCKET = "/var/run/docker.sock"
+STABLE_S = 60.0  # a dockerd that lived so long may be started again at once when it dies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What the stage takes from outside and tests replace. `names`: `list san` -> all names of this machine."""
+
+    certificates: Certificates | None = None
+    names: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda san: san
+    limits: Limits = field(default_factory=Limits)
+    init_script: Path = INIT_SCRIPT
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """Who runs dockerd, as the agent section says; a change of it makes another DaemonChange."""
+
+    kind: str
+    program: str
+    arguments: tuple[str, ...]
+    socket: str
+
+
+class DaemonStage:
+    """Keeps dockerd as UCI says. `wake(seconds)` asks for a pass after that time; it may be called from a thread."""
+
+    def __init__(
+        self,
+        *,
+        options: RuntimeOptions,
+        run_dir: Path,
+        status: DaemonStatus,
+        tools: Tools | None = None,
+        wake: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        self.wake = wake
+        self.files = DaemonFiles(run_dir=run_dir, state_dir=options.state_dir)
+        self._options = options
+        self._run_dir = run_dir
+        self._status = status
+        self._tools = tools or Tools()
+        self._backoff = BackOff(jitter=lambda: 1.0)
+        self._runner: Runner | None = None
+        self._change: DaemonChange | None = None
+        self._watched: Process | None = None
+        self._accepted = threading.Event()
+        self.holding = ""
+        self._identities = ServerIdentities(
+            certificates=self._tools.certificates,
+            names=self._tools.names,
+            wall=self._tools.wall,
+            monotonic=self._tools.monotonic,
+        )
+        self._external = External(self.files, status, self._tools.wall)
+
+    def accept_engine(self) -> None:
+        """A reconcile was asked for: the engine that runs is the one that is meant, and back-off is over."""
+        self._accepted.set()
+        self._backoff.clear()
+
+    def reconcile(self, desired: Desired, *, busy: bool) -> bool:
+        """True when containers may be reconciled. `busy`: operations on the engine are under way. Blocks.
+
+        `holding` says why they may not.
+        """
+        self.holding = ""
+        if desired.daemon is None:
+            self._status.drop()
+            return True
+        self._status.begin(desired.daemon_mistakes)
+        runner = self._runner_of(desired.agent)
+        unmanaged = self._not_ours(desired.daemon, runner)
+        self._status.unmanaged(unmanaged)
+        if unmanaged:
+            return True
+        try:
+            if runner.kind == "external":
+                self._report_external(desired, runner)
+            else:
+                self.holding = self._reconcile(desired, self._change_of(runner), runner, busy=busy)
+        except (UcidockdError, OSError) as exc:
+            self._failed(exc)
+        return not self.holding
+
+    def _failed(self, exc: UcidockdError | OSError) -> None:
+        """Nothing was changed for a passing reason, or dockerd is down: tried again, slower and slower."""
+        self._backoff.failed(DAEMON_KEY, str(exc), self._tools.monotonic())
+        self._wake_for_backoff()
+        reason = exc.reason if isinstance(exc, DaemonError) else "Failed"
+        logger.error("dockerd: %s", exc)
+        self._status.degraded(reason, str(exc))
+        self._status.synced(reason, str(exc))
+        if self._change is not None and not self._change.probe.answers():
+            self.holding = str(exc)
+
+    # who runs dockerd
+
+    def _runner_of(self, agent: AgentSettings) -> Runner:
+        host = self._options.docker_host or agent.docker_host
+        return Runner(
+            kind=agent.daemon or ("procd" if on_openwrt() else "external"),
+            program=agent.dockerd,
+            arguments=agent.dockerd_args,
+            socket=host.removeprefix("unix://") if host.startswith("unix://") else DEFAULT_SOCKET,
+        )
+
+    def _not_ours(self, settings: DaemonSettings, runner: Runner) -> str:
+        """Why dockerd's settings are not ours, "" when they are."""
+        ours = str(self.files.config_file)
+        given = settings.alt_config_file
+        if given and os.path.realpath(given) != os.path.realpath(ours):
+            return f"dockerd.globals.alt_config_file is {given}: dockerd's settings are what is in there"
+        if runner.kind == "procd" and not given:
+            return f"{self._tools.init_script} makes a file of its own; set dockerd.globals.alt_config_file to {ours}"
+        return ""
+
+    def _change_of(self, runner: Runner) -> DaemonChange:
+        if self._change is not None and self._runner == runner:
+            return self._change
+        files = self.files
+        self._runner = runner
+        self._change = DaemonChange(
+            store=files,
+            supervisor=ProcdSupervisor(script=self._tools.init_script, config_file=files.config_file)
+            if runner.kind == "procd"
+            else ChildSupervisor(
+                program=runner.program, config_file=files.config_file, arguments=runner.arguments
+            ),
+            probe=DaemonProbe(runner.socket),
+            check=checker(runner.program, version=lambda: version_of(runner.program), run_dir=self._run_dir),
+            socket=runner.socket,
+            limits=self._tools.limits,
+            clock=self._tools.monotonic,
+        )
+        return self._change
+
+    def _report_external(self, desired: Desired, runner: Runner) -> None:
+        if desired.daemon is not None and not desired.daemon_mistakes:
+            rendered, _ = self._render(desired.daemon, runner, running=None)
+            self._status.found(rendered)
+            self._external.report(self._target(rendered.document, runner))
+
+    # the pass
+
+    def _reconcile(self, desired: Desired, change: DaemonChange, runner: Runner, *, busy: bool) -> str:
+        """One pass; why containers have to wait, "" when they need not."""
+        if change.record.step in {Step.RELOAD, Step.STOP, Step.START}:
+            change.resume()
+        change.supervisor.tidy()
+        process = self._look(change)
+        if process is None and (waits := self._why_not_start(change)):
+            return waits
+        wanted, trouble = self._wanted(desired, change, runner)
+        if wanted is not None:
+            goal = self._goal(change, wanted)
+            step = self._what_to_do(change, goal, process)
+            if process is not None and step.effect is Effect.RESTART and busy:
+                self._status.synced("Pending", f"{step.cause}; waits for operations that are under way")
+                return f"dockerd is about to be restarted: {step.cause}"
+            self._act(change, goal, step, process)
+        self._show(change, wanted, trouble)
+        return "dockerd does not run" if change.record.process is None else self._other_engine(change)
+
+    def _look(self, change: DaemonChange) -> Process | None:
+        """The dockerd that runs; one that died under our eyes is brought back first."""
+        record = change.record
+        if record.process is not None and daemon_process.is_alive(record.process):
+            self._watch(record.process)
+            return record.process
+        found = change.supervisor.find()
+        if found is not None:
+            known = record.running is not None and change.store.current() == record.running.text
+            change.adopt(found, record.running if known else None)
+            self._watch(found)
+            return found
+        if record.step is Step.WATCH and record.running is not None and not self._why_not_start(change):
+            change.died()
+            process = change.record.process
+            if process is not None:
+                self._watch(process)
+            return process
+        return None
+
+    def _why_not_start(self, change: DaemonChange) -> str:
+        """Why a dockerd that is not there is not started now: back-off, or the disk of its data is missing."""
+        if self._backoff.blocked(self._tools.monotonic()):
+            self._status.running(None)
+            self._wake_for_backoff()
+            return "dockerd died and is started again in a moment"
+        running = change.record.running
+        missing = missing_mount(data_root(running.document), self._options) if running is not None else ""
+        return self._missing(missing) if missing else ""
+
+    def _missing(self, mount: str) -> str:
+        text = f"nothing is mounted on {mount}, where dockerd keeps its data"
+        self._status.waiting(text)
+        return text
+
+    def _wanted(
+        self, desired: Desired, change: DaemonChange, runner: Runner
+    ) -> tuple[Target | None, DaemonError | None]:
+        """What UCI asks for; with a mistake in it, what was there. The error is what could not be had of it."""
+        if desired.daemon_mistakes or desired.daemon is None:
+            good = change.store.last_good()
+            return change.record.running or (self._target(good, runner) if good is not None else None), None
+        rendered, trouble = self._render(desired.daemon, runner, running=change.record.running)
+        self._status.found(rendered)
+        return self._target(rendered.document, runner), trouble
+
+    def _target(self, document: Document, runner: Runner) -> Target:
+        return Target(document=document, material=material_of(document), arguments=runner.arguments)
+
+    def _render(
+        self, settings: DaemonSettings, runner: Runner, *, running: Target | None
+    ) -> tuple[Rendered, DaemonError | None]:
+        identity, trouble = self._identities.get(settings.tls, self.files.last_good() or {})
+        opened = running.document.get("hosts") if running is not None else None
+        new = [host for host in settings.hosts if not isinstance(opened, list) or host.text not in opened]
+        # what nobody knows of, or an external dockerd, may be listening there itself
+        unavailable = unavailable_hosts(new) if self._may_probe(runner, running) else {}
+        rendered = render(
+            settings,
+            version=version_of(runner.program),
+            socket=runner.socket,
+            identity=identity,
+            unavailable=unavailable,
+        )
+        if unavailable and trouble is None:
+            text = "; ".join(f"{host} is not opened: {why}" for host, why in sorted(unavailable.items()))
+            trouble = DaemonError(text, reason="HostUnavailable")
+        return rendered, trouble
+
+    def _may_probe(self, runner: Runner, running: Target | None) -> bool:
+        return runner.kind != "external" and (
+            running is not None or self._change is None or self._change.supervisor.find() is None
+        )
+
+    def _goal(self, change: DaemonChange, wanted: Target) -> Target:
+        """`wanted`, or what runs (or ran) instead when that has failed: it is not tried again until it changes."""
+        record = change.record
+        if wanted.digest != record.failed:
+            return wanted
+        if record.running is not None:
+            return record.running
+        good = change.store.last_good()
+        return wanted if good is None else replace(wanted, document=good)
+
+    def _what_to_do(self, change: DaemonChange, goal: Target, process: Process | None) -> Change:
+        if process is None:
+            return Change(effect=Effect.RESTART, causes=("dockerd does not run",))
+        running = change.record.running
+        step = classify(running, goal)
+        if running is not None and change.store.current() != running.text:
+            effect = Effect.RELOAD if step.effect is Effect.NOTHING else step.effect
+            causes = (*step.causes, f"{self.files.config_file.name} was changed by hand")
+            return replace(step, effect=effect, causes=causes)
+        return step
+
+    def _act(self, change: DaemonChange, goal: Target, step: Change, process: Process | None) -> None:
+        if step.effect is Effect.NOTHING:
+            self._end_watch(change)
+            return
+        mount = (
+            missing_mount(data_root(goal.document), self._options) if step.effect is Effect.RESTART else ""
+        )
+        if mount:
+            raise DaemonError(self._missing(mount), reason="Waiting")
+        self._status.synced("Pending", step.cause)
+        begun = self._tools.monotonic()
+        change.carry_out(goal, step)
+        taken = self._tools.monotonic() - begun
+        verb = "start" if process is None else str(step.effect)
+        reached = change.record.running == goal
+        self._status.note(verb, step.cause, error="" if reached else change.record.why)
+        logger.info("%s dockerd: %s (%.1f s)", verb, step.cause, taken)
+        if change.record.process is not None:
+            self._watch(change.record.process)
+        if change.record.step is Step.WATCH:
+            self.wake(self._tools.limits.watch_s + 0.05)
+
+    def _end_watch(self, change: DaemonChange) -> None:
+        if change.record.step is Step.WATCH and self._tools.monotonic() >= change.record.watch_until:
+            self._backoff.succeeded(DAEMON_KEY)
+            change.end_watch()
+
+    def _watch(self, process: Process) -> None:
+        """One thread per dockerd that sleeps until it ends."""
+        if self._watched == process:
+            return
+        self._watched = process
+        threading.Thread(target=self._wait_for_end, args=(process,), name="dockerd", daemon=True).start()
+
+    def _wait_for_end(self, process: Process) -> None:
+        begun = self._tools.monotonic()
+        daemon_process.wait_end(process, None)
+        lived = self._tools.monotonic() - begun
+        if lived < STABLE_S:
+            self._backoff.failed(DAEMON_KEY, "dockerd died", self._tools.monotonic())
+        self.wake(0)
+
+    def _wake_for_backoff(self) -> None:
+        due = self._backoff.next_try()
+        if due is not None:
+            self.wake(max(0.1, due - self._tools.monotonic()))
+
+    # what became of it
+
+    def _show(self, change: DaemonChange, wanted: Target | None, trouble: DaemonError | None) -> None:
+        if wanted is not None and change.record.failed and change.record.running == wanted:
+            change.forget_failure()
+        self._status.running(change.record.process)
+        self._status.outcome(change.record, wanted, trouble)
+
+    def _other_engine(self, change: DaemonChange) -> str:
+        """Whether this engine keeps other data than the containers were meant for, until a reconcile is asked for."""
+        running = change.record.running
+        root = data_root(running.document) if running is not None else ""
+        meant = self.files.engine()
+        if root and (not meant or self._accepted.is_set()):
+            self.files.write_engine(root)
+            meant = root
+        self._accepted.clear()
+        text = f"data_root was {meant} and is {root}: nothing is created there until `ucidockd reconcile`"
+        other = text if root and root != meant else ""
+        self._status.engine_changed(other)
+        return other
+
+
+def make_stage(options: RuntimeOptions, settings: AgentSettings, board: StatusBoard) -> DaemonStage:
+    """The stage of the running agent. Its files in /var/run are beside the control socket."""
+    run_dir = Path(options.socket or settings.socket).parent
+    return DaemonStage(options=options, run_dir=run_dir, status=DaemonStatus(board=board))
+
+
+@functools.lru_cache(maxsize=4)
+def _version(program: str, stamp: tuple[int, int]) -> tuple[int, int]:
+    del stamp
+    return engine_version(program)
+
+
+def version_of(program: str) -> tuple[int, int]:
+    """The version of that program; asked again only when the file is another one. Raises DaemonError."""
+    found = shutil.which(program)
+    if found is None:
+        raise DaemonError(f"there is no program {program}", reason="NoProgram")
+    stat = Path(found).stat()
+    return _version(found, (stat.st_mtime_ns, stat.st_ino))
+
+
+def on_openwrt() -> bool:
+    """Whether procd runs services here."""
+    return INIT_SCRIPT.exists() and Path("/sbin/procd").exists()
