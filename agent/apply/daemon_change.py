@@ -24,12 +24,13 @@ from typing import Any
 from agent.apply.daemon_ports import Check, DaemonStore, Probe, Supervisor
 from agent.errors import DaemonError
 from agent.model.daemon import DaemonRecord, Document, Effect, Json, Process, Step, Target, format_document
-from agent.plan.daemon import Change, minimal, same_engine
+from agent.plan.daemon import Change, minimal
 
 logger = logging.getLogger(__name__)
 
 _STOP_MARGIN_S = 15.0
 _PAUSE_S = 0.05
+_TRIES = 3
 _SIGNALS = 2  # an event may be dropped by the engine: a reload that is not confirmed is asked for twice
 
 
@@ -54,6 +55,7 @@ class DaemonChange:
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.monotonic
     record: DaemonRecord = field(init=False)
+    _failures: int = 0
 
     def __post_init__(self) -> None:
         self.record = self.store.load()
@@ -105,8 +107,8 @@ class DaemonChange:
     def end_watch(self) -> None:
         """The change has proved itself: its document is the last good one. Raises OSError when it cannot be kept."""
         running = self.record.running
-        if running is not None and self.store.last_good() != running.document:
-            self.store.write_last_good(running.document)
+        if running is not None and self.store.last_good() != running:
+            self.store.write_last_good(running)
         self._note(step=Step.NONE)
 
     def adopt(self, process: Process, running: Target | None) -> None:
@@ -123,11 +125,22 @@ class DaemonChange:
         try:
             action()
         except DaemonError as exc:
+            if self._may_be_passing(target):
+                self._note(step=Step.NONE, target=None, process=None)
+                raise
             self._roll_back(target, exc)
         except OSError as exc:
             if self.record.step in {Step.STOP, Step.RELOAD}:
                 self._note(step=Step.NONE, target=None)
             raise DaemonError(f"daemon.json cannot be written: {exc.strerror}", reason="StorageFull") from exc
+
+    def _may_be_passing(self, target: Target) -> bool:
+        """Whether a target that has proved itself deserves another try before it is given up: it is no news that fails.
+
+        A dockerd that was killed can fail to start once, while what it left behind is still ending.
+        """
+        self._failures += 1
+        return target == self.store.last_good() and self._failures < _TRIES
 
     def _refuse(self, target: Target, exc: DaemonError) -> None:
         logger.error("dockerd's new settings are refused: %s", exc)
@@ -173,7 +186,7 @@ class DaemonChange:
     def _confirmed(self, process: Process, document: Document) -> bool:
         """SIGHUP, and the engine's own word that it follows the document."""
         for _ in range(_SIGNALS):
-            with self.probe.reload_events() as events:
+            with self.probe.reload_events(self.limits.reload_s) as events:
                 self.supervisor.reload(process)
                 attributes = events.wait(self.limits.reload_s)
             if attributes is not None:
@@ -201,7 +214,7 @@ class DaemonChange:
         target = self.record.target
         if target is None:
             return
-        process = self.supervisor.find() or self.supervisor.start()
+        process = self.supervisor.find() or self.supervisor.start(target.arguments)
         self._wait_for_answer(process)
         if self.record.held and not target.document.get("live-restore"):
             self.store.write_current(target.text)
@@ -224,6 +237,7 @@ class DaemonChange:
                 )
 
     def _reached(self, target: Target, process: Process) -> None:
+        self._failures = 0
         watch_until = self.clock() + self.limits.watch_s
         self._note(
             step=Step.WATCH, target=None, held=False, running=target, process=process, watch_until=watch_until
@@ -234,27 +248,28 @@ class DaemonChange:
         if not self.record.fallback:
             logger.error("%s; going back", failure)
             self._note(failed=target.digest, why=str(failure), fallback=True)
-        for document in self._ways_back(target):
+        for way in self._ways_back(target):
             try:
-                self._restart(replace(target, document=document), held=True, fallback=True)
+                self._restart(way, held=True, fallback=True)
             except (DaemonError, OSError) as exc:
                 logger.error("dockerd does not come up with an older configuration either: %s", exc)
                 continue
             return
-        self._note(step=Step.NONE, target=None, process=None, running=None)
+        self._note(step=Step.NONE, target=None, process=None)
         raise DaemonError(f"dockerd is down: {failure}", reason="DaemonDown") from failure
 
-    def _ways_back(self, target: Target) -> Iterator[Document]:
-        """Documents to fall back to. Never one of another engine's data."""
+    def _ways_back(self, failed: Target) -> Iterator[Target]:
+        """What to fall back to: the last good one, then the minimal one of the same engine with its arguments, and
+        where nothing was ever good, without any."""
         good = self.store.last_good()
-        if good is not None and good != target.document:
+        if good is not None and (good.document, good.arguments) != (failed.document, failed.arguments):
             yield good
         before = self.record.running
-        base = good or (before.document if before is not None else target.document)
-        smallest = minimal(base, socket=self.socket)
-        if good is not None and not same_engine(good, smallest):
-            return
+        base = before or good or failed
+        smallest = replace(base, document=minimal(base.document, socket=self.socket), material="")
         yield smallest
+        if good is None and smallest.arguments:
+            yield replace(smallest, arguments=())
 
     def _note(self, *, must: bool = False, **changes: Any) -> None:
         """Writes down where we stand. After the point of no return a full disk must not stop us (`must` False)."""

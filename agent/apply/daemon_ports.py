@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from agent.model.daemon import DaemonRecord, Document, Process, Target
+from agent.model.daemon import DaemonRecord, Process, Target
 
 
 class Supervisor(Protocol):
@@ -20,8 +20,8 @@ class Supervisor(Protocol):
     def wait_end(self, process: Process, timeout_s: float) -> bool:
         """Whether it has ended within that time; 0 only looks."""
 
-    def start(self) -> Process:
-        """Raises DaemonError when it cannot even be started."""
+    def start(self, arguments: tuple[str, ...]) -> Process:
+        """With `--config-file` and these. Raises DaemonError when it cannot even be started."""
 
     def stop(self, process: Process, timeout_s: float) -> None:
         """SIGTERM and waiting, SIGKILL only after `timeout_s`."""
@@ -53,7 +53,8 @@ class Probe(Protocol):
     def swarm(self) -> bool:
         """Whether the engine is part of a swarm: live-restore is not allowed then."""
 
-    def reload_events(self) -> AbstractContextManager[ReloadEvents]: ...
+    def reload_events(self, timeout_s: float) -> AbstractContextManager[ReloadEvents]:
+        """Subscribes; an engine that does not even take the question in that time gives no events."""
 
 
 class DaemonStore(Protocol):
@@ -64,8 +65,8 @@ class DaemonStore(Protocol):
 
     def current(self) -> bytes | None: ...
     def write_current(self, data: bytes) -> None: ...
-    def last_good(self) -> Document | None: ...
-    def write_last_good(self, document: Document) -> None: ...
+    def last_good(self) -> Target | None: ...
+    def write_last_good(self, target: Target) -> None: ...
     def load(self) -> DaemonRecord: ...
     def save(self, record: DaemonRecord) -> None: ...
     def engine(self) -> str: ...

@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from agent.clients.files import atomic_write
-from agent.model.daemon import DaemonRecord, Document, Process, Step, Target, format_document
+from agent.model.daemon import DaemonRecord, Document, Process, Step, Target
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +41,41 @@ class DaemonFiles:
         except OSError:
             return None
 
+    def current_document(self) -> Document | None:
+        """daemon.json as dockerd reads it, None when that fails."""
+        try:
+            found = json.loads(self.config_file.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def older_than(self, process: Process) -> bool:
+        """Whether daemon.json was last written before that process began: then it is what the process read."""
+        booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        try:
+            written = self.config_file.stat().st_mtime
+        except OSError:
+            return False
+        return booted + process.started / os.sysconf("SC_CLK_TCK") >= written
+
     def write_current(self, data: bytes) -> None:
         _write(self.config_file, data)
 
-    def last_good(self) -> Document | None:
-        return _read(self._last_good)
+    def last_good(self) -> Target | None:
+        data = _read(self._last_good)
+        if data is None:
+            return None
+        try:
+            target = _target(data)
+            if target is not None and target.document["data-root"] and target.document["hosts"]:
+                return target
+            raise ValueError("no configuration that we would write")
+        except (KeyError, TypeError, ValueError) as exc:
+            _set_aside(self._last_good, exc)
+            return None
 
-    def write_last_good(self, document: Document) -> None:
-        _write(self._last_good, format_document(document))
+    def write_last_good(self, target: Target) -> None:
+        _write(self._last_good, json.dumps(asdict(target), indent=1, sort_keys=True).encode())
 
     def engine(self) -> str:
         return str((_read(self._engine) or {}).get("data_root") or "")

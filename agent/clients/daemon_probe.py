@@ -64,13 +64,13 @@ class DaemonProbe:
         return state not in {None, "", "inactive"}
 
     @contextmanager
-    def reload_events(self) -> Iterator[ReloadEvents]:
+    def reload_events(self, timeout_s: float) -> Iterator[ReloadEvents]:
         """GET /events, those of the daemon. `since` covers the moment between the answer's head and subscribing."""
         path = f"/events?since={time.time():.9f}&filters={_FILTERS}"
         connection: http.client.HTTPConnection | None = None
         events = ReloadEvents(None, None)
         try:
-            connection = self._open(_TIMEOUT_S)
+            connection = self._open(timeout_s)
             connection.request("GET", path)
             link = connection.sock  # the response takes it over
             events = ReloadEvents(connection.getresponse(), link)

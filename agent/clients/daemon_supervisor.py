@@ -30,8 +30,8 @@ _LOG_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
 class ChildSupervisor:
     """We start dockerd ourselves. It has a session and a log of its own and goes on when the agent ends."""
 
-    def __init__(self, *, program: str, config_file: Path, arguments: tuple[str, ...] = ()) -> None:
-        self._command = [program, f"--config-file={config_file}", *arguments]
+    def __init__(self, *, program: str, config_file: Path) -> None:
+        self._program = program
         self._config_file = config_file
         self._log = config_file.with_name("dockerd.log")
         self._child: subprocess.Popen[bytes] | None = None
@@ -44,12 +44,12 @@ class ChildSupervisor:
     def wait_end(self, process: Process, timeout_s: float) -> bool:
         return daemon_process.wait_end(process, timeout_s)
 
-    def start(self) -> Process:
+    def start(self, arguments: tuple[str, ...]) -> Process:
         try:
             self._log.write_bytes(b"")
             with self._log.open("ab") as log:
                 self._child = subprocess.Popen(
-                    self._command,
+                    [self._program, f"--config-file={self._config_file}", *arguments],
                     cwd="/",
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -57,7 +57,7 @@ class ChildSupervisor:
                     start_new_session=True,
                 )
         except OSError as exc:
-            text = f"{self._command[0]} cannot be started: {exc.strerror}"
+            text = f"{self._program} cannot be started: {exc.strerror}"
             raise DaemonError(text, reason="NotStarted") from exc
         process = daemon_process.process_of(self._child.pid)
         # None: it has ended already
@@ -107,7 +107,8 @@ class ProcdSupervisor:
     def wait_end(self, process: Process, timeout_s: float) -> bool:
         return daemon_process.wait_end(process, timeout_s)
 
-    def start(self) -> Process:
+    def start(self, arguments: tuple[str, ...]) -> Process:
+        del arguments  # the init script has its own
         self._run("start")
         deadline = time.monotonic() + self._appear_s
         while (process := self.find()) is None:

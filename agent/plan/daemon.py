@@ -217,11 +217,6 @@ def minimal(target: Document, *, socket: str) -> Document:
     }
 
 
-def same_engine(one: Document, two: Document) -> bool:
-    """Whether both keep images and containers at the same place."""
-    return data_root(one) == data_root(two)
-
-
 def difference(old: bytes, new: bytes) -> str:
     """A unified diff of two daemon.json for people."""
     import difflib

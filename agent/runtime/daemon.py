@@ -27,6 +27,7 @@ from agent.clients.daemon_supervisor import ChildSupervisor, ProcdSupervisor, en
 from agent.errors import DaemonError, UcidockdError
 from agent.model.daemon import (
     DAEMON_KEY,
+    DaemonRecord,
     DaemonSettings,
     Document,
     Effect,
@@ -104,7 +105,7 @@ class DaemonStage:
             wall=self._tools.wall,
             monotonic=self._tools.monotonic,
         )
-        self._external = External(self.files, status, self._tools.wall)
+        self._external = External(self.files, status)
 
     def accept_engine(self) -> None:
         """A reconcile was asked for: the engine that runs is the one that is meant, and back-off is over."""
@@ -176,9 +177,7 @@ class DaemonStage:
             store=files,
             supervisor=ProcdSupervisor(script=self._tools.init_script, config_file=files.config_file)
             if runner.kind == "procd"
-            else ChildSupervisor(
-                program=runner.program, config_file=files.config_file, arguments=runner.arguments
-            ),
+            else ChildSupervisor(program=runner.program, config_file=files.config_file),
             probe=DaemonProbe(runner.socket),
             check=checker(runner.program, version=lambda: version_of(runner.program), run_dir=self._run_dir),
             socket=runner.socket,
@@ -222,11 +221,12 @@ class DaemonStage:
             return record.process
         found = change.supervisor.find()
         if found is not None:
-            known = record.running is not None and change.store.current() == record.running.text
-            change.adopt(found, record.running if known else None)
+            change.adopt(found, self._read_by(found, record))
             self._watch(found)
             return found
-        if record.step is Step.WATCH and record.running is not None and not self._why_not_start(change):
+        # back-off would only prolong the wrong configuration; it is for the way back that dies as well
+        at_once = record.step is Step.WATCH and not record.fallback and not self._disk_missing(record)
+        if at_once or (record.step is Step.WATCH and not self._why_not_start(change)):
             change.died()
             process = change.record.process
             if process is not None:
@@ -234,15 +234,29 @@ class DaemonStage:
             return process
         return None
 
+    def _read_by(self, process: Process, record: DaemonRecord) -> Target | None:
+        """What a dockerd follows that we did not see starting, as far as that can be known."""
+        document = self.files.current_document()
+        if record.running is not None and self.files.current() == record.running.text:
+            return record.running
+        # without any memory (it was lost) the file is our own best guess: we signal after every write of it
+        if document is None or not (record == DaemonRecord() or self.files.older_than(process)):
+            return None
+        arguments = self._runner.arguments if self._runner is not None else ()
+        return Target(document=document, material=material_of(document), arguments=arguments)
+
     def _why_not_start(self, change: DaemonChange) -> str:
         """Why a dockerd that is not there is not started now: back-off, or the disk of its data is missing."""
         if self._backoff.blocked(self._tools.monotonic()):
             self._status.running(None)
             self._wake_for_backoff()
             return "dockerd died and is started again in a moment"
-        running = change.record.running
-        missing = missing_mount(data_root(running.document), self._options) if running is not None else ""
-        return self._missing(missing) if missing else ""
+        return self._disk_missing(change.record)
+
+    def _disk_missing(self, record: DaemonRecord) -> str:
+        root = data_root(record.running.document) if record.running is not None else ""
+        mount = missing_mount(root, self._options) if root else ""
+        return self._missing(mount) if mount else ""
 
     def _missing(self, mount: str) -> str:
         text = f"nothing is mounted on {mount}, where dockerd keeps its data"
@@ -254,8 +268,7 @@ class DaemonStage:
     ) -> tuple[Target | None, DaemonError | None]:
         """What UCI asks for; with a mistake in it, what was there. The error is what could not be had of it."""
         if desired.daemon_mistakes or desired.daemon is None:
-            good = change.store.last_good()
-            return change.record.running or (self._target(good, runner) if good is not None else None), None
+            return change.record.running or change.store.last_good(), None
         rendered, trouble = self._render(desired.daemon, runner, running=change.record.running)
         self._status.found(rendered)
         return self._target(rendered.document, runner), trouble
@@ -266,7 +279,7 @@ class DaemonStage:
     def _render(
         self, settings: DaemonSettings, runner: Runner, *, running: Target | None
     ) -> tuple[Rendered, DaemonError | None]:
-        identity, trouble = self._identities.get(settings.tls, self.files.last_good() or {})
+        identity, trouble = self._identities.get(settings.tls, self._last_good())
         opened = running.document.get("hosts") if running is not None else None
         new = [host for host in settings.hosts if not isinstance(opened, list) or host.text not in opened]
         # what nobody knows of, or an external dockerd, may be listening there itself
@@ -283,6 +296,10 @@ class DaemonStage:
             trouble = DaemonError(text, reason="HostUnavailable")
         return rendered, trouble
 
+    def _last_good(self) -> Document:
+        good = self.files.last_good()
+        return good.document if good is not None else {}
+
     def _may_probe(self, runner: Runner, running: Target | None) -> bool:
         return runner.kind != "external" and (
             running is not None or self._change is None or self._change.supervisor.find() is None
@@ -295,8 +312,7 @@ class DaemonStage:
             return wanted
         if record.running is not None:
             return record.running
-        good = change.store.last_good()
-        return wanted if good is None else replace(wanted, document=good)
+        return change.store.last_good() or wanted
 
     def _what_to_do(self, change: DaemonChange, goal: Target, process: Process | None) -> Change:
         if process is None:

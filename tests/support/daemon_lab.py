@@ -162,7 +162,9 @@ class DaemonLab:
             if not client.images.list(BUSYBOX):
                 repository, _, tag = BUSYBOX.rpartition(":")
                 client.api.import_image_from_data(busybox_tar(), repository=repository, tag=tag)
-            client.containers.run(BUSYBOX, "sleep 1000", name=name, detach=True, **options)
+            client.containers.run(
+                BUSYBOX, "sleep 1000", name=name, detach=True, stop_signal="SIGKILL", **options
+            )
         return self.pid_of(name)
 
     def pid_of(self, name: str = "web") -> int:
