@@ -238,9 +238,11 @@ class DaemonChange:
 
     def _reached(self, target: Target, process: Process) -> None:
         self._failures = 0
+        # one that has proved itself is not watched again: when it dies, no change is to blame
+        step = Step.NONE if target == self.store.last_good() else Step.WATCH
         watch_until = self.clock() + self.limits.watch_s
         self._note(
-            step=Step.WATCH, target=None, held=False, running=target, process=process, watch_until=watch_until
+            step=step, target=None, held=False, running=target, process=process, watch_until=watch_until
         )
 
     def _roll_back(self, target: Target, failure: DaemonError) -> None:
@@ -259,17 +261,14 @@ class DaemonChange:
         raise DaemonError(f"dockerd is down: {failure}", reason="DaemonDown") from failure
 
     def _ways_back(self, failed: Target) -> Iterator[Target]:
-        """What to fall back to: the last good one, then the minimal one of the same engine with its arguments, and
-        where nothing was ever good, without any."""
+        """What to fall back to: the last good one, then the minimal one of the same engine."""
         good = self.store.last_good()
         if good is not None and (good.document, good.arguments) != (failed.document, failed.arguments):
             yield good
         before = self.record.running
         base = before or good or failed
-        smallest = replace(base, document=minimal(base.document, socket=self.socket), material="")
-        yield smallest
-        if good is None and smallest.arguments:
-            yield replace(smallest, arguments=())
+        # with its arguments: without them it would be an engine in other directories, perhaps somebody else's
+        yield replace(base, document=minimal(base.document, socket=self.socket), material="")
 
     def _note(self, *, must: bool = False, **changes: Any) -> None:
         """Writes down where we stand. After the point of no return a full disk must not stop us (`must` False)."""

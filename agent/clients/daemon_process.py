@@ -45,12 +45,18 @@ def _config_of(pid: int, wanted: str) -> bool:
 
 def process_of(pid: int) -> Process | None:
     """The living process of that number, None when it has ended (a zombie has)."""
+    found = _look(pid)
+    return None if found is None or found[1] in {"Z", "X"} else found[0]
+
+
+def _look(pid: int) -> tuple[Process, str] | None:
+    """The process and its state; proc(5), /proc/pid/stat."""
     try:
         text = (_PROC / str(pid) / "stat").read_text()
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()  # the name before it may hold blanks and brackets; proc(5)
-    return None if fields[0] in {"Z", "X"} else Process(pid=pid, started=int(fields[19]))
+    fields = text.rpartition(")")[2].split()  # the name before it may hold blanks and brackets
+    return Process(pid=pid, started=int(fields[19])), fields[0]
 
 
 def is_alive(process: Process) -> bool:
@@ -59,7 +65,10 @@ def is_alive(process: Process) -> bool:
 
 
 def wait_end(process: Process, timeout_s: float | None) -> bool:
-    """Whether it has ended within that time (None: as long as it takes)."""
+    """Whether it has ended, all of its threads, within that time (None: as long as it takes).
+
+    The first thread may be a zombie while others still hold the files, sockets and children.
+    """
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:

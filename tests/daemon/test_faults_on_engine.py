@@ -87,12 +87,10 @@ def test_a_bridge_address_that_a_network_has_is_rolled_back(lab: DaemonLab) -> N
 
 def test_dying_after_a_while_counts_as_a_failure_of_the_change(lab: DaemonLab) -> None:
     lab.limits = Limits(start_s=40, watch_s=20)
-    lab.before = [f"grep -q die=late {lab.daemon_json} && (sleep 1; kill -9 $$) >/dev/null 2>&1 &"]
-    lab.write_wrapper()
     pid = started_with_long_watch(lab)
-    assert lab.apply("option debug '1'\nlist labels 'die=late'\noption log_level 'info'\n")
+    assert lab.apply("option debug '1'\noption log_level 'info'\n")
     assert lab.conditions()["Synced"] == (True, "Applied")
-    assert daemon_process.wait_end(lab.process, 10)
+    lab.kill()
     lab.apply()
     assert_rolled_back(lab, pid)
     assert "killed by signal 9" in lab.message("RolledBack")
@@ -359,8 +357,7 @@ def test_a_dockerd_that_dies_by_itself_is_started_again(lab: DaemonLab) -> None:
     pid = lab.run_container()
     for _ in range(2):
         before = lab.process
-        os.kill(before.pid, signal.SIGKILL)
-        assert daemon_process.wait_end(before, 10)
+        lab.kill()
         wait_for(lambda: lab.apply() and lab.probe.answers())
         assert lab.process != before
     assert lab.pid_of() == pid

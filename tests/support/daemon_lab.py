@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -187,21 +188,49 @@ class DaemonLab:
             for container in client.containers.list(all=True):
                 container.remove(force=True, v=True)
         self.stop()
-        self._end_containerd()
+        self._end_leftovers()
         for line in reversed(Path("/proc/mounts").read_text().splitlines()):
             if line.split()[1].startswith(f"{self.root}/"):
                 subprocess.run(["umount", "-l", line.split()[1]], check=False)
         self.network.close()
         shutil.rmtree(self.root, ignore_errors=True)
 
-    def _end_containerd(self) -> None:
-        """One that a killed dockerd left behind."""
-        pid = self.root / "exec" / "containerd" / "containerd.pid"
-        with contextlib.suppress(OSError, ValueError):
-            process = daemon_process.process_of(int(pid.read_text()))
-            if process is not None:
-                daemon_process.send_signal(process, signal.SIGTERM)
-                daemon_process.wait_end(process, 10)
+    def _end_leftovers(self) -> None:
+        """containerd and shims that a killed dockerd left behind: all that name our directory."""
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                if f"{self.root}/exec".encode() in (entry / "cmdline").read_bytes():
+                    os.kill(int(entry.name), signal.SIGKILL)
+
+    def kill(self) -> None:
+        """SIGKILL as the kernel's out-of-memory killer would, and what init does for the containerd that ends with it.
+
+        In a container there may be no init that reaps, and dockerd takes the dead containerd for a living one then.
+        """
+        process = self.process
+        containerd = int((self.root / "exec" / "containerd" / "containerd.pid").read_text())
+        with adopting_orphans():
+            os.kill(process.pid, signal.SIGKILL)
+            daemon_process.wait_end(process, 10)
+            wait_for(lambda: _reaped(containerd), 5)
+
+
+def _reaped(pid: int) -> bool:
+    """Whether it is gone; a dead one is handed over to us a moment after its parent has ended."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    return not Path("/proc", str(pid)).exists()
+
+
+@contextlib.contextmanager
+def adopting_orphans() -> Iterator[None]:
+    """Orphans of our children become our children (prctl(2), PR_SET_CHILD_SUBREAPER)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for on in (1, 0):
+        if libc.prctl(36, on, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "prctl")
+        if on:
+            yield
 
 
 def wait_for(check: Callable[[], Any], limit_s: float = 20) -> None:
