@@ -60,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("reconcile", parents=[common], help="do it now")
     status = commands.add_parser("status", parents=[common], help="what became of each section")
     status.add_argument("--watch", action="store_true", help="follow changes")
+    render = commands.add_parser("render", parents=[common], help="print the daemon.json that UCI asks for")
+    render.add_argument("--diff", action="store_true", help="what would change, and what that would take")
     uci = commands.add_parser("uci", parents=[common], help="print what the agent reads")
     uci.add_argument("form", choices=["show", "export"])
     uci.add_argument("package")
@@ -158,6 +160,19 @@ def _status(args: argparse.Namespace) -> int:
     return 0
 
 
+def _render(args: argparse.Namespace) -> int:
+    from agent.runtime import daemon_render
+
+    found = daemon_render.preview(_options(args))
+    for message in found.messages:
+        print(f"warning: {message}", file=sys.stderr)
+    if args.json:
+        print(json.dumps(daemon_render.as_json(found), indent=1))
+    else:
+        print(daemon_render.as_text(found) if args.diff else found.text.decode(), end="\n" if args.diff else "")
+    return 0
+
+
 def _uci(args: argparse.Namespace) -> int:
     from agent.clients.uci_store import PyuciStore, TextUciStore
     from agent.uci.syntax import format_export, format_show
@@ -175,5 +190,6 @@ _COMMANDS = {
     "plan": _plan,
     "reconcile": _reconcile,
     "status": _status,
+    "render": _render,
     "uci": _uci,
 }

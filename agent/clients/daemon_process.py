@@ -49,6 +49,12 @@ def process_of(pid: int) -> Process | None:
     return None if found is None or found[1] in {"Z", "X"} else found[0]
 
 
+def identity_of(pid: int) -> Process | None:
+    """As `process_of`, for one that may have ended but was not reaped."""
+    found = _look(pid)
+    return None if found is None else found[0]
+
+
 def _look(pid: int) -> tuple[Process, str] | None:
     """The process and its state; proc(5), /proc/pid/stat."""
     try:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.clients import daemon_process
-from agent.errors import DaemonError
+from agent.errors import DaemonError, InternalError
 from agent.model.daemon import Process
 
 LOG_LIMIT = 1024 * 1024
@@ -59,9 +59,10 @@ class ChildSupervisor:
         except OSError as exc:
             text = f"{self._program} cannot be started: {exc.strerror}"
             raise DaemonError(text, reason="NotStarted") from exc
-        process = daemon_process.process_of(self._child.pid)
-        # None: it has ended already
-        return process or Process(pid=self._child.pid, started=0)
+        process = daemon_process.identity_of(self._child.pid)
+        if process is None:
+            raise InternalError("a child that was not waited for is not there")
+        return process
 
     def stop(self, process: Process, timeout_s: float) -> None:
         stop_process(process, timeout_s)

@@ -237,13 +237,9 @@ def masked(document: Document) -> bytes:
     for key in ("log-opts", "proxies"):
         group = shown.get(key)
         if isinstance(group, Mapping):
-            shown[key] = {
-                name: "***" if _is_secret(key, name, value) else value for name, value in group.items()
-            }
+            shown[key] = {name: "***" if _is_secret(name, value) else value for name, value in group.items()}
     return format_document(shown)
 
 
-def _is_secret(key: str, name: str, value: Json) -> bool:
-    if key == "proxies":
-        return "@" in str(value)
-    return any(word in name.lower() for word in ("token", "password", "secret", "key"))
+def _is_secret(name: str, value: Json) -> bool:
+    return "@" in str(value) or any(word in name.lower() for word in ("token", "password", "secret", "key"))

@@ -147,6 +147,25 @@ class DaemonStage:
         if self._change is not None and not self._change.probe.answers():
             self.holding = str(exc)
 
+    def preview(self, settings: DaemonSettings, agent: AgentSettings) -> tuple[Target, tuple[str, ...]]:
+        """What would be written, and what has to be said about it. Makes no certificates."""
+        runner = self._runner_of(agent)
+        rendered, trouble = self._render(settings, runner, running=self.files.load().running)
+        said = [finding.message for finding in rendered.findings if finding.status]
+        said += [*rendered.warnings, *([str(trouble)] if trouble else [])]
+        return self._target(rendered.document, runner), tuple(said)
+
+    def stopped_by(self, change: Change, running: Target | None, agent: AgentSettings) -> tuple[str, ...]:
+        """Names of the containers that a change would stop: none that live-restore can keep."""
+        if change.effect is not Effect.RESTART:
+            return ()
+        probe = DaemonProbe(self._runner_of(agent).socket)
+        return probe.running() if running is None or change.stops or probe.swarm() else ()
+
+    def finds_dockerd(self) -> bool:
+        """Whether a dockerd runs with our file."""
+        return daemon_process.find_with_config(self.files.config_file) is not None
+
     # who runs dockerd
 
     def _runner_of(self, agent: AgentSettings) -> Runner:
@@ -395,10 +414,12 @@ class DaemonStage:
         return other
 
 
-def make_stage(options: RuntimeOptions, settings: AgentSettings, board: StatusBoard) -> DaemonStage:
+def make_stage(
+    options: RuntimeOptions, settings: AgentSettings, board: StatusBoard, tools: Tools | None = None
+) -> DaemonStage:
     """The stage of the running agent. Its files in /var/run are beside the control socket."""
     run_dir = Path(options.socket or settings.socket).parent
-    return DaemonStage(options=options, run_dir=run_dir, status=DaemonStatus(board=board))
+    return DaemonStage(options=options, run_dir=run_dir, status=DaemonStatus(board=board), tools=tools)
 
 
 @functools.lru_cache(maxsize=4)

@@ -45,13 +45,14 @@ class ServerIdentities:
         except UcidockdError as exc:
             kept = _kept(last_good)
             text = str(exc) if kept else f"{exc}; TCP hosts stay closed"
-            return kept, DaemonError(text, reason=_word(exc.code))
+            reason = exc.reason if isinstance(exc, DaemonError) else _word(exc.code)
+            return kept, DaemonError(text, reason=reason)
         self._known = (tls, identity, now + _LOOK_EVERY_S)
         return identity, None
 
     def _make(self, tls: TlsSettings) -> Identity:
         if self.certificates is None:
-            raise DaemonError("certificates cannot be made here, expected mode files", reason="Certificate")
+            raise DaemonError("there are no certificates yet", reason="Certificate")
         made, changed = self.certificates.ensure_server(
             sans=self.names(tls.san), days=tls.days, renew_days=tls.renew_days, now=self.wall()
         )

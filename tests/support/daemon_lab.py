@@ -187,7 +187,6 @@ class DaemonLab:
         with contextlib.suppress(Exception), contextlib.closing(self.client()) as client:
             for container in client.containers.list(all=True):
                 container.remove(force=True, v=True)
-        self.stop()
         self._end_leftovers()
         for line in reversed(Path("/proc/mounts").read_text().splitlines()):
             if line.split()[1].startswith(f"{self.root}/"):
@@ -196,11 +195,14 @@ class DaemonLab:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _end_leftovers(self) -> None:
-        """containerd and shims that a killed dockerd left behind: all that name our directory."""
+        """dockerd, containerd and shims: all that name our directory. Nothing of it is needed any more."""
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
                 if f"{self.root}/exec".encode() in (entry / "cmdline").read_bytes():
-                    os.kill(int(entry.name), signal.SIGKILL)
+                    process = daemon_process.process_of(int(entry.name))
+                    if process is not None:
+                        daemon_process.send_signal(process, signal.SIGKILL)
+                        daemon_process.wait_end(process, 10)
 
     def kill(self) -> None:
         """SIGKILL as the kernel's out-of-memory killer would, and what init does for the containerd that ends with it.

@@ -29,7 +29,7 @@ class OwnNetwork:
     def add_address(self, address: str) -> None:
         """An address as of a LAN, on a device of its own."""
         device = f"lan{len(self.run('ip', '-o', 'link').stdout.splitlines())}"
-        self.run("ip", "link", "add", device, "type", "dummy")
+        self.run("ip", "link", "add", device, "type", "bridge")
         self.run("ip", "addr", "add", address, "dev", device, *(["nodad"] if ":" in address else []))
         self.run("ip", "link", "set", device, "up")
 
