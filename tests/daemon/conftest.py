@@ -10,13 +10,40 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.daemon_lab import DaemonLab
+from tests.support.debian import CannotFetchError
+from tests.support.engines import programs
 from tests.support.network import OwnNetwork
 
 _numbers = itertools.count()
 
 
+def _make(engine: str = "") -> DaemonLab:
+    return DaemonLab(OwnNetwork(f"ucidd{os.getpid()}x{next(_numbers)}"), engine=engine)
+
+
 @pytest.fixture
 def lab() -> Iterator[DaemonLab]:
-    made = DaemonLab(OwnNetwork(f"ucidd{os.getpid()}x{next(_numbers)}"))
+    """The installed dockerd."""
+    made = _make()
+    yield made
+    made.close()
+
+
+@pytest.fixture(
+    params=[
+        "installed",
+        pytest.param("26", marks=pytest.mark.long),
+        pytest.param("28", marks=pytest.mark.long),
+    ]
+)
+def any_lab(request: pytest.FixtureRequest) -> Iterator[DaemonLab]:
+    """The installed dockerd, and newer ones where they can be had."""
+    engine = ""
+    if request.param != "installed":
+        try:
+            engine = programs(request.param)
+        except CannotFetchError as exc:
+            pytest.skip(f"no dockerd {request.param}: {exc}")
+    made = _make(engine)
     yield made
     made.close()
