@@ -198,23 +198,38 @@ def test_staged_changes_are_neither_seen_nor_applied_nor_lost(
     assert len(store.load("test").sections) == 1
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have a /tmp of its own")
-def test_changes_staged_where_libuci_looks_by_itself_are_not_seen(store: TextUciStore, uci: RealUci) -> None:
-    """/tmp/.uci counts when nobody names another place; read in a process with a /tmp of its own."""
+@pytest.fixture
+def usual_save_directory() -> Iterator[Path]:
+    """/tmp/.uci, libuci's own choice; made for the test where it is not there."""
+    made = Path("/tmp/.uci")
+    if made.exists():
+        yield made
+        return
+    made.mkdir(mode=0o700)
+    yield made
+    made.rmdir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have a /tmp/.uci of its own")
+def test_changes_staged_where_libuci_looks_by_itself_are_not_seen(
+    store: TextUciStore, file: Path, uci: RealUci, usual_save_directory: Path
+) -> None:
+    """/tmp/.uci counts when nobody names another place; the process has one of its own."""
+    file.write_text("config c 'web'\n\toption image 'committed'\n")
     program = (
+        "import sys\n"
         "from pathlib import Path\n"
         f"from agent.clients.uci_store import {type(store).__name__} as Store\n"
-        "store = Store(config_dir=Path('/tmp/config'), override_dir=Path('/tmp/override'))\n"
+        "store = Store(config_dir=Path(sys.argv[1]), override_dir=Path('/none'))\n"
         "print(store.load('test').sections[0].options[0].value)\n"
     )
     script = f"""
-        mount -t tmpfs none /tmp; mkdir /tmp/config /tmp/.uci
-        printf "config c 'web'\\n option image 'committed'\\n" >/tmp/config/test
-        echo "test.web.image='staged'" >/tmp/.uci/test
-        {COMMAND} -c /tmp/config get test.web.image && exec "$@"
+        mount -t tmpfs none {usual_save_directory}
+        echo "test.web.image='staged'" >{usual_save_directory}/test
+        {COMMAND} -c {file.parent} get test.web.image && exec "$@"
     """
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-ec", script, "sh", sys.executable, "-c", program],
+        ["unshare", "--mount", "sh", "-ec", script, "sh", sys.executable, "-c", program, file.parent],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
