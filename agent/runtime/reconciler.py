@@ -128,7 +128,7 @@ class Reconciler:
         desired = self.desired
         if desired is None or not desired.agent.enabled:
             return ops.Plan(), None
-        api = self.engine.ping()
+        api = self.engine.api_version()
         self.board.set_agent(self.wall(), engine={"reachable": True, "api": f"{api[0]}.{api[1]}"})
         if any(record.swap or not record.object_id for record in self.records.records()):
             recover(self.engine, self.records, frozenset(self._busy))
@@ -195,13 +195,13 @@ class Reconciler:
             self.board.set(
                 work.key, ConditionType.SYNCED, status=False, reason="Pending", message=causes, now=now
             )
+        for key in dict.fromkeys(finding.key for finding in plan.findings):
+            kind, _, section = key.partition(":")
+            self.board.ensure(key, kind=kind, section=section, name=section, now=now)
         for finding in plan.findings:
-            kind, _, section = finding.key.partition(":")
-            self.board.ensure(finding.key, kind=kind, section=section, name=section, now=now)
-            condition = ConditionType(finding.type)
             self.board.set(
                 finding.key,
-                condition,
+                ConditionType(finding.type),
                 status=finding.status,
                 reason=finding.reason,
                 message=finding.message,
