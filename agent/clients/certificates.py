@@ -224,6 +224,8 @@ def _needed(found: Index, names: tuple[str, ...], *, days: int, renew_days: int,
         return _Need(renew_ca=f"the CA {renew_ca}", server=f"the CA {renew_ca}")
     if found.server is None:
         return _Need(server="there was no server certificate")
+    if dict(found.server.files)["ca.pem"] != dict(found.ca.files)["ca.pem"]:
+        return _Need(server="the CA is another one")
     return _Need(server=_ends(found.server, renew_days * DAY_S, now) or _not_for(found.server.sans, names))
 
 
