@@ -153,6 +153,8 @@ class CertificateStore:
                 shutil.rmtree(path)
         for path in self.directory.glob(f"{_NEW}*"):
             shutil.rmtree(path)
+        for path in self.directory.glob(f".{INDEX}.*"):  # what `atomic_write` had not renamed yet
+            path.unlink()
 
     @staticmethod
     def _close_to_others(path: Path) -> None:

@@ -221,7 +221,7 @@ def _needed(found: Index, names: tuple[str, ...], *, days: int, renew_days: int,
     # as long as a server pair made now lives, and the next one is not due: what it signs must not end with it
     renew_ca = _ends(found.ca, (days + renew_days) * DAY_S, now)
     if renew_ca:
-        return _Need(renew_ca=f"the CA {renew_ca}", server=f"the CA {renew_ca}")
+        return _Need(renew_ca=renew_ca, server=f"the CA {renew_ca}")
     if found.server is None:
         return _Need(server="there was no server certificate")
     if dict(found.server.files)["ca.pem"] != dict(found.ca.files)["ca.pem"]:
