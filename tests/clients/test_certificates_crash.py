@@ -99,7 +99,9 @@ def no_litter(directory: Path) -> bool:
     return not [path for path in directory.rglob("*") if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize(("act", "code"), [(kill, _KILLED), (refuse, _REFUSED)])
+@pytest.mark.parametrize(
+    ("act", "code"), [(kill, _KILLED), pytest.param(refuse, _REFUSED, marks=pytest.mark.long)]
+)
 def test_the_first_creation_is_interrupted_at_any_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None], code: int
 ) -> None:

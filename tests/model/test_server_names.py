@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import ConfigError
@@ -71,6 +71,7 @@ def test_all_mistakes_are_named_at_once() -> None:
         server_names(hostname="x", san=["a b", "good.lan", "1.2.3"])
 
 
+@settings(max_examples=40)
 @given(st.lists(st.text(max_size=12)))
 def test_what_is_accepted_is_plain_and_stays_as_it_is(names: list[str]) -> None:
     for name in names:
