@@ -18,13 +18,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 _BACK = timedelta(hours=1)  # so that a peer whose clock is a little behind accepts it too
 _ORGANIZATION = "ucidockd"
+# what damaged PEM makes the library raise; TypeError: the key is encrypted
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 class Facts(TypedDict):
@@ -83,7 +92,7 @@ def inspect(request: dict[str, Any]) -> dict[str, Any]:
         key = _key(request["key"])
         problem = _problem(cert, key, authority)
         facts = _facts(cert)
-    except (ValueError, TypeError) as exc:  # TypeError: the key is encrypted
+    except _UNREADABLE as exc:
         return {"problem": f"not readable as a certificate and its key ({str(exc)[:160]})"}
     return {"problem": problem, **facts}
 

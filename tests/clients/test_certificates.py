@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import shutil
@@ -271,6 +272,13 @@ def _remove(path: Path, other: Tls) -> None:
     path.unlink()
 
 
+def _unknown_curve(path: Path, other: Tls) -> None:
+    """One byte that the library answers with an error of another kind."""
+    head, *lines, foot = path.read_text().splitlines()
+    der = base64.b64decode("".join(lines)).replace(b"\x3d\x03\x01\x07", b"\x3d\x03\x01\x6f")
+    path.write_text(f"{head}\n{base64.encodebytes(der).decode()}{foot}\n")
+
+
 def _other_key(path: Path, other: Tls) -> None:
     path.write_bytes((other.folder("server") / "key.pem").read_bytes())
 
@@ -278,6 +286,7 @@ def _other_key(path: Path, other: Tls) -> None:
 DAMAGE: list[tuple[str, str, Callable[[Path, Tls], None], str]] = [
     ("server", "key.pem", _empty, "key.pem missing or empty"),
     ("server", "key.pem", _other_key, "the key does not match the certificate"),
+    ("server", "key.pem", _unknown_curve, "not readable"),
     ("server", "cert.pem", _cut, "not readable"),
     ("server", "cert.pem", _remove, "cert.pem missing or empty"),
     ("server", "ca.pem", _text, "its ca.pem is not the CA's"),
