@@ -19,6 +19,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -168,14 +169,15 @@ class CertificateStore:
 def _index(data: dict[str, Any]) -> Index:
     if data["version"] != _VERSION:
         raise ValueError(f"version {data['version']!r}, expected {_VERSION}")
-    return Index(ca=_part(data["ca"]), server=_part(data["server"]), older=tuple(map(str, data["older"])))
+    ca, server = (_part(kind, data[kind]) for kind in ("ca", "server"))
+    return Index(ca=ca, server=server, older=tuple(map(str, data["older"])))
 
 
-def _part(data: dict[str, Any] | None) -> Part | None:
+def _part(kind: str, data: dict[str, Any] | None) -> Part | None:
     if data is None:
         return None
-    if Path(data["folder"]).name != data["folder"]:
-        raise ValueError(f"{data['folder']!r} is no name of a folder")
+    if not re.fullmatch(f"{kind}-[0-9a-f]{{8}}", data["folder"]):
+        raise ValueError(f"{data['folder']!r} is no folder of ours")
     return Part(
         folder=data["folder"],
         not_before=float(data["not_before"]),

@@ -21,7 +21,7 @@ from typing import Any
 from agent.clients.certificate_child import ask_maker
 from agent.clients.certificate_store import CertificateStore, Index, Part
 from agent.clients.files import atomic_write, sync_directory
-from agent.errors import ClockNotSetError, ConfigError
+from agent.errors import ClockNotSetError, ConfigError, UcidockdError
 from agent.model.clock import clock_is_set
 from agent.model.server_names import is_address, normal_names
 
@@ -36,13 +36,18 @@ _CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerIdentity:
-    """What daemon.json names. `expires`: unix seconds. `reason`: why it was made just now, else empty."""
+    """What daemon.json names. `expires`: unix seconds.
+
+    `reason`: why it was made just now, else empty. `problem`: why it should have been made anew and was not, else
+    empty; it is the pair that was in force before.
+    """
 
     ca: Path
     cert: Path
     key: Path
     expires: float
     reason: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +76,7 @@ class Certificates:
 
     def __init__(self, directory: Path) -> None:
         self._store = CertificateStore(directory)
+        self._told = ""  # the last problem in the log: it may last for many passes
 
     def ensure_server(
         self, *, sans: tuple[str, ...], days: int, renew_days: int, now: float
@@ -80,8 +86,9 @@ class Certificates:
         An address that is not wanted any more stays in the certificate until the next renewal: at boot a router has
         them one after the other, and each renewal restarts dockerd.
 
-        With the clock not set nothing is made; what is there is used. Raises ClockNotSetError when there is nothing,
-        ConfigError for `sans` and days that cannot be, CertificateError, OSError; then what was in force still is.
+        With the clock not set nothing is made; what is there is used, and so it is when nothing can be made: then
+        `problem` says why. Raises ConfigError for `sans` and days that cannot be; where no pair is usable,
+        ClockNotSetError, CertificateError, ConfigError without `cryptography`, OSError.
         """
         names = normal_names(sans)
         if not names:
@@ -98,7 +105,12 @@ class Certificates:
             if need == _Need() or not clock_is_set(now):
                 return self._keep(recorded, found)
             request = {"sans": names, "days": days, "now": now}
-            ca, server = self._make(replace(found, older=self._older(recorded)), need, request)
+            try:
+                ca, server = self._make(replace(found, older=self._older(recorded)), need, request)
+            except (UcidockdError, OSError) as exc:
+                if found.server is None:
+                    raise
+                return self._not_renewed(found.server, need.server, exc), False
         _report_ca(ca, found.ca, need.renew_ca, first=recorded == Index() and not problems)
         reason = "; ".join([*problems, need.server])
         logger.info(
@@ -202,6 +214,13 @@ class Certificates:
         part = self._store.add("server", content, server)
         self._store.write_index(replace(found, ca=ca, server=part))
         return ca, part
+
+    def _not_renewed(self, server: Part, reason: str, error: Exception) -> ServerIdentity:
+        problem = f"dockerd's certificate was not made anew ({reason}): {error}"
+        if problem != self._told:
+            logger.error("%s; the one until %s stays", problem, _date(server.expires))
+            self._told = problem
+        return replace(self._identity(server), problem=problem)
 
     def _identity(self, server: Part, reason: str = "") -> ServerIdentity:
         folder = self._store.directory / server.folder

@@ -387,18 +387,32 @@ def test_several_at_once_make_one_ca(tls: Tls) -> None:
 
 
 def test_a_child_that_is_killed_leaves_everything_as_it_was(
-    tls: Tls, made: ServerIdentity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tls: Tls, made: ServerIdentity, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(certificate_child, "_MODULE", "tests.support.dying_maker")
     with pytest.raises(CertificateError, match="ended with -9"):
-        tls.ensure(sans=("other.lan",))
-    with pytest.raises(CertificateError, match="ended with -9"):
         tls.client()
+    for _ in range(2):
+        identity, changed = tls.ensure(sans=(*NAMES, "other.lan"))
+        assert (_paths(identity), changed) == (_paths(made), False)
+        assert (
+            "not made anew (lacks other.lan): the process that makes certificates ended with -9"
+            in identity.problem
+        )
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
     monkeypatch.undo()
-    identity, changed = tls.ensure()
-    assert (_paths(identity), changed) == (_paths(made), False)
-    check_folder(tls.directory, identity)
+    assert tls.ensure() == (made, False)
+    check_folder(tls.directory, made)
     assert {path.name for path in tls.directory.parent.iterdir()} == {"tls"}
+
+
+def test_a_child_that_is_killed_is_an_error_where_no_pair_is_usable(
+    tls: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificate_child, "_MODULE", "tests.support.dying_maker")
+    with pytest.raises(CertificateError, match="ended with -9"):
+        tls.ensure()
+    assert list(tls.directory.iterdir()) == []
 
 
 def test_without_cryptography_the_error_says_what_to_install(
