@@ -111,6 +111,7 @@ class Certificates:
                 if found.server is None:
                     raise
                 return self._not_renewed(found.server, need.server, exc), False
+        self._told = ""
         _report_ca(ca, found.ca, need.renew_ca, first=recorded == Index() and not problems)
         reason = "; ".join([*problems, need.server])
         logger.info(
