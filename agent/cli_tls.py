@@ -11,21 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.clients.certificates import Certificates, ClientBundle
-from agent.errors import ConfigError
 from agent.model.server_names import is_address
 
 _PORT = 2376  # what docker takes for TLS; `hosts` may say another
 
 
 def tls_client(args: argparse.Namespace) -> int:
-    """Raises ConfigError and what `Certificates.make_client` raises; OSError becomes ConfigError."""
+    """Raises what `Certificates.make_client` raises."""
     target = (args.out or Path(args.name)).absolute()
-    try:
-        bundle = Certificates(args.state_dir / "tls").make_client(
-            args.name, target, days=args.days, now=time.time()
-        )
-    except OSError as exc:
-        raise ConfigError(f"no certificate was made: {exc}") from exc
+    maker = Certificates(args.state_dir / "tls")
+    bundle = maker.make_client(args.name, target, days=args.days, now=time.time())
     print(json.dumps(_as_json(bundle), indent=1) if args.json else _text(bundle))
     return 0
 

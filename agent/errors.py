@@ -64,7 +64,7 @@ class BusError(UcidockdError):
 
 
 class CertificateError(UcidockdError):
-    """The child that makes certificates failed."""
+    """Certificates could not be made: the child that makes them failed, or their folder cannot be used."""
 
     code: ClassVar[str] = "certificate"
 

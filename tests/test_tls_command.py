@@ -69,7 +69,7 @@ MISTAKES = [
     (["x", "--days=many"], 2, "argument --days: invalid int value: 'many'"),
     (["x", "--out=nowhere/x"], 1, "nowhere is no folder"),
     (["x", "--out=."], 1, "exists already"),
-    (["x", "--out=/proc/x"], 1, "no certificate was made: "),
+    (["x", "--out=/proc/x"], 1, "/proc/.x.new-"),
     ([], 2, "the following arguments are required: NAME"),
 ]
 

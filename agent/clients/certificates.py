@@ -8,11 +8,12 @@ A renewed server pair lies in a new folder, so daemon.json changes with it: dock
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 from agent.clients.certificate_child import ask_maker
 from agent.clients.certificate_store import CertificateStore, Index, Part
 from agent.clients.files import atomic_write, sync_directory
-from agent.errors import ClockNotSetError, ConfigError, UcidockdError
+from agent.errors import CertificateError, ClockNotSetError, ConfigError, UcidockdError
 from agent.model.clock import clock_is_set
 from agent.model.server_names import is_address, normal_names
 
@@ -88,7 +89,7 @@ class Certificates:
 
         With the clock not set nothing is made; what is there is used, and so it is when nothing can be made: then
         `problem` says why. Raises ConfigError for `sans` and days that cannot be; where no pair is usable,
-        ClockNotSetError, CertificateError, ConfigError without `cryptography`, OSError.
+        ClockNotSetError, CertificateError, and ConfigError without `cryptography`.
         """
         names = normal_names(sans)
         if not names:
@@ -96,21 +97,27 @@ class Certificates:
                 "a server certificate needs a name, expected one DNS name or IP address at least"
             )
         _check_days(days, renew_days)
+        with _os_errors_translated():
+            return self._ensure(names, days=days, renew_days=renew_days, now=now)
+
+    def _ensure(
+        self, names: tuple[str, ...], *, days: int, renew_days: int, now: float
+    ) -> tuple[ServerIdentity, bool]:
         if not clock_is_set(now) and not self._store.directory.exists():
             raise _clock_error()
         with self._store.locked():
             recorded = self._store.read_index()
             found, problems = self._find(recorded)
             need = _needed(found, names, days=days, renew_days=renew_days, now=now)
-            if need == _Need() or not clock_is_set(now):
-                return self._keep(recorded, found)
-            request = {"sans": names, "days": days, "now": now}
             try:
+                if need == _Need() or not clock_is_set(now):
+                    return self._keep(recorded, found)
+                request = {"sans": names, "days": days, "now": now}
                 ca, server = self._make(replace(found, older=self._older(recorded)), need, request)
             except (UcidockdError, OSError) as exc:
                 if found.server is None:
                     raise
-                return self._not_renewed(found.server, need.server, exc), False
+                return self._not_changed(found.server, need.server or "tidying up", exc), False
         self._told = ""
         _report_ca(ca, found.ca, need.renew_ca, first=recorded == Index() and not problems)
         reason = "; ".join([*problems, need.server])
@@ -138,11 +145,29 @@ class Certificates:
         """Writes `target`/{ca,cert,key}.pem as docker wants them in DOCKER_CERT_PATH; it ends with the CA at last.
 
         Raises ConfigError for a wrong name, days or target and when there is no CA, ClockNotSetError,
-        CertificateError, OSError; then no target was made.
+        CertificateError; then no target was made.
         """
         _check_client(name, target, days)
         if not clock_is_set(now):
             raise _clock_error()
+        with _os_errors_translated():
+            ca, server = self._signer(now)
+            request = {"ca": _ca_request(ca), "name": name, "days": days, "now": now}
+            made = ask_maker("client", request)["client"]
+            content = {"ca.pem": ca["ca.pem"].decode(), "cert.pem": made["cert"], "key.pem": made["key"]}
+            _write_bundle(target, content)
+        return ClientBundle(
+            name=name,
+            directory=target,
+            ca=target / "ca.pem",
+            cert=target / "cert.pem",
+            key=target / "key.pem",
+            expires=made["expires"],
+            server_names=server.sans if server is not None else (),
+        )
+
+    def _signer(self, now: float) -> tuple[dict[str, bytes], Part | None]:
+        """The files of a CA that can sign now, and the server pair."""
         if not self._store.directory.is_dir():
             raise self._no_ca()
         with self._store.locked():
@@ -152,20 +177,7 @@ class Certificates:
             if found.ca.expires <= now:
                 ended = _date(found.ca.expires)
                 raise ConfigError(f"the CA ended on {ended}; the agent renews it when it applies dockerd.tls")
-            ca = self._store.read(found.ca.folder)
-        request = {"ca": _ca_request(ca), "name": name, "days": days, "now": now}
-        made = ask_maker("client", request)["client"]
-        content = {"ca.pem": ca["ca.pem"].decode(), "cert.pem": made["cert"], "key.pem": made["key"]}
-        _write_bundle(target, content)
-        return ClientBundle(
-            name=name,
-            directory=target,
-            ca=target / "ca.pem",
-            cert=target / "cert.pem",
-            key=target / "key.pem",
-            expires=made["expires"],
-            server_names=found.server.sans if found.server else (),
-        )
+            return self._store.read(found.ca.folder), found.server
 
     def _no_ca(self, problems: Sequence[str] = ()) -> ConfigError:
         return ConfigError(
@@ -216,8 +228,8 @@ class Certificates:
         self._store.write_index(replace(found, ca=ca, server=part))
         return ca, part
 
-    def _not_renewed(self, server: Part, reason: str, error: Exception) -> ServerIdentity:
-        problem = f"dockerd's certificate was not made anew ({reason}): {error}"
+    def _not_changed(self, server: Part, reason: str, error: Exception) -> ServerIdentity:
+        problem = f"dockerd's certificates could not be changed ({reason}): {error}"
         if problem != self._told:
             logger.error("%s; the one until %s stays", problem, _date(server.expires))
             self._told = problem
@@ -232,6 +244,15 @@ class Certificates:
             expires=server.expires,
             reason=reason,
         )
+
+
+@contextlib.contextmanager
+def _os_errors_translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        where = exc.filename2 or exc.filename
+        raise CertificateError(f"{f'{where}: ' if where else ''}{exc.strerror or exc}") from exc
 
 
 def _needed(found: Index, names: tuple[str, ...], *, days: int, renew_days: int, now: float) -> _Need:

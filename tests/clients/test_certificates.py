@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -396,7 +396,7 @@ def test_a_child_that_is_killed_leaves_everything_as_it_was(
         identity, changed = tls.ensure(sans=(*NAMES, "other.lan"))
         assert (_paths(identity), changed) == (_paths(made), False)
         assert (
-            "not made anew (lacks other.lan): the process that makes certificates ended with -9"
+            "could not be changed (lacks other.lan): the process that makes certificates ended with -9"
             in identity.problem
         )
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
@@ -413,6 +413,43 @@ def test_a_child_that_is_killed_is_an_error_where_no_pair_is_usable(
     with pytest.raises(CertificateError, match="ended with -9"):
         tls.ensure()
     assert list(tls.directory.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tls: Tls, once: Tls) -> Iterator[Path]:
+    """A file system of its own, 256 KiB, under the folder of certificates."""
+    tls.directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", tls.directory], check=True)
+    shutil.copytree(once.directory, tls.directory, dirs_exist_ok=True)
+    yield tls.directory
+    subprocess.run(["umount", tls.directory], check=True)
+
+
+def test_a_full_disk_takes_no_certificate_away(tls: Tls, small_disk: Path) -> None:
+    identity, _ = tls.ensure()
+    with pytest.raises(OSError, match="No space left"), (small_disk / "fill").open("wb", buffering=0) as fill:
+        while True:
+            fill.write(bytes(4096))
+    kept, changed = tls.ensure(sans=(*NAMES, "new.lan"))
+    assert (_paths(kept), changed) == (_paths(identity), False)
+    assert "No space left on device" in kept.problem
+    (small_disk / "fill").unlink()
+    check_folder(small_disk, tls.ensure()[0])
+    renewed, changed = tls.ensure(sans=(*NAMES, "new.lan"))
+    assert (changed, renewed.problem) == (True, "")
+    check_folder(small_disk, renewed)
+
+
+def test_a_read_only_disk_takes_no_certificate_away(tls: Tls, small_disk: Path) -> None:
+    identity, _ = tls.ensure()
+    (small_disk / ".new-server-12345678").mkdir()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    for sans in (NAMES, (*NAMES, "new.lan")):
+        kept, changed = tls.ensure(sans=sans)
+        assert (_paths(kept), changed) == (_paths(identity), False)
+        assert "Read-only file system" in kept.problem
+    bundle = tls.client()
+    check_pair(bundle.ca, bundle.cert, bundle.key)
 
 
 def test_without_cryptography_the_error_says_what_to_install(

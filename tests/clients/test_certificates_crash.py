@@ -24,6 +24,7 @@ from agent.clients import certificates
 from agent.clients.certificate_child import ask_maker
 from agent.clients.certificate_store import CertificateStore
 from agent.clients.certificates import Certificates, ServerIdentity
+from agent.errors import CertificateError
 from tests.support.certificates import DAY, NAMES, bad, cert_of, check_folder, check_pair
 
 NOW = time.time()
@@ -51,11 +52,22 @@ class RecordingMaker:
         return self.answers[key]
 
 
+class NoSpaceError(Exception):
+    """What `refuse` led to."""
+
+    def __init__(self, told: str) -> None:
+        assert "No space left on device" in told
+        super().__init__(told)
+
+
 def ensure(directory: Path, now: float = NOW) -> ServerIdentity:
-    identity, _ = Certificates(directory).ensure_server(sans=NAMES, days=365, renew_days=30, now=now)
+    """Raises NoSpaceError when the disk was full, whether or not there is an identity to go on with."""
+    try:
+        identity, _ = Certificates(directory).ensure_server(sans=NAMES, days=365, renew_days=30, now=now)
+    except CertificateError as exc:
+        raise NoSpaceError(str(exc)) from exc
     if identity.problem:
-        assert "No space left on device" in identity.problem
-        refuse()
+        raise NoSpaceError(identity.problem)
     return identity
 
 
@@ -68,8 +80,8 @@ def interrupted(step: int, act: Callable[[], None], work: Callable[[], object]) 
             _call_before_step(step, act)
             work()
             code = _NO_SUCH_STEP
-        except OSError as exc:
-            code = _REFUSED if exc.errno == errno.ENOSPC else 1
+        except NoSpaceError:
+            code = _REFUSED
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -170,7 +182,10 @@ def test_a_bundle_is_there_whole_or_not_at_all(
 
 
 def bundle(directory: Path, target: Path) -> None:
-    Certificates(directory).make_client("laptop", target, days=30, now=NOW)
+    try:
+        Certificates(directory).make_client("laptop", target, days=30, now=NOW)
+    except CertificateError as exc:
+        raise NoSpaceError(str(exc)) from exc
 
 
 def _request(directory: Path) -> dict[str, object]:
