@@ -15,6 +15,7 @@ import struct
 import sys
 from collections.abc import Iterable, Iterator
 
+from agent.errors import CertificateError
 from agent.model.server_names import server_names
 
 _PRIVATE = tuple(
@@ -37,8 +38,12 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def local_server_names(san: Iterable[str] = ()) -> tuple[str, ...]:
-    """`server_names` of this host. Raises ConfigError for a wrong `san`, OSError when the kernel does not answer."""
-    return server_names(hostname=socket.gethostname(), addresses=lan_addresses(), san=san)
+    """`server_names` of this host. Raises ConfigError for a wrong `san`, CertificateError without an answer."""
+    try:
+        hostname, addresses = socket.gethostname(), lan_addresses()
+    except OSError as exc:
+        raise CertificateError(f"the names of this host cannot be read: {exc}") from exc
+    return server_names(hostname=hostname, addresses=addresses, san=san)
 
 
 def lan_addresses() -> tuple[str, ...]:

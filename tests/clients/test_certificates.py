@@ -50,7 +50,8 @@ class Tls:
         return self.certificates.make_client(name, self.directory.parent / name, days=days, now=now)
 
     def folder(self, kind: str) -> Path:
-        return self.directory / json.loads((self.directory / "index.json").read_bytes())[kind]["folder"]
+        index = json.loads((self.directory / "index.json").read_bytes())
+        return self.directory / str(index[kind]["folder"])
 
 
 @pytest.fixture
@@ -190,7 +191,7 @@ def test_what_there_is_is_used_and_not_renewed_while_the_clock_is_not_set(
     tls: Tls, made: ServerIdentity
 ) -> None:
     identity, changed = tls.ensure(now=IN_1970, sans=("new.lan",))
-    assert (identity, changed) == (ServerIdentity(**_paths(made), expires=made.expires), False)
+    assert (identity, changed) == (made, False)
     with pytest.raises(ClockNotSetError):
         tls.client(now=IN_1970)
     made.key.write_bytes(b"")
