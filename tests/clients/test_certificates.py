@@ -289,8 +289,8 @@ DAMAGE: list[tuple[str, str, Callable[[Path, Tls], None], str]] = [
     ("server", "key.pem", _other_key, "the key does not match the certificate"),
     ("server", "key.pem", _unknown_curve, "not readable"),
     ("server", "cert.pem", _cut, "not readable"),
-    ("server", "cert.pem", _remove, "cert.pem missing or empty"),
     ("server", "ca.pem", _text, "its ca.pem is not the CA's"),
+    ("ca", "ca.pem", _remove, "ca.pem missing or empty"),
     ("ca", "ca-key.pem", _empty, "ca-key.pem missing or empty"),
     ("ca", "ca-key.pem", _other_key, "the key does not match the certificate"),
     ("ca", "ca.pem", _nul, "not readable"),
@@ -343,7 +343,7 @@ def test_a_lost_ca_is_an_error_in_the_log_that_says_what_to_do(
     ]
 
 
-INDEX_DAMAGE = [b"\0" * 100, b"[]", b'{"version": 2}', b'{"version": 1, "ca": {"folder": "../x"}}', None]
+INDEX_DAMAGE = [b"\0" * 100, b'{"version": 2}', b'{"version": 1, "ca": {"folder": "../x"}}', None]
 
 
 @pytest.mark.parametrize("content", INDEX_DAMAGE, ids=range(len(INDEX_DAMAGE)))

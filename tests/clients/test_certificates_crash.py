@@ -12,8 +12,9 @@ import itertools
 import json
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,13 @@ def check_in_force(directory: Path) -> bool:
 
 def no_litter(directory: Path) -> bool:
     return not [path for path in directory.rglob("*") if path.name.startswith(".")]
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In memory: hundreds of fsyncs on a disk take their time."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="ucidockd-crash-") as path:
+        yield Path(path)
 
 
 @pytest.mark.parametrize(
