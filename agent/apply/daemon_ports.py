@@ -84,6 +84,9 @@ class ServerIdentity(Protocol):
     def key(self) -> Path: ...
     @property
     def expires(self) -> float: ...
+    @property
+    def problem(self) -> str:
+        """Why it is not the one that was asked for, "" when it is."""
 
 
 class Certificates(Protocol):

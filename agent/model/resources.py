@@ -8,6 +8,7 @@ Sizes are bytes, durations in specs are nanoseconds (the Engine API's unit); pol
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -335,3 +336,6 @@ class Desired:
     daemon: DaemonSettings | None = None  # None: no section is about dockerd itself
     daemon_mistakes: tuple[str, ...] = ()  # in those sections: dockerd is left as it is
     generation: str = ""  # hash of the committed files
+    spec_hashes: Mapping[str, str] = field(
+        default_factory=dict
+    )  # key -> hash, made once at reading: every pass needs all of them; one that lacks is made on the spot

@@ -24,6 +24,7 @@ from agent.clients.daemon_check import checker, unavailable_hosts
 from agent.clients.daemon_files import DaemonFiles, material_of
 from agent.clients.daemon_probe import DaemonProbe
 from agent.clients.daemon_supervisor import ChildSupervisor, ProcdSupervisor, engine_version
+from agent.clients.local_names import local_server_names
 from agent.errors import DaemonError, UcidockdError
 from agent.model.daemon import (
     DAEMON_KEY,
@@ -55,10 +56,10 @@ STABLE_S = 60.0  # a dockerd that lived so long may be started again at once whe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What the stage takes from outside and tests replace. `names`: `list san` -> all names of this machine."""
+    """What the stage takes from outside and tests replace. Without `certificates` none are made."""
 
     certificates: Certificates | None = None
-    names: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda san: san
+    names: Callable[[tuple[str, ...]], tuple[str, ...]] = local_server_names
     limits: Limits = field(default_factory=Limits)
     init_script: Path = INIT_SCRIPT
     wall: Callable[[], float] = time.time
@@ -103,7 +104,6 @@ class DaemonStage:
             certificates=self._tools.certificates,
             names=self._tools.names,
             wall=self._tools.wall,
-            monotonic=self._tools.monotonic,
         )
         self._external = External(self.files, status)
 

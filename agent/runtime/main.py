@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agent.clients.certificates import Certificates
 from agent.clients.docker_engine import DockerEngine
 from agent.clients.state_file import StateFile
 from agent.errors import AlreadyRunningError
 from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import load
-from agent.runtime.daemon import make_stage
+from agent.runtime.daemon import Tools, make_stage
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
@@ -52,7 +53,9 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         records=StateFile(options.state_dir / "state.json"),
         board=board,
         load=lambda: load(options),
-        daemon=make_stage(options, settings, board),
+        daemon=make_stage(
+            options, settings, board, Tools(certificates=Certificates(options.state_dir / "tls"))
+        ),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
     )
 

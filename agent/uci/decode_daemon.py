@@ -9,14 +9,16 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
+from agent.errors import ConfigError
 from agent.model.daemon import DaemonSettings, FirewallRule, Host, Json, TlsSettings
 from agent.model.daemon_table import TABLE, DaemonOption
 from agent.model.daemon_values import parse_host
-from agent.model.quantities import parse_int
+from agent.model.quantities import QuantityError, parse_int
+from agent.model.server_names import normal_name
 from agent.uci.reader import SectionReader
 
 _SINGLE = ("globals", "proxies", "tls")
-_DAYS_MAX = 99999
+_DAYS_MAX = 3650  # of agent.clients.certificates; its CA has to outlive them
 
 
 def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
@@ -157,7 +159,7 @@ def _tls(reader: SectionReader | None) -> TlsSettings | None:
         cacert=reader.text("cacert") or "",
         cert=reader.text("cert") or "",
         key=reader.text("key") or "",
-        san=reader.texts("san"),
+        san=reader.values("san", _name),
         days=reader.parsed("days", _days) or base.days,
         renew_days=reader.parsed("renew_days", _days) or base.renew_days,
     )
@@ -165,6 +167,13 @@ def _tls(reader: SectionReader | None) -> TlsSettings | None:
         return None
     _check_tls(reader, settings)
     return settings
+
+
+def _name(text: str) -> str:
+    try:
+        return normal_name(text)
+    except ConfigError:
+        raise QuantityError(f"{text!r} is no name for a certificate", "a DNS name or an IP address") from None
 
 
 def _days(text: str) -> int:

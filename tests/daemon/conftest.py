@@ -12,7 +12,7 @@ import pytest
 from tests.support.daemon_lab import DaemonLab
 from tests.support.debian import CannotFetchError
 from tests.support.engines import programs
-from tests.support.network import OwnNetwork
+from tests.support.netns import OwnNetwork
 
 _numbers = itertools.count()
 

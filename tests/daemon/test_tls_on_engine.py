@@ -23,6 +23,7 @@ class Authority:
 
     folder: Path
     expires: float = 0.0
+    problem: str = ""
 
     @property
     def ca(self) -> Path:

@@ -28,7 +28,7 @@ from agent.runtime.daemon_status import DaemonStatus
 from agent.runtime.options import RuntimeOptions
 from agent.status.board import StatusBoard
 from tests.support.dockerd import BUSYBOX, busybox_tar
-from tests.support.network import OwnNetwork
+from tests.support.netns import OwnNetwork
 
 KEY = "daemon:dockerd"
 SHORT = Limits(start_s=40, reload_s=5, watch_s=0.5)
