@@ -149,8 +149,11 @@ class DaemonChange:
     def _hold(self, change: Change) -> bool:
         """Switches live-restore by SIGHUP so that containers outlive the restart, or do not. True when they will."""
         running, process = self.record.running, self.supervisor.find()
-        if running is None or process is None:
-            return process is not None and not change.stops
+        if process is None:
+            # what a dockerd that died has left alive; before there was one in this boot, there is nothing to keep
+            return self.record.process is not None and not change.stops and not self.record.swarm
+        if running is None:
+            return not change.stops and not self.probe.swarm()
         keep = not change.stops and not self.probe.swarm() and bool(self.probe.running())
         if bool(running.document.get("live-restore")) is keep:
             return keep
@@ -166,7 +169,7 @@ class DaemonChange:
         self._note(step=Step.RELOAD, target=target, must=True)
         process = self.supervisor.find()
         if process is None:
-            self._restart(target, held=True)
+            self._restart(target, held=not self.record.swarm)
             return
         self.store.write_current(target.text)
         if self._confirmed(process, target.document):
@@ -242,7 +245,13 @@ class DaemonChange:
         step = Step.NONE if target == self.store.last_good() else Step.WATCH
         watch_until = self.clock() + self.limits.watch_s
         self._note(
-            step=step, target=None, held=False, running=target, process=process, watch_until=watch_until
+            step=step,
+            target=None,
+            held=False,
+            running=target,
+            process=process,
+            watch_until=watch_until,
+            swarm=self.probe.swarm(),
         )
 
     def _roll_back(self, target: Target, failure: DaemonError) -> None:
@@ -252,7 +261,7 @@ class DaemonChange:
             self._note(failed=target.digest, why=str(failure), fallback=True)
         for way in self._ways_back(target):
             try:
-                self._restart(way, held=True, fallback=True)
+                self._restart(way, held=not self.record.swarm, fallback=True)
             except (DaemonError, OSError) as exc:
                 logger.error("dockerd does not come up with an older configuration either: %s", exc)
                 continue
@@ -268,7 +277,8 @@ class DaemonChange:
         before = self.record.running
         base = before or good or failed
         # with its arguments: without them it would be an engine in other directories, perhaps somebody else's
-        yield replace(base, document=minimal(base.document, socket=self.socket), material="")
+        smallest = minimal(base.document, socket=self.socket)
+        yield replace(base, document={**smallest, "live-restore": not self.record.swarm}, material="")
 
     def _note(self, *, must: bool = False, **changes: Any) -> None:
         """Writes down where we stand. After the point of no return a full disk must not stop us (`must` False)."""

@@ -38,7 +38,7 @@ from agent.model.daemon import (
     data_root,
 )
 from agent.model.resources import AgentSettings, Desired
-from agent.plan.daemon import Change, Rendered, classify, render
+from agent.plan.daemon import Change, Rendered, as_wished, classify, render
 from agent.runtime.backoff import BackOff
 from agent.runtime.daemon_external import External
 from agent.runtime.daemon_identity import ServerIdentities
@@ -224,7 +224,7 @@ class DaemonStage:
         wanted, trouble = self._wanted(desired, change, runner)
         if wanted is not None:
             goal = self._goal(change, wanted)
-            step = self._what_to_do(change, goal, process)
+            step = as_wished(self._what_to_do(change, goal, process), desired.daemon)
             if process is not None and step.effect is Effect.RESTART and busy:
                 self._status.synced("Pending", f"{step.cause}; waits for operations that are under way")
                 return f"dockerd is about to be restarted: {step.cause}"
