@@ -14,6 +14,7 @@ A failure takes the last good document, and if that fails too the minimal one wi
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import time
@@ -89,20 +90,18 @@ class DaemonChange:
             case Step.RELOAD:
                 self._attempt(target, lambda: self._reload(target))
             case Step.STOP:
-                self._attempt(
-                    target, lambda: self._restart(target, held=record.held, fallback=record.fallback)
-                )
+                again = functools.partial(self._restart, target, held=record.held, fallback=record.fallback)
+                self._attempt(target, again, way_back=record.fallback)
             case _:
-                self._attempt(target, self._start)
+                self._attempt(target, self._start, way_back=record.fallback)
 
     def died(self) -> None:
         """dockerd ended while a change was watched: the change is to blame. Raises DaemonError."""
         target, process = self.record.running, self.record.process
         words = self.supervisor.last_words(process) if process is not None else ""
         if target is not None:
-            self._roll_back(
-                target, DaemonError(f"dockerd died soon after the change{_tail(words)}", reason="Died")
-            )
+            failure = DaemonError(f"dockerd died soon after the change{_tail(words)}", reason="Died")
+            self._roll_back(target, failure, way_back=self.record.fallback)
 
     def end_watch(self) -> None:
         """The change has proved itself: its document is the last good one. Raises OSError when it cannot be kept."""
@@ -121,14 +120,15 @@ class DaemonChange:
 
     # steps
 
-    def _attempt(self, target: Target, action: Callable[[], None]) -> None:
+    def _attempt(self, target: Target, action: Callable[[], None], *, way_back: bool = False) -> None:
+        """`way_back`: it is one already, and the change that it is about has been noted."""
         try:
             action()
         except DaemonError as exc:
             if self._may_be_passing(target):
                 self._note(step=Step.NONE, target=None, process=None)
                 raise
-            self._roll_back(target, exc)
+            self._roll_back(target, exc, way_back=way_back)
         except OSError as exc:
             if self.record.step in {Step.STOP, Step.RELOAD}:
                 self._note(step=Step.NONE, target=None)
@@ -254,9 +254,9 @@ class DaemonChange:
             swarm=self.probe.swarm(),
         )
 
-    def _roll_back(self, target: Target, failure: DaemonError) -> None:
+    def _roll_back(self, target: Target, failure: DaemonError, *, way_back: bool) -> None:
         """The last good document, else the minimal one. Raises DaemonError when dockerd cannot be brought up at all."""
-        if not self.record.fallback:
+        if not way_back:
             logger.error("%s; going back", failure)
             self._note(failed=target.digest, why=str(failure), fallback=True)
         for way in self._ways_back(target):
