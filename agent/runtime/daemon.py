@@ -273,7 +273,9 @@ class DaemonStage:
         if record.running is not None and self.files.current() == record.running.text:
             return record.running
         # without any memory (it was lost) the file is our own best guess: we signal after every write of it
-        if document is None or not (record == DaemonRecord() or self.files.older_than(process)):
+        if document is None or not (
+            record == DaemonRecord() or daemon_process.began_after(process, self.files.config_file)
+        ):
             return None
         arguments = self._runner.arguments if self._runner is not None else ()
         return Target(document=document, material=material_of(document), arguments=arguments)

@@ -159,6 +159,7 @@ CHECKS: dict[str, Callable[[Seen], Any]] = {
 }
 
 
+@pytest.mark.long
 def test_several_hosts_answer_each_on_its_own_and_go_away_again(started: DaemonLab) -> None:
     lab = started
     lab.network.add_address("192.168.77.1/24")

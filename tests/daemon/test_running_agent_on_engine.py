@@ -131,6 +131,7 @@ def test_a_dockerd_that_was_killed_comes_back_with_its_containers(agent: Agent) 
     assert lab.pid_of() == pid
 
 
+@pytest.mark.long
 def test_another_data_root_waits_for_a_reconcile(agent: Agent) -> None:
     lab = agent.lab
     agent.commit("", containers=WEB)
