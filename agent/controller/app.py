@@ -10,8 +10,10 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from agent.clients.docker_stream import DockerStream, SourceError
+from agent.controller.consoles import Consoles
 from agent.controller.port import AgentPort
 from agent.controller.problems import on_defect, on_error, on_http_error
+from agent.controller.routes_consoles import ConsoleRoutes
 from agent.controller.routes_files import FileRoutes
 from agent.controller.routes_status import StatusRoutes
 from agent.controller.routes_streams import StreamRoutes
@@ -19,19 +21,20 @@ from agent.controller.rules import WEBSOCKET, Rule
 from agent.errors import UcidockdError
 
 
-def make_rules(agent: AgentPort, engine: DockerStream) -> list[Rule]:
+def make_rules(agent: AgentPort, engine: DockerStream, consoles: Consoles | None = None) -> list[Rule]:
     """The route table."""
     return [
         *StatusRoutes(agent).rules(),
         *StreamRoutes(engine, agent.board).rules(),
         *FileRoutes(engine).rules(),
+        *ConsoleRoutes(consoles or Consoles(engine)).rules(),
     ]
 
 
-def make_app(agent: AgentPort, engine: DockerStream) -> Starlette:
-    """The application over a running agent."""
+def make_app(agent: AgentPort, engine: DockerStream, consoles: Consoles | None = None) -> Starlette:
+    """The application over a running agent. Who gives `consoles` ends them."""
     return Starlette(
-        routes=make_routes(make_rules(agent, engine)),
+        routes=make_routes(make_rules(agent, engine, consoles)),
         exception_handlers={
             UcidockdError: on_error,
             SourceError: on_error,

@@ -84,6 +84,7 @@ def locked(path: Path) -> Iterator[None]:
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.clients.docker_stream import DockerStream
     from agent.controller.app import make_app
+    from agent.controller.consoles import Consoles
     from agent.controller.server import ControlServer
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
@@ -92,7 +93,8 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
         loop.add_signal_handler(number, agent.stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
     engine = DockerStream(options.docker_host or settings.docker_host)
-    server = ControlServer(make_app(agent, engine), socket)
-    async with server:
+    consoles = Consoles(engine)
+    server = ControlServer(make_app(agent, engine, consoles), socket)
+    async with consoles, server:
         logger.info("ready on %s", socket)
         await agent.run()

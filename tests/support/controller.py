@@ -16,6 +16,7 @@ import httpx
 
 from agent.clients.docker_stream import DockerStream
 from agent.controller.app import make_app
+from agent.controller.consoles import Consoles
 from agent.controller.server import ControlServer
 from agent.status.board import StatusBoard
 
@@ -92,13 +93,19 @@ def read_all(client: socket.socket) -> bytes:
 
 @contextmanager
 def serving(
-    folder: Path, engine_url: str, *, app: Callable[[QuietAgent, DockerStream], Any] = make_app
+    folder: Path,
+    engine_url: str,
+    *,
+    app: Callable[[QuietAgent, DockerStream], Any] | None = None,
+    away_s: float = 60,
 ) -> Iterator[Controller]:
     """The application on `folder`/c/agent.sock, over the engine at `engine_url`."""
     thread = LoopThread()
     agent = QuietAgent()
     path = folder / "c" / "agent.sock"
-    server = ControlServer(app(agent, DockerStream(engine_url)), path)
+    engine = DockerStream(engine_url)
+    consoles = Consoles(engine, away_s=away_s)
+    server = ControlServer(app(agent, engine) if app else make_app(agent, engine, consoles), path)
     thread.run(server.__aenter__())
     made = Controller(path, agent)
     try:
@@ -107,6 +114,7 @@ def serving(
     finally:
         made.client.close()
         thread.run(server.__aexit__(None, None, None))
+        thread.run(consoles.__aexit__(None, None, None))
         thread.close()
 
 
