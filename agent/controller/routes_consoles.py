@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket
 
 from agent.controller import sse
+from agent.controller.access import caller_of
 from agent.controller.consoles import Console, Consoles, ExecSpec
 from agent.controller.names import container_id, flag, number, picked, text
 from agent.controller.output_buffer import Ended, Item
@@ -27,6 +28,7 @@ from agent.controller.sockets import each_message, refuse, run_both, send_bytes,
 from agent.errors import UcidockdError
 
 _ID = "/v1/exec/{id}"
+_START = write("docker.exec", "start")
 _SIZE_LIMIT = 10_000
 _WORDS_LIMIT = 1000
 _OPTIONS = frozenset({"command", "tty", "user", "env", "workdir", "privileged", "rows", "columns"})
@@ -39,7 +41,6 @@ class ConsoleRoutes:
         self._consoles = consoles
 
     def rules(self) -> list[Rule]:
-        start = write("docker.exec", "start")
         return [
             Rule(
                 method="POST",
@@ -52,14 +53,14 @@ class ConsoleRoutes:
             Rule(
                 method="GET",
                 path=f"{_ID}/stream",
-                grant=start,
+                grant=_START,
                 handler=self.stream,
                 summary="A console's output and exit code as server-sent events, resumable",
             ),
             Rule(
                 method="POST",
                 path=f"{_ID}/input",
-                grant=start,
+                grant=_START,
                 handler=self.input,
                 summary="Bytes for a console's input; `eof=1` ends it",
                 body="raw",
@@ -75,14 +76,14 @@ class ConsoleRoutes:
             Rule(
                 method="DELETE",
                 path=_ID,
-                grant=start,
+                grant=_START,
                 handler=self.end,
                 summary="Kills a console's process",
             ),
             Rule(
                 method=WEBSOCKET,
                 path=f"{_ID}/ws",
-                grant=start,
+                grant=_START,
                 handler=self.socket,
                 summary="A console: binary frames for data, JSON text frames for resize, eof and exit",
             ),
@@ -90,7 +91,9 @@ class ConsoleRoutes:
 
     async def open(self, request: Request) -> Response:
         container = container_id(request)
-        console = await self._consoles.open(container, exec_spec(await read_json(request)))
+        caller = caller_of(request)
+        spec = exec_spec(await read_json(request))
+        console = await self._consoles.open(container, spec, allowed=lambda: caller.may(_START))
         return JSONResponse({"id": console.id}, status_code=201)
 
     async def stream(self, request: Request) -> Response:

@@ -8,8 +8,11 @@ Sizes are bytes, durations in specs are nanoseconds (the Engine API's unit); pol
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from agent.model.listen import ListenAddress
 
 
 class Pull(StrEnum):
@@ -305,10 +308,13 @@ class AgentSettings:
 
     enabled: bool = True
     socket: str = "/var/run/ucidockd/agent.sock"
-    listen: tuple[str, ...] = ()
+    listen: tuple[ListenAddress, ...] = ()
     cert: str = ""
     key: str = ""
     cors_origin: tuple[str, ...] = ()
+    allowed_host: tuple[str, ...] = ()
+    allow_exposed: bool = False
+    allow_container_clients: bool = False
     resync_s: float = 60.0
     resync_deep_s: float = 600.0
     workers: int = 4
@@ -331,3 +337,6 @@ class Desired:
     agent: AgentSettings = field(default_factory=AgentSettings)
     broken: frozenset[str] = frozenset()  # keys "container:web", "network:lan", ...
     generation: str = ""  # hash of the committed files
+    spec_hashes: Mapping[str, str] = field(
+        default_factory=dict
+    )  # key -> hash, made once at reading: every pass needs all of them; one that lacks is made on the spot

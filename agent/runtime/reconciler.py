@@ -18,7 +18,7 @@ from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.errors import EngineError, UcidockdError
-from agent.model.resources import Container, Desired
+from agent.model.resources import AgentSettings, Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import Context
 from agent.plan.reconcile import reconcile
@@ -52,6 +52,7 @@ class Reconciler:
     desired: Desired | None = None
     image_ids: dict[str, str] = field(default_factory=dict)
     work_ended: Callable[[], None] = lambda: None
+    settings_read: Callable[[AgentSettings], None] = lambda _: None
     _busy: set[str] = field(default_factory=set)
     _crews: dict[int, Crew] = field(default_factory=dict)
 
@@ -69,6 +70,7 @@ class Reconciler:
         if self.desired is None or fresh.generation != self.desired.generation:
             self.backoff.clear()
         self.desired = fresh
+        self.settings_read(fresh.agent)
         self._show_config(fresh)
 
     def _show_config(self, desired: Desired) -> None:
@@ -160,7 +162,7 @@ class Reconciler:
         desired = self.desired
         if desired is None or not desired.agent.enabled:
             return ops.Plan(), None
-        api = self.engine.ping()
+        api = self.engine.api_version()
         self.board.set_agent(self.wall(), engine={"reachable": True, "api": f"{api[0]}.{api[1]}"})
         if any(record.swap or not record.object_id for record in self.records.records()):
             recover(self.engine, self.records, frozenset(self._busy))
@@ -227,13 +229,13 @@ class Reconciler:
             self.board.set(
                 work.key, ConditionType.SYNCED, status=False, reason="Pending", message=causes, now=now
             )
+        for key in dict.fromkeys(finding.key for finding in plan.findings):
+            kind, _, section = key.partition(":")
+            self.board.ensure(key, kind=kind, section=section, name=section, now=now)
         for finding in plan.findings:
-            kind, _, section = finding.key.partition(":")
-            self.board.ensure(finding.key, kind=kind, section=section, name=section, now=now)
-            condition = ConditionType(finding.type)
             self.board.set(
                 finding.key,
-                condition,
+                ConditionType(finding.type),
                 status=finding.status,
                 reason=finding.reason,
                 message=finding.message,

@@ -111,7 +111,7 @@ def serving(
     path = folder / "c" / "agent.sock"
     engine = DockerStream(engine_url)
     consoles = Consoles(engine, away_s=away_s)
-    server = ControlServer(app(agent, engine) if app else make_app(agent, engine, consoles), path)
+    server = ControlServer(app(agent, engine) if app else make_app(agent, engine, consoles=consoles), path)
     thread.run(server.__aenter__())
     made = Controller(path, agent)
     try:
