@@ -16,6 +16,7 @@ from agent.controller.guard import Guard
 from agent.controller.port import AgentPort
 from agent.controller.problems import on_defect, on_error, on_http_error
 from agent.controller.routes_consoles import ConsoleRoutes
+from agent.controller.routes_engine import EngineRoutes
 from agent.controller.routes_files import FileRoutes
 from agent.controller.routes_status import StatusRoutes
 from agent.controller.routes_streams import StreamRoutes
@@ -36,6 +37,7 @@ def make_rules(
         *FileRoutes(engine).rules(),
         *ConsoleRoutes(consoles or Consoles(engine)).rules(),
         *TicketRoutes(access or control_only(engine)).rules(),
+        *EngineRoutes(agent, engine).rules(),  # last: there are many, and what comes before is found sooner
     ]
 
 

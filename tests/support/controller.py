@@ -26,6 +26,7 @@ class QuietAgent:
 
     def __init__(self) -> None:
         self.board = StatusBoard()
+        self.manual_actions: list[str] = []  # and those that failed
 
     async def plan(self) -> dict[str, Any]:
         return {"operations": []}
@@ -34,10 +35,12 @@ class QuietAgent:
         return {"operations": []}
 
     async def manual(self, container: str, action: str) -> None:
-        """Nothing is managed here."""
+        del container
+        self.manual_actions.append(action)
 
     async def manual_failed(self, container: str) -> None:
-        """Nothing is managed here."""
+        del container
+        self.manual_actions.append(f"{self.manual_actions[-1]} failed")
 
 
 class LoopThread:
