@@ -251,7 +251,9 @@ def test_a_browser_that_does_not_read_stops_an_attached_container(
     script = "i=0; while :; do i=$((i+1)); echo $i > /tmp/n; mv /tmp/n /tmp/count; cat /bin/busybox; done"
     made = containers.run(script, log_config=LogConfig(type=LogConfig.types.NONE))
     query = "stream=1&stdout=1"
-    with web_socket(controller, f"/docker/containers/{made}/attach/ws?{query}", max_queue=1) as socket:
+    with web_socket(
+        controller, f"/docker/containers/{made}/attach/ws?{query}", max_queue=1, close_timeout=0
+    ) as socket:
         socket.recv(timeout=10)
         before, last, seen = _resident_kib(), -1, 0
         deadline = time.monotonic() + 30
