@@ -13,8 +13,10 @@ from websockets.exceptions import InvalidStatus
 
 from tests.controller.conftest import Containers
 from tests.controller.console_client import Events, Screen, screen, web_socket
-from tests.support.controller import Controller, serving
+from tests.support.controller import Controller, serving, sse_events
 from tests.support.dockerd import PrivateDockerd
+from tests.support.fake_engine import FakeEngine
+from tests.support.tcp import WRITE, TcpController
 
 PROMPT = "$ "
 SHELL = {"command": ["sh"], "env": ["PS1=$ "]}
@@ -298,3 +300,28 @@ def test_the_agents_end_ends_its_consoles(
         with console.events() as events:
             assert next(events) == ("output", b"ready\r\n")
     assert not _runs(docker_client, box, "sleep 4715")
+
+
+class RealEngine(FakeEngine):
+    """Where `TcpController` expects an engine that it can ask what it was asked."""
+
+    def __init__(self, engine: PrivateDockerd) -> None:
+        self.url = engine.host
+        self.heads = []
+
+
+def test_a_session_that_ends_takes_its_consoles_with_it(
+    engine: PrivateDockerd, tmp_path: Path, box: str, docker_client: docker.DockerClient
+) -> None:
+    tcp = TcpController(RealEngine(engine), tmp_path)
+    try:
+        tcp.want("127.0.0.1:0")
+        with tcp.client(WRITE) as client:
+            made = client.post(f"/v1/containers/{box}/exec", json={"command": ["sleep", "4716"]})
+            with client.stream("GET", f"/v1/exec/{made.json()['id']}/stream") as response:
+                del tcp.sessions.rights[WRITE]
+                name, data, _ = next(sse_events(response.iter_lines()))
+        assert (name, data["reason"]) == ("exit", "its session has ended; its process was killed")
+        assert not _runs(docker_client, box, "sleep 4716")
+    finally:
+        tcp.close()
