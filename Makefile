@@ -3,7 +3,7 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test test-long bench style deps venv libuci libuci-if-possible clean
+.PHONY: demo test test-long bench style deps browser browser-if-possible venv libuci libuci-if-possible clean
 
 demo: deps venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
@@ -11,7 +11,7 @@ demo: deps venv
 test: deps venv libuci-if-possible style
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-long: deps venv libuci-if-possible style
+test-long: deps browser-if-possible venv libuci-if-possible style
 	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
 
 # all benchmarks, or one: `make bench BENCH=reconcile-noop`
@@ -31,6 +31,18 @@ deps:
 	command -v ip >/dev/null || missing="$$missing iproute2"; \
 	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
 
+# what tests with a real browser behind a real reverse proxy need; without it they are skipped
+browser:
+	@missing=; \
+	command -v nginx >/dev/null || missing="$$missing nginx-light"; \
+	command -v chromium >/dev/null || missing="$$missing chromium"; \
+	command -v npm >/dev/null || missing="$$missing nodejs npm"; \
+	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
+	@[ -d .browser/node_modules/playwright-core ] || npm install --silent --no-audit --no-fund --prefix .browser playwright-core@1
+
+browser-if-possible:
+	@$(MAKE) --no-print-directory browser || echo "tests with a browser will be skipped"
+
 venv: .venv/.done
 
 .venv/.done: pyproject.toml
@@ -47,4 +59,4 @@ libuci-if-possible: venv
 	@$(BIN)/python tests/libuci/build.py || echo "tests with the real libuci will be skipped"
 
 clean:
-	rm -rf .venv .libuci build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .libuci .browser build *.egg-info .pytest_cache .mypy_cache .ruff_cache
