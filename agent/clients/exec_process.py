@@ -13,7 +13,7 @@ import os
 import signal
 from pathlib import Path
 
-HANGUP_S = 2.0
+HANGUP_S = 1.0
 
 
 async def end_process(pid: int, container: str, *, hangup_s: float = HANGUP_S) -> bool:

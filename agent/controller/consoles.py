@@ -203,6 +203,8 @@ class Console:
             wait_s = min(1.0, wait_s * 2)
 
     def _finish(self, code: int | None, reason: str) -> None:
+        if self._ended:  # two may have wanted its end at once
+            return
         self._ended = True
         self._left = _now()  # its client may still come to see how it ended
         self._buffer.end(code, reason)
@@ -216,6 +218,8 @@ class Consoles:
         self._engine = engine
         self._away_s = away_s
         self._open: dict[str, Console] = {}
+        self._opening = 0
+        self._closed = False
         self._watcher: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Consoles:
@@ -224,6 +228,7 @@ class Consoles:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed = True
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.wait({self._watcher})
@@ -243,12 +248,12 @@ class Consoles:
         `allowed` is asked again and again: a session that ends takes its consoles with it.
         `POST /containers/{id}/exec`, then `POST /exec/{id}/start` as a hijacked connection.
         """
-        if len(self._open) >= LIMIT:
-            raise ConflictError(f"{LIMIT} consoles are open: end one of them first")
-        made = await self._engine.call("POST", f"/containers/{container}/exec", body=_exec_body(spec))
-        exec_id = str(made["Id"])
-        pipe = await self._engine.hijack(f"/exec/{exec_id}/start", body={"Detach": False, "Tty": spec.tty})
-        console = Console(self._engine, exec_id, pipe, tty=spec.tty, allowed=allowed)
+        self._check_room()
+        self._opening += 1
+        try:
+            console = await self._start(container, spec, allowed)
+        finally:
+            self._opening -= 1
         self._open[console.id] = console
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch(), name="consoles-watch")
@@ -257,6 +262,23 @@ class Consoles:
             with contextlib.suppress(EngineError, ConflictError):
                 await console.resize(rows=spec.rows, columns=spec.columns)
         return console
+
+    def _check_room(self) -> None:
+        """Those that are over make room for a new one. Raises ConflictError."""
+        if self._closed:
+            raise ConflictError("the agent stops")
+        for console in [console for console in self._open.values() if console.ended and console.away_s()]:
+            if len(self._open) + self._opening < LIMIT:
+                return
+            del self._open[console.id]
+        if len(self._open) + self._opening >= LIMIT:
+            raise ConflictError(f"{LIMIT} consoles are open: end one of them first")
+
+    async def _start(self, container: str, spec: ExecSpec, allowed: Allowed | None) -> Console:
+        made = await self._engine.call("POST", f"/containers/{container}/exec", body=_exec_body(spec))
+        exec_id = str(made["Id"])
+        pipe = await self._engine.hijack(f"/exec/{exec_id}/start", body={"Detach": False, "Tty": spec.tty})
+        return Console(self._engine, exec_id, pipe, tty=spec.tty, allowed=allowed)
 
     async def end(self, console: Console) -> None:
         """Ends it at its client's wish."""

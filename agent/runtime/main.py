@@ -99,6 +99,6 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     access = make_access(options, engine)
     consoles = Consoles(engine)
     app = make_app(agent, engine, access, consoles)
-    async with consoles, ControlServer(app, socket), make_listeners(options, app, access, agent):
+    async with ControlServer(app, socket), make_listeners(options, app, access, agent), consoles:
         logger.info("ready on %s", socket)
         await agent.run()

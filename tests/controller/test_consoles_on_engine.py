@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -295,10 +296,15 @@ def test_a_console_given_up_at_once_leaves_no_process(
 def test_the_agents_end_ends_its_consoles(
     engine: PrivateDockerd, tmp_path: Path, box: str, docker_client: docker.DockerClient
 ) -> None:
-    with serving(tmp_path, engine.host) as made:
-        console = Events(made, box, command=["sh", "-c", "echo ready; sleep 4715"])
-        with console.events() as events:
-            assert next(events) == ("output", b"ready\r\n")
+    served = serving(tmp_path, engine.host)
+    console = Events(served.__enter__(), box, command=["sh", "-c", "echo ready; sleep 4715"])
+    with console.events() as events:
+        assert next(events) == ("output", b"ready\r\n")
+        end = threading.Thread(target=served.__exit__, args=(None, None, None))
+        end.start()
+        name, data = next(events)
+        assert (name, data["reason"]) == ("exit", "the agent stops; its process was killed")
+    end.join()
     assert not _runs(docker_client, box, "sleep 4715")
 
 

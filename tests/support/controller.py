@@ -121,9 +121,9 @@ def serving(
         _wait_ready(made)
         yield made
     finally:
-        made.client.close()
-        thread.run(server.__aexit__(None, None, None))
         thread.run(consoles.__aexit__(None, None, None))
+        thread.run(server.__aexit__(None, None, None))
+        made.client.close()
         thread.close()
 
 
