@@ -82,7 +82,16 @@ HOSTS = [
     "router#",
     "",
 ]
-GOOD_HOSTS = ["127.0.0.1", "127.0.0.1:1", "router", "ROUTER", "Router.Lan", "router.lan:2380", "localhost", "localhost:99"]
+GOOD_HOSTS = [
+    "127.0.0.1",
+    "127.0.0.1:1",
+    "router",
+    "ROUTER",
+    "Router.Lan",
+    "router.lan:2380",
+    "localhost",
+    "localhost:99",
+]
 
 
 def get(served: TcpController, headers: str, *, host: str | None = None, path: str = "/v1/status") -> int:
@@ -114,7 +123,9 @@ def test_a_name_that_is_not_ours_is_misdirected_whoever_asks(served: TcpControll
     address = new_client()
     ticket = served.ticket("/v1/echo/1/ws", address=address)
     assert served.upgrade(f"/v1/echo/1/ws?ticket={ticket}", address=address, host=host) == 421
-    ask = f"OPTIONS / HTTP/1.1\r\nHost: {host}\r\nOrigin: {CORS}\r\nAccess-Control-Request-Method: PUT\r\n\r\n"
+    ask = (
+        f"OPTIONS / HTTP/1.1\r\nHost: {host}\r\nOrigin: {CORS}\r\nAccess-Control-Request-Method: PUT\r\n\r\n"
+    )
     assert served.status(ask) == 421
 
 

@@ -182,9 +182,7 @@ class TcpController:
     def host(self) -> str:
         return f"{self.ip}:{self.port}"
 
-    def upgrade(
-        self, target: str, headers: str = "", *, address: str = "", host: str | None = None
-    ) -> int:
+    def upgrade(self, target: str, headers: str = "", *, address: str = "", host: str | None = None) -> int:
         """The status of a WebSocket's handshake; the connection is closed."""
         text = f"GET {target} HTTP/1.1\r\nHost: {self.host() if host is None else host}\r\n{UPGRADE}{headers}\r\n"
         return self.status(text, address)
@@ -252,6 +250,9 @@ def served_name(host: str, port: int) -> str:
             shown = made.getpeercert(binary_form=True)
     assert shown is not None
     text = subprocess.run(
-        ["openssl", "x509", "-inform", "der", "-noout", "-subject"], input=shown, capture_output=True, check=True
+        ["openssl", "x509", "-inform", "der", "-noout", "-subject"],
+        input=shown,
+        capture_output=True,
+        check=True,
     )
     return text.stdout.decode().strip().rpartition("=")[2].strip()
