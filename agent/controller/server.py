@@ -19,9 +19,10 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from agent.controller.connection import HEAD_LIMIT, Door, GuardedProtocol
+from agent.controller.connection import Door, GuardedProtocol
 from agent.controller.guard import HEADERS
 from agent.errors import ConfigError
+from agent.wire.http_head import HEAD_LIMIT
 
 STOP_S = 3
 WS_LIMIT = 64 * 1024

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from asyncio import sslproto
 
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
@@ -22,6 +23,9 @@ from agent.errors import ConfigError
 from agent.model.listen import ListenAddress
 
 logger = logging.getLogger(__name__)
+
+# each TLS connection owns a buffer of this size; asyncio's own 256 KiB are 16 MiB for 64 that only wait
+sslproto.SSLProtocol.max_size = 64 * 1024
 
 HANDSHAKE_S = 10.0
 _GOODBYE_S = 2.0

@@ -245,9 +245,11 @@ def served_name(host: str, port: int) -> str:
     """The common name of the certificate that a listener shows now."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with socket.create_connection((host, port), 10, (new_client(), 0)) as raw:
-        with context.wrap_socket(raw) as made:
-            shown = made.getpeercert(binary_form=True)
+    with (
+        socket.create_connection((host, port), 10, (new_client(), 0)) as raw,
+        context.wrap_socket(raw) as made,
+    ):
+        shown = made.getpeercert(binary_form=True)
     assert shown is not None
     text = subprocess.run(
         ["openssl", "x509", "-inform", "der", "-noout", "-subject"],
