@@ -8,7 +8,6 @@ seconds, takes the certificate that is right now, and pauses when there are no d
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 from asyncio import sslproto
@@ -17,7 +16,7 @@ from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from agent.controller.connection import Door, GuardedProtocol, Place
-from agent.controller.server import STOP_S, make_config
+from agent.controller.server import make_config
 from agent.controller.tls_files import TlsFiles
 from agent.errors import ConfigError
 from agent.model.listen import ListenAddress
@@ -28,6 +27,7 @@ logger = logging.getLogger(__name__)
 sslproto.SSLProtocol.max_size = 64 * 1024
 
 HANDSHAKE_S = 10.0
+STOP_S = 1.0  # for requests to end; the control socket comes after it, and procd waits for 5 s in all
 _GOODBYE_S = 2.0
 _BACKLOG = 64
 _PAUSE_S = 1.0
@@ -83,14 +83,22 @@ class TcpServer:
             task.cancel()
         for connection in list(self._state.connections):
             connection.shutdown()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_S):
-                await self._ended()
+        if await self._ended_within(STOP_S):
+            return
         for connection in list(self._state.connections):
-            connection.transport.abort()
-        for running in self._state.tasks:
-            running.cancel()
-        await self._ended()
+            connection.transport.abort()  # its request ends as when a client goes away
+        if not await self._ended_within(STOP_S):
+            for running in self._state.tasks:
+                running.cancel()
+            await self._ended()
+
+    async def _ended_within(self, limit_s: float) -> bool:
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._ended()
+        except TimeoutError:
+            return False
+        return True
 
     async def _ended(self) -> None:
         while self._state.connections or self._state.tasks or self._opening:  # noqa: ASYNC110 - uvicorn tells nobody

@@ -232,12 +232,10 @@ def make_certificate(folder: Path, name: str, *, der: bool = False, key: str = "
     command = ["openssl", "req", "-x509", "-nodes", "-days", "30", "-newkey", *kind, "-subj", f"/CN={name}"]
     subprocess.run([*command, "-keyout", secret, "-out", cert], check=True, capture_output=True)
     if der:
-        subprocess.run(["openssl", "x509", "-in", cert, "-outform", "der", "-out", cert], check=True)
-        subprocess.run(
-            ["openssl", "pkey", "-in", secret, "-traditional", "-outform", "der", "-out", secret],
-            check=True,
-            capture_output=True,
-        )
+        for path, tool in ((cert, ["x509"]), (secret, ["pkey", "-traditional"])):
+            pem = path.rename(path.with_suffix(".pem"))
+            command = ["openssl", *tool, "-in", pem, "-outform", "der", "-out", path]
+            subprocess.run(command, check=True, capture_output=True)
     return cert, secret
 
 
