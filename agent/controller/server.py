@@ -47,8 +47,8 @@ def make_config(app: ASGIApp, door: Door) -> uvicorn.Config:
 
         return make_protocol(*args, **named)
 
-    # its warnings repeat what strangers send, and at level debug it logs the headers of WebSockets
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    # below that it repeats what strangers send: targets, and the headers of WebSockets
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     return uvicorn.Config(
         app,
         http=protocol,  # type: ignore[arg-type]  # a factory does, though the hint wants a class

@@ -52,7 +52,9 @@ class TcpServer:
     def open(self) -> None:
         """Binds and begins to accept. Raises OSError: the address is not there, or taken."""
         version6 = self.address.ip.version == 6
-        listener = socket.socket(socket.AF_INET6 if version6 else socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if version6 else socket.AF_INET
+        # with the protocol named, or asyncio does not see that its connections are TCP, and leaves Nagle's delay on
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if version6:

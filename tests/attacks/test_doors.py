@@ -10,7 +10,8 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -58,6 +59,13 @@ def no_uhttpd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Pa
     pair = (tmp_path / "uhttpd.crt", tmp_path / "uhttpd.key")
     monkeypatch.setattr(listeners, "UHTTPD", pair)
     return pair
+
+
+def _until(condition: Callable[[], bool], limit_s: float = 5) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.02)
 
 
 def answers(address: str, port: int) -> bool:
@@ -242,19 +250,16 @@ def test_an_address_that_is_taken_or_not_there_is_shown_and_tried_again(
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         assert made.want(listen, "10.215.98.1:0", cert="", key="")[0] == "ListenFailed"
         made.thread.loop.call_soon_threadsafe(made.listeners._wake.set)
-    changed = made.agent.board
-    deadline = asyncio.run_coroutine_threadsafe(_listening(changed), made.thread.loop)
-    assert deadline.result(5) == "Listening"
+    _until(lambda: made.agent.board.snapshot()["agent"]["listen"][0]["state"] == "Listening")
 
 
-async def _listening(board: object) -> str:
-    from agent.status.board import StatusBoard
-
-    assert isinstance(board, StatusBoard)
-    async with asyncio.timeout(4):
-        while (state := board.snapshot()["agent"]["listen"][0]["state"]) != "Listening":
-            await asyncio.sleep(0.02)
-    return str(state)
+def test_small_answers_are_not_held_back(made: TcpController) -> None:
+    made.want("127.0.0.1:0")
+    with made.client(READ) as client:
+        client.get("/v1/status")
+        (connection,) = next(iter(made.listeners._servers.values()))._state.connections
+        raw = connection.transport.get_extra_info("socket")
+        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_container_is_turned_away_even_with_a_session(made: TcpController) -> None:

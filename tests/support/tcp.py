@@ -143,9 +143,9 @@ class TcpController:
         return str(self.settings.listen[0].ip)
 
     def asked(self) -> list[bytes]:
-        """Request lines that the engine got, but for those about its networks."""
+        """Request lines that the engine got, but for those about its networks and its version."""
         lines = [head.partition(b"\r\n")[0] for head in self.engine.heads]
-        return [line for line in lines if line.split(b" ")[1] != b"/networks"]
+        return [line for line in lines if line.split(b" ")[1] not in (b"/networks", b"/version")]
 
     def client(self, session: str = "", address: str = "", **more: Any) -> httpx.Client:
         headers = {"authorization": f"Bearer {session}"} if session else {}
