@@ -147,9 +147,9 @@ def test_a_certificate_that_was_asked_for_and_is_missing_is_no_reason_to_go_with
 
 
 @pytest.mark.parametrize("kind", ["ec", "rsa"])
-@pytest.mark.parametrize("der", [False, True])
+@pytest.mark.parametrize("der", ["", "traditional", "pkcs8"])
 def test_certificates_come_as_pem_or_as_uhttpds_der(
-    made: TcpController, tmp_path: Path, kind: str, der: bool
+    made: TcpController, tmp_path: Path, kind: str, der: str
 ) -> None:
     cert, key = make_certificate(tmp_path, "router", der=der, key=kind)
     assert made.want("127.0.0.1:0", cert=str(cert), key=str(key)) == ["Listening"]

@@ -6,11 +6,15 @@ With the session nothing but the form of the request is in the way; the engine m
 
 from __future__ import annotations
 
+import posixpath
 import re
 import socket
 from collections.abc import Callable
+from urllib.parse import unquote_to_bytes
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.wire.http_head import path_problem
 from tests.support.tcp import WRITE, TcpController, head_of
@@ -139,6 +143,22 @@ def test_a_path_with_two_readings_is_refused(
 )
 def test_plain_paths_pass(path: bytes) -> None:
     assert path_problem(path) is None
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [b"/", b".", b"%2e", b"%2F", b"%25", b"2e", b"a", b"%00", b"%c3%a9", b"\\", b";", b"%3b"]
+        )
+    )
+)
+def test_a_path_that_passes_means_the_same_however_often_it_is_decoded_or_tidied(parts: list[bytes]) -> None:
+    raw = b"/" + b"".join(parts)
+    once = unquote_to_bytes(raw)
+    if path_problem(raw) is None:
+        assert unquote_to_bytes(once) == once
+        assert posixpath.normpath(once) == (once.rstrip(b"/") or b"/")
+        assert once.isascii() and not set(once) & set(b"\\;?#%\0\r\n ")
 
 
 @pytest.mark.parametrize(

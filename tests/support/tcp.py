@@ -225,14 +225,17 @@ def serving_tcp(folder: Path, *listen: str, **settings: Any) -> Iterator[TcpCont
         engine.close()
 
 
-def make_certificate(folder: Path, name: str, *, der: bool = False, key: str = "ec") -> tuple[Path, Path]:
-    """A self-signed certificate for `name`, and its key, as OpenWrt's uhttpd makes them with openssl."""
+def make_certificate(folder: Path, name: str, *, der: str = "", key: str = "ec") -> tuple[Path, Path]:
+    """A self-signed certificate for `name`, and its key: PEM, or DER with a `traditional` or a `pkcs8` key."""
     cert, secret = folder / f"{name}.crt", folder / f"{name}.key"
     kind = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"] if key == "ec" else ["rsa:2048"]
     command = ["openssl", "req", "-x509", "-nodes", "-days", "30", "-newkey", *kind, "-subj", f"/CN={name}"]
     subprocess.run([*command, "-keyout", secret, "-out", cert], check=True, capture_output=True)
     if der:
-        for path, tool in ((cert, ["x509"]), (secret, ["pkey", "-traditional"])):
+        for path, tool in (
+            (cert, ["x509"]),
+            (secret, ["pkey", *(["-traditional"] if der == "traditional" else [])]),
+        ):
             pem = path.rename(path.with_suffix(".pem"))
             command = ["openssl", *tool, "-in", pem, "-outform", "der", "-out", path]
             subprocess.run(command, check=True, capture_output=True)
