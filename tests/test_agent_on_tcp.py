@@ -47,10 +47,10 @@ def test_the_listener_follows_the_section_and_takes_the_token(agent: Agent, box:
     agent.commit(f"config agent\n\tlist listen '127.0.0.1:{port}'\n")
     wait_for(lambda: listening(port))
     url = f"http://127.0.0.1:{port}/v1/status"
-    assert httpx.get(url).status_code == 401
-    assert httpx.get(url, headers={"authorization": "Bearer " + "1" * 32}).status_code == 401
     token_file = box.options.state_dir / "token"
     assert token_file.stat().st_mode & 0o777 == 0o600
+    assert httpx.get(url).status_code == 401
+    assert httpx.get(url, headers={"authorization": "Bearer " + "1" * 32}).status_code == 401
     session = {"authorization": f"Bearer {token_file.read_text().strip()}"}
     status = httpx.get(url, headers=session).json()
     assert status["agent"]["listen"] == [
@@ -75,7 +75,6 @@ def test_an_open_stream_does_not_hold_the_end_up(agent: Agent, box: Box) -> None
     port = free_port()
     agent.commit(f"config agent\n\tlist listen '127.0.0.1:{port}'\n")
     wait_for(lambda: listening(port))
-    httpx.get(f"http://127.0.0.1:{port}/v1/status", headers={"authorization": "Bearer " + "1" * 32})
     session = {"authorization": f"Bearer {(box.options.state_dir / 'token').read_text().strip()}"}
     with httpx.stream("GET", f"http://127.0.0.1:{port}/v1/status/stream", headers=session) as stream:
         next(stream.iter_lines())
