@@ -28,6 +28,7 @@ sslproto.SSLProtocol.max_size = 64 * 1024
 
 HANDSHAKE_S = 10.0
 STOP_S = 1.0  # for requests to end; the control socket comes after it, and procd waits for 5 s in all
+UNREAD_S = 60.0  # a client that reads nothing for so long is gone, also while its connection is being closed
 _GOODBYE_S = 2.0
 _BACKLOG = 64
 _PAUSE_S = 1.0
@@ -132,6 +133,7 @@ class TcpServer:
             connection.close()
             return
         connection.settimeout(0)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_S * 1000))
         task = self._loop.create_task(self._open(connection, place), name="tcp-handshake")
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)

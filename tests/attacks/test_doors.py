@@ -253,6 +253,22 @@ def test_an_address_that_is_taken_or_not_there_is_shown_and_tried_again(
     _until(lambda: made.agent.board.snapshot()["agent"]["listen"][0]["state"] == "Listening")
 
 
+def test_an_ipv6_listener_is_called_by_its_address_in_any_spelling(made: TcpController) -> None:
+    made.want("[::1]:0")
+    with httpx.Client(base_url=f"http://[::1]:{made.port}") as client:
+        for host, expected in (
+            (f"[::1]:{made.port}", 200),
+            ("[0:0:0:0:0:0:0:1]", 200),
+            ("router.lan", 200),
+            ("::1", 421),
+            ("[::2]", 421),
+            ("[::1%25lo]", 421),
+            ("127.0.0.1", 421),
+        ):
+            headers = {"host": host, "authorization": f"Bearer {READ}"}
+            assert client.get("/v1/status", headers=headers).status_code == expected, host
+
+
 def test_small_answers_are_not_held_back(made: TcpController) -> None:
     made.want("127.0.0.1:0")
     with made.client(READ) as client:

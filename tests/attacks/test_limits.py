@@ -63,6 +63,7 @@ def closed_after(made: socket.socket, limit_s: float = 5) -> float:
 
 def test_the_deadlines_are_those_of_the_design() -> None:
     assert (connection.HEAD_TIMEOUT_S, tcp.HANDSHAKE_S, http_head.HEAD_LIMIT) == (10, 10, 16 * 1024)
+    assert tcp.UNREAD_S == 60
     assert (listeners.CONNECTIONS, listeners.PER_CLIENT) == (64, 16)
 
 
@@ -300,6 +301,25 @@ def test_a_web_socket_counts_as_a_connection_until_it_ends(served: TcpController
     for one in [*made, *extra]:
         one.close()
     _until(lambda: served.listeners._door.open[address] == 0)
+
+
+def test_a_client_that_does_not_read_its_answers_does_not_keep_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tcp, "UNREAD_S", 0.5)
+    with serving_tcp(tmp_path, "127.0.0.1:0") as made:
+        address = new_client()
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        client.bind((address, 0))
+        client.connect((made.ip, made.port))
+        client.settimeout(0.5)
+        # answers for more than the kernel keeps: the server waits for its client
+        with pytest.raises(OSError):
+            while True:
+                client.sendall(b"GET /healthz HTTP/1.1\r\nHost: router\r\n\r\n" * 100)
+        _until(lambda: made.listeners._door.open[address] == 0, limit_s=8)
+        client.close()
 
 
 def test_without_descriptors_the_listener_pauses_and_comes_back(
