@@ -8,16 +8,6 @@ from typing import Any, Protocol
 from agent.status.board import StatusBoard
 
 
-class AgentPort(Protocol):
-    """`plan` and `reconcile` raise EngineError when the engine is away."""
-
-    board: StatusBoard
-
-    async def plan(self) -> dict[str, Any]: ...
-
-    async def reconcile(self) -> dict[str, Any]: ...
-
-
 class Sessions(Protocol):
     """Who knows sessions: rpcd on OpenWrt, a token file elsewhere."""
 
@@ -26,3 +16,13 @@ class Sessions(Protocol):
 
         May be true for 5 s after the right has ended. Raises BusError when nobody answers.
         """
+
+
+class AgentPort(Protocol):
+    """`plan` and `reconcile` raise EngineError when the engine is away."""
+
+    board: StatusBoard
+
+    async def plan(self) -> dict[str, Any]: ...
+
+    async def reconcile(self) -> dict[str, Any]: ...
