@@ -8,16 +8,6 @@ from typing import Any, Protocol
 from agent.status.board import StatusBoard
 
 
-class Sessions(Protocol):
-    """Who knows sessions: rpcd on OpenWrt, a token file elsewhere."""
-
-    async def allowed(self, session: str, object: str, method: str) -> bool:  # noqa: A002 - ubus's word
-        """Whether that session may call that method of that ubus object; False for a session that is not known.
-
-        May be true for 5 s after the right has ended. Raises BusError when nobody answers.
-        """
-
-
 class AgentPort(Protocol):
     """`plan` and `reconcile` raise EngineError when the engine is away."""
 
@@ -26,3 +16,13 @@ class AgentPort(Protocol):
     async def plan(self) -> dict[str, Any]: ...
 
     async def reconcile(self) -> dict[str, Any]: ...
+
+
+class Sessions(Protocol):
+    """Who knows sessions: rpcd on OpenWrt, a token file elsewhere."""
+
+    async def allowed(self, session: str, object: str, method: str) -> bool:  # noqa: A002 - ubus's word
+        """Whether that session may call that method of that ubus object; False for a session that is not known.
+
+        May be true for 5 s after the right has ended. Raises BusError when nobody answers.
+        """
