@@ -115,6 +115,12 @@ def test_a_page_of_an_origin_that_is_not_listed_gets_nothing(served: TcpControll
     assert served.status(ask) == {200: 204}.get(expected, expected)
 
 
+def test_there_are_no_pages_of_our_own_on_tcp(served: TcpController) -> None:
+    for scheme in ("http", "https"):
+        assert get(served, f"Origin: {scheme}://{served.host()}\r\n") == 403
+        assert get(served, f"Origin: {scheme}://router\r\n", host="router") == 403
+
+
 @pytest.mark.parametrize("host", HOSTS, ids=ascii)
 def test_a_name_that_is_not_ours_is_misdirected_whoever_asks(served: TcpController, host: str) -> None:
     assert get(served, "", host=host) == 421

@@ -157,6 +157,17 @@ def test_guessing_is_slowed_down_by_address_and_logged_once(
     assert len(lines) == 1 and guesser in lines[0]
 
 
+def test_a_session_that_has_ended_has_to_wait_like_any_guess(served: TcpController) -> None:
+    ended, address = "e" * 32, new_client()
+    served.sessions.rights[ended] = Need.READ
+    bearer = {"authorization": f"Bearer {ended}"}
+    with served.client("", address) as client:
+        assert client.get("/v1/status", headers=bearer).status_code == 200
+        del served.sessions.rights[ended]
+        seen = [client.get("/v1/status", headers=bearer).status_code for _ in range(12)]
+    assert seen == [401] * 10 + [429] * 2
+
+
 def test_asking_without_a_session_is_no_failed_login(served: TcpController) -> None:
     with served.client() as client:
         assert {client.get("/v1/status").status_code for _ in range(20)} == {401}
