@@ -25,7 +25,6 @@ from agent.wire.http_head import head_problem
 
 logger = logging.getLogger(__name__)
 
-HEAD_LIMIT = 16 * 1024
 HEAD_TIMEOUT_S = 10.0
 UNREAD_TIMEOUT_S = 10.0  # for the rest of a body that was answered without being read
 _UCRED = struct.Struct("3i")

@@ -121,14 +121,12 @@ class Guard:
             except BusError:
                 break
         connection: GuardedProtocol = scope["state"]["connection"]
-        if scope["type"] == "websocket":
-            with contextlib.suppress(TimeoutError, OSError, RuntimeError):
-                async with asyncio.timeout(_FAREWELL_S):
-                    await send(
-                        {"type": "websocket.close", "code": _VIOLATION, "reason": "the session has ended"}
-                    )
-                    await asyncio.sleep(_FAREWELL_S)
-        connection.cut()
+        if scope["type"] != "websocket":
+            connection.cut()
+            return
+        asyncio.get_running_loop().call_later(_FAREWELL_S, connection.cut)
+        with contextlib.suppress(OSError, RuntimeError):  # it may be closing already, or not yet be accepted
+            await send({"type": "websocket.close", "code": _VIOLATION, "reason": "the session has ended"})
 
 
 def take_ticket(scope: Scope) -> str:

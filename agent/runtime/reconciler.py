@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.apply.crew import Crew, Outcome, Run
 from agent.apply.executor import Executor, recover
@@ -18,6 +18,7 @@ from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.errors import EngineError, UcidockdError
+from agent.model.observed import Observed
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import Context
@@ -54,6 +55,7 @@ class Reconciler:
     work_ended: Callable[[], None] = lambda: None
     settings_read: Callable[[AgentSettings], None] = lambda _: None
     _busy: set[str] = field(default_factory=set)
+    _settled: tuple[Desired, Observed, Context] | None = None  # what the last shallow look asked and needed no work
     _crews: dict[int, Crew] = field(default_factory=dict)
 
     def read_config(self) -> None:
@@ -121,7 +123,15 @@ class Reconciler:
             image_ids=self.image_ids,
             busy=busy,
         )
-        return reconcile(desired, snapshot.observed, context)
+        if deep != frozenset():
+            return reconcile(desired, snapshot.observed, context)
+        question = (desired, snapshot.observed, replace(context, now=0.0))
+        if question == self._settled:
+            return ops.Plan()  # same input, same plan; the board shows its findings already
+        plan = reconcile(desired, snapshot.observed, context)
+        timed = any(record.removed_at is not None for record in records)
+        self._settled = None if plan.works or timed else question
+        return plan
 
     def hold(self, ref: str, action: str) -> bool:
         """Keeps the reconciler from undoing a manual action on one of our containers; False when it is none.

@@ -82,7 +82,16 @@ HOSTS = [
     "router#",
     "",
 ]
-GOOD_HOSTS = ["127.0.0.1", "127.0.0.1:1", "router", "ROUTER", "Router.Lan", "router.lan:2380", "localhost", "localhost:99"]
+GOOD_HOSTS = [
+    "127.0.0.1",
+    "127.0.0.1:1",
+    "router",
+    "ROUTER",
+    "Router.Lan",
+    "router.lan:2380",
+    "localhost",
+    "localhost:99",
+]
 
 
 def get(served: TcpController, headers: str, *, host: str | None = None, path: str = "/v1/status") -> int:
@@ -106,6 +115,12 @@ def test_a_page_of_an_origin_that_is_not_listed_gets_nothing(served: TcpControll
     assert served.status(ask) == {200: 204}.get(expected, expected)
 
 
+def test_there_are_no_pages_of_our_own_on_tcp(served: TcpController) -> None:
+    for scheme in ("http", "https"):
+        assert get(served, f"Origin: {scheme}://{served.host()}\r\n") == 403
+        assert get(served, f"Origin: {scheme}://router\r\n", host="router") == 403
+
+
 @pytest.mark.parametrize("host", HOSTS, ids=ascii)
 def test_a_name_that_is_not_ours_is_misdirected_whoever_asks(served: TcpController, host: str) -> None:
     assert get(served, "", host=host) == 421
@@ -114,7 +129,9 @@ def test_a_name_that_is_not_ours_is_misdirected_whoever_asks(served: TcpControll
     address = new_client()
     ticket = served.ticket("/v1/echo/1/ws", address=address)
     assert served.upgrade(f"/v1/echo/1/ws?ticket={ticket}", address=address, host=host) == 421
-    ask = f"OPTIONS / HTTP/1.1\r\nHost: {host}\r\nOrigin: {CORS}\r\nAccess-Control-Request-Method: PUT\r\n\r\n"
+    ask = (
+        f"OPTIONS / HTTP/1.1\r\nHost: {host}\r\nOrigin: {CORS}\r\nAccess-Control-Request-Method: PUT\r\n\r\n"
+    )
     assert served.status(ask) == 421
 
 

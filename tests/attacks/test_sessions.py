@@ -85,7 +85,7 @@ def test_each_rule_says_what_it_takes_and_only_health_is_public() -> None:
         assert rule.grant.need is Need.PUBLIC or (rule.grant.object and rule.grant.method), name(rule)
 
 
-@pytest.mark.parametrize("rule", [r for r in RULES if r.method not in (WEBSOCKET,)], ids=name)
+@pytest.mark.parametrize("rule", [r for r in RULES if r.method != WEBSOCKET], ids=name)
 def test_another_spelling_of_the_method_is_no_way_around(served: TcpController, rule: Rule) -> None:
     if (rule.method, rule.path) in PUBLIC:
         return
@@ -157,6 +157,17 @@ def test_guessing_is_slowed_down_by_address_and_logged_once(
         assert late.status_code == 401
     lines = [record.getMessage() for record in caplog.records if "failed to log in" in record.getMessage()]
     assert len(lines) == 1 and guesser in lines[0]
+
+
+def test_a_session_that_has_ended_has_to_wait_like_any_guess(served: TcpController) -> None:
+    ended, address = "e" * 32, new_client()
+    served.sessions.rights[ended] = Need.READ
+    bearer = {"authorization": f"Bearer {ended}"}
+    with served.client("", address) as client:
+        assert client.get("/v1/status", headers=bearer).status_code == 200
+        del served.sessions.rights[ended]
+        seen = [client.get("/v1/status", headers=bearer).status_code for _ in range(12)]
+    assert seen == [401] * 10 + [429] * 2
 
 
 def test_asking_without_a_session_is_no_failed_login(served: TcpController) -> None:

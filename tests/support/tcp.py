@@ -143,9 +143,9 @@ class TcpController:
         return str(self.settings.listen[0].ip)
 
     def asked(self) -> list[bytes]:
-        """Request lines that the engine got, but for those about its networks."""
+        """Request lines that the engine got, but for those about its networks and its version."""
         lines = [head.partition(b"\r\n")[0] for head in self.engine.heads]
-        return [line for line in lines if line.split(b" ")[1] != b"/networks"]
+        return [line for line in lines if line.split(b" ")[1] not in (b"/networks", b"/version")]
 
     def client(self, session: str = "", address: str = "", **more: Any) -> httpx.Client:
         headers = {"authorization": f"Bearer {session}"} if session else {}
@@ -182,9 +182,7 @@ class TcpController:
     def host(self) -> str:
         return f"{self.ip}:{self.port}"
 
-    def upgrade(
-        self, target: str, headers: str = "", *, address: str = "", host: str | None = None
-    ) -> int:
+    def upgrade(self, target: str, headers: str = "", *, address: str = "", host: str | None = None) -> int:
         """The status of a WebSocket's handshake; the connection is closed."""
         text = f"GET {target} HTTP/1.1\r\nHost: {self.host() if host is None else host}\r\n{UPGRADE}{headers}\r\n"
         return self.status(text, address)
@@ -227,19 +225,20 @@ def serving_tcp(folder: Path, *listen: str, **settings: Any) -> Iterator[TcpCont
         engine.close()
 
 
-def make_certificate(folder: Path, name: str, *, der: bool = False, key: str = "ec") -> tuple[Path, Path]:
-    """A self-signed certificate for `name`, and its key, as OpenWrt's uhttpd makes them with openssl."""
+def make_certificate(folder: Path, name: str, *, der: str = "", key: str = "ec") -> tuple[Path, Path]:
+    """A self-signed certificate for `name`, and its key: PEM, or DER with a `traditional` or a `pkcs8` key."""
     cert, secret = folder / f"{name}.crt", folder / f"{name}.key"
     kind = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"] if key == "ec" else ["rsa:2048"]
     command = ["openssl", "req", "-x509", "-nodes", "-days", "30", "-newkey", *kind, "-subj", f"/CN={name}"]
     subprocess.run([*command, "-keyout", secret, "-out", cert], check=True, capture_output=True)
     if der:
-        subprocess.run(["openssl", "x509", "-in", cert, "-outform", "der", "-out", cert], check=True)
-        subprocess.run(
-            ["openssl", "pkey", "-in", secret, "-traditional", "-outform", "der", "-out", secret],
-            check=True,
-            capture_output=True,
-        )
+        for path, tool in (
+            (cert, ["x509"]),
+            (secret, ["pkey", *(["-traditional"] if der == "traditional" else [])]),
+        ):
+            pem = path.rename(path.with_suffix(".pem"))
+            command = ["openssl", *tool, "-in", pem, "-outform", "der", "-out", path]
+            subprocess.run(command, check=True, capture_output=True)
     return cert, secret
 
 
@@ -247,11 +246,16 @@ def served_name(host: str, port: int) -> str:
     """The common name of the certificate that a listener shows now."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with socket.create_connection((host, port), 10, (new_client(), 0)) as raw:
-        with context.wrap_socket(raw) as made:
-            shown = made.getpeercert(binary_form=True)
+    with (
+        socket.create_connection((host, port), 10, (new_client(), 0)) as raw,
+        context.wrap_socket(raw) as made,
+    ):
+        shown = made.getpeercert(binary_form=True)
     assert shown is not None
     text = subprocess.run(
-        ["openssl", "x509", "-inform", "der", "-noout", "-subject"], input=shown, capture_output=True, check=True
+        ["openssl", "x509", "-inform", "der", "-noout", "-subject"],
+        input=shown,
+        capture_output=True,
+        check=True,
     )
     return text.stdout.decode().strip().rpartition("=")[2].strip()
