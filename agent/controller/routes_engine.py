@@ -8,9 +8,11 @@ answer. A raw upgrade is refused: behind one, a second request could pass unseen
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
@@ -26,11 +28,12 @@ from agent.controller.masking import mask_env
 from agent.controller.names import checked_id, checked_image
 from agent.controller.port import AgentPort
 from agent.controller.problems import RequestError, body_of, status_of
-from agent.controller.replies import Inbox, StreamReply
+from agent.controller.replies import ClientGoneError, Inbox, StreamReply
 from agent.controller.routes_files import HEAD_TIMEOUT_S, safe_archive
 from agent.controller.routes_files import body_of as flow
 from agent.controller.rules import WEBSOCKET, Need, Rule
 from agent.controller.sockets import refuse
+from agent.controller.streams import has_terminal
 from agent.errors import EngineError, UcidockdError
 
 PREFIX = "/docker"
@@ -97,37 +100,42 @@ class EngineRoutes:
         path = await self._path(route.path, request)
         writer = route.grant.need is Need.WRITE or await may_write(request)
         query = checked_query(route.path, request.query_params.multi_items(), writer=writer)
-        inbox = Inbox(request)
-        body, length = _body(request, inbox)
-        if route.takes_tar and not isinstance(body, bytes):
+        inbox = Inbox(request) if _has_body(request) else None
+        body = aiter(inbox) if inbox is not None else None
+        if route.takes_tar and body is not None:
             body = await safe_archive(self._engine, body)
-        action = _manual_action(route, dict(query))
-        if action:
-            await self._agent.manual(str(request.path_params["id"]), action)
-        try:
-            response = await self._engine.open(
-                route.method,
-                path,
-                query=query,
-                headers=_picked(request.headers),
-                body=body,
-                length=length,
-                head_timeout_s=None if route.path in _ENDLESS else HEAD_TIMEOUT_S,
-            )
-        except BaseException:
-            if action:
-                await self._agent.manual_failed(str(request.path_params["id"]))
-            raise
-        if action and response.status >= 400:
-            await self._agent.manual_failed(str(request.path_params["id"]))
+        opening = self._engine.open(
+            route.method,
+            path,
+            query=query,
+            headers=_picked(request.headers),
+            body=b"" if body is None else body,
+            length=_length(request.headers),
+            head_timeout_s=None if route.path in _ENDLESS or route.action else HEAD_TIMEOUT_S,
+        )
+        if action := _manual_action(route, dict(query)):
+            response = await self._done_by_hand(str(request.path_params["id"]), action, opening)
+        else:
+            response = await _while_there(request, inbox, opening)
         if route.masks and not writer:
             return await _masked(response)
-        return StreamReply(
-            flow(response),
-            status=response.status,
-            headers=_shown(response),
-            inbox=None if isinstance(body, bytes) else inbox,
-        )
+        return StreamReply(flow(response), status=response.status, headers=_shown(response), inbox=inbox)
+
+    async def _done_by_hand(
+        self, container: str, action: str, opening: Coroutine[Any, Any, EngineResponse]
+    ) -> EngineResponse:
+        """To its end, whether its client stays or not: the engine goes through with it in any case."""
+        try:
+            await self._agent.manual(container, action)
+            response = await opening
+        except (EngineError, SourceError):
+            await self._agent.manual_failed(container)
+            raise
+        finally:
+            opening.close()
+        if response.status >= 400:
+            await self._agent.manual_failed(container)
+        return response
 
     async def _path(self, pattern: str, connection: HTTPConnection) -> str:
         parts = connection.path_params
@@ -142,17 +150,12 @@ class EngineRoutes:
         try:
             path = await self._path("/containers/{id}/attach", socket)
             query = checked_query(path, socket.query_params.multi_items(), writer=True)
-            tty = await self._has_terminal(checked_id(str(socket.path_params["id"])))
+            tty = await has_terminal(self._engine, checked_id(str(socket.path_params["id"])))
             pipe = await self._engine.hijack(path, query=query)
         except UcidockdError as exc:
             await refuse(socket, exc)
             return
         await attach(socket, pipe, tty=tty)
-
-    async def _has_terminal(self, container: str) -> bool:
-        """Whether its output comes in frames only its configuration tells on engines before API 1.42."""
-        inspect = await self._engine.call("GET", f"/containers/{container}/json")
-        return bool(inspect["Config"]["Tty"])
 
 
 class EngineVersions:
@@ -168,7 +171,7 @@ class EngineVersions:
             raise RequestError("the version in the path: expected v1.NN")
         if not self._speaks(_numbers(text)):
             said = await self._engine.call("GET", "/version")
-            self._range = (_numbers(str(said["MinAPIVersion"])), _numbers(str(said["ApiVersion"])))
+            self._range = (_numbers(said.get("MinAPIVersion")), _numbers(said.get("ApiVersion")))
         if not self._speaks(_numbers(text)):
             low, high = (".".join(map(str, limit)) for limit in self._range)
             raise RequestError(f"the engine does not speak API version {text}: expected {low} to {high}")
@@ -178,24 +181,46 @@ class EngineVersions:
         return self._range[0] <= version <= self._range[1]
 
 
-def _numbers(version: str) -> tuple[int, int]:
-    major, _, minor = version.partition(".")
+def _numbers(version: object) -> tuple[int, int]:
+    major, _, minor = str(version).partition(".")
     try:
         return int(major), int(minor)
     except ValueError as exc:
-        raise EngineError(f"the engine says that it speaks API version {version[:32]!r}") from exc
+        raise EngineError(f"the engine says that it speaks API version {str(version)[:32]!r}") from exc
 
 
-def _body(request: Request, inbox: Inbox) -> tuple[bytes | AsyncIterator[bytes], int | None]:
-    """What goes to the engine: b"" where the client sends nothing, for a start with a chunked body is an error there."""
-    length = request.headers.get("content-length", "")
-    if request.method in ("GET", "HEAD", "DELETE"):
-        return b"", None
-    if "transfer-encoding" in request.headers:
-        return aiter(inbox), None
-    if length.isascii() and length.isdigit() and int(length):
-        return aiter(inbox), int(length)
-    return b"", None
+async def _while_there(
+    request: Request, inbox: Inbox | None, opening: Coroutine[Any, Any, EngineResponse]
+) -> EngineResponse:
+    """The response, unless the client leaves before: that ends the engine's work. Raises ClientGoneError then."""
+    opened = asyncio.create_task(opening, name="engine-request")
+    gone = asyncio.create_task(inbox.gone() if inbox is not None else _left(request), name="client-gone")
+    try:
+        await asyncio.wait({opened, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not opened.done():
+            raise ClientGoneError("the client went away before the engine answered")
+        return opened.result()
+    finally:
+        for task in (opened, gone):
+            task.cancel()
+        await asyncio.wait({opened, gone})
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _has_body(request: Request) -> bool:
+    """Where the client sends nothing, the engine gets nothing: a start with a chunked body is an error there."""
+    if request.method not in ("POST", "PUT"):
+        return False
+    return "transfer-encoding" in request.headers or bool(_length(request.headers))
+
+
+def _length(headers: Headers) -> int | None:
+    text = headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def _picked(headers: Headers) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from tests.support.controller import Controller, serving, sse_events
 from tests.support.dockerd import PrivateDockerd
 from tests.support.fake_engine import FakeEngine
 from tests.support.tcp import WRITE, TcpController
+from tests.test_running_agent import wait_for
 
 PROMPT = "$ "
 SHELL = {"command": ["sh"], "env": ["PS1=$ "]}
@@ -214,10 +215,8 @@ def _resident_kib() -> int:
 def test_a_console_ended_by_its_client_has_no_process_left(
     controller: Controller, box: str, docker_client: docker.DockerClient
 ) -> None:
-    console = Events(controller, box, command=["sh", "-c", "echo ready; exec sleep 4711"])
-    with console.events() as events:
-        assert next(events) == ("output", b"ready\r\n")
-    assert _runs(docker_client, box, "sleep 4711")
+    console = Events(controller, box, command=["sleep", "4711"])
+    wait_for(lambda: _runs(docker_client, box, "sleep 4711"))
     assert controller.client.delete(f"/v1/exec/{console.id}").status_code == 204
     assert not _runs(docker_client, box, "sleep 4711")
     assert controller.client.get(f"/v1/exec/{console.id}/stream").status_code == 404
@@ -244,10 +243,8 @@ def test_a_console_whose_client_stays_away_is_killed(
         assert next(events) == ("output", b"ready\r\n")
         time.sleep(1.6)  # longer than it may be away: it reads
         assert _runs(docker_client, box, "sleep 4712")
-    deadline = time.monotonic() + 10
-    while _runs(docker_client, box, "sleep 4712") or _runs(docker_client, box, "sleep 4713"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(lambda: not _runs(docker_client, box, "sleep 4712"))
+    assert not _runs(docker_client, box, "sleep 4713")
     with console.events(resume=True) as events:
         name, data = next(events)
     assert (name, data["code"]) == ("exit", 137)

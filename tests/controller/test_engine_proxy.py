@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from tests.support.controller import Controller, serving
-from tests.support.fake_engine import FakeEngine
+from tests.support.fake_engine import FakeEngine, until_gone
 from tests.support.tcp import READ, WRITE, TcpController
+from tests.test_running_agent import wait_for
 
 INSPECT = {
     "Id": "c1",
@@ -138,6 +139,21 @@ def test_a_manual_action_that_the_engine_never_answered_is_taken_back(
     scripted.answer = b""
     assert root.client.post("/docker/containers/web/stop").status_code == 503
     assert root.agent.manual_actions == ["stop", "stop failed"]
+
+
+def test_a_client_that_leaves_before_the_answer_ends_the_engines_work(
+    scripted: Scripted, root: Controller
+) -> None:
+    scripted.engine._script = until_gone(b"")
+    for request in (
+        "GET /docker/images/get?names=x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "POST /docker/build HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc",
+    ):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(root.path))
+            client.sendall(request.encode())
+            wait_for(lambda: scripted.engine.open == 1)
+        scripted.engine.wait_closed()
 
 
 @pytest.fixture
