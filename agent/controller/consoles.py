@@ -76,6 +76,10 @@ class Console:
         """Whether the process is gone, or given up."""
         return self._ended
 
+    def is_over(self, after: int) -> bool:
+        """Whether a reader that saw everything up to number `after` has seen the end."""
+        return self._ended and after >= self._buffer.last
+
     def away_s(self) -> float:
         """For how many seconds nobody has read."""
         return 0.0 if self._reader is not None else _now() - self._left

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-WINDOW = 256 * 1024
+WINDOW = 64 * 1024
 KEEP = 256 * 1024
 PIECE = 32 * 1024
 _OVERHEAD = 200  # bytes that a piece costs beside its data
@@ -45,7 +45,7 @@ class OutputBuffer:
         self._window = window
         self._keep = keep
         self._items: deque[Item] = deque()
-        self._last = 0
+        self.last = 0  # number of the newest item
         self._taken = 0  # number of the last item that the reader took
         self._unread_cost = 0
         self._kept_cost = 0
@@ -53,7 +53,7 @@ class OutputBuffer:
     @property
     def first(self) -> int:
         """The oldest number that is still here, or the next one when nothing is."""
-        return self._items[0].number if self._items else self._last + 1
+        return self._items[0].number if self._items else self.last + 1
 
     @property
     def has_room(self) -> bool:
@@ -65,12 +65,12 @@ class OutputBuffer:
         for stream, data in pieces:
             for start in range(0, len(data), PIECE):
                 self._append(
-                    Output(number=self._last + 1, stream=stream, data=data[start : start + PIECE]),
+                    Output(number=self.last + 1, stream=stream, data=data[start : start + PIECE]),
                 )
 
     def end(self, code: int | None, reason: str = "") -> None:
         """The last item."""
-        self._append(Ended(number=self._last + 1, code=code, reason=reason))
+        self._append(Ended(number=self.last + 1, code=code, reason=reason))
 
     def next(self) -> Item | None:
         """The item after the last one taken."""
@@ -87,14 +87,14 @@ class OutputBuffer:
 
     def rewind(self, after: int) -> bool:
         """Lets the next reader begin after number `after`; False when some of that is gone: it begins at `first`."""
-        self._taken = min(max(after, self.first - 1), self._last)
+        self._taken = min(max(after, self.first - 1), self.last)
         self._kept_cost = sum(_cost(item) for item in self._items if item.number <= self._taken)
         self._unread_cost = sum(_cost(item) for item in self._items) - self._kept_cost
         return after >= self.first - 1
 
     def _append(self, item: Item) -> None:
         self._items.append(item)
-        self._last = item.number
+        self.last = item.number
         self._unread_cost += _cost(item)
 
 

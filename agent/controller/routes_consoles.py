@@ -100,6 +100,8 @@ class ConsoleRoutes:
         console = self._console(request)
         last = request.headers.get("last-event-id", "")
         after = int(last) if last.isascii() and last.isdigit() else 0
+        if console.is_over(after):
+            return Response(status_code=204)  # an EventSource would come back for ever: this tells it not to
         return EventReply(_events(console, after))
 
     async def input(self, request: Request) -> Response:
