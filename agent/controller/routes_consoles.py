@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from typing import Any
 
 from starlette.requests import HTTPConnection, Request
@@ -223,13 +223,21 @@ async def _shown(socket: WebSocket, console: Console) -> None:
 
 
 async def _typed(socket: WebSocket, console: Console) -> None:
-    async def on_text(message: str) -> None:
+    async def told(work: Awaitable[None]) -> None:
         try:
-            await _control(console, message)
-        except UcidockdError as exc:  # a resize that fails is no reason to lose the console
+            await work
+        except (
+            UcidockdError
+        ) as exc:  # no reason to lose the console; how it ended, if it did, comes with `exit`
             await send_json(socket, {"type": "error", "message": str(exc)})
 
-    await each_message(socket, console.input, on_text)
+    async def on_bytes(data: bytes) -> None:
+        await told(console.input(data))
+
+    async def on_text(message: str) -> None:
+        await told(_control(console, message))
+
+    await each_message(socket, on_bytes, on_text)
 
 
 async def _control(console: Console, message: str) -> None:

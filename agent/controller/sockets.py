@@ -17,8 +17,8 @@ from agent.errors import UcidockdError
 
 logger = logging.getLogger(__name__)
 
-NORMAL, TRY_LATER, UNEXPECTED = 1000, 1013, 1011
-_REASON_LIMIT = 120  # RFC 6455 5.5: a close frame holds 123 bytes of reason
+NORMAL, UNEXPECTED = 1000, 1011  # RFC 6455 section 7.4.1
+_REASON_LIMIT = 123  # bytes: RFC 6455 section 5.5
 
 
 async def refuse(socket: WebSocket, exc: UcidockdError) -> None:
@@ -53,7 +53,8 @@ async def _close(socket: WebSocket, error: BaseException | None) -> None:
         async with asyncio.timeout(STALL_S):
             if error is not None:
                 await socket.send_json({"type": "error", **body_of(error)["error"]})
-                await socket.close(UNEXPECTED, str(error)[:_REASON_LIMIT])
+                reason = str(error).encode()[:_REASON_LIMIT].decode(errors="ignore")
+                await socket.close(UNEXPECTED, reason)
             else:
                 await socket.close(NORMAL)
     except (WebSocketDisconnect, RuntimeError):

@@ -265,6 +265,14 @@ def test_a_new_reader_takes_a_console_over(controller: Controller, box: str) -> 
             assert Screen(socket).end()["code"] == 7
 
 
+def test_what_is_typed_after_the_end_does_not_cost_the_exit_code(controller: Controller, box: str) -> None:
+    console = Events(controller, box, command=["sh", "-c", "exit 9"])
+    assert console.everything()[1]["code"] == 9
+    with web_socket(controller, f"/v1/exec/{console.id}/ws") as socket:
+        socket.send(b"too late")
+        assert Screen(socket).end()["code"] == 9
+
+
 def test_a_socket_to_no_console_is_refused_before_it_opens(controller: Controller) -> None:
     with pytest.raises(InvalidStatus) as caught, web_socket(controller, f"/v1/exec/{'0' * 32}/ws"):
         pass
