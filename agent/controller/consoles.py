@@ -21,7 +21,7 @@ from agent.clients.docker_stream import DockerStream, EnginePipe
 from agent.clients.exec_process import end_process
 from agent.controller.output_buffer import Item, OutputBuffer
 from agent.controller.streams import decoded
-from agent.errors import BusError, ConflictError, EngineError
+from agent.errors import BusError, ConflictError, EngineError, EngineUnreachableError
 from agent.wire.docker_frames import FrameDecoder
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ INPUT_S = 60.0
 LIMIT = 32
 _WATCH_S = 1.0
 _CLOSE_S = 5.0
+_SETTLE_S = 3.0  # for the engine to notice that a process has ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,16 +158,31 @@ class Console:
 
     async def _run(self) -> None:
         try:
-            await self._pump()
-            code, reason = await self._exit_code(), ""
+            code, reason = await self._outcome()
         except EngineError as exc:
             code, reason = None, str(exc)
+        except TimeoutError:
+            code, reason = None, "the connection to its process broke, and the process does not die"
         except Exception:
             # its reader must not wait for ever
             logger.exception("console %s failed", self._exec[:12])
             code, reason = None, "internal error"
         self._pipe.close()
         self._finish(code, reason)
+
+    async def _outcome(self) -> tuple[int | None, str]:
+        """(exit code, reason) as in `Ended`, when the output is through."""
+        try:
+            await self._pump()
+        except EngineUnreachableError as exc:
+            # also how it looks when the process ended without having read all of its input
+            try:
+                async with asyncio.timeout(_SETTLE_S):
+                    return await self._exit_code(), ""
+            except TimeoutError:
+                code, note = await self._kill()
+                return code, f"{exc}; {note}"
+        return await self._exit_code(), ""
 
     async def _pump(self) -> None:
         decoder = FrameDecoder()

@@ -16,6 +16,8 @@ from agent.controller import consoles as module
 from agent.controller.consoles import Console, Consoles, ExecSpec
 from agent.controller.output_buffer import Ended, Item
 from agent.errors import BusError, ConflictError
+from tests.controller.console_client import screen
+from tests.support.controller import serving
 from tests.support.fake_engine import FakeEngine
 
 ELSEWHERE = {"Running": True, "Pid": 1, "ContainerID": "f" * 64, "ExitCode": None}
@@ -97,6 +99,18 @@ async def test_an_engine_that_goes_away_ends_the_console_with_its_reason(
     assert ended.code is None and "the engine" in ended.reason
 
 
+async def test_a_process_whose_connection_breaks_is_not_left_behind(
+    consoles: Consoles, engine: ExecEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SETTLE_S", 0.2)
+    engine.output, engine.stays = b"", False
+    console = await opened(consoles)
+    console._pipe._wire.fail(ConnectionResetError("reset"))
+    (ended,) = await read(console)
+    assert isinstance(ended, Ended) and ended.code is None
+    assert ended.reason.startswith("the console's connection broke: reset; its process is out of reach")
+
+
 async def test_output_that_is_no_output_ends_the_console(consoles: Consoles, engine: ExecEngine) -> None:
     engine.output = b"\x09broken!"
     console = await consoles.open("web", ExecSpec(tty=False))
@@ -129,6 +143,25 @@ async def test_input_that_nobody_reads_is_given_up(
         for _ in range(100):
             await console.input(b"x" * 100_000)
     engine.over.set()
+
+
+def test_input_that_fails_is_told_and_the_end_still_comes(
+    engine: ExecEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "INPUT_S", 0.2)
+    engine.deaf = True
+    with serving(tmp_path, engine.fake.url) as controller, screen(controller, "web") as terminal:
+        terminal.until("hello")
+        for _ in range(16):
+            terminal.type(b"x" * 50_000)
+        while not terminal.texts:
+            terminal._receive(10)
+        assert terminal.texts[0]["message"] == "the process has read no input for 0.2 s"
+        engine.state = {"Running": False, "ExitCode": 9}
+        engine.stays = False
+        engine.over.set()
+        assert terminal.end()["code"] == 9
+    engine.fake.close()
 
 
 async def test_a_console_without_a_terminal_has_no_size(consoles: Consoles, engine: ExecEngine) -> None:
