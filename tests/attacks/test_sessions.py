@@ -164,8 +164,11 @@ def test_a_session_that_has_ended_has_to_wait_like_any_guess(served: TcpControll
     with served.client("", address) as client:
         assert client.get("/v1/status", headers=bearer).status_code == 200
         del served.sessions.rights[ended]
-        seen = [client.get("/v1/status", headers=bearer).status_code for _ in range(12)]
-    assert seen == [401] * 10 + [429] * 2
+        seen = [client.get("/v1/status", headers=bearer).status_code for _ in range(11)]
+        asked = len(served.sessions.asked)
+        assert client.get("/v1/status", headers=bearer).status_code == 429
+    assert seen == [401] * 10 + [429]
+    assert len(served.sessions.asked) == asked, "and nobody is asked about it again and again"
 
 
 def test_asking_without_a_session_is_no_failed_login(served: TcpController) -> None:
