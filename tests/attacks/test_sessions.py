@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from starlette.routing import compile_path
 
 from agent.clients.docker_stream import DockerStream
 from agent.controller.app import make_rules
@@ -35,7 +36,11 @@ NO_SESSION = {
 
 def filled(rule: Rule) -> str:
     """The rule's path with something in its parameters."""
-    return re.sub(r"\{(\w+)(:\w+)?\}", lambda found: "a" * 32 if found[1] == "token" else "web", rule.path)
+    return re.sub(r"\{(\w+)(?::(\w+))?\}", _sample, rule.path)
+
+
+def _sample(found: re.Match[str]) -> str:
+    return {"int": "1", "token": "a" * 32}.get(found[2] or found[1], "web")
 
 
 def name(rule: Rule) -> str:
@@ -76,6 +81,11 @@ def test_a_reader_gets_no_further_than_the_door_of_a_changing_route(
         bearer = f"Authorization: Bearer {READ}\r\n"
         assert served.status(request(served, rule, bearer), address) == 403
     assert len(served.asked()) == before
+
+
+@pytest.mark.parametrize("rule", RULES, ids=name)
+def test_the_path_that_is_tried_is_the_rules(rule: Rule) -> None:
+    assert compile_path(rule.path)[0].match(filled(rule))
 
 
 def test_each_rule_says_what_it_takes_and_only_health_is_public() -> None:
