@@ -136,25 +136,29 @@ class TcpServer:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_S * 1000))
         task = self._loop.create_task(self._open(connection, place), name="tcp-handshake")
         self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        task.add_done_callback(lambda done: self._opened(done, connection, place))
 
     async def _open(self, connection: socket.socket, place: Place) -> None:
         protocol = GuardedProtocol(self._door, self._config, self._state, {}, self._loop)
         protocol.place = place
-        try:
-            context = self.tls.context() if self.tls is not None else None
-            await self._loop.connect_accepted_socket(
-                lambda: protocol,
-                connection,
-                ssl=context,
-                ssl_handshake_timeout=HANDSHAKE_S if context else None,
-                ssl_shutdown_timeout=_GOODBYE_S if context else None,
-            )
-        except (OSError, ConfigError) as exc:
-            logger.debug("%s: no connection: %s", self.address, exc)
-            place.give_back()
-            connection.close()
-        except BaseException:
-            place.give_back()
-            connection.close()
-            raise
+        context = self.tls.context() if self.tls is not None else None
+        await self._loop.connect_accepted_socket(
+            lambda: protocol,
+            connection,
+            ssl=context,
+            ssl_handshake_timeout=HANDSHAKE_S if context else None,
+            ssl_shutdown_timeout=_GOODBYE_S if context else None,
+        )
+
+    def _opened(self, task: asyncio.Task[None], connection: socket.socket, place: Place) -> None:
+        """From here on the protocol has the place, unless it came to nothing: a task may end before it began."""
+        self._opening.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is None and not task.cancelled():
+            return
+        place.give_back()
+        connection.close()
+        if isinstance(error, OSError | ConfigError):
+            logger.debug("%s: no connection: %s", self.address, error)
+        elif error is not None:
+            logger.error("%s: no connection", self.address, exc_info=error)

@@ -240,6 +240,20 @@ def test_closing_a_listener_ends_its_streams(made: TcpController) -> None:
                 pass
 
 
+def test_closing_a_listener_gives_every_place_back(made: TcpController, tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path, "router")
+    for settings in ({}, {"cert": str(cert), "key": str(key)}):
+        made.want("127.0.0.1:0", **settings)
+        idle = [made.connect() for _ in range(5)]
+        broken = made.connect()
+        broken.sendall(b"GET /..\r\n\r\n")
+        _until(lambda: made.listeners._door.open.total() >= 5)
+        made.want()
+        assert made.listeners._door.open.total() == 0
+        for one in [*idle, broken]:
+            one.close()
+
+
 def test_an_address_that_is_taken_or_not_there_is_shown_and_tried_again(
     made: TcpController, monkeypatch: pytest.MonkeyPatch
 ) -> None:

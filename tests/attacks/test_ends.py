@@ -34,8 +34,10 @@ def test_streams_are_asked_about_often_enough() -> None:
     assert guard.RECHECK_S + cached_s < 10
 
 
-@pytest.mark.parametrize("ends", ["the session", "its right", "rpcd"])
-def test_a_stream_ends_with(served: TcpController, session: str, ends: str) -> None:
+@pytest.mark.parametrize("ends", ["the session", "its right", "rpcd", "the check itself"])
+def test_a_stream_ends_with(
+    served: TcpController, session: str, ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with served.client(session) as client, client.stream("GET", "/v1/status/stream") as stream:
         lines = stream.iter_lines()
         next(lines)
@@ -47,8 +49,10 @@ def test_a_stream_ends_with(served: TcpController, session: str, ends: str) -> N
             del served.sessions.rights[session]
         elif ends == "its right":
             served.sessions.readable.clear()
-        else:
+        elif ends == "rpcd":
             served.sessions.silent = True
+        else:
+            monkeypatch.setattr(served.sessions, "allowed", None)
         began = time.monotonic()
         try:
             with pytest.raises(httpx.RemoteProtocolError):

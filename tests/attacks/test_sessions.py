@@ -36,7 +36,11 @@ NO_SESSION = {
 
 def filled(rule: Rule) -> str:
     """The rule's path with something in its parameters."""
-    return re.sub(r"\{(\w+)(:\w+)?\}", lambda found: "a" * 32 if found[1] == "token" else "web", rule.path)
+    return re.sub(r"\{(\w+)(?::(\w+))?\}", _sample, rule.path)
+
+
+def _sample(found: re.Match[str]) -> str:
+    return {"int": "1", "token": "a" * 32}.get(found[2] or found[1], "web")
 
 
 def name(rule: Rule) -> str:
@@ -77,6 +81,11 @@ def test_a_reader_gets_no_further_than_the_door_of_a_changing_route(
         bearer = f"Authorization: Bearer {READ}\r\n"
         assert served.status(request(served, rule, bearer), address) == 403
     assert len(served.asked()) == before
+
+
+@pytest.mark.parametrize("rule", RULES, ids=name)
+def test_the_path_that_is_tried_is_the_rules(rule: Rule) -> None:
+    assert compile_path(rule.path)[0].match(filled(rule))
 
 
 def test_each_rule_says_what_it_takes_and_only_health_is_public() -> None:
@@ -166,8 +175,11 @@ def test_a_session_that_has_ended_has_to_wait_like_any_guess(served: TcpControll
     with served.client("", address) as client:
         assert client.get("/v1/status", headers=bearer).status_code == 200
         del served.sessions.rights[ended]
-        seen = [client.get("/v1/status", headers=bearer).status_code for _ in range(12)]
-    assert seen == [401] * 10 + [429] * 2
+        seen = [client.get("/v1/status", headers=bearer).status_code for _ in range(11)]
+        asked = len(served.sessions.asked)
+        assert client.get("/v1/status", headers=bearer).status_code == 429
+    assert seen == [401] * 10 + [429]
+    assert len(served.sessions.asked) == asked, "and nobody is asked about it again and again"
 
 
 def test_asking_without_a_session_is_no_failed_login(served: TcpController) -> None:

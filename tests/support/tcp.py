@@ -79,8 +79,8 @@ class Clock:
 
 
 def engine_script(connection: socket.socket, head: bytes) -> None:
-    """Networks, and an empty object for everything else."""
-    body = json.dumps(NETWORKS if head.startswith(b"GET /networks ") else {}).encode()
+    """Networks, and what has the form of an inspected container for everything else."""
+    body = json.dumps(NETWORKS if head.startswith(b"GET /networks ") else {"Config": {"Tty": True}}).encode()
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
 
