@@ -22,6 +22,7 @@ from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import load
 from agent.runtime.daemon import Tools, make_stage
+from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
@@ -57,6 +58,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
             options, settings, board, Tools(certificates=Certificates(options.state_dir / "tls"))
         ),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
+        holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
     )
 
 
@@ -90,7 +92,9 @@ def locked(path: Path) -> Iterator[None]:
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.clients.docker_stream import DockerStream
     from agent.controller.app import make_app
+    from agent.controller.consoles import Consoles
     from agent.controller.server import ControlServer
+    from agent.runtime.tcp import make_access, make_listeners
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
     loop = asyncio.get_running_loop()
@@ -98,7 +102,9 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
         loop.add_signal_handler(number, agent.stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
     engine = DockerStream(options.docker_host or settings.docker_host)
-    server = ControlServer(make_app(agent, engine), socket)
-    async with server:
+    access = make_access(options, engine)
+    consoles = Consoles(engine)
+    app = make_app(agent, engine, access, consoles)
+    async with ControlServer(app, socket), make_listeners(options, app, access, agent), consoles:
         logger.info("ready on %s", socket)
         await agent.run()

@@ -25,5 +25,6 @@ def single_pass(options: RuntimeOptions, *, dry_run: bool) -> dict[str, object]:
     with locked(socket.parent / "agent.lock"):
         if reconciler.daemon is not None:
             reconciler.daemon.accept_engine()
+        reconciler.holds.clear()
         plan, outcomes = reconciler.run_pass(deep=None)
     return {**outcomes_as_json(plan, outcomes), "issues": issues}
