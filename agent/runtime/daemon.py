@@ -261,7 +261,8 @@ class DaemonStage:
             change.adopt(found, self._read_by(found, record))
             return found
         # back-off would only prolong the wrong configuration; it is for the way back that dies as well
-        blamed = record.step is Step.WATCH and not (record.fallback and self._backing_off())
+        watched = record.step is Step.WATCH and self._tools.monotonic() < record.watch_until
+        blamed = watched and not (record.fallback and self._backing_off())
         if blamed and record.running is not None and not self._disk_missing(record.running):
             self._acting(change.died)
             return change.record.process

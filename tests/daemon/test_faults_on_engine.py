@@ -241,15 +241,29 @@ def test_an_agent_that_is_killed_in_a_change_is_followed_by_one_that_ends_it(
     assert last_good.document == lab.document()
 
 
-def killed_at(lab: DaemonLab, step: Step) -> None:
-    """An agent that is killed as soon as it has written down that step."""
+@pytest.mark.long
+@pytest.mark.parametrize("step", [Step.STOP, Step.START, Step.WATCH])
+def test_an_agent_that_is_killed_on_the_way_back_is_followed_by_one_that_ends_it(
+    lab: DaemonLab, step: Step
+) -> None:
+    pid = started(lab)
+    lab.write("option debug '1'\nlist log_opts 'nosuch=1'\n")
+    killed_at(lab, step, way_back=True)
+    lab.restart_agent()
+    assert lab.apply()
+    assert_rolled_back(lab, pid)
+    assert_not_tried_again(lab)
+
+
+def killed_at(lab: DaemonLab, step: Step, *, way_back: bool = False) -> None:
+    """An agent that is killed as soon as it has written down that step (of the way back after a failure)."""
     child = os.fork()
     if child == 0:
         save = DaemonFiles.save
 
         def save_and_die(self: DaemonFiles, record: DaemonRecord) -> None:
             save(self, record)
-            if record.step == step:
+            if record.step == step and record.fallback is way_back:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         DaemonFiles.save = save_and_die  # type: ignore[method-assign] # in this short-lived child only
