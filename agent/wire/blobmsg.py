@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""libubox's blob and blobmsg (libubox/blob.h, blobmsg.h): typed, named, nested values as the data of ubus messages.
+
+A blob is a header of four bytes (extended bit, 7 bits of id, 24 bits of length that counts the header) and payload,
+padded to four bytes. In a blobmsg the id is the type, and the payload of an extended one begins with its name.
+
+    dict TABLE    list ARRAY    str STRING    bool INT8    int INT32 or INT64    float DOUBLE    None UNSPEC
+
+Encoding loses nothing but what ubus cannot carry: strings are C strings (a NUL becomes U+FFFD), integers have 64 bits
+(larger ones saturate, as json-c lets them). What arrives is checked as libubox checks it, and given up at DEPTH.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from enum import IntEnum
+from typing import TypeAlias
+
+Value: TypeAlias = "Mapping[str, Value] | list[Value] | tuple[Value, ...] | str | bool | int | float | None"
+Table: TypeAlias = "dict[str, Decoded]"
+Decoded: TypeAlias = "dict[str, Decoded] | list[Decoded] | str | bool | int | float | None"
+
+DEPTH = 64
+HEADER = 4
+_EXTENDED = 0x80000000
+_LENGTH = 0x00FFFFFF
+_NAME_LIMIT = 0xFFFF
+_INT32 = range(-(2**31), 2**31)
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+
+
+class BlobError(ValueError):
+    """These bytes are no blob, or this value fits in none."""
+
+
+class TooLargeError(BlobError):
+    """The value does not fit in the bytes that it may take."""
+
+
+class Type(IntEnum):
+    """blobmsg types (enum blobmsg_type)."""
+
+    UNSPEC = 0
+    ARRAY = 1
+    TABLE = 2
+    STRING = 3
+    INT64 = 4
+    INT32 = 5
+    INT16 = 6
+    INT8 = 7
+    DOUBLE = 8
+
+
+_NUMBERS = {
+    Type.INT64: struct.Struct(">q"),
+    Type.INT32: struct.Struct(">i"),
+    Type.INT16: struct.Struct(">h"),
+    Type.DOUBLE: struct.Struct(">d"),
+}
+
+
+def padded(length: int) -> int:
+    """The length rounded up to whole words."""
+    return (length + 3) & ~3
+
+
+def text(value: str) -> bytes:
+    """A C string."""
+    return value.replace("\0", "\ufffd").encode("utf-8", "replace") + b"\0"
+
+
+def blob(number: int, payload: bytes, *, extended: bool = False) -> bytes:
+    """One blob with its padding. Raises TooLargeError past 16 MiB."""
+    length = HEADER + len(payload)
+    if length > _LENGTH:
+        raise TooLargeError(f"a blob of {length} bytes: expected {_LENGTH} at most")
+    head = (_EXTENDED if extended else 0) | number << 24 | length
+    return b"%b%b%b" % (head.to_bytes(4, "big"), payload, bytes(padded(length) - length))
+
+
+def split(data: bytes) -> Iterator[tuple[int, bool, bytes]]:
+    """The blobs one after the other as (id, extended, payload). Raises BlobError for what is none."""
+    position = 0
+    while position < len(data):
+        head = int.from_bytes(data[position : position + HEADER], "big")
+        length = head & _LENGTH
+        if length < HEADER or position + padded(length) > len(data):
+            raise BlobError(f"no blob at byte {position}: {data[position : position + HEADER].hex()}")
+        yield head >> 24 & 0x7F, bool(head & _EXTENDED), data[position + HEADER : position + length]
+        position += padded(length)
+
+
+# encoding
+
+
+class _Encoder:
+    """Collects fields; gives up as soon as they take more than `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    def table(self, fields: Mapping[str, Value], depth: int) -> bytes:
+        return b"".join([self.field(name, value, depth) for name, value in fields.items()])
+
+    def field(self, name: str, value: Value, depth: int) -> bytes:
+        if depth > DEPTH:
+            raise BlobError(f"the value is nested deeper than {DEPTH} levels")
+        kind, payload = self._payload(value, depth)
+        label = text(name)
+        if len(label) - 1 > _NAME_LIMIT:
+            raise BlobError(f"a name of {len(label) - 1} bytes: expected {_NAME_LIMIT} at most")
+        head = struct.pack(">H", len(label) - 1) + label
+        done = blob(kind, head + bytes(padded(len(head)) - len(head)) + payload, extended=True)
+        self._left -= len(done) - (len(payload) if kind in (Type.TABLE, Type.ARRAY) else 0)
+        if self._left < 0:
+            raise TooLargeError("the value is too large")
+        return done
+
+    def _payload(self, value: Value, depth: int) -> tuple[Type, bytes]:
+        match value:
+            case str():
+                return Type.STRING, text(value)
+            case bool():
+                return Type.INT8, bytes([value])
+            case int():
+                kind = Type.INT32 if value in _INT32 else Type.INT64
+                return kind, _NUMBERS[kind].pack(min(max(value, _INT64_MIN), _INT64_MAX))
+            case float():
+                return Type.DOUBLE, _NUMBERS[Type.DOUBLE].pack(value)
+            case None:
+                return Type.UNSPEC, b""
+            case list() | tuple():
+                return Type.ARRAY, b"".join([self.field("", item, depth + 1) for item in value])
+            case Mapping():
+                return Type.TABLE, self.table(value, depth + 1)
+        raise BlobError(f"ubus carries no {type(value).__name__}")
+
+
+def encode(fields: Mapping[str, Value], *, limit: int = _LENGTH) -> bytes:
+    """The fields of a table, as they stand in a message's data. Raises TooLargeError past `limit` bytes, BlobError."""
+    return _Encoder(limit).table(fields, 1)
+
+
+# decoding
+
+
+def decode(data: bytes) -> Table:
+    """The table that the fields make. Of fields with one name the first counts, as in libubox. Raises BlobError."""
+    return _table(data, 1)
+
+
+def _table(data: bytes, depth: int) -> Table:
+    fields: Table = {}
+    for kind, extended, payload in split(data):
+        name, value = _field(kind, payload, depth, extended=extended)
+        if not name:
+            raise BlobError("a field of a table without a name")
+        fields.setdefault(name, value)
+    return fields
+
+
+def _field(kind: int, payload: bytes, depth: int, *, extended: bool) -> tuple[str, Decoded]:
+    if depth > DEPTH:
+        raise BlobError(f"the value is nested deeper than {DEPTH} levels")
+    name = ""
+    if extended:
+        length = int.from_bytes(payload[:2], "big")
+        start = padded(2 + length + 1)
+        if start > len(payload) or payload[2 + length] != 0:
+            raise BlobError("a field's name is not complete")
+        name, payload = _text(payload[2 : 2 + length]), payload[start:]
+    return name, _value(kind, payload, depth)
+
+
+def _value(kind: int, payload: bytes, depth: int) -> Decoded:
+    match kind:
+        case Type.TABLE:
+            return _table(payload, depth + 1)
+        case Type.ARRAY:
+            return [_field(k, p, depth + 1, extended=e)[1] for k, e, p in split(payload)]
+        case Type.STRING:
+            return c_string(payload)
+        case Type.INT8 if len(payload) == 1:
+            return payload != b"\0"
+        case Type.INT64 | Type.INT32 | Type.INT16 | Type.DOUBLE:
+            return _number(Type(kind), payload)
+        case Type.UNSPEC:
+            return None
+    raise BlobError(f"no value of a type that is known: type {kind}, {len(payload)} bytes")
+
+
+def _number(kind: Type, payload: bytes) -> int | float:
+    form = _NUMBERS[kind]
+    if len(payload) != form.size:
+        raise BlobError(f"{kind.name} of {len(payload)} bytes: expected {form.size}")
+    number: int | float = form.unpack(payload)[0]
+    return number
+
+
+def c_string(payload: bytes) -> str:
+    """The text of a C string. Raises BlobError when its end is missing, or not at the end."""
+    if payload[-1:] != b"\0" or b"\0" in payload[:-1]:
+        raise BlobError("a string that does not end where it says")
+    return _text(payload[:-1])
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
