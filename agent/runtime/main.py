@@ -20,6 +20,7 @@ from agent.errors import AlreadyRunningError
 from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import load
+from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
@@ -51,6 +52,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         board=StatusBoard(),
         load=lambda: load(options),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
+        holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
     )
 
 

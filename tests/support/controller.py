@@ -32,6 +32,12 @@ class QuietAgent:
     async def reconcile(self) -> dict[str, Any]:
         return {"operations": []}
 
+    async def manual(self, container: str, action: str) -> None:
+        """Nothing is managed here."""
+
+    async def manual_failed(self, container: str) -> None:
+        """Nothing is managed here."""
+
 
 class LoopThread:
     """An event loop in a thread."""
