@@ -26,7 +26,7 @@ HEADER = 4
 _EXTENDED = 0x80000000
 _LENGTH = 0x00FFFFFF
 _NAME_LIMIT = 0xFFFF
-_INT32 = range(-(2**31), 2**31)
+_INT32_MIN, _INT32_MAX = -(2**31), 2**31 - 1
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
@@ -124,7 +124,7 @@ class _Encoder:
             case bool():
                 return Type.INT8, bytes([value])
             case int():
-                kind = Type.INT32 if value in _INT32 else Type.INT64
+                kind = Type.INT32 if _INT32_MIN <= value <= _INT32_MAX else Type.INT64
                 return kind, _NUMBERS[kind].pack(min(max(value, _INT64_MIN), _INT64_MAX))
             case float():
                 return Type.DOUBLE, _NUMBERS[Type.DOUBLE].pack(value)

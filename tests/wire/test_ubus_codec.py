@@ -176,6 +176,10 @@ def test_integers_past_64_bits_saturate() -> None:
     assert blobmsg.decode(blobmsg.encode({"a": 2**64, "b": -(2**70)})) == {"a": 2**63 - 1, "b": -(2**63)}
 
 
+def test_a_named_number_is_a_number() -> None:
+    assert blobmsg.decode(blobmsg.encode({"a": Status.TIMEOUT})) == {"a": 7}
+
+
 def test_the_first_of_two_fields_with_one_name_counts() -> None:
     assert blobmsg.decode(blobmsg.encode({"sid": "a"}) + blobmsg.encode({"sid": "b"})) == {"sid": "a"}
 
