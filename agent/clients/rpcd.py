@@ -18,6 +18,8 @@ from agent.wire.ubus_message import Status
 DEADLINE_S = 2.0
 CACHE_S = 5.0
 _CACHE_LIMIT = 256
+_ROLLBACK_MARGIN_S = 10.0  # rpcd puts the old files back when the time is over, and that takes a moment
+_ROLLBACK_LIMIT_S = 3600.0
 NOBODY = "0" * 32  # rpcd's default session, which everybody is in: never a login
 _SESSION = re.compile(r"[0-9a-f]{32}")
 
@@ -30,11 +32,18 @@ def is_login(session: str) -> bool:
 
 
 class Rpcd:
-    """Implements `agent.controller.port.Sessions`. `clock` is monotonic, seconds."""
+    """Implements `agent.controller.port.Sessions`. `clock` is monotonic, `wall` the time of day, both in seconds."""
 
-    def __init__(self, bus: UbusClient, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        bus: UbusClient,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._bus = bus
         self._clock = clock
+        self._wall = wall
         self._granted: dict[tuple[str, str, str], float] = {}  # -> until when
 
     async def allowed(self, session: str, object: str, method: str) -> bool:  # noqa: A002 - ubus's word
@@ -92,9 +101,18 @@ class Rpcd:
         args = {"ubus_rpc_session": session, "scope": "ubus", "objects": objects}
         await self._bus.call("session", method, args, timeout_s=DEADLINE_S)
 
-    async def rollback_pending(self) -> bool:
-        """Whether LuCI may still take back what was applied last (rpcd/uci.c). Raises BusError."""
+    async def rollback_left_s(self) -> float:
+        """For how long LuCI may still take back what was applied last; 0.0 when nothing is pending. Raises BusError.
+
+        LuCI notes it in everybody's session, empties the note on confirmation, and leaves it there after a rollback
+        (luci-base, controller/admin/uci.uc): only its time-out, in wall clock seconds, tells that it is over.
+        """
         args = {"ubus_rpc_session": NOBODY, "keys": ["rollback"]}
         answer = await self._bus.call("session", "get", args, timeout_s=DEADLINE_S)
         values = answer.get("values")
-        return isinstance(values, dict) and bool(values.get("rollback"))
+        note = values.get("rollback") if isinstance(values, dict) else None
+        until = note.get("timeout") if isinstance(note, dict) else None
+        if isinstance(until, bool) or not isinstance(until, int):
+            return 0.0
+        left = until + _ROLLBACK_MARGIN_S - self._wall()
+        return left if 0 < left < _ROLLBACK_LIMIT_S else 0.0  # a clock that jumped holds nothing for ever
