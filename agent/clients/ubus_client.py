@@ -374,6 +374,9 @@ async def _handled(owned: BusObject, message: Message) -> tuple[Status, bytes | 
     except BusError as exc:
         logger.debug("ubus: %s %s: %s", owned.name, name, exc)
         return Status(exc.status) if exc.status and exc.status in STATUSES else Status.UNKNOWN_ERROR, None
+    except BlobError as exc:  # nested too deeply, say
+        logger.warning("ubus: %s %s: the reply cannot be sent: %s", owned.name, name, exc)
+        return Status.UNKNOWN_ERROR, None
     except Exception:
         logger.exception("ubus: %s %s failed", owned.name, name)
         return Status.UNKNOWN_ERROR, None
