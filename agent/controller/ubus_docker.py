@@ -15,17 +15,18 @@ import logging
 from typing import Any
 
 from agent.clients.docker_stream import DockerStream, EngineResponse
-from agent.clients.ubus_objects import SESSION, TOO_LARGE, Arguments, BusObject, Handler, Method, Reply
+from agent.clients.ubus_objects import SESSION, TOO_LARGE, Arguments, BusObject, Method, Reply
 from agent.controller import streams
 from agent.controller.access import WRITER
 from agent.controller.masking import mask_env
 from agent.controller.port import AgentPort, Sessions
 from agent.controller.problems import RequestError, status_of
+from agent.controller.ubus_agent import guarded
 from agent.controller.ubus_calls import CALLS, TTYD_ARGS, EngineCall, Output, archive_body, exec_body
 from agent.controller.ubus_ttyd import Ttyd
 from agent.errors import BusError, EngineError, UcidockdError
 from agent.wire.docker_frames import FrameDecoder
-from agent.wire.ubus_message import MESSAGE_LIMIT, Status
+from agent.wire.ubus_message import MESSAGE_LIMIT
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,8 @@ class DockerObjects:
         for owned in made:
             if owned.name == "docker.container":
                 start = Method(
-                    handler=self._guarded(owned.name, "ttyd_start", self._ttyd.start), args=TTYD_ARGS
+                    handler=guarded(self._sessions, owned.name, "ttyd_start", self._ttyd.start),
+                    args=TTYD_ARGS,
                 )
                 owned.methods = {**owned.methods, "ttyd_start": start}
         return made
@@ -71,18 +73,9 @@ class DockerObjects:
         async def handle(args: Arguments) -> Reply:
             return await self._answer(method, call, args)
 
-        return Method(handler=self._guarded(name, method, handle), args=call.args, oversize=_OVERSIZE)
-
-    def _guarded(self, name: str, method: str, handler: Handler) -> Handler:
-        """A call that comes with a session needs its right; uhttpd has asked too. Without one it is root's."""
-
-        async def handle(args: Arguments) -> Reply | None:
-            session = args.get(SESSION)
-            if session is not None and not await self._sessions.allowed(session, name, method):
-                raise BusError("the session may not do that", status=Status.PERMISSION_DENIED)
-            return await handler(args)
-
-        return handle
+        return Method(
+            handler=guarded(self._sessions, name, method, handle), args=call.args, oversize=_OVERSIZE
+        )
 
     async def _answer(self, method: str, call: EngineCall, args: Arguments) -> Reply:
         if self._under_way >= UNDER_WAY:

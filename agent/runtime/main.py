@@ -87,6 +87,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.clients.docker_stream import DockerStream
     from agent.controller.app import make_app
     from agent.controller.server import ControlServer
+    from agent.runtime.bus import Bus
     from agent.runtime.tcp import make_access, make_listeners
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
@@ -95,8 +96,9 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
         loop.add_signal_handler(number, agent.stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
     engine = DockerStream(options.docker_host or settings.docker_host)
-    access = make_access(options, engine)
+    bus = Bus(options.ubus_socket)
+    access = make_access(options, engine, bus)
     app = make_app(agent, engine, access)
-    async with ControlServer(app, socket), make_listeners(options, app, access, agent):
+    async with ControlServer(app, socket), make_listeners(options, app, access, agent), bus.serving(agent, engine):
         logger.info("ready on %s", socket)
         await agent.run()
