@@ -92,8 +92,8 @@ class Tab:
             progress = self._outbox.acknowledge(seq)
         except ValueError as exc:
             raise RequestError(str(exc)) from exc
-        self._read_at = time.monotonic()
         if progress:
+            self._read_at = time.monotonic()
             self._room.set()
             self._news.set()
 
@@ -194,9 +194,9 @@ class Tab:
         self._news.set()
 
     async def _deliver(self) -> None:
-        while True:
+        while not self._end.is_set():
             self._news.clear()
-            while self.object.subscribed and (packet := self._next()) is not None:
+            while self.object.subscribed and not self._end.is_set() and (packet := self._next()) is not None:
                 await self._notify(packet)
             await self._news.wait()
 
