@@ -29,9 +29,9 @@ logger = logging.getLogger(__name__)
 PREFIX = "ucidockd.stream."
 SOURCES = 16
 SESSION_S = 5.0
-UNREAD_S = 20.0  # nothing acknowledged for so long: the reader is gone, or reads too slowly
-IDLE_S = 30.0  # nobody subscribed, nobody fetching
-PING_S = 15.0  # quiet for so long: a sign of life that has to be acknowledged
+UNREAD_S = 15.0  # nothing acknowledged for so long: the reader is gone, or reads too slowly
+IDLE_S = 25.0  # nobody subscribed, nobody fetching
+PING_S = 10.0  # quiet for so long: a sign of life that has to be acknowledged
 _NOTIFY_S = 5.0
 _TICK_S = 1.0
 _ITEM_LIMIT = MESSAGE_LIMIT // 2
@@ -65,7 +65,9 @@ class Tab:
     # what its owner asks for
 
     def add(self, source: Source) -> int:
-        """Starts a stream in this tab; its number. Raises RequestError when there are too many."""
+        """Starts a stream in this tab; its number. Raises RequestError when there are too many, or it is ending."""
+        if self._end.is_set():
+            raise RequestError(f"the stream object has ended: {self.reason}", status=404)
         if len(self._sources) >= SOURCES:
             raise RequestError(f"{SOURCES} streams are open in this tab", status=429)
         self._last_source += 1

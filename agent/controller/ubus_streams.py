@@ -31,6 +31,7 @@ TABS_OF_A_SESSION = 8
 INPUT_LIMIT = 64 * 1024
 WAIT_LIMIT_S = 20  # LuCI gives a call up after that
 _WAIT_S = 20
+_STOP_S = 1.0
 
 
 class Streams:
@@ -57,11 +58,13 @@ class Streams:
         }
 
     async def stop(self) -> None:
-        """Ends all of them."""
+        """Ends all of them; whoever does not answer in time is left alone."""
         for tab in list(self._tabs.values()):
             tab.end("the agent stops")
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            _, late = await asyncio.wait(self._tasks, timeout=_STOP_S)
+            for task in late:
+                task.cancel()
 
     # methods
 

@@ -26,7 +26,7 @@ PORT = 7682
 _DEVICE = "lo"
 _LIMIT = 8
 _START_S = 0.5  # by then it has failed, or it listens
-_STOP_S = 2.0
+_STOP_S = 1.0
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
 
 
@@ -79,8 +79,8 @@ class Ttyd:
 
     async def close(self) -> None:
         """Ends those that still run."""
-        while self._running:
-            await _end(self._running.popitem()[1])
+        await asyncio.gather(*map(_end, self._running.values()))
+        self._running.clear()
 
 
 def _exec_words(container: str, args: Arguments) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.controller import ubus_ttyd
 from agent.controller.ubus_ttyd import Ttyd
 
 _NOTES = """#!/bin/sh
@@ -30,7 +31,8 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-async def ttyd() -> AsyncIterator[Ttyd]:
+async def ttyd(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ttyd]:
+    monkeypatch.setattr(ubus_ttyd, "_START_S", 0.2)
     made = Ttyd("unix:///var/run/docker.sock")
     yield made
     await made.close()
