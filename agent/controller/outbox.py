@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-WINDOW = 128 * 1024
+WINDOW = 64 * 1024
 PACKET = 16 * 1024
 PACKETS = 64
+_JOINED = 4096  # characters of a text that more is joined to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +49,12 @@ class Outbox:
         return self._size + size <= self._window and len(self._unacknowledged) < PACKETS
 
     def put(self, item: Mapping[str, Any], size: int) -> None:
-        """Adds an item."""
-        self._waiting.append((item, size))
+        """Adds an item. Text that follows on text of the same stream is joined to it: logs come line by line."""
         self._size += size
+        if self._waiting and (joined := _joined(self._waiting[-1][0], item)) is not None:
+            self._waiting[-1] = (joined, self._waiting[-1][1] + size)
+        else:
+            self._waiting.append((item, size))
 
     def pack(self) -> Packet | None:
         """Makes the next packet of what waits; None when nothing does, or too many packets are out."""
@@ -81,3 +85,12 @@ class Outbox:
     def after(self, seq: int) -> list[Packet]:
         """The packets after `seq` that are not acknowledged."""
         return [packet for packet in self._unacknowledged if packet.seq > seq]
+
+
+def _joined(last: Mapping[str, Any], item: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Both as one; None where they are not of a kind, or long enough."""
+    if last.keys() != item.keys() or "text" not in item or len(last["text"]) + len(item["text"]) > _JOINED:
+        return None
+    if any(last[name] != item[name] for name in item if name != "text"):
+        return None
+    return {**last, "text": last["text"] + item["text"]}

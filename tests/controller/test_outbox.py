@@ -71,3 +71,23 @@ def test_what_was_never_sent_cannot_be_acknowledged(seq: int) -> None:
     outbox.pack()
     with pytest.raises(ValueError, match="expected 0 to 1"):
         outbox.acknowledge(seq)
+
+
+def test_text_of_one_stream_is_joined_and_nothing_else_is() -> None:
+    outbox = Outbox()
+    for item in (
+        {"stream": 1, "name": "stdout", "text": "a"},
+        {"stream": 1, "name": "stdout", "text": "b"},
+        {"stream": 1, "name": "stderr", "text": "c"},
+        {"stream": 2, "name": "stderr", "text": "d"},
+        {"stream": 2, "name": "stderr", "text": "x" * 4096},
+        {"stream": 2, "name": "end", "json": {}},
+        {"stream": 2, "name": "end", "json": {}},
+    ):
+        outbox.put(item, 10)
+    packet = outbox.pack()
+    assert packet is not None
+    assert [item.get("text", "-")[:3] for item in packet.items] == ["ab", "c", "d", "xxx", "-", "-"]
+    assert packet.size == 70
+    outbox.acknowledge(1)
+    assert outbox.has_room(WINDOW)
