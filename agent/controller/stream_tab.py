@@ -86,7 +86,7 @@ class Tab:
     def drop(self, number: int) -> None:
         """Ends one of its streams. Raises RequestError."""
         self.source(number)
-        self._sources[number][1].cancel()
+        self._sources.pop(number)[1].cancel()
 
     def acknowledge(self, seq: int) -> None:
         """All packets up to `seq` were read. Raises RequestError."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from contextlib import aclosing
 from typing import Any
 
 from agent.clients.docker_stream import DockerStream, EngineResponse
@@ -121,11 +122,12 @@ class DockerObjects:
 
     async def _logs(self, container: str, query: list[tuple[str, str]]) -> dict[str, Any]:
         parts, size = [], 0
-        async for _, piece in streams.logs(self._engine, container, query):
-            parts.append(piece)
-            size += len(piece)
-            if size > MESSAGE_LIMIT:
-                return _OVERSIZE
+        async with aclosing(streams.logs(self._engine, container, query)) as output:
+            async for _, piece in output:
+                parts.append(piece)
+                size += len(piece)
+                if size > MESSAGE_LIMIT:
+                    return _OVERSIZE
         text = b"".join(parts).decode("utf-8", "replace")
         return {"code": 200, "headers": {"content-type": "text/plain; charset=utf-8"}, "body": text}
 

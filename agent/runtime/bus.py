@@ -16,6 +16,7 @@ from typing import Any
 from agent.clients.docker_stream import DockerStream
 from agent.clients.rpcd import DEADLINE_S, Rpcd
 from agent.clients.ubus_client import UbusClient
+from agent.clients.ubus_objects import Method
 from agent.controller.port import Sessions
 from agent.controller.stream_sources import Kind, our_kinds
 from agent.controller.ubus_agent import AgentMethods, StatusNotifier, make_agent_object
@@ -48,12 +49,13 @@ class HostSessions:
 
 
 class Bus:
-    """`socket` is ubusd's. `kinds`: what streams there are; other parts may add theirs before `serving`."""
+    """`socket` is ubusd's. Other parts may add their `kinds` of streams, and before `serving` their `methods`."""
 
     def __init__(self, socket: str) -> None:
         self.client = UbusClient(socket)
         self.rpcd = Rpcd(self.client)
         self.kinds: dict[str, Kind] = {}
+        self.methods: dict[str, Method] = {}  # of the object `ucidockd`
         self._folder = Path(socket).parent
         self._asking_again = False
 
@@ -71,9 +73,8 @@ class Bus:
         self.kinds |= our_kinds(agent.board, engine)
         streams = Streams(self.client, self.rpcd, self.kinds)
         ttyd = Ttyd(str(engine.address))
-        ours = make_agent_object(
-            self.rpcd, AgentMethods(agent, _on_hotplug(agent)).methods(), streams.methods()
-        )
+        basic = AgentMethods(agent, _on_hotplug(agent)).methods()
+        ours = make_agent_object(self.rpcd, basic, streams.methods(), self.methods)
         for owned in (ours, *DockerObjects(agent, engine, self.rpcd, ttyd=ttyd).objects()):
             await self.client.add_object(owned)
         self._trigger(agent)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
+from functools import lru_cache
 from typing import TypeAlias
 
 Value: TypeAlias = "Mapping[str, Value] | list[Value] | tuple[Value, ...] | str | bool | int | float | None"
@@ -94,52 +95,80 @@ def split(data: bytes) -> Iterator[tuple[int, bool, bytes]]:
 # encoding
 
 
+@lru_cache(maxsize=512)
+def _label(name: str) -> bytes:
+    """What a field's payload begins with: the name's length, the name, padding. Replies repeat a few names often."""
+    data = text(name)
+    if len(data) - 1 > _NAME_LIMIT:
+        raise BlobError(f"a name of {len(data) - 1} bytes: expected {_NAME_LIMIT} at most")
+    head = struct.pack(">H", len(data) - 1) + data
+    return head + bytes(padded(len(head)) - len(head))
+
+
 class _Encoder:
-    """Collects fields; gives up as soon as they take more than `limit` bytes."""
+    """Writes fields one after the other; gives up as soon as they take more than `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
-        self._left = limit
+        self._limit = limit
+        self.out = bytearray()
 
-    def table(self, fields: Mapping[str, Value], depth: int) -> bytes:
-        return b"".join([self.field(name, value, depth) for name, value in fields.items()])
+    def table(self, fields: Mapping[str, Value], depth: int) -> None:
+        for name, value in fields.items():
+            self._field(_label(name), value, depth)
 
-    def field(self, name: str, value: Value, depth: int) -> bytes:
-        if depth > DEPTH:
-            raise BlobError(f"the value is nested deeper than {DEPTH} levels")
-        kind, payload = self._payload(value, depth)
-        label = text(name)
-        if len(label) - 1 > _NAME_LIMIT:
-            raise BlobError(f"a name of {len(label) - 1} bytes: expected {_NAME_LIMIT} at most")
-        head = struct.pack(">H", len(label) - 1) + label
-        done = blob(kind, head + bytes(padded(len(head)) - len(head)) + payload, extended=True)
-        self._left -= len(done) - (len(payload) if kind in (Type.TABLE, Type.ARRAY) else 0)
-        if self._left < 0:
-            raise TooLargeError("the value is too large")
-        return done
+    def _field(self, label: bytes, value: Value, depth: int) -> None:
+        out, start = self.out, len(self.out)
+        out += b"\0\0\0\0"
+        out += label
+        kind = self._payload(value, depth)
+        length = len(out) - start
+        out += bytes(-length & 3)
+        if len(out) > self._limit:
+            raise TooLargeError(f"the value takes more than {self._limit} bytes")
+        out[start : start + HEADER] = (_EXTENDED | kind << 24 | length).to_bytes(4, "big")
 
-    def _payload(self, value: Value, depth: int) -> tuple[Type, bytes]:
+    def _payload(self, value: Value, depth: int) -> Type:
         match value:
             case str():
-                return Type.STRING, text(value)
+                self.out += text(value)
+                return Type.STRING
             case bool():
-                return Type.INT8, bytes([value])
+                self.out.append(value)
+                return Type.INT8
             case int():
-                kind = Type.INT32 if _INT32_MIN <= value <= _INT32_MAX else Type.INT64
-                return kind, _NUMBERS[kind].pack(min(max(value, _INT64_MIN), _INT64_MAX))
+                return self._number(
+                    Type.INT32 if _INT32_MIN <= value <= _INT32_MAX else Type.INT64,
+                    min(max(value, _INT64_MIN), _INT64_MAX),
+                )
             case float():
-                return Type.DOUBLE, _NUMBERS[Type.DOUBLE].pack(value)
+                return self._number(Type.DOUBLE, value)
             case None:
-                return Type.UNSPEC, b""
+                return Type.UNSPEC
+        if depth >= DEPTH:
+            raise BlobError(f"the value is nested deeper than {DEPTH} levels")
+        match value:
             case list() | tuple():
-                return Type.ARRAY, b"".join([self.field("", item, depth + 1) for item in value])
+                for item in value:
+                    self._field(_NO_NAME, item, depth + 1)
+                return Type.ARRAY
             case Mapping():
-                return Type.TABLE, self.table(value, depth + 1)
+                self.table(value, depth + 1)
+                return Type.TABLE
         raise BlobError(f"ubus carries no {type(value).__name__}")
+
+    def _number(self, kind: Type, value: float) -> Type:
+        self.out += _NUMBERS[kind].pack(value)
+        return kind
+
+
+_NO_NAME = _label("")
 
 
 def encode(fields: Mapping[str, Value], *, limit: int = _LENGTH) -> bytes:
     """The fields of a table, as they stand in a message's data. Raises TooLargeError past `limit` bytes, BlobError."""
-    return _Encoder(limit).table(fields, 1)
+    encoder = _Encoder(min(limit, _LENGTH))
+    encoder.table(fields, 1)
+    return bytes(encoder.out)
 
 
 # decoding
