@@ -25,7 +25,6 @@ from agent.wire.http_head import head_problem
 
 logger = logging.getLogger(__name__)
 
-HEAD_LIMIT = 16 * 1024
 HEAD_TIMEOUT_S = 10.0
 UNREAD_TIMEOUT_S = 10.0  # for the rest of a body that was answered without being read
 _UCRED = struct.Struct("3i")
@@ -156,13 +155,23 @@ class GuardedProtocol(H11Protocol):
             (b"connection", b"close"),
             *self.config.encoded_headers,
         ]
+        answer = (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        )
         try:
-            head = self.conn.send(h11.Response(status_code=400, headers=headers, reason=b"Bad Request"))
+            self.transport.write(b"".join(self.conn.send(part) or b"" for part in answer))
         except h11.LocalProtocolError:  # an answer is under way already
             self.transport.abort()
             return
-        self.transport.write((head or b"") + body)
         self.transport.close()
+
+    def shutdown(self) -> None:
+        try:
+            super().shutdown()
+        except h11.LocalProtocolError:  # it is broken, and about to be closed
+            self.transport.abort()
 
     def _arm(self) -> None:
         if self._head_timer is None:

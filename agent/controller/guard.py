@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.responses import JSONResponse, Response
@@ -21,6 +22,8 @@ from agent.controller.problems import body_of
 from agent.controller.routing import matching_rule
 from agent.controller.rules import Grant, Need
 from agent.errors import BusError
+
+logger = logging.getLogger(__name__)
 
 RECHECK_S = 4.0  # with the 5 s that a right may outlive its session for, 9 s at most
 _FAREWELL_S = 0.5
@@ -113,22 +116,23 @@ class Guard:
 
     async def _watch(self, scope: Scope, send: Send, caller: Caller, grant: Grant) -> None:
         """Cuts the connection once the session may no longer do what it began. Silence counts as no."""
-        while True:
-            await asyncio.sleep(RECHECK_S)
-            try:
+        try:
+            while True:
+                await asyncio.sleep(RECHECK_S)
                 if not await caller.may(grant):
                     break
-            except BusError:
-                break
+        except BusError as exc:
+            logger.info("%s %s is cut: %s", scope["type"], scope["path"], exc)
+        except Exception:
+            # whatever broke here, a stream that nobody watches must not go on
+            logger.exception("%s %s is cut", scope["type"], scope["path"])
         connection: GuardedProtocol = scope["state"]["connection"]
-        if scope["type"] == "websocket":
-            with contextlib.suppress(TimeoutError, OSError, RuntimeError):
-                async with asyncio.timeout(_FAREWELL_S):
-                    await send(
-                        {"type": "websocket.close", "code": _VIOLATION, "reason": "the session has ended"}
-                    )
-                    await asyncio.sleep(_FAREWELL_S)
-        connection.cut()
+        if scope["type"] != "websocket":
+            connection.cut()
+            return
+        asyncio.get_running_loop().call_later(_FAREWELL_S, connection.cut)
+        with contextlib.suppress(OSError, RuntimeError):  # it may be closing already, or not yet be accepted
+            await send({"type": "websocket.close", "code": _VIOLATION, "reason": "the session has ended"})
 
 
 def take_ticket(scope: Scope) -> str:

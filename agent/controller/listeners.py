@@ -166,8 +166,9 @@ class Listeners:
         self._servers[address] = server
 
     async def _close_all_but(self, wanted: tuple[ListenAddress, ...]) -> None:
-        for address in [address for address in self._servers if address not in wanted]:
-            await self._close(address)
+        async with asyncio.TaskGroup() as group:
+            for address in self._servers.keys() - set(wanted):
+                group.create_task(self._close(address), name=f"close {address}")
 
     async def _close(self, address: ListenAddress) -> None:
         server = self._servers.pop(address, None)

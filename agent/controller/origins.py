@@ -15,7 +15,7 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 _ALLOW_METHODS = "GET, HEAD, POST, PUT, DELETE"
 _ALLOW_HEADERS = "authorization, content-type, last-event-id, x-registry-auth, x-registry-config"
-_EXPOSE_HEADERS = "content-disposition, x-docker-container-path-stat, docker-content-digest, retry-after"
+_EXPOSE_HEADERS = "content-disposition, x-docker-container-path-stat, retry-after"
 _MAX_AGE_S = 600
 
 

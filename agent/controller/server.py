@@ -19,9 +19,10 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from agent.controller.connection import HEAD_LIMIT, Door, GuardedProtocol
+from agent.controller.connection import Door, GuardedProtocol
 from agent.controller.guard import HEADERS
 from agent.errors import ConfigError
+from agent.wire.http_head import HEAD_LIMIT
 
 STOP_S = 3
 WS_LIMIT = 64 * 1024
@@ -46,8 +47,8 @@ def make_config(app: ASGIApp, door: Door) -> uvicorn.Config:
 
         return make_protocol(*args, **named)
 
-    # its warnings repeat what strangers send, and at level debug it logs the headers of WebSockets
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    # below that it repeats what strangers send: targets, and the headers of WebSockets
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     return uvicorn.Config(
         app,
         http=protocol,  # type: ignore[arg-type]  # a factory does, though the hint wants a class

@@ -8,22 +8,27 @@ seconds, takes the certificate that is right now, and pauses when there are no d
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
+from asyncio import sslproto
 
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from agent.controller.connection import Door, GuardedProtocol, Place
-from agent.controller.server import STOP_S, make_config
+from agent.controller.server import make_config
 from agent.controller.tls_files import TlsFiles
 from agent.errors import ConfigError
 from agent.model.listen import ListenAddress
 
 logger = logging.getLogger(__name__)
 
+# each TLS connection owns a buffer of this size; asyncio's own 256 KiB are 16 MiB for 64 that only wait
+sslproto.SSLProtocol.max_size = 64 * 1024
+
 HANDSHAKE_S = 10.0
+STOP_S = 1.0  # for requests to end; the control socket comes after it, and procd waits for 5 s in all
+UNREAD_S = 60.0  # a client that reads nothing for so long is gone, also while its connection is being closed
 _GOODBYE_S = 2.0
 _BACKLOG = 64
 _PAUSE_S = 1.0
@@ -48,7 +53,9 @@ class TcpServer:
     def open(self) -> None:
         """Binds and begins to accept. Raises OSError: the address is not there, or taken."""
         version6 = self.address.ip.version == 6
-        listener = socket.socket(socket.AF_INET6 if version6 else socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if version6 else socket.AF_INET
+        # with the protocol named, or asyncio does not see that its connections are TCP, and leaves Nagle's delay on
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if version6:
@@ -79,14 +86,22 @@ class TcpServer:
             task.cancel()
         for connection in list(self._state.connections):
             connection.shutdown()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_S):
-                await self._ended()
+        if await self._ended_within(STOP_S):
+            return
         for connection in list(self._state.connections):
-            connection.transport.abort()
-        for running in self._state.tasks:
-            running.cancel()
-        await self._ended()
+            connection.transport.abort()  # its request ends as when a client goes away
+        if not await self._ended_within(STOP_S):
+            for running in self._state.tasks:
+                running.cancel()
+            await self._ended()
+
+    async def _ended_within(self, limit_s: float) -> bool:
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._ended()
+        except TimeoutError:
+            return False
+        return True
 
     async def _ended(self) -> None:
         while self._state.connections or self._state.tasks or self._opening:  # noqa: ASYNC110 - uvicorn tells nobody
@@ -118,27 +133,32 @@ class TcpServer:
             connection.close()
             return
         connection.settimeout(0)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_S * 1000))
         task = self._loop.create_task(self._open(connection, place), name="tcp-handshake")
         self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        task.add_done_callback(lambda done: self._opened(done, connection, place))
 
     async def _open(self, connection: socket.socket, place: Place) -> None:
         protocol = GuardedProtocol(self._door, self._config, self._state, {}, self._loop)
         protocol.place = place
-        try:
-            context = self.tls.context() if self.tls is not None else None
-            await self._loop.connect_accepted_socket(
-                lambda: protocol,
-                connection,
-                ssl=context,
-                ssl_handshake_timeout=HANDSHAKE_S if context else None,
-                ssl_shutdown_timeout=_GOODBYE_S if context else None,
-            )
-        except (OSError, ConfigError) as exc:
-            logger.debug("%s: no connection: %s", self.address, exc)
-            place.give_back()
-            connection.close()
-        except BaseException:
-            place.give_back()
-            connection.close()
-            raise
+        context = self.tls.context() if self.tls is not None else None
+        await self._loop.connect_accepted_socket(
+            lambda: protocol,
+            connection,
+            ssl=context,
+            ssl_handshake_timeout=HANDSHAKE_S if context else None,
+            ssl_shutdown_timeout=_GOODBYE_S if context else None,
+        )
+
+    def _opened(self, task: asyncio.Task[None], connection: socket.socket, place: Place) -> None:
+        """From here on the protocol has the place, unless it came to nothing: a task may end before it began."""
+        self._opening.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is None and not task.cancelled():
+            return
+        place.give_back()
+        connection.close()
+        if isinstance(error, OSError | ConfigError):
+            logger.debug("%s: no connection: %s", self.address, error)
+        elif error is not None:
+            logger.error("%s: no connection", self.address, exc_info=error)

@@ -74,6 +74,7 @@ def _read(path: Path) -> bytes:
 def _context(cert: bytes, key: bytes) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     # OpenSSL wants files; this one is in memory, and holds just what was read
     descriptor = os.memfd_create("tls-pair", os.MFD_CLOEXEC)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from starlette.types import ASGIApp
 
@@ -14,7 +15,7 @@ from agent.clients.uci_store import TextUciStore, UciMissing
 from agent.controller.access import Access
 from agent.controller.listeners import Listeners
 from agent.controller.subnets import Subnets
-from agent.errors import ConfigError
+from agent.errors import BusError, ConfigError
 from agent.model.listen import IpAddress
 from agent.model.resources import AgentSettings
 from agent.runtime.bus import Bus
@@ -22,6 +23,8 @@ from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
 from agent.uci.syntax import UciSyntaxError
 from agent.uci.wan import wan_devices
+
+logger = logging.getLogger(__name__)
 
 
 def make_access(options: RuntimeOptions, engine: DockerStream, bus: Bus) -> Access:
@@ -35,10 +38,20 @@ def make_listeners(options: RuntimeOptions, app: ASGIApp, access: Access, agent:
     listeners = Listeners(app, access, agent.board, wan=lambda: wan_addresses(options))
 
     def tell(settings: AgentSettings) -> None:
+        if settings.listen and isinstance(access.sessions, TokenFile):
+            _make_token(access.sessions)
         loop.call_soon_threadsafe(listeners.want, settings)
 
     agent.reconciler.settings_read = tell
     return listeners
+
+
+def _make_token(file: TokenFile) -> None:
+    """Whoever is to use the listener has to find the token there."""
+    try:
+        file.token()
+    except BusError as exc:
+        logger.warning("%s", exc)
 
 
 def wan_addresses(options: RuntimeOptions) -> frozenset[IpAddress]:

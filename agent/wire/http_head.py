@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 END = b"\r\n\r\n"
 HEADERS_LIMIT = 100
+HEAD_LIMIT = 16 * 1024  # bytes
 
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS"})
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
@@ -27,6 +28,8 @@ def head_problem(data: bytes) -> str | None:
     """What is wrong with the head that `data` starts with; a head that is not complete yet is judged so far."""
     end = data.find(END)
     head = data if end < 0 else data[:end]
+    if len(head) > HEAD_LIMIT:
+        return f"a head of more than {HEAD_LIMIT} bytes"
     if _BARE.search(head):
         return "a line ends without CR LF"
     if _CONTROL.search(head):
@@ -71,6 +74,8 @@ def _problem(lines: list[bytes]) -> str | None:
         name = name.lower()
         if name in seen and name in _ONCE:
             return f"two {name.decode('latin-1')} headers"
+        if name == b"upgrade" and value.strip().lower() == b"websocket" and words[0] != b"GET":
+            return "a WebSocket is opened by GET"
         if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
             return "a transfer coding other than chunked"
         seen.add(name)
