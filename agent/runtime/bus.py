@@ -34,20 +34,6 @@ _ASK_AGAIN_S = 5.0
 _AFTER_DEFECT_S = 5.0
 
 
-class HostSessions:
-    """rpcd's sessions where there is ubus, the token elsewhere. Implements `agent.controller.port.Sessions`."""
-
-    def __init__(self, rpcd: Rpcd, token: Sessions, has_ubus: Callable[[], bool]) -> None:
-        self._rpcd = rpcd
-        self._token = token
-        self._has_ubus = has_ubus
-
-    async def allowed(self, session: str, object: str, method: str) -> bool:  # noqa: A002 - ubus's word
-        """Raises BusError when nobody answers."""
-        sessions: Sessions = self._rpcd if self._has_ubus() else self._token
-        return await sessions.allowed(session, object, method)
-
-
 class Bus:
     """`socket` is ubusd's. Other parts may add their `kinds` of streams, and before `serving` their `methods`."""
 
@@ -63,9 +49,9 @@ class Bus:
         """Whether this is a system with ubus, be ubusd there just now or not."""
         return self._folder.is_dir()
 
-    def sessions(self, token: Sessions) -> HostSessions:
-        """Who knows the sessions of this host."""
-        return HostSessions(self.rpcd, token, self.has_ubus)
+    def sessions(self, token: Sessions) -> Sessions:
+        """Who knows the sessions of this host: rpcd where there is ubus, `token` elsewhere."""
+        return self.rpcd if self.has_ubus() else token
 
     @asynccontextmanager
     async def serving(self, agent: Loop, engine: DockerStream) -> AsyncIterator[None]:
