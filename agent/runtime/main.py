@@ -99,6 +99,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     bus = Bus(options.ubus_socket)
     access = make_access(options, engine, bus)
     app = make_app(agent, engine, access)
-    async with ControlServer(app, socket), make_listeners(options, app, access, agent), bus.serving(agent, engine):
+    listeners = make_listeners(options, app, access, agent)
+    async with ControlServer(app, socket), listeners, bus.serving(agent, engine):
         logger.info("ready on %s", socket)
         await agent.run()

@@ -16,7 +16,8 @@ from agent.clients import ubus_client
 from agent.clients.ubus_client import UbusClient
 from agent.clients.ubus_objects import BOOLEAN, INTEGER, STRING, TABLE, TOO_LARGE, BusObject, Method
 from agent.errors import BusError
-from agent.wire.ubus_message import Status
+from agent.wire.blobmsg import Type, blob
+from agent.wire.ubus_message import Attr, Decoder, Kind, Message, Status, encode_message
 from tests.clients.conftest import Connect, Ubusd
 
 
@@ -98,6 +99,37 @@ async def test_what_is_refused_comes_back_as_a_status(
     with caplog.at_level(logging.CRITICAL), pytest.raises(BusError) as caught:
         await caller.call("test.echo", method, args)
     assert caught.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("attributes", "status"),
+    [
+        ({Attr.METHOD: "echo", Attr.DATA: b"rubbish!"}, Status.INVALID_ARGUMENT),
+        ({Attr.METHOD: "echo", Attr.DATA: b"\xff" * 400}, Status.INVALID_ARGUMENT),
+        (
+            {Attr.METHOD: "echo", Attr.DATA: blob(Type.STRING, b"\0\x01s\0a\0b\0", extended=True)},
+            Status.INVALID_ARGUMENT,
+        ),
+        ({Attr.METHOD: "echo\nx", Attr.DATA: b""}, Status.METHOD_NOT_FOUND),
+        ({Attr.METHOD: "", Attr.DATA: b""}, Status.METHOD_NOT_FOUND),
+    ],
+)
+async def test_a_call_of_a_broken_peer_is_refused_and_harms_nobody(
+    ubusd: Ubusd, connect: Connect, attributes: dict[Attr, Any], status: Status
+) -> None:
+    server, caller = await connect(), await connect()
+    target = echoing()
+    await server.add_object(target)
+    reader, writer = await asyncio.open_unix_connection(str(ubusd.path))
+    call = Message(Kind.INVOKE, 7, target.object_id, {Attr.OBJID: target.object_id, **attributes})
+    writer.write(encode_message(call))
+    decoder = Decoder()
+    async with asyncio.timeout(5):
+        while not (answers := [m for m in decoder.feed(await reader.read(4096)) if m.kind == Kind.STATUS]):
+            pass
+    assert (answers[0].seq, answers[0].number(Attr.STATUS)) == (7, status)
+    assert await caller.call("test.echo", "echo", {"i": 1}) == {"i": 1}
+    writer.close()
 
 
 async def test_a_slow_call_delays_no_other(connect: Connect) -> None:
