@@ -86,6 +86,7 @@ def locked(path: Path) -> Iterator[None]:
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.clients.docker_stream import DockerStream
     from agent.controller.app import make_app
+    from agent.controller.consoles import Consoles
     from agent.controller.server import ControlServer
     from agent.runtime.bus import Bus
     from agent.runtime.tcp import make_access, make_listeners
@@ -98,8 +99,9 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     engine = DockerStream(options.docker_host or settings.docker_host)
     bus = Bus(options.ubus_socket)
     access = make_access(options, engine, bus)
-    app = make_app(agent, engine, access)
+    consoles = Consoles(engine)
+    app = make_app(agent, engine, access, consoles)
     listeners = make_listeners(options, app, access, agent)
-    async with ControlServer(app, socket), listeners, bus.serving(agent, engine):
+    async with ControlServer(app, socket), listeners, consoles, bus.serving(agent, engine):
         logger.info("ready on %s", socket)
         await agent.run()
