@@ -86,6 +86,7 @@ def locked(path: Path) -> Iterator[None]:
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.clients.docker_stream import DockerStream
     from agent.controller.app import make_app
+    from agent.controller.console_source import console_kind
     from agent.controller.consoles import Consoles
     from agent.controller.server import ControlServer
     from agent.runtime.bus import Bus
@@ -100,6 +101,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     bus = Bus(options.ubus_socket)
     access = make_access(options, engine, bus)
     consoles = Consoles(engine)
+    bus.kinds["console"] = console_kind(consoles)
     app = make_app(agent, engine, access, consoles)
     listeners = make_listeners(options, app, access, agent)
     async with ControlServer(app, socket), listeners, consoles, bus.serving(agent, engine):
