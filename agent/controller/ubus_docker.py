@@ -19,6 +19,7 @@ from agent.clients.docker_stream import DockerStream, EngineResponse
 from agent.clients.ubus_objects import SESSION, TOO_LARGE, Arguments, BusObject, Method, Reply
 from agent.controller import streams
 from agent.controller.access import WRITER
+from agent.controller.engine_query import checked_query
 from agent.controller.masking import mask_env
 from agent.controller.port import AgentPort, Sessions
 from agent.controller.problems import RequestError, status_of
@@ -97,7 +98,9 @@ class DockerObjects:
     async def _envelope(self, method: str, call: EngineCall, args: Arguments) -> dict[str, Any]:
         target = call.target(args)
         path = call.path.replace("{id}", target)
-        query, headers = call.pairs(args), call.headers(args)
+        # a reader gets no values of environment variables; who came without a session is root
+        writer = SESSION not in args or await self._may_write(args[SESSION])
+        query, headers = checked_query(call.path, call.pairs(args), writer=writer), call.headers(args)
         if call.output is Output.LOGS:
             return await self._logs(target, query)
         body, content_type = _request_body(call, args)
@@ -112,10 +115,7 @@ class DockerObjects:
             if call.manual and response.status >= 400:
                 await self._agent.manual_failed(target)
             made = await _read(call, args, response)
-        # a reader gets no values of environment variables; who came without a session is root
-        if SESSION in args and not await self._may_write(args[SESSION]):
-            made["body"] = mask_env(made["body"])
-        return made
+        return made if writer else {**made, "body": mask_env(made["body"])}
 
     async def _may_write(self, session: str) -> bool:
         return await self._sessions.allowed(session, WRITER.object, WRITER.method)

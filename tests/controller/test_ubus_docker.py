@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -78,7 +79,7 @@ REQUESTS = [
     ("docker.container.list", {"query": {"filters": '{"a":1}'}}, "GET /containers/json?filters=%7B%22a%22%3A1%7D"),
     ("docker.container.create", {"query": {"name": "x"}, "body": {"Image": "i"}}, "POST /containers/create?name=x"),
     ("docker.container.inspect", {"id": "web"}, "GET /containers/web/json"),
-    ("docker.container.top", {"id": "web", "query": {"ps_args": "-ww & x"}}, "GET /containers/web/top?ps_args=-ww+%26+x"),
+    ("docker.container.top", {"id": "web", "query": {"ps_args": "-ww"}}, "GET /containers/web/top?ps_args=-ww"),
     ("docker.container.changes", {"id": "web"}, "GET /containers/web/changes"),
     ("docker.container.export", {"id": "web"}, "GET /containers/web/export"),
     (
@@ -221,8 +222,7 @@ async def test_an_id_of_another_form_never_reaches_the_engine(scripted: Scripted
         ("docker.image.build", {}),
         ("docker.image.build", {"query": {"remote": "file:///etc"}}),
         ("docker.image.build", {"query": {"remote": "git://-oProxyCommand=x"}}),
-        ("docker.image.create", {"query": {"fromSrc": "-"}}),
-        ("docker.image.create", {"query": {"FROMSRC": "ftp://x"}}),
+        ("docker.image.create", {"query": {"fromSrc": "ftp://x"}}),
         ("docker.exec.start", {"id": EXEC, "body": "no json"}),
         ("docker.exec.start", {"id": EXEC, "body": "[]"}),
         ("docker.container.put_archive", {"id": "a", "query": {"path": "/"}, "body": "no base64"}),
@@ -234,7 +234,7 @@ async def test_a_bad_argument_is_an_answer_that_says_what_is_expected(
     async with scripted(answer(OK)) as (docker, fake):
         refused = await docker.call(name, args)
         assert refused["code"] == 400
-        assert "expected" in refused["body"]["message"] or "not taken" in refused["body"]["message"]
+        assert re.search("expected|not taken|none of the engine's", refused["body"]["message"])
         assert fake.heads == []
 
 
@@ -348,6 +348,17 @@ async def test_a_session_needs_the_right_to_the_method(scripted: Scripted) -> No
                 await docker.call("docker.container.remove", {"id": "a"}, session=session)
             assert caught.value.status == Status.PERMISSION_DENIED
         assert len(fake.heads) == seen
+
+
+async def test_a_reader_gets_no_environment_by_way_of_ps(scripted: Scripted) -> None:
+    async with scripted(answer(OK)) as (docker, fake):
+        docker.bus.rpcd.rights[READER] = {("docker.container", "top")}
+        args: dict[str, Any] = {"id": "web", "query": {"ps_args": "axe"}}
+        assert (await docker.call("docker.container.top", args, session=READER))["code"] == 403
+        assert fake.heads == []
+        assert (await docker.call("docker.container.top", args, session=ADMIN))["code"] == 200
+        args["query"]["ps_args"] = "-ww"
+        assert (await docker.call("docker.container.top", args, session=READER))["code"] == 200
 
 
 async def test_an_empty_session_is_a_session_without_rights(scripted: Scripted) -> None:
