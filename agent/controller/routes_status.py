@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from agent.controller import sse
+from agent.controller.board_feed import board_feed
 from agent.controller.port import AgentPort
 from agent.controller.replies import EventReply
 from agent.controller.rules import PUBLIC, Rule, read, write
@@ -80,30 +80,10 @@ async def healthz(request: Request) -> Response:
 
 
 async def status_events(board: StatusBoard, resume: int | None) -> AsyncGenerator[bytes, None]:
-    """A snapshot, then changes. Resumes after id `resume` where the ring still reaches.
-
-    A reader that falls behind the ring gets a new snapshot instead of what it missed: it slows nobody down.
-    """
-    loop = asyncio.get_running_loop()
-    wake = asyncio.Event()
-
-    def changed() -> None:
-        loop.call_soon_threadsafe(wake.set)
-
-    unsubscribe = board.subscribe(changed)
+    """A snapshot, then changes, as server-sent events."""
+    feed = board_feed(board, resume)
     try:
-        sent = resume
-        while True:
-            wake.clear()
-            events = board.events_after(sent) if sent is not None else None
-            if sent is None or events is None:
-                snapshot = board.snapshot()
-                sent = int(snapshot["version"])
-                yield sse.event("status", snapshot, sent)
-                continue
-            for event in events:
-                sent = int(event["id"])
-                yield sse.event("change", event, sent)
-            await wake.wait()
+        async for name, data, number in feed:
+            yield sse.event(name, data, number)
     finally:
-        unsubscribe()
+        await feed.aclose()

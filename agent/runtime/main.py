@@ -86,8 +86,10 @@ def locked(path: Path) -> Iterator[None]:
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.clients.docker_stream import DockerStream
     from agent.controller.app import make_app
+    from agent.controller.console_source import console_kind
     from agent.controller.consoles import Consoles
     from agent.controller.server import ControlServer
+    from agent.runtime.bus import Bus
     from agent.runtime.tcp import make_access, make_listeners
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
@@ -96,9 +98,12 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
         loop.add_signal_handler(number, agent.stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
     engine = DockerStream(options.docker_host or settings.docker_host)
-    access = make_access(options, engine)
+    bus = Bus(options.ubus_socket)
+    access = make_access(options, engine, bus)
     consoles = Consoles(engine)
+    bus.kinds["console"] = console_kind(consoles)
     app = make_app(agent, engine, access, consoles)
-    async with ControlServer(app, socket), make_listeners(options, app, access, agent), consoles:
+    listeners = make_listeners(options, app, access, agent)
+    async with ControlServer(app, socket), listeners, consoles, bus.serving(agent, engine):
         logger.info("ready on %s", socket)
         await agent.run()
