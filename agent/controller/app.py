@@ -10,28 +10,38 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from agent.clients.docker_stream import DockerStream, SourceError
+from agent.controller.jobs import Jobs
 from agent.controller.port import AgentPort
 from agent.controller.problems import on_defect, on_error, on_http_error
 from agent.controller.routes_files import FileRoutes
+from agent.controller.routes_jobs import JobRoutes
+from agent.controller.routes_metrics import MetricsRoutes
 from agent.controller.routes_status import StatusRoutes
 from agent.controller.routes_streams import StreamRoutes
+from agent.controller.routes_transfers import TransferRoutes
 from agent.controller.rules import WEBSOCKET, Rule
+from agent.controller.transfers import Transfers
 from agent.errors import UcidockdError
 
 
-def make_rules(agent: AgentPort, engine: DockerStream) -> list[Rule]:
-    """The route table."""
+def make_rules(agent: AgentPort, engine: DockerStream, jobs: Jobs | None = None) -> list[Rule]:
+    """The route table. `jobs` is given where another door (ubus) shows them too."""
+    jobs = jobs or Jobs(engine)
+    transfers = Transfers(engine, jobs)
     return [
         *StatusRoutes(agent).rules(),
         *StreamRoutes(engine, agent.board).rules(),
         *FileRoutes(engine).rules(),
+        *JobRoutes(jobs, agent.auths).rules(),
+        *TransferRoutes(transfers, engine, agent.auths).rules(),
+        *MetricsRoutes(agent, jobs, transfers).rules(),
     ]
 
 
-def make_app(agent: AgentPort, engine: DockerStream) -> Starlette:
+def make_app(agent: AgentPort, engine: DockerStream, jobs: Jobs | None = None) -> Starlette:
     """The application over a running agent."""
     return Starlette(
-        routes=make_routes(make_rules(agent, engine)),
+        routes=make_routes(make_rules(agent, engine, jobs)),
         exception_handlers={
             UcidockdError: on_error,
             SourceError: on_error,

@@ -7,13 +7,22 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 
 from agent.controller import sse
+from agent.controller.json_reply import JsonReply
 from agent.controller.port import AgentPort
-from agent.controller.replies import EventReply
+from agent.controller.problems import RequestError
+from agent.controller.replies import EventReply, read_json
 from agent.controller.rules import PUBLIC, Rule, read, write
+from agent.errors import UcidockdError
 from agent.status.board import StatusBoard
+
+
+class SlowReaderError(UcidockdError):
+    """A reader of a stream did not keep up."""
+
+    code = "slow-reader"
 
 
 class StatusRoutes:
@@ -53,24 +62,39 @@ class StatusRoutes:
                 handler=self.reconcile,
                 summary="Do it now",
             ),
+            Rule(
+                method="POST",
+                path="/v1/validate",
+                grant=write("ucidockd", "validate"),  # env files that the text names are read
+                handler=self.validate,
+                summary="Checks UCI text as `ucidockd check` would; nothing is written",
+                body="json",
+            ),
         ]
 
     async def status(self, request: Request) -> Response:
         del request
-        return JSONResponse(self._agent.board.snapshot())
+        return JsonReply(self._agent.board.snapshot())
 
     async def stream(self, request: Request) -> Response:
-        last = request.headers.get("last-event-id", "")
-        resume = int(last) if last.isascii() and last.isdigit() else None
-        return EventReply(status_events(self._agent.board, resume))
+        return EventReply(status_events(self._agent.board, sse.resume_id(request.headers)))
 
     async def plan(self, request: Request) -> Response:
         del request
-        return JSONResponse(await self._agent.plan())
+        return JsonReply(await self._agent.plan())
 
     async def reconcile(self, request: Request) -> Response:
         del request
-        return JSONResponse(await self._agent.reconcile())
+        return JsonReply(await self._agent.reconcile())
+
+    async def validate(self, request: Request) -> Response:
+        """`{package: text}`; a package that is not given counts as it is committed."""
+        texts = await read_json(request)
+        for name, text in texts.items():
+            if not isinstance(text, str):
+                raise RequestError(f"{name[:64]!r}: expected the text of a UCI file")
+        issues = await self._agent.validate(texts)
+        return JsonReply({"valid": not any(i["severity"] == "error" for i in issues), "issues": issues})
 
 
 async def healthz(request: Request) -> Response:
@@ -82,7 +106,8 @@ async def healthz(request: Request) -> Response:
 async def status_events(board: StatusBoard, resume: int | None) -> AsyncGenerator[bytes, None]:
     """A snapshot, then changes. Resumes after id `resume` where the ring still reaches.
 
-    A reader that falls behind the ring gets a new snapshot instead of what it missed: it slows nobody down.
+    A reader that falls behind the ring while it is here is dropped and told why; when it comes back, it gets a new
+    snapshot. It slows nobody down. Raises SlowReaderError.
     """
     loop = asyncio.get_running_loop()
     wake = asyncio.Event()
@@ -92,10 +117,13 @@ async def status_events(board: StatusBoard, resume: int | None) -> AsyncGenerato
 
     unsubscribe = board.subscribe(changed)
     try:
-        sent = resume
+        sent, follows = resume, False
         while True:
             wake.clear()
             events = board.events_after(sent) if sent is not None else None
+            if events is None and follows:
+                raise SlowReaderError("this reader is too slow: changes that it has not read are gone")
+            follows = True
             if sent is None or events is None:
                 snapshot = board.snapshot()
                 sent = int(snapshot["version"])

@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import random
+import secrets
 import signal
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from agent.clients.state_file import StateFile
 from agent.errors import AlreadyRunningError
 from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
-from agent.runtime.config import load
+from agent.runtime.config import check_texts, load
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
@@ -48,8 +49,9 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     return Reconciler(
         engine=DockerEngine(options.docker_host or settings.docker_host),
         records=StateFile(options.state_dir / "state.json"),
-        board=StatusBoard(),
+        board=StatusBoard(first=secrets.randbelow(2**40)),
         load=lambda: load(options),
+        check=lambda texts: check_texts(options, texts),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
     )
 

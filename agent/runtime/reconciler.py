@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent.apply.crew import Crew, Outcome, Run
@@ -18,6 +18,7 @@ from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.errors import EngineError, UcidockdError
+from agent.model.issues import Issue
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import Context
@@ -42,6 +43,7 @@ class Reconciler:
     records: Records
     board: StatusBoard
     load: Callable[[], LoadResult]
+    check: Callable[[Mapping[str, str]], tuple[Issue, ...]]
     backoff: BackOff
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic

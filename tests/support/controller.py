@@ -7,7 +7,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ import httpx
 from agent.clients.docker_stream import DockerStream
 from agent.controller.app import make_app
 from agent.controller.server import ControlServer
+from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
+from agent.status.counters import PassCounters
 
 
 class QuietAgent:
@@ -25,6 +27,14 @@ class QuietAgent:
 
     def __init__(self) -> None:
         self.board = StatusBoard()
+        self.passes = PassCounters()
+        self.logins: tuple[RegistryAuth, ...] = ()
+
+    def auths(self) -> tuple[RegistryAuth, ...]:
+        return self.logins
+
+    async def validate(self, texts: Mapping[str, str]) -> list[dict[str, Any]]:
+        raise NotImplementedError("the running agent's tests ask for it")
 
     async def plan(self) -> dict[str, Any]:
         return {"operations": []}

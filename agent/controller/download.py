@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A file out of the engine in parts: its answer is read as parts are asked for; the last bytes can be had again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any
+
+from agent.clients.docker_stream import EngineResponse
+from agent.controller.problems import RequestError
+from agent.controller.transfer import State, Transfer
+from agent.wire.window import Window, WindowError
+
+WINDOW = 4 * 1024 * 1024  # what can be asked for again, before the furthest byte that was sent
+AHEAD = 256 * 1024  # read of the engine before it is asked for
+PIECE = 256 * 1024
+
+
+class Download(Transfer):
+    """Holds WINDOW bytes, and what the engine sends at once."""
+
+    direction = "down"
+
+    def __init__(self, title: str, response: EngineResponse) -> None:
+        super().__init__(title)
+        self._response = response
+        self._window = Window(WINDOW + AHEAD)
+        self._wanted = 0
+        self._news = asyncio.Condition()
+
+    @property
+    def offset(self) -> int:
+        return self._window.end
+
+    def as_json(self) -> dict[str, Any]:
+        return {**super().as_json(), "kept_from": self._window.start}
+
+    async def read_all(self) -> None:
+        """Reads the engine's answer, never further than AHEAD past what was asked for."""
+        async with self._response:
+            async for piece in self._response.chunks():
+                async with self._news:
+                    await self._news.wait_for(lambda: self._window.end - self._wanted < AHEAD)
+                    self._window.add(piece)
+                    self._digest.update(piece)
+                    self._news.notify_all()
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        await super()._run(work)
+        async with self._news:
+            self._news.notify_all()
+
+    def check(self, offset: int) -> None:
+        """Raises RequestError 416 where no part can begin, and what the engine failed of."""
+        if self.error is not None:
+            raise self.error
+        if not self._window.start <= offset <= self._window.end:
+            raise RequestError(
+                f"a part can begin at {self._window.start} to {self._window.end}; what came before is not kept",
+                status=416,
+                headers={"x-transfer-offset": str(self._window.start)},
+            )
+
+    async def part(self, offset: int, length: int | None) -> AsyncGenerator[bytes, None]:
+        """`length` bytes from `offset`, fewer where the file ends. Raises what the engine failed of."""
+        turn = self._begin()
+        stop = None if length is None else offset + length
+        self.parts += 1
+        try:
+            while stop is None or offset < stop:
+                piece = await self._next(turn, offset, PIECE if stop is None else min(PIECE, stop - offset))
+                if not piece:
+                    return
+                yield piece
+                offset += len(piece)
+        finally:
+            self.parts -= 1
+            self.on_touch()
+
+    async def _next(self, turn: int, offset: int, limit: int) -> bytes:
+        async with self._news:
+            self._wanted = max(self._wanted, offset)
+            self._news.notify_all()
+            await self._news.wait_for(
+                lambda: self._window.end > offset or self.state is not State.OPEN or turn != self._turn
+            )
+            self._check(turn)
+            try:
+                return self._window.get(offset, limit)
+            except WindowError as exc:
+                raise RequestError(str(exc), status=416) from exc
