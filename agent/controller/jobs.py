@@ -68,7 +68,7 @@ class Job:
             uploads=spec.uploads,
             upload_bytes=upload_bytes,
         )
-        self.version = 0
+        self.version = 1  # what there is now is news to every reader
         self.body_taken = asyncio.Event()  # the upload was read to its end, or nobody will read it any more
         self._messages: deque[tuple[int, str]] = deque()
         self._dropped = 0

@@ -142,15 +142,14 @@ class Progress:
         return (sent + (layers or 0.0)) / 2
 
     def _layers_share(self) -> float | None:
-        """Layers of unknown size count as one of average size."""
+        """Layers of unknown size count as one of average size; those that were there before are no work."""
         known = [layer for layer in self._layers.values() if layer.total]
-        unknown = [layer for layer in self._layers.values() if not layer.total]
+        unknown = sum(not layer.total and not layer.ready for layer in self._layers.values())
         if not known:
-            return len([layer for layer in unknown if layer.ready]) / len(unknown) if unknown else None
-        average = sum(layer.total for layer in known) / len(known)
-        work = sum(layer.total for layer in known) + average * len(unknown)
-        done = sum(_done(layer, unpacks=self._unpacks) for layer in known)
-        return (done + average * sum(layer.ready for layer in unknown)) / work
+            return 0.0 if unknown else None
+        total = sum(layer.total for layer in known)
+        work = total + total / len(known) * unknown
+        return sum(_done(layer, unpacks=self._unpacks) for layer in known) / work
 
     def as_json(self) -> dict[str, Any]:
         """What a status shows; `percent` is null while nothing is known."""
