@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from agent.clients.docker_stream import DockerStream
 from agent.controller.download import WINDOW, Download
-from agent.controller.job_specs import BUILD_OPTIONS, build_upload, load_spec
+from agent.controller.job_specs import build_upload, load_spec
 from agent.controller.json_reply import JsonReply
 from agent.controller.names import checked_id, checked_image, number, picked, text
 from agent.controller.problems import RequestError
@@ -171,7 +171,9 @@ class TransferRoutes:
         return self._transfers.upload_job(load_spec(), size=_size(body))
 
     async def _build(self, body: Mapping[str, object]) -> Transfer:
-        options = {name: value for name, value in body.items() if name in BUILD_OPTIONS}
+        options = body.get("options", {})
+        if not isinstance(options, dict):
+            raise RequestError("options: expected an object, as a build job takes it")
         return self._transfers.upload_job(build_upload(options, self._auths()), size=_size(body))
 
     async def _export(self, body: Mapping[str, object]) -> Transfer:

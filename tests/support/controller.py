@@ -102,9 +102,13 @@ def read_all(client: socket.socket) -> bytes:
 
 @contextmanager
 def serving(
-    folder: Path, engine_url: str, *, app: Callable[[QuietAgent, DockerStream], Any] = make_app
+    folder: Path,
+    engine_url: str,
+    *,
+    app: Callable[[QuietAgent, DockerStream], Any] = make_app,
+    ready: str = "/healthz",
 ) -> Iterator[Controller]:
-    """The application on `folder`/c/agent.sock, over the engine at `engine_url`."""
+    """The application on `folder`/c/agent.sock, over the engine at `engine_url`; `ready` answers once it is there."""
     thread = LoopThread()
     agent = QuietAgent()
     path = folder / "c" / "agent.sock"
@@ -112,16 +116,12 @@ def serving(
     thread.run(server.__aenter__())
     made = Controller(path, agent)
     try:
-        _wait_ready(made)
+        assert made.client.get(ready).status_code == 200
         yield made
     finally:
         made.client.close()
         thread.run(server.__aexit__(None, None, None))
         thread.close()
-
-
-def _wait_ready(controller: Controller) -> None:
-    assert controller.client.get("/healthz").text == "ok\n"
 
 
 def sse_events(lines: Iterator[str]) -> Iterator[tuple[str, Any, str]]:
