@@ -14,7 +14,7 @@ from agent.wire.window import Window, WindowError
 
 WINDOW = 4 * 1024 * 1024  # what can be asked for again, before the furthest byte that was sent
 AHEAD = 256 * 1024  # read of the engine before it is asked for
-PIECE = 256 * 1024
+PIECE = 256 * 1024  # no piece of the engine's answer is longer
 
 
 class Download(Transfer):
@@ -25,7 +25,7 @@ class Download(Transfer):
     def __init__(self, title: str, response: EngineResponse) -> None:
         super().__init__(title)
         self._response = response
-        self._window = Window(WINDOW + AHEAD)
+        self._window = Window(WINDOW + AHEAD + PIECE)  # what was read ahead takes nothing from the WINDOW
         self._wanted = 0
         self._news = asyncio.Condition()
 
