@@ -3,7 +3,7 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test test-long bench style deps venv libuci libuci-if-possible clean
+.PHONY: demo test test-long bench style openapi deps venv libuci libuci-if-possible clean
 
 demo: deps venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
@@ -22,6 +22,10 @@ style: venv
 	$(BIN)/ruff check agent benchmarks tests examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# docs/openapi.json from the route table
+openapi: venv
+	$(BIN)/python -m tests.support.openapi
 
 deps:
 	@missing=; \

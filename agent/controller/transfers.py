@@ -90,11 +90,6 @@ class Transfers:
         self._forget(found)
         await found.abort(ConflictError("the transfer was cancelled"))
 
-    async def close(self) -> None:
-        """Ends all."""
-        for transfer in self.all():
-            await self.remove(transfer.id)
-
     def _add(self, transfer: Transfer, work: Coroutine[Any, Any, None]) -> None:
         self._all[transfer.id] = transfer
         transfer.on_touch = lambda: self._touched(transfer)

@@ -86,6 +86,7 @@ def locked(path: Path) -> Iterator[None]:
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.clients.docker_stream import DockerStream
     from agent.controller.app import make_app
+    from agent.controller.jobs import Jobs
     from agent.controller.server import ControlServer
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
@@ -94,7 +95,9 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
         loop.add_signal_handler(number, agent.stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
     engine = DockerStream(options.docker_host or settings.docker_host)
-    server = ControlServer(make_app(agent, engine), socket)
+    jobs = Jobs(engine)
+    server = ControlServer(make_app(agent, engine, jobs), socket)
     async with server:
         logger.info("ready on %s", socket)
         await agent.run()
+        await jobs.close()
