@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.apply.crew import Crew, Outcome, Run
 from agent.apply.executor import Executor, recover
@@ -19,6 +19,7 @@ from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.errors import EngineError, UcidockdError
 from agent.model.issues import Issue
+from agent.model.observed import Observed
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import Context
@@ -53,6 +54,7 @@ class Reconciler:
     image_ids: dict[str, str] = field(default_factory=dict)
     work_ended: Callable[[], None] = lambda: None
     _busy: set[str] = field(default_factory=set)
+    _settled: tuple[Desired, Observed, Context] | None = None  # what the last shallow look asked and needed no work
     _crews: dict[int, Crew] = field(default_factory=dict)
 
     def read_config(self) -> None:
@@ -118,7 +120,15 @@ class Reconciler:
             image_ids=self.image_ids,
             busy=busy,
         )
-        return reconcile(desired, snapshot.observed, context)
+        if deep != frozenset():
+            return reconcile(desired, snapshot.observed, context)
+        question = (desired, snapshot.observed, replace(context, now=0.0))
+        if question == self._settled:
+            return ops.Plan()  # same input, same plan; the board shows its findings already
+        plan = reconcile(desired, snapshot.observed, context)
+        timed = any(record.removed_at is not None for record in records)
+        self._settled = None if plan.works or timed else question
+        return plan
 
     def _look_at_images(self, desired: Desired) -> None:
         images = sorted({container.spec.image for container in desired.containers})
@@ -130,7 +140,7 @@ class Reconciler:
         desired = self.desired
         if desired is None or not desired.agent.enabled:
             return ops.Plan(), None
-        api = self.engine.ping()
+        api = self.engine.api_version()
         self.board.set_agent(self.wall(), engine={"reachable": True, "api": f"{api[0]}.{api[1]}"})
         if any(record.swap or not record.object_id for record in self.records.records()):
             recover(self.engine, self.records, frozenset(self._busy))
@@ -197,13 +207,13 @@ class Reconciler:
             self.board.set(
                 work.key, ConditionType.SYNCED, status=False, reason="Pending", message=causes, now=now
             )
+        for key in dict.fromkeys(finding.key for finding in plan.findings):
+            kind, _, section = key.partition(":")
+            self.board.ensure(key, kind=kind, section=section, name=section, now=now)
         for finding in plan.findings:
-            kind, _, section = finding.key.partition(":")
-            self.board.ensure(finding.key, kind=kind, section=section, name=section, now=now)
-            condition = ConditionType(finding.type)
             self.board.set(
                 finding.key,
-                condition,
+                ConditionType(finding.type),
                 status=finding.status,
                 reason=finding.reason,
                 message=finding.message,

@@ -28,11 +28,13 @@ from agent.controller.routes_transfers import TransferRoutes
 from agent.controller.transfers import OPEN_LIMIT, Transfers
 from agent.errors import UcidockdError
 from tests.controller.conftest import Containers
+from tests.support.box import Box
 from tests.support.connections import settled, wait_connections
 from tests.support.controller import Controller, QuietAgent, serving
 from tests.support.cut_client import CutClient
 from tests.support.dockerd import BUSYBOX, PrivateDockerd
 from tests.support.fake_engine import FakeEngine, answer
+from tests.test_running_agent import Agent
 
 MIB = 1024 * 1024
 
@@ -366,3 +368,54 @@ def test_what_is_no_transfer_is_refused_with_what_is_expected(
     answered = controller.client.request(method, f"/v1/transfers{route}", content=content)
     assert answered.status_code == status, answered.text
     assert words in answered.json()["error"]["message"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_a_quarter_of_a_gigabyte_at_3_mb_a_second_in_requests_of_20_s(
+    agent: Agent, docker_client: docker.DockerClient
+) -> None:
+    size = 240 * 10**6
+    path = agent.box.config.parent / "image.tar"
+    built, _ = docker_client.images.build(
+        fileobj=tar_of(Dockerfile=f"FROM {BUSYBOX}\nCOPY big /big\n".encode(), big=os.urandom(size)),
+        custom_context=True,
+        tag="parts:1",
+    )
+    with path.open("wb") as file:
+        for piece in built.save(named=True):
+            file.write(piece)
+    docker_client.images.remove("parts:1", force=True)
+    client = CutClient(Path(str(agent.box.options.socket)), bytes_per_s=3 * 10**6, cut_s=20)
+    before = resident(client)
+    number = client.create(direction="up", target="load", size=path.stat().st_size)
+    with path.open("rb") as file:
+        client.put(
+            number, path.stat().st_size, lambda offset, length: os.pread(file.fileno(), length, offset)
+        )
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    assert client.cuts >= 3
+    client.call("POST", f"/v1/transfers/{number}/end", {"sha256": digest})
+    assert wait_state(client, number, "done", "failed", limit_s=60)["state"] == "done"
+    assert resident(client) - before < 8 * MIB
+    client.cuts, before = 0, resident(client)
+    number = client.create(direction="down", target="save", names=["parts:1"])
+    got = hashlib.sha256()
+    assert client.get(number, got.update) > size and client.cuts >= 3
+    assert client.call("GET", f"/v1/transfers/{number}")["sha256"] == got.hexdigest()
+    assert resident(client) - before < 8 * MIB
+    docker_client.images.remove("parts:1", force=True)
+
+
+def resident(client: CutClient) -> int:
+    line = next(line for line in client.text("/metrics").splitlines() if line.startswith("process_resident"))
+    return int(float(line.split()[1]))
+
+
+@pytest.fixture
+def agent(box: Box) -> Iterator[Agent]:
+    made = Agent(box)
+    made.commit("")
+    made.start()
+    yield made
+    made.end()

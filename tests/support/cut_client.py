@@ -44,6 +44,15 @@ class CutClient:
         finally:
             connection.close()
 
+    def text(self, route: str) -> str:
+        """The body of a short answer."""
+        connection = _Connection(self._path)
+        try:
+            connection.request("GET", route)
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
+
     def create(self, **body: Any) -> str:
         return str(self.call("POST", "/v1/transfers", body)["id"])
 
