@@ -116,8 +116,8 @@ class TransferRoutes:
         maker = makers.get((direction, target))
         if maker is None:
             raise RequestError(f"target: expected {_TARGETS[direction]}")
-        self._transfers.check_room()
-        return _answer(await maker(body), status=201)
+        with self._transfers.room():
+            return _answer(await maker(body), status=201)
 
     async def list_all(self, request: Request) -> Response:
         del request

@@ -8,7 +8,8 @@ request to the engine and a few MiB at most.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from agent.clients.docker_stream import DockerStream, EngineResponse
@@ -40,6 +41,7 @@ class Transfers:
         self._idle_s = idle_s
         self._all: dict[str, Transfer] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._opening = 0
         self._ends: set[asyncio.Task[None]] = set()
 
     @property
@@ -47,22 +49,26 @@ class Transfers:
         """How many are not over."""
         return sum(not transfer.is_over for transfer in self._all.values())
 
-    def check_room(self) -> None:
-        """Raises ConflictError when too many are open."""
-        if self.open >= OPEN_LIMIT:
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Make a transfer inside it: the place is taken from the first step on. Raises ConflictError."""
+        if self.open + self._opening >= OPEN_LIMIT:
             raise ConflictError(f"{OPEN_LIMIT} transfers are open; end one of them first")
+        self._opening += 1
+        try:
+            yield
+        finally:
+            self._opening -= 1
 
     def upload_job(self, spec: JobSpec, *, size: int) -> Upload:
-        """An image load or a build. `size` 0: not known. Raises ConflictError."""
-        self.check_room()
+        """An image load or a build. `size` 0: not known. Raises ConflictError where too many jobs run."""
         upload = Upload(spec.title)
         job = upload.job = self._jobs.start(spec, body=upload.pipe, upload_bytes=size)
         self._add(upload, upload.through_job(self._jobs, job))
         return upload
 
     def upload_archive(self, container: str, query: list[tuple[str, str]]) -> Upload:
-        """Files into a container. Raises ConflictError."""
-        self.check_room()
+        """Files into a container."""
         upload = Upload(container)
         self._add(upload, upload.into_archive(self._engine, container, query))
         return upload

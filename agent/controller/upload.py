@@ -27,47 +27,48 @@ class Pipe:
         self._ended = False
         self._satisfied = False
         self._error: Exception | None = None
-        self._news = asyncio.Condition()
+        self._news = asyncio.Event()
 
     async def put(self, piece: bytes) -> None:
-        """Returns when the piece is taken over; when cancelled before that, it was not. Raises what `fail` was given."""
-        async with self._news:
-            await self._news.wait_for(lambda: not self._piece or self._satisfied or self._error)
-            if self._error is not None:
-                raise self._error
-            if not self._satisfied:
-                self._piece = piece
-                self._news.notify_all()
+        """Returns when there is room for it; when cancelled, it was not taken. Raises what `fail` was given."""
+        while self._piece and not self._satisfied and self._error is None:
+            await self._news.wait()
+        if self._error is not None:
+            raise self._error
+        if not self._satisfied:
+            self._piece = piece
+            self._tell()
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """The file is complete."""
-        async with self._news:
-            self._ended = True
-            self._news.notify_all()
+        self._ended = True
+        self._tell()
 
-    async def satisfy(self) -> None:
+    def satisfy(self) -> None:
         """The engine wants no more: whatever still comes is let go."""
-        async with self._news:
-            self._satisfied = True
-            self._news.notify_all()
+        self._satisfied = True
+        self._tell()
 
-    async def fail(self, error: Exception) -> None:
-        """Both ends get `error`."""
-        async with self._news:
-            self._error = self._error or error
-            self._news.notify_all()
+    def fail(self, error: Exception) -> None:
+        """Both ends get `error`, the first one."""
+        self._error = self._error or error
+        self._tell()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
-            async with self._news:
-                await self._news.wait_for(lambda: self._piece or self._ended or self._error)
-                if self._error is not None:
-                    raise self._error
-                piece, self._piece = self._piece, b""
-                self._news.notify_all()
+            while not self._piece and not self._ended and self._error is None:
+                await self._news.wait()
+            if self._error is not None:
+                raise self._error
+            piece, self._piece = self._piece, b""
+            self._tell()
             if not piece:
                 return
             yield piece
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
 
 
 class Upload(Transfer):
@@ -141,6 +142,10 @@ class Upload(Transfer):
         Raises RequestError 409 for another `size`: parts are missing; 422 for another hash: then the file is lost.
         """
         self._begin()
+        async with self._one:
+            await self._end(sha256, size)
+
+    async def _end(self, sha256: str, size: int | None) -> None:
         if self.state is not State.OPEN:
             return
         if size is not None and size != self._taken:
@@ -156,7 +161,7 @@ class Upload(Transfer):
             await self._put(self._tail)
             self._tail = b""
         self.state = State.DONE if self._satisfied else State.ENDING
-        await self.pipe.end()
+        self.pipe.end()
 
     async def over(self, wait_s: float) -> None:
         """Until the engine is done with it, but no longer than `wait_s`."""
@@ -165,7 +170,7 @@ class Upload(Transfer):
 
     async def abort(self, why: Exception) -> None:
         self.fail(why)
-        await self.pipe.fail(SourceError(str(why)))
+        self.pipe.fail(SourceError(str(why)))
         await self._settled()  # the engine's side fails of the broken body, and says so itself
         await super().abort(why)
 
@@ -183,17 +188,17 @@ class Upload(Transfer):
                 why = (job.error or {}).get("message", f"the job was {job.state}")
                 raise EngineError(str(why), status=409)
         except BaseException:
-            await self.pipe.fail(SourceError("the engine takes no more"))
+            self.pipe.fail(SourceError("the engine takes no more"))
             if not job.is_over:
                 await jobs.cancel(job.id)
             raise
-        await self.pipe.satisfy()
+        self.pipe.satisfy()
 
     async def into_archive(self, engine: DockerStream, container: str, query: list[tuple[str, str]]) -> None:
         """PUT /containers/{id}/archive."""
         try:
             await put_archive(engine, container, query, aiter(self.pipe))
         except BaseException:
-            await self.pipe.fail(SourceError("the engine takes no more"))
+            self.pipe.fail(SourceError("the engine takes no more"))
             raise
-        await self.pipe.satisfy()
+        self.pipe.satisfy()

@@ -325,6 +325,58 @@ def test_prune_leaves_what_uci_manages(
 
 
 @pytest.mark.parametrize(
+    ("what", "everything"),  # all images would take the tests' own
+    [
+        ("images", False),
+        ("networks", False),
+        ("volumes", False),
+        ("volumes", True),
+        ("build", False),
+        ("build", True),
+    ],
+)
+def test_every_kind_of_prune_is_one_that_the_engine_takes(
+    controller: Controller, docker_client: docker.DockerClient, what: str, everything: bool
+) -> None:
+    made = docker_client.volumes.create("managed", labels={"ucidockd.owner": "ucidockd"})
+    job = finished(
+        controller, start(controller, kind="prune", what=what, **({"all": True} if everything else {}))["id"]
+    )
+    if what == "volumes" and everything and docker_client.api.version()["ApiVersion"] < "1.42":
+        assert job["state"] == "failed" and "all" in job["error"]["message"]
+    else:
+        assert job["state"] == "succeeded", job
+    assert made in docker_client.volumes.list()
+    made.remove()
+
+
+def test_a_file_that_goes_on_after_its_archive_has_ended_is_taken_whole(
+    controller: Controller, docker_client: docker.DockerClient
+) -> None:
+    archive = b"".join(docker_client.images.get(BUSYBOX).save(named=True)) + bytes(3_000_000)
+    answer = controller.client.put("/v1/images/load", content=archive)
+    assert answer.status_code == 202
+    assert finished(controller, answer.json()["job"]["id"])["state"] == "succeeded"
+
+
+def test_a_job_cancelled_during_its_upload_answers_at_once(
+    controller: Controller, engine: PrivateDockerd
+) -> None:
+    before = settled(engine)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(controller.path))
+        client.sendall(
+            b"PUT /v1/images/load HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n" + bytes(99_000)
+        )
+        number = running(controller, "load")["id"]
+        assert controller.client.delete(f"/v1/jobs/{number}").json()["job"]["state"] == "cancelled"
+        head, _, body = client.recv(65536).partition(b"\r\n\r\n")
+        assert b" 202 " in head and json.loads(body)["job"]["state"] == "cancelled"
+    wait_connections(engine, before)
+
+
+@pytest.mark.parametrize(
     ("body", "words"),
     [
         ({}, "kind: expected one of build, prune, pull, push"),

@@ -230,6 +230,31 @@ def test_a_part_whose_answer_was_lost_can_be_sent_again_and_none_is_left_out(
     assert ended.json()["transfer"]["state"] == "done", ended.text
 
 
+def test_a_file_that_goes_on_after_its_archive_has_ended_is_taken_whole(
+    client: CutClient, containers: Containers, controller: Controller
+) -> None:
+    made = containers.run("sleep 60")
+    data = tar_of(file=b"x").getvalue() + bytes(3 * MIB)
+    number = client.create(direction="up", target="archive", container=made, path="/data")
+    send(client, number, data)
+    ended = client.call("POST", f"/v1/transfers/{number}/end", {"sha256": hashlib.sha256(data).hexdigest()})
+    assert (ended["state"], ended["size"]) == ("done", len(data))
+
+
+def test_cancelling_its_job_ends_a_transfer(
+    client: CutClient, controller: Controller, engine: PrivateDockerd
+) -> None:
+    before = settled(engine)
+    number = client.create(direction="up", target="load")
+    controller.client.put(f"/v1/transfers/{number}/0", content=bytes(MIB))
+    job = client.call("GET", f"/v1/transfers/{number}")["job"]
+    assert controller.client.delete(f"/v1/jobs/{job}").json()["job"]["state"] == "cancelled"
+    assert "job was cancelled" in wait_state(client, number, "failed")["error"]
+    part = controller.client.put(f"/v1/transfers/{number}/{MIB}", content=bytes(10))
+    assert part.status_code == 409 and "job was cancelled" in part.json()["error"]["message"]
+    wait_connections(engine, before)
+
+
 def test_a_new_part_takes_the_place_of_one_whose_client_is_silent(
     client: CutClient, containers: Containers, controller: Controller
 ) -> None:
