@@ -25,6 +25,10 @@ _HUB_KEY = "https://index.docker.io/v1/"
 _PRUNABLE = ("containers", "images", "networks", "volumes", "build")
 _SCHEMES = ("https://", "http://", "git://")
 _NAMES_LIMIT = 64
+_NAMED_KEPT = (
+    1,
+    42,
+)  # before it, a prune of volumes takes those that have a name too (Engine API, version history)
 _OURS = f"{LABEL_OWNER}={OWNER}"
 
 
@@ -59,6 +63,7 @@ class JobSpec:
     headers: Pairs = field(default=(), repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     uploads: bool = False
+    least_api: tuple[int, int] = (0, 0)  # what an older engine makes of the request is something else
 
 
 def parse_job(body: Mapping[str, object], auths: Auths) -> JobSpec:
@@ -192,7 +197,13 @@ def _prune(body: Mapping[str, object], auths: Auths) -> JobSpec:
         filters["until"] = [checked_value("until", until)]
     if filters:
         query.append(("filters", json.dumps(filters)))
-    return JobSpec(kind=JobKind.PRUNE, title=what, path=f"/{what}/prune", query=tuple(query))
+    return JobSpec(
+        kind=JobKind.PRUNE,
+        title=what,
+        path=f"/{what}/prune",
+        query=tuple(query),
+        least_api=_NAMED_KEPT if what == "volumes" else (0, 0),
+    )
 
 
 _PARSERS: dict[str, tuple[Callable[[Mapping[str, object], Auths], JobSpec], frozenset[str]]] = {
