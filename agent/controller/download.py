@@ -33,6 +33,13 @@ class Download(Transfer):
     def offset(self) -> int:
         return self._window.end
 
+    @property
+    def holds(self) -> bool:
+        return not self.is_over or self._window.start < self._window.end
+
+    def release(self) -> None:
+        self._window.clear()
+
     def as_json(self) -> dict[str, Any]:
         return {**super().as_json(), "kept_from": self._window.start}
 

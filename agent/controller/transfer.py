@@ -58,6 +58,14 @@ class Transfer:
         """Whether it is the client's turn."""
         return self.state is State.OPEN and not self.parts
 
+    @property
+    def holds(self) -> bool:
+        """Whether it holds bytes, or a request to the engine."""
+        return not self.is_over
+
+    def release(self) -> None:
+        """Lets go what an ended transfer still holds."""
+
     def as_json(self) -> dict[str, Any]:
         """`size` and `sha256` are of the whole file, once it is known."""
         known = self.state in (State.ENDING, State.DONE)

@@ -51,7 +51,14 @@ class Transfers:
 
     @contextmanager
     def room(self) -> Iterator[None]:
-        """Make a transfer inside it: the place is taken from the first step on. Raises ConflictError."""
+        """Make a transfer inside it: the place is taken from the first step on. Raises ConflictError.
+
+        An ended download whose last part could still be asked for again makes room, the oldest first.
+        """
+        holders = [transfer for transfer in self._all.values() if transfer.holds]
+        ended = [transfer for transfer in holders if transfer.is_over]
+        for transfer in ended[: max(0, len(holders) + self._opening - OPEN_LIMIT + 1)]:
+            transfer.release()
         if self.open + self._opening >= OPEN_LIMIT:
             raise ConflictError(f"{OPEN_LIMIT} transfers are open; end one of them first")
         self._opening += 1

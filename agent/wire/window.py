@@ -28,6 +28,11 @@ class Window:
         while self.end - self.start - len(self._pieces[0]) >= self._limit:
             self.start += len(self._pieces.popleft())
 
+    def clear(self) -> None:
+        """Drops all; what was at the end stays the end."""
+        self._pieces.clear()
+        self.start = self.end
+
     def get(self, offset: int, limit: int) -> bytes:
         """Up to `limit` bytes from `offset`; b"" at the end. Raises WindowError."""
         if not self.start <= offset <= self.end:

@@ -346,6 +346,19 @@ def test_only_so_many_are_open_and_delete_makes_room(
     assert client.create(direction="up", target="load")
 
 
+def test_ended_downloads_hold_no_more_than_open_ones_may(client: CutClient, controller: Controller) -> None:
+    numbers = [client.create(direction="down", target="save", names=[BUSYBOX]) for _ in range(OPEN_LIMIT)]
+    for number in numbers:
+        client.get(number, lambda _: None)
+    assert [client.call("GET", f"/v1/transfers/{number}")["state"] for number in numbers] == [
+        "done"
+    ] * OPEN_LIMIT
+    client.create(direction="down", target="save", names=[BUSYBOX])
+    kept = [client.call("GET", f"/v1/transfers/{number}") for number in numbers]
+    assert [one["kept_from"] < one["offset"] for one in kept] == [False] + [True] * (OPEN_LIMIT - 1)
+    assert controller.client.get(f"/v1/transfers/{numbers[0]}/0").status_code == 416
+
+
 @pytest.mark.parametrize(
     ("method", "route", "body", "status", "words"),
     [

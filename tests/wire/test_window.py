@@ -36,3 +36,12 @@ def test_what_is_not_there_is_refused() -> None:
     for offset in (3, 11, -1):
         with pytest.raises(WindowError):
             window.get(offset, 1)
+
+
+def test_a_cleared_window_keeps_its_place() -> None:
+    window = Window(4)
+    window.add(b"abcd")
+    window.clear()
+    assert (window.start, window.end, window.get(4, 9)) == (4, 4, b"")
+    window.add(b"ef")
+    assert window.get(4, 9) == b"ef"
