@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Coroutine
 from typing import Any
 
 from agent.clients.docker_stream import EngineResponse
@@ -22,9 +23,9 @@ class Download(Transfer):
 
     direction = "down"
 
-    def __init__(self, title: str, response: EngineResponse) -> None:
+    def __init__(self, title: str) -> None:
         super().__init__(title)
-        self._response = response
+        self._begun = asyncio.Event()
         self._window = Window(WINDOW + AHEAD + PIECE)  # what was read ahead takes nothing from the WINDOW
         self._wanted = 0
         self._news = asyncio.Condition()
@@ -43,10 +44,11 @@ class Download(Transfer):
     def as_json(self) -> dict[str, Any]:
         return {**super().as_json(), "kept_from": self._window.start}
 
-    async def read_all(self) -> None:
+    async def read_all(self, opening: Awaitable[EngineResponse]) -> None:
         """Reads the engine's answer, never further than AHEAD past what was asked for."""
-        async with self._response:
-            async for piece in self._response.chunks():
+        async with await opening as response:
+            self._begun.set()
+            async for piece in response.chunks():
                 async with self._news:
                     await self._news.wait_for(lambda: self._window.end - self._wanted < AHEAD)
                     self._window.add(piece)
@@ -55,13 +57,19 @@ class Download(Transfer):
 
     async def _run(self, work: Coroutine[Any, Any, None]) -> None:
         await super()._run(work)
+        self._begun.set()
         async with self._news:
             self._news.notify_all()
 
+    async def begun(self, wait_s: float) -> None:
+        """Until the engine answers, but no longer than `wait_s`: it packs a large image first."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._begun.wait()
+
     def check(self, offset: int) -> None:
         """Raises RequestError 416 where no part can begin, and what the engine failed of."""
-        if self.error is not None:
-            raise self.error
+        self.check_error()
         if not self._window.start <= offset <= self._window.end:
             raise RequestError(
                 f"a part can begin at {self._window.start} to {self._window.end}; what came before is not kept",

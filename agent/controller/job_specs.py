@@ -146,7 +146,7 @@ def build_spec(body: Mapping[str, object], auths: Auths, *, remote: str = "") ->
         path="/build",
         query=tuple(query),
         headers=(("x-registry-config", _encoded(logins)), ("content-type", "application/x-tar")),
-        secrets=_secrets(*auths),
+        secrets=(*_secrets(*auths), *_userinfo(remote)),
         uploads=not remote,
     )
 
@@ -271,6 +271,12 @@ def _server_of(auth: RegistryAuth) -> str:
 
 def _secrets(*auths: RegistryAuth) -> tuple[str, ...]:
     return tuple(secret for auth in auths for secret in (auth.token, auth.password) if secret)
+
+
+def _userinfo(address: str) -> tuple[str, ...]:
+    """What stands before the `@` of a URL, as git wants tokens."""
+    info, at, _ = address.partition("://")[2].partition("/")[0].rpartition("@")
+    return tuple(part for part in (info, *info.split(":")) if part) if at else ()
 
 
 def _encoded(value: object) -> str:

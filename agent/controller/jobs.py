@@ -89,7 +89,7 @@ class Job:
             "state": self.state,
             "created": self.created,
             "ended": self.ended,
-            "progress": self.progress.as_json(),
+            "progress": {**self.progress.as_json(), "step": self._hide(self.progress.step)},
             "result": self.result,
             "error": self.error,
             "version": self.version,

@@ -29,7 +29,7 @@ from agent.model.resources import RegistryAuth
 
 _SIZE_LIMIT = 2**53 - 1
 _DIGITS = 16
-_END_WAIT_S = 15.0  # well below what the shortest door gives a request
+_WAIT_S = 15.0  # for the engine: well below what the shortest door gives a request
 _TARGETS = {"up": "archive, load or build", "down": "export, archive or save"}
 
 
@@ -158,7 +158,7 @@ class TransferRoutes:
         size = number(body, "size", low=0, high=_SIZE_LIMIT, default=0) if "size" in body else None
         await found.end(sha256=text(body, "sha256"), size=size)
         if found.job is None:
-            await found.over(_END_WAIT_S)
+            await found.over(_WAIT_S)
         if found.error is not None:
             raise found.error
         return _answer(found)
@@ -178,22 +178,24 @@ class TransferRoutes:
 
     async def _export(self, body: Mapping[str, object]) -> Transfer:
         name = checked_id(text(body, "container"))
-        response = await open_download(self._engine, f"/containers/{name}/export", [])
-        return self._transfers.download(f"{name[:12]}_export.tar", response)
+        return await self._down(f"{name[:12]}_export.tar", f"/containers/{name}/export", [])
 
     async def _archive_down(self, body: Mapping[str, object]) -> Transfer:
         name = checked_id(text(body, "container"))
-        response = await open_download(self._engine, f"/containers/{name}/archive", [("path", _path(body))])
-        return self._transfers.download(f"{name[:12]}_archive.tar", response)
+        query = [("path", _path(body))]
+        return await self._down(f"{name[:12]}_archive.tar", f"/containers/{name}/archive", query)
 
     async def _save(self, body: Mapping[str, object]) -> Transfer:
         names = body.get("names")
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise RequestError("names: expected a list of images")
         query = [("names", checked_image(name)) for name in names]
-        response = await open_download(self._engine, "/images/get", query)
         title = names[0].replace("/", "_") if len(names) == 1 else "images"
-        return self._transfers.download(f"{title}.tar", response)
+        return await self._down(f"{title}.tar", "/images/get", query)
+
+    async def _down(self, title: str, path: str, query: list[tuple[str, str]]) -> Transfer:
+        opening = open_download(self._engine, path, query)
+        return await self._transfers.download(title, opening, wait_s=_WAIT_S)
 
     def _found(self, request: Request) -> Transfer:
         return self._transfers.get(str(request.path_params["id"]))

@@ -120,15 +120,18 @@ class Transfer:
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=_END_S)
 
-    def _begin(self) -> int:
+    def check_error(self) -> None:
+        """Raises what it failed of."""
         if self.error is not None:
             raise self.error
+
+    def _begin(self) -> int:
+        """A new part's turn: the one before it is over."""
         self._turn += 1
         self.on_touch()
         return self._turn
 
     def _check(self, turn: int) -> None:
-        if self.error is not None:
-            raise self.error
+        self.check_error()
         if turn != self._turn:
             raise ConflictError("another request for this transfer took over")

@@ -8,7 +8,7 @@ request to the engine and a few MiB at most.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -80,10 +80,14 @@ class Transfers:
         self._add(upload, upload.into_archive(self._engine, container, query))
         return upload
 
-    def download(self, title: str, response: EngineResponse) -> Download:
-        """An answer of the engine that has begun; takes charge of it."""
-        download = Download(title, response)
-        self._add(download, download.read_all())
+    async def download(self, title: str, opening: Awaitable[EngineResponse], *, wait_s: float) -> Download:
+        """A file of the engine, once it answers or after `wait_s`. Raises what it refuses with until then."""
+        download = Download(title)
+        self._add(download, download.read_all(opening))
+        await download.begun(wait_s)
+        if download.error is not None:
+            self._forget(download)
+            raise download.error
         return download
 
     def get(self, number: str) -> Transfer:

@@ -97,7 +97,7 @@ class Upload(Transfer):
 
         Raises RequestError 409 with the offset that is expected, ConflictError, and what the engine failed of.
         """
-        turn = self._begin()
+        self.check_error()
         if self.state is not State.OPEN:
             raise ConflictError("the transfer has been ended")
         if offset > self._taken:
@@ -105,6 +105,7 @@ class Upload(Transfer):
             raise RequestError(
                 f"the next part begins at {self._taken}, not at {offset}", status=409, headers=headers
             )
+        turn = self._begin()
         self.parts += 1
         position = offset
         try:
@@ -141,15 +142,15 @@ class Upload(Transfer):
 
         Raises RequestError 409 for another `size`: parts are missing; 422 for another hash: then the file is lost.
         """
+        self.check_error()
+        if self.state is State.OPEN and size is not None and size != self._taken:
+            raise RequestError(f"{self._taken} bytes came, not {size}", status=409)
         self._begin()
         async with self._one:
-            await self._end(sha256, size)
+            if self.state is State.OPEN:
+                await self._end(sha256)
 
-    async def _end(self, sha256: str, size: int | None) -> None:
-        if self.state is not State.OPEN:
-            return
-        if size is not None and size != self._taken:
-            raise RequestError(f"{self._taken} bytes came, not {size}", status=409)
+    async def _end(self, sha256: str) -> None:
         found = self._digest.hexdigest()
         if sha256 and sha256.lower() != found:
             wrong = RequestError(

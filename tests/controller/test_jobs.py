@@ -228,8 +228,7 @@ async def test_prune_counts_what_went(make: Any) -> None:
 
 async def test_the_body_goes_on_as_it_comes(make: Any) -> None:
     def script(connection: socket.socket, head: bytes) -> None:
-        del head
-        seen = b""
+        seen = head.partition(b"\r\n\r\n")[2]
         while LAST not in seen:
             seen += connection.recv(65536)
         connection.sendall(HEAD + chunk({"stream": f"{len(seen)} bytes\n"}) + LAST)
@@ -290,6 +289,14 @@ def test_a_build_takes_every_login_and_hides_its_arguments() -> None:
     assert config.keys() == {"registry.lan", "https://index.docker.io/v1/"}
     assert ("t", "a:1") in spec.query and ("t", "b") in spec.query and ("nocache", "1") in spec.query
     assert "S3CRET" not in repr(spec) and spec.uploads
+
+
+async def test_what_an_address_carries_is_hidden_wherever_it_comes_back(make: Any) -> None:
+    lines = [{"stream": f"fetching https://me:{SECRET}@git.lan/x"}, {"error": f"no {SECRET}"}]
+    jobs, _ = make(answer(HEAD + chunk(*lines) + LAST))
+    job = await over(jobs.start(parse_job({"kind": "build", "remote": f"https://me:{SECRET}@git.lan/x"}, ())))
+    shown = json.dumps([change async for change in job.changes()])
+    assert "fetching https://***" in shown and "no ***" in shown and SECRET not in shown
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from starlette.applications import Starlette
 
 from agent.clients.docker_stream import DockerStream, SourceError
+from agent.controller import routes_transfers
 from agent.controller.app import make_routes
 from agent.controller.download import AHEAD, PIECE, WINDOW
 from agent.controller.jobs import Jobs
@@ -317,6 +319,28 @@ def test_what_the_engine_fails_of_reaches_the_client(client: CutClient, controll
         "/v1/transfers", json={"direction": "down", "target": "export", "container": "nosuch"}
     )
     assert gone.status_code == 404
+
+
+def test_an_engine_that_packs_for_long_does_not_hold_up_who_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+
+    def slowly(connection: socket.socket, head: bytes) -> None:
+        del head
+        go.wait(10)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nbytes")
+
+    monkeypatch.setattr(routes_transfers, "_WAIT_S", 0.2)
+    fake = FakeEngine(tmp_path / "engine.sock", slowly)
+    with serving(tmp_path, fake.url) as served:
+        client = CutClient(served.path, bytes_per_s=MIB, cut_s=9)
+        number = client.create(direction="down", target="save", names=["large:1"])
+        assert client.call("GET", f"/v1/transfers/{number}")["state"] == "open"
+        with served.client.stream("GET", f"/v1/transfers/{number}/0") as part:
+            go.set()
+            assert part.read() == b"bytes"
+    fake.close()
 
 
 def test_an_answer_that_breaks_off_is_no_complete_part(tmp_path: Path) -> None:
