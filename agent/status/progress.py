@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 LAYERS_LIMIT = 256  # the engine takes 127 at most
@@ -26,6 +26,7 @@ _UNPACKING = frozenset({"Extracting"})
 _WAITING = frozenset({"Pulling fs layer", "Preparing", "Waiting"})
 _READY = frozenset({"Pull complete", "Already exists", "Layer already exists", "Pushed"})
 _MOUNTED = "Mounted from "
+_OF_LAYERS = _MOVING | _MOVED | _UNPACKING | _WAITING | _READY
 
 
 @dataclass(slots=True)
@@ -34,6 +35,27 @@ class _Layer:
     moved: int = 0  # bytes that came or went
     unpacked: int = 0
     ready: bool = False
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Over all layers. Those that were there before have no size, and are no work."""
+
+    moved: int = 0
+    total: int = 0
+    unpacked: int = 0
+    ready: int = 0
+    known: int = 0  # layers whose size is known
+    unknown: int = 0  # and those that it is not known of yet
+
+    def add(self, layer: _Layer, times: int = 1) -> None:
+        """`times` -1 takes it out again, before it changes."""
+        self.moved += times * layer.moved
+        self.total += times * max(layer.total, layer.moved)
+        self.unpacked += times * layer.unpacked
+        self.ready += times * layer.ready
+        self.known += times * (layer.total > 0)
+        self.unknown += times * (not layer.total and not layer.ready)
 
 
 class Progress:
@@ -45,6 +67,7 @@ class Progress:
         self._body_total = upload_bytes
         self._body = 0
         self._layers: dict[str, _Layer] = {}
+        self._sums = _Sums()
         self._share = 0.0  # of the build's steps
         self._percent: int | None = None
         self._succeeded = False
@@ -62,7 +85,7 @@ class Progress:
 
     def feed(self, line: Mapping[str, Any]) -> bool:
         """Takes one line. False when it told nothing new."""
-        before = (self.step, self.bytes_done, self.layers_done, self._share, self._unpacked)
+        before = (self.step, self._share, replace(self._sums))
         status, stream = clean(line.get("status")), clean(line.get("stream"))
         name = line.get("id")
         if status and isinstance(name, str) and _ID.fullmatch(name):
@@ -71,30 +94,21 @@ class Progress:
             self.step = status or stream
         self._build_step(stream)
         self._grow()
-        return before != (self.step, self.bytes_done, self.layers_done, self._share, self._unpacked)
+        return before != (self.step, self._share, self._sums)
 
     def _layer_line(self, name: str, status: str, detail: object) -> None:
-        moving = status in _MOVING | _MOVED | _UNPACKING | _WAITING | _READY or status.startswith(_MOUNTED)
+        moving = status in _OF_LAYERS or status.startswith(_MOUNTED)
         layer = self._layers.get(name)
         if layer is None:
             if not moving or len(self._layers) >= LAYERS_LIMIT:
                 self.step = f"{name[:12]}: {status}" if moving else status
                 return
             layer = self._layers[name] = _Layer()
+            self._sums.add(layer)
         self.step = f"{name[:12]}: {status}"
-        current, total = _numbers(detail)
-        layer.total = max(layer.total, total)
-        limit = layer.total or _NUMBER_LIMIT
-        if status in _MOVING:
-            layer.moved = max(layer.moved, min(current, limit))
-        elif status in _MOVED | _UNPACKING:
-            layer.moved = max(layer.moved, layer.total)
-        if status in _UNPACKING:
-            layer.unpacked = max(layer.unpacked, min(current, limit))
-        if status in _READY or status.startswith(_MOUNTED):
-            layer.ready = True
-            layer.moved = max(layer.moved, layer.total)
-            layer.unpacked = max(layer.unpacked, layer.total)
+        self._sums.add(layer, -1)
+        _update(layer, status, *_numbers(detail))
+        self._sums.add(layer)
 
     def _build_step(self, stream: str) -> None:
         found = _STEP.match(stream)
@@ -104,28 +118,22 @@ class Progress:
     @property
     def bytes_done(self) -> int:
         """Bytes that came or went: of the upload where there is one, else of layers."""
-        return self._body if self._uploads else sum(layer.moved for layer in self._layers.values())
+        return self._body if self._uploads else self._sums.moved
 
     @property
     def bytes_total(self) -> int:
         """All bytes that are known of."""
-        if self._uploads:
-            return max(self._body_total, self._body)
-        return sum(max(layer.total, layer.moved) for layer in self._layers.values())
+        return max(self._body_total, self._body) if self._uploads else self._sums.total
 
     @property
     def layers_done(self) -> int:
         """Layers that need nothing more."""
-        return sum(layer.ready for layer in self._layers.values())
+        return self._sums.ready
 
     @property
     def percent(self) -> int | None:
         """Of the work, not of the bytes: unpacking counts as much as the way here. None: nothing is known yet."""
         return self._percent
-
-    @property
-    def _unpacked(self) -> int:
-        return sum(layer.unpacked for layer in self._layers.values())
 
     def _grow(self) -> None:
         share = self._estimate()
@@ -142,14 +150,12 @@ class Progress:
         return (sent + (layers or 0.0)) / 2
 
     def _layers_share(self) -> float | None:
-        """Layers of unknown size count as one of average size; those that were there before are no work."""
-        known = [layer for layer in self._layers.values() if layer.total]
-        unknown = sum(not layer.total and not layer.ready for layer in self._layers.values())
-        if not known:
-            return 0.0 if unknown else None
-        total = sum(layer.total for layer in known)
-        work = total + total / len(known) * unknown
-        return sum(_done(layer, unpacks=self._unpacks) for layer in known) / work
+        """Layers of unknown size count as one of average size."""
+        sums = self._sums
+        if not sums.known:
+            return 0.0 if sums.unknown else None
+        work = sums.total * (1 + sums.unknown / sums.known)
+        return ((sums.moved + sums.unpacked) / 2 if self._unpacks else sums.moved) / work
 
     def as_json(self) -> dict[str, Any]:
         """What a status shows; `percent` is null while nothing is known."""
@@ -163,8 +169,20 @@ class Progress:
         }
 
 
-def _done(layer: _Layer, *, unpacks: bool) -> float:
-    return (layer.moved + layer.unpacked) / 2 if unpacks else float(layer.moved)
+def _update(layer: _Layer, status: str, current: int, total: int) -> None:
+    """Numbers only grow, and no part is larger than its whole where that is known."""
+    layer.total = max(layer.total, total)
+    limit = layer.total or _NUMBER_LIMIT
+    if status in _MOVING:
+        layer.moved = max(layer.moved, min(current, limit))
+    elif status in _MOVED | _UNPACKING:
+        layer.moved = max(layer.moved, layer.total)
+    if status in _UNPACKING:
+        layer.unpacked = max(layer.unpacked, min(current, limit))
+    if status in _READY or status.startswith(_MOUNTED):
+        layer.ready = True
+        layer.moved = max(layer.moved, layer.total)
+        layer.unpacked = max(layer.unpacked, layer.total)
 
 
 def _numbers(detail: object) -> tuple[int, int]:

@@ -128,7 +128,8 @@ def test_metrics_count_what_is_and_what_was(client: httpx.Client) -> None:
     job = client.post("/v1/jobs", json={"kind": "prune", "what": "networks"}).json()["job"]
     wait_for(lambda: client.get(f"/v1/jobs/{job['id']}").json()["job"]["state"] != "running")
     with client.stream("GET", "/v1/status/stream") as response:
-        next(response.iter_lines())
+        lines = response.iter_lines()  # kept: httpx closes the response with its iterator
+        next(lines)
         assert metrics()["ucidockd_streams_open"] == 1
     second = metrics()
     assert second['ucidockd_passes_total{result="ok"}'] > first['ucidockd_passes_total{result="ok"}'] > 0
