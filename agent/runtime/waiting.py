@@ -10,10 +10,9 @@ import os
 import stat
 from pathlib import Path
 
+from agent.model.clock import clock_is_set
 from agent.model.resources import Container, Desired, WaitFor, WaitKind
 from agent.plan.draft import Missing, key_of
-
-CLOCK_IS_SET_AFTER = 1_704_067_200.0  # 2024-01-01 UTC: a router without a clock boots years before this
 
 
 def waiting(desired: Desired, *, now: float) -> dict[str, Missing]:
@@ -41,7 +40,7 @@ def _wait_for(wanted: WaitFor, now: float) -> str:
     if wanted.kind is WaitKind.INTERFACE:
         state = Path("/sys/class/net", Path(wanted.target).name, "operstate")
         return "" if state.exists() and state.read_text().strip() != "down" else f"{wanted.target} is not up"
-    return "" if now > CLOCK_IS_SET_AFTER else "the clock is not set"
+    return "" if clock_is_set(now) else "the clock is not set"
 
 
 def _bind(source: str) -> str:
