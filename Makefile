@@ -35,6 +35,7 @@ deps:
 	command -v dockerd >/dev/null || missing="$$missing docker.io"; \
 	[ -x /bin/busybox ] || missing="$$missing busybox-static"; \
 	command -v iptables >/dev/null || missing="$$missing iptables"; \
+	command -v openssl >/dev/null || missing="$$missing openssl"; \
 	command -v ip >/dev/null || missing="$$missing iproute2"; \
 	command -v docker-registry >/dev/null || missing="$$missing docker-registry"; \
 	command -v openssl >/dev/null || missing="$$missing openssl"; \

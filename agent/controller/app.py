@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.middleware import Middleware
 
 from agent.clients.docker_stream import DockerStream, SourceError
+from agent.controller.access import Access, NoSessions
+from agent.controller.guard import Guard
 from agent.controller.jobs import Jobs
 from agent.controller.port import AgentPort
 from agent.controller.problems import on_defect, on_error, on_http_error
@@ -18,13 +20,18 @@ from agent.controller.routes_jobs import JobRoutes
 from agent.controller.routes_metrics import MetricsRoutes
 from agent.controller.routes_status import StatusRoutes
 from agent.controller.routes_streams import StreamRoutes
+from agent.controller.routes_tickets import TicketRoutes
 from agent.controller.routes_transfers import TransferRoutes
-from agent.controller.rules import WEBSOCKET, Rule
+from agent.controller.routing import make_routes
+from agent.controller.rules import Rule
+from agent.controller.subnets import Subnets
 from agent.controller.transfers import Transfers
 from agent.errors import UcidockdError
 
 
-def make_rules(agent: AgentPort, engine: DockerStream, jobs: Jobs | None = None) -> list[Rule]:
+def make_rules(
+    agent: AgentPort, engine: DockerStream, access: Access | None = None, *, jobs: Jobs | None = None
+) -> list[Rule]:
     """The route table. `jobs` is given where another door (ubus) shows them too."""
     jobs = jobs or Jobs(engine)
     transfers = Transfers(engine, jobs)
@@ -35,13 +42,28 @@ def make_rules(agent: AgentPort, engine: DockerStream, jobs: Jobs | None = None)
         *JobRoutes(jobs, agent.auths).rules(),
         *TransferRoutes(transfers, engine, agent.auths).rules(),
         *MetricsRoutes(agent, jobs, transfers).rules(),
+        *TicketRoutes(access or control_only(engine)).rules(),
     ]
 
 
-def make_app(agent: AgentPort, engine: DockerStream, jobs: Jobs | None = None) -> Starlette:
-    """The application over a running agent."""
-    return Starlette(
-        routes=make_routes(make_rules(agent, engine, jobs)),
+def make_app(
+    agent: AgentPort, engine: DockerStream, access: Access | None = None, *, jobs: Jobs | None = None
+) -> Starlette:
+    """The application over a running agent. Without `access`, for the control socket only."""
+    access = access or control_only(engine)
+    return assemble(make_rules(agent, engine, access, jobs=jobs), access)
+
+
+def control_only(engine: DockerStream) -> Access:
+    """Access for nobody but root on the control socket."""
+    return Access(NoSessions(), Subnets(engine))
+
+
+def assemble(rules: Sequence[Rule], access: Access) -> Starlette:
+    """The application of a route table, guarded."""
+    app = Starlette(
+        routes=make_routes(rules),
+        middleware=[Middleware(Guard, access=access)],
         exception_handlers={
             UcidockdError: on_error,
             SourceError: on_error,
@@ -49,16 +71,5 @@ def make_app(agent: AgentPort, engine: DockerStream, jobs: Jobs | None = None) -
             Exception: on_defect,
         },
     )
-
-
-def make_routes(rules: Sequence[Rule]) -> list[BaseRoute]:
-    """Starlette's routes. HEAD is nobody's but who asks for it: Starlette would add it to every GET."""
-    routes: list[BaseRoute] = []
-    for rule in rules:
-        if rule.method == WEBSOCKET:
-            routes.append(WebSocketRoute(rule.path, rule.handler))
-            continue
-        route = Route(rule.path, rule.handler, methods=[rule.method])
-        route.methods = {rule.method}
-        routes.append(route)
-    return routes
+    app.router.redirect_slashes = False  # one spelling of a path, and no Location made of the client's Host
+    return app

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Routes: transfers, one file in several requests. What a transfer is, `transfers` knows.
 
-Up: create, PUT each part at its offset, end with the sha256. Down: create, GET parts of some length until one that came
-whole is shorter than asked for; status then has the sha256 to compare. A part that breaks off is asked for again: up from
-the offset in the status, down from the first byte that is missing.
+Up: create, PUT each part at its offset, POST the sha256 to end it. Down: create, GET parts of some length until one that
+came whole is shorter than asked for; status then has the sha256 to compare. A part that breaks off is asked for again:
+up from the offset in the status, down from the first byte that is missing.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class TransferRoutes:
             ),
             Rule(
                 method="POST",
-                path="/v1/transfers/{id}/end",
+                path="/v1/transfers/{id}",
                 grant=create,
                 handler=self.end,
                 summary="The upload is complete: its sha256 is checked before the engine gets its end",

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Serves the application: on the control socket (root's, mode 0600) and, where asked for, on TCP with TLS.
+"""Serves the application on the control socket (root's, mode 0600). `tcp` does it on TCP.
 
-Sockets are bound by us and handed over: uvicorn's own unix socket would be 0666.
+The socket is bound by us and handed over: uvicorn's own would be 0666.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import resource
 import socket
@@ -19,8 +20,10 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from agent.controller.connection import HEAD_LIMIT, Door, GuardedProtocol
+from agent.controller.connection import Door, GuardedProtocol
+from agent.controller.guard import HEADERS
 from agent.errors import ConfigError
+from agent.wire.http_head import HEAD_LIMIT
 
 STOP_S = 3
 WS_LIMIT = 64 * 1024
@@ -37,8 +40,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def make_server(app: ASGIApp, door: Door, **more: Any) -> uvicorn.Server:
-    """A uvicorn server whose connections pass `door`. `more` are uvicorn's own settings (TLS)."""
+def make_config(app: ASGIApp, door: Door) -> uvicorn.Config:
+    """uvicorn's settings for connections that pass `door`."""
 
     def protocol(*args: Any, **named: Any) -> GuardedProtocol:
         return GuardedProtocol(door, *args, **named)
@@ -48,7 +51,9 @@ def make_server(app: ASGIApp, door: Door, **more: Any) -> uvicorn.Server:
 
         return make_protocol(*args, **named)
 
-    config = uvicorn.Config(
+    # below that it repeats what strangers send: targets, and the headers of WebSockets
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    return uvicorn.Config(
         app,
         http=protocol,  # type: ignore[arg-type]  # a factory does, though the hint wants a class
         ws=web_socket,  # type: ignore[arg-type]
@@ -57,14 +62,13 @@ def make_server(app: ASGIApp, door: Door, **more: Any) -> uvicorn.Server:
         lifespan="off",
         server_header=False,
         proxy_headers=False,
+        headers=list(HEADERS),
         h11_max_incomplete_event_size=HEAD_LIMIT,
         ws_max_size=WS_LIMIT,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=STOP_S,
         backlog=BACKLOG,
-        **more,
     )
-    return _Server(config)
 
 
 class ControlServer:
@@ -73,7 +77,7 @@ class ControlServer:
     def __init__(self, app: ASGIApp, path: Path) -> None:
         room = places(CONTROL_CONNECTIONS)
         door = Door(control=True, connections=room, per_client=room)
-        self._server = make_server(app, door)
+        self._server = _Server(make_config(app, door))
         self._path = path
         self._task: asyncio.Task[None] | None = None
 

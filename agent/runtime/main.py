@@ -88,6 +88,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.controller.app import make_app
     from agent.controller.jobs import Jobs
     from agent.controller.server import ControlServer
+    from agent.runtime.tcp import make_access, make_listeners
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
     loop = asyncio.get_running_loop()
@@ -96,8 +97,9 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
     engine = DockerStream(options.docker_host or settings.docker_host)
     jobs = Jobs(engine)
-    server = ControlServer(make_app(agent, engine, jobs), socket)
-    async with server:
+    access = make_access(options, engine)
+    app = make_app(agent, engine, access, jobs=jobs)
+    async with ControlServer(app, socket), make_listeners(options, app, access, agent):
         logger.info("ready on %s", socket)
         await agent.run()
         await jobs.close()

@@ -102,13 +102,13 @@ def test_an_image_is_loaded_through_a_door_that_cuts(
     send(client, number, archive)
     assert client.cuts >= 2
     digest = hashlib.sha256(archive).hexdigest()
-    ended = client.call("POST", f"/v1/transfers/{number}/end", {"sha256": digest, "size": len(archive)})
+    ended = client.call("POST", f"/v1/transfers/{number}", {"sha256": digest, "size": len(archive)})
     assert (ended["sha256"], ended["size"]) == (digest, len(archive))
     done = wait_state(client, number, "done", "failed")
     job = controller.client.get(f"/v1/jobs/{done['job']}").json()["job"]
     assert job["state"] == "succeeded" and job["result"]["images"] == ["parts:1"], job
     assert job["progress"]["bytes_done"] == job["progress"]["bytes_total"] == len(archive)
-    assert client.call("POST", f"/v1/transfers/{number}/end", {"sha256": digest})["state"] == "done", (
+    assert client.call("POST", f"/v1/transfers/{number}", {"sha256": digest})["state"] == "done", (
         "asked again"
     )
     docker_client.images.remove("parts:1", force=True)
@@ -124,7 +124,7 @@ def test_a_file_whose_hash_is_wrong_is_not_handed_over(
     before = settled(engine)
     number = client.create(direction="up", target="load")
     send(client, number, archive)
-    route = f"/v1/transfers/{number}/end"
+    route = f"/v1/transfers/{number}"
     short = controller.client.post(route, json={"size": len(archive) + 1})
     assert short.status_code == 409 and f"{len(archive)} bytes came" in short.json()["error"]["message"]
     wrong = controller.client.post(route, json={"sha256": "0" * 64})
@@ -146,7 +146,7 @@ def test_files_go_into_a_container_in_parts(
     send(client, number, packed)
     assert client.cuts >= 1
     digest = hashlib.sha256(packed).hexdigest()
-    ended = client.call("POST", f"/v1/transfers/{number}/end", {"sha256": digest})
+    ended = client.call("POST", f"/v1/transfers/{number}", {"sha256": digest})
     assert (ended["state"], ended["job"]) == ("done", None)
     stream, _ = docker_client.containers.get(made).get_archive("/data/file")
     with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
@@ -158,7 +158,7 @@ def test_a_build_context_goes_in_parts(client: CutClient, docker_client: docker.
     packed = tar_of(Dockerfile=f"FROM {BUSYBOX}\nRUN echo built\n".encode()).getvalue()
     number = client.create(direction="up", target="build", options={"tags": ["inparts:1"]})
     send(client, number, packed)
-    client.call("POST", f"/v1/transfers/{number}/end", {})
+    client.call("POST", f"/v1/transfers/{number}", {})
     done = wait_state(client, number, "done", "failed")
     assert (done["state"], done["error"]) == ("done", None)
     docker_client.images.remove("inparts:1")
@@ -228,7 +228,7 @@ def test_a_part_whose_answer_was_lost_can_be_sent_again_and_none_is_left_out(
     assert controller.client.put(f"{route}/50000", content=data[50_000:]).json()["transfer"]["offset"] == len(
         data
     )
-    ended = controller.client.post(f"{route}/end", json={"sha256": hashlib.sha256(data).hexdigest()})
+    ended = controller.client.post(route, json={"sha256": hashlib.sha256(data).hexdigest()})
     assert ended.json()["transfer"]["state"] == "done", ended.text
 
 
@@ -239,7 +239,7 @@ def test_a_file_that_goes_on_after_its_archive_has_ended_is_taken_whole(
     data = tar_of(file=b"x").getvalue() + bytes(3 * MIB)
     number = client.create(direction="up", target="archive", container=made, path="/data")
     send(client, number, data)
-    ended = client.call("POST", f"/v1/transfers/{number}/end", {"sha256": hashlib.sha256(data).hexdigest()})
+    ended = client.call("POST", f"/v1/transfers/{number}", {"sha256": hashlib.sha256(data).hexdigest()})
     assert (ended["state"], ended["size"]) == ("done", len(data))
 
 
@@ -272,7 +272,7 @@ def test_a_new_part_takes_the_place_of_one_whose_client_is_silent(
             assert time.monotonic() < deadline
             time.sleep(0.02)
         controller.client.put(f"{route}/{offset}", content=data[offset:])
-        ended = controller.client.post(f"{route}/end", json={"sha256": hashlib.sha256(data).hexdigest()})
+        ended = controller.client.post(route, json={"sha256": hashlib.sha256(data).hexdigest()})
         assert ended.json()["transfer"]["state"] == "done", ended.text
         silent.sendall(data[200_000:])
         silent.settimeout(5)
@@ -312,7 +312,7 @@ def test_what_the_engine_fails_of_reaches_the_client(client: CutClient, controll
     assert put.status_code == 404 and "No such container" in put.json()["error"]["message"]
     number = client.create(direction="up", target="load")
     controller.client.put(f"/v1/transfers/{number}/0", content=b"no archive at all" * 10_000)
-    controller.client.post(f"/v1/transfers/{number}/end", json={})
+    controller.client.post(f"/v1/transfers/{number}", json={})
     failed = wait_state(client, number, "failed", "done")
     assert failed["state"] == "failed" and failed["error"]
     gone = controller.client.post(
@@ -414,7 +414,7 @@ def test_ended_downloads_hold_no_more_than_open_ones_may(client: CutClient, cont
         ("PUT", "/UP/99999999999999999999", None, 400, "offset: expected"),
         ("GET", "/UP/0", None, 405, "goes up"),
         ("PUT", "/DOWN/0", None, 405, "goes down"),
-        ("POST", "/DOWN/end", {}, 405, "only an upload"),
+        ("POST", "/DOWN", {}, 405, "only an upload"),
         ("GET", "/DOWN/0?length=x", None, 400, "length: expected"),
         ("GET", "/DOWN/0?size=1", None, 400, "'size' is not known"),
     ],
@@ -457,7 +457,7 @@ def test_a_quarter_of_a_gigabyte_at_3_mb_a_second_in_requests_of_20_s(
         )
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     assert client.cuts >= 3
-    client.call("POST", f"/v1/transfers/{number}/end", {"sha256": digest})
+    client.call("POST", f"/v1/transfers/{number}", {"sha256": digest})
     assert wait_state(client, number, "done", "failed", limit_s=60)["state"] == "done"
     assert resident(client) - before < 8 * MIB
     client.cuts, before = 0, resident(client)

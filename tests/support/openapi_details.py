@@ -336,7 +336,7 @@ DETAILS: dict[str, dict[str, Any]] = {
         "content": RAW,
         "answer": "The part; one that came whole and is shorter than asked for is the last",
     },
-    "POST /v1/transfers/{id}/end": {
+    "POST /v1/transfers/{id}": {
         "body": {
             "type": "object",
             "properties": {
