@@ -21,6 +21,7 @@ from agent.errors import AlreadyRunningError
 from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import check_texts, load
+from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
@@ -53,6 +54,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         load=lambda: load(options),
         check=lambda texts: check_texts(options, texts),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
+        holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
     )
 
 
@@ -86,6 +88,7 @@ def locked(path: Path) -> Iterator[None]:
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.clients.docker_stream import DockerStream
     from agent.controller.app import make_app
+    from agent.controller.consoles import Consoles
     from agent.controller.jobs import Jobs
     from agent.controller.server import ControlServer
     from agent.runtime.tcp import make_access, make_listeners
@@ -98,8 +101,9 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     engine = DockerStream(options.docker_host or settings.docker_host)
     jobs = Jobs(engine)
     access = make_access(options, engine)
-    app = make_app(agent, engine, access, jobs=jobs)
-    async with ControlServer(app, socket), make_listeners(options, app, access, agent):
+    consoles = Consoles(engine)
+    app = make_app(agent, engine, access, consoles, jobs=jobs)
+    async with ControlServer(app, socket), make_listeners(options, app, access, agent), consoles:
         logger.info("ready on %s", socket)
         await agent.run()
         await jobs.close()

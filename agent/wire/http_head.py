@@ -74,6 +74,8 @@ def _problem(lines: list[bytes]) -> str | None:
         name = name.lower()
         if name in seen and name in _ONCE:
             return f"two {name.decode('latin-1')} headers"
+        if name == b"upgrade" and value.strip().lower() == b"websocket" and words[0] != b"GET":
+            return "a WebSocket is opened by GET"
         if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
             return "a transfer coding other than chunked"
         seen.add(name)

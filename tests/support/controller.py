@@ -16,6 +16,7 @@ import httpx
 
 from agent.clients.docker_stream import DockerStream
 from agent.controller.app import make_app
+from agent.controller.consoles import Consoles
 from agent.controller.server import ControlServer
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
@@ -29,6 +30,7 @@ class QuietAgent:
         self.board = StatusBoard()
         self.passes = PassCounters()
         self.logins: tuple[RegistryAuth, ...] = ()
+        self.manual_actions: list[str] = []  # and those that failed
 
     def auths(self) -> tuple[RegistryAuth, ...]:
         return self.logins
@@ -41,6 +43,14 @@ class QuietAgent:
 
     async def reconcile(self) -> dict[str, Any]:
         return {"operations": []}
+
+    async def manual(self, container: str, action: str) -> None:
+        del container
+        self.manual_actions.append(action)
+
+    async def manual_failed(self, container: str) -> None:
+        del container
+        self.manual_actions.append(f"{self.manual_actions[-1]} failed")
 
 
 class LoopThread:
@@ -105,22 +115,26 @@ def serving(
     folder: Path,
     engine_url: str,
     *,
-    app: Callable[[QuietAgent, DockerStream], Any] = make_app,
+    app: Callable[[QuietAgent, DockerStream], Any] | None = None,
+    away_s: float = 60,
     ready: str = "/healthz",
 ) -> Iterator[Controller]:
     """The application on `folder`/c/agent.sock, over the engine at `engine_url`; `ready` answers once it is there."""
     thread = LoopThread()
     agent = QuietAgent()
     path = folder / "c" / "agent.sock"
-    server = ControlServer(app(agent, DockerStream(engine_url)), path)
+    engine = DockerStream(engine_url)
+    consoles = Consoles(engine, away_s=away_s)
+    server = ControlServer(app(agent, engine) if app else make_app(agent, engine, consoles=consoles), path)
     thread.run(server.__aenter__())
     made = Controller(path, agent)
     try:
         assert made.client.get(ready).status_code == 200
         yield made
     finally:
-        made.client.close()
+        thread.run(consoles.__aexit__(None, None, None))
         thread.run(server.__aexit__(None, None, None))
+        made.client.close()
         thread.close()
 
 
