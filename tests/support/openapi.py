@@ -17,7 +17,7 @@ from agent.clients.docker_stream import DockerStream
 from agent.controller.app import make_rules
 from agent.controller.rules import WEBSOCKET, Need, Rule
 from tests.support.controller import QuietAgent
-from tests.support.openapi_details import DETAILS, PATH_PARAMETERS, SCHEMAS
+from tests.support.openapi_details import DETAILS, ENGINE, PATH_PARAMETERS, SCHEMAS
 
 FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
 _PARAMETER = re.compile(r"\{([a-z_]+)(:[a-z]+)?\}")
@@ -70,7 +70,9 @@ def method_of(rule: Rule) -> str:
 
 
 def _operation(rule: Rule) -> dict[str, Any]:
-    details = DETAILS.get(f"{rule.method} {path_of(rule)}", {})
+    details = DETAILS.get(
+        f"{rule.method} {path_of(rule)}", ENGINE if rule.path.startswith("/docker/") else {}
+    )
     parameters = [_path_parameter(found[1]) for found in _PARAMETER.finditer(rule.path)]
     parameters += [_query_parameter(name, text) for name, text in details.get("query", {}).items()]
     operation: dict[str, Any] = {"summary": rule.summary, "x-need": rule.grant.need.value}
@@ -118,8 +120,20 @@ def _responses(rule: Rule, details: dict[str, Any]) -> dict[str, Any]:
 
 
 def text_of(rules: Sequence[Rule]) -> str:
-    """The file's text."""
-    return json.dumps(document(rules), indent=1, ensure_ascii=False) + "\n"
+    """The file's text: an operation a line, so that a change shows as one."""
+    whole = document(rules)
+    lines = [
+        f" {json.dumps(path)}: {{\n"
+        + ",\n".join(f"  {json.dumps(m)}: {_compact(operation)}" for m, operation in methods.items())
+        + "\n }"
+        for path, methods in whole.pop("paths").items()
+    ]
+    head = json.dumps(whole, indent=1, ensure_ascii=False)
+    return head.removesuffix("\n}") + ',\n "paths": {\n' + ",\n".join(lines) + "\n }\n}\n"
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ TEXTS: dict[str, Any] = {"type": "object", "additionalProperties": TEXT}
 PATH_PARAMETERS = {
     "id": "Id (or, of a container, name)",
     "offset": "Where the part begins, in bytes",
-    "path": "The engine's path, with or without an API version",
+    "image": "An image's name, with tag or digest, or id",
+    "version": "A version of the engine's API, such as 1.41",
 }
 
 _AUTH = {
@@ -242,6 +243,8 @@ _LOG_QUERY = {
     "format": "text, ndjson or sse",
 }
 
+ENGINE: dict[str, Any] = {"answer": "As the engine answers, whose API description has the details"}
+
 DETAILS: dict[str, dict[str, Any]] = {
     "GET /healthz": {"content": {"text/plain": {}}},
     "GET /metrics": {"content": {"text/plain": {}}},
@@ -349,4 +352,50 @@ DETAILS: dict[str, dict[str, Any]] = {
         },
         "content": wrapped("transfer", _TRANSFER),
     },
+    "POST /v1/tickets": {
+        "body": {"type": "object", "properties": {"path": TEXT}, "required": ["path"]},
+        "content": {
+            "application/json": {
+                "schema": {"type": "object", "properties": {"ticket": TEXT, "expires_s": {"type": "number"}}}
+            }
+        },
+    },
+    "POST /v1/containers/{id}/exec": {
+        "body": {
+            "type": "object",
+            "properties": {
+                "command": {"type": "array", "items": TEXT, "minItems": 1},
+                "tty": {"type": "boolean", "default": True},
+                "user": TEXT,
+                "env": {"type": "array", "items": TEXT},
+                "workdir": TEXT,
+                "privileged": {"type": "boolean"},
+                "rows": WHOLE,
+                "columns": WHOLE,
+            },
+            "additionalProperties": False,
+        },
+        "status": 201,
+        "content": {"application/json": {"schema": {"type": "object", "properties": {"id": TEXT}}}},
+    },
+    "GET /v1/exec/{id}/stream": {
+        "content": SSE,
+        "answer": "`output`: {stream, data in base64}; `exit`: {code, reason}; `gap`: output is gone. "
+        f"204 once all was read. {_STREAM}",
+    },
+    "POST /v1/exec/{id}/input": {
+        "query": {"eof": "1: the input ends with this body"},
+        "status": 204,
+        "answer": "It was taken",
+    },
+    "POST /v1/exec/{id}/resize": {
+        "body": {
+            "type": "object",
+            "properties": {"rows": WHOLE, "columns": WHOLE},
+            "required": ["rows", "columns"],
+        },
+        "status": 204,
+        "answer": "It has that size",
+    },
+    "DELETE /v1/exec/{id}": {"status": 204, "answer": "It is killed"},
 }
