@@ -277,7 +277,9 @@ class Jobs:
             error = {"code": "internal", "message": "internal error", "retryable": False}
         job.end(state, now=self._wall(), error=error)
         self.ended[job.spec.kind, state] += 1
-        logger.info("job %s %s: %s", job.spec.kind, job.spec.title, error["message"] if error else state)
+        logger.info(
+            "job %s %s: %s", job.spec.kind, job.spec.title, job.error["message"] if job.error else state
+        )
 
     async def _limited(self, job: Job, body: AsyncIterable[bytes] | None) -> None:
         stall_s = self._stall_s[job.spec.kind]

@@ -83,14 +83,15 @@ SUCCESS = chunk({"status": "Status: Downloaded newer image for app:1"})
     ],
 )
 async def test_a_stream_that_does_not_end_well_is_a_failed_job(
-    make: Any, body: bytes, code: str, words: str
+    make: Any, body: bytes, code: str, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("DEBUG")
     jobs, _ = make(answer(HEAD + body))
     spec = JobSpec(kind=JobKind.PULL, title="app:1", path="/images/create", secrets=(SECRET,))
     job = (await over(jobs.start(spec))).as_json()
     assert (job["state"], job["error"]["code"]) == ("failed", code), job
     assert words in job["error"]["message"] and len(job["error"]["message"]) <= 1024
-    assert SECRET not in json.dumps(job)
+    assert words in caplog.text and SECRET not in json.dumps(job) + caplog.text
     assert jobs.ended == {(JobKind.PULL, JobState.FAILED): 1}
 
 
