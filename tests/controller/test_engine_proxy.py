@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from agent.controller.engine_routes import ROUTES
+from agent.controller.names import ID, IMAGE
 from tests.support.controller import Controller, serving
 from tests.support.fake_engine import FakeEngine, until_gone
 from tests.support.tcp import READ, WRITE, TcpController
@@ -118,6 +123,65 @@ def test_the_engine_gets_a_request_line_built_anew(
     root.raw(f"{asked} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     wanted = asked.replace("/docker", "") + " " if sent is None else sent
     assert [head.split("HTTP/")[0] for head in scripted.heads] == ([wanted] if wanted else [])
+
+
+GETS = tuple(route.path for route in ROUTES if route.method == "GET")
+NAMES = ("a", "json", "get", "b:1", "a/b", "v1.41", "registry.lan:5000/x/y", "a" * 64)
+ODD = (
+    "..",
+    ".",
+    "",
+    "%2e%2e",
+    "%252e",
+    "%2F",
+    "%00",
+    "%0d%0aX:y",
+    ";x",
+    "a%20b",
+    "%c3%a9",
+    "%3fall=1",
+    "@x",
+    "-x",
+)
+
+
+@st.composite
+def targets(draw: st.DrawFn) -> str:
+    """A route of the table with anything for its names, and sometimes more in between."""
+    words = st.sampled_from(NAMES) | st.sampled_from(ODD)
+    path = re.sub(r"\{\w+\}", lambda _: draw(words), draw(st.sampled_from(GETS)))
+    version = draw(st.sampled_from(("", "/v1.41", "/v1.999", "/v../v1.41")))
+    parts = (version + path).split("/")
+    if draw(st.integers(0, 3)) == 0:
+        parts.insert(draw(st.integers(0, len(parts))), draw(st.sampled_from(ODD)))
+    return "/docker" + "/".join(parts)
+
+
+def _request_lines() -> re.Pattern[str]:
+    """What may reach the engine, as one pattern made from the table."""
+    parts = {"id": ID, "image": IMAGE}
+    paths = "|".join(re.sub(r"\{(\w+)\}", lambda found: parts[found[1]], path) for path in GETS)
+    return re.compile(rf"GET (/v1\.\d+)?({paths}) HTTP/1\.1")
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(targets())
+def test_whatever_the_path_the_engine_sees_routes_of_the_table_only(
+    scripted: Scripted, root: Controller, target: str
+) -> None:
+    scripted.answer = as_json({"ApiVersion": "1.47", "MinAPIVersion": "1.24"})
+    answer = root.raw(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    assert answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 400 ", b"HTTP/1.1 404 ", b"HTTP/1.1 405 "))
+    allowed = _request_lines()
+    for head in scripted.heads:
+        line = head.split("\r\n")[0]
+        assert allowed.fullmatch(line) and ".." not in line, line
+    scripted.engine.heads.clear()
 
 
 def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one(scripted: Scripted, root: Controller) -> None:
