@@ -65,7 +65,7 @@ class JobRoutes:
             Rule(
                 method="DELETE",
                 path="/v1/jobs/{id}",
-                grant=write("ucidockd", "job_start"),
+                grant=write("ucidockd", "job_cancel"),
                 handler=self.cancel,
                 summary="Cancels a job",
             ),

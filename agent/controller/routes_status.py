@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from agent.controller import sse
+from agent.controller.board_feed import board_feed
 from agent.controller.json_reply import JsonReply
 from agent.controller.port import AgentPort
-from agent.controller.problems import RequestError
 from agent.controller.replies import EventReply, read_json
 from agent.controller.rules import PUBLIC, Rule, read, write
+from agent.controller.validation import validated
 from agent.errors import UcidockdError
 from agent.status.board import StatusBoard
 
@@ -89,12 +89,7 @@ class StatusRoutes:
 
     async def validate(self, request: Request) -> Response:
         """`{package: text}`; a package that is not given counts as it is committed."""
-        texts = await read_json(request)
-        for name, text in texts.items():
-            if not isinstance(text, str):
-                raise RequestError(f"{name[:64]!r}: expected the text of a UCI file")
-        issues = await self._agent.validate(texts)
-        return JsonReply({"valid": not any(i["severity"] == "error" for i in issues), "issues": issues})
+        return JsonReply(await validated(self._agent, await read_json(request)))
 
 
 async def healthz(request: Request) -> Response:
@@ -104,34 +99,18 @@ async def healthz(request: Request) -> Response:
 
 
 async def status_events(board: StatusBoard, resume: int | None) -> AsyncGenerator[bytes, None]:
-    """A snapshot, then changes. Resumes after id `resume` where the ring still reaches.
+    """A snapshot, then changes, as server-sent events. Resumes after id `resume` where the ring still reaches.
 
     A reader that falls behind the ring while it is here is dropped and told why; when it comes back, it gets a new
-    snapshot. It slows nobody down. Raises SlowReaderError.
+    snapshot. Raises SlowReaderError.
     """
-    loop = asyncio.get_running_loop()
-    wake = asyncio.Event()
-
-    def changed() -> None:
-        loop.call_soon_threadsafe(wake.set)
-
-    unsubscribe = board.subscribe(changed)
+    feed = board_feed(board, resume)
+    follows = False
     try:
-        sent, follows = resume, False
-        while True:
-            wake.clear()
-            events = board.events_after(sent) if sent is not None else None
-            if events is None and follows:
+        async for name, data, number in feed:
+            if name == "status" and follows:
                 raise SlowReaderError("this reader is too slow: changes that it has not read are gone")
             follows = True
-            if sent is None or events is None:
-                snapshot = board.snapshot()
-                sent = int(snapshot["version"])
-                yield sse.event("status", snapshot, sent)
-                continue
-            for event in events:
-                sent = int(event["id"])
-                yield sse.event("change", event, sent)
-            await wake.wait()
+            yield sse.event(name, data, number)
     finally:
-        unsubscribe()
+        await feed.aclose()

@@ -91,6 +91,8 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.controller.consoles import Consoles
     from agent.controller.jobs import Jobs
     from agent.controller.server import ControlServer
+    from agent.controller.ubus_jobs import JobMethods, job_kinds
+    from agent.runtime.bus import Bus
     from agent.runtime.tcp import make_access, make_listeners
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
@@ -100,10 +102,14 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
     engine = DockerStream(options.docker_host or settings.docker_host)
     jobs = Jobs(engine)
-    access = make_access(options, engine)
     consoles = Consoles(engine)
+    bus = Bus(options.ubus_socket)
+    access = make_access(options, engine, bus)
     app = make_app(agent, engine, access, consoles, jobs=jobs)
-    async with ControlServer(app, socket), make_listeners(options, app, access, agent), consoles:
+    bus.kinds |= job_kinds(jobs)
+    bus.methods |= JobMethods(agent, jobs).methods()
+    listeners = make_listeners(options, app, access, agent)
+    async with ControlServer(app, socket), listeners, consoles, bus.serving(agent, engine):
         logger.info("ready on %s", socket)
         await agent.run()
         await jobs.close()

@@ -55,6 +55,7 @@ class Reconciler:
     desired: Desired | None = None
     image_ids: dict[str, str] = field(default_factory=dict)
     work_ended: Callable[[], None] = lambda: None
+    deletions_held: Callable[[], bool] = lambda: False  # asked only where something waits to be deleted
     settings_read: Callable[[AgentSettings], None] = lambda _: None
     _busy: set[str] = field(default_factory=set)
     _settled: tuple[Desired, Observed, Context] | None = None  # what the last shallow look asked and needed no work
@@ -124,6 +125,7 @@ class Reconciler:
             held=self.holds.current(desired),
             image_ids=self.image_ids,
             busy=busy,
+            deletions_held=any(r.removed_at is not None for r in records) and self.deletions_held(),
         )
         if deep != frozenset():
             return reconcile(desired, snapshot.observed, context)
