@@ -265,14 +265,17 @@ class UbusClient:
 
     async def _publish(self, link: Link, owned: BusObject) -> None:
         async with self._publishing, deadline(TIMEOUT_S, f"publish {owned.name}"):
-            if not owned.object_id:
+            if not owned.object_id and owned in self._objects:
                 attributes: Attributes = {Attr.OBJPATH: owned.name, Attr.SIGNATURE: owned.signature()}
                 owned.object_id = await self._add(link, owned, attributes)
 
     async def _add(self, link: Link, local: BusObject | _Listener, attributes: Attributes) -> int:
-        object_id = (await link.request(Kind.ADD_OBJECT, attributes)).first_id()
-        self._locals[object_id] = local
-        return object_id
+        """Its id. The first call may come in the same breath as that."""
+
+        def known(message: Message) -> None:
+            self._locals[message.number(Attr.OBJID) or 0] = local
+
+        return (await link.request(Kind.ADD_OBJECT, attributes, on_data=known)).first_id()
 
     # subscribing
 
@@ -339,7 +342,7 @@ class UbusClient:
             if message.peer:  # an event has no sender
                 link.answer(message, Status.OK)
         elif self._calls >= CALLS:
-            logger.warning("ubus: %d calls are under way, one more was refused", CALLS)
+            logger.debug("ubus: %d calls are under way, one more was refused", CALLS)
             link.answer(message, Status.NO_MEMORY)
         else:
             self._calls += 1

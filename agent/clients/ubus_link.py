@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +58,9 @@ class Request:
     size: int = 0
     notification: bool = False
     subscribers: tuple[int, ...] = ()  # of a notification: whom ubusd told
+    on_data: Callable[[Message], None] | None = (
+        None  # hears of each part before any later message is looked at
+    )
     missing: set[int] | None = None  # of a notification: who has not acknowledged; None before ubusd said who
 
     def first_id(self) -> int:
@@ -141,13 +144,20 @@ class Link:
 
     # questions
 
-    async def request(self, kind: Kind, attributes: Attributes, *, peer: int = 0) -> Request:
+    async def request(
+        self,
+        kind: Kind,
+        attributes: Attributes,
+        *,
+        peer: int = 0,
+        on_data: Callable[[Message], None] | None = None,
+    ) -> Request:
         """Asks and waits for the status. Raises BusError when that is not OK, or the connection ends."""
         if len(self._requests) >= REQUESTS:
             raise BusError("ubus: too many requests are under way")
         seq = self._free_seq()
         done: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        request = Request(peer, done, notification=kind is Kind.NOTIFY)
+        request = Request(peer, done, notification=kind is Kind.NOTIFY, on_data=on_data)
         self._requests[seq] = request
         try:
             self.write(Message(kind, seq, peer, attributes))
@@ -200,6 +210,8 @@ class Link:
         else:
             request.size += len(message.raw(Attr.DATA) or message.raw(Attr.SIGNATURE) or b"")
             request.parts.append(message)
+            if request.on_data is not None:
+                request.on_data(message)
             if request.size > _ANSWER_LIMIT:
                 request.done.set_exception(BusError("ubus: the answer is too large"))
 

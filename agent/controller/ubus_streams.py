@@ -31,7 +31,7 @@ TABS_OF_A_SESSION = 8
 INPUT_LIMIT = 64 * 1024
 WAIT_LIMIT_S = 20  # LuCI gives a call up after that
 _WAIT_S = 20
-_STOP_S = 1.0
+_STOP_S = 2.5  # a console's process is killed within that
 
 
 class Streams:

@@ -88,6 +88,7 @@ def locked(path: Path) -> Iterator[None]:
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.clients.docker_stream import DockerStream
     from agent.controller.app import make_app
+    from agent.controller.console_source import console_kind
     from agent.controller.consoles import Consoles
     from agent.controller.jobs import Jobs
     from agent.controller.server import ControlServer
@@ -106,7 +107,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     bus = Bus(options.ubus_socket)
     access = make_access(options, engine, bus)
     app = make_app(agent, engine, access, consoles, jobs=jobs)
-    bus.kinds |= job_kinds(jobs)
+    bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods()
     listeners = make_listeners(options, app, access, agent)
     async with ControlServer(app, socket), listeners, consoles, bus.serving(agent, engine):

@@ -16,7 +16,8 @@ from agent.clients import ubus_client
 from agent.clients.ubus_client import UbusClient
 from agent.clients.ubus_objects import BOOLEAN, INTEGER, STRING, TABLE, TOO_LARGE, BusObject, Method
 from agent.errors import BusError
-from agent.wire.ubus_message import Status
+from agent.wire.blobmsg import Type, blob
+from agent.wire.ubus_message import Attr, Decoder, Kind, Message, Status, encode_message
 from tests.clients.conftest import Connect, Ubusd
 
 
@@ -100,6 +101,69 @@ async def test_what_is_refused_comes_back_as_a_status(
     assert caught.value.status == status
 
 
+@pytest.mark.parametrize(
+    ("attributes", "status"),
+    [
+        ({Attr.METHOD: "echo", Attr.DATA: b"rubbish!"}, Status.INVALID_ARGUMENT),
+        ({Attr.METHOD: "echo", Attr.DATA: b"\xff" * 400}, Status.INVALID_ARGUMENT),
+        (
+            {Attr.METHOD: "echo", Attr.DATA: blob(Type.STRING, b"\0\x01s\0a\0b\0", extended=True)},
+            Status.INVALID_ARGUMENT,
+        ),
+        ({Attr.METHOD: "echo\nx", Attr.DATA: b""}, Status.METHOD_NOT_FOUND),
+        ({Attr.METHOD: "", Attr.DATA: b""}, Status.METHOD_NOT_FOUND),
+    ],
+)
+async def test_a_call_of_a_broken_peer_is_refused_and_harms_nobody(
+    ubusd: Ubusd, connect: Connect, attributes: dict[Attr, Any], status: Status
+) -> None:
+    server, caller = await connect(), await connect()
+    target = echoing()
+    await server.add_object(target)
+    reader, writer = await asyncio.open_unix_connection(str(ubusd.path))
+    call = Message(Kind.INVOKE, 7, target.object_id, {Attr.OBJID: target.object_id, **attributes})
+    writer.write(encode_message(call))
+    decoder = Decoder()
+    async with asyncio.timeout(5):
+        while not (answers := [m for m in decoder.feed(await reader.read(4096)) if m.kind == Kind.STATUS]):
+            pass
+    assert (answers[0].seq, answers[0].number(Attr.STATUS)) == (7, status)
+    assert await caller.call("test.echo", "echo", {"i": 1}) == {"i": 1}
+    writer.close()
+
+
+async def test_a_call_that_comes_with_the_news_of_the_objects_id_is_answered(tmp_path: Any) -> None:
+    answered: list[Message] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A ubusd that sends the object's id and the first call of it at once."""
+        decoder = Decoder()
+        writer.write(encode_message(Message(Kind.HELLO, 0, 9)))
+        while data := await reader.read(4096):
+            for message in decoder.feed(data):
+                if message.kind == Kind.ADD_OBJECT:
+                    call = {Attr.OBJID: 5, Attr.METHOD: "echo", Attr.DATA: b""}
+                    replies = [
+                        Message(Kind.DATA, message.seq, 0, {Attr.OBJID: 5}),
+                        Message(Kind.STATUS, message.seq, 0, {Attr.STATUS: 0}),
+                        Message(Kind.INVOKE, 1, 3, call),
+                    ]
+                    writer.write(b"".join(map(encode_message, replies)))
+                elif message.kind == Kind.STATUS:
+                    answered.append(message)
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, str(tmp_path / "s"))
+    client = UbusClient(str(tmp_path / "s"))
+    await client.add_object(echoing())
+    task = asyncio.create_task(client.run())
+    await until(lambda: answered)
+    assert answered[0].number(Attr.STATUS) == Status.OK
+    task.cancel()
+    await asyncio.wait({task})
+    server.close()
+
+
 async def test_a_slow_call_delays_no_other(connect: Connect) -> None:
     release = asyncio.Event()
 
@@ -118,7 +182,7 @@ async def test_a_slow_call_delays_no_other(connect: Connect) -> None:
 
 
 async def test_more_calls_than_may_run_are_refused_and_the_others_go_on(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ubus_client, "CALLS", 3)
     release = asyncio.Event()
@@ -129,9 +193,8 @@ async def test_more_calls_than_may_run_are_refused_and_the_others_go_on(
 
     server, caller = await connect(), await connect()
     await server.add_object(echoing(slow=Method(handler=slow)))
-    with caplog.at_level(logging.ERROR):
-        waiting = [asyncio.create_task(caller.call("test.echo", "slow")) for _ in range(4)]
-        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+    waiting = [asyncio.create_task(caller.call("test.echo", "slow")) for _ in range(4)]
+    done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
     assert [getattr(task.exception(), "status", None) for task in done] == [Status.NO_MEMORY]
     release.set()
     assert [await task for task in waiting if task not in done] == [{}, {}, {}]

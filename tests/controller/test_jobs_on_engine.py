@@ -7,6 +7,7 @@ import io
 import json
 import os
 import socket
+import struct
 import tarfile
 import threading
 import time
@@ -282,22 +283,29 @@ def running(controller: Controller, kind: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("route", ["/v1/images/load", "/v1/builds?t=cut:1", "archive"])
-@pytest.mark.parametrize("at", [100, 700, 300_000])
+@pytest.mark.parametrize(
+    ("at", "way"), [(100, "close"), (700, "reset"), (300_000, "shut"), (300_000, "reset")]
+)
 def test_an_upload_that_is_cut_ends_the_engines_request_and_fails_the_job(
-    controller: Controller, containers: Containers, engine: PrivateDockerd, route: str, at: int
+    controller: Controller, containers: Containers, engine: PrivateDockerd, route: str, at: int, way: str
 ) -> None:
     body = context(f"FROM {BUSYBOX}\nCOPY big /big\n", big=os.urandom(600_000)).getvalue()
     if route == "archive":
         route = f"/v1/containers/{containers.run('sleep 60')}/archive?path=/data"
     before = settled(engine)
+    number = ""
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(controller.path))
         head = f"PUT {route} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         client.sendall(head.encode() + body[:at])
         if "containers" not in route:
-            kind = "load" if "load" in route else "build"
-            number = running(controller, kind)["id"]
-    if "containers" not in route:
+            number = running(controller, "load" if "load" in route else "build")["id"]
+        if way == "shut":  # less than its Content-Length said
+            client.shutdown(socket.SHUT_WR)
+            wait_connections(engine, before)
+        elif way == "reset":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if number:
         job = finished(controller, number)
         assert (job["state"], job["error"]["code"]) == ("failed", "upload")
         assert "went away" in job["error"]["message"]
