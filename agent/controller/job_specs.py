@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a job is asked to do, checked, and turned into the engine's request. Knows nothing of HTTP doors: ubus uses it too.
+"""What a job is asked to do, checked, and turned into the engine's request, for every door: HTTP and ubus.
 
 Before it comes a JSON object or a query, after it `agent.controller.jobs`.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.apply.images import auth_for
-from agent.controller.names import checked_image, checked_value, text
+from agent.controller.names import checked_image, text
 from agent.controller.problems import RequestError
 from agent.model.identity import LABEL_OWNER, OWNER
 from agent.model.resources import RegistryAuth
@@ -88,7 +88,7 @@ def _pull(body: Mapping[str, object], auths: Auths) -> JobSpec:
     image = checked_image(text(body, "image"))
     name, tag = split_reference(image)
     query = [("fromImage", name), ("tag", tag)]
-    if platform := checked_value("platform", text(body, "platform")):
+    if platform := text(body, "platform"):
         query.append(("platform", platform))
     headers, secrets = _login(body, image, auths)
     return JobSpec(
@@ -121,10 +121,10 @@ def _remote_build(body: Mapping[str, object], auths: Auths) -> JobSpec:
     remote = text(body, "remote")
     if not remote.startswith(_SCHEMES) or remote.split("://", 1)[1].startswith("-"):
         raise RequestError("remote: expected an address that starts with https://, http:// or git://")
-    return build_spec(body, auths, remote=remote)
+    return _build_spec(body, auths, remote=remote)
 
 
-def build_spec(body: Mapping[str, object], auths: Auths, *, remote: str = "") -> JobSpec:
+def _build_spec(body: Mapping[str, object], auths: Auths, *, remote: str = "") -> JobSpec:
     """POST /build, of an uploaded context or of `remote`. Raises RequestError."""
     tags = [checked_image(tag) for tag in _names(body, "tags")]
     query = [("t", tag) for tag in tags]
@@ -159,7 +159,7 @@ BUILD_OPTIONS = frozenset(
 def build_upload(body: Mapping[str, object], auths: Auths) -> JobSpec:
     """A build whose context is uploaded as tar. Raises RequestError."""
     _only(body, BUILD_OPTIONS)
-    return build_spec(body, auths)
+    return _build_spec(body, auths)
 
 
 def load_spec() -> JobSpec:
@@ -194,7 +194,7 @@ def _prune(body: Mapping[str, object], auths: Auths) -> JobSpec:
     if until := text(body, "until"):
         if what == "volumes":
             raise RequestError("until: volumes do not know it")
-        filters["until"] = [checked_value("until", until)]
+        filters["until"] = [until]
     if filters:
         query.append(("filters", json.dumps(filters)))
     return JobSpec(
