@@ -224,7 +224,7 @@ class Jobs:
     def _left(self, job: Job) -> None:
         del self._tasks[job.id]
         if not job.is_over:  # cancelled before its first step
-            job.end(JobState.CANCELLED, now=self._wall())
+            self._end(job, JobState.CANCELLED)
 
     def get(self, number: str) -> Job:
         """Raises UnknownJobError."""
@@ -275,6 +275,9 @@ class Jobs:
         except Exception:
             logger.exception("job %s of %s failed", job.id, job.spec.kind)
             error = {"code": "internal", "message": "internal error", "retryable": False}
+        self._end(job, state, error)
+
+    def _end(self, job: Job, state: JobState, error: dict[str, Any] | None = None) -> None:
         job.end(state, now=self._wall(), error=error)
         self.ended[job.spec.kind, state] += 1
         logger.info(

@@ -197,9 +197,10 @@ async def test_too_many_at_once_are_refused_and_cancel_makes_room(make: Any) -> 
     with pytest.raises(ConflictError, match="16 jobs are running"):
         jobs.start(PULL)
     cancelled = await jobs.cancel(running[0].id)  # before its first step
-    assert cancelled.state is JobState.CANCELLED
+    assert cancelled.state is JobState.CANCELLED and cancelled.body_taken.is_set()
     jobs.start(PULL)
     await jobs.close()
+    assert jobs.ended == {(JobKind.PULL, JobState.CANCELLED): RUNNING_LIMIT + 1}
     await asyncio.to_thread(engine.wait_closed)
 
 
