@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from agent.clients.docker_stream import DockerStream, SourceError
 from agent.controller.port import AgentPort
 from agent.controller.problems import on_defect, on_error, on_http_error
+from agent.controller.routes_adoption import AdoptionRoutes
 from agent.controller.routes_files import FileRoutes
 from agent.controller.routes_status import StatusRoutes
 from agent.controller.routes_streams import StreamRoutes
@@ -25,6 +26,7 @@ def make_rules(agent: AgentPort, engine: DockerStream) -> list[Rule]:
         *StatusRoutes(agent).rules(),
         *StreamRoutes(engine, agent.board).rules(),
         *FileRoutes(engine).rules(),
+        *AdoptionRoutes(agent).rules(),
     ]
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from agent.model.identity import masked_pair, masked_words
+
 
 class Level(StrEnum):
     """From cheap to dear."""
@@ -32,6 +34,8 @@ _UPDATE = frozenset(
 )
 # moby: zero means "unchanged" in an update (moby#22516), so these cannot be cleared in place
 _CLEARABLE = frozenset({"pids_limit", "restart"})
+_PAIRS = frozenset({"labels", "log_opts", "sysctls"})
+_COMMANDS = frozenset({"command", "entrypoint", "health"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,17 +62,20 @@ def classify(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Field
     for field in sorted(before.keys() | after.keys()):
         old, new = before.get(field), after.get(field)
         if old != new:
-            old_text, new_text = _texts(field, old, new)
+            old_text, new_text = words(field, old, new)
             changes.append(
                 FieldChange(field=field, old=old_text, new=new_text, level=level_of(field, old, new))
             )
     return tuple(changes)
 
 
-def _texts(field: str, old: Any, new: Any) -> tuple[str, str]:
+def words(field: str, old: Any, new: Any) -> tuple[str, str]:
+    """Two canonical masked values of a field for people, without what may be a secret.
+
+    Of environment variables the names say enough, and only of those that changed.
+    """
     if field != "env":
-        return _text(old), _text(new)
-    # values may be secrets: the names of what changed say enough
+        return _words(field, old), _words(field, new)
     mine, other = dict(map(tuple, old or [])), dict(map(tuple, new or []))
     names = sorted(name for name in mine.keys() | other.keys() if mine.get(name) != other.get(name))
     return _names(names, mine), _names(names, other)
@@ -76,6 +83,12 @@ def _texts(field: str, old: Any, new: Any) -> tuple[str, str]:
 
 def _names(names: list[str], present: Mapping[str, Any]) -> str:
     return "[" + ", ".join(f"{name}=***" if name in present else f"no {name}" for name in names) + "]"
+
+
+def _words(field: str, value: Any) -> str:
+    if field in _PAIRS and value:
+        return "[" + ", ".join(masked_pair(key, item) for key, item in value) + "]"
+    return masked_words(_text(value)) if field in _COMMANDS else _text(value)
 
 
 def _text(value: Any) -> str:

@@ -10,6 +10,7 @@ from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, DependsOn, OnDrift, Pull, RunState
 from agent.plan import operations as ops
 from agent.plan.changes import FieldChange, Level, classify
+from agent.plan.difference import differences
 from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, shared_names
 from agent.plan.drift import container_drift
 
@@ -91,7 +92,9 @@ class _Planner:
             return
         foreign = self.draft.context.foreign.get(container.name)
         if foreign is not None and not container.policy.adopt:
-            self.draft.conflict(self.key, f"a container named {container.name} exists and is not ours")
+            differing = [d.field for d in differences(container, None, foreign.inspect, {})]
+            how = f"; it differs in {', '.join(differing)}" if differing else ""
+            self.draft.conflict(self.key, f"a container named {container.name} exists and is not ours{how}")
             return
         if foreign is not None:
             cause = f"takes over the container {foreign.name} ({foreign.id[:12]})"

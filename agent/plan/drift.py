@@ -15,6 +15,7 @@ from agent.model.identity import canonical
 from agent.model.resources import Container, Endpoint, Network, Volume
 from agent.plan.changes import FieldChange, Level, level_of
 from agent.plan.payload import update_body
+from agent.uci.decode_network import BRIDGE_NAME
 
 _FIELDS = (
     ("blkio_weight", "BlkioWeight"),
@@ -104,7 +105,7 @@ def network_difference(network: Network, inspect: dict[str, Any]) -> tuple[str, 
         "ipv6": (spec.ipv6, inspect.get("EnableIPv6")),
     }
     differing = [name for name, (wanted, seen) in pairs.items() if wanted != seen]
-    if not set(spec.options) <= set((inspect.get("Options") or {}).items()):
+    if not set(spec.options) <= set(network_options(inspect).items()):
         differing.append("options")
     if not set(spec.labels) <= set((inspect.get("Labels") or {}).items()):
         differing.append("labels")
@@ -116,6 +117,17 @@ def network_difference(network: Network, inspect: dict[str, Any]) -> tuple[str, 
             differing.append("pools")
             break
     return tuple(differing)
+
+
+def network_options(inspect: Mapping[str, Any]) -> dict[str, str]:
+    """The options of a network, with the name that the engine gave its bridge where nobody else did.
+
+    `libnetwork/drivers/bridge`: `br-` and the first 12 digits of the network's id.
+    """
+    options = dict(inspect.get("Options") or {})
+    if inspect.get("Driver") == "bridge":
+        options.setdefault(BRIDGE_NAME, f"br-{str(inspect.get('Id') or '')[:12]}")
+    return options
 
 
 def volume_difference(volume: Volume, inspect: dict[str, Any]) -> tuple[str, ...]:

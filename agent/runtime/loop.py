@@ -20,7 +20,9 @@ from agent.apply.ports import Engine
 from agent.clients.file_watcher import FileWatcher
 from agent.errors import EngineError, UcidockdError
 from agent.plan.operations import Plan
+from agent.runtime.adopt import AdoptRequest
 from agent.runtime.config import PACKAGES
+from agent.runtime.differ import diff
 from agent.runtime.reconciler import Reconciler, engine_failure, outcomes_as_json, plan_as_json
 from agent.status.board import StatusBoard
 
@@ -101,6 +103,22 @@ class Loop:
     def _reconcile_now(self) -> tuple[Plan, Run | None]:
         self.reconciler.read_config()
         return self.reconciler.begin_pass(deep=None)
+
+    async def adopt(
+        self, container: str, *, section: str, commit: bool, show_secrets: bool
+    ) -> dict[str, object]:
+        """A container that is not ours as UCI sections; the commit is seen as any other."""
+        request = AdoptRequest(container=container, section=section, commit=commit, show_secrets=show_secrets)
+        return await asyncio.to_thread(self.reconciler.adopt, request)
+
+    async def diff(self, name: str) -> dict[str, object]:
+        """One container section against what the engine shows."""
+        async with self._one_pass:
+            return await asyncio.to_thread(self._diff_now, name)
+
+    def _diff_now(self, name: str) -> dict[str, object]:
+        self.reconciler.read_config()
+        return diff(self.reconciler, name)
 
     async def manual(self, container: str, action: str) -> None:
         """Holds a managed container as a manual action leaves it; others are nobody's business. Before the action."""

@@ -19,7 +19,7 @@ from agent.clients.state_file import StateFile
 from agent.errors import AlreadyRunningError
 from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
-from agent.runtime.config import load
+from agent.runtime.config import load, open_store
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
@@ -51,6 +51,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         records=StateFile(options.state_dir / "state.json"),
         board=StatusBoard(),
         load=lambda: load(options),
+        store=open_store(options),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
     )

@@ -11,17 +11,20 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from agent.apply.crew import Crew, Outcome, Run
 from agent.apply.executor import Executor, recover
 from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
+from agent.clients.uci_store import UciStore
 from agent.errors import EngineError, UcidockdError
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import Context
 from agent.plan.reconcile import reconcile
+from agent.runtime.adopt import Adopter, AdoptRequest
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
 from agent.runtime.holds import Holds
@@ -43,6 +46,7 @@ class Reconciler:
     records: Records
     board: StatusBoard
     load: Callable[[], LoadResult]
+    store: UciStore
     backoff: BackOff
     holds: Holds
     wall: Callable[[], float] = time.time
@@ -133,6 +137,10 @@ class Reconciler:
         self.holds.add(container, action)
         logger.info("%s of container:%s by hand", action, container.section)
         return True
+
+    def adopt(self, request: AdoptRequest) -> dict[str, Any]:
+        """See `agent.runtime.adopt`."""
+        return Adopter(engine=self.engine, store=self.store, records=self.records.records()).run(request)
 
     def release(self, ref: str) -> None:
         """Takes a hold back: the manual action failed."""
