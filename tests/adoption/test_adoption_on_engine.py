@@ -265,9 +265,7 @@ SESSION = {"Image", "Volumes", "StdinOnce", "AttachStdin", "AttachStdout", "Atta
 def settings(body: Inspect, all_bodies: dict[str, Inspect]) -> dict[str, Any]:
     """What a person set, in one form: without ids, and with what is empty left out."""
     names = {other["Id"]: name for name, other in all_bodies.items()}
-    config = {
-        key: value for key, value in body["Config"].items() if key not in SESSION
-    }
+    config = {key: value for key, value in body["Config"].items() if key not in SESSION}
     if config["Hostname"] in {other[:12] for other in names}:
         del config["Hostname"]
     config["Env"] = sorted(config["Env"] or ())
