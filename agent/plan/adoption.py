@@ -133,7 +133,7 @@ def _without_defaults(
 ) -> tuple[ContainerSpec, list[str]]:
     image = around.image.get("Config") or {}
     notes: list[str] = []
-    spec = _without_engine(seen, inspect, around.info)
+    spec = _without_engine(_by_tag(seen, around.image), inspect, around.info)
     spec = _without_image(spec, image)
     labels, dropped = _labels(spec.labels, image.get("Labels") or {})
     if dropped:
@@ -148,6 +148,12 @@ def _without_defaults(
     elif host.get("CpuPeriod"):
         notes.append("CpuPeriod: UCI has no option for it")
     return replace(spec, labels=labels), notes
+
+
+def _by_tag(spec: ContainerSpec, image: Mapping[str, Any]) -> ContainerSpec:
+    """A container that was made of an image's id says nothing to people: by a tag, where the image has one."""
+    tags = sorted(image.get("RepoTags") or ())
+    return replace(spec, image=tags[0]) if tags and spec.image.startswith("sha256:") else spec
 
 
 def _without_engine(

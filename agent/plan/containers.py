@@ -92,7 +92,9 @@ class _Planner:
             return
         foreign = self.draft.context.foreign.get(container.name)
         if foreign is not None and not container.policy.adopt:
-            differing = [d.field for d in differences(container, None, foreign.inspect, {})]
+            image_id = self.draft.context.image_ids.get(container.spec.image, "")
+            found = differences(container, None, foreign.inspect, names={}, image_id=image_id)
+            differing = [difference.field for difference in found]
             how = f"; it differs in {', '.join(differing)}" if differing else ""
             self.draft.conflict(self.key, f"a container named {container.name} exists and is not ours{how}")
             return

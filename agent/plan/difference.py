@@ -9,7 +9,7 @@ container of ours); this is for people, and for containers that are not ours.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from agent.model.identity import canonical, masked
@@ -35,10 +35,17 @@ def differences(
     container: Container,
     record: Record | None,
     inspect: Mapping[str, Any] | None,
+    *,
     names: Mapping[str, str],
+    image_id: str,
 ) -> tuple[FieldDifference, ...]:
-    """The fields in which the three are not the same, in the order of the spec. `names`: see `read_spec`."""
+    """The fields in which the three are not the same, in the order of the spec.
+
+    `names`: see `read_spec`. `image_id`: of the desired image, "" when it is not there: ours are created by the id.
+    """
     seen = read_spec(inspect, names) if inspect is not None else None
+    if seen is not None and inspect is not None and image_id and inspect.get("Image") == image_id:
+        seen = replace(seen, image=container.spec.image)
     wanted = masked(canonical(container.spec))
     shown = masked(canonical(seen)) if seen is not None else {}
     applied = record.spec if record is not None else {}

@@ -23,7 +23,8 @@ def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
     seen = reconciler.engine.inspect_container(record.object_id if record else container.name)
     names = {r.object_id: r.name for r in records}
     plan = reconciler.make_plan(deep=None)
-    found = differences(container, record, seen.inspect if seen else None, names)
+    image_id = reconciler.image_ids.get(container.spec.image, "")
+    found = differences(container, record, seen.inspect if seen else None, names=names, image_id=image_id)
     rows = (*_outside(container, record, seen), *found)
     return {
         "key": key,

@@ -190,7 +190,12 @@ class Reconciler:
     def _executor(self, desired: Desired, api: tuple[int, int]) -> Executor:
         crew = self._crews.setdefault(desired.agent.workers, Crew(desired.agent.workers))
         images = Images(
-            engine=self.engine, auths=desired.auths, stopping=self.stopping.is_set, waiting=crew.elsewhere
+            engine=self.engine,
+            auths=desired.auths,
+            stopping=self.stopping.is_set,
+            waiting=crew.elsewhere,
+            pulling=self._show_pulling,
+            pulled=self._show_pulled,
         )
         return Executor(
             engine=self.engine,
@@ -207,6 +212,20 @@ class Reconciler:
 
     def _is_current(self, container: Container) -> bool:
         return self.desired is None or container in self.desired.containers
+
+    def _show_pulling(self, container: Container, percent: int) -> None:
+        message = f"pulling {container.spec.image}: {percent} %"
+        self._show_image(container, status=False, reason="Pulling", message=message)
+
+    def _show_pulled(self, container: Container, image_id: str) -> None:
+        self.image_ids = {**self.image_ids, container.spec.image: image_id}
+        self._show_image(container, status=True, reason="Present")
+
+    def _show_image(self, container: Container, *, status: bool, reason: str, message: str = "") -> None:
+        key, now = f"container:{container.section}", self.wall()
+        self.board.ensure(key, kind="container", section=container.section, name=container.name, now=now)
+        condition = ConditionType.IMAGE_READY
+        self.board.set(key, condition, status=status, reason=reason, message=message, now=now)
 
     def _work_ended(self, work: ops.Work, succeeded: bool) -> None:  # noqa: FBT001 - the executor's callback
         """Called in the thread that did the work."""
