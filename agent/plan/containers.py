@@ -11,7 +11,7 @@ from agent.model.resources import Container, DependsOn, OnDrift, Pull, RunState
 from agent.plan import operations as ops
 from agent.plan.changes import FieldChange, Level, classify
 from agent.plan.difference import differences
-from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, shared_names
+from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, plugged_words, shared_names
 from agent.plan.drift import container_drift
 
 
@@ -113,7 +113,7 @@ class _Planner:
 
     def _present(self, record: Record, seen: ObservedContainer) -> None:
         changes = self._changes(record, seen)
-        why = self._image_change(record) or self._joined_change(record)
+        why = self._image_change(record) or self._joined_change(record) or self._plugged_change(record)
         if why or any(change.level is Level.RECREATE for change in changes):
             if record.failed_hash and record.failed_hash == self._attempt():
                 # what rolled it back is on the board since then; only a new spec or image is worth a new try
@@ -152,6 +152,10 @@ class _Planner:
         if replaced or (record.joined and ids and record.joined != ids):
             return "the container whose namespace it shares was replaced"
         return ""
+
+    def _plugged_change(self, record: Record) -> str:
+        moved = sorted(set(plugged_words(self.container)) - set(record.plugged))
+        return "; ".join(f"{name} is {path} now" for name, _, path in (m.partition("=") for m in moved))
 
     def _changes(self, record: Record, seen: ObservedContainer) -> tuple[FieldChange, ...]:
         wanted = desired_spec(self.container)
@@ -293,8 +297,8 @@ def joined_keys(draft: Draft, container: Container) -> tuple[str, ...]:
 
 
 def attempt_of(container: Container, image_id: str) -> str:
-    """What a swap tried: the spec and the image. A rolled-back attempt is not made again."""
-    return f"{spec_hash(desired_spec(container))}@{image_id}"
+    """What a swap tried: spec, image and devices. A rolled-back attempt is not made again."""
+    return "@".join((spec_hash(desired_spec(container)), image_id, *plugged_words(container)))
 
 
 def is_alive(seen: ObservedContainer) -> bool:

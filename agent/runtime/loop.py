@@ -170,6 +170,9 @@ class Loop:
             elif dirty.config or self.reconciler.desired is None:
                 self.reconciler.read_config()
             self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
+            settles_in = self.reconciler.usb.settles_in()
+            if settles_in is not None:
+                self._loop.call_soon_threadsafe(self._loop.call_later, settles_in, self._wake.set)
         except EngineError as exc:
             logger.warning("engine: %s", exc)
             engine_failure(self.board, exc, time.time())

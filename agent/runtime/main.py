@@ -10,10 +10,12 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agent.clients.devices import UsbDevices
 from agent.clients.docker_engine import DockerEngine
 from agent.clients.state_file import StateFile
 from agent.errors import AlreadyRunningError
@@ -47,6 +49,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     """Everything a pass needs, on the real engine."""
     source = random.Random()
     return Reconciler(
+        usb=UsbDevices(monotonic=time.monotonic),
         engine=DockerEngine(options.docker_host or settings.docker_host),
         records=StateFile(options.state_dir / "state.json"),
         board=StatusBoard(),

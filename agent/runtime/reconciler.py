@@ -18,6 +18,7 @@ from agent.apply.executor import Executor, recover
 from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
+from agent.clients.devices import UsbDevices
 from agent.clients.uci_store import UciStore
 from agent.errors import EngineError, UcidockdError
 from agent.model.resources import Container, Desired
@@ -29,7 +30,7 @@ from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
 from agent.runtime.holds import Holds
 from agent.runtime.observe import observe
-from agent.runtime.waiting import waiting
+from agent.runtime.waiting import usb_names, waiting, with_plugged
 from agent.status.board import ConditionType, OperationNote, StatusBoard
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Reconciler:
     store: UciStore
     backoff: BackOff
     holds: Holds
+    usb: UsbDevices
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -109,6 +111,8 @@ class Reconciler:
             return ops.Plan()
         # before looking: what ends while we look was seen half done, and its end asks for another pass
         busy = frozenset(self._busy)
+        usb = {name: self.usb.resolve(name) for name in usb_names(desired)}
+        desired = with_plugged(desired, usb)
         records = self.records.records()
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=deep)
         if deep is None:
@@ -117,7 +121,7 @@ class Reconciler:
             now=self.wall(),
             records=records,
             foreign=snapshot.foreign,
-            waiting=waiting(desired, now=self.wall()),
+            waiting=waiting(desired, now=self.wall(), usb=usb),
             backoff=self.backoff.blocked(self.monotonic()),
             held=self.holds.current(desired),
             image_ids=self.image_ids,
@@ -150,7 +154,9 @@ class Reconciler:
 
     def _managed(self, ref: str) -> Container | None:
         records = [r for r in self.records.records() if r.kind == "container" and r.object_id]
-        found = [r for r in records if r.name == ref and not r.swap] or [r for r in records if r.object_id == ref]
+        found = [r for r in records if r.name == ref and not r.swap] or [
+            r for r in records if r.object_id == ref
+        ]
         if not found:
             seen = self.engine.inspect_container(ref)  # a short id, or a name that it was given by hand
             found = [r for r in records if seen is not None and r.object_id == seen.id]
