@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from agent.model.identity import masked_pair, masked_words
+from agent.plan.words import words
 
 
 class Level(StrEnum):
@@ -19,23 +19,62 @@ class Level(StrEnum):
     RECREATE = "recreate"
 
 
-_UPDATE = frozenset(
-    {
-        "memory",
-        "memory_swap",
-        "memory_reservation",
-        "nano_cpus",
-        "cpu_shares",
-        "cpuset",
-        "pids_limit",
-        "blkio_weight",
-    }
-    | {"restart"}
-)
+LEVELS: Mapping[str, Level] = {
+    "memory": Level.UPDATE,
+    "memory_swap": Level.UPDATE,
+    "memory_reservation": Level.UPDATE,
+    "nano_cpus": Level.UPDATE,
+    "cpu_shares": Level.UPDATE,
+    "cpuset": Level.UPDATE,
+    "pids_limit": Level.UPDATE,
+    "blkio_weight": Level.UPDATE,
+    "restart": Level.UPDATE,
+    "endpoints": Level.RECONNECT,
+    "image": Level.RECREATE,
+    "hostname": Level.RECREATE,
+    "domainname": Level.RECREATE,
+    "user": Level.RECREATE,
+    "workdir": Level.RECREATE,
+    "privileged": Level.RECREATE,
+    "shm_size": Level.RECREATE,
+    "oom_kill_disable": Level.RECREATE,
+    "init": Level.RECREATE,
+    "read_only": Level.RECREATE,
+    "tty": Level.RECREATE,
+    "stdin": Level.RECREATE,
+    "stop_signal": Level.RECREATE,
+    "stop_timeout_s": Level.RECREATE,
+    "runtime": Level.RECREATE,
+    "network_mode": Level.RECREATE,
+    "ipc": Level.RECREATE,
+    "pid": Level.RECREATE,
+    "userns": Level.RECREATE,
+    "log_driver": Level.RECREATE,
+    "publish_all": Level.RECREATE,
+    "health": Level.RECREATE,
+    "command": Level.RECREATE,
+    "entrypoint": Level.RECREATE,
+    "env": Level.RECREATE,
+    "ports": Level.RECREATE,
+    "mounts": Level.RECREATE,
+    "tmpfs": Level.RECREATE,
+    "devices": Level.RECREATE,
+    "device_cgroup_rules": Level.RECREATE,
+    "cap_add": Level.RECREATE,
+    "cap_drop": Level.RECREATE,
+    "sysctls": Level.RECREATE,
+    "ulimits": Level.RECREATE,
+    "dns": Level.RECREATE,
+    "dns_search": Level.RECREATE,
+    "dns_opt": Level.RECREATE,
+    "extra_hosts": Level.RECREATE,
+    "labels": Level.RECREATE,
+    "log_opts": Level.RECREATE,
+    "group_add": Level.RECREATE,
+    "security_opt": Level.RECREATE,
+}
 # moby: zero means "unchanged" in an update (moby#22516), so these cannot be cleared in place
 _CLEARABLE = frozenset({"pids_limit", "restart"})
-_PAIRS = frozenset({"labels", "log_opts", "sysctls"})
-_COMMANDS = frozenset({"command", "entrypoint", "health"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +89,11 @@ class FieldChange:
 
 def level_of(field: str, old: Any, new: Any) -> Level:
     """What a change of `field` from `old` to `new` (canonical values, None = unset) takes."""
-    if field in _UPDATE:
-        return Level.RECREATE if new is None and field not in _CLEARABLE else Level.UPDATE
+    level = LEVELS.get(field, Level.RECREATE)  # not of this version: what made it has to go
+    if level is Level.UPDATE and new is None and field not in _CLEARABLE:
+        return Level.RECREATE
     # with or without networks at all is a matter of the network mode, fixed at create
-    return Level.RECONNECT if field == "endpoints" and old and new else Level.RECREATE
+    return Level.RECREATE if level is Level.RECONNECT and not (old and new) else level
 
 
 def classify(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[FieldChange, ...]:
@@ -67,35 +107,3 @@ def classify(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Field
                 FieldChange(field=field, old=old_text, new=new_text, level=level_of(field, old, new))
             )
     return tuple(changes)
-
-
-def words(field: str, old: Any, new: Any) -> tuple[str, str]:
-    """Two canonical masked values of a field for people, without what may be a secret.
-
-    Of environment variables the names say enough, and only of those that changed.
-    """
-    if field != "env":
-        return _words(field, old), _words(field, new)
-    mine, other = dict(map(tuple, old or [])), dict(map(tuple, new or []))
-    names = sorted(name for name in mine.keys() | other.keys() if mine.get(name) != other.get(name))
-    return _names(names, mine), _names(names, other)
-
-
-def _names(names: list[str], present: Mapping[str, Any]) -> str:
-    return "[" + ", ".join(f"{name}=***" if name in present else f"no {name}" for name in names) + "]"
-
-
-def _words(field: str, value: Any) -> str:
-    if field in _PAIRS and value:
-        return "[" + ", ".join(masked_pair(key, item) for key, item in value) + "]"
-    return masked_words(_text(value)) if field in _COMMANDS else _text(value)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "unset"
-    if isinstance(value, dict):
-        return " ".join(f"{name}={_text(item)}" for name, item in value.items())
-    if isinstance(value, list):
-        return "[" + ", ".join(_text(item) for item in value) + "]"
-    return str(value)

@@ -13,6 +13,7 @@ from agent.plan.changes import FieldChange, Level, classify
 from agent.plan.difference import differences
 from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, plugged_words, shared_names
 from agent.plan.drift import container_drift
+from agent.plan.words import option_of
 
 
 def plan_container(draft: Draft, container: Container) -> None:
@@ -113,13 +114,13 @@ class _Planner:
 
     def _present(self, record: Record, seen: ObservedContainer) -> None:
         changes = self._changes(record, seen)
-        why = self._image_change(record) or self._joined_change(record) or self._plugged_change(record)
+        why = self._outside_change(record, changes)
         if why or any(change.level is Level.RECREATE for change in changes):
             if record.failed_hash and record.failed_hash == self._attempt():
                 # what rolled it back is on the board since then; only a new spec or image is worth a new try
                 return
             swap = ops.ReplaceContainer(
-                key=self.key, cause=why or describe(changes), container=self.container, record=record
+                key=self.key, cause=_joined(describe(changes), why), container=self.container, record=record
             )
             self.draft.add(self.key, [swap], self.needs)
             return
@@ -129,6 +130,12 @@ class _Planner:
         else:
             message = f"the engine ignores {', '.join(record.ignored)}" if record.ignored else ""
             self._find("Synced", status=True, reason="InSync", message=message)
+
+    def _outside_change(self, record: Record, changes: tuple[FieldChange, ...]) -> str:
+        """What asks for a new container although the section does not: image, shared namespace, USB device."""
+        other_image = any(change.field == "image" for change in changes)
+        image = "" if other_image else self._image_change(record)
+        return _joined(image, self._joined_change(record), self._plugged_change(record))
 
     def _attempt(self) -> str:
         return attempt_of(self.container, self.draft.context.image_ids.get(self.container.spec.image, ""))
@@ -314,4 +321,8 @@ def is_completed(container: Container, seen: ObservedContainer) -> bool:
 
 def describe(changes: Iterable[FieldChange]) -> str:
     """Changes in words: `memory 1 -> 2; restart no -> always`."""
-    return "; ".join(f"{change.field} {change.old} -> {change.new}" for change in changes)
+    return "; ".join(f"{option_of(change.field)} {change.old} -> {change.new}" for change in changes)
+
+
+def _joined(*causes: str) -> str:
+    return "; ".join(cause for cause in causes if cause)

@@ -15,13 +15,16 @@ from typing import Any
 from agent.model.identity import canonical, masked
 from agent.model.observed import Record
 from agent.model.resources import Container, ContainerSpec, Endpoint, Mount
-from agent.plan.changes import words
 from agent.plan.inspected import DEFAULT_NETWORKS, read_spec
+from agent.plan.words import option_of, words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldDifference:
-    """One field in words. `edited`: the section changed since it was applied; `drifted`: the engine shows another."""
+    """One field in words, by the name of its option.
+
+    `edited`: the section changed since it was applied; `drifted`: the engine shows another value.
+    """
 
     field: str
     desired: str
@@ -59,7 +62,12 @@ def differences(
             observed = now if seen is not None and (field in wanted or drifted) else ""
             found.append(
                 FieldDifference(
-                    field=field, desired=new, applied=was, observed=observed, edited=edited, drifted=drifted
+                    field=option_of(field),
+                    desired=new,
+                    applied=was,
+                    observed=observed,
+                    edited=edited,
+                    drifted=drifted,
                 )
             )
     return tuple(found)

@@ -15,9 +15,10 @@ from agent.model.identity import canonical
 from agent.model.resources import Container, Endpoint, Network, Volume
 from agent.plan.changes import FieldChange, Level, level_of
 from agent.plan.payload import update_body
+from agent.plan.words import words
 from agent.uci.decode_network import BRIDGE_NAME
 
-_FIELDS = (
+FIELDS = (  # ContainerSpec field, HostConfig key
     ("blkio_weight", "BlkioWeight"),
     ("cpu_shares", "CpuShares"),
     ("cpuset", "CpusetCpus"),
@@ -43,11 +44,12 @@ def container_drift(
 
 def _resources(container: Container, host: dict[str, Any]) -> tuple[FieldChange, ...]:
     changes = []
-    for field, key in _FIELDS:
+    for field, key in FIELDS:
         wanted, seen = getattr(container.spec, field), host.get(key)
         if wanted is not None and wanted != seen:
             level = level_of(field, seen, wanted)
-            changes.append(FieldChange(field=field, old=str(seen), new=str(wanted), level=level))
+            old, new = words(field, seen, wanted)
+            changes.append(FieldChange(field=field, old=old, new=new, level=level))
     if container.spec.restart is not None:
         wanted = update_body(container.spec, ["restart"])["RestartPolicy"]
         seen = host.get("RestartPolicy") or {}
@@ -55,7 +57,8 @@ def _resources(container: Container, host: dict[str, Any]) -> tuple[FieldChange,
             seen.get("Name"),
             seen.get("MaximumRetryCount", 0),
         ):
-            old, new = str(seen.get("Name")), str(wanted["Name"])
+            was = {"name": seen.get("Name") or "no", "max_retries": seen.get("MaximumRetryCount", 0)}
+            old, new = words("restart", was, canonical(container.spec.restart))
             changes.append(FieldChange(field="restart", old=old, new=new, level=Level.UPDATE))
     return tuple(changes)
 

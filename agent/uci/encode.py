@@ -8,8 +8,9 @@ it by decoding (`agent.runtime.adopt`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
+from typing import TypeVar
 
 from agent.model.resources import (
     Container,
@@ -32,6 +33,9 @@ from agent.uci.decode_network import BRIDGE_NAME, INTERFACE_NAME_MAX
 from agent.uci.syntax import Option, Section
 
 Value = str | tuple[str, ...]
+T = TypeVar("T")
+
+_NO_NAMES: Mapping[str, str] = {}
 
 _UNITS = (("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10))
 _TIMES = (("h", 3600 * 10**9), ("m", 60 * 10**9), ("s", 10**9), ("ms", 10**6), ("us", 1000), ("ns", 1))
@@ -124,22 +128,22 @@ def _scalars(spec: ContainerSpec) -> dict[str, Value]:
         "domainname": spec.domainname,
         "user": spec.user,
         "workdir": spec.workdir,
-        "privileged": _maybe_flag(spec.privileged),
-        "restart": _restart(spec.restart) if spec.restart else None,
-        "memory": _maybe_size(spec.memory),
-        "memory_swap": _maybe_size(spec.memory_swap),
-        "memory_reservation": _maybe_size(spec.memory_reservation),
-        "cpus": _plain(Decimal(spec.nano_cpus).scaleb(-9)) if spec.nano_cpus is not None else None,
+        "privileged": _maybe(spec.privileged, _flag),
+        "restart": restart(spec.restart) if spec.restart else None,
+        "memory": _maybe(spec.memory, size),
+        "memory_swap": _maybe(spec.memory_swap, size),
+        "memory_reservation": _maybe(spec.memory_reservation, size),
+        "cpus": _maybe(spec.nano_cpus, cpus),
         "cpu_shares": _maybe(spec.cpu_shares),
         "cpuset": spec.cpuset,
         "pids_limit": _maybe(spec.pids_limit),
-        "shm_size": _maybe_size(spec.shm_size),
+        "shm_size": _maybe(spec.shm_size, size),
         "blkio_weight": _maybe(spec.blkio_weight),
-        "oom_kill_disable": _maybe_flag(spec.oom_kill_disable),
-        "init": _maybe_flag(spec.init),
-        "read_only": _maybe_flag(spec.read_only),
-        "tty": _maybe_flag(spec.tty),
-        "stdin": _maybe_flag(spec.stdin),
+        "oom_kill_disable": _maybe(spec.oom_kill_disable, _flag),
+        "init": _maybe(spec.init, _flag),
+        "read_only": _maybe(spec.read_only, _flag),
+        "tty": _maybe(spec.tty, _flag),
+        "stdin": _maybe(spec.stdin, _flag),
         "stop_signal": spec.stop_signal,
         "stop_timeout": _maybe(spec.stop_timeout_s),
         "runtime": spec.runtime,
@@ -148,12 +152,12 @@ def _scalars(spec: ContainerSpec) -> dict[str, Value]:
         "pid": spec.pid,
         "userns": spec.userns,
         "log_driver": spec.log_driver,
-        "publish_all": _maybe_flag(spec.publish_all),
+        "publish_all": _maybe(spec.publish_all, _flag),
         "health_cmd": health.cmd if health else None,
-        "health_interval": _maybe_duration(health.interval_ns) if health else None,
-        "health_timeout": _maybe_duration(health.timeout_ns) if health else None,
+        "health_interval": _maybe(health.interval_ns, duration) if health else None,
+        "health_timeout": _maybe(health.timeout_ns, duration) if health else None,
         "health_retries": _maybe(health.retries) if health else None,
-        "health_start_period": _maybe_duration(health.start_period_ns) if health else None,
+        "health_start_period": _maybe(health.start_period_ns, duration) if health else None,
         "mac_address": (spec.endpoints[0].mac_address or None) if spec.endpoints else None,
     }
     return {option: value for option, value in values.items() if value is not None}
@@ -164,16 +168,16 @@ def _lists(spec: ContainerSpec, networks: Mapping[str, str], volumes: Mapping[st
         "command": spec.command or (),
         "entrypoint": spec.entrypoint or (),
         "env": _pairs(spec.env),
-        "port": _ports(spec.ports),
-        "volume": [_mount(mount, volumes) for mount in spec.mounts],
-        "tmpfs": [_tmpfs(entry) for entry in spec.tmpfs],
-        "network": [_endpoint(endpoint, networks) for endpoint in spec.endpoints],
-        "device": [_device(device) for device in spec.devices],
+        "port": ports(spec.ports),
+        "volume": [mount(item, volumes) for item in spec.mounts],
+        "tmpfs": [tmpfs(item) for item in spec.tmpfs],
+        "network": [endpoint(item, networks) for item in spec.endpoints],
+        "device": [device(item) for item in spec.devices],
         "device_cgroup_rule": spec.device_cgroup_rules,
         "cap_add": [name.removeprefix("CAP_") for name in spec.cap_add],
         "cap_drop": [name.removeprefix("CAP_") for name in spec.cap_drop],
         "sysctl": _pairs(spec.sysctls),
-        "ulimit": [_ulimit(limit) for limit in spec.ulimits],
+        "ulimit": [ulimit(item) for item in spec.ulimits],
         "dns": spec.dns,
         "dns_search": spec.dns_search,
         "dns_opt": spec.dns_opt,
@@ -206,26 +210,23 @@ def _policy(policy: ContainerPolicy) -> dict[str, Value]:
 # values
 
 
-def _maybe(value: int | None) -> str | None:
-    return None if value is None else str(value)
+def _maybe(value: T | None, text: Callable[[T], str] = str) -> str | None:
+    return None if value is None else text(value)
 
 
-def _maybe_flag(value: bool | None) -> str | None:  # noqa: FBT001 - a value, not a switch
-    return None if value is None else _flag(value)
-
-
-def _maybe_size(value: int | None) -> str | None:
+def size(value: int) -> str:
     """Bytes in the largest unit that fits without a rest."""
-    if value is None:
-        return None
     unit, factor = next(((u, f) for u, f in _UNITS if value > 0 and value % f == 0), ("", 1))
     return f"{value // factor}{unit}"
 
 
-def _maybe_duration(value: int | None) -> str | None:
+def cpus(nano: int) -> str:
+    """Nano-CPUs as a number of CPUs."""
+    return _plain(Decimal(nano).scaleb(-9))
+
+
+def duration(value: int) -> str:
     """Nanoseconds as `1m30s`."""
-    if value is None:
-        return None
     parts = []
     for unit, factor in _TIMES:
         count, value = divmod(value, factor)
@@ -244,14 +245,15 @@ def _plain(value: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _restart(policy: RestartPolicy) -> str:
+def restart(policy: RestartPolicy) -> str:
+    """A restart policy."""
     return f"{policy.name}:{policy.max_retries}" if policy.max_retries else policy.name
 
 
-def _ports(ports: Iterable[Port]) -> Iterator[str]:
-    """Runs of neighbours become a range: a media server publishes hundreds."""
+def ports(published: Iterable[Port]) -> Iterator[str]:
+    """`port` entries. Runs of neighbours become a range: a media server publishes hundreds."""
     run: list[Port] = []
-    for port in sorted(ports, key=lambda p: (p.protocol, p.host_ip, p.container_port, p.host_port)):
+    for port in sorted(published, key=lambda p: (p.protocol, p.host_ip, p.container_port, p.host_port)):
         if run and not _is_next(run[-1], port):
             yield _range(run)
             run = []
@@ -282,34 +284,39 @@ def _span(first: int, last: int) -> str:
     return str(first) if first == last else f"{first}-{last}"
 
 
-def _mount(mount: Mount, volumes: Mapping[str, str]) -> str:
-    options = ["ro"] if mount.read_only else []
-    options += ["nocopy"] if mount.no_copy else []
-    options += [mount.propagation] if mount.propagation else []
-    source = mount.source if mount.is_bind else volumes.get(mount.source, mount.source)
-    return ":".join(part for part in (source, mount.target, ",".join(options)) if part)
+def mount(item: Mount, volumes: Mapping[str, str] = _NO_NAMES) -> str:
+    """A `volume` entry; `volumes`: Docker name -> section."""
+    options = ["ro"] if item.read_only else []
+    options += ["nocopy"] if item.no_copy else []
+    options += [item.propagation] if item.propagation else []
+    source = item.source if item.is_bind else volumes.get(item.source, item.source)
+    return ":".join(part for part in (source, item.target, ",".join(options)) if part)
 
 
-def _tmpfs(entry: Tmpfs) -> str:
+def tmpfs(entry: Tmpfs) -> str:
+    """A `tmpfs` entry."""
     return f"{entry.target}:{entry.options}" if entry.options else entry.target
 
 
-def _endpoint(endpoint: Endpoint, networks: Mapping[str, str]) -> str:
-    parts = [networks.get(endpoint.network, endpoint.network)]
-    parts += [f"alias={alias}" for alias in endpoint.aliases]
-    parts += [f"ip={endpoint.ip}"] if endpoint.ip else []
-    parts += [f"ip6={endpoint.ip6}"] if endpoint.ip6 else []
+def endpoint(item: Endpoint, networks: Mapping[str, str] = _NO_NAMES) -> str:
+    """A `network` entry; `networks`: Docker name -> section. The MAC address is an option of its own."""
+    parts = [networks.get(item.network, item.network)]
+    parts += [f"alias={alias}" for alias in item.aliases]
+    parts += [f"ip={item.ip}"] if item.ip else []
+    parts += [f"ip6={item.ip6}"] if item.ip6 else []
     return ",".join(parts)
 
 
-def _device(device: Device) -> str:
-    permissions = "" if device.permissions == "rwm" else device.permissions
-    same = device.container in ("", device.host)
-    container = "" if same and not permissions else device.container
-    return ":".join(part for part in (device.host, container, permissions) if part)
+def device(item: Device) -> str:
+    """A `device` entry."""
+    permissions = "" if item.permissions == "rwm" else item.permissions
+    same = item.container in ("", item.host)
+    container = "" if same and not permissions else item.container
+    return ":".join(part for part in (item.host, container, permissions) if part)
 
 
-def _ulimit(limit: Ulimit) -> str:
+def ulimit(limit: Ulimit) -> str:
+    """A `ulimit` entry."""
     soft = f"{limit.name}={limit.soft}"
     return soft if limit.soft == limit.hard else f"{soft}:{limit.hard}"
 
