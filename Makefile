@@ -22,6 +22,7 @@ style: venv
 	$(BIN)/ruff check agent benchmarks tests examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/*
 
 deps:
 	@missing=; \

@@ -125,9 +125,9 @@ def test_a_diff_tells_edits_and_drift_apart_and_what_a_plan_would_do(agent: Agen
     box.get("web").update(mem_limit="32m", memswap_limit="64m")
     seen = json.loads(agent.command("diff", "web", "--json").stdout)
     (memory,) = (field for field in seen["fields"] if field["field"] == "memory")
-    assert (memory["desired"], memory["observed"]) == (str(64 << 20), str(32 << 20))
+    assert (memory["desired"], memory["observed"]) == ("64m", "32m")
     assert (memory["edited"], memory["drifted"]) == (False, True)
-    assert "plan: nothing, Drift: memory 33554432 -> 67108864" in agent.command("diff", "web").stdout
+    assert "plan: nothing, Drift: memory 32m -> 64m" in agent.command("diff", "web").stdout
     unknown = agent.command("diff", "nobody")
     assert unknown.returncode == 1
     assert "expected a section or a Docker name (web)" in unknown.stderr

@@ -60,12 +60,13 @@ class Holds:
 
         Sections with a mistake keep theirs: what they will say is not known yet.
         """
-        sections = {key_of("container", c.section): section_hash(c) for c in desired.containers}
         with self._lock:
+            known = self._read()
+            here = {key_of("container", c.section): c for c in desired.containers} if known else {}
             held = {
                 key: item
-                for key, item in self._read().items()
-                if key in desired.broken or sections.get(key) == item["section"]
+                for key, item in known.items()
+                if key in desired.broken or (key in here and section_hash(here[key]) == item["section"])
             }
             self._write(held)
             return {key: item["action"] for key, item in held.items()}

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.apply.crew import Crew, Outcome, Run
@@ -18,9 +18,10 @@ from agent.apply.executor import Executor, recover
 from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
-from agent.clients.devices import UsbDevices
+from agent.clients.devices import Plugged, UsbDevices
 from agent.clients.uci_store import UciStore
 from agent.errors import EngineError, UcidockdError
+from agent.model.observed import Observed
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import Context
@@ -59,6 +60,8 @@ class Reconciler:
     image_ids: dict[str, str] = field(default_factory=dict)
     work_ended: Callable[[], None] = lambda: None
     _busy: set[str] = field(default_factory=set)
+    # what the last shallow look asked and needed no work
+    _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
     _crews: dict[int, Crew] = field(default_factory=dict)
 
     def read_config(self) -> None:
@@ -112,7 +115,7 @@ class Reconciler:
         # before looking: what ends while we look was seen half done, and its end asks for another pass
         busy = frozenset(self._busy)
         usb = {name: self.usb.resolve(name) for name in usb_names(desired)}
-        desired = with_plugged(desired, usb)
+        desired = with_plugged(desired, usb) if usb else desired
         records = self.records.records()
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=deep)
         if deep is None:
@@ -127,7 +130,15 @@ class Reconciler:
             image_ids=self.image_ids,
             busy=busy,
         )
-        return reconcile(desired, snapshot.observed, context)
+        if deep != frozenset():
+            return reconcile(desired, snapshot.observed, context)
+        question = (desired, usb, snapshot.observed, replace(context, now=0.0))
+        if question == self._settled:
+            return ops.Plan()  # same input, same plan; the board shows its findings already
+        plan = reconcile(desired, snapshot.observed, context)
+        timed = any(record.removed_at is not None for record in records)
+        self._settled = None if plan.works or timed else question
+        return plan
 
     def hold(self, ref: str, action: str) -> bool:
         """Keeps the reconciler from undoing a manual action on one of our containers; False when it is none.
@@ -174,7 +185,7 @@ class Reconciler:
         desired = self.desired
         if desired is None or not desired.agent.enabled:
             return ops.Plan(), None
-        api = self.engine.ping()
+        api = self.engine.api_version()
         self.board.set_agent(self.wall(), engine={"reachable": True, "api": f"{api[0]}.{api[1]}"})
         if any(record.swap or not record.object_id for record in self.records.records()):
             recover(self.engine, self.records, frozenset(self._busy))
@@ -260,13 +271,13 @@ class Reconciler:
             self.board.set(
                 work.key, ConditionType.SYNCED, status=False, reason="Pending", message=causes, now=now
             )
+        for key in dict.fromkeys(finding.key for finding in plan.findings):
+            kind, _, section = key.partition(":")
+            self.board.ensure(key, kind=kind, section=section, name=section, now=now)
         for finding in plan.findings:
-            kind, _, section = finding.key.partition(":")
-            self.board.ensure(finding.key, kind=kind, section=section, name=section, now=now)
-            condition = ConditionType(finding.type)
             self.board.set(
                 finding.key,
-                condition,
+                ConditionType(finding.type),
                 status=finding.status,
                 reason=finding.reason,
                 message=finding.message,
