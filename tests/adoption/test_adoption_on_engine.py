@@ -73,7 +73,6 @@ ROWS: dict[str, Row] = {
         options={"memory", "memory_swap", "memory_reservation", "cpus", "cpu_shares", "cpuset", "pids_limit"}
         | {"shm_size", "ulimit"},
     ),
-    "memory_alone": a_run("-m", "64m", options={"memory"}),
     "networks": a_run(
         *["--network", "front", "--ip", "10.219.6.9", "--ip6", "fd00:6::9", "--network-alias", "al"],
         *["--mac-address", "02:42:0a:00:00:07", "--dns", "9.9.9.9", "--dns-search", "lan"],
@@ -81,13 +80,15 @@ ROWS: dict[str, Row] = {
         options={"network", "mac_address", "dns", "dns_search", "dns_opt", "extra_host", "sysctl"},
         connect="back",
     ),
-    "host_net": a_run("--network", "host", options={"network_mode"}),
-    "no_net": a_run("--network", "none", options={"network_mode"}),
+    "host-net.1": a_run("--network", "host", options={"network_mode", "name"}),
+    "no_net": a_run(
+        *["--network", "none", "--log-driver", "local", "-m", "64m"],
+        options={"network_mode", "log_driver", "memory"},
+    ),
     "guest": a_run("--network", "container:plain", options={"network_mode"}),
     "ports": a_run(
         *["-p", "127.0.0.1:18571:80/udp", "-p", "18572-18573:82-83", "-p", "85"], options={"port"}
     ),
-    "published": Row(["-P", RICH], {"publish_all"}),
     "mounts": a_run(
         *["-v", "FOLDER:/data:ro", "-v", "FOLDER:/more:private", "-v", "store.1:/n:nocopy", "-v", "/anon"],
         *["--tmpfs", "/t:size=1m", "--mount", "type=tmpfs,target=/tt,tmpfs-size=65536,tmpfs-mode=1777"],
@@ -102,12 +103,11 @@ ROWS: dict[str, Row] = {
         options={"cap_add", "cap_drop", "device", "device_cgroup_rule", "group_add", "security_opt"}
         | {"log_driver", "log_opt", "pid", "ipc"},
     ),
-    "logs_local": a_run("--log-driver", "local", options={"log_driver"}),
     "healthy": a_run(
         *HEALTH,
         options={"health_cmd", "health_interval", "health_timeout", "health_retries", "health_start_period"},
     ),
-    "no_health": Row(["--no-healthcheck", RICH], {"health_cmd"}),
+    "no_health": Row(["-P", "--no-healthcheck", RICH], {"publish_all", "health_cmd"}),
     "privileged": a_run("--privileged", options={"privileged", "state"}, create=True),
     "unlikely": a_run(
         *["-m", "64m", "--oom-kill-disable", "--userns", "host", "--blkio-weight", "300"],
@@ -136,7 +136,6 @@ ROWS: dict[str, Row] = {
     ),
     "other_command": Row([RICH, STAY + "; true"], {"command"}),
     "no_entrypoint": Row(["--entrypoint", "", RICH, "sh", "-c", STAY], {"entrypoint", "command"}),
-    "with-dash.1": a_run(options={"name"}),
     "strange": a_run(
         *["--expose", "99", "--oom-score-adj", "500", "--cpu-quota", "50000", "--uts", "host"],
         options={"cpus"},
@@ -250,7 +249,7 @@ def test_networks_and_volumes_that_it_uses_get_sections_too(adopted: Adopted) ->
     kinds = [(s["type"], s["name"]) for s in adopted.answers["networks"]["sections"]]
     assert kinds == [("network", "front"), ("network", "back"), ("container", "networks")]
     assert ("volume", "store_1") in [(s["type"], s["name"]) for s in adopted.answers["mounts"]["sections"]]
-    assert adopted.answers["with-dash.1"]["section"] == "with_dash_1"
+    assert adopted.answers["host-net.1"]["section"] == "host_net_1"
 
 
 def test_the_preview_hides_environment_values_and_the_file_has_them(adopted: Adopted) -> None:
