@@ -6,6 +6,8 @@ UcidockdError
 +-- ConflictError    two writers, or somebody else's object in our way
 +-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
 +-- BusError         ubus failed
++-- CertificateError certificates could not be made
++-- ClockNotSetError the clock has to be set first
 +-- InternalError    our own defect
 """
 
@@ -59,6 +61,18 @@ class BusError(UcidockdError):
     """ubus is away or refused."""
 
     code: ClassVar[str] = "bus"
+
+
+class CertificateError(UcidockdError):
+    """Certificates could not be made: the child that makes them failed, or their folder cannot be used."""
+
+    code: ClassVar[str] = "certificate"
+
+
+class ClockNotSetError(UcidockdError):
+    """The clock shows a time before this program was written; what depends on dates waits."""
+
+    code: ClassVar[str] = "clock-not-set"
 
 
 class AlreadyRunningError(UcidockdError):

@@ -13,10 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.clients.devices import Plugged
+from agent.model.clock import clock_is_set
 from agent.model.resources import Container, Desired, WaitFor, WaitKind
 from agent.plan.draft import Missing, key_of
-
-CLOCK_IS_SET_AFTER = 1_704_067_200.0  # 2024-01-01 UTC: a router without a clock boots years before this
 
 
 def waiting(desired: Desired, *, now: float, usb: Mapping[str, Plugged]) -> dict[str, Missing]:
@@ -66,7 +65,7 @@ def _wait_for(wanted: WaitFor, now: float, usb: Mapping[str, Plugged]) -> Missin
         state = Path("/sys/class/net", Path(target).name, "operstate")
         there, reason = state.exists() and state.read_text().strip() != "down", f"{target} is not up"
     else:
-        there, reason = now > CLOCK_IS_SET_AFTER, "the clock is not set"
+        there, reason = clock_is_set(now), "the clock is not set"
     return None if there else Missing(reason=reason, stop=wanted.kind is not WaitKind.CLOCK)
 
 
