@@ -7,7 +7,6 @@ Colours only on a terminal that wants them; in a pipe everything is plain text.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
@@ -38,11 +37,21 @@ class Style:
 
     @classmethod
     def of(cls, stream: TextIO) -> Style:
-        width = shutil.get_terminal_size().columns if stream.isatty() else 0
-        return cls(colours=colours_wanted(stream), width=width)
+        return cls(colours=colours_wanted(stream), width=_width(stream) if stream.isatty() else 0)
 
     def __call__(self, name: str, text: str) -> str:
         return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m" if self._colours and name and text else text
+
+
+def _width(terminal: TextIO) -> int:
+    """As shutil has it, which imports four compressors for it."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdigit() and int(said):
+        return int(said)
+    try:
+        return os.get_terminal_size(terminal.fileno()).columns
+    except (OSError, ValueError):
+        return 80
 
 
 PLAIN = Style(colours=False)
