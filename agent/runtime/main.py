@@ -90,7 +90,9 @@ def locked(path: Path) -> Iterator[None]:
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.clients.docker_stream import DockerStream
     from agent.controller.app import make_app
+    from agent.controller.consoles import Consoles
     from agent.controller.server import ControlServer
+    from agent.runtime.tcp import make_access, make_listeners
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
     loop = asyncio.get_running_loop()
@@ -98,7 +100,9 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
         loop.add_signal_handler(number, agent.stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
     engine = DockerStream(options.docker_host or settings.docker_host)
-    server = ControlServer(make_app(agent, engine), socket)
-    async with server:
+    access = make_access(options, engine)
+    consoles = Consoles(engine)
+    app = make_app(agent, engine, access, consoles)
+    async with ControlServer(app, socket), make_listeners(options, app, access, agent), consoles:
         logger.info("ready on %s", socket)
         await agent.run()

@@ -22,7 +22,7 @@ from agent.clients.devices import Plugged, UsbDevices
 from agent.clients.uci_store import UciStore
 from agent.errors import EngineError, UcidockdError
 from agent.model.observed import Observed
-from agent.model.resources import Container, Desired
+from agent.model.resources import AgentSettings, Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import Context
 from agent.plan.reconcile import reconcile
@@ -59,6 +59,7 @@ class Reconciler:
     desired: Desired | None = None
     image_ids: dict[str, str] = field(default_factory=dict)
     work_ended: Callable[[], None] = lambda: None
+    settings_read: Callable[[AgentSettings], None] = lambda _: None
     _busy: set[str] = field(default_factory=set)
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
@@ -78,6 +79,7 @@ class Reconciler:
         if self.desired is None or fresh.generation != self.desired.generation:
             self.backoff.clear()
         self.desired = fresh
+        self.settings_read(fresh.agent)
         self._show_config(fresh)
 
     def _show_config(self, desired: Desired) -> None:

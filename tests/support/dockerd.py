@@ -33,6 +33,8 @@ _APPLETS = (
     "kill",
     "wget",
     "nc",
+    "vi",
+    "stty",
 )
 
 
