@@ -37,7 +37,8 @@ def agent(box: Box) -> Iterator[Agent]:
     made.start()
     wait_for(lambda: running(box, "web"))
     yield made
-    made.end()
+    if made.process is not None and made.process.poll() is None:
+        made.end()
 
 
 def on_a_terminal(agent: Agent, *words: str) -> tuple[subprocess.Popen[bytes], int]:
@@ -116,6 +117,16 @@ def test_a_watcher_sees_changes_in_a_pipe_and_a_picture_on_a_terminal(agent: Age
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
     os.close(terminal)
+
+
+def test_a_watcher_ends_when_the_agent_does(agent: Agent) -> None:
+    words = [sys.executable, "-m", "agent", "status", "--watch", *agent.words]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watcher:
+        assert watcher.stdout is not None
+        watcher.stdout.readline()
+        agent.end(signal.SIGKILL)
+        _, error = watcher.communicate(timeout=10)
+    assert (watcher.returncode, error) == (1, "ucidockd: the agent ended\n")
 
 
 def test_a_diff_tells_edits_and_drift_apart_and_what_a_plan_would_do(agent: Agent, box: Box) -> None:

@@ -46,10 +46,14 @@ def call(
 
 
 def follow(path: str, route: str) -> Iterator[dict[str, Any]]:
-    """The data of server-sent events until the agent ends the stream."""
-    for line in _open(path, "GET", route, None, None):
-        if line.startswith(b"data: "):
-            yield json.loads(line[6:])
+    """The data of server-sent events until the stream ends, with the agent or by itself."""
+    response = _open(path, "GET", route, None, None)
+    try:
+        for line in response:
+            if line.startswith(b"data: "):
+                yield json.loads(line[6:])
+    except (OSError, http.client.HTTPException, ValueError):
+        return  # cut off in the middle: an end like another
 
 
 def stream(path: str, route: str) -> Iterator[bytes]:

@@ -163,7 +163,7 @@ class Reconciler:
         """Takes a hold back: the manual action failed."""
         container = self._managed(ref)
         if container is not None:
-            self.holds.drop(container)
+            self.holds.take_back(container)
 
     def _managed(self, ref: str) -> Container | None:
         records = [r for r in self.records.records() if r.kind == "container" and r.object_id]
