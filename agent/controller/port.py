@@ -39,6 +39,7 @@ class AgentPort(Protocol):
         """One container section against what the engine shows. Raises ConfigError for no such section."""
         ...
 
+
 class Sessions(Protocol):
     """Who knows sessions: rpcd on OpenWrt, a token file elsewhere."""
 

@@ -35,45 +35,30 @@ _CPU_PERIOD_US = 100_000  # the kernel's default
 _COMPOSE = "com.docker.compose."
 _OWN = "ucidockd."
 
-_READ_CONFIG = {
-    "Hostname",
-    "Domainname",
-    "User",
-    "WorkingDir",
-    "Tty",
-    "OpenStdin",
-    "StopSignal",
-    "StopTimeout",
-}
-_READ_CONFIG |= {"Healthcheck", "Cmd", "Entrypoint", "Env", "Labels", "Image", "MacAddress", "ExposedPorts"}
+# fmt: off
+_READ_CONFIG = frozenset({
+    "Hostname", "Domainname", "User", "WorkingDir", "Tty", "OpenStdin", "StopSignal", "StopTimeout", "Healthcheck",
+    "Cmd", "Entrypoint", "Env", "Labels", "Image", "MacAddress", "ExposedPorts",
+})
 # of the session that made it (Attach*, StdinOnce), of the image, or seen in the mounts that are in effect (Volumes)
-_IGNORED_CONFIG = {"AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce", "Volumes", "OnBuild", "Shell"}
-_IGNORED_CONFIG |= {"ArgsEscaped"}
-_READ_HOST = {"Binds", "Mounts", "Tmpfs", "VolumesFrom", "NetworkMode", "PortBindings", "PublishAllPorts"}
-_READ_HOST |= {
-    "RestartPolicy",
-    "CapAdd",
-    "CapDrop",
-    "Dns",
-    "DnsOptions",
-    "DnsSearch",
-    "ExtraHosts",
-    "GroupAdd",
-}
-_READ_HOST |= {"IpcMode", "PidMode", "UsernsMode", "Privileged", "ReadonlyRootfs", "SecurityOpt", "ShmSize"}
-_READ_HOST |= {"Sysctls", "Runtime", "Init", "LogConfig", "Devices", "DeviceCgroupRules", "Ulimits", "Memory"}
-_READ_HOST |= {"MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares", "CpusetCpus", "PidsLimit"}
-_READ_HOST |= {"BlkioWeight", "OomKillDisable", "CpuQuota", "CpuPeriod"}
-# of the client that made it, or looked at apart (`_host_notes`)
-_IGNORED_HOST = {
-    "ConsoleSize",
-    "ContainerIDFile",
-    "AutoRemove",
-    "MaskedPaths",
-    "ReadonlyPaths",
-    "CgroupnsMode",
-}
-_KNOWN_MOUNT = {"Type", "Source", "Target", "ReadOnly", "BindOptions", "VolumeOptions", "TmpfsOptions"}
+_IGNORED_CONFIG = frozenset({
+    "AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce", "Volumes", "OnBuild", "Shell", "ArgsEscaped",
+})
+_READ_HOST = frozenset({
+    "Binds", "Mounts", "Tmpfs", "VolumesFrom", "NetworkMode", "PortBindings", "PublishAllPorts", "RestartPolicy",
+    "CapAdd", "CapDrop", "Dns", "DnsOptions", "DnsSearch", "ExtraHosts", "GroupAdd", "IpcMode", "PidMode", "UsernsMode",
+    "Privileged", "ReadonlyRootfs", "SecurityOpt", "ShmSize", "Sysctls", "Runtime", "Init", "LogConfig", "Devices",
+    "DeviceCgroupRules", "Ulimits", "Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares", "CpusetCpus",
+    "PidsLimit", "BlkioWeight", "OomKillDisable", "CpuQuota", "CpuPeriod",
+})
+# of the client that made it, or looked at apart (`_host_notes`; AutoRemove by `agent.runtime.adopt`)
+_IGNORED_HOST = frozenset({
+    "ConsoleSize", "ContainerIDFile", "AutoRemove", "MaskedPaths", "ReadonlyPaths", "CgroupnsMode",
+})
+_KNOWN_MOUNT = frozenset({
+    "Type", "Source", "Target", "ReadOnly", "BindOptions", "VolumeOptions", "TmpfsOptions",
+})
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
