@@ -70,9 +70,10 @@ def table(
     made = []
     for number, row in enumerate(lines):
         last = row[-1][: room - 1] + "…" if room and len(row[-1]) > room else row[-1]
-        cells = [c.ljust(w) for c, w in zip(row, widths, strict=False)] + [last]
-        if not last:
-            cells = [*cells[:-2], cells[-2].rstrip()]
+        shown = [*row[:-1], last]
+        while len(shown) > 1 and not shown[-1]:
+            shown.pop()
+        cells = [cell.ljust(width) for cell, width in zip(shown[:-1], widths, strict=False)] + shown[-1:]
         names = ["head" if number == 0 else colour(i, row[i]) for i in range(len(cells))]
         made.append("  ".join(style(n, c) for n, c in zip(names, cells, strict=True)))
     return "\n".join(made)

@@ -68,6 +68,11 @@ def test_the_status_table_is_plain_in_a_pipe_and_escapes_what_it_did_not_write()
     ]
 
 
+def test_a_table_has_no_blanks_at_line_ends() -> None:
+    quiet = {**STATUS, "resources": [a_resource("network:lan", Synced=(True, "InSync", ""))]}
+    assert all(line == line.rstrip() for line in status_table(quiet).splitlines())
+
+
 def test_on_a_terminal_words_are_coloured_and_lines_end_at_its_edge() -> None:
     lines = status_table(STATUS, Style(colours=True, width=64)).splitlines()
     assert f"{ESC}[32myes" in lines[2]
