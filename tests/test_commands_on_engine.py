@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from agent.runtime.reconciler import Reconciler
@@ -85,8 +86,9 @@ def test_logs_keep_streams_apart_and_cannot_steer_a_terminal(agent: Agent) -> No
         return (done.stdout, done.stderr) == ("out\x1b[2J\n", "err\n")
 
     wait_for(both)
-    process, terminal = on_a_terminal(agent, "logs", "web", "--follow", "--tail", "1")
-    process.send_signal(signal.SIGINT) if read_until(terminal, "\n") == "out\\x1b[2J\r\n" else process.kill()
+    process, terminal = on_a_terminal(agent, "logs", "web", "--follow", "--tail", "2")
+    assert read_until(terminal, "\n") == "out\\x1b[2J\r\n"
+    process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
     os.close(terminal)
     assert agent.command("logs", "web", "--raw", "--since", "1h").stdout in (
@@ -133,6 +135,7 @@ def test_a_diff_tells_edits_and_drift_apart_and_what_a_plan_would_do(agent: Agen
     assert "no differences\nplan: nothing to do" in agent.command("diff", "web").stdout
     agent.commit(WEB + "\toption on_drift 'report'\n\toption memory '64m'\n")
     wait_for(lambda: box.get("web").attrs["HostConfig"]["Memory"] == 64 << 20)
+    wait_for(lambda: "no differences\nplan: nothing to do" in agent.command("diff", "web").stdout)
     box.get("web").update(mem_limit="32m", memswap_limit="64m")
     seen = json.loads(agent.command("diff", "web", "--json").stdout)
     (memory,) = (field for field in seen["fields"] if field["field"] == "memory")
@@ -142,6 +145,18 @@ def test_a_diff_tells_edits_and_drift_apart_and_what_a_plan_would_do(agent: Agen
     unknown = agent.command("diff", "nobody")
     assert unknown.returncode == 1
     assert "expected a section or a Docker name (web)" in unknown.stderr
+
+
+def test_a_stop_through_the_engines_door_is_held_until_a_reconcile(agent: Agent, box: Box) -> None:
+    transport = httpx.HTTPTransport(uds=str(box.options.socket))
+    with httpx.Client(transport=transport, base_url="http://localhost", timeout=20) as client:
+        assert client.post("/docker/containers/web/stop").status_code == 204
+    wait_for(lambda: "stop by hand; reconcile takes it back" in agent.command("status").stdout)
+    assert agent.command("plan").stdout == "nothing to do\n"
+    assert "plan: nothing, Held: stop by hand" in agent.command("diff", "web").stdout
+    assert box.get("web").status == "exited"
+    assert "start" in agent.command("reconcile").stdout
+    assert running(box, "web")
 
 
 def test_commands_work_without_an_agent_too(box: Box) -> None:

@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time as real_time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.clients import devices as devices_module
 from agent.clients.devices import SETTLE_S, UsbDevices
+from agent.runtime.loop import Loop
 from tests.support.box import Box
 from tests.support.usb import UsbBus
+from tests.test_running_agent import wait_for
 
 STICK = "0403:6001"
 WEB = """
@@ -119,3 +125,25 @@ def test_a_container_may_wait_for_a_stick_that_it_is_not_given(box: Box, bus: Us
     box.apply()
     assert box.get("web").status == "running"
     assert not devices(box)
+
+
+async def test_the_loop_looks_again_by_itself_once_a_stick_has_settled(
+    box: Box, bus: UsbBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices_module, "SETTLE_S", 0.5)
+    box.reconciler.usb = UsbDevices(monotonic=real_time.monotonic, sysfs=bus.sysfs, dev=bus.dev)
+    box.write(WEB)
+    loop = Loop(box.reconciler, watch=(box.config,))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(loop.run())
+        await asyncio.to_thread(wait_for, lambda: "not plugged in" in str(box.reconciler.board.snapshot()))
+        bus.plug("1-1", STICK, "tty/ttyUSB0")
+        loop.trigger()
+        await asyncio.to_thread(
+            wait_for, lambda: box.names() == ["web"] and box.get("web").status == "running"
+        )
+        loop.stop()
+    box.get("web").remove(force=True)  # the thread that reads events sees the end with the next one
+    for thread in threading.enumerate():
+        if thread.name == "events":
+            await asyncio.to_thread(thread.join, 5)
