@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from agent.errors import EngineError
 from agent.runtime.reconciler import Reconciler
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX
@@ -185,6 +186,17 @@ def test_a_pull_shows_how_far_it_is_on_the_board(box: Box, monkeypatch: pytest.M
     assert "pulling pulled:1: 31 %" in seen
     assert image_ready(box.reconciler) == ""
     box.client.images.remove("pulled:1", force=True)
+
+
+def test_a_pull_that_broke_off_is_not_shown_as_going_on(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pull(image: str, auth: object, on_progress: Any) -> None:
+        on_progress({"status": "Downloading", "id": "a", "progressDetail": {"current": 9, "total": 20}})
+        raise EngineError("the registry went away", retryable=True)
+
+    monkeypatch.setattr(box.reconciler.engine, "pull", pull)
+    assert box.errors(WEB.replace("IMAGE", "never:1")) == ["the registry went away"]
+    assert image_ready(box.reconciler) == ""
+    assert "'PullFailed'" in str(box.reconciler.board.snapshot())
 
 
 def image_ready(reconciler: Reconciler) -> str:

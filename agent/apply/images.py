@@ -25,7 +25,7 @@ class Images:
     stopping: Callable[[], bool] = lambda: False
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
     pulling: Callable[[Container, int], None] = lambda container, percent: None
-    pulled: Callable[[Container, str], None] = lambda container, image_id: None
+    pulled: Callable[[Container, str], None] = lambda container, image_id: None  # "" = there is none
     clock: Callable[[], float] = time.monotonic
 
     def ensure(self, container: Container) -> str:
@@ -55,6 +55,7 @@ class Images:
             with self.waiting():
                 self.engine.pull(image, auth_for(image, self.auths), on_step)
         except EngineError:
+            self.pulled(container, str(local["Id"]) if local is not None else "")
             if local is not None:
                 return local
             raise

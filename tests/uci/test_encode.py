@@ -249,7 +249,7 @@ def test_every_field_has_a_strategy() -> None:
     assert POLICY.keys() == {f.name for f in fields(ContainerPolicy)}
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(container=containers())
 def test_a_container_is_read_back_as_it_was(container: Container) -> None:
     section = encode_container(container, networks={"my.lan": "lan"}, volumes={"my-data": "data"})
