@@ -215,7 +215,10 @@ class DaemonStage:
         """Why the dockerd that somebody else runs does not use our file, "" when it does."""
         if desired.daemon is None or desired.daemon_mistakes:
             return ""
-        rendered, _ = self._render(desired.daemon, runner, running=None)
+        try:
+            rendered, _ = self._render(desired.daemon, runner, running=None)
+        except DaemonError as exc:
+            return f"{exc}: the engine is somebody else's"
         why = self._external.report(self._target(rendered.document, runner))
         if not why:
             self._status.found(rendered)

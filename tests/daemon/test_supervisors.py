@@ -213,6 +213,14 @@ def test_an_external_dockerd_is_never_touched_and_a_needed_restart_is_reported(l
         process.wait(20)
 
 
+def test_an_engine_elsewhere_is_somebody_elses(lab: DaemonLab) -> None:
+    lab.program.unlink()
+    lab.write("", kind="external")
+    assert lab.apply(), "containers go on"
+    assert lab.conditions()["DaemonUnmanaged"] == (True, "Unmanaged")
+    assert "Degraded" not in lab.conditions()
+
+
 def test_without_the_package_dockerd_nothing_is_said_about_the_daemon(lab: DaemonLab) -> None:
     lab.write("", kind="child")
     (lab.root / "config" / "dockerd").unlink()
