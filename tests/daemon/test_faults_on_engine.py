@@ -242,7 +242,7 @@ def test_an_agent_that_is_killed_in_a_change_is_followed_by_one_that_ends_it(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("step", [Step.STOP, Step.START, Step.WATCH])
+@pytest.mark.parametrize("step", [Step.STOP, Step.START])
 def test_an_agent_that_is_killed_on_the_way_back_is_followed_by_one_that_ends_it(
     lab: DaemonLab, step: Step
 ) -> None:
