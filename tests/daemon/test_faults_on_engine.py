@@ -128,6 +128,7 @@ def test_arguments_that_move_the_socket_or_are_unknown_are_rolled_back(lab: Daem
         assert_not_tried_again(lab)
 
 
+@pytest.mark.long
 def test_a_port_that_is_taken_when_dockerd_comes_to_it_is_rolled_back(lab: DaemonLab) -> None:
     pid = started(lab)
     words = lab.network.words("nc", "-l", "-p", "2399")

@@ -89,6 +89,7 @@ def test_procds_dockerd_is_started_reloaded_and_restarted_through_its_script(
     assert lab.conditions()["Synced"] == (True, "Applied")
 
 
+@pytest.mark.long
 def test_a_dockerd_that_somebody_restarted_through_the_script_is_recognized(
     lab: DaemonLab, procd: Procd
 ) -> None:

@@ -130,6 +130,7 @@ def test_only_a_client_with_a_certificate_of_the_ca_comes_in(
     assert lab.probe.answers(), "on the unix socket as before"
 
 
+@pytest.mark.long
 def test_other_certificates_in_the_same_files_are_taken_up_by_a_restart(
     lab: DaemonLab, authority: Authority
 ) -> None:
