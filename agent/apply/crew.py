@@ -36,11 +36,18 @@ class Crew:
     def __init__(self, workers: int) -> None:
         self.pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="apply")
         self._places = threading.BoundedSemaphore(workers)
+        self._alone = threading.Lock()
 
     @contextmanager
     def place(self) -> Iterator[None]:
         """Holds one of the places."""
         with self._places:
+            yield
+
+    @contextmanager
+    def one_at_a_time(self) -> Iterator[None]:
+        """For what must not run beside another of its kind."""
+        with self._alone:
             yield
 
     @contextmanager

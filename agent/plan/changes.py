@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from agent.model.identity import is_secret_name
+
 
 class Level(StrEnum):
     """From cheap to dear."""
@@ -84,5 +86,7 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name}={_text(item)}" for name, item in value.items())
     if isinstance(value, list):
+        if len(value) == 2 and isinstance(value[0], str) and is_secret_name(value[0]):
+            return f"[{value[0]}, ***]"  # a pair such as a log option with a token
         return "[" + ", ".join(_text(item) for item in value) + "]"
     return str(value)

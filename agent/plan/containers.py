@@ -25,6 +25,7 @@ class _Planner:
         self.key = key_of("container", container.section)
         self.record = draft.record("container", container.section)
         self.needs = needs_of(draft, container)
+        self.reported: list[str] = []  # drift that is not to be repaired
 
     def plan(self) -> None:
         draft = self.draft
@@ -107,23 +108,44 @@ class _Planner:
     # there
 
     def _present(self, record: Record, seen: ObservedContainer) -> None:
+        if seen.state in _ENDING:
+            self._show_state(seen)
+            message = (
+                f"the engine has it in state {seen.state}; if that stays, `docker rm -f {seen.name}` helps"
+            )
+            self._find("Degraded", status=True, reason=seen.state.capitalize(), message=message)
+            self.draft.withheld[self.key] = f"{self.container.section} is {seen.state}"
+            return
         changes = self._changes(record, seen)
         why = self._image_change(record) or self._joined_change(record)
+        if (why or changes) and record.failed_hash and record.failed_hash == self._attempt():
+            self._rolled_back(record, seen)
+            return
         if why or any(change.level is Level.RECREATE for change in changes):
-            if record.failed_hash and record.failed_hash == self._attempt():
-                # what rolled it back is on the board since then; only a new spec or image is worth a new try
-                return
             swap = ops.ReplaceContainer(
                 key=self.key, cause=why or describe(changes), container=self.container, record=record
             )
             self.draft.add(self.key, [swap], self.needs)
             return
         todo = self._in_place(record, seen, changes) + self._running(record, seen)
+        if self.reported:
+            self._find("Degraded", status=True, reason="Drift", message="; ".join(self.reported))
+        elif seen.inspect is not None and not todo:
+            self._find("Degraded", status=False, reason="AsDeclared")
         if todo:
             self.draft.add(self.key, todo, self.needs)
         else:
             message = f"the engine ignores {', '.join(record.ignored)}" if record.ignored else ""
             self._find("Synced", status=True, reason="InSync", message=message)
+
+    def _rolled_back(self, record: Record, seen: ObservedContainer) -> None:
+        """Only a new spec or image is worth a new try; until then the old one is kept running under its name."""
+        todo = [*self._renaming(record, seen), *self._running(record, seen)]
+        if todo:
+            self.draft.add(self.key, todo, self.needs)
+            return
+        message = "the last change was rolled back; tried again when its section or image changes, or on `reconcile`"
+        self._find("Synced", status=False, reason="RolledBack", message=message)
 
     def _attempt(self) -> str:
         return attempt_of(self.container, self.draft.context.image_ids.get(self.container.spec.image, ""))
@@ -158,7 +180,7 @@ class _Planner:
         found = container_drift(self.container, seen.inspect, networks)
         drift = tuple(change for change in found if change.field not in record.ignored)
         if drift and self.container.policy.on_drift is OnDrift.REPORT:
-            self._find("Degraded", status=True, reason="Drift", message=describe(drift))
+            self.reported.append(describe(drift))
             return ()
         return drift
 
@@ -174,9 +196,7 @@ class _Planner:
         if record.removed_at is not None:
             cause = "its section is back"
             todo.append(ops.RestoreContainer(key=key, cause=cause, container=container, record=record))
-        if seen.name != container.name:
-            cause = f"named {seen.name}, declared {container.name}"
-            todo.append(ops.RenameContainer(key=key, cause=cause, container=container, record=record))
+        todo += self._renaming(record, seen)
         updates = tuple(change for change in changes if change.level is Level.UPDATE)
         if updates:
             names = tuple(change.field for change in updates)
@@ -189,6 +209,15 @@ class _Planner:
         if cause:
             todo.append(ops.ReconnectContainer(key=key, cause=cause, container=container, record=record))
         return todo
+
+    def _renaming(self, record: Record, seen: ObservedContainer) -> list[ops.Operation]:
+        if seen.name == self.container.name:
+            return []
+        cause = f"named {seen.name}, declared {self.container.name}"
+        if self.container.policy.on_drift is OnDrift.REPORT and record.name == self.container.name:
+            self.reported.append(cause)
+            return []
+        return [ops.RenameContainer(key=self.key, cause=cause, container=self.container, record=record)]
 
     def _network_is_new(self) -> str:
         """A network that was removed and is made again has another id: a container keeps the old one."""
@@ -247,6 +276,7 @@ class _Planner:
             )
 
 
+_ENDING = frozenset({"dead", "removing"})  # the engine starts such a container no more
 _NEW_OBJECT = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer)
 
 

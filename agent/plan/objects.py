@@ -26,6 +26,10 @@ def plan_network(draft: Draft, network: Network) -> None:
     if record.spec_hash == spec_hash(wanted) and seen.name == network.name:
         draft.find(key, "Synced", status=True, reason="InSync")
         return
+    if record.failed_hash == spec_hash(wanted):
+        message = "the engine refused the change; tried again when its section changes, or on `reconcile`"
+        draft.find(key, "Synced", status=False, reason="RolledBack", message=message)
+        return
     _replace(draft, network, "its settings changed: " + _changed_names(record.spec, wanted))
 
 

@@ -17,7 +17,7 @@ from agent.apply.executor import Executor, recover
 from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
-from agent.errors import EngineError, UcidockdError
+from agent.errors import EngineError, EngineSlowError, StorageError, UcidockdError
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import Context
@@ -51,11 +51,18 @@ class Reconciler:
     image_ids: dict[str, str] = field(default_factory=dict)
     work_ended: Callable[[], None] = lambda: None
     _busy: set[str] = field(default_factory=set)
+    _unsure: bool = False  # something failed half-way since the last deep look
     _crews: dict[int, Crew] = field(default_factory=dict)
 
-    def read_config(self) -> None:
-        """Reads UCI. A configuration that does not parse leaves the last good one in force."""
-        self.last = self.load()
+    def read_config(self, *, unless: Callable[[], bool] = lambda: False) -> None:
+        """Reads UCI. A configuration that does not parse leaves the last good one in force.
+
+        What was read while `unless` holds, a file in the middle of being written, is not looked at.
+        """
+        last = self.load()
+        if unless():
+            return
+        self.last = last
         for issue in self.last.issues:
             logger.log(logging.ERROR if issue.severity == "error" else logging.WARNING, "%s", issue.text())
         fresh = self.last.desired
@@ -98,6 +105,9 @@ class Reconciler:
 
     def make_plan(self, *, deep: frozenset[str] | None) -> ops.Plan:
         """Observes and plans, changing nothing. `deep`: ids to inspect, None for all. Raises EngineError."""
+        return self._make_plan(None if self._unsure else deep, {})
+
+    def _make_plan(self, deep: frozenset[str] | None, unmended: dict[str, UcidockdError]) -> ops.Plan:
         desired = self.desired
         if desired is None:
             return ops.Plan()
@@ -112,7 +122,10 @@ class Reconciler:
             records=records,
             foreign=snapshot.foreign,
             waiting=waiting(desired, now=self.wall()),
-            backoff=self.backoff.blocked(self.monotonic()),
+            backoff={
+                **self.backoff.blocked(self.monotonic()),
+                **{key: str(error) for key, error in unmended.items()},
+            },
             image_ids=self.image_ids,
             busy=busy,
         )
@@ -128,19 +141,42 @@ class Reconciler:
         desired = self.desired
         if desired is None or not desired.agent.enabled:
             return ops.Plan(), None
-        api = self.engine.ping()
+        unsure, self._unsure = self._unsure or deep is None, False
+        try:
+            api = self.engine.ping()
+            unmended = self._recover()
+            plan = self._make_plan(None if unsure else deep, unmended)
+        except UcidockdError:
+            self._unsure = self._unsure or unsure
+            raise
         self.board.set_agent(self.wall(), engine={"reachable": True, "api": f"{api[0]}.{api[1]}"})
-        if any(record.swap or not record.object_id for record in self.records.records()):
-            recover(self.engine, self.records, frozenset(self._busy))
-        plan = self.make_plan(deep=deep)
         self._show_findings(plan)
         if not plan.works:
             self._show_ids()
-            reached = None if self._busy or self.backoff.next_try() is not None else desired.generation
+            reached = None if self._busy or self.backoff.any() else desired.generation
             self.board.set_agent(self.wall(), generation=reached, last_pass=self.wall())
             return plan, None
         self._busy |= {work.key for work in plan.works}
         return plan, self._executor(desired, api).begin(plan)
+
+    def _recover(self) -> dict[str, UcidockdError]:
+        if not any(record.swap or not record.object_id for record in self.records.records()):
+            return {}
+        failed = recover(self.engine, self.records, self._busy | self.backoff.blocked(self.monotonic()).keys())
+        for key, error in failed.items():
+            self._failed(key, error)
+        return failed
+
+    def is_busy(self) -> bool:
+        """Whether a work is under way."""
+        return bool(self._busy)
+
+    def forget_failures(self) -> None:
+        """What failed or was rolled back is tried again by the next pass. Raises StorageError."""
+        self.backoff.clear()
+        for record in self.records.records():
+            if record.failed_hash:
+                self.records.change(record.nonce, failed_hash="")
 
     def run_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, tuple[Outcome, ...]]:
         """As `begin_pass`, and waits for the end of what it began."""
@@ -198,15 +234,23 @@ class Reconciler:
         for finding in plan.findings:
             kind, _, section = finding.key.partition(":")
             self.board.ensure(finding.key, kind=kind, section=section, name=section, now=now)
-            condition = ConditionType(finding.type)
-            self.board.set(
-                finding.key,
-                condition,
-                status=finding.status,
-                reason=finding.reason,
-                message=finding.message,
-                now=now,
-            )
+            self._show_finding(finding, now)
+
+    def _show_finding(self, finding: ops.Finding, now: float) -> None:
+        key, condition = finding.key, ConditionType(finding.type)
+        standing = self.board.reason(key, condition)
+        if condition is ConditionType.DEGRADED and not finding.status:
+            self.board.clear(key, condition, now=now)
+            return
+        if finding.reason == "RolledBack" and standing == "RolledBack":
+            return  # what is there says why
+        if condition is ConditionType.SYNCED and finding.status:
+            # drift is seen by a deep look alone, so only that can tell that it is over
+            if self.board.reason(key, ConditionType.DEGRADED) != "Drift":
+                self.board.clear(key, ConditionType.DEGRADED, now=now)
+        self.board.set(
+            key, condition, status=finding.status, reason=finding.reason, message=finding.message, now=now
+        )
 
     def _report(self, outcome: Outcome) -> None:
         operation, error, now = outcome.operation, outcome.error, self.wall()
@@ -219,14 +263,19 @@ class Reconciler:
             logger.info("%s %s: %s", operation.verb, operation.key, operation.cause)
             return
         logger.warning("%s %s failed: %s", operation.verb, operation.key, error)
-        self.backoff.failed(operation.key, text, self.monotonic())
-        reason = "RolledBack" if isinstance(operation, ops.ReplaceContainer) else "Failed"
-        self.board.set(
-            operation.key, ConditionType.DEGRADED, status=True, reason=reason, message=text, now=now
-        )
-        self.board.set(
-            operation.key, ConditionType.SYNCED, status=False, reason=reason, message=text, now=now
-        )
+        self._failed(operation.key, error, rolled_back=isinstance(operation, ops.ReplaceContainer))
+
+    def _failed(self, key: str, error: UcidockdError, *, rolled_back: bool = False) -> None:
+        now, text = self.wall(), str(error)
+        self._unsure = True
+        self.backoff.failed(key, text, self.monotonic())
+        reason = "RolledBack" if rolled_back else "Failed"
+        if isinstance(error, StorageError):
+            reason = "StorageFull" if error.full else "StorageFailed"
+        kind, _, section = key.partition(":")
+        self.board.ensure(key, kind=kind, section=section, name=section, now=now)
+        self.board.set(key, ConditionType.DEGRADED, status=True, reason=reason, message=text, now=now)
+        self.board.set(key, ConditionType.SYNCED, status=False, reason=reason, message=text, now=now)
 
 
 def plan_as_json(plan: ops.Plan) -> dict[str, object]:
@@ -248,4 +297,7 @@ def outcomes_as_json(plan: ops.Plan, outcomes: tuple[Outcome, ...]) -> dict[str,
 def engine_failure(board: StatusBoard, exc: UcidockdError, now: float) -> None:
     """Shows that the engine is away; what is known of the resources stays on the board."""
     retry = isinstance(exc, EngineError) and exc.retryable
-    board.set_agent(now, engine={"reachable": False, "error": str(exc), "retryable": retry})
+    reason = "EngineSlow" if isinstance(exc, EngineSlowError) else "EngineUnreachable"
+    board.set_agent(
+        now, engine={"reachable": False, "reason": reason, "error": str(exc), "retryable": retry}
+    )

@@ -23,5 +23,6 @@ def single_pass(options: RuntimeOptions, *, dry_run: bool) -> dict[str, object]:
         return {**plan_as_json(reconciler.make_plan(deep=None)), "issues": issues}
     socket = Path(options.socket or settings.socket)
     with locked(socket.parent / "agent.lock"):
+        reconciler.forget_failures()
         plan, outcomes = reconciler.run_pass(deep=None)
     return {**outcomes_as_json(plan, outcomes), "issues": issues}
