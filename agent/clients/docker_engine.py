@@ -2,7 +2,7 @@
 """The Docker Engine through docker-py, narrowed to `agent.apply.ports.Engine`.
 
 Bodies are our own JSON: docker-py's builders lack fields (nano_cpus and pids_limit in update, for one). The API
-version is negotiated at every ping, since the engine may have been replaced in between.
+version is negotiated again after every lost connection: another engine may answer the next one.
 """
 
 from __future__ import annotations
@@ -51,16 +51,19 @@ class DockerEngine:
         self._version = ""
 
     def _client(self) -> Any:
-        if not self._version:
-            self.ping()
-        if getattr(self._local, "version", None) != self._version:
+        version = self._version or _version_text(self.ping())
+        if getattr(self._local, "version", None) != version:
             self._local.client = docker.APIClient(
                 base_url=self._host,
-                version=self._version,
+                version=version,
                 timeout=self._timeout_s,  # type: ignore[arg-type]  # a fraction of a second does too
             )
-            self._local.version = self._version
+            self._local.version = version
         return self._local.client
+
+    def api_version(self) -> tuple[int, int]:
+        """The API version that is spoken; asks the engine only when a connection was lost since it last said."""
+        return _version_pair(self._version) if self._version else self.ping()
 
     def _get(self, path: str, read: Callable[[Any], _T], **args: Any) -> _T:
         """GET of what has to be there."""
@@ -83,6 +86,7 @@ class DockerEngine:
         return EngineUnreachableError(f"the engine at {self._host} gave an answer that is no valid one")
 
     def _away(self, exc: Exception) -> EngineUnreachableError:
+        self._version = ""  # what answers next may be another engine
         if isinstance(exc, requests.exceptions.Timeout) or "timed out" in str(exc):
             return EngineSlowError(f"the engine at {self._host} gives no answer in time")
         return EngineUnreachableError(f"the engine at {self._host} does not answer: {_short(exc)}")
@@ -120,8 +124,7 @@ class DockerEngine:
             raise self._away(exc) from exc
         self._version = str(client.api_version)
         client.close()
-        major, _, minor = self._version.partition(".")
-        return int(major), int(minor)
+        return _version_pair(self._version)
 
     def info(self) -> dict[str, Any]:
         return self._get("/info", dict)
@@ -246,21 +249,30 @@ class DockerEngine:
 
     def events(self, since: int | None) -> Iterator[dict[str, Any]]:
         """GET /events. docker-py ends it quietly when the connection breaks: every end means "list again"."""
-        if not self._version:
-            self.ping()
+        version = _version_text(self.api_version())
         try:
-            client = docker.APIClient(base_url=self._host, version=self._version, timeout=_NO_LIMIT)
+            client = docker.APIClient(base_url=self._host, version=version, timeout=_NO_LIMIT)
             stream = client.events(since=since, decode=True)
         except _BROKEN as exc:
             raise self._away(exc) from exc
-        return _translated(stream)
+        return self._translated(stream)
+
+    def _translated(self, stream: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        try:
+            yield from stream
+        except (*_BROKEN, ValueError) as exc:
+            raise EngineUnreachableError(f"the event stream broke: {_short(exc)}") from exc
+        finally:
+            self._version = ""
 
 
-def _translated(stream: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    try:
-        yield from stream
-    except (*_BROKEN, ValueError) as exc:
-        raise EngineUnreachableError(f"the event stream broke: {_short(exc)}") from exc
+def _version_pair(text: str) -> tuple[int, int]:
+    major, _, minor = text.partition(".")
+    return int(major), int(minor)
+
+
+def _version_text(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
 
 
 def _id_of_new(body: Any) -> str:

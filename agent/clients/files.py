@@ -6,18 +6,22 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 
-def atomic_write(path: Path, data: bytes, *, mode: int | None = None) -> None:
+def atomic_write(
+    path: Path, data: bytes, *, mode: int | None = None, last_check: Callable[[], None] = lambda: None
+) -> None:
     """Temporary file, fsync, rename, fsync of the directory; symlinks are followed as `uci commit` does.
 
-    `mode` None keeps the mode (and owner) of the file that is there, 0600 for a new one. Raises OSError; then the
-    old file is as it was and no temporary file is left.
+    `mode` None keeps the mode (and owner) of the file that is there, 0600 for a new one. `last_check` is called when
+    nothing is left but the rename, and prevents it by raising. Raises OSError; then the old file is as it was and no
+    temporary file is left.
     """
     target = path.resolve()
     old = target.stat() if target.exists() else None
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.uci-", dir=target.parent)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.ucidockd-", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -26,6 +30,7 @@ def atomic_write(path: Path, data: bytes, *, mode: int | None = None) -> None:
                 os.fchown(file.fileno(), old.st_uid, old.st_gid)
             file.flush()
             os.fsync(file.fileno())
+        last_check()
         Path(temporary).replace(target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -36,3 +41,9 @@ def atomic_write(path: Path, data: bytes, *, mode: int | None = None) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes the temporary files of writers of `path` that were killed. Only for who is its one writer."""
+    for temporary in path.parent.glob(f".{path.name}.ucidockd-*"):
+        temporary.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ import hashlib
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from agent.clients.files import atomic_write
 from agent.errors import ConfigError, ConflictError
 from agent.uci.syntax import Option, Package, Section, UciSyntaxError, format_file, parse
 
+_COMMIT_LIMIT_S = 2.0  # between the first byte of `uci commit`'s temporary file and its rename
+_LOOK_AGAIN_S = 0.002
 _PACKAGE = re.compile(r"[A-Za-z0-9_-]+\Z")  # libuci: util.c, uci_validate_package
 
 
@@ -98,9 +101,17 @@ class TextUciStore:
         path = self.source_path(package.name)
         data = _text(package)
         with _locked(path):
-            if expected is not None and _hash_of(path) != expected:
-                raise ConflictError(f"{path} was changed by somebody else in the meantime")
-            atomic_write(path, data)
+            found = _hash_of(path)
+            if expected is not None and found != expected:
+                raise _changed(path)
+
+            def still_as_found() -> None:
+                if _is_being_committed(path) or _hash_of(path) != found:
+                    raise _changed(path)
+
+            atomic_write(path, data, last_check=still_as_found)
+            if _wait_for_commit(path) and _hash_of(path) != _hash(data):
+                raise _changed(path)
 
 
 class PyuciStore(TextUciStore):
@@ -191,9 +202,17 @@ def _shape(package: Package) -> list[object]:
     ]
 
 
+def _changed(path: Path) -> ConflictError:
+    return ConflictError(f"{path} was changed by somebody else in the meantime")
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """The lock that `uci commit` takes (file.c), or its directory's, among ourselves, where there is no file yet."""
+    """The lock that `uci commit` takes (file.c), or its directory's, among ourselves, where there is no file yet.
+
+    It keeps nobody out who opened the file before it was last replaced: `uci` then has the old one's lock. And `uci`
+    lets go of it before it renames. So there is a look at its temporary file as well, before and after we rename.
+    """
     while True:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -201,11 +220,32 @@ def _locked(path: Path) -> Iterator[None]:
             descriptor = os.open(path.resolve().parent, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _still_there(descriptor, path):
+            if not _wait_for_commit(path) and _still_there(descriptor, path):
                 yield
                 return
         finally:
             os.close(descriptor)
+
+
+def _is_being_committed(path: Path) -> bool:
+    """Whether `uci commit` is about to rename. What a crash left behind stays for ever and does not count."""
+    return any(_is_fresh(file) for file in path.parent.glob(f".{path.name}.uci-??????"))
+
+
+def _is_fresh(file: Path) -> bool:
+    try:
+        return abs(time.time() - file.stat().st_mtime) < _COMMIT_LIMIT_S
+    except FileNotFoundError:
+        return False
+
+
+def _wait_for_commit(path: Path) -> bool:
+    """Waits until a commit under way has ended; whether there was one."""
+    waited = False
+    while _is_being_committed(path):
+        waited = True
+        time.sleep(_LOOK_AGAIN_S)
+    return waited
 
 
 def _still_there(descriptor: int, path: Path) -> bool:

@@ -8,6 +8,7 @@ Sizes are bytes, durations in specs are nanoseconds (the Engine API's unit); pol
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -331,3 +332,6 @@ class Desired:
     agent: AgentSettings = field(default_factory=AgentSettings)
     broken: frozenset[str] = frozenset()  # keys "container:web", "network:lan", ...
     generation: str = ""  # hash of the committed files
+    spec_hashes: Mapping[str, str] = field(
+        default_factory=dict
+    )  # key -> hash, made once at reading: every pass needs all of them; one that lacks is made on the spot

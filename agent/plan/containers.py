@@ -159,6 +159,8 @@ class _Planner:
 
     def _joined_change(self, record: Record) -> str:
         """A container in another's namespace is lost when that one is replaced: it has to follow."""
+        if not shared_names(self.container):
+            return ""
         replaced = [
             key
             for key in joined_keys(self.draft, self.container)
@@ -171,9 +173,8 @@ class _Planner:
         return ""
 
     def _changes(self, record: Record, seen: ObservedContainer) -> tuple[FieldChange, ...]:
-        wanted = desired_spec(self.container)
-        if record.spec_hash != spec_hash(wanted):
-            return classify(record.spec, wanted)
+        if record.spec_hash != self.draft.spec_hash_of(self.key, self.container):
+            return classify(record.spec, desired_spec(self.container))
         if seen.inspect is None:
             return ()
         networks = {n.name: n.id for n in self.draft.observed.networks}
@@ -282,8 +283,7 @@ _NEW_OBJECT = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer)
 
 def _seen(draft: Draft, section: str) -> ObservedContainer | None:
     record = draft.record("container", section)
-    object_id = record.object_id if record else None
-    return next((c for c in draft.observed.containers if c.id == object_id), None)
+    return draft.containers_seen.get(record.object_id) if record else None
 
 
 def _condition_met(draft: Draft, section: str, condition: DependsOn, *, planned: bool = True) -> bool:
@@ -303,8 +303,7 @@ def needs_of(draft: Draft, container: Container) -> tuple[str, ...]:
     """Keys of the resources that have to be in place first, of broken sections too."""
     needs = [key_of("container", wanted.section) for wanted in container.policy.depends_on]
     needs += joined_keys(draft, container)
-    networks = {n.name: n.section for n in draft.desired.networks}
-    volumes = {v.name: v.section for v in draft.desired.volumes}
+    networks, volumes = draft.networks_declared, draft.volumes_declared
     needs += [key_of("network", networks.get(e.network, e.network)) for e in container.spec.endpoints]
     sources = [m.source for m in container.spec.mounts if m.source and not m.is_bind]
     needs += [key_of("volume", volumes.get(source, source)) for source in sources]
@@ -314,6 +313,8 @@ def needs_of(draft: Draft, container: Container) -> tuple[str, ...]:
 def joined_keys(draft: Draft, container: Container) -> tuple[str, ...]:
     """Keys of the managed containers whose namespaces a container shares."""
     names = shared_names(container)
+    if not names:
+        return ()
     return tuple(key_of("container", c.section) for c in draft.desired.containers if c.name in names)
 
 

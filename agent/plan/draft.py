@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from agent.model.identity import SPEC_VERSION, canonical, masked, version_of
+from agent.model.identity import SPEC_VERSION, canonical, masked, spec_hash, version_of
 from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.plan import operations as ops
@@ -51,15 +51,28 @@ def desired_spec(resource: Container | Network | Volume) -> dict[str, object]:
     return masked(canonical(resource.spec))
 
 
+def with_hashes(desired: Desired) -> Desired:
+    """`desired` with the spec hash of each of its resources."""
+    groups = (("container", desired.containers), ("network", desired.networks), ("volume", desired.volumes))
+    hashes = {
+        key_of(kind, resource.section): spec_hash(desired_spec(resource))
+        for kind, resources in groups
+        for resource in resources
+    }
+    return replace(desired, spec_hashes=hashes)
+
+
 def shared_names(container: Container) -> set[str]:
     """Docker names of the containers whose network, ipc or pid namespace a container is put into."""
-    modes = (container.spec.network_mode, container.spec.ipc, container.spec.pid)
-    return {mode.removeprefix("container:") for mode in modes if mode and mode.startswith("container:")}
+    modes = [m for m in (container.spec.network_mode, container.spec.ipc, container.spec.pid) if m]
+    return {mode.removeprefix("container:") for mode in modes if mode.startswith("container:")}
 
 
 def joined_ids(records: Iterable[Record], container: Container) -> tuple[str, ...]:
     """The engine's ids of those among them that are ours, sorted."""
     names = shared_names(container)
+    if not names:
+        return ()
     mine = (r for r in records if r.kind == "container" and not r.swap and r.object_id)
     return tuple(sorted(r.object_id for r in mine if r.name in names))
 
@@ -74,11 +87,24 @@ class Draft:
     works: dict[str, ops.Work] = field(default_factory=dict)
     findings: list[ops.Finding] = field(default_factory=list)
     withheld: dict[str, str] = field(default_factory=dict)
+    containers_seen: dict[str, ObservedContainer] = field(init=False)  # by id
+    networks_declared: dict[str, str] = field(init=False)  # Docker name -> section
+    volumes_declared: dict[str, str] = field(init=False)
+    _records: dict[tuple[str, str], Record] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.containers_seen = {c.id: c for c in self.observed.containers}
+        self.networks_declared = {n.name: n.section for n in self.desired.networks}
+        self.volumes_declared = {v.name: v.section for v in self.desired.volumes}
+        self._records = {(r.kind, r.section): r for r in reversed(self.context.records) if not r.swap}
 
     def record(self, kind: str, section: str) -> Record | None:
         """The record of a section's object."""
-        matches = (r for r in self.context.records if r.kind == kind and r.section == section and not r.swap)
-        return next(matches, None)
+        return self._records.get((kind, section))
+
+    def spec_hash_of(self, key: str, resource: Container | Network | Volume) -> str:
+        """The hash of a desired spec."""
+        return self.desired.spec_hashes.get(key) or spec_hash(desired_spec(resource))
 
     def find(self, key: str, kind: str, *, status: bool, reason: str, message: str = "") -> None:
         """Notes a condition."""

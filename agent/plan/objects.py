@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.model.identity import LABEL_NONCE, spec_hash
+from agent.model.identity import LABEL_NONCE
 from agent.model.observed import ObservedVolume, Record
 from agent.model.resources import Network, Volume
 from agent.plan import operations as ops
@@ -22,15 +22,14 @@ def plan_network(draft: Draft, network: Network) -> None:
     if record is None or seen is None:
         _absent_network(draft, key, network, gone=record is not None)
         return
-    wanted = desired_spec(network)
-    if record.spec_hash == spec_hash(wanted) and seen.name == network.name:
+    if record.spec_hash == draft.spec_hash_of(key, network) and seen.name == network.name:
         draft.find(key, "Synced", status=True, reason="InSync")
         return
-    if record.failed_hash == spec_hash(wanted):
+    if record.failed_hash == draft.spec_hash_of(key, network):
         message = "the engine refused the change; tried again when its section changes, or on `reconcile`"
         draft.find(key, "Synced", status=False, reason="RolledBack", message=message)
         return
-    _replace(draft, network, "its settings changed: " + _changed_names(record.spec, wanted))
+    _replace(draft, network, "its settings changed: " + _changed_names(record.spec, desired_spec(network)))
 
 
 def _replace(draft: Draft, network: Network, cause: str, before: tuple[ops.Operation, ...] = ()) -> None:
@@ -68,7 +67,7 @@ def plan_volume(draft: Draft, volume: Volume) -> None:
     if record is None or seen is None:
         _absent_volume(draft, key, volume, gone=record is not None)
         return
-    same = record.spec_hash == spec_hash(desired_spec(volume)) and record.name == volume.name
+    same = record.spec_hash == draft.spec_hash_of(key, volume) and record.name == volume.name
     message = "" if same else "a volume cannot change: copy its data to one with another name"
     draft.find(key, "Synced", status=same, reason="InSync" if same else "VolumeDiffers", message=message)
 

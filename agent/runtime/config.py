@@ -15,6 +15,7 @@ from agent.clients.uci_store import PyuciStore, TextUciStore, UciMissing, UciSto
 from agent.errors import ConfigError
 from agent.model.issues import Issue
 from agent.model.resources import Desired
+from agent.plan.draft import with_hashes
 from agent.runtime.options import RuntimeOptions
 from agent.uci.decode import decode
 from agent.uci.syntax import Package, UciSyntaxError
@@ -51,7 +52,9 @@ def load(options: RuntimeOptions) -> LoadResult:
     paths = {name: str(store.source_path(name)) for name in packages}
     result = decode(packages, paths=paths, read_file=_read_text)
     generation = hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
-    return LoadResult(desired=replace(result.desired, generation=generation), issues=result.issues)
+    return LoadResult(
+        desired=with_hashes(replace(result.desired, generation=generation)), issues=result.issues
+    )
 
 
 def _read(store: UciStore, name: str, packages: dict[str, Package], hashes: list[str]) -> Issue | None:

@@ -143,7 +143,7 @@ class Reconciler:
             return ops.Plan(), None
         unsure, self._unsure = self._unsure or deep is None, False
         try:
-            api = self.engine.ping()
+            api = self.engine.api_version()
             unmended = self._recover()
             plan = self._make_plan(None if unsure else deep, unmended)
         except UcidockdError:
@@ -162,7 +162,9 @@ class Reconciler:
     def _recover(self) -> dict[str, UcidockdError]:
         if not any(record.swap or not record.object_id for record in self.records.records()):
             return {}
-        failed = recover(self.engine, self.records, self._busy | self.backoff.blocked(self.monotonic()).keys())
+        failed = recover(
+            self.engine, self.records, self._busy | self.backoff.blocked(self.monotonic()).keys()
+        )
         for key, error in failed.items():
             self._failed(key, error)
         return failed
@@ -231,23 +233,23 @@ class Reconciler:
             self.board.set(
                 work.key, ConditionType.SYNCED, status=False, reason="Pending", message=causes, now=now
             )
+        for key in dict.fromkeys(finding.key for finding in plan.findings):
+            kind, _, section = key.partition(":")
+            self.board.ensure(key, kind=kind, section=section, name=section, now=now)
         for finding in plan.findings:
-            kind, _, section = finding.key.partition(":")
-            self.board.ensure(finding.key, kind=kind, section=section, name=section, now=now)
             self._show_finding(finding, now)
 
     def _show_finding(self, finding: ops.Finding, now: float) -> None:
         key, condition = finding.key, ConditionType(finding.type)
-        standing = self.board.reason(key, condition)
         if condition is ConditionType.DEGRADED and not finding.status:
             self.board.clear(key, condition, now=now)
             return
-        if finding.reason == "RolledBack" and standing == "RolledBack":
+        if finding.reason == "RolledBack" and self.board.reason(key, condition) == "RolledBack":
             return  # what is there says why
-        if condition is ConditionType.SYNCED and finding.status:
-            # drift is seen by a deep look alone, so only that can tell that it is over
-            if self.board.reason(key, ConditionType.DEGRADED) != "Drift":
-                self.board.clear(key, ConditionType.DEGRADED, now=now)
+        in_sync = condition is ConditionType.SYNCED and finding.status
+        # drift is seen by a deep look alone, so only that can tell that it is over
+        if in_sync and self.board.reason(key, ConditionType.DEGRADED) not in {"", "Drift"}:
+            self.board.clear(key, ConditionType.DEGRADED, now=now)
         self.board.set(
             key, condition, status=finding.status, reason=finding.reason, message=finding.message, now=now
         )
@@ -298,6 +300,4 @@ def engine_failure(board: StatusBoard, exc: UcidockdError, now: float) -> None:
     """Shows that the engine is away; what is known of the resources stays on the board."""
     retry = isinstance(exc, EngineError) and exc.retryable
     reason = "EngineSlow" if isinstance(exc, EngineSlowError) else "EngineUnreachable"
-    board.set_agent(
-        now, engine={"reachable": False, "reason": reason, "error": str(exc), "retryable": retry}
-    )
+    board.set_agent(now, engine={"reachable": False, "reason": reason, "error": str(exc), "retryable": retry})
