@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
-from watchdog.observers import Observer
+from watchdog.observers.inotify import InotifyObserver
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class FileWatcher:
         try:
             if self._observer is None:
                 # unpaired moves as moves: what comes by rename is whole, what is created is still to be written
-                observer = Observer(generate_full_events=True)
+                observer = InotifyObserver(generate_full_events=True)
                 observer.start()
                 self._observer = observer
             folder.watch = self._observer.schedule(folder, str(path), recursive=False)
@@ -131,7 +131,7 @@ class _Folder(FileSystemEventHandler):
 
     def is_stale(self, names: set[str] | None) -> bool:
         """Whether it watches a directory that was replaced, is gone, or in which other names matter now."""
-        return names != self._names or _signature(self._path)[0] != self._inode
+        return names is None or names != set(self._names) or _signature(self._path)[0] != self._inode
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         if event.event_type in _QUIET:
