@@ -11,12 +11,12 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
 
 WEB = """
@@ -28,46 +28,6 @@ config container 'web'
 """
 
 
-class Agent:
-    """`ucidockd run` on a box's directories."""
-
-    def __init__(self, box: Box) -> None:
-        self.box = box
-        options = box.options
-        self.words = [f"--config-dir={options.config_dir}", f"--override-dir={options.override_dir}"]
-        self.words += [f"--state-dir={options.state_dir}", f"--socket={options.socket}"]
-        self.words += [f"--docker-host={options.docker_host}"]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "agent", "run", *self.words]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
-        wait_for(lambda: Path(str(self.box.options.socket)).exists())
-
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "agent", *words, *self.words], capture_output=True, text=True, check=False
-        )
-
-    def commit(self, text: str) -> None:
-        temporary = self.box.config / ".containers.uci-x"
-        temporary.write_text(text.replace("IMAGE", "busybox:test"))
-        temporary.replace(self.box.config / "containers")
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        assert self.process is not None
-        self.process.send_signal(number)
-        _, _ = self.process.communicate(timeout=20)
-        return self.process.returncode
-
-
-def wait_for(check: Callable[[], Any], limit_s: float = 15) -> None:
-    deadline = time.monotonic() + limit_s
-    while not check():
-        assert time.monotonic() < deadline, "not seen in time"
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def agent(box: Box) -> Iterator[Agent]:
     made = Agent(box)
@@ -76,10 +36,6 @@ def agent(box: Box) -> Iterator[Agent]:
     yield made
     if made.process is not None and made.process.poll() is None:
         made.end()
-
-
-def running(box: Box, name: str) -> bool:
-    return any(c.name == name and c.status == "running" for c in box.client.containers.list())
 
 
 def test_a_commit_is_applied_and_reported(agent: Agent, box: Box) -> None:
