@@ -51,9 +51,12 @@ class Agent:
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Runs `ucidockd WORDS` on the same directories."""
-        return subprocess.run(
-            [sys.executable, "-m", "agent", *words, *self.words], capture_output=True, text=True, check=False
-        )
+        inside: tuple[str, ...] = ()
+        if self.prefix and self.process is not None:
+            # the agent turns away who is not in its user namespace
+            inside = ("nsenter", "--user", f"--target={self.process.pid}")
+        command = [*inside, sys.executable, "-m", "agent", *words, *self.words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
     def status(self) -> dict[str, Any]:
         """What `ucidockd status --json` prints; empty while the agent does not answer."""
@@ -65,6 +68,11 @@ class Agent:
         temporary = self.box.config / ".containers.uci-x"
         temporary.write_text(text.replace("IMAGE", "busybox:test"))
         temporary.replace(self.box.config / "containers")
+
+    def send(self, number: int) -> None:
+        """Sends a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Sends the signal and waits; returns the exit code."""

@@ -10,6 +10,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -37,6 +38,7 @@ class Call:
     number: int
     method: str
     path: str
+    at: float  # monotonic, seconds
 
     @property
     def changes(self) -> bool:
@@ -89,7 +91,7 @@ class FaultProxy:
                 return
             method, path = request.split(b" ", 2)[:2]
             with self._lock:
-                call = Call(len(self.calls) + 1, method.decode(), path.decode())
+                call = Call(len(self.calls) + 1, method.decode(), path.decode(), time.monotonic())
                 self.calls.append(call)
                 fault = self.rule(call)
             if fault is not None:
