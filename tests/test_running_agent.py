@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,38 +47,6 @@ def test_a_commit_is_applied_and_reported(agent: Agent, box: Box) -> None:
     assert [resource["key"] for resource in status["resources"]] == ["container:two", "container:web"]
     plan = agent.command("plan", "--exit-code")
     assert (plan.returncode, plan.stdout) == (0, "nothing to do\n")
-
-
-def test_an_editor_that_writes_in_place_is_seen_and_half_a_file_is_not_applied(
-    agent: Agent, box: Box
-) -> None:
-    wait_for(lambda: running(box, "web"))
-    before = box.get("web").id
-    text = (WEB + WEB.replace("'web'", "'two'")).replace("IMAGE", "busybox:test")
-    with (box.config / "containers").open("w") as file:
-        for piece in (text[:20], text[20:90], text[90:]):
-            file.write(piece)
-            file.flush()
-            time.sleep(0.3)
-            assert running(box, "web")
-    wait_for(lambda: running(box, "two"))
-    assert box.get("web").id == before
-
-
-def test_a_directory_that_is_replaced_is_watched_again(agent: Agent, box: Box) -> None:
-    wait_for(lambda: running(box, "web"))
-    agent.commit(WEB + "\nconfig agent 'agent'\n\toption resync '1'\n")
-    wait_for(lambda: "agent" in agent.command("status", "--json").stdout)
-    time.sleep(0.5)
-    assert agent.process is not None
-    box.config.rename(box.config.with_name("old"))
-    time.sleep(0.5)
-    assert running(box, "web")
-    box.config.mkdir()
-    agent.commit(WEB + WEB.replace("'web'", "'two'"))
-    agent.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: running(box, "two"))
-    wait_for(lambda: (agent.commit(WEB + WEB.replace("'web'", "'three'")), running(box, "three"))[1], 20)
 
 
 def test_a_container_removed_by_hand_comes_back(agent: Agent, box: Box) -> None:

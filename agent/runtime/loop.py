@@ -235,10 +235,13 @@ class Loop:
             try:
                 stream = self._engine().events(None)
                 self.trigger_threadsafe(deep=True)  # whatever happened while nobody listened
-                for event in stream:
-                    self._on_event(event)
-                    if self._stop.is_set():
-                        return
+                try:
+                    for event in stream:
+                        self._on_event(event)
+                        if self._stop.is_set():
+                            return
+                finally:
+                    self.trigger_threadsafe()  # the engine may be away: status has to say so
             except EngineError as exc:
                 logger.debug("event stream: %s", exc)
             if not self._stop.is_set():

@@ -157,12 +157,12 @@ def retire_long_ago(box: Box) -> None:
 
 
 def settled(agent: Agent) -> bool:
-    """Everything was done that can be done: a pass had nothing to do, or what was rolled back is left alone."""
+    """A pass looked after the last operation and found nothing to do, or only what was rolled back."""
     status = agent.status()
     resources = status.get("resources", [])
     conditions = [c for r in resources for c in r["conditions"] if c["type"] == "Synced"]
     return "last_pass" in status.get("agent", {}) and all(
-        c["status"] or c["reason"] == "RolledBack" for c in conditions
+        c["reason"] in {"InSync", "RolledBack"} for c in conditions
     )
 
 
