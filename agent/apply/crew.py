@@ -14,12 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from agent.errors import UcidockdError
+from agent.errors import EngineError, UcidockdError
 from agent.plan import operations as ops
 
 logger = logging.getLogger(__name__)
 
 _THREADS = 32  # more than workers: those that pull or wait at a gate hold no place
+
+
+class SkippedError(EngineError):
+    """It was not tried at all: what it needs failed, or the agent ends. No failure of its own."""
+
+    code = "skipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import singledispatchmethod
 from typing import Any
 
-from agent.apply.crew import Crew, Outcome, Run
+from agent.apply.crew import Crew, Outcome, Run, SkippedError
 from agent.apply.images import Images
 from agent.apply.networks import NetworkExchange, reconnect
 from agent.apply.ports import Engine
@@ -83,9 +83,9 @@ class Executor:
 
     def _attempt(self, operation: ops.Operation, failed_needs: set[str]) -> UcidockdError | None:
         if failed_needs:
-            return EngineError(f"{', '.join(sorted(failed_needs))} failed first", retryable=True)
+            return SkippedError(f"{', '.join(sorted(failed_needs))} failed first", retryable=True)
         if self.stopping():
-            return EngineError("the agent stops", retryable=True)
+            return SkippedError("the agent stops", retryable=True)
         try:
             self._do(operation)
         except UcidockdError as exc:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.apply.crew import Crew, Outcome, Run
+from agent.apply.crew import Crew, Outcome, Run, SkippedError
 from agent.apply.executor import Executor, recover
 from agent.apply.images import Images
 from agent.apply.ports import Engine
@@ -263,6 +263,12 @@ class Reconciler:
         self.board.note(operation.key, note, now=now)
         if error is None:
             logger.info("%s %s: %s", operation.verb, operation.key, operation.cause)
+            return
+        if isinstance(error, SkippedError):
+            # no back-off: once what it needs is there, it is its turn at once
+            self.board.set(
+                operation.key, ConditionType.SYNCED, status=False, reason="Pending", message=text, now=now
+            )
             return
         logger.warning("%s %s failed: %s", operation.verb, operation.key, error)
         self._failed(operation.key, error, rolled_back=isinstance(operation, ops.ReplaceContainer))

@@ -39,9 +39,15 @@ def _wait_for(wanted: WaitFor, now: float) -> str:
     if wanted.kind is WaitKind.DEVICE:
         return _device(wanted.target)
     if wanted.kind is WaitKind.INTERFACE:
-        state = Path("/sys/class/net", Path(wanted.target).name, "operstate")
-        return "" if state.exists() and state.read_text().strip() != "down" else f"{wanted.target} is not up"
+        return "" if _is_up(Path(wanted.target).name) else f"{wanted.target} is not up"
     return "" if now > CLOCK_IS_SET_AFTER else "the clock is not set"
+
+
+def _is_up(interface: str) -> bool:
+    try:
+        return Path("/sys/class/net", interface, "operstate").read_text().strip() != "down"
+    except OSError:
+        return False
 
 
 def _bind(source: str) -> str:

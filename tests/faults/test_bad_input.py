@@ -226,6 +226,23 @@ def test_an_old_container_that_cannot_start_again_does_not_hold_up_the_others(bo
     assert box.get("web").status == "running"
 
 
+def test_what_needs_a_failed_resource_waits_and_the_others_do_not(box: Box) -> None:
+    box.client.networks.create("foreign", ipam=pool("10.219.8.0/24"))
+    config = LAN + ON_LAN + OTHER + WEB.replace("'web'", "'last'") + "\tlist depends_on 'web'\n"
+    errors = box.errors(config)
+    assert [error.partition(" ")[0] for error in errors if "failed first" in error] == [
+        "network:lan",
+        "container:web",
+    ]
+    assert box.names() == ["other"]
+    box.apply(config)
+    assert conditions(box, "container:web")["Waiting"] == (True, "Waiting", "network:lan could not be made")
+    box.client.networks.get("foreign").remove()
+    box.reconciler.monotonic = lambda: 10**9
+    assert box.errors(config) == []
+    assert box.names() == ["last", "other", "web"]
+
+
 SECRET = "S3CRET-9f3a"
 LEAKS = {
     "an environment value": f"list env 'TOKEN={SECRET}'",

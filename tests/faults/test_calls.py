@@ -230,6 +230,34 @@ def test_events_that_never_come_leave_drift_to_the_resync(faulty: Box, proxy: Fa
         agent.close()
 
 
+def test_what_failed_once_is_tried_again_after_a_second(faulty: Box, proxy: FaultProxy) -> None:
+    agent = Agent(faulty)
+    agent.commit(APP + "\nconfig agent 'agent'\n\toption resync '3600'\n")
+    proxy.reset(first("POST", "/containers/create", Fault.ERROR_500))
+    agent.start()
+    try:
+        assert proxy.hit.wait(15)
+        wait_for(lambda: running(faulty, "web"), 8)
+    finally:
+        agent.close()
+
+
+@pytest.mark.long
+def test_an_engine_that_gives_no_list_is_called_slow(faulty: Box, proxy: FaultProxy) -> None:
+    agent = Agent(faulty)
+    agent.commit(APP)
+    proxy.reset(lambda call: Fault.HANG if "/json" in call.path else None)
+    agent.start()
+    try:
+        wait_for(lambda: agent.status()["agent"].get("engine", {}).get("reason") == "EngineSlow", 30)
+        proxy.release.set()
+        proxy.rule = lambda call: None
+        wait_for(lambda: running(faulty, "web"), 30)
+        assert agent.status()["agent"]["engine"]["reachable"] is True
+    finally:
+        agent.close()
+
+
 def test_works_on_other_resources_go_on_beside_one_that_hangs(faulty: Box, proxy: FaultProxy) -> None:
     faulty.write(APP)
     proxy.reset(first("POST", "/containers/create?name=db", Fault.HANG))
