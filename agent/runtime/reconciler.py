@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.apply.crew import Crew, Outcome, Run, SkippedError
 from agent.apply.executor import Executor, recover
@@ -18,6 +18,7 @@ from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.errors import EngineError, EngineSlowError, StorageError, UcidockdError
+from agent.model.observed import Observed
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import Context
@@ -52,6 +53,7 @@ class Reconciler:
     work_ended: Callable[[], None] = lambda: None
     _busy: set[str] = field(default_factory=set)
     _unsure: bool = False  # something failed half-way since the last deep look
+    _settled: tuple[Desired, Observed, Context] | None = None  # what the last shallow look asked and needed no work
     _crews: dict[int, Crew] = field(default_factory=dict)
 
     def read_config(self, *, unless: Callable[[], bool] = lambda: False) -> None:
@@ -129,7 +131,15 @@ class Reconciler:
             image_ids=self.image_ids,
             busy=busy,
         )
-        return reconcile(desired, snapshot.observed, context)
+        if deep != frozenset():
+            return reconcile(desired, snapshot.observed, context)
+        question = (desired, snapshot.observed, replace(context, now=0.0))
+        if question == self._settled:
+            return ops.Plan()  # same input, same plan; the board shows its findings already
+        plan = reconcile(desired, snapshot.observed, context)
+        timed = any(record.removed_at is not None for record in records)
+        self._settled = None if plan.works or timed or _is_rolled_back(plan) else question
+        return plan
 
     def _look_at_images(self, desired: Desired) -> None:
         images = sorted({container.spec.image for container in desired.containers})
@@ -153,7 +163,8 @@ class Reconciler:
         self._show_findings(plan)
         if not plan.works:
             self._show_ids()
-            reached = None if self._busy or self.backoff.any() else desired.generation
+            unreached = self._busy or self.backoff.any() or _is_rolled_back(plan)
+            reached = None if unreached else desired.generation
             self.board.set_agent(self.wall(), generation=reached, last_pass=self.wall())
             return plan, None
         self._busy |= {work.key for work in plan.works}
@@ -216,6 +227,7 @@ class Reconciler:
             if isinstance(work.operations[-1], _LAST_OPERATIONS):
                 self.board.drop(work.key, now=now)
         self._show_ids()
+        self._settled = None  # the board has moved on from what that look showed
         self._busy.discard(work.key)
         self.work_ended()
 
@@ -284,6 +296,10 @@ class Reconciler:
         self.board.ensure(key, kind=kind, section=section, name=section, now=now)
         self.board.set(key, ConditionType.DEGRADED, status=True, reason=reason, message=text, now=now)
         self.board.set(key, ConditionType.SYNCED, status=False, reason=reason, message=text, now=now)
+
+
+def _is_rolled_back(plan: ops.Plan) -> bool:
+    return any(finding.reason == "RolledBack" for finding in plan.findings)
 
 
 def plan_as_json(plan: ops.Plan) -> dict[str, object]:
