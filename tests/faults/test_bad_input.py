@@ -68,30 +68,33 @@ def test_a_file_damaged_at_any_byte_deletes_nothing_and_never_brings_the_agent_d
 
 
 WRONG = {
-    "a type": ("option memory 'much'", "web.memory"),
-    "a boolean": ("option read_only 'perhaps'", "web.read_only"),
-    "a port": ("list port '80:notaport'", "web.port"),
-    "a static address": ("list network 'lan,ip=10.0.0.999'", "web.network"),
-    "a relative bind": ("list volume './data:/data'", "web.volume"),
-    "a restart policy": ("option restart 'sometimes'", "web.restart"),
-    "itself as dependency": ("list depends_on 'web'", "web.depends_on"),
-    "an unknown dependency": ("list depends_on 'nobody'", "web.depends_on"),
+    "a type": ("option memory 'much'", "memory"),
+    "a boolean": ("option read_only 'perhaps'", "read_only"),
+    "a port": ("list port '80:notaport'", "port"),
+    "a static address": ("list network 'lan,ip=10.0.0.999'", "network"),
+    "a relative bind": ("list volume './data:/data'", "volume"),
+    "a restart policy": ("option restart 'sometimes'", "restart"),
+    "itself as dependency": ("list depends_on 'c6'", "depends_on"),
+    "an unknown dependency": ("list depends_on 'nobody'", "depends_on"),
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_section_is_refused_by_name_and_the_others_go_on(box: Box, name: str) -> None:
-    line, where = WRONG[name]
-    box.apply(WEB)
-    before = identity(box)
-    wrong = WEB.replace("'sleep 1000'", "'sleep 2000'").replace("\toption restart 'always'\n", "")
-    box.apply(wrong + f"\t{line}\n" + OTHER)
-    assert identity(box) == before
+def test_wrong_sections_are_refused_by_name_and_the_others_go_on(box: Box) -> None:
+    names = [f"c{n}" for n in range(len(WRONG))]
+    box.apply("".join(WEB.replace("'web'", f"'{name}'") for name in names))
+    before = [identity(box, name) for name in names]
+    wrong = WEB.replace("sleep 1000", "sleep 2000").replace("\toption restart 'always'\n", "")
+    pairs = zip(names, WRONG.values(), strict=True)
+    box.apply(
+        "".join(wrong.replace("'web'", f"'{name}'") + f"\t{line}\n" for name, (line, _) in pairs) + OTHER
+    )
+    assert [identity(box, name) for name in names] == before
     assert box.get("other").status == "running"
-    accepted = conditions(box, "container:web")["Accepted"]
-    assert accepted[:2] == (False, "Invalid")
-    assert f"containers.{where}" in accepted[2]
-    assert "expected" in accepted[2]
+    for name, (_, where) in zip(names, WRONG.values(), strict=True):
+        status, reason, message = conditions(box, f"container:{name}")["Accepted"]
+        assert (status, reason) == (False, "Invalid")
+        assert f"containers.{name}.{where}" in message
+        assert "expected" in message
 
 
 def test_a_cycle_of_dependencies_is_refused_on_all_its_members_and_the_rest_goes_on(box: Box) -> None:

@@ -136,7 +136,12 @@ SAMPLE = {
 }
 
 
-@pytest.mark.parametrize("name", SAMPLE)
+FAST = {"a create whose reply is lost", "half a list", "a swap's rename that fails"}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.long) for name in SAMPLE]
+)
 def test_it_converges_after(faulty: Box, proxy: FaultProxy, name: str) -> None:
     before, after, rule = SAMPLE[name]
     oracle = Oracle(faulty)
@@ -149,7 +154,10 @@ def test_it_converges_after(faulty: Box, proxy: FaultProxy, name: str) -> None:
     oracle.check(EXPECTED, networks=NETWORKS)
 
 
-@pytest.mark.parametrize("path", ["/containers/json", "/networks", "/volumes"])
+@pytest.mark.parametrize(
+    "path",
+    ["/containers/json", *(pytest.param(p, marks=pytest.mark.long) for p in ("/networks", "/volumes"))],
+)
 def test_an_empty_list_is_not_taken_for_objects_that_are_gone(
     faulty: Box, proxy: FaultProxy, path: str
 ) -> None:

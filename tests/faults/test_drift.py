@@ -132,7 +132,10 @@ def degraded(box: Box) -> dict[str, str]:
     return {c["reason"]: c["message"] for c in web["conditions"] if c["type"] == "Degraded"}
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in {"memory", "name"} else pytest.param(name, marks=pytest.mark.long) for name in SETTINGS],
+)
 def test_with_on_drift_report_it_is_only_said_until_it_is_over(drifting: Box, name: str) -> None:
     box, edit = drifting, SETTINGS[name]
     box.apply(REPORTED)

@@ -75,7 +75,7 @@ def containers(agent: Agent) -> dict[str, tuple[str, str]]:
     return {c["Names"][0][1:]: (c["Id"], c["State"]) for c in found}
 
 
-@pytest.mark.parametrize("live_restore", [False, True])
+@pytest.mark.parametrize("live_restore", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_restart_of_the_engine_recreates_nothing(
     agent: Agent, mortal: PrivateDockerd, *, live_restore: bool
 ) -> None:

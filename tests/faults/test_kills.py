@@ -111,7 +111,6 @@ SCENARIOS = {
 SAMPLE = {
     ("swap", "engine.create_container#1", "after"),
     ("swap", "engine.rename#1", "after"),
-    ("swap", "records.put#2", "after"),
     ("rollback", "engine.rename#3", "before"),
     ("network replaced", "engine.remove_network#1", "after"),
 }

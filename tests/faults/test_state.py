@@ -174,7 +174,11 @@ def test_two_agents_on_one_engine_leave_each_other_alone(box: Box, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "stop_timeout", ["0", "20"], ids=["at the gate", "while the engine stops the old one"]
+    "stop_timeout",
+    [
+        pytest.param("0", id="at the gate"),
+        pytest.param("20", id="while the engine stops the old one", marks=pytest.mark.long),
+    ],
 )
 def test_told_to_end_in_mid_swap_it_ends_within_4_s_and_the_next_start_goes_on(
     box: Box, stop_timeout: str

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import docker.errors
 import pytest
 
 from tests.support.agent_process import Agent, wait_for
@@ -36,10 +37,10 @@ def text(megabytes: int) -> str:
 
 def limit(box: Box) -> int:
     """The limit that web has, in megabytes; 0 before it is there."""
-    found = box.client.api.containers(all=True, filters={"name": "^/web$"})
-    if not found:
+    try:
+        return int(box.client.api.inspect_container("web")["HostConfig"]["Memory"]) >> 20
+    except docker.errors.NotFound:
         return 0
-    return int(box.client.api.inspect_container(found[0]["Id"])["HostConfig"]["Memory"]) >> 20
 
 
 @pytest.fixture
