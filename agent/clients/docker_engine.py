@@ -112,6 +112,14 @@ class DockerEngine:
         except (ValueError, RecursionError) as exc:
             raise self._invalid() from exc
 
+    def _unless_gone(self, method: str, path: str, look: Callable[[], object | None], **args: Any) -> None:
+        """A call that has nothing to do when its object is gone. "Not found" is asked for twice: records go with it."""
+        try:
+            self._call(method, path, **args)
+        except EngineError as exc:
+            if exc.status != 404 or look() is not None:
+                raise
+
     def ping(self) -> tuple[int, int]:
         """GET /version; the API version to speak from now on."""
         try:
@@ -164,7 +172,8 @@ class DockerEngine:
     def stop(self, ref: str, timeout_s: int | None) -> None:
         params = {} if timeout_s is None else {"t": str(timeout_s)}
         limit = self._timeout_s + (timeout_s or 0)
-        self._call("POST", f"/containers/{ref}/stop", params=params, timeout_s=limit, ok=(404,))
+        path = f"/containers/{ref}/stop"
+        self._unless_gone("POST", path, lambda: self.inspect_container(ref), params=params, timeout_s=limit)
 
     def unpause(self, ref: str) -> None:
         self._call("POST", f"/containers/{ref}/unpause")
@@ -182,7 +191,8 @@ class DockerEngine:
 
     def remove_container(self, ref: str, *, volumes: bool, force: bool = False) -> None:
         params = {"v": "1" if volumes else "0", "force": "1" if force else "0"}
-        self._call("DELETE", f"/containers/{ref}", params=params, ok=(404,))
+        path = f"/containers/{ref}"
+        self._unless_gone("DELETE", path, lambda: self.inspect_container(ref), params=params)
 
     def connect(self, network: str, container: str, endpoint: dict[str, Any]) -> None:
         body = {"Container": container, "EndpointConfig": endpoint}
@@ -196,13 +206,13 @@ class DockerEngine:
         return self._read(self._call("POST", "/networks/create", json=body), _id_of_new)
 
     def remove_network(self, ref: str) -> None:
-        self._call("DELETE", f"/networks/{ref}", ok=(404,))
+        self._unless_gone("DELETE", f"/networks/{ref}", lambda: self.inspect_network(ref))
 
     def create_volume(self, body: dict[str, Any]) -> ObservedVolume:
         return self._read(self._call("POST", "/volumes/create", json=body), _volume)
 
     def remove_volume(self, name: str) -> None:
-        self._call("DELETE", f"/volumes/{name}", ok=(404,))
+        self._unless_gone("DELETE", f"/volumes/{name}", lambda: self.inspect_volume(name))
 
     def pull(
         self, image: str, auth: RegistryAuth | None, on_progress: Callable[[dict[str, Any]], None] | None

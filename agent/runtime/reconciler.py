@@ -32,6 +32,7 @@ from agent.status.board import ConditionType, OperationNote, StatusBoard
 logger = logging.getLogger(__name__)
 
 
+_MENDING = "mend "  # before a key: the back-off of what a crash or a broken rollback left to do
 _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.RemoveVolume)
 
 
@@ -109,7 +110,7 @@ class Reconciler:
         """Observes and plans, changing nothing. `deep`: ids to inspect, None for all. Raises EngineError."""
         return self._make_plan(None if self._unsure else deep, {})
 
-    def _make_plan(self, deep: frozenset[str] | None, unmended: dict[str, UcidockdError]) -> ops.Plan:
+    def _make_plan(self, deep: frozenset[str] | None, unmended: dict[str, str]) -> ops.Plan:
         desired = self.desired
         if desired is None:
             return ops.Plan()
@@ -124,10 +125,7 @@ class Reconciler:
             records=records,
             foreign=snapshot.foreign,
             waiting=waiting(desired, now=self.wall()),
-            backoff={
-                **self.backoff.blocked(self.monotonic()),
-                **{key: str(error) for key, error in unmended.items()},
-            },
+            backoff={**self.backoff.blocked(self.monotonic()), **unmended},
             image_ids=self.image_ids,
             busy=busy,
         )
@@ -170,15 +168,21 @@ class Reconciler:
         self._busy |= {work.key for work in plan.works}
         return plan, self._executor(desired, api).begin(plan)
 
-    def _recover(self) -> dict[str, UcidockdError]:
-        if not any(record.swap or not record.object_id for record in self.records.records()):
+    def _recover(self) -> dict[str, str]:
+        """Mends what was cut short; key -> why it cannot be planned for yet. Has a back-off of its own: an old
+        container must not stay down because a new one failed often."""
+        open_keys = {f"{r.kind}:{r.section}" for r in self.records.records() if r.swap or not r.object_id}
+        if not open_keys:
             return {}
-        failed = recover(
-            self.engine, self.records, self._busy | self.backoff.blocked(self.monotonic()).keys()
-        )
+        blocked = self.backoff.blocked(self.monotonic())
+        waiting = {key: blocked[_MENDING + key] for key in open_keys if _MENDING + key in blocked}
+        failed = recover(self.engine, self.records, self._busy | waiting.keys())
+        for key in open_keys - failed.keys() - waiting.keys():
+            self.backoff.succeeded(_MENDING + key)
         for key, error in failed.items():
-            self._failed(key, error)
-        return failed
+            self.backoff.failed(_MENDING + key, str(error), self.monotonic())
+            self._show_failure(key, error)
+        return {**waiting, **{key: str(error) for key, error in failed.items()}}
 
     def is_busy(self) -> bool:
         """Whether a work is under way."""
@@ -283,12 +287,12 @@ class Reconciler:
             )
             return
         logger.warning("%s %s failed: %s", operation.verb, operation.key, error)
-        self._failed(operation.key, error, rolled_back=isinstance(operation, ops.ReplaceContainer))
+        self.backoff.failed(operation.key, text, self.monotonic())
+        self._show_failure(operation.key, error, rolled_back=isinstance(operation, ops.ReplaceContainer))
 
-    def _failed(self, key: str, error: UcidockdError, *, rolled_back: bool = False) -> None:
+    def _show_failure(self, key: str, error: UcidockdError, *, rolled_back: bool = False) -> None:
         now, text = self.wall(), str(error)
         self._unsure = True
-        self.backoff.failed(key, text, self.monotonic())
         reason = "RolledBack" if rolled_back else "Failed"
         if isinstance(error, StorageError):
             reason = "StorageFull" if error.full else "StorageFailed"
