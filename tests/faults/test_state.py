@@ -34,7 +34,7 @@ class Disk:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir()
+        path.mkdir(exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k,mode=0700", "tmpfs", path], check=True)
 
     def fill(self) -> None:
@@ -52,7 +52,7 @@ class Disk:
         subprocess.run(["mount", "-o", f"remount,{'ro' if on else 'rw'}", self.path], check=True)
 
     def close(self) -> None:
-        subprocess.run(["umount", self.path], check=True)
+        subprocess.run(["umount", "-l", self.path], check=True)
 
 
 @pytest.fixture
@@ -218,6 +218,28 @@ def test_what_a_killed_writer_left_is_removed_at_the_next_start(box: Box) -> Non
     agent.start()
     agent.end()
     assert [path.name for path in box.options.state_dir.iterdir()] == ["state.json"]
+
+
+def test_a_container_runs_only_while_what_it_waits_for_is_mounted(box: Box, tmp_path: Path) -> None:
+    path = tmp_path / "stick"
+    path.mkdir()
+    text = WEB + f"\tlist wait_for 'mount:{path}'\n\tlist volume '{path}:/data'\n"
+    assert str(box.apply(text + OTHER)[0]).count("container:other") == 2
+    assert box.names() == ["other"]
+    assert reasons(box)["Waiting"] == "Waiting"
+    stick = Disk(path)
+    assert box.errors(text + OTHER) == []
+    before = box.get("web").id
+    stick.close()
+    plan = str(box.apply()[0])
+    assert f"nothing is mounted on {path}" in plan
+    assert (box.get("web").status, box.get("other").status) == ("exited", "running")
+    assert str(box.apply()[0]) == "nothing to do"
+    stick = Disk(path)
+    box.apply()
+    assert (box.get("web").id, box.get("web").status) == (before, "running")
+    box.get("web").remove(force=True)
+    stick.close()
 
 
 def test_500_sections_are_read_in_2_s(box: Box) -> None:
