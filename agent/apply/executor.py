@@ -89,7 +89,7 @@ class Executor:
         try:
             self._do(operation)
         except UcidockdError as exc:
-            return without_secrets(exc, operation)
+            return without_secrets(exc, getattr(operation, "container", None))
         except Exception as exc:
             # one resource's work is a task of its own: a fault of ours in it must not keep the others from theirs
             logger.exception("%s %s", operation.verb, operation.key)
@@ -294,6 +294,9 @@ class Executor:
             "restart": {"name": policy.get("Name") or "no", "max_retries": policy.get("MaximumRetryCount", 0)}
         }
         section = operation.container.section
+        for earlier in self.records.records():
+            if (earlier.section, earlier.swap) == (section, "foreign"):
+                self.records.drop(earlier.nonce)
         nonce = secrets.token_hex(8)
         record = Record(
             kind="container",
@@ -308,7 +311,11 @@ class Executor:
         try:
             self._swap().run(operation.container, record, image_id=image_id)
         except UcidockdError:
-            self.records.drop(nonce)
+            left = self.records.get(nonce)
+            unfinished = any(other.partner == nonce for other in self.records.records())
+            # it stays for as long as it is needed for a rollback, or to know that adopting it failed
+            if left is not None and not unfinished and not left.failed_hash:
+                self.records.drop(nonce)
             raise
 
     def _swap(self) -> Swap:
@@ -375,9 +382,9 @@ def _recover(swap: Swap, record: Record) -> None:
         swap.undo(record)
     elif record.swap == "retired":
         swap.finish(record, volumes=False)
-    elif record.swap == "foreign":
+    elif record.swap == "foreign" and not record.failed_hash:
         swap.records.drop(record.nonce)
-    elif not record.object_id:
+    elif not record.swap and not record.object_id:
         _settle(swap.engine, swap.records, record)
 
 

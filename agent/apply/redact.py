@@ -6,15 +6,13 @@ from __future__ import annotations
 from agent.errors import UcidockdError
 from agent.model.identity import is_secret_name
 from agent.model.resources import Container
-from agent.plan import operations as ops
 
 _SHORTEST = 4  # "1" or "yes" is no secret, and to blot it out would spoil the message
 
 
-def without_secrets(error: UcidockdError, operation: ops.Operation) -> UcidockdError:
-    """The same error, with the environment values and tokens of the operation's container blotted out."""
-    container = getattr(operation, "container", None)
-    if isinstance(container, Container):
+def without_secrets(error: UcidockdError, container: Container | None) -> UcidockdError:
+    """The same error, with the environment values and tokens of the container that it is about blotted out."""
+    if container is not None:
         error.args = tuple(_blot(str(word), _secrets(container)) for word in error.args)
     return error
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from agent.apply.ports import Engine
 from agent.apply.records import Records
+from agent.apply.redact import without_secrets
 from agent.errors import EngineError, StorageError
 from agent.model.identity import own_labels, spec_hash
 from agent.model.observed import ObservedContainer, Record
@@ -79,7 +80,8 @@ class Swap:
                 if rejected and self.records.get(old.nonce) is not None:
                     self.records.change(old.nonce, failed_hash=attempt_of(container, image_id))
                 raise
-            logger.warning("%s: %s; rollback is off, the new container stays", container.name, exc)
+            told = without_secrets(exc, container)
+            logger.warning("%s: %s; rollback is off, the new container stays", container.name, told)
             self._commit(old, new)
         self.finish(replace(old, swap="retired"), volumes=False)
 

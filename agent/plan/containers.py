@@ -94,6 +94,9 @@ class _Planner:
         if foreign is not None and not container.policy.adopt:
             self.draft.conflict(self.key, f"a container named {container.name} exists and is not ours")
             return
+        if foreign is not None and self._adoption_failed(foreign):
+            self._find("Synced", status=False, reason="RolledBack", message=_NOT_AGAIN)
+            return
         if foreign is not None:
             cause = f"takes over the container {foreign.name} ({foreign.id[:12]})"
             adopt = ops.AdoptContainer(key=self.key, cause=cause, container=container, foreign=foreign)
@@ -104,6 +107,14 @@ class _Planner:
         if container.policy.state is RunState.RUNNING:
             todo.append(ops.StartContainer(key=self.key, cause="state is running", container=container))
         self.draft.add(self.key, todo, self.needs)
+
+    def _adoption_failed(self, foreign: ObservedContainer) -> bool:
+        return any(
+            record.swap == "foreign"
+            and record.object_id == foreign.id
+            and record.failed_hash == self._attempt()
+            for record in self.draft.context.records
+        )
 
     # there
 
@@ -144,8 +155,7 @@ class _Planner:
         if todo:
             self.draft.add(self.key, todo, self.needs)
             return
-        message = "the last change was rolled back; tried again when its section or image changes, or on `reconcile`"
-        self._find("Synced", status=False, reason="RolledBack", message=message)
+        self._find("Synced", status=False, reason="RolledBack", message=_NOT_AGAIN)
 
     def _attempt(self) -> str:
         return attempt_of(self.container, self.draft.context.image_ids.get(self.container.spec.image, ""))
@@ -277,6 +287,9 @@ class _Planner:
             )
 
 
+_NOT_AGAIN = (
+    "the last change was rolled back; tried again when its section or image changes, or on `reconcile`"
+)
 _ENDING = frozenset({"dead", "removing"})  # the engine starts such a container no more
 _NEW_OBJECT = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer)
 

@@ -33,8 +33,9 @@ def observe(
     deep: Collection[str] | None,
 ) -> Snapshot:
     """Reads the engine. `deep`: ids to inspect, None for all of ours. Raises EngineError."""
+    # what a swap is about is left to the swap: what it adopts has none of our labels, what it retires goes away
     ids = {
-        kind: {record.object_id for record in records if record.kind == kind and record.object_id}
+        kind: {r.object_id for r in records if r.kind == kind and r.object_id and not r.swap}
         for kind in ("container", "network", "volume")
     }
     containers: tuple[ObservedContainer, ...] = ()

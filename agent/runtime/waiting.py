@@ -11,9 +11,7 @@ import stat
 from pathlib import Path
 
 from agent.model.resources import Container, Desired, WaitFor, WaitKind
-from agent.plan.draft import Missing, key_of
-
-CLOCK_IS_SET_AFTER = 1_704_067_200.0  # 2024-01-01 UTC: a router without a clock boots years before this
+from agent.plan.draft import CLOCK_IS_SET_AFTER, Missing, key_of
 
 
 def waiting(desired: Desired, *, now: float) -> dict[str, Missing]:

@@ -29,6 +29,33 @@ def take_the_name(box: Box) -> None:
     box.client.containers.create(BUSYBOX, ["sleep", "5"], name="web")
 
 
+def test_looks_go_on_while_a_container_is_adopted(box: Box) -> None:
+    box.client.containers.run(BUSYBOX, ["sleep", "5"], name="web", detach=True)
+    box.write(WEB + "\toption adopt '1'\n")
+    box.reconciler.read_config()
+    _, run = box.reconciler.begin_pass(deep=None)
+    assert run is not None
+    while box.reconciler.is_busy():
+        assert str(box.reconciler.make_plan(deep=None)) == "nothing to do"
+    assert [outcome.error for outcome in run.wait()] == [None]
+    box.apply()
+    assert box.get("web").attrs["Config"]["Cmd"] == ["sleep", "1000"]
+
+
+def test_a_failed_adoption_leaves_the_container_as_it_was_and_is_not_tried_again(box: Box) -> None:
+    foreign = box.client.containers.run(BUSYBOX, ["sleep", "500"], name="web", detach=True)
+    bad = (WEB + "\toption adopt '1'\n").replace("sleep 1000", "false")
+    assert len(box.errors(bad)) == 1
+    restarted = box.get("web").attrs["State"]["StartedAt"]
+    box.restart_agent()
+    for _ in range(2):
+        assert str(box.apply(bad)[0]) == "nothing to do"
+    assert (box.get("web").id, box.get("web").attrs["State"]["StartedAt"]) == (foreign.id, restarted)
+    assert box.errors(bad.replace("false", "sleep 1000")) == []
+    assert box.names() == ["web"]
+    assert [record.swap for record in box.reconciler.records.records()] == [""]
+
+
 # before which call of the swap, which of them, and what is done
 RACES: dict[str, tuple[str, int, Callable[[Box], object]]] = {
     "the new one is removed before its start": ("start", 1, lambda box: box.get("web").remove(force=True)),

@@ -242,6 +242,21 @@ def test_a_container_runs_only_while_what_it_waits_for_is_mounted(box: Box, tmp_
     stick.close()
 
 
+@pytest.mark.parametrize(("then", "now"), [(100, 2 * 10**9), (3 * 10**9, 2 * 10**9)], ids=["set", "set back"])
+def test_a_clock_that_is_set_does_not_cut_the_grace_period_short(box: Box, then: int, now: int) -> None:
+    box.apply(WEB)
+    box.reconciler.wall = lambda: then
+    box.apply("\n")
+    box.reconciler.wall = lambda: now
+    box.apply("\n")
+    assert box.get("web").status == "exited"
+    box.reconciler.wall = lambda: now + 100
+    assert str(box.apply("\n")[0]) == "nothing to do"
+    box.reconciler.wall = lambda: now + 121
+    box.apply("\n")
+    assert box.names() == []
+
+
 def test_500_sections_are_read_in_2_s(box: Box) -> None:
     box.write("".join(WEB.replace("'web'", f"'c{n}'") for n in range(500)))
     begun = time.monotonic()
