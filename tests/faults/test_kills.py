@@ -14,6 +14,7 @@ import pytest
 from tests.support import failing_agent
 from tests.support.agent_process import Agent, wait_for
 from tests.support.box import Box
+from tests.support.dockerd import BUSYBOX
 from tests.support.oracle import Oracle
 
 WEB = """
@@ -88,6 +89,13 @@ SCENARIOS = {
         " records.change engine.connect",
         expected={"web": "sleep 1000"},
         networks=frozenset({"lan", "dmz"}),
+    ),
+    "adoption": Scenario(
+        before="\n",
+        after=WEB + "\toption adopt '1'\n",
+        upset=lambda box: box.client.containers.run(BUSYBOX, ["sleep", "500"], name="web", detach=True),
+        trace="records.put " + SWAP + " records.put engine.remove_container records.drop",
+        expected={"web": "sleep 1000"},
     ),
     "paused": Scenario(
         before=WEB,
