@@ -2,6 +2,8 @@
 # `make demo` and `make test` do all set-up on a fresh Debian or Ubuntu machine (as root).
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+# each has an engine and a network of its own
+WORKERS := -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test test-long bench style deps venv libuci libuci-if-possible clean
 
@@ -9,10 +11,10 @@ demo: deps venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
 
 test: deps venv libuci-if-possible style
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-long: deps venv libuci-if-possible style
-	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m '' $(PYTEST_ARGS)
 
 # all benchmarks, or one: `make bench BENCH=reconcile-noop`
 bench: deps venv
@@ -22,13 +24,16 @@ style: venv
 	$(BIN)/ruff check agent benchmarks tests examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/*
 
 deps:
 	@missing=; \
 	command -v dockerd >/dev/null || missing="$$missing docker.io"; \
 	[ -x /bin/busybox ] || missing="$$missing busybox-static"; \
 	command -v iptables >/dev/null || missing="$$missing iptables"; \
+	command -v openssl >/dev/null || missing="$$missing openssl"; \
 	command -v ip >/dev/null || missing="$$missing iproute2"; \
+	command -v openssl >/dev/null || missing="$$missing openssl"; \
 	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
 
 venv: .venv/.done

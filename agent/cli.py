@@ -64,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     uci.add_argument("form", choices=["show", "export"])
     uci.add_argument("package")
     uci.add_argument("--store", choices=["text", "pyuci"], default="text")
+    tls = commands.add_parser("tls", help="certificates for dockerd's TLS")
+    kinds = tls.add_subparsers(required=True, metavar="client")
+    client = kinds.add_parser("client", parents=[common], help="write what `docker --tlsverify` needs")
+    client.add_argument("name", metavar="NAME", help="letters, digits and . _ @ -")
+    client.add_argument("--out", type=Path, metavar="DIR", help="folder to be made (./NAME)")
+    client.add_argument("--days", type=int, default=730, help="how long it is valid (%(default)s)")
     return parser
 
 
@@ -169,6 +175,12 @@ def _uci(args: argparse.Namespace) -> int:
     return 0
 
 
+def _tls(args: argparse.Namespace) -> int:
+    from agent.cli_tls import tls_client
+
+    return tls_client(args)
+
+
 _COMMANDS = {
     "run": _run,
     "check": _check,
@@ -176,4 +188,5 @@ _COMMANDS = {
     "reconcile": _reconcile,
     "status": _status,
     "uci": _uci,
+    "tls": _tls,
 }

@@ -7,6 +7,8 @@ UcidockdError
 +-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
 +-- BusError         ubus failed
 +-- StorageError     our own files cannot be written or read
++-- CertificateError certificates could not be made
++-- ClockNotSetError the clock has to be set first
 +-- InternalError    our own defect
 """
 
@@ -76,6 +78,18 @@ class BusError(UcidockdError):
     """ubus is away or refused."""
 
     code: ClassVar[str] = "bus"
+
+
+class CertificateError(UcidockdError):
+    """Certificates could not be made: the child that makes them failed, or their folder cannot be used."""
+
+    code: ClassVar[str] = "certificate"
+
+
+class ClockNotSetError(UcidockdError):
+    """The clock shows a time before this program was written; what depends on dates waits."""
+
+    code: ClassVar[str] = "clock-not-set"
 
 
 class AlreadyRunningError(UcidockdError):

@@ -10,7 +10,14 @@ import docker
 import pytest
 
 from tests.support.box import Box
-from tests.support.dockerd import PrivateDockerd
+from tests.support.dockerd import PrivateDockerd, is_root
+from tests.support.network import own_network
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A worker of pytest-xdist has a network of its own: two engines would fight over bridges, ports and rules."""
+    if hasattr(config, "workerinput") and is_root():
+        own_network()
 
 
 @pytest.fixture(scope="session")

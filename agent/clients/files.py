@@ -36,11 +36,16 @@ def atomic_write(
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise
-    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync_directory(target.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Makes what was created, renamed or removed in a directory survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)
 
 
 def remove_leftovers(path: Path) -> None:

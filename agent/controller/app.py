@@ -7,31 +7,49 @@ from collections.abc import Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.middleware import Middleware
 
 from agent.clients.docker_stream import DockerStream, SourceError
+from agent.controller.access import Access, NoSessions
+from agent.controller.guard import Guard
 from agent.controller.port import AgentPort
 from agent.controller.problems import on_defect, on_error, on_http_error
 from agent.controller.routes_files import FileRoutes
 from agent.controller.routes_status import StatusRoutes
 from agent.controller.routes_streams import StreamRoutes
-from agent.controller.rules import WEBSOCKET, Rule
+from agent.controller.routes_tickets import TicketRoutes
+from agent.controller.routing import make_routes
+from agent.controller.rules import Rule
+from agent.controller.subnets import Subnets
 from agent.errors import UcidockdError
 
 
-def make_rules(agent: AgentPort, engine: DockerStream) -> list[Rule]:
+def make_rules(agent: AgentPort, engine: DockerStream, access: Access | None = None) -> list[Rule]:
     """The route table."""
     return [
         *StatusRoutes(agent).rules(),
         *StreamRoutes(engine, agent.board).rules(),
         *FileRoutes(engine).rules(),
+        *TicketRoutes(access or control_only(engine)).rules(),
     ]
 
 
-def make_app(agent: AgentPort, engine: DockerStream) -> Starlette:
-    """The application over a running agent."""
-    return Starlette(
-        routes=make_routes(make_rules(agent, engine)),
+def make_app(agent: AgentPort, engine: DockerStream, access: Access | None = None) -> Starlette:
+    """The application over a running agent. Without `access`, for the control socket only."""
+    access = access or control_only(engine)
+    return assemble(make_rules(agent, engine, access), access)
+
+
+def control_only(engine: DockerStream) -> Access:
+    """Access for nobody but root on the control socket."""
+    return Access(NoSessions(), Subnets(engine))
+
+
+def assemble(rules: Sequence[Rule], access: Access) -> Starlette:
+    """The application of a route table, guarded."""
+    app = Starlette(
+        routes=make_routes(rules),
+        middleware=[Middleware(Guard, access=access)],
         exception_handlers={
             UcidockdError: on_error,
             SourceError: on_error,
@@ -39,16 +57,5 @@ def make_app(agent: AgentPort, engine: DockerStream) -> Starlette:
             Exception: on_defect,
         },
     )
-
-
-def make_routes(rules: Sequence[Rule]) -> list[BaseRoute]:
-    """Starlette's routes. HEAD is nobody's but who asks for it: Starlette would add it to every GET."""
-    routes: list[BaseRoute] = []
-    for rule in rules:
-        if rule.method == WEBSOCKET:
-            routes.append(WebSocketRoute(rule.path, rule.handler))
-            continue
-        route = Route(rule.path, rule.handler, methods=[rule.method])
-        route.methods = {rule.method}
-        routes.append(route)
-    return routes
+    app.router.redirect_slashes = False  # one spelling of a path, and no Location made of the client's Host
+    return app

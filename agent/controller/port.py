@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Port: what the controller asks of the running agent."""
+"""Ports: what the controller asks of the running agent, and of whoever knows the sessions."""
 
 from __future__ import annotations
 
@@ -16,3 +16,13 @@ class AgentPort(Protocol):
     async def plan(self) -> dict[str, Any]: ...
 
     async def reconcile(self) -> dict[str, Any]: ...
+
+
+class Sessions(Protocol):
+    """Who knows sessions: rpcd on OpenWrt, a token file elsewhere."""
+
+    async def allowed(self, session: str, object: str, method: str) -> bool:  # noqa: A002 - ubus's word
+        """Whether that session may call that method of that ubus object; False for a session that is not known.
+
+        May be true for 5 s after the right has ended. Raises BusError when nobody answers.
+        """

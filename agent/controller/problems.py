@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from agent.clients.docker_stream import SourceError
-from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
+from agent.errors import BusError, ConfigError, ConflictError, EngineError, UcidockdError
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def status_of(exc: Exception) -> int:
     """The engine's own status where it gave one; 503 when it is away."""
     if isinstance(exc, RequestError | EngineError) and exc.status:
         return exc.status
-    if isinstance(exc, EngineError):
+    if isinstance(exc, EngineError | BusError):
         return 503
     if isinstance(exc, ConflictError):
         return 409

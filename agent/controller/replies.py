@@ -211,7 +211,7 @@ class EventReply(StreamReply):
     def __init__(self, source: AsyncGenerator[bytes, None], *, ends: bool = True) -> None:
         super().__init__(
             sse.with_heartbeat(_closing(source, ends=ends)),
-            headers={"content-type": sse.MEDIA_TYPE, "cache-control": "no-store", "x-accel-buffering": "no"},
+            headers={"content-type": sse.MEDIA_TYPE, "x-accel-buffering": "no"},
         )
 
 

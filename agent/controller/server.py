@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Serves the application: on the control socket (root's, mode 0600) and, where asked for, on TCP with TLS.
+"""Serves the application on the control socket (root's, mode 0600). `tcp` does it on TCP.
 
-Sockets are bound by us and handed over: uvicorn's own unix socket would be 0666.
+The socket is bound by us and handed over: uvicorn's own would be 0666.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -18,8 +19,10 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from agent.controller.connection import HEAD_LIMIT, Door, GuardedProtocol
+from agent.controller.connection import Door, GuardedProtocol
+from agent.controller.guard import HEADERS
 from agent.errors import ConfigError
+from agent.wire.http_head import HEAD_LIMIT
 
 STOP_S = 3
 WS_LIMIT = 64 * 1024
@@ -33,8 +36,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def make_server(app: ASGIApp, door: Door, **more: Any) -> uvicorn.Server:
-    """A uvicorn server whose connections pass `door`. `more` are uvicorn's own settings (TLS)."""
+def make_config(app: ASGIApp, door: Door) -> uvicorn.Config:
+    """uvicorn's settings for connections that pass `door`."""
 
     def protocol(*args: Any, **named: Any) -> GuardedProtocol:
         return GuardedProtocol(door, *args, **named)
@@ -44,7 +47,9 @@ def make_server(app: ASGIApp, door: Door, **more: Any) -> uvicorn.Server:
 
         return make_protocol(*args, **named)
 
-    config = uvicorn.Config(
+    # below that it repeats what strangers send: targets, and the headers of WebSockets
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    return uvicorn.Config(
         app,
         http=protocol,  # type: ignore[arg-type]  # a factory does, though the hint wants a class
         ws=web_socket,  # type: ignore[arg-type]
@@ -53,13 +58,12 @@ def make_server(app: ASGIApp, door: Door, **more: Any) -> uvicorn.Server:
         lifespan="off",
         server_header=False,
         proxy_headers=False,
+        headers=list(HEADERS),
         h11_max_incomplete_event_size=HEAD_LIMIT,
         ws_max_size=WS_LIMIT,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=STOP_S,
-        **more,
     )
-    return _Server(config)
 
 
 class ControlServer:
@@ -67,7 +71,7 @@ class ControlServer:
 
     def __init__(self, app: ASGIApp, path: Path) -> None:
         door = Door(control=True, connections=CONTROL_CONNECTIONS, per_client=CONTROL_CONNECTIONS)
-        self._server = make_server(app, door)
+        self._server = _Server(make_config(app, door))
         self._path = path
         self._task: asyncio.Task[None] | None = None
 

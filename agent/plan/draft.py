@@ -11,8 +11,6 @@ from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.plan import operations as ops
 
-CLOCK_IS_SET_AFTER = 1_704_067_200.0  # 2024-01-01 UTC: a router without a clock boots years before this
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from agent.model.clock import clock_is_set
 from agent.model.observed import Record
 from agent.plan import operations as ops
-from agent.plan.draft import CLOCK_IS_SET_AFTER, Draft, key_of
+from agent.plan.draft import Draft, key_of
 from agent.plan.objects import is_same_volume
 
 _ORDER = {"container": 0, "network": 1, "volume": 2}
@@ -57,7 +58,7 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
 
 def _clock_was_set(then: float, now: float) -> bool:
     """Whether the two times do not tell how long ago it was."""
-    return then > now or then < CLOCK_IS_SET_AFTER <= now
+    return then > now or (clock_is_set(now) and not clock_is_set(then))
 
 
 def _object_gone(draft: Draft, record: Record) -> bool:

@@ -87,11 +87,14 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.clients.docker_stream import DockerStream
     from agent.controller.app import make_app
     from agent.controller.server import ControlServer
+    from agent.runtime.tcp import make_access, make_listeners
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.docker_host or settings.docker_host)
-    server = ControlServer(make_app(agent, engine), socket)
+    access = make_access(options, engine)
+    app = make_app(agent, engine, access)
+    server = ControlServer(app, socket)
 
     def stop() -> None:
         agent.stop()
@@ -100,7 +103,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
-    async with server:
+    async with server, make_listeners(options, app, access, agent):
         logger.info("ready on %s", socket)
         await agent.run()
     if agent.parked:

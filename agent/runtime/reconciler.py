@@ -19,7 +19,7 @@ from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.errors import EngineError, EngineSlowError, StorageError, UcidockdError
 from agent.model.observed import Observed
-from agent.model.resources import Container, Desired
+from agent.model.resources import AgentSettings, Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import Context
 from agent.plan.reconcile import reconcile
@@ -52,6 +52,7 @@ class Reconciler:
     desired: Desired | None = None
     image_ids: dict[str, str] = field(default_factory=dict)
     work_ended: Callable[[], None] = lambda: None
+    settings_read: Callable[[AgentSettings], None] = lambda _: None
     _busy: set[str] = field(default_factory=set)
     _unsure: bool = False  # something failed half-way since the last deep look
     _settled: tuple[Desired, Observed, Context] | None = None  # what the last shallow look asked and needed no work
@@ -77,6 +78,7 @@ class Reconciler:
         if self.desired is None or fresh.generation != self.desired.generation:
             self.backoff.clear()
         self.desired = fresh
+        self.settings_read(fresh.agent)
         self._show_config(fresh)
 
     def _show_config(self, desired: Desired) -> None:

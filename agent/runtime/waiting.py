@@ -10,8 +10,9 @@ import os
 import stat
 from pathlib import Path
 
+from agent.model.clock import clock_is_set
 from agent.model.resources import Container, Desired, WaitFor, WaitKind
-from agent.plan.draft import CLOCK_IS_SET_AFTER, Missing, key_of
+from agent.plan.draft import Missing, key_of
 
 
 def waiting(desired: Desired, *, now: float) -> dict[str, Missing]:
@@ -38,7 +39,7 @@ def _wait_for(wanted: WaitFor, now: float) -> str:
         return _device(wanted.target)
     if wanted.kind is WaitKind.INTERFACE:
         return "" if _is_up(Path(wanted.target).name) else f"{wanted.target} is not up"
-    return "" if now > CLOCK_IS_SET_AFTER else "the clock is not set"
+    return "" if clock_is_set(now) else "the clock is not set"
 
 
 def _is_up(interface: str) -> bool:

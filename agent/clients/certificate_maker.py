@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Makes and looks at certificates, in a short-lived process of its own: `cryptography` costs 8 MiB once imported.
+
+Nothing imports this module; `certificate_child` runs it with one JSON request on stdin and reads one JSON answer
+from stdout. Keys travel in these two pipes only, never on the command line, in a file or in a message.
+
+Extensions as RFC 5280 4.2 wants them from a CA and its leaves; EC P-256 (RFC 5480) because a router signs with it in
+milliseconds and every TLS stack knows it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypedDict
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
+
+_BACK = timedelta(hours=1)  # so that a peer whose clock is a little behind accepts it too
+_ORGANIZATION = "ucidockd"
+# what damaged PEM makes the library raise; TypeError: the key is encrypted
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+class Facts(TypedDict):
+    """What the agent has to know of a certificate. Times are unix seconds."""
+
+    not_before: float
+    expires: float
+    sans: list[str]
+
+
+class Pair(TypedDict):
+    """A certificate with its key, both PEM."""
+
+    cert: str
+    key: str
+
+
+class MadePair(Pair, Facts):
+    """As it goes back to the agent."""
+
+
+def make(request: dict[str, Any]) -> dict[str, Any]:
+    """A server pair of the CA `ca`; that is made where it is null, and made again on its own key for `renew_ca`."""
+    now, old = _time(request["now"]), request["ca"]
+    new_ca = None
+    if old is None:
+        new_ca = _make_ca(None, now, request["ca_days"])
+    elif request["renew_ca"]:
+        new_ca = _make_ca(old, now, request["ca_days"])
+    ca = new_ca or old
+    server = _make_leaf(
+        ca,
+        subject="dockerd",
+        usage=ExtendedKeyUsageOID.SERVER_AUTH,
+        life=(now, request["days"]),
+        sans=request["sans"],
+    )
+    return {"ca": new_ca, "server": server, "authority": ca["cert"]}
+
+
+def client(request: dict[str, Any]) -> dict[str, Any]:
+    """A client pair of the CA `ca`."""
+    life = (_time(request["now"]), request["days"])
+    return {
+        "client": _make_leaf(
+            request["ca"], subject=request["name"], usage=ExtendedKeyUsageOID.CLIENT_AUTH, life=life, sans=[]
+        )
+    }
+
+
+def inspect(request: dict[str, Any]) -> dict[str, Any]:
+    """What is wrong with a pair ("" when nothing is), and its facts. `ca`: the certificate that signed it."""
+    try:
+        cert = x509.load_pem_x509_certificate(request["cert"].encode())
+        authority = x509.load_pem_x509_certificate(request["ca"].encode())
+        key = _key(request["key"])
+        problem = _problem(cert, key, authority)
+        facts = _facts(cert)
+    except _UNREADABLE as exc:
+        return {"problem": f"not readable as a certificate and its key ({str(exc)[:160]})"}
+    return {"problem": problem, **facts}
+
+
+def _problem(cert: x509.Certificate, key: ec.EllipticCurvePrivateKey, authority: x509.Certificate) -> str:
+    if cert.public_key() != key.public_key():
+        return "the key does not match the certificate"
+    try:
+        cert.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return "the certificate is not signed by the CA"
+    if cert == authority and not _is_ca(cert):
+        return "the certificate is not one of a CA"
+    return ""
+
+
+def _is_ca(cert: x509.Certificate) -> bool:
+    try:
+        return cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+
+
+def _make_ca(old: Pair | None, now: datetime, days: int) -> MadePair:
+    """With the key and the name of `old`, so that what it signed stays valid."""
+    if old is None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = _name(f"ucidockd CA {x509.random_serial_number() % 16**8:08x}")
+    else:
+        key = _key(old["key"])
+        subject = x509.load_pem_x509_certificate(old["cert"].encode()).subject
+    builder = _builder(subject, subject, key, key.public_key())
+    builder = builder.not_valid_before(now - _BACK).not_valid_after(now + timedelta(days=days))
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(_usage(sign_certificates=True), critical=True)
+    return _pair(builder.sign(key, hashes.SHA256()), key)
+
+
+def _make_leaf(
+    ca: Pair, *, subject: str, usage: x509.ObjectIdentifier, life: tuple[datetime, int], sans: list[str]
+) -> MadePair:
+    """Never outlives the CA: a peer would refuse it from then on."""
+    ca_cert, ca_key = x509.load_pem_x509_certificate(ca["cert"].encode()), _key(ca["key"])
+    key = ec.generate_private_key(ec.SECP256R1())
+    now, days = life
+    end = min(now + timedelta(days=days), ca_cert.not_valid_after_utc)
+    builder = _builder(_name(subject), ca_cert.subject, key, ca_key.public_key())
+    builder = builder.not_valid_before(now - _BACK).not_valid_after(end)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(_usage(sign_certificates=False), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+    if sans:
+        names = x509.SubjectAlternativeName([_general_name(san) for san in sans])
+        builder = builder.add_extension(names, critical=False)
+    return _pair(builder.sign(ca_key, hashes.SHA256()), key)
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    authority: ec.EllipticCurvePublicKey,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority), critical=False)
+    )
+
+
+def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not sign_certificates,
+        key_cert_sign=sign_certificates,
+        crl_sign=sign_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, _ORGANIZATION),
+            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+        ]
+    )
+
+
+def _general_name(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+def _pair(cert: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> MadePair:
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = cert.public_bytes(serialization.Encoding.PEM)
+    return {"cert": public.decode(), "key": private.decode(), **_facts(cert)}
+
+
+def _facts(cert: x509.Certificate) -> Facts:
+    return {
+        "not_before": cert.not_valid_before_utc.timestamp(),
+        "expires": cert.not_valid_after_utc.timestamp(),
+        "sans": _sans(cert),
+    }
+
+
+def _sans(cert: x509.Certificate) -> list[str]:
+    try:
+        extension = cert.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+    except x509.ExtensionNotFound:
+        return []
+    names = extension.value
+    if not isinstance(names, x509.SubjectAlternativeName):
+        return []
+    return [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
+
+
+def _key(pem: str) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(pem.encode(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError("expected an EC key")
+    return key
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(int(seconds), UTC)
+
+
+_OPERATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "make": make,
+    "client": client,
+    "inspect": inspect,
+}
+
+
+def main() -> None:
+    """One request, one answer."""
+    request = json.load(sys.stdin)
+    json.dump(_OPERATIONS[request["op"]](request), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every script under `busybox ash` in a root directory of its own."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.router.rootfs import FILES, PROJECT, Router
+
+SCRIPTS = sorted(FILES)
+
+
+@pytest.mark.parametrize("path", SCRIPTS)
+def test_busybox_ash_parses_it(path: str) -> None:
+    subprocess.run(["/bin/busybox", "ash", "-n", PROJECT / path], check=True)
+
+
+def test_the_list_of_scripts_is_complete() -> None:
+    folders = ("init.d", "hotplug.d", "uci-defaults")
+    found = {str(p.relative_to(PROJECT)) for f in folders for p in (PROJECT / f).rglob("*") if p.is_file()}
+    assert found == set(FILES)
+
+
+HOTPLUG = {
+    "a stick comes": (
+        "tty",
+        {"ACTION": "add", "DEVNAME": "ttyUSB0", "DEVPATH": "/devices/x"},
+        {"ACTION": "add", "DEVNAME": "ttyUSB0", "DEVPATH": "/devices/x"},
+    ),
+    "another terminal": ("tty", {"ACTION": "add", "DEVNAME": "tty7"}, None),
+    "a usb device": (
+        "usb",
+        {"ACTION": "add", "DEVTYPE": "usb_device", "PRODUCT": "10c4/ea60/100", "DEVPATH": "/devices/y"},
+        {"ACTION": "add", "PRODUCT": "10c4/ea60/100", "DEVPATH": "/devices/y"},
+    ),
+    "its interface": ("usb", {"ACTION": "add", "DEVTYPE": "usb_interface"}, None),
+    "a disk": ("block", {"ACTION": "add", "DEVNAME": "sda1"}, {"ACTION": "add", "DEVNAME": "sda1"}),
+    "a disk that changes": ("block", {"ACTION": "change", "DEVNAME": "sda1"}, None),
+    "a mount": ("mount", {"ACTION": "add", "DEVICE": "sda1"}, {"ACTION": "add", "DEVICE": "sda1"}),
+    "an interface comes up": (
+        "iface",
+        {"ACTION": "ifup", "INTERFACE": "wan", "DEVICE": "eth0"},
+        {"ACTION": "ifup", "INTERFACE": "wan", "DEVICE": "eth0"},
+    ),
+    "an interface is reloaded": ("iface", {"ACTION": "reload", "INTERFACE": "wan"}, None),
+    "the clock is set": ("ntp", {"ACTION": "step"}, {"ACTION": "step"}),
+    "the clock ticks": ("ntp", {"ACTION": "periodic"}, None),
+    "docker0 is gone": (
+        "net",
+        {"ACTION": "remove", "INTERFACE": "docker0"},
+        {"ACTION": "remove", "INTERFACE": "docker0"},
+    ),
+    "another device": ("net", {"ACTION": "add", "INTERFACE": "eth1"}, None),
+    "hostile names": (
+        "tty",
+        {"ACTION": "add", "DEVNAME": "ttyUSB0\"; $(touch /owned) `touch /owned`'"},
+        {"ACTION": "add", "DEVNAME": "ttyUSB0\"; $(touch /owned) `touch /owned`'"},
+    ),
+}
+
+
+@pytest.mark.parametrize("row", HOTPLUG.values(), ids=HOTPLUG.keys())
+def test_an_event_is_one_notification_or_none(
+    router: Router, row: tuple[str, dict[str, str], dict[str, str] | None]
+) -> None:
+    subsystem, env, expected = row
+    sent = router.hotplug(subsystem, **env)
+    assert sent == ([] if expected is None else [{"subsystem": subsystem, "env": expected}])
+    assert not (router.root / "owned").exists()
+
+
+def test_an_event_without_an_agent_is_no_error(router: Router) -> None:
+    router.script("bin/ubus", "#!/bin/ash\nexit 4\n")
+    assert router.run("ash", "-c", ". /etc/hotplug.d/mount/90-ucidockd", ACTION="add").returncode == 0
+
+
+def test_start_gives_procd_the_agent_that_is_never_given_up(router: Router) -> None:
+    router.init("start")
+    calls = router.calls()
+    assert ["procd_set_param", "command", "/usr/bin/ucidockd", "run"] in calls
+    assert ["procd_set_param", "respawn", "3600", "5", "0"] in calls
+    assert ["procd_open_instance", "rescue"] in calls
+
+
+def test_start_takes_the_autostart_of_dockerd_over(router: Router) -> None:
+    router.script(
+        "etc/init.d/dockerd",
+        '#!/bin/ash\necho "dockerd\t$1" >>/calls\n[ "$1" != enabled ] || [ ! -e /off ]\n',
+    )
+    router.init("start")
+    assert ["dockerd", "disable"] in router.calls()
+    router.write("off", "")
+    router.init("start")
+    assert ["dockerd", "disable"] not in router.calls()
+
+
+def test_reload_is_a_signal(router: Router) -> None:
+    router.init("reload")
+    assert router.calls() == [["procd_send_signal", "ucidockd", "agent", "HUP"]]
+
+
+def test_triggers_are_configuration_interfaces_and_mounts(router: Router) -> None:
+    router.init("service_triggers")
+    calls = router.calls()
+    assert ["procd_add_reload_trigger", "dockerd", "containers", "firewall"] in calls
+    assert {call[1] for call in calls if call[0] == "procd_add_raw_trigger"} == {"interface.*", "mount.*"}
+
+
+def test_shutdown_waits_until_dockerd_has_ended(router: Router) -> None:
+    """A process that takes 1.5 s to end after SIGTERM, as dockerd does with databases in its containers."""
+    slow = subprocess.Popen(
+        [
+            "/bin/busybox",
+            "ash",
+            "-c",
+            'trap "sleep 1.5; exit 0" TERM; echo ready; while :; do sleep 0.1; done',
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert slow.stdout is not None
+    slow.stdout.readline()
+    router.script("bin/ubus", f"#!/bin/ash\necho '{{\"pid\": {slow.pid}}}'\n")
+    router.script(
+        "etc/init.d/dockerd",
+        f'#!/bin/ash\nkill -0 {slow.pid} 2>/dev/null && echo "dockerd\tearly" >>/calls\necho "dockerd\t$1" >>/calls\n',
+    )
+    with subprocess.Popen(
+        ["chroot", router.root, "/etc/init.d/ucidockd", "shutdown"], env={"PATH": "/sbin:/bin"}
+    ) as run:
+        slow.wait(10)
+        assert run.wait(10) == 0
+    assert router.calls() == [["stop"], ["dockerd", "stop"]]
+
+
+def test_shutdown_without_dockerd_is_quick(router: Router) -> None:
+    assert router.init("shutdown").returncode == 0
+    assert router.calls()[0] == ["stop"]

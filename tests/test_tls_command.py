@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`ucidockd tls client NAME`, and that no process of ours but the maker loads `cryptography`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.cli import main
+from agent.clients.certificates import Certificates
+from tests.support.certificates import DAY, NAMES, check_pair
+
+NOW = time.time()
+LIBRARY = "cryptography/hazmat"  # its compiled part, as /proc/PID/maps names it
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state directory with certificates."""
+    state = tmp_path_factory.mktemp("state")
+    Certificates(state / "tls").ensure_server(sans=NAMES, days=365, renew_days=30, now=NOW)
+    return state
+
+
+def test_it_writes_a_bundle_and_says_how_to_use_it(state: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "agent", "tls", "client", "laptop", f"--state-dir={state}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    folder = tmp_path / "laptop"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{folder}: certificate of client laptop, valid until 20" in done.stdout
+    for line in (
+        "DOCKER_HOST=tcp://router.lan:2376",
+        "DOCKER_TLS_VERIFY=1",
+        "DOCKER_CERT_PATH=/path/to/laptop",
+    ):
+        assert f"  export {line}\n" in done.stdout
+    assert sorted(path.name for path in folder.iterdir()) == ["ca.pem", "cert.pem", "key.pem"]
+    check_pair(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
+    assert "PRIVATE KEY" not in done.stdout
+
+
+def test_json_names_the_files_the_end_and_the_servers_names(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = f"--out={tmp_path / 'keys'}"
+    assert main(["tls", "client", "laptop", "--json", "--days=10", out, f"--state-dir={state}"]) == 0
+    bundle = json.loads(capsys.readouterr().out)
+    folder = tmp_path / "keys"
+    assert bundle.pop("expires") == pytest.approx(time.time() + 10 * DAY, abs=60)
+    assert bundle == {
+        "name": "laptop",
+        "directory": str(folder),
+        "ca": str(folder / "ca.pem"),
+        "cert": str(folder / "cert.pem"),
+        "key": str(folder / "key.pem"),
+        "server_names": list(NAMES),
+    }
+
+
+MISTAKES = [
+    (["a/b"], 1, "'a/b' is no name of a client, expected"),
+    (["x", "--days=0"], 1, "days is 0, expected 1 to 3650"),
+    (["x", "--days=many"], 2, "argument --days: invalid int value: 'many'"),
+    (["x", "--out=nowhere/x"], 1, "nowhere is no folder"),
+    (["x", "--out=."], 1, "exists already"),
+    (["x", "--out=/proc/x"], 1, "/proc/.x.new-"),
+    ([], 2, "the following arguments are required: NAME"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "message"), MISTAKES)
+def test_a_mistake_is_told_with_what_is_expected(
+    state: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        ended = main(["tls", "client", *words, f"--state-dir={state}"])
+    except SystemExit as exc:
+        ended = int(str(exc.code))
+    told = capsys.readouterr()
+    assert (ended, told.out) == (code, "")
+    assert message in told.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_ca_it_says_what_makes_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"--out={tmp_path / 'x'}", f"--state-dir={tmp_path / 'state'}"]
+    assert main(["tls", "client", "laptop", *words]) == 1
+    assert "there is no CA" in (told := capsys.readouterr().err)
+    assert "dockerd.tls" in told
+
+
+WITHOUT_THE_MAKER = """
+import importlib, pkgutil, sys, time
+from pathlib import Path
+import agent
+
+for module in pkgutil.walk_packages(agent.__path__, "agent."):
+    if module.name not in {"agent.__main__", "agent.clients.certificate_maker"}:
+        importlib.import_module(module.name)
+from agent.clients.certificates import Certificates
+
+certificates = Certificates(Path(sys.argv[1]) / "tls")
+certificates.ensure_server(sans=("localhost",), days=365, renew_days=30, now=time.time())
+certificates.make_client("laptop", Path(sys.argv[1]) / "laptop", days=30, now=time.time())
+print([name for name in sys.modules if name.startswith("cryptography")], Path("/proc/self/maps").read_text())
+"""
+
+
+def test_no_module_of_the_agent_loads_cryptography_not_even_to_make_certificates(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_THE_MAKER, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("[] ")
+    assert LIBRARY not in done.stdout
+    assert (tmp_path / "laptop" / "key.pem").exists()
+
+
+def test_the_maker_does_load_it_so_that_the_test_above_means_something() -> None:
+    code = "import agent.clients.certificate_maker; print(open('/proc/self/maps').read())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert LIBRARY in done.stdout
+
+
+def test_the_running_agent_has_not_loaded_it(tmp_path: Path) -> None:
+    for folder in ("config", "override"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "config" / "containers").write_text("")
+    socket = tmp_path / "agent.sock"
+    words = [f"--config-dir={tmp_path / 'config'}", f"--override-dir={tmp_path / 'override'}"]
+    words += [
+        f"--state-dir={tmp_path / 'state'}",
+        f"--socket={socket}",
+        f"--docker-host=unix://{tmp_path}/none",
+    ]
+    command = [sys.executable, "-m", "agent", "run", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as agent:
+        assert agent.stderr is not None
+        assert any("ready on" in line for line in agent.stderr)
+        maps = Path(f"/proc/{agent.pid}/maps").read_text()
+        agent.send_signal(signal.SIGTERM)
+        agent.communicate(timeout=20)
+    assert "python" in maps
+    assert LIBRARY not in maps
