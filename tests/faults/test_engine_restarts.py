@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,7 +89,7 @@ def test_a_restart_of_the_engine_recreates_nothing(
     mortal.stop()
     wait_for(lambda: engine_of(agent).get("reachable") is False)
     mortal.start()
-    wait_for(lambda: engine_of(agent).get("reachable") is True, 5)
+    wait_for(lambda: engine_of(agent).get("reachable") is True)
     wait_for(lambda: settled(agent))
     wait_for(lambda: [state for _, state in containers(agent).values()] == ["running"] * 2)
     assert containers(agent) == before
@@ -136,8 +135,6 @@ def test_an_engine_that_comes_up_after_the_agent_is_found(agent: Agent, mortal: 
     agent.commit(WEB)
     agent.start()
     wait_for(lambda: engine_of(agent).get("reason") == "EngineUnreachable")
-    begun = time.monotonic()
     mortal.start()
     wait_for(lambda: settled(agent))
     assert containers(agent)["web"][1] == "running"
-    assert time.monotonic() - begun < 15
