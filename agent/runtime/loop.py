@@ -58,7 +58,7 @@ class Loop:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._pass_ended = asyncio.Event()
-        self._last_pass = self._last_deep = time.monotonic()
+        self._last_pass = self._last_deep = self._last_look = time.monotonic()
         self.parked = False
         reconciler.work_ended = self.trigger_threadsafe
         self._watcher = FileWatcher(watch, frozenset(PACKAGES), lambda: self.trigger_threadsafe(config=True))
@@ -188,6 +188,7 @@ class Loop:
 
     def _look_at_files(self) -> bool:
         """Mends the watches. True when files are not what they were."""
+        self._last_look = time.monotonic()
         changed = self._watcher.look_again()
         self.board.set_agent(time.time(), watch=self._watcher.state())
         return changed
@@ -202,7 +203,7 @@ class Loop:
         """Resync, deep resync, back-off and, where files cannot be watched, polling: sleeps until the first is due."""
         while True:
             self._pass_ended.clear()
-            due = self._due(time.monotonic())
+            due = self._due()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, due - time.monotonic())):
                     await self._pass_ended.wait()  # which may have moved everything
@@ -211,17 +212,17 @@ class Loop:
                 continue
             files = self._look_at_files()
             deep = now >= self._last_deep + self._settings()[1]
-            if files or deep or now >= self._due(now, polls=False):
+            if files or deep or now >= self._due(polls=False):
                 self._pass_ended.clear()
                 self.trigger(config=files or deep, deep=deep)
                 await self._pass_ended.wait()
 
-    def _due(self, now: float, *, polls: bool = True) -> float:
+    def _due(self, *, polls: bool = True) -> float:
         resync_s, deep_s = self._settings()
         times = [self._last_pass + resync_s, self._last_deep + deep_s]
         times.append(self.reconciler.backoff.next_try(self._last_pass) or float("inf"))
         if polls and self._watcher.is_blind():
-            times.append(now + POLL_S)
+            times.append(self._last_look + POLL_S)
         return min(times)
 
     def _settings(self) -> tuple[float, float]:

@@ -6,6 +6,7 @@ What a pass began goes on after it: the next pass leaves the resources that are 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -195,7 +196,8 @@ class Reconciler:
         self.backoff.clear()
         for record in self.records.records():
             if record.failed_hash:
-                self.records.change(record.nonce, failed_hash="")
+                with contextlib.suppress(KeyError):  # a work that is under way may have dropped it by now
+                    self.records.change(record.nonce, failed_hash="")
 
     def run_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, tuple[Outcome, ...]]:
         """As `begin_pass`, and waits for the end of what it began."""
