@@ -11,9 +11,12 @@ from starlette.middleware import Middleware
 
 from agent.clients.docker_stream import DockerStream, SourceError
 from agent.controller.access import Access, NoSessions
+from agent.controller.consoles import Consoles
 from agent.controller.guard import Guard
 from agent.controller.port import AgentPort
 from agent.controller.problems import on_defect, on_error, on_http_error
+from agent.controller.routes_consoles import ConsoleRoutes
+from agent.controller.routes_engine import EngineRoutes
 from agent.controller.routes_files import FileRoutes
 from agent.controller.routes_status import StatusRoutes
 from agent.controller.routes_streams import StreamRoutes
@@ -24,20 +27,29 @@ from agent.controller.subnets import Subnets
 from agent.errors import UcidockdError
 
 
-def make_rules(agent: AgentPort, engine: DockerStream, access: Access | None = None) -> list[Rule]:
+def make_rules(
+    agent: AgentPort, engine: DockerStream, access: Access | None = None, consoles: Consoles | None = None
+) -> list[Rule]:
     """The route table."""
     return [
         *StatusRoutes(agent).rules(),
         *StreamRoutes(engine, agent.board).rules(),
         *FileRoutes(engine).rules(),
+        *ConsoleRoutes(consoles or Consoles(engine)).rules(),
         *TicketRoutes(access or control_only(engine)).rules(),
+        *EngineRoutes(agent, engine).rules(),  # last: there are many, and what comes before is found sooner
     ]
 
 
-def make_app(agent: AgentPort, engine: DockerStream, access: Access | None = None) -> Starlette:
-    """The application over a running agent. Without `access`, for the control socket only."""
+def make_app(
+    agent: AgentPort, engine: DockerStream, access: Access | None = None, consoles: Consoles | None = None
+) -> Starlette:
+    """The application over a running agent. Without `access`, for the control socket only.
+
+    Who gives `consoles` ends them.
+    """
     access = access or control_only(engine)
-    return assemble(make_rules(agent, engine, access), access)
+    return assemble(make_rules(agent, engine, access, consoles), access)
 
 
 def control_only(engine: DockerStream) -> Access:

@@ -17,6 +17,15 @@ class AgentPort(Protocol):
 
     async def reconcile(self) -> dict[str, Any]: ...
 
+    async def manual(self, container: str, action: str) -> None:
+        """A manual action (stop, remove, rename ...) on a container, name or id: call it before the action.
+
+        A managed container is held as the action leaves it until its section changes or a reconcile is asked for.
+        """
+
+    async def manual_failed(self, container: str) -> None:
+        """The engine refused the action that `manual` announced."""
+
 
 class Sessions(Protocol):
     """Who knows sessions: rpcd on OpenWrt, a token file elsewhere."""

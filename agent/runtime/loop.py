@@ -100,6 +100,7 @@ class Loop:
 
     async def reconcile(self) -> dict[str, object]:
         """Does a full pass now, without regard to what failed before."""
+        self.reconciler.holds.clear()
         async with self._one_pass:
             plan, run = await asyncio.to_thread(self._reconcile_now)
         outcomes = await asyncio.to_thread(run.wait) if run is not None else ()
@@ -109,6 +110,16 @@ class Loop:
         self.reconciler.forget_failures()
         self._read_config()
         return self.reconciler.begin_pass(deep=None)
+
+    async def manual(self, container: str, action: str) -> None:
+        """Holds a managed container as a manual action leaves it; others are nobody's business. Before the action."""
+        if await asyncio.to_thread(self.reconciler.hold, container, action):
+            self.trigger()
+
+    async def manual_failed(self, container: str) -> None:
+        """The engine refused the action: nothing is held for it."""
+        await asyncio.to_thread(self.reconciler.release, container)
+        self.trigger()
 
     def config_issues(self) -> list[dict[str, object]]:
         """The mistakes of the last read."""

@@ -21,6 +21,7 @@ from agent.errors import AlreadyRunningError
 from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import load
+from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
@@ -53,6 +54,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         board=StatusBoard(),
         load=lambda: load(options),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
+        holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
     )
 
 
@@ -86,6 +88,7 @@ def locked(path: Path) -> Iterator[None]:
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.clients.docker_stream import DockerStream
     from agent.controller.app import make_app
+    from agent.controller.consoles import Consoles
     from agent.controller.server import ControlServer
     from agent.runtime.tcp import make_access, make_listeners
 
@@ -93,7 +96,8 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.docker_host or settings.docker_host)
     access = make_access(options, engine)
-    app = make_app(agent, engine, access)
+    consoles = Consoles(engine)
+    app = make_app(agent, engine, access, consoles)
     server = ControlServer(app, socket)
 
     def stop() -> None:
@@ -103,7 +107,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
-    async with server, make_listeners(options, app, access, agent):
+    async with server, make_listeners(options, app, access, agent), consoles:
         logger.info("ready on %s", socket)
         await agent.run()
     if agent.parked:

@@ -26,6 +26,7 @@ from agent.plan.draft import Context
 from agent.plan.reconcile import reconcile
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
+from agent.runtime.holds import Holds
 from agent.runtime.observe import observe
 from agent.runtime.waiting import waiting
 from agent.status.board import ConditionType, OperationNote, StatusBoard
@@ -46,6 +47,7 @@ class Reconciler:
     board: StatusBoard
     load: Callable[[], LoadResult]
     backoff: BackOff
+    holds: Holds
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -129,6 +131,7 @@ class Reconciler:
             foreign=snapshot.foreign,
             waiting=waiting(desired, now=self.wall()),
             backoff={**self.backoff.blocked(self.monotonic()), **unmended},
+            held=self.holds.current(desired),
             image_ids=self.image_ids,
             busy=busy,
         )
@@ -141,6 +144,35 @@ class Reconciler:
         timed = any(record.removed_at is not None for record in records)
         self._settled = None if plan.works or timed or _is_rolled_back(plan) else question
         return plan
+
+    def hold(self, ref: str, action: str) -> bool:
+        """Keeps the reconciler from undoing a manual action on one of our containers; False when it is none.
+
+        `ref` is a name or an id as the Engine API takes them. To be called before the action, else a pass may come
+        between. Raises EngineError when the engine has to be asked who that is and does not answer.
+        """
+        container = self._managed(ref)
+        if container is None:
+            return False
+        self.holds.add(container, action)
+        logger.info("%s of container:%s by hand", action, container.section)
+        return True
+
+    def release(self, ref: str) -> None:
+        """Takes a hold back: the manual action failed."""
+        container = self._managed(ref)
+        if container is not None:
+            self.holds.drop(container)
+
+    def _managed(self, ref: str) -> Container | None:
+        records = [r for r in self.records.records() if r.kind == "container" and r.object_id]
+        found = [r for r in records if r.name == ref and not r.swap] or [r for r in records if r.object_id == ref]
+        if not found:
+            seen = self.engine.inspect_container(ref)  # a short id, or a name that it was given by hand
+            found = [r for r in records if seen is not None and r.object_id == seen.id]
+        sections = {record.section for record in found}
+        declared = self.desired.containers if self.desired is not None else ()
+        return next((c for c in declared if c.section in sections), None)
 
     def _look_at_images(self, desired: Desired) -> None:
         images = sorted({container.spec.image for container in desired.containers})

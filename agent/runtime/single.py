@@ -24,5 +24,6 @@ def single_pass(options: RuntimeOptions, *, dry_run: bool) -> dict[str, object]:
     socket = Path(options.socket or settings.socket)
     with locked(socket.parent / "agent.lock"):
         reconciler.forget_failures()
+        reconciler.holds.clear()
         plan, outcomes = reconciler.run_pass(deep=None)
     return {**outcomes_as_json(plan, outcomes), "issues": issues}

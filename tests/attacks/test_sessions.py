@@ -99,7 +99,8 @@ def test_another_spelling_of_the_method_is_no_way_around(served: TcpController, 
     if (rule.method, rule.path) in PUBLIC:
         return
     before = len(served.asked())
-    taken = {r.method for r in RULES if r.path == rule.path}
+    # a container may be called `json`: another rule's pattern may take this path as well
+    taken = {r.method for r in RULES if compile_path(r.path)[0].match(filled(rule))}
     override = f"X-HTTP-Method-Override: {rule.method}\r\nX-Method-Override: {rule.method}\r\n"
     for verb in {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"} - taken:
         assert served.status(request(served, rule, override, verb)) == 401, verb

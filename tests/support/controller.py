@@ -16,6 +16,7 @@ import httpx
 
 from agent.clients.docker_stream import DockerStream
 from agent.controller.app import make_app
+from agent.controller.consoles import Consoles
 from agent.controller.server import ControlServer
 from agent.status.board import StatusBoard
 
@@ -25,12 +26,21 @@ class QuietAgent:
 
     def __init__(self) -> None:
         self.board = StatusBoard()
+        self.manual_actions: list[str] = []  # and those that failed
 
     async def plan(self) -> dict[str, Any]:
         return {"operations": []}
 
     async def reconcile(self) -> dict[str, Any]:
         return {"operations": []}
+
+    async def manual(self, container: str, action: str) -> None:
+        del container
+        self.manual_actions.append(action)
+
+    async def manual_failed(self, container: str) -> None:
+        del container
+        self.manual_actions.append(f"{self.manual_actions[-1]} failed")
 
 
 class LoopThread:
@@ -92,21 +102,28 @@ def read_all(client: socket.socket) -> bytes:
 
 @contextmanager
 def serving(
-    folder: Path, engine_url: str, *, app: Callable[[QuietAgent, DockerStream], Any] = make_app
+    folder: Path,
+    engine_url: str,
+    *,
+    app: Callable[[QuietAgent, DockerStream], Any] | None = None,
+    away_s: float = 60,
 ) -> Iterator[Controller]:
     """The application on `folder`/c/agent.sock, over the engine at `engine_url`."""
     thread = LoopThread()
     agent = QuietAgent()
     path = folder / "c" / "agent.sock"
-    server = ControlServer(app(agent, DockerStream(engine_url)), path)
+    engine = DockerStream(engine_url)
+    consoles = Consoles(engine, away_s=away_s)
+    server = ControlServer(app(agent, engine) if app else make_app(agent, engine, consoles=consoles), path)
     thread.run(server.__aenter__())
     made = Controller(path, agent)
     try:
         _wait_ready(made)
         yield made
     finally:
-        made.client.close()
+        thread.run(consoles.__aexit__(None, None, None))
         thread.run(server.__aexit__(None, None, None))
+        made.client.close()
         thread.close()
 
 

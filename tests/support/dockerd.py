@@ -32,6 +32,8 @@ _APPLETS = (
     "kill",
     "wget",
     "nc",
+    "vi",
+    "stty",
 )
 
 
