@@ -122,7 +122,7 @@ class Swap:
         return new
 
     def _switch(self, container: Container, old: Record, new: Record, before: ObservedContainer) -> None:
-        self.engine.update(old.object_id, restart_body("no"))
+        self._disable_restart(old)
         self.engine.stop(old.object_id, container.spec.stop_timeout_s)
         self.engine.rename(old.object_id, before.name + OLD_SUFFIX)
         self.engine.rename(new.object_id, container.name)
@@ -130,6 +130,16 @@ class Swap:
             self._start(container, new)
             with self.waiting():
                 gate(self.engine, container, new.object_id, leave=self._leave)
+
+    def _disable_restart(self, old: Record) -> None:
+        try:
+            self.engine.update(old.object_id, restart_body("no"))
+        except EngineError:
+            # a container that ends by itself at this moment: the engine was about to change a process that is gone
+            seen = self.engine.inspect_container(old.object_id)
+            if seen is None or is_alive(seen):
+                raise
+            self.engine.update(old.object_id, restart_body("no"))
 
     def _start(self, container: Container, new: Record) -> None:
         try:

@@ -10,6 +10,7 @@ from typing import Any
 import docker.errors
 import pytest
 
+from agent.errors import EngineError
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX
 from tests.support.oracle import Oracle
@@ -54,6 +55,25 @@ def test_a_failed_adoption_leaves_the_container_as_it_was_and_is_not_tried_again
     assert box.errors(bad.replace("false", "sleep 1000")) == []
     assert box.names() == ["web"]
     assert [record.swap for record in box.reconciler.records.records()] == [""]
+
+
+def test_an_old_container_that_ends_while_its_restart_policy_is_switched_off_is_replaced(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine refuses to change the process that it has just lost."""
+    box.apply(WEB.replace("always", "no"))
+    real = box.reconciler.engine.update
+
+    def lost(ref: str, body: dict[str, Any]) -> None:
+        if box.client.api.inspect_container(ref)["State"]["Running"]:
+            box.client.api.kill(ref)
+            box.client.api.wait(ref)
+            raise EngineError("cannot update a stopped container", status=500)
+        real(ref, body)
+
+    monkeypatch.setattr(box.reconciler.engine, "update", lost)
+    assert box.errors(WEB.replace("always", "no").replace("1000", "2000")) == []
+    assert box.get("web").attrs["Config"]["Cmd"] == ["sleep", "2000"]
 
 
 # before which call of the swap, which of them, and what is done
