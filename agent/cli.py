@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", parents=[common], help="run the agent")
     run.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
+    run.add_argument("--ubus-socket", default=RuntimeOptions().ubus_socket, help="ubusd (%(default)s)")
     commands.add_parser("check", parents=[common], help="check the configuration; every mistake is listed")
     plan = commands.add_parser("plan", parents=[common], help="show what would be done, and why")
     plan.add_argument("--exit-code", action="store_true", help="exit with 4 when there is something to do")
@@ -81,6 +82,7 @@ def _options(args: argparse.Namespace) -> RuntimeOptions:
         socket=args.socket,
         docker_host=args.docker_host,
         log_level=getattr(args, "log_level", None),
+        ubus_socket=getattr(args, "ubus_socket", RuntimeOptions().ubus_socket),
     )
 
 

@@ -13,6 +13,8 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,10 +22,13 @@ from agent.apply.crew import Run
 from agent.apply.ports import Engine
 from agent.clients.file_watcher import UNSETTLED_LIMIT_S, FileWatcher
 from agent.errors import EngineError, UcidockdError
+from agent.model.issues import issue_as_json
+from agent.model.resources import RegistryAuth
 from agent.plan.operations import Plan
 from agent.runtime.config import PACKAGES
 from agent.runtime.reconciler import Reconciler, engine_failure, outcomes_as_json, plan_as_json
 from agent.status.board import StatusBoard
+from agent.status.counters import PassCounters
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +56,7 @@ class Loop:
     def __init__(self, reconciler: Reconciler, *, watch: tuple[Path, ...]) -> None:
         self.reconciler = reconciler
         self.board: StatusBoard = reconciler.board
+        self.passes = PassCounters()
         self._dirty = Dirty(config=True, deep=True)
         self._wake = asyncio.Event()
         self._wake.set()
@@ -107,9 +113,30 @@ class Loop:
         return {**outcomes_as_json(plan, outcomes), "issues": self.config_issues()}
 
     def _reconcile_now(self) -> tuple[Plan, Run | None]:
-        self.reconciler.forget_failures()
-        self._read_config()
-        return self.reconciler.begin_pass(deep=None)
+        with self._counted():
+            self.reconciler.forget_failures()
+            self._read_config()
+            return self.reconciler.begin_pass(deep=None)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Counts a pass and the time that it takes."""
+        begin, ok = time.monotonic(), False
+        try:
+            yield
+            ok = True
+        finally:
+            self.passes.add(time.monotonic() - begin, ok=ok)
+
+    async def validate(self, texts: Mapping[str, str]) -> list[dict[str, object]]:
+        """The mistakes of the configuration, were `texts` the files of the packages that they are for."""
+        issues = await asyncio.to_thread(self.reconciler.check, texts)
+        return [issue_as_json(issue) for issue in issues]
+
+    def auths(self) -> Sequence[RegistryAuth]:
+        """The registry logins that UCI has now."""
+        desired = self.reconciler.desired
+        return desired.auths if desired is not None else ()
 
     async def manual(self, container: str, action: str) -> None:
         """Holds a managed container as a manual action leaves it; others are nobody's business. Before the action."""
@@ -176,9 +203,8 @@ class Loop:
     def _body(self, dirty: Dirty) -> None:
         """One pass. Blocks."""
         try:
-            if dirty.config or self.reconciler.desired is None:
-                self._read_config()
-            self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
+            with self._counted():
+                self._pass(dirty)
         except EngineError as exc:
             logger.warning("engine: %s", exc)
             engine_failure(self.board, exc, time.time())
@@ -188,6 +214,11 @@ class Loop:
         except Exception:
             # the agent stays up whatever a pass runs into; the resync tries again
             logger.exception("pass failed")
+
+    def _pass(self, dirty: Dirty) -> None:
+        if dirty.config or self.reconciler.desired is None:
+            self._read_config()
+        self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
 
     def _read_config(self) -> None:
         """Not while somebody writes a file in place; its closing is a trigger, and so is the end of our patience."""

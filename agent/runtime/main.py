@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import random
+import secrets
 import signal
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from agent.clients.state_file import StateFile
 from agent.errors import AlreadyRunningError
 from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
-from agent.runtime.config import load
+from agent.runtime.config import check_texts, load
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
@@ -51,8 +52,9 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     return Reconciler(
         engine=DockerEngine(options.docker_host or settings.docker_host),
         records=StateFile(options.state_dir / "state.json"),
-        board=StatusBoard(),
+        board=StatusBoard(first=secrets.randbelow(2**40)),
         load=lambda: load(options),
+        check=lambda texts: check_texts(options, texts),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
     )
@@ -88,16 +90,25 @@ def locked(path: Path) -> Iterator[None]:
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.clients.docker_stream import DockerStream
     from agent.controller.app import make_app
+    from agent.controller.console_source import console_kind
     from agent.controller.consoles import Consoles
+    from agent.controller.jobs import Jobs
     from agent.controller.server import ControlServer
+    from agent.controller.ubus_jobs import JobMethods, job_kinds
+    from agent.runtime.bus import Bus
     from agent.runtime.tcp import make_access, make_listeners
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.docker_host or settings.docker_host)
-    access = make_access(options, engine)
+    jobs = Jobs(engine)
     consoles = Consoles(engine)
-    app = make_app(agent, engine, access, consoles)
+    bus = Bus(options.ubus_socket)
+    access = make_access(options, engine, bus)
+    app = make_app(agent, engine, access, consoles, jobs=jobs)
+    bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
+    bus.methods |= JobMethods(agent, jobs).methods()
+    listeners = make_listeners(options, app, access, agent)
     server = ControlServer(app, socket)
 
     def stop() -> None:
@@ -107,9 +118,10 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
-    async with server, make_listeners(options, app, access, agent), consoles:
+    async with server, listeners, consoles, bus.serving(agent, engine):
         logger.info("ready on %s", socket)
         await agent.run()
+        await jobs.close()
     if agent.parked:
         # to end properly means to wait for threads, and one of them waits for the engine
         logging.shutdown()

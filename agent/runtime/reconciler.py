@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.apply.crew import Crew, Outcome, Run, SkippedError
@@ -19,6 +19,7 @@ from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.errors import EngineError, EngineSlowError, StorageError, UcidockdError
+from agent.model.issues import Issue
 from agent.model.observed import Observed
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.plan import operations as ops
@@ -46,6 +47,7 @@ class Reconciler:
     records: Records
     board: StatusBoard
     load: Callable[[], LoadResult]
+    check: Callable[[Mapping[str, str]], tuple[Issue, ...]]
     backoff: BackOff
     holds: Holds
     wall: Callable[[], float] = time.time
@@ -55,6 +57,7 @@ class Reconciler:
     desired: Desired | None = None
     image_ids: dict[str, str] = field(default_factory=dict)
     work_ended: Callable[[], None] = lambda: None
+    deletions_held: Callable[[], bool] = lambda: False  # asked only where something waits to be deleted
     settings_read: Callable[[AgentSettings], None] = lambda _: None
     _busy: set[str] = field(default_factory=set)
     _unsure: bool = False  # something failed half-way since the last deep look
@@ -134,6 +137,7 @@ class Reconciler:
             held=self.holds.current(desired),
             image_ids=self.image_ids,
             busy=busy,
+            deletions_held=any(r.removed_at is not None for r in records) and self.deletions_held(),
         )
         if deep != frozenset():
             return reconcile(desired, snapshot.observed, context)

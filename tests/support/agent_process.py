@@ -39,7 +39,9 @@ class Agent:
     def spawn(self, **environment: str) -> None:
         """Begins to start."""
         Path(str(self.box.options.socket)).unlink(missing_ok=True)  # of one that was killed
-        command = [*self.prefix, sys.executable, "-m", self.module, "run", *self.words]
+        # not the ubus of the machine that the tests run on
+        elsewhere = f"--ubus-socket={self.box.config.parent / 'no-ubus' / 'ubus.sock'}"
+        command = [*self.prefix, sys.executable, "-m", self.module, "run", *self.words, elsewhere]
         env = {**os.environ, **environment}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, env=env, cwd=ROOT)
