@@ -194,8 +194,9 @@ class Loop:
                 return
             dirty, self._dirty = self._dirty, Dirty()
             async with self._one_pass:
+                # its begin: what became due during the pass has not been tried by it
+                self._last_pass = time.monotonic()
                 await asyncio.to_thread(self._body, dirty)
-            self._last_pass = time.monotonic()
             if dirty.deep:
                 self._last_deep = self._last_pass
             self._pass_ended.set()
