@@ -16,6 +16,7 @@ from agent.controller.guard import Guard
 from agent.controller.jobs import Jobs
 from agent.controller.port import AgentPort
 from agent.controller.problems import on_defect, on_error, on_http_error
+from agent.controller.routes_adoption import AdoptionRoutes
 from agent.controller.routes_consoles import ConsoleRoutes
 from agent.controller.routes_engine import EngineRoutes
 from agent.controller.routes_files import FileRoutes
@@ -50,6 +51,7 @@ def make_rules(
         *JobRoutes(jobs, agent.auths).rules(),
         *TransferRoutes(transfers, engine, agent.auths).rules(),
         *MetricsRoutes(agent, jobs, transfers).rules(),
+        *AdoptionRoutes(agent).rules(),
         *ConsoleRoutes(consoles or Consoles(engine)).rules(),
         *TicketRoutes(access or control_only(engine)).rules(),
         *EngineRoutes(agent, engine).rules(),  # last: there are many, and what comes before is found sooner

@@ -36,6 +36,19 @@ class AgentPort(Protocol):
     async def manual_failed(self, container: str) -> None:
         """The engine refused the action that `manual` announced."""
 
+    async def adopt(
+        self, container: str, *, section: str, commit: bool, show_secrets: bool
+    ) -> dict[str, Any]:
+        """A container that is not ours as UCI sections: text, notes, whether they were committed.
+
+        Raises ConfigError, ConflictError, EngineError (404 for no such container).
+        """
+        ...
+
+    async def diff(self, name: str) -> dict[str, Any]:
+        """One container section against what the engine shows. Raises ConfigError for no such section."""
+        ...
+
 
 class Sessions(Protocol):
     """Who knows sessions: rpcd on OpenWrt, a token file elsewhere."""

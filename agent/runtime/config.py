@@ -82,7 +82,7 @@ def _load(store: UciStore | _Given) -> LoadResult:
     if issues:
         return LoadResult(desired=None, issues=tuple(issues))
     paths = {name: str(store.source_path(name)) for name in packages}
-    result = decode(packages, paths=paths, read_file=_read_text)
+    result = decode(packages, paths=paths, read_file=read_text)
     generation = hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
     return LoadResult(
         desired=with_hashes(replace(result.desired, generation=generation)), issues=result.issues
@@ -118,5 +118,6 @@ def _issue(package: str, path: str, line: int | None, message: str, expected: st
     )
 
 
-def _read_text(path: str) -> str:
+def read_text(path: str) -> str:
+    """An env file's text."""
     return Path(path).read_text(encoding="utf-8")

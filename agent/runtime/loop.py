@@ -25,7 +25,9 @@ from agent.errors import EngineError, UcidockdError
 from agent.model.issues import issue_as_json
 from agent.model.resources import RegistryAuth
 from agent.plan.operations import Plan
+from agent.runtime.adopt import AdoptRequest
 from agent.runtime.config import PACKAGES
+from agent.runtime.differ import diff
 from agent.runtime.reconciler import Reconciler, engine_failure, outcomes_as_json, plan_as_json
 from agent.status.board import StatusBoard
 from agent.status.counters import PassCounters
@@ -138,6 +140,22 @@ class Loop:
         desired = self.reconciler.desired
         return desired.auths if desired is not None else ()
 
+    async def adopt(
+        self, container: str, *, section: str, commit: bool, show_secrets: bool
+    ) -> dict[str, object]:
+        """A container that is not ours as UCI sections; the commit is seen as any other."""
+        request = AdoptRequest(container=container, section=section, commit=commit, show_secrets=show_secrets)
+        return await asyncio.to_thread(self.reconciler.adopt, request)
+
+    async def diff(self, name: str) -> dict[str, object]:
+        """One container section against what the engine shows."""
+        async with self._one_pass:
+            return await asyncio.to_thread(self._diff_now, name)
+
+    def _diff_now(self, name: str) -> dict[str, object]:
+        self.reconciler.read_config()
+        return diff(self.reconciler, name)
+
     async def manual(self, container: str, action: str) -> None:
         """Holds a managed container as a manual action leaves it; others are nobody's business. Before the action."""
         if await asyncio.to_thread(self.reconciler.hold, container, action):
@@ -220,6 +238,9 @@ class Loop:
         if dirty.config or self.reconciler.desired is None:
             self._read_config()
         self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
+        settles_in = self.reconciler.usb.settles_in()
+        if settles_in is not None:
+            self._loop.call_soon_threadsafe(self._loop.call_later, settles_in, self._wake.set)
 
     def _read_config(self) -> None:
         """Not while somebody writes a file in place; its closing is a trigger, and so is the end of our patience."""

@@ -11,17 +11,19 @@ import random
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agent.clients.devices import UsbDevices
 from agent.clients.docker_engine import DockerEngine
 from agent.clients.files import remove_leftovers
 from agent.clients.state_file import StateFile
 from agent.errors import AlreadyRunningError
 from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
-from agent.runtime.config import check_texts, load
+from agent.runtime.config import check_texts, load, open_store
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
@@ -50,11 +52,13 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     """Everything a pass needs, on the real engine."""
     source = random.Random()
     return Reconciler(
+        usb=UsbDevices(monotonic=time.monotonic),
         engine=DockerEngine(options.docker_host or settings.docker_host),
         records=StateFile(options.state_dir / "state.json"),
         board=StatusBoard(first=secrets.randbelow(2**40)),
         load=lambda: load(options),
         check=lambda texts: check_texts(options, texts),
+        store=open_store(options),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
     )

@@ -44,6 +44,14 @@ class QuietAgent:
     async def reconcile(self) -> dict[str, Any]:
         return {"operations": []}
 
+    async def adopt(
+        self, container: str, *, section: str, commit: bool, show_secrets: bool
+    ) -> dict[str, Any]:
+        return {"section": section or container, "committed": commit}
+
+    async def diff(self, name: str) -> dict[str, Any]:
+        return {"name": name}
+
     async def manual(self, container: str, action: str) -> None:
         del container
         self.manual_actions.append(action)
