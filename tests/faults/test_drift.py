@@ -66,7 +66,7 @@ def retag(box: Box) -> None:
 SETTINGS = {
     "memory": Edit(
         lambda box: box.get("web").update(mem_limit="16m", memswap_limit="32m"),
-        ("update: memory 16777216 -> 67108864",),
+        ("update: memory 16m -> 64m",),
     ),
     "restart policy": Edit(
         lambda box: box.get("web").update(restart_policy={"Name": "no"}), ("update: restart no -> always",)
@@ -74,9 +74,9 @@ SETTINGS = {
     "name": Edit(lambda box: box.get("web").rename("elsewhere"), ("rename: named elsewhere, declared web",)),
     "network disconnected": Edit(
         lambda box: box.client.networks.get("lan").disconnect("web"),
-        ("reconnect: endpoints [] -> [lan]",),
+        ("reconnect: network [] -> [lan]",),
     ),
-    "alias": Edit(without_alias, ("reconnect: endpoints [lan (other address or aliases)] -> [lan]",)),
+    "alias": Edit(without_alias, ("reconnect: network [lan (other address or aliases)] -> [lan]",)),
 }
 OBJECTS = {
     "killed": Edit(lambda box: box.get("web").kill(), ("start: it is exited, state is running",)),
@@ -87,7 +87,7 @@ OBJECTS = {
         ("create: it was removed behind our back", "start: state is running"),
     ),
     "network removed": Edit(
-        remove_network, ("create: it is gone from the engine", "reconnect: endpoints [] -> [lan]")
+        remove_network, ("create: it is gone from the engine", "reconnect: network [] -> [lan]")
     ),
     "volume removed": Edit(
         remove_volume,
