@@ -409,9 +409,10 @@ class DaemonStage:
         self.wake(0)
 
     def _wake_for_backoff(self) -> None:
-        due = self._backoff.next_try()
+        now = self._tools.monotonic()
+        due = self._backoff.next_try(now)
         if due is not None:
-            self.wake(max(0.1, due - self._tools.monotonic()))
+            self.wake(max(0.1, due - now))
 
     # what became of it
 
