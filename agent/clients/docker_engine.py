@@ -8,6 +8,7 @@ version is negotiated again after every lost connection: another engine may answ
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -19,10 +20,13 @@ import docker.utils
 import requests.exceptions
 import urllib3.exceptions
 
+from agent.clients.leftovers import end_leftover
 from agent.errors import EngineError, EngineSlowError, EngineUnreachableError
 from agent.model.identity import LABEL_INSTANCE
 from agent.model.observed import ObservedContainer, ObservedNetwork, ObservedVolume
 from agent.model.resources import RegistryAuth
+
+logger = logging.getLogger(__name__)
 
 _MESSAGE_LIMIT = 256  # engine bodies may echo what they were sent
 _PING_S = 10.0
@@ -167,7 +171,13 @@ class DockerEngine:
         )
 
     def start(self, ref: str) -> None:
-        self._call("POST", f"/containers/{ref}/start")
+        try:
+            self._call("POST", f"/containers/{ref}/start")
+        except EngineError as exc:
+            if not end_leftover(str(exc)):
+                raise
+            logger.warning("container %s: ended what a killed engine had left of it", ref[:12])
+            self._call("POST", f"/containers/{ref}/start")
 
     def stop(self, ref: str, timeout_s: int | None) -> None:
         params = {} if timeout_s is None else {"t": str(timeout_s)}
