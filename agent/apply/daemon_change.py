@@ -14,6 +14,7 @@ A failure takes the last good document, and if that fails too the minimal one wi
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import time
@@ -89,20 +90,18 @@ class DaemonChange:
             case Step.RELOAD:
                 self._attempt(target, lambda: self._reload(target))
             case Step.STOP:
-                self._attempt(
-                    target, lambda: self._restart(target, held=record.held, fallback=record.fallback)
-                )
+                again = functools.partial(self._restart, target, held=record.held, fallback=record.fallback)
+                self._attempt(target, again, way_back=record.fallback)
             case _:
-                self._attempt(target, self._start)
+                self._attempt(target, self._start, way_back=record.fallback)
 
     def died(self) -> None:
         """dockerd ended while a change was watched: the change is to blame. Raises DaemonError."""
         target, process = self.record.running, self.record.process
         words = self.supervisor.last_words(process) if process is not None else ""
         if target is not None:
-            self._roll_back(
-                target, DaemonError(f"dockerd died soon after the change{_tail(words)}", reason="Died")
-            )
+            failure = DaemonError(f"dockerd died soon after the change{_tail(words)}", reason="Died")
+            self._roll_back(target, failure, way_back=self.record.fallback)
 
     def end_watch(self) -> None:
         """The change has proved itself: its document is the last good one. Raises OSError when it cannot be kept."""
@@ -121,14 +120,15 @@ class DaemonChange:
 
     # steps
 
-    def _attempt(self, target: Target, action: Callable[[], None]) -> None:
+    def _attempt(self, target: Target, action: Callable[[], None], *, way_back: bool = False) -> None:
+        """`way_back`: it is one already, and the change that it is about has been noted."""
         try:
             action()
         except DaemonError as exc:
             if self._may_be_passing(target):
                 self._note(step=Step.NONE, target=None, process=None)
                 raise
-            self._roll_back(target, exc)
+            self._roll_back(target, exc, way_back=way_back)
         except OSError as exc:
             if self.record.step in {Step.STOP, Step.RELOAD}:
                 self._note(step=Step.NONE, target=None)
@@ -149,8 +149,11 @@ class DaemonChange:
     def _hold(self, change: Change) -> bool:
         """Switches live-restore by SIGHUP so that containers outlive the restart, or do not. True when they will."""
         running, process = self.record.running, self.supervisor.find()
-        if running is None or process is None:
-            return process is not None and not change.stops
+        if process is None:
+            # what a dockerd that died has left alive; before there was one in this boot, there is nothing to keep
+            return self.record.process is not None and not change.stops and not self.record.swarm
+        if running is None:
+            return not change.stops and not self.probe.swarm()
         keep = not change.stops and not self.probe.swarm() and bool(self.probe.running())
         if bool(running.document.get("live-restore")) is keep:
             return keep
@@ -166,7 +169,7 @@ class DaemonChange:
         self._note(step=Step.RELOAD, target=target, must=True)
         process = self.supervisor.find()
         if process is None:
-            self._restart(target, held=True)
+            self._restart(target, held=not self.record.swarm)
             return
         self.store.write_current(target.text)
         if self._confirmed(process, target.document):
@@ -242,17 +245,23 @@ class DaemonChange:
         step = Step.NONE if target == self.store.last_good() else Step.WATCH
         watch_until = self.clock() + self.limits.watch_s
         self._note(
-            step=step, target=None, held=False, running=target, process=process, watch_until=watch_until
+            step=step,
+            target=None,
+            held=False,
+            running=target,
+            process=process,
+            watch_until=watch_until,
+            swarm=self.probe.swarm(),
         )
 
-    def _roll_back(self, target: Target, failure: DaemonError) -> None:
+    def _roll_back(self, target: Target, failure: DaemonError, *, way_back: bool) -> None:
         """The last good document, else the minimal one. Raises DaemonError when dockerd cannot be brought up at all."""
-        if not self.record.fallback:
+        if not way_back:
             logger.error("%s; going back", failure)
             self._note(failed=target.digest, why=str(failure), fallback=True)
         for way in self._ways_back(target):
             try:
-                self._restart(way, held=True, fallback=True)
+                self._restart(way, held=not self.record.swarm, fallback=True)
             except (DaemonError, OSError) as exc:
                 logger.error("dockerd does not come up with an older configuration either: %s", exc)
                 continue
@@ -268,7 +277,8 @@ class DaemonChange:
         before = self.record.running
         base = before or good or failed
         # with its arguments: without them it would be an engine in other directories, perhaps somebody else's
-        yield replace(base, document=minimal(base.document, socket=self.socket), material="")
+        smallest = minimal(base.document, socket=self.socket)
+        yield replace(base, document={**smallest, "live-restore": not self.record.swarm}, material="")
 
     def _note(self, *, must: bool = False, **changes: Any) -> None:
         """Writes down where we stand. After the point of no return a full disk must not stop us (`must` False)."""

@@ -151,6 +151,7 @@ def _record(data: Mapping[str, Any]) -> DaemonRecord:
         failed=str(data["failed"]),
         why=str(data["why"]),
         watch_until=float(data["watch_until"]),
+        swarm=bool(data.get("swarm")),
     )
 
 

@@ -127,7 +127,8 @@ class DaemonRecord:
     `running` is what `process` is known to follow, None when that is not known. `target` is where a change is going,
     `fallback` says that it is no more than the way back. `held` says that live-restore was put into the file for the
     restart. `failed` is the digest of the target that did not work and is not tried again; `why` in words.
-    `watch_until` is monotonic seconds: dying before that counts as a failure of the change.
+    `watch_until` is monotonic seconds: dying before that counts as a failure of the change. `swarm`: the engine was part
+    of one when it last answered; it does not start with live-restore then.
     """
 
     running: Target | None = None
@@ -139,6 +140,7 @@ class DaemonRecord:
     failed: str = ""
     why: str = ""
     watch_until: float = 0.0
+    swarm: bool = False
 
 
 def format_document(document: Document) -> bytes:

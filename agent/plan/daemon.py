@@ -8,7 +8,7 @@ host that was refused, a key that this engine is too old for) goes to the status
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.model.daemon import (
     DAEMON_KEY,
@@ -189,6 +189,12 @@ def classify(running: Target | None, target: Target) -> Change:
     return Change(
         effect=Effect.RESTART, causes=tuple(causes), stops=any(stops_containers(key) for key in changed)
     )
+
+
+def as_wished(change: Change, settings: DaemonSettings | None) -> Change:
+    """`live_restore 0`, said and not only left out, means that containers stop with dockerd."""
+    never = settings is not None and settings.values.get("live-restore") is False
+    return replace(change, stops=True) if never and change.effect is Effect.RESTART else change
 
 
 def changed_keys(old: Document, new: Document) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ from agent.model.daemon import (
     data_root,
 )
 from agent.model.resources import AgentSettings, Desired
-from agent.plan.daemon import Change, Rendered, classify, render
+from agent.plan.daemon import Change, Rendered, as_wished, classify, render
 from agent.runtime.backoff import BackOff
 from agent.runtime.daemon_external import External
 from agent.runtime.daemon_identity import ServerIdentities
@@ -98,6 +98,7 @@ class DaemonStage:
         self._runner: Runner | None = None
         self._change: DaemonChange | None = None
         self._watched: Process | None = None
+        self._intended = False  # dockerd's end is what we want right now
         self._accepted = threading.Event()
         self.holding = ""
         self._identities = ServerIdentities(
@@ -123,18 +124,23 @@ class DaemonStage:
             return True
         self._status.begin(desired.daemon_mistakes)
         runner = self._runner_of(desired.agent)
-        unmanaged = self._not_ours(desired.daemon, runner)
-        self._status.unmanaged(unmanaged)
-        if unmanaged:
-            return True
         try:
-            if runner.kind == "external":
-                self._report_external(desired, runner)
-            else:
+            unmanaged = self._not_ours(desired.daemon, runner)
+            if runner.kind == "external" and not unmanaged:
+                unmanaged = self._report_external(desired, runner)
+            self._status.unmanaged(unmanaged)
+            if not unmanaged and runner.kind != "external":
                 self.holding = self._reconcile(desired, self._change_of(runner), runner, busy=busy)
         except (UcidockdError, OSError) as exc:
             self._failed(exc)
         return not self.holding
+
+    def keep_up(self) -> None:
+        """The configuration cannot be read at all: dockerd runs with what was good, where that is known."""
+        if self.files.last_good() is not None:
+            settings = DaemonSettings(alt_config_file=str(self.files.config_file))
+            mistakes = ("the configuration cannot be read",)
+            self.reconcile(Desired(daemon=settings, daemon_mistakes=mistakes), busy=False)
 
     def _failed(self, exc: UcidockdError | OSError) -> None:
         """Nothing was changed for a passing reason, or dockerd is down: tried again, slower and slower."""
@@ -205,52 +211,60 @@ class DaemonStage:
         )
         return self._change
 
-    def _report_external(self, desired: Desired, runner: Runner) -> None:
-        if desired.daemon is not None and not desired.daemon_mistakes:
-            rendered, _ = self._render(desired.daemon, runner, running=None)
+    def _report_external(self, desired: Desired, runner: Runner) -> str:
+        """Why the dockerd that somebody else runs does not use our file, "" when it does."""
+        if desired.daemon is None or desired.daemon_mistakes:
+            return ""
+        rendered, _ = self._render(desired.daemon, runner, running=None)
+        why = self._external.report(self._target(rendered.document, runner))
+        if not why:
             self._status.found(rendered)
-            self._external.report(self._target(rendered.document, runner))
+        return why
 
     # the pass
 
     def _reconcile(self, desired: Desired, change: DaemonChange, runner: Runner, *, busy: bool) -> str:
         """One pass; why containers have to wait, "" when they need not."""
         if change.record.step in {Step.RELOAD, Step.STOP, Step.START}:
-            change.resume()
+            self._acting(change.resume)
         change.supervisor.tidy()
         process = self._look(change)
-        if process is None and (waits := self._why_not_start(change)):
-            return waits
+        if process is None and self._backing_off():
+            return "dockerd died and is started again in a moment"
         wanted, trouble = self._wanted(desired, change, runner)
         if wanted is not None:
             goal = self._goal(change, wanted)
-            step = self._what_to_do(change, goal, process)
-            if process is not None and step.effect is Effect.RESTART and busy:
-                self._status.synced("Pending", f"{step.cause}; waits for operations that are under way")
-                return f"dockerd is about to be restarted: {step.cause}"
+            step = as_wished(self._what_to_do(change, goal, process), desired.daemon)
+            if step.effect is Effect.RESTART and (waits := self._why_not_now(goal, step, process, busy=busy)):
+                return waits
             self._act(change, goal, step, process)
         self._show(change, wanted, trouble)
         return "dockerd does not run" if change.record.process is None else self._other_engine(change)
+
+    def _why_not_now(self, goal: Target, step: Change, process: Process | None, *, busy: bool) -> str:
+        """Why dockerd is not (re)started in this pass."""
+        if missing := self._disk_missing(goal):
+            self._status.synced("Waiting", missing)
+            return missing
+        if process is not None and busy:
+            self._status.synced("Pending", f"{step.cause}; waits for operations that are under way")
+            return f"dockerd is about to be restarted: {step.cause}"
+        return ""
 
     def _look(self, change: DaemonChange) -> Process | None:
         """The dockerd that runs; one that died under our eyes is brought back first."""
         record = change.record
         if record.process is not None and daemon_process.is_alive(record.process):
-            self._watch(record.process)
             return record.process
         found = change.supervisor.find()
         if found is not None:
             change.adopt(found, self._read_by(found, record))
-            self._watch(found)
             return found
         # back-off would only prolong the wrong configuration; it is for the way back that dies as well
-        at_once = record.step is Step.WATCH and not record.fallback and not self._disk_missing(record)
-        if at_once or (record.step is Step.WATCH and not self._why_not_start(change)):
-            change.died()
-            process = change.record.process
-            if process is not None:
-                self._watch(process)
-            return process
+        blamed = record.step is Step.WATCH and not (record.fallback and self._backing_off())
+        if blamed and record.running is not None and not self._disk_missing(record.running):
+            self._acting(change.died)
+            return change.record.process
         return None
 
     def _read_by(self, process: Process, record: DaemonRecord) -> Target | None:
@@ -264,20 +278,19 @@ class DaemonStage:
         arguments = self._runner.arguments if self._runner is not None else ()
         return Target(document=document, material=material_of(document), arguments=arguments)
 
-    def _why_not_start(self, change: DaemonChange) -> str:
-        """Why a dockerd that is not there is not started now: back-off, or the disk of its data is missing."""
-        if self._backoff.blocked(self._tools.monotonic()):
-            self._status.running(None)
-            self._wake_for_backoff()
-            return "dockerd died and is started again in a moment"
-        return self._disk_missing(change.record)
+    def _backing_off(self) -> bool:
+        """Whether a dockerd that died is not started again yet."""
+        if not self._backoff.blocked(self._tools.monotonic()):
+            return False
+        self._status.running(None)
+        self._wake_for_backoff()
+        return True
 
-    def _disk_missing(self, record: DaemonRecord) -> str:
-        root = data_root(record.running.document) if record.running is not None else ""
-        mount = missing_mount(root, self._options) if root else ""
-        return self._missing(mount) if mount else ""
-
-    def _missing(self, mount: str) -> str:
+    def _disk_missing(self, target: Target) -> str:
+        """What is missing, when the file system of dockerd's data is not mounted."""
+        mount = missing_mount(data_root(target.document), self._options)
+        if not mount:
+            return ""
         text = f"nothing is mounted on {mount}, where dockerd keeps its data"
         self._status.waiting(text)
         return text
@@ -348,23 +361,22 @@ class DaemonStage:
         if step.effect is Effect.NOTHING:
             self._end_watch(change)
             return
-        mount = (
-            missing_mount(data_root(goal.document), self._options) if step.effect is Effect.RESTART else ""
-        )
-        if mount:
-            raise DaemonError(self._missing(mount), reason="Waiting")
         self._status.synced("Pending", step.cause)
         begun = self._tools.monotonic()
-        change.carry_out(goal, step)
+        self._acting(lambda: change.carry_out(goal, step))
         taken = self._tools.monotonic() - begun
         verb = "start" if process is None else str(step.effect)
         reached = change.record.running == goal
         self._status.note(verb, step.cause, error="" if reached else change.record.why)
         logger.info("%s dockerd: %s (%.1f s)", verb, step.cause, taken)
-        if change.record.process is not None:
-            self._watch(change.record.process)
-        if change.record.step is Step.WATCH:
-            self.wake(self._tools.limits.watch_s + 0.05)
+
+    def _acting(self, action: Callable[[], None]) -> None:
+        """Runs what ends and starts dockerd on purpose."""
+        self._intended = True
+        try:
+            action()
+        finally:
+            self._intended = False
 
     def _end_watch(self, change: DaemonChange) -> None:
         if change.record.step is Step.WATCH and self._tools.monotonic() >= change.record.watch_until:
@@ -381,9 +393,13 @@ class DaemonStage:
     def _wait_for_end(self, process: Process) -> None:
         begun = self._tools.monotonic()
         daemon_process.wait_end(process, None)
-        lived = self._tools.monotonic() - begun
-        if lived < STABLE_S:
-            self._backoff.failed(DAEMON_KEY, "dockerd died", self._tools.monotonic())
+        if self._intended:
+            return
+        now = self._tools.monotonic()
+        if now - begun < STABLE_S:
+            self._backoff.failed(DAEMON_KEY, "dockerd died", now)
+        else:
+            self._backoff.succeeded(DAEMON_KEY)
         self.wake(0)
 
     def _wake_for_backoff(self) -> None:
@@ -398,6 +414,10 @@ class DaemonStage:
             change.forget_failure()
         self._status.running(change.record.process)
         self._status.outcome(change.record, wanted, trouble)
+        if change.record.process is not None:
+            self._watch(change.record.process)
+        if change.record.step is Step.WATCH:
+            self.wake(max(0.0, change.record.watch_until - self._tools.monotonic()) + 0.05)
 
     def _other_engine(self, change: DaemonChange) -> str:
         """Whether this engine keeps other data than the containers were meant for, until a reconcile is asked for."""

@@ -18,26 +18,23 @@ class External:
     def __init__(self, files: DaemonFiles, status: DaemonStatus) -> None:
         self._files, self._status = files, status
 
-    def report(self, target: Target) -> None:
-        """Writes daemon.json and says whether the dockerd that uses it follows it. Raises OSError."""
-        record = self._files.load()
-        process = record.process
+    def report(self, target: Target) -> str:
+        """Writes daemon.json and shows whether the dockerd that uses it follows it; why none does. Raises OSError."""
+        before = self._files.load()
+        process, running = before.process, before.running
         if process is None or not daemon_process.is_alive(process):
             process = daemon_process.find_with_config(self._files.config_file)
-            if process is not None:
-                known = record.target if self._files.older_than(process) else None
-                record = replace(record, process=process, running=known)
+            running = before.target if process is not None and self._files.older_than(process) else None
         if self._files.current() != target.text:
             self._files.write_current(target.text)
-        if record.target != target or record != self._files.load():
-            self._files.save(replace(record, target=target))
+        record = replace(before, process=process, running=running, target=target)
+        if record != before:
+            self._files.save(record)
         if process is None:
             path = self._files.config_file
-            self._status.unmanaged(
-                f"no dockerd here runs with --config-file={path}: somebody else's settings hold"
-            )
-            return
-        self._say(record.running, target)
+            return f"no dockerd here runs with --config-file={path}: somebody else's settings hold"
+        self._say(running, target)
+        return ""
 
     def _say(self, running: Target | None, target: Target) -> None:
         change = classify(running, target)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from agent.errors import ConfigError
 from agent.model.daemon import Effect, Target
-from agent.plan.daemon import Change, classify, difference, masked
+from agent.plan.daemon import Change, as_wished, classify, difference, masked
 from agent.runtime.config import load
 from agent.runtime.daemon import DaemonStage, Tools, make_stage
 from agent.runtime.options import RuntimeOptions
@@ -42,7 +42,7 @@ def preview(options: RuntimeOptions) -> Preview:
     stage = make_stage(options, desired.agent, StatusBoard(), Tools())  # makes no certificates
     target, messages = stage.preview(desired.daemon, desired.agent)
     running = stage.files.load().running
-    change = _change(stage, running, target)
+    change = as_wished(_change(stage, running, target), desired.daemon)
     old = masked(running.document) if running is not None else b""
     return Preview(
         text=masked(target.document),

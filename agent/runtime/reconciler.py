@@ -138,6 +138,8 @@ class Reconciler:
     def begin_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, Run | None]:
         """Plans and begins to apply. Raises EngineError when the engine could not even be looked at."""
         desired = self.desired
+        if desired is None and self.daemon is not None:
+            self.daemon.keep_up()
         if desired is None or not desired.agent.enabled:
             return ops.Plan(), None
         if self.daemon is not None and not self.daemon.reconcile(desired, busy=bool(self._busy)):

@@ -382,6 +382,33 @@ def test_a_start_that_keeps_failing_is_tried_again_more_slowly(lab: DaemonLab) -
     assert lab.conditions()["Running"] == (True, "Running")
 
 
+@pytest.mark.parametrize(
+    ("settings", "change"),
+    [("option live_restore '0'\n", "option log_level 'info'\n"), ("", "option bip '10.216.5.1/24'\n")],
+)
+def test_containers_stop_with_dockerd_where_the_user_or_the_change_wants_it(
+    lab: DaemonLab, settings: str, change: str
+) -> None:
+    assert lab.apply(settings)
+    pid = lab.run_container(restart_policy={"Name": "always"})
+    assert lab.apply(settings + change)
+    assert lab.conditions()["Synced"] == (True, "Applied")
+    wait_for(lambda: lab.pid_of() not in {0, pid})
+
+
+def test_on_a_swarm_no_restart_uses_live_restore(lab: DaemonLab) -> None:
+    assert lab.apply("option debug '1'\n")
+    lab.settle()
+    with contextlib.closing(lab.client()) as client:
+        client.swarm.init(advertise_addr="127.0.0.1", listen_addr="127.0.0.1:2391")
+    lab.run_container(restart_policy={"Name": "always"})
+    assert lab.apply("option debug '1'\noption log_level 'info'\n")
+    assert lab.conditions()["Synced"] == (True, "Applied")
+    assert lab.apply("option debug '1'\nlist log_opts 'nosuch=1'\n")
+    assert lab.conditions()["RolledBack"][0]
+    assert lab.document()["debug"] is True, "the last good configuration"
+
+
 def test_another_agent_finds_the_dockerd_that_runs(lab: DaemonLab) -> None:
     pid = started(lab)
     before = lab.process
