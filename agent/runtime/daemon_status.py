@@ -101,6 +101,13 @@ class DaemonStatus:
         else:
             self._clear(ConditionType.ENGINE_CHANGED)
 
+    def storage_lost(self, message: str) -> None:
+        """The file system of the data is away while dockerd runs; "" when it is there."""
+        if message:
+            self._set(ConditionType.ENGINE_STORAGE_LOST, status=True, reason="Unmounted", message=message)
+        else:
+            self._clear(ConditionType.ENGINE_STORAGE_LOST)
+
     def restart_needed(self, reason: str, message: str) -> None:
         """An external dockerd does not follow its file; "" when it does."""
         if not reason:

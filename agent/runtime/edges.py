@@ -60,9 +60,14 @@ class _Packages:
 class Edges:
     """`reconcile` never raises for what lies outside of us."""
 
-    def __init__(self, store: UciStore, board: StatusBoard, tools: EdgeTools | None = None) -> None:
-        self._store, self._board = store, board
+    def __init__(
+        self, store: UciStore, board: StatusBoard, tools: EdgeTools | None = None, *, docker_host: str = ""
+    ) -> None:
+        """`docker_host`: in place of the agent section's."""
+        self._store, self._board, self._docker_host = store, board, docker_host
         self._tools = tools or EdgeTools()
+        self._interfaces: Mapping[str, Interface] | None = None
+        self._asked = False
         self._rules: Mapping[str, tuple[Rule, ...]] | None = None
         self._clean: set[str] = set()  # families in which none of our rules is left
         self._owed: dict[str, Callable[[], None]] = {}  # reloads that a change of UCI still asks for
@@ -70,12 +75,11 @@ class Edges:
 
     def reconcile(self, desired: Desired) -> None:
         """Everything. Blocks."""
-        if not desired.agent.docker_host.startswith("unix://"):
+        if not (self._docker_host or desired.agent.docker_host).startswith("unix://"):
             return
         packages = self._packages()
-        interfaces = self._interfaces()
-        if desired.daemon is not None or self._rules:
-            self._block(desired, packages, interfaces)
+        interfaces = self._ask()
+        self._block(desired, packages, interfaces)
         if packages is not None:
             packages = self._zones(desired, packages)
             self._show_ports(desired, packages, interfaces)
@@ -85,6 +89,10 @@ class Edges:
         """The rules once more, when dockerd may have been started since `reconcile`."""
         if self._rules is not None and any(self._rules.values()):
             self._show_open(self._put(self._rules, keep=True))
+
+    def interfaces(self) -> Mapping[str, Interface] | None:
+        """As the last `reconcile` found them; None where there is no netifd."""
+        return self._interfaces if self._asked else self._ask()
 
     # what is there
 
@@ -99,12 +107,14 @@ class Edges:
         hashes = {"network": network_hash, "firewall": firewall_hash}
         return _Packages(network=network, firewall=firewall, hashes=hashes)
 
-    def _interfaces(self) -> Mapping[str, Interface] | None:
+    def _ask(self) -> Mapping[str, Interface] | None:
+        """netifd's interfaces; as they were last while it does not answer."""
+        self._asked = True
         try:
-            return self._tools.netifd.interfaces()
+            self._interfaces = self._tools.netifd.interfaces()
         except BusError as exc:
             self._say_once(str(exc))
-            return None
+        return self._interfaces
 
     def _say_once(self, text: str) -> None:
         if text != self._said:
@@ -260,4 +270,4 @@ class Edges:
 
 def make_edges(options: RuntimeOptions, board: StatusBoard) -> Edges:
     """The stage of the running agent."""
-    return Edges(open_store(options), board)
+    return Edges(open_store(options), board, docker_host=options.docker_host or "")

@@ -22,6 +22,7 @@ from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import load
 from agent.runtime.daemon import Tools, make_stage
+from agent.runtime.edges import make_edges
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
@@ -56,6 +57,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         daemon=make_stage(
             options, settings, board, Tools(certificates=Certificates(options.state_dir / "tls"))
         ),
+        edges=make_edges(options, board),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.apply.crew import Crew, Outcome, Run
@@ -18,6 +18,7 @@ from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.errors import EngineError, UcidockdError
+from agent.model.interfaces import Interface
 from agent.model.observed import Observed
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
@@ -26,6 +27,7 @@ from agent.plan.reconcile import reconcile
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
 from agent.runtime.daemon import DaemonStage
+from agent.runtime.edges import Edges
 from agent.runtime.observe import observe
 from agent.runtime.waiting import waiting
 from agent.status.board import ConditionType, OperationNote, StatusBoard
@@ -46,6 +48,7 @@ class Reconciler:
     load: Callable[[], LoadResult]
     backoff: BackOff
     daemon: DaemonStage | None = None
+    edges: Edges | None = None
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -115,7 +118,7 @@ class Reconciler:
             now=self.wall(),
             records=records,
             foreign=snapshot.foreign,
-            waiting=waiting(desired, now=self.wall()),
+            waiting=waiting(desired, now=self.wall(), interfaces=self._interfaces()),
             backoff=self.backoff.blocked(self.monotonic()),
             image_ids=self.image_ids,
             busy=busy,
@@ -130,6 +133,9 @@ class Reconciler:
         self._settled = None if plan.works or timed else question
         return plan
 
+    def _interfaces(self) -> Mapping[str, Interface] | None:
+        return self.edges.interfaces() if self.edges is not None else None
+
     def _look_at_images(self, desired: Desired) -> None:
         images = sorted({container.spec.image for container in desired.containers})
         found = ((image, self.engine.inspect_image(image)) for image in images)
@@ -142,7 +148,12 @@ class Reconciler:
             self.daemon.keep_up()
         if desired is None or not desired.agent.enabled:
             return ops.Plan(), None
-        if self.daemon is not None and not self.daemon.reconcile(desired, busy=bool(self._busy)):
+        if self.edges is not None:
+            self.edges.reconcile(desired)
+        ready = self.daemon is None or self.daemon.reconcile(desired, busy=bool(self._busy))
+        if self.edges is not None:
+            self.edges.put_rules_back()
+        if not ready:
             return ops.Plan(), None
         api = self.engine.api_version()
         self.board.set_agent(self.wall(), engine={"reachable": True, "api": f"{api[0]}.{api[1]}"})

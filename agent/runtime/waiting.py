@@ -8,38 +8,45 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
+from agent.clients.netifd import is_up
 from agent.model.clock import clock_is_set
+from agent.model.interfaces import Interface
 from agent.model.resources import Container, Desired, WaitFor, WaitKind
 from agent.plan.draft import Missing, key_of
 
 
-def waiting(desired: Desired, *, now: float) -> dict[str, Missing]:
-    """Key -> the first thing that is missing, for the containers that have to wait. `now`: wall clock, seconds."""
-    missing = ((key_of("container", c.section), _missing(c, now)) for c in desired.containers)
+def waiting(
+    desired: Desired, *, now: float, interfaces: Mapping[str, Interface] | None = None
+) -> dict[str, Missing]:
+    """Key -> the first thing that is missing, for the containers that have to wait. `now`: wall clock, seconds.
+
+    `interfaces`: netifd's; without it, and for a name that it does not know, the kernel's device of that name counts.
+    """
+    missing = ((key_of("container", c.section), _missing(c, now, interfaces)) for c in desired.containers)
     return {key: item for key, item in missing if item is not None}
 
 
-def _missing(container: Container, now: float) -> Missing | None:
+def _missing(container: Container, now: float, interfaces: Mapping[str, Interface] | None) -> Missing | None:
     """Without a mount, interface or device a container must not run; a clock that is set back does not stop it."""
     waits = container.policy.wait_for
-    must = [_wait_for(wanted, now) for wanted in waits if wanted.kind is not WaitKind.CLOCK]
+    must = [_wait_for(wanted, now, interfaces) for wanted in waits if wanted.kind is not WaitKind.CLOCK]
     must += [_device(device.host) for device in container.spec.devices]
-    may = [_wait_for(wanted, now) for wanted in waits if wanted.kind is WaitKind.CLOCK]
+    may = [_wait_for(wanted, now, interfaces) for wanted in waits if wanted.kind is WaitKind.CLOCK]
     may += [_bind(mount.source) for mount in container.spec.mounts if mount.is_bind]
     reason = next(filter(None, must + may), "")
     return Missing(reason=reason, stop=reason in must) if reason else None
 
 
-def _wait_for(wanted: WaitFor, now: float) -> str:
+def _wait_for(wanted: WaitFor, now: float, interfaces: Mapping[str, Interface] | None) -> str:
     if wanted.kind is WaitKind.MOUNT:
         return "" if os.path.ismount(wanted.target) else f"nothing is mounted on {wanted.target}"
     if wanted.kind is WaitKind.DEVICE:
         return _device(wanted.target)
     if wanted.kind is WaitKind.INTERFACE:
-        state = Path("/sys/class/net", Path(wanted.target).name, "operstate")
-        return "" if state.exists() and state.read_text().strip() != "down" else f"{wanted.target} is not up"
+        return "" if is_up(wanted.target, interfaces) else f"{wanted.target} is not up"
     return "" if clock_is_set(now) else "the clock is not set"
 
 
