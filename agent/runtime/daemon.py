@@ -357,7 +357,7 @@ class DaemonStage:
     def _what_to_do(self, change: DaemonChange, goal: Target, process: Process | None) -> Change:
         if process is None:
             return Change(effect=Effect.RESTART, causes=("dockerd does not run",))
-        repair = self._health.repair(process, goal)
+        repair = self._health.repair(process, goal, answers=change.probe.answers)
         if repair is not None:
             return repair
         running = change.record.running

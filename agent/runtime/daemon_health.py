@@ -46,13 +46,18 @@ class DaemonHealth:
         self._status.storage_lost(text)
         return text
 
-    def repair(self, process: Process, goal: Target) -> Change | None:
-        """A restart for what was lost, once. Containers stop for it: their ports and mounts are of what is gone."""
+    def repair(self, process: Process, goal: Target, *, answers: Callable[[], bool]) -> Change | None:
+        """A restart for what was lost, once. Containers stop for it: their ports and mounts are of what is gone.
+
+        `answers`: whether the engine does; one that does not may be about to make what is missing.
+        """
         lost = lost_bridge(goal.document, goal.arguments, network_devices(process.pid)) or self._stale(
             process, goal
         )
         if not lost:
             self._restarted_for = ""
+            return None
+        if not answers():
             return None
         if lost == self._restarted_for:
             self._status.degraded("RestartDidNotHelp", f"{lost}, and a restart of dockerd did not help")

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A real dockerd that loses its bridge or its disk while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from agent.model.daemon import Target
+from agent.plan.daemon import Change
+from agent.runtime.daemon_health import DaemonHealth, lost_bridge
+from tests.support.daemon_lab import DaemonLab, wait_for
+from tests.support.dockerd import is_root
+from tests.support.loop_disk import LoopDisk
+
+pytestmark = pytest.mark.skipif(not is_root(), reason="a dockerd needs root")
+
+
+@pytest.fixture
+def disk(lab: DaemonLab) -> Iterator[LoopDisk]:
+    """The disk that fstab declares for data_root; not plugged in yet."""
+    try:
+        made = LoopDisk(lab.root / "disk.img", lab.root / "disk")
+        made.plug()
+        made.pull()
+    except OSError as exc:
+        pytest.skip(f"no loop mounts here: {exc}")
+    (lab.root / "config" / "fstab").write_text(
+        f"config mount\n\toption target '{made.target}/'\n\toption enabled 'on'\n"
+    )
+    yield made
+    lab.stop()
+    with contextlib.suppress(OSError):
+        made.pull()
+
+
+def test_a_bridge_that_a_network_restart_took_away_comes_back_by_one_restart(lab: DaemonLab) -> None:
+    assert lab.apply("")
+    lab.settle()
+    lab.run_container(restart_policy={"Name": "always"})
+    before = lab.process
+    assert lab.apply()
+    assert lab.process == before
+    lab.network.run("ip", "link", "del", "docker0")
+    assert lab.apply()
+    second = lab.process
+    assert second != before
+    assert "docker0" in lab.network.run("ip", "-o", "link").stdout
+    wait_for(lambda: lab.pid_of() != 0)
+    assert lab.apply()
+    assert lab.process == second
+
+
+def test_a_bridge_that_does_not_come_back_is_shown_and_not_tried_again(lab: DaemonLab) -> None:
+    assert lab.apply("")
+    lab.settle()
+    health = DaemonHealth(lab.stage._status, missing_mount=lambda _: "", needs_mount=lambda _: False)
+    goal = Target(document={"bridge": "br-none"})
+
+    def repair(goal: Target, *, answers: bool = True) -> Change | None:
+        return health.repair(lab.process, goal, answers=lambda: answers)
+
+    assert repair(goal, answers=False) is None
+    first = repair(goal)
+    assert first is not None
+    assert first.causes == ("the bridge br-none is gone",)
+    assert repair(goal) is None
+    assert lab.conditions()["Degraded"] == (True, "RestartDidNotHelp")
+    assert repair(Target(document={})) is None
+    assert repair(goal) is not None  # it was there in between: a new loss
+
+
+@pytest.mark.parametrize(
+    ("document", "arguments", "lost"),
+    [
+        ({}, (), True),
+        ({"bridge": "br-x"}, (), True),
+        ({"bridge": "none"}, (), False),
+        ({"bridge": "lo"}, (), False),
+        ({}, ("--bridge=none",), False),
+        ({}, ("-b", "br-x"), False),
+    ],
+)
+def test_a_bridge_is_missed_only_where_one_is_expected(
+    document: dict[str, str], arguments: tuple[str, ...], lost: bool
+) -> None:
+    assert bool(lost_bridge(document, arguments, frozenset({"lo"}))) is lost
+    assert lost_bridge(document, arguments, None) == ""
+
+
+def test_dockerd_waits_for_the_disk_of_its_data_and_a_lost_disk_holds_everything(
+    lab: DaemonLab, disk: LoopDisk
+) -> None:
+    settings = f"option data_root '{disk.target}/docker'"
+    assert not lab.apply(settings)
+    assert lab.conditions()["Waiting"][0]
+    assert list(disk.target.iterdir()) == []
+    disk.plug()
+    assert lab.apply()
+    lab.settle()
+    first = lab.process
+    assert lab.apply()
+    assert lab.process == first
+
+    disk.pull()
+    assert not lab.apply()
+    assert lab.conditions()["EngineStorageLost"] == (True, "Unmounted")
+    assert str(disk.target) in lab.stage.holding
+    assert list(disk.target.iterdir()) == []
+    assert lab.process == first
+
+    disk.plug()
+    assert lab.apply()
+    assert "EngineStorageLost" not in lab.conditions()
+    second = lab.process
+    assert second != first  # it had the disk open that is gone
+    assert lab.apply()
+    assert lab.process == second
+
+
+def test_a_disk_behind_a_link_is_waited_for(lab: DaemonLab, disk: LoopDisk) -> None:
+    (lab.root / "opt").symlink_to(disk.target)
+    assert not lab.apply(f"option data_root '{lab.root}/opt/docker'")
+    assert list(disk.target.iterdir()) == []
