@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.clients.firewall import Iptables, of_ipv4, of_ipv6
+from agent.clients.kernel_events import KernelEvents
 from agent.clients.netifd import Netifd, UbusNetifd, has_device
 from agent.clients.uci_store import UciStore
 from agent.errors import BusError, FirewallError, UcidockdError
@@ -72,6 +73,14 @@ class Edges:
         self._clean: set[str] = set()  # families in which none of our rules is left
         self._owed: dict[str, Callable[[], None]] = {}  # reloads that a change of UCI still asks for
         self._said = ""
+        self._events: KernelEvents | None = None
+        self.wake: Callable[[], None] | None = None  # asks for a pass; called from a thread
+
+    def stop(self) -> None:
+        """Ends the watch on the kernel."""
+        if self._events is not None:
+            self._events.stop()
+            self._events = None
 
     def reconcile(self, desired: Desired) -> None:
         """Everything. Blocks."""
@@ -130,9 +139,16 @@ class Edges:
         wanted = wanted_rules(sections, lambda name: self._resolve(name, packages, interfaces))
         values = desired.daemon.values if desired.daemon is not None else {}
         self._rules = {"4": wanted.rules, "6": wanted.rules if values.get("ip6tables") else ()}
+        self._watch()
         # a section with a mistake in it may be the one that a rule came from
         keep = bool(wanted.problems or desired.daemon_mistakes)
         self._show_open((*wanted.problems, *self._put(self._rules, keep=keep)))
+
+    def _watch(self) -> None:
+        """Rules that somebody takes away are to be back soon, and not only with the next resync."""
+        if self._events is None and self.wake is not None and self._rules is not None and self._rules["4"]:
+            self._events = KernelEvents(self.wake)
+            self._events.start()
 
     def _resolve(
         self, name: str, packages: _Packages | None, interfaces: Mapping[str, Interface] | None

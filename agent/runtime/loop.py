@@ -58,6 +58,8 @@ class Loop:
         reconciler.work_ended = self.trigger_threadsafe
         if reconciler.daemon is not None:
             reconciler.daemon.wake = self._trigger_after
+        if reconciler.edges is not None:
+            reconciler.edges.wake = lambda: self._trigger_after(0)
         self._watcher = FileWatcher(watch, frozenset(PACKAGES), lambda: self.trigger_threadsafe(config=True))
 
     # triggers
@@ -133,6 +135,8 @@ class Loop:
                 timers.cancel()
         finally:
             self._watcher.stop()
+            if self.reconciler.edges is not None:
+                self.reconciler.edges.stop()
 
     async def _passes(self) -> None:
         while True:
