@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A real dockerd that loses its bridge or its disk while it runs."""
+"""A dockerd that loses its bridge or its disk while it runs."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import pytest
 
+from agent.clients import daemon_process
 from agent.model.daemon import Target
 from agent.plan.daemon import Change
 from agent.runtime.daemon_health import DaemonHealth, lost_bridge
-from tests.support.daemon_lab import DaemonLab, wait_for
+from agent.runtime.daemon_status import DaemonStatus
+from agent.status.board import StatusBoard
+from tests.support.daemon_lab import DaemonLab
 from tests.support.dockerd import is_root
 from tests.support.loop_disk import LoopDisk
 
@@ -36,39 +40,25 @@ def disk(lab: DaemonLab) -> Iterator[LoopDisk]:
         made.pull()
 
 
-def test_a_bridge_that_a_network_restart_took_away_comes_back_by_one_restart(lab: DaemonLab) -> None:
-    assert lab.apply("")
-    lab.settle()
-    lab.run_container(restart_policy={"Name": "always"})
-    before = lab.process
-    assert lab.apply()
-    assert lab.process == before
-    lab.network.run("ip", "link", "del", "docker0")
-    assert lab.apply()
-    second = lab.process
-    assert second != before
-    assert "docker0" in lab.network.run("ip", "-o", "link").stdout
-    wait_for(lambda: lab.pid_of() != 0)
-    assert lab.apply()
-    assert lab.process == second
-
-
-def test_a_bridge_that_does_not_come_back_is_shown_and_not_tried_again(lab: DaemonLab) -> None:
-    assert lab.apply("")
-    lab.settle()
-    health = DaemonHealth(lab.stage._status, missing_mount=lambda _: "", needs_mount=lambda _: False)
+def test_a_bridge_that_does_not_come_back_is_shown_and_not_tried_again() -> None:
+    status = DaemonStatus(board=StatusBoard())
+    status.begin(())
+    health = DaemonHealth(status, missing_mount=lambda _: "", needs_mount=lambda _: False)
+    us = daemon_process.process_of(os.getpid())
+    assert us is not None
     goal = Target(document={"bridge": "br-none"})
 
     def repair(goal: Target, *, answers: bool = True) -> Change | None:
-        return health.repair(lab.process, goal, answers=lambda: answers)
+        return health.repair(us, goal, answers=lambda: answers)
 
     assert repair(goal, answers=False) is None
     first = repair(goal)
     assert first is not None
     assert first.causes == ("the bridge br-none is gone",)
     assert repair(goal) is None
-    assert lab.conditions()["Degraded"] == (True, "RestartDidNotHelp")
-    assert repair(Target(document={})) is None
+    (shown,) = status.board.snapshot()["resources"]
+    assert "RestartDidNotHelp" in [condition["reason"] for condition in shown["conditions"]]
+    assert repair(Target(document={"bridge": "lo"})) is None
     assert repair(goal) is not None  # it was there in between: a new loss
 
 
