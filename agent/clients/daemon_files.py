@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -48,15 +46,6 @@ class DaemonFiles:
         except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) else None
-
-    def older_than(self, process: Process) -> bool:
-        """Whether daemon.json was last written before that process began: then it is what the process read."""
-        booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-        try:
-            written = self.config_file.stat().st_mtime
-        except OSError:
-            return False
-        return booted + process.started / os.sysconf("SC_CLK_TCK") >= written
 
     def write_current(self, data: bytes) -> None:
         _write(self.config_file, data)

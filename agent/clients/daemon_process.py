@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from pathlib import Path
 
 from agent.model.daemon import Process
@@ -63,6 +64,17 @@ def _look(pid: int) -> tuple[Process, str] | None:
         return None
     fields = text.rpartition(")")[2].split()  # the name before it may hold blanks and brackets
     return Process(pid=pid, started=int(fields[19])), fields[0]
+
+
+def began_after(process: Process, path: Path) -> bool:
+    """Whether it began after the last change of that file: then it has read what is in there now."""
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    try:
+        written = path.stat().st_mtime
+    except OSError:
+        return False
+    tick = 1 / os.sysconf("SC_CLK_TCK")
+    return booted + (process.started + 1) * tick >= written  # its start is cut to a tick
 
 
 def is_alive(process: Process) -> bool:

@@ -23,6 +23,8 @@ from agent.model.daemon import Process
 LOG_LIMIT = 1024 * 1024
 _WORDS_LIMIT = 256
 _KILL_WAIT_S = 10.0
+_STOP_OTHER_S = 30.0  # dockerd's own default is 15
+_TAIL_BYTES = 8192
 _CREDENTIALS = re.compile(r"//[^/\s@]+@")
 _LOG_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
 
@@ -75,11 +77,15 @@ class ChildSupervisor:
         """How it ended, and the last line of its log."""
         code = self._reap(process)
         ended = "" if code is None else f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        return ", ".join(part for part in (ended, _telling(self._end_of_log())) if part)
+
+    def _end_of_log(self) -> list[str]:
         try:
-            lines = self._log.read_text(errors="replace").strip().splitlines()
+            with self._log.open("rb") as log:
+                log.seek(max(0, self._log.stat().st_size - _TAIL_BYTES))
+                return log.read().decode(errors="replace").splitlines()
         except OSError:
-            lines = []
-        return ", ".join(part for part in (ended, _telling(lines)) if part)
+            return []
 
     def tidy(self) -> None:
         """Keeps the log small: /var/run is memory. dockerd appends, so cutting it is safe."""
@@ -110,6 +116,14 @@ class ProcdSupervisor:
 
     def start(self, arguments: tuple[str, ...]) -> Process:
         del arguments  # the init script has its own
+        process = self._appeared()
+        if not daemon_process.began_after(process, self._config_file):
+            # procd leaves a running service as it is: this one began with the script's own file
+            self.stop(process, _STOP_OTHER_S)
+            process = self._appeared()
+        return process
+
+    def _appeared(self) -> Process:
         self._run("start")
         deadline = time.monotonic() + self._appear_s
         while (process := self.find()) is None:

@@ -269,7 +269,8 @@ class DaemonStage:
             change.adopt(found, self._read_by(found, record))
             return found
         # back-off would only prolong the wrong configuration; it is for the way back that dies as well
-        blamed = record.step is Step.WATCH and not (record.fallback and self._backing_off())
+        watched = record.step is Step.WATCH and self._tools.monotonic() < record.watch_until
+        blamed = watched and not (record.fallback and self._backing_off())
         if blamed and record.running is not None and not self._disk_missing(record.running):
             self._acting(change.died)
             return change.record.process
@@ -281,7 +282,9 @@ class DaemonStage:
         if record.running is not None and self.files.current() == record.running.text:
             return record.running
         # without any memory (it was lost) the file is our own best guess: we signal after every write of it
-        if document is None or not (record == DaemonRecord() or self.files.older_than(process)):
+        if document is None or not (
+            record == DaemonRecord() or daemon_process.began_after(process, self.files.config_file)
+        ):
             return None
         arguments = self._runner.arguments if self._runner is not None else ()
         return Target(document=document, material=material_of(document), arguments=arguments)

@@ -24,7 +24,11 @@ class External:
         process, running = before.process, before.running
         if process is None or not daemon_process.is_alive(process):
             process = daemon_process.find_with_config(self._files.config_file)
-            running = before.target if process is not None and self._files.older_than(process) else None
+            running = (
+                before.target
+                if process is not None and daemon_process.began_after(process, self._files.config_file)
+                else None
+            )
         if self._files.current() != target.text:
             self._files.write_current(target.text)
         record = replace(before, process=process, running=running, target=target)

@@ -64,6 +64,7 @@ def test_settings_that_dockerd_does_not_start_with_are_rolled_back_and_not_tried
     assert (lab.info()["LoggingDriver"], lab.pid_of()) == ("local", pid)
 
 
+@pytest.mark.long
 def test_an_unsuitable_storage_driver_is_rolled_back(lab: DaemonLab) -> None:
     pid = started(lab)
     assert lab.apply("option debug '1'\noption storage_driver 'zfs'\n")
@@ -73,6 +74,7 @@ def test_an_unsuitable_storage_driver_is_rolled_back(lab: DaemonLab) -> None:
     assert lab.message("Degraded").startswith("dockerd did not start: ")
 
 
+@pytest.mark.long
 def test_a_bridge_address_that_a_network_has_is_rolled_back(lab: DaemonLab) -> None:
     started(lab)
     with contextlib.closing(lab.client()) as client:
@@ -115,6 +117,7 @@ def test_the_socket_is_never_lost_by_other_hosts(lab: DaemonLab) -> None:
     assert lab.pid_of() == pid
 
 
+@pytest.mark.long
 def test_arguments_that_move_the_socket_or_are_unknown_are_rolled_back(lab: DaemonLab) -> None:
     pid = started(lab)
     for argument in ("--host=unix:///run/elsewhere.sock", "--no-such-flag"):
@@ -211,10 +214,10 @@ def test_a_dockerd_that_is_killed_during_the_change_ends_up_running(lab: DaemonL
 @pytest.mark.parametrize(
     ("step", "settings"),
     [
-        (Step.RELOAD, "option debug '0'\n"),
+        pytest.param(Step.RELOAD, "option debug '0'\n", marks=pytest.mark.long),
         (Step.STOP, "option debug '0'\noption log_level 'info'\n"),
-        (Step.START, "option debug '0'\noption log_level 'info'\n"),
-        (Step.WATCH, "option debug '0'\noption log_level 'info'\n"),
+        pytest.param(Step.START, "option debug '0'\noption log_level 'info'\n", marks=pytest.mark.long),
+        pytest.param(Step.WATCH, "option debug '0'\noption log_level 'info'\n", marks=pytest.mark.long),
     ],
 )
 def test_an_agent_that_is_killed_in_a_change_is_followed_by_one_that_ends_it(
@@ -238,15 +241,29 @@ def test_an_agent_that_is_killed_in_a_change_is_followed_by_one_that_ends_it(
     assert last_good.document == lab.document()
 
 
-def killed_at(lab: DaemonLab, step: Step) -> None:
-    """An agent that is killed as soon as it has written down that step."""
+@pytest.mark.long
+@pytest.mark.parametrize("step", [Step.STOP, Step.START, Step.WATCH])
+def test_an_agent_that_is_killed_on_the_way_back_is_followed_by_one_that_ends_it(
+    lab: DaemonLab, step: Step
+) -> None:
+    pid = started(lab)
+    lab.write("option debug '1'\nlist log_opts 'nosuch=1'\n")
+    killed_at(lab, step, way_back=True)
+    lab.restart_agent()
+    assert lab.apply()
+    assert_rolled_back(lab, pid)
+    assert_not_tried_again(lab)
+
+
+def killed_at(lab: DaemonLab, step: Step, *, way_back: bool = False) -> None:
+    """An agent that is killed as soon as it has written down that step (of the way back after a failure)."""
     child = os.fork()
     if child == 0:
         save = DaemonFiles.save
 
         def save_and_die(self: DaemonFiles, record: DaemonRecord) -> None:
             save(self, record)
-            if record.step == step:
+            if record.step == step and record.fallback is way_back:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         DaemonFiles.save = save_and_die  # type: ignore[method-assign] # in this short-lived child only
@@ -284,7 +301,16 @@ def test_a_full_disk_leaves_dockerd_and_its_file_alone(lab: DaemonLab, small_run
     assert lab.pid_of() == pid
 
 
-@pytest.mark.parametrize("content", [None, b"\0\0junk", b'{"document": {"debug": true}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        *(
+            pytest.param(junk, marks=pytest.mark.long)
+            for junk in (b"\0\0junk", b'{"document": {"debug": true}}')
+        ),
+    ],
+)
 def test_without_a_last_good_configuration_the_minimal_one_keeps_dockerd_up(
     lab: DaemonLab, content: bytes | None
 ) -> None:
@@ -302,6 +328,7 @@ def test_without_a_last_good_configuration_the_minimal_one_keeps_dockerd_up(
     assert_not_tried_again(lab)
 
 
+@pytest.mark.long
 def test_a_last_good_configuration_that_is_bad_itself_is_passed_over(lab: DaemonLab) -> None:
     pid = started(lab)
     last_good = lab.root / "state" / "daemon-last-good.json"
@@ -324,7 +351,10 @@ def test_a_config_file_of_the_user_is_left_alone(lab: DaemonLab) -> None:
     assert lab.probe.answers()
 
 
-@pytest.mark.parametrize("edit", ["", "{}", '{"debug": false, "hosts": []}'])
+@pytest.mark.parametrize(
+    "edit",
+    ["", *(pytest.param(text, marks=pytest.mark.long) for text in ("{}", '{"debug": false, "hosts": []}'))],
+)
 def test_a_file_edited_by_hand_is_drift_and_repaired_without_a_restart(lab: DaemonLab, edit: str) -> None:
     started(lab)
     before, text = lab.process, lab.daemon_json.read_text()
@@ -384,7 +414,10 @@ def test_a_start_that_keeps_failing_is_tried_again_more_slowly(lab: DaemonLab) -
 
 @pytest.mark.parametrize(
     ("settings", "change"),
-    [("option live_restore '0'\n", "option log_level 'info'\n"), ("", "option bip '10.216.5.1/24'\n")],
+    [
+        pytest.param("option live_restore '0'\n", "option log_level 'info'\n", marks=pytest.mark.long),
+        ("", "option bip '10.216.5.1/24'\n"),
+    ],
 )
 def test_containers_stop_with_dockerd_where_the_user_or_the_change_wants_it(
     lab: DaemonLab, settings: str, change: str
@@ -396,6 +429,7 @@ def test_containers_stop_with_dockerd_where_the_user_or_the_change_wants_it(
     wait_for(lambda: lab.pid_of() not in {0, pid})
 
 
+@pytest.mark.long
 def test_on_a_swarm_no_restart_uses_live_restore(lab: DaemonLab) -> None:
     assert lab.apply("option debug '1'\n")
     lab.settle()

@@ -131,6 +131,7 @@ def test_a_dockerd_that_was_killed_comes_back_with_its_containers(agent: Agent) 
     assert lab.pid_of() == pid
 
 
+@pytest.mark.long
 def test_another_data_root_waits_for_a_reconcile(agent: Agent) -> None:
     lab = agent.lab
     agent.commit("", containers=WEB)
@@ -196,3 +197,11 @@ def test_render_prints_the_file_and_what_a_change_would_take(agent: Agent) -> No
     done = agent.command("render")
     assert (done.returncode, done.stdout) == (1, "")
     assert "dockerd.globals.bip" in done.stderr
+
+
+def test_status_tells_a_person_what_is_the_matter_with_dockerd(agent: Agent) -> None:
+    agent.commit("list hosts 'tcp://0.0.0.0:2375'\n")
+    agent.start()
+    wait_for(lambda: agent.conditions().get("Synced") == (True, "Applied"))
+    (line,) = (line for line in agent.command("status").stdout.splitlines() if line.startswith("daemon"))
+    assert "tcp://0.0.0.0:2375 not opened" in line

@@ -26,16 +26,18 @@ class Procd:
         self.script = lab.root / "init.d-dockerd"
         self.calls = lab.root / "calls"
         self.calls.write_text("")
-        link = lab.root / "tmp-dockerd.json"
-        link.symlink_to(lab.daemon_json)
+        self.link = lab.root / "tmp-dockerd.json"
         pid = lab.root / "procd.pid"
+        pid.write_text("none")
         self.script.write_text(
             f"""#!/bin/sh
 echo "$1" >>{self.calls}
 case "$1" in
 start)
 	[ -e {lab.daemon_json} ] || exit 1
-	setsid {lab.program} --config-file={link} --exec-root={lab.root}/exec \\
+	ln -sf {lab.daemon_json} {self.link}
+	grep -qs '^State:.[RSD]' "/proc/$(cat {pid})/status" && exit 0
+	setsid {lab.program} --config-file={self.link} --exec-root={lab.root}/exec \\
 		--pidfile={lab.root}/dockerd.pid >/dev/null 2>&1 </dev/null &
 	echo $! >{pid}
 	;;
@@ -99,6 +101,45 @@ def test_a_dockerd_that_somebody_restarted_through_the_script_is_recognized(
     assert lab.apply()
     assert lab.process == before
     assert lab.conditions()["Synced"] == (True, "Applied")
+
+
+def test_a_dockerd_that_began_with_the_scripts_own_file_is_restarted_with_ours(
+    lab: DaemonLab, procd: Procd
+) -> None:
+    write(lab, "option debug '1'\n")
+    assert lab.apply()
+    stop_process(lab.process, 20)
+    for name in ("daemon.json", "daemon-record.json"):
+        (lab.root / "run" / name).unlink()
+    procd.link.unlink()
+    procd.link.write_text(f'{{"hosts": ["unix://{lab.socket}"], "data-root": "{lab.root}/data"}}')
+    own = procd.script.read_text()
+    procd.script.write_text(
+        own.replace(f"ln -sf {lab.daemon_json} {procd.link}", ":").replace("|| exit 1", "")
+    )
+    subprocess.run([str(procd.script), "start"], check=True)
+    wait_for(lab.probe.answers)
+    assert not lab.info()["Debug"]
+    procd.script.write_text(own)
+    lab.restart_agent()
+    assert lab.apply()
+    assert lab.info()["Debug"]
+
+
+def test_a_configuration_that_cannot_be_read_does_not_keep_dockerd_down(
+    lab: DaemonLab, procd: Procd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(lab, "option debug '1'\n")
+    assert lab.apply()
+    lab.settle()
+    stop_process(lab.process, 20)
+    (lab.root / "config" / "containers").write_text("config agent 'unclosed\n")
+    lab.restart_agent()
+    monkeypatch.setattr("agent.runtime.daemon.on_openwrt", lambda: True)
+    lab.stage.keep_up()
+    assert lab.probe.answers()
+    assert lab.info()["Debug"]
+    assert lab.conditions()["Accepted"] == (False, "Invalid")
 
 
 def test_without_alt_config_file_the_stock_script_has_a_file_of_its_own(lab: DaemonLab, procd: Procd) -> None:

@@ -145,6 +145,7 @@ def test_other_certificates_in_the_same_files_are_taken_up_by_a_restart(
     assert lab.pid_of() == pid
 
 
+@pytest.mark.long
 def test_tls_that_is_switched_off_leaves_only_loopback_open(lab: DaemonLab, authority: Authority) -> None:
     assert lab.apply(HOSTS, authority.section())
     assert lab.apply(HOSTS, authority.section().replace("option verify", "option enabled '0'\noption verify"))
