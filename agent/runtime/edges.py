@@ -17,7 +17,7 @@ from pathlib import Path
 from agent.clients.firewall import Iptables, of_ipv4, of_ipv6
 from agent.clients.kernel_events import KernelEvents
 from agent.clients.netifd import Netifd, UbusNetifd, has_device
-from agent.clients.uci_store import UciStore
+from agent.clients.uci_store import UciMissing, UciStore
 from agent.errors import BusError, FirewallError, UcidockdError
 from agent.model.daemon import DAEMON_KEY, FirewallRule
 from agent.model.interfaces import Interface
@@ -69,10 +69,12 @@ class Edges:
         self._tools = tools or EdgeTools()
         self._interfaces: Mapping[str, Interface] | None = None
         self._asked = False
+        self._read: _Packages | None = None
         self._rules: Mapping[str, tuple[Rule, ...]] | None = None
+        self._problems: tuple[str, ...] = ()  # with what the sections say, whatever the kernel holds
         self._clean: set[str] = set()  # families in which none of our rules is left
         self._owed: dict[str, Callable[[], None]] = {}  # reloads that a change of UCI still asks for
-        self._said = ""
+        self._said: dict[str, str] = {}  # topic -> what the log has said last
         self._events: KernelEvents | None = None
         self.wake: Callable[[], None] | None = None  # asks for a pass; called from a thread
 
@@ -97,7 +99,7 @@ class Edges:
     def put_rules_back(self) -> None:
         """The rules once more, when dockerd may have been started since `reconcile`."""
         if self._rules is not None and any(self._rules.values()):
-            self._show_open(self._put(self._rules, keep=True))
+            self._show_open((*self._problems, *self._put(self._rules, keep=True)))
 
     def interfaces(self) -> Mapping[str, Interface] | None:
         """As the last `reconcile` found them; None where there is no netifd."""
@@ -108,13 +110,19 @@ class Edges:
     def _packages(self) -> _Packages | None:
         """None off OpenWrt, and while the router's files cannot be read."""
         try:
+            if self._read is not None and all(
+                self._store.content_hash(name) == known for name, known in self._read.hashes.items()
+            ):
+                return self._read
             network, network_hash = self._store.load_with_hash("network")
             firewall, firewall_hash = self._store.load_with_hash("firewall")
         except UcidockdError as exc:
-            self._say_once(f"no firewall zones: {exc}")
+            self._say("zones", "" if isinstance(exc, UciMissing) else f"no firewall zones: {exc}")
             return None
         hashes = {"network": network_hash, "firewall": firewall_hash}
-        return _Packages(network=network, firewall=firewall, hashes=hashes)
+        self._say("zones", "")
+        self._read = _Packages(network=network, firewall=firewall, hashes=hashes)
+        return self._read
 
     def _ask(self) -> Mapping[str, Interface] | None:
         """netifd's interfaces; as they were last while it does not answer."""
@@ -122,13 +130,16 @@ class Edges:
         try:
             self._interfaces = self._tools.netifd.interfaces()
         except BusError as exc:
-            self._say_once(str(exc))
+            self._say("netifd", str(exc))
+        else:
+            self._say("netifd", "")
         return self._interfaces
 
-    def _say_once(self, text: str) -> None:
-        if text != self._said:
-            self._said = text
-            logger.info("%s", text)
+    def _say(self, topic: str, text: str) -> None:
+        """A warning that lasts is one line."""
+        if text and text != self._said.get(topic):
+            logger.warning("%s", text)
+        self._said[topic] = text
 
     # rules
 
@@ -139,6 +150,7 @@ class Edges:
         wanted = wanted_rules(sections, lambda name: self._resolve(name, packages, interfaces))
         values = desired.daemon.values if desired.daemon is not None else {}
         self._rules = {"4": wanted.rules, "6": wanted.rules if values.get("ip6tables") else ()}
+        self._problems = wanted.problems
         self._watch()
         # a section with a mistake in it may be the one that a rule came from
         keep = bool(wanted.problems or desired.daemon_mistakes)

@@ -173,10 +173,11 @@ def test_nothing_is_done_here_for_a_remote_engine(router: Router) -> None:
 def test_put_back_restores_the_rules_that_dockerds_start_displaced(
     guarded: Router, network: OwnNetwork
 ) -> None:
-    guarded.apply(dockerd=BLOCKING)
+    guarded.apply(dockerd=BLOCKING + "\tlist blocked_interfaces 'wann'\n")
     network.run("iptables", "-F", "DOCKER-USER")
     guarded.edges.put_rules_back()
-    assert len(in_force(network)) == 3
+    assert {"eth1>docker0", "pppoe-wan>docker0"} <= set(in_force(network))
+    assert "wann is neither" in (guarded.open() or "")
 
 
 # zones
