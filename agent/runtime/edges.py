@@ -34,6 +34,7 @@ from agent.uci.syntax import Package
 
 logger = logging.getLogger(__name__)
 
+_FIREWALL_OPTIONS = frozenset({"device", "blocked_interfaces", "extra_iptables_args"})
 _FW4 = Path("/sbin/fw4")
 
 
@@ -150,11 +151,11 @@ class Edges:
         wanted = wanted_rules(sections, lambda name: self._resolve(name, packages, interfaces))
         values = desired.daemon.values if desired.daemon is not None else {}
         self._rules = {"4": wanted.rules, "6": wanted.rules if values.get("ip6tables") else ()}
-        self._problems = wanted.problems
+        self._problems = (*wanted.problems, *_of_firewall(desired.daemon_mistakes))
         self._watch()
         # a section with a mistake in it may be the one that a rule came from
         keep = bool(wanted.problems or desired.daemon_mistakes)
-        self._show_open((*wanted.problems, *self._put(self._rules, keep=keep)))
+        self._show_open((*self._problems, *self._put(self._rules, keep=keep)))
 
     def _watch(self) -> None:
         """Rules that somebody takes away are to be back soon, and not only with the next resync."""
@@ -294,6 +295,12 @@ class Edges:
             forwards=values.get("iptables") is not False,
             docker_first=not self._tools.has_fw4(),
         )
+
+
+def _of_firewall(mistakes: Sequence[str]) -> tuple[str, ...]:
+    """Those that stand at an option of a `firewall` section."""
+    places = ((text, text.partition(":")[0].partition("[")[0].rpartition(".")[2]) for text in mistakes)
+    return tuple(text for text, option in places if option in _FIREWALL_OPTIONS)
 
 
 def make_edges(options: RuntimeOptions, board: StatusBoard) -> Edges:

@@ -139,6 +139,7 @@ def test_rules_outlive_a_mistake_in_their_section_and_it_is_said(
     assert "extra_iptables_args" in (guarded.open() or "")
     guarded.apply(dockerd="config firewall 'firewall'\n\toption device 'a b'\n")
     assert in_force(network) == before
+    assert "dockerd.firewall.device: " in (guarded.open() or "")
     guarded.apply(dockerd=BLOCKING)
     assert guarded.open() is None
 
