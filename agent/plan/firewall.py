@@ -154,16 +154,15 @@ def _check_value(option: str, value: str) -> None:
     if option in {"-m", "--match"} and value not in _MODULES:
         raise _refused(f"{option} {value}", f"one of {', '.join(sorted(_MODULES))}")
     if option in _ADDRESSES:
-        _check_addresses(option, value)
+        _check_address(option, value)
 
 
-def _check_addresses(option: str, value: str) -> None:
-    """Addresses only: iptables would wait for a name server."""
+def _check_address(option: str, value: str) -> None:
+    """One address: for a name iptables would wait for a name server, and of a list it makes several rules."""
     try:
-        for part in value.split(","):
-            ipaddress.ip_network(part, strict=False)
+        ipaddress.ip_network(value, strict=False)
     except ValueError as exc:
-        raise _refused(f"{option} {value}", "addresses") from exc
+        raise _refused(f"{option} {value}", "one address or subnet") from exc
 
 
 def _refused(what: str, expected: str) -> ConfigError:
@@ -194,8 +193,16 @@ def parse_listing(printed: str) -> Listing:
         if kind in {"-N", "-P"}:
             chains.add(rest.split()[0])
         elif kind == "-A":
-            rules.append(tuple(shlex.split(rest)))
+            rules.append(_split_rule(rest))
     return Listing(chains=frozenset(chains), rules=tuple(rules))
+
+
+def _split_rule(text: str) -> Words:
+    """The words of a rule; one of somebody else may have a comment that cannot be split."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError:
+        return tuple(text.split())
 
 
 def steps(listing: Listing, wanted: Sequence[Rule], *, keep: bool) -> tuple[Words, ...]:

@@ -36,7 +36,9 @@ class DaemonHealth:
         self._status = status
         self._missing_mount = missing_mount
         self._needs_mount = needs_mount
-        self._restarted_for = ""
+        self._asked: tuple[str, Process] | None = (
+            None  # the loss, and the dockerd that a restart was asked for
+        )
 
     def storage_lost(self, running: Target | None, goal: Target) -> str:
         """Why nothing may be done with this engine; "" when its data is there, or it is to have others."""
@@ -55,15 +57,17 @@ class DaemonHealth:
             process, goal
         )
         if not lost:
-            self._restarted_for = ""
+            self._asked = None
+            self._status.impaired("")
             return None
         if not answers():
             return None
-        if lost == self._restarted_for:
-            self._status.degraded("RestartDidNotHelp", f"{lost}, and a restart of dockerd did not help")
+        if self._asked is not None and self._asked[0] == lost and self._asked[1] != process:
+            self._status.impaired(f"{lost}, and a restart of dockerd did not help")
             return None
-        self._restarted_for = lost
-        logger.warning("dockerd is restarted: %s", lost)
+        if self._asked != (lost, process):
+            logger.warning("dockerd is to be restarted: %s", lost)
+        self._asked = (lost, process)
         return Change(effect=Effect.RESTART, causes=(lost,), stops=True)
 
     def _stale(self, process: Process, goal: Target) -> str:

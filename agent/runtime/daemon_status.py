@@ -101,6 +101,15 @@ class DaemonStatus:
         else:
             self._clear(ConditionType.ENGINE_CHANGED)
 
+    def impaired(self, message: str) -> None:
+        """dockerd lacks something that a restart did not bring back; "" when it has all."""
+        if message:
+            self._set(
+                ConditionType.ENGINE_IMPAIRED, status=True, reason="RestartDidNotHelp", message=message
+            )
+        else:
+            self._clear(ConditionType.ENGINE_IMPAIRED)
+
     def storage_lost(self, message: str) -> None:
         """The file system of the data is away while dockerd runs; "" when it is there."""
         if message:

@@ -34,6 +34,7 @@ from agent.uci.syntax import Package
 
 logger = logging.getLogger(__name__)
 
+_TRIES = 3
 _FIREWALL_OPTIONS = frozenset({"device", "blocked_interfaces", "extra_iptables_args"})
 _FW4 = Path("/sbin/fw4")
 
@@ -74,6 +75,7 @@ class Edges:
         self._rules: Mapping[str, tuple[Rule, ...]] | None = None
         self._problems: tuple[str, ...] = ()  # with what the sections say, whatever the kernel holds
         self._clean: set[str] = set()  # families in which none of our rules is left
+        self._failures = {"4": 0, "6": 0}  # in a row, to look where no rule is wanted
         self._owed: dict[str, Callable[[], None]] = {}  # reloads that a change of UCI still asks for
         self._said: dict[str, str] = {}  # topic -> what the log has said last
         self._events: KernelEvents | None = None
@@ -187,11 +189,21 @@ class Edges:
             except FirewallError as exc:
                 if rules[family]:
                     problems.append(str(exc))
+                else:
+                    self._give_up(family, exc)
                 continue
             self._clean.discard(family)
+            self._failures[family] = 0
             if not rules[family] and not keep:
                 self._clean.add(family)
         return tuple(problems)
+
+    def _give_up(self, family: str, exc: FirewallError) -> None:
+        """Where there is no iptables, nothing of ours is to be taken away; no need to ask in every pass."""
+        self._failures[family] += 1
+        if self._failures[family] >= _TRIES:
+            logger.debug("%s", exc)
+            self._clean.add(family)
 
     def _show_open(self, problems: Sequence[str]) -> None:
         now = self._tools.wall()

@@ -34,6 +34,7 @@ class ConditionType(StrEnum):
     ENGINE_CHANGED = "EngineChanged"
     RESTART_NEEDED = "RestartNeeded"
     ENGINE_STORAGE_LOST = "EngineStorageLost"
+    ENGINE_IMPAIRED = "EngineImpaired"
     # of the router around it
     FIREWALL_OPEN = "FirewallOpen"
     PUBLIC_PORT = "PublicPort"

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.clients import daemon_process
-from agent.model.daemon import Target
+from agent.model.daemon import Process, Target
 from agent.plan.daemon import Change
 from agent.runtime.daemon_health import DaemonHealth, lost_bridge
 from agent.runtime.daemon_status import DaemonStatus
@@ -44,22 +43,27 @@ def test_a_bridge_that_does_not_come_back_is_shown_and_not_tried_again() -> None
     status = DaemonStatus(board=StatusBoard())
     status.begin(())
     health = DaemonHealth(status, missing_mount=lambda _: "", needs_mount=lambda _: False)
-    us = daemon_process.process_of(os.getpid())
-    assert us is not None
+    before, after = (Process(pid=os.getpid(), started=number) for number in (1, 2))
     goal = Target(document={"bridge": "br-none"})
 
-    def repair(goal: Target, *, answers: bool = True) -> Change | None:
-        return health.repair(us, goal, answers=lambda: answers)
+    def repair(goal: Target, process: Process, *, answers: bool = True) -> Change | None:
+        return health.repair(process, goal, answers=lambda: answers)
 
-    assert repair(goal, answers=False) is None
-    first = repair(goal)
+    def shown() -> list[str]:
+        (resource,) = status.board.snapshot()["resources"]
+        return [condition["type"] for condition in resource["conditions"]]
+
+    assert repair(goal, before, answers=False) is None
+    first = repair(goal, before)
     assert first is not None
     assert first.causes == ("the bridge br-none is gone",)
-    assert repair(goal) is None
-    (shown,) = status.board.snapshot()["resources"]
-    assert "RestartDidNotHelp" in [condition["reason"] for condition in shown["conditions"]]
-    assert repair(Target(document={"bridge": "lo"})) is None
-    assert repair(goal) is not None  # it was there in between: a new loss
+    assert repair(goal, before) == first  # it had to wait, and was not done yet
+    assert repair(goal, after) is None
+    assert repair(goal, after) is None
+    assert "EngineImpaired" in shown()
+    assert repair(Target(document={"bridge": "lo"}), after) is None
+    assert "EngineImpaired" not in shown()
+    assert repair(goal, after) is not None  # it was there in between: a new loss
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_what_cannot_be_put_in_force_is_said_and_the_rest_is_wanted(
         ESTABLISHED,
         "-p tcp --dport 80:90 --syn",
         "-p tcp -m multiport --dports=80,443",
-        "! -s 203.0.113.5,2001:db8::/32",
+        "! -s 203.0.113.5/24",
         "-m set --match-set friends src",
         "-m mac --mac-source 00:11:22:33:44:55",
     ],
@@ -100,6 +100,7 @@ def test_matches_are_taken(given: str) -> None:
         "-m ../../tmp/evil",
         "-m bpf --bytecode 1",
         "-s example.org",
+        "-s 203.0.113.5,203.0.113.6",
         "-s",
         "-p -j",
         "!",
@@ -157,6 +158,11 @@ def test_without_wanted_rules_only_ours_go_and_nothing_is_made() -> None:
     table = DOCKER + printed(RULE) + "-A DOCKER-USER -i eth9 -j DROP\n" + RETURN
     assert [" ".join(words) for words in steps(parse_listing(table), [], keep=False)] == [DELETE]
     assert steps(parse_listing("-P FORWARD ACCEPT\n"), [], keep=False) == ()
+
+
+def test_a_comment_of_somebody_else_that_cannot_be_split_is_no_obstacle() -> None:
+    table = DOCKER + "-A DOCKER-USER -m comment --comment \"it's -j DROP\n" + printed(RULE)
+    assert steps(parse_listing(table), [RULE], keep=False) == ()
 
 
 def test_while_something_is_wrong_no_rule_is_taken_away() -> None:
