@@ -36,9 +36,8 @@ class DaemonHealth:
         self._status = status
         self._missing_mount = missing_mount
         self._needs_mount = needs_mount
-        self._asked: tuple[str, Process] | None = (
-            None  # the loss, and the dockerd that a restart was asked for
-        )
+        # the loss, and the dockerd that was to be restarted for it
+        self._asked: tuple[str, Process] | None = None
 
     def storage_lost(self, running: Target | None, goal: Target) -> str:
         """Why nothing may be done with this engine; "" when its data is there, or it is to have others."""

@@ -51,6 +51,8 @@ class DaemonStatus:
             ConditionType.ROLLED_BACK,
             ConditionType.INSECURE_API,
             ConditionType.ENGINE_CHANGED,
+            ConditionType.ENGINE_STORAGE_LOST,
+            ConditionType.ENGINE_IMPAIRED,
             ConditionType.RESTART_NEEDED,
             ConditionType.WAITING,
             ConditionType.RUNNING,

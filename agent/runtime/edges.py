@@ -53,7 +53,7 @@ class EdgeTools:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Packages:
-    """The router's packages with their content hashes; empty ones where there are none."""
+    """The router's packages, and the content hashes with which they were read."""
 
     network: Package
     firewall: Package
