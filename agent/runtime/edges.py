@@ -74,6 +74,7 @@ class Edges:
         self._read: _Packages | None = None
         self._rules: Mapping[str, tuple[Rule, ...]] | None = None
         self._problems: tuple[str, ...] = ()  # with what the sections say, whatever the kernel holds
+        self._in_force = True
         self._clean: set[str] = set()  # families in which none of our rules is left
         self._failures = {"4": 0, "6": 0}  # in a row, to look where no rule is wanted
         self._owed: dict[str, Callable[[], None]] = {}  # reloads that a change of UCI still asks for
@@ -157,7 +158,9 @@ class Edges:
         self._watch()
         # a section with a mistake in it may be the one that a rule came from
         keep = bool(wanted.problems or desired.daemon_mistakes)
-        self._show_open((*self._problems, *self._put(self._rules, keep=keep)))
+        failed = self._put(self._rules, keep=keep)
+        self._in_force = not failed
+        self._show_open((*self._problems, *failed))
 
     def _watch(self) -> None:
         """Rules that somebody takes away are to be back soon, and not only with the next resync."""
@@ -295,7 +298,8 @@ class Edges:
         firewall = read_firewall(packages.firewall)
         devices = {bridge.section: bridge.device for bridge in bridges_of(desired.networks)}
         bridges = {n.name: devices[n.section] for n in desired.networks if n.section in devices}
-        rules: tuple[FirewallRule, ...] = desired.daemon.firewall if desired.daemon is not None else ()
+        declared = desired.daemon.firewall if desired.daemon is not None else ()
+        rules: tuple[FirewallRule, ...] = declared if self._in_force else ()
         values = desired.daemon.values if desired.daemon is not None else {}
         return Surroundings(
             firewall=firewall,

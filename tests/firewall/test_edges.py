@@ -307,3 +307,9 @@ def test_a_public_port_is_a_condition_until_it_is_closed(guarded: Router) -> Non
     assert guarded.condition("container:web", "PublicPort") is None
     guarded.apply(web.replace("8080:80", "192.168.1.1:8080:80"))
     assert guarded.condition("container:web", "PublicPort") is None
+
+
+def test_rules_that_are_not_in_force_close_no_port(router: Router) -> None:
+    router.apply("config container 'web'\n\toption image 'web'\n\tlist port '8080:80'\n", BLOCKING)
+    assert router.open() is not None
+    assert router.condition("container:web", "PublicPort") is not None
