@@ -43,6 +43,11 @@ def bridges_of(networks: Iterable[Network]) -> tuple[Bridge, ...]:
     return tuple(sorted((b for b in found if b.device), key=lambda bridge: bridge.section))
 
 
+def our_interfaces(network: Package) -> frozenset[str]:
+    """Names of the interfaces that we made."""
+    return frozenset(section.name for section in network.sections if _is_ours(section, "interface"))
+
+
 def with_interfaces(network: Package, bridges: Iterable[Bridge], *, broken: Collection[str]) -> Package:
     """The `network` package with an interface for each bridge that has none of the user's.
 
@@ -63,7 +68,7 @@ def with_zones(
     firewall: Package, network: Package, bridges: Iterable[Bridge], *, broken: Collection[str]
 ) -> Package:
     """The `firewall` package where each of our interfaces is in the zone of its network, and in no other."""
-    ours = {section.name for section in network.sections if _is_ours(section, "interface")}
+    ours = our_interfaces(network)
     places: dict[str, list[str]] = {}
     for bridge in bridges:
         if bridge.interface in ours:

@@ -25,7 +25,7 @@ from agent.model.resources import Desired
 from agent.plan.draft import key_of
 from agent.plan.exposure import DEFAULT_BRIDGE, Surroundings, public_ports
 from agent.plan.firewall import Blocked, Rule, wanted_rules
-from agent.plan.zones import Bridge, bridges_of, interface_of, with_interfaces, with_zones
+from agent.plan.zones import Bridge, bridges_of, interface_of, our_interfaces, with_interfaces, with_zones
 from agent.runtime.config import open_store
 from agent.runtime.options import RuntimeOptions
 from agent.status.board import ConditionType, StatusBoard
@@ -78,6 +78,7 @@ class Edges:
         self._clean: set[str] = set()  # families in which none of our rules is left
         self._failures = {"4": 0, "6": 0}  # in a row, to look where no rule is wanted
         self._owed: dict[str, Callable[[], None]] = {}  # reloads that a change of UCI still asks for
+        self._compared = False
         self._said: dict[str, str] = {}  # topic -> what the log has said last
         self._events: KernelEvents | None = None
         self.wake: Callable[[], None] | None = None  # asks for a pass; called from a thread
@@ -97,6 +98,7 @@ class Edges:
         self._block(desired, packages, interfaces)
         if packages is not None:
             packages = self._zones(desired, packages)
+            self._owe_what_was_cut_short(packages, interfaces)
             self._show_ports(desired, packages, interfaces)
         self._reload()
 
@@ -249,6 +251,17 @@ class Edges:
         self._store.commit(after, expected=hashes[after.name])
         logger.info("%s: interfaces and zones of the managed bridges were changed", after.name)
         self._owed[after.name] = reload
+
+    def _owe_what_was_cut_short(
+        self, packages: _Packages, interfaces: Mapping[str, Interface] | None
+    ) -> None:
+        """An agent before us may have been killed between its commit and the reload. Looked at once."""
+        if interfaces is None or self._compared:
+            return
+        self._compared = True
+        if our_interfaces(packages.network) - interfaces.keys():
+            self._owed.setdefault("network", self._tools.netifd.reload_network)
+            self._owed.setdefault("firewall", self._tools.netifd.reload_firewall)
 
     def _show_zones(self, bridges: Sequence[Bridge], problem: str) -> None:
         now = self._tools.wall()

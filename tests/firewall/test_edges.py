@@ -268,6 +268,21 @@ def test_a_reload_that_fails_is_asked_for_again(router: Router) -> None:
     assert router.netifd.reloads == ["network", "firewall"]
 
 
+def test_a_reload_that_a_killed_agent_still_owed_is_made_up_for_once(router: Router) -> None:
+    router.netifd.known = {"lan": Interface(name="lan", up=True)}
+    router.netifd.failing = "killed before the reload"
+    router.apply(IOT)
+    router.restart_agent()
+    router.netifd.failing = ""
+    for _ in range(2):
+        router.apply(IOT)
+    assert router.netifd.reloads == ["network", "firewall"]
+    router.netifd.known = {"ucidockd_iot": Interface(name="ucidockd_iot")}
+    router.restart_agent()
+    router.apply(IOT)
+    assert router.netifd.reloads == ["network", "firewall"]
+
+
 def test_a_firewall_file_that_does_not_parse_is_left_as_it_is(router: Router) -> None:
     (router.config / "firewall").write_text("config zone 'a\n")
     router.apply(IOT)
