@@ -8,6 +8,7 @@ UcidockdError
 +-- DaemonError      dockerd could not be started, or did not take a change
 +-- FirewallError    iptables is missing or failed
 +-- BusError         ubus failed
++-- StorageError     our own files cannot be written or read
 +-- CertificateError certificates could not be made
 +-- ClockNotSetError the clock has to be set first
 +-- InternalError    our own defect
@@ -57,6 +58,22 @@ class EngineUnreachableError(EngineError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, status=0, retryable=True)
+
+
+class EngineSlowError(EngineUnreachableError):
+    """The engine took the call and gave no answer in time: it may still be at it."""
+
+    code: ClassVar[str] = "engine-slow"
+
+
+class StorageError(UcidockdError):
+    """A file of ours cannot be written. `full`: for want of space, which somebody can make."""
+
+    code: ClassVar[str] = "storage"
+
+    def __init__(self, message: str, *, full: bool = False) -> None:
+        super().__init__(message)
+        self.full = full
 
 
 class DaemonError(UcidockdError):

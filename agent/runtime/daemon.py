@@ -221,7 +221,10 @@ class DaemonStage:
         """Why the dockerd that somebody else runs does not use our file, "" when it does."""
         if desired.daemon is None or desired.daemon_mistakes:
             return ""
-        rendered, _ = self._render(desired.daemon, runner, running=None)
+        try:
+            rendered, _ = self._render(desired.daemon, runner, running=None)
+        except DaemonError as exc:
+            return f"{exc}: the engine is somebody else's"
         why = self._external.report(self._target(rendered.document, runner))
         if not why:
             self._status.found(rendered)
@@ -417,9 +420,10 @@ class DaemonStage:
         self.wake(0)
 
     def _wake_for_backoff(self) -> None:
-        due = self._backoff.next_try()
+        now = self._tools.monotonic()
+        due = self._backoff.next_try(now)
         if due is not None:
-            self.wake(max(0.1, due - self._tools.monotonic()))
+            self.wake(max(0.1, due - now))
 
     # what became of it
 

@@ -128,6 +128,7 @@ def test_arguments_that_move_the_socket_or_are_unknown_are_rolled_back(lab: Daem
         assert_not_tried_again(lab)
 
 
+@pytest.mark.long
 def test_a_port_that_is_taken_when_dockerd_comes_to_it_is_rolled_back(lab: DaemonLab) -> None:
     pid = started(lab)
     words = lab.network.words("nc", "-l", "-p", "2399")
@@ -242,7 +243,7 @@ def test_an_agent_that_is_killed_in_a_change_is_followed_by_one_that_ends_it(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("step", [Step.STOP, Step.START, Step.WATCH])
+@pytest.mark.parametrize("step", [Step.STOP, Step.START])
 def test_an_agent_that_is_killed_on_the_way_back_is_followed_by_one_that_ends_it(
     lab: DaemonLab, step: Step
 ) -> None:

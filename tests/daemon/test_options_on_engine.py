@@ -6,8 +6,10 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,6 +135,13 @@ class Seen:
         return self.lab.network.run(*command, check=False).stdout
 
 
+def command_lines() -> Iterator[bytes]:
+    """Those of all processes, as the kernel has them."""
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            yield (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+
+
 CHECKS: dict[str, Callable[[Seen], Any]] = {
     "data_root": lambda s: s.info["DockerRootDir"] == f"{s.lab.root}/data",
     "log_level": lambda s: "level=info" in (s.lab.root / "run" / "dockerd.log").read_text(),
@@ -148,7 +157,7 @@ CHECKS: dict[str, Callable[[Seen], Any]] = {
     "storage_driver": lambda s: s.info["Driver"] == "overlay2",
     "dns": lambda s: "10.9.8.7" in s.inside("cat", "/etc/resolv.conf"),
     "default_address_pools": lambda s: bool(re.fullmatch(r"10\.217\.\d+\.\d+/26", s.pool)),
-    "userland_proxy": lambda s: "-host-port 8099" not in s.out("ps", "-eo", "args"),
+    "userland_proxy": lambda s: not any(b"-host-port\x008099" in line for line in command_lines()),
     "mtu": lambda s: s.bridge["Options"]["com.docker.network.driver.mtu"] == "1410",
     "default_ulimits": lambda s: (
         re.search(
@@ -200,7 +209,7 @@ def answers(lab: DaemonLab, host: str) -> bool:
     code = (
         "import sys, urllib.request; sys.exit(urllib.request.urlopen(sys.argv[1], timeout=5).status != 200)"
     )
-    return lab.network.run("python3", "-c", code, url, check=False).returncode == 0
+    return lab.network.run(sys.executable, "-c", code, url, check=False).returncode == 0
 
 
 def test_proxies_are_used_by_engines_that_know_them_and_left_out_for_others(started: DaemonLab) -> None:

@@ -116,6 +116,7 @@ def test_dockerd_and_its_containers_live_through_commits_and_restarts(agent: Age
     assert (lab.process, lab.pid_of()) == (before, pid)
 
 
+@pytest.mark.long
 def test_a_dockerd_that_was_killed_comes_back_with_its_containers(agent: Agent) -> None:
     lab = agent.lab
     agent.commit("option live_restore '1'\n", containers=WEB)
@@ -199,6 +200,7 @@ def test_render_prints_the_file_and_what_a_change_would_take(agent: Agent) -> No
     assert "dockerd.globals.bip" in done.stderr
 
 
+@pytest.mark.long
 def test_status_tells_a_person_what_is_the_matter_with_dockerd(agent: Agent) -> None:
     agent.commit("list hosts 'tcp://0.0.0.0:2375'\n")
     agent.start()

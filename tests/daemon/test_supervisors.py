@@ -89,6 +89,7 @@ def test_procds_dockerd_is_started_reloaded_and_restarted_through_its_script(
     assert lab.conditions()["Synced"] == (True, "Applied")
 
 
+@pytest.mark.long
 def test_a_dockerd_that_somebody_restarted_through_the_script_is_recognized(
     lab: DaemonLab, procd: Procd
 ) -> None:
@@ -211,6 +212,14 @@ def test_an_external_dockerd_is_never_touched_and_a_needed_restart_is_reported(l
     finally:
         process.terminate()
         process.wait(20)
+
+
+def test_an_engine_elsewhere_is_somebody_elses(lab: DaemonLab) -> None:
+    lab.program.unlink()
+    lab.write("", kind="external")
+    assert lab.apply(), "containers go on"
+    assert lab.conditions()["DaemonUnmanaged"] == (True, "Unmanaged")
+    assert "Degraded" not in lab.conditions()
 
 
 def test_without_the_package_dockerd_nothing_is_said_about_the_daemon(lab: DaemonLab) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def comes_in(lab: DaemonLab, trusted: Authority, own: Authority | None, *, host:
     """Whether a client gets an answer; `own` has its certificate."""
     pair = [str(own.folder / "client.pem"), str(own.folder / "client-key.pem")] if own else ["", ""]
     port = str(PORT + 1 if ":" in host else PORT)
-    done = lab.network.run("python3", "-c", CLIENT, host, port, str(trusted.ca), *pair, "", check=False)
+    done = lab.network.run(sys.executable, "-c", CLIENT, host, port, str(trusted.ca), *pair, "", check=False)
     return done.stdout.strip() == "OK"
 
 
@@ -129,6 +130,7 @@ def test_only_a_client_with_a_certificate_of_the_ca_comes_in(
     assert lab.probe.answers(), "on the unix socket as before"
 
 
+@pytest.mark.long
 def test_other_certificates_in_the_same_files_are_taken_up_by_a_restart(
     lab: DaemonLab, authority: Authority
 ) -> None:
