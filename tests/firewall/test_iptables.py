@@ -15,6 +15,7 @@ import pytest
 from agent.clients.firewall import Iptables
 from agent.errors import FirewallError
 from agent.plan.firewall import Rule, parse_extra
+from tests.support.daemon_lab import wait_for
 from tests.support.dockerd import is_root
 from tests.support.iptables import in_force, iptables_in
 from tests.support.netns import OwnNetwork
@@ -144,13 +145,17 @@ def test_packets_from_a_blocked_interface_do_not_arrive_and_answers_to_container
         outward = ("ping", "-c1", "-W1", "192.0.2.2")
         if shutil.which("ping") is None:
             inward, outward = (("busybox", *words) for words in (inward, outward))
-        assert outside.run(*inward, check=False).returncode == 0
+
+        def arrives(end: OwnNetwork, ping: tuple[str, ...]) -> bool:
+            return end.run(*ping, check=False).returncode == 0
+
+        wait_for(lambda: arrives(outside, inward), 10)
         tables = iptables_in(network, "iptables", tmp_path)
         tables.put_in_force([WAN_PHYSICAL], keep=False)
-        assert outside.run(*inward, check=False).returncode != 0
-        assert inside.run(*outward, check=False).returncode == 0
+        assert not arrives(outside, inward)
+        wait_for(lambda: arrives(inside, outward), 10)
         tables.put_in_force([], keep=False)
-        assert outside.run(*inward, check=False).returncode == 0
+        wait_for(lambda: arrives(outside, inward), 10)
     finally:
         for end in ends:
             end.close()
