@@ -6,6 +6,7 @@ UcidockdError
 +-- ConflictError    two writers, or somebody else's object in our way
 +-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
 +-- DaemonError      dockerd could not be started, or did not take a change
++-- FirewallError    iptables is missing or failed
 +-- BusError         ubus failed
 +-- StorageError     our own files cannot be written or read
 +-- CertificateError certificates could not be made
@@ -83,6 +84,12 @@ class DaemonError(UcidockdError):
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class FirewallError(UcidockdError):
+    """iptables is missing, or failed."""
+
+    code: ClassVar[str] = "firewall"
 
 
 class BusError(UcidockdError):

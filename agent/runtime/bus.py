@@ -30,6 +30,7 @@ from agent.wire.ubus_message import Status
 
 logger = logging.getLogger(__name__)
 
+_PACKAGES = frozenset({*PACKAGES, "network", "firewall", "fstab"})  # the router around dockerd
 _ASK_AGAIN_S = 5.0
 _AFTER_DEFECT_S = 5.0
 
@@ -80,7 +81,7 @@ class Bus:
 
     def _trigger(self, agent: Loop) -> None:
         def on_service(kind: str, data: Mapping[str, Any]) -> None:
-            if kind == "config.change" and data.get("config") in PACKAGES:
+            if kind == "config.change" and data.get("config") in _PACKAGES:
                 agent.trigger(config=True)
 
         self.client.subscribe("service", on_service)

@@ -41,8 +41,9 @@ from agent.model.resources import AgentSettings, Desired
 from agent.plan.daemon import Change, Rendered, as_wished, classify, render
 from agent.runtime.backoff import BackOff
 from agent.runtime.daemon_external import External
+from agent.runtime.daemon_health import DaemonHealth
 from agent.runtime.daemon_identity import ServerIdentities
-from agent.runtime.daemon_mounts import missing_mount
+from agent.runtime.daemon_mounts import declared_mount, missing_mount
 from agent.runtime.daemon_status import DaemonStatus
 from agent.runtime.options import RuntimeOptions
 from agent.status.board import StatusBoard
@@ -107,6 +108,11 @@ class DaemonStage:
             wall=self._tools.wall,
         )
         self._external = External(self.files, status)
+        self._health = DaemonHealth(
+            status,
+            missing_mount=lambda root: missing_mount(root, options),
+            needs_mount=lambda root: bool(declared_mount(root, options)),
+        )
 
     def accept_engine(self) -> None:
         """A reconcile was asked for: the engine that runs is the one that is meant, and back-off is over."""
@@ -237,6 +243,8 @@ class DaemonStage:
         wanted, trouble = self._wanted(desired, change, runner)
         if wanted is not None:
             goal = self._goal(change, wanted)
+            if process is not None and (lost := self._health.storage_lost(change.record.running, goal)):
+                return lost
             step = as_wished(self._what_to_do(change, goal, process), desired.daemon)
             if step.effect is Effect.RESTART and (waits := self._why_not_now(goal, step, process, busy=busy)):
                 return waits
@@ -355,6 +363,9 @@ class DaemonStage:
     def _what_to_do(self, change: DaemonChange, goal: Target, process: Process | None) -> Change:
         if process is None:
             return Change(effect=Effect.RESTART, causes=("dockerd does not run",))
+        repair = self._health.repair(process, goal, answers=change.probe.answers)
+        if repair is not None:
+            return repair
         running = change.record.running
         step = classify(running, goal)
         if running is not None and change.store.current() != running.text:

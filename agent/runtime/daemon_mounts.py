@@ -9,20 +9,28 @@ from pathlib import PurePosixPath
 from agent.errors import UcidockdError
 from agent.runtime.config import open_store
 from agent.runtime.options import RuntimeOptions
+from agent.uci.router import is_on, text
 
 
 def missing_mount(root: str, options: RuntimeOptions) -> str:
     """The mount point that /etc/config/fstab has for that directory and where nothing is mounted; "" for none."""
+    declared = declared_mount(root, options)
+    return "" if not declared or os.path.ismount(declared) else declared
+
+
+def declared_mount(root: str, options: RuntimeOptions) -> str:
+    """The deepest mount point of /etc/config/fstab above that directory, links followed; "" for none."""
     try:
         package = open_store(options).load("fstab")
     except UcidockdError:
         return ""  # no such file off OpenWrt, and a broken one is no reason to keep dockerd down
-    targets = []
-    for section in package.sections:
-        values = {option.name: option.value for option in section.options}
-        target = values.get("target")
-        if section.type == "mount" and values.get("enabled", "1") == "1" and isinstance(target, str):
-            targets.append(target)
-    above = [target for target in targets if target != "/" and PurePosixPath(root).is_relative_to(target)]
-    deepest = max(above, key=len, default="")
-    return "" if not deepest or os.path.ismount(deepest) else deepest
+    real = PurePosixPath(os.path.realpath(root))
+    targets = (
+        text(section, "target") for section in package.sections if section.type == "mount" and is_on(section)
+    )
+    above = [target for target in targets if target.strip("/") and _is_under(real, target)]
+    return max(above, key=len, default="")
+
+
+def _is_under(folder: PurePosixPath, target: str) -> bool:
+    return folder.is_relative_to(os.path.realpath(target))

@@ -51,6 +51,8 @@ class DaemonStatus:
             ConditionType.ROLLED_BACK,
             ConditionType.INSECURE_API,
             ConditionType.ENGINE_CHANGED,
+            ConditionType.ENGINE_STORAGE_LOST,
+            ConditionType.ENGINE_IMPAIRED,
             ConditionType.RESTART_NEEDED,
             ConditionType.WAITING,
             ConditionType.RUNNING,
@@ -100,6 +102,22 @@ class DaemonStatus:
             self._set(ConditionType.ENGINE_CHANGED, status=True, reason="DataRoot", message=message)
         else:
             self._clear(ConditionType.ENGINE_CHANGED)
+
+    def impaired(self, message: str) -> None:
+        """dockerd lacks something that a restart did not bring back; "" when it has all."""
+        if message:
+            self._set(
+                ConditionType.ENGINE_IMPAIRED, status=True, reason="RestartDidNotHelp", message=message
+            )
+        else:
+            self._clear(ConditionType.ENGINE_IMPAIRED)
+
+    def storage_lost(self, message: str) -> None:
+        """The file system of the data is away while dockerd runs; "" when it is there."""
+        if message:
+            self._set(ConditionType.ENGINE_STORAGE_LOST, status=True, reason="Unmounted", message=message)
+        else:
+            self._clear(ConditionType.ENGINE_STORAGE_LOST)
 
     def restart_needed(self, reason: str, message: str) -> None:
         """An external dockerd does not follow its file; "" when it does."""

@@ -71,6 +71,8 @@ class Loop:
         reconciler.work_ended = self.trigger_threadsafe
         if reconciler.daemon is not None:
             reconciler.daemon.wake = self._trigger_after
+        if reconciler.edges is not None:
+            reconciler.edges.wake = lambda: self._trigger_after(0)
         self._watcher = FileWatcher(watch, frozenset(PACKAGES), lambda: self.trigger_threadsafe(config=True))
 
     # triggers
@@ -199,6 +201,8 @@ class Loop:
                 await self._settle(passes)
         finally:
             self._watcher.stop()
+            if self.reconciler.edges is not None:
+                self.reconciler.edges.stop()
 
     async def _settle(self, passes: asyncio.Task[None]) -> None:
         """Waits for what is under way, not for ever: threads cannot be cancelled, and what a swap leaves half done

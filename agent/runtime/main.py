@@ -26,6 +26,7 @@ from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import check_texts, load, open_store
 from agent.runtime.daemon import Tools, make_stage
+from agent.runtime.edges import make_edges
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
@@ -65,6 +66,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         daemon=make_stage(
             options, settings, board, Tools(certificates=Certificates(options.state_dir / "tls"))
         ),
+        edges=make_edges(options, board),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
     )

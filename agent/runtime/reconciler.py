@@ -22,6 +22,7 @@ from agent.apply.records import Records
 from agent.clients.devices import Plugged, UsbDevices
 from agent.clients.uci_store import UciStore
 from agent.errors import EngineError, EngineSlowError, StorageError, UcidockdError
+from agent.model.interfaces import Interface
 from agent.model.issues import Issue
 from agent.model.observed import Observed
 from agent.model.resources import AgentSettings, Container, Desired
@@ -32,6 +33,7 @@ from agent.runtime.adopt import Adopter, AdoptRequest
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
 from agent.runtime.daemon import DaemonStage
+from agent.runtime.edges import Edges
 from agent.runtime.holds import Holds
 from agent.runtime.observe import observe
 from agent.runtime.waiting import usb_names, waiting, with_plugged
@@ -58,6 +60,7 @@ class Reconciler:
     holds: Holds
     usb: UsbDevices
     daemon: DaemonStage | None = None
+    edges: Edges | None = None
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -143,7 +146,7 @@ class Reconciler:
             now=self.wall(),
             records=records,
             foreign=snapshot.foreign,
-            waiting=waiting(desired, now=self.wall(), usb=usb),
+            waiting=waiting(desired, now=self.wall(), usb=usb, interfaces=self._interfaces()),
             backoff={**self.backoff.blocked(self.monotonic()), **unmended},
             held=self.holds.current(desired),
             image_ids=self.image_ids,
@@ -159,6 +162,9 @@ class Reconciler:
         timed = any(record.removed_at is not None for record in records)
         self._settled = None if plan.works or timed or _is_rolled_back(plan) else question
         return plan
+
+    def _interfaces(self) -> Mapping[str, Interface] | None:
+        return self.edges.interfaces() if self.edges is not None else None
 
     def hold(self, ref: str, action: str) -> bool:
         """Keeps the reconciler from undoing a manual action on one of our containers; False when it is none.
@@ -207,7 +213,12 @@ class Reconciler:
             self.daemon.keep_up()
         if desired is None or not desired.agent.enabled:
             return ops.Plan(), None
-        if self.daemon is not None and not self.daemon.reconcile(desired, busy=bool(self._busy)):
+        if self.edges is not None:
+            self.edges.reconcile(desired)
+        ready = self.daemon is None or self.daemon.reconcile(desired, busy=bool(self._busy))
+        if self.edges is not None:
+            self.edges.put_rules_back()
+        if not ready:
             self._unsure = self._unsure or deep is None
             return ops.Plan(), None
         unsure, self._unsure = self._unsure or deep is None, False

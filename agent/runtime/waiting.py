@@ -9,21 +9,40 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.clients.devices import Plugged
+from agent.clients.netifd import is_up
 from agent.model.clock import clock_is_set
+from agent.model.interfaces import Interface
 from agent.model.resources import Container, Desired, WaitFor, WaitKind
 from agent.plan.draft import Missing, key_of
 
 
-def waiting(desired: Desired, *, now: float, usb: Mapping[str, Plugged]) -> dict[str, Missing]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Looked:
+    """What was found out before, for all containers."""
+
+    now: float
+    usb: Mapping[str, Plugged]
+    interfaces: Mapping[str, Interface] | None
+
+
+def waiting(
+    desired: Desired,
+    *,
+    now: float,
+    usb: Mapping[str, Plugged],
+    interfaces: Mapping[str, Interface] | None = None,
+) -> dict[str, Missing]:
     """Key -> the first thing that is missing, for the containers that have to wait. `now`: wall clock, seconds.
 
-    `usb`: name -> where the device is, for each that `usb_names` gave.
+    `usb`: name -> where the device is, for each that `usb_names` gave. `interfaces`: netifd's; without it, and for a
+    name that it does not know, the kernel's device of that name counts.
     """
-    missing = ((key_of("container", c.section), _missing(c, now, usb)) for c in desired.containers)
+    looked = _Looked(now=now, usb=usb, interfaces=interfaces)
+    missing = ((key_of("container", c.section), _missing(c, looked)) for c in desired.containers)
     return {key: item for key, item in missing if item is not None}
 
 
@@ -45,34 +64,27 @@ def _places(container: Container, usb: Mapping[str, Plugged]) -> tuple[tuple[str
     return tuple((name, usb[name].path) for name in names if usb[name].path)
 
 
-def _missing(container: Container, now: float, usb: Mapping[str, Plugged]) -> Missing | None:
+def _missing(container: Container, looked: _Looked) -> Missing | None:
     """Without a mount, interface or device a container must not run; a clock that is set back does not stop it."""
     waits = container.policy.wait_for
-    found = [_wait_for(wanted, now, usb) for wanted in waits if wanted.kind is not WaitKind.CLOCK]
-    found += [_device(device.host, usb) for device in container.spec.devices]
-    found += [_wait_for(wanted, now, usb) for wanted in waits if wanted.kind is WaitKind.CLOCK]
+    found = [_wait_for(wanted, looked) for wanted in waits if wanted.kind is not WaitKind.CLOCK]
+    found += [_device(device.host, looked.usb) for device in container.spec.devices]
+    found += [_wait_for(wanted, looked) for wanted in waits if wanted.kind is WaitKind.CLOCK]
     found += [_bind(mount.source) for mount in container.spec.mounts if mount.is_bind]
     return next((item for item in found if item is not None), None)
 
 
-def _wait_for(wanted: WaitFor, now: float, usb: Mapping[str, Plugged]) -> Missing | None:
+def _wait_for(wanted: WaitFor, looked: _Looked) -> Missing | None:
     target = wanted.target
     if wanted.kind is WaitKind.DEVICE:
-        return _device(target, usb)
+        return _device(target, looked.usb)
     if wanted.kind is WaitKind.MOUNT:
         there, reason = os.path.ismount(target), f"nothing is mounted on {target}"
     elif wanted.kind is WaitKind.INTERFACE:
-        there, reason = _is_up(Path(target).name), f"{target} is not up"
+        there, reason = is_up(target, looked.interfaces), f"{target} is not up"
     else:
-        there, reason = clock_is_set(now), "the clock is not set"
+        there, reason = clock_is_set(looked.now), "the clock is not set"
     return None if there else Missing(reason=reason, stop=wanted.kind is not WaitKind.CLOCK)
-
-
-def _is_up(interface: str) -> bool:
-    try:
-        return Path("/sys/class/net", interface, "operstate").read_text().strip() != "down"
-    except OSError:
-        return False
 
 
 def _bind(source: str) -> Missing | None:

@@ -33,6 +33,12 @@ class ConditionType(StrEnum):
     DAEMON_UNMANAGED = "DaemonUnmanaged"
     ENGINE_CHANGED = "EngineChanged"
     RESTART_NEEDED = "RestartNeeded"
+    ENGINE_STORAGE_LOST = "EngineStorageLost"
+    ENGINE_IMPAIRED = "EngineImpaired"
+    # of the router around it
+    FIREWALL_OPEN = "FirewallOpen"
+    PUBLIC_PORT = "PublicPort"
+    ZONE_UNSET = "ZoneUnset"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

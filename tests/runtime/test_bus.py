@@ -86,7 +86,7 @@ async def test_all_objects_are_there_also_when_ubusd_comes_later(tmp_path: Path)
         assert sorted(await bus.client.lookup()) == names
 
 
-async def test_procds_word_about_our_packages_triggers_and_no_other(daemon: FakeUbusd) -> None:
+async def test_procds_word_about_packages_that_we_read_triggers_and_no_other(daemon: FakeUbusd) -> None:
     async with serving(daemon.path) as (bus, agent):
         await ready(bus)
         procd = UbusClient(str(daemon.path), jitter=lambda: 1.0)
@@ -97,14 +97,14 @@ async def test_procds_word_about_our_packages_triggers_and_no_other(daemon: Fake
                 while not service.subscribed:  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(0.01)
             for kind, data in (
-                ("config.change", {"config": "network"}),
+                ("config.change", {"config": "wireless"}),
                 ("event.trigger", {"type": "config.change", "data": {"package": "containers"}}),
                 ("instance.start", {"service": "dockerd"}),
                 ("config.change", {}),
             ):
                 await procd.notify(service, kind, data, answer_s=2)
             assert agent.triggers == []
-            for package in ("containers", "dockerd"):
+            for package in ("containers", "dockerd", "network", "firewall", "fstab"):
                 await procd.notify(service, "config.change", {"config": package}, answer_s=2)
                 assert await agent.wait() == {"config": True}
 

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The router's network service as containers need it: which interface is up, on which device; and what reloads it.
+
+`Netifd` is the port; `UbusNetifd` asks by the `ubus` program, since a pass runs in a thread. Off OpenWrt there is no
+such program, and names are devices of the kernel. The kernel is asked by ioctl(2) (netdevice(7)): /sys shows
+the network namespace that it was mounted in.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import shutil
+import socket
+import struct
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from agent.errors import BusError
+from agent.model.interfaces import Interface
+
+logger = logging.getLogger(__name__)
+
+_LIMIT_S = 10.0
+_SIOCGIFFLAGS = 0x8913  # linux/sockios.h
+_UP, _RUNNING = 0x1, 0x40  # linux/if.h
+_REQUEST = struct.Struct("16sH14x")
+_NAME_MAX = 15
+
+
+class Netifd(Protocol):
+    """Port: UCI interfaces, and the reloads that a change of UCI asks for."""
+
+    def interfaces(self) -> Mapping[str, Interface] | None:
+        """All of them by name; None where there is no netifd. Raises BusError."""
+
+    def reload_network(self) -> None:
+        """Raises BusError."""
+
+    def reload_firewall(self) -> None:
+        """Raises BusError."""
+
+
+class UbusNetifd:
+    """Netifd by the programs of OpenWrt."""
+
+    def __init__(self, *, ubus: str = "ubus", firewall: str = "/etc/init.d/firewall") -> None:
+        self._ubus = ubus
+        self._firewall = firewall
+
+    def interfaces(self) -> Mapping[str, Interface] | None:
+        if shutil.which(self._ubus) is None:
+            return None
+        return parse_dump(_run([self._ubus, "-t", "5", "call", "network.interface", "dump"]))
+
+    def reload_network(self) -> None:
+        _run([self._ubus, "-t", "5", "call", "network", "reload"])
+
+    def reload_firewall(self) -> None:
+        _run([self._firewall, "reload"])
+
+
+def parse_dump(printed: str) -> dict[str, Interface]:
+    """The answer of `network.interface dump` (netifd: ubus.c). Raises BusError."""
+    try:
+        found = json.loads(printed)["interface"]
+        return {str(item["interface"]): _interface(item) for item in found}
+    except (ValueError, KeyError, TypeError) as exc:
+        raise BusError("network.interface dump: unexpected answer") from exc
+
+
+def _interface(item: Mapping[str, Any]) -> Interface:
+    addresses = [*item.get("ipv4-address", ()), *item.get("ipv6-address", ())]
+    return Interface(
+        name=str(item["interface"]),
+        up=bool(item.get("up")),
+        device=str(item.get("device") or ""),
+        l3_device=str(item.get("l3_device") or ""),
+        addresses=frozenset(str(address["address"]) for address in addresses),
+    )
+
+
+def is_up(name: str, interfaces: Mapping[str, Interface] | None) -> bool:
+    """Whether a UCI interface is up, or else a device of that name."""
+    if interfaces is not None and name in interfaces:
+        return interfaces[name].up
+    flags = _flags(name)
+    return flags is not None and flags & (_UP | _RUNNING) == _UP | _RUNNING
+
+
+def has_device(name: str) -> bool:
+    """Whether the kernel has a network device of that name."""
+    return _flags(name) is not None
+
+
+def _flags(name: str) -> int | None:
+    raw = name.encode("utf-8", "surrogateescape")
+    if not 0 < len(raw) <= _NAME_MAX or b"\0" in raw:
+        return None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asked:
+        try:
+            answer = fcntl.ioctl(asked, _SIOCGIFFLAGS, _REQUEST.pack(raw, 0))
+        except OSError:
+            return None
+    return int(_REQUEST.unpack(answer[: _REQUEST.size])[1])
+
+
+def _run(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_LIMIT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise BusError(f"{command[0]} failed: {type(exc).__name__}") from exc
+    if done.returncode:
+        said = " ".join(done.stderr.split())[:256]
+        raise BusError(f"{' '.join(command)} failed ({done.returncode}): {said}")
+    return done.stdout

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Says which published ports can be reached from a wan zone, as far as UCI tells. Pure.
+
+dockerd turns a published port into destination NAT: such a packet is forwarded, so a zone's input policy does not stop it.
+fw3 is asked after dockerd's own rules, which accept; fw4 has a table of its own and refuses what it has no forwarding
+for, unless the zone has any port forward: then it lets pass all that was redirected. Rules that the user made
+outside UCI are not seen. Comes after agent.uci.router; `agent.runtime.edges` shows the outcome.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.errors import ConfigError
+from agent.model.daemon import FirewallRule
+from agent.model.interfaces import Interface
+from agent.model.resources import Container, Port
+from agent.plan.firewall import parse_extra
+from agent.uci.router import Firewall, Zone
+
+DEFAULT_BRIDGE = "docker0"
+_ON_DEFAULT = frozenset({None, "bridge", "default"})
+_OF_CONNECTIONS = frozenset({"-m", "--match", "--ctstate", "--state", "!"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What decides. `devices`: a UCI interface -> its devices. `bridges`: Docker network -> device of its bridge.
+
+    `zone_of`: device of a bridge -> the zone that it is in.
+    `forwards`: dockerd makes rules (`iptables`). `docker_first`: they come before the zones' (fw3).
+    """
+
+    firewall: Firewall
+    rules: Sequence[FirewallRule]
+    devices: Callable[[str], frozenset[str]]
+    bridges: Mapping[str, str]
+    zone_of: Callable[[str], Zone | None]
+    interfaces: Mapping[str, Interface]
+    forwards: bool
+    docker_first: bool
+
+
+def public_ports(container: Container, around: Surroundings) -> tuple[str, ...]:
+    """The ports that can be reached, as `8080/tcp from wan`."""
+    bridges = _bridges(container, around)
+    found = (
+        f"{port.host_port or 'a port'}/{port.protocol} from {zone.name}"
+        for zone in around.firewall.zones
+        if zone.is_wan and bridges
+        for port in container.spec.ports
+        if _listens(port, zone, around) and _passes(port, zone, bridges, around)
+    )
+    return tuple(dict.fromkeys(found))
+
+
+def _bridges(container: Container, around: Surroundings) -> tuple[str, ...]:
+    """The bridges that it is on; "" for a network that is not ours to know. No ports are published elsewhere."""
+    if container.spec.endpoints:
+        return tuple(around.bridges.get(endpoint.network, "") for endpoint in container.spec.endpoints)
+    return (DEFAULT_BRIDGE,) if container.spec.network_mode in _ON_DEFAULT else ()
+
+
+def _listens(port: Port, zone: Zone, around: Surroundings) -> bool:
+    """Whether the port is on an address that the zone can send to."""
+    if not port.host_ip:
+        return True
+    address = ipaddress.ip_address(port.host_ip)
+    if address.is_unspecified:
+        return True
+    known = [around.interfaces[name] for name in zone.networks if name in around.interfaces]
+    return port.host_ip in frozenset().union(*(each.addresses for each in known)) or address.is_global
+
+
+def _passes(port: Port, zone: Zone, bridges: Iterable[str], around: Surroundings) -> bool:
+    """Whether nothing on the way stops it, to any of the bridges."""
+    if not around.forwards:
+        return _permitted(around.firewall, zone.name, {""}, port.protocol, port.host_port)
+    return any(
+        not _blocked(zone, bridge, around) and (around.docker_first or _forwarded(port, zone, bridge, around))
+        for bridge in bridges
+    )
+
+
+def _blocked(zone: Zone, bridge: str, around: Surroundings) -> bool:
+    """Whether `blocked_interfaces` has every device of the zone for that bridge, for all new connections."""
+    closed: set[str] = set()
+    for rule in around.rules:
+        if rule.device == bridge and _is_whole(rule):
+            closed = closed.union(*(around.devices(name) for name in rule.blocked_interfaces))
+    comes_by = frozenset(zone.devices).union(*(around.devices(name) for name in zone.networks))
+    return bool(comes_by) and comes_by <= closed
+
+
+def _is_whole(rule: FirewallRule) -> bool:
+    """With other matches than for the state of a connection, it refuses only some of the packets."""
+    try:
+        extra = parse_extra(rule.extra_iptables_args)
+    except ConfigError:
+        return False
+    states = [word.split(",") for word in extra if word not in _OF_CONNECTIONS | {"conntrack", "state"}]
+    if not states:
+        return not extra
+    only_of_connections = {word for word in extra if word.startswith("-")} <= _OF_CONNECTIONS
+    return only_of_connections and len(states) == 1 and ("NEW" in states[0]) is not ("!" in extra)
+
+
+def _forwarded(port: Port, zone: Zone, bridge: str, around: Surroundings) -> bool:
+    """Whether fw4 lets what dockerd redirected go from the zone to the bridge."""
+    firewall = around.firewall
+    target = around.zone_of(bridge)
+    if zone.forward == "ACCEPT" or zone.name in firewall.redirected:
+        return True
+    names = {"*"} if target is None else {"*", target.name}
+    if target is not None and (zone.name, target.name) in firewall.forwardings:
+        return True
+    return _permitted(firewall, zone.name, names, port.protocol, port.container_port)
+
+
+def _permitted(firewall: Firewall, src: str, dests: Collection[str], protocol: str, port: int) -> bool:
+    return any(
+        rule.src in {src, "*"}
+        and rule.dest in dests
+        and (not rule.protocols or protocol in rule.protocols)
+        and (not rule.ports or any(port in ports for ports in rule.ports))
+        for rule in firewall.permits
+    )

@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The router around dockerd, in each pass: rules for `blocked_interfaces`, zones of the bridges, ports open to the world.
+
+Before the daemon's stage, so that the rules are there when dockerd starts, and after it, since dockerd makes its chains
+anew. Off OpenWrt (no /etc/config/firewall) there are no zones; on a remote engine there is nothing to do here.
+Each part fails for itself: what could not be done is a condition on the board, and is tried again in the next pass.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.clients.firewall import Iptables, of_ipv4, of_ipv6
+from agent.clients.kernel_events import KernelEvents
+from agent.clients.netifd import Netifd, UbusNetifd, has_device
+from agent.clients.uci_store import UciMissing, UciStore
+from agent.errors import BusError, FirewallError, UcidockdError
+from agent.model.daemon import DAEMON_KEY, FirewallRule
+from agent.model.interfaces import Interface
+from agent.model.resources import Desired
+from agent.plan.draft import key_of
+from agent.plan.exposure import DEFAULT_BRIDGE, Surroundings, public_ports
+from agent.plan.firewall import Blocked, Rule, wanted_rules
+from agent.plan.zones import Bridge, bridges_of, interface_of, our_interfaces, with_interfaces, with_zones
+from agent.runtime.config import open_store
+from agent.runtime.options import RuntimeOptions
+from agent.status.board import ConditionType, StatusBoard
+from agent.uci.router import devices_of, read_firewall
+from agent.uci.syntax import Package
+
+logger = logging.getLogger(__name__)
+
+_TRIES = 3
+_FIREWALL_OPTIONS = frozenset({"device", "blocked_interfaces", "extra_iptables_args"})
+_FW4 = Path("/sbin/fw4")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeTools:
+    """What the stage takes from outside and tests replace."""
+
+    netifd: Netifd = field(default_factory=UbusNetifd)
+    ipv4: Iptables = field(default_factory=of_ipv4)
+    ipv6: Iptables = field(default_factory=of_ipv6)
+    has_device: Callable[[str], bool] = has_device
+    has_fw4: Callable[[], bool] = _FW4.exists
+    wall: Callable[[], float] = time.time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Packages:
+    """The router's packages, and the content hashes with which they were read."""
+
+    network: Package
+    firewall: Package
+    hashes: Mapping[str, str]
+
+
+class Edges:
+    """`reconcile` never raises for what lies outside of us."""
+
+    def __init__(
+        self, store: UciStore, board: StatusBoard, tools: EdgeTools | None = None, *, docker_host: str = ""
+    ) -> None:
+        """`docker_host`: in place of the agent section's."""
+        self._store, self._board, self._docker_host = store, board, docker_host
+        self._tools = tools or EdgeTools()
+        self._interfaces: Mapping[str, Interface] | None = None
+        self._asked = False
+        self._read: _Packages | None = None
+        self._rules: Mapping[str, tuple[Rule, ...]] | None = None
+        self._problems: tuple[str, ...] = ()  # with what the sections say, whatever the kernel holds
+        self._in_force = True
+        self._clean: set[str] = set()  # families in which none of our rules is left
+        self._failures = {"4": 0, "6": 0}  # in a row, to look where no rule is wanted
+        self._owed: dict[str, Callable[[], None]] = {}  # reloads that a change of UCI still asks for
+        self._compared = False
+        self._said: dict[str, str] = {}  # topic -> what the log has said last
+        self._events: KernelEvents | None = None
+        self.wake: Callable[[], None] | None = None  # asks for a pass; called from a thread
+
+    def stop(self) -> None:
+        """Ends the watch on the kernel."""
+        if self._events is not None:
+            self._events.stop()
+            self._events = None
+
+    def reconcile(self, desired: Desired) -> None:
+        """Everything. Blocks."""
+        if not (self._docker_host or desired.agent.docker_host).startswith("unix://"):
+            return
+        packages = self._packages()
+        interfaces = self._ask()
+        self._block(desired, packages, interfaces)
+        if packages is not None:
+            packages = self._zones(desired, packages)
+            self._owe_what_was_cut_short(packages, interfaces)
+            self._show_ports(desired, packages, interfaces)
+        self._reload()
+
+    def put_rules_back(self) -> None:
+        """The rules once more, when dockerd may have been started since `reconcile`."""
+        if self._rules is not None and any(self._rules.values()):
+            self._show_open((*self._problems, *self._put(self._rules, keep=True)))
+
+    def interfaces(self) -> Mapping[str, Interface] | None:
+        """As the last `reconcile` found them; None where there is no netifd."""
+        return self._interfaces if self._asked else self._ask()
+
+    # what is there
+
+    def _packages(self) -> _Packages | None:
+        """None off OpenWrt, and while the router's files cannot be read."""
+        try:
+            if self._read is not None and all(
+                self._store.content_hash(name) == known for name, known in self._read.hashes.items()
+            ):
+                return self._read
+            network, network_hash = self._store.load_with_hash("network")
+            firewall, firewall_hash = self._store.load_with_hash("firewall")
+        except UcidockdError as exc:
+            self._say("zones", "" if isinstance(exc, UciMissing) else f"no firewall zones: {exc}")
+            return None
+        hashes = {"network": network_hash, "firewall": firewall_hash}
+        self._say("zones", "")
+        self._read = _Packages(network=network, firewall=firewall, hashes=hashes)
+        return self._read
+
+    def _ask(self) -> Mapping[str, Interface] | None:
+        """netifd's interfaces; as they were last while it does not answer."""
+        self._asked = True
+        try:
+            self._interfaces = self._tools.netifd.interfaces()
+        except BusError as exc:
+            self._say("netifd", str(exc))
+        else:
+            self._say("netifd", "")
+        return self._interfaces
+
+    def _say(self, topic: str, text: str) -> None:
+        """A warning that lasts is one line."""
+        if text and text != self._said.get(topic):
+            logger.warning("%s", text)
+        self._said[topic] = text
+
+    # rules
+
+    def _block(
+        self, desired: Desired, packages: _Packages | None, interfaces: Mapping[str, Interface] | None
+    ) -> None:
+        sections = desired.daemon.firewall if desired.daemon is not None else ()
+        wanted = wanted_rules(sections, lambda name: self._resolve(name, packages, interfaces))
+        values = desired.daemon.values if desired.daemon is not None else {}
+        self._rules = {"4": wanted.rules, "6": wanted.rules if values.get("ip6tables") else ()}
+        self._problems = (*wanted.problems, *_of_firewall(desired.daemon_mistakes))
+        self._watch()
+        # a section with a mistake in it may be the one that a rule came from
+        keep = bool(wanted.problems or desired.daemon_mistakes)
+        failed = self._put(self._rules, keep=keep)
+        self._in_force = not failed
+        self._show_open((*self._problems, *failed))
+
+    def _watch(self) -> None:
+        """Rules that somebody takes away are to be back soon, and not only with the next resync."""
+        if self._events is None and self.wake is not None and self._rules is not None and self._rules["4"]:
+            self._events = KernelEvents(self.wake)
+            self._events.start()
+
+    def _resolve(
+        self, name: str, packages: _Packages | None, interfaces: Mapping[str, Interface] | None
+    ) -> Blocked:
+        """All devices that the interface has or may get: an interface that comes up finds its rule there."""
+        declared = devices_of(packages.network, name) if packages is not None else None
+        found = set(declared or ())
+        known = (interfaces or {}).get(name)
+        if known is not None:
+            found |= {device for device in (known.device, known.l3_device) if device}
+        if declared is None and known is None:
+            return Blocked(devices=frozenset({name}), unknown=not self._tools.has_device(name))
+        return Blocked(devices=frozenset(found))
+
+    def _put(self, rules: Mapping[str, tuple[Rule, ...]], *, keep: bool) -> tuple[str, ...]:
+        """Why something is not in force."""
+        problems: list[str] = []
+        for family, tables in (("4", self._tools.ipv4), ("6", self._tools.ipv6)):
+            if not rules[family] and family in self._clean:
+                continue
+            try:
+                tables.put_in_force(rules[family], keep=keep)
+            except FirewallError as exc:
+                if rules[family]:
+                    problems.append(str(exc))
+                else:
+                    self._give_up(family, exc)
+                continue
+            self._clean.discard(family)
+            self._failures[family] = 0
+            if not rules[family] and not keep:
+                self._clean.add(family)
+        return tuple(problems)
+
+    def _give_up(self, family: str, exc: FirewallError) -> None:
+        """Where there is no iptables, nothing of ours is to be taken away; no need to ask in every pass."""
+        self._failures[family] += 1
+        if self._failures[family] >= _TRIES:
+            logger.debug("%s", exc)
+            self._clean.add(family)
+
+    def _show_open(self, problems: Sequence[str]) -> None:
+        now = self._tools.wall()
+        if not problems:
+            self._board.clear(DAEMON_KEY, ConditionType.FIREWALL_OPEN, now=now)
+            return
+        self._board.ensure(DAEMON_KEY, kind="daemon", section="dockerd", name="dockerd", now=now)
+        text = "; ".join(problems)
+        changed = self._board.set(
+            DAEMON_KEY, ConditionType.FIREWALL_OPEN, status=True, reason="NotBlocked", message=text, now=now
+        )
+        if changed:
+            logger.error("blocked_interfaces cannot be put in force: %s", text)
+
+    # zones
+
+    def _zones(self, desired: Desired, packages: _Packages) -> _Packages:
+        """Gives the bridges their zones; what the packages say then."""
+        bridges = bridges_of(desired.networks)
+        broken = frozenset(
+            key.partition(":")[2] for key in desired.broken if key.startswith(key_of("network", ""))
+        )
+        network = with_interfaces(packages.network, bridges, broken=broken)
+        firewall = with_zones(packages.firewall, network, bridges, broken=broken)
+        try:
+            # first the interface, or the firewall would have a zone with one that is not there
+            self._commit(packages.network, network, packages.hashes, self._tools.netifd.reload_network)
+            self._commit(packages.firewall, firewall, packages.hashes, self._tools.netifd.reload_firewall)
+        except (UcidockdError, OSError) as exc:
+            self._show_zones(bridges, str(exc))
+            return packages
+        self._show_zones(bridges, "")
+        return _Packages(network=network, firewall=firewall, hashes=packages.hashes)
+
+    def _commit(
+        self, before: Package, after: Package, hashes: Mapping[str, str], reload: Callable[[], None]
+    ) -> None:
+        if after == before:
+            return
+        self._store.commit(after, expected=hashes[after.name])
+        logger.info("%s: interfaces and zones of the managed bridges were changed", after.name)
+        self._owed[after.name] = reload
+
+    def _owe_what_was_cut_short(
+        self, packages: _Packages, interfaces: Mapping[str, Interface] | None
+    ) -> None:
+        """An agent before us may have been killed between its commit and the reload. Looked at once."""
+        if interfaces is None or self._compared:
+            return
+        self._compared = True
+        if our_interfaces(packages.network) - interfaces.keys():
+            self._owed.setdefault("network", self._tools.netifd.reload_network)
+            self._owed.setdefault("firewall", self._tools.netifd.reload_firewall)
+
+    def _show_zones(self, bridges: Sequence[Bridge], problem: str) -> None:
+        now = self._tools.wall()
+        for bridge in bridges:
+            key = key_of("network", bridge.section)
+            if not problem:
+                self._board.clear(key, ConditionType.ZONE_UNSET, now=now)
+                continue
+            self._board.ensure(key, kind="network", section=bridge.section, name=bridge.section, now=now)
+            text = f"{bridge.device} is not in zone {bridge.zone}: {problem}"
+            self._board.set(
+                key, ConditionType.ZONE_UNSET, status=True, reason="NotWritten", message=text, now=now
+            )
+
+    def _reload(self) -> None:
+        """Once per change; network before firewall, which resolves its interfaces."""
+        for name in sorted(self._owed, reverse=True):
+            try:
+                self._owed[name]()
+            except BusError as exc:
+                logger.warning("%s was changed, and its reload failed: %s", name, exc)
+            else:
+                del self._owed[name]
+
+    # ports
+
+    def _show_ports(
+        self, desired: Desired, packages: _Packages, interfaces: Mapping[str, Interface] | None
+    ) -> None:
+        around = self._surroundings(desired, packages, interfaces)
+        now = self._tools.wall()
+        for container in desired.containers:
+            key = key_of("container", container.section)
+            found = public_ports(container, around) if container.policy.enabled else ()
+            if not found:
+                self._board.clear(key, ConditionType.PUBLIC_PORT, now=now)
+                continue
+            self._board.ensure(key, kind="container", section=container.section, name=container.name, now=now)
+            text = f"{', '.join(found)}; blocked_interfaces or a LAN address in `port` closes it"
+            self._board.set(
+                key, ConditionType.PUBLIC_PORT, status=True, reason="Reachable", message=text, now=now
+            )
+
+    def _surroundings(
+        self, desired: Desired, packages: _Packages, interfaces: Mapping[str, Interface] | None
+    ) -> Surroundings:
+        firewall = read_firewall(packages.firewall)
+        devices = {bridge.section: bridge.device for bridge in bridges_of(desired.networks)}
+        bridges = {n.name: devices[n.section] for n in desired.networks if n.section in devices}
+        declared = desired.daemon.firewall if desired.daemon is not None else ()
+        rules: tuple[FirewallRule, ...] = declared if self._in_force else ()
+        values = desired.daemon.values if desired.daemon is not None else {}
+        return Surroundings(
+            firewall=firewall,
+            rules=rules,
+            devices=lambda name: self._resolve(name, packages, interfaces).devices,
+            bridges={"bridge": DEFAULT_BRIDGE, **bridges},
+            zone_of=lambda device: firewall.zone_of(interface_of(packages.network, device), device),
+            interfaces=interfaces or {},
+            forwards=values.get("iptables") is not False,
+            docker_first=not self._tools.has_fw4(),
+        )
+
+
+def _of_firewall(mistakes: Sequence[str]) -> tuple[str, ...]:
+    """Those that stand at an option of a `firewall` section."""
+    places = ((text, text.partition(":")[0].partition("[")[0].rpartition(".")[2]) for text in mistakes)
+    return tuple(text for text, option in places if option in _FIREWALL_OPTIONS)
+
+
+def make_edges(options: RuntimeOptions, board: StatusBoard) -> Edges:
+    """The stage of the running agent."""
+    return Edges(open_store(options), board, docker_host=options.docker_host or "")

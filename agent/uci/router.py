@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reads the router's own packages, `network` and `firewall`, as far as containers are concerned. Pure.
+
+Comes after agent.uci.syntax; `agent.plan.firewall`, `zones` and `exposure` decide with it. What is not understood in
+here is netifd's and fw4's business: nothing is reported.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from agent.uci.syntax import Package, Section
+
+_FALSE = frozenset({"0", "no", "off", "false", "disabled"})
+_NO_TUNNEL = frozenset({"", "none", "static", "dhcp", "dhcpv6"})  # their device is the one that they name
+_SELECTORS = ("device", "subnet", "extra", "extra_src", "extra_dest")  # what a zone can match by instead
+_DEVICE = re.compile(r"[^\s/@][^\s/]{0,14}\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Zone:
+    """A firewall zone. Policies are upper case."""
+
+    name: str
+    networks: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    input: str = "DROP"
+    forward: str = "DROP"
+    masq: bool = False
+
+    @property
+    def is_wan(self) -> bool:
+        """Whether strangers come in by it: it takes no input, and hides what is behind or is called wan."""
+        return self.input != "ACCEPT" and (self.masq or self.name.startswith("wan"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permit:
+    """A rule that accepts. `dest` "" is the router itself, "*" any zone; no `ports` are all ports."""
+
+    src: str
+    dest: str
+    protocols: frozenset[str] = frozenset()
+    ports: tuple[range, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Firewall:
+    """`forwardings`: pairs of source and target zone. `redirected`: source zones that have a port forward."""
+
+    zones: tuple[Zone, ...] = ()
+    forwardings: frozenset[tuple[str, str]] = frozenset()
+    permits: tuple[Permit, ...] = ()
+    redirected: frozenset[str] = frozenset()
+    forward: str = "DROP"
+
+    def zone_of(self, interface: str, device: str = "") -> Zone | None:
+        """The zone that an interface or a device is in."""
+        found = (zone for zone in self.zones if interface in zone.networks or device in zone.devices)
+        return next(found, None)
+
+
+def words(section: Section, option: str) -> tuple[str, ...]:
+    """A list, or an option whose words are the items."""
+    found = section.get(option)
+    if found is None:
+        return ()
+    return tuple(found.value.split()) if isinstance(found.value, str) else found.value
+
+
+def text(section: Section, option: str, default: str = "") -> str:
+    """The first word of an option."""
+    return next(iter(words(section, option)), default)
+
+
+def is_on(section: Section, option: str = "enabled") -> bool:
+    """A boolean that is on unless it says otherwise."""
+    return text(section, option, "1") not in _FALSE
+
+
+def devices_of(network: Package, interface: str) -> frozenset[str] | None:
+    """The devices that an interface may have, up or not; None when there is no such interface.
+
+    netifd names the device of a tunnelling protocol after the interface: `pppoe-wan`, `wg0`.
+    """
+    interfaces = {section.name: section for section in network.sections if section.type == "interface"}
+    if interface not in interfaces:
+        return None
+    found: set[str] = set()
+    left, seen = [interface], {interface}
+    while left:
+        name = left.pop()
+        section = interfaces.get(name)
+        if section is None:
+            continue
+        named = (*words(section, "device"), *words(section, "ifname"))
+        found |= {word for word in named if _DEVICE.match(word)}
+        aliases = {word[1:] for word in named if word[:1] == "@"} - seen
+        left += sorted(aliases)
+        seen |= aliases
+        proto = text(section, "proto")
+        if proto not in _NO_TUNNEL:
+            found |= {word for word in (name, f"{proto}-{name}") if _DEVICE.match(word)}
+    return frozenset(found)
+
+
+def read_firewall(package: Package) -> Firewall:
+    """What the `firewall` package says of zones."""
+    on = [section for section in package.sections if is_on(section)]
+    defaults = next((section for section in on if section.type == "defaults"), None)
+    policies = {
+        name: text(defaults, name, "DROP").upper() if defaults is not None else "DROP"
+        for name in ("input", "forward")
+    }
+    return Firewall(
+        zones=tuple(_zone(section, policies) for section in on if section.type == "zone"),
+        forwardings=frozenset(
+            (text(section, "src"), text(section, "dest")) for section in on if section.type == "forwarding"
+        ),
+        permits=tuple(
+            _permit(section)
+            for section in on
+            if section.type == "rule" and text(section, "target").upper() == "ACCEPT"
+        ),
+        redirected=frozenset(text(section, "src") for section in on if section.type == "redirect"),
+        forward=policies["forward"],
+    )
+
+
+def _zone(section: Section, policies: dict[str, str]) -> Zone:
+    return Zone(
+        name=text(section, "name"),
+        networks=networks_of(section),
+        devices=words(section, "device"),
+        input=text(section, "input", policies["input"]).upper(),
+        forward=text(section, "forward", policies["forward"]).upper(),
+        masq=is_on(section, "masq") and section.get("masq") is not None,
+    )
+
+
+def networks_of(zone: Section) -> tuple[str, ...]:
+    """The interfaces of a zone section; one that says nothing has the interface of its own name."""
+    networks = words(zone, "network")
+    if networks or any(zone.get(option) for option in _SELECTORS):
+        return networks
+    return words(zone, "name")
+
+
+def _permit(section: Section) -> Permit:
+    protocols = {word.lower() for word in words(section, "proto")} or {"tcp", "udp"}
+    if protocols & {"all", "any", "*"}:
+        protocols = set()
+    return Permit(
+        src=text(section, "src"),
+        dest=text(section, "dest"),
+        protocols=frozenset(protocols),
+        ports=tuple(filter(None, (_range(word) for word in words(section, "dest_port")))),
+    )
+
+
+def _range(word: str) -> range | None:
+    first, _, last = word.replace(":", "-").partition("-")
+    if not first.isdecimal() or not (last or first).isdecimal():
+        return None
+    return range(int(first), int(last or first) + 1)

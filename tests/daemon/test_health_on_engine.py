@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A dockerd that loses its bridge or its disk while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from agent.model.daemon import Process, Target
+from agent.plan.daemon import Change
+from agent.runtime.daemon_health import DaemonHealth, lost_bridge
+from agent.runtime.daemon_status import DaemonStatus
+from agent.status.board import StatusBoard
+from tests.support.daemon_lab import DaemonLab
+from tests.support.dockerd import is_root
+from tests.support.loop_disk import LoopDisk
+
+pytestmark = pytest.mark.skipif(not is_root(), reason="a dockerd needs root")
+
+
+@pytest.fixture
+def disk(lab: DaemonLab) -> Iterator[LoopDisk]:
+    """The disk that fstab declares for data_root; not plugged in yet."""
+    try:
+        made = LoopDisk(lab.root / "disk.img", lab.root / "disk")
+        made.plug()
+        made.pull()
+    except OSError as exc:
+        pytest.skip(f"no loop mounts here: {exc}")
+    (lab.root / "config" / "fstab").write_text(
+        f"config mount\n\toption target '{made.target}/'\n\toption enabled 'on'\n"
+    )
+    yield made
+    lab.stop()
+    with contextlib.suppress(OSError):
+        made.pull()
+
+
+def test_a_bridge_that_does_not_come_back_is_shown_and_not_tried_again() -> None:
+    status = DaemonStatus(board=StatusBoard())
+    status.begin(())
+    health = DaemonHealth(status, missing_mount=lambda _: "", needs_mount=lambda _: False)
+    before, after = (Process(pid=os.getpid(), started=number) for number in (1, 2))
+    goal = Target(document={"bridge": "br-none"})
+
+    def repair(goal: Target, process: Process, *, answers: bool = True) -> Change | None:
+        return health.repair(process, goal, answers=lambda: answers)
+
+    def shown() -> list[str]:
+        (resource,) = status.board.snapshot()["resources"]
+        return [condition["type"] for condition in resource["conditions"]]
+
+    assert repair(goal, before, answers=False) is None
+    first = repair(goal, before)
+    assert first is not None
+    assert first.causes == ("the bridge br-none is gone",)
+    assert repair(goal, before) == first  # it had to wait, and was not done yet
+    assert repair(goal, after) is None
+    assert repair(goal, after) is None
+    assert "EngineImpaired" in shown()
+    assert repair(Target(document={"bridge": "lo"}), after) is None
+    assert "EngineImpaired" not in shown()
+    assert repair(goal, after) is not None  # it was there in between: a new loss
+
+
+@pytest.mark.parametrize(
+    ("document", "arguments", "lost"),
+    [
+        ({}, (), True),
+        ({"bridge": "br-x"}, (), True),
+        ({"bridge": "none"}, (), False),
+        ({"bridge": "lo"}, (), False),
+        ({}, ("--bridge=none",), False),
+        ({}, ("-b", "br-x"), False),
+    ],
+)
+def test_a_bridge_is_missed_only_where_one_is_expected(
+    document: dict[str, str], arguments: tuple[str, ...], lost: bool
+) -> None:
+    assert bool(lost_bridge(document, arguments, frozenset({"lo"}))) is lost
+    assert lost_bridge(document, arguments, None) == ""
+
+
+def test_dockerd_waits_for_the_disk_of_its_data_and_a_lost_disk_holds_everything(
+    lab: DaemonLab, disk: LoopDisk
+) -> None:
+    settings = f"option data_root '{disk.target}/docker'"
+    assert not lab.apply(settings)
+    assert lab.conditions()["Waiting"][0]
+    assert list(disk.target.iterdir()) == []
+    disk.plug()
+    assert lab.apply()
+    lab.settle()
+    first = lab.process
+    assert lab.apply()
+    assert lab.process == first
+
+    disk.pull()
+    assert not lab.apply()
+    assert lab.conditions()["EngineStorageLost"] == (True, "Unmounted")
+    assert str(disk.target) in lab.stage.holding
+    assert list(disk.target.iterdir()) == []
+    assert lab.process == first
+
+    disk.plug()
+    assert lab.apply()
+    assert "EngineStorageLost" not in lab.conditions()
+    second = lab.process
+    assert second != first  # it had the disk open that is gone
+    assert lab.apply()
+    assert lab.process == second
+
+
+def test_a_disk_behind_a_link_is_waited_for(lab: DaemonLab, disk: LoopDisk) -> None:
+    (lab.root / "opt").symlink_to(disk.target)
+    assert not lab.apply(f"option data_root '{lab.root}/opt/docker'")
+    assert list(disk.target.iterdir()) == []

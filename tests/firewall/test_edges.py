@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The router around dockerd: files and rules of one pass, on real files, real `uci` and the kernel's rules."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.clients.firewall import Iptables
+from agent.model.interfaces import Interface
+from agent.runtime.config import load, open_store
+from agent.runtime.edges import Edges, EdgeTools
+from agent.runtime.options import RuntimeOptions
+from agent.status.board import StatusBoard
+from agent.uci.syntax import Package
+from tests.support.dockerd import is_root
+from tests.support.iptables import in_force, iptables_in
+from tests.support.netns import OwnNetwork
+from tests.support.real_uci import RealUci, why_not
+from tests.support.router import FIREWALL, NETWORK, FakeNetifd, write_router
+
+_numbers = itertools.count()
+BLOCKING = "config firewall 'firewall'\n\tlist blocked_interfaces 'wan'\n"
+IOT = "config network 'iot'\n"
+
+
+class Router:
+    """A configuration directory and the stage on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = folder / "config"
+        self.config.mkdir()
+        self.options = RuntimeOptions(
+            config_dir=self.config, override_dir=folder / "override", state_dir=folder / "state"
+        )
+        self.netifd = FakeNetifd()
+        none = Iptables("no-iptables-in-this-test")
+        self.tools = EdgeTools(
+            netifd=self.netifd, ipv4=none, ipv6=none, has_device=lambda name: name == "usb0"
+        )
+        self.restart_agent()
+
+    def restart_agent(self) -> None:
+        self.board = StatusBoard()
+        self.edges = Edges(open_store(self.options), self.board, self.tools)
+
+    def apply(self, containers: str = "", dockerd: str = "config globals 'globals'\n") -> None:
+        (self.config / "containers").write_text(containers)
+        (self.config / "dockerd").write_text(dockerd)
+        desired = load(self.options).desired
+        assert desired is not None
+        self.edges.reconcile(desired)
+
+    def condition(self, key: str, name: str) -> str | None:
+        """The message of a condition that is set."""
+        resources = {item["key"]: item for item in self.board.snapshot()["resources"]}
+        found = resources.get(key, {"conditions": []})["conditions"]
+        return next((c["message"] for c in found if c["type"] == name and c["status"]), None)
+
+    def open(self) -> str | None:
+        return self.condition("daemon:dockerd", "FirewallOpen")
+
+    def uci(self, *words: str) -> str:
+        done = RealUci(self.config, self.config.parent / "save").run("-q", *words)
+        return done.stdout.decode().strip()
+
+
+@pytest.fixture
+def router(tmp_path: Path) -> Router:
+    made = Router(tmp_path)
+    write_router(made.config)
+    return made
+
+
+@pytest.fixture
+def network() -> Iterator[OwnNetwork]:
+    if not is_root():
+        pytest.skip("rules need root")
+    made = OwnNetwork(f"ucide{os.getpid()}x{next(_numbers)}")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def guarded(router: Router, network: OwnNetwork, tmp_path: Path) -> Router:
+    """A router whose rules are in the kernel."""
+    router.tools = replace(
+        router.tools,
+        ipv4=iptables_in(network, "iptables", tmp_path),
+        ipv6=iptables_in(network, "ip6tables", tmp_path),
+    )
+    router.restart_agent()
+    return router
+
+
+# rules
+
+
+def test_a_blocked_interface_is_closed_on_every_device_that_it_may_have(
+    guarded: Router, network: OwnNetwork
+) -> None:
+    guarded.apply(dockerd=BLOCKING)
+    assert set(in_force(network)) == {"eth1>docker0", "pppoe-wan>docker0", "wan>docker0"}
+    assert in_force(network, "ip6tables") == []
+    guarded.netifd.known = {"wan": Interface(name="wan", up=True, device="eth1", l3_device="wwan0")}
+    guarded.apply(dockerd=BLOCKING)
+    assert "wwan0>docker0" in in_force(network)
+    assert guarded.open() is None
+
+
+def test_ipv6_is_closed_as_well_when_dockerd_opens_it(guarded: Router, network: OwnNetwork) -> None:
+    guarded.apply(dockerd=BLOCKING + "config globals 'globals'\n\toption ip6tables '1'\n")
+    assert in_force(network, "ip6tables") == in_force(network) != []
+    guarded.apply(dockerd=BLOCKING)
+    assert in_force(network, "ip6tables") == []
+
+
+def test_rules_go_when_they_are_unset_even_by_an_agent_that_did_not_make_them(
+    guarded: Router, network: OwnNetwork
+) -> None:
+    guarded.apply(dockerd=BLOCKING)
+    guarded.restart_agent()
+    guarded.apply()
+    assert in_force(network) == []
+
+
+def test_rules_outlive_a_mistake_in_their_section_and_it_is_said(
+    guarded: Router, network: OwnNetwork
+) -> None:
+    guarded.apply(dockerd=BLOCKING)
+    before = in_force(network)
+    guarded.apply(dockerd=BLOCKING + "\toption extra_iptables_args '; reboot'\n")
+    assert in_force(network) == before
+    assert "extra_iptables_args" in (guarded.open() or "")
+    guarded.apply(dockerd="config firewall 'firewall'\n\toption device 'a b'\n")
+    assert in_force(network) == before
+    assert "dockerd.firewall.device: " in (guarded.open() or "")
+    guarded.apply(dockerd=BLOCKING)
+    assert guarded.open() is None
+
+
+def test_without_iptables_the_board_says_that_it_is_open(router: Router) -> None:
+    router.apply(dockerd=BLOCKING)
+    assert "there is no program" in (router.open() or "")
+    router.apply()
+    assert router.open() is None
+
+
+def test_a_name_that_nothing_has_is_open(guarded: Router) -> None:
+    guarded.apply(dockerd=BLOCKING.replace("wan", "wann"))
+    assert "wann is neither" in (guarded.open() or "")
+    guarded.apply(dockerd=BLOCKING.replace("wan", "usb0"))
+    assert guarded.open() is None
+
+
+def test_off_openwrt_names_are_devices(guarded: Router, network: OwnNetwork) -> None:
+    for name in ("network", "firewall"):
+        (guarded.config / name).unlink()
+    guarded.apply(dockerd=BLOCKING.replace("wan", "usb0"))
+    assert in_force(network) == ["usb0>docker0"]
+
+
+def test_nothing_is_done_here_for_a_remote_engine(router: Router) -> None:
+    router.apply("config agent 'agent'\n\toption docker_host 'tcp://192.0.2.1:2376'\n" + IOT, BLOCKING)
+    assert router.open() is None
+    assert router.netifd.reloads == []
+
+
+def test_put_back_restores_the_rules_that_dockerds_start_displaced(
+    guarded: Router, network: OwnNetwork
+) -> None:
+    guarded.apply(dockerd=BLOCKING + "\tlist blocked_interfaces 'wann'\n")
+    network.run("iptables", "-F", "DOCKER-USER")
+    guarded.edges.put_rules_back()
+    assert {"eth1>docker0", "pppoe-wan>docker0"} <= set(in_force(network))
+    assert "wann is neither" in (guarded.open() or "")
+
+
+# zones
+
+needs_uci = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
+
+
+@needs_uci
+def test_a_bridge_gets_an_interface_in_its_zone_and_both_are_reloaded_once(router: Router) -> None:
+    router.apply(IOT)
+    assert router.uci("get", "network.ucidockd_iot") == "interface"
+    assert router.uci("get", "network.ucidockd_iot.device") == "br-iot"
+    assert router.uci("get", "network.ucidockd_iot.proto") == "none"
+    assert router.uci("get", "network.ucidockd_iot.auto") == "0"
+    assert router.uci("get", "firewall.docker.network") == "docker ucidockd_iot"
+    assert router.netifd.reloads == ["network", "firewall"]
+    before = {name: (router.config / name).stat().st_mtime_ns for name in ("network", "firewall")}
+    router.apply(IOT)
+    assert router.netifd.reloads == ["network", "firewall"]
+    assert before == {name: (router.config / name).stat().st_mtime_ns for name in ("network", "firewall")}
+
+
+@needs_uci
+def test_what_we_made_goes_with_the_section_and_the_users_files_are_as_before(router: Router) -> None:
+    before = router.uci("show", "network"), router.uci("show", "firewall")
+    router.apply(IOT + "\toption zone 'things'\n" + "config network 'media'\n\toption zone 'lan'\n")
+    assert router.uci("get", "firewall.ucidockd_things.name") == "things"
+    assert router.uci("get", "firewall.ucidockd_things.input") == "ACCEPT"
+    assert router.uci("get", "firewall.@zone[0].network") == "lan ucidockd_media"
+    router.restart_agent()
+    router.apply()
+    assert (router.uci("show", "network"), router.uci("show", "firewall")) == before
+
+
+@needs_uci
+def test_another_zone_is_a_move(router: Router) -> None:
+    router.apply(IOT)
+    router.apply(IOT + "\toption zone 'lan'\n")
+    assert router.uci("get", "firewall.docker.network") == "docker"
+    assert router.uci("get", "firewall.@zone[0].network") == "lan ucidockd_iot"
+    assert router.netifd.reloads == ["network", "firewall", "firewall"]
+
+
+@needs_uci
+def test_a_mistake_in_the_network_section_takes_nothing_away(router: Router) -> None:
+    router.apply(IOT)
+    before = router.uci("show", "network"), router.uci("show", "firewall")
+    router.apply(IOT + "\toption gateway 'nonsense'\n")
+    assert (router.uci("show", "network"), router.uci("show", "firewall")) == before
+
+
+@needs_uci
+def test_an_interface_of_the_user_is_left_alone(router: Router) -> None:
+    own = "\nconfig interface 'mine'\n\toption device 'br-iot'\n\toption proto 'static'\n"
+    (router.config / "network").write_text((router.config / "network").read_text() + own)
+    before = router.uci("show", "network"), router.uci("show", "firewall")
+    router.apply(IOT)
+    assert (router.uci("show", "network"), router.uci("show", "firewall")) == before
+
+
+@needs_uci
+def test_a_zone_that_names_no_interface_keeps_the_one_of_its_own_name(router: Router) -> None:
+    text = FIREWALL.replace("\toption network 'docker'\n", "")
+    (router.config / "firewall").write_text(text)
+    router.apply(IOT)
+    assert router.uci("get", "firewall.docker.network") == "docker ucidockd_iot"
+
+
+def test_networks_without_a_bridge_have_no_zone(router: Router) -> None:
+    before = (router.config / "firewall").read_bytes(), (router.config / "network").read_bytes()
+    router.apply("config network 'far'\n\toption driver 'macvlan'\n\toption parent 'eth0'\n")
+    assert ((router.config / "firewall").read_bytes(), (router.config / "network").read_bytes()) == before
+
+
+def test_off_openwrt_no_file_is_made(tmp_path: Path) -> None:
+    router = Router(tmp_path)
+    router.apply(IOT)
+    assert sorted(path.name for path in router.config.iterdir()) == ["containers", "dockerd"]
+    assert router.netifd.reloads == []
+
+
+def test_a_reload_that_fails_is_asked_for_again(router: Router) -> None:
+    router.netifd.failing = "ubus is away"
+    router.apply(IOT)
+    router.netifd.failing = ""
+    router.apply(IOT)
+    assert router.netifd.reloads == ["network", "firewall"]
+
+
+def test_a_reload_that_a_killed_agent_still_owed_is_made_up_for_once(router: Router) -> None:
+    router.netifd.known = {"lan": Interface(name="lan", up=True)}
+    router.netifd.failing = "killed before the reload"
+    router.apply(IOT)
+    router.restart_agent()
+    router.netifd.failing = ""
+    for _ in range(2):
+        router.apply(IOT)
+    assert router.netifd.reloads == ["network", "firewall"]
+    router.netifd.known = {"ucidockd_iot": Interface(name="ucidockd_iot")}
+    router.restart_agent()
+    router.apply(IOT)
+    assert router.netifd.reloads == ["network", "firewall"]
+
+
+def test_a_firewall_file_that_does_not_parse_is_left_as_it_is(router: Router) -> None:
+    (router.config / "firewall").write_text("config zone 'a\n")
+    router.apply(IOT)
+    assert (router.config / "firewall").read_text() == "config zone 'a\n"
+    assert "ucidockd" not in (router.config / "network").read_text()
+
+
+def test_a_change_by_somebody_else_meanwhile_is_not_lost(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        store = router.edges._store
+        load_with_hash = store.load_with_hash
+
+        def racing(package: str) -> tuple[Package, str]:
+            found = load_with_hash(package)
+            if package == "network":
+                (router.config / package).write_text(NETWORK + "\nconfig interface 'new'\n")
+            return found
+
+        patched.setattr(store, "load_with_hash", racing)
+        router.apply(IOT)
+    assert "changed by somebody else" in (router.condition("network:iot", "ZoneUnset") or "")
+    router.apply(IOT)
+    assert router.condition("network:iot", "ZoneUnset") is None
+    assert {"new", "ucidockd_iot"} <= {section.name for section in store.load("network").sections}
+
+
+# ports
+
+
+def test_a_public_port_is_a_condition_until_it_is_closed(guarded: Router) -> None:
+    web = "config container 'web'\n\toption image 'web'\n\tlist port '8080:80'\n"
+    guarded.apply(web)
+    assert "8080/tcp from wan" in (guarded.condition("container:web", "PublicPort") or "")
+    guarded.apply(web, dockerd=BLOCKING)
+    assert guarded.condition("container:web", "PublicPort") is None
+    guarded.apply(web.replace("8080:80", "192.168.1.1:8080:80"))
+    assert guarded.condition("container:web", "PublicPort") is None
+
+
+def test_rules_that_are_not_in_force_close_no_port(router: Router) -> None:
+    router.apply("config container 'web'\n\toption image 'web'\n\tlist port '8080:80'\n", BLOCKING)
+    assert router.open() is not None
+    assert router.condition("container:web", "PublicPort") is not None
