@@ -12,7 +12,15 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from benchmarks import commit_latency, first_apply, idle_memory, reconcile_noop, status_cold, update_in_place
+from benchmarks import (
+    commit_latency,
+    first_apply,
+    idle_memory,
+    reconcile_noop,
+    status_cold,
+    transfers,
+    update_in_place,
+)
 from benchmarks.compose import PeerMissingError
 from benchmarks.lab import Lab
 from benchmarks.result import Result
@@ -20,6 +28,8 @@ from benchmarks.result import Result
 BENCHMARKS: dict[str, Callable[[Lab], Iterator[Result]]] = {
     "update-in-place": update_in_place.run,
     **{f"first-apply-{count}": partial(first_apply.run, count=count) for count in first_apply.ROUNDS},
+    "export-throughput": transfers.run_export,
+    "load-throughput": transfers.run_load,
     # these share a fleet of running containers; the last of them takes it down
     "status-cold": status_cold.run,
     "idle-memory": idle_memory.run,
@@ -35,6 +45,9 @@ def main() -> int:
         "names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; all by default"
     )
     parser.add_argument("--strict", action="store_true", help="a missed goal is a failure")
+    parser.add_argument(
+        "--mebibytes", type=int, default=1024, metavar="N", help="bodies of export and load (default: 1024)"
+    )
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in BENCHMARKS]
     if unknown:
@@ -42,7 +55,7 @@ def main() -> int:
     if os.geteuid() != 0:
         parser.error("the benchmarks start an engine of their own and need root")
     failed = 0
-    lab = Lab()
+    lab = Lab(mebibytes=args.mebibytes)
     try:
         lab.start()
         for name in args.names or BENCHMARKS:

@@ -7,9 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from benchmarks.lab import Lab
+from benchmarks.processes import rollup
 from benchmarks.result import Result
 
 COUNT = 100
@@ -25,7 +25,7 @@ def run(lab: Lab) -> Iterator[Result]:
         for number in range(5):
             fleet.commit_again(str(number))
             time.sleep(1)
-        mine = _rollup(process.pid)
+        mine = rollup(process.pid)
     peer = _bare_interpreter()
     for name, field in (("idle-memory", "Rss"), ("idle-memory-pss", "Pss")):
         yield Result(
@@ -44,12 +44,6 @@ def _bare_interpreter() -> dict[str, int]:
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        found = _rollup(process.pid)
+        found = rollup(process.pid)
         process.communicate(b"\n")
     return found
-
-
-def _rollup(pid: int) -> dict[str, int]:
-    """proc(5), smaps_rollup: field -> KiB."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    return {line.split(":")[0]: int(line.split()[1]) for line in lines}

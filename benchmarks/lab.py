@@ -27,7 +27,8 @@ WAIT_S = 120.0
 class Lab:
     """One engine for all benchmarks of a run; `fleet` keeps containers running from one to the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, mebibytes: int = 1024) -> None:
+        self.mebibytes = mebibytes  # of the bodies of transfers
         self.engine = PrivateDockerd(subnet=91)
         self.folder = Path(tempfile.mkdtemp(prefix="ucidockd-bench-"))
         self._fleet: Fleet | None = None
