@@ -30,9 +30,12 @@ BENCHMARKS: dict[str, Callable[[Lab], Iterator[Result]]] = {
     **{f"first-apply-{count}": partial(first_apply.run, count=count) for count in first_apply.ROUNDS},
     "export-throughput": transfers.run_export,
     "load-throughput": transfers.run_load,
+    "streams": streams.run,
+    "idle-memory-all": idle_memory.run_all,
     # these share a fleet of running containers; the last of them takes it down
     "status-cold": status_cold.run,
     "idle-memory": idle_memory.run,
+    "proxy-latency": proxy_latency.run,
     "commit-latency": commit_latency.run,
     "reconcile-noop": reconcile_noop.run,
 }
