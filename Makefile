@@ -5,7 +5,7 @@ BIN := .venv/bin
 # each has an engine and a network of its own
 WORKERS := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-long bench style deps browser browser-if-possible venv libuci libuci-if-possible clean
+.PHONY: demo test test-long bench style openapi deps browser browser-if-possible venv libuci libuci-if-possible clean
 
 demo: deps venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
@@ -26,6 +26,10 @@ style: venv
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/*
 
+# docs/openapi.json from the route table
+openapi: venv
+	$(BIN)/python -m tests.support.openapi
+
 deps:
 	@missing=; \
 	command -v dockerd >/dev/null || missing="$$missing docker.io"; \
@@ -33,6 +37,7 @@ deps:
 	command -v iptables >/dev/null || missing="$$missing iptables"; \
 	command -v openssl >/dev/null || missing="$$missing openssl"; \
 	command -v ip >/dev/null || missing="$$missing iproute2"; \
+	command -v docker-registry >/dev/null || missing="$$missing docker-registry"; \
 	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
 
 # what tests with a real browser behind a real reverse proxy need; without it they are skipped

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -164,6 +164,8 @@ class Deadline:
 class StreamReply(Response):
     """Sends pieces as they come. Closing the generator must end the source."""
 
+    open: ClassVar[int] = 0  # answers on their way in this process, for the metrics
+
     def __init__(
         self,
         pieces: AsyncGenerator[bytes, None],
@@ -189,6 +191,13 @@ class StreamReply(Response):
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        StreamReply.open += 1
+        try:
+            await self._stream(scope, receive, send)
+        finally:
+            StreamReply.open -= 1
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.create_task(self._gone(receive))
         pump = asyncio.create_task(self._pump(send))
         try:

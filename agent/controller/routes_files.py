@@ -11,7 +11,7 @@ from starlette.responses import Response
 from agent.clients.docker_stream import DockerStream, EngineResponse
 from agent.controller.names import checked_image, container_id, picked
 from agent.controller.problems import RequestError
-from agent.controller.replies import Inbox, StreamReply, attachment
+from agent.controller.replies import STALL_S, Inbox, StreamReply, attachment
 from agent.controller.rules import Rule, write
 from agent.wire.tar_magic import BLOCK, is_plain_tar
 
@@ -20,10 +20,11 @@ HEAD_TIMEOUT_S = 600.0  # the engine packs a large image before it answers
 
 
 class FileRoutes:
-    """Files out of the engine and into containers."""
+    """Files out of the engine and into containers. A client that takes nothing for `stall_s` is dropped."""
 
-    def __init__(self, engine: DockerStream) -> None:
+    def __init__(self, engine: DockerStream, *, stall_s: float = STALL_S) -> None:
         self._engine = engine
+        self._stall_s = stall_s
 
     def rules(self) -> list[Rule]:
         container = "docker.container"
@@ -94,7 +95,7 @@ class FileRoutes:
             headers["content-length"] = str(response.length)
         if stat := response.headers.get("x-docker-container-path-stat", ""):
             headers["x-docker-container-path-stat"] = stat[:65536]
-        return StreamReply(body_of(response), headers=headers)
+        return StreamReply(body_of(response), headers=headers, stall_s=self._stall_s)
 
 
 async def open_download(engine: DockerStream, path: str, query: list[tuple[str, str]]) -> EngineResponse:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,9 @@ from agent.wire.http_head import HEAD_LIMIT
 STOP_S = 3
 WS_LIMIT = 64 * 1024
 CONTROL_CONNECTIONS = 128
+BACKLOG = 64  # asyncio takes up to so many at once before a door can turn any away
+_RESERVED_FDS = 32  # the engine's, UCI's, and our own files
+_FDS_PER_CLIENT = 3
 
 
 class _Server(uvicorn.Server):
@@ -63,6 +67,7 @@ def make_config(app: ASGIApp, door: Door) -> uvicorn.Config:
         ws_max_size=WS_LIMIT,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=STOP_S,
+        backlog=BACKLOG,
     )
 
 
@@ -70,7 +75,8 @@ class ControlServer:
     """`async with ControlServer(app, path):` serves until the block ends."""
 
     def __init__(self, app: ASGIApp, path: Path) -> None:
-        door = Door(control=True, connections=CONTROL_CONNECTIONS, per_client=CONTROL_CONNECTIONS)
+        room = places(CONTROL_CONNECTIONS)
+        door = Door(control=True, connections=room, per_client=room)
         self._server = _Server(make_config(app, door))
         self._path = path
         self._task: asyncio.Task[None] | None = None
@@ -89,6 +95,14 @@ class ControlServer:
         self._path.unlink(missing_ok=True)
 
 
+def places(wanted: int) -> int:
+    """How many clients there is room for: no crowd of them may take the descriptors that reconciling needs."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return wanted
+    return max(1, min(wanted, (limit - _RESERVED_FDS) // _FDS_PER_CLIENT))
+
+
 def bind(path: Path) -> socket.socket:
     """A listening unix socket of mode 0600 in a directory of mode 0700. Takes a dead agent's place, no live one's."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -102,7 +116,7 @@ def bind(path: Path) -> socket.socket:
         listener.bind(str(path))
     finally:
         os.umask(mask)
-    listener.listen(64)
+    listener.listen(BACKLOG)
     return listener
 
 

@@ -234,6 +234,8 @@ class Container:
     name: str
     spec: ContainerSpec
     policy: ContainerPolicy = field(default_factory=ContainerPolicy)
+    # where its `usb:` devices are now: (name, path). Found at run time, no part of what the section says
+    plugged: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

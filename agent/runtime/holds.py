@@ -30,12 +30,16 @@ class Holds:
         self._path = path
         self._lock = threading.Lock()
         self._held: dict[str, dict[str, str]] | None = None  # read at first use
+        self._before: dict[str, dict[str, str]] = {}  # what the last manual action on a key took the place of
 
     def add(self, container: Container, action: str) -> None:
         """Notes a manual action. What makes a container run that is to run ends the hold of one that was stopped."""
         key = key_of("container", container.section)
         with self._lock:
             held = dict(self._read())
+            self._before.pop(key, None)
+            if key in held:
+                self._before[key] = held[key]
             if action in _RUNNING_ACTIONS and _is_to_run(container):
                 if held.get(key, {}).get("action") in _STOPPING_ACTIONS:
                     del held[key]
@@ -43,16 +47,20 @@ class Holds:
                 held[key] = {"action": action, "section": section_hash(container)}
             self._write(held)
 
-    def drop(self, container: Container) -> None:
-        """Ends the hold of one container."""
+    def take_back(self, container: Container) -> None:
+        """The last manual action on a container failed: what held before it holds again."""
+        key = key_of("container", container.section)
         with self._lock:
             held = dict(self._read())
-            held.pop(key_of("container", container.section), None)
+            held.pop(key, None)
+            if key in self._before:
+                held[key] = self._before.pop(key)
             self._write(held)
 
     def clear(self) -> None:
         """A reconcile was asked for: everything is the reconciler's again."""
         with self._lock:
+            self._before.clear()
             self._write({})
 
     def current(self, desired: Desired) -> dict[str, str]:
@@ -60,12 +68,13 @@ class Holds:
 
         Sections with a mistake keep theirs: what they will say is not known yet.
         """
-        sections = {key_of("container", c.section): section_hash(c) for c in desired.containers}
         with self._lock:
+            known = self._read()
+            here = {key_of("container", c.section): c for c in desired.containers} if known else {}
             held = {
                 key: item
-                for key, item in self._read().items()
-                if key in desired.broken or sections.get(key) == item["section"]
+                for key, item in known.items()
+                if key in desired.broken or (key in here and section_hash(here[key]) == item["section"])
             }
             self._write(held)
             return {key: item["action"] for key, item in held.items()}

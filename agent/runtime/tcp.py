@@ -18,6 +18,7 @@ from agent.controller.subnets import Subnets
 from agent.errors import BusError, ConfigError
 from agent.model.listen import IpAddress
 from agent.model.resources import AgentSettings
+from agent.runtime.bus import Bus
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
 from agent.uci.syntax import UciSyntaxError
@@ -26,9 +27,9 @@ from agent.uci.wan import wan_devices
 logger = logging.getLogger(__name__)
 
 
-def make_access(options: RuntimeOptions, engine: DockerStream) -> Access:
-    """Access by the token file."""
-    return Access(TokenFile(options.state_dir / "token"), Subnets(engine))
+def make_access(options: RuntimeOptions, engine: DockerStream, bus: Bus) -> Access:
+    """Access by rpcd's sessions, or where there is no ubus by the token file."""
+    return Access(bus.sessions(TokenFile(options.state_dir / "token")), Subnets(engine))
 
 
 def make_listeners(options: RuntimeOptions, app: ASGIApp, access: Access, agent: Loop) -> Listeners:

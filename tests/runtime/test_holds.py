@@ -45,3 +45,18 @@ def test_a_section_with_a_mistake_keeps_its_hold(tmp_path: Path) -> None:
     holds = Holds(tmp_path / "holds.json")
     holds.add(WEB, "stop")
     assert holds.current(Desired(broken=frozenset({"container:web"}))) == {"container:web": "stop"}
+
+
+def test_a_start_that_failed_leaves_the_hold_of_the_stop(tmp_path: Path) -> None:
+    holds, desired = Holds(tmp_path / "holds.json"), Desired(containers=(WEB,))
+    holds.add(WEB, "stop")
+    holds.add(WEB, "start")
+    assert holds.current(desired) == {}
+    holds.take_back(WEB)
+    assert holds.current(desired) == {"container:web": "stop"}
+    holds.add(WEB, "rename")
+    holds.take_back(WEB)
+    assert holds.current(desired) == {"container:web": "stop"}
+    holds.clear()
+    holds.take_back(WEB)
+    assert holds.current(desired) == {}

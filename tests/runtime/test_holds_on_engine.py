@@ -20,7 +20,6 @@ config container 'web'
 
 ACTIONS: dict[str, Callable[[Container], object]] = {
     "stop": lambda c: c.stop(timeout=0),
-    "kill": lambda c: c.kill(),
     "pause": lambda c: c.pause(),
     "rename": lambda c: c.rename("other"),
     "remove": lambda c: c.remove(force=True),

@@ -19,6 +19,7 @@ import docker
 BUSYBOX = "busybox:test"
 _APPLETS = (
     "sh",
+    "ash",
     "sleep",
     "echo",
     "cat",
