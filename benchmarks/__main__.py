@@ -16,8 +16,10 @@ from benchmarks import (
     commit_latency,
     first_apply,
     idle_memory,
+    proxy_latency,
     reconcile_noop,
     status_cold,
+    streams,
     transfers,
     update_in_place,
 )
@@ -31,7 +33,6 @@ BENCHMARKS: dict[str, Callable[[Lab], Iterator[Result]]] = {
     "export-throughput": transfers.run_export,
     "load-throughput": transfers.run_load,
     "streams": streams.run,
-    "idle-memory-all": idle_memory.run_all,
     # these share a fleet of running containers; the last of them takes it down
     "status-cold": status_cold.run,
     "idle-memory": idle_memory.run,
