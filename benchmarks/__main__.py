@@ -36,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[Lab], Iterator[Result]]] = {
     # these share a fleet of running containers; the last of them takes it down
     "status-cold": status_cold.run,
     "idle-memory": idle_memory.run,
+    "idle-memory-all": idle_memory.run_all,
     "proxy-latency": proxy_latency.run,
     "commit-latency": commit_latency.run,
     "reconcile-noop": reconcile_noop.run,

@@ -16,10 +16,10 @@ API = "/v1.41"
 class Bare(http.client.HTTPConnection):
     """One keep-alive connection to the engine's unix socket, or to one that shows its API under `prefix`."""
 
-    def __init__(self, path: str, *, prefix: str = "") -> None:
+    def __init__(self, path: str, *, prefix: str = "", api: str = API) -> None:
         super().__init__("localhost")
         self._path = path
-        self._prefix = f"{prefix}{API}"
+        self._prefix = f"{prefix}{api}"
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -35,6 +35,17 @@ class Bare(http.client.HTTPConnection):
         if response.status >= 400:
             raise RuntimeError(f"{method} {path}: {response.status} {answer.decode()}")
         return json.loads(answer) if answer else None
+
+    def fetch(self, path: str) -> int:
+        """GET, whatever the body is; its length. Raises RuntimeError for an error status."""
+        self.request("GET", path)
+        response = self.getresponse()
+        size = 0
+        while piece := response.read(65536):
+            size += len(piece)
+        if response.status >= 400:
+            raise RuntimeError(f"GET {path}: {response.status}")
+        return size
 
 
 def create_and_start(path: str, bodies: dict[str, Any], *, workers: int) -> None:
