@@ -64,7 +64,7 @@ def run_all(lab: Lab) -> Iterator[Result]:
         _use_all(Path(str(fleet.options().socket)))
         wait_until_idle(process.pid)
         mine = rollup(process.pid)
-    (fleet.config / "dockerd").unlink()
+    fleet.commit(COUNT)
     peer = _bare_interpreter(_PEER_ALL)
     yield Result(
         name="idle-memory-all",
@@ -80,7 +80,7 @@ def run_all(lab: Lab) -> Iterator[Result]:
 def _listen(fleet: Fleet, address: str, cert: Path, key: Path) -> None:
     """An agent section; raises RuntimeError when nobody listens."""
     options = f"\tlist listen '{address}'\n\toption cert '{cert}'\n\toption key '{key}'\n"
-    (fleet.config / "dockerd").write_text(f"config agent 'agent'\n{options}")
+    fleet.commit(COUNT, before=f"config agent 'agent'\n{options}\n")
     host, _, port = address.partition(":")
     context = ssl.create_default_context(cafile=str(cert))
     context.check_hostname = False

@@ -56,6 +56,8 @@ def run(lab: Lab) -> Iterator[Result]:
 
 def _growth(pid: int, path: Path, logs: str, events: str) -> int:
     """KiB, at the worst moment."""
+    with _open(path, logs) as first, _open(path, events):  # the first of each loads code
+        _read_all([first])
     begin_peak(pid)
     before = resident_kib(pid)
     with contextlib.ExitStack() as stack:

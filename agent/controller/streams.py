@@ -7,6 +7,8 @@ Every function gives an async generator; closing it ends the engine's request.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from agent.clients.docker_stream import DockerStream
@@ -43,9 +45,13 @@ async def has_terminal(engine: DockerStream, container: str) -> bool:
 
 
 def decoded(decoder: FrameDecoder, piece: bytes) -> list[tuple[str, bytes]]:
-    """`feed` with our own error."""
+    """`feed` with our own error, what follows on the same stream as one: an engine makes a frame of each line."""
     try:
-        return decoder.feed(piece)
+        frames = decoder.feed(piece)
+        return [
+            (name, b"".join(payload for _, payload in group))
+            for name, group in groupby(frames, itemgetter(0))
+        ]
     except FrameError as exc:
         raise EngineError(f"the engine's output is broken: {exc}") from exc
 
