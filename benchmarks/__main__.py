@@ -42,6 +42,11 @@ BENCHMARKS: dict[str, Callable[[Lab], Iterator[Result]]] = {
     "reconcile-noop": reconcile_noop.run,
 }
 
+# lines that come with those of another benchmark
+WITH = {
+    f"{what}-{figure}": f"{what}-throughput" for what in ("export", "load") for figure in ("cpu", "memory")
+}
+
 
 def main() -> int:
     """Runs them; returns the exit code."""
@@ -54,7 +59,8 @@ def main() -> int:
         "--mebibytes", type=int, default=1024, metavar="N", help="bodies of export and load (default: 1024)"
     )
     args = parser.parse_args()
-    unknown = [name for name in args.names if name not in BENCHMARKS]
+    names = dict.fromkeys(WITH.get(name, name) for name in args.names or BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     if os.geteuid() != 0:
@@ -63,7 +69,7 @@ def main() -> int:
     lab = Lab(mebibytes=args.mebibytes)
     try:
         lab.start()
-        for name in args.names or BENCHMARKS:
+        for name in names:
             failed += _run(name, lab, strict=args.strict)
     finally:
         lab.close()
