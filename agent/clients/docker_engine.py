@@ -8,6 +8,7 @@ version is negotiated again after every lost connection: another engine may answ
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -67,7 +68,7 @@ class DockerEngine:
             raise EngineError(
                 _message(response), status=response.status_code, retryable=response.status_code >= 500
             )
-        return response.json() if response.content else None
+        return json.loads(response.content, object_pairs_hook=_shared) if response.content else None
 
     def ping(self) -> tuple[int, int]:
         """GET /version; the API version to speak from now on."""
@@ -233,6 +234,11 @@ def _listed(item: dict[str, Any]) -> ObservedContainer:
         labels=item.get("Labels") or {},
         status_text=item.get("Status", ""),
     )
+
+
+def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are kept once for all bodies: a hundred inspects have the same two hundred."""
+    return {sys.intern(name): value for name, value in pairs}
 
 
 def _inspected(body: dict[str, Any]) -> ObservedContainer:
