@@ -14,6 +14,7 @@ from functools import partial
 
 from benchmarks import (
     commit_latency,
+    daemon,
     first_apply,
     idle_memory,
     proxy_latency,
@@ -40,6 +41,9 @@ BENCHMARKS: dict[str, Callable[[Lab], Iterator[Result]]] = {
     "proxy-latency": proxy_latency.run,
     "commit-latency": commit_latency.run,
     "reconcile-noop": reconcile_noop.run,
+    "daemon-noop": daemon.noop,
+    "daemon-reload": daemon.reload,
+    "daemon-restart": daemon.restart,
 }
 
 # lines that come with those of another benchmark
