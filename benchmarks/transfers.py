@@ -56,7 +56,11 @@ def run_export(lab: Lab) -> Iterator[Result]:
     connection = Bare(str(lab.engine.socket))
     connection.call("POST", "/containers/create", {"Image": _IMAGE, "Cmd": ["true"]}, name=_CONTAINER)
     connection.close()
-    yield from _compare("export", lab, _EXPORT, _download)
+
+    def download(socket: Path, path: str) -> float:
+        return _curl(socket, path, "--output", os.devnull, least=lab.mebibytes * _MIB)
+
+    yield from _compare("export", lab, _EXPORT, download)
     _clean_up(lab, folder)
 
 
@@ -81,7 +85,7 @@ def run_load(lab: Lab) -> Iterator[Result]:
             "--output",
             os.devnull,
         )
-        return _curl(socket, path, *words)
+        return _curl(socket, path, *words, least=lab.mebibytes * _MIB)
 
     yield from _compare("load", lab, _LOAD, upload)
     _clean_up(lab, folder)
@@ -146,12 +150,8 @@ def _measure(samples: _Samples, socket: Path, path: str, pid: int | None, curl: 
     samples.growth.append(peak_kib(pid) - before)
 
 
-def _download(socket: Path, path: str) -> float:
-    return _curl(socket, path, "--output", os.devnull)
-
-
-def _curl(socket: Path, path: str, *more: str) -> float:
-    """MiB per second. Raises RuntimeError when it failed, or moved less than it should."""
+def _curl(socket: Path, path: str, *more: str, least: int = 0) -> float:
+    """MiB per second. Raises RuntimeError when it failed, or moved less than `least` bytes."""
     program = shutil.which("curl")
     if program is None:
         raise PeerMissingError("there is no curl to compare with (package curl)")
@@ -172,7 +172,10 @@ def _curl(socket: Path, path: str, *more: str) -> float:
     if done.returncode != 0:
         raise RuntimeError(f"curl {path}: {done.stderr.strip()}")
     down, up, seconds, _ = done.stdout.split()[-4:]
-    return max(int(down), int(up)) / _MIB / float(seconds)
+    moved = max(int(down), int(up))
+    if moved < least:
+        raise RuntimeError(f"curl {path}: {moved} bytes came through, at least {least} were expected")
+    return moved / _MIB / float(seconds)
 
 
 def _make_image(lab: Lab, folder: Path) -> None:
