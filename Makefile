@@ -5,7 +5,7 @@ BIN := .venv/bin
 # each has an engine and a network of its own
 WORKERS := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-long bench style openapi deps browser browser-if-possible venv libuci libuci-if-possible clean
+.PHONY: demo test test-long bench bench-deps style openapi deps browser browser-if-possible venv libuci libuci-if-possible clean
 
 demo: deps venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
@@ -17,8 +17,15 @@ test-long: deps browser-if-possible venv libuci-if-possible style
 	$(BIN)/python -m pytest $(WORKERS) -m '' $(PYTEST_ARGS)
 
 # all benchmarks, or one: `make bench BENCH=reconcile-noop`
-bench: deps venv
+bench: deps bench-deps venv
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# the peers that transfers and streams are compared with
+bench-deps:
+	@missing=; \
+	command -v nginx >/dev/null || missing="$$missing nginx-light"; \
+	command -v curl >/dev/null || missing="$$missing curl"; \
+	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
 
 style: venv
 	$(BIN)/ruff check agent benchmarks tests examples

@@ -17,8 +17,11 @@ from benchmarks import (
     daemon,
     first_apply,
     idle_memory,
+    proxy_latency,
     reconcile_noop,
     status_cold,
+    streams,
+    transfers,
     update_in_place,
 )
 from benchmarks.compose import PeerMissingError
@@ -28,14 +31,24 @@ from benchmarks.result import Result
 BENCHMARKS: dict[str, Callable[[Lab], Iterator[Result]]] = {
     "update-in-place": update_in_place.run,
     **{f"first-apply-{count}": partial(first_apply.run, count=count) for count in first_apply.ROUNDS},
+    "export-throughput": transfers.run_export,
+    "load-throughput": transfers.run_load,
+    "streams": streams.run,
     # these share a fleet of running containers; the last of them takes it down
     "status-cold": status_cold.run,
     "idle-memory": idle_memory.run,
+    "idle-memory-all": idle_memory.run_all,
+    "proxy-latency": proxy_latency.run,
     "commit-latency": commit_latency.run,
     "reconcile-noop": reconcile_noop.run,
     "daemon-noop": daemon.noop,
     "daemon-reload": daemon.reload,
     "daemon-restart": daemon.restart,
+}
+
+# lines that come with those of another benchmark
+WITH = {
+    f"{what}-{figure}": f"{what}-throughput" for what in ("export", "load") for figure in ("cpu", "memory")
 }
 
 
@@ -46,17 +59,21 @@ def main() -> int:
         "names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; all by default"
     )
     parser.add_argument("--strict", action="store_true", help="a missed goal is a failure")
+    parser.add_argument(
+        "--mebibytes", type=int, default=1024, metavar="N", help="bodies of export and load (default: 1024)"
+    )
     args = parser.parse_args()
-    unknown = [name for name in args.names if name not in BENCHMARKS]
+    names = dict.fromkeys(WITH.get(name, name) for name in args.names or BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     if os.geteuid() != 0:
         parser.error("the benchmarks start an engine of their own and need root")
     failed = 0
-    lab = Lab()
+    lab = Lab(mebibytes=args.mebibytes)
     try:
         lab.start()
-        for name in args.names or BENCHMARKS:
+        for name in names:
             failed += _run(name, lab, strict=args.strict)
     finally:
         lab.close()

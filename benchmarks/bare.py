@@ -14,11 +14,12 @@ API = "/v1.41"
 
 
 class Bare(http.client.HTTPConnection):
-    """One keep-alive connection to the engine's unix socket."""
+    """One keep-alive connection to the engine's unix socket, or to one that shows its API under `prefix`."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, prefix: str = "", api: str = API) -> None:
         super().__init__("localhost")
         self._path = path
+        self._prefix = f"{prefix}{api}"
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -26,7 +27,7 @@ class Bare(http.client.HTTPConnection):
 
     def call(self, method: str, path: str, body: Any = None, **params: str) -> Any:
         """One request; the decoded answer. Raises RuntimeError for an error status."""
-        url = f"{API}{path}" + (f"?{urlencode(params)}" if params else "")
+        url = f"{self._prefix}{path}" + (f"?{urlencode(params)}" if params else "")
         content = None if body is None else json.dumps(body)
         self.request(method, url, body=content, headers={"Content-Type": "application/json"})
         response = self.getresponse()
@@ -34,6 +35,17 @@ class Bare(http.client.HTTPConnection):
         if response.status >= 400:
             raise RuntimeError(f"{method} {path}: {response.status} {answer.decode()}")
         return json.loads(answer) if answer else None
+
+    def fetch(self, path: str) -> int:
+        """GET, whatever the body is; its length. Raises RuntimeError for an error status."""
+        self.request("GET", path)
+        response = self.getresponse()
+        size = 0
+        while piece := response.read(65536):
+            size += len(piece)
+        if response.status >= 400:
+            raise RuntimeError(f"GET {path}: {response.status}")
+        return size
 
 
 def create_and_start(path: str, bodies: dict[str, Any], *, workers: int) -> None:

@@ -1,20 +1,33 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the idle agent with 100 containers keeps in memory. Peer: an interpreter with its third-party imports and no more."""
+"""What the idle agent with 100 containers keeps in memory: after a start and a few commits, and once all was used.
+
+Peer: an interpreter with its third-party imports and no more.
+"""
 
 from __future__ import annotations
 
+import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.lab import Lab
+from websockets.sync.client import unix_connect
+
+from benchmarks.bare import Bare
+from benchmarks.lab import Fleet, Lab, name_of, wait_for, wait_until_idle
+from benchmarks.processes import rollup
 from benchmarks.result import Result
+from tests.support.tcp import make_certificate
 
 COUNT = 100
 LIMIT_KIB = 48 * 1024
-_PEER = "import docker, jsonschema, watchdog; print(flush=True); input()"
+LIMIT_ALL_KIB = 56 * 1024
+PORT = 29380
+_PEER = "import docker, jsonschema, watchdog"
+_PEER_ALL = f"{_PEER}, starlette, uvicorn, h11, websockets, ssl"
 
 
 def run(lab: Lab) -> Iterator[Result]:
@@ -25,8 +38,8 @@ def run(lab: Lab) -> Iterator[Result]:
         for number in range(5):
             fleet.commit_again(str(number))
             time.sleep(1)
-        mine = _rollup(process.pid)
-    peer = _bare_interpreter()
+        mine = rollup(process.pid)
+    peer = _bare_interpreter(_PEER)
     for name, field in (("idle-memory", "Rss"), ("idle-memory-pss", "Pss")):
         yield Result(
             name=name,
@@ -38,18 +51,77 @@ def run(lab: Lab) -> Iterator[Result]:
         )
 
 
-def _bare_interpreter() -> dict[str, int]:
+def run_all(lab: Lab) -> Iterator[Result]:
+    """idle-memory-all: TCP with TLS is listened on, and console, streams, job, transfer and engine API were used."""
+    fleet = lab.fleet(COUNT)
+    with fleet.agent() as process:
+        cert, key = make_certificate(fleet.folder, "localhost")
+        _listen(fleet, f"127.0.0.1:{PORT}", cert, key)
+        wait_until_idle(process.pid)
+        for number in range(5):
+            fleet.commit_again(str(number))
+            time.sleep(1)
+        _use_all(Path(str(fleet.options().socket)))
+        wait_until_idle(process.pid)
+        mine = rollup(process.pid)
+    fleet.commit(COUNT)
+    peer = _bare_interpreter(_PEER_ALL)
+    yield Result(
+        name="idle-memory-all",
+        ours=mine["Rss"],
+        peer=peer["Rss"],
+        unit="KiB",
+        goal=f"under {LIMIT_ALL_KIB} KiB",
+        met=mine["Rss"] < LIMIT_ALL_KIB,
+        note=f"without shared pages of others: {mine['Pss']} KiB",
+    )
+
+
+def _listen(fleet: Fleet, address: str, cert: Path, key: Path) -> None:
+    """An agent section; raises RuntimeError when nobody listens."""
+    options = f"\tlist listen '{address}'\n\toption cert '{cert}'\n\toption key '{key}'\n"
+    fleet.commit(COUNT, before=f"config agent 'agent'\n{options}\n")
+    host, _, port = address.partition(":")
+    context = ssl.create_default_context(cafile=str(cert))
+    context.check_hostname = False
+
+    def greeted() -> bool:
+        try:
+            with (
+                socket.create_connection((host, int(port)), 5) as plain,
+                context.wrap_socket(plain, server_hostname="localhost"),
+            ):
+                return True
+        except OSError:
+            return False
+
+    wait_for(greeted, "the TLS listener", 20)
+
+
+def _use_all(control: Path) -> None:
+    """One of each thing that loads code or takes memory when it is used first. Raises RuntimeError for an error."""
+    connection = Bare(str(control), prefix="", api="")
+    container = name_of(0)
+    for path in ("/v1/status", "/v1/plan", "/v1/jobs", "/docker/containers/json", "/docker/info"):
+        connection.call("GET", path)
+    for path in ("/metrics", f"/v1/containers/{container}/export", f"/v1/containers/{container}/logs"):
+        connection.fetch(path)
+    connection.call("POST", "/v1/reconcile")
+    connection.call("POST", "/v1/jobs", {"kind": "prune", "what": "images"})
+    console = connection.call("POST", f"/v1/containers/{container}/exec", {"command": ["true"], "tty": True})
+    connection.close()
+    with unix_connect(str(control), uri=f"ws://localhost/v1/exec/{console['id']}/ws") as web_socket:
+        for _ in web_socket:
+            pass
+
+
+def _bare_interpreter(imports: str) -> dict[str, int]:
+    program = f"{imports}; print(flush=True); input()"
     with subprocess.Popen(
-        [sys.executable, "-c", _PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        found = _rollup(process.pid)
+        found = rollup(process.pid)
         process.communicate(b"\n")
     return found
-
-
-def _rollup(pid: int) -> dict[str, int]:
-    """proc(5), smaps_rollup: field -> KiB."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    return {line.split(":")[0]: int(line.split()[1]) for line in lines}

@@ -27,7 +27,8 @@ WAIT_S = 120.0
 class Lab:
     """One engine for all benchmarks of a run; `fleet` keeps containers running from one to the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, mebibytes: int = 1024) -> None:
+        self.mebibytes = mebibytes  # of the bodies of transfers
         self.engine = PrivateDockerd(subnet=91)
         self.folder = Path(tempfile.mkdtemp(prefix="ucidockd-bench-"))
         self._fleet: Fleet | None = None
@@ -84,13 +85,14 @@ class Fleet:
             docker_host=host or self.engine.host,
         )
 
-    def commit(self, count: int, **first: str) -> float:
-        """As `uci commit`: a new file, renamed over the old one. `first`: options of the first container.
+    def commit(self, count: int, before: str = "", **first: str) -> float:
+        """As `uci commit`: a new file, renamed over the old one. `before`: more sections; `first`: options of the
+        first container.
 
         Returns the monotonic time of the rename.
         """
         self.count = count
-        self._write("".join(_section(i, first if i == 0 else {}) for i in range(count)))
+        self._write(before + "".join(_section(i, first if i == 0 else {}) for i in range(count)))
         return self._rename()
 
     def commit_again(self, remark: str) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -112,7 +113,7 @@ class DockerEngine:
                 _message(response), status=response.status_code, retryable=response.status_code >= 500
             )
         try:
-            return response.json() if response.content else None
+            return json.loads(response.content, object_pairs_hook=_shared) if response.content else None
         except (ValueError, RecursionError) as exc:
             raise self._invalid() from exc
 
@@ -315,6 +316,11 @@ def _listed(item: dict[str, Any]) -> ObservedContainer:
         labels=item.get("Labels") or {},
         status_text=item.get("Status", ""),
     )
+
+
+def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are kept once for all bodies: a hundred inspects have the same two hundred."""
+    return {sys.intern(name): value for name, value in pairs}
 
 
 def _inspected(body: dict[str, Any]) -> ObservedContainer:

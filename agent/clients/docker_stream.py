@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import ssl
 from collections import deque
@@ -30,7 +31,9 @@ from agent.wire.http_chunks import LAST, ChunkDecoder, ChunkError, encode_chunk
 CONNECT_TIMEOUT_S = 10.0
 HEAD_TIMEOUT_S = 60.0
 JSON_LIMIT = 16 * 1024 * 1024
-_UNREAD_LIMIT = 256 * 1024
+PIECE_LIMIT = 128 * 1024
+LIVE_PIECE_LIMIT = 16 * 1024  # of streams of which many are open for long
+_UNSENT_LIMIT = 256 * 1024
 _HEAD_LIMIT = 64 * 1024
 _MESSAGE_LIMIT = 1024
 _INTERIM_LIMIT = 8  # 1xx responses before the real one
@@ -68,10 +71,15 @@ class EngineAddress:
         return f"unix://{self.path}" if self.path else f"tcp://{self.host}:{self.port}"
 
 
-class _Wire(asyncio.Protocol):
-    """One connection. Keeps the pieces as the kernel gave them, and stops reading at _UNREAD_LIMIT."""
+class _Wire(asyncio.BufferedProtocol):
+    """One connection. Keeps the pieces as the kernel gave them, and stops reading while a buffer full of them waits.
 
-    def __init__(self) -> None:
+    `buffer` is where the kernel puts them; all connections of an event loop may share one, since a piece is taken out
+    before the loop goes on. (A plain Protocol's transport allocates 256 KiB for each piece, however small.)
+    """
+
+    def __init__(self, buffer: memoryview) -> None:
+        self._buffer = buffer
         self._transport: asyncio.Transport | None = None
         self._pieces: deque[bytes] = deque()
         self._unread = 0
@@ -87,12 +95,16 @@ class _Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.set_write_buffer_limits(high=_UNREAD_LIMIT)
+        transport.set_write_buffer_limits(high=_UNSENT_LIMIT)
 
-    def data_received(self, data: bytes) -> None:
-        self._pieces.append(data)
-        self._unread += len(data)
-        if self._unread >= _UNREAD_LIMIT and not self._paused and self._transport is not None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._pieces.append(bytes(self._buffer[:nbytes]))
+        self._unread += nbytes
+        if self._unread >= len(self._buffer) and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
         self._news.set()
@@ -127,7 +139,7 @@ class _Wire(asyncio.Protocol):
             await self._news.wait()
         piece = self._pieces.popleft()
         self._unread -= len(piece)
-        if self._paused and self._unread < _UNREAD_LIMIT and self._transport is not None:
+        if self._paused and self._unread < len(self._buffer) and self._transport is not None:
             self._paused = False
             if not self._transport.is_closing():
                 self._transport.resume_reading()
@@ -200,7 +212,7 @@ class EngineResponse:
         return int(text) if text.isascii() and text.isdigit() else None
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body in pieces of up to 256 KiB.
+        """The body in pieces of up to 128 KiB.
 
         Raises EngineUnreachableError when it ends before its framing says so, SourceError when the request's body did.
         """
@@ -331,6 +343,7 @@ class DockerStream:
     def __init__(self, url: str, *, tls: ssl.SSLContext | None = None) -> None:
         self.address = EngineAddress.parse(url)
         self._tls = tls
+        self._buffer = memoryview(bytearray(PIECE_LIMIT))
 
     async def open(
         self,
@@ -342,13 +355,15 @@ class DockerStream:
         body: Body = None,
         length: int | None = None,
         head_timeout_s: float | None = HEAD_TIMEOUT_S,
+        piece_limit: int = PIECE_LIMIT,
     ) -> EngineResponse:
         """Sends a request and returns when the head of the response is there, whatever its status.
 
         A body of unknown `length` goes in chunks; the response may come while it is still being sent. `head_timeout_s`
-        runs from the end of the body. Raises EngineUnreachableError, or SourceError where the body's source failed.
+        runs from the end of the body. `piece_limit`: bytes of a piece, and of what waits for the reader. Raises
+        EngineUnreachableError, or SourceError where the body's source failed.
         """
-        wire = await self._connect()
+        wire = await self._connect(piece_limit)
         try:
             return await self._exchange(wire, method, path, query, headers, body, length, head_timeout_s)
         except OSError as exc:
@@ -384,7 +399,7 @@ class DockerStream:
 
     async def hijack(self, path: str, *, query: Pairs = (), body: Any = None) -> EnginePipe:
         """POST that turns the connection into a pipe. Raises EngineError with the engine's message."""
-        wire = await self._connect()
+        wire = await self._connect(LIVE_PIECE_LIMIT)
         try:
             data = json.dumps(body or {}).encode()
             headers = [("content-type", "application/json"), ("upgrade", "tcp")]
@@ -402,15 +417,16 @@ class DockerStream:
             raise
         return EnginePipe(wire, response._rest)  # noqa: SLF001 - the two classes are one module's
 
-    async def _connect(self) -> _Wire:
+    async def _connect(self, piece_limit: int) -> _Wire:
         loop = asyncio.get_running_loop()
         where = self.address
+        make = functools.partial(_Wire, self._buffer[:piece_limit])
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 if where.path:
-                    _, wire = await loop.create_unix_connection(_Wire, where.path)
+                    _, wire = await loop.create_unix_connection(make, where.path)
                 else:
-                    _, wire = await loop.create_connection(_Wire, where.host, where.port, ssl=self._tls)
+                    _, wire = await loop.create_connection(make, where.host, where.port, ssl=self._tls)
         except (OSError, TimeoutError) as exc:
             raise EngineUnreachableError(
                 f"the engine at {where} does not answer: {exc or 'timed out'}"

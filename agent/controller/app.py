@@ -26,7 +26,7 @@ from agent.controller.routes_status import StatusRoutes
 from agent.controller.routes_streams import StreamRoutes
 from agent.controller.routes_tickets import TicketRoutes
 from agent.controller.routes_transfers import TransferRoutes
-from agent.controller.routing import make_routes
+from agent.controller.routing import make_routes, run_found
 from agent.controller.rules import Rule
 from agent.controller.subnets import Subnets
 from agent.controller.transfers import Transfers
@@ -92,4 +92,5 @@ def assemble(rules: Sequence[Rule], access: Access) -> Starlette:
         },
     )
     app.router.redirect_slashes = False  # one spelling of a path, and no Location made of the client's Host
+    run_found(app.router)
     return app

@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from types import TracebackType
 from typing import Any, ClassVar, Protocol
 
 from starlette.background import BackgroundTask
@@ -121,6 +122,45 @@ def _depth(value: Any) -> int:
     return deepest
 
 
+class Deadline:
+    """A limit for each of many steps at the price of one timer; `asyncio.timeout` would make one for each step.
+
+    `async with` it; raises TimeoutError from the block when a step goes on for `limit_s`, or an eighth longer.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._loop = asyncio.get_running_loop()
+        self._scope = asyncio.timeout(None)
+        self._begun: float | None = None
+        self._timer = self._loop.call_later(limit_s, self._look)
+
+    def begin(self) -> None:
+        """A step begins."""
+        self._begun = self._loop.time()
+
+    def end(self) -> None:
+        """The step is over."""
+        self._begun = None
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if self._begun is not None and now - self._begun >= self._limit_s:
+            self._scope.reschedule(now)
+        else:
+            self._timer = self._loop.call_later(self._limit_s / 8, self._look)
+
+    async def __aenter__(self) -> Deadline:
+        await self._scope.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        await self._scope.__aexit__(kind, exc, trace)  # raises TimeoutError where it is one
+
+
 class StreamReply(Response):
     """Sends pieces as they come. Closing the generator must end the source."""
 
@@ -181,10 +221,12 @@ class StreamReply(Response):
 
     async def _pump(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async for piece in self._pieces:
-            async with asyncio.timeout(self._stall_s):
+        async with Deadline(self._stall_s) as deadline:
+            async for piece in self._pieces:
+                deadline.begin()
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-        async with asyncio.timeout(self._stall_s):
+                deadline.end()
+            deadline.begin()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

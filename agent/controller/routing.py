@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
-from starlette.types import Scope
+from starlette.routing import BaseRoute, Match, Route, Router, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 
 from agent.controller.rules import WEBSOCKET, Rule
+
+_FOUND = "ucidockd.route"  # in a request's scope: the route that `matching_rule` found, and what it matched
 
 
 class RuledRoute(Route):
@@ -35,8 +37,13 @@ def make_routes(rules: Sequence[Rule]) -> list[BaseRoute]:
 
 def matching_rule(scope: Scope) -> Rule | None:
     """The rule of the route that Starlette will run for that request; None when there is no such route."""
+    method = scope.get("method", WEBSOCKET)
     for route in scope["app"].routes:
-        if isinstance(route, RuledRoute | RuledSocket) and route.matches(scope)[0] is Match.FULL:
+        if not isinstance(route, RuledRoute | RuledSocket) or route.rule.method != method:
+            continue
+        match, child = route.matches(scope)
+        if match is Match.FULL:
+            scope[_FOUND] = (route, child)
             return route.rule
     return None
 
@@ -44,3 +51,18 @@ def matching_rule(scope: Scope) -> Rule | None:
 def matching_socket(scope: Scope, path: str) -> Rule | None:
     """The rule of the WebSocket at `path`, in the application of `scope`."""
     return matching_rule({"type": "websocket", "path": path, "root_path": "", "app": scope["app"]})
+
+
+def run_found(router: Router) -> None:
+    """Lets `router` run the route that `matching_rule` found, without a second search (a regex for each route)."""
+
+    async def run(scope: Scope, receive: Receive, send: Send) -> None:
+        if _FOUND not in scope:
+            await router.app(scope, receive, send)
+            return
+        route, child = scope[_FOUND]
+        scope["router"] = router
+        scope.update(child)
+        await route.handle(scope, receive, send)
+
+    router.middleware_stack = run

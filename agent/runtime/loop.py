@@ -25,7 +25,6 @@ from agent.errors import EngineError, UcidockdError
 from agent.model.issues import issue_as_json
 from agent.model.resources import RegistryAuth
 from agent.plan.operations import Plan
-from agent.runtime.adopt import AdoptRequest
 from agent.runtime.config import PACKAGES
 from agent.runtime.differ import diff
 from agent.runtime.reconciler import Reconciler, engine_failure, outcomes_as_json, plan_as_json
@@ -155,6 +154,8 @@ class Loop:
         self, container: str, *, section: str, commit: bool, show_secrets: bool
     ) -> dict[str, object]:
         """A container that is not ours as UCI sections; the commit is seen as any other."""
+        from agent.runtime.adopt import AdoptRequest  # a megabyte that few need
+
         request = AdoptRequest(container=container, section=section, commit=commit, show_secrets=show_secrets)
         return await asyncio.to_thread(self.reconciler.adopt, request)
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.apply.crew import Crew, Outcome, Run, SkippedError
 from agent.apply.executor import Executor, recover
@@ -29,7 +29,6 @@ from agent.model.resources import AgentSettings, Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import Context
 from agent.plan.reconcile import reconcile
-from agent.runtime.adopt import Adopter, AdoptRequest
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
 from agent.runtime.daemon import DaemonStage
@@ -38,6 +37,9 @@ from agent.runtime.holds import Holds
 from agent.runtime.observe import observe
 from agent.runtime.waiting import usb_names, waiting, with_plugged
 from agent.status.board import ConditionType, OperationNote, StatusBoard
+
+if TYPE_CHECKING:
+    from agent.runtime.adopt import AdoptRequest
 
 logger = logging.getLogger(__name__)
 
@@ -181,6 +183,8 @@ class Reconciler:
 
     def adopt(self, request: AdoptRequest) -> dict[str, Any]:
         """See `agent.runtime.adopt`."""
+        from agent.runtime.adopt import Adopter  # a megabyte that few need
+
         return Adopter(engine=self.engine, store=self.store, records=self.records.records()).run(request)
 
     def release(self, ref: str) -> None:
