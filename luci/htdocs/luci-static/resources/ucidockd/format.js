@@ -36,6 +36,11 @@ return baseclass.extend({
 		return String(id ?? '').replace(/^sha256:/, '').slice(0, 12);
 	},
 
+	// the engine names an image that lost its tag by its whole digest
+	image(name) {
+		return String(name ?? '').startsWith('sha256:') ? this.shortId(name) : name;
+	},
+
 	time(seconds) {
 		return seconds > 0 ? new Date(seconds * 1000).toLocaleString() : '-';
 	}

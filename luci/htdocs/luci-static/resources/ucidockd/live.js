@@ -38,6 +38,6 @@ window.addEventListener('pagehide', () => tab.drop());
 window.addEventListener('pageshow', event => event.persisted && tab.run());
 
 return baseclass.extend({
-	follow: (kind, args, take) => tab.follow(kind, args, take),
+	follow: (kind, args, take, how) => tab.follow(kind, args, take, how),
 	onConnection: listener => tab.onConnection(listener)
 });

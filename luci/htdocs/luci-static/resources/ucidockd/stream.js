@@ -30,8 +30,9 @@ const Tab = baseclass.extend({
 
 	// `args`: an object, or a function that gives it whenever the stream begins (again). `take(item)` gets every item,
 	// also {name: 'begin'} each time before the first one. Gives {stop, place}: `place` is [object id, number] for calls.
-	follow(kind, args, take) {
-		const entry = { kind, args, take, number: 0 };
+	// `keep`: goes on while the tab is hidden.
+	follow(kind, args, take, { keep } = {}) {
+		const entry = { kind, args, take, keep: keep ?? false, number: 0 };
 
 		this.wanted.add(entry);
 
@@ -62,15 +63,19 @@ const Tab = baseclass.extend({
 	},
 
 	onVisibility() {
-		const { page, timer } = this.parts;
+		const { timer } = this.parts;
 
 		timer.clear(this.hidden);
 		this.hidden = null;
 
-		if (page.hidden)
-			this.hidden = timer.set(() => this.drop(), HIDDEN_MS);
+		if (this.resting())
+			this.hidden = timer.set(() => this.resting() && this.drop(), HIDDEN_MS);
 		else
 			this.run();
+	},
+
+	resting() {
+		return this.parts.page.hidden && ![ ...this.wanted ].some(entry => entry.keep);
 	},
 
 	// one after the other until nobody wants anything, or the tab is hidden
@@ -80,7 +85,7 @@ const Tab = baseclass.extend({
 
 		this.running = true;
 
-		while (this.wanted.size && !this.parts.page.hidden) {
+		while (this.wanted.size && !this.resting()) {
 			const began = Date.now();
 
 			await this.attempt();
@@ -88,7 +93,7 @@ const Tab = baseclass.extend({
 			if (Date.now() - began > PAUSES_MS[PAUSES_MS.length - 1])
 				this.broken = 0;
 
-			if (this.wanted.size && !this.parts.page.hidden)
+			if (this.wanted.size && !this.resting())
 				await this.pause();
 		}
 

@@ -55,7 +55,7 @@ return view.extend({
 
 		return [
 			L.hasViewPermission() ? this.tick(container) : '',
-			[ D.page([ 'container', container.Id ], nameOf(container)), D.el('br', {}), D.el('small', {}, container.Image) ],
+			[ D.page([ 'container', container.Id ], nameOf(container)), D.el('br', {}), D.el('small', {}, format.image(container.Image)) ],
 			[ D.badge(LEVELS[container.State] ?? 'off', container.State), D.el('br', {}), D.el('small', {}, container.Status) ],
 			owner ? [ owner.section, ' ', D.badge(found.level, found.reason) ] : D.el('em', {}, _('not in UCI')),
 			Object.keys(container.NetworkSettings?.Networks ?? {}).map(name => D.el('div', {}, name)),
@@ -70,7 +70,7 @@ return view.extend({
 		const count = this.containers.filter(one => one.State === 'running').length;
 
 		D.fill(this.list, D.table(titles, this.visible().map(one => this.row(one)), _('no container')));
-		D.fill(this.footer, _('%d containers, %d running').format(this.containers.length, count));
+		D.fill(this.footer, _('containers: %d, running: %d').format(this.containers.length, count));
 	},
 
 	async refresh() {
