@@ -71,7 +71,7 @@ const Transfers = baseclass.extend({
 
 			const sum = hash.end();
 
-			return await this.persist(async () => answer(await this.send('POST', '/%s/end'.format(id), { body: JSON.stringify({ sha256: sum, size: file.size }) })));
+			return await this.persist(async () => answer(await this.send('POST', '/' + id, { body: JSON.stringify({ sha256: sum, size: file.size }) })));
 		} catch (error) {
 			this.send('DELETE', '/' + id).catch(() => {});
 			throw error;
