@@ -5,7 +5,7 @@ BIN := .venv/bin
 # each has an engine and a network of its own
 WORKERS := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-long bench style deps venv libuci libuci-if-possible clean
+.PHONY: demo test test-long bench style openapi deps browser browser-if-possible venv libuci libuci-if-possible clean
 
 demo: deps venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
@@ -13,7 +13,7 @@ demo: deps venv
 test: deps venv libuci-if-possible style
 	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
-test-long: deps venv libuci-if-possible style
+test-long: deps browser-if-possible venv libuci-if-possible style
 	$(BIN)/python -m pytest $(WORKERS) -m '' $(PYTEST_ARGS)
 
 # all benchmarks, or one: `make bench BENCH=reconcile-noop`
@@ -26,14 +26,31 @@ style: venv
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/*
 
+# docs/openapi.json from the route table
+openapi: venv
+	$(BIN)/python -m tests.support.openapi
+
 deps:
 	@missing=; \
 	command -v dockerd >/dev/null || missing="$$missing docker.io"; \
 	[ -x /bin/busybox ] || missing="$$missing busybox-static"; \
 	command -v iptables >/dev/null || missing="$$missing iptables"; \
-	command -v ip >/dev/null || missing="$$missing iproute2"; \
 	command -v openssl >/dev/null || missing="$$missing openssl"; \
+	command -v ip >/dev/null || missing="$$missing iproute2"; \
+	command -v docker-registry >/dev/null || missing="$$missing docker-registry"; \
 	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
+
+# what tests with a real browser behind a real reverse proxy need; without it they are skipped
+browser:
+	@missing=; \
+	command -v nginx >/dev/null || missing="$$missing nginx-light"; \
+	command -v chromium >/dev/null || missing="$$missing chromium"; \
+	command -v npm >/dev/null || missing="$$missing nodejs npm"; \
+	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
+	@[ -d .browser/node_modules/playwright-core ] || npm install --silent --no-audit --no-fund --prefix .browser playwright-core@1
+
+browser-if-possible:
+	@$(MAKE) --no-print-directory browser || echo "tests with a browser will be skipped"
 
 venv: .venv/.done
 
@@ -51,4 +68,4 @@ libuci-if-possible: venv
 	@$(BIN)/python tests/libuci/build.py || echo "tests with the real libuci will be skipped"
 
 clean:
-	rm -rf .venv .libuci build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .libuci .browser build *.egg-info .pytest_cache .mypy_cache .ruff_cache

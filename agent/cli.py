@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import AlreadyRunningError, UcidockdError
 from agent.runtime.options import RuntimeOptions
+
+if TYPE_CHECKING:
+    from agent.runtime.single import Single
 
 DEFAULT_SOCKET = "/var/run/ucidockd/agent.sock"
 
@@ -30,7 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UcidockdError as exc:
         print(f"ucidockd: {exc}", file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, BrokenPipeError):
+    except KeyboardInterrupt:
+        return 1
+    except BrokenPipeError:
+        # nobody reads on; Python would complain again when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
@@ -54,12 +62,28 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", parents=[common], help="run the agent")
     run.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
+    run.add_argument("--ubus-socket", default=RuntimeOptions().ubus_socket, help="ubusd (%(default)s)")
     commands.add_parser("check", parents=[common], help="check the configuration; every mistake is listed")
     plan = commands.add_parser("plan", parents=[common], help="show what would be done, and why")
     plan.add_argument("--exit-code", action="store_true", help="exit with 4 when there is something to do")
     commands.add_parser("reconcile", parents=[common], help="do it now")
     status = commands.add_parser("status", parents=[common], help="what became of each section")
     status.add_argument("--watch", action="store_true", help="follow changes")
+    diff = commands.add_parser("diff", parents=[common], help="a section against what the engine shows")
+    diff.add_argument("name", metavar="NAME", help="a container section, or its Docker name")
+    adopt = commands.add_parser(
+        "adopt", parents=[common], help="write the section of a container that was made by hand"
+    )
+    adopt.add_argument("name", metavar="NAME", help="Docker name or id")
+    adopt.add_argument("--section", default="", help="name of the section (made of the Docker name)")
+    adopt.add_argument("--commit", action="store_true", help="write it; without, it is only shown")
+    adopt.add_argument("--show-secrets", action="store_true", help="show environment values")
+    logs = commands.add_parser("logs", parents=[common], help="a container's output")
+    logs.add_argument("name", metavar="NAME", help="a section, a Docker name or an id")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
+    logs.add_argument("-n", "--tail", default="all", metavar="N", help="the last N lines only")
+    logs.add_argument("--since", default="", help="10m, seconds since 1970 or an RFC 3339 time")
+    logs.add_argument("--raw", action="store_true", help="as it is, control characters too")
     uci = commands.add_parser("uci", parents=[common], help="print what the agent reads")
     uci.add_argument("form", choices=["show", "export"])
     uci.add_argument("package")
@@ -81,6 +105,7 @@ def _options(args: argparse.Namespace) -> RuntimeOptions:
         socket=args.socket,
         docker_host=args.docker_host,
         log_level=getattr(args, "log_level", None),
+        ubus_socket=getattr(args, "ubus_socket", RuntimeOptions().ubus_socket),
     )
 
 
@@ -106,62 +131,101 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    result = _ask_or_do(args, "GET", "/v1/plan", dry_run=True)
+    result = _ask_or_do(args, ("GET", "/v1/plan"), lambda single: single.plan())
     _print_plan(args, result)
     return 4 if args.exit_code and result["operations"] else 0
 
 
 def _reconcile(args: argparse.Namespace) -> int:
-    result = _ask_or_do(args, "POST", "/v1/reconcile", dry_run=False)
+    from agent.cli_progress import bars_of
+
+    with bars_of(_socket(args)) as feed:
+        result = _ask_or_do(args, ("POST", "/v1/reconcile"), lambda single: single.reconcile(feed))
     _print_plan(args, result)
     for failure in result["failed"]:
         print(f"failed: {failure['op']} {failure['key']}: {failure['error']}", file=sys.stderr)
     return 1 if result["failed"] else 0
 
 
-def _ask_or_do(args: argparse.Namespace, method: str, route: str, *, dry_run: bool) -> dict[str, Any]:
+def _ask_or_do(
+    args: argparse.Namespace,
+    request: tuple[str, str],
+    alone: Callable[[Single], dict[str, Any]],
+    body: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The running agent's answer; without one we do it ourselves."""
     from agent.clients.agent_client import NoAgentError, call
 
     try:
-        answer: dict[str, Any] = call(args.socket or DEFAULT_SOCKET, method, route)
+        answer: dict[str, Any] = call(_socket(args), *request, body=body)
         return answer
     except NoAgentError:
-        from agent.runtime.single import single_pass
+        from agent.runtime.single import Single
 
-        return single_pass(_options(args), dry_run=dry_run)
+        return alone(Single(_options(args)))
 
 
 def _print_plan(args: argparse.Namespace, result: dict[str, Any]) -> None:
-    from agent.cli_output import plain
+    from agent.cli_output import Style, plan_text, print_issues
 
     if args.json:
         print(json.dumps(result, indent=1))
         return
-    for issue in result["issues"]:
-        print(f"{issue['severity']}: {plain(issue['text'])}", file=sys.stderr)
-    for line in str(result["text"]).splitlines():
-        print(plain(line))
+    print_issues(result["issues"])
+    print(plan_text(result, Style.of(sys.stdout)))
 
 
 def _status(args: argparse.Namespace) -> int:
-    from agent.cli_output import status_table
-    from agent.clients.agent_client import call, follow
+    from agent.cli_status import show_status
 
-    socket = args.socket or DEFAULT_SOCKET
+    return show_status(_socket(args), as_json=args.json, watch=args.watch)
 
-    def show() -> None:
-        status = call(socket, "GET", "/v1/status", timeout_s=10)
-        print(json.dumps(status, indent=1) if args.json else status_table(status), flush=True)
 
-    show()
-    if args.watch:
-        for event in follow(socket, "/v1/status/stream"):
-            if args.json:
-                print(json.dumps(event), flush=True)
-            else:
-                print()
-                show()
-    return 0
+def _diff(args: argparse.Namespace) -> int:
+    from agent.cli_container import print_diff, route_name
+
+    request = ("GET", f"/v1/containers/{route_name(args.name)}/diff")
+    answer = _ask_or_do(args, request, lambda single: single.diff(args.name))
+    return print_diff(answer, as_json=args.json)
+
+
+def _adopt(args: argparse.Namespace) -> int:
+    from agent.cli_container import print_adoption
+
+    body = {
+        "container": args.name,
+        "section": args.section,
+        "commit": args.commit,
+        "show_secrets": args.show_secrets,
+    }
+    answer = _ask_or_do(args, ("POST", "/v1/adopt"), lambda single: single.adopt(body), body)
+    return print_adoption(answer, as_json=args.json)
+
+
+def _logs(args: argparse.Namespace) -> int:
+    from agent.cli_container import show_logs
+
+    form = "json" if args.json else "raw" if args.raw else "text"
+    return show_logs(
+        _socket(args), args.name, follow=args.follow, tail=args.tail, since=args.since, form=form
+    )
+
+
+def _socket(args: argparse.Namespace) -> str:
+    """The control socket: as asked for, where it usually is, or where the agent section says."""
+    if args.socket:
+        return str(args.socket)
+    if not Path(DEFAULT_SOCKET).exists():
+        from agent.clients.uci_store import TextUciStore
+
+        store = TextUciStore(config_dir=args.config_dir, override_dir=args.override_dir)
+        try:
+            sections = store.load("containers").sections
+        except UcidockdError:
+            return DEFAULT_SOCKET  # what is wrong with the configuration, `check` says
+        said = (section.get("socket") for section in sections if section.type == "agent")
+        return next((str(option.value) for option in said if option is not None), DEFAULT_SOCKET)
+    return DEFAULT_SOCKET
 
 
 def _uci(args: argparse.Namespace) -> int:
@@ -187,6 +251,9 @@ _COMMANDS = {
     "plan": _plan,
     "reconcile": _reconcile,
     "status": _status,
+    "diff": _diff,
+    "adopt": _adopt,
+    "logs": _logs,
     "uci": _uci,
     "tls": _tls,
 }

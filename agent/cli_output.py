@@ -1,12 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the command line prints: tables for people, with whatever control characters outside text carries escaped."""
+"""What the command line prints: tables for people, with whatever control characters outside text carries escaped.
+
+Colours only on a terminal that wants them; in a pipe everything is plain text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TextIO
 
+Paint = Callable[[str], str]
+
+_COLOURS = {"good": "32", "bad": "31", "busy": "33", "head": "1", "dim": "2"}
 _HEAD = ("KIND", "SECTION", "NAME", "SYNCED", "RUNNING", "DETAIL")
+_OP_COLOURS = {"remove": "bad", "retire": "bad", "replace": "busy", "stop": "busy", "adopt": "busy"}
+
+
+def colours_wanted(stream: TextIO) -> bool:
+    """https://no-color.org, and a terminal that can."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def plain(text: str) -> str:
@@ -14,17 +28,58 @@ def plain(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def table(rows: Iterable[Sequence[str]]) -> str:
-    """Left-aligned columns; the last is as long as it likes."""
+class Style:
+    """Colours text, or not: `Style.of(sys.stdout)("good", "yes")`."""
+
+    def __init__(self, *, colours: bool, width: int = 0) -> None:
+        self._colours = colours
+        self.width = width  # of the terminal, 0 = lines are as long as they like
+
+    @classmethod
+    def of(cls, stream: TextIO) -> Style:
+        return cls(colours=colours_wanted(stream), width=_width(stream) if stream.isatty() else 0)
+
+    def __call__(self, name: str, text: str) -> str:
+        return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m" if self._colours and name and text else text
+
+
+def _width(terminal: TextIO) -> int:
+    """As shutil has it, which imports four compressors for it."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdigit() and int(said):
+        return int(said)
+    try:
+        return os.get_terminal_size(terminal.fileno()).columns
+    except (OSError, ValueError):
+        return 80
+
+
+PLAIN = Style(colours=False)
+
+
+def table(
+    rows: Iterable[Sequence[str]],
+    style: Style = PLAIN,
+    *,
+    colour: Callable[[int, str], str] = lambda column, cell: "",
+) -> str:
+    """Left-aligned columns under a head; the last is cut at the terminal's edge. `colour`: (column, cell) -> name."""
     lines = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in lines) for i in range(len(lines[0]) - 1)]
-    return "\n".join(
-        "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip()
-        for row in lines
-    )
+    room = max(8, style.width - sum(widths) - 2 * len(widths)) if style.width else 0
+    made = []
+    for number, row in enumerate(lines):
+        last = row[-1][: room - 1] + "…" if room and len(row[-1]) > room else row[-1]
+        shown = [*row[:-1], last]
+        while len(shown) > 1 and not shown[-1]:
+            shown.pop()
+        cells = [cell.ljust(width) for cell, width in zip(shown[:-1], widths, strict=False)] + shown[-1:]
+        names = ["head" if number == 0 else colour(i, row[i]) for i in range(len(cells))]
+        made.append("  ".join(style(n, c) for n, c in zip(names, cells, strict=True)))
+    return "\n".join(made)
 
 
-def status_table(status: dict[str, Any]) -> str:
+def status_table(status: dict[str, Any], style: Style = PLAIN) -> str:
     """The answer of /v1/status for a person."""
     agent = status["agent"]
     engine = agent.get("engine") or {}
@@ -33,9 +88,18 @@ def status_table(status: dict[str, Any]) -> str:
     )
     wanted, reached = agent.get("desired_generation", "-"), agent.get("generation", "-")
     head = f"engine {reach}; configuration {wanted} ({agent.get('config', '?')}), reached {reached}"
-    issues = [f"  {plain(text)}" for text in agent.get("config_issues", [])]
+    issues = [style("bad", f"  {plain(text)}") for text in agent.get("config_issues", [])]
     rows = [_HEAD, *(_row(resource) for resource in status["resources"])]
-    return "\n".join([plain(head), *issues, table(rows)])
+    return "\n".join([plain(head), *issues, table(rows, style, colour=_status_colour)])
+
+
+def _status_colour(column: int, cell: str) -> str:
+    if column not in (3, 4) or not cell:
+        return ""
+    if cell == "yes":
+        return "good"
+    waits = ("Waiting", "Pending", "Grace", "Held", "Completed", "Disabled", "BackOff", "Stopped")
+    return "busy" if any(f"({word}" in cell for word in waits) or cell == "?" else "bad"
 
 
 def _row(resource: dict[str, Any]) -> tuple[str, ...]:
@@ -45,22 +109,45 @@ def _row(resource: dict[str, Any]) -> tuple[str, ...]:
         resource["kind"],
         resource["section"],
         resource["name"],
-        _word(synced),
-        _word(running) if resource["kind"] == "container" else "",
+        word(synced),
+        word(running) if resource["kind"] == "container" else "",
         _detail(conditions),
     )
 
 
-def _word(condition: dict[str, Any] | None) -> str:
+def word(condition: dict[str, Any] | None) -> str:
+    """`yes`, `no (Reason)`, or `?` for what is not known yet."""
     if condition is None:
         return "?"
     return "yes" if condition["status"] else f"no ({condition['reason']})"
 
 
 def _detail(conditions: dict[str, dict[str, Any]]) -> str:
+    pulling = conditions.get("ImageReady")
+    if pulling is not None and pulling["reason"] == "Pulling":
+        return str(pulling["message"])
     for name, bad in (("Accepted", False), ("Waiting", True), ("Degraded", True), ("Synced", False)):
         condition = conditions.get(name)
         if condition is not None and condition["status"] is bad:
             return str(condition["message"] or condition["reason"])
     running = conditions.get("Running")
     return str(running["message"]) if running else ""
+
+
+def plan_text(result: dict[str, Any], style: Style = PLAIN) -> str:
+    """The plan as it stands in the answer, each operation's word in a colour."""
+    lines = []
+    for line in str(result["text"]).splitlines():
+        verb, blank, rest = plain(line).partition(" ")
+        lines.append(
+            style(_OP_COLOURS.get(verb, "good" if result["operations"] else ""), verb) + blank + rest
+        )
+    return "\n".join(lines)
+
+
+def print_issues(issues: Iterable[dict[str, Any]]) -> None:
+    """The mistakes in the configuration, on stderr."""
+    style = Style.of(sys.stderr)
+    for issue in issues:
+        name = "bad" if issue["severity"] == "error" else "busy"
+        print(f"{style(name, issue['severity'])}: {plain(issue['text'])}", file=sys.stderr)

@@ -58,9 +58,13 @@ class EngineUnreachableError(EngineError):
 
 
 class BusError(UcidockdError):
-    """ubus is away or refused."""
+    """ubus is away or refused. `status` is the ubus status (enum ubus_msg_status), 0 when nobody answered."""
 
     code: ClassVar[str] = "bus"
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class CertificateError(UcidockdError):

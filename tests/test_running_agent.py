@@ -40,7 +40,9 @@ class Agent:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "agent", "run", *self.words]
+        # not the ubus of the machine that the tests run on
+        elsewhere = f"--ubus-socket={self.box.config.parent / 'no-ubus' / 'ubus.sock'}"
+        command = [sys.executable, "-m", "agent", "run", *self.words, elsewhere]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
         wait_for(lambda: Path(str(self.box.options.socket)).exists())
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from agent.apply.ports import Engine
+from agent.apply.pulling import PullProgress
 from agent.errors import EngineError
 from agent.model.resources import Container, Pull, RegistryAuth
 
@@ -22,6 +24,9 @@ class Images:
     auths: Sequence[RegistryAuth] = ()
     stopping: Callable[[], bool] = lambda: False
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+    pulling: Callable[[Container, int], None] = lambda container, percent: None
+    pulled: Callable[[Container, str], None] = lambda container, image_id: None  # "" = there is none
+    clock: Callable[[], float] = time.monotonic
 
     def ensure(self, container: Container) -> str:
         """The local image id (`sha256:...`), pulled first where `option pull` says so.
@@ -34,26 +39,31 @@ class Images:
         if container.policy.pull is Pull.NEVER and local is None:
             raise EngineError(f"image {image} is not there and `option pull never` forbids to pull it")
         if container.policy.pull is Pull.ALWAYS or local is None:
-            local = self._pull(image, local)
+            local = self._pull(container, local)
         return str(local["Id"])
 
-    def _pull(self, image: str, local: dict[str, object] | None) -> dict[str, object]:
+    def _pull(self, container: Container, local: dict[str, object] | None) -> dict[str, object]:
+        image = container.spec.image
+        progress = PullProgress(lambda percent: self.pulling(container, percent), self.clock)
+
+        def on_step(step: dict[str, object]) -> None:
+            if self.stopping():
+                raise EngineError("the agent stops", retryable=True)
+            progress.step(step)
+
         try:
             with self.waiting():
-                self.engine.pull(image, auth_for(image, self.auths), self._progress)
+                self.engine.pull(image, auth_for(image, self.auths), on_step)
         except EngineError:
+            self.pulled(container, str(local["Id"]) if local is not None else "")
             if local is not None:
                 return local
             raise
         pulled = self.engine.inspect_image(image)
         if pulled is None:
             raise EngineError(f"image {image} was pulled but is not there", retryable=True)
+        self.pulled(container, str(pulled["Id"]))
         return pulled
-
-    def _progress(self, step: dict[str, object]) -> None:
-        del step
-        if self.stopping():
-            raise EngineError("the agent stops", retryable=True)
 
 
 def registry_of(image: str) -> str:

@@ -26,7 +26,7 @@ from agent.model.identity import own_labels, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, RunState
 from agent.plan.containers import attempt_of, is_completed
-from agent.plan.draft import desired_spec, joined_ids
+from agent.plan.draft import desired_spec, joined_ids, plugged_words
 from agent.plan.payload import container_body, extra_endpoints
 
 logger = logging.getLogger(__name__)
@@ -169,8 +169,12 @@ class Swap:
 
 
 def kept_policy(container: Container) -> dict[str, Any]:
-    """The record's fields that hold what has to be known once the section is gone."""
-    return {"grace_s": container.policy.grace_s, "remove_volumes": container.policy.remove_volumes}
+    """The record's fields that hold what has to be known once the section is gone, and where devices were."""
+    return {
+        "grace_s": container.policy.grace_s,
+        "remove_volumes": container.policy.remove_volumes,
+        "plugged": plugged_words(container),
+    }
 
 
 def restart_body(name: str, max_retries: int = 0) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Any
 
 from agent.errors import UcidockdError
 
+_PIECE = 65536
+
 
 class NoAgentError(UcidockdError):
     """No agent listens on the control socket."""
@@ -29,27 +31,62 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def call(path: str, method: str, route: str, *, timeout_s: float | None = None) -> Any:
-    """One request; the decoded JSON body. Raises NoAgentError, UcidockdError with the agent's message."""
-    response = _open(path, method, route, timeout_s)
-    body = json.loads(response.read())
-    if response.status >= 400:
-        raise UcidockdError(body["error"]["message"])
-    return body
+def call(
+    path: str,
+    method: str,
+    route: str,
+    *,
+    body: dict[str, Any] | None = None,
+    timeout_s: float | None = None,
+) -> Any:
+    """One request; the decoded JSON answer. Raises NoAgentError, UcidockdError with the agent's message."""
+    data = None if body is None else json.dumps(body).encode()
+    response = _open(path, method, route, data, timeout_s)
+    return json.loads(response.read())
 
 
 def follow(path: str, route: str) -> Iterator[dict[str, Any]]:
-    """The data of server-sent events until the agent ends the stream."""
-    response = _open(path, "GET", route, None)
-    for line in response:
-        if line.startswith(b"data: "):
-            yield json.loads(line[6:])
-
-
-def _open(path: str, method: str, route: str, timeout_s: float | None) -> http.client.HTTPResponse:
-    connection = _UnixConnection(path, timeout_s)
+    """The data of server-sent events until the stream ends, with the agent or by itself."""
+    response = _open(path, "GET", route, None, None)
     try:
-        connection.request(method, route)
-        return connection.getresponse()
-    except OSError as exc:
-        raise NoAgentError(f"no agent answers on {path} ({exc.strerror or exc})") from exc
+        for line in response:
+            if line.startswith(b"data: "):
+                yield json.loads(line[6:])
+    except (OSError, http.client.HTTPException, ValueError):
+        return  # cut off in the middle: an end like another
+
+
+def stream(path: str, route: str) -> Iterator[bytes]:
+    """An answer's body as it comes. Raises UcidockdError, also when the stream breaks off."""
+    response = _open(path, "GET", route, None, None)
+    try:
+        while piece := response.read1(_PIECE):
+            yield piece
+    except (OSError, http.client.HTTPException) as exc:
+        raise UcidockdError(f"the stream broke off: {exc}") from exc
+
+
+def _open(
+    path: str, method: str, route: str, data: bytes | None, timeout_s: float | None
+) -> http.client.HTTPResponse:
+    connection = _UnixConnection(path, timeout_s)
+    headers = {} if data is None else {"Content-Type": "application/json"}
+    try:
+        connection.request(method, route, body=data, headers=headers)
+        response = connection.getresponse()
+        if response.status < 400:
+            return response
+        text = response.read()
+    except TimeoutError as exc:
+        raise UcidockdError(f"the agent on {path} does not answer within {timeout_s:g} s") from exc
+    except (OSError, http.client.HTTPException) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else ""
+        raise NoAgentError(f"no agent answers on {path} ({reason or exc})") from exc
+    raise UcidockdError(_message(text, response.status))
+
+
+def _message(text: bytes, status: int) -> str:
+    try:
+        return str(json.loads(text)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"the agent answered {status}"

@@ -7,31 +7,83 @@ from collections.abc import Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.middleware import Middleware
 
 from agent.clients.docker_stream import DockerStream, SourceError
+from agent.controller.access import Access, NoSessions
+from agent.controller.consoles import Consoles
+from agent.controller.guard import Guard
+from agent.controller.jobs import Jobs
 from agent.controller.port import AgentPort
 from agent.controller.problems import on_defect, on_error, on_http_error
+from agent.controller.routes_adoption import AdoptionRoutes
+from agent.controller.routes_consoles import ConsoleRoutes
+from agent.controller.routes_engine import EngineRoutes
 from agent.controller.routes_files import FileRoutes
+from agent.controller.routes_jobs import JobRoutes
+from agent.controller.routes_metrics import MetricsRoutes
 from agent.controller.routes_status import StatusRoutes
 from agent.controller.routes_streams import StreamRoutes
-from agent.controller.rules import WEBSOCKET, Rule
+from agent.controller.routes_tickets import TicketRoutes
+from agent.controller.routes_transfers import TransferRoutes
+from agent.controller.routing import make_routes
+from agent.controller.rules import Rule
+from agent.controller.subnets import Subnets
+from agent.controller.transfers import Transfers
 from agent.errors import UcidockdError
 
 
-def make_rules(agent: AgentPort, engine: DockerStream) -> list[Rule]:
-    """The route table."""
+def make_rules(
+    agent: AgentPort,
+    engine: DockerStream,
+    access: Access | None = None,
+    consoles: Consoles | None = None,
+    *,
+    jobs: Jobs | None = None,
+) -> list[Rule]:
+    """The route table. `jobs` is given where another door (ubus) shows them too."""
+    jobs = jobs or Jobs(engine)
+    transfers = Transfers(engine, jobs)
     return [
         *StatusRoutes(agent).rules(),
         *StreamRoutes(engine, agent.board).rules(),
         *FileRoutes(engine).rules(),
+        *JobRoutes(jobs, agent.auths).rules(),
+        *TransferRoutes(transfers, engine, agent.auths).rules(),
+        *MetricsRoutes(agent, jobs, transfers).rules(),
+        *AdoptionRoutes(agent).rules(),
+        *ConsoleRoutes(consoles or Consoles(engine)).rules(),
+        *TicketRoutes(access or control_only(engine)).rules(),
+        *EngineRoutes(agent, engine).rules(),  # last: there are many, and what comes before is found sooner
     ]
 
 
-def make_app(agent: AgentPort, engine: DockerStream) -> Starlette:
-    """The application over a running agent."""
-    return Starlette(
-        routes=make_routes(make_rules(agent, engine)),
+def make_app(
+    agent: AgentPort,
+    engine: DockerStream,
+    access: Access | None = None,
+    consoles: Consoles | None = None,
+    *,
+    jobs: Jobs | None = None,
+) -> Starlette:
+    """The application over a running agent. Without `access`, for the control socket only.
+
+    Who gives `consoles` and `jobs` ends them.
+    """
+    access = access or control_only(engine)
+    return assemble(make_rules(agent, engine, access, consoles, jobs=jobs), access)
+
+
+def control_only(engine: DockerStream) -> Access:
+    """Access for nobody but root on the control socket."""
+    return Access(NoSessions(), Subnets(engine))
+
+
+def assemble(rules: Sequence[Rule], access: Access) -> Starlette:
+    """The application of a route table, guarded."""
+    app = Starlette(
+        routes=make_routes(rules),
+        middleware=[Middleware(Guard, access=access)],
         exception_handlers={
             UcidockdError: on_error,
             SourceError: on_error,
@@ -39,16 +91,5 @@ def make_app(agent: AgentPort, engine: DockerStream) -> Starlette:
             Exception: on_defect,
         },
     )
-
-
-def make_routes(rules: Sequence[Rule]) -> list[BaseRoute]:
-    """Starlette's routes. HEAD is nobody's but who asks for it: Starlette would add it to every GET."""
-    routes: list[BaseRoute] = []
-    for rule in rules:
-        if rule.method == WEBSOCKET:
-            routes.append(WebSocketRoute(rule.path, rule.handler))
-            continue
-        route = Route(rule.path, rule.handler, methods=[rule.method])
-        route.methods = {rule.method}
-        routes.append(route)
-    return routes
+    app.router.redirect_slashes = False  # one spelling of a path, and no Location made of the client's Host
+    return app

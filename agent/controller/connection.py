@@ -25,8 +25,8 @@ from agent.wire.http_head import head_problem
 
 logger = logging.getLogger(__name__)
 
-HEAD_LIMIT = 16 * 1024
 HEAD_TIMEOUT_S = 10.0
+UNREAD_TIMEOUT_S = 10.0  # for the rest of a body that was answered without being read
 _UCRED = struct.Struct("3i")
 
 
@@ -53,8 +53,31 @@ class Door:
             del self.open[client]
 
 
+class Place:
+    """One connection's place in a door, given back once."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._client: str | None = None
+
+    def take(self, client: str) -> bool:
+        """Whether there is room, or a place was taken before."""
+        if self._client is None and self._door.enter(client):
+            self._client = client
+        return self._client is not None
+
+    def give_back(self) -> None:
+        """Makes room for somebody else."""
+        if self._client is not None:
+            self._door.leave(self._client)
+            self._client = None
+
+
 class GuardedProtocol(H11Protocol):
-    """`door` counts it; its `client_address` is "" on the control socket."""
+    """`door` counts it; its `client_address` is "" on the control socket.
+
+    A TCP listener counts a connection when it accepts it, before TLS, and gives its place along.
+    """
 
     def __init__(
         self,
@@ -67,8 +90,9 @@ class GuardedProtocol(H11Protocol):
         super().__init__(config, server_state, {**app_state, "connection": self}, _loop)
         self.door = door
         self.client_address = ""
-        self._entered = False
+        self.place = Place(door)
         self._head_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -77,22 +101,21 @@ class GuardedProtocol(H11Protocol):
             logger.warning("control socket: a peer that is not root, or runs in a container, was turned away")
             transport.abort()
             return
-        self._entered = self.door.enter(self.client_address)
-        if not self._entered:
+        if not self.place.take(self.client_address):
             transport.abort()
             return
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
         self.release()
         super().connection_lost(exc)
 
     def release(self) -> None:
         """Gives the place in the door back; a WebSocket does it when it ends."""
-        if self._entered:
-            self._entered = False
-            self.door.leave(self.client_address)
+        self.place.give_back()
 
     def cut(self) -> None:
         """Drops the connection: the client sees that its answer is not complete."""
@@ -112,6 +135,43 @@ class GuardedProtocol(H11Protocol):
                 self.send_400_response(problem)
                 return
         super().handle_events()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and self._unread_timer is None:
+            self._unread_timer = self.loop.call_later(UNREAD_TIMEOUT_S, self._check_unread)
+
+    def _check_unread(self) -> None:
+        self._unread_timer = None
+        if self.conn.their_state is h11.SEND_BODY and self.cycle.response_complete:
+            self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn's, with our headers. What cannot be answered any more is cut."""
+        body = msg.encode("ascii", "replace")
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+            *self.config.encoded_headers,
+        ]
+        answer = (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        )
+        try:
+            self.transport.write(b"".join(self.conn.send(part) or b"" for part in answer))
+        except h11.LocalProtocolError:  # an answer is under way already
+            self.transport.abort()
+            return
+        self.transport.close()
+
+    def shutdown(self) -> None:
+        try:
+            super().shutdown()
+        except h11.LocalProtocolError:  # it is broken, and about to be closed
+            self.transport.abort()
 
     def _arm(self) -> None:
         if self._head_timer is None:

@@ -9,10 +9,11 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from agent.clients.docker_stream import SourceError
-from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
+from agent.controller.json_reply import JsonReply
+from agent.errors import BusError, ConfigError, ConflictError, EngineError, UcidockdError
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def status_of(exc: Exception) -> int:
     """The engine's own status where it gave one; 503 when it is away."""
     if isinstance(exc, RequestError | EngineError) and exc.status:
         return exc.status
-    if isinstance(exc, EngineError):
+    if isinstance(exc, EngineError | BusError):
         return 503
     if isinstance(exc, ConflictError):
         return 409
@@ -54,7 +55,7 @@ async def on_error(request: Request, exc: Exception) -> Response:
     if status == 304:  # the engine's "it is so already" has no body
         return Response(status_code=304)
     headers = dict(exc.headers or {}) if isinstance(exc, RequestError) else {}
-    return JSONResponse(body_of(exc), status_code=status, headers=headers)
+    return JsonReply(body_of(exc), status_code=status, headers=headers)
 
 
 async def on_http_error(request: Request, exc: Exception) -> Response:
@@ -63,7 +64,7 @@ async def on_http_error(request: Request, exc: Exception) -> Response:
     status = exc.status_code if isinstance(exc, HTTPException) else 500
     detail = str(exc.detail) if isinstance(exc, HTTPException) else "internal error"
     headers = dict(exc.headers or {}) if isinstance(exc, HTTPException) else {}
-    return JSONResponse(
+    return JsonReply(
         {"error": {"code": f"http-{status}", "message": detail}}, status_code=status, headers=headers
     )
 
@@ -71,4 +72,4 @@ async def on_http_error(request: Request, exc: Exception) -> Response:
 async def on_defect(request: Request, exc: Exception) -> Response:
     """Our own defect: the log has the trace, the client learns nothing of it."""
     logger.error("%s %s failed", request.method, request.url.path, exc_info=exc)
-    return JSONResponse({"error": {"code": "internal", "message": "internal error"}}, status_code=500)
+    return JsonReply({"error": {"code": "internal", "message": "internal error"}}, status_code=500)

@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -124,6 +124,8 @@ def _depth(value: Any) -> int:
 class StreamReply(Response):
     """Sends pieces as they come. Closing the generator must end the source."""
 
+    open: ClassVar[int] = 0  # answers on their way in this process, for the metrics
+
     def __init__(
         self,
         pieces: AsyncGenerator[bytes, None],
@@ -149,6 +151,13 @@ class StreamReply(Response):
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        StreamReply.open += 1
+        try:
+            await self._stream(scope, receive, send)
+        finally:
+            StreamReply.open -= 1
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.create_task(self._gone(receive))
         pump = asyncio.create_task(self._pump(send))
         try:
@@ -211,7 +220,7 @@ class EventReply(StreamReply):
     def __init__(self, source: AsyncGenerator[bytes, None], *, ends: bool = True) -> None:
         super().__init__(
             sse.with_heartbeat(_closing(source, ends=ends)),
-            headers={"content-type": sse.MEDIA_TYPE, "cache-control": "no-store", "x-accel-buffering": "no"},
+            headers={"content-type": sse.MEDIA_TYPE, "x-accel-buffering": "no"},
         )
 
 

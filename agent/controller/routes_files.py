@@ -11,19 +11,20 @@ from starlette.responses import Response
 from agent.clients.docker_stream import DockerStream, EngineResponse
 from agent.controller.names import checked_image, container_id, picked
 from agent.controller.problems import RequestError
-from agent.controller.replies import Inbox, StreamReply, attachment
+from agent.controller.replies import STALL_S, Inbox, StreamReply, attachment
 from agent.controller.rules import Rule, write
 from agent.wire.tar_magic import BLOCK, is_plain_tar
 
 _UNPACKS_SAFELY = (29, 5, 1)
-_HEAD_TIMEOUT_S = 600.0  # the engine packs a large image before it answers
+HEAD_TIMEOUT_S = 600.0  # the engine packs a large image before it answers
 
 
 class FileRoutes:
-    """Files out of the engine and into containers."""
+    """Files out of the engine and into containers. A client that takes nothing for `stall_s` is dropped."""
 
-    def __init__(self, engine: DockerStream) -> None:
+    def __init__(self, engine: DockerStream, *, stall_s: float = STALL_S) -> None:
         self._engine = engine
+        self._stall_s = stall_s
 
     def rules(self) -> list[Rule]:
         container = "docker.container"
@@ -94,12 +95,12 @@ class FileRoutes:
             headers["content-length"] = str(response.length)
         if stat := response.headers.get("x-docker-container-path-stat", ""):
             headers["x-docker-container-path-stat"] = stat[:65536]
-        return StreamReply(body_of(response), headers=headers)
+        return StreamReply(body_of(response), headers=headers, stall_s=self._stall_s)
 
 
 async def open_download(engine: DockerStream, path: str, query: list[tuple[str, str]]) -> EngineResponse:
     """A download's response, its status checked."""
-    response = await engine.open("GET", path, query=query, head_timeout_s=_HEAD_TIMEOUT_S)
+    response = await engine.open("GET", path, query=query, head_timeout_s=HEAD_TIMEOUT_S)
     return await response.checked()
 
 
@@ -115,20 +116,27 @@ async def put_archive(
 ) -> None:
     """PUT /containers/{id}/archive with a body as it comes.
 
-    Engines before 29.5.1 unpack compressed archives in a way that lets them break out (CVE-2026-41567): only plain tar
-    goes there. Raises RequestError 415, EngineError.
+    Raises RequestError 415, EngineError.
     """
-    checked = body if await _unpacks_safely(engine) else await _plain_only(body)
     response = await engine.open(
         "PUT",
         f"/containers/{container}/archive",
         query=query,
         headers=[("content-type", "application/x-tar")],
-        body=checked,
-        head_timeout_s=_HEAD_TIMEOUT_S,
+        body=await safe_archive(engine, body),
+        head_timeout_s=HEAD_TIMEOUT_S,
     )
     async with await response.checked():
         await response.read(65536)
+
+
+async def safe_archive(engine: DockerStream, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same archive, as far as that engine may have it. Raises RequestError 415.
+
+    Engines before 29.5.1 unpack compressed archives in a way that lets them break out (CVE-2026-41567): only plain tar
+    goes there.
+    """
+    return body if await _unpacks_safely(engine) else await _plain_only(body)
 
 
 async def _plain_only(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

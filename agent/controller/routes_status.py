@@ -3,17 +3,26 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 
 from agent.controller import sse
+from agent.controller.board_feed import board_feed
+from agent.controller.json_reply import JsonReply
 from agent.controller.port import AgentPort
-from agent.controller.replies import EventReply
+from agent.controller.replies import EventReply, read_json
 from agent.controller.rules import PUBLIC, Rule, read, write
+from agent.controller.validation import validated
+from agent.errors import UcidockdError
 from agent.status.board import StatusBoard
+
+
+class SlowReaderError(UcidockdError):
+    """A reader of a stream did not keep up."""
+
+    code = "slow-reader"
 
 
 class StatusRoutes:
@@ -53,24 +62,34 @@ class StatusRoutes:
                 handler=self.reconcile,
                 summary="Do it now",
             ),
+            Rule(
+                method="POST",
+                path="/v1/validate",
+                grant=write("ucidockd", "validate"),  # env files that the text names are read
+                handler=self.validate,
+                summary="Checks UCI text as `ucidockd check` would; nothing is written",
+                body="json",
+            ),
         ]
 
     async def status(self, request: Request) -> Response:
         del request
-        return JSONResponse(self._agent.board.snapshot())
+        return JsonReply(self._agent.board.snapshot())
 
     async def stream(self, request: Request) -> Response:
-        last = request.headers.get("last-event-id", "")
-        resume = int(last) if last.isascii() and last.isdigit() else None
-        return EventReply(status_events(self._agent.board, resume))
+        return EventReply(status_events(self._agent.board, sse.resume_id(request.headers)))
 
     async def plan(self, request: Request) -> Response:
         del request
-        return JSONResponse(await self._agent.plan())
+        return JsonReply(await self._agent.plan())
 
     async def reconcile(self, request: Request) -> Response:
         del request
-        return JSONResponse(await self._agent.reconcile())
+        return JsonReply(await self._agent.reconcile())
+
+    async def validate(self, request: Request) -> Response:
+        """`{package: text}`; a package that is not given counts as it is committed."""
+        return JsonReply(await validated(self._agent, await read_json(request)))
 
 
 async def healthz(request: Request) -> Response:
@@ -80,30 +99,18 @@ async def healthz(request: Request) -> Response:
 
 
 async def status_events(board: StatusBoard, resume: int | None) -> AsyncGenerator[bytes, None]:
-    """A snapshot, then changes. Resumes after id `resume` where the ring still reaches.
+    """A snapshot, then changes, as server-sent events. Resumes after id `resume` where the ring still reaches.
 
-    A reader that falls behind the ring gets a new snapshot instead of what it missed: it slows nobody down.
+    A reader that falls behind the ring while it is here is dropped and told why; when it comes back, it gets a new
+    snapshot. Raises SlowReaderError.
     """
-    loop = asyncio.get_running_loop()
-    wake = asyncio.Event()
-
-    def changed() -> None:
-        loop.call_soon_threadsafe(wake.set)
-
-    unsubscribe = board.subscribe(changed)
+    feed = board_feed(board, resume)
+    follows = False
     try:
-        sent = resume
-        while True:
-            wake.clear()
-            events = board.events_after(sent) if sent is not None else None
-            if sent is None or events is None:
-                snapshot = board.snapshot()
-                sent = int(snapshot["version"])
-                yield sse.event("status", snapshot, sent)
-                continue
-            for event in events:
-                sent = int(event["id"])
-                yield sse.event("change", event, sent)
-            await wake.wait()
+        async for name, data, number in feed:
+            if name == "status" and follows:
+                raise SlowReaderError("this reader is too slow: changes that it has not read are gone")
+            follows = True
+            yield sse.event(name, data, number)
     finally:
-        unsubscribe()
+        await feed.aclose()

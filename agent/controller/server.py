@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Serves the application: on the control socket (root's, mode 0600) and, where asked for, on TCP with TLS.
+"""Serves the application on the control socket (root's, mode 0600). `tcp` does it on TCP.
 
-Sockets are bound by us and handed over: uvicorn's own unix socket would be 0666.
+The socket is bound by us and handed over: uvicorn's own would be 0666.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +20,17 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from agent.controller.connection import HEAD_LIMIT, Door, GuardedProtocol
+from agent.controller.connection import Door, GuardedProtocol
+from agent.controller.guard import HEADERS
 from agent.errors import ConfigError
+from agent.wire.http_head import HEAD_LIMIT
 
 STOP_S = 3
 WS_LIMIT = 64 * 1024
 CONTROL_CONNECTIONS = 128
+BACKLOG = 64  # asyncio takes up to so many at once before a door can turn any away
+_RESERVED_FDS = 32  # the engine's, UCI's, and our own files
+_FDS_PER_CLIENT = 3
 
 
 class _Server(uvicorn.Server):
@@ -33,8 +40,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def make_server(app: ASGIApp, door: Door, **more: Any) -> uvicorn.Server:
-    """A uvicorn server whose connections pass `door`. `more` are uvicorn's own settings (TLS)."""
+def make_config(app: ASGIApp, door: Door) -> uvicorn.Config:
+    """uvicorn's settings for connections that pass `door`."""
 
     def protocol(*args: Any, **named: Any) -> GuardedProtocol:
         return GuardedProtocol(door, *args, **named)
@@ -44,7 +51,9 @@ def make_server(app: ASGIApp, door: Door, **more: Any) -> uvicorn.Server:
 
         return make_protocol(*args, **named)
 
-    config = uvicorn.Config(
+    # below that it repeats what strangers send: targets, and the headers of WebSockets
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    return uvicorn.Config(
         app,
         http=protocol,  # type: ignore[arg-type]  # a factory does, though the hint wants a class
         ws=web_socket,  # type: ignore[arg-type]
@@ -53,21 +62,22 @@ def make_server(app: ASGIApp, door: Door, **more: Any) -> uvicorn.Server:
         lifespan="off",
         server_header=False,
         proxy_headers=False,
+        headers=list(HEADERS),
         h11_max_incomplete_event_size=HEAD_LIMIT,
         ws_max_size=WS_LIMIT,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=STOP_S,
-        **more,
+        backlog=BACKLOG,
     )
-    return _Server(config)
 
 
 class ControlServer:
     """`async with ControlServer(app, path):` serves until the block ends."""
 
     def __init__(self, app: ASGIApp, path: Path) -> None:
-        door = Door(control=True, connections=CONTROL_CONNECTIONS, per_client=CONTROL_CONNECTIONS)
-        self._server = make_server(app, door)
+        room = places(CONTROL_CONNECTIONS)
+        door = Door(control=True, connections=room, per_client=room)
+        self._server = _Server(make_config(app, door))
         self._path = path
         self._task: asyncio.Task[None] | None = None
 
@@ -85,6 +95,14 @@ class ControlServer:
         self._path.unlink(missing_ok=True)
 
 
+def places(wanted: int) -> int:
+    """How many clients there is room for: no crowd of them may take the descriptors that reconciling needs."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return wanted
+    return max(1, min(wanted, (limit - _RESERVED_FDS) // _FDS_PER_CLIENT))
+
+
 def bind(path: Path) -> socket.socket:
     """A listening unix socket of mode 0600 in a directory of mode 0700. Takes a dead agent's place, no live one's."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -98,7 +116,7 @@ def bind(path: Path) -> socket.socket:
         listener.bind(str(path))
     finally:
         os.umask(mask)
-    listener.listen(64)
+    listener.listen(BACKLOG)
     return listener
 
 

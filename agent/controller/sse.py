@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 HEARTBEAT_S = 15.0
@@ -16,7 +16,13 @@ MEDIA_TYPE = "text/event-stream"
 def event(name: str, data: Any, number: int | str | None = None) -> bytes:
     """One event with JSON data."""
     head = "" if number is None else f"id: {number}\n"
-    return f"{head}event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+    return f"{head}event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode("utf-8", "replace")
+
+
+def resume_id(headers: Mapping[str, str]) -> int | None:
+    """The Last-Event-ID of a reader that comes back; None for one that starts, or whose id is not ours."""
+    last = headers.get("last-event-id", "")
+    return int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None
 
 
 async def with_heartbeat(

@@ -21,10 +21,8 @@ async def logs(engine: DockerStream, container: str, query: Query) -> AsyncGener
     """A container's output as ("stdout" | "stderr", bytes); one with a terminal has "stdout" only.
 
     `query` is the engine's: follow, since, until, tail, timestamps, stdout, stderr (GET /containers/{id}/logs).
-    Whether the output comes in frames only the container's configuration tells on engines before API 1.42.
     """
-    inspect = await engine.call("GET", f"/containers/{container}/json")
-    tty = bool(inspect["Config"]["Tty"])
+    tty = await has_terminal(engine, container)
     response = await engine.open("GET", f"/containers/{container}/logs", query=query)
     async with await response.checked():
         decoder = FrameDecoder()
@@ -36,6 +34,12 @@ async def logs(engine: DockerStream, container: str, query: Query) -> AsyncGener
                 yield frame
         if not tty:
             _ended(decoder)
+
+
+async def has_terminal(engine: DockerStream, container: str) -> bool:
+    """Whether its output comes without frames: on engines before API 1.42 only its configuration tells."""
+    inspect = await engine.call("GET", f"/containers/{container}/json")
+    return bool(inspect["Config"]["Tty"])
 
 
 def decoded(decoder: FrameDecoder, piece: bytes) -> list[tuple[str, bytes]]:

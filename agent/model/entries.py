@@ -159,15 +159,19 @@ def parse_device(text: str) -> Device:
         match = _USB.fullmatch(text)
         if match is None:
             raise QuantityError(f"{text!r} is no USB device", f"{_DEVICE_FORM}, VID and PID of 4 hex digits")
-        return _device(
-            match[1].lower() if match[1].count(":") == 2 else match[1], match[2] or "", match[3] or "rwm"
-        )
+        return _device(_usb_name(match[1]), match[2] or "", match[3] or "rwm")
     parts = text.split(":")
     if len(parts) > 3 or not parts[0].startswith("/"):
         raise QuantityError(f"{text!r} is no device", _DEVICE_FORM)
     if len(parts) == 2 and re.fullmatch("[rwm]+", parts[1]):
         parts = [parts[0], parts[0], parts[1]]
     return _device(parts[0], parts[1] if len(parts) > 1 else parts[0], parts[2] if len(parts) == 3 else "rwm")
+
+
+def _usb_name(text: str) -> str:
+    """The numbers in lower case as sysfs has them; a serial number is taken as it is."""
+    numbers, serial = text[: len("usb:0000:0000")], text[len("usb:0000:0000") :]
+    return numbers.lower() + serial
 
 
 def _device(host: str, container: str, permissions: str) -> Device:
@@ -243,6 +247,13 @@ def parse_wait(text: str) -> WaitFor:
         raise QuantityError(f"{target!r} is no absolute path", expected)
     if kind == WaitKind.DEVICE and not target.startswith(("/", "usb:")):
         raise QuantityError(f"{target!r} is no device", expected)
+    if target.startswith("usb:"):
+        match = _USB.fullmatch(target)
+        if match is None or match[2]:
+            raise QuantityError(
+                f"{target!r} is no USB device", "usb:VID:PID[:serial], VID and PID of 4 hex digits"
+            )
+        target = _usb_name(target)
     return WaitFor(kind=WaitKind(kind), target=target)
 
 

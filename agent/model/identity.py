@@ -29,9 +29,22 @@ _SECRET_NAME = re.compile(
 )
 
 
+_ASSIGNED = re.compile(r"([A-Za-z0-9_.-]+)=([^\s;&|]+)")
+
+
 def is_secret_name(name: str) -> bool:
     """Whether an environment variable, option or label of this name holds a secret by convention."""
     return _SECRET_NAME.search(name) is not None
+
+
+def masked_pair(key: str, value: str) -> str:
+    """`key=value` for people; the value is hidden when the key's name says that it is a secret."""
+    return f"{key}=***" if is_secret_name(key) else f"{key}={value}"
+
+
+def masked_words(command: str) -> str:
+    """A command line without the values of `--token=...` and `TOKEN=...`, wherever they stand."""
+    return _ASSIGNED.sub(lambda m: masked_pair(m[1], m[2]), command)
 
 
 def own_labels(*, instance: str, section: str, nonce: str) -> dict[str, str]:

@@ -7,8 +7,8 @@ holds a secret: whoever makes an Issue leaves the value of an environment variab
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 Severity = Literal["error", "warning"]
 
@@ -38,3 +38,8 @@ class Issue:
         wish = f", expected {self.expected}" if self.expected else ""
         where = f"{self.file}:{self.line}" if self.file and self.line else self.file
         return f"{self.place}: {self.message}{wish}" + (f" ({where})" if where else "")
+
+
+def issue_as_json(issue: Issue) -> dict[str, Any]:
+    """Every field, and the whole as one line."""
+    return {**asdict(issue), "place": issue.place, "text": issue.text()}

@@ -88,6 +88,7 @@ class Record:
     joined: tuple[
         str, ...
     ] = ()  # ids of the containers whose network, ipc or pid namespace it was created in
+    plugged: tuple[str, ...] = ()  # where its USB devices were when it was created: "usb:VID:PID=/dev/..."
     ignored: tuple[str, ...] = ()  # fields that the engine took without a word and did not set
     running: bool = True  # whether it ran when its swap began: what an undo brings back
     partner: str = ""  # with "new": nonce of the container that it is to replace

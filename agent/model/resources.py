@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from agent.model.listen import ListenAddress
+
 
 class Pull(StrEnum):
     """When an image is pulled."""
@@ -232,6 +234,8 @@ class Container:
     name: str
     spec: ContainerSpec
     policy: ContainerPolicy = field(default_factory=ContainerPolicy)
+    # where its `usb:` devices are now: (name, path). Found at run time, no part of what the section says
+    plugged: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,10 +310,13 @@ class AgentSettings:
 
     enabled: bool = True
     socket: str = "/var/run/ucidockd/agent.sock"
-    listen: tuple[str, ...] = ()
+    listen: tuple[ListenAddress, ...] = ()
     cert: str = ""
     key: str = ""
     cors_origin: tuple[str, ...] = ()
+    allowed_host: tuple[str, ...] = ()
+    allow_exposed: bool = False
+    allow_container_clients: bool = False
     resync_s: float = 60.0
     resync_deep_s: float = 600.0
     workers: int = 4

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from agent.plan.words import words
+
 
 class Level(StrEnum):
     """From cheap to dear."""
@@ -17,19 +19,60 @@ class Level(StrEnum):
     RECREATE = "recreate"
 
 
-_UPDATE = frozenset(
-    {
-        "memory",
-        "memory_swap",
-        "memory_reservation",
-        "nano_cpus",
-        "cpu_shares",
-        "cpuset",
-        "pids_limit",
-        "blkio_weight",
-    }
-    | {"restart"}
-)
+LEVELS: Mapping[str, Level] = {
+    "memory": Level.UPDATE,
+    "memory_swap": Level.UPDATE,
+    "memory_reservation": Level.UPDATE,
+    "nano_cpus": Level.UPDATE,
+    "cpu_shares": Level.UPDATE,
+    "cpuset": Level.UPDATE,
+    "pids_limit": Level.UPDATE,
+    "blkio_weight": Level.UPDATE,
+    "restart": Level.UPDATE,
+    "endpoints": Level.RECONNECT,
+    "image": Level.RECREATE,
+    "hostname": Level.RECREATE,
+    "domainname": Level.RECREATE,
+    "user": Level.RECREATE,
+    "workdir": Level.RECREATE,
+    "privileged": Level.RECREATE,
+    "shm_size": Level.RECREATE,
+    "oom_kill_disable": Level.RECREATE,
+    "init": Level.RECREATE,
+    "read_only": Level.RECREATE,
+    "tty": Level.RECREATE,
+    "stdin": Level.RECREATE,
+    "stop_signal": Level.RECREATE,
+    "stop_timeout_s": Level.RECREATE,
+    "runtime": Level.RECREATE,
+    "network_mode": Level.RECREATE,
+    "ipc": Level.RECREATE,
+    "pid": Level.RECREATE,
+    "userns": Level.RECREATE,
+    "log_driver": Level.RECREATE,
+    "publish_all": Level.RECREATE,
+    "health": Level.RECREATE,
+    "command": Level.RECREATE,
+    "entrypoint": Level.RECREATE,
+    "env": Level.RECREATE,
+    "ports": Level.RECREATE,
+    "mounts": Level.RECREATE,
+    "tmpfs": Level.RECREATE,
+    "devices": Level.RECREATE,
+    "device_cgroup_rules": Level.RECREATE,
+    "cap_add": Level.RECREATE,
+    "cap_drop": Level.RECREATE,
+    "sysctls": Level.RECREATE,
+    "ulimits": Level.RECREATE,
+    "dns": Level.RECREATE,
+    "dns_search": Level.RECREATE,
+    "dns_opt": Level.RECREATE,
+    "extra_hosts": Level.RECREATE,
+    "labels": Level.RECREATE,
+    "log_opts": Level.RECREATE,
+    "group_add": Level.RECREATE,
+    "security_opt": Level.RECREATE,
+}
 # moby: zero means "unchanged" in an update (moby#22516), so these cannot be cleared in place
 _CLEARABLE = frozenset({"pids_limit", "restart"})
 
@@ -46,10 +89,11 @@ class FieldChange:
 
 def level_of(field: str, old: Any, new: Any) -> Level:
     """What a change of `field` from `old` to `new` (canonical values, None = unset) takes."""
-    if field in _UPDATE:
-        return Level.RECREATE if new is None and field not in _CLEARABLE else Level.UPDATE
+    level = LEVELS.get(field, Level.RECREATE)  # not of this version: what made it has to go
+    if level is Level.UPDATE and new is None and field not in _CLEARABLE:
+        return Level.RECREATE
     # with or without networks at all is a matter of the network mode, fixed at create
-    return Level.RECONNECT if field == "endpoints" and old and new else Level.RECREATE
+    return Level.RECREATE if level is Level.RECONNECT and not (old and new) else level
 
 
 def classify(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[FieldChange, ...]:
@@ -58,31 +102,8 @@ def classify(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Field
     for field in sorted(before.keys() | after.keys()):
         old, new = before.get(field), after.get(field)
         if old != new:
-            old_text, new_text = _texts(field, old, new)
+            old_text, new_text = words(field, old, new)
             changes.append(
                 FieldChange(field=field, old=old_text, new=new_text, level=level_of(field, old, new))
             )
     return tuple(changes)
-
-
-def _texts(field: str, old: Any, new: Any) -> tuple[str, str]:
-    if field != "env":
-        return _text(old), _text(new)
-    # values may be secrets: the names of what changed say enough
-    mine, other = dict(map(tuple, old or [])), dict(map(tuple, new or []))
-    names = sorted(name for name in mine.keys() | other.keys() if mine.get(name) != other.get(name))
-    return _names(names, mine), _names(names, other)
-
-
-def _names(names: list[str], present: Mapping[str, Any]) -> str:
-    return "[" + ", ".join(f"{name}=***" if name in present else f"no {name}" for name in names) + "]"
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "unset"
-    if isinstance(value, dict):
-        return " ".join(f"{name}={_text(item)}" for name, item in value.items())
-    if isinstance(value, list):
-        return "[" + ", ".join(_text(item) for item in value) + "]"
-    return str(value)

@@ -10,8 +10,10 @@ from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, DependsOn, OnDrift, Pull, RunState
 from agent.plan import operations as ops
 from agent.plan.changes import FieldChange, Level, classify
-from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, shared_names
+from agent.plan.difference import differences
+from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, plugged_words, shared_names
 from agent.plan.drift import container_drift
+from agent.plan.words import option_of
 
 
 def plan_container(draft: Draft, container: Container) -> None:
@@ -91,7 +93,11 @@ class _Planner:
             return
         foreign = self.draft.context.foreign.get(container.name)
         if foreign is not None and not container.policy.adopt:
-            self.draft.conflict(self.key, f"a container named {container.name} exists and is not ours")
+            image_id = self.draft.context.image_ids.get(container.spec.image, "")
+            found = differences(container, None, foreign.inspect, names={}, image_id=image_id)
+            differing = [difference.field for difference in found]
+            how = f"; it differs in {', '.join(differing)}" if differing else ""
+            self.draft.conflict(self.key, f"a container named {container.name} exists and is not ours{how}")
             return
         if foreign is not None:
             cause = f"takes over the container {foreign.name} ({foreign.id[:12]})"
@@ -108,13 +114,13 @@ class _Planner:
 
     def _present(self, record: Record, seen: ObservedContainer) -> None:
         changes = self._changes(record, seen)
-        why = self._image_change(record) or self._joined_change(record)
+        why = self._outside_change(record, changes)
         if why or any(change.level is Level.RECREATE for change in changes):
             if record.failed_hash and record.failed_hash == self._attempt():
                 # what rolled it back is on the board since then; only a new spec or image is worth a new try
                 return
             swap = ops.ReplaceContainer(
-                key=self.key, cause=why or describe(changes), container=self.container, record=record
+                key=self.key, cause=_joined(describe(changes), why), container=self.container, record=record
             )
             self.draft.add(self.key, [swap], self.needs)
             return
@@ -124,6 +130,12 @@ class _Planner:
         else:
             message = f"the engine ignores {', '.join(record.ignored)}" if record.ignored else ""
             self._find("Synced", status=True, reason="InSync", message=message)
+
+    def _outside_change(self, record: Record, changes: tuple[FieldChange, ...]) -> str:
+        """What asks for a new container although the section does not: image, shared namespace, USB device."""
+        other_image = any(change.field == "image" for change in changes)
+        image = "" if other_image else self._image_change(record)
+        return _joined(image, self._joined_change(record), self._plugged_change(record))
 
     def _attempt(self) -> str:
         return attempt_of(self.container, self.draft.context.image_ids.get(self.container.spec.image, ""))
@@ -149,6 +161,10 @@ class _Planner:
         if replaced or (record.joined and ids and record.joined != ids):
             return "the container whose namespace it shares was replaced"
         return ""
+
+    def _plugged_change(self, record: Record) -> str:
+        moved = sorted(set(plugged_words(self.container)) - set(record.plugged))
+        return "; ".join(f"{name} is {path} now" for name, _, path in (m.partition("=") for m in moved))
 
     def _changes(self, record: Record, seen: ObservedContainer) -> tuple[FieldChange, ...]:
         if record.spec_hash != self.draft.spec_hash_of(self.key, self.container):
@@ -289,8 +305,8 @@ def joined_keys(draft: Draft, container: Container) -> tuple[str, ...]:
 
 
 def attempt_of(container: Container, image_id: str) -> str:
-    """What a swap tried: the spec and the image. A rolled-back attempt is not made again."""
-    return f"{spec_hash(desired_spec(container))}@{image_id}"
+    """What a swap tried: spec, image and devices. A rolled-back attempt is not made again."""
+    return "@".join((spec_hash(desired_spec(container)), image_id, *plugged_words(container)))
 
 
 def is_alive(seen: ObservedContainer) -> bool:
@@ -306,4 +322,8 @@ def is_completed(container: Container, seen: ObservedContainer) -> bool:
 
 def describe(changes: Iterable[FieldChange]) -> str:
     """Changes in words: `memory 1 -> 2; restart no -> always`."""
-    return "; ".join(f"{change.field} {change.old} -> {change.new}" for change in changes)
+    return "; ".join(f"{option_of(change.field)} {change.old} -> {change.new}" for change in changes)
+
+
+def _joined(*causes: str) -> str:
+    return "; ".join(cause for cause in causes if cause)

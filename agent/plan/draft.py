@@ -77,6 +77,11 @@ def joined_ids(records: Iterable[Record], container: Container) -> tuple[str, ..
     return tuple(sorted(r.object_id for r in mine if r.name in names))
 
 
+def plugged_words(container: Container) -> tuple[str, ...]:
+    """Where its USB devices are, as records keep it."""
+    return tuple(f"{name}={path}" for name, path in container.plugged)
+
+
 @dataclass(slots=True, kw_only=True)
 class Draft:
     """A plan in the making. `withheld`: key -> why nothing that needs it can be done."""

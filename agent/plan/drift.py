@@ -15,8 +15,10 @@ from agent.model.identity import canonical
 from agent.model.resources import Container, Endpoint, Network, Volume
 from agent.plan.changes import FieldChange, Level, level_of
 from agent.plan.payload import update_body
+from agent.plan.words import words
+from agent.uci.decode_network import BRIDGE_NAME
 
-_FIELDS = (
+FIELDS = (  # ContainerSpec field, HostConfig key
     ("blkio_weight", "BlkioWeight"),
     ("cpu_shares", "CpuShares"),
     ("cpuset", "CpusetCpus"),
@@ -42,11 +44,12 @@ def container_drift(
 
 def _resources(container: Container, host: dict[str, Any]) -> tuple[FieldChange, ...]:
     changes = []
-    for field, key in _FIELDS:
+    for field, key in FIELDS:
         wanted, seen = getattr(container.spec, field), host.get(key)
         if wanted is not None and wanted != seen:
             level = level_of(field, seen, wanted)
-            changes.append(FieldChange(field=field, old=str(seen), new=str(wanted), level=level))
+            old, new = words(field, seen, wanted)
+            changes.append(FieldChange(field=field, old=old, new=new, level=level))
     if container.spec.restart is not None:
         wanted = update_body(container.spec, ["restart"])["RestartPolicy"]
         seen = host.get("RestartPolicy") or {}
@@ -54,7 +57,8 @@ def _resources(container: Container, host: dict[str, Any]) -> tuple[FieldChange,
             seen.get("Name"),
             seen.get("MaximumRetryCount", 0),
         ):
-            old, new = str(seen.get("Name")), str(wanted["Name"])
+            was = {"name": seen.get("Name") or "no", "max_retries": seen.get("MaximumRetryCount", 0)}
+            old, new = words("restart", was, canonical(container.spec.restart))
             changes.append(FieldChange(field="restart", old=old, new=new, level=Level.UPDATE))
     return tuple(changes)
 
@@ -104,7 +108,7 @@ def network_difference(network: Network, inspect: dict[str, Any]) -> tuple[str, 
         "ipv6": (spec.ipv6, inspect.get("EnableIPv6")),
     }
     differing = [name for name, (wanted, seen) in pairs.items() if wanted != seen]
-    if not set(spec.options) <= set((inspect.get("Options") or {}).items()):
+    if not set(spec.options) <= set(network_options(inspect).items()):
         differing.append("options")
     if not set(spec.labels) <= set((inspect.get("Labels") or {}).items()):
         differing.append("labels")
@@ -116,6 +120,17 @@ def network_difference(network: Network, inspect: dict[str, Any]) -> tuple[str, 
             differing.append("pools")
             break
     return tuple(differing)
+
+
+def network_options(inspect: Mapping[str, Any]) -> dict[str, str]:
+    """The options of a network, with the name that the engine gave its bridge where nobody else did.
+
+    `libnetwork/drivers/bridge`: `br-` and the first 12 digits of the network's id.
+    """
+    options = dict(inspect.get("Options") or {})
+    if inspect.get("Driver") == "bridge":
+        options.setdefault(BRIDGE_NAME, f"br-{str(inspect.get('Id') or '')[:12]}")
+    return options
 
 
 def volume_difference(volume: Volume, inspect: dict[str, Any]) -> tuple[str, ...]:

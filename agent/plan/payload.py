@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from agent.model.resources import Container, ContainerSpec, Endpoint, Healthcheck, Mount, Network, Volume
+from agent.model.resources import (
+    Container,
+    ContainerSpec,
+    Device,
+    Endpoint,
+    Healthcheck,
+    Mount,
+    Network,
+    Volume,
+)
 
 ENDPOINT_MAC_SINCE = (1, 44)  # older engines take the container's MAC address in Config
 
@@ -26,7 +35,7 @@ def container_body(
     """Body of POST /containers/create. `carry`: target -> name of anonymous volumes to take over."""
     spec = container.spec
     body: dict[str, Any] = {"Image": image, "Labels": {**dict(spec.labels), **labels}, **_config(spec)}
-    body["HostConfig"] = host_config(spec)
+    body["HostConfig"] = host_config(spec, dict(container.plugged))
     declared = {mount.target for mount in spec.mounts if mount.source}
     carried = [
         {"Type": "volume", "Source": name, "Target": target}
@@ -77,8 +86,8 @@ def _healthcheck(health: Healthcheck) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def host_config(spec: ContainerSpec) -> dict[str, Any]:
-    """The HostConfig object."""
+def host_config(spec: ContainerSpec, plugged: Mapping[str, str]) -> dict[str, Any]:
+    """The HostConfig object. `plugged`: `usb:` name -> path of the device."""
     network_mode = spec.endpoints[0].network if spec.endpoints else spec.network_mode
     values: dict[str, Any] = {
         "Privileged": spec.privileged,
@@ -96,11 +105,7 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "PortBindings": port_bindings(spec) or None,
         "Mounts": [_mount(mount) for mount in spec.mounts] or None,
         "Tmpfs": {item.target: item.options for item in spec.tmpfs} or None,
-        "Devices": [
-            {"PathOnHost": d.host, "PathInContainer": d.container, "CgroupPermissions": d.permissions}
-            for d in spec.devices
-        ]
-        or None,
+        "Devices": [_device(device, plugged) for device in spec.devices] or None,
         "DeviceCgroupRules": list(spec.device_cgroup_rules) or None,
         "CapAdd": list(spec.cap_add) or None,
         "CapDrop": list(spec.cap_drop) or None,
@@ -115,6 +120,12 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "LogConfig": _log_config(spec),
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _device(device: Device, plugged: Mapping[str, str]) -> dict[str, str]:
+    path = plugged.get(device.host, device.host)
+    inside = device.container or path
+    return {"PathOnHost": path, "PathInContainer": inside, "CgroupPermissions": device.permissions}
 
 
 def _resources(spec: ContainerSpec) -> dict[str, Any]:

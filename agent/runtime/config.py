@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from agent.model.resources import Desired
 from agent.plan.draft import with_hashes
 from agent.runtime.options import RuntimeOptions
 from agent.uci.decode import decode
-from agent.uci.syntax import Package, UciSyntaxError
+from agent.uci.syntax import Package, UciSyntaxError, parse
 
 PACKAGES = ("containers", "dockerd")
 
@@ -39,7 +40,38 @@ def open_store(options: RuntimeOptions) -> UciStore:
 
 def load(options: RuntimeOptions) -> LoadResult:
     """Reads and validates. Never raises for what a user can write into the files."""
-    store = open_store(options)
+    return _load(open_store(options))
+
+
+def check_texts(options: RuntimeOptions, texts: Mapping[str, str]) -> tuple[Issue, ...]:
+    """What `load` would report, were `texts` the files of the packages that they are for. Writes nothing.
+
+    Raises ConfigError for a package that is not ours.
+    """
+    for name in texts:
+        if name not in PACKAGES:
+            raise ConfigError(f"package {name[:64]!r} is not known, expected {' or '.join(PACKAGES)}")
+    return _load(_Given(open_store(options), texts)).issues
+
+
+class _Given:
+    """A store in which some packages are as given, not as committed."""
+
+    def __init__(self, store: UciStore, texts: Mapping[str, str]) -> None:
+        self._store = store
+        self._texts = texts
+
+    def source_path(self, package: str) -> Path:
+        return self._store.source_path(package)
+
+    def load_with_hash(self, package: str) -> tuple[Package, str]:
+        if package not in self._texts:
+            return self._store.load_with_hash(package)
+        text = self._texts[package]
+        return parse(text, package=package, path=str(self.source_path(package))), ""
+
+
+def _load(store: UciStore | _Given) -> LoadResult:
     packages: dict[str, Package] = {}
     hashes: list[str] = []
     issues: list[Issue] = []
@@ -50,14 +82,14 @@ def load(options: RuntimeOptions) -> LoadResult:
     if issues:
         return LoadResult(desired=None, issues=tuple(issues))
     paths = {name: str(store.source_path(name)) for name in packages}
-    result = decode(packages, paths=paths, read_file=_read_text)
+    result = decode(packages, paths=paths, read_file=read_text)
     generation = hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
     return LoadResult(
         desired=with_hashes(replace(result.desired, generation=generation)), issues=result.issues
     )
 
 
-def _read(store: UciStore, name: str, packages: dict[str, Package], hashes: list[str]) -> Issue | None:
+def _read(store: UciStore | _Given, name: str, packages: dict[str, Package], hashes: list[str]) -> Issue | None:
     path = str(store.source_path(name))
     try:
         packages[name], content_hash = store.load_with_hash(name)
@@ -86,5 +118,6 @@ def _issue(package: str, path: str, line: int | None, message: str, expected: st
     )
 
 
-def _read_text(path: str) -> str:
+def read_text(path: str) -> str:
+    """An env file's text."""
     return Path(path).read_text(encoding="utf-8")

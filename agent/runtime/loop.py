@@ -12,6 +12,8 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,10 +21,15 @@ from agent.apply.crew import Run
 from agent.apply.ports import Engine
 from agent.clients.file_watcher import FileWatcher
 from agent.errors import EngineError, UcidockdError
+from agent.model.issues import issue_as_json
+from agent.model.resources import RegistryAuth
 from agent.plan.operations import Plan
+from agent.runtime.adopt import AdoptRequest
 from agent.runtime.config import PACKAGES
+from agent.runtime.differ import diff
 from agent.runtime.reconciler import Reconciler, engine_failure, outcomes_as_json, plan_as_json
 from agent.status.board import StatusBoard
+from agent.status.counters import PassCounters
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +55,7 @@ class Loop:
     def __init__(self, reconciler: Reconciler, *, watch: tuple[Path, ...]) -> None:
         self.reconciler = reconciler
         self.board: StatusBoard = reconciler.board
+        self.passes = PassCounters()
         self._dirty = Dirty(config=True, deep=True)
         self._wake = asyncio.Event()
         self._wake.set()
@@ -92,14 +100,62 @@ class Loop:
     async def reconcile(self) -> dict[str, object]:
         """Does a full pass now, without regard to back-off."""
         self.reconciler.backoff.clear()
+        self.reconciler.holds.clear()
         async with self._one_pass:
             plan, run = await asyncio.to_thread(self._reconcile_now)
         outcomes = await asyncio.to_thread(run.wait) if run is not None else ()
         return {**outcomes_as_json(plan, outcomes), "issues": self.config_issues()}
 
     def _reconcile_now(self) -> tuple[Plan, Run | None]:
+        with self._counted():
+            self.reconciler.read_config()
+            return self.reconciler.begin_pass(deep=None)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Counts a pass and the time that it takes."""
+        begin, ok = time.monotonic(), False
+        try:
+            yield
+            ok = True
+        finally:
+            self.passes.add(time.monotonic() - begin, ok=ok)
+
+    async def validate(self, texts: Mapping[str, str]) -> list[dict[str, object]]:
+        """The mistakes of the configuration, were `texts` the files of the packages that they are for."""
+        issues = await asyncio.to_thread(self.reconciler.check, texts)
+        return [issue_as_json(issue) for issue in issues]
+
+    def auths(self) -> Sequence[RegistryAuth]:
+        """The registry logins that UCI has now."""
+        desired = self.reconciler.desired
+        return desired.auths if desired is not None else ()
+
+    async def adopt(
+        self, container: str, *, section: str, commit: bool, show_secrets: bool
+    ) -> dict[str, object]:
+        """A container that is not ours as UCI sections; the commit is seen as any other."""
+        request = AdoptRequest(container=container, section=section, commit=commit, show_secrets=show_secrets)
+        return await asyncio.to_thread(self.reconciler.adopt, request)
+
+    async def diff(self, name: str) -> dict[str, object]:
+        """One container section against what the engine shows."""
+        async with self._one_pass:
+            return await asyncio.to_thread(self._diff_now, name)
+
+    def _diff_now(self, name: str) -> dict[str, object]:
         self.reconciler.read_config()
-        return self.reconciler.begin_pass(deep=None)
+        return diff(self.reconciler, name)
+
+    async def manual(self, container: str, action: str) -> None:
+        """Holds a managed container as a manual action leaves it; others are nobody's business. Before the action."""
+        if await asyncio.to_thread(self.reconciler.hold, container, action):
+            self.trigger()
+
+    async def manual_failed(self, container: str) -> None:
+        """The engine refused the action: nothing is held for it."""
+        await asyncio.to_thread(self.reconciler.release, container)
+        self.trigger()
 
     def config_issues(self) -> list[dict[str, object]]:
         """The mistakes of the last read."""
@@ -136,11 +192,8 @@ class Loop:
     def _body(self, dirty: Dirty) -> None:
         """One pass. Blocks."""
         try:
-            if dirty.config and self._watcher.unsettled():
-                self.trigger_threadsafe(config=True)
-            elif dirty.config or self.reconciler.desired is None:
-                self.reconciler.read_config()
-            self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
+            with self._counted():
+                self._pass(dirty)
         except EngineError as exc:
             logger.warning("engine: %s", exc)
             engine_failure(self.board, exc, time.time())
@@ -150,6 +203,16 @@ class Loop:
         except Exception:
             # the agent stays up whatever a pass runs into; the resync tries again
             logger.exception("pass failed")
+
+    def _pass(self, dirty: Dirty) -> None:
+        if dirty.config and self._watcher.unsettled():
+            self.trigger_threadsafe(config=True)
+        elif dirty.config or self.reconciler.desired is None:
+            self.reconciler.read_config()
+        self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
+        settles_in = self.reconciler.usb.settles_in()
+        if settles_in is not None:
+            self._loop.call_soon_threadsafe(self._loop.call_later, settles_in, self._wake.set)
 
     async def _timers(self) -> None:
         """Resync, deep resync and back-off; sleeps until the first of them is due."""

@@ -8,18 +8,22 @@ import fcntl
 import logging
 import os
 import random
+import secrets
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agent.clients.devices import UsbDevices
 from agent.clients.docker_engine import DockerEngine
 from agent.clients.state_file import StateFile
 from agent.errors import AlreadyRunningError
 from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
-from agent.runtime.config import load
+from agent.runtime.config import check_texts, load, open_store
+from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
@@ -46,11 +50,15 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     """Everything a pass needs, on the real engine."""
     source = random.Random()
     return Reconciler(
+        usb=UsbDevices(monotonic=time.monotonic),
         engine=DockerEngine(options.docker_host or settings.docker_host),
         records=StateFile(options.state_dir / "state.json"),
-        board=StatusBoard(),
+        board=StatusBoard(first=secrets.randbelow(2**40)),
         load=lambda: load(options),
+        check=lambda texts: check_texts(options, texts),
+        store=open_store(options),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
+        holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
     )
 
 
@@ -84,7 +92,13 @@ def locked(path: Path) -> Iterator[None]:
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.clients.docker_stream import DockerStream
     from agent.controller.app import make_app
+    from agent.controller.console_source import console_kind
+    from agent.controller.consoles import Consoles
+    from agent.controller.jobs import Jobs
     from agent.controller.server import ControlServer
+    from agent.controller.ubus_jobs import JobMethods, job_kinds
+    from agent.runtime.bus import Bus
+    from agent.runtime.tcp import make_access, make_listeners
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
     loop = asyncio.get_running_loop()
@@ -92,7 +106,15 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
         loop.add_signal_handler(number, agent.stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
     engine = DockerStream(options.docker_host or settings.docker_host)
-    server = ControlServer(make_app(agent, engine), socket)
-    async with server:
+    jobs = Jobs(engine)
+    consoles = Consoles(engine)
+    bus = Bus(options.ubus_socket)
+    access = make_access(options, engine, bus)
+    app = make_app(agent, engine, access, consoles, jobs=jobs)
+    bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
+    bus.methods |= JobMethods(agent, jobs).methods()
+    listeners = make_listeners(options, app, access, agent)
+    async with ControlServer(app, socket), listeners, consoles, bus.serving(agent, engine):
         logger.info("ready on %s", socket)
         await agent.run()
+        await jobs.close()

@@ -17,3 +17,4 @@ class RuntimeOptions:
     socket: str | None = None
     docker_host: str | None = None
     log_level: str | None = None
+    ubus_socket: str = "/var/run/ubus/ubus.sock"

@@ -9,24 +9,30 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from agent.apply.crew import Crew, Outcome, Run
 from agent.apply.executor import Executor, recover
 from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
+from agent.clients.devices import Plugged, UsbDevices
+from agent.clients.uci_store import UciStore
 from agent.errors import EngineError, UcidockdError
+from agent.model.issues import Issue
 from agent.model.observed import Observed
-from agent.model.resources import Container, Desired
+from agent.model.resources import AgentSettings, Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import Context
 from agent.plan.reconcile import reconcile
+from agent.runtime.adopt import Adopter, AdoptRequest
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
+from agent.runtime.holds import Holds
 from agent.runtime.observe import observe
-from agent.runtime.waiting import waiting
+from agent.runtime.waiting import usb_names, waiting, with_plugged
 from agent.status.board import ConditionType, OperationNote, StatusBoard
 
 logger = logging.getLogger(__name__)
@@ -43,7 +49,11 @@ class Reconciler:
     records: Records
     board: StatusBoard
     load: Callable[[], LoadResult]
+    check: Callable[[Mapping[str, str]], tuple[Issue, ...]]
+    store: UciStore
     backoff: BackOff
+    holds: Holds
+    usb: UsbDevices
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -51,8 +61,11 @@ class Reconciler:
     desired: Desired | None = None
     image_ids: dict[str, str] = field(default_factory=dict)
     work_ended: Callable[[], None] = lambda: None
+    deletions_held: Callable[[], bool] = lambda: False  # asked only where something waits to be deleted
+    settings_read: Callable[[AgentSettings], None] = lambda _: None
     _busy: set[str] = field(default_factory=set)
-    _settled: tuple[Desired, Observed, Context] | None = None  # what the last shallow look asked and needed no work
+    # what the last shallow look asked and needed no work
+    _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
     _crews: dict[int, Crew] = field(default_factory=dict)
 
     def read_config(self) -> None:
@@ -69,6 +82,7 @@ class Reconciler:
         if self.desired is None or fresh.generation != self.desired.generation:
             self.backoff.clear()
         self.desired = fresh
+        self.settings_read(fresh.agent)
         self._show_config(fresh)
 
     def _show_config(self, desired: Desired) -> None:
@@ -105,6 +119,8 @@ class Reconciler:
             return ops.Plan()
         # before looking: what ends while we look was seen half done, and its end asks for another pass
         busy = frozenset(self._busy)
+        usb = {name: self.usb.resolve(name) for name in usb_names(desired)}
+        desired = with_plugged(desired, usb) if usb else desired
         records = self.records.records()
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=deep)
         if deep is None:
@@ -113,20 +129,57 @@ class Reconciler:
             now=self.wall(),
             records=records,
             foreign=snapshot.foreign,
-            waiting=waiting(desired, now=self.wall()),
+            waiting=waiting(desired, now=self.wall(), usb=usb),
             backoff=self.backoff.blocked(self.monotonic()),
+            held=self.holds.current(desired),
             image_ids=self.image_ids,
             busy=busy,
+            deletions_held=any(r.removed_at is not None for r in records) and self.deletions_held(),
         )
         if deep != frozenset():
             return reconcile(desired, snapshot.observed, context)
-        question = (desired, snapshot.observed, replace(context, now=0.0))
+        question = (desired, usb, snapshot.observed, replace(context, now=0.0))
         if question == self._settled:
             return ops.Plan()  # same input, same plan; the board shows its findings already
         plan = reconcile(desired, snapshot.observed, context)
         timed = any(record.removed_at is not None for record in records)
         self._settled = None if plan.works or timed else question
         return plan
+
+    def hold(self, ref: str, action: str) -> bool:
+        """Keeps the reconciler from undoing a manual action on one of our containers; False when it is none.
+
+        `ref` is a name or an id as the Engine API takes them. To be called before the action, else a pass may come
+        between. Raises EngineError when the engine has to be asked who that is and does not answer.
+        """
+        container = self._managed(ref)
+        if container is None:
+            return False
+        self.holds.add(container, action)
+        logger.info("%s of container:%s by hand", action, container.section)
+        return True
+
+    def adopt(self, request: AdoptRequest) -> dict[str, Any]:
+        """See `agent.runtime.adopt`."""
+        return Adopter(engine=self.engine, store=self.store, records=self.records.records()).run(request)
+
+    def release(self, ref: str) -> None:
+        """Takes a hold back: the manual action failed."""
+        container = self._managed(ref)
+        if container is not None:
+            self.holds.take_back(container)
+
+    def _managed(self, ref: str) -> Container | None:
+        records = [r for r in self.records.records() if r.kind == "container" and r.object_id]
+        found = [r for r in records if r.name == ref and not r.swap] or [
+            r for r in records if r.object_id == ref
+        ]
+        if not found:
+            seen = self.engine.inspect_container(ref)  # a short id, or a name that it was given by hand
+            found = [r for r in records if seen is not None and r.object_id == seen.id]
+        sections = {record.section for record in found}
+        declared = self.desired.containers if self.desired is not None else ()
+        return next((c for c in declared if c.section in sections), None)
 
     def _look_at_images(self, desired: Desired) -> None:
         images = sorted({container.spec.image for container in desired.containers})
@@ -160,7 +213,12 @@ class Reconciler:
     def _executor(self, desired: Desired, api: tuple[int, int]) -> Executor:
         crew = self._crews.setdefault(desired.agent.workers, Crew(desired.agent.workers))
         images = Images(
-            engine=self.engine, auths=desired.auths, stopping=self.stopping.is_set, waiting=crew.elsewhere
+            engine=self.engine,
+            auths=desired.auths,
+            stopping=self.stopping.is_set,
+            waiting=crew.elsewhere,
+            pulling=self._show_pulling,
+            pulled=self._show_pulled,
         )
         return Executor(
             engine=self.engine,
@@ -177,6 +235,21 @@ class Reconciler:
 
     def _is_current(self, container: Container) -> bool:
         return self.desired is None or container in self.desired.containers
+
+    def _show_pulling(self, container: Container, percent: int) -> None:
+        message = f"pulling {container.spec.image}: {percent} %"
+        self._show_image(container, status=False, reason="Pulling", message=message)
+
+    def _show_pulled(self, container: Container, image_id: str) -> None:
+        """The pull ended; with "" there is no image."""
+        self.image_ids = {**self.image_ids, container.spec.image: image_id}
+        self._show_image(container, status=bool(image_id), reason="Present" if image_id else "PullFailed")
+
+    def _show_image(self, container: Container, *, status: bool, reason: str, message: str = "") -> None:
+        key, now = f"container:{container.section}", self.wall()
+        self.board.ensure(key, kind="container", section=container.section, name=container.name, now=now)
+        condition = ConditionType.IMAGE_READY
+        self.board.set(key, condition, status=status, reason=reason, message=message, now=now)
 
     def _work_ended(self, work: ops.Work, succeeded: bool) -> None:  # noqa: FBT001 - the executor's callback
         """Called in the thread that did the work."""

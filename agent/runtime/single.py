@@ -1,27 +1,64 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One pass without a running agent, for `ucidockd plan` and `ucidockd reconcile`."""
+"""What the command line does itself where no agent runs: plan, reconcile, diff and adopt, one pass each."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from agent.model.resources import AgentSettings
+from agent.runtime.adopt import AdoptRequest
 from agent.runtime.config import load
+from agent.runtime.differ import diff
 from agent.runtime.main import locked, make_reconciler
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import outcomes_as_json, plan_as_json
+from agent.status.board import StatusBoard
 
 
-def single_pass(options: RuntimeOptions, *, dry_run: bool) -> dict[str, object]:
-    """Plans, and applies unless `dry_run`. Raises EngineError, ConfigError, AlreadyRunningError."""
-    desired = load(options).desired
-    settings = desired.agent if desired is not None else AgentSettings()
-    reconciler = make_reconciler(options, settings)
-    reconciler.read_config()
-    issues = [{"severity": i.severity, "text": i.text()} for i in reconciler.last.issues]
-    if dry_run:
-        return {**plan_as_json(reconciler.make_plan(deep=None)), "issues": issues}
-    socket = Path(options.socket or settings.socket)
-    with locked(socket.parent / "agent.lock"):
-        plan, outcomes = reconciler.run_pass(deep=None)
-    return {**outcomes_as_json(plan, outcomes), "issues": issues}
+class Single:
+    """Every method raises EngineError, ConfigError; those that change something AlreadyRunningError."""
+
+    def __init__(self, options: RuntimeOptions) -> None:
+        desired = load(options).desired
+        settings = desired.agent if desired is not None else AgentSettings()
+        self._socket = Path(options.socket or settings.socket)
+        self._reconciler = make_reconciler(options, settings)
+        self._reconciler.read_config()
+
+    def plan(self) -> dict[str, Any]:
+        """What a pass would do now."""
+        return {**plan_as_json(self._reconciler.make_plan(deep=None)), "issues": self._issues()}
+
+    def reconcile(self, changed: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+        """One pass. `changed` gets each change of the status board, in the thread that made it."""
+        with locked(self._socket.parent / "agent.lock"):
+            self._reconciler.holds.clear()
+            if changed is not None:
+                _follow(self._reconciler.board, changed)
+            plan, outcomes = self._reconciler.run_pass(deep=None)
+        return {**outcomes_as_json(plan, outcomes), "issues": self._issues()}
+
+    def diff(self, name: str) -> dict[str, Any]:
+        """One container section against what the engine shows."""
+        return diff(self._reconciler, name)
+
+    def adopt(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A container's sections, by the body of `POST /v1/adopt`; the next reconcile carries a commit out."""
+        return self._reconciler.adopt(AdoptRequest(**request))
+
+    def _issues(self) -> list[dict[str, object]]:
+        return [{"severity": i.severity, "text": i.text()} for i in self._reconciler.last.issues]
+
+
+def _follow(board: StatusBoard, changed: Callable[[dict[str, Any]], None]) -> None:
+    seen = board.version
+
+    def on_change() -> None:
+        nonlocal seen
+        for event in board.events_after(seen) or ():
+            seen = int(event["id"])
+            changed(event)
+
+    board.subscribe(on_change)

@@ -8,50 +8,79 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from agent.clients.devices import Plugged
 from agent.model.clock import clock_is_set
 from agent.model.resources import Container, Desired, WaitFor, WaitKind
 from agent.plan.draft import Missing, key_of
 
 
-def waiting(desired: Desired, *, now: float) -> dict[str, Missing]:
-    """Key -> the first thing that is missing, for the containers that have to wait. `now`: wall clock, seconds."""
-    missing = ((key_of("container", c.section), _missing(c, now)) for c in desired.containers)
+def waiting(desired: Desired, *, now: float, usb: Mapping[str, Plugged]) -> dict[str, Missing]:
+    """Key -> the first thing that is missing, for the containers that have to wait. `now`: wall clock, seconds.
+
+    `usb`: name -> where the device is, for each that `usb_names` gave.
+    """
+    missing = ((key_of("container", c.section), _missing(c, now, usb)) for c in desired.containers)
     return {key: item for key, item in missing if item is not None}
 
 
-def _missing(container: Container, now: float) -> Missing | None:
+def usb_names(desired: Desired) -> list[str]:
+    """The `usb:` devices that containers are given or wait for, sorted."""
+    found = {device.host for c in desired.containers for device in c.spec.devices}
+    found |= {w.target for c in desired.containers for w in c.policy.wait_for if w.kind is WaitKind.DEVICE}
+    return sorted(name for name in found if name.startswith("usb:"))
+
+
+def with_plugged(desired: Desired, usb: Mapping[str, Plugged]) -> Desired:
+    """The same with the places of USB devices: they are outside the spec and its hash."""
+    containers = tuple(replace(c, plugged=_places(c, usb)) for c in desired.containers)
+    return replace(desired, containers=containers)
+
+
+def _places(container: Container, usb: Mapping[str, Plugged]) -> tuple[tuple[str, str], ...]:
+    names = sorted({device.host for device in container.spec.devices} & usb.keys())
+    return tuple((name, usb[name].path) for name in names if usb[name].path)
+
+
+def _missing(container: Container, now: float, usb: Mapping[str, Plugged]) -> Missing | None:
     """Without a mount, interface or device a container must not run; a clock that is set back does not stop it."""
     waits = container.policy.wait_for
-    must = [_wait_for(wanted, now) for wanted in waits if wanted.kind is not WaitKind.CLOCK]
-    must += [_device(device.host) for device in container.spec.devices]
-    may = [_wait_for(wanted, now) for wanted in waits if wanted.kind is WaitKind.CLOCK]
-    may += [_bind(mount.source) for mount in container.spec.mounts if mount.is_bind]
-    reason = next(filter(None, must + may), "")
-    return Missing(reason=reason, stop=reason in must) if reason else None
+    found = [_wait_for(wanted, now, usb) for wanted in waits if wanted.kind is not WaitKind.CLOCK]
+    found += [_device(device.host, usb) for device in container.spec.devices]
+    found += [_wait_for(wanted, now, usb) for wanted in waits if wanted.kind is WaitKind.CLOCK]
+    found += [_bind(mount.source) for mount in container.spec.mounts if mount.is_bind]
+    return next((item for item in found if item is not None), None)
 
 
-def _wait_for(wanted: WaitFor, now: float) -> str:
-    if wanted.kind is WaitKind.MOUNT:
-        return "" if os.path.ismount(wanted.target) else f"nothing is mounted on {wanted.target}"
+def _wait_for(wanted: WaitFor, now: float, usb: Mapping[str, Plugged]) -> Missing | None:
+    target = wanted.target
     if wanted.kind is WaitKind.DEVICE:
-        return _device(wanted.target)
-    if wanted.kind is WaitKind.INTERFACE:
-        state = Path("/sys/class/net", Path(wanted.target).name, "operstate")
-        return "" if state.exists() and state.read_text().strip() != "down" else f"{wanted.target} is not up"
-    return "" if clock_is_set(now) else "the clock is not set"
+        return _device(target, usb)
+    if wanted.kind is WaitKind.MOUNT:
+        there, reason = os.path.ismount(target), f"nothing is mounted on {target}"
+    elif wanted.kind is WaitKind.INTERFACE:
+        state = Path("/sys/class/net", Path(target).name, "operstate")
+        there, reason = state.exists() and state.read_text().strip() != "down", f"{target} is not up"
+    else:
+        there, reason = clock_is_set(now), "the clock is not set"
+    return None if there else Missing(reason=reason, stop=wanted.kind is not WaitKind.CLOCK)
 
 
-def _bind(source: str) -> str:
-    return "" if Path(source).exists() else f"bind source {source} is not there"
+def _bind(source: str) -> Missing | None:
+    return None if Path(source).exists() else Missing(reason=f"bind source {source} is not there")
 
 
-def _device(path: str) -> str:
-    if path.startswith("usb:"):
-        return f"{path} is not plugged in"
+def _device(path: str, usb: Mapping[str, Plugged]) -> Missing | None:
+    """Of two sticks that fit, or one that has just come, it is not known which one to take: what runs goes on."""
+    if path in usb:
+        found = usb[path]
+        return None if found.path else Missing(reason=found.reason, stop=found.gone)
     try:
         mode = Path(path).stat().st_mode
     except OSError:
-        return f"device {path} is not there"
-    return "" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or stat.S_ISDIR(mode) else f"{path} is not a device"
+        return Missing(reason=f"device {path} is not there", stop=True)
+    fits = stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or stat.S_ISDIR(mode)
+    return None if fits else Missing(reason=f"{path} is not a device", stop=True)

@@ -74,15 +74,19 @@ class _Resource:
 
 
 class StatusBoard:
-    """All that status shows. Every change counts `version` up and is kept in the ring for resuming streams."""
+    """All that status shows. Every change counts `version` up and is kept in the ring for resuming streams.
 
-    def __init__(self) -> None:
+    `first`: where versions begin. A running agent takes another number at each start, lest a reader of the one before
+    it resumes in the middle of this one's changes.
+    """
+
+    def __init__(self, *, first: int = 0) -> None:
         self._lock = threading.RLock()
         self._resources: dict[str, _Resource] = {}
         self._agent: dict[str, Any] = {}
         self._ring: deque[dict[str, Any]] = deque(maxlen=RING)
         self._subscribers: list[Callable[[], None]] = []
-        self.version = 0
+        self.version = first
 
     def ensure(self, key: str, *, kind: str, section: str, name: str, now: float) -> None:
         """Makes sure that the resource is on the board. An existing one takes a new name."""
@@ -165,7 +169,8 @@ class StatusBoard:
     def events_after(self, version: int) -> list[dict[str, Any]] | None:
         """The changes after `version`; None when the ring does not reach back so far."""
         with self._lock:
-            if version > self.version or (self._ring and version < self._ring[0]["id"] - 1):
+            oldest = self._ring[0]["id"] - 1 if self._ring else self.version
+            if not oldest <= version <= self.version:
                 return None
             return [event for event in self._ring if event["id"] > version]
 

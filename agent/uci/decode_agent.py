@@ -4,6 +4,7 @@ else."""
 
 from __future__ import annotations
 
+from agent.model.listen import parse_listen
 from agent.model.quantities import parse_int, parse_seconds
 from agent.model.resources import AgentSettings, RegistryAuth
 from agent.uci.reader import SectionReader
@@ -25,10 +26,13 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
     settings = AgentSettings(
         enabled=base.enabled if enabled is None else enabled,
         socket=reader.text("socket") or base.socket,
-        listen=reader.texts("listen"),
+        listen=reader.values("listen", parse_listen),
         cert=reader.text("cert") or base.cert,
         key=reader.text("key") or base.key,
         cors_origin=reader.texts("cors_origin"),
+        allowed_host=reader.texts("allowed_host"),
+        allow_exposed=reader.flag("allow_exposed") or base.allow_exposed,
+        allow_container_clients=reader.flag("allow_container_clients") or base.allow_container_clients,
         resync_s=reader.parsed("resync", parse_seconds) or base.resync_s,
         resync_deep_s=reader.parsed("resync_deep", parse_seconds) or base.resync_deep_s,
         workers=workers or base.workers,

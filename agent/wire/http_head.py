@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Request heads that two parsers could read in two ways (RFC 9112 sections 2.2, 5.2, 6.3, 11.2): refused before parsing.
+"""Request heads that two parsers could read in two ways (RFC 9112 sections 2.2, 5.2, 6.3, 11.2; RFC 3986 sections 2.4, 6.2):
+refused before parsing.
 
 h11 forgives some of them (a bare line feed, a folded line, length and transfer coding together). Behind a proxy that
 forgives others, one request would be two.
@@ -8,14 +9,18 @@ forgives others, one request would be two.
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote_to_bytes
 
 END = b"\r\n\r\n"
 HEADERS_LIMIT = 100
+HEAD_LIMIT = 16 * 1024  # bytes
 
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS"})
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _TARGET = re.compile(rb"/[\x21-\x7e]*")
+_PATH = re.compile(rb"[!-~]*")
+_STRANGE = re.compile(rb"[%?#;\\]|//|/\.{1,2}(/|\Z)")
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"origin", b"authorization", b"upgrade"})
 
 
@@ -23,6 +28,8 @@ def head_problem(data: bytes) -> str | None:
     """What is wrong with the head that `data` starts with; a head that is not complete yet is judged so far."""
     end = data.find(END)
     head = data if end < 0 else data[:end]
+    if len(head) > HEAD_LIMIT:
+        return f"a head of more than {HEAD_LIMIT} bytes"
     if _BARE.search(head):
         return "a line ends without CR LF"
     if _CONTROL.search(head):
@@ -35,6 +42,18 @@ def head_problem(data: bytes) -> str | None:
     return None if end < 0 else _problem(lines)
 
 
+def path_problem(raw: bytes) -> str | None:
+    """What is wrong with a path as it came: it must mean the same to whoever decodes it, once or twice, or tidies it.
+
+    After one decoding it is printable ASCII, and holds no `%`, which a second one would change, no delimiter of
+    anything (`?`, `#`, `;`, a backslash), no empty segment, no `.` and no `..`.
+    """
+    path = unquote_to_bytes(raw)
+    if not _PATH.fullmatch(path) or _STRANGE.search(path):
+        return "the path has a character or a segment that is not taken"
+    return None
+
+
 def _problem(lines: list[bytes]) -> str | None:
     words = lines[0].split(b" ")
     if len(words) != 3 or words[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
@@ -43,6 +62,8 @@ def _problem(lines: list[bytes]) -> str | None:
         return "this method is not taken"
     if not _TARGET.fullmatch(words[1]) or b"#" in words[1]:
         return "the target is no path"
+    if problem := path_problem(words[1].partition(b"?")[0]):
+        return problem
     if len(lines) - 1 > HEADERS_LIMIT:
         return f"more than {HEADERS_LIMIT} headers"
     seen: set[bytes] = set()
@@ -53,6 +74,8 @@ def _problem(lines: list[bytes]) -> str | None:
         name = name.lower()
         if name in seen and name in _ONCE:
             return f"two {name.decode('latin-1')} headers"
+        if name == b"upgrade" and value.strip().lower() == b"websocket" and words[0] != b"GET":
+            return "a WebSocket is opened by GET"
         if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
             return "a transfer coding other than chunked"
         seen.add(name)

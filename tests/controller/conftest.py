@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import docker
+import docker.errors
 import pytest
 
 from tests.support.controller import Controller, serving
@@ -32,6 +34,10 @@ class Containers:
         self._made.append(made.id)
         return made.id
 
+    def adopt(self, made: str) -> None:
+        """Removes that one at the end too, if it is still there."""
+        self._made.append(made)
+
     def finished(self, command: str | list[str], **options: object) -> str:
         made = self.run(command, **options)
         self.client.containers.get(made).wait(timeout=20)
@@ -39,7 +45,8 @@ class Containers:
 
     def clean(self) -> None:
         for made in self._made:
-            self.client.containers.get(made).remove(force=True, v=True)
+            with contextlib.suppress(docker.errors.NotFound):
+                self.client.containers.get(made).remove(force=True, v=True)
 
 
 @pytest.fixture

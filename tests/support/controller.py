@@ -7,7 +7,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,11 @@ import httpx
 
 from agent.clients.docker_stream import DockerStream
 from agent.controller.app import make_app
+from agent.controller.consoles import Consoles
 from agent.controller.server import ControlServer
+from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
+from agent.status.counters import PassCounters
 
 
 class QuietAgent:
@@ -25,12 +28,37 @@ class QuietAgent:
 
     def __init__(self) -> None:
         self.board = StatusBoard()
+        self.passes = PassCounters()
+        self.logins: tuple[RegistryAuth, ...] = ()
+        self.manual_actions: list[str] = []  # and those that failed
+
+    def auths(self) -> tuple[RegistryAuth, ...]:
+        return self.logins
+
+    async def validate(self, texts: Mapping[str, str]) -> list[dict[str, Any]]:
+        raise NotImplementedError("the running agent's tests ask for it")
 
     async def plan(self) -> dict[str, Any]:
         return {"operations": []}
 
     async def reconcile(self) -> dict[str, Any]:
         return {"operations": []}
+
+    async def adopt(
+        self, container: str, *, section: str, commit: bool, show_secrets: bool
+    ) -> dict[str, Any]:
+        return {"section": section or container, "committed": commit}
+
+    async def diff(self, name: str) -> dict[str, Any]:
+        return {"name": name}
+
+    async def manual(self, container: str, action: str) -> None:
+        del container
+        self.manual_actions.append(action)
+
+    async def manual_failed(self, container: str) -> None:
+        del container
+        self.manual_actions.append(f"{self.manual_actions[-1]} failed")
 
 
 class LoopThread:
@@ -92,26 +120,30 @@ def read_all(client: socket.socket) -> bytes:
 
 @contextmanager
 def serving(
-    folder: Path, engine_url: str, *, app: Callable[[QuietAgent, DockerStream], Any] = make_app
+    folder: Path,
+    engine_url: str,
+    *,
+    app: Callable[[QuietAgent, DockerStream], Any] | None = None,
+    away_s: float = 60,
+    ready: str = "/healthz",
 ) -> Iterator[Controller]:
-    """The application on `folder`/c/agent.sock, over the engine at `engine_url`."""
+    """The application on `folder`/c/agent.sock, over the engine at `engine_url`; `ready` answers once it is there."""
     thread = LoopThread()
     agent = QuietAgent()
     path = folder / "c" / "agent.sock"
-    server = ControlServer(app(agent, DockerStream(engine_url)), path)
+    engine = DockerStream(engine_url)
+    consoles = Consoles(engine, away_s=away_s)
+    server = ControlServer(app(agent, engine) if app else make_app(agent, engine, consoles=consoles), path)
     thread.run(server.__aenter__())
     made = Controller(path, agent)
     try:
-        _wait_ready(made)
+        assert made.client.get(ready).status_code == 200
         yield made
     finally:
-        made.client.close()
+        thread.run(consoles.__aexit__(None, None, None))
         thread.run(server.__aexit__(None, None, None))
+        made.client.close()
         thread.close()
-
-
-def _wait_ready(controller: Controller) -> None:
-    assert controller.client.get("/healthz").text == "ok\n"
 
 
 def sse_events(lines: Iterator[str]) -> Iterator[tuple[str, Any, str]]:

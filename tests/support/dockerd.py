@@ -19,6 +19,7 @@ import docker
 BUSYBOX = "busybox:test"
 _APPLETS = (
     "sh",
+    "ash",
     "sleep",
     "echo",
     "cat",
@@ -32,6 +33,8 @@ _APPLETS = (
     "kill",
     "wget",
     "nc",
+    "vi",
+    "stty",
 )
 
 

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One connection to ubusd: requests and their answers. What is known here ends with the connection.
+
+The protocol is that of libubus (ubus/libubus-req.c) and ubusd (ubus/ubusd_proto.c). `ubus_client` keeps connections
+coming and knows what is published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.errors import BusError
+from agent.wire import blobmsg
+from agent.wire.blobmsg import BlobError
+from agent.wire.ubus_message import (
+    MESSAGE_LIMIT,
+    Attr,
+    AttrValue,
+    Decoder,
+    Kind,
+    Message,
+    MessageError,
+    Status,
+    encode_message,
+)
+
+logger = logging.getLogger(__name__)
+
+REQUESTS = 256  # under way at once
+REPLY_LIMIT = (
+    MESSAGE_LIMIT - 1024
+)  # ubusd adds to messages, and drops one that is over its queue's limit then
+TIMEOUT_S = 10.0
+_ANSWER_LIMIT = 4 * 1024 * 1024  # all parts of one answer
+_WRITE_LIMIT = 4 * 1024 * 1024  # a daemon that does not read is as good as gone
+
+STATUSES = frozenset(map(int, Status))
+
+Attributes = Mapping[Attr, AttrValue]
+
+
+class StaleIdError(BusError):
+    """ubusd knows no object of that id: it has gone, or was published anew. Nothing was called."""
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A question under way. `parts` are the data messages of its answer."""
+
+    peer: int
+    done: asyncio.Future[Message]
+    parts: list[Message] = field(default_factory=list)
+    size: int = 0
+    notification: bool = False
+    subscribers: tuple[int, ...] = ()  # of a notification: whom ubusd told
+    on_data: Callable[[Message], None] | None = (
+        None  # hears of each part before any later message is looked at
+    )
+    missing: set[int] | None = None  # of a notification: who has not acknowledged; None before ubusd said who
+
+    def first_id(self) -> int:
+        """The object id that the answer names. Raises BusError."""
+        object_id = self.parts[0].number(Attr.OBJID) if self.parts else None
+        if object_id is None:
+            raise BusError("ubus: the answer names no object", status=Status.NOT_FOUND)
+        return object_id
+
+
+class Link:
+    """A connection that has said hello."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._decoder = Decoder()
+        self._requests: dict[int, Request] = {}
+        self._remote_ids: dict[str, int] = {}
+        self._last_seq = 0
+
+    @classmethod
+    async def open(cls, path: str) -> Link:
+        """Raises OSError, MessageError, BusError."""
+        link = cls(*await asyncio.open_unix_connection(path))
+        try:
+            async with deadline(TIMEOUT_S, "hello"):
+                messages = await link.read()
+            if not messages or messages[0].kind != Kind.HELLO:
+                raise BusError("ubusd did not say hello")
+        except BaseException:
+            link.abort()
+            raise
+        return link
+
+    async def read(self) -> list[Message]:
+        """What came, at least one message; [] at the end. Raises OSError, MessageError."""
+        while data := await self._reader.read(65536):
+            if messages := self._decoder.feed(data):
+                return messages
+        return []
+
+    def abort(self) -> None:
+        """Ends it, and every question under way with BusError."""
+        self._writer.transport.abort()
+        for request in self._requests.values():
+            if not request.done.done():
+                request.done.set_exception(BusError("ubus: the connection was lost"))
+                request.done.exception()  # whoever waited may have gone
+
+    # out
+
+    def write(self, *messages: Message) -> None:
+        """Raises BusError when the daemon does not read, or a message is too large."""
+        if self._writer.transport.get_write_buffer_size() > _WRITE_LIMIT:
+            self._writer.transport.abort()
+            raise BusError("ubusd does not read what it is sent")
+        try:
+            self._writer.write(b"".join(map(encode_message, messages)))
+        except MessageError as exc:
+            raise BusError(f"ubus: this cannot be sent: {exc}") from exc
+
+    async def drain(self) -> None:
+        """Until there is room for more. Raises BusError."""
+        try:
+            await self._writer.drain()
+        except OSError as exc:
+            raise BusError("ubus: the connection was lost") from exc
+
+    def answer(self, call: Message, status: Status, reply: bytes | None = None) -> None:
+        """Data and status of somebody's call, whenever it is ready. Nothing where the caller wants none."""
+        if call.flag(Attr.NO_REPLY):
+            return
+        object_id = call.number(Attr.OBJID) or 0
+        last = Message(Kind.STATUS, call.seq, call.peer, {Attr.STATUS: status, Attr.OBJID: object_id})
+        if reply is None:
+            self.write(last)
+            return
+        data: Attributes = {Attr.OBJID: object_id, Attr.DATA: reply}
+        self.write(Message(Kind.DATA, call.seq, call.peer, data), last)
+
+    # questions
+
+    async def request(
+        self,
+        kind: Kind,
+        attributes: Attributes,
+        *,
+        peer: int = 0,
+        on_data: Callable[[Message], None] | None = None,
+    ) -> Request:
+        """Asks and waits for the status. Raises BusError when that is not OK, or the connection ends."""
+        if len(self._requests) >= REQUESTS:
+            raise BusError("ubus: too many requests are under way")
+        seq = self._free_seq()
+        done: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        request = Request(peer, done, notification=kind is Kind.NOTIFY, on_data=on_data)
+        self._requests[seq] = request
+        try:
+            self.write(Message(kind, seq, peer, attributes))
+            await self.drain()
+            last = await done
+        finally:
+            del self._requests[seq]
+        status = last.number(Attr.STATUS)
+        if status == Status.NOT_FOUND and kind is Kind.INVOKE and last.number(Attr.OBJID) is None:
+            raise StaleIdError("ubus: the object has gone", status=status)  # ubusd's word, not the object's
+        if status != Status.OK:
+            raise BusError(f"ubus: {_name(status)}", status=status or Status.UNKNOWN_ERROR)
+        return request
+
+    async def notify(self, object_id: int, attributes: Attributes) -> None:
+        """A notification that nobody acknowledges."""
+        quiet = {Attr.OBJID: object_id, Attr.METHOD: attributes[Attr.METHOD], Attr.NO_REPLY: True}
+        self.write(
+            Message(Kind.NOTIFY, self._free_seq(), object_id, quiet | {Attr.DATA: attributes[Attr.DATA]})
+        )
+        await self.drain()
+
+    async def id_of(self, name: str, *, known: bool) -> int:
+        """The id of a published object; `known`: one that was looked up before will do. Raises BusError."""
+        if not known or name not in self._remote_ids:
+            self._remote_ids.pop(name, None)
+            self._remote_ids[name] = (await self.request(Kind.LOOKUP, {Attr.OBJPATH: name})).first_id()
+        return self._remote_ids[name]
+
+    async def invoke(self, object_id: int, method: str, data: bytes) -> dict[str, Any]:
+        """Calls a method. Raises BusError; StaleIdError when no such object is there."""
+        attributes: Attributes = {Attr.OBJID: object_id, Attr.METHOD: method, Attr.DATA: data}
+        request = await self.request(Kind.INVOKE, attributes, peer=object_id)
+        try:
+            return blobmsg.decode(request.parts[-1].raw(Attr.DATA) or b"") if request.parts else {}
+        except BlobError as exc:
+            raise BusError(f"ubus: {method}: the answer is broken: {exc}") from exc
+
+    def take_answer(self, message: Message) -> None:
+        """A STATUS or DATA message that came. One that nobody waits for (any more) is dropped."""
+        request = self._requests.get(message.seq)
+        if request is None or request.done.done():
+            return
+        if request.notification:
+            _take_acknowledgement(request, message)
+        elif message.peer != request.peer:
+            return
+        elif message.kind == Kind.STATUS:
+            request.done.set_result(message)
+        else:
+            request.size += len(message.raw(Attr.DATA) or message.raw(Attr.SIGNATURE) or b"")
+            request.parts.append(message)
+            if request.on_data is not None:
+                request.on_data(message)
+            if request.size > _ANSWER_LIMIT:
+                request.done.set_exception(BusError("ubus: the answer is too large"))
+
+    def _free_seq(self) -> int:
+        while True:  # REQUESTS is less than there are numbers
+            self._last_seq = self._last_seq % 0xFFFF + 1
+            if self._last_seq not in self._requests:
+                return self._last_seq
+
+
+def _take_acknowledgement(request: Request, message: Message) -> None:
+    """First ubusd says who the subscribers are, then each of them acknowledges: the peer is its object then."""
+    if message.kind != Kind.STATUS:
+        return
+    if request.missing is not None:
+        request.missing.discard(message.peer)
+    else:
+        request.subscribers = message.numbers(Attr.SUBSCRIBERS)
+        request.missing = set(request.subscribers)
+        if message.number(Attr.STATUS) != Status.OK:
+            request.done.set_result(message)
+            return
+    if not request.missing:
+        request.done.set_result(Message(Kind.STATUS, attributes={Attr.STATUS: Status.OK}))
+
+
+@asynccontextmanager
+async def deadline(seconds: float, what: str) -> AsyncIterator[None]:
+    """`asyncio.timeout` that raises BusError."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as exc:
+        raise BusError(f"ubus: {what}: no answer in {seconds:g} s", status=Status.TIMEOUT) from exc
+
+
+def encoded(fields: Mapping[str, Any]) -> bytes:
+    """Data of a message. Raises BusError for what does not fit."""
+    try:
+        return blobmsg.encode(fields, limit=REPLY_LIMIT)
+    except BlobError as exc:
+        raise BusError(f"ubus: this cannot be sent: {exc}") from exc
+
+
+def _name(status: int | None) -> str:
+    return Status(status).name.lower().replace("_", " ") if status in STATUSES else f"status {status}"

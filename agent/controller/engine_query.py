@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Queries of the Engine API: checked before they are sent on. Where a value makes the engine call somebody, or run a
+program on the host, it is looked at more closely.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from agent.controller.names import checked_value
+from agent.controller.problems import RequestError
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_SOURCE = re.compile(r"https?://[A-Za-z0-9\[][^\s]*|git://[A-Za-z0-9\[][^\s]*|git@[A-Za-z0-9][^\s]*")
+_READERS_PS = frozenset(
+    {"", "-e", "-ef", "-eF", "-A", "-f", "-l", "-w", "-ww", "ax", "aux", "axuww", "auxww"}
+)
+
+
+def checked_query(path: str, pairs: Iterable[tuple[str, str]], *, writer: bool) -> list[tuple[str, str]]:
+    """The same pairs. `path` is the table's. Raises RequestError."""
+    checked = []
+    for name, value in pairs:
+        if not _NAME.fullmatch(name):
+            raise RequestError("the query has a name that is none of the engine's")
+        checked.append((name, checked_value(name, value)))
+        _look(path, name, value, writer=writer)
+    return checked
+
+
+def _look(path: str, name: str, value: str, *, writer: bool) -> None:
+    if path == "/build" and name == "remote" and value:
+        _check_source(name, value)
+    if path == "/images/create" and name == "fromSrc" and value != "-":
+        _check_source(name, value)
+    if path == "/containers/{id}/top" and name == "ps_args" and not writer and value not in _READERS_PS:
+        # the engine runs `ps` on the host with it, and `ps e` shows the environment of every process
+        raise RequestError(
+            f"query ps_args: readers may use {', '.join(sorted(_READERS_PS - {''}))}", status=403
+        )
+
+
+def _check_source(name: str, value: str) -> None:
+    if not _SOURCE.fullmatch(value):
+        raise RequestError(f"query {name}: expected http://, https://, git:// or git@ and a host")

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A console's output between the engine and the one who reads it: numbered, bounded, resumable.
+
+What the reader has not taken yet is bounded by `window`: the console then stops reading from the engine. What it has
+taken is kept up to `keep`, so that a reader that lost its connection resumes after the last number it saw.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+WINDOW = 64 * 1024
+KEEP = 256 * 1024
+PIECE = 32 * 1024
+_OVERHEAD = 200  # bytes that a piece costs beside its data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """A piece of `stdout` or `stderr`; with a terminal there is `stdout` only."""
+
+    number: int
+    stream: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The last item. `code` is None where nobody knows it, `reason` is "" when the process ended by itself."""
+
+    number: int
+    code: int | None
+    reason: str = ""
+
+
+Item = Output | Ended
+
+
+class OutputBuffer:
+    """Items have consecutive numbers from 1. `window` and `keep` are bytes."""
+
+    def __init__(self, *, window: int = WINDOW, keep: int = KEEP) -> None:
+        self._window = window
+        self._keep = keep
+        self._items: deque[Item] = deque()
+        self.last = 0  # number of the newest item
+        self._taken = 0  # number of the last item that the reader took
+        self._unread_cost = 0
+        self._kept_cost = 0
+
+    @property
+    def first(self) -> int:
+        """The oldest number that is still here, or the next one when nothing is."""
+        return self._items[0].number if self._items else self.last + 1
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be read from the engine."""
+        return self._unread_cost < self._window
+
+    def add(self, pieces: Iterable[tuple[str, bytes]]) -> None:
+        """Output as (stream, data); long data becomes several items."""
+        for stream, data in pieces:
+            for start in range(0, len(data), PIECE):
+                self._append(
+                    Output(number=self.last + 1, stream=stream, data=data[start : start + PIECE]),
+                )
+
+    def end(self, code: int | None, reason: str = "") -> None:
+        """The last item."""
+        self._append(Ended(number=self.last + 1, code=code, reason=reason))
+
+    def next(self) -> Item | None:
+        """The item after the last one taken."""
+        position = self._taken + 1 - self.first
+        return self._items[position] if position < len(self._items) else None
+
+    def take(self, item: Item) -> None:
+        """The reader has it. Forgets the oldest of what was taken beyond `keep`."""
+        self._taken = item.number
+        self._unread_cost -= _cost(item)
+        self._kept_cost += _cost(item)
+        while self._kept_cost > self._keep and self._items[0].number < self._taken:
+            self._kept_cost -= _cost(self._items.popleft())
+
+    def rewind(self, after: int) -> bool:
+        """Lets the next reader begin after number `after`; False when some of that is gone: it begins at `first`."""
+        self._taken = min(max(after, self.first - 1), self.last)
+        self._kept_cost = sum(_cost(item) for item in self._items if item.number <= self._taken)
+        self._unread_cost = sum(_cost(item) for item in self._items) - self._kept_cost
+        return after >= self.first - 1
+
+    def _append(self, item: Item) -> None:
+        self._items.append(item)
+        self.last = item.number
+        self._unread_cost += _cost(item)
+
+
+def _cost(item: Item) -> int:
+    return _OVERHEAD + (len(item.data) if isinstance(item, Output) else 0)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The object `ucidockd` on ubus: status, plan, reconcile, hotplug, streams, and a notification when status changes.
+
+What fails is answered as on HTTP: {"error": {"code", "message"}}. Another part adds its methods to `make_agent_object`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agent.clients.ubus_client import UbusClient
+from agent.clients.ubus_objects import SESSION, STRING, TABLE, Arguments, BusObject, Handler, Method, Reply
+from agent.controller.port import AgentPort, Sessions
+from agent.controller.problems import body_of
+from agent.errors import BusError, UcidockdError
+from agent.wire.ubus_message import Status
+
+logger = logging.getLogger(__name__)
+
+NAME = "ucidockd"
+FIRST_S = 0.1
+NEXT_S = 1.0  # uhttpd keeps for a browser whatever it does not read: few and small notifications only
+
+
+def guarded(sessions: Sessions, name: str, method: str, handler: Handler) -> Handler:
+    """A call that comes with a session needs its right; uhttpd has asked too. Without one it is root's."""
+
+    async def handle(args: Arguments) -> Reply | None:
+        session = args.get(SESSION)
+        if session is not None and not await sessions.allowed(session, name, method):
+            raise BusError("the session may not do that", status=Status.PERMISSION_DENIED)
+        return await handler(args)
+
+    return handle
+
+
+def explaining(handler: Handler) -> Handler:
+    """Our own errors become an answer that says what is wrong; those of the bus stay a status."""
+
+    async def handle(args: Arguments) -> Reply | None:
+        try:
+            return await handler(args)
+        except BusError:
+            raise
+        except UcidockdError as exc:
+            return body_of(exc)
+
+    return handle
+
+
+class AgentMethods:
+    """`hotplug(subsystem, variables)` hears of what a hotplug script sends: a hint, never more."""
+
+    def __init__(self, agent: AgentPort, hotplug: Callable[[str, Mapping[str, Any]], None]) -> None:
+        self._agent = agent
+        self._hotplug = hotplug
+
+    def methods(self) -> dict[str, Method]:
+        """To be published."""
+        return {
+            "status": Method(handler=self._status),
+            "plan": Method(handler=self._plan),
+            "reconcile": Method(handler=self._reconcile),
+            "hotplug": Method(handler=self._on_hotplug, args={"subsystem": STRING, "env": TABLE}),
+        }
+
+    async def _status(self, args: Arguments) -> Reply:
+        del args
+        return self._agent.board.snapshot()
+
+    async def _plan(self, args: Arguments) -> Reply:
+        del args
+        return await self._agent.plan()
+
+    async def _reconcile(self, args: Arguments) -> Reply:
+        del args
+        return await self._agent.reconcile()
+
+    async def _on_hotplug(self, args: Arguments) -> Reply:
+        self._hotplug(args.get("subsystem", ""), args.get("env", {}))
+        return {}
+
+
+def make_agent_object(sessions: Sessions, *groups: Mapping[str, Method]) -> BusObject:
+    """The object with the methods of all groups, each behind its right."""
+    methods = {
+        name: Method(
+            handler=guarded(sessions, NAME, name, explaining(method.handler)),
+            args=method.args,
+            oversize=method.oversize,
+        )
+        for group in groups
+        for name, method in group.items()
+    }
+    return BusObject(name=NAME, methods=methods)
+
+
+class StatusNotifier:
+    """Notifies `status` {version, keys} on the object when the board changes: the keys of what changed, not the news.
+
+    Coalesced, at most one a second, and nothing at all while nobody is subscribed.
+    """
+
+    def __init__(self, agent: AgentPort, bus: UbusClient, source: BusObject) -> None:
+        self._board = agent.board
+        self._bus = bus
+        self._source = source
+        self._changed = asyncio.Event()
+        source.on_subscribed = lambda _: self._changed.set()
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        loop = asyncio.get_running_loop()
+
+        def changed() -> None:  # in the thread that changed it
+            loop.call_soon_threadsafe(self._changed.set)
+
+        unsubscribe = self._board.subscribe(changed)
+        sent = self._board.version
+        try:
+            while True:
+                await self._changed.wait()
+                await asyncio.sleep(FIRST_S)
+                self._changed.clear()
+                if self._source.subscribed and self._board.version != sent:
+                    sent = await self._notify(sent)
+                    await asyncio.sleep(NEXT_S - FIRST_S)
+        finally:
+            unsubscribe()
+
+    async def _notify(self, sent: int) -> int:
+        events = self._board.events_after(sent)
+        version = self._board.version if events is None else int(events[-1]["id"])
+        # past the ring nobody knows what changed: no keys, look at all
+        keys = sorted({str(event["key"]) for event in events or () if "key" in event})
+        try:
+            await self._bus.notify(self._source, "status", {"version": version, "keys": keys})
+        except BusError as exc:
+            logger.debug("ubus: status: %s", exc)
+        return version

@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A container that somebody made by hand, as the section that would make the same one. Pure.
+
+Only what differs from the defaults of its image and of the engine is kept, so that the section reads as if written by
+a person. What UCI has no option for is said in `notes`, never dropped without a word. `agent.uci.encode` writes the
+result, `agent.runtime.adopt` gathers what it needs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from agent.model.resources import (
+    Container,
+    ContainerPolicy,
+    ContainerSpec,
+    Endpoint,
+    Healthcheck,
+    Network,
+    NetworkSpec,
+    Pool,
+    RunState,
+    Volume,
+    VolumeSpec,
+)
+from agent.plan.drift import network_options
+from agent.plan.inspected import DEFAULT_NETWORKS, is_anonymous, read_spec
+
+_PREDEFINED = DEFAULT_NETWORKS | {"host", "none"}
+_SHM_SIZE = 64 << 20  # dockerd's default-shm-size, unless it is told otherwise
+_CPU_PERIOD_US = 100_000  # the kernel's default
+_COMPOSE = "com.docker.compose."
+_OWN = "ucidockd."
+
+# fmt: off
+_READ_CONFIG = frozenset({
+    "Hostname", "Domainname", "User", "WorkingDir", "Tty", "OpenStdin", "StopSignal", "StopTimeout", "Healthcheck",
+    "Cmd", "Entrypoint", "Env", "Labels", "Image", "MacAddress", "ExposedPorts",
+})
+# of the session that made it (Attach*, StdinOnce), of the image, or seen in the mounts that are in effect (Volumes)
+_IGNORED_CONFIG = frozenset({
+    "AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce", "Volumes", "OnBuild", "Shell", "ArgsEscaped",
+})
+_READ_HOST = frozenset({
+    "Binds", "Mounts", "Tmpfs", "VolumesFrom", "NetworkMode", "PortBindings", "PublishAllPorts", "RestartPolicy",
+    "CapAdd", "CapDrop", "Dns", "DnsOptions", "DnsSearch", "ExtraHosts", "GroupAdd", "IpcMode", "PidMode", "UsernsMode",
+    "Privileged", "ReadonlyRootfs", "SecurityOpt", "ShmSize", "Sysctls", "Runtime", "Init", "LogConfig", "Devices",
+    "DeviceCgroupRules", "Ulimits", "Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares", "CpusetCpus",
+    "PidsLimit", "BlkioWeight", "OomKillDisable", "CpuQuota", "CpuPeriod",
+})
+# of the client that made it, or looked at apart (`_host_notes`; AutoRemove by `agent.runtime.adopt`)
+_IGNORED_HOST = frozenset({
+    "ConsoleSize", "ContainerIDFile", "AutoRemove", "MaskedPaths", "ReadonlyPaths", "CgroupnsMode",
+})
+_KNOWN_MOUNT = frozenset({
+    "Type", "Source", "Target", "ReadOnly", "BindOptions", "VolumeOptions", "TmpfsOptions",
+})
+# fmt: on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the engine says beside the container. Bodies as inspect gives them."""
+
+    image: Mapping[str, Any] = field(default_factory=dict)  # the image it was made of
+    image_id_now: str = ""  # what the name of its image stands for now, "" = nothing
+    networks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    volumes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)  # id -> name of containers that it shares with
+    info: Mapping[str, Any] = field(default_factory=dict)  # GET /info
+    sections: Mapping[str, str] = field(default_factory=dict)  # `network:<Docker name>` -> section there is
+    taken: Collection[str] = ()  # section names of the package
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """The sections, and what they do not say."""
+
+    container: Container
+    networks: tuple[Network, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def adopt(inspect: Mapping[str, Any], around: Surroundings, *, section: str) -> Adoption:
+    """`inspect`: body of GET /containers/{id}/json; `section`: the name of the container's section."""
+    seen = read_spec(inspect, around.names)
+    spec, notes = _without_defaults(seen, inspect, around)
+    taken = {*around.taken, section}
+    networks, more = _networks(spec, around, taken)
+    volumes = _volumes(spec, around, taken | {network.section for network in networks})
+    status = str((inspect.get("State") or {}).get("Status") or "")
+    runs = status in {"running", "restarting", "paused"}
+    policy = ContainerPolicy(adopt=True, state=RunState.RUNNING if runs else RunState.STOPPED)
+    notes += [*more, *_notes(inspect, around, spec)]
+    notes += ["it is paused: the adopted one runs"] if status == "paused" else []
+    name = str(inspect.get("Name") or "").removeprefix("/")
+    container = Container(section=section, name=name, spec=spec, policy=policy)
+    return Adoption(container=container, networks=networks, volumes=volumes, notes=tuple(notes))
+
+
+def section_name(name: str, taken: Collection[str] = (), *, suffix: str = "") -> str:
+    """A section's name for a Docker name: UCI allows letters, digits and `_` only."""
+    base = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    candidates = [base, f"{base}_{suffix}"] if suffix else [base]
+    candidates += [f"{candidates[-1]}{number}" for number in range(2, len(taken) + 3)]
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+# what differs from the defaults
+
+
+def _without_defaults(
+    seen: ContainerSpec, inspect: Mapping[str, Any], around: Surroundings
+) -> tuple[ContainerSpec, list[str]]:
+    image = around.image.get("Config") or {}
+    notes: list[str] = []
+    spec = _without_engine(_by_tag(seen, around.image), inspect, around.info)
+    spec = _without_image(spec, image)
+    labels, dropped = _labels(spec.labels, image.get("Labels") or {})
+    if dropped:
+        notes.append(
+            "the labels com.docker.compose.* are left out: Compose would take the container for its own"
+        )
+    host = inspect.get("HostConfig") or {}
+    if spec.nano_cpus is None and (host.get("CpuQuota") or 0) > 0:
+        period = host.get("CpuPeriod") or _CPU_PERIOD_US
+        spec = replace(spec, nano_cpus=host["CpuQuota"] * 10**9 // period)
+        notes.append("CpuQuota and CpuPeriod are written as `cpus`")
+    elif host.get("CpuPeriod"):
+        notes.append("CpuPeriod: UCI has no option for it")
+    return replace(spec, labels=labels), notes
+
+
+def _by_tag(spec: ContainerSpec, image: Mapping[str, Any]) -> ContainerSpec:
+    """A container that was made of an image's id says nothing to people: by a tag, where the image has one."""
+    tags = sorted(image.get("RepoTags") or ())
+    return replace(spec, image=tags[0]) if tags and spec.image.startswith("sha256:") else spec
+
+
+def _without_engine(
+    spec: ContainerSpec, inspect: Mapping[str, Any], info: Mapping[str, Any]
+) -> ContainerSpec:
+    """Without what the engine fills in by itself (facts: traps in desired against inspect)."""
+    mode = spec.network_mode or ""
+    elsewhere = mode.startswith("container:")
+    hosts = mode == "host" and str(info.get("Name") or "").startswith(spec.hostname or "")
+    unnamed = elsewhere or hosts or spec.hostname == str(inspect.get("Id") or "")[:12]
+    labelled = spec.privileged or "host" in (
+        spec.ipc,
+        spec.pid,
+    )  # those switch SELinux labels off by themselves
+    plain_log = not spec.log_opts and spec.log_driver == info.get("LoggingDriver", "json-file")
+    twice = spec.memory is not None and spec.memory_swap == 2 * spec.memory
+    return replace(
+        spec,
+        hostname=None if unnamed else spec.hostname,
+        domainname=None if elsewhere or hosts else spec.domainname,
+        privileged=spec.privileged or None,
+        restart=None if spec.restart is not None and spec.restart.name == "no" else spec.restart,
+        memory_swap=None if twice else spec.memory_swap,
+        shm_size=None if spec.shm_size == _SHM_SIZE else spec.shm_size,
+        oom_kill_disable=spec.oom_kill_disable or None,
+        read_only=spec.read_only or None,
+        tty=spec.tty or None,
+        stdin=spec.stdin or None,
+        publish_all=spec.publish_all or None,
+        runtime=None if spec.runtime == info.get("DefaultRuntime", "runc") else spec.runtime,
+        ipc=None if spec.ipc == "private" else spec.ipc,
+        log_driver=None if plain_log else spec.log_driver,
+        security_opt=tuple(o for o in spec.security_opt if not (labelled and o == "label=disable")),
+    )
+
+
+def _without_image(spec: ContainerSpec, image: Mapping[str, Any]) -> ContainerSpec:
+    """Without what it has from its image. An entrypoint of one's own takes the image's command away."""
+    entrypoint = tuple(image.get("Entrypoint") or ()) or None
+    command = tuple(image.get("Cmd") or ()) or None
+    if spec.entrypoint != entrypoint:
+        # none at all although the image has one: that is what `--entrypoint ""` does
+        spec = replace(spec, entrypoint=spec.entrypoint or ("",))
+    elif spec.command == command or spec.command is not None:
+        spec = replace(spec, entrypoint=None, command=None if spec.command == command else spec.command)
+    volumes = image.get("Volumes") or {}
+    variables = dict(entry.partition("=")[::2] for entry in image.get("Env") or ())
+    return replace(
+        spec,
+        user=None if spec.user == (image.get("User") or None) else spec.user,
+        workdir=None if spec.workdir == (image.get("WorkingDir") or None) else spec.workdir,
+        stop_signal=None if spec.stop_signal == (image.get("StopSignal") or "SIGTERM") else spec.stop_signal,
+        health=_health(spec.health, image.get("Healthcheck") or {}),
+        env=tuple((key, value) for key, value in spec.env if variables.get(key) != value),
+        mounts=tuple(m for m in spec.mounts if m.source or m.target not in volumes),
+    )
+
+
+def _health(health: Healthcheck | None, image: Mapping[str, Any]) -> Healthcheck | None:
+    """The engine takes each part that is not given from the image."""
+    base = read_spec({"Config": {"Healthcheck": image}}, {}).health
+    if health is None or base is None:
+        return health
+    names = ("cmd", "interval_ns", "timeout_ns", "retries", "start_period_ns")
+    same = {name: None for name in names if getattr(health, name) == getattr(base, name)}
+    rest = replace(health, **same)
+    return None if rest == Healthcheck() else rest
+
+
+def _labels(
+    labels: Iterable[tuple[str, str]], image: Mapping[str, str]
+) -> tuple[tuple[tuple[str, str], ...], bool]:
+    own = [(key, value) for key, value in labels if image.get(key) != value and not key.startswith(_OWN)]
+    kept = tuple((key, value) for key, value in own if not key.startswith(_COMPOSE))
+    return kept, len(kept) < len(own)
+
+
+# networks and volumes that have no section yet
+
+
+def _networks(
+    spec: ContainerSpec, around: Surroundings, taken: Collection[str]
+) -> tuple[tuple[Network, ...], list[str]]:
+    found: list[Network] = []
+    notes: list[str] = []
+    for endpoint in spec.endpoints:
+        name = endpoint.network
+        if name in _PREDEFINED or f"network:{name}" in around.sections:
+            continue
+        body = around.networks.get(name) or {}
+        section = section_name(name, {*taken, *(n.section for n in found)}, suffix="net")
+        found.append(adopt_network(body, name=name, section=section))
+        notes += [f"network {name}: {note}" for note in _network_notes(body)]
+    return tuple(found), notes
+
+
+def adopt_network(body: Mapping[str, Any], *, name: str, section: str) -> Network:
+    """The section of a network that is there; `body`: GET /networks/{id}."""
+    labels = (body.get("Labels") or {}).items()
+    spec = NetworkSpec(
+        driver=str(body.get("Driver") or "bridge"),
+        internal=bool(body.get("Internal")),
+        attachable=bool(body.get("Attachable")),
+        ipv6=bool(body.get("EnableIPv6")),
+        pools=tuple(_pool(item) for item in (body.get("IPAM") or {}).get("Config") or ()),
+        options=tuple(sorted(network_options(body).items())),
+        labels=tuple(sorted((k, v) for k, v in labels if not k.startswith((_COMPOSE, _OWN)))),
+    )
+    return Network(section=section, name=name, spec=spec, adopt=True)
+
+
+def _pool(item: Mapping[str, Any]) -> Pool:
+    return Pool(
+        subnet=str(item.get("Subnet") or ""),
+        gateway=str(item.get("Gateway") or "").partition("/")[0],
+        ip_range=str(item.get("IPRange") or ""),
+        aux_addresses=tuple(sorted((item.get("AuxiliaryAddresses") or {}).items())),
+    )
+
+
+def _network_notes(body: Mapping[str, Any]) -> Iterator[str]:
+    if body.get("Scope", "local") != "local":
+        yield f"its scope is {body['Scope']}, sections know the local one only"
+    ipam = body.get("IPAM") or {}
+    if ipam.get("Driver", "default") != "default" or ipam.get("Options"):
+        yield "the IPAM driver and its options cannot be said in UCI"
+    if body.get("ConfigOnly") or (body.get("ConfigFrom") or {}).get("Network"):
+        yield "configuration networks cannot be said in UCI"
+
+
+def _volumes(spec: ContainerSpec, around: Surroundings, taken: Collection[str]) -> tuple[Volume, ...]:
+    found: list[Volume] = []
+    for name in sorted({m.source for m in spec.mounts if m.source and not m.is_bind}):
+        if f"volume:{name}" in around.sections or is_anonymous(name):
+            continue
+        section = section_name(name, {*taken, *(v.section for v in found)}, suffix="vol")
+        found.append(adopt_volume(around.volumes.get(name) or {}, name=name, section=section))
+    return tuple(found)
+
+
+def adopt_volume(body: Mapping[str, Any], *, name: str, section: str) -> Volume:
+    """The section of a volume that is there; `body`: GET /volumes/{name}."""
+    labels = (body.get("Labels") or {}).items()
+    spec = VolumeSpec(
+        driver=str(body.get("Driver") or "local"),
+        options=tuple(sorted((body.get("Options") or {}).items())),
+        labels=tuple(sorted((k, v) for k, v in labels if not k.startswith((_COMPOSE, _OWN)))),
+    )
+    return Volume(section=section, name=name, spec=spec, adopt=True)
+
+
+# what cannot be said
+
+
+def _notes(inspect: Mapping[str, Any], around: Surroundings, spec: ContainerSpec) -> Iterator[str]:
+    config, host = inspect.get("Config") or {}, inspect.get("HostConfig") or {}
+    image = around.image.get("Config") or {}
+    if around.image_id_now != inspect.get("Image"):
+        what = "stands for another image now" if around.image_id_now else "is not there any more"
+        yield f"the image {config.get('Image')} {what}: the adopted container is made of what it will stand for"
+    yield from _config_notes(config, image, host)
+    yield from _host_notes(host, around.info)
+    yield from _mount_notes(inspect)
+    yield from _endpoint_notes(inspect, spec.endpoints)
+
+
+def _config_notes(
+    config: Mapping[str, Any], image: Mapping[str, Any], host: Mapping[str, Any]
+) -> Iterator[str]:
+    yield from _unknown(config, _READ_CONFIG | _IGNORED_CONFIG)
+    published = {key if "/" in key else f"{key}/tcp" for key in host.get("PortBindings") or ()}
+    exposed = (config.get("ExposedPorts") or {}).keys() - (image.get("ExposedPorts") or {}).keys() - published
+    if exposed:
+        yield f"exposed ports {', '.join(sorted(exposed))}: only published ports can be said in UCI"
+    removed = [entry for entry in config.get("Env") or () if "=" not in entry]
+    if removed:
+        yield f"env: taking the image's variable {', '.join(sorted(removed))} away cannot be said in UCI"
+    check = (config.get("Healthcheck") or {}).get("Test") or [""]
+    if check[0] == "CMD" and check != ((image.get("Healthcheck") or {}).get("Test") or []):
+        yield "the health check is written as a command line, which takes a shell in the image"
+    if (config.get("Healthcheck") or {}).get("StartInterval"):
+        yield "Healthcheck.StartInterval: UCI has no option for it"
+
+
+def _host_notes(host: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[str]:
+    yield from _unknown(host, _READ_HOST | _IGNORED_HOST)
+    default = "private" if str(info.get("CgroupVersion") or "1") == "2" else "host"
+    if host.get("CgroupnsMode") not in (None, "", default):
+        yield f"CgroupnsMode {host['CgroupnsMode']}: UCI has no option for it"
+    if not host.get("Privileged") and [] in (host.get("MaskedPaths"), host.get("ReadonlyPaths")):
+        yield "unmasked system paths (systempaths=unconfined): UCI has no option for it"
+    if host.get("VolumesFrom"):
+        yield "volumes of other containers (--volumes-from) are written as volumes of its own"
+    for key, entries in sorted((host.get("PortBindings") or {}).items()):
+        if any("-" in (entry.get("HostPort") or "") for entry in entries or ()):
+            yield f"port {key}: one of a range of host ports cannot be said in UCI, the engine chooses any"
+
+
+def _unknown(values: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
+    """Whatever else is set, those that engines to come bring too."""
+    for key in sorted(values.keys() - known):
+        value = values[key]
+        if value in (None, "", 0, -1, False, "default") or value in ([], {}):
+            continue
+        shown = f" {value}" if isinstance(value, str | int) and not isinstance(value, bool) else ""
+        yield f"{key}{shown}: UCI has no option for it"
+
+
+def _mount_notes(inspect: Mapping[str, Any]) -> Iterator[str]:
+    host = inspect.get("HostConfig") or {}
+    for item in host.get("Mounts") or ():
+        more = sorted(key for key in item.keys() - _KNOWN_MOUNT if item[key] and item[key] != "default")
+        bind = (item.get("BindOptions") or {}).items()
+        more += sorted(k for k, v in bind if v and k not in {"Propagation", "CreateMountpoint"})
+        more += sorted(k for k, v in (item.get("VolumeOptions") or {}).items() if v and k != "NoCopy")
+        if item.get("Type") not in {"bind", "volume", "tmpfs"}:
+            more = [f"a mount of type {item.get('Type')}"]
+        if more:
+            yield f"mount {item.get('Target')}: {', '.join(more)} cannot be said in UCI"
+    for item in inspect.get("Mounts") or ():
+        if item.get("Type") == "volume" and is_anonymous(item.get("Name", "")) and not item.get("RW", True):
+            yield f"mount {item['Destination']}: an anonymous volume cannot be read-only in UCI"
+
+
+def _endpoint_notes(inspect: Mapping[str, Any], endpoints: Collection[Endpoint]) -> Iterator[str]:
+    networks = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
+    fixed = {e.network for e in endpoints if e.mac_address}
+    for name, item in sorted(networks.items()):
+        for key in ("Links", "DriverOpts", "GwPriority"):
+            if item.get(key):
+                yield f"network {name}: {key} cannot be said in UCI"
+        mac = str(item.get("MacAddress") or "").lower()
+        if mac and name not in fixed and mac != _made_of(str(item.get("IPAddress") or "")):
+            yield f"network {name}: the MAC address {mac} is not taken over; the engine does not say who chose it"
+
+
+def _made_of(address: str) -> str:
+    """The MAC address that the engine makes of an IPv4 address (until 27: 02:42 and its four bytes)."""
+    parts = address.split(".")
+    return "02:42:" + ":".join(f"{int(part):02x}" for part in parts) if len(parts) == 4 else ""

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Desired, applied and observed side by side, field by field: what `ucidockd diff` shows, and what a conflict is about.
+
+Only what the section says is compared with the engine: everything else is the image's or the engine's business.
+Planning decides by `agent.plan.changes` (applied against desired) and `agent.plan.drift` (what can change at all on a
+container of ours); this is for people, and for containers that are not ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from agent.model.identity import canonical, masked
+from agent.model.observed import Record
+from agent.model.resources import Container, ContainerSpec, Endpoint, Mount
+from agent.plan.inspected import DEFAULT_NETWORKS, read_spec
+from agent.plan.words import option_of, words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldDifference:
+    """One field in words, by the name of its option.
+
+    `edited`: the section changed since it was applied; `drifted`: the engine shows another value.
+    """
+
+    field: str
+    desired: str
+    applied: str  # "" without a record
+    observed: str  # "" without a container
+    edited: bool
+    drifted: bool
+
+
+def differences(
+    container: Container,
+    record: Record | None,
+    inspect: Mapping[str, Any] | None,
+    *,
+    names: Mapping[str, str],
+    image_id: str,
+) -> tuple[FieldDifference, ...]:
+    """The fields in which the three are not the same, in the order of the spec.
+
+    `names`: see `read_spec`. `image_id`: of the desired image, "" when it is not there: ours are created by the id.
+    """
+    seen = read_spec(inspect, names) if inspect is not None else None
+    if seen is not None and inspect is not None and image_id and inspect.get("Image") == image_id:
+        seen = replace(seen, image=container.spec.image)
+    wanted = masked(canonical(container.spec))
+    shown = masked(canonical(seen)) if seen is not None else {}
+    applied = record.spec if record is not None else {}
+    found = []
+    for field in (f.name for f in fields(ContainerSpec)):
+        edited = record is not None and applied.get(field) != wanted.get(field)
+        drifted = seen is not None and not is_met(field, container.spec, seen)
+        if edited or drifted:
+            was = words(field, applied.get(field), wanted.get(field))[0] if record is not None else ""
+            now, new = words(field, shown.get(field), wanted.get(field))
+            observed = now if seen is not None and (field in wanted or drifted) else ""
+            found.append(
+                FieldDifference(
+                    field=option_of(field),
+                    desired=new,
+                    applied=was,
+                    observed=observed,
+                    edited=edited,
+                    drifted=drifted,
+                )
+            )
+    return tuple(found)
+
+
+def is_met(field: str, wanted: ContainerSpec, seen: ContainerSpec) -> bool:
+    """Whether the engine shows what the section says of one field. What it does not say is met."""
+    want, have = getattr(wanted, field), getattr(seen, field)
+    if want in (None, ()):
+        return True
+    match field:
+        case "network_mode":
+            return want == have or (want in DEFAULT_NETWORKS and have is None)
+        case "env" | "labels" | "log_opts":
+            return set(want) <= set(have)
+        case "mounts":
+            return all(any(_is_mounted(mount, other) for other in have) for mount in want)
+        case "endpoints":
+            found = {endpoint.network: endpoint for endpoint in have} or {
+                "bridge": Endpoint(network="bridge")
+            }
+            return {e.network for e in want} == found.keys() and all(
+                _is_connected(e, found[e.network]) for e in want
+            )
+        case "health":
+            return all(
+                getattr(want, part.name) in (None, getattr(have, part.name, None)) for part in fields(want)
+            )
+        case "devices":
+            return all(d in have for d in want if not d.host.startswith("usb:"))
+        case "entrypoint":
+            return bool(want == (have or ("",)))
+        case "security_opt" | "cap_add" | "cap_drop":
+            return set(want) <= set(have)
+    return bool(want == have) or (want in (0, -1, False) and have in (None, 0, -1, False))
+
+
+def _is_mounted(wanted: Mount, seen: Mount) -> bool:
+    same = (wanted.target, wanted.read_only) == (seen.target, seen.read_only)
+    return same and wanted.source in ("", seen.source)
+
+
+def _is_connected(wanted: Endpoint, seen: Endpoint) -> bool:
+    same = wanted.ip in ("", seen.ip) and wanted.ip6 in ("", seen.ip6)
+    return same and set(wanted.aliases) <= set(seen.aliases)

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the engine shows of a container (body of GET /containers/{id}/json), in the words of a ContainerSpec.
+
+The inverse of `agent.plan.payload`, in the canonical forms that decoding gives (sorted, full capability names ...). It
+holds what the image and the engine filled in as well: `agent.plan.adoption` takes that away, and
+`agent.plan.difference` only looks at what a section says.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agent.model.quantities import QuantityError, parse_capability
+from agent.model.resources import (
+    ContainerSpec,
+    Device,
+    Endpoint,
+    Healthcheck,
+    Mount,
+    Port,
+    RestartPolicy,
+    Tmpfs,
+    Ulimit,
+)
+
+DEFAULT_NETWORKS = frozenset({"", "default", "bridge"})
+_PORT = re.compile(r"([0-9]{1,5})(?:/([a-z]+))?")
+_ANONYMOUS = re.compile(r"[0-9a-f]{64}")
+
+
+def read_spec(inspect: Mapping[str, Any], names: Mapping[str, str]) -> ContainerSpec:
+    """`names`: id -> name of containers whose namespaces this one may share."""
+    config, host = inspect.get("Config") or {}, inspect.get("HostConfig") or {}
+    mode, endpoints = _networks(inspect, names)
+    return ContainerSpec(
+        image=str(config.get("Image") or ""),
+        hostname=config.get("Hostname") or None,
+        domainname=config.get("Domainname") or None,
+        user=config.get("User") or None,
+        workdir=config.get("WorkingDir") or None,
+        tty=bool(config.get("Tty")),
+        stdin=bool(config.get("OpenStdin")),
+        stop_signal=config.get("StopSignal") or None,
+        stop_timeout_s=config.get("StopTimeout"),
+        health=_health(config.get("Healthcheck") or {}),
+        command=_words(config.get("Cmd")),
+        entrypoint=_words(config.get("Entrypoint")),
+        env=_sorted_pairs(dict(pair for entry in config.get("Env") or () if (pair := _pair(entry)))),
+        labels=_sorted_pairs(config.get("Labels")),
+        network_mode=mode,
+        endpoints=endpoints,
+        ports=_ports(host.get("PortBindings") or {}),
+        mounts=tuple(sorted(_mounts(inspect), key=lambda mount: (mount.target, mount.source))),
+        tmpfs=tuple(sorted(_tmpfs(host), key=lambda entry: entry.target)),
+        **_scalars(host, names),
+        **_lists(host),
+    )
+
+
+def _scalars(host: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    restart = host.get("RestartPolicy") or {}
+    return {
+        "privileged": bool(host.get("Privileged")),
+        "restart": RestartPolicy(
+            name=restart.get("Name") or "no", max_retries=restart.get("MaximumRetryCount") or 0
+        ),
+        "memory": host.get("Memory") or None,
+        "memory_swap": host.get("MemorySwap") or None,
+        "memory_reservation": host.get("MemoryReservation") or None,
+        "nano_cpus": host.get("NanoCpus") or None,
+        "cpu_shares": host.get("CpuShares") or None,
+        "cpuset": host.get("CpusetCpus") or None,
+        "pids_limit": host.get("PidsLimit") or None,
+        "shm_size": host.get("ShmSize") or None,
+        "blkio_weight": host.get("BlkioWeight") or None,
+        "oom_kill_disable": bool(host.get("OomKillDisable")),
+        "init": host.get("Init"),
+        "read_only": bool(host.get("ReadonlyRootfs")),
+        "runtime": host.get("Runtime") or None,
+        "ipc": shared(host.get("IpcMode"), names),
+        "pid": shared(host.get("PidMode"), names),
+        "userns": host.get("UsernsMode") or None,
+        "publish_all": bool(host.get("PublishAllPorts")),
+        "log_driver": (host.get("LogConfig") or {}).get("Type") or None,
+    }
+
+
+def _lists(host: Mapping[str, Any]) -> dict[str, Any]:
+    devices = [_device(item) for item in host.get("Devices") or ()]
+    ulimits = [Ulimit(name=u["Name"], soft=u["Soft"], hard=u["Hard"]) for u in host.get("Ulimits") or ()]
+    return {
+        "devices": tuple(sorted(devices, key=lambda d: (d.container, d.host))),
+        "device_cgroup_rules": _sorted(host.get("DeviceCgroupRules")),
+        "cap_add": _sorted(_capability(name) for name in host.get("CapAdd") or ()),
+        "cap_drop": _sorted(_capability(name) for name in host.get("CapDrop") or ()),
+        "sysctls": _sorted_pairs(host.get("Sysctls")),
+        "ulimits": tuple(sorted(ulimits, key=lambda limit: limit.name)),
+        "dns": tuple(host.get("Dns") or ()),
+        "dns_search": tuple(host.get("DnsSearch") or ()),
+        "dns_opt": tuple(host.get("DnsOptions") or ()),
+        "extra_hosts": tuple(host.get("ExtraHosts") or ()),
+        "log_opts": _sorted_pairs((host.get("LogConfig") or {}).get("Config")),
+        "group_add": _sorted(host.get("GroupAdd")),
+        "security_opt": _sorted(host.get("SecurityOpt")),
+    }
+
+
+def _sorted(items: Iterable[str] | None) -> tuple[str, ...]:
+    return tuple(sorted(set(items or ())))
+
+
+def _sorted_pairs(pairs: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((pairs or {}).items()))
+
+
+def _pair(entry: str) -> tuple[str, str] | None:
+    """None for a name without a value: it takes the image's variable away."""
+    key, equals, value = entry.partition("=")
+    return (key, value) if equals else None
+
+
+def _words(value: list[str] | str | None) -> tuple[str, ...] | None:
+    if not value:
+        return None
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _capability(name: str) -> str:
+    try:
+        return parse_capability(name)
+    except QuantityError:
+        return name
+
+
+def _device(item: Mapping[str, str]) -> Device:
+    host = item.get("PathOnHost", "")
+    return Device(
+        host=host,
+        container=item.get("PathInContainer") or host,
+        permissions=item.get("CgroupPermissions") or "rwm",
+    )
+
+
+def _health(check: Mapping[str, Any]) -> Healthcheck | None:
+    """A CMD test becomes a shell's command line: a section knows no other form."""
+    kind, *words = check.get("Test") or ("",)
+    cmd = {"NONE": "none", "CMD-SHELL": " ".join(words), "CMD": shlex.join(words)}.get(kind)
+    health = Healthcheck(
+        cmd=cmd or None,
+        interval_ns=check.get("Interval") or None,
+        timeout_ns=check.get("Timeout") or None,
+        retries=check.get("Retries") or None,
+        start_period_ns=check.get("StartPeriod") or None,
+    )
+    return None if health == Healthcheck() else health
+
+
+def _ports(bindings: Mapping[str, list[Mapping[str, str]] | None]) -> tuple[Port, ...]:
+    """A range of host ports for one container port lets the engine choose: host port 0."""
+    found = set()
+    for key, entries in bindings.items():
+        match = _PORT.fullmatch(key)
+        for entry in (entries or ()) if match else ():
+            host_port = entry.get("HostPort") or "0"
+            port = Port(
+                container_port=int(match[1]) if match else 0,
+                host_port=int(host_port) if host_port.isdigit() else 0,
+                host_ip=entry.get("HostIp") or "",
+                protocol=(match[2] if match else "") or "tcp",
+            )
+            found.add(port)
+    return tuple(sorted(found, key=lambda p: (p.container_port, p.protocol, p.host_ip, p.host_port)))
+
+
+# mounts
+
+
+def _mounts(inspect: Mapping[str, Any]) -> list[Mount]:
+    """The mounts in effect: of `-v`, `--mount`, `--volumes-from` and the image alike."""
+    host = inspect.get("HostConfig") or {}
+    no_copy = {
+        item["Target"] for item in host.get("Mounts") or () if (item.get("VolumeOptions") or {}).get("NoCopy")
+    }
+    shared_ones = bool(host.get("VolumesFrom"))  # another container has those too: by name, not as one's own
+    return [
+        _mount(item, no_copy=item["Destination"] in no_copy, named=shared_ones)
+        for item in inspect.get("Mounts") or ()
+        if item.get("Type") in {"bind", "volume"}
+    ]
+
+
+def _mount(item: Mapping[str, Any], *, no_copy: bool, named: bool) -> Mount:
+    bind = item["Type"] == "bind"
+    name = str(item.get("Name") or "")
+    source = str(item.get("Source") or "") if bind else ("" if is_anonymous(name) and not named else name)
+    propagation = str(item.get("Propagation") or "") if bind else ""
+    return Mount(
+        source=source,
+        target=item["Destination"],
+        read_only=not item.get("RW", True),
+        propagation="" if propagation == "rprivate" else propagation,
+        no_copy=not bind and (no_copy or "nocopy" in str(item.get("Mode") or "").split(",")),
+    )
+
+
+def is_anonymous(volume: str) -> bool:
+    """The engine names anonymous volumes with 64 hex digits."""
+    return _ANONYMOUS.fullmatch(volume) is not None
+
+
+def _tmpfs(host: Mapping[str, Any]) -> list[Tmpfs]:
+    found = [
+        Tmpfs(target=target, options=options or "") for target, options in (host.get("Tmpfs") or {}).items()
+    ]
+    for item in host.get("Mounts") or ():
+        if item.get("Type") == "tmpfs":
+            given = item.get("TmpfsOptions") or {}
+            options = [f"size={given['SizeBytes']}"] if given.get("SizeBytes") else []
+            options += [f"mode={given['Mode']:o}"] if given.get("Mode") else []
+            options += ["ro"] if item.get("ReadOnly") else []
+            found.append(Tmpfs(target=item["Target"], options=",".join(options)))
+    return found
+
+
+# networks
+
+
+def shared(mode: str | None, names: Mapping[str, str]) -> str | None:
+    """A namespace mode; the engine keeps `container:` with an id, a section has the name."""
+    if not mode or not mode.startswith("container:"):
+        return mode or None
+    other = mode.removeprefix("container:")
+    return f"container:{names.get(other, other)}"
+
+
+def _networks(
+    inspect: Mapping[str, Any], names: Mapping[str, str]
+) -> tuple[str | None, tuple[Endpoint, ...]]:
+    """The mode where there are no networks to speak of, else the endpoints, the one of the mode first.
+
+    The mode keeps the name of a network that the container was disconnected from: the endpoints decide.
+    """
+    mode = str((inspect.get("HostConfig") or {}).get("NetworkMode") or "")
+    if mode in {"host", "none"} or mode.startswith("container:"):
+        return shared(mode, names), ()
+    running = bool((inspect.get("State") or {}).get("Running"))
+    seen = {
+        name: item
+        for name, item in ((inspect.get("NetworkSettings") or {}).get("Networks") or {}).items()
+        if not running or item.get("EndpointID")  # a failed connect leaves an entry without
+    }
+    first = "bridge" if mode in DEFAULT_NETWORKS else mode
+    order = sorted(seen, key=lambda name: (name != first and seen[name].get("NetworkID") != first, name))
+    mac = str((inspect.get("Config") or {}).get("MacAddress") or "")
+    endpoints = [_endpoint(name, seen[name], str(inspect.get("Id") or "")) for name in order]
+    if mac and endpoints:
+        endpoints[0] = Endpoint(
+            network=endpoints[0].network,
+            aliases=endpoints[0].aliases,
+            ip=endpoints[0].ip,
+            ip6=endpoints[0].ip6,
+            mac_address=mac.lower(),
+        )
+    if endpoints == [Endpoint(network="bridge")]:
+        return None, ()  # what every container gets
+    return None, tuple(endpoints)
+
+
+def _endpoint(network: str, item: Mapping[str, Any], container_id: str) -> Endpoint:
+    """The static addresses; engines before API 1.45 add the short id to the aliases."""
+    ipam = item.get("IPAMConfig") or {}
+    aliases = [alias for alias in item.get("Aliases") or () if alias != container_id[:12]]
+    return Endpoint(
+        network=network,
+        aliases=tuple(dict.fromkeys(aliases)),
+        ip=ipam.get("IPv4Address") or "",
+        ip6=ipam.get("IPv6Address") or "",
+    )

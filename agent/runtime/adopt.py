@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Adopting what runs: a container on the engine becomes sections of /etc/config/containers. Blocking.
+
+`agent.plan.adoption` decides what to write; here is the gathering before it, the proof that the sections say what was
+meant (they are decoded again), and the commit. The next pass swaps the container for one of ours, as for any section
+with `option adopt 1`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from agent.apply.ports import Engine
+from agent.clients.uci_store import UciMissing, UciStore
+from agent.errors import ConfigError, ConflictError, EngineError
+from agent.model.identity import masked_pair, masked_words
+from agent.model.observed import Record
+from agent.model.resources import Container, Desired, Endpoint, Network, Volume
+from agent.plan.adoption import Adoption, Surroundings, adopt, section_name
+from agent.runtime.config import PACKAGES, read_text
+from agent.uci.decode import DecodeResult, decode
+from agent.uci.decode_container import decode_container
+from agent.uci.decode_network import decode_network, decode_volume
+from agent.uci.encode import encode_container, encode_network, encode_volume
+from agent.uci.reader import SectionReader
+from agent.uci.syntax import Option, Package, Section, format_file
+
+PACKAGE = "containers"
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptRequest:
+    """`container`: name or id; `section`: "" makes one of the name. `show_secrets` is about the preview only."""
+
+    container: str
+    section: str = ""
+    commit: bool = False
+    show_secrets: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopter:
+    """What adopting works on."""
+
+    engine: Engine
+    store: UciStore
+    records: tuple[Record, ...]
+
+    def run(self, request: AdoptRequest) -> dict[str, Any]:
+        """The sections as text, what they do not say, and whether they were committed.
+
+        Raises ConfigError, ConflictError (somebody else wrote the file each time we tried), EngineError.
+        """
+        inspect = self._inspect(request.container)
+        for left in reversed(range(_TRIES)):
+            package, content_hash = self._package()
+            sections, notes = self._sections(inspect, package, request.section)
+            if not request.commit:
+                break
+            notes += self._lost_comments()
+            try:
+                self.store.commit(
+                    replace(package, sections=(*package.sections, *sections)), expected=content_hash
+                )
+                break
+            except ConflictError:
+                if not left:
+                    raise
+        return _answer(request, str(inspect["Name"]).removeprefix("/"), sections, notes)
+
+    def _inspect(self, ref: str) -> dict[str, Any]:
+        seen = self.engine.inspect_container(ref) if ref else None
+        if seen is None or seen.inspect is None:
+            raise EngineError(f"there is no container {ref}", status=404)
+        owner = next((r for r in self.records if r.kind == "container" and r.object_id == seen.id), None)
+        if owner is not None:
+            raise ConfigError(f"{seen.name} is managed already, by the section {owner.section}")
+        if (seen.inspect.get("HostConfig") or {}).get("AutoRemove"):
+            raise ConflictError(
+                f"{seen.name} was run with --rm: the engine removes it when it stops, there would be no way back"
+            )
+        return seen.inspect
+
+    def _package(self) -> tuple[Package, str]:
+        try:
+            return self.store.load_with_hash(PACKAGE)
+        except UciMissing:
+            return Package(name=PACKAGE), ""
+
+    def _sections(
+        self, inspect: Mapping[str, Any], package: Package, wanted: str
+    ) -> tuple[tuple[Section, ...], list[str]]:
+        desired = self._decode(package).desired
+        name = str(inspect["Name"]).removeprefix("/")
+        declared = next((c.section for c in desired.containers if c.name == name), None)
+        taken = {section.name for section in package.sections}
+        if declared is not None:
+            raise ConflictError(
+                f"the section {declared} declares {name}: `option adopt 1` there takes it over"
+            )
+        if wanted in taken or not re.fullmatch(r"[A-Za-z0-9_]*", wanted):
+            reason = (
+                "is there already" if wanted in taken else "has other characters than letters, digits and _"
+            )
+            raise ConfigError(f"the section name {wanted!r} {reason}: expected a free name")
+        around = self._surroundings(inspect, desired, taken)
+        adoption = adopt(inspect, around, section=wanted or section_name(name, taken, suffix="ct"))
+        sections, notes = _encode(adoption, around.sections)
+        self._check(package, sections)
+        return sections, [*adoption.notes, *notes]
+
+    def _decode(self, package: Package) -> DecodeResult:
+        packages = {PACKAGE: package}
+        for other in PACKAGES:
+            if other != PACKAGE:
+                try:
+                    packages[other] = self.store.load(other)
+                except UciMissing:
+                    continue
+        return decode(packages, paths={}, read_file=read_text)
+
+    def _surroundings(self, inspect: Mapping[str, Any], desired: Desired, taken: set[str]) -> Surroundings:
+        networks = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
+        mounts = inspect.get("Mounts") or ()
+        volumes = {str(m["Name"]) for m in mounts if m.get("Type") == "volume"}
+        found = {name: self.engine.inspect_network(name) for name in networks}
+        seen = {name: self.engine.inspect_volume(name) for name in volumes}
+        image = str((inspect.get("Config") or {}).get("Image") or "")
+        sections = {f"network:{n.name}": n.section for n in desired.networks}
+        sections |= {f"volume:{v.name}": v.section for v in desired.volumes}
+        return Surroundings(
+            image=self.engine.inspect_image(str(inspect.get("Image"))) or {},
+            image_id_now=str((self.engine.inspect_image(image) or {}).get("Id", "")),
+            networks={name: item.inspect for name, item in found.items() if item is not None},
+            volumes={name: item.inspect for name, item in seen.items() if item is not None},
+            names=dict(self._shared_with(inspect.get("HostConfig") or {})),
+            info=self.engine.info(),
+            sections=sections,
+            taken=taken,
+        )
+
+    def _shared_with(self, host: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        for key in ("NetworkMode", "IpcMode", "PidMode"):
+            kind, _, other = str(host.get(key) or "").partition(":")
+            seen = self.engine.inspect_container(other) if kind == "container" else None
+            if seen is not None:
+                yield other, seen.name
+
+    def _check(self, package: Package, sections: tuple[Section, ...]) -> None:
+        """Whether the package as a whole can be had with the new sections: ports that clash and the like."""
+        names = {section.name for section in sections}
+        result = self._decode(replace(package, sections=(*package.sections, *sections)))
+        wrong = [i.text() for i in result.issues if i.section in names and i.severity == "error"]
+        if wrong:
+            raise ConflictError("it cannot be declared beside the sections there are: " + "; ".join(wrong))
+
+    def _lost_comments(self) -> list[str]:
+        path = self.store.source_path(PACKAGE)
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return []
+        lost = any(line.lstrip().startswith("#") for line in lines)
+        return [f"the comments in {path} are lost, as with `uci commit`"] if lost else []
+
+
+# sections, and the proof that they say what was meant
+
+
+def _encode(adoption: Adoption, declared: Mapping[str, str]) -> tuple[tuple[Section, ...], list[str]]:
+    """Networks and volumes first. What UCI's syntax has no words for is left out and noted."""
+    notes: list[str] = []
+    networks = {n.name: n.section for n in adoption.networks}
+    volumes = {v.name: v.section for v in adoption.volumes}
+    for key, section in declared.items():
+        kind, _, name = key.partition(":")
+        (networks if kind == "network" else volumes)[name] = section
+    sections = [_proved(network, encode_network(network), notes) for network in adoption.networks]
+    sections += [_proved(volume, encode_volume(volume), notes) for volume in adoption.volumes]
+    container = adoption.container
+    written = encode_container(container, networks=networks, volumes=volumes)
+    sections.append(_proved(_by_section(container, networks, volumes), written, notes))
+    return tuple(sections), notes
+
+
+def _by_section(container: Container, networks: Mapping[str, str], volumes: Mapping[str, str]) -> Container:
+    """The container as decoding one section alone gives it: with the names of sections."""
+    spec = container.spec
+    endpoints = tuple(_renamed(endpoint, networks) for endpoint in spec.endpoints)
+    mounts = [m if m.is_bind else replace(m, source=volumes.get(m.source, m.source)) for m in spec.mounts]
+    ordered = tuple(sorted(mounts, key=lambda m: (m.target, m.source)))
+    return replace(container, spec=replace(spec, endpoints=endpoints, mounts=ordered))
+
+
+def _renamed(endpoint: Endpoint, networks: Mapping[str, str]) -> Endpoint:
+    return replace(endpoint, network=networks.get(endpoint.network, endpoint.network))
+
+
+def _proved(resource: Container | Network | Volume, section: Section, notes: list[str]) -> Section:
+    """The section without what does not decode, and a note for each thing that does not come back as it was."""
+    dropped: set[str] = set()
+    while True:
+        reader, decoded = _decode_one(section)
+        errors = [issue for issue in reader.issues if issue.severity == "error"]
+        if not errors:
+            break
+        for issue in errors:
+            dropped.add(issue.option)
+            notes.append(f"{section.name}.{issue.option}: {issue.message}; left out, UCI cannot say it")
+        section = _without(section, {(issue.option, issue.index) for issue in errors})
+    for field in fields(resource.spec):
+        was, now = getattr(resource.spec, field.name), getattr(decoded.spec, field.name)
+        if was != now and not dropped:
+            notes.append(f"{section.name}: {field.name} cannot be written exactly as it is; look at it")
+    return section
+
+
+def _decode_one(section: Section) -> tuple[SectionReader, Container | Network | Volume]:
+    reader = SectionReader(section, package=PACKAGE, file="")
+    match section.type:
+        case "network":
+            return reader, decode_network(reader)
+        case "volume":
+            return reader, decode_volume(reader)
+    return reader, decode_container(reader, read_file=None)
+
+
+def _without(section: Section, places: set[tuple[str, int | None]]) -> Section:
+    """Without the options, or the items of lists, at these places."""
+    options = []
+    for option in section.options:
+        if (option.name, None) in places or (isinstance(option.value, str) and (option.name, 0) in places):
+            continue
+        if isinstance(option.value, tuple):
+            items = tuple(v for i, v in enumerate(option.value) if (option.name, i) not in places)
+            if not items:
+                continue
+            option = Option(name=option.name, value=items)
+        options.append(option)
+    if "image" not in {option.name for option in options} and section.type == "container":
+        raise ConfigError(f"the image of {section.name} cannot be said in UCI")
+    return replace(section, options=tuple(options))
+
+
+# the answer
+
+
+def _answer(
+    request: AdoptRequest, name: str, sections: tuple[Section, ...], notes: list[str]
+) -> dict[str, Any]:
+    shown = sections if request.show_secrets else tuple(_masked(section) for section in sections)
+    return {
+        "container": name,
+        "section": sections[-1].name,
+        "sections": [{"type": section.type, "name": section.name} for section in sections],
+        "text": format_file(Package(name=PACKAGE, sections=shown)).strip("\n") + "\n",
+        "notes": notes,
+        "committed": request.commit,
+    }
+
+
+def _masked(section: Section) -> Section:
+    """Environment values never show; labels, options and words of a command where their name says secret."""
+    return replace(section, options=tuple(_masked_option(option) for option in section.options))
+
+
+def _masked_option(option: Option) -> Option:
+    if isinstance(option.value, str):
+        return replace(option, value=masked_words(option.value)) if option.name == "health_cmd" else option
+    if option.name == "env":
+        return replace(option, value=tuple(item.partition("=")[0] + "=***" for item in option.value))
+    if option.name in {"label", "log_opt", "opt"}:
+        return replace(option, value=tuple(_masked_entry(item) for item in option.value))
+    if option.name in {"command", "entrypoint"}:
+        return replace(option, value=tuple(masked_words(item) for item in option.value))
+    return option
+
+
+def _masked_entry(entry: str) -> str:
+    key, _, value = entry.partition("=")
+    return masked_pair(key, value)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Wiring of ubus: our objects on it, the triggers that come from it, and rpcd as who knows the sessions.
+
+Without ubusd there are no objects, and somebody looks for it every two seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from agent.clients.docker_stream import DockerStream
+from agent.clients.rpcd import DEADLINE_S, Rpcd
+from agent.clients.ubus_client import UbusClient
+from agent.clients.ubus_objects import Method
+from agent.controller.port import Sessions
+from agent.controller.stream_sources import Kind, our_kinds
+from agent.controller.ubus_agent import AgentMethods, StatusNotifier, make_agent_object
+from agent.controller.ubus_docker import DockerObjects
+from agent.controller.ubus_streams import Streams
+from agent.controller.ubus_ttyd import Ttyd
+from agent.errors import BusError
+from agent.runtime.config import PACKAGES
+from agent.runtime.loop import Loop
+from agent.wire.ubus_message import Status
+
+logger = logging.getLogger(__name__)
+
+_ASK_AGAIN_S = 5.0
+_AFTER_DEFECT_S = 5.0
+
+
+class Bus:
+    """`socket` is ubusd's. Other parts may add their `kinds` of streams, and before `serving` their `methods`."""
+
+    def __init__(self, socket: str) -> None:
+        self.client = UbusClient(socket)
+        self.rpcd = Rpcd(self.client)
+        self.kinds: dict[str, Kind] = {}
+        self.methods: dict[str, Method] = {}  # of the object `ucidockd`
+        self._folder = Path(socket).parent
+        self._asking_again = False
+
+    def has_ubus(self) -> bool:
+        """Whether this is a system with ubus, be ubusd there just now or not."""
+        return self._folder.is_dir()
+
+    def sessions(self, token: Sessions) -> Sessions:
+        """Who knows the sessions of this host: rpcd where there is ubus, `token` elsewhere."""
+        return self.rpcd if self.has_ubus() else token
+
+    @asynccontextmanager
+    async def serving(self, agent: Loop, engine: DockerStream) -> AsyncIterator[None]:
+        """Publishes, listens and triggers until the block ends."""
+        self.kinds |= our_kinds(agent.board, engine)
+        streams = Streams(self.client, self.rpcd, self.kinds)
+        ttyd = Ttyd(str(engine.address))
+        basic = AgentMethods(agent, _on_hotplug(agent)).methods()
+        ours = make_agent_object(self.rpcd, basic, streams.methods(), self.methods)
+        for owned in (ours, *DockerObjects(agent, engine, self.rpcd, ttyd=ttyd).objects()):
+            await self.client.add_object(owned)
+        self._trigger(agent)
+        notifier = StatusNotifier(agent, self.client, ours)
+        tasks = [
+            asyncio.create_task(_for_ever(self.client.run), name="ubus"),
+            asyncio.create_task(_for_ever(notifier.run), name="ubus-status"),
+        ]
+        try:
+            yield
+        finally:
+            await streams.stop()
+            await ttyd.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    def _trigger(self, agent: Loop) -> None:
+        def on_service(kind: str, data: Mapping[str, Any]) -> None:
+            if kind == "config.change" and data.get("config") in PACKAGES:
+                agent.trigger(config=True)
+
+        self.client.subscribe("service", on_service)
+        loop = asyncio.get_running_loop()
+        agent.reconciler.deletions_held = lambda: self._deletions_held(agent, loop)
+
+    def _deletions_held(self, agent: Loop, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether LuCI may still take the last change back; who cannot be asked may. Blocks, in a pass's thread."""
+        if not self.has_ubus():
+            return False
+        asked = asyncio.run_coroutine_threadsafe(self._rollback_pending(), loop)
+        try:
+            pending = asked.result(2 * DEADLINE_S)
+        except TimeoutError:  # the agent is ending
+            asked.cancel()
+            return True
+        if pending:
+            loop.call_soon_threadsafe(self._ask_again, agent, loop)
+        return pending
+
+    async def _rollback_pending(self) -> bool:
+        try:
+            return await self.rpcd.rollback_left_s() > 0
+        except BusError as exc:
+            return exc.status != Status.NOT_FOUND  # no rpcd, no LuCI
+
+    def _ask_again(self, agent: Loop, loop: asyncio.AbstractEventLoop) -> None:
+        """Nobody tells when a rollback is confirmed."""
+        if not self._asking_again:
+            self._asking_again = True
+            loop.call_later(_ASK_AGAIN_S, self._asked_again, agent)
+
+    def _asked_again(self, agent: Loop) -> None:
+        self._asking_again = False
+        agent.trigger()
+
+
+def _on_hotplug(agent: Loop) -> Callable[[str, Mapping[str, Any]], None]:
+    def hint(subsystem: str, variables: Mapping[str, Any]) -> None:
+        logger.debug("hotplug: %.32r %.32r", subsystem, variables.get("ACTION", ""))
+        agent.trigger()
+
+    return hint
+
+
+async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
+    """A defect in here must not end the agent."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            logger.exception("ubus failed")
+        await asyncio.sleep(_AFTER_DEFECT_S)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Manual actions that the reconciler must not undo (design section 5, 9.): asked for through `docker.*` or `/docker/`.
+
+A hold ends when its section changes, when a reconcile is asked for, or with a reboot: it is kept in the run directory,
+a tmpfs, so that it outlives the agent but not the router's uptime. Planning sees it as `Context.held`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from pathlib import Path
+
+from agent.clients.files import atomic_write
+from agent.model.identity import canonical, masked, spec_hash
+from agent.model.resources import Container, Desired, RunState
+from agent.plan.draft import key_of
+
+logger = logging.getLogger(__name__)
+
+_RUNNING_ACTIONS = frozenset({"start", "restart", "unpause"})
+_STOPPING_ACTIONS = frozenset({"stop", "kill", "pause"})
+
+
+class Holds:
+    """The holds by key. Safe to call from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._held: dict[str, dict[str, str]] | None = None  # read at first use
+        self._before: dict[str, dict[str, str]] = {}  # what the last manual action on a key took the place of
+
+    def add(self, container: Container, action: str) -> None:
+        """Notes a manual action. What makes a container run that is to run ends the hold of one that was stopped."""
+        key = key_of("container", container.section)
+        with self._lock:
+            held = dict(self._read())
+            self._before.pop(key, None)
+            if key in held:
+                self._before[key] = held[key]
+            if action in _RUNNING_ACTIONS and _is_to_run(container):
+                if held.get(key, {}).get("action") in _STOPPING_ACTIONS:
+                    del held[key]
+            else:
+                held[key] = {"action": action, "section": section_hash(container)}
+            self._write(held)
+
+    def take_back(self, container: Container) -> None:
+        """The last manual action on a container failed: what held before it holds again."""
+        key = key_of("container", container.section)
+        with self._lock:
+            held = dict(self._read())
+            held.pop(key, None)
+            if key in self._before:
+                held[key] = self._before.pop(key)
+            self._write(held)
+
+    def clear(self) -> None:
+        """A reconcile was asked for: everything is the reconciler's again."""
+        with self._lock:
+            self._before.clear()
+            self._write({})
+
+    def current(self, desired: Desired) -> dict[str, str]:
+        """Key -> action, for the sections that still are what they were; the others' holds are dropped.
+
+        Sections with a mistake keep theirs: what they will say is not known yet.
+        """
+        with self._lock:
+            known = self._read()
+            here = {key_of("container", c.section): c for c in desired.containers} if known else {}
+            held = {
+                key: item
+                for key, item in known.items()
+                if key in desired.broken or (key in here and section_hash(here[key]) == item["section"])
+            }
+            self._write(held)
+            return {key: item["action"] for key, item in held.items()}
+
+    def _read(self) -> dict[str, dict[str, str]]:
+        if self._held is None:
+            self._held = _load(self._path)
+        return self._held
+
+    def _write(self, held: dict[str, dict[str, str]]) -> None:
+        if held == self._held:
+            return
+        self._held = held
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            atomic_write(self._path, json.dumps(held, indent=1, sort_keys=True).encode() + b"\n", mode=0o600)
+        except OSError as exc:
+            # in memory it still holds; only a restart of the agent would forget it
+            logger.warning("%s cannot be written: %s", self._path, exc.strerror)
+
+
+def _load(path: Path) -> dict[str, dict[str, str]]:
+    try:
+        data = json.loads(path.read_bytes())
+        return {
+            str(key): {"action": str(item["action"]), "section": str(item["section"])}
+            for key, item in data.items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        logger.warning("%s is not readable, no hold is known: %s", path, exc)
+        return {}
+
+
+def section_hash(container: Container) -> str:
+    """Stands for all that a section says, policy and name included; environment values only as hashes."""
+    policy = canonical(container.policy)
+    return spec_hash({**masked(canonical(container.spec)), "policy": policy, "docker_name": container.name})
+
+
+def _is_to_run(container: Container) -> bool:
+    return container.policy.enabled and container.policy.state is RunState.RUNNING

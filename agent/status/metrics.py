@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Prometheus' text format (version 0.0.4), and the metrics that the board gives. Labels carry no names of resources."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.status.counters import PassCounters
+
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """`kind` is counter or gauge; each sample has labels and a value."""
+
+    name: str
+    kind: str
+    help: str
+    samples: tuple[tuple[Labels, float], ...]
+
+
+def one(name: str, kind: str, text: str, value: float) -> Metric:
+    """A metric without labels."""
+    return Metric(name=name, kind=kind, help=text, samples=(((), value),))
+
+
+def many(name: str, kind: str, text: str, values: Mapping[Labels, float]) -> Metric:
+    """A metric with a sample for each set of labels."""
+    return Metric(name=name, kind=kind, help=text, samples=tuple(sorted(values.items())))
+
+
+def format_metrics(metrics: Iterable[Metric]) -> str:
+    """The text."""
+    return "".join(line + "\n" for metric in metrics for line in _lines(metric))
+
+
+def _lines(metric: Metric) -> Iterator[str]:
+    yield f"# HELP {metric.name} {metric.help}"
+    yield f"# TYPE {metric.name} {metric.kind}"
+    for labels, value in metric.samples:
+        inner = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels)
+        yield f"{metric.name}{{{inner}}} {value:.17g}" if labels else f"{metric.name} {value:.17g}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def board_metrics(snapshot: Mapping[str, Any], passes: PassCounters) -> list[Metric]:
+    """Resources by kind, conditions by status, the engine, and the passes."""
+    resources: Counter[Labels] = Counter()
+    conditions: Counter[Labels] = Counter()
+    for resource in snapshot["resources"]:
+        kind = ("kind", str(resource["kind"]))
+        resources[kind,] += 1
+        for condition in resource["conditions"]:
+            status = "true" if condition["status"] else "false"
+            conditions[("condition", str(condition["type"])), kind, ("status", status)] += 1
+    agent = snapshot["agent"]
+    reachable = bool(agent.get("engine", {}).get("reachable"))
+    results: dict[Labels, float] = {
+        (("result", "ok"),): passes.succeeded,
+        (("result", "failed"),): passes.failed,
+    }
+    return [
+        many("ucidockd_resources", "gauge", "Sections that are known, by kind.", dict(resources)),
+        many("ucidockd_conditions", "gauge", "Conditions of resources, by status.", dict(conditions)),
+        one(
+            "ucidockd_engine_reachable",
+            "gauge",
+            "1 when the engine answered the last pass.",
+            float(reachable),
+        ),
+        many("ucidockd_passes_total", "counter", "Reconcile passes.", results),
+        one("ucidockd_pass_seconds_total", "counter", "Time spent in passes.", passes.seconds),
+        one("ucidockd_pass_last_seconds", "gauge", "Time that the last pass took.", passes.last_seconds),
+    ]

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The engine's progress lines of a pull, push, load or build, reduced to one account (Engine API, "Create an image").
+
+Before it comes the engine's stream, after it the job's status. Registries and images write these lines, so nothing in
+them is believed: numbers only grow, layers and texts are bounded, and 100 percent is said by success alone.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+LAYERS_LIMIT = 256  # the engine takes 127 at most
+TEXT_LIMIT = 512
+_NUMBER_LIMIT = 2**53 - 1  # what a browser can count
+_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_STEP = re.compile(r"Step ([0-9]{1,4})/([0-9]{1,4}) :")
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)", re.DOTALL)
+
+_MOVING = frozenset({"Downloading", "Pushing", "Loading layer"})
+_MOVED = frozenset({"Download complete", "Verifying Checksum", "Pushed"})
+_UNPACKING = frozenset({"Extracting"})
+_WAITING = frozenset({"Pulling fs layer", "Preparing", "Waiting"})
+_READY = frozenset({"Pull complete", "Already exists", "Layer already exists", "Pushed"})
+_MOUNTED = "Mounted from "
+_OF_LAYERS = _MOVING | _MOVED | _UNPACKING | _WAITING | _READY
+
+
+@dataclass(slots=True)
+class _Layer:
+    total: int = 0
+    moved: int = 0  # bytes that came or went
+    unpacked: int = 0
+    ready: bool = False
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Over all layers. Those that were there before have no size, and are no work."""
+
+    moved: int = 0
+    total: int = 0
+    unpacked: int = 0
+    ready: int = 0
+    known: int = 0  # layers whose size is known
+    unknown: int = 0  # and those that it is not known of yet
+
+    def add(self, layer: _Layer, times: int = 1) -> None:
+        """`times` -1 takes it out again, before it changes."""
+        self.moved += times * layer.moved
+        self.total += times * max(layer.total, layer.moved)
+        self.unpacked += times * layer.unpacked
+        self.ready += times * layer.ready
+        self.known += times * (layer.total > 0)
+        self.unknown += times * (not layer.total and not layer.ready)
+
+
+class Progress:
+    """`unpacks`: layers are unpacked after they came. `uploads`: a body goes in, of `upload_bytes` where that is known."""
+
+    def __init__(self, *, unpacks: bool = False, uploads: bool = False, upload_bytes: int = 0) -> None:
+        self._unpacks = unpacks
+        self._uploads = uploads
+        self._body_total = upload_bytes
+        self._body = 0
+        self._layers: dict[str, _Layer] = {}
+        self._sums = _Sums()
+        self._share = 0.0  # of the build's steps
+        self._percent: int | None = None
+        self._succeeded = False
+        self.step = ""
+
+    def sent(self, count: int) -> None:
+        """`count` more bytes of the upload went to the engine."""
+        self._body += count
+        self._grow()
+
+    def succeed(self) -> None:
+        """The work ended well."""
+        self._succeeded = True
+        self._percent = 100
+
+    def feed(self, line: Mapping[str, Any]) -> bool:
+        """Takes one line. False when it told nothing new."""
+        before = (self.step, self._share, replace(self._sums))
+        status, stream = clean(line.get("status")), clean(line.get("stream"))
+        name = line.get("id")
+        if status and isinstance(name, str) and _ID.fullmatch(name):
+            self._layer_line(name, status, line.get("progressDetail"))
+        elif status or stream:
+            self.step = status or stream
+        self._build_step(stream)
+        self._grow()
+        return before != (self.step, self._share, self._sums)
+
+    def _layer_line(self, name: str, status: str, detail: object) -> None:
+        moving = status in _OF_LAYERS or status.startswith(_MOUNTED)
+        layer = self._layers.get(name)
+        if layer is None:
+            if not moving or len(self._layers) >= LAYERS_LIMIT:
+                self.step = f"{name[:12]}: {status}" if moving else status
+                return
+            layer = self._layers[name] = _Layer()
+            self._sums.add(layer)
+        self.step = f"{name[:12]}: {status}"
+        self._sums.add(layer, -1)
+        _update(layer, status, *_numbers(detail))
+        self._sums.add(layer)
+
+    def _build_step(self, stream: str) -> None:
+        found = _STEP.match(stream)
+        if found is not None and 0 < int(found[1]) <= int(found[2]):
+            self._share = max(self._share, (int(found[1]) - 1) / int(found[2]))
+
+    @property
+    def bytes_done(self) -> int:
+        """Bytes that came or went: of the upload where there is one, else of layers."""
+        return self._body if self._uploads else self._sums.moved
+
+    @property
+    def bytes_total(self) -> int:
+        """All bytes that are known of."""
+        return max(self._body_total, self._body) if self._uploads else self._sums.total
+
+    @property
+    def layers_done(self) -> int:
+        """Layers that need nothing more."""
+        return self._sums.ready
+
+    @property
+    def percent(self) -> int | None:
+        """Of the work, not of the bytes: unpacking counts as much as the way here. None: nothing is known yet."""
+        return self._percent
+
+    def _grow(self) -> None:
+        share = self._estimate()
+        if share is not None and not self._succeeded:
+            self._percent = max(self._percent or 0, min(99, int(share * 100)))
+
+    def _estimate(self) -> float | None:
+        if self._share:
+            return self._share
+        layers = self._layers_share()
+        if not self._body_total:
+            return layers
+        sent = min(1.0, self._body / self._body_total)
+        return (sent + (layers or 0.0)) / 2
+
+    def _layers_share(self) -> float | None:
+        """Layers of unknown size count as one of average size."""
+        sums = self._sums
+        if not sums.known:
+            return 0.0 if sums.unknown else None
+        work = sums.total * (1 + sums.unknown / sums.known)
+        return ((sums.moved + sums.unpacked) / 2 if self._unpacks else sums.moved) / work
+
+    def as_json(self) -> dict[str, Any]:
+        """What a status shows; `percent` is null while nothing is known."""
+        return {
+            "bytes_done": self.bytes_done,
+            "bytes_total": self.bytes_total,
+            "percent": self.percent,
+            "layers_done": self.layers_done,
+            "layers_total": len(self._layers),
+            "step": self.step,
+        }
+
+
+def _update(layer: _Layer, status: str, current: int, total: int) -> None:
+    """Numbers only grow, and no part is larger than its whole where that is known."""
+    layer.total = max(layer.total, total)
+    limit = layer.total or _NUMBER_LIMIT
+    if status in _MOVING:
+        layer.moved = max(layer.moved, min(current, limit))
+    elif status in _MOVED | _UNPACKING:
+        layer.moved = max(layer.moved, layer.total)
+    if status in _UNPACKING:
+        layer.unpacked = max(layer.unpacked, min(current, limit))
+    if status in _READY or status.startswith(_MOUNTED):
+        layer.ready = True
+        layer.moved = max(layer.moved, layer.total)
+        layer.unpacked = max(layer.unpacked, layer.total)
+
+
+def _numbers(detail: object) -> tuple[int, int]:
+    """`current` and `total` of a line; 0 for what is no size."""
+    if not isinstance(detail, Mapping):
+        return 0, 0
+    return _size(detail.get("current")), _size(detail.get("total"))
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        return 0
+    return min(value, _NUMBER_LIMIT)
+
+
+def clean(value: object, limit: int = TEXT_LIMIT) -> str:
+    """Text of the engine for eyes: one line, no terminal sequences, no control or direction marks, not too long."""
+    if not isinstance(value, str):
+        return ""
+    text = _ESCAPE.sub("", value[: limit * 8])
+    kept = "".join(" " if c in "\r\n\t" else c for c in text if c in "\r\n\t" or _visible(c))
+    kept = kept.strip()
+    return kept if len(kept) <= limit else kept[: limit - 3] + "..."
+
+
+def _visible(character: str) -> bool:
+    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`docs/openapi.json` from the route table: `python -m tests.support.openapi` writes it, a test compares.
+
+Paths, methods, summaries and rights come from the rules; what a query, a body or an answer looks like is in
+`openapi_details`, because handlers check their input in code.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.clients.docker_stream import DockerStream
+from agent.controller.app import make_rules
+from agent.controller.rules import WEBSOCKET, Need, Rule
+from tests.support.controller import QuietAgent
+from tests.support.openapi_details import DETAILS, ENGINE, PATH_PARAMETERS, SCHEMAS
+
+FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
+_PARAMETER = re.compile(r"\{([a-z_]+)(:[a-z]+)?\}")
+_ERROR = {"$ref": "#/components/responses/Error"}
+
+
+def all_rules() -> list[Rule]:
+    """The route table of an agent whose engine nobody calls."""
+    return make_rules(QuietAgent(), DockerStream("unix:///nothing"))
+
+
+def document(rules: Sequence[Rule]) -> dict[str, Any]:
+    """The description, in a stable order."""
+    paths: dict[str, dict[str, Any]] = {}
+    for rule in sorted(rules, key=lambda rule: (rule.path, rule.method)):
+        paths.setdefault(path_of(rule), {})[method_of(rule)] = _operation(rule)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "ucidockd",
+            "version": "1",
+            "description": "The controller of the agent, on the control socket and, where `listen` says so, on TCP. "
+            "`x-need` is the right that a route takes, `x-ubus` the ubus object and method that it stands for. "
+            "On TCP the Authorization header carries a LuCI session.",
+            "license": {"name": "GPL-2.0-or-later", "identifier": "GPL-2.0-or-later"},
+        },
+        "security": [{"session": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"session": {"type": "http", "scheme": "bearer"}},
+            "responses": {
+                "Error": {
+                    "description": "What is wrong, and whose fault: 4xx the request's, 5xx the engine's or ours",
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+                }
+            },
+            "schemas": SCHEMAS,
+        },
+    }
+
+
+def path_of(rule: Rule) -> str:
+    """The path as OpenAPI writes it: without the converters."""
+    return _PARAMETER.sub(r"{\1}", rule.path)
+
+
+def method_of(rule: Rule) -> str:
+    """The operation's key. A WebSocket begins as a GET, but is no GET route."""
+    return "get" if rule.method == WEBSOCKET else rule.method.lower()
+
+
+def _operation(rule: Rule) -> dict[str, Any]:
+    details = DETAILS.get(
+        f"{rule.method} {path_of(rule)}", ENGINE if rule.path.startswith("/docker/") else {}
+    )
+    parameters = [_path_parameter(found[1]) for found in _PARAMETER.finditer(rule.path)]
+    parameters += [_query_parameter(name, text) for name, text in details.get("query", {}).items()]
+    operation: dict[str, Any] = {"summary": rule.summary, "x-need": rule.grant.need.value}
+    if rule.grant.object:
+        operation["x-ubus"] = f"{rule.grant.object} {rule.grant.method}"
+    if rule.grant.need is Need.PUBLIC:
+        operation["security"] = []
+    if parameters:
+        operation["parameters"] = parameters
+    if rule.body != "none":
+        operation["requestBody"] = _body(rule, details)
+    if rule.method == WEBSOCKET:
+        operation["x-websocket"] = True
+    operation["responses"] = _responses(rule, details)
+    return operation
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    text = PATH_PARAMETERS.get(name, name)
+    return {"name": name, "in": "path", "required": True, "description": text, "schema": {"type": "string"}}
+
+
+def _query_parameter(name: str, text: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
+
+
+def _body(rule: Rule, details: dict[str, Any]) -> dict[str, Any]:
+    if rule.body == "json":
+        schema = details.get("body", {"type": "object"})
+        return {"content": {"application/json": {"schema": schema}}}
+    return {"required": True, "content": {"application/octet-stream": {}}}
+
+
+def _responses(rule: Rule, details: dict[str, Any]) -> dict[str, Any]:
+    if rule.method == WEBSOCKET:
+        return {"101": {"description": "The WebSocket is open"}, "default": _ERROR}
+    status = str(details.get("status", 200))
+    answer: dict[str, Any] = {"description": details.get("answer", rule.summary)}
+    if content := details.get("content"):
+        answer["content"] = content
+    responses = {status: answer}
+    if rule.grant.need is not Need.PUBLIC:
+        responses["default"] = _ERROR
+    return responses
+
+
+def text_of(rules: Sequence[Rule]) -> str:
+    """The file's text: an operation a line, so that a change shows as one."""
+    whole = document(rules)
+    lines = [
+        f" {json.dumps(path)}: {{\n"
+        + ",\n".join(f"  {json.dumps(m)}: {_compact(operation)}" for m, operation in methods.items())
+        + "\n }"
+        for path, methods in whole.pop("paths").items()
+    ]
+    head = json.dumps(whole, indent=1, ensure_ascii=False)
+    return head.removesuffix("\n}") + ',\n "paths": {\n' + ",\n".join(lines) + "\n }\n}\n"
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    FILE.write_text(text_of(all_rules()), encoding="utf-8")

@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the route table does not say: queries, bodies and answers of the routes, by `METHOD /path`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def given(name: str) -> dict[str, Any]:
+    """JSON of a named schema."""
+    return {"application/json": {"schema": ref(name)}}
+
+
+def wrapped(key: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """JSON `{key: schema}`."""
+    return {
+        "application/json": {"schema": {"type": "object", "properties": {key: schema}, "required": [key]}}
+    }
+
+
+SSE: dict[str, Any] = {"text/event-stream": {}}
+RAW: dict[str, Any] = {"application/octet-stream": {}}
+TEXT: dict[str, Any] = {"type": "string"}
+WHOLE: dict[str, Any] = {"type": "integer", "minimum": 0}
+TEXTS: dict[str, Any] = {"type": "object", "additionalProperties": TEXT}
+
+PATH_PARAMETERS = {
+    "id": "Id (or, of a container, name)",
+    "offset": "Where the part begins, in bytes",
+    "image": "An image's name, with tag or digest, or id",
+    "version": "A version of the engine's API, such as 1.41",
+}
+
+_AUTH = {
+    "type": "object",
+    "description": "A registry login; without it UCI's `auth` section for the image's registry is used",
+    "properties": {"username": TEXT, "password": TEXT, "token": TEXT, "serveraddress": TEXT},
+}
+_BUILD = {
+    "tags": {"type": "array", "items": TEXT},
+    "dockerfile": TEXT,
+    "target": TEXT,
+    "platform": TEXT,
+    "networkmode": TEXT,
+    "nocache": {"type": "boolean"},
+    "pull": {"type": "boolean"},
+    "buildargs": TEXTS,
+}
+
+
+def kind(name: str, required: list[str], **properties: Any) -> dict[str, Any]:
+    """One kind of job."""
+    return {
+        "type": "object",
+        "properties": {"kind": {"const": name}, **properties},
+        "required": ["kind", *required],
+        "additionalProperties": False,
+    }
+
+
+def transfer(direction: str, target: str, required: list[str], **properties: Any) -> dict[str, Any]:
+    """One kind of transfer."""
+    return {
+        "type": "object",
+        "properties": {"direction": {"const": direction}, "target": {"const": target}, **properties},
+        "required": ["direction", "target", *required],
+    }
+
+
+SCHEMAS: dict[str, Any] = {
+    "Error": {
+        "type": "object",
+        "properties": {
+            "error": {
+                "type": "object",
+                "properties": {"code": TEXT, "message": TEXT},
+                "required": ["code", "message"],
+            }
+        },
+        "required": ["error"],
+    },
+    "Status": {
+        "type": "object",
+        "properties": {
+            "version": WHOLE,
+            "agent": {"type": "object"},
+            "resources": {"type": "array", "items": ref("Resource")},
+        },
+        "required": ["version", "agent", "resources"],
+    },
+    "Resource": {
+        "type": "object",
+        "properties": {
+            "key": TEXT,
+            "kind": {"enum": ["container", "network", "volume"]},
+            "section": TEXT,
+            "name": TEXT,
+            "object_id": TEXT,
+            "conditions": {"type": "array", "items": ref("Condition")},
+            "operations": {"type": "array", "items": {"type": "object"}},
+        },
+    },
+    "Condition": {
+        "type": "object",
+        "properties": {
+            "type": TEXT,
+            "status": {"type": "boolean"},
+            "reason": TEXT,
+            "message": TEXT,
+            "since": {"type": "number", "description": "Wall clock, seconds"},
+        },
+    },
+    "Plan": {
+        "type": "object",
+        "properties": {
+            "operations": {
+                "type": "array",
+                "items": {"type": "object", "properties": {"op": TEXT, "key": TEXT, "cause": TEXT}},
+            },
+            "text": TEXT,
+            "failed": {"type": "array", "items": {"type": "object"}, "description": "After a reconcile"},
+            "issues": {"type": "array", "items": {"type": "object"}},
+        },
+    },
+    "Issues": {
+        "type": "object",
+        "properties": {"valid": {"type": "boolean"}, "issues": {"type": "array", "items": ref("Issue")}},
+        "required": ["valid", "issues"],
+    },
+    "Issue": {
+        "type": "object",
+        "properties": {
+            "severity": {"enum": ["error", "warning"]},
+            "package": TEXT,
+            "section": TEXT,
+            "option": TEXT,
+            "index": {"type": ["integer", "null"]},
+            "file": TEXT,
+            "line": WHOLE,
+            "message": TEXT,
+            "expected": TEXT,
+            "place": TEXT,
+            "text": TEXT,
+        },
+    },
+    "NewJob": {
+        "oneOf": [
+            kind("pull", ["image"], image=TEXT, platform=TEXT, auth=_AUTH),
+            kind("push", ["image"], image=TEXT, auth=_AUTH),
+            kind("build", ["remote"], remote=TEXT, **_BUILD),
+            kind(
+                "prune",
+                ["what"],
+                what={"enum": ["containers", "images", "networks", "volumes", "build"]},
+                all={
+                    "type": "boolean",
+                    "description": "images, volumes and build: not only what has no name",
+                },
+                until={**TEXT, "description": "Only what is older: a time, or a duration such as 24h"},
+            ),
+        ]
+    },
+    "Job": {
+        "type": "object",
+        "properties": {
+            "id": TEXT,
+            "kind": {"enum": ["pull", "push", "build", "load", "prune"]},
+            "title": TEXT,
+            "state": {"enum": ["running", "succeeded", "failed", "cancelled"]},
+            "created": {"type": "number", "description": "Wall clock, seconds"},
+            "ended": {"type": ["number", "null"]},
+            "progress": {
+                "type": "object",
+                "properties": {
+                    "bytes_done": WHOLE,
+                    "bytes_total": {**WHOLE, "description": "As far as it is known by now"},
+                    "percent": {
+                        "type": ["integer", "null"],
+                        "description": "Of the work; never goes back, and is 100 after success only",
+                    },
+                    "layers_done": WHOLE,
+                    "layers_total": WHOLE,
+                    "step": TEXT,
+                },
+            },
+            "result": {
+                "type": "object",
+                "description": "digest, image_id, images; deleted and reclaimed_bytes of a prune",
+            },
+            "error": {
+                "type": ["object", "null"],
+                "properties": {"code": TEXT, "message": TEXT, "retryable": {"type": "boolean"}},
+            },
+            "version": {**WHOLE, "description": "Counts changes; the id of the newest event"},
+        },
+    },
+    "NewTransfer": {
+        "oneOf": [
+            transfer("up", "archive", ["container", "path"], container=TEXT, path=TEXT),
+            transfer("up", "load", [], size=WHOLE),
+            transfer("up", "build", [], size=WHOLE, options={"type": "object", "properties": _BUILD}),
+            transfer("down", "export", ["container"], container=TEXT),
+            transfer("down", "archive", ["container", "path"], container=TEXT, path=TEXT),
+            transfer("down", "save", ["names"], names={"type": "array", "items": TEXT, "minItems": 1}),
+        ]
+    },
+    "Transfer": {
+        "type": "object",
+        "properties": {
+            "id": TEXT,
+            "direction": {"enum": ["up", "down"]},
+            "title": TEXT,
+            "state": {"enum": ["open", "ending", "done", "failed"]},
+            "offset": {
+                **WHOLE,
+                "description": "Up: where the next part begins. Down: how far the engine's answer was read",
+            },
+            "kept_from": {**WHOLE, "description": "Down: the first byte that can still be asked for"},
+            "size": {"type": ["integer", "null"]},
+            "sha256": {"type": ["string", "null"], "description": "Of the whole file, once it is known"},
+            "error": {"type": ["string", "null"]},
+            "job": {"type": ["string", "null"], "description": "Up: the load or build that it feeds"},
+        },
+    },
+}
+
+_JOB, _TRANSFER = ref("Job"), ref("Transfer")
+_STREAM = (
+    "Server-sent events: `event`, JSON `data`, `id`; `error` and `end` are the last. Last-Event-ID resumes"
+)
+_LOG_QUERY = {
+    "follow": "1: go on while the container runs",
+    "since": "Seconds since 1970, or RFC 3339",
+    "until": "Seconds since 1970, or RFC 3339",
+    "tail": "Last lines, or all",
+    "timestamps": "1: a time before each line",
+    "stdout": "1: only standard output",
+    "stderr": "1: only standard error",
+    "format": "text, ndjson or sse",
+}
+
+ENGINE: dict[str, Any] = {"answer": "As the engine answers, whose API description has the details"}
+
+DETAILS: dict[str, dict[str, Any]] = {
+    "GET /healthz": {"content": {"text/plain": {}}},
+    "GET /metrics": {"content": {"text/plain": {}}},
+    "GET /v1/status": {"content": given("Status")},
+    "GET /v1/status/stream": {
+        "content": SSE,
+        "answer": f"`status` first (the whole), then a `change` each. {_STREAM}",
+    },
+    "GET /v1/plan": {"content": given("Plan")},
+    "POST /v1/reconcile": {"content": given("Plan")},
+    "POST /v1/validate": {
+        "body": {
+            "type": "object",
+            "properties": {"containers": TEXT, "dockerd": TEXT},
+            "additionalProperties": False,
+            "description": "UCI text by package; a package that is not given counts as it is committed",
+        },
+        "content": given("Issues"),
+    },
+    "GET /v1/events": {
+        "query": {"since": "Seconds", "until": "Seconds", "filters": "The engine's filters, JSON"},
+        "content": SSE,
+        "answer": f"`engine`: the engine's; `change`: our status; `gap`: some of these are gone. {_STREAM}",
+    },
+    "GET /v1/containers/{id}/logs": {
+        "query": _LOG_QUERY,
+        "content": {"text/plain": {}, "application/x-ndjson": {}, **SSE},
+    },
+    "GET /v1/containers/{id}/stats": {
+        "query": {
+            "stream": "0: once",
+            "one-shot": "1: do not wait for a second value",
+            "format": "ndjson or sse",
+        },
+        "content": {"application/x-ndjson": {}, **SSE},
+    },
+    "GET /v1/containers/{id}/export": {"content": RAW},
+    "GET /v1/containers/{id}/archive": {"query": {"path": "A path in the container"}, "content": RAW},
+    "PUT /v1/containers/{id}/archive": {
+        "query": {
+            "path": "A directory in the container",
+            "noOverwriteDirNonDir": "1: no file takes a directory's place, nor the other way",
+            "copyUIDGID": "1: keep owners",
+        },
+        "status": 204,
+        "answer": "It is unpacked",
+    },
+    "GET /v1/images/get": {"query": {"names": "An image; may stand several times"}, "content": RAW},
+    "PUT /v1/images/load": {
+        "status": 202,
+        "content": wrapped("job", _JOB),
+        "answer": "The engine has the whole body, or wants no more of it; the job may go on, or have failed",
+    },
+    "PUT /v1/builds": {
+        "query": {
+            "t": "name:tag; may stand several times",
+            "dockerfile": "Its path in the context",
+            "target": "The stage to build",
+            "platform": "os/architecture",
+            "networkmode": "Network of the steps",
+            "nocache": "1: use no cache",
+            "pull": "1: pull the base images again",
+            "buildargs": "JSON object of texts",
+        },
+        "status": 202,
+        "content": wrapped("job", _JOB),
+        "answer": "The engine has the whole context, or wants no more of it; the job may go on, or have failed",
+    },
+    "POST /v1/jobs": {"body": ref("NewJob"), "status": 202, "content": wrapped("job", _JOB)},
+    "GET /v1/jobs": {"content": wrapped("jobs", {"type": "array", "items": _JOB})},
+    "GET /v1/jobs/{id}": {"content": wrapped("job", _JOB)},
+    "DELETE /v1/jobs/{id}": {"content": wrapped("job", _JOB)},
+    "GET /v1/jobs/{id}/stream": {
+        "content": SSE,
+        "answer": "`job`: the whole job, the newest only; `message`: a line of output, each once; `gap`: earlier ones "
+        f"are gone. {_STREAM}",
+    },
+    "POST /v1/transfers": {
+        "body": ref("NewTransfer"),
+        "status": 201,
+        "content": wrapped("transfer", _TRANSFER),
+    },
+    "GET /v1/transfers": {"content": wrapped("transfers", {"type": "array", "items": _TRANSFER})},
+    "GET /v1/transfers/{id}": {"content": wrapped("transfer", _TRANSFER)},
+    "DELETE /v1/transfers/{id}": {"status": 204, "answer": "It is ended and forgotten"},
+    "PUT /v1/transfers/{id}/{offset}": {
+        "content": wrapped("transfer", _TRANSFER),
+        "answer": "The part was taken. 409 with the header x-transfer-offset: it is not the next one",
+    },
+    "GET /v1/transfers/{id}/{offset}": {
+        "query": {"length": "Bytes, 4194304 unless given: such a part can be asked for again; or all"},
+        "content": RAW,
+        "answer": "The part; one that came whole and is shorter than asked for is the last",
+    },
+    "POST /v1/transfers/{id}": {
+        "body": {
+            "type": "object",
+            "properties": {
+                "sha256": {
+                    **TEXT,
+                    "description": "Another one than what came has: 422, and nothing is handed over",
+                },
+                "size": WHOLE,
+            },
+        },
+        "content": wrapped("transfer", _TRANSFER),
+    },
+    "POST /v1/tickets": {
+        "body": {"type": "object", "properties": {"path": TEXT}, "required": ["path"]},
+        "content": {
+            "application/json": {
+                "schema": {"type": "object", "properties": {"ticket": TEXT, "expires_s": {"type": "number"}}}
+            }
+        },
+    },
+    "POST /v1/containers/{id}/exec": {
+        "body": {
+            "type": "object",
+            "properties": {
+                "command": {"type": "array", "items": TEXT, "minItems": 1},
+                "tty": {"type": "boolean", "default": True},
+                "user": TEXT,
+                "env": {"type": "array", "items": TEXT},
+                "workdir": TEXT,
+                "privileged": {"type": "boolean"},
+                "rows": WHOLE,
+                "columns": WHOLE,
+            },
+            "additionalProperties": False,
+        },
+        "status": 201,
+        "content": {"application/json": {"schema": {"type": "object", "properties": {"id": TEXT}}}},
+    },
+    "GET /v1/exec/{id}/stream": {
+        "content": SSE,
+        "answer": "`output`: {stream, data in base64}; `exit`: {code, reason}; `gap`: output is gone. "
+        f"204 once all was read. {_STREAM}",
+    },
+    "POST /v1/exec/{id}/input": {
+        "query": {"eof": "1: the input ends with this body"},
+        "status": 204,
+        "answer": "It was taken",
+    },
+    "POST /v1/exec/{id}/resize": {
+        "body": {
+            "type": "object",
+            "properties": {"rows": WHOLE, "columns": WHOLE},
+            "required": ["rows", "columns"],
+        },
+        "status": 204,
+        "answer": "It has that size",
+    },
+    "DELETE /v1/exec/{id}": {"status": 204, "answer": "It is killed"},
+}

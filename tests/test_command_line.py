@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the command line prints, and how it ends: pure parts first, then against a running agent."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.apply.pulling import REPORT_S, PullProgress
+from agent.cli import main
+from agent.cli_container import Printer, diff_text, escaped, since_when
+from agent.cli_output import Style, plan_text, status_table
+from agent.cli_progress import Bars
+from agent.cli_status import Picture, changes
+from agent.errors import ConfigError
+
+ESC = "\x1b"
+
+
+def a_resource(key: str, **conditions: tuple[bool, str, str]) -> dict[str, Any]:
+    kind, _, section = key.partition(":")
+    listed = [
+        {"type": name, "status": status, "reason": reason, "message": message}
+        for name, (status, reason, message) in conditions.items()
+    ]
+    return {
+        "key": key,
+        "kind": kind,
+        "section": section,
+        "name": section,
+        "object_id": "id-" + section,
+        "conditions": listed,
+    }
+
+
+SYNCED = {"Synced": (True, "InSync", ""), "Running": (True, "Running", "Up 2 seconds")}
+PULLING = {
+    "ImageReady": (False, "Pulling", "pulling nginx:1: 45 %"),
+    "Synced": (False, "Pending", "declared"),
+}
+AGENT = {"engine": {"reachable": True, "api": "1.41"}, "config": "Accepted", "desired_generation": "g"}
+STATUS = {
+    "agent": {**AGENT, "generation": "g"},
+    "resources": [
+        a_resource("container:web", **SYNCED),
+        a_resource("container:db", **PULLING),
+        a_resource("network:lan", Synced=(False, "Conflict", f"bad {ESC}[31m name")),
+    ],
+}
+
+
+def test_the_status_table_is_plain_in_a_pipe_and_escapes_what_it_did_not_write() -> None:
+    assert status_table(STATUS).splitlines() == [
+        "engine API 1.41; configuration g (Accepted), reached g",
+        "KIND       SECTION  NAME  SYNCED         RUNNING  DETAIL",
+        "container  web      web   yes            yes      Up 2 seconds",
+        "container  db       db    no (Pending)   ?        pulling nginx:1: 45 %",
+        "network    lan      lan   no (Conflict)           bad \\x1b[31m name",
+    ]
+
+
+def test_a_table_has_no_blanks_at_line_ends() -> None:
+    quiet = {**STATUS, "resources": [a_resource("network:lan", Synced=(True, "InSync", ""))]}
+    assert all(line == line.rstrip() for line in status_table(quiet).splitlines())
+
+
+def test_on_a_terminal_words_are_coloured_and_lines_end_at_its_edge() -> None:
+    lines = status_table(STATUS, Style(colours=True, width=64)).splitlines()
+    assert f"{ESC}[32myes" in lines[2]
+    assert f"{ESC}[33mno (Pending)" in lines[3]
+    assert f"{ESC}[31mno (Conflict)" in lines[4]
+    assert lines[4].endswith("…")
+
+
+def test_the_words_of_a_plan_are_coloured_by_what_they_cost() -> None:
+    plan = {"text": "create web x\nremove db y", "operations": [{}]}
+    assert (
+        plan_text(plan, Style(colours=True)) == f"{ESC}[32mcreate{ESC}[0m web x\n{ESC}[31mremove{ESC}[0m db y"
+    )
+    assert plan_text({"text": "nothing to do", "operations": []}, Style(colours=True)) == "nothing to do"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+WISHES = {
+    "a terminal": ({"TERM": "xterm"}, True),
+    "NO_COLOR": ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+    "an empty NO_COLOR": ({"TERM": "xterm", "NO_COLOR": ""}, True),
+    "a dumb terminal": ({"TERM": "dumb"}, False),
+}
+
+
+@pytest.mark.parametrize(("env", "coloured"), WISHES.values(), ids=WISHES.keys())
+def test_colours_follow_the_terminals_wishes(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], coloured: bool
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert (Style.of(Terminal())("good", "x") != "x") is coloured
+    assert Style.of(io.StringIO())("good", "x") == "x"
+
+
+def test_a_watcher_in_a_pipe_sees_one_line_per_change() -> None:
+    picture = Picture()
+    assert picture.take({"version": 1, **STATUS})
+    before = picture.conditions()
+    picture.take({"id": 2, "key": "container:db", "resource": a_resource("container:db", **SYNCED)})
+    picture.take({"id": 3, "key": "network:lan", "removed": True})
+    picture.take(
+        {"id": 4, "key": "agent", "agent": {**AGENT, "engine": {"reachable": False, "error": "gone"}}}
+    )
+    assert list(changes(before, picture.conditions())) == [
+        "agent engine not reachable: gone",
+        "agent reached -",
+        "container:db Synced yes (InSync)",
+        "container:db Running yes (Running): Up 2 seconds",
+        "container:db ImageReady no more",
+        "network:lan removed",
+    ]
+
+
+def a_field(name: str, desired: str, applied: str, observed: str, *why: str) -> dict[str, Any]:
+    return {
+        "field": name,
+        "desired": desired,
+        "applied": applied,
+        "observed": observed,
+        "edited": "edited" in why,
+        "drifted": "drift" in why,
+    }
+
+
+DIFF = {
+    "key": "container:web",
+    "name": "web",
+    "object_id": "id",
+    "ours": True,
+    "fields": [
+        a_field("memory", "67108864", "67108864", "33554432", "drift"),
+        a_field("env", "[A=***]", "[no A]", "[no A]", "edited", "drift"),
+    ],
+    "operations": [{"op": "replace", "key": "container:web", "cause": "env [no A] -> [A=***]"}],
+    "findings": [],
+}
+
+
+def test_a_diff_shows_the_three_states_and_the_plan() -> None:
+    assert diff_text(DIFF, Style(colours=False)).splitlines() == [
+        "container:web, Docker name web",
+        "FIELD   DESIRED   APPLIED   OBSERVED  WHY",
+        "memory  67108864  67108864  33554432  drift",
+        "env     [A=***]   [no A]    [no A]    edited, drift",
+        "plan: replace: env [no A] -> [A=***]",
+    ]
+
+
+def test_a_diff_without_differences_says_why_nothing_is_done() -> None:
+    held = {"type": "Synced", "status": False, "reason": "Held", "message": "stop by hand"}
+    answer = {**DIFF, "fields": [], "operations": [], "findings": [held], "ours": False, "object_id": ""}
+    assert diff_text(answer, Style(colours=False)).splitlines() == [
+        "container:web, Docker name web (not created)",
+        "no differences",
+        "plan: nothing, Held: stop by hand",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("one\ntwo\tx\n", "one\ntwo\tx\n"),
+        (f"{ESC}]0;title\x07 {ESC}[2J", "\\x1b]0;title\\x07 \\x1b[2J"),
+        ("progress 1\rprogress 2\r\n", "progress 1\\rprogress 2\n"),
+        ("grün", "grün"),
+    ],
+)
+def test_a_containers_text_cannot_steer_the_terminal(text: str, shown: str) -> None:
+    assert escaped(text) == shown
+
+
+def test_a_line_end_that_two_pieces_share_is_one() -> None:
+    written: list[str] = []
+    printer = Printer(written.append, terminal=True)
+    for piece in ("one\r", "\ntwo\r", "three\r"):
+        printer.write(piece)
+    printer.end()
+    assert "".join(written) == "one\ntwo\\rthree\\r"
+    piped: list[str] = []
+    Printer(piped.append, terminal=False).write(f"a\r{ESC}")
+    assert piped == [f"a\r{ESC}"]
+
+
+def test_since_takes_durations_and_times() -> None:
+    assert since_when("10m", 1000.0) == "400.000"
+    assert since_when("1700000000.5", 0) == "1700000000.5"
+    assert since_when("2026-01-01T00:00:00Z", 0) == "2026-01-01T00:00:00Z"
+    with pytest.raises(ConfigError, match="expected a duration such as 10m"):
+        since_when("yesterday", 0)
+
+
+LAYERS: list[tuple[dict[str, Any], int | None]] = [
+    ({"status": "Pulling from library/nginx", "id": "1"}, None),
+    ({"status": "Pulling fs layer", "id": "a"}, 0),
+    ({"status": "Already exists", "id": "b"}, 50),
+    ({"status": "Downloading", "id": "a", "progressDetail": {"current": 50, "total": 100}}, 67),
+    ({"status": "Downloading", "id": "a", "progressDetail": {"current": 10, "total": 100}}, None),
+    ({"status": "Pulling fs layer", "id": "c"}, None),  # that would be less: it never goes back
+    ({"status": "Downloading", "id": "c", "progressDetail": {"current": 5, "total": 0}}, None),
+    ({"status": "Downloading", "id": "c", "progressDetail": {"current": -5, "total": "x"}}, None),
+    ({"status": ["x"], "id": 5}, None),
+    ({"status": "Pull complete", "id": "a"}, None),
+    ({"status": "Extracting", "id": "c", "progressDetail": {"current": 9, "total": 10}}, 99),
+    ({"status": "Pull complete", "id": "c"}, None),
+]
+
+
+def test_the_progress_of_a_pull_only_grows() -> None:
+    reports: list[int] = []
+    now = [0.0]
+    progress = PullProgress(reports.append, lambda: now[0])
+    for step, expected in LAYERS:
+        now[0] += REPORT_S
+        before = len(reports)
+        progress.step(step)
+        assert reports[before:] == ([] if expected is None else [expected]), step
+    assert reports == sorted(set(reports))
+
+
+def test_progress_is_reported_twice_a_second_at_most_and_ten_thousand_layers_are_no_burden() -> None:
+    reports: list[int] = []
+    now = [0.0]
+    progress = PullProgress(reports.append, lambda: now[0])
+    for number in range(10_000):
+        now[0] = number / 10_000
+        progress.step({"status": "Already exists", "id": str(number)})
+    assert len(reports) <= 2
+    assert len(progress._layers) <= 1000
+
+
+def test_bars_are_redrawn_in_place_and_taken_off() -> None:
+    screen = Terminal()
+    bars = Bars(screen)
+    bars.feed({"resources": STATUS["resources"], "agent": {}})
+    assert screen.getvalue() == "[#############.................]  45 % nginx:1\n"
+    later = {"ImageReady": (False, "Pulling", "pulling nginx:1: 90 %")}
+    bars.feed({"id": 2, "key": "container:db", "resource": a_resource("container:db", **later)})
+    assert screen.getvalue().endswith(f"{ESC}[1A{ESC}[J[###########################...]  90 % nginx:1\n")
+    bars.close()
+    bars.feed({"id": 3, "key": "container:db", "resource": a_resource("container:db", **later)})
+    assert screen.getvalue().endswith(f"{ESC}[1A{ESC}[J")
+
+
+MISTAKES = """\
+config container 'web'
+	option image 'nginx'
+	option memory 'much'
+	list port '80:x'
+	option memroy '5m'
+
+config container 'web2'
+	list env '=S3CRET'
+"""
+LISTED = """\
+warning: containers.web.memroy: unknown option of a container section, expected perhaps `memory` (FILE:5)
+error: containers.web.memory: 'much' is not valid here, expected a size such as 512k, 64m or 2g (b, k, m, g, t; 1024-based) (FILE:3)
+error: containers.web.port[0]: '80:x' is no port, expected [ip:]host[-range]:container[-range][/tcp|udp|sctp] such as 8080:80 or 127.0.0.1:53:53/udp (FILE:4)
+error: containers.web2.env[0]: the value does not have the right form, expected K=V or K (FILE:8)
+error: containers.web2.image: is missing, expected an image reference such as nginx:1.27 (FILE:7)
+"""  # noqa: E501 - as it is printed
+
+
+def test_check_lists_every_mistake_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "containers"
+    path.write_text(MISTAKES)
+    assert main(["check", "--config-dir", str(tmp_path), "--override-dir", str(tmp_path / "none")]) == 1
+    printed = capsys.readouterr().out.replace(str(path), "FILE")
+    assert sorted(printed.splitlines()) == sorted(LISTED.splitlines())
+
+
+def test_without_an_agent_the_message_names_the_socket(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--config-dir", str(tmp_path), "--override-dir", str(tmp_path / "none")]
+    (tmp_path / "containers").write_text(f"config agent 'a'\n\toption socket '{tmp_path}/own.sock'\n")
+    assert main(["status", *words]) == 1
+    assert f"no agent answers on {tmp_path}/own.sock" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["logs"], ["nothing"], ["status", "--bogus"], []])
+def test_wrong_usage_ends_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    assert "usage: ucidockd" in capsys.readouterr().err
+
+
+HEAVY = {"docker", "requests", "jsonschema", "watchdog", "starlette", "uvicorn", "asyncio", "h11"}
+
+
+def test_status_starts_without_what_it_does_not_need() -> None:
+    program = "import sys\nfrom agent.cli import main\nmain(['status', '--socket', '/nowhere'])\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert HEAVY & set(done.stdout.split()) == set()
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    ends = pty.openpty()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_json_is_printed_without_colours_on_a_terminal_too(tmp_path: Path, terminal: tuple[int, int]) -> None:
+    (tmp_path / "containers").write_text("\n")
+    words = [sys.executable, "-m", "agent", "check", "--json", "--config-dir", str(tmp_path)]
+    subprocess.run(words, stdout=terminal[1], check=True, env={**os.environ, "TERM": "xterm"})
+    assert json.loads(os.read(terminal[0], 4096)) == []
