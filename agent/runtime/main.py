@@ -96,6 +96,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.controller.consoles import Consoles
     from agent.controller.jobs import Jobs
     from agent.controller.server import ControlServer
+    from agent.controller.ubus_adoption import AdoptionMethods
     from agent.controller.ubus_jobs import JobMethods, job_kinds
     from agent.runtime.bus import Bus
     from agent.runtime.tcp import make_access, make_listeners
@@ -112,7 +113,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     access = make_access(options, engine, bus)
     app = make_app(agent, engine, access, consoles, jobs=jobs)
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
-    bus.methods |= JobMethods(agent, jobs).methods()
+    bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
     listeners = make_listeners(options, app, access, agent)
     async with ControlServer(app, socket), listeners, consoles, bus.serving(agent, engine):
         logger.info("ready on %s", socket)

@@ -5,8 +5,8 @@
 'require rpc';
 
 const AGENT = {
-	status: [], plan: [], reconcile: [], diff: [ 'name' ], validate: [ 'texts' ], adopt: [ 'container', 'section', 'commit' ],
-	job_start: [ 'job' ], job_list: [], job_status: [ 'id' ], job_cancel: [ 'id' ], tls_client: [ 'name' ],
+	status: [], plan: [], reconcile: [], diff: [ 'name' ], validate: [ 'packages' ], adopt: [ 'container', 'section', 'commit' ],
+	job_start: { kind: '', image: '', remote: '', what: '', all: false }, job_list: [], job_status: [ 'id' ], job_cancel: [ 'id' ], tls_client: [ 'name' ],
 	stream_open: [ 'id', 'kind', 'args' ], stream_ack: [ 'id', 'seq' ], stream_read: [ 'id', 'after', 'wait' ],
 	stream_close: [ 'id', 'stream' ], stream_input: [ 'id', 'stream', 'data' ], stream_resize: [ 'id', 'stream', 'rows', 'columns' ]
 };
@@ -24,9 +24,7 @@ const DOCKER = {
 
 // arguments that are undefined are not sent; a slow call keeps no other one waiting (nobatch)
 function declare(object, method, params) {
-	const call = rpc.declare({ object, method, params, nobatch: true, reject: true });
-
-	return (...values) => call(...values.slice(0, params.length));
+	return rpc.declare({ object, method, params, nobatch: true, reject: true });
 }
 
 async function answerOf(call, values) {

@@ -12,6 +12,7 @@
 const ACK_MS = 200;
 const HIDDEN_MS = 2000;
 const PAUSES_MS = [ 500, 1000, 2000, 5000, 10000 ];
+const AGAIN = 5, AGAIN_MS = 2000; // the agent keeps an object without a reader for 25 s
 const READ_S = 15;
 const EARLY_LIMIT = 1024;
 
@@ -165,25 +166,43 @@ const Tab = baseclass.extend({
 		mine.forEach(item => entry.take(item));
 	},
 
-	// reads until it ends; always throws
+	// Reads until the agent closes it, or cannot be reached for a while; always throws. A connection that breaks is made again
+	// on the same object: what was not acknowledged comes again, and consoles go on.
 	async deliver() {
+		for (let left = AGAIN; ; left--) {
+			const seen = this.read;
+
+			try {
+				await this.listen(left === AGAIN && seen === 0);
+			} catch (error) {
+				if (error instanceof Broken || this.abort.signal.aborted || left <= 0)
+					throw error;
+			}
+
+			if (this.read > seen)
+				left = AGAIN;
+
+			await new Promise(done => this.parts.timer.set(done, AGAIN_MS));
+		}
+	},
+
+	// one connection; `fresh`: the first one, which shows whether there is /ubus/subscribe at all
+	async listen(fresh) {
 		const response = await this.parts.subscribe(this.object.object, this.abort.signal);
 
-		if (!response.ok || !/^text\/event-stream/.test(response.headers.get('content-type')))
+		if (!response.ok || !/^text\/event-stream/.test(response.headers.get('content-type'))) {
+			if (!fresh)
+				throw new Broken(_('the stream is gone'));
+
 			return this.fetchPackets();
+		}
 
 		const parser = sse.make(), decoder = new TextDecoder();
 		const reader = response.body.getReader();
 
-		for (;;) {
-			const { value, done } = await reader.read();
-
-			if (done)
-				throw new Broken(_('the connection was lost'));
-
-			for (const event of parser.push(decoder.decode(value, { stream: true })))
+		for (let piece = await reader.read(); !piece.done; piece = await reader.read())
+			for (const event of parser.push(decoder.decode(piece.value, { stream: true })))
 				this.onEvent(event);
-		}
 	},
 
 	onEvent({ name, data }) {
@@ -196,6 +215,7 @@ const Tab = baseclass.extend({
 			return;
 
 		this.take(packet);
+		this.acked = Math.min(this.acked, packet.seq - 1);
 		this.acknowledge();
 	},
 

@@ -41,7 +41,6 @@ const Console = baseclass.extend({
 		this.place = D.el('div', { 'style': 'height:55vh' });
 		this.note = D.el('p', {});
 		this.typed = [];
-		this.after = 0;
 	},
 
 	render() {
@@ -73,22 +72,21 @@ const Console = baseclass.extend({
 	},
 
 	args() {
-		return this.id ? { console: this.id, after: this.after } : { ...this.options, tty: true, rows: this.term.rows, columns: this.term.cols };
+		return { ...this.options, tty: true, rows: this.term.rows, columns: this.term.cols };
 	},
 
 	take(item) {
 		switch (item.name) {
-		case 'console':
-			this.id = item.json.id;
+		case 'begin': // the process ended with the stream that it was on: this is another one
+			this.begun && this.term.write('\r\n%s\r\n'.format(_('The connection was lost, and the process with it. A new one:')));
+			this.begun = true;
+			break;
+		case 'open':
 			this.resize();
 			break;
 		case 'stdout':
 		case 'stderr':
-			this.after = item.number ?? this.after;
 			this.term.write(fromBase64(item.bytes));
-			break;
-		case 'gap':
-			this.term.write('\r\n[...]\r\n');
 			break;
 		case 'exit':
 			this.end(item.json.reason || _('The process ended with code %s.').format(item.json.code));
