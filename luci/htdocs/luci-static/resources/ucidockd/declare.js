@@ -87,7 +87,7 @@ return baseclass.extend({
 		try {
 			found = await calls.agent.validate({ [config]: text });
 		} catch (error) {
-			ui.addNotification(null, D.el('p', {}, _('The agent could not check this: '), error.message), 'warning');
+			ui.addNotification(null, D.el('p', {}, _('The agent could not check this: '), D.wordsOf(error)), 'warning');
 
 			return;
 		}

@@ -16,12 +16,18 @@ function el(name, attributes, ...content) {
 	return E(name, attributes ?? {}, nodes(content));
 }
 
+// LuCI's own errors carry the stack in their message
+function wordsOf(error) {
+	return String(error.message).replace(/\n\s+at [^]*$/, '');
+}
+
 function rowOf(titles, cells) {
 	return el('tr', { 'class': 'tr' }, cells.map((cell, index) => el('td', { 'class': 'td', 'data-title': titles[index] }, cell)));
 }
 
 return baseclass.extend({
 	el,
+	wordsOf,
 
 	// for the few places of LuCI's forms that take markup
 	escape(text) {
@@ -76,7 +82,7 @@ return baseclass.extend({
 
 	attempt(action) {
 		return Promise.resolve().then(action).catch(error => {
-			ui.addNotification(null, el('p', {}, error.message), 'error');
+			ui.addNotification(null, el('p', {}, wordsOf(error)), 'error');
 		});
 	},
 
@@ -98,7 +104,7 @@ return baseclass.extend({
 
 		live.onConnection((connected, error) => {
 			node.style.display = connected ? 'none' : '';
-			this.fill(node, _('The agent does not answer; trying again.'), ' ', error?.message ?? '');
+			this.fill(node, _('The agent does not answer; trying again.'), ' ', error ? wordsOf(error) : '');
 		});
 
 		return node;
