@@ -42,7 +42,7 @@ function scene({ eventStream = true } = {}) {
 					end: () => controller.close()
 				})
 			});
-			signal.addEventListener('abort', () => body.cancel().catch(() => {}));
+			signal.addEventListener('abort', () => made.readers.at(-1).cut());
 			const type = eventStream ? 'text/event-stream' : 'text/html';
 			return new Response(eventStream ? body : '', { status: eventStream ? 200 : 404, headers: { 'content-type': type } });
 		}

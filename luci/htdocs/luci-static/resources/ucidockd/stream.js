@@ -175,9 +175,12 @@ const Tab = baseclass.extend({
 			try {
 				await this.listen(left === AGAIN && seen === 0);
 			} catch (error) {
-				if (error instanceof Broken || this.abort.signal.aborted || left <= 0)
+				if (error instanceof Broken || left <= 0)
 					throw error;
 			}
+
+			if (this.abort.signal.aborted)
+				throw new Broken(_('the connection was closed'));
 
 			if (this.read > seen)
 				left = AGAIN;
