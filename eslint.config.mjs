@@ -27,7 +27,7 @@ const required = {
 
 const MODULES = new Set([
 	'baseclass', 'form', 'rpc', 'uci', 'ui', 'view', 'D', 'actions', 'adopt', 'calls', 'checks', 'declare', 'fields', 'files', 'format', 'graph', 'jobs',
-	'live', 'logbuffer', 'logview', 'options', 'plan', 'schemas', 'sha256', 'sse', 'stats', 'status', 'stream', 'terminal', 'transfer', 'ucitext'
+	'live', 'logbuffer', 'logview', 'options', 'plan', 'schemas', 'sha256', 'sse', 'stats', 'status', 'stream', 'terminal', 'transfer', 'ucitext', 'words'
 ]);
 
 const NO_MARKUP = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Adopting on ubus: the methods `adopt` and `diff` of the object `ucidockd`, as `/v1/adopt` and `/v1/containers/{id}/diff`."""
+"""Adopting on ubus: the methods `adopt` and `diff` of the object `ucidockd`, with the answers of the routes of that name."""
 
 from __future__ import annotations
 

@@ -55,6 +55,17 @@ test('what is wrong is said with what is expected', () => {
 	assert.match(schemas.check('container', 'pull', properties.pull, 'often'), /missing, always, never/);
 });
 
+for (const [ name, type, option, value, shown ] of [
+	[ 'a yes in another word is a yes', 'container', 'enabled', 'yes', '1' ],
+	[ 'a no in another word is a no', 'container', 'privileged', 'off', '0' ],
+	[ 'a command written as an option keeps its quoted words', 'container', 'command', "sh -c 'echo \"a b\"; sleep 1' x\\ y", [ 'sh', '-c', 'echo "a b"; sleep 1', 'x y' ] ],
+	[ 'a command with an open quote stays as it is', 'container', 'command', "sh -c 'echo", [ "sh -c 'echo" ] ],
+	[ 'an environment entry with blanks is one entry', 'container', 'env', 'A=b c', [ 'A=b c' ] ],
+	[ 'a list stays a list', 'container', 'command', [ 'a b' ], [ 'a b' ] ],
+	[ 'an unset option stays unset', 'container', 'memory', null, null ]
+])
+	test(`forms: ${name}`, () => assert.deepEqual(schemas.fromUci(type, option, schemaOf(type).properties[option], value), shown));
+
 test('UCI text quotes what is odd and leaves out what LuCI keeps for itself', () => {
 	const text = ucitext.format([
 		{ '.name': 'web', '.type': 'container', '.anonymous': false, '.index': 3, env: [ "A=it's", 'B=two\nlines' ], image: 'x', gone: null },

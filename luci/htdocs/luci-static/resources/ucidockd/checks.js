@@ -238,7 +238,7 @@ function dependency(text) {
 }
 
 function waitFor(text) {
-	if (text === 'clock' || /^(?:mount:\/|device:(?:\/|usb:)|interface:.)/.test(text))
+	if (text === 'clock' || /^(?:mount:\/|device:(?:\/|usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(?::[^:/]+)?$)|interface:.)/.test(text))
 		return '';
 
 	return expected('mount:/mnt/sda1, device:/dev/ttyUSB0, interface:wan, clock');

@@ -15,6 +15,9 @@ function addOption(section, tab, type, name, property) {
 
 	option.optional = true;
 	option.rmempty = true;
+	option.load = function(id) {
+		return Promise.resolve(this.super('load', [ id ])).then(value => schemas.fromUci(type, name, property, value));
+	};
 
 	if (kind === 'flag') {
 		option.default = property.default;

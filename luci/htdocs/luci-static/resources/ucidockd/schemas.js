@@ -3,6 +3,7 @@
 'use strict';
 'require baseclass';
 'require ucidockd.checks as checks';
+'require ucidockd.words as words';
 
 const WORDS = [ '0', 'no', 'off', 'false', 'disabled', '1', 'yes', 'on', 'true', 'enabled' ];
 
@@ -10,7 +11,29 @@ function isBoolean(property) {
 	return Array.isArray(property.enum) && property.enum.length === WORDS.length && WORDS.every(word => property.enum.includes(word));
 }
 
+// options that hold a command line: as an `option` they are split as a shell splits words (agent/model/quantities.py)
+const COMMANDS = [ 'command', 'entrypoint', 'dockerd_args' ];
+
+// the stock configuration takes several values in one `option`, ours one
+function itemsOf(type, name, text) {
+	if (COMMANDS.includes(name))
+		return words.split(text) ?? [ text ];
+
+	return type === 'globals' || type === 'firewall' ? text.split(/\s+/).filter(Boolean) : [ text ];
+}
+
 return baseclass.extend({
+	// a value of UCI as a form shows it: 1 or 0 for all words of a boolean, a list for a list that is written as an `option`
+	fromUci(type, name, property, value) {
+		if (typeof value !== 'string')
+			return value;
+
+		if (property.type === 'array')
+			return itemsOf(type, name, value);
+
+		return isBoolean(property) && WORDS.includes(value) ? (WORDS.indexOf(value) < 5 ? '0' : '1') : value;
+	},
+
 	// JSON Schema of a section type
 	async load(type) {
 		const response = await fetch(L.resource('ucidockd/schemas/%s.schema.json').format(type));
