@@ -6,6 +6,7 @@ UcidockdError
 +-- ConflictError    two writers, or somebody else's object in our way
 +-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
 +-- BusError         ubus failed
++-- StorageError     our own files cannot be written or read
 +-- CertificateError certificates could not be made
 +-- ClockNotSetError the clock has to be set first
 +-- InternalError    our own defect
@@ -55,6 +56,22 @@ class EngineUnreachableError(EngineError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, status=0, retryable=True)
+
+
+class EngineSlowError(EngineUnreachableError):
+    """The engine took the call and gave no answer in time: it may still be at it."""
+
+    code: ClassVar[str] = "engine-slow"
+
+
+class StorageError(UcidockdError):
+    """A file of ours cannot be written. `full`: for want of space, which somebody can make."""
+
+    code: ClassVar[str] = "storage"
+
+    def __init__(self, message: str, *, full: bool = False) -> None:
+        super().__init__(message)
+        self.full = full
 
 
 class BusError(UcidockdError):

@@ -102,37 +102,6 @@ def test_a_rolled_back_spec_is_not_tried_again(box: Box) -> None:
     assert str(box.apply(bad)[0]) == "nothing to do"
 
 
-STEPS = ["create_container", "update", "stop", "rename", "start", "remove_container"]
-
-
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize("step", STEPS)
-def test_a_crash_at_any_step_of_a_swap_leaves_one_right_container(
-    box: Box, monkeypatch: pytest.MonkeyPatch, step: str, before: bool
-) -> None:
-    class Crash(BaseException):
-        """Nothing of ours catches it, as nothing catches SIGKILL."""
-
-    box.apply(WEB)
-    call = getattr(box.reconciler.engine, step)
-
-    def crash(*args: object, **kwargs: object) -> None:
-        if not before:
-            call(*args, **kwargs)
-        raise Crash
-
-    changed = WEB.replace("1000", "2000")
-    monkeypatch.setattr(box.reconciler.engine, step, crash)
-    with pytest.raises(Crash):
-        box.apply(changed)
-    monkeypatch.undo()
-    box.restart_agent()
-    box.apply()
-    assert box.names() == ["web"]
-    assert (box.get("web").status, box.get("web").attrs["Config"]["Cmd"]) == ("running", ["sleep", "2000"])
-    assert str(box.apply()[0]) == "nothing to do"
-
-
 def test_a_foreign_container_on_the_name_is_a_conflict_until_adopted(box: Box) -> None:
     foreign = box.client.containers.run(BUSYBOX, ["sleep", "1"], name="web", detach=True)
     plan, _ = box.apply(WEB)
@@ -184,27 +153,6 @@ def test_a_removed_section_is_stopped_kept_and_deleted_after_the_grace_period(bo
     box.reconciler.wall = lambda: later
     box.apply()
     assert box.names() == []
-
-
-DRIFT = {
-    "stopped": lambda c: c.stop(timeout=0),
-    "removed": lambda c: c.remove(force=True),
-    "renamed": lambda c: c.rename("elsewhere"),
-    "memory": lambda c: c.update(mem_limit="16m", memswap_limit="32m"),
-}
-
-
-@pytest.mark.parametrize("edit", DRIFT.values(), ids=DRIFT.keys())
-def test_what_is_done_behind_our_back_is_repaired(box: Box, edit: object) -> None:
-    config = WEB + "\toption memory '64m'\n"
-    box.apply(config)
-    edit(box.get("web"))  # type: ignore[operator]
-    plan, outcomes = box.apply()
-    assert plan.operations
-    assert all(outcome.error is None for outcome in outcomes)
-    web = box.get("web")
-    assert (web.status, web.attrs["HostConfig"]["Memory"]) == ("running", 64 << 20)
-    assert str(box.apply()[0]) == "nothing to do"
 
 
 def test_a_missing_bind_source_holds_the_container_and_is_not_created(box: Box, tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_volumes_outlive_their_section_unless_remove_is_set(box: Box) -> None:
     box.apply("")
     assert box.client.volumes.get("keep")
     assert box.reconciler.records.records() == ()
-    box.reconciler.wall = lambda: 0
+    box.reconciler.wall = lambda: 2 * 10**9
     box.apply("config volume 'gone'\n")
     box.apply("config agent 'agent'\n\toption remove '1'\n")
     box.reconciler.wall = lambda: 10**10

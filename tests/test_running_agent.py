@@ -10,13 +10,12 @@ import socket
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
 
 WEB = """
@@ -26,48 +25,6 @@ config container 'web'
 	option stop_timeout '0'
 	option gate '0.3'
 """
-
-
-class Agent:
-    """`ucidockd run` on a box's directories."""
-
-    def __init__(self, box: Box) -> None:
-        self.box = box
-        options = box.options
-        self.words = [f"--config-dir={options.config_dir}", f"--override-dir={options.override_dir}"]
-        self.words += [f"--state-dir={options.state_dir}", f"--socket={options.socket}"]
-        self.words += [f"--docker-host={options.docker_host}"]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        # not the ubus of the machine that the tests run on
-        elsewhere = f"--ubus-socket={self.box.config.parent / 'no-ubus' / 'ubus.sock'}"
-        command = [sys.executable, "-m", "agent", "run", *self.words, elsewhere]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
-        wait_for(lambda: Path(str(self.box.options.socket)).exists())
-
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "agent", *words, *self.words], capture_output=True, text=True, check=False
-        )
-
-    def commit(self, text: str) -> None:
-        temporary = self.box.config / ".containers.uci-x"
-        temporary.write_text(text.replace("IMAGE", "busybox:test"))
-        temporary.replace(self.box.config / "containers")
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        assert self.process is not None
-        self.process.send_signal(number)
-        _, _ = self.process.communicate(timeout=20)
-        return self.process.returncode
-
-
-def wait_for(check: Callable[[], Any], limit_s: float = 15) -> None:
-    deadline = time.monotonic() + limit_s
-    while not check():
-        assert time.monotonic() < deadline, "not seen in time"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -80,10 +37,6 @@ def agent(box: Box) -> Iterator[Agent]:
         made.end()
 
 
-def running(box: Box, name: str) -> bool:
-    return any(c.name == name and c.status == "running" for c in box.client.containers.list())
-
-
 def test_a_commit_is_applied_and_reported(agent: Agent, box: Box) -> None:
     wait_for(lambda: running(box, "web"))
     agent.commit(WEB + WEB.replace("'web'", "'two'"))
@@ -94,38 +47,6 @@ def test_a_commit_is_applied_and_reported(agent: Agent, box: Box) -> None:
     assert [resource["key"] for resource in status["resources"]] == ["container:two", "container:web"]
     plan = agent.command("plan", "--exit-code")
     assert (plan.returncode, plan.stdout) == (0, "nothing to do\n")
-
-
-def test_an_editor_that_writes_in_place_is_seen_and_half_a_file_is_not_applied(
-    agent: Agent, box: Box
-) -> None:
-    wait_for(lambda: running(box, "web"))
-    before = box.get("web").id
-    text = (WEB + WEB.replace("'web'", "'two'")).replace("IMAGE", "busybox:test")
-    with (box.config / "containers").open("w") as file:
-        for piece in (text[:20], text[20:90], text[90:]):
-            file.write(piece)
-            file.flush()
-            time.sleep(0.3)
-            assert running(box, "web")
-    wait_for(lambda: running(box, "two"))
-    assert box.get("web").id == before
-
-
-def test_a_directory_that_is_replaced_is_watched_again(agent: Agent, box: Box) -> None:
-    wait_for(lambda: running(box, "web"))
-    agent.commit(WEB + "\nconfig agent 'agent'\n\toption resync '1'\n")
-    wait_for(lambda: "agent" in agent.command("status", "--json").stdout)
-    time.sleep(0.5)
-    assert agent.process is not None
-    box.config.rename(box.config.with_name("old"))
-    time.sleep(0.5)
-    assert running(box, "web")
-    box.config.mkdir()
-    agent.commit(WEB + WEB.replace("'web'", "'two'"))
-    agent.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: running(box, "two"))
-    wait_for(lambda: (agent.commit(WEB + WEB.replace("'web'", "'three'")), running(box, "three"))[1], 20)
 
 
 def test_a_container_removed_by_hand_comes_back(agent: Agent, box: Box) -> None:

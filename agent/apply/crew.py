@@ -14,12 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from agent.errors import UcidockdError
+from agent.errors import EngineError, UcidockdError
 from agent.plan import operations as ops
 
 logger = logging.getLogger(__name__)
 
 _THREADS = 32  # more than workers: those that pull or wait at a gate hold no place
+
+
+class SkippedError(EngineError):
+    """It was not tried at all: what it needs failed, or the agent ends. No failure of its own."""
+
+    code = "skipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +42,18 @@ class Crew:
     def __init__(self, workers: int) -> None:
         self.pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="apply")
         self._places = threading.BoundedSemaphore(workers)
+        self._alone = threading.Lock()
 
     @contextmanager
     def place(self) -> Iterator[None]:
         """Holds one of the places."""
         with self._places:
+            yield
+
+    @contextmanager
+    def one_at_a_time(self) -> Iterator[None]:
+        """For what must not run beside another of its kind."""
+        with self._alone:
             yield
 
     @contextmanager

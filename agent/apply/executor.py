@@ -10,25 +10,35 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import singledispatchmethod
 from typing import Any
 
-from agent.apply.crew import Crew, Outcome, Run
+from agent.apply.crew import Crew, Outcome, Run, SkippedError
 from agent.apply.images import Images
+from agent.apply.networks import NetworkExchange, reconnect
 from agent.apply.ports import Engine
 from agent.apply.records import Records
+from agent.apply.redact import without_secrets
 from agent.apply.swap import Swap, kept_policy, restart_body
-from agent.errors import ConflictError, EngineError, InternalError, UcidockdError
+from agent.errors import (
+    ConflictError,
+    EngineError,
+    EngineUnreachableError,
+    InternalError,
+    StorageError,
+    UcidockdError,
+)
 from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
 from agent.model.observed import ObservedVolume, Record
 from agent.model.resources import Container, Network, Volume
 from agent.plan import operations as ops
+from agent.plan.containers import attempt_of
 from agent.plan.draft import desired_spec, joined_ids
 from agent.plan.drift import container_drift, network_difference, volume_difference
 from agent.plan.payload import (
     container_body,
-    endpoint_body,
     extra_endpoints,
     network_body,
     update_body,
@@ -73,15 +83,17 @@ class Executor:
 
     def _attempt(self, operation: ops.Operation, failed_needs: set[str]) -> UcidockdError | None:
         if failed_needs:
-            return EngineError(f"{', '.join(sorted(failed_needs))} failed first", retryable=True)
+            return SkippedError(f"{', '.join(sorted(failed_needs))} failed first", retryable=True)
         if self.stopping():
-            return EngineError("the agent stops", retryable=True)
+            return SkippedError("the agent stops", retryable=True)
         try:
             self._do(operation)
         except UcidockdError as exc:
-            return exc
-        except OSError as exc:
-            return EngineError(f"state.json cannot be written: {exc.strerror}", retryable=True)
+            return without_secrets(exc, getattr(operation, "container", None))
+        except Exception as exc:
+            # one resource's work is a task of its own: a fault of ours in it must not keep the others from theirs
+            logger.exception("%s %s", operation.verb, operation.key)
+            return InternalError(f"a fault of ours: {type(exc).__name__}")
         return None
 
     @singledispatchmethod
@@ -134,37 +146,18 @@ class Executor:
     @_do.register
     def _replace_network(self, operation: ops.ReplaceNetwork) -> None:
         old = self._current(operation.key)
-        seen = self.engine.inspect_network(old.object_id)
-        members = self._members(old.object_id)
-        strangers = {} if seen is None else seen.inspect.get("Containers") or {}
-        foreign = sorted(item["Name"] for key, item in strangers.items() if key not in members)
-        if foreign:
-            raise ConflictError(
-                f"network {old.name} is used by containers that are not ours: {', '.join(foreign)}"
-            )
-        for object_id in members:
-            self.engine.disconnect(old.object_id, object_id)
-        self.engine.remove_network(old.object_id)
-        create = ops.CreateNetwork(key=operation.key, cause=operation.cause, network=operation.network)
-        self._create_network(create)
         declared = {container.section: container for container in operation.members}
-        for object_id, section in members.items():
-            if section in declared:
-                endpoints = declared[section].spec.endpoints
-                endpoint = next(e for e in endpoints if e.network == operation.network.name)
-                self.engine.connect(operation.network.name, object_id, endpoint_body(endpoint))
-
-    def _members(self, network_id: str) -> dict[str, str]:
-        """Our containers on a network, stopped ones too (the network's own list leaves them out): id -> section."""
-        found = {}
-        for record in self.records.records():
-            if record.kind != "container" or not record.object_id:
-                continue
-            seen = self.engine.inspect_container(record.object_id)
-            networks = (((seen and seen.inspect) or {}).get("NetworkSettings") or {}).get("Networks") or {}
-            if any(item.get("NetworkID") == network_id for item in networks.values()):
-                found[record.object_id] = record.section
-        return found
+        exchange = NetworkExchange(engine=self.engine, records=self.records)
+        exchange.take_down(old)
+        create = ops.CreateNetwork(key=operation.key, cause=operation.cause, network=operation.network)
+        try:
+            self._create_network(create)
+        except EngineError as exc:
+            if exc.status:
+                failed = spec_hash(desired_spec(operation.network))
+                self.records.put(replace(exchange.put_back(old), failed_hash=failed))
+            raise
+        exchange.connect_members(operation.network.name, declared)
 
     @_do.register
     def _adopt_network(self, operation: ops.AdoptNetwork) -> None:
@@ -230,7 +223,16 @@ class Executor:
 
     @_do.register
     def _start(self, operation: ops.StartContainer) -> None:
-        self.engine.start(self._current(operation.key).object_id)
+        with self._starting(operation.container):
+            self.engine.start(self._current(operation.key).object_id)
+
+    def _starting(self, container: Container) -> AbstractContextManager[None]:
+        """One after the other where the engine picks host ports: it does not do that atomically (moby#50054).
+
+        Ranges are sent port by port, so nothing is left to pick in them.
+        """
+        picks = container.spec.publish_all or any(not port.host_port for port in container.spec.ports)
+        return self.crew.one_at_a_time() if picks else nullcontext()
 
     @_do.register
     def _stop(self, operation: ops.StopContainer) -> None:
@@ -269,14 +271,14 @@ class Executor:
 
     @_do.register
     def _reconnect(self, operation: ops.ReconnectContainer) -> None:
-        record = self._current(operation.key)
-        seen = self.engine.inspect_container(record.object_id)
-        networks = ((seen and seen.inspect) or {}).get("NetworkSettings", {}).get("Networks") or {}
-        for name in sorted(networks):  # by name: the engine looks for the entry by that, whatever id it holds
-            self.engine.disconnect(name, record.object_id)
-        for endpoint in operation.container.spec.endpoints:
-            self.engine.connect(endpoint.network, record.object_id, endpoint_body(endpoint))
-        self._applied(record, operation.container)
+        record, container = self._current(operation.key), operation.container
+        try:
+            reconnect(self.engine, record.object_id, container.spec.endpoints)
+        except EngineError as exc:
+            if exc.status and record.spec_hash != spec_hash(desired_spec(container)):
+                self.records.change(record.nonce, failed_hash=attempt_of(container, record.image_id))
+            raise
+        self._applied(record, container)
 
     @_do.register
     def _replace(self, operation: ops.ReplaceContainer) -> None:
@@ -292,6 +294,9 @@ class Executor:
             "restart": {"name": policy.get("Name") or "no", "max_retries": policy.get("MaximumRetryCount", 0)}
         }
         section = operation.container.section
+        for earlier in self.records.records():
+            if (earlier.section, earlier.swap) == (section, "foreign"):
+                self.records.drop(earlier.nonce)
         nonce = secrets.token_hex(8)
         record = Record(
             kind="container",
@@ -306,7 +311,11 @@ class Executor:
         try:
             self._swap().run(operation.container, record, image_id=image_id)
         except UcidockdError:
-            self.records.drop(nonce)
+            left = self.records.get(nonce)
+            unfinished = any(other.partner == nonce for other in self.records.records())
+            # it stays for as long as it is needed for a rollback, or to know that adopting it failed
+            if left is not None and not unfinished and not left.failed_hash:
+                self.records.drop(nonce)
             raise
 
     def _swap(self) -> Swap:
@@ -317,6 +326,7 @@ class Executor:
             stopping=self.stopping,
             current=self.current,
             waiting=self.crew.elsewhere,
+            starting=self._starting,
         )
 
     @_do.register
@@ -344,22 +354,38 @@ class Executor:
         self.records.drop(operation.record.nonce)
 
 
-def recover(engine: Engine, records: Records, busy: Collection[str]) -> None:
-    """Finishes or undoes what a crash cut short, `busy` keys apart. Does nothing when nothing is open."""
+def recover(engine: Engine, records: Records, busy: Collection[str]) -> dict[str, UcidockdError]:
+    """Finishes or undoes what a crash cut short, `busy` keys apart. Does nothing when nothing is open.
+
+    Returns what could not be: key -> error; nothing may be planned for such a key. Raises EngineUnreachableError.
+    """
     swap = Swap(engine=engine, records=records, api=(1, 41))
-    for record in records.records():
-        if record.swap == "new" and f"{record.kind}:{record.section}" not in busy:
-            logger.info("undoing an unfinished swap of %s", record.name)
-            swap.undo(record)
-    for record in records.records():
-        if f"{record.kind}:{record.section}" in busy:
+    failed: dict[str, UcidockdError] = {}
+    # the new ones first: what they replace is needed for bringing it back
+    for record in sorted(records.records(), key=lambda r: r.swap != "new"):
+        key = f"{record.kind}:{record.section}"
+        if key in busy or key in failed:
             continue
-        if record.swap == "retired":
-            swap.finish(record, volumes=False)
-        elif record.swap == "foreign":
-            records.drop(record.nonce)
-        elif not record.object_id:
-            _settle(engine, records, replace(record))
+        try:
+            _recover(swap, record)
+        except EngineUnreachableError:
+            raise
+        except (EngineError, StorageError) as exc:
+            logger.warning("%s: what was cut short cannot be mended yet: %s", key, exc)
+            failed[key] = exc
+    return failed
+
+
+def _recover(swap: Swap, record: Record) -> None:
+    if record.swap == "new":
+        logger.info("undoing an unfinished swap of %s", record.name)
+        swap.undo(record)
+    elif record.swap == "retired":
+        swap.finish(record, volumes=False)
+    elif record.swap == "foreign" and not record.failed_hash:
+        swap.records.drop(record.nonce)
+    elif not record.swap and not record.object_id:
+        _settle(swap.engine, swap.records, record)
 
 
 def _settle(engine: Engine, records: Records, record: Record) -> None:

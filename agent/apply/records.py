@@ -9,7 +9,7 @@ from agent.model.observed import Record
 
 
 class Records(Protocol):
-    """Every method that changes something has written it to disk when it returns (or raised OSError)."""
+    """Every method that changes something has written it to disk when it returns; StorageError: nothing is changed."""
 
     instance: str
 

@@ -21,11 +21,12 @@ from typing import Any
 
 from agent.apply.ports import Engine
 from agent.apply.records import Records
-from agent.errors import EngineError
+from agent.apply.redact import without_secrets
+from agent.errors import EngineError, StorageError
 from agent.model.identity import own_labels, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, RunState
-from agent.plan.containers import attempt_of, is_completed
+from agent.plan.containers import attempt_of, is_alive, is_completed
 from agent.plan.draft import desired_spec, joined_ids, plugged_words
 from agent.plan.payload import container_body, extra_endpoints
 
@@ -38,7 +39,7 @@ _HEALTH_LIMIT_S = 300.0
 
 
 class GateError(EngineError):
-    """The new container did not stay up, or did not become healthy."""
+    """The new container did not start, did not stay up, or did not become healthy."""
 
     code = "gate"
 
@@ -59,27 +60,37 @@ class Swap:
     stopping: Callable[[], bool] = lambda: False
     current: Callable[[Container], bool] = lambda container: True
     waiting: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+    starting: Callable[[Container], AbstractContextManager[None]] = lambda container: contextlib.nullcontext()
 
     def run(self, container: Container, old: Record, *, image_id: str) -> None:
         """Replaces the container of record `old` by one of `container`'s spec."""
         before = self.engine.inspect_container(old.object_id)
         if before is None:
             raise EngineError(f"{old.name} went away before it could be replaced", retryable=True)
-        old = replace(old, running=before.state == "running")
+        old = replace(old, running=is_alive(before))
         new = self._announce(container, old, image_id)
         try:
             new = self._create(container, new, before)
             self._switch(container, old, new, before)
-        except EngineError as exc:
-            if container.policy.rollback or new.object_id == "" or isinstance(exc, SupersededError):
-                self.undo(new)
-                if not isinstance(exc, SupersededError):
-                    with contextlib.suppress(KeyError):
-                        self.records.change(old.nonce, failed_hash=attempt_of(container, image_id))
+            self._commit(old, new)
+        except (EngineError, StorageError) as exc:
+            rejected = _is_rejection(exc)
+            if container.policy.rollback or not rejected or not new.object_id:
+                self._roll_back(new)
+                if rejected and self.records.get(old.nonce) is not None:
+                    self.records.change(old.nonce, failed_hash=attempt_of(container, image_id))
                 raise
-            logger.warning("%s: %s; rollback is off, the new container stays", container.name, exc)
-        self._commit(old, new)
+            told = without_secrets(exc, container)
+            logger.warning("%s: %s; rollback is off, the new container stays", container.name, told)
+            self._commit(old, new)
         self.finish(replace(old, swap="retired"), volumes=False)
+
+    def _roll_back(self, new: Record) -> None:
+        """What keeps the old one from coming back is logged; the record stays, so the next pass tries again."""
+        try:
+            self.undo(self.records.get(new.nonce) or new)
+        except (EngineError, StorageError) as exc:
+            logger.warning("%s: the rollback is not complete: %s", new.name, exc)
 
     def _announce(self, container: Container, old: Record, image_id: str) -> Record:
         spec = desired_spec(container)
@@ -111,14 +122,33 @@ class Swap:
         return new
 
     def _switch(self, container: Container, old: Record, new: Record, before: ObservedContainer) -> None:
-        self.engine.update(old.object_id, restart_body("no"))
+        self._disable_restart(old)
         self.engine.stop(old.object_id, container.spec.stop_timeout_s)
         self.engine.rename(old.object_id, before.name + OLD_SUFFIX)
         self.engine.rename(new.object_id, container.name)
         if container.policy.state is RunState.RUNNING and container.policy.enabled:
-            self.engine.start(new.object_id)
+            self._start(container, new)
             with self.waiting():
                 gate(self.engine, container, new.object_id, leave=self._leave)
+
+    def _disable_restart(self, old: Record) -> None:
+        try:
+            self.engine.update(old.object_id, restart_body("no"))
+        except EngineError:
+            # a container that ends by itself at this moment: the engine was about to change a process that is gone
+            seen = self.engine.inspect_container(old.object_id)
+            if seen is None or is_alive(seen):
+                raise
+            self.engine.update(old.object_id, restart_body("no"))
+
+    def _start(self, container: Container, new: Record) -> None:
+        try:
+            with self.starting(container):
+                self.engine.start(new.object_id)
+        except EngineError as exc:
+            if exc.status:
+                raise GateError(str(exc), status=exc.status) from exc
+            raise
 
     def _leave(self, container: Container) -> None:
         if self.stopping():
@@ -139,33 +169,46 @@ class Swap:
         self.records.drop(old.nonce)
 
     def undo(self, new: Record) -> None:
-        """Puts the old container back as it was and removes the new one. Safe to repeat."""
+        """Puts the old container back as it was and removes the new one. Safe to repeat.
+
+        Once the old one has its name and restart policy again, starting it is a matter for any pass.
+        """
         old = self.records.get(new.partner)
         object_id = new.object_id or self._created_unseen(new)
         if object_id:
             self.engine.remove_container(object_id, volumes=False, force=True)
-        if old is not None:
-            self._bring_back(old)
-        self.records.drop(new.nonce)
+        seen = self.engine.inspect_container(old.object_id) if old is not None else None
+        if old is None or seen is None:
+            self.records.drop(new.nonce)
+            return
+        try:
+            self._restore(old, seen)
+            self.records.drop(new.nonce)
+        finally:  # that it runs again matters most, whatever its name is
+            if old.running and not is_alive(seen):
+                self.engine.start(old.object_id)
 
     def _created_unseen(self, new: Record) -> str:
         """The id of a container whose creation was not answered: the label's nonce is in our own state file."""
         seen = self.engine.inspect_container(new.name + NEW_SUFFIX)
         return seen.id if seen and seen.labels.get("ucidockd.nonce") == new.nonce else ""
 
-    def _bring_back(self, old: Record) -> None:
-        seen = self.engine.inspect_container(old.object_id)
-        if seen is None:
-            return
-        # as far as it came: a name that still is the old one, or a container still running, needs nothing
+    def _restore(self, old: Record, seen: ObservedContainer) -> None:
+        """Its name, where it came so far as to lose it, and its restart policy."""
         if seen.name.endswith(OLD_SUFFIX):
             self.engine.rename(old.object_id, seen.name.removesuffix(OLD_SUFFIX))
         policy = old.spec.get("restart") or {}
         self.engine.update(
             old.object_id, restart_body(policy.get("name", "no"), policy.get("max_retries", 0))
         )
-        if seen.state != "running" and old.running:
-            self.engine.start(old.object_id)
+
+
+def _is_rejection(exc: EngineError | StorageError) -> bool:
+    """Whether it was the new container that failed, so that trying the same again is pointless.
+
+    An engine that went away or failed while the old one was put aside says nothing about the new one.
+    """
+    return isinstance(exc, GateError) or (isinstance(exc, EngineError) and exc.status == 400)
 
 
 def kept_policy(container: Container) -> dict[str, Any]:

@@ -2,27 +2,34 @@
 """Watches the configuration directories. `uci commit` renames a temporary file over the package's file, so the
 directory is watched, never the file (libuci file.c, uci_file_commit).
 
-An editor that truncates and writes in place leaves half a file for a moment: between `modified` and `closed` the
-file counts as unsettled, and the runtime keeps the configuration that it has.
+Watched are the directories, their parents (a directory may go and come again) and the directories that symlinks lead
+to. An editor that truncates and writes in place leaves half a file for a moment: from the first change until the file
+is closed it counts as unsettled, and the runtime keeps the configuration that it has. Where the kernel grants no
+watch, and where it lost an event, `look_again` finds out by what the files look like.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
-from watchdog.observers import Observer
+from watchdog.observers.inotify import InotifyObserver
 
 logger = logging.getLogger(__name__)
 
 UNSETTLED_LIMIT_S = 3.0  # a writer that never closes its file must not hold us for ever
+_QUIET = frozenset({"opened", "closed_no_write", "attrib"})
+_Signature = tuple[tuple[int, int, int], ...]
 
 
-class FileWatcher(FileSystemEventHandler):
-    """Calls `changed` (from its own thread) when one of `names` may have new content."""
+class FileWatcher:
+    """Calls `changed` (from its own thread) when one of the files `names` in `directories` may have new content."""
 
     def __init__(
         self, directories: tuple[Path, ...], names: frozenset[str], changed: Callable[[], None]
@@ -31,68 +38,135 @@ class FileWatcher(FileSystemEventHandler):
         self._names = names
         self._changed = changed
         self._unsettled: dict[str, float] = {}
-        self._watched: dict[Path, int] = {}
-        self._observer = Observer()
+        self._observer: Any = None
+        self._watches: dict[Path, _Folder] = {}
+        self._refused: dict[Path, str] = {}
+        self._signature: _Signature = ()
+        self._lock = threading.Lock()
 
     def start(self) -> None:
         """Begins to watch the directories that exist; `look_again` adds those that come later."""
-        self._observer.start()
         self.look_again()
 
     def stop(self) -> None:
         """Ends the watching threads."""
-        self._observer.stop()
-        self._observer.join(timeout=2)
+        with self._lock:
+            if self._observer is not None:
+                self._observer.stop()
+                self._observer.join(timeout=2)
+            self._observer = None
+
+    def is_blind(self) -> bool:
+        """Whether a directory that is there cannot be watched: somebody has to ask `look_again` now and then."""
+        return bool(self._refused)
+
+    def state(self) -> str:
+        """In a word, for status."""
+        return "WatchDegraded" if self._refused else "Watching"
 
     def look_again(self) -> bool:
-        """Watches directories that appeared or were replaced. True when there was one: its files may have changed."""
-        found = False
-        for directory in self._directories:
-            inode = _inode(directory)
-            if inode == self._watched.get(directory, 0):
-                continue
-            found = True
-            self._watch(directory, inode)
-        return found
+        """Watches what appeared or was replaced. True when the files are not what they were at the last look."""
+        with self._lock:
+            wanted = self._wanted()
+            for path in [p for p in self._watches if self._watches[p].is_stale(wanted.get(p))]:
+                self._observer.unschedule(self._watches.pop(path).watch)
+            self._refused = {path: reason for path, reason in self._refused.items() if path in wanted}
+            for path in sorted(wanted.keys() - self._watches.keys()):
+                self._watch(path, frozenset(wanted[path]))
+            before, self._signature = self._signature, self._look()
+        return before != self._signature
 
-    def _watch(self, directory: Path, inode: int) -> None:
-        self._watched.pop(directory, None)
-        for watch in [w for w in self._observer._watches if w.path == str(directory)]:  # noqa: SLF001 - no public list
-            self._observer.unschedule(watch)
-        if inode:
-            try:
-                self._observer.schedule(self, str(directory), recursive=False)
-            except OSError as exc:
-                logger.warning("cannot watch %s (%s): changes are seen at the next resync", directory, exc)
-                return
-            self._watched[directory] = inode
+    def _wanted(self) -> dict[Path, set[str]]:
+        """Existing directory -> the names in it that matter."""
+        wanted: dict[Path, set[str]] = {}
+        for directory in self._directories:
+            for name in self._names:
+                for step in _links(directory / name):
+                    wanted.setdefault(step.parent.resolve(), set()).add(step.name)
+            for step in _links(directory):
+                wanted.setdefault(step.parent.resolve(), set()).add(step.name)
+        return {path: names for path, names in wanted.items() if path.is_dir()}
+
+    def _watch(self, path: Path, names: frozenset[str]) -> None:
+        folder = _Folder(path, names, self._note)
+        try:
+            if self._observer is None:
+                # unpaired moves as moves: what comes by rename is whole, what is created is still to be written
+                observer = InotifyObserver(generate_full_events=True)
+                observer.start()
+                self._observer = observer
+            folder.watch = self._observer.schedule(folder, str(path), recursive=False)
+        except OSError as exc:
+            if path not in self._refused:
+                logger.warning("cannot watch %s (%s): it is looked at every few seconds", path, exc.strerror)
+            self._refused[path] = str(exc.strerror)
+            return
+        self._refused.pop(path, None)
+        self._watches[path] = folder
+
+    def _look(self) -> _Signature:
+        paths = [directory / name for directory in self._directories for name in sorted(self._names)]
+        return tuple(_signature(path) for path in paths)
 
     def unsettled(self) -> bool:
         """Whether a file is being written in place at this moment."""
         now = time.monotonic()
-        return any(now - begun < UNSETTLED_LIMIT_S for begun in self._unsettled.values())
+        return any(now - begun < UNSETTLED_LIMIT_S for begun in list(self._unsettled.values()))
 
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        if event.event_type in {"opened", "closed_no_write"}:
+    def _note(self, path: str, event_type: str) -> None:
+        if event_type == "modified" or (event_type == "created" and _is_being_written(path)):
+            self._unsettled[path] = time.monotonic()
             return
-        if event.is_directory:
-            self._changed()
-            return
-        for path in (event.src_path, event.dest_path):
-            name = Path(str(path)).name
-            if name in self._names:
-                self._note(name, event.event_type)
-
-    def _note(self, name: str, event_type: str) -> None:
-        if event_type == "modified":
-            self._unsettled[name] = time.monotonic()
-            return
-        self._unsettled.pop(name, None)
+        self._unsettled.pop(path, None)
         self._changed()
 
 
-def _inode(directory: Path) -> int:
+class _Folder(FileSystemEventHandler):
+    """One watched directory: passes on what happens to the names that matter."""
+
+    def __init__(self, path: Path, names: frozenset[str], note: Callable[[str, str], None]) -> None:
+        self.watch: Any = None
+        self._path, self._names, self._note = path, names, note
+        self._inode = _signature(path)[0]
+
+    def is_stale(self, names: set[str] | None) -> bool:
+        """Whether it watches a directory that was replaced, is gone, or in which other names matter now."""
+        return names is None or names != set(self._names) or _signature(self._path)[0] != self._inode
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if event.event_type in _QUIET:
+            return
+        for raw in (event.src_path, event.dest_path):
+            path = os.fsdecode(raw) if raw else ""
+            name = os.path.basename(path)
+            if event.is_directory and event.event_type == "modified":
+                continue  # something in it; what matters has events of its own
+            if name in self._names or path == str(self._path):
+                self._note(path, event.event_type)
+
+
+def _links(path: Path) -> Iterator[Path]:
+    """The path, and each place on the way that its symlinks lead."""
+    for _ in range(8):
+        yield path
+        try:
+            path = path.parent / os.readlink(path)
+        except OSError:
+            return
+
+
+def _is_being_written(path: str) -> bool:
     try:
-        return directory.stat().st_ino
+        status = os.lstat(path)
     except OSError:
-        return 0
+        return False
+    return os.path.isfile(path) and not os.path.islink(path) and status.st_nlink == 1
+
+
+def _signature(path: Path) -> tuple[int, int, int]:
+    """Of a file's content, zeros where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return (status.st_ino, status.st_mtime_ns, status.st_size)

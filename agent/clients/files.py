@@ -46,3 +46,9 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes the temporary files of writers of `path` that were killed. Only for who is its one writer."""
+    for temporary in path.parent.glob(f".{path.name}.ucidockd-*"):
+        temporary.unlink(missing_ok=True)

@@ -7,6 +7,8 @@ the engine counts as ours, so nothing is removed and `adopt` is asked for.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
 import secrets
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.clients.files import atomic_write
+from agent.errors import StorageError
 from agent.model.observed import Record
 
 logger = logging.getLogger(__name__)
@@ -43,24 +46,22 @@ class StateFile:
             return self._records.get(nonce)
 
     def put(self, *records: Record) -> None:
-        """Adds or replaces records and writes the file once. Raises OSError when it cannot be written."""
+        """Adds or replaces records and writes the file once. Raises StorageError when it cannot be written."""
         with self._lock:
-            self._records.update({record.nonce: record for record in records})
-            self._save()
+            self._save({**self._records, **{record.nonce: record for record in records}})
 
     def change(self, nonce: str, **changes: Any) -> Record:
         """Replaces fields of one record and writes the file."""
         with self._lock:
             record = replace(self._records[nonce], **changes)
-            self._records[nonce] = record
-            self._save()
+            self._save({**self._records, nonce: record})
             return record
 
     def drop(self, nonce: str) -> None:
         """Forgets a record."""
         with self._lock:
-            if self._records.pop(nonce, None) is not None:
-                self._save()
+            if nonce in self._records:
+                self._save({key: record for key, record in self._records.items() if key != nonce})
 
     def _load(self) -> tuple[str, dict[str, Record]]:
         try:
@@ -68,9 +69,10 @@ class StateFile:
             return str(data["instance"]), {item["nonce"]: _record(item) for item in data["records"]}
         except FileNotFoundError:
             pass
-        except (ValueError, KeyError, TypeError) as exc:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             bad = self._path.with_name(self._path.name + ".bad")
-            self._path.replace(bad)
+            with contextlib.suppress(OSError):  # on a file system that is read-only it stays where it is
+                self._path.replace(bad)
             logger.error(
                 "%s is not readable (%s): kept as %s; what runs now is not ours until adopted",
                 self._path,
@@ -79,14 +81,20 @@ class StateFile:
             )
         return secrets.token_hex(6), {}
 
-    def _save(self) -> None:
-        records = [asdict(self._records[nonce]) for nonce in sorted(self._records)]
-        data = {"version": VERSION, "instance": self.instance, "records": records}
+    def _save(self, records: dict[str, Record]) -> None:
+        """The disk first: what could not be written does not count in memory either."""
+        items = [asdict(records[nonce]) for nonce in sorted(records)]
+        data = {"version": VERSION, "instance": self.instance, "records": items}
         text = json.dumps(data, indent=1, sort_keys=True).encode() + b"\n"
         if text != self._written:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            atomic_write(self._path, text, mode=0o600)
+            try:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                atomic_write(self._path, text, mode=0o600)
+            except OSError as exc:
+                full = exc.errno in {errno.ENOSPC, errno.EDQUOT}
+                raise StorageError(f"{self._path} cannot be written: {exc.strerror}", full=full) from exc
             self._written = text
+        self._records = records
 
 
 def _record(item: dict[str, Any]) -> Record:

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from agent.controller.json_reply import JsonReply
 from agent.controller.names import checked_id, container_id, text
 from agent.controller.port import AgentPort
 from agent.controller.problems import RequestError
@@ -56,7 +57,7 @@ class AdoptionRoutes:
             commit=body.get("commit", False),
             show_secrets=body.get("show_secrets", False),
         )
-        return JSONResponse(answer)
+        return JsonReply(answer)
 
     async def diff(self, request: Request) -> Response:
-        return JSONResponse(await self._agent.diff(container_id(request)))
+        return JsonReply(await self._agent.diff(container_id(request)))

@@ -86,6 +86,10 @@ class ControlServer:
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="control-socket")
         return self
 
+    def close_soon(self) -> None:
+        """Begins to close; the end of the block waits for that."""
+        self._server.should_exit = True
+
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -27,6 +27,7 @@ class _Planner:
         self.key = key_of("container", container.section)
         self.record = draft.record("container", container.section)
         self.needs = needs_of(draft, container)
+        self.reported: list[str] = []  # drift that is not to be repaired
 
     def plan(self) -> None:
         draft = self.draft
@@ -99,6 +100,9 @@ class _Planner:
             how = f"; it differs in {', '.join(differing)}" if differing else ""
             self.draft.conflict(self.key, f"a container named {container.name} exists and is not ours{how}")
             return
+        if foreign is not None and self._adoption_failed(foreign):
+            self._find("Synced", status=False, reason="RolledBack", message=_NOT_AGAIN)
+            return
         if foreign is not None:
             cause = f"takes over the container {foreign.name} ({foreign.id[:12]})"
             adopt = ops.AdoptContainer(key=self.key, cause=cause, container=container, foreign=foreign)
@@ -110,26 +114,54 @@ class _Planner:
             todo.append(ops.StartContainer(key=self.key, cause="state is running", container=container))
         self.draft.add(self.key, todo, self.needs)
 
+    def _adoption_failed(self, foreign: ObservedContainer) -> bool:
+        return any(
+            record.swap == "foreign"
+            and record.object_id == foreign.id
+            and record.failed_hash == self._attempt()
+            for record in self.draft.context.records
+        )
+
     # there
 
     def _present(self, record: Record, seen: ObservedContainer) -> None:
+        if seen.state in _ENDING:
+            self._show_state(seen)
+            message = (
+                f"the engine has it in state {seen.state}; if that stays, `docker rm -f {seen.name}` helps"
+            )
+            self._find("Degraded", status=True, reason=seen.state.capitalize(), message=message)
+            self.draft.withheld[self.key] = f"{self.container.section} is {seen.state}"
+            return
         changes = self._changes(record, seen)
         why = self._outside_change(record, changes)
+        if (why or changes) and record.failed_hash and record.failed_hash == self._attempt():
+            self._rolled_back(record, seen)
+            return
         if why or any(change.level is Level.RECREATE for change in changes):
-            if record.failed_hash and record.failed_hash == self._attempt():
-                # what rolled it back is on the board since then; only a new spec or image is worth a new try
-                return
             swap = ops.ReplaceContainer(
                 key=self.key, cause=_joined(describe(changes), why), container=self.container, record=record
             )
             self.draft.add(self.key, [swap], self.needs)
             return
         todo = self._in_place(record, seen, changes) + self._running(record, seen)
+        if self.reported:
+            self._find("Degraded", status=True, reason="Drift", message="; ".join(self.reported))
+        elif seen.inspect is not None and not todo:
+            self._find("Degraded", status=False, reason="AsDeclared")
         if todo:
             self.draft.add(self.key, todo, self.needs)
         else:
             message = f"the engine ignores {', '.join(record.ignored)}" if record.ignored else ""
             self._find("Synced", status=True, reason="InSync", message=message)
+
+    def _rolled_back(self, record: Record, seen: ObservedContainer) -> None:
+        """Only a new spec or image is worth a new try; until then the old one is kept running under its name."""
+        todo = [*self._renaming(record, seen), *self._running(record, seen)]
+        if todo:
+            self.draft.add(self.key, todo, self.needs)
+            return
+        self._find("Synced", status=False, reason="RolledBack", message=_NOT_AGAIN)
 
     def _outside_change(self, record: Record, changes: tuple[FieldChange, ...]) -> str:
         """What asks for a new container although the section does not: image, shared namespace, USB device."""
@@ -175,7 +207,7 @@ class _Planner:
         found = container_drift(self.container, seen.inspect, networks)
         drift = tuple(change for change in found if change.field not in record.ignored)
         if drift and self.container.policy.on_drift is OnDrift.REPORT:
-            self._find("Degraded", status=True, reason="Drift", message=describe(drift))
+            self.reported.append(describe(drift))
             return ()
         return drift
 
@@ -191,9 +223,7 @@ class _Planner:
         if record.removed_at is not None:
             cause = "its section is back"
             todo.append(ops.RestoreContainer(key=key, cause=cause, container=container, record=record))
-        if seen.name != container.name:
-            cause = f"named {seen.name}, declared {container.name}"
-            todo.append(ops.RenameContainer(key=key, cause=cause, container=container, record=record))
+        todo += self._renaming(record, seen)
         updates = tuple(change for change in changes if change.level is Level.UPDATE)
         if updates:
             names = tuple(change.field for change in updates)
@@ -206,6 +236,15 @@ class _Planner:
         if cause:
             todo.append(ops.ReconnectContainer(key=key, cause=cause, container=container, record=record))
         return todo
+
+    def _renaming(self, record: Record, seen: ObservedContainer) -> list[ops.Operation]:
+        if seen.name == self.container.name:
+            return []
+        cause = f"named {seen.name}, declared {self.container.name}"
+        if self.container.policy.on_drift is OnDrift.REPORT and record.name == self.container.name:
+            self.reported.append(cause)
+            return []
+        return [ops.RenameContainer(key=self.key, cause=cause, container=self.container, record=record)]
 
     def _network_is_new(self) -> str:
         """A network that was removed and is made again has another id: a container keeps the old one."""
@@ -264,6 +303,10 @@ class _Planner:
             )
 
 
+_NOT_AGAIN = (
+    "the last change was rolled back; tried again when its section or image changes, or on `reconcile`"
+)
+_ENDING = frozenset({"dead", "removing"})  # the engine starts such a container no more
 _NEW_OBJECT = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer)
 
 

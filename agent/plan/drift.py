@@ -77,7 +77,8 @@ def _endpoints(container: Container, inspect: dict[str, Any], known: Mapping[str
     extra = sorted(networks.keys() - {e.network for e in container.spec.endpoints})
     if not wrong and not extra:
         return None
-    old = "[" + ", ".join(sorted(networks)) + "]"
+    names = (f"{name} (other address or aliases)" if name in wrong else name for name in sorted(networks))
+    old = "[" + ", ".join(names) + "]"
     new = "[" + ", ".join(str(canonical(e)["network"]) for e in container.spec.endpoints) + "]"
     return FieldChange(field="endpoints", old=old, new=new, level=Level.RECONNECT)
 

@@ -17,6 +17,7 @@ def plan_network(draft: Draft, network: Network) -> None:
     """Create, adopt or replace one network."""
     key, record = key_of("network", network.section), draft.record("network", network.section)
     if draft.hands_off(key, record):
+        _withhold(draft, key, is_there=any(n.name == network.name for n in draft.observed.networks))
         return
     seen = next((n for n in draft.observed.networks if record and n.id == record.object_id), None)
     if record is None or seen is None:
@@ -25,7 +26,17 @@ def plan_network(draft: Draft, network: Network) -> None:
     if record.spec_hash == draft.spec_hash_of(key, network) and seen.name == network.name:
         draft.find(key, "Synced", status=True, reason="InSync")
         return
+    if record.failed_hash == draft.spec_hash_of(key, network):
+        message = "the engine refused the change; tried again when its section changes, or on `reconcile`"
+        draft.find(key, "Synced", status=False, reason="RolledBack", message=message)
+        return
     _replace(draft, network, "its settings changed: " + _changed_names(record.spec, desired_spec(network)))
+
+
+def _withhold(draft: Draft, key: str, *, is_there: bool) -> None:
+    """What could not be made keeps those that need it from failing too."""
+    if key in draft.context.backoff and not is_there:
+        draft.withheld[key] = f"{key} could not be made"
 
 
 def _replace(draft: Draft, network: Network, cause: str, before: tuple[ops.Operation, ...] = ()) -> None:
@@ -58,6 +69,7 @@ def plan_volume(draft: Draft, volume: Volume) -> None:
     """Create or adopt one volume."""
     key, record = key_of("volume", volume.section), draft.record("volume", volume.section)
     if draft.hands_off(key, record):
+        _withhold(draft, key, is_there=any(v.name == volume.name for v in draft.observed.volumes))
         return
     seen = next((v for v in draft.observed.volumes if record and is_same_volume(v, record)), None)
     if record is None or seen is None:

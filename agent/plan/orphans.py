@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from agent.model.clock import clock_is_set
 from agent.model.observed import Record
 from agent.plan import operations as ops
 from agent.plan.draft import Draft, key_of
@@ -31,6 +32,10 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
     if record.removed_at is None:
         draft.add(key, [ops.RetireContainer(key=key, cause="its section is gone", record=record)])
         return
+    if _clock_was_set(record.removed_at, draft.context.now):
+        cause = "its section is gone, and the clock was set since: the grace period begins again"
+        draft.add(key, [ops.RetireContainer(key=key, cause=cause, record=record)])
+        return
     if draft.context.deletions_held or draft.context.now < record.removed_at + record.grace_s:
         message = f"its section is gone; kept for {record.grace_s:.0f} s"
         draft.find(key, "Synced", status=False, reason="Grace", message=message)
@@ -49,6 +54,11 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
         k for k in draft.works if k.startswith("container:")
     ]  # networks and volumes go after their users
     draft.add(key, [operation], containers)
+
+
+def _clock_was_set(then: float, now: float) -> bool:
+    """Whether the two times do not tell how long ago it was."""
+    return then > now or (clock_is_set(now) and not clock_is_set(then))
 
 
 def _object_gone(draft: Draft, record: Record) -> bool:

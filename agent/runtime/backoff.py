@@ -43,6 +43,14 @@ class BackOff:
         """Key -> last error, for what must not be tried yet."""
         return {key: failure.error for key, failure in self._failures.items() if failure.next_try > now}
 
-    def next_try(self) -> float | None:
-        """When the first of them is due, None without any."""
-        return min((failure.next_try for failure in self._failures.values()), default=None)
+    def next_try(self, now: float) -> float | None:
+        """When the next of them is due, None without any.
+
+        One that is overdue was left alone for another reason (it waits, its section is gone): no time will change that.
+        """
+        times = (failure.next_try for failure in self._failures.values())
+        return min((time for time in times if time > now), default=None)
+
+    def any(self) -> bool:
+        """Whether anything failed and has not succeeded since."""
+        return bool(self._failures)

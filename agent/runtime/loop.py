@@ -8,6 +8,7 @@ Level-triggered: what a trigger says is a hint about what to inspect, never what
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import threading
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from agent.apply.crew import Run
 from agent.apply.ports import Engine
-from agent.clients.file_watcher import FileWatcher
+from agent.clients.file_watcher import UNSETTLED_LIMIT_S, FileWatcher
 from agent.errors import EngineError, UcidockdError
 from agent.model.issues import issue_as_json
 from agent.model.resources import RegistryAuth
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 COALESCE_S = 0.1
 RECONNECT_S = 2.0
+POLL_S = 5.0  # how often to look for changed files where they cannot be watched
+SETTLE_S = 2.5  # procd kills what has not ended 5 s after SIGTERM
 _INTERESTING = frozenset({"container", "network", "volume", "image", "daemon"})
 # exec and health probes come by the dozen and change nothing that we declare; health_status does
 _NOISE = ("exec_", "top", "attach", "resize", "archive-", "export", "commit")
@@ -62,6 +65,9 @@ class Loop:
         self._one_pass = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
+        self._pass_ended = asyncio.Event()
+        self._last_pass = self._last_deep = self._last_look = time.monotonic()
+        self.parked = False
         reconciler.work_ended = self.trigger_threadsafe
         self._watcher = FileWatcher(watch, frozenset(PACKAGES), lambda: self.trigger_threadsafe(config=True))
 
@@ -77,7 +83,10 @@ class Loop:
 
     def trigger_threadsafe(self, *, config: bool = False, deep: bool = False, object_id: str = "") -> None:
         """`trigger` from another thread."""
-        self._loop.call_soon_threadsafe(lambda: self.trigger(config=config, deep=deep, object_id=object_id))
+        with contextlib.suppress(RuntimeError):  # the loop is closed: a work ended while the agent did
+            self._loop.call_soon_threadsafe(
+                lambda: self.trigger(config=config, deep=deep, object_id=object_id)
+            )
 
     def stop(self) -> None:
         """Ends `run`: the operation under way is finished first."""
@@ -94,12 +103,11 @@ class Loop:
         return {**plan_as_json(plan), "issues": self.config_issues()}
 
     def _plan_now(self) -> Plan:
-        self.reconciler.read_config()
+        self._read_config()
         return self.reconciler.make_plan(deep=None)
 
     async def reconcile(self) -> dict[str, object]:
-        """Does a full pass now, without regard to back-off."""
-        self.reconciler.backoff.clear()
+        """Does a full pass now, without regard to what failed before."""
         self.reconciler.holds.clear()
         async with self._one_pass:
             plan, run = await asyncio.to_thread(self._reconcile_now)
@@ -108,7 +116,8 @@ class Loop:
 
     def _reconcile_now(self) -> tuple[Plan, Run | None]:
         with self._counted():
-            self.reconciler.read_config()
+            self.reconciler.forget_failures()
+            self._read_config()
             return self.reconciler.begin_pass(deep=None)
 
     @contextmanager
@@ -164,17 +173,32 @@ class Loop:
     # the loop
 
     async def run(self) -> None:
-        """Runs until `stop`."""
-        self._watcher.start()
+        """Runs until `stop`. Afterwards `parked` says whether something is still under way in a thread."""
+        self._look_at_files()
         try:
             async with asyncio.TaskGroup() as group:
                 follower = threading.Thread(target=self._follow_events, name="events", daemon=True)
                 follower.start()
                 timers = group.create_task(self._timers(), name="timers")
-                await self._passes()
+                passes = group.create_task(self._passes(), name="passes")
+                await self._stop.wait()
                 timers.cancel()
+                await self._settle(passes)
         finally:
             self._watcher.stop()
+
+    async def _settle(self, passes: asyncio.Task[None]) -> None:
+        """Waits for what is under way, not for ever: threads cannot be cancelled, and what a swap leaves half done
+        the next start mends."""
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                await passes
+                while self.reconciler.is_busy():
+                    self._wake.clear()
+                    await self._wake.wait()
+        except TimeoutError:
+            self.parked = True
+            logger.warning("something is still under way: the next start goes on with it")
 
     async def _passes(self) -> None:
         while True:
@@ -184,10 +208,16 @@ class Loop:
             await asyncio.sleep(COALESCE_S)
             self._wake.clear()
             if self._stop.is_set():  # it woke us up to end, and that must not get lost in the line above
+                self._wake.set()
                 return
             dirty, self._dirty = self._dirty, Dirty()
             async with self._one_pass:
+                # its begin: what became due during the pass has not been tried by it
+                self._last_pass = time.monotonic()
                 await asyncio.to_thread(self._body, dirty)
+            if dirty.deep:
+                self._last_deep = self._last_pass
+            self._pass_ended.set()
 
     def _body(self, dirty: Dirty) -> None:
         """One pass. Blocks."""
@@ -197,7 +227,7 @@ class Loop:
         except EngineError as exc:
             logger.warning("engine: %s", exc)
             engine_failure(self.board, exc, time.time())
-            self._loop.call_soon_threadsafe(self._loop.call_later, RECONNECT_S, self._wake.set)
+            self._later(RECONNECT_S, config=False)
         except UcidockdError:
             logger.exception("pass failed")
         except Exception:
@@ -205,30 +235,59 @@ class Loop:
             logger.exception("pass failed")
 
     def _pass(self, dirty: Dirty) -> None:
-        if dirty.config and self._watcher.unsettled():
-            self.trigger_threadsafe(config=True)
-        elif dirty.config or self.reconciler.desired is None:
-            self.reconciler.read_config()
+        if dirty.config or self.reconciler.desired is None:
+            self._read_config()
         self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
         settles_in = self.reconciler.usb.settles_in()
         if settles_in is not None:
             self._loop.call_soon_threadsafe(self._loop.call_later, settles_in, self._wake.set)
 
-    async def _timers(self) -> None:
-        """Resync, deep resync and back-off; sleeps until the first of them is due."""
-        deep_at = time.monotonic() + self._settings()[1]
-        while True:
-            resync_s, deep_s = self._settings()
-            due = min(
-                time.monotonic() + resync_s, deep_at, self.reconciler.backoff.next_try() or float("inf")
+    def _read_config(self) -> None:
+        """Not while somebody writes a file in place; its closing is a trigger, and so is the end of our patience."""
+        self._look_at_files()
+        if not self._watcher.unsettled():
+            self.reconciler.read_config(unless=self._watcher.unsettled)
+        if self._watcher.unsettled():
+            self._later(UNSETTLED_LIMIT_S, config=True)
+
+    def _look_at_files(self) -> bool:
+        """Mends the watches. True when files are not what they were."""
+        self._last_look = time.monotonic()
+        changed = self._watcher.look_again()
+        self.board.set_agent(time.time(), watch=self._watcher.state())
+        return changed
+
+    def _later(self, delay_s: float, *, config: bool) -> None:
+        with contextlib.suppress(RuntimeError):  # closed, as above
+            self._loop.call_soon_threadsafe(
+                lambda: self._loop.call_later(delay_s, lambda: self.trigger(config=config))
             )
-            await asyncio.sleep(max(0.5, due - time.monotonic()))
+
+    async def _timers(self) -> None:
+        """Resync, deep resync, back-off and, where files cannot be watched, polling: sleeps until the first is due."""
+        while True:
+            self._pass_ended.clear()
+            due = self._due()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, due - time.monotonic())):
+                    await self._pass_ended.wait()  # which may have moved everything
             now = time.monotonic()
-            if now >= deep_at:
-                deep_at = now + deep_s
-                self.trigger(config=True, deep=True)
-            else:
-                self.trigger(config=self._watcher.look_again())
+            if now < due:
+                continue
+            files = self._look_at_files()
+            deep = now >= self._last_deep + self._settings()[1]
+            if files or deep or now >= self._due(polls=False):
+                self._pass_ended.clear()
+                self.trigger(config=files or deep, deep=deep)
+                await self._pass_ended.wait()
+
+    def _due(self, *, polls: bool = True) -> float:
+        resync_s, deep_s = self._settings()
+        times = [self._last_pass + resync_s, self._last_deep + deep_s]
+        times.append(self.reconciler.backoff.next_try(self._last_pass) or float("inf"))
+        if polls and self._watcher.is_blind():
+            times.append(self._last_look + POLL_S)
+        return min(times)
 
     def _settings(self) -> tuple[float, float]:
         desired = self.reconciler.desired
@@ -241,10 +300,13 @@ class Loop:
             try:
                 stream = self._engine().events(None)
                 self.trigger_threadsafe(deep=True)  # whatever happened while nobody listened
-                for event in stream:
-                    self._on_event(event)
-                    if self._stop.is_set():
-                        return
+                try:
+                    for event in stream:
+                        self._on_event(event)
+                        if self._stop.is_set():
+                            return
+                finally:
+                    self.trigger_threadsafe()  # the engine may be away: status has to say so
             except EngineError as exc:
                 logger.debug("event stream: %s", exc)
             if not self._stop.is_set():

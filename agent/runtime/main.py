@@ -18,6 +18,7 @@ from pathlib import Path
 
 from agent.clients.devices import UsbDevices
 from agent.clients.docker_engine import DockerEngine
+from agent.clients.files import remove_leftovers
 from agent.clients.state_file import StateFile
 from agent.errors import AlreadyRunningError
 from agent.model.resources import AgentSettings
@@ -39,6 +40,7 @@ def run(options: RuntimeOptions) -> int:
     socket = Path(options.socket or settings.socket)
     try:
         with locked(socket.parent / "agent.lock"):
+            remove_leftovers(options.state_dir / "state.json")
             asyncio.run(_run(options, settings, socket))
     except AlreadyRunningError as exc:
         print(f"ucidockd: {exc}", file=sys.stderr)
@@ -103,9 +105,6 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, agent.stop)
-    loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
     engine = DockerStream(options.docker_host or settings.docker_host)
     jobs = Jobs(engine)
     consoles = Consoles(engine)
@@ -115,7 +114,20 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
     listeners = make_listeners(options, app, access, agent)
-    async with ControlServer(app, socket), listeners, consoles, bus.serving(agent, engine):
+    server = ControlServer(app, socket)
+
+    def stop() -> None:
+        agent.stop()
+        server.close_soon()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
+    async with server, listeners, consoles, bus.serving(agent, engine):
         logger.info("ready on %s", socket)
         await agent.run()
         await jobs.close()
+    if agent.parked:
+        # to end properly means to wait for threads, and one of them waits for the engine
+        logging.shutdown()
+        os._exit(0)

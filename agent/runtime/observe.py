@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from agent.apply.ports import Engine
-from agent.model.observed import Observed, ObservedContainer, Record
+from agent.errors import EngineError
+from agent.model.observed import Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import Desired
 
 
@@ -32,15 +33,26 @@ def observe(
     deep: Collection[str] | None,
 ) -> Snapshot:
     """Reads the engine. `deep`: ids to inspect, None for all of ours. Raises EngineError."""
-    kinds = {record.kind for record in records}
+    # what a swap is about is left to the swap: what it adopts has none of our labels, what it retires goes away
+    ids = {
+        kind: {r.object_id for r in records if r.kind == kind and r.object_id and not r.swap}
+        for kind in ("container", "network", "volume")
+    }
     containers: tuple[ObservedContainer, ...] = ()
-    if desired.containers or "container" in kinds:
-        containers = _containers(engine, records, instance)
-    networks = engine.list_networks() if desired.networks or "network" in kinds else ()
-    volumes = engine.list_volumes() if desired.volumes or "volume" in kinds else ()
-    owned = {record.object_id for record in records}
+    networks: tuple[ObservedNetwork, ...] = ()
+    volumes: tuple[ObservedVolume, ...] = ()
+    if desired.containers or ids["container"]:
+        containers = engine.list_containers(instance)
+        _confirm(ids["container"] - {c.id for c in containers}, engine.inspect_container)
+    if desired.networks or ids["network"]:
+        networks = engine.list_networks()
+        _confirm(ids["network"] - {n.id for n in networks}, engine.inspect_network)
+    if desired.volumes or ids["volume"]:
+        volumes = engine.list_volumes()
+        _confirm(ids["volume"] - {v.name for v in volumes}, engine.inspect_volume)
     looked = tuple(
-        _deepen(engine, c) if c.id in owned and (deep is None or c.id in deep) else c for c in containers
+        _deepen(engine, c) if c.id in ids["container"] and (deep is None or c.id in deep) else c
+        for c in containers
     )
     return Snapshot(
         observed=Observed(containers=looked, networks=networks, volumes=volumes),
@@ -48,14 +60,11 @@ def observe(
     )
 
 
-def _containers(engine: Engine, records: tuple[Record, ...], instance: str) -> tuple[ObservedContainer, ...]:
-    seen = engine.list_containers(instance)
-    recorded = {record.object_id for record in records if record.kind == "container"}
-    if recorded and not recorded & {c.id for c in seen}:
-        # an engine that is still loading answers with an empty list: everything gone at once is asked for twice
-        engine.info()
-        seen = engine.list_containers(instance)
-    return seen
+def _confirm(missing: set[str], inspect: Callable[[str], object | None]) -> None:
+    """An engine that is still loading, or a reply that was cut, must not look like objects that are gone."""
+    for object_id in sorted(missing):
+        if inspect(object_id) is not None:
+            raise EngineError(f"the engine's list lacks {object_id[:12]}, which is there", retryable=True)
 
 
 def _deepen(engine: Engine, container: ObservedContainer) -> ObservedContainer:

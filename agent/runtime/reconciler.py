@@ -6,6 +6,7 @@ What a pass began goes on after it: the next pass leaves the resources that are 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -13,14 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.apply.crew import Crew, Outcome, Run
+from agent.apply.crew import Crew, Outcome, Run, SkippedError
 from agent.apply.executor import Executor, recover
 from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.clients.devices import Plugged, UsbDevices
 from agent.clients.uci_store import UciStore
-from agent.errors import EngineError, UcidockdError
+from agent.errors import EngineError, EngineSlowError, StorageError, UcidockdError
 from agent.model.issues import Issue
 from agent.model.observed import Observed
 from agent.model.resources import AgentSettings, Container, Desired
@@ -38,6 +39,7 @@ from agent.status.board import ConditionType, OperationNote, StatusBoard
 logger = logging.getLogger(__name__)
 
 
+_MENDING = "mend "  # before a key: the back-off of what a crash or a broken rollback left to do
 _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.RemoveVolume)
 
 
@@ -64,13 +66,20 @@ class Reconciler:
     deletions_held: Callable[[], bool] = lambda: False  # asked only where something waits to be deleted
     settings_read: Callable[[AgentSettings], None] = lambda _: None
     _busy: set[str] = field(default_factory=set)
+    _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
     _crews: dict[int, Crew] = field(default_factory=dict)
 
-    def read_config(self) -> None:
-        """Reads UCI. A configuration that does not parse leaves the last good one in force."""
-        self.last = self.load()
+    def read_config(self, *, unless: Callable[[], bool] = lambda: False) -> None:
+        """Reads UCI. A configuration that does not parse leaves the last good one in force.
+
+        What was read while `unless` holds, a file in the middle of being written, is not looked at.
+        """
+        last = self.load()
+        if unless():
+            return
+        self.last = last
         for issue in self.last.issues:
             logger.log(logging.ERROR if issue.severity == "error" else logging.WARNING, "%s", issue.text())
         fresh = self.last.desired
@@ -114,6 +123,9 @@ class Reconciler:
 
     def make_plan(self, *, deep: frozenset[str] | None) -> ops.Plan:
         """Observes and plans, changing nothing. `deep`: ids to inspect, None for all. Raises EngineError."""
+        return self._make_plan(None if self._unsure else deep, {})
+
+    def _make_plan(self, deep: frozenset[str] | None, unmended: dict[str, str]) -> ops.Plan:
         desired = self.desired
         if desired is None:
             return ops.Plan()
@@ -130,7 +142,7 @@ class Reconciler:
             records=records,
             foreign=snapshot.foreign,
             waiting=waiting(desired, now=self.wall(), usb=usb),
-            backoff=self.backoff.blocked(self.monotonic()),
+            backoff={**self.backoff.blocked(self.monotonic()), **unmended},
             held=self.holds.current(desired),
             image_ids=self.image_ids,
             busy=busy,
@@ -143,7 +155,7 @@ class Reconciler:
             return ops.Plan()  # same input, same plan; the board shows its findings already
         plan = reconcile(desired, snapshot.observed, context)
         timed = any(record.removed_at is not None for record in records)
-        self._settled = None if plan.works or timed else question
+        self._settled = None if plan.works or timed or _is_rolled_back(plan) else question
         return plan
 
     def hold(self, ref: str, action: str) -> bool:
@@ -191,19 +203,52 @@ class Reconciler:
         desired = self.desired
         if desired is None or not desired.agent.enabled:
             return ops.Plan(), None
-        api = self.engine.api_version()
+        unsure, self._unsure = self._unsure or deep is None, False
+        try:
+            api = self.engine.api_version()
+            unmended = self._recover()
+            plan = self._make_plan(None if unsure else deep, unmended)
+        except UcidockdError:
+            self._unsure = self._unsure or unsure
+            raise
         self.board.set_agent(self.wall(), engine={"reachable": True, "api": f"{api[0]}.{api[1]}"})
-        if any(record.swap or not record.object_id for record in self.records.records()):
-            recover(self.engine, self.records, frozenset(self._busy))
-        plan = self.make_plan(deep=deep)
         self._show_findings(plan)
         if not plan.works:
             self._show_ids()
-            reached = None if self._busy or self.backoff.next_try() is not None else desired.generation
+            unreached = self._busy or self.backoff.any() or _is_rolled_back(plan)
+            reached = None if unreached else desired.generation
             self.board.set_agent(self.wall(), generation=reached, last_pass=self.wall())
             return plan, None
         self._busy |= {work.key for work in plan.works}
         return plan, self._executor(desired, api).begin(plan)
+
+    def _recover(self) -> dict[str, str]:
+        """Mends what was cut short; key -> why it cannot be planned for yet. Has a back-off of its own: an old
+        container must not stay down because a new one failed often."""
+        open_keys = {f"{r.kind}:{r.section}" for r in self.records.records() if r.swap or not r.object_id}
+        if not open_keys:
+            return {}
+        blocked = self.backoff.blocked(self.monotonic())
+        waiting = {key: blocked[_MENDING + key] for key in open_keys if _MENDING + key in blocked}
+        failed = recover(self.engine, self.records, self._busy | waiting.keys())
+        for key in open_keys - failed.keys() - waiting.keys():
+            self.backoff.succeeded(_MENDING + key)
+        for key, error in failed.items():
+            self.backoff.failed(_MENDING + key, str(error), self.monotonic())
+            self._show_failure(key, error)
+        return {**waiting, **{key: str(error) for key, error in failed.items()}}
+
+    def is_busy(self) -> bool:
+        """Whether a work is under way."""
+        return bool(self._busy)
+
+    def forget_failures(self) -> None:
+        """What failed or was rolled back is tried again by the next pass. Raises StorageError."""
+        self.backoff.clear()
+        for record in self.records.records():
+            if record.failed_hash:
+                with contextlib.suppress(KeyError):  # a work that is under way may have dropped it by now
+                    self.records.change(record.nonce, failed_hash="")
 
     def run_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, tuple[Outcome, ...]]:
         """As `begin_pass`, and waits for the end of what it began."""
@@ -261,6 +306,7 @@ class Reconciler:
             if isinstance(work.operations[-1], _LAST_OPERATIONS):
                 self.board.drop(work.key, now=now)
         self._show_ids()
+        self._settled = None  # the board has moved on from what that look showed
         self._busy.discard(work.key)
         self.work_ended()
 
@@ -282,14 +328,22 @@ class Reconciler:
             kind, _, section = key.partition(":")
             self.board.ensure(key, kind=kind, section=section, name=section, now=now)
         for finding in plan.findings:
-            self.board.set(
-                finding.key,
-                ConditionType(finding.type),
-                status=finding.status,
-                reason=finding.reason,
-                message=finding.message,
-                now=now,
-            )
+            self._show_finding(finding, now)
+
+    def _show_finding(self, finding: ops.Finding, now: float) -> None:
+        key, condition = finding.key, ConditionType(finding.type)
+        if condition is ConditionType.DEGRADED and not finding.status:
+            self.board.clear(key, condition, now=now)
+            return
+        if finding.reason == "RolledBack" and self.board.reason(key, condition) == "RolledBack":
+            return  # what is there says why
+        in_sync = condition is ConditionType.SYNCED and finding.status
+        # drift is seen by a deep look alone, so only that can tell that it is over
+        if in_sync and self.board.reason(key, ConditionType.DEGRADED) not in {"", "Drift"}:
+            self.board.clear(key, ConditionType.DEGRADED, now=now)
+        self.board.set(
+            key, condition, status=finding.status, reason=finding.reason, message=finding.message, now=now
+        )
 
     def _report(self, outcome: Outcome) -> None:
         operation, error, now = outcome.operation, outcome.error, self.wall()
@@ -301,15 +355,30 @@ class Reconciler:
         if error is None:
             logger.info("%s %s: %s", operation.verb, operation.key, operation.cause)
             return
+        if isinstance(error, SkippedError):
+            # no back-off: once what it needs is there, it is its turn at once
+            self.board.set(
+                operation.key, ConditionType.SYNCED, status=False, reason="Pending", message=text, now=now
+            )
+            return
         logger.warning("%s %s failed: %s", operation.verb, operation.key, error)
         self.backoff.failed(operation.key, text, self.monotonic())
-        reason = "RolledBack" if isinstance(operation, ops.ReplaceContainer) else "Failed"
-        self.board.set(
-            operation.key, ConditionType.DEGRADED, status=True, reason=reason, message=text, now=now
-        )
-        self.board.set(
-            operation.key, ConditionType.SYNCED, status=False, reason=reason, message=text, now=now
-        )
+        self._show_failure(operation.key, error, rolled_back=isinstance(operation, ops.ReplaceContainer))
+
+    def _show_failure(self, key: str, error: UcidockdError, *, rolled_back: bool = False) -> None:
+        now, text = self.wall(), str(error)
+        self._unsure = True
+        reason = "RolledBack" if rolled_back else "Failed"
+        if isinstance(error, StorageError):
+            reason = "StorageFull" if error.full else "StorageFailed"
+        kind, _, section = key.partition(":")
+        self.board.ensure(key, kind=kind, section=section, name=section, now=now)
+        self.board.set(key, ConditionType.DEGRADED, status=True, reason=reason, message=text, now=now)
+        self.board.set(key, ConditionType.SYNCED, status=False, reason=reason, message=text, now=now)
+
+
+def _is_rolled_back(plan: ops.Plan) -> bool:
+    return any(finding.reason == "RolledBack" for finding in plan.findings)
 
 
 def plan_as_json(plan: ops.Plan) -> dict[str, object]:
@@ -331,4 +400,5 @@ def outcomes_as_json(plan: ops.Plan, outcomes: tuple[Outcome, ...]) -> dict[str,
 def engine_failure(board: StatusBoard, exc: UcidockdError, now: float) -> None:
     """Shows that the engine is away; what is known of the resources stays on the board."""
     retry = isinstance(exc, EngineError) and exc.retryable
-    board.set_agent(now, engine={"reachable": False, "error": str(exc), "retryable": retry})
+    reason = "EngineSlow" if isinstance(exc, EngineSlowError) else "EngineUnreachable"
+    board.set_agent(now, engine={"reachable": False, "reason": reason, "error": str(exc), "retryable": retry})

@@ -34,6 +34,7 @@ class Single:
     def reconcile(self, changed: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
         """One pass. `changed` gets each change of the status board, in the thread that made it."""
         with locked(self._socket.parent / "agent.lock"):
+            self._reconciler.forget_failures()
             self._reconciler.holds.clear()
             if changed is not None:
                 _follow(self._reconciler.board, changed)

@@ -62,11 +62,17 @@ def _wait_for(wanted: WaitFor, now: float, usb: Mapping[str, Plugged]) -> Missin
     if wanted.kind is WaitKind.MOUNT:
         there, reason = os.path.ismount(target), f"nothing is mounted on {target}"
     elif wanted.kind is WaitKind.INTERFACE:
-        state = Path("/sys/class/net", Path(target).name, "operstate")
-        there, reason = state.exists() and state.read_text().strip() != "down", f"{target} is not up"
+        there, reason = _is_up(Path(target).name), f"{target} is not up"
     else:
         there, reason = clock_is_set(now), "the clock is not set"
     return None if there else Missing(reason=reason, stop=wanted.kind is not WaitKind.CLOCK)
+
+
+def _is_up(interface: str) -> bool:
+    try:
+        return Path("/sys/class/net", interface, "operstate").read_text().strip() != "down"
+    except OSError:
+        return False
 
 
 def _bind(source: str) -> Missing | None:

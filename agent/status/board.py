@@ -117,6 +117,13 @@ class StatusBoard:
             self._changed(key)
             return True
 
+    def reason(self, key: str, condition: ConditionType) -> str:
+        """The reason of a condition as it stands, "" without one."""
+        with self._lock:
+            found = self._resources.get(key)
+            standing = found.conditions.get(condition) if found is not None else None
+            return standing.reason if standing is not None else ""
+
     def clear(self, key: str, condition: ConditionType, *, now: float) -> bool:
         """Takes a condition off."""
         del now

@@ -62,7 +62,8 @@ class Box:
         return self.client.containers.get(name)
 
     def names(self) -> list[str]:
-        return sorted(container.name or "" for container in self.client.containers.list(all=True))
+        # of one call: the client's own list inspects each, and fails over one that goes in between
+        return sorted(item["Names"][0][1:] for item in self.client.api.containers(all=True))
 
     def clean(self) -> None:
         """Empties the engine."""

@@ -67,6 +67,7 @@ class PrivateDockerd:
         self.address = f"10.213.{subnet}.1/24"
         self.socket = self.root / "docker.sock"
         self.host = f"unix://{self.socket}"
+        self.arguments: tuple[str, ...] = ()  # more of them, from the next start on
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, timeout_s: float = 40) -> None:
@@ -92,6 +93,7 @@ class PrivateDockerd:
             f"--bridge={self.bridge}",
             "--default-address-pool=base=10.214.0.0/16,size=24",
             "--storage-driver=overlay2",
+            *self.arguments,
         ]
 
     def _make_bridge(self) -> None:
@@ -121,10 +123,16 @@ class PrivateDockerd:
         return image_id
 
     def kill(self) -> None:
-        """SIGKILL, as the kernel's out-of-memory killer would; containers go on under containerd."""
+        """SIGKILL, as the kernel's out-of-memory killer would; its containerd dies with it, the containers go on."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait(10)
+            # where process 1 does not reap, the dead containerd counts as alive, and is waited for in vain
+            (self.root / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
+
+    def is_running(self) -> bool:
+        """Whether its process is there."""
+        return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
         """SIGTERM and wait."""

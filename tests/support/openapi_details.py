@@ -264,6 +264,24 @@ DETAILS: dict[str, dict[str, Any]] = {
         },
         "content": given("Issues"),
     },
+    "POST /v1/adopt": {
+        "body": {
+            "type": "object",
+            "properties": {
+                "container": TEXT,
+                "section": {
+                    **TEXT,
+                    "description": "The section's name; made of the container's unless given",
+                },
+                "commit": {"type": "boolean", "description": "Write it; else it is a preview"},
+                "show_secrets": {"type": "boolean", "description": "Show what is masked otherwise"},
+            },
+            "required": ["container"],
+            "additionalProperties": False,
+        },
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    },
+    "GET /v1/containers/{id}/diff": {"content": {"application/json": {"schema": {"type": "object"}}}},
     "GET /v1/events": {
         "query": {"since": "Seconds", "until": "Seconds", "filters": "The engine's filters, JSON"},
         "content": SSE,

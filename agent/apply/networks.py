@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Networks under containers that run: changed endpoints, changed networks, and the way back when the engine refuses.
+
+An endpoint cannot be edited and a network cannot either, so both have to go before the new one can come. What was
+there is read first, and put back when the new one is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from agent.apply.ports import Engine
+from agent.apply.records import Records
+from agent.errors import ConflictError, EngineError
+from agent.model.observed import Record
+from agent.model.resources import Container, Endpoint
+from agent.plan.payload import endpoint_body
+
+logger = logging.getLogger(__name__)
+
+
+def reconnect(engine: Engine, object_id: str, endpoints: Iterable[Endpoint]) -> None:
+    """Makes a container's endpoints these. When one is refused, those from before are back; raises EngineError."""
+    before = _endpoints(engine, object_id)
+    made: list[str] = []
+    for name in sorted(before):  # by name: the engine looks for the entry by that, whatever id it holds
+        engine.disconnect(name, object_id)
+    try:
+        for endpoint in endpoints:
+            made.append(endpoint.network)
+            engine.connect(endpoint.network, object_id, endpoint_body(endpoint))
+    except EngineError:
+        # the last of `made` too: a refused connect may leave an entry without an endpoint
+        _quietly(lambda name: engine.disconnect(name, object_id), made)
+        _quietly(lambda name: engine.connect(name, object_id, _same_again(before[name])), sorted(before))
+        raise
+
+
+def _quietly(call: Any, names: Iterable[str]) -> None:
+    """The error that led here is the one to be raised; what is still missing is drift, seen by the next look."""
+    for name in names:
+        try:
+            call(name)
+        except EngineError as exc:
+            logger.info("putting network %s back: %s", name, exc)
+
+
+def _endpoints(engine: Engine, object_id: str) -> dict[str, dict[str, Any]]:
+    seen = engine.inspect_container(object_id)
+    return ((seen and seen.inspect) or {}).get("NetworkSettings", {}).get("Networks") or {}
+
+
+def _same_again(endpoint: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for: addresses that the engine chose are for it to choose again."""
+    kept = {name: endpoint.get(name) for name in ("IPAMConfig", "Aliases", "Links", "DriverOpts")}
+    return {name: value for name, value in kept.items() if value}
+
+
+@dataclass(slots=True, kw_only=True)
+class NetworkExchange:
+    """Replaces a network under its members; holds what is needed to put the old one back."""
+
+    engine: Engine
+    records: Records
+    _seen: dict[str, Any] = field(default_factory=dict)
+    _members: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)  # id -> section, endpoint
+
+    def take_down(self, old: Record) -> None:
+        """Disconnects our containers and removes the network. Raises ConflictError when others use it."""
+        seen = self.engine.inspect_network(old.object_id)
+        self._seen = seen.inspect if seen is not None else {}
+        self._members = self._find_members(old.object_id)
+        strangers = self._seen.get("Containers") or {}
+        foreign = sorted(item["Name"] for key, item in strangers.items() if key not in self._members)
+        if foreign:
+            raise ConflictError(
+                f"network {old.name} is used by containers that are not ours: {', '.join(foreign)}"
+            )
+        for object_id in self._members:
+            self.engine.disconnect(old.object_id, object_id)
+        self.engine.remove_network(old.object_id)
+
+    def _find_members(self, network_id: str) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Our containers on it, stopped ones too: the network's own list leaves them out."""
+        found = {}
+        for record in self.records.records():
+            if record.kind == "container" and record.object_id:
+                for endpoint in _endpoints(self.engine, record.object_id).values():
+                    if endpoint.get("NetworkID") == network_id:
+                        found[record.object_id] = (record.section, endpoint)
+        return found
+
+    def connect_members(self, network: str, declared: Mapping[str, Container]) -> None:
+        """Connects those that the configuration wants on the new one."""
+        for object_id, (section, _) in self._members.items():
+            if section in declared:
+                endpoint = next(e for e in declared[section].spec.endpoints if e.network == network)
+                self.engine.connect(network, object_id, endpoint_body(endpoint))
+
+    def put_back(self, old: Record) -> Record:
+        """Makes the old network again from what it looked like, with its members; returns its new record."""
+        names = ("Name", "Driver", "Internal", "Attachable", "EnableIPv6", "Options", "Labels", "IPAM")
+        body = {name: self._seen[name] for name in names if name in self._seen}
+        object_id = self.engine.create_network({**body, "CheckDuplicate": True})
+        record = replace(old, object_id=object_id)
+        self.records.put(record)
+        for member, (_, endpoint) in self._members.items():
+            self.engine.connect(object_id, member, _same_again(endpoint))
+        return record

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The engine goes away and comes back, by order and by SIGKILL: nothing is made twice, nothing made anew for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests.support.agent_process import Agent, wait_for
+from tests.support.box import Box
+from tests.support.dockerd import PrivateDockerd
+
+WEB = """
+config container 'web'
+	option image 'IMAGE'
+	option command 'sleep 1000'
+	option stop_timeout '0'
+	option gate '1'
+	option restart 'always'
+"""
+JOB = WEB.replace("'web'", "'worker'").replace("'always'", "'no'")
+LAN = "\nconfig network 'lan'\n"
+MANY = LAN + "".join(WEB.replace("'web'", f"'c{n}'") + "\tlist network 'lan'\n" for n in range(6))
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[PrivateDockerd]:
+    """An engine that may be killed; it runs at the begin of each test."""
+    dockerd = PrivateDockerd(subnet=2)
+    try:
+        dockerd.start()
+        dockerd.import_busybox()
+        yield dockerd
+    finally:
+        dockerd.close()
+
+
+@pytest.fixture
+def client(mortal: PrivateDockerd) -> Iterator[docker.DockerClient]:
+    client = docker.DockerClient(base_url=mortal.host, version="1.41")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def agent(mortal: PrivateDockerd, client: docker.DockerClient, tmp_path: Path) -> Iterator[Agent]:
+    box = Box.make(tmp_path, mortal, client)
+    agent = Agent(box)
+    yield agent
+    agent.close()
+    if not mortal.is_running():
+        mortal.start()
+    box.clean()
+    mortal.arguments = ()
+
+
+def settled(agent: Agent) -> bool:
+    """The whole configuration is reached."""
+    facts = agent.status().get("agent", {})
+    return bool(facts.get("generation")) and facts["generation"] == facts["desired_generation"]
+
+
+def engine_of(agent: Agent) -> dict[str, object]:
+    """What status says about the engine."""
+    return dict(agent.status().get("agent", {}).get("engine", {}))
+
+
+def containers(agent: Agent) -> dict[str, tuple[str, str]]:
+    """Name -> id, state."""
+    found = agent.box.client.api.containers(all=True)
+    return {c["Names"][0][1:]: (c["Id"], c["State"]) for c in found}
+
+
+@pytest.mark.parametrize("live_restore", [pytest.param(False, marks=pytest.mark.long), True])
+def test_a_restart_of_the_engine_recreates_nothing(
+    agent: Agent, mortal: PrivateDockerd, *, live_restore: bool
+) -> None:
+    mortal.stop()
+    mortal.arguments = ("--live-restore",) if live_restore else ()
+    mortal.start()
+    agent.commit(LAN + WEB + JOB)
+    agent.start()
+    wait_for(lambda: settled(agent))
+    before = containers(agent)
+    pid = agent.box.get("web").attrs["State"]["Pid"]
+    mortal.stop()
+    wait_for(lambda: engine_of(agent).get("reachable") is False)
+    mortal.start()
+    wait_for(lambda: engine_of(agent).get("reachable") is True)
+    wait_for(lambda: settled(agent))
+    wait_for(lambda: [state for _, state in containers(agent).values()] == ["running"] * 2)
+    assert containers(agent) == before
+    assert (agent.box.get("web").attrs["State"]["Pid"] == pid) is live_restore
+
+
+@pytest.mark.parametrize(
+    "count", [3, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2, 4, 5, 6))], ids=str
+)
+def test_an_engine_killed_in_the_middle_of_an_apply_is_gone_on_with(
+    agent: Agent, mortal: PrivateDockerd, count: int
+) -> None:
+    agent.commit(MANY)
+    agent.start()
+    wait_for(lambda: len(containers(agent)) >= count)
+    mortal.kill()
+    mortal.start()
+    wait_for(lambda: settled(agent), 30)
+    assert {name: state for name, (_, state) in containers(agent).items()} == {
+        f"c{n}": "running" for n in range(6)
+    }
+    assert [n["Name"] for n in agent.box.client.api.networks(names=["lan"])] == ["lan"]
+
+
+def test_an_engine_killed_in_the_middle_of_a_swap_ends_with_the_right_container(
+    agent: Agent, mortal: PrivateDockerd
+) -> None:
+    agent.commit(WEB)
+    agent.start()
+    wait_for(lambda: settled(agent))
+    agent.commit(WEB.replace("1000", "2000"))
+    wait_for(lambda: "web.ucidockd-old" in containers(agent))
+    mortal.kill()
+    mortal.start()
+    wait_for(lambda: settled(agent), 30)
+    assert list(containers(agent)) == ["web"]
+    web = agent.box.get("web")
+    assert (web.status, web.attrs["Config"]["Cmd"]) == ("running", ["sleep", "2000"])
+
+
+def test_an_engine_that_comes_up_after_the_agent_is_found(agent: Agent, mortal: PrivateDockerd) -> None:
+    mortal.stop()
+    agent.commit(WEB)
+    agent.start()
+    wait_for(lambda: engine_of(agent).get("reason") == "EngineUnreachable")
+    mortal.start()
+    wait_for(lambda: settled(agent))
+    assert containers(agent)["web"][1] == "running"

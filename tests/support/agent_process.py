@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The agent as a process of its own, on a box's directories."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.support.box import Box
+
+ROOT = Path(__file__).parents[2]
+
+
+class Agent:
+    """`ucidockd run`; `module` may be another program that ends up in it."""
+
+    def __init__(self, box: Box, *, module: str = "agent", prefix: tuple[str, ...] = ()) -> None:
+        self.box = box
+        self.module, self.prefix = module, prefix
+        options = box.options
+        self.words = [f"--config-dir={options.config_dir}", f"--override-dir={options.override_dir}"]
+        self.words += [f"--state-dir={options.state_dir}", f"--socket={options.socket}"]
+        self.words += [f"--docker-host={options.docker_host}"]
+        self.log = box.config.parent / "agent.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, **environment: str) -> None:
+        """Returns once the control socket is there."""
+        self.spawn(**environment)
+        wait_for(lambda: Path(str(self.box.options.socket)).exists())
+
+    def spawn(self, **environment: str) -> None:
+        """Begins to start."""
+        Path(str(self.box.options.socket)).unlink(missing_ok=True)  # of one that was killed
+        # not the ubus of the machine that the tests run on
+        elsewhere = f"--ubus-socket={self.box.config.parent / 'no-ubus' / 'ubus.sock'}"
+        command = [*self.prefix, sys.executable, "-m", self.module, "run", *self.words, elsewhere]
+        env = {**os.environ, **environment}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stderr=log, env=env, cwd=ROOT)
+
+    def wait_killed(self, limit_s: float = 20) -> None:
+        """Until it was killed."""
+        assert self.process is not None
+        assert self.process.wait(limit_s) == -signal.SIGKILL, self.log.read_text()
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Runs `ucidockd WORDS` on the same directories."""
+        inside: tuple[str, ...] = ()
+        if self.prefix and self.process is not None:
+            # the agent turns away who is not in its user namespace
+            inside = ("nsenter", "--user", f"--target={self.process.pid}")
+        command = [*inside, sys.executable, "-m", "agent", *words, *self.words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+    def status(self) -> dict[str, Any]:
+        """What `ucidockd status --json` prints; empty while the agent does not answer."""
+        done = self.command("status", "--json")
+        return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
+
+    def commit(self, text: str) -> None:
+        """Replaces the file as `uci commit` does."""
+        temporary = self.box.config / ".containers.uci-x"
+        temporary.write_text(text.replace("IMAGE", "busybox:test"))
+        temporary.replace(self.box.config / "containers")
+
+    def send(self, number: int) -> None:
+        """Sends a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Sends the signal and waits; returns the exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+    def close(self) -> None:
+        """Ends it if it still runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.end(signal.SIGKILL)
+
+
+def wait_for(check: Callable[[], Any], limit_s: float = 15) -> None:
+    """Polls until it is true; fails after the limit."""
+    deadline = time.monotonic() + limit_s
+    while not check():
+        assert time.monotonic() < deadline, "not seen in time"
+        time.sleep(0.05)
+
+
+def running(box: Box, name: str) -> bool:
+    """Whether a container of that name runs."""
+    return any(c["State"] == "running" and f"/{name}" in c["Names"] for c in box.client.api.containers())

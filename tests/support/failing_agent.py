@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`python -m tests.support.failing_agent run ...`: the agent, killed by SIGKILL before or after one call of a port.
+
+UCIDOCKD_FAILPOINT=engine.rename#2:before names the port, the method, which of its calls, and the side.
+UCIDOCKD_TRACE names a file that gets one line for each call that changes something. The methods are taken from the
+Protocols, so that a new one cannot be forgotten. The shipped agent knows nothing of this.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agent.apply.ports import Engine
+from agent.apply.records import Records
+from agent.cli import main
+from agent.clients.docker_engine import DockerEngine
+from agent.clients.state_file import StateFile
+from agent.runtime import main as wiring
+
+PORTS = {"engine": Engine, "records": Records}
+LOOKING = {"ping", "api_version", "info", "events", "records", "get"}
+
+
+def methods(port: type) -> list[str]:
+    """The methods of a Protocol."""
+    return sorted(name for name, item in vars(port).items() if callable(item) and not name.startswith("_"))
+
+
+def changing(port: type) -> list[str]:
+    """Those that change something."""
+    return [
+        name for name in methods(port) if name not in LOOKING and not name.startswith(("list_", "inspect_"))
+    ]
+
+
+class Failpoints:
+    """Counts calls, and kills at the one that is asked for."""
+
+    def __init__(self, point: str, trace: str) -> None:
+        self._point, self._trace = point, trace
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def arm(self, target: Any, prefix: str) -> Any:
+        """Puts itself around every method of the port that `target` implements."""
+        for name in changing(PORTS[prefix]):
+            setattr(target, name, self._around(f"{prefix}.{name}", getattr(target, name)))
+        return target
+
+    def _around(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def armed(*args: Any, **named: Any) -> Any:
+            with self._lock:
+                self._counts[name] += 1
+                here = f"{name}#{self._counts[name]}"
+                if self._trace:
+                    with Path(self._trace).open("a") as file:
+                        file.write(here + "\n")
+            self._die_at(f"{here}:before")
+            result = call(*args, **named)
+            self._die_at(f"{here}:after")
+            return result
+
+        return armed
+
+    def _die_at(self, here: str) -> None:
+        if here == self._point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run() -> int:
+    """Arms both ports, then is the agent."""
+    points = Failpoints(os.environ.get("UCIDOCKD_FAILPOINT", ""), os.environ.get("UCIDOCKD_TRACE", ""))
+    wiring.DockerEngine = lambda *a, **k: points.arm(DockerEngine(*a, **k), "engine")  # type: ignore[assignment,misc]
+    wiring.StateFile = lambda *a, **k: points.arm(StateFile(*a, **k), "records")  # type: ignore[assignment,misc]
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(run())
