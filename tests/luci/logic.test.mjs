@@ -79,6 +79,17 @@ test('log: any split of the text gives the same lines', () => {
 	}
 });
 
+test('log: after a break nothing comes twice and nothing is lost, by the engine\'s own stamps', () => {
+	const buffer = logs.make();
+	buffer.push('stdout', '2026-11-24T08:00:00.5Z one\n2026-11-24T08:00:01.000000007Z two\n2026-11-24T08:00:02Z thr');
+	assert.equal(buffer.last, '1795507201.000000007');
+	buffer.resume();
+	buffer.push('stdout', '2026-11-24T08:00:01.000000007Z two\n2026-11-24T08:00:02Z three\n2026-11-24T08:00:03Z \n');
+	assert.deepEqual(buffer.lines.map(line => line.text), [ 'one', 'two', 'three', '' ]);
+	buffer.push('stderr', 'no stamp\n');
+	assert.equal(buffer.lines.at(-1).text, 'no stamp');
+});
+
 for (const [ name, dirty, cleaned ] of [
 	[ 'colours', '\x1b[1;31mx\x1b[0m', 'x' ],
 	[ 'a clipboard sequence', 'a\x1b]52;c;ZXZpbA==\x07b', 'ab' ],

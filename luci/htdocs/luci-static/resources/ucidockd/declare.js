@@ -18,8 +18,10 @@ function issueText(issue) {
 }
 
 return baseclass.extend({
-	// a login that may not read the configuration (it holds passwords) is told so
-	refused() {
+	// a login that may not read the configuration (it holds passwords) is told so, and has nothing to save
+	refused(view) {
+		view.handleSave = view.handleSaveApply = view.handleReset = null;
+
 		return D.el('p', { 'class': 'alert-message notice' }, _('This login may not see the configuration, since it holds passwords.'));
 	},
 

@@ -7,11 +7,19 @@
 const ESCAPES = /\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])/g;
 const CONTROLS = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 const LINE_LIMIT = 4096;
+const STAMPED = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z ?([^]*)$/;
 
 function clean(text) {
 	const line = text.replace(/\r$/, '').split('\r').pop();
 
 	return line.replace(ESCAPES, '').replace(CONTROLS, '').slice(0, LINE_LIMIT);
+}
+
+// [ "seconds.nanoseconds" as the engine's `since` takes it, text ] of a line that the engine stamped
+function unstamped(line) {
+	const [ , second, fraction, text ] = STAMPED.exec(line) ?? [];
+
+	return second ? [ '%d.%s'.format(Date.parse(second + 'Z') / 1000, (fraction ?? '').padEnd(9, '0')), text ] : [ '', line ];
 }
 
 const LogBuffer = baseclass.extend({
@@ -20,6 +28,26 @@ const LogBuffer = baseclass.extend({
 		this.lines = [];
 		this.dropped = 0;
 		this.rest = {};
+		this.last = '';
+		this.seen = '';
+	},
+
+	// The log begins again at `last`, the stamp of the newest line: what comes up to there is known.
+	resume() {
+		this.rest = {};
+		this.seen = this.last;
+	},
+
+	line(source, piece) {
+		const [ at, text ] = unstamped(piece);
+
+		if (at && at <= this.seen)
+			return [];
+
+		if (at > this.last)
+			this.last = at;
+
+		return [ { source, text: clean(text) } ];
 	},
 
 	// `source` is stdout or stderr: each has its own unfinished line. Gives the lines that became complete.
@@ -28,7 +56,7 @@ const LogBuffer = baseclass.extend({
 
 		this.rest[source] = pieces.pop().slice(-LINE_LIMIT);
 
-		const fresh = pieces.map(piece => ({ source, text: clean(piece) }));
+		const fresh = pieces.flatMap(piece => this.line(source, piece));
 
 		const kept = fresh.slice(-this.limit);
 		const over = Math.max(0, this.lines.length + kept.length - this.limit);

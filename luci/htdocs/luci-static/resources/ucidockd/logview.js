@@ -37,14 +37,15 @@ const LogView = baseclass.extend({
 		D.fill(this.follow, _('Follow'));
 	},
 
-	// after a break it goes on where it was, to the second: a line may come twice, none is lost
+	// after a break it goes on at the last line's own time: no other clock can be trusted
 	args() {
-		return this.last ? { container: this.container, since: String(Math.floor(this.last)) } : { container: this.container, tail: '500' };
+		this.buffer.resume();
+
+		return { container: this.container, timestamps: true, ...(this.buffer.last ? { since: this.buffer.last } : { tail: '500' }) };
 	},
 
 	take(item) {
 		if (item.text !== undefined) {
-			this.last = Date.now() / 1000;
 			this.buffer.push(item.name, item.text);
 		} else if (item.name === 'end' || item.name === 'error') {
 			this.buffer.flush();

@@ -36,7 +36,7 @@ return view.extend({
 
 	render({ readable, schema }) {
 		if (!readable)
-			return declare.refused();
+			return declare.refused(this);
 
 		const daemon = this.daemon = new form.Map('dockerd', _('dockerd'), _('A change restarts or reloads dockerd. With live restore containers go on meanwhile.'));
 		const agent = this.agent = new form.Map('containers', _('Agent'));

@@ -28,7 +28,7 @@ return view.extend({
 
 	render({ readable, schema }) {
 		if (!readable)
-			return declare.refused();
+			return declare.refused(this);
 
 		this.map = new form.Map(CONFIG, _('Declared containers'), _('What is declared here the agent creates, keeps running, and brings back when it is changed behind its back.'));
 

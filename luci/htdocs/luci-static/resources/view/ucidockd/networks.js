@@ -43,18 +43,20 @@ return view.extend({
 	async render({ networks, snapshot, readable, schema }) {
 		const owners = new Map((snapshot.resources ?? []).map(one => [ one.object_id, one ]));
 		const table = D.table([ _('Name'), _('ID'), _('Driver'), _('Subnet'), _('Gateway'), _('Section'), '' ], networks.map(one => this.row(one, owners.get(one.Id))));
-		let declared = declare.refused();
+		let declared;
 
 		if (readable) {
 			this.map = new form.Map(CONFIG, null);
 			declare.grid(this.map, 'network', schema, { title: _('Declared networks'), columns: [ 'driver', 'zone', 'subnet' ] });
 			declared = await this.map.render();
+		} else {
+			declared = declare.refused(this);
 		}
 
 		return D.el('div', {}, D.el('h2', {}, _('Networks')), table, declared);
 	},
 
 	handleSave() {
-		return this.map ? declare.save(this.map, CONFIG) : Promise.resolve();
+		return declare.save(this.map, CONFIG);
 	}
 });

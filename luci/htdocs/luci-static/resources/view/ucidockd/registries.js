@@ -15,7 +15,7 @@ return view.extend({
 
 	render({ readable, schema }) {
 		if (!readable)
-			return declare.refused();
+			return declare.refused(this);
 
 		this.map = new form.Map(CONFIG, _('Registries'), _('They are used for pulls and pushes, and lie in clear text in /etc/config/containers, which only root may read.'));
 

@@ -42,18 +42,20 @@ return view.extend({
 		const usersOf = name => containers.filter(one => one.Mounts.some(mount => mount.Name === name)).map(one => one.Names.join(' ').replaceAll('/', ''));
 		const table = D.table([ _('Name'), _('Driver'), _('Place'), _('Containers'), _('Section'), '' ],
 			volumes.map(one => this.row(one, owners.get(one.Name), usersOf(one.Name))), _('no volume'));
-		let declared = declare.refused();
+		let declared;
 
 		if (readable) {
 			this.map = new form.Map(CONFIG, null);
 			declare.grid(this.map, 'volume', schema, { title: _('Declared volumes'), description: _('A volume whose section is gone is kept, unless the agent is told otherwise.'), columns: [ 'driver' ] });
 			declared = await this.map.render();
+		} else {
+			declared = declare.refused(this);
 		}
 
 		return D.el('div', {}, D.el('h2', {}, _('Volumes')), table, declared);
 	},
 
 	handleSave() {
-		return this.map ? declare.save(this.map, CONFIG) : Promise.resolve();
+		return declare.save(this.map, CONFIG);
 	}
 });
