@@ -21,7 +21,7 @@ bench: deps venv
 	$(BIN)/python -m benchmarks $(BENCH)
 
 style: venv
-	$(BIN)/ruff check agent benchmarks tests examples
+	$(BIN)/ruff check agent benchmarks tests examples luci
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/*

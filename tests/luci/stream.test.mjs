@@ -112,6 +112,20 @@ test('a connection that broke is made again on the same object: nothing twice, n
 	assert.equal(one.acks.at(-1), 2);
 });
 
+test('an acknowledgement that failed is sent again, and costs no stream', async () => {
+	const one = scene();
+	const ack = one.parts.calls.ack;
+	one.tab.follow('console', {}, () => {});
+	await one.settle();
+	one.parts.calls.ack = () => Promise.reject(new Error('offline'));
+	one.readers[0].send('data', { seq: 1, items: [] });
+	await one.settle();
+	await one.tick();
+	one.parts.calls.ack = ack;
+	await one.tick();
+	assert.deepEqual([ one.acks, one.left ], [ [ 1 ], [] ]);
+});
+
 test('an object that the agent closed is opened anew, and the page hears of both', async () => {
 	const one = scene(), seen = [], heard = [];
 	one.tab.onConnection((connected, error) => heard.push(connected || error.message));

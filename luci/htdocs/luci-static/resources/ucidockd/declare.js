@@ -61,11 +61,11 @@ return baseclass.extend({
 		return made;
 	},
 
-	// one section with a name of its own
-	named(map, name, type, schema, title, description) {
+	// one section with a name of its own; `lasting` ones can be added, and not removed
+	named(map, name, type, schema, { title, description, lasting }) {
 		const section = map.section(form.NamedSection, name, type, title, description);
 
-		section.addremove = true;
+		section.addremove = !lasting || uci.get(map.config, name) === null;
 
 		return fields.add(section, type, schema);
 	},

@@ -260,7 +260,7 @@ const Tab = baseclass.extend({
 			this.early.push(item);
 	},
 
-	// at once what was read in a while, since every call costs
+	// at once what was read in a while, since every call costs; a call that failed is made again
 	acknowledge() {
 		if (this.acking)
 			return;
@@ -271,8 +271,16 @@ const Tab = baseclass.extend({
 			if (!this.object || this.read === this.acked)
 				return;
 
+			const before = this.acked, object = this.object;
+
 			this.acked = this.read;
-			this.parts.calls.ack(this.object.id, this.read).catch(() => this.drop());
+			this.parts.calls.ack(object.id, this.read).catch(() => {
+				if (this.object !== object)
+					return;
+
+				this.acked = before;
+				this.acknowledge();
+			});
 		}, ACK_MS);
 	},
 

@@ -40,12 +40,14 @@ return view.extend({
 
 		const daemon = this.daemon = new form.Map('dockerd', _('dockerd'), _('A change restarts or reloads dockerd. With live restore containers go on meanwhile.'));
 		const agent = this.agent = new form.Map('containers', _('Agent'));
-		const made = declare.named(daemon, 'globals', 'globals', schema.globals, _('Daemon'));
-		const tls = declare.named(daemon, 'tls', 'tls', schema.tls, 'TLS', _('All TCP hosts speak TLS. Certificates are made and renewed by the agent, unless the mode is files.'));
+		const made = declare.named(daemon, 'globals', 'globals', schema.globals, { title: _('Daemon'), lasting: true });
+		const tls = declare.named(daemon, 'tls', 'tls', schema.tls, {
+			title: 'TLS', description: _('All TCP hosts speak TLS. Certificates are made and renewed by the agent, unless the mode is files.')
+		});
 
-		declare.named(daemon, 'proxies', 'proxies', schema.proxies, _('Proxies'));
+		declare.named(daemon, 'proxies', 'proxies', schema.proxies, { title: _('Proxies') });
 		this.firewall(daemon, schema.firewall);
-		declare.named(agent, 'agent', 'agent', schema.agent, _('Agent'));
+		declare.named(agent, 'agent', 'agent', schema.agent, { title: '', lasting: true });
 
 		for (const name of [ 'cacert', 'cert', 'key' ])
 			tls[name].depends('mode', 'files');
