@@ -69,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("reconcile", parents=[common], help="do it now")
     status = commands.add_parser("status", parents=[common], help="what became of each section")
     status.add_argument("--watch", action="store_true", help="follow changes")
+    render = commands.add_parser("render", parents=[common], help="print the daemon.json that UCI asks for")
+    render.add_argument("--diff", action="store_true", help="what would change, and what that would take")
     diff = commands.add_parser("diff", parents=[common], help="a section against what the engine shows")
     diff.add_argument("name", metavar="NAME", help="a container section, or its Docker name")
     adopt = commands.add_parser(
@@ -228,6 +230,19 @@ def _socket(args: argparse.Namespace) -> str:
     return DEFAULT_SOCKET
 
 
+def _render(args: argparse.Namespace) -> int:
+    from agent.runtime import daemon_render
+
+    found = daemon_render.preview(_options(args))
+    for message in found.messages:
+        print(f"warning: {message}", file=sys.stderr)
+    if args.json:
+        print(json.dumps(daemon_render.as_json(found), indent=1))
+    else:
+        print(daemon_render.as_text(found) if args.diff else found.text.decode(), end="\n" if args.diff else "")
+    return 0
+
+
 def _uci(args: argparse.Namespace) -> int:
     from agent.clients.uci_store import PyuciStore, TextUciStore
     from agent.uci.syntax import format_export, format_show
@@ -251,6 +266,7 @@ _COMMANDS = {
     "plan": _plan,
     "reconcile": _reconcile,
     "status": _status,
+    "render": _render,
     "diff": _diff,
     "adopt": _adopt,
     "logs": _logs,

@@ -122,11 +122,22 @@ def word(condition: dict[str, Any] | None) -> str:
     return "yes" if condition["status"] else f"no ({condition['reason']})"
 
 
+_TELLING = (  # the first that holds is shown; the last three are dockerd's own
+    ("Accepted", False),
+    ("Waiting", True),
+    ("Degraded", True),
+    ("Synced", False),
+    ("EngineChanged", True),
+    ("InsecureAPI", True),
+    ("DaemonUnmanaged", True),
+)
+
+
 def _detail(conditions: dict[str, dict[str, Any]]) -> str:
     pulling = conditions.get("ImageReady")
     if pulling is not None and pulling["reason"] == "Pulling":
         return str(pulling["message"])
-    for name, bad in (("Accepted", False), ("Waiting", True), ("Degraded", True), ("Synced", False)):
+    for name, bad in _TELLING:
         condition = conditions.get(name)
         if condition is not None and condition["status"] is bad:
             return str(condition["message"] or condition["reason"])

@@ -5,6 +5,7 @@ UcidockdError
 +-- ConfigError      the user can mend it (UCI, arguments)
 +-- ConflictError    two writers, or somebody else's object in our way
 +-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
++-- DaemonError      dockerd could not be started, or did not take a change
 +-- BusError         ubus failed
 +-- StorageError     our own files cannot be written or read
 +-- CertificateError certificates could not be made
@@ -72,6 +73,16 @@ class StorageError(UcidockdError):
     def __init__(self, message: str, *, full: bool = False) -> None:
         super().__init__(message)
         self.full = full
+
+
+class DaemonError(UcidockdError):
+    """dockerd did not start, died, or did not take a change. `reason` is the word for the condition."""
+
+    code: ClassVar[str] = "daemon"
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class BusError(UcidockdError):

@@ -12,7 +12,15 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from benchmarks import commit_latency, first_apply, idle_memory, reconcile_noop, status_cold, update_in_place
+from benchmarks import (
+    commit_latency,
+    daemon,
+    first_apply,
+    idle_memory,
+    reconcile_noop,
+    status_cold,
+    update_in_place,
+)
 from benchmarks.compose import PeerMissingError
 from benchmarks.lab import Lab
 from benchmarks.result import Result
@@ -25,6 +33,9 @@ BENCHMARKS: dict[str, Callable[[Lab], Iterator[Result]]] = {
     "idle-memory": idle_memory.run,
     "commit-latency": commit_latency.run,
     "reconcile-noop": reconcile_noop.run,
+    "daemon-noop": daemon.noop,
+    "daemon-reload": daemon.reload,
+    "daemon-restart": daemon.restart,
 }
 
 

@@ -10,18 +10,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from tests.support.debian import CACHE, CannotFetchError, unpack
+
 SUITE = (
     "trixie"  # the first Debian suite whose docker-compose is Compose 2; bookworm's is the old one in Python
 )
-MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-CACHE = Path(__file__).parents[1] / ".cache" / "compose"
-PROGRAM = CACHE / "usr/libexec/docker/cli-plugins/docker-compose"
+FOLDER = CACHE / "compose"
+PROGRAM = FOLDER / "usr/libexec/docker/cli-plugins/docker-compose"
 
 
 class PeerMissingError(Exception):
@@ -35,42 +34,13 @@ def program() -> Path:
         return Path(chosen)
     if not PROGRAM.exists():
         try:
-            _fetch()
-        except subprocess.CalledProcessError as exc:
-            words = (exc.stderr or b"").decode(errors="replace").strip().splitlines()[-1:]
+            unpack(("docker-compose",), suite=SUITE, into=FOLDER)
+        except CannotFetchError as exc:
             raise PeerMissingError(
-                f"Debian's docker-compose cannot be fetched ({' '.join(words)}); "
+                f"Debian's docker-compose cannot be fetched ({exc}); "
                 "run `python -m benchmarks.compose` with the network, or set COMPOSE to a docker-compose 2"
             ) from exc
     return PROGRAM
-
-
-def _fetch() -> None:
-    """With a sources list and package lists of its own, so that the machine's are not touched."""
-    if not KEYRING.exists():
-        raise PeerMissingError(f"{KEYRING} is missing (package debian-archive-keyring); or set COMPOSE")
-    with tempfile.TemporaryDirectory(prefix="ucidockd-bench-apt-") as folder:
-        root = Path(folder)
-        (root / "lists" / "partial").mkdir(parents=True)
-        (root / "cache" / "archives" / "partial").mkdir(parents=True)
-        (root / "sources.list").write_text(f"deb [signed-by={KEYRING}] {MIRROR} {SUITE} main\n")
-        settings = [
-            f"Dir::Etc::sourcelist={root / 'sources.list'}",
-            "Dir::Etc::sourceparts=-",
-            f"Dir::State::lists={root / 'lists'}",
-            f"Dir::Cache={root / 'cache'}",
-            "APT::Sandbox::User=root",
-        ]
-        options = [word for setting in settings for word in ("-o", setting)]
-        _run(["apt-get", *options, "update", "-qq"], root)
-        _run(["apt-get", *options, "download", "docker-compose"], root)
-        package = next(root.glob("docker-compose_*.deb"))
-        CACHE.mkdir(parents=True, exist_ok=True)
-        _run(["dpkg-deb", "-x", str(package), str(CACHE)], root)
-
-
-def _run(words: list[str], folder: Path) -> None:
-    subprocess.run(words, cwd=folder, check=True, capture_output=True, timeout=300)
 
 
 class Project:

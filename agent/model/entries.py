@@ -49,6 +49,19 @@ def parse_address(text: str, *, version: int = 0) -> str:
     return str(address)
 
 
+def parse_subnet(text: str) -> str:
+    """A canonical CIDR network without host bits."""
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise QuantityError(f"{text!r} is no subnet", "address/bits such as 172.20.0.0/24") from None
+    if "/" not in text:
+        raise QuantityError(f"{text!r} has no prefix length", "address/bits such as 172.20.0.0/24")
+    if str(network.network_address) != str(ipaddress.ip_address(text.partition("/")[0])):
+        raise QuantityError(f"{text!r} is an address inside a subnet", str(network))
+    return str(network)
+
+
 def parse_ports(text: str) -> tuple[Port, ...]:
     """Ports of one entry, ranges expanded. A lone container port leaves the host port (0) to the engine."""
     body, slash, protocol = text.partition("/")

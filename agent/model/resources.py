@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from agent.model.daemon import DaemonSettings
 from agent.model.listen import ListenAddress
 
 
@@ -338,6 +339,8 @@ class Desired:
     auths: tuple[RegistryAuth, ...] = ()
     agent: AgentSettings = field(default_factory=AgentSettings)
     broken: frozenset[str] = frozenset()  # keys "container:web", "network:lan", ...
+    daemon: DaemonSettings | None = None  # None: no section is about dockerd itself
+    daemon_mistakes: tuple[str, ...] = ()  # in those sections: dockerd is left as it is
     generation: str = ""  # hash of the committed files
     spec_hashes: Mapping[str, str] = field(
         default_factory=dict

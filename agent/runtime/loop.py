@@ -69,6 +69,8 @@ class Loop:
         self._last_pass = self._last_deep = self._last_look = time.monotonic()
         self.parked = False
         reconciler.work_ended = self.trigger_threadsafe
+        if reconciler.daemon is not None:
+            reconciler.daemon.wake = self._trigger_after
         self._watcher = FileWatcher(watch, frozenset(PACKAGES), lambda: self.trigger_threadsafe(config=True))
 
     # triggers
@@ -87,6 +89,11 @@ class Loop:
             self._loop.call_soon_threadsafe(
                 lambda: self.trigger(config=config, deep=deep, object_id=object_id)
             )
+
+    def _trigger_after(self, seconds: float) -> None:
+        """A trigger in a while; from any thread, and quietly when the loop has ended."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(lambda: self._loop.call_later(seconds, self.trigger))
 
     def stop(self) -> None:
         """Ends `run`: the operation under way is finished first."""
@@ -118,6 +125,8 @@ class Loop:
         with self._counted():
             self.reconciler.forget_failures()
             self._read_config()
+            if self.reconciler.daemon is not None:
+                self.reconciler.daemon.accept_engine()
             return self.reconciler.begin_pass(deep=None)
 
     @contextmanager
@@ -167,8 +176,12 @@ class Loop:
         self.trigger()
 
     def config_issues(self) -> list[dict[str, object]]:
-        """The mistakes of the last read."""
-        return [{"severity": i.severity, "text": i.text()} for i in self.reconciler.last.issues]
+        """The mistakes of the last read, and why containers wait for dockerd."""
+        holding = self.reconciler.daemon.holding if self.reconciler.daemon is not None else ""
+        found: list[dict[str, object]] = [
+            {"severity": i.severity, "text": i.text()} for i in self.reconciler.last.issues
+        ]
+        return [*found, {"severity": "warning", "text": f"containers wait: {holding}"}] if holding else found
 
     # the loop
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agent.clients.certificates import Certificates
 from agent.clients.devices import UsbDevices
 from agent.clients.docker_engine import DockerEngine
 from agent.clients.files import remove_leftovers
@@ -24,6 +25,7 @@ from agent.errors import AlreadyRunningError
 from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import check_texts, load, open_store
+from agent.runtime.daemon import Tools, make_stage
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
@@ -51,14 +53,18 @@ def run(options: RuntimeOptions) -> int:
 def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconciler:
     """Everything a pass needs, on the real engine."""
     source = random.Random()
+    board = StatusBoard(first=secrets.randbelow(2**40))
     return Reconciler(
         usb=UsbDevices(monotonic=time.monotonic),
         engine=DockerEngine(options.docker_host or settings.docker_host),
         records=StateFile(options.state_dir / "state.json"),
-        board=StatusBoard(first=secrets.randbelow(2**40)),
+        board=board,
         load=lambda: load(options),
         check=lambda texts: check_texts(options, texts),
         store=open_store(options),
+        daemon=make_stage(
+            options, settings, board, Tools(certificates=Certificates(options.state_dir / "tls"))
+        ),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
     )

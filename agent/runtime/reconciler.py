@@ -31,6 +31,7 @@ from agent.plan.reconcile import reconcile
 from agent.runtime.adopt import Adopter, AdoptRequest
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
+from agent.runtime.daemon import DaemonStage
 from agent.runtime.holds import Holds
 from agent.runtime.observe import observe
 from agent.runtime.waiting import usb_names, waiting, with_plugged
@@ -56,6 +57,7 @@ class Reconciler:
     backoff: BackOff
     holds: Holds
     usb: UsbDevices
+    daemon: DaemonStage | None = None
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -201,7 +203,12 @@ class Reconciler:
     def begin_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, Run | None]:
         """Plans and begins to apply. Raises EngineError when the engine could not even be looked at."""
         desired = self.desired
+        if desired is None and self.daemon is not None:
+            self.daemon.keep_up()
         if desired is None or not desired.agent.enabled:
+            return ops.Plan(), None
+        if self.daemon is not None and not self.daemon.reconcile(desired, busy=bool(self._busy)):
+            self._unsure = self._unsure or deep is None
             return ops.Plan(), None
         unsure, self._unsure = self._unsure or deep is None, False
         try:

@@ -36,6 +36,8 @@ class Single:
         with locked(self._socket.parent / "agent.lock"):
             self._reconciler.forget_failures()
             self._reconciler.holds.clear()
+            if self._reconciler.daemon is not None:
+                self._reconciler.daemon.accept_engine()
             if changed is not None:
                 _follow(self._reconciler.board, changed)
             plan, outcomes = self._reconciler.run_pass(deep=None)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
 KINDS = ("container", "network", "volume", "auth", "agent")
+DAEMON_KINDS = ("firewall", "globals", "proxies", "tls")  # of package dockerd: about dockerd itself
 
 
 RawValue = str | tuple[str, ...]

@@ -18,7 +18,7 @@ NOTES = 10
 
 
 class ConditionType(StrEnum):
-    """The conditions of a resource (design section 5)."""
+    """The conditions of a resource."""
 
     ACCEPTED = "Accepted"
     WAITING = "Waiting"
@@ -27,6 +27,12 @@ class ConditionType(StrEnum):
     RUNNING = "Running"
     HEALTHY = "Healthy"
     DEGRADED = "Degraded"
+    # of dockerd itself (design section 6)
+    ROLLED_BACK = "RolledBack"
+    INSECURE_API = "InsecureAPI"
+    DAEMON_UNMANAGED = "DaemonUnmanaged"
+    ENGINE_CHANGED = "EngineChanged"
+    RESTART_NEEDED = "RestartNeeded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

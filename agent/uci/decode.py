@@ -9,20 +9,20 @@ files are read through a function that the caller gives.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.model.issues import Issue
 from agent.model.resources import Desired
-from agent.schema.validate import KINDS
+from agent.schema.validate import DAEMON_KINDS, KINDS
 from agent.uci.crosscheck import Draft, crosscheck
 from agent.uci.decode_agent import decode_agent, decode_auth
 from agent.uci.decode_container import decode_container
+from agent.uci.decode_daemon import decode_daemon
 from agent.uci.decode_network import decode_network, decode_volume
 from agent.uci.reader import SectionReader
 from agent.uci.syntax import Package, Section
 
 PACKAGES = ("containers", "dockerd")  # in this order: a login in `containers` goes first
-DAEMON_KINDS = frozenset({"globals", "proxies", "firewall", "tls"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,29 +48,37 @@ def decode(
         for section in packages[name].sections
         if _is_ours(section, package=name, file=paths.get(name, ""), stray=stray)
     ]
+    daemon = [reader for reader in readers if reader.kind in DAEMON_KINDS]
+    readers = [reader for reader in readers if reader.kind not in DAEMON_KINDS]
     _check_names(readers)
     draft = _draft(readers, read_file)
     crosscheck(draft)
-    found = [issue for reader in readers for issue in reader.issues]
-    return DecodeResult(desired=_desired(draft, readers), issues=(*stray, *found))
+    desired = replace(
+        _desired(draft, readers),
+        daemon=decode_daemon(daemon),
+        daemon_mistakes=tuple(
+            issue.text() for reader in daemon for issue in reader.issues if issue.severity == "error"
+        ),
+    )
+    found = [issue for reader in (*readers, *daemon) for issue in reader.issues]
+    return DecodeResult(desired=desired, issues=(*stray, *found))
 
 
 def _is_ours(section: Section, *, package: str, file: str, stray: list[Issue]) -> bool:
-    if section.type in KINDS and not (package == "dockerd" and section.type == "agent"):
+    kinds = KINDS if package == "containers" else (*DAEMON_KINDS, *KINDS[:-1])  # the agent's own is ours alone
+    if section.type in kinds:
         return True
-    if not (package == "dockerd" and section.type in DAEMON_KINDS):
-        kinds = KINDS if package == "containers" else (*sorted(DAEMON_KINDS), *KINDS[:-1])
-        stray.append(
-            Issue(
-                severity="warning",
-                package=package,
-                section=section.name,
-                file=file,
-                line=section.line,
-                message=f"{section.type!r} is no section type of this package",
-                expected="one of " + ", ".join(kinds),
-            )
+    stray.append(
+        Issue(
+            severity="warning",
+            package=package,
+            section=section.name,
+            file=file,
+            line=section.line,
+            message=f"{section.type!r} is no section type of this package",
+            expected="one of " + ", ".join(kinds),
         )
+    )
     return False
 
 

@@ -8,8 +8,8 @@ import ipaddress
 from collections.abc import Callable
 from dataclasses import replace
 
-from agent.model.entries import parse_address
-from agent.model.quantities import QuantityError, parse_assignment, parse_pair
+from agent.model.entries import parse_address, parse_subnet
+from agent.model.quantities import parse_assignment, parse_pair
 from agent.model.resources import Network, NetworkSpec, Pool, Volume, VolumeSpec
 from agent.uci.reader import SectionReader
 
@@ -108,19 +108,6 @@ def _options(reader: SectionReader, driver: str) -> tuple[tuple[str, str], ...]:
             "the bridge name is too long", option="opt", expected=f"{INTERFACE_NAME_MAX} characters at most"
         )
     return tuple(sorted(found.items()))
-
-
-def parse_subnet(text: str) -> str:
-    """A canonical CIDR network without host bits."""
-    try:
-        network = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        raise QuantityError(f"{text!r} is no subnet", "address/bits such as 172.20.0.0/24") from None
-    if "/" not in text:
-        raise QuantityError(f"{text!r} has no prefix length", "address/bits such as 172.20.0.0/24")
-    if str(network.network_address) != str(ipaddress.ip_address(text.partition("/")[0])):
-        raise QuantityError(f"{text!r} is an address inside a subnet", str(network))
-    return str(network)
 
 
 def _parse_aux(text: str) -> tuple[str, str]:

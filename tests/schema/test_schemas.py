@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from agent.schema.validate import KINDS, properties, read_schema, validate
+from agent.schema.validate import DAEMON_KINDS, KINDS, properties, read_schema, validate
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", (*KINDS, *DAEMON_KINDS))
 def test_a_schema_is_valid_and_every_property_is_described(kind: str) -> None:
     Draft202012Validator.check_schema(read_schema(kind))
     for name, schema in properties(kind).items():
@@ -20,7 +20,7 @@ def test_a_schema_is_valid_and_every_property_is_described(kind: str) -> None:
         assert schema["examples"], name
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", (*KINDS, *DAEMON_KINDS))
 def test_examples_and_defaults_follow_their_schema(kind: str) -> None:
     for schema in properties(kind).values():
         validator = Draft202012Validator(dict(schema))

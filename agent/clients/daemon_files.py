@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon's files. In /var/run (memory): daemon.json and the record of where a change stands. In /etc/ucidockd (kept
+over sysupgrade, written only when it changes): the last good daemon.json, and the data root that containers belong to.
+
+All are 0600: proxies and log options hold passwords. A file of ours that does not parse is set aside as `*.bad`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from agent.clients.files import atomic_write
+from agent.model.daemon import DaemonRecord, Document, Process, Step, Target
+
+logger = logging.getLogger(__name__)
+
+_MATERIAL = ("tlscacert", "tlscert", "tlskey")
+
+
+class DaemonFiles:
+    """Implements `agent.apply.daemon_ports.DaemonStore`."""
+
+    def __init__(self, *, run_dir: Path, state_dir: Path) -> None:
+        self.config_file = run_dir / "daemon.json"
+        self._record = run_dir / "daemon-record.json"
+        self._last_good = state_dir / "daemon-last-good.json"
+        self._engine = state_dir / "daemon-engine.json"
+
+    def current(self) -> bytes | None:
+        """daemon.json as it is, whoever wrote it."""
+        try:
+            return self.config_file.read_bytes()
+        except OSError:
+            return None
+
+    def current_document(self) -> Document | None:
+        """daemon.json as dockerd reads it, None when that fails."""
+        try:
+            found = json.loads(self.config_file.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def write_current(self, data: bytes) -> None:
+        _write(self.config_file, data)
+
+    def last_good(self) -> Target | None:
+        data = _read(self._last_good)
+        if data is None:
+            return None
+        try:
+            target = _target(data)
+            if target is not None and target.document["data-root"] and target.document["hosts"]:
+                return target
+            raise ValueError("no configuration that we would write")
+        except (KeyError, TypeError, ValueError) as exc:
+            _set_aside(self._last_good, exc)
+            return None
+
+    def write_last_good(self, target: Target) -> None:
+        _write(self._last_good, json.dumps(asdict(target), indent=1, sort_keys=True).encode())
+
+    def engine(self) -> str:
+        return str((_read(self._engine) or {}).get("data_root") or "")
+
+    def write_engine(self, root: str) -> None:
+        if root != self.engine():
+            _write(self._engine, json.dumps({"data_root": root}).encode())
+
+    def load(self) -> DaemonRecord:
+        data = _read(self._record)
+        if data is None:
+            return DaemonRecord()
+        try:
+            return _record(data)
+        except (KeyError, TypeError, ValueError) as exc:
+            _set_aside(self._record, exc)
+            return DaemonRecord()
+
+    def save(self, record: DaemonRecord) -> None:
+        _write(self._record, json.dumps(asdict(record)).encode())
+
+
+def material_of(document: Document) -> str:
+    """A digest of the certificate files that the document names; a missing one counts as such."""
+    digest = hashlib.sha256()
+    for key in _MATERIAL:
+        path = document.get(key)
+        if isinstance(path, str) and path:
+            try:
+                digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+            except OSError:
+                digest.update(b"missing")
+    return digest.hexdigest()[:16] if document.get("tls") else ""
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    atomic_write(path, data, mode=0o600)
+
+
+def _read(path: Path) -> Mapping[str, Any] | None:
+    """A JSON object, None when there is none."""
+    try:
+        data = json.loads(path.read_bytes())
+        if not isinstance(data, dict):
+            raise ValueError("no JSON object")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as exc:
+        _set_aside(path, exc)
+        return None
+    return data
+
+
+def _set_aside(path: Path, exc: Exception) -> None:
+    bad = path.with_name(path.name + ".bad")
+    logger.error("%s cannot be read (%s): set aside as %s", path, exc, bad.name)
+    try:
+        path.replace(bad)
+    except OSError as failure:
+        logger.warning("%s cannot be set aside: %s", path, failure)
+
+
+def _record(data: Mapping[str, Any]) -> DaemonRecord:
+    process = data["process"]
+    return DaemonRecord(
+        running=_target(data["running"]),
+        process=Process(pid=int(process["pid"]), started=int(process["started"])) if process else None,
+        step=Step(data["step"]),
+        target=_target(data["target"]),
+        fallback=bool(data["fallback"]),
+        held=bool(data["held"]),
+        failed=str(data["failed"]),
+        why=str(data["why"]),
+        watch_until=float(data["watch_until"]),
+        swarm=bool(data.get("swarm")),
+    )
+
+
+def _target(data: Mapping[str, Any] | None) -> Target | None:
+    if data is None:
+        return None
+    return Target(
+        document=dict(data["document"]), material=str(data["material"]), arguments=tuple(data["arguments"])
+    )

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Asks the engine on its unix socket whether it answers and what it follows. Standard library only: it is asked many
+times a second while dockerd starts, and each question is one connection."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+_TIMEOUT_S = 10.0
+_FILTERS = quote(json.dumps({"type": ["daemon"], "event": ["reload"]}))
+
+
+class ReloadEvents:
+    """The reload events of one connection."""
+
+    def __init__(self, response: http.client.HTTPResponse | None, connection: socket.socket | None) -> None:
+        self._response, self._connection = response, connection
+
+    def wait(self, timeout_s: float) -> Mapping[str, str] | None:
+        """The next one's attributes; None when none came in time or the connection ended."""
+        if self._response is None or self._connection is None:
+            return None
+        self._connection.settimeout(timeout_s)
+        try:
+            line = self._response.readline(256 * 1024)
+        except (OSError, http.client.HTTPException):
+            return None
+        return _attributes(line)
+
+
+class DaemonProbe:
+    """`path` is the unix socket."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def answers(self) -> bool:
+        """GET /_ping."""
+        try:
+            with self._connected(2.0) as connection:
+                connection.request("GET", "/_ping")
+                return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def running(self) -> tuple[str, ...]:
+        """GET /containers/json: only those that run."""
+        body = self._json("/containers/json")
+        items = body if isinstance(body, list) else []
+        names = (str((item.get("Names") or ["?"])[0]) for item in items if isinstance(item, dict))
+        return tuple(sorted(name.removeprefix("/") for name in names))
+
+    def swarm(self) -> bool:
+        """GET /info."""
+        body = self._json("/info")
+        state = (body.get("Swarm") or {}).get("LocalNodeState") if isinstance(body, dict) else None
+        return state not in {None, "", "inactive"}
+
+    @contextmanager
+    def reload_events(self, timeout_s: float) -> Iterator[ReloadEvents]:
+        """GET /events, those of the daemon. `since` covers the moment between the answer's head and subscribing."""
+        path = f"/events?since={time.time():.9f}&filters={_FILTERS}"
+        connection: http.client.HTTPConnection | None = None
+        events = ReloadEvents(None, None)
+        try:
+            connection = self._open(timeout_s)
+            connection.request("GET", path)
+            link = connection.sock  # the response takes it over
+            events = ReloadEvents(connection.getresponse(), link)
+        except (OSError, http.client.HTTPException):
+            pass  # an engine that does not answer confirms nothing
+        try:
+            yield events
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def _json(self, path: str) -> Any:
+        try:
+            with self._connected(_TIMEOUT_S) as connection:
+                connection.request("GET", path)
+                response = connection.getresponse()
+                return json.loads(response.read()) if response.status == 200 else None
+        except (OSError, http.client.HTTPException, ValueError):
+            return None
+
+    @contextmanager
+    def _connected(self, timeout_s: float) -> Iterator[http.client.HTTPConnection]:
+        connection = self._open(timeout_s)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def _open(self, timeout_s: float) -> http.client.HTTPConnection:
+        link = socket.socket(socket.AF_UNIX)
+        link.settimeout(timeout_s)
+        try:
+            link.connect(self._path)
+        except OSError:
+            link.close()
+            raise
+        connection = http.client.HTTPConnection("docker")
+        connection.sock = link
+        return connection
+
+
+def _attributes(line: bytes) -> Mapping[str, str] | None:
+    try:
+        actor = json.loads(line)["Actor"]
+        return {str(key): str(value) for key, value in actor["Attributes"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,469 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon's part of a pass, before the containers': what /etc/config/dockerd says is what dockerd runs with.
+
+`reconcile` says whether containers may be looked at: not while dockerd is down or about to be restarted, and not on
+another engine that nobody has asked for. Whatever happens is shown on the status board under `daemon:dockerd`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from agent.apply.daemon_change import DaemonChange, Limits
+from agent.apply.daemon_ports import Certificates
+from agent.clients import daemon_process
+from agent.clients.daemon_check import checker, unavailable_hosts
+from agent.clients.daemon_files import DaemonFiles, material_of
+from agent.clients.daemon_probe import DaemonProbe
+from agent.clients.daemon_supervisor import ChildSupervisor, ProcdSupervisor, engine_version
+from agent.clients.local_names import local_server_names
+from agent.errors import DaemonError, UcidockdError
+from agent.model.daemon import (
+    DAEMON_KEY,
+    DaemonRecord,
+    DaemonSettings,
+    Document,
+    Effect,
+    Process,
+    Step,
+    Target,
+    data_root,
+)
+from agent.model.resources import AgentSettings, Desired
+from agent.plan.daemon import Change, Rendered, as_wished, classify, render
+from agent.runtime.backoff import BackOff
+from agent.runtime.daemon_external import External
+from agent.runtime.daemon_identity import ServerIdentities
+from agent.runtime.daemon_mounts import missing_mount
+from agent.runtime.daemon_status import DaemonStatus
+from agent.runtime.options import RuntimeOptions
+from agent.status.board import StatusBoard
+
+logger = logging.getLogger(__name__)
+
+INIT_SCRIPT = Path("/etc/init.d/dockerd")
+DEFAULT_SOCKET = "/var/run/docker.sock"
+STABLE_S = 60.0  # a dockerd that lived so long may be started again at once when it dies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What the stage takes from outside and tests replace. Without `certificates` none are made."""
+
+    certificates: Certificates | None = None
+    names: Callable[[tuple[str, ...]], tuple[str, ...]] = local_server_names
+    limits: Limits = field(default_factory=Limits)
+    init_script: Path = INIT_SCRIPT
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """Who runs dockerd, as the agent section says; a change of it makes another DaemonChange."""
+
+    kind: str
+    program: str
+    arguments: tuple[str, ...]
+    socket: str
+
+
+class DaemonStage:
+    """Keeps dockerd as UCI says. `wake(seconds)` asks for a pass after that time; it may be called from a thread."""
+
+    def __init__(
+        self,
+        *,
+        options: RuntimeOptions,
+        run_dir: Path,
+        status: DaemonStatus,
+        tools: Tools | None = None,
+        wake: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        self.wake = wake
+        self.files = DaemonFiles(run_dir=run_dir, state_dir=options.state_dir)
+        self._options = options
+        self._run_dir = run_dir
+        self._status = status
+        self._tools = tools or Tools()
+        self._backoff = BackOff(jitter=lambda: 1.0)
+        self._runner: Runner | None = None
+        self._change: DaemonChange | None = None
+        self._watched: Process | None = None
+        self._intended = False  # dockerd's end is what we want right now
+        self._accepted = threading.Event()
+        self.holding = ""
+        self._identities = ServerIdentities(
+            certificates=self._tools.certificates,
+            names=self._tools.names,
+            wall=self._tools.wall,
+        )
+        self._external = External(self.files, status)
+
+    def accept_engine(self) -> None:
+        """A reconcile was asked for: the engine that runs is the one that is meant, and back-off is over."""
+        self._accepted.set()
+        self._backoff.clear()
+
+    def reconcile(self, desired: Desired, *, busy: bool) -> bool:
+        """True when containers may be reconciled. `busy`: operations on the engine are under way. Blocks.
+
+        `holding` says why they may not.
+        """
+        self.holding = ""
+        if desired.daemon is None:
+            self._status.drop()
+            return True
+        self._status.begin(desired.daemon_mistakes)
+        runner = self._runner_of(desired.agent)
+        try:
+            unmanaged = self._not_ours(desired.daemon, runner)
+            if runner.kind == "external" and not unmanaged:
+                unmanaged = self._report_external(desired, runner)
+            self._status.unmanaged(unmanaged)
+            if not unmanaged and runner.kind != "external":
+                self.holding = self._reconcile(desired, self._change_of(runner), runner, busy=busy)
+        except (UcidockdError, OSError) as exc:
+            self._failed(exc)
+        return not self.holding
+
+    def keep_up(self) -> None:
+        """The configuration cannot be read at all: dockerd runs with what was good, where that is known."""
+        if self.files.last_good() is not None:
+            settings = DaemonSettings(alt_config_file=str(self.files.config_file))
+            mistakes = ("the configuration cannot be read",)
+            self.reconcile(Desired(daemon=settings, daemon_mistakes=mistakes), busy=False)
+
+    def _failed(self, exc: UcidockdError | OSError) -> None:
+        """Nothing was changed for a passing reason, or dockerd is down: tried again, slower and slower."""
+        self._backoff.failed(DAEMON_KEY, str(exc), self._tools.monotonic())
+        self._wake_for_backoff()
+        reason = exc.reason if isinstance(exc, DaemonError) else "Failed"
+        logger.error("dockerd: %s", exc)
+        self._status.degraded(reason, str(exc))
+        self._status.synced(reason, str(exc))
+        if self._change is not None and not self._change.probe.answers():
+            self.holding = str(exc)
+
+    def preview(self, settings: DaemonSettings, agent: AgentSettings) -> tuple[Target, tuple[str, ...]]:
+        """What would be written, and what has to be said about it. Makes no certificates."""
+        runner = self._runner_of(agent)
+        rendered, trouble = self._render(settings, runner, running=self.files.load().running)
+        said = [finding.message for finding in rendered.findings if finding.status]
+        said += [*rendered.warnings, *([str(trouble)] if trouble else [])]
+        return self._target(rendered.document, runner), tuple(said)
+
+    def stopped_by(self, change: Change, running: Target | None, agent: AgentSettings) -> tuple[str, ...]:
+        """Names of the containers that a change would stop: none that live-restore can keep."""
+        if change.effect is not Effect.RESTART:
+            return ()
+        probe = DaemonProbe(self._runner_of(agent).socket)
+        return probe.running() if running is None or change.stops or probe.swarm() else ()
+
+    def finds_dockerd(self) -> bool:
+        """Whether a dockerd runs with our file."""
+        return daemon_process.find_with_config(self.files.config_file) is not None
+
+    # who runs dockerd
+
+    def _runner_of(self, agent: AgentSettings) -> Runner:
+        host = self._options.docker_host or agent.docker_host
+        return Runner(
+            kind=agent.daemon or ("procd" if on_openwrt() else "external"),
+            program=agent.dockerd,
+            arguments=agent.dockerd_args,
+            socket=host.removeprefix("unix://") if host.startswith("unix://") else DEFAULT_SOCKET,
+        )
+
+    def _not_ours(self, settings: DaemonSettings, runner: Runner) -> str:
+        """Why dockerd's settings are not ours, "" when they are."""
+        ours = str(self.files.config_file)
+        given = settings.alt_config_file
+        if given and os.path.realpath(given) != os.path.realpath(ours):
+            return f"dockerd.globals.alt_config_file is {given}: dockerd's settings are what is in there"
+        if runner.kind == "procd" and not given:
+            return f"{self._tools.init_script} makes a file of its own; set dockerd.globals.alt_config_file to {ours}"
+        return ""
+
+    def _change_of(self, runner: Runner) -> DaemonChange:
+        if self._change is not None and self._runner == runner:
+            return self._change
+        files = self.files
+        self._runner = runner
+        self._change = DaemonChange(
+            store=files,
+            supervisor=ProcdSupervisor(script=self._tools.init_script, config_file=files.config_file)
+            if runner.kind == "procd"
+            else ChildSupervisor(program=runner.program, config_file=files.config_file),
+            probe=DaemonProbe(runner.socket),
+            check=checker(runner.program, version=lambda: version_of(runner.program), run_dir=self._run_dir),
+            socket=runner.socket,
+            limits=self._tools.limits,
+            clock=self._tools.monotonic,
+        )
+        return self._change
+
+    def _report_external(self, desired: Desired, runner: Runner) -> str:
+        """Why the dockerd that somebody else runs does not use our file, "" when it does."""
+        if desired.daemon is None or desired.daemon_mistakes:
+            return ""
+        try:
+            rendered, _ = self._render(desired.daemon, runner, running=None)
+        except DaemonError as exc:
+            return f"{exc}: the engine is somebody else's"
+        why = self._external.report(self._target(rendered.document, runner))
+        if not why:
+            self._status.found(rendered)
+        return why
+
+    # the pass
+
+    def _reconcile(self, desired: Desired, change: DaemonChange, runner: Runner, *, busy: bool) -> str:
+        """One pass; why containers have to wait, "" when they need not."""
+        if change.record.step in {Step.RELOAD, Step.STOP, Step.START}:
+            self._acting(change.resume)
+        change.supervisor.tidy()
+        process = self._look(change)
+        if process is None and self._backing_off():
+            return "dockerd died and is started again in a moment"
+        wanted, trouble = self._wanted(desired, change, runner)
+        if wanted is not None:
+            goal = self._goal(change, wanted)
+            step = as_wished(self._what_to_do(change, goal, process), desired.daemon)
+            if step.effect is Effect.RESTART and (waits := self._why_not_now(goal, step, process, busy=busy)):
+                return waits
+            self._act(change, goal, step, process)
+        self._show(change, wanted, trouble)
+        return "dockerd does not run" if change.record.process is None else self._other_engine(change)
+
+    def _why_not_now(self, goal: Target, step: Change, process: Process | None, *, busy: bool) -> str:
+        """Why dockerd is not (re)started in this pass."""
+        if missing := self._disk_missing(goal):
+            self._status.synced("Waiting", missing)
+            return missing
+        if process is not None and busy:
+            self._status.synced("Pending", f"{step.cause}; waits for operations that are under way")
+            return f"dockerd is about to be restarted: {step.cause}"
+        return ""
+
+    def _look(self, change: DaemonChange) -> Process | None:
+        """The dockerd that runs; one that died under our eyes is brought back first."""
+        record = change.record
+        if record.process is not None and daemon_process.is_alive(record.process):
+            return record.process
+        found = change.supervisor.find()
+        if found is not None:
+            change.adopt(found, self._read_by(found, record))
+            return found
+        # back-off would only prolong the wrong configuration; it is for the way back that dies as well
+        watched = record.step is Step.WATCH and self._tools.monotonic() < record.watch_until
+        blamed = watched and not (record.fallback and self._backing_off())
+        if blamed and record.running is not None and not self._disk_missing(record.running):
+            self._acting(change.died)
+            return change.record.process
+        return None
+
+    def _read_by(self, process: Process, record: DaemonRecord) -> Target | None:
+        """What a dockerd follows that we did not see starting, as far as that can be known."""
+        document = self.files.current_document()
+        if record.running is not None and self.files.current() == record.running.text:
+            return record.running
+        # without any memory (it was lost) the file is our own best guess: we signal after every write of it
+        if document is None or not (
+            record == DaemonRecord() or daemon_process.began_after(process, self.files.config_file)
+        ):
+            return None
+        arguments = self._runner.arguments if self._runner is not None else ()
+        return Target(document=document, material=material_of(document), arguments=arguments)
+
+    def _backing_off(self) -> bool:
+        """Whether a dockerd that died is not started again yet."""
+        if not self._backoff.blocked(self._tools.monotonic()):
+            return False
+        self._status.running(None)
+        self._wake_for_backoff()
+        return True
+
+    def _disk_missing(self, target: Target) -> str:
+        """What is missing, when the file system of dockerd's data is not mounted."""
+        mount = missing_mount(data_root(target.document), self._options)
+        if not mount:
+            return ""
+        text = f"nothing is mounted on {mount}, where dockerd keeps its data"
+        self._status.waiting(text)
+        return text
+
+    def _wanted(
+        self, desired: Desired, change: DaemonChange, runner: Runner
+    ) -> tuple[Target | None, DaemonError | None]:
+        """What UCI asks for; with a mistake in it, what was there. The error is what could not be had of it."""
+        if desired.daemon_mistakes or desired.daemon is None:
+            return change.record.running or change.store.last_good(), None
+        rendered, trouble = self._render(desired.daemon, runner, running=change.record.running)
+        self._status.found(rendered)
+        return self._target(rendered.document, runner), trouble
+
+    def _target(self, document: Document, runner: Runner) -> Target:
+        return Target(document=document, material=material_of(document), arguments=runner.arguments)
+
+    def _render(
+        self, settings: DaemonSettings, runner: Runner, *, running: Target | None
+    ) -> tuple[Rendered, DaemonError | None]:
+        identity, trouble = self._identities.get(settings.tls, self._last_good())
+        opened = running.document.get("hosts") if running is not None else None
+        new = [host for host in settings.hosts if not isinstance(opened, list) or host.text not in opened]
+        # what nobody knows of, or an external dockerd, may be listening there itself
+        unavailable = unavailable_hosts(new) if self._may_probe(runner, running) else {}
+        rendered = render(
+            settings,
+            version=version_of(runner.program),
+            socket=runner.socket,
+            identity=identity,
+            unavailable=unavailable,
+        )
+        if unavailable and trouble is None:
+            text = "; ".join(f"{host} is not opened: {why}" for host, why in sorted(unavailable.items()))
+            trouble = DaemonError(text, reason="HostUnavailable")
+        return rendered, trouble
+
+    def _last_good(self) -> Document:
+        good = self.files.last_good()
+        return good.document if good is not None else {}
+
+    def _may_probe(self, runner: Runner, running: Target | None) -> bool:
+        return runner.kind != "external" and (
+            running is not None or self._change is None or self._change.supervisor.find() is None
+        )
+
+    def _goal(self, change: DaemonChange, wanted: Target) -> Target:
+        """`wanted`, or what runs (or ran) instead when that has failed: it is not tried again until it changes."""
+        record = change.record
+        if wanted.digest != record.failed:
+            return wanted
+        if record.running is not None:
+            return record.running
+        return change.store.last_good() or wanted
+
+    def _what_to_do(self, change: DaemonChange, goal: Target, process: Process | None) -> Change:
+        if process is None:
+            return Change(effect=Effect.RESTART, causes=("dockerd does not run",))
+        running = change.record.running
+        step = classify(running, goal)
+        if running is not None and change.store.current() != running.text:
+            effect = Effect.RELOAD if step.effect is Effect.NOTHING else step.effect
+            causes = (*step.causes, f"{self.files.config_file.name} was changed by hand")
+            return replace(step, effect=effect, causes=causes)
+        return step
+
+    def _act(self, change: DaemonChange, goal: Target, step: Change, process: Process | None) -> None:
+        if step.effect is Effect.NOTHING:
+            self._end_watch(change)
+            return
+        self._status.synced("Pending", step.cause)
+        begun = self._tools.monotonic()
+        self._acting(lambda: change.carry_out(goal, step))
+        taken = self._tools.monotonic() - begun
+        verb = "start" if process is None else str(step.effect)
+        reached = change.record.running == goal
+        self._status.note(verb, step.cause, error="" if reached else change.record.why)
+        logger.info("%s dockerd: %s (%.1f s)", verb, step.cause, taken)
+
+    def _acting(self, action: Callable[[], None]) -> None:
+        """Runs what ends and starts dockerd on purpose."""
+        self._intended = True
+        try:
+            action()
+        finally:
+            self._intended = False
+
+    def _end_watch(self, change: DaemonChange) -> None:
+        if change.record.step is Step.WATCH and self._tools.monotonic() >= change.record.watch_until:
+            self._backoff.succeeded(DAEMON_KEY)
+            change.end_watch()
+
+    def _watch(self, process: Process) -> None:
+        """One thread per dockerd that sleeps until it ends."""
+        if self._watched == process:
+            return
+        self._watched = process
+        threading.Thread(target=self._wait_for_end, args=(process,), name="dockerd", daemon=True).start()
+
+    def _wait_for_end(self, process: Process) -> None:
+        begun = self._tools.monotonic()
+        daemon_process.wait_end(process, None)
+        if self._intended:
+            return
+        now = self._tools.monotonic()
+        if now - begun < STABLE_S:
+            self._backoff.failed(DAEMON_KEY, "dockerd died", now)
+        else:
+            self._backoff.succeeded(DAEMON_KEY)
+        self.wake(0)
+
+    def _wake_for_backoff(self) -> None:
+        now = self._tools.monotonic()
+        due = self._backoff.next_try(now)
+        if due is not None:
+            self.wake(max(0.1, due - now))
+
+    # what became of it
+
+    def _show(self, change: DaemonChange, wanted: Target | None, trouble: DaemonError | None) -> None:
+        if wanted is not None and change.record.failed and change.record.running == wanted:
+            change.forget_failure()
+        self._status.running(change.record.process)
+        self._status.outcome(change.record, wanted, trouble)
+        if change.record.process is not None:
+            self._watch(change.record.process)
+        if change.record.step is Step.WATCH:
+            self.wake(max(0.0, change.record.watch_until - self._tools.monotonic()) + 0.05)
+
+    def _other_engine(self, change: DaemonChange) -> str:
+        """Whether this engine keeps other data than the containers were meant for, until a reconcile is asked for."""
+        running = change.record.running
+        root = data_root(running.document) if running is not None else ""
+        meant = self.files.engine()
+        if root and (not meant or self._accepted.is_set()):
+            self.files.write_engine(root)
+            meant = root
+        self._accepted.clear()
+        text = f"data_root was {meant} and is {root}: nothing is created there until `ucidockd reconcile`"
+        other = text if root and root != meant else ""
+        self._status.engine_changed(other)
+        return other
+
+
+def make_stage(
+    options: RuntimeOptions, settings: AgentSettings, board: StatusBoard, tools: Tools | None = None
+) -> DaemonStage:
+    """The stage of the running agent. Its files in /var/run are beside the control socket."""
+    run_dir = Path(options.socket or settings.socket).parent
+    return DaemonStage(options=options, run_dir=run_dir, status=DaemonStatus(board=board), tools=tools)
+
+
+@functools.lru_cache(maxsize=4)
+def _version(program: str, stamp: tuple[int, int]) -> tuple[int, int]:
+    del stamp
+    return engine_version(program)
+
+
+def version_of(program: str) -> tuple[int, int]:
+    """The version of that program; asked again only when the file is another one. Raises DaemonError."""
+    found = shutil.which(program)
+    if found is None:
+        raise DaemonError(f"there is no program {program}", reason="NoProgram")
+    stat = Path(found).stat()
+    return _version(found, (stat.st_mtime_ns, stat.st_ino))
+
+
+def on_openwrt() -> bool:
+    """Whether procd runs services here."""
+    return INIT_SCRIPT.exists() and Path("/sbin/procd").exists()

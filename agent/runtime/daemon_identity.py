@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The certificates that dockerd serves with: the user's files, or ours, made and renewed in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.apply.daemon_ports import Certificates
+from agent.errors import DaemonError, UcidockdError
+from agent.model.daemon import Document, TlsSettings
+from agent.plan.daemon import Identity
+
+
+@dataclass(slots=True, kw_only=True)
+class ServerIdentities:
+    """`names`: `list san` -> all names of this machine. `wall`: unix seconds."""
+
+    certificates: Certificates | None
+    names: Callable[[tuple[str, ...]], tuple[str, ...]]
+    wall: Callable[[], float]
+
+    def get(self, tls: TlsSettings | None, last_good: Document) -> tuple[Identity | None, DaemonError | None]:
+        """The identity, and what is wrong when it is not the one that was asked for.
+
+        While none can be made (the clock is not set), the last good configuration's goes on.
+        """
+        if tls is None:
+            return None, None
+        if not tls.auto:
+            return Identity(cacert=tls.cacert, cert=tls.cert, key=tls.key), None
+        try:
+            return self._make(tls)
+        except UcidockdError as exc:
+            kept = _kept(last_good)
+            text = str(exc) if kept else f"{exc}; TCP hosts stay closed"
+            return kept, DaemonError(text, reason=_reason(exc))
+
+    def _make(self, tls: TlsSettings) -> tuple[Identity, DaemonError | None]:
+        if self.certificates is None:
+            raise DaemonError("there are no certificates yet", reason="Certificate")
+        made, _ = self.certificates.ensure_server(
+            sans=self.names(tls.san),
+            days=tls.days,
+            renew_days=tls.renew_days,
+            now=self.wall(),
+        )
+        identity = Identity(cacert=str(made.ca), cert=str(made.cert), key=str(made.key))
+        return identity, DaemonError(made.problem, reason="Certificate") if made.problem else None
+
+
+def _kept(document: Mapping[str, object]) -> Identity | None:
+    paths = [str(document.get(key) or "") for key in ("tlscacert", "tlscert", "tlskey")]
+    if not all(path and Path(path).exists() for path in paths):
+        return None
+    return Identity(cacert=paths[0], cert=paths[1], key=paths[2])
+
+
+def _reason(exc: UcidockdError) -> str:
+    """The word for the condition: `clock-not-set` -> `ClockNotSet`."""
+    if isinstance(exc, DaemonError):
+        return exc.reason
+    return "".join(part.capitalize() for part in exc.code.split("-"))

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""dockerd's conditions on the status board, under `daemon:dockerd`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from agent.errors import DaemonError
+from agent.model.daemon import DAEMON_KEY, DaemonRecord, Process, Target
+from agent.plan.daemon import Rendered
+from agent.status.board import ConditionType, OperationNote, StatusBoard
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class DaemonStatus:
+    """Writes conditions; says each warning once in the log, as long as it lasts."""
+
+    board: StatusBoard
+    wall: Callable[[], float] = time.time
+    _warned: frozenset[str] = field(default_factory=frozenset)
+
+    def drop(self) -> None:
+        """No section is about dockerd."""
+        self.board.drop(DAEMON_KEY, now=self.wall())
+
+    def begin(self, mistakes: tuple[str, ...]) -> None:
+        """The settings were read."""
+        self.board.ensure(DAEMON_KEY, kind="daemon", section="dockerd", name="dockerd", now=self.wall())
+        text = "; ".join(mistakes)
+        self._set(
+            ConditionType.ACCEPTED,
+            status=not mistakes,
+            reason="Invalid" if mistakes else "Valid",
+            message=text,
+        )
+
+    def unmanaged(self, why: str) -> None:
+        """dockerd's settings are not ours: nothing else is said about them."""
+        if not why:
+            self._clear(ConditionType.DAEMON_UNMANAGED)
+            return
+        self._set(ConditionType.DAEMON_UNMANAGED, status=True, reason="Unmanaged", message=why)
+        for condition in (
+            ConditionType.SYNCED,
+            ConditionType.DEGRADED,
+            ConditionType.ROLLED_BACK,
+            ConditionType.INSECURE_API,
+            ConditionType.ENGINE_CHANGED,
+            ConditionType.RESTART_NEEDED,
+            ConditionType.WAITING,
+            ConditionType.RUNNING,
+        ):
+            self._clear(condition)
+
+    def found(self, rendered: Rendered) -> None:
+        """What rendering found out."""
+        for finding in rendered.findings:
+            self._set(
+                ConditionType(finding.type),
+                status=finding.status,
+                reason=finding.reason,
+                message=finding.message,
+            )
+            if finding.status:
+                self._warn(finding.message)
+        for warning in rendered.warnings:
+            self._warn(warning)
+        texts = {*rendered.warnings, *(finding.message for finding in rendered.findings)}
+        self._warned &= texts
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned:
+            logger.warning("%s", text)
+            self._warned |= {text}
+
+    def synced(self, reason: str, message: str) -> None:
+        """Not synced, and why."""
+        self._set(ConditionType.SYNCED, status=False, reason=reason, message=message)
+
+    def degraded(self, reason: str, message: str) -> None:
+        self._set(ConditionType.DEGRADED, status=True, reason=reason, message=message)
+
+    def waiting(self, message: str) -> None:
+        self._set(ConditionType.WAITING, status=True, reason="Missing", message=message)
+
+    def running(self, process: Process | None) -> None:
+        if process is None:
+            self._set(ConditionType.RUNNING, status=False, reason="Stopped")
+            return
+        self._clear(ConditionType.WAITING)
+        self._set(ConditionType.RUNNING, status=True, reason="Running", message=f"pid {process.pid}")
+
+    def engine_changed(self, message: str) -> None:
+        if message:
+            self._set(ConditionType.ENGINE_CHANGED, status=True, reason="DataRoot", message=message)
+        else:
+            self._clear(ConditionType.ENGINE_CHANGED)
+
+    def restart_needed(self, reason: str, message: str) -> None:
+        """An external dockerd does not follow its file; "" when it does."""
+        if not reason:
+            self._clear(ConditionType.RESTART_NEEDED)
+            self._set(ConditionType.SYNCED, status=True, reason="Applied")
+            return
+        self._set(ConditionType.RESTART_NEEDED, status=True, reason=reason, message=message)
+        self._set(ConditionType.SYNCED, status=False, reason="RestartNeeded", message=message)
+
+    def outcome(self, record: DaemonRecord, wanted: Target | None, trouble: DaemonError | None) -> None:
+        """The state after a pass: what UCI wants runs, or what else does and why."""
+        failed = wanted is not None and record.failed == wanted.digest
+        reason = "Refused" if failed and not record.fallback else "RolledBack"
+        if failed and record.fallback:
+            self._set(ConditionType.ROLLED_BACK, status=True, reason="Failed", message=record.why)
+        else:
+            self._clear(ConditionType.ROLLED_BACK)
+        if failed:
+            self.degraded(reason, record.why)
+            self.synced(reason, f"not tried again until the configuration changes: {record.why}")
+            return
+        if trouble is not None:
+            self.degraded(trouble.reason, str(trouble))
+        else:
+            self._clear(ConditionType.DEGRADED)
+        if wanted is None or record.running != wanted:
+            return
+        if trouble is not None:
+            self.synced(trouble.reason, str(trouble))
+        else:
+            self._set(ConditionType.SYNCED, status=True, reason="Applied")
+
+    def note(self, verb: str, cause: str, *, error: str) -> None:
+        """One operation that was carried out."""
+        note = OperationNote(at=self.wall(), op=verb, cause=cause, ok=not error, error=error)
+        self.board.note(DAEMON_KEY, note, now=self.wall())
+
+    def _set(self, condition: ConditionType, *, status: bool, reason: str, message: str = "") -> None:
+        self.board.set(DAEMON_KEY, condition, status=status, reason=reason, message=message, now=self.wall())
+
+    def _clear(self, condition: ConditionType) -> None:
+        self.board.clear(DAEMON_KEY, condition, now=self.wall())

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A dockerd per test, run by the agent's daemon stage."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.daemon_lab import DaemonLab
+from tests.support.debian import CannotFetchError
+from tests.support.engines import programs
+from tests.support.netns import OwnNetwork
+
+_numbers = itertools.count()
+
+
+def _make(engine: str = "") -> DaemonLab:
+    return DaemonLab(OwnNetwork(f"ucidd{os.getpid()}x{next(_numbers)}"), engine=engine)
+
+
+@pytest.fixture
+def lab() -> Iterator[DaemonLab]:
+    """The installed dockerd."""
+    made = _make()
+    yield made
+    made.close()
+
+
+@pytest.fixture(
+    params=[
+        "installed",
+        pytest.param("26", marks=pytest.mark.long),
+        pytest.param("28", marks=pytest.mark.long),
+    ]
+)
+def any_lab(request: pytest.FixtureRequest) -> Iterator[DaemonLab]:
+    """The installed dockerd, and newer ones where they can be had."""
+    engine = ""
+    if request.param != "installed":
+        try:
+            engine = programs(request.param)
+        except CannotFetchError as exc:
+            pytest.skip(f"no dockerd {request.param}: {exc}")
+    made = _make(engine)
+    yield made
+    made.close()

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The agent as a process that runs dockerd itself: commits, restarts of either, TLS with a client's bundle, render."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.daemon_lab import KEY, DaemonLab, wait_for
+from tests.support.dockerd import BUSYBOX, busybox_tar
+
+WEB = f"""
+config container 'web'
+	option image '{BUSYBOX}'
+	option command 'sleep 1000'
+	option stop_signal 'KILL'
+	option gate '0.2'
+"""
+
+
+class Agent:
+    """`ucidockd run` on a lab's directories."""
+
+    def __init__(self, lab: DaemonLab) -> None:
+        self.lab = lab
+        options = lab.options
+        self.words = [f"--config-dir={options.config_dir}", f"--override-dir={options.override_dir}"]
+        self.words += [f"--state-dir={options.state_dir}", f"--socket={options.socket}"]
+        self.words += [f"--docker-host={options.docker_host}"]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "agent", "run", *self.words], stderr=subprocess.DEVNULL
+        )
+        wait_for(lambda: Path(str(self.lab.options.socket)).exists())
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "agent", *words, *self.words], capture_output=True, text=True, check=False
+        )
+
+    def commit(self, globals_: str, rest: str = "", containers: str = "") -> None:
+        """As `uci commit` does: other files are renamed into place."""
+        self.lab.write(globals_, rest)
+        path = self.lab.root / "config" / "containers"
+        temporary = path.with_name(".containers.uci-x")
+        temporary.write_text(path.read_text() + containers)
+        temporary.replace(path)
+
+    def conditions(self) -> dict[str, tuple[bool, str]]:
+        done = self.command("status", "--json")
+        resources = json.loads(done.stdout)["resources"] if done.returncode == 0 else []
+        found = next((item for item in resources if item["key"] == KEY), {"conditions": []})
+        return {item["type"]: (item["status"], item["reason"]) for item in found["conditions"]}
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def agent(lab: DaemonLab) -> Iterator[Agent]:
+    made = Agent(lab)
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.end()
+
+
+def import_image(lab: DaemonLab) -> None:
+    with contextlib.closing(lab.client()) as client:
+        repository, _, tag = BUSYBOX.rpartition(":")
+        client.api.import_image_from_data(busybox_tar(), repository=repository, tag=tag)
+
+
+def running(lab: DaemonLab) -> dict[str, str]:
+    items: Any = lab.probe._json("/containers/json")
+    return {item["Names"][0]: item["Id"] for item in items or []}
+
+
+def test_dockerd_and_its_containers_live_through_commits_and_restarts(agent: Agent) -> None:
+    lab = agent.lab
+    agent.commit("")
+    agent.start()
+    wait_for(lab.probe.answers)
+    import_image(lab)
+    agent.commit("option debug '1'\n", containers=WEB)
+    wait_for(lambda: "/web" in running(lab))
+    pid, before = lab.pid_of(), lab.process
+    assert lab.info()["Debug"]
+
+    assert agent.end() == 0
+    assert lab.probe.answers(), "dockerd does not end with the agent"
+    agent.commit("option debug '1'\noption log_level 'info'\n", containers=WEB)
+    agent.start()
+    wait_for(lambda: lab.document()["log-level"] == "info" and lab.probe.answers())
+    wait_for(lambda: agent.conditions().get("Synced") == (True, "Applied"))
+    assert lab.process != before
+    assert lab.pid_of() == pid, "the container outlives the restart"
+    assert lab.document()["live-restore"] is False
+
+    agent.end(signal.SIGKILL)
+    before = lab.process
+    agent.start()
+    wait_for(lambda: agent.conditions().get("Synced") == (True, "Applied"))
+    assert (lab.process, lab.pid_of()) == (before, pid)
+
+
+@pytest.mark.long
+def test_a_dockerd_that_was_killed_comes_back_with_its_containers(agent: Agent) -> None:
+    lab = agent.lab
+    agent.commit("option live_restore '1'\n", containers=WEB)
+    agent.start()
+    wait_for(lab.probe.answers)
+    import_image(lab)
+    wait_for(lambda: "/web" in running(lab))
+    pid = lab.pid_of()
+    before = lab.process
+    os.kill(before.pid, signal.SIGTERM)
+    wait_for(lambda: lab.probe.answers() and lab.process != before)
+    wait_for(lambda: "/web" in running(lab))
+    assert lab.pid_of() == pid
+
+
+@pytest.mark.long
+def test_another_data_root_waits_for_a_reconcile(agent: Agent) -> None:
+    lab = agent.lab
+    agent.commit("", containers=WEB)
+    agent.start()
+    wait_for(lab.probe.answers)
+    import_image(lab)
+    wait_for(lambda: "/web" in running(lab))
+    agent.commit(f"option data_root '{lab.root}/data2'\n", containers=WEB)
+    wait_for(lambda: agent.conditions().get("EngineChanged") == (True, "DataRoot"))
+    import_image(lab)
+    assert running(lab) == {}
+    done = agent.command("reconcile")
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: "/web" in running(lab))
+
+
+def test_tls_made_by_the_agent_lets_a_bundle_in_and_nobody_else(agent: Agent, tmp_path: Path) -> None:
+    lab = agent.lab
+    agent.commit("list hosts 'tcp://127.0.0.1:2376'\n", "config tls 'tls'\n\tlist san 'router.lan'\n")
+    agent.start()
+    wait_for(lambda: agent.conditions().get("Synced") == (True, "Applied"))
+    bundle = tmp_path / "laptop"
+    done = agent.command("tls", "client", "laptop", f"--out={bundle}")
+    assert done.returncode == 0, done.stderr
+    code = (
+        "import sys, docker\n"
+        "tls = docker.tls.TLSConfig(ca_cert=sys.argv[1] + '/ca.pem', verify=True,"
+        " client_cert=(sys.argv[1] + '/cert.pem', sys.argv[1] + '/key.pem') if len(sys.argv) > 2 else None)\n"
+        "client = docker.APIClient('tcp://127.0.0.1:2376', tls=tls, version='1.41')\n"
+        "client.trust_env = False\n"  # REQUESTS_CA_BUNDLE would take the place of the bundle's CA
+        "print(client.ping())\n"
+    )
+    words = [sys.executable, "-c", code, str(bundle)]
+    let_in = lab.network.run(*words, "with-certificate", check=False)
+    assert let_in.stdout == "True\n", let_in.stderr
+    assert lab.network.run(*words, check=False).returncode != 0
+    assert agent.conditions()["InsecureAPI"] == (False, "Secure")
+
+
+def test_render_prints_the_file_and_what_a_change_would_take(agent: Agent) -> None:
+    lab = agent.lab
+    assert lab.apply("")
+    lab.run_container("web")
+    done = agent.command("render")
+    assert json.loads(done.stdout) == lab.document()
+    assert agent.command("render", "--diff").stdout == "nothing to do\n"
+    lab.write("option debug '1'\n")
+    done = agent.command("render", "--diff")
+    assert '+ "debug": true,' in done.stdout
+    assert done.stdout.endswith("reload (SIGHUP), no container stops: debug changed\n")
+    lab.write("option log_level 'info'\n")
+    assert agent.command("render", "--diff").stdout.endswith(
+        "restart, no container stops: log-level changed\n"
+    )
+    lab.write("option bip '10.216.1.1/24'\n")
+    assert agent.command("render", "--diff").stdout.endswith("restart, containers stop: web: bip set\n")
+    lab.write("list hosts 'tcp://0.0.0.0:2375'\nlist log_opts 'splunk-token=S3CRET'\n")
+    done = agent.command("render", "--diff", "--json")
+    assert json.loads(done.stdout)["effect"] == "restart"
+    assert "tcp://0.0.0.0:2375 not opened" in done.stderr
+    assert "S3CRET" not in done.stdout + done.stderr + agent.command("render").stdout
+    lab.write("option bip 'x'\n")
+    done = agent.command("render")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "dockerd.globals.bip" in done.stderr
+
+
+@pytest.mark.long
+def test_status_tells_a_person_what_is_the_matter_with_dockerd(agent: Agent) -> None:
+    agent.commit("list hosts 'tcp://0.0.0.0:2375'\n")
+    agent.start()
+    wait_for(lambda: agent.conditions().get("Synced") == (True, "Applied"))
+    (line,) = (line for line in agent.command("status").stdout.splitlines() if line.startswith("daemon"))
+    assert "tcp://0.0.0.0:2375 not opened" in line

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""daemon.json of given settings, and what a change of it takes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from agent.model.daemon import DaemonSettings, Effect, Json, Target, TlsSettings
+from agent.model.daemon_table import TABLE
+from agent.model.daemon_values import parse_host
+from agent.plan.daemon import Identity, Rendered, classify, masked, minimal, render
+
+NEW = (29, 0)
+OLD = (20, 10)
+SOCKET = "/var/run/docker.sock"
+IDENTITY = Identity(cacert="/ca", cert="/cert", key="/key")
+
+
+def rendered(
+    *hosts: str,
+    tls: TlsSettings | None = None,
+    allow: bool = False,
+    identity: Identity | None = IDENTITY,
+    **more: Json,
+) -> Rendered:
+    values = {name.replace("_", "-"): value for name, value in more.items()}
+    settings = DaemonSettings(
+        values=values, hosts=tuple(map(parse_host, hosts)), tls=tls, allow_insecure_tcp=allow
+    )
+    return render(settings, version=NEW, socket=SOCKET, identity=identity)
+
+
+def insecure(found: Rendered) -> tuple[bool, str]:
+    (finding,) = found.findings
+    return finding.status, finding.reason
+
+
+def test_settings_that_say_nothing_give_the_stock_defaults_and_what_a_reload_would_keep() -> None:
+    assert rendered().document == {
+        "data-root": "/opt/docker",
+        "debug": False,
+        "default-shm-size": "67108864",
+        "hosts": [f"unix://{SOCKET}"],
+        "insecure-registries": [],
+        "ip6tables": False,
+        "iptables": True,
+        "labels": [],
+        "live-restore": False,
+        "log-level": "warn",
+        "max-concurrent-downloads": 3,
+        "max-concurrent-uploads": 5,
+        "registry-mirrors": [],
+        "shutdown-timeout": 15,
+        "tls": False,
+    }
+
+
+def test_every_key_that_a_reload_applies_has_an_explicit_default() -> None:
+    assert [row.uci for row in TABLE if row.effect is Effect.RELOAD and row.default is None] == []
+
+
+def test_the_file_does_not_depend_on_the_order_of_options() -> None:
+    one = Target(document={"debug": True, "mtu": 1400})
+    two = Target(document={"mtu": 1400, "debug": True})
+    assert one.text == two.text
+    assert one.digest == two.digest
+
+
+@pytest.mark.parametrize("host", ["unix:///var/run/docker.sock", "unix:///run/docker.sock"])
+def test_the_agents_socket_is_among_the_hosts_once(host: str) -> None:
+    assert rendered(host, "unix:///run/other.sock").document["hosts"] == [
+        f"unix://{SOCKET}",
+        "unix:///run/other.sock",
+    ]
+
+
+@pytest.mark.parametrize("host", ["tcp://0.0.0.0:2375", "tcp://192.168.1.1:2375", "tcp://[::]:2375"])
+def test_a_host_that_others_reach_without_a_certificate_is_refused_and_the_rest_is_applied(host: str) -> None:
+    found = rendered(host, "tcp://127.0.0.1:2375", "tcp://[::1]:2375", debug=True)
+    assert found.document["hosts"] == [f"unix://{SOCKET}", "tcp://127.0.0.1:2375", "tcp://[::1]:2375"]
+    assert found.document["debug"] is True
+    assert insecure(found) == (True, "Refused")
+    assert host in found.findings[0].message
+
+
+def test_encryption_without_client_certificates_is_not_enough() -> None:
+    assert insecure(rendered("tcp://0.0.0.0:2376", tls=TlsSettings(verify=False))) == (True, "Refused")
+
+
+def test_an_insecure_host_that_is_allowed_is_a_lasting_warning() -> None:
+    found = rendered("tcp://0.0.0.0:2375", allow=True)
+    assert found.document["hosts"] == [f"unix://{SOCKET}", "tcp://0.0.0.0:2375"]
+    assert found.document["tls"] is False
+    assert "tlsverify" not in found.document
+    assert insecure(found) == (True, "Allowed")
+
+
+def test_tls_with_client_certificates_opens_any_host() -> None:
+    found = rendered("tcp://0.0.0.0:2376", tls=TlsSettings())
+    assert found.document["hosts"] == [f"unix://{SOCKET}", "tcp://0.0.0.0:2376"]
+    tls = {key: value for key, value in found.document.items() if key.startswith("tls")}
+    assert tls == {"tls": True, "tlsverify": True, "tlscacert": "/ca", "tlscert": "/cert", "tlskey": "/key"}
+    assert insecure(found) == (False, "Secure")
+
+
+def test_without_certificates_no_tcp_host_is_opened() -> None:
+    found = rendered("tcp://0.0.0.0:2376", "tcp://127.0.0.1:2376", tls=TlsSettings(), identity=None)
+    assert (found.document["hosts"], found.document["tls"]) == ([f"unix://{SOCKET}"], False)
+
+
+def test_a_key_that_the_engine_is_too_old_for_is_left_out_with_a_warning() -> None:
+    settings = DaemonSettings(values={"proxies": {"http-proxy": "http://user:S3CRET@p:1"}})
+    old, new = (render(settings, version=version, socket=SOCKET) for version in (OLD, NEW))
+    assert "proxies" not in old.document
+    assert old.warnings == ("http_proxy is left out: dockerd 20.10 does not know it (since 23.0)",)
+    assert new.document["proxies"] == {"http-proxy": "http://user:S3CRET@p:1"}
+    assert b"S3CRET" not in masked(new.document)
+
+
+def test_ip6tables_is_experimental_before_27() -> None:
+    settings = DaemonSettings(values={"ip6tables": True})
+    assert render(settings, version=(26, 1), socket=SOCKET).document["experimental"] is True
+    assert "experimental" not in render(settings, version=(27, 0), socket=SOCKET).document
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.uci)
+def test_a_change_takes_what_the_table_says_and_names_no_value(row: object) -> None:
+    assert dataclasses.is_dataclass(row)
+    key = row.key.partition(".")[0]  # type: ignore[attr-defined] # a row of TABLE
+    effect, stops = row.effect, row.stops  # type: ignore[attr-defined]
+    change = classify(Target(document={"debug": False}), Target(document={"debug": False, key: "S3CRET"}))
+    assert (change.effect, change.stops) == (effect, stops)
+    assert change.cause in {f"{key} set", "debug changed"}
+
+
+def test_reload_keys_beside_a_restart_key_take_the_restart() -> None:
+    old, new = Target(document={"debug": False}), Target(document={"debug": True, "hosts": ["x"]})
+    change = classify(old, new)
+    assert (change.effect, change.stops) == (Effect.RESTART, False)
+    assert change.causes == ("debug changed", "hosts set")
+
+
+@pytest.mark.parametrize(
+    ("change", "effect"),
+    [
+        ({}, Effect.NOTHING),
+        ({"material": "other"}, Effect.RESTART),
+        ({"arguments": ("-x",)}, Effect.RESTART),
+    ],
+)
+def test_certificates_and_arguments_take_a_restart(change: dict[str, object], effect: Effect) -> None:
+    old = Target(document={"tls": True}, material="one")
+    assert classify(old, dataclasses.replace(old, **change)).effect is effect  # type: ignore[arg-type]
+
+
+def test_other_certificates_do_not_matter_without_tls() -> None:
+    old = Target(document={"tls": False}, material="one")
+    assert classify(old, dataclasses.replace(old, material="two")).effect is Effect.NOTHING
+
+
+def test_the_minimal_document_keeps_the_data_and_the_firewall() -> None:
+    document = rendered("tcp://0.0.0.0:2376", tls=TlsSettings(), iptables=False, data_root="/mnt/d").document
+    assert minimal(document, socket=SOCKET) == {
+        "data-root": "/mnt/d",
+        "hosts": [f"unix://{SOCKET}"],
+        "ip6tables": False,
+        "iptables": False,
+        "live-restore": True,
+        "tls": False,
+    }

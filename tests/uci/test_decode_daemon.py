@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""/etc/config/dockerd -> daemon settings, and every mistake in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.model.daemon import DaemonSettings
+from agent.model.daemon_table import APART, TABLE
+from agent.schema.validate import DAEMON_KINDS, properties
+from agent.uci.decode import DecodeResult, decode
+from agent.uci.decode_daemon import decode_daemon
+from agent.uci.reader import SectionReader
+from agent.uci.syntax import parse
+
+
+def decoded(text: str) -> DecodeResult:
+    return decode({"dockerd": parse(text, package="dockerd")}, paths={"dockerd": "/etc/config/dockerd"})
+
+
+def settings(globals_: str, rest: str = "") -> DaemonSettings:
+    result = decoded(f"config globals 'globals'\n{globals_}\n{rest}")
+    assert [issue.text() for issue in result.issues] == []
+    assert result.desired.daemon is not None
+    return result.desired.daemon
+
+
+def mistakes(globals_: str, rest: str = "") -> list[str]:
+    result = decoded(f"config globals 'globals'\n{globals_}\n{rest}")
+    return [issue.text() for issue in result.issues]
+
+
+def test_the_stock_configuration_of_openwrt_is_read() -> None:
+    stock = """
+config globals 'globals'
+	option data_root '/opt/docker/'
+	option log_level 'warn'
+	option iptables '1'
+#	list hosts 'unix:///var/run/docker.sock'
+#	option bip '172.18.0.1/24'
+#	list registry_mirrors 'https://<my-docker-mirror-host>'
+
+config firewall 'firewall'
+	option device 'docker0'
+	list blocked_interfaces 'wan'
+	option extra_iptables_args '--match conntrack ! --ctstate RELATED,ESTABLISHED'
+
+config proxies 'proxies'
+"""
+    result = decoded(stock)
+    assert result.issues == ()
+    daemon = result.desired.daemon
+    assert daemon is not None
+    assert daemon.values == {"data-root": "/opt/docker", "log-level": "warn", "iptables": True}
+    assert daemon.firewall[0].blocked_interfaces == ("wan",)
+
+
+def test_without_a_section_about_dockerd_there_are_no_settings() -> None:
+    assert decoded("config container 'web'\n\toption image 'a'\n").desired.daemon is None
+
+
+def test_every_option_of_globals_and_proxies_is_in_the_table_or_apart() -> None:
+    for section in ("globals", "proxies"):
+        rows = {row.uci for row in TABLE if row.section == section}
+        known = rows | (APART if section == "globals" else frozenset())
+        assert known == set(properties(section))
+    assert len({row.key for row in TABLE}) == len(TABLE)
+
+
+@pytest.mark.parametrize("kind", DAEMON_KINDS)
+def test_every_schema_property_is_read(kind: str) -> None:
+    lines = []
+    for name, schema in properties(kind).items():
+        example = schema["examples"][0]
+        values = example if isinstance(example, list) else [example]
+        word = "list" if isinstance(example, list) else "option"
+        lines += [f"\t{word} {name} '{value}'" for value in values]
+    (section,) = parse(f"config {kind} '{kind}'\n" + "\n".join(lines), package="dockerd").sections
+    reader = SectionReader(section, package="dockerd", file="")
+    decode_daemon([reader])
+    assert set(properties(kind)) - reader.used == set()
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "value"),
+    [
+        ("list dns '1.1.1.1'\nlist dns 'FD00::1'", "dns", ["1.1.1.1", "fd00::1"]),
+        ("option dns '1.1.1.1'", "dns", ["1.1.1.1"]),
+        (
+            "list log_opts 'max-size=1m'\nlist log_opts 'max-file=3'",
+            "log-opts",
+            {"max-file": "3", "max-size": "1m"},
+        ),
+        (
+            "list default_address_pools '10.10.0.0/16,24'",
+            "default-address-pools",
+            [{"base": "10.10.0.0/16", "size": 24}],
+        ),
+        (
+            "list default_ulimits 'nofile=64:128'",
+            "default-ulimits",
+            {"nofile": {"Name": "nofile", "Soft": 64, "Hard": 128}},
+        ),
+        ("option default_shm_size '128m'", "default-shm-size", "134217728"),
+        ("list registry_mirrors 'https://m.example.org'", "registry-mirrors", ["https://m.example.org/"]),
+        ("option live_restore 'yes'", "live-restore", True),
+        ("option mtu '1492'", "mtu", 1492),
+        ("list labels 'a=b'\nlist labels 'a=b'", "labels", ["a=b"]),
+    ],
+)
+def test_an_option_becomes_what_daemon_json_holds(line: str, key: str, value: object) -> None:
+    assert settings(line).values[key] == value
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("unix:///run/a.sock", "unix:///run/a.sock"),
+        ("tcp://0.0.0.0:2375", "tcp://0.0.0.0:2375"),
+        ("tcp://localhost:2375/", "tcp://127.0.0.1:2375"),
+        ("tcp://[FD00::0:1]:2376", "tcp://[fd00::1]:2376"),
+        ("tcp://[::]:2376", "tcp://[::]:2376"),
+    ],
+)
+def test_a_host_is_brought_into_one_form(text: str, form: str) -> None:
+    assert [host.text for host in settings(f"list hosts '{text}'").hosts] == [form]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tcp6://[::1]:2375", "expected tcp://[address]:port"),
+        ("inet6://[::1]:2375", "expected tcp://[address]:port"),
+        ("http://127.0.0.1:2375", "expected tcp://address:port"),
+        ("fd://", "expected unix:///var/run/docker.sock"),
+        ("tcp://:2375", "expected tcp://0.0.0.0:port"),
+        ("tcp://::1:2375", "expected unix:///path, tcp://address:port or tcp://[IPv6 address]:port"),
+        ("tcp://[127.0.0.1]:2375", "expected an IPv6 address"),
+        ("tcp://127.0.0.1:99999", "expected a whole number of at least 1, at most 65535"),
+        ("tcp://router.lan:2375", "expected an IPv4 address"),
+        ("tcp://[fe80::1%eth0]:2375", "expected an address that is not link-local"),
+        ("unix://relative.sock", "expected unix:///var/run/docker.sock"),
+        ("unix:///" + "x" * 120, "expected 107 bytes at most"),
+        ("bogus", "expected unix:///path"),
+    ],
+)
+def test_a_wrong_host_is_an_error_that_names_the_right_form(text: str, expected: str) -> None:
+    (mistake,) = mistakes(f"list hosts '{text}'")
+    assert mistake.startswith("dockerd.globals.hosts[0]: ")
+    assert expected in mistake
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("option bip '300.1.1.1/24'", "globals.bip: '300.1.1.1/24' is no address"),
+        ("option bip '172.18.0.0/24'", "is the subnet, not an address in it, expected 172.18.0.1/24"),
+        ("option bip '172.18.0.1/31'", "leaves no address for a container"),
+        (
+            "option bip '172.18.0.1/24'\noption fixed_cidr '172.19.0.0/25'",
+            "is not inside the bridge's subnet",
+        ),
+        ("option fixed_cidr 'x'", "globals.fixed_cidr: 'x' is not valid here"),
+        ("option fixed_cidr_v6 '172.18.0.0/25'", "is not IPv6"),
+        (
+            "option log_driver 'nosuch'",
+            "globals.log_driver: 'nosuch' is not valid here, expected json-file, local",
+        ),
+        ("option storage_driver 'nosuch'", "expected one of overlay2"),
+        ("option log_level 'loud'", "expected one of debug, info, warn, error, fatal"),
+        ("option data_root 'opt'", "expected an absolute path"),
+        ("option data_root '/opt/../etc'", "is no directory of its own"),
+        ("list dns '1.2.3'", "globals.dns[0]: '1.2.3' is no IP address"),
+        ("list registry_mirrors 'ftp://m'", "expected http(s)://host[:port]"),
+        ("list registry_mirrors 'https://m/v2'", "the mirror has more than a host and a port"),
+        ("list insecure_registries 'http://r'", "expected host[:port] or a subnet"),
+        ("list insecure_registries 'r:99999'", "99999 is out of range"),
+        ("list default_address_pools '10.10.0.0/16'", "expected subnet,prefix"),
+        ("list default_address_pools '10.10.0.0/16,8'", "8 is out of range"),
+        ("list default_ulimits 'nofile=9:1'", "is above the hard one"),
+        ("list labels 'a=b'\nlist labels 'a=c'", "globals.labels[1]: label 'a' has two values"),
+        ("list labels 'a'", "globals.labels[0]: 'a' is not valid here, expected key=value"),
+        ("option mtu '20'", "globals.mtu: 20 is out of range"),
+        ("option default_shm_size '0'", "there has to be some"),
+        ("option log_driver 'none'\nlist log_opts 'a=b'", "the driver none has no options"),
+        ("list hosts 'tcp://[::]:1'\nlist hosts 'tcp://127.0.0.1:1'", "cannot both be opened"),
+        ("option memroy '1'", "warning"),
+    ],
+)
+def test_a_mistake_is_reported_with_its_place(line: str, wrong: str) -> None:
+    result = decoded(f"config globals 'globals'\n{line}\n")
+    (issue,) = result.issues
+    assert wrong in issue.text() or wrong == issue.severity
+    assert (result.desired.daemon_mistakes == ()) is (issue.severity == "warning")
+
+
+@pytest.mark.parametrize(
+    ("lines", "wrong"),
+    [
+        ("option mode 'files'", "tls.cacert: is missing"),
+        ("option mode 'files'\noption verify '0'\noption cert '/c'", "tls.key: is missing"),
+        ("option cert '/c'", "tls.cert: with mode auto the certificates are the agent's"),
+        ("option days '10'\noption renew_days '10'", "expected less than days (10)"),
+        ("option mode 'other'", "expected one of auto, files"),
+    ],
+)
+def test_tls_settings_that_do_not_go_together_are_refused(lines: str, wrong: str) -> None:
+    assert any(wrong in text for text in mistakes("", f"config tls 'tls'\n{lines}"))
+
+
+def test_tls_that_is_off_does_not_need_its_files() -> None:
+    assert settings("", "config tls 'tls'\noption enabled '0'\noption mode 'files'\n").tls is None
+
+
+def test_all_mistakes_are_found_at_once_and_containers_go_on() -> None:
+    result = decoded(
+        "config globals 'globals'\noption bip 'x'\nlist dns 'y'\n\nconfig container 'web'\noption image 'a'\n"
+    )
+    assert len(result.desired.daemon_mistakes) == 2
+    assert [container.section for container in result.desired.containers] == ["web"]
+    assert result.desired.broken == frozenset()
+
+
+def test_a_second_section_is_an_error_and_another_name_a_warning() -> None:
+    (text,) = decoded("config globals 'globals'\n\nconfig globals 'other'\n").desired.daemon_mistakes
+    assert "there is another globals section" in text
+    (issue,) = decoded("config globals 'main'\n").issues
+    assert (issue.severity, issue.expected) == ("warning", "config globals 'globals'")
+
+
+def test_a_password_in_a_proxy_or_a_log_option_is_in_no_message() -> None:
+    for section, line in (
+        ("proxies", "option http_proxy 'user:S3CRET'"),
+        ("proxies", "option https_proxy 'http://user:S3CRET@:x'"),
+        ("globals", "list log_opts 'S3CRET'"),
+    ):
+        result = decoded(f"config {section} '{section}'\n{line}\n")
+        assert result.issues
+        assert "S3CRET" not in " ".join(issue.text() for issue in result.issues)
