@@ -6,6 +6,7 @@
 'require ui';
 
 const COLOURS = { ok: 'success', wait: 'warning', error: 'important', off: '' };
+const RED = 'background:#b94a48;color:#fff'; // themes differ in what is important
 
 function nodes(content) {
 	return [ content ].flat(Infinity).filter(one => one !== null && one !== undefined && one !== false)
@@ -56,7 +57,7 @@ return baseclass.extend({
 	},
 
 	badge(level, text) {
-		return el('span', { 'class': 'label %s'.format(COLOURS[level]) }, text);
+		return el('span', { 'class': 'label %s'.format(COLOURS[level]), 'style': level === 'error' ? RED : null }, text);
 	},
 
 	// only to web pages, and without telling where from
@@ -68,7 +69,7 @@ return baseclass.extend({
 		return el('a', { href: L.url('admin/services/ucidockd', ...[ path ].flat().map(encodeURIComponent)) }, text);
 	},
 
-	// a button that waits for `action` and shows what went wrong; null for a login that may not change anything
+	// a button that waits for `action` and shows what went wrong; null for a login that may only read
 	button(kind, text, action) {
 		if (!L.hasViewPermission())
 			return null;

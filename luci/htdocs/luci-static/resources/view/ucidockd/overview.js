@@ -49,7 +49,7 @@ return view.extend({
 
 		D.fill(this.state,
 			D.badge('ok', _('%d in sync').format(counts.ok)), ' ', D.badge('wait', _('%d waiting').format(counts.wait)), ' ',
-			D.badge('off', _('%d off').format(counts.off)), ' ', D.badge('error', _('%d in trouble').format(counts.error)), ' ',
+			D.badge('off', _('%d off').format(counts.off)), ' ', D.badge(counts.error ? 'error' : 'off', _('%d in trouble').format(counts.error)), ' ',
 			D.page('sync', _('Details')),
 			engine?.reachable === false && D.el('p', { 'class': 'alert-message error' }, _('The engine does not answer: '), engine.error),
 			(issues ?? []).map(issue => D.el('p', { 'class': 'alert-message warning' }, issue.text ?? String(issue))));
