@@ -5,7 +5,7 @@ BIN := .venv/bin
 # each has an engine and a network of its own
 WORKERS := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-long bench bench-deps style openapi deps browser browser-if-possible venv libuci libuci-if-possible clean
+.PHONY: demo test test-long bench bench-deps style eslint xterm pot openapi deps browser browser-if-possible venv libuci libuci-if-possible clean
 
 demo: deps venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
@@ -28,10 +28,30 @@ bench-deps:
 	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
 
 style: venv
-	$(BIN)/ruff check agent benchmarks tests examples
+	$(BIN)/ruff check agent benchmarks tests examples luci
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/*
+	@$(MAKE) --no-print-directory eslint
+
+# LuCI's pages, where node is there
+eslint:
+	@if command -v npm >/dev/null; then \
+		[ -d node_modules/eslint ] || npm ci --silent --no-audit --no-fund || { echo "npm ci failed: the pages are not linted"; exit 0; }; \
+		npm run --silent lint; \
+	else echo "npm is not installed: the pages are not linted"; fi
+
+# the terminal of LuCI's pages, in the version that package.json names
+XTERM := luci/htdocs/luci-static/resources/ucidockd/xterm
+xterm:
+	npm ci --silent --no-audit --no-fund
+	sed '/^\/\/# sourceMappingURL/d' node_modules/@xterm/xterm/lib/xterm.mjs >$(XTERM)/xterm.js
+	sed '/^\/\/# sourceMappingURL/d' node_modules/@xterm/addon-fit/lib/addon-fit.mjs >$(XTERM)/addon-fit.js
+	cp node_modules/@xterm/xterm/css/xterm.css node_modules/@xterm/xterm/LICENSE $(XTERM)/
+
+# the template of the pages' translations
+pot: venv
+	$(BIN)/python luci/po/template.py >luci/po/templates/ucidockd.pot
 
 # docs/openapi.json from the route table
 openapi: venv
@@ -45,6 +65,7 @@ deps:
 	command -v openssl >/dev/null || missing="$$missing openssl"; \
 	command -v ip >/dev/null || missing="$$missing iproute2"; \
 	command -v docker-registry >/dev/null || missing="$$missing docker-registry"; \
+	command -v npm >/dev/null || missing="$$missing nodejs npm"; \
 	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
 
 # what tests with a real browser behind a real reverse proxy need; without it they are skipped

@@ -106,6 +106,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.controller.consoles import Consoles
     from agent.controller.jobs import Jobs
     from agent.controller.server import ControlServer
+    from agent.controller.ubus_adoption import AdoptionMethods
     from agent.controller.ubus_jobs import JobMethods, job_kinds
     from agent.runtime.bus import Bus
     from agent.runtime.tcp import make_access, make_listeners
@@ -119,7 +120,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     access = make_access(options, engine, bus)
     app = make_app(agent, engine, access, consoles, jobs=jobs)
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
-    bus.methods |= JobMethods(agent, jobs).methods()
+    bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
     listeners = make_listeners(options, app, access, agent)
     server = ControlServer(app, socket)
 

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// LuCI's modules are bodies of functions with their needs as parameters; the names below are those that LuCI gives them.
+import js from '@eslint/js';
+import json from '@eslint/json';
+import globals from 'globals';
+
+const REQUIRE = /^'require ([^' ]+)(?: as ([A-Za-z_$][\w$]*))?';$/gm;
+
+// each module may use what its own 'require' lines name, and nothing else
+const required = {
+	meta: { schema: [] },
+	create(context) {
+		const names = new Set([ ...context.sourceCode.text.matchAll(REQUIRE) ].map(([ , path, alias ]) => alias ?? path.replaceAll('.', '_')));
+		return {
+			'Program:exit'() {
+				for (const name of MODULES) {
+					const [ first ] = context.sourceCode.scopeManager.globalScope.set.get(name)?.references ?? [];
+					if (first && !names.has(name))
+						context.report({ node: first.identifier, message: `'${name}' is used without a 'require' line` });
+					if (!first && names.has(name))
+						context.report({ loc: { line: 1, column: 0 }, message: `'${name}' is required and not used` });
+				}
+			}
+		};
+	}
+};
+
+const MODULES = new Set([
+	'baseclass', 'form', 'rpc', 'uci', 'ui', 'view', 'D', 'actions', 'adopt', 'calls', 'checks', 'declare', 'fields', 'files', 'format', 'graph', 'jobs',
+	'live', 'logbuffer', 'logview', 'options', 'plan', 'schemas', 'sha256', 'sse', 'stats', 'status', 'stream', 'terminal', 'transfer', 'ucitext', 'words'
+]);
+
+const NO_MARKUP = [
+	...[ 'innerHTML', 'outerHTML', 'insertAdjacentHTML' ].map(property => ({ property, message: 'outside data is text: use ucidockd.dom' })),
+	...[ 'write', 'writeln' ].map(property => ({ object: 'document', property, message: 'outside data is text: use ucidockd.dom' }))
+];
+
+export default [
+	{ ignores: [ 'luci/htdocs/luci-static/resources/ucidockd/xterm/**' ] },
+	{ linterOptions: { reportUnusedDisableDirectives: 'error' } },
+	{
+		files: [ 'luci/**/*.js' ],
+		plugins: { luci: { rules: { required } } },
+		languageOptions: {
+			sourceType: 'script', ecmaVersion: 2022, parserOptions: { ecmaFeatures: { globalReturn: true } },
+			globals: { ...globals.browser, _: 'readonly', N_: 'readonly', L: 'readonly', E: 'readonly', ...Object.fromEntries([ ...MODULES ].map(name => [ name, 'readonly' ])) }
+		},
+		rules: {
+			...js.configs.recommended.rules,
+			'luci/required': 'error',
+			'no-unused-vars': [ 'error', { args: 'after-used' } ],
+			'no-var': 'error',
+			'prefer-const': [ 'error', { destructuring: 'all' } ],
+			'eqeqeq': [ 'error', 'always', { null: 'ignore' } ],
+			'no-control-regex': 'off',
+			'no-restricted-properties': [ 'error', ...NO_MARKUP ],
+			'no-eval': 'error',
+			'no-implied-eval': 'error',
+			'no-script-url': 'error'
+		}
+	},
+	{
+		// dom.js is the one place that may call E()
+		files: [ 'luci/**/*.js' ],
+		ignores: [ '**/dom.js' ],
+		rules: { 'no-restricted-globals': [ 'error', { name: 'E', message: 'a string in E() becomes HTML: use D.el()' } ] }
+	},
+	{
+		files: [ 'tests/luci/*.mjs', 'eslint.config.mjs' ],
+		languageOptions: { ecmaVersion: 2024, globals: { ...globals.node, _: 'readonly' } },
+		rules: { ...js.configs.recommended.rules, 'no-var': 'error', 'prefer-const': 'error' }
+	},
+	{ files: [ 'luci/**/*.json' ], plugins: { json }, language: 'json/json', rules: { ...json.configs.recommended.rules } }
+];

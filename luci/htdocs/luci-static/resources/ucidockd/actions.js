@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What a button on a container does: one that a section declares is changed in UCI (what is done to it on the engine would
+// be held, or undone), any other one on the engine. `decide` is pure; `run` carries it out.
+'use strict';
+'require baseclass';
+'require uci';
+'require ui';
+'require ucidockd.calls as calls';
+
+// what UCI has to say; null: the section goes
+const BY_UCI = {
+	start: { state: '', enabled: '' },
+	stop: { state: 'stopped' },
+	remove: null
+};
+
+return baseclass.extend({
+	// `owner`: the section's entry in the status, undefined for a container that is nobody's
+	decide(action, container, owner) {
+		if (!owner || !(action in BY_UCI))
+			return { by: 'engine', method: action, id: container.Id };
+
+		// the section wants it to run already: it was stopped by hand, or failed
+		const running = owner.conditions?.some(one => one.type === 'Synced' && !one.status && one.reason === 'Held');
+
+		if (action === 'start' && running)
+			return { by: 'reconcile' };
+
+		return { by: 'uci', section: owner.section, set: BY_UCI[action] };
+	},
+
+	consequence(decision, name) {
+		switch (decision.by) {
+		case 'uci':
+			return decision.set ? _('The section of %s is changed, so that it stays like that.').format(name)
+				: _('The section of %s is deleted; the container goes after its grace time.').format(name);
+		case 'reconcile':
+			return _('The agent brings %s to what its section says.').format(name);
+		default:
+			return _('%s is no section\'s container: the engine does it at once.').format(name);
+		}
+	},
+
+	// all of them; the changes of UCI are applied together, with LuCI's way back
+	async run(decisions) {
+		const edits = decisions.filter(one => one.by === 'uci');
+
+		for (const one of decisions.filter(each => each.by === 'engine'))
+			await calls.container[one.method](one.id, one.method === 'remove' ? { force: true } : undefined);
+
+		if (decisions.some(one => one.by === 'reconcile'))
+			await calls.agent.reconcile();
+
+		if (!edits.length)
+			return;
+
+		await uci.load('containers');
+		edits.forEach(edit => this.edit(edit));
+		await uci.save();
+		await ui.changes.init();
+		await ui.changes.apply(true);
+	},
+
+	edit({ section, set }) {
+		if (!uci.get('containers', section))
+			throw new Error(_('The section %s is not in /etc/config/containers.').format(section));
+
+		if (set === null)
+			uci.remove('containers', section);
+
+		for (const [ option, value ] of Object.entries(set ?? {}))
+			value === '' ? uci.unset('containers', section, option) : uci.set('containers', section, option, value);
+	}
+});

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Every call that the pages make, one declaration a method, and what their answers mean: an error in an answer is thrown.
+'use strict';
+'require baseclass';
+'require rpc';
+
+const AGENT = {
+	status: [], plan: [], reconcile: [], diff: [ 'name' ], validate: [ 'packages' ], adopt: [ 'container', 'section', 'commit' ],
+	job_start: { kind: '', image: '', remote: '', what: '', all: false }, job_list: [], job_status: [ 'id' ], job_cancel: [ 'id' ],
+	stream_open: [ 'id', 'kind', 'args' ], stream_ack: [ 'id', 'seq' ], stream_read: [ 'id', 'after', 'wait' ],
+	stream_close: [ 'id', 'stream' ], stream_input: [ 'id', 'stream', 'data' ], stream_resize: [ 'id', 'stream', 'rows', 'columns' ]
+};
+
+const DOCKER = {
+	'docker': { version: [], info: [], df: [] },
+	'docker.container': {
+		list: [ 'query' ], inspect: [ 'id' ], top: [ 'id', 'query' ], changes: [ 'id' ], start: [ 'id' ], stop: [ 'id' ],
+		restart: [ 'id' ], kill: [ 'id' ], pause: [ 'id' ], unpause: [ 'id' ], remove: [ 'id', 'query' ], rename: [ 'id', 'query' ]
+	},
+	'docker.image': { list: [], inspect: [ 'id' ], history: [ 'id' ], tag: [ 'id', 'query' ], remove: [ 'id', 'query' ] },
+	'docker.network': { list: [], inspect: [ 'id' ], create: [ 'body' ], remove: [ 'id' ], connect: [ 'id', 'body' ], disconnect: [ 'id', 'body' ] },
+	'docker.volume': { list: [], inspect: [ 'id' ], create: [ 'opts' ], remove: [ 'id', 'query' ] }
+};
+
+// arguments that are undefined are not sent; a slow call keeps no other one waiting (nobatch)
+function declare(object, method, params) {
+	return rpc.declare({ object, method, params, nobatch: true, reject: true });
+}
+
+async function answerOf(call, values) {
+	const answer = await call(...values);
+
+	if (answer?.error)
+		throw new Error(answer.error.message ?? String(answer.error));
+
+	return answer || {};
+}
+
+async function bodyOf(call, values) {
+	const { code, body } = await call(...values);
+
+	if (code >= 300 && code !== 304)
+		throw new Error(body?.message ?? _('the engine answered with status %d').format(code));
+
+	return body;
+}
+
+function table(object, methods, unwrap) {
+	const made = {};
+
+	for (const [ method, params ] of Object.entries(methods)) {
+		const call = declare(object, method, params);
+
+		made[method] = (...values) => unwrap(call, values);
+	}
+
+	return made;
+}
+
+return baseclass.extend({
+	agent: table('ucidockd', AGENT, answerOf),
+	docker: table('docker', DOCKER['docker'], bodyOf),
+	container: table('docker.container', DOCKER['docker.container'], bodyOf),
+	image: table('docker.image', DOCKER['docker.image'], bodyOf),
+	network: table('docker.network', DOCKER['docker.network'], bodyOf),
+	volume: table('docker.volume', DOCKER['docker.volume'], bodyOf)
+});

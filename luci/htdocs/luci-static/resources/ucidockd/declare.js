@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Forms over sections of UCI, made from the schemas: a table of the sections, each edited in a dialogue with tabs. Before
+// anything is saved the agent checks the whole (`ucidockd validate`): it sees what no single field can.
+'use strict';
+'require baseclass';
+'require form';
+'require uci';
+'require ui';
+'require ucidockd.calls as calls';
+'require ucidockd.dom as D';
+'require ucidockd.fields as fields';
+'require ucidockd.ucitext as ucitext';
+
+const REQUEST_LIMIT = 48 * 1024;
+
+function issueText(issue) {
+	return issue.text ?? [ issue.section, issue.option, issue.message ].filter(Boolean).join('.');
+}
+
+return baseclass.extend({
+	// a login that may not read the configuration (it holds passwords) is told so, and has nothing to save
+	refused(view) {
+		view.handleSave = view.handleSaveApply = view.handleReset = null;
+
+		return D.el('p', { 'class': 'alert-message notice' }, _('This login may not see the configuration, since it holds passwords.'));
+	},
+
+	// whether /etc/config/<package> may be read
+	async load(config) {
+		try {
+			await uci.load(config);
+
+			return true;
+		} catch (error) {
+			if (L.hasViewPermission())
+				throw error;
+
+			return false;
+		}
+	},
+
+	// `columns`: the options that the table shows
+	grid(map, type, schema, { title, description, columns }) {
+		const section = map.section(form.GridSection, type, title, description);
+
+		section.addremove = true;
+		section.anonymous = false;
+		section.cloneable = true;
+		section.nodescriptions = true;
+		section.sortable = false;
+		section.modaltitle = name => '%s: %s'.format(title, name);
+
+		const made = fields.add(section, type, schema);
+
+		for (const [ name, option ] of Object.entries(made))
+			option.modalonly = columns.includes(name) ? null : true;
+
+		for (const name of columns)
+			made[name].editable = false;
+
+		return made;
+	},
+
+	// one section with a name of its own; `lasting` ones can be added, and not removed
+	named(map, name, type, schema, { title, description, lasting }) {
+		const section = map.section(form.NamedSection, name, type, title, description);
+
+		section.addremove = !lasting || uci.get(map.config, name) === null;
+
+		return fields.add(section, type, schema);
+	},
+
+	// saves, unless the agent finds a mistake in the whole; without an agent the fields' own checks have to do
+	save(map, config) {
+		return map.save(() => this.check(config), true).catch(error => {
+			ui.addNotification(null, D.el('p', { 'style': 'white-space:pre-wrap' }, error.message), 'error');
+			throw error;
+		});
+	},
+
+	async check(config) {
+		const types = [ ...new Set(uci.sections(config).map(section => section['.type'])) ];
+		const text = ucitext.format(types.flatMap(type => uci.sections(config, type)));
+		let found;
+
+		if (text.length > REQUEST_LIMIT)
+			return;
+
+		try {
+			found = await calls.agent.validate({ [config]: text });
+		} catch (error) {
+			ui.addNotification(null, D.el('p', {}, _('The agent could not check this: '), D.wordsOf(error)), 'warning');
+
+			return;
+		}
+
+		const mistakes = found.issues.filter(issue => issue.severity === 'error');
+
+		if (mistakes.length)
+			throw new Error(mistakes.map(issueText).join('\n'));
+	}
+});

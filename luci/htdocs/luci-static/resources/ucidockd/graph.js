@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// A container's load over the last two minutes, as SVG.
+'use strict';
+'require baseclass';
+'require ucidockd.dom as D';
+'require ucidockd.format as format';
+'require ucidockd.live as live';
+'require ucidockd.stats as stats';
+
+const SVG = 'http://www.w3.org/2000/svg';
+const WIDTH = 480, HEIGHT = 90;
+const COLOURS = [ '#2a7fd4', '#d4762a' ];
+
+const GRAPHS = [
+	{ title: () => _('CPU'), names: [ 'cpu' ], words: () => [ '' ], least: 1, text: value => '%s %%'.format(value.toFixed(1)) },
+	{ title: () => _('Memory'), names: [ 'memory' ], words: () => [ '' ], least: 1024 * 1024, text: format.bytes },
+	{ title: () => _('Network'), names: [ 'rx', 'tx' ], words: () => [ _('in'), _('out') ], least: 1024, text: value => format.bytes(value) + '/s' },
+	{ title: () => _('Disk'), names: [ 'read', 'write' ], words: () => [ _('read'), _('written') ], least: 1024, text: value => format.bytes(value) + '/s' }
+];
+
+function svg(name, attributes) {
+	const node = document.createElementNS(SVG, name);
+
+	for (const [ key, value ] of Object.entries(attributes))
+		node.setAttribute(key, value);
+
+	return node;
+}
+
+function drawing() {
+	const root = svg('svg', { viewBox: '0 0 %d %d'.format(WIDTH, HEIGHT), preserveAspectRatio: 'none', style: 'width:100%;height:90px;border:1px solid currentColor;opacity:.85' });
+	const lines = COLOURS.map(stroke => root.appendChild(svg('polyline', { fill: 'none', stroke, 'stroke-width': 2, 'vector-effect': 'non-scaling-stroke' })));
+
+	return { root, lines };
+}
+
+const Graphs = baseclass.extend({
+	__init__(container) {
+		this.container = container;
+		this.series = stats.make(120);
+		this.drawn = GRAPHS.map(graph => ({ graph, ...drawing(), words: D.el('div', {}) }));
+		this.note = D.el('p', {});
+	},
+
+	render() {
+		return D.el('div', {}, this.note, D.el('div', { 'style': 'display:grid;grid-template-columns:repeat(auto-fit,minmax(260px,1fr));gap:1em' },
+			this.drawn.map(({ graph, root, words }) => D.el('div', {}, D.el('strong', {}, graph.title()), words, root))));
+	},
+
+	start() {
+		this.stream ??= live.follow('stats', { container: this.container }, item => this.take(item));
+	},
+
+	stop() {
+		this.stream?.stop();
+		this.stream = null;
+	},
+
+	take(item) {
+		if (item.name === 'stats')
+			this.draw(this.series.push(item.json));
+		else if (item.name === 'error')
+			D.fill(this.note, item.json?.message);
+		else
+			D.fill(this.note, item.name === 'end' ? _('The container does not run.') : '');
+	},
+
+	draw(sample) {
+		for (const { graph, lines, words } of this.drawn) {
+			const top = Math.max(graph.least, this.series.highest(graph.names)) * 1.1;
+
+			graph.names.forEach((name, index) => lines[index].setAttribute('points', this.series.points(name, WIDTH, HEIGHT, top)));
+			D.fill(words, graph.names.map((name, index) => D.el('span', { 'style': 'color:%s;margin-right:1em'.format(COLOURS[index]) },
+				graph.words()[index], ' ', graph.text(sample[name]))));
+		}
+	}
+});
+
+return baseclass.extend({ make: container => new Graphs(container) });

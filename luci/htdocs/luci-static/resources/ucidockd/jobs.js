@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The agent's jobs with their progress. They run in the agent: whoever leaves the page and comes back sees them again.
+'use strict';
+'require baseclass';
+'require ucidockd.calls as calls';
+'require ucidockd.dom as D';
+'require ucidockd.format as format';
+
+const { agent } = calls;
+const RUNNING_MS = 1000, QUIET_MS = 10000;
+const LEVELS = { running: 'wait', succeeded: 'ok', failed: 'error', cancelled: 'off' };
+
+function bar(job) {
+	const percent = job.progress?.percent;
+
+	return D.el('div', { 'class': 'cbi-progressbar', 'title': percent == null ? job.state : '%d %%'.format(percent) },
+		D.el('div', { 'style': 'width:%d%%'.format(percent ?? 0) }));
+}
+
+function words(job) {
+	const { bytes_done: done, bytes_total: total, step } = job.progress ?? {};
+
+	if (job.error)
+		return job.error.message;
+
+	if (job.result?.reclaimed_bytes !== undefined)
+		return _('%d deleted, %s freed').format(job.result.deleted, format.bytes(job.result.reclaimed_bytes));
+
+	return [ step, total ? ' %s / %s'.format(format.bytes(done), format.bytes(total)) : '' ];
+}
+
+const JobList = baseclass.extend({
+	// `onEnd` is called when a job that was seen running has ended
+	__init__(onEnd) {
+		this.node = D.el('div', {});
+		this.running = new Set();
+		this.onEnd = onEnd;
+	},
+
+	// asks until the page goes away: often while something runs
+	async start() {
+		window.clearTimeout(this.timer);
+
+		const found = await L.resolveDefault(agent.job_list(), { jobs: [] });
+
+		this.draw(found.jobs);
+		this.timer = window.setTimeout(() => document.hidden ? this.wait() : this.start(), this.running.size ? RUNNING_MS : QUIET_MS);
+	},
+
+	wait() {
+		document.addEventListener('visibilitychange', () => this.start(), { once: true });
+	},
+
+	async begin(job) {
+		await agent.job_start(job);
+		await this.start();
+	},
+
+	draw(jobs) {
+		const running = new Set(jobs.filter(job => job.state === 'running').map(job => job.id));
+		const ended = [ ...this.running ].some(id => !running.has(id));
+
+		this.running = running;
+
+		if (ended)
+			this.onEnd();
+
+		D.fill(this.node, jobs.length ? D.table([ _('Job'), _('State'), _('Progress'), '', '' ], jobs.slice(0, 10).map(job => [
+			[ job.kind, ' ', D.el('strong', {}, job.title) ], D.badge(LEVELS[job.state], job.state), bar(job), words(job),
+			job.state === 'running' ? D.button('negative', _('Cancel'), () => agent.job_cancel(job.id).then(() => this.start())) : ''
+		])) : '');
+	}
+});
+
+return baseclass.extend({ make: onEnd => new JobList(onEnd) });

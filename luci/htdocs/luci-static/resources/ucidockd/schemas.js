@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What the schemas (the agent's own, installed beside this file) say about an option, as a form needs it.
+'use strict';
+'require baseclass';
+'require ucidockd.checks as checks';
+'require ucidockd.words as words';
+
+const WORDS = [ '0', 'no', 'off', 'false', 'disabled', '1', 'yes', 'on', 'true', 'enabled' ];
+
+function isBoolean(property) {
+	return Array.isArray(property.enum) && property.enum.length === WORDS.length && WORDS.every(word => property.enum.includes(word));
+}
+
+// options that hold a command line: as an `option` they are split as a shell splits words (agent/model/quantities.py)
+const COMMANDS = [ 'command', 'entrypoint', 'dockerd_args' ];
+
+// the stock configuration takes several values in one `option`, ours one
+function itemsOf(type, name, text) {
+	if (COMMANDS.includes(name))
+		return words.split(text) ?? [ text ];
+
+	return type === 'globals' || type === 'firewall' ? text.split(/\s+/).filter(Boolean) : [ text ];
+}
+
+return baseclass.extend({
+	// a value of UCI as a form shows it: 1 or 0 for all words of a boolean, a list for a list that is written as an `option`
+	fromUci(type, name, property, value) {
+		if (typeof value !== 'string')
+			return value;
+
+		if (property.type === 'array')
+			return itemsOf(type, name, value);
+
+		return isBoolean(property) && WORDS.includes(value) ? (WORDS.indexOf(value) < 5 ? '0' : '1') : value;
+	},
+
+	// JSON Schema of a section type
+	async load(type) {
+		const response = await fetch(L.resource('ucidockd/schemas/%s.schema.json').format(type));
+
+		if (!response.ok)
+			throw new Error(_('the schema of %s is missing: status %d').format(type, response.status));
+
+		return response.json();
+	},
+
+	// flag: yes or no, with a default; choice: one of `values`, '' for unset; list; secret; text
+	kindOf(property) {
+		if (property.type === 'array')
+			return 'list';
+
+		if (isBoolean(property))
+			return property.default === undefined ? 'choice' : 'flag';
+
+		if (property.enum)
+			return 'choice';
+
+		return property.writeOnly ? 'secret' : 'text';
+	},
+
+	// [value, words] of a choice
+	choicesOf(property) {
+		return isBoolean(property) ? [ [ '1', _('yes') ], [ '0', _('no') ] ] : property.enum.map(value => [ value, value ]);
+	},
+
+	placeholderOf(property) {
+		const example = Array.isArray(property.examples?.[0]) ? property.examples[0][0] : property.examples?.[0];
+
+		return typeof property.default === 'string' && property.default !== '' ? property.default : example;
+	},
+
+	// '' or what is wrong with one value: the schema's pattern, then the finer check
+	check(type, name, property, value) {
+		const rule = property.type === 'array' ? property.items : property;
+		const expected = rule['x-expected'] ?? rule.enum?.join(', ') ?? _('another value');
+
+		if ((rule.pattern && !new RegExp(rule.pattern).test(value)) || (rule.enum && !rule.enum.includes(value)))
+			return _('expected: %s').format(expected);
+
+		return checks.byOption[type]?.[name]?.(value) ?? '';
+	}
+});

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// A console in a container: xterm.js over the tab's stream object. What the container writes is hostile: sequences that read
+// or write the clipboard, or make the terminal answer (and so type), are ignored.
+'use strict';
+'require baseclass';
+'require ucidockd.calls as calls';
+'require ucidockd.dom as D';
+'require ucidockd.live as live';
+
+const { agent } = calls;
+const DATA_LIMIT = 16 * 1024;
+
+// answers to these would go to the container as if they were typed
+const REPORTS = [
+	{ final: 'n' }, { prefix: '?', final: 'n' }, { final: 'c' }, { prefix: '>', final: 'c' }, { prefix: '=', final: 'c' }, { final: 't' },
+	{ prefix: '>', final: 'q' }, { intermediates: '$', final: 'p' }, { prefix: '?', intermediates: '$', final: 'p' }, { prefix: '?', final: 'u' }
+];
+const ANSWERING_DCS = [ { intermediates: '$', final: 'q' }, { intermediates: '+', final: 'q' } ];
+const SILENT_OSC = [ 0, 1, 2, 4, 8, 10, 11, 12, 21, 52, 104, 1337 ];
+
+async function loadLibrary() {
+	document.head.append(D.el('link', { 'rel': 'stylesheet', 'href': L.resource('ucidockd/xterm/xterm.css') }));
+
+	const [ { Terminal }, { FitAddon } ] = await Promise.all([ import(L.resource('ucidockd/xterm/xterm.js')), import(L.resource('ucidockd/xterm/addon-fit.js')) ]);
+
+	return { Terminal, FitAddon };
+}
+
+function toBase64(bytes) {
+	return window.btoa(String.fromCharCode(...bytes));
+}
+
+function fromBase64(text) {
+	return Uint8Array.from(window.atob(text), char => char.charCodeAt(0));
+}
+
+const Console = baseclass.extend({
+	// `options`: {container, command: [word, ...], user}
+	__init__(options) {
+		this.options = options;
+		this.place = D.el('div', { 'style': 'height:55vh' });
+		this.note = D.el('p', {});
+		this.typed = [];
+	},
+
+	render() {
+		return D.el('div', {}, this.note, this.place);
+	},
+
+	async open() {
+		const { Terminal, FitAddon } = await loadLibrary();
+
+		this.term = new Terminal({ cursorBlink: true, scrollback: 5000, linkHandler: { activate() {} } });
+		this.fit = new FitAddon();
+		this.silence(this.term.parser);
+		this.term.loadAddon(this.fit);
+		this.term.open(this.place);
+		this.fit.fit();
+		this.term.onData(text => this.type(new TextEncoder().encode(text)));
+		this.term.onBinary(text => this.type(Uint8Array.from(text, char => char.charCodeAt(0))));
+		this.term.onResize(() => this.resize());
+		this.observer = new ResizeObserver(() => this.place.clientWidth && this.fit.fit());
+		this.observer.observe(this.place);
+		this.stream = live.follow('console', () => this.args(), item => this.take(item), { keep: true });
+		this.term.focus();
+	},
+
+	silence(parser) {
+		REPORTS.forEach(id => parser.registerCsiHandler(id, () => true));
+		ANSWERING_DCS.forEach(id => parser.registerDcsHandler(id, () => true));
+		SILENT_OSC.forEach(id => parser.registerOscHandler(id, () => true));
+	},
+
+	args() {
+		return { ...this.options, tty: true, rows: this.term.rows, columns: this.term.cols };
+	},
+
+	take(item) {
+		switch (item.name) {
+		case 'begin': // the process ended with the stream that it was on: this is another one
+			this.begun && this.term.write('\r\n%s\r\n'.format(_('The connection was lost, and the process with it. A new one:')));
+			this.begun = true;
+			break;
+		case 'open':
+			this.resize();
+			break;
+		case 'stdout':
+		case 'stderr':
+			this.term.write(fromBase64(item.bytes));
+			break;
+		case 'exit':
+			this.end(item.json.reason || _('The process ended with code %s.').format(item.json.code));
+			break;
+		case 'error':
+			this.end(item.json?.message);
+			break;
+		}
+	},
+
+	end(reason) {
+		D.fill(this.note, reason);
+		this.stream?.stop();
+		this.stream = null;
+		this.observer?.disconnect();
+	},
+
+	close() {
+		this.end(_('Closed.'));
+		this.term?.dispose();
+	},
+
+	// one call at a time, so that what is typed stays in order
+	async type(bytes) {
+		this.typed.push(...bytes);
+
+		if (this.typing)
+			return;
+
+		this.typing = true;
+
+		try {
+			while (this.typed.length && this.stream) {
+				const place = this.stream.place();
+
+				if (!place)
+					break;
+
+				await agent.stream_input(...place, toBase64(this.typed.splice(0, DATA_LIMIT)));
+			}
+		} catch (error) {
+			D.fill(this.note, error.message);
+		} finally {
+			this.typing = false;
+		}
+	},
+
+	resize() {
+		const place = this.stream?.place();
+
+		if (place)
+			agent.stream_resize(...place, this.term.rows, this.term.cols).catch(() => {});
+	}
+});
+
+return baseclass.extend({ make: options => new Console(options) });

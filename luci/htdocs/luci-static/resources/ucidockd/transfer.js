@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Files of any size in parts, through LuCI's own port: uhttpd ends every request after 60 s, so a part takes less than 20 s.
+// A part that broke is sent or asked for again; the SHA-256 of the whole is compared at the end.
+//
+// `make(send)`: `send(method, path, {body, query})` -> Response, path below /v1/transfers.
+'use strict';
+'require baseclass';
+'require ucidockd.sha256 as sha256';
+
+const FIRST = 1024 * 1024, LARGEST = 4 * 1024 * 1024; // the agent can give the last 4 MiB again
+const SLOW_MS = 5000, TRIES = 5;
+
+async function answer(response) {
+	const body = await response.json().catch(() => ({}));
+
+	if (!response.ok) {
+		const error = new Error(body.error?.message ?? body.error ?? _('the router answered with status %d').format(response.status));
+
+		error.final = response.status >= 400 && response.status < 500 && response.status !== 409;
+		throw error;
+	}
+
+	return body.transfer;
+}
+
+const Transfers = baseclass.extend({
+	__init__(send, wait) {
+		this.send = send;
+		this.wait = wait ?? (span => new Promise(done => window.setTimeout(done, span)));
+	},
+
+	async create(direction, spec) {
+		return answer(await this.send('POST', '', { body: JSON.stringify({ direction, ...spec }) }));
+	},
+
+	async status(id) {
+		return answer(await this.send('GET', '/' + id));
+	},
+
+	// again after a pause, unless the agent said that it is no use
+	async persist(action) {
+		for (let left = TRIES; ; left--) {
+			try {
+				return await action();
+			} catch (error) {
+				if (error.final || left <= 1)
+					throw error;
+
+				await this.wait(1000 * (TRIES - left + 1));
+			}
+		}
+	},
+
+	// `file`: a File or Blob. `tell(done, size)` hears of the progress. Gives the transfer at its end.
+	async upload(spec, file, tell) {
+		const { id } = await this.create('up', { ...spec, size: file.size });
+		const hash = sha256.make();
+		let offset = 0, size = FIRST;
+
+		try {
+			while (offset < file.size) {
+				const bytes = new Uint8Array(await file.slice(offset, offset + size).arrayBuffer());
+				const began = Date.now();
+
+				await this.persist(async () => answer(await this.send('PUT', '/%s/%d'.format(id, offset), { body: bytes })));
+				hash.push(bytes);
+				offset += bytes.length;
+				size = Math.min(LARGEST, Date.now() - began < SLOW_MS ? size * 2 : size);
+				tell(offset, file.size);
+			}
+
+			const sum = hash.end();
+
+			return await this.persist(async () => answer(await this.send('POST', '/' + id, { body: JSON.stringify({ sha256: sum, size: file.size }) })));
+		} catch (error) {
+			this.send('DELETE', '/' + id).catch(() => {});
+			throw error;
+		}
+	},
+
+	async part(id, offset, length) {
+		const response = await this.send('GET', '/%s/%d'.format(id, offset), { query: { length } });
+
+		if (!response.ok)
+			return answer(response);
+
+		return new Uint8Array(await response.arrayBuffer());
+	},
+
+	// Gives {title, blob}. Raises when what came is not what the engine sent.
+	async download(spec, tell) {
+		const { id, title } = await this.create('down', spec);
+		const hash = sha256.make(), blobs = [];
+		let offset = 0, last;
+
+		do {
+			last = await this.persist(() => this.part(id, offset, LARGEST));
+			hash.push(last);
+			blobs.push(new Blob([ last ]));
+			offset += last.length;
+			tell(offset, 0);
+		} while (last.length === LARGEST);
+
+		const { sha256: wanted, error, size } = await this.status(id);
+
+		this.send('DELETE', '/' + id).catch(() => {});
+
+		if (error || size !== offset || wanted !== hash.end())
+			throw new Error(error ?? _('the file did not come whole'));
+
+		return { title, blob: new Blob(blobs) };
+	}
+});
+
+return baseclass.extend({ make: (send, wait) => new Transfers(send, wait) });

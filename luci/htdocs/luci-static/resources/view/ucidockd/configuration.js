@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Docker > Configuration: dockerd's own settings with TLS, proxies and firewall, and the agent's.
+'use strict';
+'require view';
+'require form';
+'require ucidockd.checks as checks';
+'require ucidockd.declare as declare';
+'require ucidockd.dom as D';
+'require ucidockd.schemas as schemas';
+
+const DAEMON = [ 'globals', 'tls', 'proxies', 'firewall' ];
+
+return view.extend({
+	async load() {
+		const readable = await declare.load('dockerd') && await declare.load('containers');
+		const found = await Promise.all([ ...DAEMON, 'agent' ].map(type => schemas.load(type)));
+
+		return { readable, schema: Object.fromEntries([ ...DAEMON, 'agent' ].map((type, index) => [ type, found[index] ])) };
+	},
+
+	// what a field cannot say: who gets in by such a host
+	warnOfOpenHosts(made) {
+		const inner = made.hosts.validate;
+
+		made.hosts.validate = function(section, value) {
+			const found = inner.call(this, section, value);
+			const isOpen = value && checks.isOpenHost(value);
+			const secured = made.allow_insecure_tcp.formvalue(section) === '1' || made.tls?.formvalue('tls') === '1';
+
+			if (found === true && isOpen && !secured)
+				return _('Whoever reaches this address is root here: switch TLS on, or allow it under "Allow insecure TCP".');
+
+			return found;
+		};
+	},
+
+	render({ readable, schema }) {
+		if (!readable)
+			return declare.refused(this);
+
+		const daemon = this.daemon = new form.Map('dockerd', _('dockerd'), _('A change restarts or reloads dockerd. With live restore containers go on meanwhile.'));
+		const agent = this.agent = new form.Map('containers', _('Agent'));
+		const made = declare.named(daemon, 'globals', 'globals', schema.globals, { title: _('Daemon'), lasting: true });
+		const tls = declare.named(daemon, 'tls', 'tls', schema.tls, {
+			title: 'TLS', description: _('All TCP hosts speak TLS. Certificates are made and renewed by the agent, unless the mode is files.')
+		});
+
+		declare.named(daemon, 'proxies', 'proxies', schema.proxies, { title: _('Proxies') });
+		this.firewall(daemon, schema.firewall);
+		declare.named(agent, 'agent', 'agent', schema.agent, { title: '', lasting: true });
+
+		for (const name of [ 'cacert', 'cert', 'key' ])
+			tls[name].depends('mode', 'files');
+
+		for (const name of [ 'san', 'days', 'renew_days' ])
+			tls[name].depends('mode', 'auto'), tls[name].depends('mode', '');
+
+		made.tls = tls.enabled;
+		this.warnOfOpenHosts(made);
+
+		return Promise.all([ daemon.render(), agent.render() ]).then(nodes => D.el('div', {}, nodes));
+	},
+
+	// stock configurations have one without a name
+	firewall(map, schema) {
+		const made = declare.grid(map, 'firewall', schema, { title: _('Firewall'), description: _('Interfaces from which no container can be reached.'), columns: [ 'device', 'blocked_interfaces' ] });
+
+		map.children[map.children.length - 1].anonymous = true;
+
+		return made;
+	},
+
+	handleSave() {
+		return declare.save(this.daemon, 'dockerd').then(() => declare.save(this.agent, 'containers'));
+	}
+});

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Docker > one container: what it is, its log, load, processes, files and a console in it.
+'use strict';
+'require view';
+'require ui';
+'require ucidockd.actions as actions';
+'require ucidockd.adopt as adopt';
+'require ucidockd.calls as calls';
+'require ucidockd.dom as D';
+'require ucidockd.files as files';
+'require ucidockd.format as format';
+'require ucidockd.graph as graph';
+'require ucidockd.live as live';
+'require ucidockd.logview as logview';
+'require ucidockd.status as status';
+'require ucidockd.terminal as terminal';
+
+const CHANGES = [ 'C', 'A', 'D' ];
+const SHELLS = [ '/bin/sh', '/bin/bash', '/bin/ash' ];
+
+function idOfPage() {
+	return decodeURIComponent(location.pathname.split('/').pop());
+}
+
+function lines(items) {
+	return (items ?? []).map(item => D.el('div', {}, item));
+}
+
+function mountText(mount) {
+	return '%s → %s (%s%s)'.format(mount.Name ?? mount.Source, mount.Destination, mount.Type, mount.RW ? '' : ', ro');
+}
+
+function networkText([ name, network ]) {
+	return [ name, network.IPAddress, network.GlobalIPv6Address, network.MacAddress ].filter(Boolean).join('  ');
+}
+
+function info(found) {
+	const { Config: config, State: state, HostConfig: host } = found;
+
+	return D.facts([
+		[ _('ID'), found.Id ],
+		[ _('Image'), [ format.image(config.Image), ' ', D.el('small', {}, format.shortId(found.Image)) ] ],
+		[ _('State'), [ state.Status, state.Error && ' ' + state.Error, state.Status === 'exited' && ' (%d)'.format(state.ExitCode) ] ],
+		[ _('Health'), state.Health ? [ state.Health.Status, lines(state.Health.Log?.slice(-1).map(entry => entry.Output)) ] : '-' ],
+		[ _('Started'), new Date(state.StartedAt).toLocaleString() ],
+		[ _('Command'), [ config.Entrypoint, config.Cmd ].flat().filter(Boolean).join(' ') ],
+		[ _('Restart policy'), host.RestartPolicy?.Name ],
+		[ _('User'), config.User || 'root' ],
+		[ _('Networks'), lines(Object.entries(found.NetworkSettings?.Networks ?? {}).map(networkText)) ],
+		[ _('Mounts'), lines((found.Mounts ?? []).map(mountText)) ],
+		[ _('Environment'), lines(config.Env) ],
+		[ _('Memory limit'), host.Memory ? format.bytes(host.Memory) : '-' ],
+		[ _('CPUs'), host.NanoCpus ? host.NanoCpus / 1e9 : '-' ],
+		[ _('Privileged'), host.Privileged ? _('yes') : _('no') ],
+		[ _('Labels'), lines(Object.entries(config.Labels ?? {}).map(pair => pair.join('='))) ]
+	]);
+}
+
+return view.extend({
+	load() {
+		return Promise.all([ calls.container.inspect(idOfPage()).catch(error => error), L.resolveDefault(calls.agent.status(), {}) ]);
+	},
+
+	act(action, label) {
+		const decision = actions.decide(action, this.found, this.owner);
+
+		D.ask(label, [ actions.consequence(decision, this.name) ], label, async () => {
+			await actions.run([ decision ]);
+
+			if (action === 'remove')
+				location.assign(L.url('admin/services/ucidockd/containers'));
+		});
+	},
+
+	buttons() {
+		const all = [ [ 'start', _('Start'), 'apply' ], [ 'stop', _('Stop'), 'neutral' ], [ 'restart', _('Restart'), 'neutral' ], [ 'kill', _('Kill'), 'negative' ], [ 'remove', _('Remove'), 'negative' ] ];
+
+		return D.el('p', {}, all.map(([ action, label, kind ]) => [ D.button(kind, label, () => this.act(action, label)), ' ' ]),
+			!this.owner && D.button('positive', _('Adopt'), () => adopt.show(this.found.Id, () => location.reload())));
+	},
+
+	// a tab whose content is fetched when it is asked for
+	fetched(name, title, fetch) {
+		const place = D.el('div', {});
+		const draw = async () => D.fill(place, await fetch().catch(error => D.el('p', { 'class': 'alert-message notice' }, error.message)));
+
+		this.onShow[name] = draw;
+
+		return D.el('div', { 'data-tab': name, 'data-tab-title': title }, D.el('p', {}, D.always('neutral', _('Refresh'), draw)), place);
+	},
+
+	async processes() {
+		const { Titles: titles, Processes: rows } = await calls.container.top(this.found.Id);
+
+		return D.table(titles, rows ?? []);
+	},
+
+	async changes() {
+		const found = await calls.container.changes(this.found.Id) || [];
+
+		return D.table([ '', _('Path') ], found.slice(0, 2000).map(change => [ CHANGES[change.Kind], change.Path ]), _('nothing was changed'));
+	},
+
+	filesTab() {
+		if (!L.hasViewPermission())
+			return null;
+
+		const progress = files.progress(), container = this.found.Id;
+		const path = D.el('input', { 'type': 'text', 'value': '/', 'placeholder': '/etc' }), chosen = D.el('input', { 'type': 'file', 'accept': '.tar' });
+
+		return D.el('div', { 'data-tab': 'files', 'data-tab-title': _('Files') },
+			D.el('p', {}, path, ' ', D.button('neutral', _('Download as tar'), () => files.download({ target: 'archive', container, path: path.value }, progress))),
+			D.el('p', {}, chosen, ' ', D.button('neutral', _('Unpack tar there'), () => files.upload({ target: 'archive', container, path: path.value }, chosen.files[0], progress))),
+			D.el('p', {}, D.button('neutral', _('Export the whole file system'), () => files.download({ target: 'export', container }, progress))),
+			progress.node);
+	},
+
+	consoleTab() {
+		if (!L.hasViewPermission())
+			return null;
+
+		const place = D.el('div', {}), user = D.el('input', { 'type': 'text', 'placeholder': _('user') });
+		const command = D.el('select', {}, SHELLS.map(shell => D.el('option', { 'value': shell }, shell)));
+		const open = async () => {
+			this.console?.close();
+			this.console = terminal.make({ container: this.found.Id, command: [ command.value ], user: user.value.trim() });
+			D.fill(place, this.console.render());
+			await this.console.open();
+		};
+
+		return D.el('div', { 'data-tab': 'console', 'data-tab-title': _('Console') },
+			D.el('p', {}, command, ' ', user, ' ', D.button('apply', _('Open'), open), ' ', D.button('neutral', _('Close'), () => this.console?.close())), place);
+	},
+
+	tabs() {
+		const log = logview.make(this.found.Id), load = graph.make(this.found.Id);
+
+		this.onShow = { log: () => log.start(), stats: () => load.start() };
+
+		return [
+			D.el('div', { 'data-tab': 'info', 'data-tab-title': _('Info') }, info(this.found)),
+			D.el('div', { 'data-tab': 'log', 'data-tab-title': _('Log') }, log.render()),
+			D.el('div', { 'data-tab': 'stats', 'data-tab-title': _('Load') }, load.render()),
+			this.fetched('processes', _('Processes'), () => this.processes()),
+			this.fetched('changes', _('Changes'), () => this.changes()),
+			this.filesTab(), this.consoleTab(),
+			D.el('div', { 'data-tab': 'inspect', 'data-tab-title': _('Inspect') }, D.el('pre', { 'style': 'overflow:auto' }, JSON.stringify(this.found, null, 2)))
+		].filter(Boolean);
+	},
+
+	render([ found, snapshot ]) {
+		if (found instanceof Error)
+			return D.el('div', {}, D.el('h2', {}, _('Container')), D.el('p', { 'class': 'alert-message warning' }, found.message), D.page('containers', _('All containers')));
+
+		this.found = found;
+		this.name = found.Name.replace(/^\//, '');
+		this.model = status.make();
+		this.model.replace(snapshot);
+		this.owner = this.model.ownerOf(found.Id);
+
+		const tabs = this.tabs(), verdict = this.owner && status.verdict(this.owner);
+		const group = D.el('div', {}, tabs);
+		const root = D.el('div', {}, D.connection(live), D.el('h2', {}, this.name),
+			D.el('p', {}, this.owner ? [ _('Section'), ' ', this.owner.section, ' ', D.badge(verdict.level, verdict.reason), ' ', verdict.message ] : D.el('em', {}, _('not in UCI'))),
+			this.buttons(), group);
+
+		for (const tab of tabs)
+			tab.addEventListener('cbi-tab-active', event => this.onShow[event.detail.tab]?.());
+
+		ui.tabs.initTabGroup(group.childNodes);
+
+		return root;
+	},
+
+	handleSaveApply: null,
+	handleSave: null,
+	handleReset: null
+});

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Docker > Images: what is there, and the jobs that bring, send, build and clear away.
+'use strict';
+'require view';
+'require ui';
+'require ucidockd.calls as calls';
+'require ucidockd.dom as D';
+'require ucidockd.files as files';
+'require ucidockd.format as format';
+'require ucidockd.jobs as jobs';
+
+const { image } = calls;
+
+function namesOf(one) {
+	return (one.RepoTags ?? []).filter(name => name !== '<none>:<none>');
+}
+
+return view.extend({
+	load() {
+		return Promise.all([ L.resolveDefault(image.list(), null), L.resolveDefault(calls.container.list({ all: true }), []) ]);
+	},
+
+	async history(one) {
+		const layers = await image.history(one.Id);
+
+		ui.showModal(_('History of %s').format(namesOf(one)[0] ?? format.shortId(one.Id)), [
+			D.el('div', { 'style': 'max-height:60vh;overflow:auto' }, D.table([ _('Age'), _('Size'), _('Made by') ], layers.map(layer => [
+				format.age(layer.Created, Date.now() / 1000), format.bytes(layer.Size), layer.CreatedBy
+			]))),
+			D.el('div', { 'class': 'right' }, D.el('button', { 'class': 'btn', 'click': () => ui.hideModal() }, _('Close')))
+		]);
+	},
+
+	tag(one) {
+		const field = D.el('input', { 'type': 'text', 'placeholder': 'registry.lan:5000/name:tag' });
+
+		ui.showModal(_('Tag'), [
+			D.el('p', {}, field),
+			D.el('div', { 'class': 'right' }, D.el('button', { 'class': 'btn', 'click': () => ui.hideModal() }, _('Cancel')), ' ',
+				D.button('positive', _('Tag'), async () => {
+					const [ , repo, , tag ] = /^(.*?)(:([^:/]*))?$/.exec(field.value);
+
+					await image.tag(one.Id, { repo, tag: tag ?? 'latest' });
+					ui.hideModal();
+					await this.refresh();
+				}))
+		]);
+	},
+
+	remove(one) {
+		const names = namesOf(one);
+		const users = this.containers.filter(container => container.ImageID === one.Id).length;
+		const texts = [ _('%s goes.').format(names.join(', ') || format.shortId(one.Id)) ];
+
+		if (users)
+			texts.push(_('Containers made of it: %d. The engine refuses while they are there.').format(users));
+
+		D.ask(_('Remove image'), texts, _('Remove'), async () => {
+			for (const name of names.length ? names : [ one.Id ])
+				await image.remove(name);
+
+			await this.refresh();
+		});
+	},
+
+	row(one) {
+		const names = namesOf(one), users = this.containers.filter(container => container.ImageID === one.Id).length;
+
+		return [
+			names.length ? names.map(name => D.el('div', {}, name)) : D.el('em', {}, _('no name')), format.shortId(one.Id), format.bytes(one.Size),
+			format.age(one.Created, Date.now() / 1000), users || '-',
+			[
+				D.always('neutral', _('History'), () => this.history(one)), ' ',
+				D.button('neutral', _('Tag'), () => this.tag(one)), ' ',
+				names[0] && [ D.button('neutral', _('Push'), () => this.jobs.begin({ kind: 'push', image: names[0] })), ' ' ],
+				D.button('neutral', _('Save'), () => files.download({ target: 'save', names: names.length ? names : [ one.Id ] }, this.progress)), ' ',
+				D.button('negative', _('Remove'), () => this.remove(one))
+			]
+		];
+	},
+
+	draw() {
+		D.fill(this.list, D.table([ _('Name'), _('ID'), _('Size'), _('Age'), _('Containers'), '' ], this.images.map(one => this.row(one)), _('no image')));
+	},
+
+	async refresh() {
+		const [ images, containers ] = await this.load();
+
+		this.images = images ?? this.images;
+		this.containers = containers;
+		this.draw();
+	},
+
+	// an archive of `docker save` goes up in parts
+	upload() {
+		const chosen = D.el('input', { 'type': 'file', 'accept': '.tar,.gz,.tgz', 'style': 'display:none' });
+
+		chosen.addEventListener('change', () => D.attempt(async () => {
+			await files.upload({ target: 'load' }, chosen.files[0], this.progress);
+			await this.jobs.start();
+		}));
+		chosen.click();
+	},
+
+	prune(what, label) {
+		D.ask(label, [ _('What no container uses goes: %s.').format(label) ], label, () => this.jobs.begin({ kind: 'prune', ...what }));
+	},
+
+	tools() {
+		if (!L.hasViewPermission())
+			return null;
+
+		const name = D.el('input', { 'type': 'text', 'placeholder': 'nginx:1.27' });
+		const remote = D.el('input', { 'type': 'text', 'placeholder': 'https://git.example.org/app.git#main' });
+
+		return [
+			D.el('p', {}, name, ' ', D.button('apply', _('Pull'), () => this.jobs.begin({ kind: 'pull', image: name.value.trim() }))),
+			D.el('p', {}, remote, ' ', D.button('neutral', _('Build'), () => this.jobs.begin({ kind: 'build', remote: remote.value.trim() }))),
+			D.el('p', {}, D.button('neutral', _('Load archive'), () => this.upload()), ' ',
+				D.button('negative', _('Prune images'), () => this.prune({ what: 'images' }, _('Images without a name'))), ' ',
+				D.button('negative', _('Prune build cache'), () => this.prune({ what: 'build' }, _('Build cache'))))
+		];
+	},
+
+	render([ images, containers ]) {
+		this.images = images ?? [];
+		this.containers = containers;
+		this.list = D.el('div', {});
+		this.progress = files.progress();
+		this.jobs = jobs.make(() => this.refresh());
+		this.jobs.start();
+		this.draw();
+
+		return D.el('div', {}, D.el('h2', {}, _('Images')), this.tools(), this.progress.node, this.jobs.node, this.list);
+	},
+
+	handleSaveApply: null,
+	handleSave: null,
+	handleReset: null
+});

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Docker > Networks: those of the engine, and those that UCI declares.
+'use strict';
+'require view';
+'require form';
+'require ucidockd.calls as calls';
+'require ucidockd.declare as declare';
+'require ucidockd.dom as D';
+'require ucidockd.format as format';
+'require ucidockd.schemas as schemas';
+'require ucidockd.status as status';
+
+const CONFIG = 'containers';
+const OWN = [ 'bridge', 'host', 'none' ];
+
+return view.extend({
+	async load() {
+		const [ networks, snapshot, readable, schema ] = await Promise.all([
+			L.resolveDefault(calls.network.list(), []), L.resolveDefault(calls.agent.status(), {}), declare.load(CONFIG), schemas.load('network')
+		]);
+
+		return { networks, snapshot, readable, schema };
+	},
+
+	remove(network) {
+		D.ask(_('Remove network'), [ _('%s goes. The engine refuses while a container is in it.').format(network.Name) ], _('Remove'), async () => {
+			await calls.network.remove(network.Id);
+			location.reload();
+		});
+	},
+
+	row(network, owner) {
+		const subnets = network.IPAM?.Config ?? [];
+
+		return [
+			D.el('strong', {}, network.Name), format.shortId(network.Id), network.Driver,
+			subnets.map(one => D.el('div', {}, one.Subnet)), subnets.map(one => D.el('div', {}, one.Gateway ?? '-')),
+			owner ? [ owner.section, ' ', D.badge(status.verdict(owner).level, status.verdict(owner).reason) ] : D.el('em', {}, _('not in UCI')),
+			!owner && !OWN.includes(network.Name) ? D.button('negative', _('Remove'), () => this.remove(network)) : ''
+		];
+	},
+
+	async render({ networks, snapshot, readable, schema }) {
+		const owners = new Map((snapshot.resources ?? []).map(one => [ one.object_id, one ]));
+		const table = D.table([ _('Name'), _('ID'), _('Driver'), _('Subnet'), _('Gateway'), _('Section'), '' ], networks.map(one => this.row(one, owners.get(one.Id))));
+		let declared;
+
+		if (readable) {
+			this.map = new form.Map(CONFIG, null);
+			declare.grid(this.map, 'network', schema, { title: _('Declared networks'), columns: [ 'driver', 'zone', 'subnet' ] });
+			declared = await this.map.render();
+		} else {
+			declared = declare.refused(this);
+		}
+
+		return D.el('div', {}, D.el('h2', {}, _('Networks')), table, declared);
+	},
+
+	handleSave() {
+		return declare.save(this.map, CONFIG);
+	}
+});

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Docker > Overview: the engine, what there is, and whether it is as UCI says.
+'use strict';
+'require view';
+'require ucidockd.calls as calls';
+'require ucidockd.dom as D';
+'require ucidockd.format as format';
+'require ucidockd.live as live';
+'require ucidockd.plan as plan';
+'require ucidockd.status as status';
+
+const { agent, docker } = calls;
+
+function engineFacts(version, info) {
+	return [
+		[ _('Docker version'), version.Version ],
+		[ _('API version'), '%s (%s)'.format(version.ApiVersion, _('%s at least').format(version.MinAPIVersion)) ],
+		[ _('System'), [ info.OperatingSystem, ', ', info.KernelVersion, ', ', info.Architecture ] ],
+		[ _('CPUs'), info.NCPU ],
+		[ _('Memory'), format.bytes(info.MemTotal) ],
+		[ _('Data root'), info.DockerRootDir ],
+		[ _('Storage driver'), info.Driver ],
+		[ _('Registry mirrors'), (info.RegistryConfig?.Mirrors ?? []).join(', ') || '-' ],
+		[ _('Warnings'), (info.Warnings ?? []).map(text => D.el('div', {}, text)) ]
+	];
+}
+
+function diskFacts(df) {
+	const sum = (items, pick) => format.bytes((items ?? []).reduce((total, item) => total + Math.max(0, pick(item) ?? 0), 0));
+
+	return D.facts([
+		[ _('Images'), format.bytes(df.LayersSize ?? 0) ],
+		[ _('Containers'), sum(df.Containers, one => one.SizeRw) ],
+		[ _('Volumes'), sum(df.Volumes, one => one.UsageData?.Size) ],
+		[ _('Build cache'), sum(df.BuildCache, one => one.Size) ]
+	]);
+}
+
+return view.extend({
+	load() {
+		return Promise.all([
+			L.resolveDefault(docker.version(), null), L.resolveDefault(docker.info(), null), L.resolveDefault(agent.plan(), null)
+		]);
+	},
+
+	sync() {
+		const counts = this.model.counts();
+		const { engine, config_issues: issues } = this.model.agent;
+
+		D.fill(this.state,
+			D.badge('ok', _('%d in sync').format(counts.ok)), ' ', D.badge('wait', _('%d waiting').format(counts.wait)), ' ',
+			D.badge('off', _('%d off').format(counts.off)), ' ', D.badge(counts.error ? 'error' : 'off', _('%d in trouble').format(counts.error)), ' ',
+			D.page('sync', _('Details')),
+			engine?.reachable === false && D.el('p', { 'class': 'alert-message error' }, _('The engine does not answer: '), engine.error),
+			(issues ?? []).map(issue => D.el('p', { 'class': 'alert-message warning' }, issue.text ?? String(issue))));
+	},
+
+	counts(info) {
+		return D.table([ _('Containers'), _('Running'), _('Paused'), _('Stopped'), _('Images') ], [
+			[ info.Containers, info.ContainersRunning, info.ContainersPaused, info.ContainersStopped, info.Images ]
+		]);
+	},
+
+	disk() {
+		const place = D.el('div', {});
+
+		place.append(D.always('neutral', _('Measure'), async () => D.fill(place, diskFacts(await docker.df()))));
+
+		return place;
+	},
+
+	render([ version, info, pending ]) {
+		this.model = status.make();
+		this.state = D.el('p', {}, _('Waiting for the agent'));
+		live.follow('status', {}, item => this.model.take(item) && this.sync());
+
+		return D.el('div', {},
+			D.connection(live),
+			D.el('h2', {}, _('Docker')),
+			D.el('h3', {}, _('Sync')), this.state,
+			pending && D.el('p', {}, plan.summary(pending)),
+			D.el('h3', {}, _('Contents')), info ? this.counts(info) : D.el('p', {}, _('The engine does not answer.')),
+			D.el('h3', {}, _('Disk')), this.disk(),
+			D.el('h3', {}, _('Engine')), version && info ? D.facts(engineFacts(version, info)) : null);
+	},
+
+	handleSaveApply: null,
+	handleSave: null,
+	handleReset: null
+});

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Docker > Volumes: those of the engine, and those that UCI declares.
+'use strict';
+'require view';
+'require form';
+'require ucidockd.calls as calls';
+'require ucidockd.declare as declare';
+'require ucidockd.dom as D';
+'require ucidockd.schemas as schemas';
+'require ucidockd.status as status';
+
+const CONFIG = 'containers';
+
+return view.extend({
+	async load() {
+		const [ volumes, containers, snapshot, readable, schema ] = await Promise.all([
+			L.resolveDefault(calls.volume.list(), {}), L.resolveDefault(calls.container.list({ all: true }), []),
+			L.resolveDefault(calls.agent.status(), {}), declare.load(CONFIG), schemas.load('volume')
+		]);
+
+		return { volumes: volumes.Volumes ?? [], containers, snapshot, readable, schema };
+	},
+
+	remove(volume) {
+		D.ask(_('Remove volume'), [ _('All data in %s is lost for good.').format(volume.Name) ], _('Remove'), async () => {
+			await calls.volume.remove(volume.Name);
+			location.reload();
+		});
+	},
+
+	row(volume, owner, users) {
+		return [
+			D.el('strong', { 'style': 'overflow-wrap:anywhere' }, volume.Name), volume.Driver, D.el('small', { 'style': 'overflow-wrap:anywhere' }, volume.Mountpoint),
+			users.map(name => D.el('div', {}, name)),
+			owner ? [ owner.section, ' ', D.badge(status.verdict(owner).level, status.verdict(owner).reason) ] : D.el('em', {}, _('not in UCI')),
+			!owner && !users.length ? D.button('negative', _('Remove'), () => this.remove(volume)) : ''
+		];
+	},
+
+	async render({ volumes, containers, snapshot, readable, schema }) {
+		const owners = new Map((snapshot.resources ?? []).filter(one => one.kind === 'volume').map(one => [ one.object_id, one ]));
+		const usersOf = name => containers.filter(one => one.Mounts.some(mount => mount.Name === name)).map(one => one.Names.join(' ').replaceAll('/', ''));
+		const table = D.table([ _('Name'), _('Driver'), _('Place'), _('Containers'), _('Section'), '' ],
+			volumes.map(one => this.row(one, owners.get(one.Name), usersOf(one.Name))), _('no volume'));
+		let declared;
+
+		if (readable) {
+			this.map = new form.Map(CONFIG, null);
+			declare.grid(this.map, 'volume', schema, { title: _('Declared volumes'), description: _('A volume whose section is gone is kept, unless the agent is told otherwise.'), columns: [ 'driver' ] });
+			declared = await this.map.render();
+		} else {
+			declared = declare.refused(this);
+		}
+
+		return D.el('div', {}, D.el('h2', {}, _('Volumes')), table, declared);
+	},
+
+	handleSave() {
+		return declare.save(this.map, CONFIG);
+	}
+});

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Status model, plan, log buffer, stats, events, formats.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { load } from './load.mjs';
+
+const status = load('ucidockd.status');
+const plan = load('ucidockd.plan');
+const logs = load('ucidockd.logbuffer');
+const stats = load('ucidockd.stats');
+const sse = load('ucidockd.sse');
+const format = load('ucidockd.format');
+
+const resource = (key, ...conditions) => ({
+	key, kind: key.split(':')[0], section: key.split(':')[1], object_id: `id-${key}`,
+	conditions: conditions.map(([ type, value, reason ]) => ({ type, status: value, reason, message: `${reason}!`, since: 7 }))
+});
+
+for (const [ name, conditions, level, reason ] of [
+	[ 'what is in sync and runs is fine', [ [ 'Synced', true, 'InSync' ], [ 'Running', true, 'Running' ] ], 'ok', 'InSync' ],
+	[ 'a mistake goes before all else', [ [ 'Synced', true, 'InSync' ], [ 'Accepted', false, 'Invalid' ] ], 'error', 'Invalid' ],
+	[ 'a rolled back one is an error', [ [ 'Synced', false, 'RolledBack' ], [ 'Degraded', true, 'RolledBack' ] ], 'error', 'RolledBack' ],
+	[ 'a container of the same name is an error', [ [ 'Synced', false, 'Conflict' ] ], 'error', 'Conflict' ],
+	[ 'what was stopped by hand is off', [ [ 'Synced', false, 'Held' ] ], 'off', 'Held' ],
+	[ 'what waits for a disk waits', [ [ 'Waiting', true, 'Missing' ], [ 'Synced', false, 'Waiting' ] ], 'wait', 'Missing' ],
+	[ 'a completed one is off', [ [ 'Synced', true, 'InSync' ], [ 'Running', false, 'Completed' ] ], 'off', 'Completed' ],
+	[ 'one without conditions is pending', [], 'wait', 'Pending' ]
+])
+	test(`status: ${name}`, () => {
+		const found = status.verdict(resource('container:web', ...conditions));
+		assert.deepEqual([ found.level, found.reason ], [ level, reason ]);
+	});
+
+test('status: a stream of items gives the same as a snapshot, and changes apply to it', () => {
+	const web = resource('container:web', [ 'Synced', true, 'InSync' ]), lan = resource('network:lan', [ 'Synced', false, 'Pending' ]);
+	const model = status.make(), whole = status.make();
+	assert.equal(model.take({ name: 'status', json: { version: 5, agent: { generation: 'a' } } }), false);
+	assert.equal(model.take({ name: 'resource', json: web }), false);
+	assert.equal(model.take({ name: 'resource', json: lan }), false);
+	assert.equal(model.take({ name: 'synced', json: { version: 5 } }), true);
+	whole.replace({ version: 5, agent: { generation: 'a' }, resources: [ lan, web ] });
+	assert.deepEqual(model.resources(), whole.resources());
+	assert.deepEqual(model.counts(), { ok: 1, wait: 1, off: 0, error: 0 });
+	assert.equal(model.ownerOf('id-container:web').key, 'container:web');
+	assert.equal(model.take({ name: 'change', json: { id: 6, key: 'network:lan', removed: true } }), true);
+	assert.equal(model.take({ name: 'change', json: { id: 7, key: 'agent', agent: { generation: 'b' } } }), true);
+	assert.deepEqual(model.resources().map(one => one.key), [ 'container:web' ]);
+	assert.deepEqual([ model.agent.generation, model.version ], [ 'b', 7 ]);
+});
+
+test('status: a stream that begins again forgets what is gone', () => {
+	const model = status.make();
+	model.replace({ resources: [ resource('container:old') ] });
+	model.take({ name: 'status', json: { version: 1, agent: {} } });
+	assert.equal(model.take({ name: 'change', json: { id: 2, key: 'agent', agent: {} } }), false);
+	model.take({ name: 'synced', json: {} });
+	assert.deepEqual(model.resources(), []);
+});
+
+test('plan: rows keep the order and say what stops something', () => {
+	const made = { operations: [ { op: 'pull', key: 'container:a', cause: 'new' }, { op: 'stop', key: 'container:b', cause: 'gone' } ] };
+	assert.deepEqual(plan.rows(made).map(row => row.heavy), [ false, true ]);
+	assert.deepEqual(plan.ofSection(made, 'container:b').map(row => row.cause), [ 'gone' ]);
+	assert.equal(plan.summary(made), '2 operations pending');
+	assert.equal(plan.summary({ operations: [] }), 'nothing to do');
+	assert.deepEqual(plan.rows(undefined), []);
+});
+
+test('log: any split of the text gives the same lines', () => {
+	const text = 'one\ntwo\r\n\x1b[31mred\x1b[0m\n10%\r20%\nümlaut\nlast';
+	const expected = [ 'one', 'two', 'red', '20%', 'ümlaut', 'last' ];
+	for (let size = 1; size <= text.length; size++) {
+		const buffer = logs.make();
+		for (let at = 0; at < text.length; at += size)
+			buffer.push('stdout', text.slice(at, at + size));
+		buffer.flush();
+		assert.deepEqual(buffer.lines.map(line => line.text), expected);
+	}
+});
+
+test('log: after a break nothing comes twice and nothing is lost, by the engine\'s own stamps', () => {
+	const buffer = logs.make();
+	buffer.push('stdout', '2026-11-24T08:00:00.5Z one\n2026-11-24T08:00:01.000000007Z two\n2026-11-24T08:00:02Z thr');
+	assert.equal(buffer.last, '1795507201.000000007');
+	buffer.resume();
+	buffer.push('stdout', '2026-11-24T08:00:01.000000007Z two\n2026-11-24T08:00:02Z three\n2026-11-24T08:00:03Z \n');
+	assert.deepEqual(buffer.lines.map(line => line.text), [ 'one', 'two', 'three', '' ]);
+	buffer.push('stderr', 'no stamp\n');
+	assert.equal(buffer.lines.at(-1).text, 'no stamp');
+});
+
+for (const [ name, dirty, cleaned ] of [
+	[ 'colours', '\x1b[1;31mx\x1b[0m', 'x' ],
+	[ 'a clipboard sequence', 'a\x1b]52;c;ZXZpbA==\x07b', 'ab' ],
+	[ 'a title that never ends', 'a\x1b]0;title', 'a' ],
+	[ 'a device control string', 'a\x1bP1$tx\x1b\\b', 'ab' ],
+	[ 'control characters', 'a\x00\x08\x9bb', 'ab' ],
+	[ 'characters that turn the direction', 'a\u202eb\u2066c', 'abc' ],
+	[ 'markup stays text', '<img src=x onerror=alert(1)>', '<img src=x onerror=alert(1)>' ]
+])
+	test(`log: ${name}`, () => assert.equal(logs.clean(dirty), cleaned));
+
+test('log: the buffer is bounded, stdout and stderr do not mix, search ignores case', () => {
+	const buffer = logs.make(3);
+	buffer.push('stdout', 'half');
+	buffer.push('stderr', 'Error one\n');
+	buffer.push('stdout', ' line\n1\n2\n3\n');
+	assert.deepEqual(buffer.lines.map(line => line.text), [ '1', '2', '3' ]);
+	assert.equal(buffer.dropped, 2);
+	buffer.push('stderr', 'ERROR two\n');
+	assert.deepEqual(buffer.search('error'), [ { source: 'stderr', text: 'ERROR two' } ]);
+	buffer.push('stdout', 'x'.repeat(100000));
+	assert.ok(buffer.rest.stdout.length <= 4096);
+});
+
+const sample = (second, cpu, system, more = {}) => ({
+	read: new Date(1e12 + second * 1000).toISOString(),
+	cpu_stats: { cpu_usage: { total_usage: cpu }, system_cpu_usage: system, online_cpus: 2 },
+	precpu_stats: {}, memory_stats: { usage: 300, limit: 1000, stats: { inactive_file: 100 } }, ...more
+});
+
+test('stats: percent, memory without cache, and rates between two samples', () => {
+	const series = stats.make(3);
+	series.push(sample(0, 100, 1000, { networks: { a: { rx_bytes: 10, tx_bytes: 0 }, b: { rx_bytes: 5 } } }));
+	const second = series.push(sample(2, 150, 1200, {
+		networks: { a: { rx_bytes: 30, tx_bytes: 8 }, b: { rx_bytes: 5 } },
+		blkio_stats: { io_service_bytes_recursive: [ { op: 'Read', value: 4096 }, { op: 'write', value: 1 } ] }
+	}));
+	assert.deepEqual([ second.cpu, second.memory, second.rx, second.tx, second.read ], [ 50, 200, 10, 4, 2048 ]);
+	series.push(sample(3, 150, 1300));
+	series.push(sample(4, 10, 1400));
+	assert.equal(series.samples.length, 3);
+	assert.equal(series.samples[2].cpu, 0, 'a counter that began anew is no negative load');
+	assert.equal(series.highest([ 'cpu' ]), 50);
+	assert.equal(series.points('cpu', 100, 10, 100), '0.0,5.0 50.0,10.0 100.0,10.0');
+});
+
+test('stats: the newest sample is at the right edge, and the old memory account is known', () => {
+	const series = stats.make(3);
+	series.push(sample(0, 0, 1, { memory_stats: { usage: 300, stats: { total_inactive_file: 50 } } }));
+	assert.equal(series.points('memory', 100, 10, 250), '100.0,0.0');
+	assert.equal(series.push({ read: 'nonsense' }).memory, 0);
+});
+
+test('events: any split gives the same, comments and empty ones are none', () => {
+	const text = ': hello\n\nevent: data\ndata: {"a":\ndata: 1}\n\nretry: 5\n\nevent: closed\r\ndata: x\r\n\r\n';
+	for (let size = 1; size <= text.length; size++) {
+		const parser = sse.make(), found = [];
+		for (let at = 0; at < text.length; at += size)
+			found.push(...parser.push(text.slice(at, at + size)));
+		assert.deepEqual(found, [ { name: 'data', data: '{"a":\n1}' }, { name: 'closed', data: 'x' } ]);
+	}
+	assert.throws(() => sse.make().push('x'.repeat(3e6)));
+});
+
+test('format: sizes, ages and ids', () => {
+	assert.deepEqual([ 0, 1023, 1536, 5 * 1024 ** 3, -1, NaN ].map(format.bytes), [ '0 B', '1023 B', '1.5 KiB', '5.0 GiB', '-', '-' ]);
+	assert.deepEqual([ 100, 40, 3000, 0 ].map(span => format.age(1e6 - span, 1e6)), [ '1 min', '40 s', '50 min', '0 s' ]);
+	assert.equal(format.age(0, 5), '-');
+	assert.equal(format.shortId('sha256:0123456789abcdef'), '0123456789ab');
+});

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The LuCI app as files: rights, menu, package, texts; and its logic's own tests, run by node."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.controller.jobs import Jobs
+from agent.controller.ubus_adoption import AdoptionMethods
+from agent.controller.ubus_agent import AgentMethods
+from agent.controller.ubus_calls import CALLS
+from agent.controller.ubus_jobs import JobMethods
+from agent.controller.ubus_streams import Streams
+
+PROJECT = Path(__file__).parents[2]
+LUCI = PROJECT / "luci"
+RESOURCES = LUCI / "htdocs/luci-static/resources"
+OWN = [
+    path for path in sorted(LUCI.rglob("*")) if path.suffix in {".js", ".uc"} and path.parent.name != "xterm"
+]
+VIEWS = sorted((RESOURCES / "view/ucidockd").glob("*.js"))
+ACL: dict[str, Any] = json.loads((LUCI / "root/usr/share/rpcd/acl.d/luci-app-ucidockd.json").read_text())
+MENU: dict[str, Any] = json.loads((LUCI / "root/usr/share/luci/menu.d/luci-app-ucidockd.json").read_text())
+RIGHTS = ACL["luci-app-ucidockd"]
+READING = {
+    "status", "plan", "diff", "job_list", "job_status", "stream_open", "stream_ack", "stream_read", "stream_close",
+    "df", "events", "info", "ping", "version", "changes", "info_archive", "inspect", "list", "logs", "stats", "top",
+    "history", "search",
+}  # fmt: skip
+
+
+def methods_of_agent() -> set[str]:
+    """Of the object `ucidockd`; nothing is called."""
+    nothing: Any = None
+    groups = (AgentMethods(nothing, nothing), JobMethods(nothing, Jobs(nothing)), AdoptionMethods(nothing))
+    streams = Streams.methods(Streams.__new__(Streams))
+    return {name for group in groups for name in group.methods()} | set(streams)
+
+
+def granted(level: str) -> dict[str, set[str]]:
+    return {name: set(methods) for name, methods in RIGHTS[level]["ubus"].items()}
+
+
+def test_the_access_list_names_every_method_and_nothing_by_pattern() -> None:
+    assert set(ACL) == {"luci-app-ucidockd"}
+    assert "*" not in json.dumps(ACL)
+    assert set(RIGHTS["read"]) == {"ubus"}, (
+        "the configuration holds passwords, and files are nobody's business"
+    )
+    assert set(RIGHTS["write"]) == {"ubus", "uci"}
+    assert RIGHTS["write"]["uci"] == {name: ["read", "write"] for name in ("containers", "dockerd")}
+
+
+def test_every_method_of_the_access_list_is_published() -> None:
+    published = {name: set(calls) for name, calls in CALLS.items()} | {"ucidockd": methods_of_agent()}
+    for level in ("read", "write"):
+        assert {
+            name: methods - published[name]
+            for name, methods in granted(level).items()
+            if methods - published[name]
+        } == {}
+
+
+def test_reading_and_changing_are_apart() -> None:
+    assert {m for methods in granted("read").values() for m in methods} <= READING
+    assert {m for methods in granted("write").values() for m in methods} & READING == set()
+
+
+def test_every_call_of_the_pages_is_granted() -> None:
+    text = (RESOURCES / "ucidockd/calls.js").read_text()
+    both = {
+        name: granted("read").get(name, set()) | granted("write").get(name, set())
+        for name in (*CALLS, "ucidockd")
+    }
+    agent = re.search(r"const AGENT = \{(.*?)\n\};", text, re.DOTALL)
+    docker = re.search(r"const DOCKER = \{(.*?)\n\};", text, re.DOTALL)
+    assert agent and docker
+    assert set(re.findall(r"(\w+): [\[{]", agent[1])) - both["ucidockd"] == set()
+    for name, table in re.findall(r"'(docker[.\w]*)': \{(.*?)\}", docker[1], re.DOTALL):
+        assert set(re.findall(r"(\w+): \[", table)) - both[name] == set(), name
+
+
+def test_every_entry_of_the_menu_leads_somewhere() -> None:
+    bridge = (LUCI / "ucode/controller/ucidockd.uc").read_text()
+    views = set()
+    for path, node in MENU.items():
+        action = node["action"]
+        assert node["depends"] == {"acl": ["luci-app-ucidockd"]}, path
+        if action["type"] == "view":
+            views.add(action["path"])
+            assert (RESOURCES / f"view/{action['path']}.js").is_file(), path
+        elif action["type"] == "function":
+            assert action["module"] == "luci.controller.ucidockd"
+            assert node["auth"]["login"] is True, path
+            assert re.search(rf"^\t{action['function']}(:|,)", bridge, re.MULTILINE), path
+        else:
+            assert action == {"type": "firstchild"}
+    assert views == {f"ucidockd/{path.stem}" for path in VIEWS}
+
+
+@pytest.mark.parametrize("path", OWN, ids=lambda path: path.name)
+def test_own_files_are_marked_small_and_make_no_markup(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith("// SPDX-License-Identifier: GPL-2.0-or-later\n// ")
+    assert len(text.splitlines()) <= (250 if path in VIEWS else 330)
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write", text)
+    assert not re.search(r"^ +\S", text, re.MULTILINE), "tabs indent"
+
+
+def test_the_translations_template_has_every_text_of_the_pages() -> None:
+    """Those of the schemas as well, but a word changed there is no reason to fail."""
+    made = subprocess.run(
+        [sys.executable, LUCI / "po/template.py"], capture_output=True, text=True, check=True
+    ).stdout
+    kept = set(re.findall(r"^msgid .*$", (LUCI / "po/templates/ucidockd.pot").read_text(), re.MULTILINE))
+    of_pages = {
+        text
+        for place, text in re.findall(r"^#: (.*)\n(msgid .*)$", made, re.MULTILINE)
+        if ".schema.json" not in place
+    }
+    assert 'msgid "Reconcile now"' in of_pages
+    assert 'msgid "Image reference; without tag or digest, `latest`."' in made
+    assert of_pages - kept == set(), "run `make pot`"
+
+
+def test_the_terminal_is_the_one_that_the_package_file_names() -> None:
+    installed = PROJECT / "node_modules/@xterm/xterm"
+    if not installed.is_dir():
+        pytest.skip("node_modules is not there: `npm ci`")
+    folder = RESOURCES / "ucidockd/xterm"
+    wanted = json.loads((PROJECT / "package.json").read_text())["dependencies"]["@xterm/xterm"]
+    assert json.loads((installed / "package.json").read_text())["version"] == wanted
+    built = (installed / "lib/xterm.mjs").read_text()
+    assert (folder / "xterm.js").read_text() == re.sub(
+        r"^//# sourceMappingURL.*\n?", "", built, flags=re.MULTILINE
+    ), "run `make xterm`"
+    assert (folder / "LICENSE").read_text() == (installed / "LICENSE").read_text()
+
+
+_RULES = """
+INCLUDE_DIR:=$(TOPDIR)/include
+PKG_BUILD_DIR:=$(TOPDIR)/build
+CP:=cp -fpR
+INSTALL_DIR:=install -d -m0755
+INSTALL_DATA:=install -m0644
+"""
+_PACKAGE = """
+define BuildPackage
+.PHONY: install-$(1)
+install-$(1):
+	$$(call Build/Prepare)
+	$$(call Package/$(1)/install,$$(DESTINATION))
+endef
+"""
+
+
+def test_the_package_puts_every_file_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "include").mkdir()
+    (tmp_path / "rules.mk").write_text(_RULES)
+    (tmp_path / "include/package.mk").write_text(_PACKAGE)
+    words = ["make", "-s", f"TOPDIR={tmp_path}", f"DESTINATION={tmp_path}/root", "install-luci-app-ucidockd"]
+    subprocess.run(words, cwd=PROJECT / "package/luci-app-ucidockd", check=True)
+    found = {
+        str(path.relative_to(tmp_path / "root")) for path in (tmp_path / "root").rglob("*") if path.is_file()
+    }
+    www = {
+        f"www/{path.relative_to(LUCI / 'htdocs')}" for path in (LUCI / "htdocs").rglob("*") if path.is_file()
+    }
+    schemas = {
+        f"www/luci-static/resources/ucidockd/schemas/{path.name}"
+        for path in (PROJECT / "schemas").glob("*.schema.json")
+    }
+    rest = {
+        "usr/share/luci/menu.d/luci-app-ucidockd.json",
+        "usr/share/rpcd/acl.d/luci-app-ucidockd.json",
+        "usr/share/ucode/luci/controller/ucidockd.uc",
+    }
+    assert found == www | schemas | rest
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_logic_of_the_pages_passes_its_own_tests() -> None:
+    files = sorted(Path(__file__).parent.glob("*.test.mjs"))
+    run = subprocess.run(["node", "--test", *files], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout[-3000:]
