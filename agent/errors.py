@@ -66,6 +66,12 @@ class EngineSlowError(EngineUnreachableError):
     code: ClassVar[str] = "engine-slow"
 
 
+class LeftoverError(EngineError):
+    """The engine cannot start a container for what it left behind itself when it was killed."""
+
+    code: ClassVar[str] = "leftover"
+
+
 class StorageError(UcidockdError):
     """A file of ours cannot be written. `full`: for want of space, which somebody can make."""
 

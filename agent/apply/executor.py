@@ -27,6 +27,7 @@ from agent.errors import (
     EngineError,
     EngineUnreachableError,
     InternalError,
+    LeftoverError,
     StorageError,
     UcidockdError,
 )
@@ -224,7 +225,24 @@ class Executor:
     @_do.register
     def _start(self, operation: ops.StartContainer) -> None:
         with self._starting(operation.container):
-            self.engine.start(self._current(operation.key).object_id)
+            object_id = self._current(operation.key).object_id
+            try:
+                self.engine.start(object_id)
+            except LeftoverError:
+                if not self._never_ran(object_id):
+                    raise
+                logger.warning("%s: made anew, the engine cannot start it any more", operation.key)
+                self.engine.remove_container(object_id, volumes=True, force=True)
+                cause, container = operation.cause, operation.container
+                self._create_container(
+                    ops.CreateContainer(key=operation.key, cause=cause, container=container)
+                )
+                self.engine.start(self._current(operation.key).object_id)
+
+    def _never_ran(self, object_id: str) -> bool:
+        """Nothing can be lost with such a container."""
+        seen = self.engine.inspect_container(object_id)
+        return seen is not None and seen.state == "created"
 
     def _starting(self, container: Container) -> AbstractContextManager[None]:
         """One after the other where the engine picks host ports: it does not do that atomically (moby#50054).

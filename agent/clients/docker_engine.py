@@ -21,8 +21,8 @@ import docker.utils
 import requests.exceptions
 import urllib3.exceptions
 
-from agent.clients.leftovers import end_leftover
-from agent.errors import EngineError, EngineSlowError, EngineUnreachableError
+from agent.clients.leftovers import end_leftover, tells_of_leftover
+from agent.errors import EngineError, EngineSlowError, EngineUnreachableError, LeftoverError
 from agent.model.identity import LABEL_INSTANCE
 from agent.model.observed import ObservedContainer, ObservedNetwork, ObservedVolume
 from agent.model.resources import RegistryAuth
@@ -175,8 +175,10 @@ class DockerEngine:
         try:
             self._call("POST", f"/containers/{ref}/start")
         except EngineError as exc:
-            if not end_leftover(str(exc)):
+            if not tells_of_leftover(str(exc)):
                 raise
+            if not end_leftover(ref):
+                raise LeftoverError(str(exc), status=exc.status, retryable=True) from exc
             logger.warning("container %s: ended what a killed engine had left of it", ref[:12])
             self._call("POST", f"/containers/{ref}/start")
 

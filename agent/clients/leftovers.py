@@ -2,8 +2,8 @@
 """Ends what a killed engine left behind, where the engine is local.
 
 An engine that is killed in the middle of a start (seen with 20.10) does not know of the task that containerd began for
-it, and refuses every later start of that container: "task ID: already exists". The Engine API has no call for it; once
-the task's processes have ended, the next start clears it away.
+it, or containerd keeps a shim or a directory without one; either way every later start of that container is refused.
+The Engine API has no call for it. Once the processes have ended, containerd clears the rest away, all but the directory.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ import signal
 import time
 from pathlib import Path
 
-_TASK = re.compile(r"task ([0-9a-f]{64}): already exists")
+_REFUSALS = re.compile(
+    r"task [0-9a-f]{64}: already exists|id already in use|failed to start shim: mkdir .*: file exists"
+)
 _LIMIT_S = 5.0
 
 
-def end_leftover(message: str) -> bool:
-    """Kills the processes of the task that the engine's `message` names; False when it names none, or none is here.
+def tells_of_leftover(message: str) -> bool:
+    """Whether the engine refused a start, with `message`, for what it left behind."""
+    return _REFUSALS.search(message) is not None
 
-    A process belongs to the task when its control group carries the container's id. Blocks for up to 5 s.
-    """
-    found = _TASK.search(message)
-    if found is None:
-        return False
-    left = [descriptor for pid in _pids() if (descriptor := _open(pid, found[1])) is not None]
+
+def end_leftover(container: str) -> bool:
+    """Kills the processes left of a `container` (full id); False when there is none here. Blocks for up to 5 s."""
+    left = [descriptor for pid in _pids() if (descriptor := _open(pid, container)) is not None]
     try:
         for descriptor in left:
             with contextlib.suppress(ProcessLookupError):
@@ -58,10 +59,14 @@ def _open(pid: int, container: str) -> int | None:
 
 
 def _belongs(pid: int, container: str) -> bool:
+    """Its control group carries the container's id, or it is the container's shim."""
     try:
-        return container in Path(f"/proc/{pid}/cgroup").read_text()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if container in Path(f"/proc/{pid}/cgroup").read_text():
+            return True
     except OSError:
         return False
+    return b"containerd-shim" in words[0] and container.encode() in words
 
 
 def _all_exited(descriptors: list[int]) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 
+from agent.errors import EngineError
 from tests.support.agent_process import Agent, wait_for
 from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd
@@ -63,6 +64,14 @@ def settled(agent: Agent) -> bool:
     return bool(facts.get("generation")) and facts["generation"] == facts["desired_generation"]
 
 
+def wait_settled(agent: Agent) -> None:
+    """Fails with the status as people see it."""
+    try:
+        wait_for(lambda: settled(agent), 30)
+    except AssertionError as exc:
+        raise AssertionError(agent.command("status").stdout) from exc
+
+
 def engine_of(agent: Agent) -> dict[str, object]:
     """What status says about the engine."""
     return dict(agent.status().get("agent", {}).get("engine", {}))
@@ -107,7 +116,7 @@ def test_an_engine_killed_in_the_middle_of_an_apply_is_gone_on_with(
     wait_for(lambda: len(containers(agent)) >= count)
     mortal.kill()
     mortal.start()
-    wait_for(lambda: settled(agent), 30)
+    wait_settled(agent)
     assert {name: state for name, (_, state) in containers(agent).items()} == {
         f"c{n}": "running" for n in range(6)
     }
@@ -124,7 +133,7 @@ def test_an_engine_killed_in_the_middle_of_a_swap_ends_with_the_right_container(
     wait_for(lambda: "web.ucidockd-old" in containers(agent))
     mortal.kill()
     mortal.start()
-    wait_for(lambda: settled(agent), 30)
+    wait_settled(agent)
     assert list(containers(agent)) == ["web"]
     web = agent.box.get("web")
     assert (web.status, web.attrs["Config"]["Cmd"]) == ("running", ["sleep", "2000"])
@@ -138,3 +147,27 @@ def test_an_engine_that_comes_up_after_the_agent_is_found(agent: Agent, mortal: 
     mortal.start()
     wait_for(lambda: settled(agent))
     assert containers(agent)["web"][1] == "running"
+
+
+@pytest.mark.parametrize(
+    "message", ["failed to start shim: mkdir /run/x: file exists: unknown", "id already in use"]
+)
+def test_a_container_that_never_ran_and_cannot_start_any_more_is_made_anew(
+    box: Box, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    engine, refused = box.reconciler.engine, []
+    call = engine._call  # type: ignore[attr-defined]
+
+    def refuse_the_first(method: str, path: str, **args: object) -> object:
+        if path.endswith("/start") and path.split("/")[2] in (refused[:1] or [path.split("/")[2]]):
+            refused.append(path.split("/")[2])
+            raise EngineError(message, status=500, retryable=True)
+        return call(method, path, **args)
+
+    monkeypatch.setattr(engine, "_call", refuse_the_first)
+    assert box.errors(WEB) == []
+    web = box.get("web")
+    assert (web.status, len(refused)) == ("running", 1)
+    assert web.id != refused[0]
+    assert box.names() == ["web"]
+    assert str(box.apply()[0]) == "nothing to do"
