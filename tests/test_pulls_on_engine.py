@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The agent's own pulls from a real registry that wants a login."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.box import Box
+from tests.support.dockerd import BUSYBOX
+from tests.support.registry import PASSWORD, USER, Registry, is_installed
+
+pytestmark = pytest.mark.skipif(not is_installed(), reason="docker-registry is not installed")
+
+
+@pytest.fixture
+def image(box: Box, tmp_path: Path) -> Iterator[str]:
+    """An image that only the registry has, until it is pulled."""
+    registry = Registry(tmp_path / "registry", with_login=True)
+    name = f"{registry.address}/app"
+    try:
+        box.client.api.tag(BUSYBOX, name, "1")
+        login = {"username": USER, "password": PASSWORD}
+        for line in box.client.api.push(name, "1", auth_config=login, stream=True, decode=True):
+            assert "error" not in line, line
+        box.client.images.remove(f"{name}:1")
+        yield f"{name}:1"
+    finally:
+        box.clean()
+        registry.close()
+        for left in box.client.images.list(name):
+            box.client.images.remove(left.tags[0])
+
+
+def section(image: str, *more: str) -> str:
+    lines = [f"option image '{image}'", "option command 'sleep 1000'", "option stop_timeout '0'", *more]
+    return "config container 'web'\n" + "".join(f"\t{line}\n" for line in lines)
+
+
+def login(image: str, password: str = PASSWORD) -> str:
+    host = image.partition("/")[0]
+    return f"\nconfig auth\n\toption serveraddress '{host}'\n\toption username '{USER}'\n\toption password '{password}'\n"
+
+
+def test_the_login_of_the_registry_is_used(box: Box, image: str) -> None:
+    assert box.errors(section(image) + login(image)) == []
+    assert box.get("web").status == "running"
+
+
+@pytest.mark.parametrize("wrong", ["none", "password", "other host"])
+def test_without_the_right_login_the_image_is_named_and_no_secret(box: Box, image: str, wrong: str) -> None:
+    auth = {
+        "none": "",
+        "password": login(image, "S3CRET-wrong"),
+        "other host": login("registry.example/x"),
+    }[wrong]
+    errors = box.errors(section(image) + auth)
+    assert len(errors) == 1
+    assert image in errors[0]
+    assert "S3CRET" not in errors[0] + json.dumps(box.reconciler.board.snapshot())
+    assert box.names() == []
+
+
+def test_never_pulls_nothing_and_says_so(box: Box, image: str) -> None:
+    errors = box.errors(section(image, "option pull 'never'") + login(image))
+    assert [image in error and "never" in error for error in errors] == [True]
+
+
+def test_always_takes_what_the_registry_has_now(box: Box, image: str) -> None:
+    always = section(image, "option pull 'always'") + login(image)
+    assert box.errors(always) == []
+    # somebody gives the tag to another image here; the registry's is the one that counts when it is made again
+    box.client.api.commit(box.get("web").id, *image.rsplit(":", 1))
+    assert box.errors(always.replace("1000", "2000")) == []
+    assert box.get("web").image.id == box.client.images.get(BUSYBOX).id
