@@ -79,7 +79,8 @@ def test_reloadable_options_are_in_force_after_sighup_and_gone_when_they_are_rem
         uci: on for uci, (_, on, _) in RELOADS.items()
     }
     info = started.info()
-    assert (info["Debug"], info["Labels"], info["LiveRestoreEnabled"]) == (True, ["site=attic", "x=y"], True)
+    assert (info["Debug"], info["LiveRestoreEnabled"]) == (True, True)
+    assert sorted(info["Labels"]) == ["site=attic", "x=y"], "the engine keeps labels in no order"
     assert info["RegistryConfig"]["Mirrors"] == ["https://m.example.org/"]
     attributes = attributes_after(started, "")
     assert {uci: attributes[keys[uci]] for uci in RELOADS} == {
@@ -88,7 +89,7 @@ def test_reloadable_options_are_in_force_after_sighup_and_gone_when_they_are_rem
 
 
 def in_order(said: str) -> str:
-    """A list of the event with its items sorted: the engine keeps labels in no order."""
+    """A list of the event with its items sorted, as the engine says labels in any order."""
     return json.dumps(sorted(json.loads(said)), separators=(",", ":")) if said.startswith("[") else said
 
 
