@@ -148,15 +148,16 @@ async def run_in_thread(pump: Pump) -> None:
     global _pool, _pumps
     _pool = _pool or ThreadPoolExecutor(THREADS, thread_name_prefix="body")
     _pumps += 1
-    work = asyncio.get_running_loop().run_in_executor(_pool, pump.run)
     try:
-        await asyncio.shield(work)
-    except asyncio.CancelledError:
-        pump.stop()
-        await asyncio.wait({work})
-        with contextlib.suppress(Exception):  # whatever it was: nobody waits for it any more
-            work.result()
-        raise
+        work = asyncio.get_running_loop().run_in_executor(_pool, pump.run)
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            pump.stop()
+            await asyncio.wait({work})
+            with contextlib.suppress(Exception):  # whatever it was: nobody waits for it any more
+                work.result()
+            raise
     finally:
         _pumps -= 1
         pump.close()
