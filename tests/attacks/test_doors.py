@@ -18,9 +18,9 @@ import httpx
 import pytest
 
 from agent.clients.docker_stream import DockerStream
-from agent.controller import listeners
-from agent.controller.exposure import exposure
-from agent.controller.subnets import Subnets, container_nets
+from agent.controller.doors import listeners
+from agent.controller.doors.exposure import exposure
+from agent.controller.doors.subnets import Subnets, container_nets
 from tests.support.dockerd import PrivateDockerd
 from tests.support.fake_engine import FakeEngine
 from tests.support.tcp import (

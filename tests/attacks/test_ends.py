@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from agent.controller import guard
+from agent.controller.doors import guard
 from agent.controller.rules import Need
 from tests.support.tcp import CORS, TcpController, new_client
 

@@ -19,7 +19,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from agent.controller import connection, listeners, tcp
+from agent.controller.doors import connection, listeners, tcp
 from agent.wire import http_head
 from tests.support.tcp import (
     READ,

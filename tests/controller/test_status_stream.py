@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agent.controller.routes_status import SlowReaderError, status_events
+from agent.controller.routes.status import SlowReaderError, status_events
 from agent.status.board import RING, ConditionType, StatusBoard
 from tests.support.controller import Controller, serving, sse_events
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from agent.clients.docker_stream import DockerStream
-from agent.controller.console_source import console_kind
-from agent.controller.consoles import Consoles
+from agent.controller.streams.console_source import console_kind
+from agent.controller.streams.consoles import Consoles
 from agent.errors import BusError
 from tests.controller.conftest import Containers
 from tests.support.dockerd import PrivateDockerd
