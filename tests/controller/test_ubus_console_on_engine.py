@@ -74,7 +74,7 @@ async def test_a_process_ends_with_its_stream(room: Room, containers: Containers
 async def until_it_runs(containers: Containers, container: str, *, runs: bool) -> None:
     top = containers.client.containers.get(container).top
     async with asyncio.timeout(10):
-        while ("sleep 50" in [row[-1] for row in (await asyncio.to_thread(top))["Processes"]]) is not runs:
+        while ("sleep 50" in [row[-1] for row in (await asyncio.to_thread(top))["Processes"]]) is not runs:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
 
