@@ -178,8 +178,7 @@ class EngineVersions:
         if not _VERSION.fullmatch(text):
             raise RequestError("the version in the path: expected v1.NN")
         if not self._speaks(_numbers(text)):
-            said = await self._engine.call("GET", "/version")
-            self._range = (_numbers(said.get("MinAPIVersion")), _numbers(said.get("ApiVersion")))
+            self._range = await self._engine.call("GET", "/version", read=_spoken)
         if not self._speaks(_numbers(text)):
             low, high = (".".join(map(str, limit)) for limit in self._range)
             raise RequestError(f"the engine does not speak API version {text}: expected {low} to {high}")
@@ -189,12 +188,13 @@ class EngineVersions:
         return self._range[0] <= version <= self._range[1]
 
 
-def _numbers(version: object) -> tuple[int, int]:
-    major, _, minor = str(version).partition(".")
-    try:
-        return int(major), int(minor)
-    except ValueError as exc:
-        raise EngineError(f"the engine says that it speaks API version {str(version)[:32]!r}") from exc
+def _spoken(version: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    return _numbers(version["MinAPIVersion"]), _numbers(version["ApiVersion"])
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    major, _, minor = version.partition(".")
+    return int(major), int(minor)
 
 
 async def _while_there(
@@ -245,10 +245,7 @@ def _shown(response: EngineResponse) -> Mapping[str, str]:
 
 async def _masked(response: EngineResponse) -> Response:
     async with response:
-        try:
-            body = mask_env(await response.json())
-        except RecursionError as exc:
-            raise EngineError("the engine's answer is nested too deeply") from exc
+        body = mask_env(await response.json())
     return JSONResponse(body, status_code=response.status)
 
 
