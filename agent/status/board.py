@@ -40,6 +40,9 @@ class ConditionType(StrEnum):
     FIREWALL_OPEN = "FirewallOpen"
     PUBLIC_PORT = "PublicPort"
     ZONE_UNSET = "ZoneUnset"
+    # allowed, and dangerous
+    HOST_CONTROL = "HostControl"
+    SHARED_ORIGIN_PORTS = "SharedOriginPorts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket
 from agent.clients.docker_stream import Body, DockerStream, EngineResponse, SourceError
 from agent.controller.doors.access import may_write
 from agent.controller.engine_query import checked_query
+from agent.controller.engine_versions import EngineVersions
 from agent.controller.http.replies import ClientGoneError, EngineReply, Inbox
 from agent.controller.http.sockets import refuse
 from agent.controller.masking import mask_env
@@ -38,7 +39,6 @@ from agent.errors import EngineError, UcidockdError
 PREFIX = "/docker"
 _CHECKS = {"id": checked_id, "image": checked_image}
 _PART = re.compile(r"\{(\w+)\}")
-_VERSION = re.compile(r"1\.[0-9]{1,3}")
 _REQUEST_HEADERS = ("content-type", "x-registry-auth", "x-registry-config")
 _RESPONSE_HEADERS = (
     "api-version",
@@ -164,37 +164,6 @@ class EngineRoutes:
             await refuse(socket, exc)
             return
         await attach(socket, pipe, tty=tty)
-
-
-class EngineVersions:
-    """The range of API versions that the engine speaks; asked again when a client's is not in it."""
-
-    def __init__(self, engine: DockerStream) -> None:
-        self._engine = engine
-        self._range = ((0, 0), (0, 0))
-
-    async def prefix(self, text: str) -> str:
-        """`/v1.NN` for `1.NN`. Raises RequestError for one that the engine does not speak."""
-        if not _VERSION.fullmatch(text):
-            raise RequestError("the version in the path: expected v1.NN")
-        if not self._speaks(_numbers(text)):
-            self._range = await self._engine.call("GET", "/version", read=_spoken)
-        if not self._speaks(_numbers(text)):
-            low, high = (".".join(map(str, limit)) for limit in self._range)
-            raise RequestError(f"the engine does not speak API version {text}: expected {low} to {high}")
-        return f"/v{text}"
-
-    def _speaks(self, version: tuple[int, int]) -> bool:
-        return self._range[0] <= version <= self._range[1]
-
-
-def _spoken(version: Any) -> tuple[tuple[int, int], tuple[int, int]]:
-    return _numbers(version["MinAPIVersion"]), _numbers(version["ApiVersion"])
-
-
-def _numbers(version: str) -> tuple[int, int]:
-    major, _, minor = version.partition(".")
-    return int(major), int(minor)
 
 
 async def _while_there(
