@@ -66,8 +66,8 @@ export default [
 		rules: { 'no-restricted-globals': [ 'error', { name: 'E', message: 'a string in E() becomes HTML: use D.el()' } ] }
 	},
 	{
-		files: [ 'tests/luci/*.mjs', 'eslint.config.mjs' ],
-		languageOptions: { ecmaVersion: 2024, globals: { ...globals.node, _: 'readonly' } },
+		files: [ 'tests/luci/**/*.mjs', 'eslint.config.mjs' ],
+		languageOptions: { ecmaVersion: 2024, globals: { ...globals.node, ...globals.browser, _: 'readonly', L: 'readonly' } },
 		rules: { ...js.configs.recommended.rules, 'no-var': 'error', 'prefer-const': 'error' }
 	},
 	{ files: [ 'luci/**/*.json' ], plugins: { json }, language: 'json/json', rules: { ...json.configs.recommended.rules } }
