@@ -18,6 +18,7 @@ from agent.controller.port import AgentPort
 from agent.controller.problems import on_defect, on_error, on_http_error
 from agent.controller.routes_adoption import AdoptionRoutes
 from agent.controller.routes_consoles import ConsoleRoutes
+from agent.controller.routes_daemon import DaemonRoutes
 from agent.controller.routes_engine import EngineRoutes
 from agent.controller.routes_files import FileRoutes
 from agent.controller.routes_jobs import JobRoutes
@@ -52,6 +53,7 @@ def make_rules(
         *TransferRoutes(transfers, engine, agent.auths).rules(),
         *MetricsRoutes(agent, jobs, transfers).rules(),
         *AdoptionRoutes(agent).rules(),
+        *DaemonRoutes(agent).rules(),
         *ConsoleRoutes(consoles or Consoles(engine)).rules(),
         *TicketRoutes(access or control_only(engine)).rules(),
         *EngineRoutes(agent, engine).rules(),  # last: there are many, and what comes before is found sooner
