@@ -26,8 +26,8 @@ const required = {
 };
 
 const MODULES = new Set([
-	'baseclass', 'form', 'rpc', 'uci', 'ui', 'view', 'D', 'actions', 'adopt', 'calls', 'checks', 'declare', 'fields', 'files', 'format', 'graph', 'jobs',
-	'live', 'logbuffer', 'logview', 'options', 'plan', 'schemas', 'sha256', 'sse', 'stats', 'status', 'stream', 'terminal', 'transfer', 'ucitext', 'words'
+	'baseclass', 'form', 'rpc', 'uci', 'ui', 'view', 'D', 'actions', 'adopt', 'bundle', 'calls', 'checks', 'declare', 'dockerd', 'fields', 'files', 'format', 'graph', 'imagefacts', 'jobs',
+	'live', 'logbuffer', 'logview', 'options', 'plan', 'schemas', 'sha256', 'sse', 'stats', 'status', 'stream', 'tar', 'terminal', 'transfer', 'ucitext', 'words'
 ]);
 
 const NO_MARKUP = [

@@ -15,7 +15,9 @@ from agent.controller.rules import read
 from agent.controller.stream_sources import Args, Item, Kind, OutputOnly, Source, json_item
 from agent.controller.validation import validated
 
-_TEXTS = ("kind", "image", "platform", "remote", "dockerfile", "target", "networkmode", "what", "until")
+_TEXTS = (
+    "kind", "image", "platform", "source", "remote", "dockerfile", "target", "networkmode", "what", "until",
+)  # fmt: skip
 _START = {
     **dict.fromkeys(_TEXTS, STRING),
     **dict.fromkeys(("nocache", "pull", "all"), BOOLEAN),

@@ -4,6 +4,7 @@
 'require view';
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
+'require ucidockd.dockerd as dockerd';
 'require ucidockd.format as format';
 'require ucidockd.live as live';
 'require ucidockd.plan as plan';
@@ -53,6 +54,25 @@ return view.extend({
 			D.page('sync', _('Details')),
 			engine?.reachable === false && D.el('p', { 'class': 'alert-message error' }, _('The engine does not answer: '), engine.error),
 			(issues ?? []).map(issue => D.el('p', { 'class': 'alert-message warning' }, issue.text ?? String(issue))));
+		this.onEngine(engine?.reachable !== false);
+	},
+
+	// the engine went, or came back
+	async onEngine(reachable) {
+		if (reachable === this.reachable)
+			return;
+
+		this.reachable = reachable;
+		D.fill(this.buttons, dockerd.buttons(reachable));
+
+		if (reachable)
+			this.draw(await this.load());
+	},
+
+	draw([ version, info, pending ]) {
+		D.fill(this.pending, pending && plan.summary(pending));
+		D.fill(this.contents, info ? this.counts(info) : _('The engine does not answer.'));
+		D.fill(this.facts, version && info ? D.facts(engineFacts(version, info)) : '');
 	},
 
 	counts(info) {
@@ -69,19 +89,25 @@ return view.extend({
 		return place;
 	},
 
-	render([ version, info, pending ]) {
+	render(found) {
 		this.model = status.make();
 		this.state = D.el('p', {}, _('Waiting for the agent'));
+
+		for (const name of [ 'buttons', 'pending', 'contents', 'facts' ])
+			this[name] = D.el('div', {});
+
+		this.reachable = found[1] !== null;
+		D.fill(this.buttons, dockerd.buttons(this.reachable));
+		this.draw(found);
 		live.follow('status', {}, item => this.model.take(item) && this.sync());
 
 		return D.el('div', {},
 			D.connection(live),
 			D.el('h2', {}, _('Docker')),
-			D.el('h3', {}, _('Sync')), this.state,
-			pending && D.el('p', {}, plan.summary(pending)),
-			D.el('h3', {}, _('Contents')), info ? this.counts(info) : D.el('p', {}, _('The engine does not answer.')),
+			D.el('h3', {}, _('Sync')), this.state, this.pending,
+			D.el('h3', {}, _('Contents')), this.contents,
 			D.el('h3', {}, _('Disk')), this.disk(),
-			D.el('h3', {}, _('Engine')), version && info ? D.facts(engineFacts(version, info)) : null);
+			D.el('h3', {}, _('Engine')), this.buttons, this.facts);
 	},
 
 	handleSaveApply: null,
