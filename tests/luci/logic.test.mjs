@@ -164,15 +164,15 @@ test('format: sizes, ages and ids', () => {
 
 test('dockerd: what happens to containers is said before', () => {
 	const { keeps, impact } = load('ucidockd.dockerd', { 'uci': {}, 'ucidockd.calls': {}, 'ucidockd.dom': {} });
-	const info = { LiveRestoreEnabled: false, Swarm: { LocalNodeState: 'inactive' } };
+	const info = { LiveRestoreEnabled: true, Swarm: { LocalNodeState: 'inactive' } };
 	const cases = [
-		[ 'stop', info, undefined, false ], [ 'stop', { ...info, LiveRestoreEnabled: true }, '1', true ], [ 'restart', info, undefined, true ],
+		[ 'stop', info, undefined, false ], [ 'stop', info, '0', false ], [ 'stop', info, 'yes', true ], [ 'restart', info, undefined, true ],
 		[ 'restart', info, 'off', false ], [ 'restart', { ...info, Swarm: { LocalNodeState: 'active' } }, undefined, false ], [ 'restart', {}, '1', true ]
 	];
 	for (const [ action, found, setting, wanted ] of cases)
 		assert.equal(keeps(action, found, setting), wanted, `${action} ${setting}`);
 	const running = [ { Names: [ '/web' ] }, { Names: [ '/db' ] } ];
-	assert.match(impact('stop', false, running).join('\n'), /stays down[^]*containers stop[^]*: db, web$/);
+	assert.match(impact('stop', false, running).join('\n'), /stays down[^]*containers stop: db, web\. /);
 	assert.match(impact('restart', true, running).join('\n'), /go on running[^]*: db, web$/);
 	assert.match(impact('stop', true, []).join('\n'), /No container runs/);
 });

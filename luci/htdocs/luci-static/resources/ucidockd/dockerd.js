@@ -7,19 +7,20 @@
 'require ucidockd.dom as D';
 
 const { agent } = calls;
-const NO = [ '0', 'no', 'off', 'false', 'disabled' ];
+const NO = [ '0', 'no', 'off', 'false', 'disabled' ], YES = [ '1', 'yes', 'on', 'true', 'enabled' ];
 
 function namesOf(containers) {
 	return containers.map(one => (one.Names?.[0] ?? one.Id).replace(/^\//, '')).sort().join(', ');
 }
 
 return baseclass.extend({
-	// Whether containers go on without dockerd. For a restart the agent switches live restore on where it can (docs/daemon.md).
-	// `info` as the engine gives it, `setting` is dockerd.globals.live_restore.
+	// Whether containers go on without dockerd. For a restart the agent switches live restore on by itself where it can
+	// (docs/daemon.md), so what the engine says of it at the moment does not count. `setting` is dockerd.globals.live_restore,
+	// `info` as the engine gives it.
 	keeps(action, info, setting) {
 		const isSwarm = ![ undefined, '', 'inactive' ].includes(info.Swarm?.LocalNodeState);
 
-		return info.LiveRestoreEnabled || (action === 'restart' && !isSwarm && !NO.includes(setting));
+		return action === 'restart' ? !isSwarm && !NO.includes(setting) : YES.includes(setting);
 	},
 
 	// lines for who has to decide; `containers` are those that run
@@ -35,22 +36,22 @@ return baseclass.extend({
 		else if (keeps)
 			lines.push(_('Containers go on running (live restore): %s').format(names));
 		else
-			lines.push(_('These containers stop, and start again with dockerd: %s').format(names));
+			lines.push(_('These containers stop: %s. With dockerd those of sections start again, others as their restart policy says.').format(names));
 
 		return lines;
 	},
 
-	async ask(action, label) {
+	async ask(action, label, done) {
 		const [ info, containers ] = await Promise.all([ calls.docker.info(), calls.container.list(), uci.load('dockerd') ]);
 		const keeps = this.keeps(action, info, uci.get('dockerd', 'globals', 'live_restore'));
 
-		D.ask(label, this.impact(action, keeps, containers), label, () => agent['dockerd_' + action]());
+		D.ask(label, this.impact(action, keeps, containers), label, () => agent['dockerd_' + action]().then(done));
 	},
 
-	// `running`: whether the engine answers
-	buttons(running) {
+	// `running`: whether the engine answers; `done` is called when the agent has taken the wish
+	buttons(running, done) {
 		return D.el('p', {}, running
-			? [ D.button('neutral', _('Restart dockerd'), () => this.ask('restart', _('Restart dockerd'))), ' ', D.button('negative', _('Stop dockerd'), () => this.ask('stop', _('Stop dockerd'))) ]
-			: D.button('apply', _('Start dockerd'), () => agent.dockerd_start()));
+			? [ D.button('neutral', _('Restart dockerd'), () => this.ask('restart', _('Restart dockerd'), done)), ' ', D.button('negative', _('Stop dockerd'), () => this.ask('stop', _('Stop dockerd'), done)) ]
+			: D.button('apply', _('Start dockerd'), () => agent.dockerd_start().then(done)));
 	}
 });

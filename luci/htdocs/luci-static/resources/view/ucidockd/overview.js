@@ -11,6 +11,7 @@
 'require ucidockd.status as status';
 
 const { agent, docker } = calls;
+const DAEMON = 'daemon:dockerd';
 
 function engineFacts(version, info) {
 	return [
@@ -39,9 +40,17 @@ function diskFacts(df) {
 
 return view.extend({
 	load() {
-		return Promise.all([
+		return null; // an engine that is ending answers late: the page does not wait for it
+	},
+
+	async refresh() {
+		const [ version, info, pending ] = await Promise.all([
 			L.resolveDefault(docker.version(), null), L.resolveDefault(docker.info(), null), L.resolveDefault(agent.plan(), null)
 		]);
+
+		D.fill(this.pending, pending && plan.summary(pending));
+		D.fill(this.contents, info ? this.counts(info) : _('The engine does not answer.'));
+		D.fill(this.facts, version && info ? D.facts(engineFacts(version, info)) : '');
 	},
 
 	sync() {
@@ -58,21 +67,21 @@ return view.extend({
 	},
 
 	// the engine went, or came back
-	async onEngine(reachable) {
+	onEngine(reachable) {
+		const last = this.model.lastOperation(DAEMON);
+
+		if (last !== this.asked)
+			D.fill(this.note);
+
 		if (reachable === this.reachable)
 			return;
 
 		this.reachable = reachable;
-		D.fill(this.buttons, dockerd.buttons(reachable));
-
-		if (reachable)
-			this.draw(await this.load());
-	},
-
-	draw([ version, info, pending ]) {
-		D.fill(this.pending, pending && plan.summary(pending));
-		D.fill(this.contents, info ? this.counts(info) : _('The engine does not answer.'));
-		D.fill(this.facts, version && info ? D.facts(engineFacts(version, info)) : '');
+		D.fill(this.buttons, dockerd.buttons(reachable, () => {
+			this.asked = this.model.lastOperation(DAEMON);
+			D.fill(this.note, _('The agent was told; containers that stop are given their time.'));
+		}));
+		this.refresh();
 	},
 
 	counts(info) {
@@ -89,16 +98,13 @@ return view.extend({
 		return place;
 	},
 
-	render(found) {
+	render() {
 		this.model = status.make();
 		this.state = D.el('p', {}, _('Waiting for the agent'));
 
-		for (const name of [ 'buttons', 'pending', 'contents', 'facts' ])
+		for (const name of [ 'buttons', 'note', 'pending', 'contents', 'facts' ])
 			this[name] = D.el('div', {});
 
-		this.reachable = found[1] !== null;
-		D.fill(this.buttons, dockerd.buttons(this.reachable));
-		this.draw(found);
 		live.follow('status', {}, item => this.model.take(item) && this.sync());
 
 		return D.el('div', {},
@@ -107,7 +113,7 @@ return view.extend({
 			D.el('h3', {}, _('Sync')), this.state, this.pending,
 			D.el('h3', {}, _('Contents')), this.contents,
 			D.el('h3', {}, _('Disk')), this.disk(),
-			D.el('h3', {}, _('Engine')), this.buttons, this.facts);
+			D.el('h3', {}, _('Engine')), this.buttons, this.note, this.facts);
 	},
 
 	handleSaveApply: null,
