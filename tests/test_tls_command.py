@@ -49,6 +49,25 @@ def test_it_writes_a_bundle_and_says_how_to_use_it(state: Path, tmp_path: Path) 
     assert "PRIVATE KEY" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("hosts", "port"),
+    [
+        ("list hosts 'unix:///var/run/docker.sock'", 2376),
+        ("list hosts 'tcp://127.0.0.1:2399'\nlist hosts 'tcp://0.0.0.0:2398'", 2398),
+        ("list hosts 'tcp://[::1]:2399'", 2399),
+        ("list hosts 'nonsense'", 2376),
+    ],
+)
+def test_it_names_the_port_where_dockerd_listens(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], hosts: str, port: int
+) -> None:
+    (tmp_path / "containers").touch()
+    (tmp_path / "dockerd").write_text(f"config globals 'globals'\n{hosts}\n")
+    places = [f"--config-dir={tmp_path}", f"--override-dir={tmp_path / 'none'}", f"--out={tmp_path / 'keys'}"]
+    assert main(["tls", "client", "laptop", *places, f"--state-dir={state}"]) == 0
+    assert f"DOCKER_HOST=tcp://router.lan:{port}\n" in capsys.readouterr().out
+
+
 def test_json_names_the_files_the_end_and_the_servers_names(
     state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

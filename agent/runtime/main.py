@@ -102,13 +102,13 @@ def locked(path: Path) -> Iterator[None]:
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.clients.docker_stream import DockerStream
     from agent.controller.app import make_app
-    from agent.controller.console_source import console_kind
-    from agent.controller.consoles import Consoles
-    from agent.controller.jobs import Jobs
-    from agent.controller.server import ControlServer
-    from agent.controller.ubus_adoption import AdoptionMethods
-    from agent.controller.ubus_daemon import DaemonMethods
-    from agent.controller.ubus_jobs import JobMethods, job_kinds
+    from agent.controller.doors.server import ControlServer
+    from agent.controller.streams.console_source import console_kind
+    from agent.controller.streams.consoles import Consoles
+    from agent.controller.ubus.adoption import AdoptionMethods
+    from agent.controller.ubus.daemon import DaemonMethods
+    from agent.controller.ubus.jobs import JobMethods, job_kinds
+    from agent.controller.work.jobs import Jobs
     from agent.runtime.bus import Bus
     from agent.runtime.tcp import make_access, make_listeners
 

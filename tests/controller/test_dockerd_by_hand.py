@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent.controller.ubus_agent import make_agent_object
-from agent.controller.ubus_daemon import DaemonMethods
+from agent.controller.ubus.agent import make_agent_object
+from agent.controller.ubus.daemon import DaemonMethods
 from agent.errors import BusError, ConflictError
 from agent.model.daemon import Wish
 from agent.wire.ubus_message import Status

@@ -16,8 +16,8 @@ import httpx
 
 from agent.clients.docker_stream import DockerStream
 from agent.controller.app import make_app
-from agent.controller.consoles import Consoles
-from agent.controller.server import ControlServer
+from agent.controller.doors.server import ControlServer
+from agent.controller.streams.consoles import Consoles
 from agent.model.daemon import Wish
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
