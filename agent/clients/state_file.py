@@ -34,11 +34,16 @@ class StateFile:
         self._lock = threading.Lock()
         self._written = b""
         self.instance, self._records = self._load()
+        self._sorted: tuple[Record, ...] | None = None  # the same, sorted when somebody wants them
 
     def records(self) -> tuple[Record, ...]:
         """All records, sorted by kind and section."""
         with self._lock:
-            return tuple(sorted(self._records.values(), key=lambda r: (r.kind, r.section, r.nonce)))
+            if self._sorted is None:
+                self._sorted = tuple(
+                    sorted(self._records.values(), key=lambda r: (r.kind, r.section, r.nonce))
+                )
+            return self._sorted
 
     def get(self, nonce: str) -> Record | None:
         """The record of that nonce."""
@@ -94,7 +99,7 @@ class StateFile:
                 full = exc.errno in {errno.ENOSPC, errno.EDQUOT}
                 raise StorageError(f"{self._path} cannot be written: {exc.strerror}", full=full) from exc
             self._written = text
-        self._records = records
+        self._records, self._sorted = records, None
 
 
 def _record(item: dict[str, Any]) -> Record:
