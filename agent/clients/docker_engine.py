@@ -21,6 +21,7 @@ import docker.errors
 import docker.utils
 import requests.exceptions
 import urllib3.exceptions
+from docker.transport import UnixHTTPAdapter
 
 from agent.clients.leftovers import end_leftover, tells_of_leftover
 from agent.errors import EngineError, EngineSlowError, EngineUnreachableError, LeftoverError
@@ -55,6 +56,14 @@ class _ListReply:
     containers: tuple[ObservedContainer, ...]
 
 
+class _OneConnection(UnixHTTPAdapter):
+    """docker-py's keeps a connection for each URL that it is asked for, the last 25 of them; one does for all."""
+
+    def get_connection(self, url: str | bytes, proxies: Any = None) -> Any:
+        del url
+        return super().get_connection("http+docker://localhost", proxies)
+
+
 class DockerEngine:
     """`host` is a Docker host URL.
 
@@ -72,13 +81,14 @@ class DockerEngine:
     def _client(self) -> Any:
         version = self._version or _version_text(self.ping())
         if getattr(self._local, "version", None) != version:
-            self._local.client = docker.APIClient(
+            self._local.client = client = docker.APIClient(
                 base_url=self._host,
                 version=version,
                 timeout=self._timeout_s,  # type: ignore[arg-type]  # a fraction of a second does too
             )
-            # requests looks for proxies and a ~/.netrc before each request: no business of a socket's
-            self._local.client.trust_env = not self._host.startswith("unix://")
+            if self._host.startswith("unix://"):
+                client.mount(client.base_url, _OneConnection(self._host.removeprefix("unix://")))
+                client.trust_env = False  # requests looks for proxies and a ~/.netrc before each request
             self._local.version = version
         return self._local.client
 

@@ -16,6 +16,7 @@ from agent.errors import EngineUnreachableError
 from tests.support.fake_engine import FakeEngine
 
 VERSION = b'{"ApiVersion": "1.41"}'
+HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
 
 
 class Lister(FakeEngine):
@@ -30,7 +31,7 @@ class Lister(FakeEngine):
 
     def _answer(self, connection: socket.socket, head: bytes) -> None:
         body = VERSION if b"/version " in head else self.body
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        connection.sendall(HEAD % len(body) + body)
 
 
 @pytest.fixture
