@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 
 from agent.clients.docker_stream import DockerStream, SourceError
 from agent.controller.app import make_routes
-from agent.controller.problems import on_error
+from agent.controller.http.errors import on_error
 from agent.controller.routes import transfers as routes_transfers
 from agent.controller.routes.jobs import JobRoutes
 from agent.controller.routes.transfers import TransferRoutes
