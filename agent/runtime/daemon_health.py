@@ -52,14 +52,13 @@ class DaemonHealth:
 
         `answers`: whether the engine does; one that does not may be about to make what is missing.
         """
-        lost = lost_bridge(goal.document, goal.arguments, network_devices(process.pid)) or self._stale(
-            process, goal
-        )
-        if not lost:
+        lost = self._lost(process, goal)
+        if lost and not answers():
+            return None
+        # one that was only starting may have it by the time that it answers
+        if not lost or not (lost := self._lost(process, goal)):
             self._asked = None
             self._status.impaired("")
-            return None
-        if not answers():
             return None
         if self._asked is not None and self._asked[0] == lost and self._asked[1] != process:
             self._status.impaired(f"{lost}, and a restart of dockerd did not help")
@@ -68,6 +67,10 @@ class DaemonHealth:
             logger.warning("dockerd is to be restarted: %s", lost)
         self._asked = (lost, process)
         return Change(effect=Effect.RESTART, causes=(lost,), stops=True)
+
+    def _lost(self, process: Process, goal: Target) -> str:
+        bridge = lost_bridge(goal.document, goal.arguments, network_devices(process.pid))
+        return bridge or self._stale(process, goal)
 
     def _stale(self, process: Process, goal: Target) -> str:
         root = data_root(goal.document)
