@@ -141,6 +141,7 @@ def _record(data: Mapping[str, Any]) -> DaemonRecord:
         why=str(data["why"]),
         watch_until=float(data["watch_until"]),
         swarm=bool(data.get("swarm")),
+        stopped=bool(data.get("stopped")),
     )
 
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.clients.docker_stream import SourceError
-from agent.controller.json_reply import JsonReply
+from agent.controller.http.json_reply import JsonReply
 from agent.errors import BusError, ConfigError, ConflictError, EngineError, UcidockdError
 
 logger = logging.getLogger(__name__)

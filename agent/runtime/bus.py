@@ -18,11 +18,11 @@ from agent.clients.rpcd import DEADLINE_S, Rpcd
 from agent.clients.ubus_client import UbusClient
 from agent.clients.ubus_objects import Method
 from agent.controller.port import Sessions
-from agent.controller.stream_sources import Kind, our_kinds
-from agent.controller.ubus_agent import AgentMethods, StatusNotifier, make_agent_object
-from agent.controller.ubus_docker import DockerObjects
-from agent.controller.ubus_streams import Streams
-from agent.controller.ubus_ttyd import Ttyd
+from agent.controller.streams.stream_sources import Kind, our_kinds
+from agent.controller.ubus.agent import AgentMethods, StatusNotifier, make_agent_object
+from agent.controller.ubus.docker import DockerObjects
+from agent.controller.ubus.streams import Streams
+from agent.controller.ubus.ttyd import Ttyd
 from agent.errors import BusError
 from agent.runtime.config import PACKAGES
 from agent.runtime.loop import Loop

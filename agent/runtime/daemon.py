@@ -35,6 +35,7 @@ from agent.model.daemon import (
     Process,
     Step,
     Target,
+    Wish,
     data_root,
 )
 from agent.model.resources import AgentSettings, Desired
@@ -43,6 +44,7 @@ from agent.runtime.backoff import BackOff
 from agent.runtime.daemon_external import External
 from agent.runtime.daemon_health import DaemonHealth
 from agent.runtime.daemon_identity import ServerIdentities
+from agent.runtime.daemon_manual import ManualControl, ours
 from agent.runtime.daemon_mounts import declared_mount, missing_mount
 from agent.runtime.daemon_status import DaemonStatus
 from agent.runtime.options import RuntimeOptions
@@ -108,6 +110,7 @@ class DaemonStage:
             wall=self._tools.wall,
         )
         self._external = External(self.files, status)
+        self._manual = ManualControl(status, acting=self._acting, runs=self.finds_dockerd)
         self._health = DaemonHealth(
             status,
             missing_mount=lambda root: missing_mount(root, options),
@@ -118,6 +121,15 @@ class DaemonStage:
         """A reconcile was asked for: the engine that runs is the one that is meant, and back-off is over."""
         self._accepted.set()
         self._backoff.clear()
+        self._manual.ask(Wish.START)
+
+    def ask(self, wish: Wish, desired: Desired | None) -> None:
+        """Has dockerd started, stopped or restarted by the next pass. Raises ConflictError, which says why not."""
+        settings, agent = ours(desired)
+        runner = self._runner_of(agent)
+        self._manual.check(wish, kind=runner.kind, unmanaged=self._not_ours(settings, runner))
+        self._backoff.clear()
+        self._manual.ask(wish)
 
     def reconcile(self, desired: Desired, *, busy: bool) -> bool:
         """True when containers may be reconciled. `busy`: operations on the engine are under way. Blocks.
@@ -238,6 +250,8 @@ class DaemonStage:
             self._acting(change.resume)
         change.supervisor.tidy()
         process = self._look(change)
+        if held := self._manual.hold(change, process, busy=busy):
+            return held
         if process is None and self._backing_off():
             return "dockerd died and is started again in a moment"
         wanted, trouble = self._wanted(desired, change, runner)
@@ -245,9 +259,11 @@ class DaemonStage:
             goal = self._goal(change, wanted)
             if process is not None and (lost := self._health.storage_lost(change.record.running, goal)):
                 return lost
-            step = as_wished(self._what_to_do(change, goal, process), desired.daemon)
+            found = self._manual.step(self._what_to_do(change, goal, process), process)
+            step = as_wished(found, desired.daemon)
             if step.effect is Effect.RESTART and (waits := self._why_not_now(goal, step, process, busy=busy)):
                 return waits
+            self._manual.begun()
             self._act(change, goal, step, process)
         self._show(change, wanted, trouble)
         return "dockerd does not run" if change.record.process is None else self._other_engine(change)

@@ -55,6 +55,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     """Everything a pass needs, on the real engine."""
     source = random.Random()
     board = StatusBoard(first=secrets.randbelow(2**40))
+    certificates = Certificates(options.state_dir / "tls")
     return Reconciler(
         usb=UsbDevices(monotonic=time.monotonic),
         engine=DockerEngine(options.docker_host or settings.docker_host),
@@ -63,9 +64,8 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         load=lambda: load(options),
         check=lambda texts: check_texts(options, texts),
         store=open_store(options),
-        daemon=make_stage(
-            options, settings, board, Tools(certificates=Certificates(options.state_dir / "tls"))
-        ),
+        daemon=make_stage(options, settings, board, Tools(certificates=certificates)),
+        certificates=certificates,
         edges=make_edges(options, board),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
@@ -102,12 +102,13 @@ def locked(path: Path) -> Iterator[None]:
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.clients.docker_stream import DockerStream
     from agent.controller.app import make_app
-    from agent.controller.console_source import console_kind
-    from agent.controller.consoles import Consoles
-    from agent.controller.jobs import Jobs
-    from agent.controller.server import ControlServer
-    from agent.controller.ubus_adoption import AdoptionMethods
-    from agent.controller.ubus_jobs import JobMethods, job_kinds
+    from agent.controller.doors.server import ControlServer
+    from agent.controller.streams.console_source import console_kind
+    from agent.controller.streams.consoles import Consoles
+    from agent.controller.ubus.adoption import AdoptionMethods
+    from agent.controller.ubus.daemon import DaemonMethods
+    from agent.controller.ubus.jobs import JobMethods, job_kinds
+    from agent.controller.work.jobs import Jobs
     from agent.runtime.bus import Bus
     from agent.runtime.tcp import make_access, make_listeners
 
@@ -121,6 +122,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     app = make_app(agent, engine, access, consoles, jobs=jobs)
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
+    bus.methods |= DaemonMethods(agent).methods()
     listeners = make_listeners(options, app, access, agent)
     server = ControlServer(app, socket)
 

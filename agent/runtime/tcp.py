@@ -12,9 +12,9 @@ from agent.clients.addresses import device_addresses
 from agent.clients.docker_stream import DockerStream
 from agent.clients.token_file import TokenFile
 from agent.clients.uci_store import TextUciStore, UciMissing
-from agent.controller.access import Access
-from agent.controller.listeners import Listeners
-from agent.controller.subnets import Subnets
+from agent.controller.doors.access import Access
+from agent.controller.doors.listeners import Listeners
+from agent.controller.doors.subnets import Subnets
 from agent.errors import BusError, ConfigError
 from agent.model.listen import IpAddress
 from agent.model.resources import AgentSettings

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.controller.engine_routes import ROUTES
 from agent.controller.names import ID, IMAGE
+from agent.controller.routes.engine_routes import ROUTES
 from tests.support.controller import Controller, serving
 from tests.support.fake_engine import FakeEngine, until_gone
 from tests.support.tcp import READ, WRITE, TcpController

@@ -17,10 +17,10 @@ import pytest
 from agent.clients.docker_stream import DockerStream
 from agent.clients.rpcd import NOBODY
 from agent.clients.ubus_objects import TOO_LARGE
-from agent.controller import ubus_docker
-from agent.controller.ubus_calls import CALLS
-from agent.controller.ubus_docker import DockerObjects, decoded_body
-from agent.controller.ubus_ttyd import Ttyd
+from agent.controller.ubus import docker as ubus_docker
+from agent.controller.ubus.calls import CALLS
+from agent.controller.ubus.docker import DockerObjects, decoded_body
+from agent.controller.ubus.ttyd import Ttyd
 from agent.errors import BusError
 from agent.wire.ubus_message import Attr, Decoder, Status
 from tests.support.docker_bus import Agent, Docker, docker_on

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from agent.controller.jobs import Jobs
-from agent.controller.ubus_adoption import AdoptionMethods
-from agent.controller.ubus_agent import AgentMethods
-from agent.controller.ubus_calls import CALLS
-from agent.controller.ubus_jobs import JobMethods
-from agent.controller.ubus_streams import Streams
+from agent.controller.ubus.adoption import AdoptionMethods
+from agent.controller.ubus.agent import AgentMethods
+from agent.controller.ubus.calls import CALLS
+from agent.controller.ubus.daemon import DaemonMethods
+from agent.controller.ubus.jobs import JobMethods
+from agent.controller.ubus.streams import Streams
+from agent.controller.work.jobs import Jobs
 
 PROJECT = Path(__file__).parents[2]
 LUCI = PROJECT / "luci"
@@ -40,7 +41,12 @@ READING = {
 def methods_of_agent() -> set[str]:
     """Of the object `ucidockd`; nothing is called."""
     nothing: Any = None
-    groups = (AgentMethods(nothing, nothing), JobMethods(nothing, Jobs(nothing)), AdoptionMethods(nothing))
+    groups = (
+        AgentMethods(nothing, nothing),
+        JobMethods(nothing, Jobs(nothing)),
+        AdoptionMethods(nothing),
+        DaemonMethods(nothing),
+    )
     streams = Streams.methods(Streams.__new__(Streams))
     return {name for group in groups for name in group.methods()} | set(streams)
 
