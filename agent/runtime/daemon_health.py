@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from agent.clients.process_sight import has_files_on, network_devices
 from agent.model.daemon import Document, Effect, Process, Target, data_root
 from agent.plan.daemon import Change
+from agent.runtime.daemon_mounts import is_read_only
 from agent.runtime.daemon_status import DaemonStatus
 
 logger = logging.getLogger(__name__)
@@ -42,9 +43,18 @@ class DaemonHealth:
     def storage_lost(self, running: Target | None, goal: Target) -> str:
         """Why nothing may be done with this engine; "" when its data is there, or it is to have others."""
         root = data_root(running.document) if running is not None else ""
-        mount = self._missing_mount(root) if root and root == data_root(goal.document) else ""
-        text = f"{mount} was unmounted under the running dockerd, whose data is in {root}" if mount else ""
-        self._status.storage_lost(text)
+        if not root or root != data_root(goal.document):
+            text, reason = "", ""
+        elif mount := self._missing_mount(root):
+            text, reason = (
+                f"{mount} was unmounted under the running dockerd, whose data is in {root}",
+                "Unmounted",
+            )
+        elif is_read_only(root):
+            text, reason = f"the file system of dockerd's data in {root} has become read-only", "ReadOnly"
+        else:
+            text, reason = "", ""
+        self._status.storage_lost(text, reason=reason)
         return text
 
     def repair(self, process: Process, goal: Target, *, answers: Callable[[], bool]) -> Change | None:
