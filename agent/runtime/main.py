@@ -102,6 +102,7 @@ def locked(path: Path) -> Iterator[None]:
 
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.clients.docker_stream import DockerStream
+    from agent.controller.storage_guard import StorageGuard
     from agent.controller.streams.console_source import console_kind
     from agent.controller.streams.consoles import Consoles
     from agent.controller.ubus.adoption import AdoptionMethods
@@ -114,6 +115,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.docker_host or settings.docker_host)
+    engine.permit = StorageGuard(agent.board)
     jobs = Jobs(engine)
     consoles = Consoles(engine)
     bus = Bus(options.ubus_socket)

@@ -136,7 +136,7 @@ class EngineRoutes:
         try:
             await self._agent.manual(container, action)
             response = await opening
-        except (EngineError, SourceError):
+        except (UcidockdError, SourceError):
             await self._agent.manual_failed(container)
             raise
         finally:
