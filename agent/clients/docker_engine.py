@@ -12,6 +12,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import docker
@@ -20,6 +21,7 @@ import docker.errors
 import docker.utils
 import requests.exceptions
 import urllib3.exceptions
+from docker.transport import UnixHTTPAdapter
 
 from agent.clients.engine_limits import Deadline, OversizeError, json_lines, keep_time, read_body
 from agent.clients.leftovers import end_leftover, tells_of_leftover
@@ -40,7 +42,27 @@ _BROKEN = (
     urllib3.exceptions.HTTPError,
     OSError,
 )
+_ENDED = ("exited", "dead")
+# what the list's status text says of the health check
+_HEALTH = (("(healthy)", "healthy"), ("(unhealthy)", "unhealthy"), ("(health: starting)", "starting"))
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ListReply:
+    """What a list call for `instance` gave."""
+
+    instance: str
+    body: bytes
+    containers: tuple[ObservedContainer, ...]
+
+
+class _OneConnection(UnixHTTPAdapter):
+    """docker-py's keeps a connection for each URL that it is asked for, the last 25 of them; one does for all."""
+
+    def get_connection(self, url: str | bytes, proxies: Any = None) -> Any:
+        del url
+        return super().get_connection("http+docker://localhost", proxies)
 
 
 class DockerEngine:
@@ -56,6 +78,7 @@ class DockerEngine:
         self._timeout_s = timeout_s
         self._local = threading.local()  # requests' sessions are not made for several threads
         self._version = ""
+        self._last_list = _ListReply(instance="", body=b"", containers=())
 
     def _client(self) -> Any:
         version = self._version or _version_text(self.ping())
@@ -70,6 +93,9 @@ class DockerEngine:
             version=version,
             timeout=timeout_s,  # type: ignore[arg-type]  # a fraction of a second, and None for ever, do too
         )
+        if self._host.startswith("unix://"):
+            client.mount(client.base_url, _OneConnection(self._host.removeprefix("unix://")))
+            client.trust_env = False  # requests looks for proxies and a ~/.netrc before each request
         client.headers["Accept-Encoding"] = "identity"  # what is packed small could be large
         deadline = Deadline()
         keep_time(client, deadline)
@@ -106,22 +132,29 @@ class DockerEngine:
             return EngineSlowError(f"the engine at {self._host} gives no answer in time")
         return EngineUnreachableError(f"the engine at {self._host} does not answer: {_short(exc)}")
 
-    def _call(
+    def _call(self, method: str, path: str, **args: Any) -> Any:
+        """The decoded answer to one request, None where it is empty; see `_send`."""
+        return self._decoded(self._send(method, path, **args), object_pairs_hook=_shared)
+
+    def _decoded(self, content: bytes, **how: Any) -> Any:
+        try:
+            return json.loads(content, **how) if content else None
+        except (ValueError, RecursionError) as exc:
+            raise self._invalid() from exc
+
+    def _send(
         self, method: str, path: str, *, timeout_s: float | None = None, ok: tuple[int, ...] = (), **args: Any
-    ) -> Any:
-        """One request; `ok` are error statuses that count as success (None is returned)."""
+    ) -> bytes:
+        """One request; `ok` are error statuses that count as success (and as an empty answer)."""
         client = self._client()
         url = client._url(path)  # noqa: SLF001 - docker-py has no public way to send a body of one's own
         limit = timeout_s or self._timeout_s
         status, body = self._exchange(client, self._local.deadline, method, url, timeout=limit, **args)
         if status in ok:
-            return None
+            return b""
         if status >= 400:
             raise EngineError(_message(body, status), status=status, retryable=status >= 500)
-        try:
-            return json.loads(body, object_pairs_hook=_shared) if body else None
-        except (ValueError, RecursionError) as exc:
-            raise self._invalid() from exc
+        return body
 
     def _exchange(
         self, client: Any, deadline: Deadline, method: str, url: str, *, timeout: float, **args: Any
@@ -172,10 +205,16 @@ class DockerEngine:
         return self._get("/info", dict)
 
     def list_containers(self, instance: str) -> tuple[ObservedContainer, ...]:
+        """GET /containers/json. A reply that is the last one byte for byte, as of an idle engine, is not read again."""
         params = {"all": "1", "filters": _label_filter(instance)}
-        return self._get(
-            "/containers/json", lambda items: tuple(_listed(item) for item in items), params=params
-        )
+        body = self._send("GET", "/containers/json", params=params, timeout_s=min(_READ_S, self._timeout_s))
+        last = self._last_list
+        if (last.instance, last.body) == (instance, body):
+            return last.containers
+        items = self._decoded(body)
+        containers = self._read(items, lambda items: tuple(_listed(item) for item in items))
+        self._last_list = _ListReply(instance=instance, body=body, containers=containers)
+        return containers
 
     def list_networks(self) -> tuple[ObservedNetwork, ...]:
         return self._get("/networks", lambda items: tuple(_network(item) for item in items))
@@ -348,15 +387,24 @@ def _label_filter(instance: str) -> str:
 def _listed(item: dict[str, Any]) -> ObservedContainer:
     # further names are links ("/other/alias"): ours has one slash
     names = [name[1:] for name in item.get("Names") or () if name.count("/") == 1]
+    state, status = item.get("State", ""), item.get("Status", "")
     return ObservedContainer(
         id=item["Id"],
         name=names[0] if names else "",
         image=item.get("Image", ""),
         image_id=item.get("ImageID", ""),
-        state=item.get("State", ""),
+        state=state,
         labels=item.get("Labels") or {},
-        status_text=item.get("Status", ""),
+        health=next((health for word, health in _HEALTH if word in status), ""),
+        exit_code=_exit_code(status) if state in _ENDED else None,
+        status_text=status,
     )
+
+
+def _exit_code(status: str) -> int | None:
+    """From the list's status text, `Exited (1) 2 minutes ago`."""
+    found = status.startswith("Exited (")
+    return int(status.removeprefix("Exited (").partition(")")[0]) if found else None
 
 
 def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -365,14 +413,17 @@ def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _inspected(body: dict[str, Any]) -> ObservedContainer:
-    config = body.get("Config") or {}
+    config, state = body.get("Config") or {}, body.get("State") or {}
+    health = (state.get("Health") or {}).get("Status", "")
     return ObservedContainer(
         id=body["Id"],
         name=str(body.get("Name", "")).removeprefix("/"),
         image=config.get("Image", ""),
         image_id=body.get("Image", ""),
-        state=(body.get("State") or {}).get("Status", ""),
+        state=state.get("Status", ""),
         labels=config.get("Labels") or {},
+        health="" if health == "none" else health,
+        exit_code=state.get("ExitCode") if state.get("Status") in _ENDED else None,
         inspect=body,
     )
 

@@ -236,11 +236,16 @@ class EnginePipe:
         self._wire.abort()
 
 
+def _permit_all(method: str, path: str) -> None:
+    del method, path
+
+
 class DockerStream:
     """`url` is a Docker host URL (`unix:///path`, `tcp://host:port`); `tls` makes tcp an encrypted one."""
 
     def __init__(self, url: str, *, tls: ssl.SSLContext | None = None) -> None:
         self.address = EngineAddress.parse(url)
+        self.permit: Callable[[str, str], None] = _permit_all  # given method and path; raises for what must not be
         self._tls = tls
         self._buffer = memoryview(bytearray(PIECE_LIMIT))
 
@@ -260,8 +265,9 @@ class DockerStream:
 
         A body of unknown `length` goes in chunks; the response may come while it is still being sent. `head_timeout_s`
         runs from the end of the body. `piece_limit`: bytes of a piece, and of what waits for the reader. Raises
-        EngineUnreachableError, or SourceError where the body's source failed.
+        EngineUnreachableError, or SourceError where the body's source failed, or what `permit` raises.
         """
+        self.permit(method, path)
         wire = await self._connect(piece_limit)
         try:
             return await self._exchange(wire, method, path, query, headers, body, length, head_timeout_s)

@@ -34,7 +34,7 @@ from agent.controller.routes.engine_routes import ROUTES, EngineRoute
 from agent.controller.routes.files import HEAD_TIMEOUT_S, safe_archive
 from agent.controller.rules import WEBSOCKET, Need, Rule
 from agent.controller.streams.engine_streams import has_terminal
-from agent.errors import EngineError, UcidockdError
+from agent.errors import UcidockdError
 
 PREFIX = "/docker"
 _CHECKS = {"id": checked_id, "image": checked_image}
@@ -136,7 +136,7 @@ class EngineRoutes:
         try:
             await self._agent.manual(container, action)
             response = await opening
-        except (EngineError, SourceError):
+        except (UcidockdError, SourceError):
             await self._agent.manual_failed(container)
             raise
         finally:
