@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.apply.ports import Engine
 from agent.apply.pulling import PullProgress
@@ -27,6 +27,7 @@ class Images:
     pulling: Callable[[Container, int], None] = lambda container, percent: None
     pulled: Callable[[Container, str], None] = lambda container, image_id: None  # "" = there is none
     clock: Callable[[], float] = time.monotonic
+    _found: dict[str, str] = field(default_factory=dict)  # name -> id, of those that were there in this pass
 
     def ensure(self, container: Container) -> str:
         """The local image id (`sha256:...`), pulled first where `option pull` says so.
@@ -35,12 +36,15 @@ class Images:
         Raises EngineError naming the image; a failed pull with `always` uses the local image when there is one.
         """
         image = container.spec.image
+        if container.policy.pull is not Pull.ALWAYS and image in self._found:
+            return self._found[image]
         local = self.engine.inspect_image(image)
         if container.policy.pull is Pull.NEVER and local is None:
             raise EngineError(f"image {image} is not there and `option pull never` forbids to pull it")
         if container.policy.pull is Pull.ALWAYS or local is None:
             local = self._pull(container, local)
-        return str(local["Id"])
+        self._found[image] = str(local["Id"])
+        return self._found[image]
 
     def _pull(self, container: Container, local: dict[str, object] | None) -> dict[str, object]:
         image = container.spec.image
