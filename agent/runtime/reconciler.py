@@ -285,6 +285,7 @@ class Reconciler:
             engine=self.engine,
             auths=desired.auths,
             stopping=self.stopping.is_set,
+            wanted=self._is_image_wanted,
             waiting=crew.elsewhere,
             pulling=self._show_pulling,
             pulled=self._show_pulled,
@@ -304,6 +305,10 @@ class Reconciler:
 
     def _is_current(self, container: Container) -> bool:
         return self.desired is None or container in self.desired.containers
+
+    def _is_image_wanted(self, container: Container) -> bool:
+        declared = self.desired.containers if self.desired is not None else (container,)
+        return any((c.section, c.spec.image) == (container.section, container.spec.image) for c in declared)
 
     def _show_pulling(self, container: Container, percent: int) -> None:
         message = f"pulling {container.spec.image}: {percent} %"
