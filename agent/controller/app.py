@@ -18,6 +18,7 @@ from agent.controller.http.routing import make_routes, run_found
 from agent.controller.port import AgentPort
 from agent.controller.routes.adoption import AdoptionRoutes
 from agent.controller.routes.consoles import ConsoleRoutes
+from agent.controller.routes.daemon import DaemonRoutes
 from agent.controller.routes.engine import EngineRoutes
 from agent.controller.routes.files import FileRoutes
 from agent.controller.routes.jobs import JobRoutes
@@ -52,6 +53,7 @@ def make_rules(
         *TransferRoutes(transfers, engine, agent.auths).rules(),
         *MetricsRoutes(agent, jobs, transfers).rules(),
         *AdoptionRoutes(agent).rules(),
+        *DaemonRoutes(agent).rules(),
         *ConsoleRoutes(consoles or Consoles(engine)).rules(),
         *TicketRoutes(access or control_only(engine)).rules(),
         *EngineRoutes(agent, engine).rules(),  # last: there are many, and what comes before is found sooner

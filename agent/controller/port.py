@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from agent.model.daemon import Wish
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
 from agent.status.counters import PassCounters
@@ -48,6 +49,15 @@ class AgentPort(Protocol):
     async def diff(self, name: str) -> dict[str, Any]:
         """One container section against what the engine shows. Raises ConfigError for no such section."""
         ...
+
+    async def tls_client(self, name: str, *, days: int) -> dict[str, Any]:
+        """A new client's bundle for dockerd's TLS: `name`, `files` (PEM, a private key among it), `expires` (unix
+        seconds), `server_names`. Raises ConfigError, ClockNotSetError, CertificateError.
+        """
+        ...
+
+    async def dockerd(self, wish: Wish) -> None:
+        """Has dockerd started, stopped or restarted soon. Raises ConflictError, which says why not."""
 
 
 class Sessions(Protocol):

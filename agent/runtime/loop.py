@@ -15,13 +15,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from agent.apply.crew import Run
 from agent.apply.ports import Engine
 from agent.clients.file_watcher import UNSETTLED_LIMIT_S, FileWatcher
-from agent.errors import EngineError, UcidockdError
+from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
+from agent.model.daemon import Wish
 from agent.model.issues import issue_as_json
 from agent.model.resources import RegistryAuth
 from agent.plan.operations import Plan
@@ -62,6 +63,7 @@ class Loop:
         self._wake = asyncio.Event()
         self._wake.set()
         self._one_pass = asyncio.Lock()
+        self._one_client = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._pass_ended = asyncio.Event()
@@ -176,6 +178,23 @@ class Loop:
     async def manual_failed(self, container: str) -> None:
         """The engine refused the action: nothing is held for it."""
         await asyncio.to_thread(self.reconciler.release, container)
+        self.trigger()
+
+    async def tls_client(self, name: str, *, days: int) -> dict[str, object]:
+        """A client's bundle, one at a time: each takes a child process. It is written nowhere."""
+        maker = self.reconciler.certificates
+        if maker is None:
+            raise ConfigError("this agent makes no certificates")
+        async with self._one_client:
+            made = await asyncio.to_thread(maker.sign_client, name, days=days, now=time.time())
+        return asdict(made)
+
+    async def dockerd(self, wish: Wish) -> None:
+        """Has the next pass start, stop or restart dockerd."""
+        stage = self.reconciler.daemon
+        if stage is None:
+            raise ConflictError("this agent does not run dockerd")
+        await asyncio.to_thread(stage.ask, wish, self.reconciler.desired)
         self.trigger()
 
     def config_issues(self) -> list[dict[str, object]]:

@@ -56,6 +56,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     """Everything a pass needs, on the real engine."""
     source = random.Random()
     board = StatusBoard(first=secrets.randbelow(2**40))
+    certificates = Certificates(options.state_dir / "tls")
     return Reconciler(
         usb=UsbDevices(monotonic=time.monotonic),
         engine=DockerEngine(options.docker_host or settings.docker_host),
@@ -64,9 +65,8 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         load=lambda: load(options),
         check=lambda texts: check_texts(options, texts),
         store=open_store(options),
-        daemon=make_stage(
-            options, settings, board, Tools(certificates=Certificates(options.state_dir / "tls"))
-        ),
+        daemon=make_stage(options, settings, board, Tools(certificates=certificates)),
+        certificates=certificates,
         edges=make_edges(options, board),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
@@ -102,9 +102,11 @@ def locked(path: Path) -> Iterator[None]:
 
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.clients.docker_stream import DockerStream
+    from agent.controller.storage_guard import StorageGuard
     from agent.controller.streams.console_source import console_kind
     from agent.controller.streams.consoles import Consoles
     from agent.controller.ubus.adoption import AdoptionMethods
+    from agent.controller.ubus.daemon import DaemonMethods
     from agent.controller.ubus.jobs import JobMethods, job_kinds
     from agent.controller.work.jobs import Jobs
     from agent.runtime.bus import Bus
@@ -113,11 +115,13 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.docker_host or settings.docker_host)
+    engine.permit = StorageGuard(agent.board)
     jobs = Jobs(engine)
     consoles = Consoles(engine)
     bus = Bus(options.ubus_socket)
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
+    bus.methods |= DaemonMethods(agent).methods()
     sessions = bus.sessions(TokenFile(options.state_dir / "token"))
     parts = Parts(
         options=options, agent=agent, engine=engine, consoles=consoles, jobs=jobs, sessions=sessions

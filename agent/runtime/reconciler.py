@@ -19,9 +19,10 @@ from agent.apply.executor import Executor, recover
 from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
+from agent.clients.certificates import Certificates
 from agent.clients.devices import Plugged, UsbDevices
 from agent.clients.uci_store import UciStore
-from agent.errors import EngineError, EngineSlowError, StorageError, UcidockdError
+from agent.errors import EngineError, EngineSlowError, EngineUnreachableError, StorageError, UcidockdError
 from agent.model.interfaces import Interface
 from agent.model.issues import Issue
 from agent.model.observed import Observed
@@ -62,6 +63,7 @@ class Reconciler:
     holds: Holds
     usb: UsbDevices
     daemon: DaemonStage | None = None
+    certificates: Certificates | None = None
     edges: Edges | None = None
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
@@ -225,6 +227,7 @@ class Reconciler:
         if self.edges is not None:
             self.edges.put_rules_back()
         if not ready:
+            self._show_engine_down()
             self._unsure = self._unsure or deep is None
             return ops.Plan(), None
         unsure, self._unsure = self._unsure or deep is None, False
@@ -245,6 +248,11 @@ class Reconciler:
             return plan, None
         self._busy |= {work.key for work in plan.works}
         return plan, self._executor(desired, api).begin(plan)
+
+    def _show_engine_down(self) -> None:
+        """An engine whose dockerd does not run is not reachable, and nobody asks it to find out."""
+        if self.daemon is not None and not self.daemon.finds_dockerd():
+            engine_failure(self.board, EngineUnreachableError(self.daemon.holding), self.wall())
 
     def _recover(self) -> dict[str, str]:
         """Mends what was cut short; key -> why it cannot be planned for yet. Has a back-off of its own: an old

@@ -40,6 +40,7 @@ class ConditionType(StrEnum):
     FIREWALL_OPEN = "FirewallOpen"
     PUBLIC_PORT = "PublicPort"
     ZONE_UNSET = "ZoneUnset"
+    STORAGE_READ_ONLY = "StorageReadOnly"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +147,13 @@ class StatusBoard:
             found = self._resources.get(key)
             standing = found.conditions.get(condition) if found is not None else None
             return standing.reason if standing is not None else ""
+
+    def message(self, key: str, condition: ConditionType) -> str:
+        """The message of a condition that is true, "" without one."""
+        with self._lock:
+            found = self._resources.get(key)
+            standing = found.conditions.get(condition) if found is not None else None
+            return standing.message if standing is not None and standing.status else ""
 
     def clear(self, key: str, condition: ConditionType, *, now: float) -> bool:
         """Takes a condition off."""

@@ -179,7 +179,7 @@ def test_a_call_without_an_answer_ends_at_its_deadline(proxy: FaultProxy) -> Non
         begun = time.monotonic()
         with pytest.raises(EngineSlowError):
             call()
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 10
 
 
 def test_a_hanging_engine_neither_blocks_status_nor_the_end(faulty: Box, proxy: FaultProxy) -> None:

@@ -18,6 +18,7 @@ from agent.clients.docker_stream import DockerStream
 from agent.controller.app import make_app
 from agent.controller.doors.server import ControlServer
 from agent.controller.streams.consoles import Consoles
+from agent.model.daemon import Wish
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
 from agent.status.counters import PassCounters
@@ -51,6 +52,12 @@ class QuietAgent:
 
     async def diff(self, name: str) -> dict[str, Any]:
         return {"name": name}
+
+    async def tls_client(self, name: str, *, days: int) -> dict[str, Any]:
+        return {"name": name, "files": {}, "days": days}
+
+    async def dockerd(self, wish: Wish) -> None:
+        self.manual_actions.append(f"dockerd {wish}")
 
     async def manual(self, container: str, action: str) -> None:
         del container

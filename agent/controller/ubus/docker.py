@@ -108,9 +108,14 @@ class DockerObjects:
             headers = [*headers, ("content-type", content_type)]
         if call.manual:
             await self._agent.manual(target, method)
-        response = await self._engine.open(
-            call.verb, path, query=query, headers=headers, body=body, head_timeout_s=call.deadline_s
-        )
+        try:
+            response = await self._engine.open(
+                call.verb, path, query=query, headers=headers, body=body, head_timeout_s=call.deadline_s
+            )
+        except UcidockdError:
+            if call.manual:
+                await self._agent.manual_failed(target)
+            raise
         async with response:
             if call.manual and response.status >= 400:
                 await self._agent.manual_failed(target)
