@@ -253,7 +253,13 @@ class DockerEngine:
     def remove_container(self, ref: str, *, volumes: bool, force: bool = False) -> None:
         params = {"v": "1" if volumes else "0", "force": "1" if force else "0"}
         path = f"/containers/{ref}"
-        self._unless_gone("DELETE", path, lambda: self.inspect_container(ref), params=params)
+        try:
+            self._unless_gone("DELETE", path, lambda: self.inspect_container(ref), params=params)
+        except EngineError as exc:
+            if exc.status != 409 or "already in progress" not in str(exc):
+                raise
+            # asked for before, by us whose answer was lost or by somebody else: the engine tells when it is done
+            self._call("POST", f"{path}/wait", params={"condition": "removed"}, ok=(404,))
 
     def connect(self, network: str, container: str, endpoint: dict[str, Any]) -> None:
         body = {"Container": container, "EndpointConfig": endpoint}
