@@ -35,9 +35,10 @@ function fromBase64(text) {
 }
 
 const Console = baseclass.extend({
-	// `options`: {container, command: [word, ...], user}
-	__init__(options) {
+	// `options`: {container, command: [word, ...], user}. `onFailed` is called when it cannot even be opened.
+	__init__(options, onFailed) {
 		this.options = options;
+		this.onFailed = onFailed;
 		this.place = D.el('div', { 'style': 'height:55vh' });
 		this.note = D.el('p', {});
 		this.typed = [];
@@ -48,6 +49,8 @@ const Console = baseclass.extend({
 	},
 
 	async open() {
+		live.onConnection(connected => connected || this.fail());
+
 		const { Terminal, FitAddon } = await loadLibrary();
 
 		this.term = new Terminal({ cursorBlink: true, scrollback: 5000, linkHandler: { activate() {} } });
@@ -82,6 +85,7 @@ const Console = baseclass.extend({
 			this.begun = true;
 			break;
 		case 'open':
+			this.opened = true;
 			this.resize();
 			break;
 		case 'stdout':
@@ -92,9 +96,15 @@ const Console = baseclass.extend({
 			this.end(item.json.reason || _('The process ended with code %s.').format(item.json.code));
 			break;
 		case 'error':
+			this.fail();
 			this.end(item.json?.message);
 			break;
 		}
+	},
+
+	fail() {
+		if (!this.opened && this.stream)
+			this.onFailed?.();
 	},
 
 	end(reason) {
@@ -142,4 +152,4 @@ const Console = baseclass.extend({
 	}
 });
 
-return baseclass.extend({ make: options => new Console(options) });
+return baseclass.extend({ make: (options, onFailed) => new Console(options, onFailed) });
