@@ -97,7 +97,7 @@ const Console = baseclass.extend({
 			break;
 		case 'error':
 			this.fail();
-			this.end(item.json?.message);
+			this.end(D.wordsOf(item.json));
 			break;
 		}
 	},
