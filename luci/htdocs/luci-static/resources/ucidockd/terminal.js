@@ -119,7 +119,8 @@ const Console = baseclass.extend({
 		this.term?.dispose();
 	},
 
-	// one call at a time, so that what is typed stays in order
+	// One call at a time, so that what is typed stays in order. What did not arrive is not sent again: it may have
+	// arrived all the same, and nobody wants to have confirmed something twice.
 	async type(bytes) {
 		this.typed.push(...bytes);
 
@@ -136,9 +137,10 @@ const Console = baseclass.extend({
 					break;
 
 				await agent.stream_input(...place, toBase64(this.typed.splice(0, DATA_LIMIT)));
+				D.fill(this.note);
 			}
 		} catch (error) {
-			D.fill(this.note, error.message);
+			D.fill(this.note, _('What was typed did not arrive: '), D.wordsOf(error));
 		} finally {
 			this.typing = false;
 		}
