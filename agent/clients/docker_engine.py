@@ -12,6 +12,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import docker
@@ -20,6 +21,7 @@ import docker.errors
 import docker.utils
 import requests.exceptions
 import urllib3.exceptions
+from docker.transport import UnixHTTPAdapter
 
 from agent.clients.leftovers import end_leftover, tells_of_leftover
 from agent.errors import EngineError, EngineSlowError, EngineUnreachableError, LeftoverError
@@ -38,8 +40,28 @@ _BROKEN = (
     urllib3.exceptions.HTTPError,
     OSError,
 )
+_ENDED = ("exited", "dead")
+# what the list's status text says of the health check
+_HEALTH = (("(healthy)", "healthy"), ("(unhealthy)", "unhealthy"), ("(health: starting)", "starting"))
 _T = TypeVar("_T")
 _NO_LIMIT: Any = None  # the stubs do not know that None means none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ListReply:
+    """What a list call for `instance` gave."""
+
+    instance: str
+    body: bytes
+    containers: tuple[ObservedContainer, ...]
+
+
+class _OneConnection(UnixHTTPAdapter):
+    """docker-py's keeps a connection for each URL that it is asked for, the last 25 of them; one does for all."""
+
+    def get_connection(self, url: str | bytes, proxies: Any = None) -> Any:
+        del url
+        return super().get_connection("http+docker://localhost", proxies)
 
 
 class DockerEngine:
@@ -54,15 +76,19 @@ class DockerEngine:
         self._timeout_s = timeout_s
         self._local = threading.local()  # requests' sessions are not made for several threads
         self._version = ""
+        self._last_list = _ListReply(instance="", body=b"", containers=())
 
     def _client(self) -> Any:
         version = self._version or _version_text(self.ping())
         if getattr(self._local, "version", None) != version:
-            self._local.client = docker.APIClient(
+            self._local.client = client = docker.APIClient(
                 base_url=self._host,
                 version=version,
                 timeout=self._timeout_s,  # type: ignore[arg-type]  # a fraction of a second does too
             )
+            if self._host.startswith("unix://"):
+                client.mount(client.base_url, _OneConnection(self._host.removeprefix("unix://")))
+                client.trust_env = False  # requests looks for proxies and a ~/.netrc before each request
             self._local.version = version
         return self._local.client
 
@@ -96,10 +122,20 @@ class DockerEngine:
             return EngineSlowError(f"the engine at {self._host} gives no answer in time")
         return EngineUnreachableError(f"the engine at {self._host} does not answer: {_short(exc)}")
 
-    def _call(
+    def _call(self, method: str, path: str, **args: Any) -> Any:
+        """The decoded answer to one request, None where it is empty; see `_send`."""
+        return self._decoded(self._send(method, path, **args), object_pairs_hook=_shared)
+
+    def _decoded(self, content: bytes, **how: Any) -> Any:
+        try:
+            return json.loads(content, **how) if content else None
+        except (ValueError, RecursionError) as exc:
+            raise self._invalid() from exc
+
+    def _send(
         self, method: str, path: str, *, timeout_s: float | None = None, ok: tuple[int, ...] = (), **args: Any
-    ) -> Any:
-        """One request; `ok` are error statuses that count as success (None is returned)."""
+    ) -> bytes:
+        """One request; `ok` are error statuses that count as success (and as an empty answer)."""
         client = self._client()
         url = client._url(path)  # noqa: SLF001 - docker-py has no public way to send a body of one's own
         try:
@@ -107,15 +143,13 @@ class DockerEngine:
         except _BROKEN as exc:
             raise self._away(exc) from exc
         if response.status_code in ok:
-            return None
+            return b""
         if response.status_code >= 400:
             raise EngineError(
                 _message(response), status=response.status_code, retryable=response.status_code >= 500
             )
-        try:
-            return json.loads(response.content, object_pairs_hook=_shared) if response.content else None
-        except (ValueError, RecursionError) as exc:
-            raise self._invalid() from exc
+        content: bytes = response.content
+        return content
 
     def _unless_gone(self, method: str, path: str, look: Callable[[], object | None], **args: Any) -> None:
         """A call that has nothing to do when its object is gone. "Not found" is asked for twice: records go with it."""
@@ -143,10 +177,16 @@ class DockerEngine:
         return self._get("/info", dict)
 
     def list_containers(self, instance: str) -> tuple[ObservedContainer, ...]:
+        """GET /containers/json. A reply that is the last one byte for byte, as of an idle engine, is not read again."""
         params = {"all": "1", "filters": _label_filter(instance)}
-        return self._get(
-            "/containers/json", lambda items: tuple(_listed(item) for item in items), params=params
-        )
+        body = self._send("GET", "/containers/json", params=params, timeout_s=min(_READ_S, self._timeout_s))
+        last = self._last_list
+        if (last.instance, last.body) == (instance, body):
+            return last.containers
+        items = self._decoded(body)
+        containers = self._read(items, lambda items: tuple(_listed(item) for item in items))
+        self._last_list = _ListReply(instance=instance, body=body, containers=containers)
+        return containers
 
     def list_networks(self) -> tuple[ObservedNetwork, ...]:
         return self._get("/networks", lambda items: tuple(_network(item) for item in items))
@@ -309,15 +349,24 @@ def _label_filter(instance: str) -> str:
 def _listed(item: dict[str, Any]) -> ObservedContainer:
     # further names are links ("/other/alias"): ours has one slash
     names = [name[1:] for name in item.get("Names") or () if name.count("/") == 1]
+    state, status = item.get("State", ""), item.get("Status", "")
     return ObservedContainer(
         id=item["Id"],
         name=names[0] if names else "",
         image=item.get("Image", ""),
         image_id=item.get("ImageID", ""),
-        state=item.get("State", ""),
+        state=state,
         labels=item.get("Labels") or {},
-        status_text=item.get("Status", ""),
+        health=next((health for word, health in _HEALTH if word in status), ""),
+        exit_code=_exit_code(status) if state in _ENDED else None,
+        status_text=status,
     )
+
+
+def _exit_code(status: str) -> int | None:
+    """From the list's status text, `Exited (1) 2 minutes ago`."""
+    found = status.startswith("Exited (")
+    return int(status.removeprefix("Exited (").partition(")")[0]) if found else None
 
 
 def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -326,14 +375,17 @@ def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _inspected(body: dict[str, Any]) -> ObservedContainer:
-    config = body.get("Config") or {}
+    config, state = body.get("Config") or {}, body.get("State") or {}
+    health = (state.get("Health") or {}).get("Status", "")
     return ObservedContainer(
         id=body["Id"],
         name=str(body.get("Name", "")).removeprefix("/"),
         image=config.get("Image", ""),
         image_id=body.get("Image", ""),
-        state=(body.get("State") or {}).get("Status", ""),
+        state=state.get("Status", ""),
         labels=config.get("Labels") or {},
+        health="" if health == "none" else health,
+        exit_code=state.get("ExitCode") if state.get("Status") in _ENDED else None,
         inspect=body,
     )
 

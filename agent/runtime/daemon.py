@@ -43,9 +43,10 @@ from agent.plan.daemon import Change, Rendered, as_wished, classify, render
 from agent.runtime.backoff import BackOff
 from agent.runtime.daemon_external import External
 from agent.runtime.daemon_health import DaemonHealth
+from agent.runtime.daemon_home import EngineHome
 from agent.runtime.daemon_identity import ServerIdentities
 from agent.runtime.daemon_manual import ManualControl, ours
-from agent.runtime.daemon_mounts import declared_mount, missing_mount
+from agent.runtime.daemon_mounts import declared_mount, is_read_only, missing_mount
 from agent.runtime.daemon_status import DaemonStatus
 from agent.runtime.options import RuntimeOptions
 from agent.status.board import StatusBoard
@@ -111,6 +112,7 @@ class DaemonStage:
         )
         self._external = External(self.files, status)
         self._manual = ManualControl(status, acting=self._acting, runs=self.finds_dockerd)
+        self._home = EngineHome(self.files, status, on_disk=lambda root: bool(declared_mount(root, options)))
         self._health = DaemonHealth(
             status,
             missing_mount=lambda root: missing_mount(root, options),
@@ -318,10 +320,14 @@ class DaemonStage:
 
     def _disk_missing(self, target: Target) -> str:
         """What is missing, when the file system of dockerd's data is not mounted."""
-        mount = missing_mount(data_root(target.document), self._options)
-        if not mount:
+        root = data_root(target.document)
+        mount = missing_mount(root, self._options)
+        if mount:
+            text = f"nothing is mounted on {mount}, where dockerd keeps its data"
+        elif is_read_only(root):
+            text = f"the file system of {root}, where dockerd keeps its data, is mounted read-only"
+        else:
             return ""
-        text = f"nothing is mounted on {mount}, where dockerd keeps its data"
         self._status.waiting(text)
         return text
 
@@ -456,15 +462,10 @@ class DaemonStage:
     def _other_engine(self, change: DaemonChange) -> str:
         """Whether this engine keeps other data than the containers were meant for, until a reconcile is asked for."""
         running = change.record.running
-        root = data_root(running.document) if running is not None else ""
-        meant = self.files.engine()
-        if root and (not meant or self._accepted.is_set()):
-            self.files.write_engine(root)
-            meant = root
+        if running is None:
+            return ""
+        other = self._home.other(data_root(running.document), accepted=self._accepted.is_set())
         self._accepted.clear()
-        text = f"data_root was {meant} and is {root}: nothing is created there until `ucidockd reconcile`"
-        other = text if root and root != meant else ""
-        self._status.engine_changed(other)
         return other
 
 

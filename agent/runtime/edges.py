@@ -28,6 +28,7 @@ from agent.plan.firewall import Blocked, Rule, wanted_rules
 from agent.plan.zones import Bridge, bridges_of, interface_of, our_interfaces, with_interfaces, with_zones
 from agent.runtime.config import open_store
 from agent.runtime.options import RuntimeOptions
+from agent.runtime.read_only import show_read_only
 from agent.status.board import ConditionType, StatusBoard
 from agent.uci.router import devices_of, read_firewall
 from agent.uci.syntax import Package
@@ -101,6 +102,7 @@ class Edges:
             self._owe_what_was_cut_short(packages, interfaces)
             self._show_ports(desired, packages, interfaces)
         self._reload()
+        show_read_only(desired, self._board, now=self._tools.wall())
 
     def put_rules_back(self) -> None:
         """The rules once more, when dockerd may have been started since `reconcile`."""

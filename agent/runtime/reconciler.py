@@ -161,6 +161,8 @@ class Reconciler:
             return reconcile(desired, snapshot.observed, context)
         question = (desired, usb, snapshot.observed, replace(context, now=0.0))
         if question == self._settled:
+            self._show_ages(before=self._settled[2], now=snapshot.observed)
+            self._settled = question
             return ops.Plan()  # same input, same plan; the board shows its findings already
         plan = reconcile(desired, snapshot.observed, context)
         timed = any(record.removed_at is not None for record in records)
@@ -344,6 +346,13 @@ class Reconciler:
         for record in self.records.records():
             if not record.swap:
                 self.board.set_object(f"{record.kind}:{record.section}", record.object_id, now=self.wall())
+
+    def _show_ages(self, *, before: Observed, now: Observed) -> None:
+        """The engine's words of containers that grew older and did nothing else."""
+        sections = {r.object_id: r.section for r in self.records.records() if r.kind == "container"}
+        for old, new in zip(before.containers, now.containers, strict=True):
+            if new.status_text != old.status_text and new.id in sections:
+                self.board.say(f"container:{sections[new.id]}", ConditionType.RUNNING, new.status_text)
 
     def _show_findings(self, plan: ops.Plan) -> None:
         now = self.wall()

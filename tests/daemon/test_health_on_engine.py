@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +66,27 @@ def test_a_bridge_that_does_not_come_back_is_shown_and_not_tried_again() -> None
     assert repair(Target(document={"bridge": "lo"}), after) is None
     assert "EngineImpaired" not in shown()
     assert repair(goal, after) is not None  # it was there in between: a new loss
+
+
+def test_a_dockerd_that_was_only_starting_is_not_restarted(tmp_path: Path) -> None:
+    status = DaemonStatus(board=StatusBoard())
+    status.begin(())
+    health = DaemonHealth(status, missing_mount=lambda _: "", needs_mount=lambda _: True)
+    process = Process(pid=os.getpid(), started=1)
+    goal = Target(document={"data-root": str(tmp_path), "bridge": "lo"})
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path], check=True)
+    try:
+        assert health.repair(process, goal, answers=lambda: True) is not None
+        with contextlib.ExitStack() as opened:
+
+            def answers() -> bool:
+                """It opens its data only when it is ready, which is what a ping waits for."""
+                opened.enter_context((tmp_path / "metadata.db").open("w"))
+                return True
+
+            assert health.repair(process, goal, answers=answers) is None
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,8 @@ def test_every_call_of_the_pages_is_granted() -> None:
     agent = re.search(r"const AGENT = \{(.*?)\n\};", text, re.DOTALL)
     docker = re.search(r"const DOCKER = \{(.*?)\n\};", text, re.DOTALL)
     assert agent and docker
-    assert set(re.findall(r"(\w+): [\[{]", agent[1])) - both["ucidockd"] == set()
+    methods = re.sub(r"\{[^{}]*\}", "{}", agent[1])  # without the names of their arguments
+    assert set(re.findall(r"(\w+): [\[{]", methods)) - both["ucidockd"] == set()
     for name, table in re.findall(r"'(docker[.\w]*)': \{(.*?)\}", docker[1], re.DOTALL):
         assert set(re.findall(r"(\w+): \[", table)) - both[name] == set(), name
 

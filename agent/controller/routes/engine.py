@@ -19,10 +19,10 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket
 
-from agent.clients.docker_stream import DockerStream, EngineResponse, SourceError
+from agent.clients.docker_stream import Body, DockerStream, EngineResponse, SourceError
 from agent.controller.doors.access import may_write
 from agent.controller.engine_query import checked_query
-from agent.controller.http.replies import ClientGoneError, Inbox, StreamReply
+from agent.controller.http.replies import ClientGoneError, EngineReply, Inbox
 from agent.controller.http.sockets import refuse
 from agent.controller.masking import mask_env
 from agent.controller.names import checked_id, checked_image
@@ -31,7 +31,6 @@ from agent.controller.problems import RequestError, body_of, status_of
 from agent.controller.routes.attach import attach
 from agent.controller.routes.engine_routes import ROUTES, EngineRoute
 from agent.controller.routes.files import HEAD_TIMEOUT_S, safe_archive
-from agent.controller.routes.files import body_of as flow
 from agent.controller.rules import WEBSOCKET, Need, Rule
 from agent.controller.streams.engine_streams import has_terminal
 from agent.errors import EngineError, UcidockdError
@@ -53,6 +52,9 @@ _RESPONSE_HEADERS = (
 # on old engines the type of logs is guessed from what a container printed: HTML must not become one of our pages
 _TYPES = re.compile(
     r"(application/(json|x-tar|x-json-stream|json-seq|x-ndjson|vnd\.docker\.[a-z-]+)|text/plain)(;.*)?"
+)
+_LARGE = frozenset(
+    {"/containers/{id}/export", "/containers/{id}/archive", "/images/get", "/images/{image}/get"}
 )
 _ENDLESS = frozenset({"/events", "/containers/{id}/wait"})  # the head comes with the first news
 
@@ -101,9 +103,9 @@ class EngineRoutes:
         writer = route.grant.need is Need.WRITE or await may_write(request)
         query = checked_query(route.path, request.query_params.multi_items(), writer=writer)
         inbox = Inbox(request) if _has_body(request) else None
-        body = aiter(inbox) if inbox is not None else None
-        if route.takes_tar and body is not None:
-            body = await safe_archive(self._engine, body)
+        body: Body = inbox
+        if route.takes_tar and inbox is not None:
+            body = await safe_archive(self._engine, aiter(inbox))
         opening = self._engine.open(
             route.method,
             path,
@@ -119,7 +121,13 @@ class EngineRoutes:
             response = await _while_there(request, inbox, opening)
         if route.masks and not writer:
             return await _masked(response)
-        return StreamReply(flow(response), status=response.status, headers=_shown(response), inbox=inbox)
+        return EngineReply(
+            response,
+            status=response.status,
+            headers=_shown(response),
+            inbox=inbox,
+            large=route.method == "GET" and route.path in _LARGE,
+        )
 
     async def _done_by_hand(
         self, container: str, action: str, opening: Coroutine[Any, Any, EngineResponse]
@@ -128,7 +136,7 @@ class EngineRoutes:
         try:
             await self._agent.manual(container, action)
             response = await opening
-        except (EngineError, SourceError):
+        except (UcidockdError, SourceError):
             await self._agent.manual_failed(container)
             raise
         finally:

@@ -17,11 +17,11 @@ from typing import Any
 
 from agent.clients.docker_stream import DockerStream, EngineResponse
 from agent.clients.ubus_objects import SESSION, TOO_LARGE, Arguments, BusObject, Method, Reply
-from agent.controller.doors.access import WRITER
 from agent.controller.engine_query import checked_query
 from agent.controller.masking import mask_env
 from agent.controller.port import AgentPort, Sessions
 from agent.controller.problems import RequestError, status_of
+from agent.controller.rules import WRITER
 from agent.controller.streams import engine_streams
 from agent.controller.ubus.agent import guarded
 from agent.controller.ubus.calls import CALLS, TTYD_ARGS, EngineCall, Output, archive_body, exec_body
@@ -108,9 +108,14 @@ class DockerObjects:
             headers = [*headers, ("content-type", content_type)]
         if call.manual:
             await self._agent.manual(target, method)
-        response = await self._engine.open(
-            call.verb, path, query=query, headers=headers, body=body, head_timeout_s=call.deadline_s
-        )
+        try:
+            response = await self._engine.open(
+                call.verb, path, query=query, headers=headers, body=body, head_timeout_s=call.deadline_s
+            )
+        except UcidockdError:
+            if call.manual:
+                await self._agent.manual_failed(target)
+            raise
         async with response:
             if call.manual and response.status >= 400:
                 await self._agent.manual_failed(target)

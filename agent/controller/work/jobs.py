@@ -208,7 +208,11 @@ class Jobs:
         self.ended: Counter[tuple[JobKind, JobState]] = Counter()
 
     def start(self, spec: JobSpec, *, body: AsyncIterable[bytes] | None = None, upload_bytes: int = 0) -> Job:
-        """Begins. `body` is read as fast as the engine takes it. Raises ConflictError when too many are running."""
+        """Begins. `body` is read as fast as the engine takes it.
+
+        Raises ConflictError when too many are running, StorageLostError while the engine's data is away.
+        """
+        self._engine.permit("POST", spec.path)
         if len(self._tasks) >= RUNNING_LIMIT:
             raise ConflictError(f"{RUNNING_LIMIT} jobs are running; wait for one to end, or cancel one")
         job = Job(spec, now=self._wall(), upload_bytes=upload_bytes)
