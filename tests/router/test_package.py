@@ -62,7 +62,12 @@ def modes(root: Path) -> dict[str, int]:
 
 def test_every_file_is_in_its_place_with_its_mode(tmp_path: Path) -> None:
     found = modes(build(tmp_path, "ucidockd"))
-    programs = {"usr/bin/ucidockd", "etc/init.d/ucidockd", "usr/lib/ucidockd/dockerd-rescue", "etc/uci-defaults/60-ucidockd"}
+    programs = {
+        "usr/bin/ucidockd",
+        "etc/init.d/ucidockd",
+        "usr/lib/ucidockd/dockerd-rescue",
+        "etc/uci-defaults/60-ucidockd",
+    }
     expected = {target: 0o755 if target in programs else 0o644 for target in {*FILES.values(), *programs}}
     expected |= {"etc/config/containers": 0o600, "lib/upgrade/keep.d/ucidockd": 0o644}
     assert found == expected
