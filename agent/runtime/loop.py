@@ -21,6 +21,7 @@ from pathlib import Path
 from agent.apply.crew import Run
 from agent.apply.ports import Engine
 from agent.clients.file_watcher import UNSETTLED_LIMIT_S, FileWatcher
+from agent.clients.mount_watch import MountWatch
 from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
 from agent.model.daemon import Wish
 from agent.model.issues import issue_as_json
@@ -211,18 +212,22 @@ class Loop:
         """Runs until `stop`. Afterwards `parked` says whether something is still under way in a thread."""
         self._look_at_files()
         try:
-            async with asyncio.TaskGroup() as group:
-                follower = threading.Thread(target=self._follow_events, name="events", daemon=True)
-                follower.start()
-                timers = group.create_task(self._timers(), name="timers")
-                passes = group.create_task(self._passes(), name="passes")
-                await self._stop.wait()
-                timers.cancel()
-                await self._settle(passes)
+            with MountWatch(self.trigger):
+                await self._run()
         finally:
             self._watcher.stop()
             if self.reconciler.edges is not None:
                 self.reconciler.edges.stop()
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            follower = threading.Thread(target=self._follow_events, name="events", daemon=True)
+            follower.start()
+            timers = group.create_task(self._timers(), name="timers")
+            passes = group.create_task(self._passes(), name="passes")
+            await self._stop.wait()
+            timers.cancel()
+            await self._settle(passes)
 
     async def _settle(self, passes: asyncio.Task[None]) -> None:
         """Waits for what is under way, not for ever: threads cannot be cancelled, and what a swap leaves half done
