@@ -148,6 +148,11 @@ class Loop:
         issues = await asyncio.to_thread(self.reconciler.check, texts)
         return [issue_as_json(issue) for issue in issues]
 
+    def api_version(self) -> str:
+        """`dockerd.globals.api_version`."""
+        desired = self.reconciler.desired
+        return desired.daemon.api_version if desired is not None and desired.daemon is not None else ""
+
     def auths(self) -> Sequence[RegistryAuth]:
         """The registry logins that UCI has now."""
         desired = self.reconciler.desired

@@ -34,6 +34,7 @@ from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
 from agent.runtime.daemon import DaemonStage
 from agent.runtime.edges import Edges
+from agent.runtime.hazards import Hazards
 from agent.runtime.holds import Holds
 from agent.runtime.observe import observe
 from agent.runtime.waiting import usb_names, waiting, with_plugged
@@ -65,6 +66,7 @@ class Reconciler:
     daemon: DaemonStage | None = None
     certificates: Certificates | None = None
     edges: Edges | None = None
+    hazards: Hazards | None = None
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -223,6 +225,8 @@ class Reconciler:
             return ops.Plan(), None
         if self.edges is not None:
             self.edges.reconcile(desired)
+        if self.hazards is not None:
+            self.hazards.show(desired)
         ready = self.daemon is None or self.daemon.reconcile(desired, busy=bool(self._busy))
         if self.edges is not None:
             self.edges.put_rules_back()
