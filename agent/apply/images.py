@@ -13,6 +13,7 @@ from agent.apply.pulling import PullProgress
 from agent.errors import EngineError
 from agent.model.resources import Container, Pull, RegistryAuth
 
+_NO_SPACE = "no space left on device"  # strerror(ENOSPC), which the engine passes on
 _HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"})
 
 
@@ -25,7 +26,7 @@ class Images:
     stopping: Callable[[], bool] = lambda: False
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
     pulling: Callable[[Container, int], None] = lambda container, percent: None
-    pulled: Callable[[Container, str], None] = lambda container, image_id: None  # "" = there is none
+    pulled: Callable[[Container, str, str], None] = lambda container, image_id, reason: None  # id "": there is none
     clock: Callable[[], float] = time.monotonic
 
     def ensure(self, container: Container) -> str:
@@ -54,15 +55,16 @@ class Images:
         try:
             with self.waiting():
                 self.engine.pull(image, auth_for(image, self.auths), on_step)
-        except EngineError:
-            self.pulled(container, str(local["Id"]) if local is not None else "")
+        except EngineError as exc:
+            reason = "NoSpace" if _NO_SPACE in str(exc) else "PullFailed"
+            self.pulled(container, str(local["Id"]) if local is not None else "", reason)
             if local is not None:
                 return local
             raise
         pulled = self.engine.inspect_image(image)
         if pulled is None:
             raise EngineError(f"image {image} was pulled but is not there", retryable=True)
-        self.pulled(container, str(pulled["Id"]))
+        self.pulled(container, str(pulled["Id"]), "Present")
         return pulled
 
 

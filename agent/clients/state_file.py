@@ -22,7 +22,7 @@ from typing import Any
 from agent.clients.files import atomic_write
 from agent.errors import StorageError
 from agent.model.identity import SPEC_VERSION, spec_hash, version_of
-from agent.model.observed import Record
+from agent.model.observed import SWAPS, Record
 from agent.wire.own_json import json_object
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ def _is_number(value: object) -> bool:
 
 
 _FORMS = {f.name: str(f.type) for f in fields(Record)}
-_CLOSED = {"kind": ("container", "network", "volume"), "swap": ("", "new", "retired")}
+_CLOSED = {"kind": ("container", "network", "volume"), "swap": SWAPS}
 _HASH = re.compile(r"|v[0-9]{1,9}:.*")
 _IS: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str),

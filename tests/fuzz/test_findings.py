@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from agent.model.daemon_values import parse_mirror, parse_proxy
 from agent.model.entries import parse_device, parse_extra_host
 from agent.model.identity import spec_hash
 from agent.model.listen import parse_listen
-from agent.model.observed import Record
+from agent.model.observed import SWAPS, Record
 from agent.model.quantities import (
     QuantityError,
     parse_cpus,
@@ -33,6 +34,7 @@ from agent.uci.decode import decode
 from agent.uci.syntax import format_export, parse
 from tests.support.real_uci import RealUci, why_not
 
+ROOT = Path(__file__).parents[2]
 DEEP = b"[" * 100_000
 
 
@@ -98,6 +100,15 @@ def test_a_value_that_is_not_utf8_is_a_mistake_at_its_place_and_the_others_go_on
     )
     assert errors[1].endswith("is not UTF-8, expected text in UTF-8 (/etc/config/containers:10)")
     assert [container.section for container in result.desired.containers] == ["good"]
+
+
+def test_of_two_limits_of_one_name_the_last_counts() -> None:
+    text = (
+        "config globals 'globals'\n\tlist default_ulimits 'nofile=1:2'\n\tlist default_ulimits 'nofile=3:4'\n"
+    )
+    daemon = decode({"dockerd": parse(text, package="dockerd")}, paths={}).desired.daemon
+    assert daemon is not None
+    assert daemon.values["default-ulimits"] == {"nofile": {"Name": "nofile", "Soft": 3, "Hard": 4}}
 
 
 def test_a_mistake_quotes_a_long_value_by_its_ends() -> None:
@@ -172,6 +183,22 @@ def test_a_state_that_no_agent_wrote_is_set_aside_whole(tmp_path: Path, name: st
     path.write_bytes(data)
     assert StateFile(path).records() == ()
     assert (tmp_path / "state.json.bad").read_bytes() == data
+
+
+@pytest.mark.parametrize("swap", SWAPS)
+def test_each_step_of_a_swap_is_read_back(tmp_path: Path, swap: str) -> None:
+    record = replace(GOOD, swap=swap)
+    StateFile(tmp_path / "state.json").put(record)
+    assert StateFile(tmp_path / "state.json").records() == (record,)
+
+
+def test_every_step_that_the_code_writes_is_listed() -> None:
+    words = {
+        word
+        for path in (ROOT / "agent").rglob("*.py")
+        for word in re.findall(r'swap="(\w*)"', path.read_text())
+    }
+    assert words == set(SWAPS)
 
 
 def test_a_field_of_a_later_version_is_passed_over(tmp_path: Path) -> None:
