@@ -26,7 +26,8 @@ class Images:
     stopping: Callable[[], bool] = lambda: False
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
     pulling: Callable[[Container, int], None] = lambda container, percent: None
-    pulled: Callable[[Container, str, str], None] = lambda container, image_id, reason: None  # id "": there is none
+    # with the image id, "" where there is none, and the reason for status
+    pulled: Callable[[Container, str, str], None] = lambda container, image_id, reason: None
     clock: Callable[[], float] = time.monotonic
 
     def ensure(self, container: Container) -> str:

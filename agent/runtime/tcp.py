@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 
 from agent.clients.addresses import device_addresses
 from agent.clients.docker_stream import DockerStream
+from agent.clients.to_loop import tell
 from agent.clients.token_file import TokenFile
 from agent.clients.uci_store import TextUciStore, UciMissing
 from agent.controller.access import Access
@@ -37,12 +38,12 @@ def make_listeners(options: RuntimeOptions, app: ASGIApp, access: Access, agent:
     loop = asyncio.get_running_loop()
     listeners = Listeners(app, access, agent.board, wan=lambda: wan_addresses(options))
 
-    def tell(settings: AgentSettings) -> None:
+    def read(settings: AgentSettings) -> None:
         if settings.listen and isinstance(access.sessions, TokenFile):
             _make_token(access.sessions)
-        loop.call_soon_threadsafe(listeners.want, settings)
+        tell(loop, listeners.want, settings)
 
-    agent.reconciler.settings_read = tell
+    agent.reconciler.settings_read = read
     return listeners
 
 

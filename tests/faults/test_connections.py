@@ -92,7 +92,9 @@ DOORS: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize(
+    "name", [name if name == "a plain file" else pytest.param(name, marks=pytest.mark.long) for name in DOORS]
+)
 def test_a_socket_that_leads_nowhere_is_said_without_a_spin_and_another_one_is_found(
     box: Box, engine: PrivateDockerd, tmp_path: Path, name: str
 ) -> None:
@@ -220,6 +222,7 @@ def test_events_are_hints_only_whatever_they_say_and_however_many_come(
 # the agent itself
 
 
+@pytest.mark.long
 def test_an_agent_that_was_stopped_for_a_while_looks_again_and_makes_up_for_nothing(
     agent: Agent, box: Box, proxy: FaultProxy
 ) -> None:

@@ -28,6 +28,8 @@ class Agent:
         self.words = [f"--config-dir={options.config_dir}", f"--override-dir={options.override_dir}"]
         self.words += [f"--state-dir={options.state_dir}", f"--socket={options.socket}"]
         self.words += [f"--docker-host={options.docker_host}"]
+        # not the ubus of the machine that the tests run on
+        self.ubus_socket = str(box.config.parent / "no-ubus" / "ubus.sock")
         self.log = box.config.parent / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -39,9 +41,8 @@ class Agent:
     def spawn(self, **environment: str) -> None:
         """Begins to start."""
         Path(str(self.box.options.socket)).unlink(missing_ok=True)  # of one that was killed
-        # not the ubus of the machine that the tests run on
-        elsewhere = f"--ubus-socket={self.box.config.parent / 'no-ubus' / 'ubus.sock'}"
-        command = [*self.prefix, sys.executable, "-m", self.module, "run", *self.words, elsewhere]
+        bus = f"--ubus-socket={self.ubus_socket}"
+        command = [*self.prefix, sys.executable, "-m", self.module, "run", *self.words, bus]
         env = {**os.environ, **environment}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, env=env, cwd=ROOT)
