@@ -216,6 +216,14 @@ class DockerEngine:
         self._last_list = _ListReply(instance=instance, body=body, containers=containers)
         return containers
 
+    def list_names(self) -> frozenset[str]:
+        """The names of all containers, those of others too."""
+        return self._get(
+            "/containers/json",
+            lambda items: frozenset(name for item in items for name in _names(item)),
+            params={"all": "1"},
+        )
+
     def list_networks(self) -> tuple[ObservedNetwork, ...]:
         return self._get("/networks", lambda items: tuple(_network(item) for item in items))
 
@@ -273,7 +281,13 @@ class DockerEngine:
     def remove_container(self, ref: str, *, volumes: bool, force: bool = False) -> None:
         params = {"v": "1" if volumes else "0", "force": "1" if force else "0"}
         path = f"/containers/{ref}"
-        self._unless_gone("DELETE", path, lambda: self.inspect_container(ref), params=params)
+        try:
+            self._unless_gone("DELETE", path, lambda: self.inspect_container(ref), params=params)
+        except EngineError as exc:
+            if exc.status != 409 or "already in progress" not in str(exc):
+                raise
+            # asked for before, by us whose answer was lost or by somebody else: the engine tells when it is done
+            self._call("POST", f"{path}/wait", params={"condition": "removed"}, ok=(404,))
 
     def connect(self, network: str, container: str, endpoint: dict[str, Any]) -> None:
         body = {"Container": container, "EndpointConfig": endpoint}
@@ -384,9 +398,13 @@ def _label_filter(instance: str) -> str:
     return json.dumps({"label": [f"{LABEL_INSTANCE}={instance}"]})
 
 
+def _names(item: dict[str, Any]) -> list[str]:
+    """Further names are links ("/other/alias"): one's own has one slash."""
+    return [name[1:] for name in item.get("Names") or () if name.count("/") == 1]
+
+
 def _listed(item: dict[str, Any]) -> ObservedContainer:
-    # further names are links ("/other/alias"): ours has one slash
-    names = [name[1:] for name in item.get("Names") or () if name.count("/") == 1]
+    names = _names(item)
     state, status = item.get("State", ""), item.get("Status", "")
     return ObservedContainer(
         id=item["Id"],

@@ -63,7 +63,7 @@ const Graphs = baseclass.extend({
 			this.draw(this.series.push(item.json));
 
 		if (item.name === 'error')
-			D.fill(this.note, item.json?.message);
+			D.fill(this.note, D.wordsOf(item.json));
 		else
 			D.fill(this.note, runs || item.name === 'begin' ? '' : _('The container does not run.'));
 	},

@@ -4,6 +4,7 @@
 'use strict';
 'require baseclass';
 'require form';
+'require uci';
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
 
@@ -40,19 +41,21 @@ return baseclass.extend({
 		].filter(([ , text ]) => text);
 	},
 
-	// to the form of one container: `options` are the form's by name, `tab` is where the table goes
-	add(section, id, tab) {
+	// to the form of one container, before it is drawn: a table on `tab`, and placeholders
+	async add(section, id, tab) {
 		const options = Object.fromEntries(section.children.map(option => [ option.option, option ]));
 		const place = D.el('div', {});
 		const shown = section.taboption(tab, form.DummyValue, '_image', _('The image gives'));
 
 		shown.renderWidget = () => place;
-		options.image.onchange = (_event, _id, image) => this.show(image, place, options, id);
-
-		return this.show(options.image.cfgvalue(id), place, options, id);
+		options.image.onchange = async (_event, _id, image) => {
+			await this.show(image, place, options);
+			Object.keys(this.placeholdersOf({})).forEach(name => this.redraw(options[name], id));
+		};
+		await this.show(uci.get('containers', id, 'image'), place, options);
 	},
 
-	async show(image, place, options, id) {
+	async show(image, place, options) {
 		const asked = this.asked = Symbol(image);
 		const found = image ? await calls.image.inspect(image).catch(() => null) : null;
 
@@ -64,15 +67,16 @@ return baseclass.extend({
 		D.fill(place, facts.length ? D.facts(facts) : D.el('em', {}, found ? _('nothing') : _('not known before the image is here: pull it, or save')));
 
 		for (const [ name, text ] of Object.entries(this.placeholdersOf(found?.Config ?? {})))
-			this.mark(options[name], id, text);
+			this.mark(options[name], text);
 	},
 
-	// before the form is drawn, and after it
-	mark(option, id, text) {
+	mark(option, text) {
 		option.ownPlaceholder ??= option.placeholder ?? '';
 		option.placeholder = text || option.ownPlaceholder;
+	},
 
-		for (const input of option.getUIElement(id)?.node?.querySelectorAll('input[type=text]:not([id$=hidden])') ?? [])
+	redraw(option, id) {
+		for (const input of option.getUIElement(id)?.node?.querySelectorAll('input[type=text]') ?? [])
 			input.placeholder = option.placeholder;
 	}
 });

@@ -17,6 +17,7 @@
 
 const CHANGES = [ 'C', 'A', 'D' ];
 const SPECIAL = [ 'host', 'none' ];
+const TTYD_PORT = 7682;
 const SHELLS = [ '/bin/sh', '/bin/bash', '/bin/ash' ];
 
 function idOfPage() {
@@ -143,17 +144,27 @@ return view.extend({
 		if (!L.hasViewPermission())
 			return null;
 
-		const place = D.el('div', {}), user = D.el('input', { 'type': 'text', 'placeholder': _('user') });
+		const place = D.el('div', {}), other = D.el('p', {}), user = D.el('input', { 'type': 'text', 'placeholder': _('user') });
 		const command = D.el('select', {}, SHELLS.map(shell => D.el('option', { 'value': shell }, shell)));
 		const open = async () => {
 			this.console?.close();
-			this.console = terminal.make({ container: this.found.Id, command: [ command.value ], user: user.value.trim() });
+			D.fill(other);
+			this.console = terminal.make({ container: this.found.Id, command: [ command.value ], user: user.value.trim() },
+				() => D.fill(other, D.button('neutral', _('Try ttyd'), () => this.ttyd(other, command.value, user.value.trim()))));
 			D.fill(place, this.console.render());
 			await this.console.open();
 		};
 
 		return D.el('div', { 'data-tab': 'console', 'data-tab-title': _('Console') },
-			D.el('p', {}, command, ' ', user, ' ', D.button('apply', _('Open'), open), ' ', D.button('neutral', _('Close'), () => this.console?.close())), place);
+			D.el('p', {}, command, ' ', user, ' ', D.button('apply', _('Open'), open), ' ', D.button('neutral', _('Close'), () => this.console?.close())), other, place);
+	},
+
+	// where our own console cannot be had; ttyd asks for no password, so it listens on the router's loopback device only
+	async ttyd(place, command, user) {
+		await calls.ttyd.ttyd_start(this.found.Id, command, user);
+		D.fill(place, _('ttyd waits on the router for one client. From this machine:'), ' ',
+			D.el('code', {}, 'ssh -L %d:127.0.0.1:%d root@%s'.format(TTYD_PORT, TTYD_PORT, location.hostname)), ' ',
+			D.link('http://127.0.0.1:%d/'.format(TTYD_PORT), _('Open')));
 	},
 
 	tabs() {
