@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import singledispatchmethod
 from typing import Any
 
+from agent.apply.clock import Clock
 from agent.apply.crew import Crew, Outcome, Run, SkippedError
 from agent.apply.images import Images
 from agent.apply.networks import NetworkExchange, reconnect
@@ -57,7 +58,7 @@ class Executor:
     records: Records
     images: Images
     crew: Crew
-    wall_clock: Callable[[], float]
+    clock: Clock
     stopping: Callable[[], bool] = lambda: False
     current: Callable[[Container], bool] = lambda container: True
     report: Callable[[Outcome], None] = lambda outcome: None
@@ -345,6 +346,7 @@ class Executor:
             current=self.current,
             waiting=self.crew.elsewhere,
             starting=self._starting,
+            clock=self.clock,
         )
 
     @_do.register
@@ -353,7 +355,7 @@ class Executor:
         if record.kind == "container":
             self.engine.update(record.object_id, restart_body("no"))
             self.engine.stop(record.object_id, None)
-        self.records.change(record.nonce, removed_at=self.wall_clock())
+        self.records.change(record.nonce, removed_at=self.clock.wall())
 
     @_do.register
     def _restore(self, operation: ops.RestoreContainer) -> None:

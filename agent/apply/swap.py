@@ -13,12 +13,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent.apply.clock import SYSTEM_CLOCK, Clock
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
@@ -61,6 +61,7 @@ class Swap:
     current: Callable[[Container], bool] = lambda container: True
     waiting: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     starting: Callable[[Container], AbstractContextManager[None]] = lambda container: contextlib.nullcontext()
+    clock: Clock = SYSTEM_CLOCK
 
     def run(self, container: Container, old: Record, *, image_id: str) -> None:
         """Replaces the container of record `old` by one of `container`'s spec."""
@@ -129,7 +130,7 @@ class Swap:
         if container.policy.state is RunState.RUNNING and container.policy.enabled:
             self._start(container, new)
             with self.waiting():
-                gate(self.engine, container, new.object_id, leave=self._leave)
+                gate(self.engine, container, new.object_id, leave=self._leave, clock=self.clock)
 
     def _disable_restart(self, old: Record) -> None:
         try:
@@ -225,20 +226,22 @@ def restart_body(name: str, max_retries: int = 0) -> dict[str, Any]:
     return {"RestartPolicy": {"Name": name, "MaximumRetryCount": max_retries}}
 
 
-def gate(engine: Engine, container: Container, object_id: str, *, leave: Callable[[Container], None]) -> None:
+def gate(
+    engine: Engine, container: Container, object_id: str, *, leave: Callable[[Container], None], clock: Clock
+) -> None:
     """Waits until the new container stayed up for `gate` seconds, or is healthy where it has a health check.
 
     Raises GateError, and what `leave` raises when there is no point in waiting any longer. Blocks for as long as the
     gate or the health check takes; runs in a thread.
     """
-    begun = time.monotonic()
+    begun = clock.monotonic()
     while True:
         seen = engine.inspect_container(object_id)
-        passed = _judge(container, seen, elapsed_s=time.monotonic() - begun)
+        passed = _judge(container, seen, elapsed_s=clock.monotonic() - begun)
         if passed:
             return
         leave(container)
-        time.sleep(_POLL_S)
+        clock.sleep(_POLL_S)
 
 
 def _judge(container: Container, seen: ObservedContainer | None, *, elapsed_s: float) -> bool:

@@ -12,8 +12,7 @@ import contextlib
 import logging
 import random
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,10 +50,22 @@ class Dirty:
     ids: set[str] = field(default_factory=set)
 
 
+def begin_thread(run: Callable[[], None]) -> None:
+    """Runs it in a thread that keeps nothing from ending."""
+    threading.Thread(target=run, name="events", daemon=True).start()
+
+
 class Loop:
     """Implements `agent.controller.port.AgentPort` on top of the reconciler."""
 
-    def __init__(self, reconciler: Reconciler, *, watch: tuple[Path, ...]) -> None:
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        *,
+        watch: tuple[Path, ...],
+        begin_thread: Callable[[Callable[[], None]], None] = begin_thread,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
         self.reconciler = reconciler
         self.board: StatusBoard = reconciler.board
         self.passes = PassCounters()
@@ -65,8 +76,9 @@ class Loop:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._pass_ended = asyncio.Event()
-        self._last_pass = self._last_deep = self._last_look = time.monotonic()
+        self._last_pass = self._last_deep = self._last_look = self.reconciler.monotonic()
         self.parked = False
+        self._begin_thread, self._jitter = begin_thread, jitter
         reconciler.work_ended = self.trigger_threadsafe
         if reconciler.daemon is not None:
             reconciler.daemon.wake = self._trigger_after
@@ -133,12 +145,12 @@ class Loop:
     @contextmanager
     def _counted(self) -> Iterator[None]:
         """Counts a pass and the time that it takes."""
-        begin, ok = time.monotonic(), False
+        begin, ok = self.reconciler.monotonic(), False
         try:
             yield
             ok = True
         finally:
-            self.passes.add(time.monotonic() - begin, ok=ok)
+            self.passes.add(self.reconciler.monotonic() - begin, ok=ok)
 
     async def validate(self, texts: Mapping[str, str]) -> list[dict[str, object]]:
         """The mistakes of the configuration, were `texts` the files of the packages that they are for."""
@@ -193,8 +205,7 @@ class Loop:
         self._look_at_files()
         try:
             async with asyncio.TaskGroup() as group:
-                follower = threading.Thread(target=self._follow_events, name="events", daemon=True)
-                follower.start()
+                self._begin_thread(self._follow_events)
                 timers = group.create_task(self._timers(), name="timers")
                 passes = group.create_task(self._passes(), name="passes")
                 await self._stop.wait()
@@ -231,7 +242,7 @@ class Loop:
             dirty, self._dirty = self._dirty, Dirty()
             async with self._one_pass:
                 # its begin: what became due during the pass has not been tried by it
-                self._last_pass = time.monotonic()
+                self._last_pass = self.reconciler.monotonic()
                 await asyncio.to_thread(self._body, dirty)
             if dirty.deep:
                 self._last_deep = self._last_pass
@@ -244,7 +255,7 @@ class Loop:
                 self._pass(dirty)
         except EngineError as exc:
             logger.warning("engine: %s", exc)
-            engine_failure(self.board, exc, time.time())
+            engine_failure(self.board, exc, self.reconciler.wall())
             self._later(RECONNECT_S, config=False)
         except UcidockdError:
             logger.exception("pass failed")
@@ -270,9 +281,9 @@ class Loop:
 
     def _look_at_files(self) -> bool:
         """Mends the watches. True when files are not what they were."""
-        self._last_look = time.monotonic()
+        self._last_look = self.reconciler.monotonic()
         changed = self._watcher.look_again()
-        self.board.set_agent(time.time(), watch=self._watcher.state())
+        self.board.set_agent(self.reconciler.wall(), watch=self._watcher.state())
         return changed
 
     def _later(self, delay_s: float, *, config: bool) -> None:
@@ -287,9 +298,9 @@ class Loop:
             self._pass_ended.clear()
             due = self._due()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, due - time.monotonic())):
+                async with asyncio.timeout(max(0.0, due - self.reconciler.monotonic())):
                     await self._pass_ended.wait()  # which may have moved everything
-            now = time.monotonic()
+            now = self.reconciler.monotonic()
             if now < due:
                 continue
             files = self._look_at_files()
@@ -313,7 +324,6 @@ class Loop:
 
     def _follow_events(self) -> None:
         """Blocks in a thread of its own: the engine drops subscribers that do not read within 100 ms."""
-        jitter = random.Random()
         while not self._stop.is_set():
             try:
                 stream = self._engine().events(None)
@@ -328,7 +338,7 @@ class Loop:
             except EngineError as exc:
                 logger.debug("event stream: %s", exc)
             if not self._stop.is_set():
-                self.reconciler.stopping.wait(RECONNECT_S * (0.5 + jitter.random()))
+                self.reconciler.stopping.wait(RECONNECT_S * (0.5 + self._jitter()))
 
     def _engine(self) -> Engine:
         return self.reconciler.engine

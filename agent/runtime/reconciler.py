@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from agent.apply.clock import Clock
 from agent.apply.crew import Crew, Outcome, Run, SkippedError
 from agent.apply.executor import Executor, recover
 from agent.apply.images import Images
@@ -50,7 +51,7 @@ _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.Remo
 
 @dataclass(slots=True, kw_only=True)
 class Reconciler:
-    """Holds what outlives a pass. `wall` and `monotonic` are clocks in seconds."""
+    """Holds what outlives a pass. `wall`, `monotonic` and `sleep` are the clocks, in seconds (see `Clock`)."""
 
     engine: Engine
     records: Records
@@ -65,6 +66,8 @@ class Reconciler:
     edges: Edges | None = None
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    make_crew: Callable[[int], Crew] = Crew  # of so many workers
     stopping: threading.Event = field(default_factory=threading.Event)
     last: LoadResult = field(default_factory=lambda: LoadResult(desired=None))
     desired: Desired | None = None
@@ -278,7 +281,8 @@ class Reconciler:
         return plan, run.wait() if run is not None else ()
 
     def _executor(self, desired: Desired, api: tuple[int, int]) -> Executor:
-        crew = self._crews.setdefault(desired.agent.workers, Crew(desired.agent.workers))
+        workers = desired.agent.workers
+        crew = self._crews.get(workers) or self._crews.setdefault(workers, self.make_crew(workers))
         images = Images(
             engine=self.engine,
             auths=desired.auths,
@@ -286,13 +290,14 @@ class Reconciler:
             waiting=crew.elsewhere,
             pulling=self._show_pulling,
             pulled=self._show_pulled,
+            clock=self.monotonic,
         )
         return Executor(
             engine=self.engine,
             records=self.records,
             images=images,
             crew=crew,
-            wall_clock=self.wall,
+            clock=Clock(wall=self.wall, monotonic=self.monotonic, sleep=self.sleep),
             stopping=self.stopping.is_set,
             current=self._is_current,
             report=self._report,
