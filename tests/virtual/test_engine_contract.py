@@ -261,6 +261,34 @@ def one_between_restarts_counts_as_running_and_can_be_stopped(stand: Stand) -> N
 
 
 @statement
+def one_between_restarts_has_no_endpoint_and_gets_it_back(stand: Stand) -> None:
+    stand.network("lan")
+    stand.run("web", "sh", "-c", "sleep 0.3; exit 1", network="lan", RestartPolicy={"Name": "always"})
+    seen: dict[str, set[bool]] = {"restarting": set(), "running": set()}
+
+    def looked() -> bool:
+        body = stand.body("web")
+        endpoint = body["NetworkSettings"]["Networks"]["lan"]["EndpointID"]
+        seen[body["State"]["Status"]].add(bool(endpoint))
+        return bool(seen["restarting"]) and body["RestartCount"] > 2
+
+    stand.wait(looked)
+    assert seen == {"restarting": {False}, "running": {True}}
+
+
+@statement
+def one_between_restarts_is_not_disconnected_until_it_is_stopped(stand: Stand) -> None:
+    stand.network("lan")
+    stand.run("web", "false", network="lan", RestartPolicy={"Name": "always"})
+    stand.wait(lambda: stand.body("web")["RestartCount"] >= 4 and stand.state("web") == "restarting")
+    assert refused(lambda: stand.engine.disconnect("lan", "web")) == 500
+    stand.engine.stop("web", 0)
+    stand.engine.disconnect("lan", "web")
+    stand.engine.connect("lan", "web", {})
+    stand.engine.start("web")
+
+
+@statement
 def to_start_one_between_restarts_is_success(stand: Stand) -> None:
     stand.run("web", "false", RestartPolicy={"Name": "always"})
     stand.wait(lambda: stand.state("web") == "restarting")

@@ -21,6 +21,13 @@ class Killed(BaseException):
     """What is raised in guests of a process that was killed: no handler of errors may see it."""
 
 
+def _taken() -> threading.Lock:
+    """A lock whose release is a signal to whoever waits to acquire it: cheaper than a semaphore."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 class Guest:
     """One blocking function under way; `group` is the process that it belongs to."""
 
@@ -29,10 +36,9 @@ class Guest:
         self.killed = False
         self.ended = False
         self.may_go_on: Callable[[], bool] = lambda: True
-        self.turn = threading.Semaphore(0)
+        self.turn, self.back = _taken(), _taken()
         self._run = run
         self.thread = threading.Thread(target=self._main, daemon=True)
-        self.back = threading.Semaphore(0)
 
     def _main(self) -> None:
         self.turn.acquire()

@@ -332,6 +332,9 @@ class FakeEngine:
         if name not in member.networks:
             text = f"container {member.id} is not connected to the network {name}"
             raise EngineError(text, status=500, retryable=True)
+        if member.state == "restarting":
+            text = f"container {member.id} is not connected to network {name}"
+            raise EngineError(text, status=500, retryable=True)
         self.networks.detach(member, [name])
         del member.networks[name]
         if found is not None:

@@ -70,7 +70,12 @@ class Plan:
             return name.startswith("records.") and name in CHANGING
         if self.fault in {Fault.KILL_BEFORE, Fault.KILL_AFTER, Fault.INTERFERE}:
             return name in CHANGING or not self.changing
-        return name.startswith("engine.") and (name in CHANGING or not self.changing)
+        # the client asks for its version after a lost connection only
+        return (
+            name.startswith("engine.")
+            and name != "engine.api_version"
+            and (name in CHANGING or not self.changing)
+        )
 
 
 class Process:
