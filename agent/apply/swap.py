@@ -23,17 +23,16 @@ from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
 from agent.errors import EngineError, StorageError
-from agent.model.identity import own_labels, spec_hash
+from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, RunState
-from agent.plan.containers import attempt_of, is_alive, is_completed
+from agent.plan.containers import OLD_SUFFIX, attempt_of, is_alive, is_completed
 from agent.plan.draft import desired_spec, joined_ids, plugged_words
 from agent.plan.payload import container_body, extra_endpoints
 
 logger = logging.getLogger(__name__)
 
 NEW_SUFFIX = ".ucidockd-new"
-OLD_SUFFIX = ".ucidockd-old"
 _POLL_S = 0.2
 _HEALTH_LIMIT_S = 300.0
 
@@ -190,18 +189,33 @@ class Swap:
                 self.engine.start(old.object_id)
 
     def _created_unseen(self, new: Record) -> str:
-        """The id of a container whose creation was not answered: the label's nonce is in our own state file."""
-        seen = self.engine.inspect_container(new.name + NEW_SUFFIX)
-        return seen.id if seen and seen.labels.get("ucidockd.nonce") == new.nonce else ""
+        """The id of a container whose creation was not answered."""
+        seen = made_for(self.engine, self.records, new)
+        return seen.id if seen is not None else ""
+
+    def _give_name_back(self, old: Record, name: str) -> None:
+        """One of ours can do without it for a while, as any pass gives it back when it is free; a foreign one cannot."""
+        try:
+            self.engine.rename(old.object_id, name)
+        except EngineError as exc:
+            if exc.status != 409 or old.swap == "foreign":
+                raise
+            logger.warning("%s: its name is taken: %s", old.name, exc)
 
     def _restore(self, old: Record, seen: ObservedContainer) -> None:
         """Its name, where it came so far as to lose it, and its restart policy."""
         if seen.name.endswith(OLD_SUFFIX):
-            self.engine.rename(old.object_id, seen.name.removesuffix(OLD_SUFFIX))
+            self._give_name_back(old, seen.name.removesuffix(OLD_SUFFIX))
         policy = old.spec.get("restart") or {}
         self.engine.update(
             old.object_id, restart_body(policy.get("name", "no"), policy.get("max_retries", 0))
         )
+
+
+def made_for(engine: Engine, records: Records, record: Record) -> ObservedContainer | None:
+    """The container that was made for a record, whatever its name is by now: our state file knows its label's nonce."""
+    ours = engine.list_containers(records.instance)
+    return next((seen for seen in ours if seen.labels.get(LABEL_NONCE) == record.nonce), None)
 
 
 def _is_rejection(exc: EngineError | StorageError) -> bool:

@@ -75,7 +75,12 @@ def _deepen(engine: Engine, container: ObservedContainer) -> ObservedContainer:
 def _foreign(
     engine: Engine, desired: Desired, seen: tuple[ObservedContainer, ...], records: tuple[Record, ...]
 ) -> dict[str, ObservedContainer]:
-    present = {c.id for c in seen}
-    held = {r.section for r in records if r.kind == "container" and r.object_id in present}
-    found = ((c.name, engine.inspect_container(c.name)) for c in desired.containers if c.section not in held)
-    return {name: item for name, item in found if item is not None and item.name == name}
+    names = {c.id: c.name for c in seen}
+    held = {r.section: names[r.object_id] for r in records if r.kind == "container" and r.object_id in names}
+    odd = [c for c in desired.containers if held.get(c.section) != c.name]
+    found = ((c, engine.inspect_container(c.name)) for c in odd)
+    return {
+        c.name: item
+        for c, item in found
+        if item is not None and item.name == c.name and not (c.section in held and item.id in names)
+    }

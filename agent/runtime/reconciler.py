@@ -28,7 +28,7 @@ from agent.model.issues import Issue
 from agent.model.observed import Observed
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.plan import operations as ops
-from agent.plan.draft import Context
+from agent.plan.draft import Context, key_of
 from agent.plan.reconcile import reconcile
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
@@ -236,6 +236,7 @@ class Reconciler:
         except UcidockdError:
             self._unsure = self._unsure or unsure
             raise
+        self._drop_undeclared(desired)
         self.board.set_agent(self.wall(), engine={"reachable": True, "api": f"{api[0]}.{api[1]}"})
         self._show_findings(plan)
         if not plan.works:
@@ -246,6 +247,19 @@ class Reconciler:
             return plan, None
         self._busy |= {work.key for work in plan.works}
         return plan, self._executor(desired, api).begin(plan)
+
+    def _drop_undeclared(self, desired: Desired) -> None:
+        """What has neither a section nor an object, as a section that was never applied and is gone: no work ends it."""
+        groups = (
+            ("container", desired.containers),
+            ("network", desired.networks),
+            ("volume", desired.volumes),
+        )
+        known = {key_of(kind, resource.section) for kind, resources in groups for resource in resources}
+        known |= desired.broken | self._busy
+        known |= {key_of(record.kind, record.section) for record in self.records.records()}
+        for key in sorted(self.board.keys() - known):
+            self.board.drop(key, now=self.wall())
 
     def _recover(self) -> dict[str, str]:
         """Mends what was cut short; key -> why it cannot be planned for yet. Has a back-off of its own: an old
