@@ -337,7 +337,7 @@ def a_world(folder: Path, seed: int = 0) -> Iterator[World]:
     try:
         yield world
     finally:
+        world.close()
         logger.removeHandler(world.trouble)
         logger.setLevel(level)
         secrets.token_hex = real
-        world.close()
