@@ -22,7 +22,8 @@ from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnec
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
-from agent.apply.swap import Swap, kept_policy, made_for, restart_body
+from agent.apply.seen import made_for
+from agent.apply.swap import Swap, kept_policy, restart_body
 from agent.errors import (
     ConflictError,
     EngineError,

@@ -22,8 +22,9 @@ from agent.apply.clock import SYSTEM_CLOCK, Clock
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
+from agent.apply.seen import made_for
 from agent.errors import EngineError, StorageError
-from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
+from agent.model.identity import own_labels, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, RunState
 from agent.plan.containers import OLD_SUFFIX, attempt_of, is_alive, is_completed
@@ -210,12 +211,6 @@ class Swap:
         self.engine.update(
             old.object_id, restart_body(policy.get("name", "no"), policy.get("max_retries", 0))
         )
-
-
-def made_for(engine: Engine, records: Records, record: Record) -> ObservedContainer | None:
-    """The container that was made for a record, whatever its name is by now: our state file knows its label's nonce."""
-    ours = engine.list_containers(records.instance)
-    return next((seen for seen in ours if seen.labels.get(LABEL_NONCE) == record.nonce), None)
 
 
 def _is_rejection(exc: EngineError | StorageError) -> bool:

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from agent.apply.ports import Engine
-from agent.errors import EngineError
+from agent.apply.seen import confirm
 from agent.model.observed import Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import Desired
 
@@ -43,13 +43,13 @@ def observe(
     volumes: tuple[ObservedVolume, ...] = ()
     if desired.containers or ids["container"]:
         containers = engine.list_containers(instance)
-        _confirm(ids["container"] - {c.id for c in containers}, engine.inspect_container)
+        confirm(ids["container"] - {c.id for c in containers}, engine.inspect_container)
     if desired.networks or ids["network"]:
         networks = engine.list_networks()
-        _confirm(ids["network"] - {n.id for n in networks}, engine.inspect_network)
+        confirm(ids["network"] - {n.id for n in networks}, engine.inspect_network)
     if desired.volumes or ids["volume"]:
         volumes = engine.list_volumes()
-        _confirm(ids["volume"] - {v.name for v in volumes}, engine.inspect_volume)
+        confirm(ids["volume"] - {v.name for v in volumes}, engine.inspect_volume)
     looked = tuple(
         _deepen(engine, c) if c.id in ids["container"] and (deep is None or c.id in deep) else c
         for c in containers
@@ -58,13 +58,6 @@ def observe(
         observed=Observed(containers=looked, networks=networks, volumes=volumes),
         foreign=_foreign(engine, desired, looked, records),
     )
-
-
-def _confirm(missing: set[str], inspect: Callable[[str], object | None]) -> None:
-    """An engine that is still loading, or a reply that was cut, must not look like objects that are gone."""
-    for object_id in sorted(missing):
-        if inspect(object_id) is not None:
-            raise EngineError(f"the engine's list lacks {object_id[:12]}, which is there", retryable=True)
 
 
 def _deepen(engine: Engine, container: ObservedContainer) -> ObservedContainer:

@@ -342,6 +342,8 @@ class Reconciler:
         now = self.wall()
         if succeeded:
             self.backoff.succeeded(work.key)
+            if any(isinstance(operation, ops.StartContainer) for operation in work.operations):
+                self.backoff.started_again(work.key, self.monotonic())
             self.board.clear(work.key, ConditionType.DEGRADED, now=now)
             self.board.set(work.key, ConditionType.SYNCED, status=True, reason="Applied", now=now)
             if isinstance(work.operations[-1], _LAST_OPERATIONS):

@@ -148,6 +148,40 @@ def test_one_connected_by_hand_to_a_network_that_goes_starts_again(world: World)
     assert (web.state, sorted(web.networks)) == ("running", ["bridge"])
 
 
+def test_an_empty_list_is_not_believed_about_what_was_made_unseen(world: World) -> None:
+    declare(world, WEB + WEB.replace("'web'", "'db'"))
+    world.plan.fault, world.plan.count, world.plan.skip = Fault.KILL_AFTER, 1, 1
+    declare(world, WEB.replace("100000", "200000") + WEB.replace("'web'", "'db'"), 1)
+    assert not world.alive
+    world.engine.rename("web.ucidockd-new", "moved")
+    world.plan.fault, world.plan.count = Fault.EMPTY_LIST, 3
+    world.rest(60)
+    assert sorted(c.name for c in world.engine.containers.values()) == ["db", "web"]
+
+
+def test_one_that_ends_again_and_again_is_started_ever_more_seldom(world: World) -> None:
+    declare(world, WEB.replace("sleep 100000", 'sh -c "sleep 2; exit 1"'), 3600)
+    starts = [text for text in world.writes if text.startswith("start ")]
+    # the delays double up to five minutes: 1 + 2 + ... + 256 s are nine starts, and twelve to twenty each hour follow
+    assert 15 < len(starts) < 35, len(starts)
+    assert conditions(world, "container:web")["Synced"] == (False, "BackOff")
+    declare(world, WEB)
+    web = world.engine.find("web")
+    assert web is not None
+    assert web.state == "running"
+
+
+def test_one_that_was_stopped_by_hand_twice_in_an_hour_runs_at_once(world: World) -> None:
+    declare(world, WEB)
+    web = world.engine.find("web")
+    assert web is not None
+    for _ in range(2):
+        world.engine.kill("web")
+        world.rest(2)
+        assert web.state == "running"
+        world.rest(1800)
+
+
 def in_mid_swap_somebody_takes_the_name(world: World, text: str) -> None:
     """The old one cannot have its name back."""
 
