@@ -6,12 +6,17 @@
 
 from __future__ import annotations
 
+import logging
 import random
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.support.dockerd import PrivateDockerd
 from tests.support.virtual.hunt import Failure, attempt, hunt, shrunk
-from tests.support.virtual.machine import Machine, Step, parse, random_steps, shrink
+from tests.support.virtual.machine import Machine, Step, parse, random_steps, run, shrink
+from tests.support.virtual.real_ground import RealGround
 
 _SAMPLE = 8
 _STEPS = 40
@@ -60,9 +65,23 @@ def test_a_failure_is_shrunk_to_the_steps_that_it_needs() -> None:
     assert shrink(steps, fails) == [Step("x", 7), Step("x", 31)]
 
 
-DEFECTS = {
-    "a swap that does not turn off the old one's restart policy": (
-        "agent.apply.swap.Swap._disable_restart",
-        None,
-    ),
-}
+@pytest.fixture
+def ground(engine: PrivateDockerd, tmp_path: Path) -> Iterator[RealGround]:
+    made = RealGround(tmp_path, engine)
+    logger = logging.getLogger("agent")
+    logger.addHandler(made.trouble)
+    yield made
+    logger.removeHandler(made.trouble)
+    made.close()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(10))
+def test_whatever_happens_on_a_real_engine(ground: RealGround, seed: int) -> None:
+    steps = random_steps(seed, 50)
+    try:
+        run(steps, ground)
+    except AssertionError as exc:
+        exc.add_note("after the steps " + " ".join(map(str, steps)))
+        raise

@@ -14,12 +14,15 @@ from tests.support.virtual.taps import Plan
 class Ground(Protocol):
     """`raw` is the engine as others use it; `watch` is told of the agent's calls; `bind` and `device` come and go."""
 
-    raw: Engine
+    @property
+    def raw(self) -> Engine: ...
+
     plan: Plan
     writes: list[str]
     watch: Callable[[str, tuple[Any, ...]], None]
     bind: Path
     device: Path
+    pulls: bool  # whether there is a registry that has `pulled:1`
 
     @property
     def alive(self) -> bool: ...

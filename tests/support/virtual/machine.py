@@ -60,7 +60,7 @@ class Machine:
 
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
-        self.config = Config()
+        self.config = Config(pulls=ground.pulls)
         self.foreign: set[str] = set()  # ids of what is not ours
         self.taken_over: set[str] = set()  # Docker names that some configuration said to adopt
         self.held: set[str] = set()  # Docker names of what was stopped by our doors at some time
@@ -155,6 +155,7 @@ class Machine:
 
     def _note_volumes(self) -> None:
         """The data of a section stays its own, through whatever swap."""
+        self.data = {section: name for section, name in self.data.items() if section in self.config.containers}
         for section, options in self.config.containers.items():
             seen = self._whole(section) if "/anonymous" in (options["volume"] or ()) else None
             if seen is None:

@@ -55,6 +55,7 @@ class Config:
     wrong: set[str] = field(default_factory=set)  # sections with a mistake
     adopts_volumes: bool = False
     workers: int = 4
+    pulls: bool = True  # whether `pulled:1` can be had
 
     def docker_name(self, section: str) -> str:
         return f"{section}-alias" if self.containers[section].get("name") else section
@@ -110,7 +111,7 @@ class Config:
             options["command"] not in FAILING
             and options["image"] != "missing:1"
             and options["health_cmd"] != "false"
-            and not (options["image"] == "pulled:1" and options["pull"] == "never")
+            and not (options["image"] == "pulled:1" and (options["pull"] == "never" or not self.pulls))
         )
 
     def is_plain(self, section: str) -> bool:

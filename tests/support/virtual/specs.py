@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 # spellings that mean the same, the first as most people write it
 _Spellings = tuple[str, ...]
+_Entry = tuple[str, bool, tuple[_Spellings, ...]]  # option, whether it is a list, its items
 # option -> values to choose from, each by its spellings
 SCALARS: dict[str, tuple[_Spellings, ...]] = {
     "memory": (("64m", "65536k", "67108864", "64M"), ("128m", "131072k")),
@@ -54,11 +55,9 @@ _ALWAYS = {"stop_timeout": ("0",), "gate": ("0.2", "0.20"), "grace": ("0", "0s")
 
 @dataclass(frozen=True)
 class Section:
-    """`entries`: (option, whether it is a list, spellings of each item)."""
-
     kind: str
     name: str
-    entries: tuple[tuple[str, bool, tuple[_Spellings, ...]], ...]
+    entries: tuple[_Entry, ...]
 
 
 def random_spec(dice: random.Random) -> list[Section]:
@@ -77,7 +76,7 @@ def random_spec(dice: random.Random) -> list[Section]:
 
 
 def _container(dice: random.Random, name: str, before: Sequence[str]) -> Section:
-    entries = [(option, False, (spellings,)) for option, spellings in _ALWAYS.items()]
+    entries: list[_Entry] = [(option, False, (spellings,)) for option, spellings in _ALWAYS.items()]
     command = dice.choice(SCALARS["command"])
     entries.append(("command", False, (command,)))
     for option in sorted(SCALARS.keys() - {"command"}):
@@ -97,11 +96,11 @@ def _container(dice: random.Random, name: str, before: Sequence[str]) -> Section
     return Section("container", name, tuple(entries))
 
 
-def _network(dice: random.Random, name: str) -> list[tuple[str, bool, tuple[_Spellings, ...]]]:
+def _network(dice: random.Random, name: str) -> list[_Entry]:
     number = NAMES.index(name)
     kind = dice.choice(("default", "lan", "fixed", "both"))
     ports = [(f"1{number}080:80", f"1{number}080:80/tcp"), (f"1{number}053:53/udp",)]
-    found: list[tuple[str, bool, tuple[_Spellings, ...]]] = []
+    found: list[_Entry] = []
     if dice.random() < 0.5:
         found.append(("port", True, tuple(dice.sample(ports, dice.randint(1, 2)))))
     if kind == "lan":

@@ -86,7 +86,7 @@ class World:
             self.engine.images[tag] = self.engine.registry[tag] = self.an_image()
 
         self.engine.registry["pulled:1"] = self.an_image()
-        self.raw = self.engine
+        self.raw, self.pulls = self.engine, True
         self.bind, self.device = folder / "bind", folder / "device"
         for what in ("bind", "device"):
             self.plug(what, there=True)
