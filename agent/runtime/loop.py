@@ -77,6 +77,7 @@ class Loop:
         self._stop = asyncio.Event()
         self._pass_ended = asyncio.Event()
         self._last_pass = self._last_deep = self._last_look = self.reconciler.monotonic()
+        self._retries: dict[bool, asyncio.TimerHandle] = {}
         self.parked = False
         self._begin_thread, self._jitter = begin_thread, jitter
         reconciler.work_ended = self.trigger_threadsafe
@@ -288,9 +289,14 @@ class Loop:
 
     def _later(self, delay_s: float, *, config: bool) -> None:
         with contextlib.suppress(RuntimeError):  # closed, as above
-            self._loop.call_soon_threadsafe(
-                lambda: self._loop.call_later(delay_s, lambda: self.trigger(config=config))
-            )
+            self._loop.call_soon_threadsafe(lambda: self._put_off(delay_s, config=config))
+
+    def _put_off(self, delay_s: float, *, config: bool) -> None:
+        """One of a kind: each pass that fails asks for another, and those that others trigger would multiply."""
+        before = self._retries.pop(config, None)
+        if before is not None:
+            before.cancel()
+        self._retries[config] = self._loop.call_later(delay_s, lambda: self.trigger(config=config))
 
     async def _timers(self) -> None:
         """Resync, deep resync, back-off and, where files cannot be watched, polling: sleeps until the first is due."""

@@ -100,7 +100,7 @@ class Machine:
         inspect = {
             k: v for k, v in (container.inspect or {}).items() if k not in {"State", "NetworkSettings"}
         }
-        return [inspect, network.id, engine.inspect_volume(DECOY)]
+        return [*sorted(inspect.items()), network.id, engine.inspect_volume(DECOY)]
 
     # steps
 
@@ -231,7 +231,8 @@ class Machine:
         assert ground.writes[before:] == [], "writes without need"
         self._check_objects()
         self._check_status()
-        assert self._decoys() == self.before, "a foreign object was touched"
+        touched = [(a, b) for a, b in zip(self.before, self._decoys(), strict=True) if a != b]
+        assert not touched, f"a foreign object was touched: {touched}"
         assert ground.open_records() == [], "records are left open"
         assert ground.state_files() == ["state.json"], ground.state_files()
         assert ground.exceptions() == [], ground.exceptions()[0]
