@@ -166,6 +166,10 @@ class Machine:
                 kept = self.data.setdefault(section, mounts["/anonymous"])
                 assert mounts["/anonymous"] == kept, f"{section} lost its anonymous volume"
 
+    def is_in_a_swap(self, name: str) -> bool:
+        seen = self.ground.raw.inspect_container(name)
+        return seen is None or self._whole(seen.labels.get(LABEL_SECTION, "")) is None
+
     def _whole(self, section: str) -> ObservedContainer | None:
         """The section's container, where nothing is under way and nobody removed it."""
         if not self.ground.engine_is_up():
@@ -385,7 +389,7 @@ def _by_our_door(machine: Machine, choice: _Choice) -> None:
     machine.ground.manual(name, action)
     if action == "stop":
         machine.ground.raw.stop(name, 0)
-    elif ".ucidockd-" not in name:
+    elif not machine.is_in_a_swap(name):
         machine.ground.raw.start(name)
 
 
@@ -408,8 +412,9 @@ def _meddle(machine: Machine, choice: _Choice) -> None:
     ground, engine = machine.ground, machine.ground.raw
     name = _victim(machine, choice)
     hand = choice.of(HANDS)
-    if hand == "start" and ".ucidockd-" not in name:
-        engine.start(name)
+    if hand == "start":
+        if not machine.is_in_a_swap(name):  # who starts the old one in a swap has two of them
+            engine.start(name)
     elif hand == "rename":
         engine.rename(name, f"moved-{choice.below(3)}")
     elif hand == "memory":
