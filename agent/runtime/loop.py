@@ -13,14 +13,16 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from agent.apply.crew import Run
 from agent.apply.ports import Engine
 from agent.clients.file_watcher import UNSETTLED_LIMIT_S, FileWatcher
-from agent.errors import EngineError, UcidockdError
+from agent.clients.mount_watch import MountWatch
+from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
+from agent.model.daemon import Wish
 from agent.model.issues import issue_as_json
 from agent.model.resources import RegistryAuth
 from agent.plan.operations import Plan
@@ -63,6 +65,7 @@ class Loop:
         reconciler: Reconciler,
         *,
         watch: tuple[Path, ...],
+        watch_mounts: Callable[[Callable[[], None]], AbstractContextManager[object]] = MountWatch,
         begin_thread: Callable[[Callable[[], None]], None] = begin_thread,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -73,13 +76,14 @@ class Loop:
         self._wake = asyncio.Event()
         self._wake.set()
         self._one_pass = asyncio.Lock()
+        self._one_client = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._pass_ended = asyncio.Event()
         self._last_pass = self._last_deep = self._last_look = self.reconciler.monotonic()
         self._retries: dict[bool, asyncio.TimerHandle] = {}
         self.parked = False
-        self._begin_thread, self._jitter = begin_thread, jitter
+        self._watch_mounts, self._begin_thread, self._jitter = watch_mounts, begin_thread, jitter
         reconciler.work_ended = self.trigger_threadsafe
         if reconciler.daemon is not None:
             reconciler.daemon.wake = self._trigger_after
@@ -158,6 +162,11 @@ class Loop:
         issues = await asyncio.to_thread(self.reconciler.check, texts)
         return [issue_as_json(issue) for issue in issues]
 
+    def api_version(self) -> str:
+        """`dockerd.globals.api_version`."""
+        desired = self.reconciler.desired
+        return desired.daemon.api_version if desired is not None and desired.daemon is not None else ""
+
     def auths(self) -> Sequence[RegistryAuth]:
         """The registry logins that UCI has now."""
         desired = self.reconciler.desired
@@ -191,6 +200,23 @@ class Loop:
         await asyncio.to_thread(self.reconciler.release, container)
         self.trigger()
 
+    async def tls_client(self, name: str, *, days: int) -> dict[str, object]:
+        """A client's bundle, one at a time: each takes a child process. It is written nowhere."""
+        maker = self.reconciler.certificates
+        if maker is None:
+            raise ConfigError("this agent makes no certificates")
+        async with self._one_client:
+            made = await asyncio.to_thread(maker.sign_client, name, days=days, now=self.reconciler.wall())
+        return asdict(made)
+
+    async def dockerd(self, wish: Wish) -> None:
+        """Has the next pass start, stop or restart dockerd."""
+        stage = self.reconciler.daemon
+        if stage is None:
+            raise ConflictError("this agent does not run dockerd")
+        await asyncio.to_thread(stage.ask, wish, self.reconciler.desired)
+        self.trigger()
+
     def config_issues(self) -> list[dict[str, object]]:
         """The mistakes of the last read, and why containers wait for dockerd."""
         holding = self.reconciler.daemon.holding if self.reconciler.daemon is not None else ""
@@ -205,17 +231,21 @@ class Loop:
         """Runs until `stop`. Afterwards `parked` says whether something is still under way in a thread."""
         self._look_at_files()
         try:
-            async with asyncio.TaskGroup() as group:
-                self._begin_thread(self._follow_events)
-                timers = group.create_task(self._timers(), name="timers")
-                passes = group.create_task(self._passes(), name="passes")
-                await self._stop.wait()
-                timers.cancel()
-                await self._settle(passes)
+            with self._watch_mounts(self.trigger):
+                await self._run()
         finally:
             self._watcher.stop()
             if self.reconciler.edges is not None:
                 self.reconciler.edges.stop()
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            self._begin_thread(self._follow_events)
+            timers = group.create_task(self._timers(), name="timers")
+            passes = group.create_task(self._passes(), name="passes")
+            await self._stop.wait()
+            timers.cancel()
+            await self._settle(passes)
 
     async def _settle(self, passes: asyncio.Task[None]) -> None:
         """Waits for what is under way, not for ever: threads cannot be cancelled, and what a swap leaves half done

@@ -71,7 +71,9 @@ def _foreign(
     names = {c.id: c.name for c in seen}
     held = {r.section: names[r.object_id] for r in records if r.kind == "container" and r.object_id in names}
     odd = [c for c in desired.containers if held.get(c.section) != c.name]
-    found = ((c, engine.inspect_container(c.name)) for c in odd)
+    # many at a first apply, and none of them there: one call tells
+    taken = engine.list_names() if len(odd) > 1 else frozenset(c.name for c in odd)
+    found = ((c, engine.inspect_container(c.name)) for c in odd if c.name in taken)
     return {
         c.name: item
         for c, item in found

@@ -112,6 +112,7 @@ def the_list_shows_the_containers_of_the_instance_only_in_whatever_state(stand: 
         running: ("running", "running"),
     }
     assert {c.image for c in listed} == {BUSYBOX}
+    assert stand.engine.list_names() == {"made", "running", "other", "foreign"}
 
 
 @statement

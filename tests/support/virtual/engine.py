@@ -85,6 +85,10 @@ class FakeEngine:
         ours = (item for item in items if item["Labels"].get(LABEL_INSTANCE) == instance)
         return tuple(_listed(deepcopy(item)) for item in ours)
 
+    def list_names(self) -> frozenset[str]:
+        self._check_up()
+        return frozenset(c.name for c in self.containers.values())
+
     def list_networks(self) -> tuple[ObservedNetwork, ...]:
         self._check_up()
         return tuple(_network(deepcopy(n.body(members=False))) for n in self.networks.by_id.values())

@@ -22,7 +22,11 @@ from tests.support.virtual.sections import CONTAINERS, NETWORKS, OPTIONS, SECRET
 from tests.support.virtual.taps import Fault
 
 DECOY = "decoy"
-_BODY: dict[str, Any] = {"Image": "app:1", "Cmd": ["sleep", "100000"], "HostConfig": {"NetworkMode": "none"}}
+_BODY: dict[str, Any] = {
+    "Image": "app:1",
+    "Cmd": ["sleep", "100000"],
+    "HostConfig": {"NetworkMode": "none", "RestartPolicy": {"Name": "no"}},
+}
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,9 @@ class Machine:
 
     def _note_volumes(self) -> None:
         """The data of a section stays its own, through whatever swap."""
-        self.data = {section: name for section, name in self.data.items() if section in self.config.containers}
+        self.data = {
+            section: name for section, name in self.data.items() if section in self.config.containers
+        }
         for section, options in self.config.containers.items():
             seen = self._whole(section) if "/anonymous" in (options["volume"] or ()) else None
             if seen is None:

@@ -121,7 +121,7 @@ def tap(
                 process.die()
             if fault is Fault.LOST_REPLY:
                 raise EngineUnreachableError("injected: the reply was lost")
-            return () if fault is Fault.EMPTY_LIST else result
+            return type(result)() if fault is Fault.EMPTY_LIST else result
 
         return tapped
 

@@ -126,6 +126,7 @@ class World:
         self.agent = Loop(
             reconciler,
             watch=(),
+            watch_mounts=lambda trigger: contextlib.nullcontext(),
             begin_thread=lambda run: self.time.spawn(run, process),
             jitter=self.time.random.random,
         )
