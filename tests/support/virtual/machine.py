@@ -164,7 +164,7 @@ class Machine:
         }
         for section, options in self.config.containers.items():
             seen = self._whole(section) if "/anonymous" in (options["volume"] or ()) else None
-            if seen is None:
+            if seen is None or ".ucidockd-" in seen.name:
                 self.data.pop(section, None)
                 continue
             mounts = {m["Destination"]: m.get("Name", "") for m in (seen.inspect or {})["Mounts"]}

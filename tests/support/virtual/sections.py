@@ -124,6 +124,7 @@ class Config:
             and self.is_to_run(section)
             and section not in self.wrong
             and options["on_drift"] is None
+            and options["pull"] != "never"  # a tag may be taken away
             and not options["depends_on"]
             and not any(options[name] in _SCARCE for name in ("port", "network"))
             and networks <= set(self.networks)
@@ -142,7 +143,7 @@ class Config:
         for section, options in self.containers.items():
             if not self.is_good(section):
                 options |= {"command": GOOD_COMMAND, "image": "app:1", "health_cmd": None, "pull": None}
-            options["on_drift"] = None
+            options |= {"on_drift": None, "pull": None}
             for name in ("port", "network"):
                 if options[name] in scarce:
                     # who waits for the one that gets it would hold it for ever
