@@ -18,6 +18,7 @@ from agent.clients import state_file as module
 from agent.clients.files import atomic_write
 from agent.clients.state_file import StateFile
 from agent.errors import StorageError
+from agent.model.identity import spec_hash
 from agent.model.observed import Record
 
 
@@ -72,7 +73,9 @@ def on_disk(path: Path) -> dict[str, Record]:
 def test_what_was_written_is_read_again_whole(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     file = StateFile(path)
-    full = record(2, spec={"env": {"A": "b"}, "ports": [1, 2]}, joined=("x", "y"), removed_at=1.5, swap="new")
+    spec: dict[str, Any] = {"env": {"A": "b"}, "ports": [1, 2]}
+    more: dict[str, Any] = {"joined": ("x", "y"), "removed_at": 1.5, "swap": "new"}
+    full = record(2, spec=spec, spec_hash=spec_hash(spec), **more)
     file.put(record(1), full)
     file.change("n1", object_id="id1")
     again = StateFile(path)
