@@ -13,9 +13,9 @@ from agent.clients.docker_stream import DockerStream, SourceError
 from agent.controller.doors.access import Access, NoSessions
 from agent.controller.doors.guard import Guard
 from agent.controller.doors.subnets import Subnets
+from agent.controller.http.errors import on_defect, on_error, on_http_error
 from agent.controller.http.routing import make_routes, run_found
 from agent.controller.port import AgentPort
-from agent.controller.problems import on_defect, on_error, on_http_error
 from agent.controller.routes.adoption import AdoptionRoutes
 from agent.controller.routes.consoles import ConsoleRoutes
 from agent.controller.routes.daemon import DaemonRoutes

@@ -21,8 +21,12 @@ ROOT = Path(__file__).parents[2]
 class Agent:
     """`ucidockd run`; `module` may be another program that ends up in it."""
 
-    def __init__(self, box: Box, *, module: str = "agent", prefix: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, box: Box, *, module: str = "agent", prefix: tuple[str, ...] = (), ubus: Path | None = None
+    ) -> None:
         self.box = box
+        # not the ubus of the machine that the tests run on
+        self.ubus = ubus or box.config.parent / "no-ubus" / "ubus.sock"
         self.module, self.prefix = module, prefix
         options = box.options
         self.words = [f"--config-dir={options.config_dir}", f"--override-dir={options.override_dir}"]
@@ -39,9 +43,8 @@ class Agent:
     def spawn(self, **environment: str) -> None:
         """Begins to start."""
         Path(str(self.box.options.socket)).unlink(missing_ok=True)  # of one that was killed
-        # not the ubus of the machine that the tests run on
-        elsewhere = f"--ubus-socket={self.box.config.parent / 'no-ubus' / 'ubus.sock'}"
-        command = [*self.prefix, sys.executable, "-m", self.module, "run", *self.words, elsewhere]
+        bus = f"--ubus-socket={self.ubus}"
+        command = [*self.prefix, sys.executable, "-m", self.module, "run", *self.words, bus]
         env = {**os.environ, **environment}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, env=env, cwd=ROOT)

@@ -169,6 +169,7 @@ SCHEMAS: dict[str, Any] = {
             kind("pull", ["image"], image=TEXT, platform=TEXT, auth=_AUTH),
             kind("push", ["image"], image=TEXT, auth=_AUTH),
             kind("build", ["remote"], remote=TEXT, **_BUILD),
+            kind("import", ["source", "image"], source=TEXT, image=TEXT),
             kind(
                 "prune",
                 ["what"],
@@ -185,7 +186,7 @@ SCHEMAS: dict[str, Any] = {
         "type": "object",
         "properties": {
             "id": TEXT,
-            "kind": {"enum": ["pull", "push", "build", "load", "prune"]},
+            "kind": {"enum": ["pull", "push", "build", "import", "load", "prune"]},
             "title": TEXT,
             "state": {"enum": ["running", "succeeded", "failed", "cancelled"]},
             "created": {"type": "number", "description": "Wall clock, seconds"},

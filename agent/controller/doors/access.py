@@ -21,14 +21,9 @@ from agent.controller.doors.subnets import Subnets
 from agent.controller.doors.tickets import Tickets
 from agent.controller.port import Sessions
 from agent.controller.problems import RequestError
-from agent.controller.rules import Grant, Need, read, write
+from agent.controller.rules import READER, WRITER, Grant, Need
 from agent.errors import BusError
 from agent.model.resources import AgentSettings
-
-READER = read("ucidockd", "status")
-"""What each session of ours may do: who may not is nobody that we know."""
-WRITER = write("ucidockd", "reconcile")
-"""What only a writer may do."""
 
 NOBODY = "0" * 32  # rpcd's default session, which everybody has
 _BEARER = re.compile(r"[Bb]earer ([0-9a-f]{32})")

@@ -18,9 +18,9 @@ from typing import Any
 
 import h11
 from uvicorn.config import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from agent.controller.doors.lending import LendingProtocol
 from agent.wire.http_head import head_problem
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Place:
             self._client = None
 
 
-class GuardedProtocol(H11Protocol):
+class GuardedProtocol(LendingProtocol):
     """`door` counts it; its `client_address` is "" on the control socket.
 
     A TCP listener counts a connection when it accepts it, before TLS, and gives its place along.

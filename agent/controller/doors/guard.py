@@ -15,12 +15,12 @@ from urllib.parse import parse_qsl, urlencode
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent.controller.doors.access import WRITER, Access, AccessError, Caller, Visit
+from agent.controller.doors.access import Access, AccessError, Caller, Visit
 from agent.controller.doors.connection import GuardedProtocol
 from agent.controller.doors.origins import cors_headers, is_preflight, preflight_headers
 from agent.controller.http.routing import matching_rule
 from agent.controller.problems import body_of
-from agent.controller.rules import Grant, Need
+from agent.controller.rules import WRITER, Grant, Need
 from agent.errors import BusError
 
 logger = logging.getLogger(__name__)

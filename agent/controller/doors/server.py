@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Serves the application on the control socket (root's, mode 0600). `tcp` does it on TCP.
-
-The socket is bound by us and handed over: uvicorn's own would be 0666.
-"""
+"""Serves the application on the control socket. `tcp` does it on TCP."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import os
 import resource
 import socket
 from collections.abc import Iterator
@@ -21,14 +17,14 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from agent.controller.doors.connection import Door, GuardedProtocol
+from agent.controller.doors.control_socket import BACKLOG, bind
 from agent.controller.doors.guard import HEADERS
-from agent.errors import ConfigError
 from agent.wire.http_head import HEAD_LIMIT
 
 STOP_S = 3
+_CUT_S = 2.0  # after the order to end, and before STOP_S
 WS_LIMIT = 64 * 1024
 CONTROL_CONNECTIONS = 128
-BACKLOG = 64  # asyncio takes up to so many at once before a door can turn any away
 _RESERVED_FDS = 32  # the engine's, UCI's, and our own files
 _FDS_PER_CLIENT = 3
 
@@ -38,6 +34,20 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """The runtime handles signals."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but what does not end by itself (a stream) ends as if its client had gone: uvicorn would break
+        off the tasks of its requests, and log each as a defect."""
+        cut = asyncio.get_running_loop().call_later(_CUT_S, self._cut)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cut.cancel()
+
+    def _cut(self) -> None:
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
 
 
 def make_config(app: ASGIApp, door: Door) -> uvicorn.Config:
@@ -72,17 +82,18 @@ def make_config(app: ASGIApp, door: Door) -> uvicorn.Config:
 
 
 class ControlServer:
-    """`async with ControlServer(app, path):` serves until the block ends."""
+    """`async with ControlServer(app, path):` serves until the block ends. `listener`: bound at `path` already."""
 
-    def __init__(self, app: ASGIApp, path: Path) -> None:
+    def __init__(self, app: ASGIApp, path: Path, *, listener: socket.socket | None = None) -> None:
         room = places(CONTROL_CONNECTIONS)
         door = Door(control=True, connections=room, per_client=room)
         self._server = _Server(make_config(app, door))
         self._path = path
+        self._listener = listener
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> ControlServer:
-        listener = bind(self._path)
+        listener = self._listener or bind(self._path)
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="control-socket")
         return self
 
@@ -105,30 +116,3 @@ def places(wanted: int) -> int:
     if limit == resource.RLIM_INFINITY:
         return wanted
     return max(1, min(wanted, (limit - _RESERVED_FDS) // _FDS_PER_CLIENT))
-
-
-def bind(path: Path) -> socket.socket:
-    """A listening unix socket of mode 0600 in a directory of mode 0700. Takes a dead agent's place, no live one's."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.parent.stat().st_uid != os.geteuid():
-        raise ConfigError(f"{path.parent} belongs to somebody else; remove it")
-    with contextlib.suppress(FileNotFoundError):
-        _remove_stale(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(mask)
-    listener.listen(BACKLOG)
-    return listener
-
-
-def _remove_stale(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-    raise ConfigError(f"somebody listens on {path} already")

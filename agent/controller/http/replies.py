@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from socket import socket
 from types import TracebackType
 from typing import Any, ClassVar, Protocol
 
@@ -19,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from agent.clients.docker_stream import SourceError
+from agent.clients.docker_stream import EngineResponse, SourceError
 from agent.controller.http import sse
 from agent.controller.problems import RequestError, body_of
 from agent.errors import EngineError, UcidockdError
@@ -34,10 +35,16 @@ _CUT_S = 5.0
 
 
 class Connection(Protocol):
-    """What the server tells about the connection that a request came on."""
+    """What the server tells about the connection that a request came on (`connection.GuardedProtocol`)."""
 
     def cut(self) -> None:
         """Drops the connection: the client sees that the answer is not complete."""
+
+    async def pass_in(self, sink: socket, *, first: bytes, left: int, stall_s: float) -> int:
+        """Moves most of a request's body past the event loop."""
+
+    async def pass_out(self, response: EngineResponse, *, chunked: bool, stall_s: float) -> bool:
+        """Moves the body of an answer past the event loop; False where that cannot be."""
 
 
 class ClientGoneError(SourceError):
@@ -45,36 +52,71 @@ class ClientGoneError(SourceError):
 
 
 class Inbox:
-    """The request's body as it comes, and afterwards the news that the client has gone."""
+    """The request's body as it comes, and afterwards the news that the client has gone.
+
+    As the body of a request to the engine it moves itself (`docker_stream.Passing`) where its length is known.
+    """
 
     def __init__(self, request: Request, *, stall_s: float = STALL_S) -> None:
         self._receive = request.receive
         self._stall_s = stall_s
         self._complete = asyncio.Event()
+        self._length = _length(request)
+        self._connection = _connection(request.scope)
+        self._held = b""  # received, and not given out yet
         self.size = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Raises ClientGoneError when the client goes, or stalls."""
+        if self._held:
+            held, self._held = self._held, b""
+            yield held
         while not self._complete.is_set():
-            try:
-                async with asyncio.timeout(self._stall_s):
-                    message = await self._receive()
-            except TimeoutError as exc:
-                raise ClientGoneError(f"no byte of the body came in {self._stall_s:g} s") from exc
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError("the client went away before the end of the body")
-            if not message.get("more_body", False):
-                self._complete.set()
-            piece: bytes = message.get("body", b"")
-            if piece:
-                self.size += len(piece)
+            if piece := await self._next():
                 yield piece
+
+    async def _next(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._stall_s):
+                message = await self._receive()
+        except TimeoutError as exc:
+            raise ClientGoneError(f"no byte of the body came in {self._stall_s:g} s") from exc
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError("the client went away before the end of the body")
+        if not message.get("more_body", False):
+            self._complete.set()
+        piece: bytes = message.get("body", b"")
+        self.size += len(piece)
+        return piece
+
+    async def pass_into(self, sink: socket) -> None:
+        """Most of a large body, by a thread; the rest is for `__aiter__`. Raises ClientGoneError, OSError of the sink."""
+        if self._connection is None or self._complete.is_set() or self._held:
+            return
+        first = await self._next()  # now the client knows that it may send (100 Continue)
+        left = self._length - self.size
+        moved = await self._connection.pass_in(sink, first=first, left=left, stall_s=self._stall_s)
+        if moved:
+            self.size += moved - len(first)
+        else:
+            self._held = first
 
     async def gone(self) -> None:
         """Returns when the client has gone. Waits for the body first where somebody reads it."""
         await self._complete.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+
+def _length(request: Request) -> int:
+    """Content-Length, 0 where it is not stated."""
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def _connection(scope: Scope) -> Connection | None:
+    found: Connection | None = scope.get("state", {}).get("connection")
+    return found
 
 
 async def read_body(request: Request, limit: int = JSON_LIMIT) -> bytes:
@@ -199,7 +241,7 @@ class StreamReply(Response):
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.create_task(self._gone(receive))
-        pump = asyncio.create_task(self._pump(send))
+        pump = asyncio.create_task(self._pump(scope, send))
         try:
             await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
             error = await _finish(pump)
@@ -210,7 +252,10 @@ class StreamReply(Response):
             for task in (pump, gone):
                 task.cancel()
             await asyncio.wait({pump, gone})
-            await self._pieces.aclose()
+            await self._close()
+
+    async def _close(self) -> None:
+        await self._pieces.aclose()
 
     async def _gone(self, receive: Receive) -> None:
         if self._inbox is not None:
@@ -219,15 +264,59 @@ class StreamReply(Response):
             while (await receive())["type"] != "http.disconnect":
                 pass
 
-    async def _pump(self, send: Send) -> None:
+    async def _pump(self, scope: Scope, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with Deadline(self._stall_s) as deadline:
-            async for piece in self._pieces:
-                deadline.begin()
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-                deadline.end()
+            if not await self._passed(scope):
+                async for piece in self._pieces:
+                    deadline.begin()
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    deadline.end()
             deadline.begin()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _passed(self, scope: Scope) -> bool:
+        """Whether the body went past the event loop."""
+        del scope
+        return False
+
+
+class EngineReply(StreamReply):
+    """The engine's answer as it comes. One that is `large`, as a rule, goes past the event loop where that can be."""
+
+    def __init__(
+        self,
+        response: EngineResponse,
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        inbox: Inbox | None = None,
+        large: bool = False,
+        stall_s: float = STALL_S,
+    ) -> None:
+        super().__init__(
+            _body_of(response), status=status, headers=headers, inbox=inbox, stall_s=stall_s
+        )  # fmt: skip
+        self._response = response
+        self._large = large
+
+    async def _passed(self, scope: Scope) -> bool:
+        connection = _connection(scope)
+        if connection is None or not self._large or scope["method"] == "HEAD" or self.status_code != 200:
+            return False
+        counted = any(name == b"content-length" for name, _ in self.raw_headers)
+        chunked = not counted and scope["http_version"] == "1.1"  # as h11 frames it
+        return await connection.pass_out(self._response, chunked=chunked, stall_s=self._stall_s)
+
+    async def _close(self) -> None:
+        await super()._close()
+        await self._response.close()  # a generator that was never begun closes nothing
+
+
+async def _body_of(response: EngineResponse) -> AsyncGenerator[bytes, None]:
+    async with response:
+        async for piece in response.chunks():
+            yield piece
 
 
 async def _finish(pump: asyncio.Task[None]) -> Exception | None:
@@ -249,7 +338,7 @@ async def _finish(pump: asyncio.Task[None]) -> Exception | None:
 
 
 async def _cut(scope: Scope, gone: asyncio.Task[None]) -> None:
-    connection: Connection | None = scope.get("state", {}).get("connection")
+    connection = _connection(scope)
     if connection is None:
         raise EngineError("the stream broke, and the server gives no way to say so")
     connection.cut()

@@ -20,18 +20,16 @@ from agent.controller.doors.access import caller_of
 from agent.controller.http import sse
 from agent.controller.http.replies import EventReply, Inbox, read_json
 from agent.controller.http.sockets import each_message, refuse, run_both, send_bytes, send_json
-from agent.controller.names import container_id, flag, number, picked, text
+from agent.controller.names import container_id, flag, picked
 from agent.controller.problems import RequestError
 from agent.controller.rules import WEBSOCKET, Rule, write
-from agent.controller.streams.consoles import Console, Consoles, ExecSpec
+from agent.controller.streams.consoles import Console, Consoles
+from agent.controller.streams.exec_request import exec_spec, size_of
 from agent.controller.streams.output_buffer import Ended, Item
 from agent.errors import UcidockdError
 
 _ID = "/v1/exec/{id}"
 _START = write("docker.exec", "start")
-_SIZE_LIMIT = 10_000
-_WORDS_LIMIT = 1000
-_OPTIONS = frozenset({"command", "tty", "user", "env", "workdir", "privileged", "rows", "columns"})
 
 
 class ConsoleRoutes:
@@ -138,53 +136,8 @@ class ConsoleRoutes:
         return console
 
 
-def exec_spec(body: Mapping[str, Any]) -> ExecSpec:
-    """The JSON of a request. Raises RequestError that says what is expected."""
-    if unknown := sorted(set(body) - _OPTIONS):
-        raise RequestError(f"{unknown[0][:64]!r} is not known; known: {', '.join(sorted(_OPTIONS))}")
-    env = _words(body, "env", ())
-    if any("=" not in item[1:] for item in env):
-        raise RequestError("env: expected a list of NAME=value")
-    command = _words(body, "command", ExecSpec().command)
-    if not command or not command[0]:
-        raise RequestError("command: expected a list of at least one word")
-    rows, columns = _size(body)
-    return ExecSpec(
-        command=command,
-        tty=_flag(body, "tty", default=True),
-        user=text(body, "user"),
-        env=env,
-        workdir=text(body, "workdir"),
-        privileged=_flag(body, "privileged", default=False),
-        rows=rows,
-        columns=columns,
-    )
-
-
-def _words(body: Mapping[str, Any], name: str, default: tuple[str, ...]) -> tuple[str, ...]:
-    """Text with line breaks is right here: a script as an argument has them."""
-    value = body.get(name, list(default))
-    if not isinstance(value, list) or len(value) > _WORDS_LIMIT:
-        raise RequestError(f"{name}: expected a list of texts")
-    if not all(isinstance(word, str) and "\0" not in word for word in value):
-        raise RequestError(f"{name}: expected texts without NUL")
-    return tuple(value)
-
-
-def _flag(body: Mapping[str, Any], name: str, *, default: bool) -> bool:
-    value = body.get(name, default)
-    if not isinstance(value, bool):
-        raise RequestError(f"{name}: expected true or false")
-    return value
-
-
-def _size(body: Mapping[str, Any]) -> tuple[int, int]:
-    rows = number(body, "rows", low=0, high=_SIZE_LIMIT, default=0)
-    return rows, number(body, "columns", low=0, high=_SIZE_LIMIT, default=0)
-
-
 async def _resize(console: Console, body: Mapping[str, Any]) -> None:
-    rows, columns = _size(body)
+    rows, columns = size_of(body)
     if not rows or not columns:
         raise RequestError("rows and columns: expected whole numbers from 1")
     await console.resize(rows=rows, columns=columns)

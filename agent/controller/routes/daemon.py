@@ -3,23 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agent.controller.by_hand import STARTED, client_bundle
 from agent.controller.http.json_reply import JsonReply
 from agent.controller.http.replies import read_json
-from agent.controller.names import number, text
 from agent.controller.port import AgentPort
 from agent.controller.problems import RequestError
 from agent.controller.rules import Rule, write
 from agent.model.daemon import Wish
 
-STARTED = {"started": True}
-CLIENT_DAYS = 730
-_DAYS_MAX = 3650
 _SUMMARIES = {
     Wish.START: "Starts dockerd that was stopped by hand",
     Wish.STOP: "Stops dockerd; it stays down until it is started, or a reconcile is asked for",
@@ -69,9 +65,3 @@ class DaemonRoutes:
         if unknown:
             raise RequestError(f"{unknown[0][:64]!r} is not known; known: name, days")
         return JsonReply(await client_bundle(self._agent, body))
-
-
-async def client_bundle(agent: AgentPort, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer to `{name, days}`. Raises RequestError, and what `AgentPort.tls_client` raises."""
-    days = number(body, "days", low=1, high=_DAYS_MAX, default=CLIENT_DAYS)
-    return await agent.tls_client(text(body, "name"), days=days)

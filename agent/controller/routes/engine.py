@@ -19,10 +19,11 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket
 
-from agent.clients.docker_stream import DockerStream, EngineResponse, SourceError
+from agent.clients.docker_stream import Body, DockerStream, EngineResponse, SourceError
 from agent.controller.doors.access import may_write
 from agent.controller.engine_query import checked_query
-from agent.controller.http.replies import ClientGoneError, Inbox, StreamReply
+from agent.controller.engine_versions import EngineVersions
+from agent.controller.http.replies import ClientGoneError, EngineReply, Inbox
 from agent.controller.http.sockets import refuse
 from agent.controller.masking import mask_env
 from agent.controller.names import checked_id, checked_image
@@ -31,15 +32,13 @@ from agent.controller.problems import RequestError, body_of, status_of
 from agent.controller.routes.attach import attach
 from agent.controller.routes.engine_routes import ROUTES, EngineRoute
 from agent.controller.routes.files import HEAD_TIMEOUT_S, safe_archive
-from agent.controller.routes.files import body_of as flow
 from agent.controller.rules import WEBSOCKET, Need, Rule
 from agent.controller.streams.engine_streams import has_terminal
-from agent.errors import EngineError, UcidockdError
+from agent.errors import UcidockdError
 
 PREFIX = "/docker"
 _CHECKS = {"id": checked_id, "image": checked_image}
 _PART = re.compile(r"\{(\w+)\}")
-_VERSION = re.compile(r"1\.[0-9]{1,3}")
 _REQUEST_HEADERS = ("content-type", "x-registry-auth", "x-registry-config")
 _RESPONSE_HEADERS = (
     "api-version",
@@ -53,6 +52,9 @@ _RESPONSE_HEADERS = (
 # on old engines the type of logs is guessed from what a container printed: HTML must not become one of our pages
 _TYPES = re.compile(
     r"(application/(json|x-tar|x-json-stream|json-seq|x-ndjson|vnd\.docker\.[a-z-]+)|text/plain)(;.*)?"
+)
+_LARGE = frozenset(
+    {"/containers/{id}/export", "/containers/{id}/archive", "/images/get", "/images/{image}/get"}
 )
 _ENDLESS = frozenset({"/events", "/containers/{id}/wait"})  # the head comes with the first news
 
@@ -101,9 +103,9 @@ class EngineRoutes:
         writer = route.grant.need is Need.WRITE or await may_write(request)
         query = checked_query(route.path, request.query_params.multi_items(), writer=writer)
         inbox = Inbox(request) if _has_body(request) else None
-        body = aiter(inbox) if inbox is not None else None
-        if route.takes_tar and body is not None:
-            body = await safe_archive(self._engine, body)
+        body: Body = inbox
+        if route.takes_tar and inbox is not None:
+            body = await safe_archive(self._engine, aiter(inbox))
         opening = self._engine.open(
             route.method,
             path,
@@ -119,7 +121,13 @@ class EngineRoutes:
             response = await _while_there(request, inbox, opening)
         if route.masks and not writer:
             return await _masked(response)
-        return StreamReply(flow(response), status=response.status, headers=_shown(response), inbox=inbox)
+        return EngineReply(
+            response,
+            status=response.status,
+            headers=_shown(response),
+            inbox=inbox,
+            large=route.method == "GET" and route.path in _LARGE,
+        )
 
     async def _done_by_hand(
         self, container: str, action: str, opening: Coroutine[Any, Any, EngineResponse]
@@ -156,37 +164,6 @@ class EngineRoutes:
             await refuse(socket, exc)
             return
         await attach(socket, pipe, tty=tty)
-
-
-class EngineVersions:
-    """The range of API versions that the engine speaks; asked again when a client's is not in it."""
-
-    def __init__(self, engine: DockerStream) -> None:
-        self._engine = engine
-        self._range = ((0, 0), (0, 0))
-
-    async def prefix(self, text: str) -> str:
-        """`/v1.NN` for `1.NN`. Raises RequestError for one that the engine does not speak."""
-        if not _VERSION.fullmatch(text):
-            raise RequestError("the version in the path: expected v1.NN")
-        if not self._speaks(_numbers(text)):
-            said = await self._engine.call("GET", "/version")
-            self._range = (_numbers(said.get("MinAPIVersion")), _numbers(said.get("ApiVersion")))
-        if not self._speaks(_numbers(text)):
-            low, high = (".".join(map(str, limit)) for limit in self._range)
-            raise RequestError(f"the engine does not speak API version {text}: expected {low} to {high}")
-        return f"/v{text}"
-
-    def _speaks(self, version: tuple[int, int]) -> bool:
-        return self._range[0] <= version <= self._range[1]
-
-
-def _numbers(version: object) -> tuple[int, int]:
-    major, _, minor = str(version).partition(".")
-    try:
-        return int(major), int(minor)
-    except ValueError as exc:
-        raise EngineError(f"the engine says that it speaks API version {str(version)[:32]!r}") from exc
 
 
 async def _while_there(
@@ -237,10 +214,7 @@ def _shown(response: EngineResponse) -> Mapping[str, str]:
 
 async def _masked(response: EngineResponse) -> Response:
     async with response:
-        try:
-            body = mask_env(await response.json())
-        except RecursionError as exc:
-            raise EngineError("the engine's answer is nested too deeply") from exc
+        body = mask_env(await response.json())
     return JSONResponse(body, status_code=response.status)
 
 

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.clients.docker_stream import DockerStream, EngineResponse
-from agent.controller.http.replies import STALL_S, Inbox, StreamReply, attachment
+from agent.controller.http.replies import STALL_S, EngineReply, Inbox, attachment
 from agent.controller.names import checked_image, container_id, picked
 from agent.controller.problems import RequestError
 from agent.controller.rules import Rule, write
@@ -95,20 +95,13 @@ class FileRoutes:
             headers["content-length"] = str(response.length)
         if stat := response.headers.get("x-docker-container-path-stat", ""):
             headers["x-docker-container-path-stat"] = stat[:65536]
-        return StreamReply(body_of(response), headers=headers, stall_s=self._stall_s)
+        return EngineReply(response, headers=headers, large=True, stall_s=self._stall_s)
 
 
 async def open_download(engine: DockerStream, path: str, query: list[tuple[str, str]]) -> EngineResponse:
     """A download's response, its status checked."""
     response = await engine.open("GET", path, query=query, head_timeout_s=HEAD_TIMEOUT_S)
     return await response.checked()
-
-
-async def body_of(response: EngineResponse) -> AsyncGenerator[bytes, None]:
-    """The body; closing the generator closes the response."""
-    async with response:
-        async for piece in response.chunks():
-            yield piece
 
 
 async def put_archive(
@@ -157,6 +150,6 @@ async def _plain_only(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _unpacks_safely(engine: DockerStream) -> bool:
-    version = str((await engine.call("GET", "/version")).get("Version", ""))
+    version = await engine.call("GET", "/version", read=lambda body: str(body.get("Version", "")))
     numbers = version.split("-")[0].split("+")[0].split(".")
     return all(n.isdigit() for n in numbers) and tuple(map(int, numbers)) >= _UNPACKS_SAFELY

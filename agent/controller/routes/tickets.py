@@ -6,13 +6,13 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from agent.controller.doors.access import READER, Access, AccessError, caller_of
+from agent.controller.doors.access import Access, AccessError, caller_of
 from agent.controller.doors.tickets import LIFE_S
 from agent.controller.http.replies import read_json
 from agent.controller.http.routing import matching_socket
 from agent.controller.names import text
 from agent.controller.problems import RequestError
-from agent.controller.rules import Rule
+from agent.controller.rules import READER, Rule
 
 
 class TicketRoutes:

@@ -12,9 +12,9 @@ from contextlib import aclosing
 
 from agent.controller.names import checked_id
 from agent.controller.problems import RequestError
-from agent.controller.routes.consoles import exec_spec
 from agent.controller.rules import write
 from agent.controller.streams.consoles import Console, Consoles, ExecSpec
+from agent.controller.streams.exec_request import exec_spec
 from agent.controller.streams.output_buffer import Ended
 from agent.controller.streams.stream_sources import Args, Item, Kind, bytes_items, json_item
 from agent.errors import ConflictError

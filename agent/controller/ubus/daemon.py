@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from agent.clients.ubus_objects import INTEGER, STRING, Arguments, Handler, Method, Reply
+from agent.controller.by_hand import STARTED, client_bundle
 from agent.controller.port import AgentPort
-from agent.controller.routes.daemon import STARTED, client_bundle
 from agent.model.daemon import Wish
 
 

@@ -15,7 +15,9 @@ from agent.controller.validation import validated
 from agent.controller.work.job_specs import parse_job
 from agent.controller.work.jobs import Job, Jobs
 
-_TEXTS = ("kind", "image", "platform", "remote", "dockerfile", "target", "networkmode", "what", "until")
+_TEXTS = (
+    "kind", "image", "platform", "source", "remote", "dockerfile", "target", "networkmode", "what", "until",
+)  # fmt: skip
 _START = {
     **dict.fromkeys(_TEXTS, STRING),
     **dict.fromkeys(("nocache", "pull", "all"), BOOLEAN),

@@ -38,6 +38,7 @@ class JobKind(StrEnum):
     PULL = "pull"
     PUSH = "push"
     BUILD = "build"
+    IMPORT = "import"
     LOAD = "load"
     PRUNE = "prune"
 
@@ -46,6 +47,7 @@ class JobKind(StrEnum):
 STALL_S = {
     JobKind.PULL: 120.0,
     JobKind.PUSH: 120.0,
+    JobKind.IMPORT: 600.0,
     JobKind.LOAD: 600.0,
     JobKind.BUILD: 1800.0,
     JobKind.PRUNE: 3600.0,
@@ -67,7 +69,7 @@ class JobSpec:
 
 
 def parse_job(body: Mapping[str, object], auths: Auths) -> JobSpec:
-    """A job without a body of its own: `kind` pull, push, build (of a `remote`) or prune. Raises RequestError."""
+    """A job without a body of its own: `kind` pull, push, build (of a `remote`), import or prune. Raises RequestError."""
     kind = text(body, "kind")
     if kind not in _PARSERS:
         raise RequestError(
@@ -114,6 +116,24 @@ def _push(body: Mapping[str, object], auths: Auths) -> JobSpec:
         query=(("tag", tag),),
         headers=headers,
         secrets=secrets,
+    )
+
+
+def _import(body: Mapping[str, object], auths: Auths) -> JobSpec:
+    """POST /images/create with `fromSrc`: a file system as tar, which the engine fetches."""
+    del auths
+    source, image = text(body, "source"), checked_image(text(body, "image"))
+    if not source.startswith(("https://", "http://")):
+        raise RequestError("source: expected an address that starts with https:// or http://")
+    if "@" in image:
+        raise RequestError("image: an import takes name:tag, not a digest")
+    name, tag = split_reference(image)
+    return JobSpec(
+        kind=JobKind.IMPORT,
+        title=image,
+        path="/images/create",
+        query=(("fromSrc", source), ("repo", name), ("tag", tag)),
+        secrets=_userinfo(source),
     )
 
 
@@ -210,6 +230,7 @@ _PARSERS: dict[str, tuple[Callable[[Mapping[str, object], Auths], JobSpec], froz
     JobKind.PULL: (_pull, frozenset({"image", "platform", "auth"})),
     JobKind.PUSH: (_push, frozenset({"image", "auth"})),
     JobKind.BUILD: (_remote_build, BUILD_OPTIONS | {"remote"}),
+    JobKind.IMPORT: (_import, frozenset({"image", "source"})),
     JobKind.PRUNE: (_prune, frozenset({"what", "all", "until"})),
 }
 

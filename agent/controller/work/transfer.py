@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import logging
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
 from typing import Any
@@ -28,7 +29,7 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-class Transfer:
+class Transfer(ABC):
     """One file. One part at a time: a new one takes the place of one that is still open, whose client is gone."""
 
     direction = ""
@@ -45,9 +46,9 @@ class Transfer:
         self._task: asyncio.Task[None] | None = None
 
     @property
+    @abstractmethod
     def offset(self) -> int:
         """Up: where the next part begins. Down: how far the engine's answer was read."""
-        raise NotImplementedError
 
     @property
     def is_over(self) -> bool:
@@ -63,6 +64,7 @@ class Transfer:
         """Whether it holds bytes, or a request to the engine."""
         return not self.is_over
 
+    @abstractmethod
     def release(self) -> None:
         """Lets go what an ended transfer still holds."""
 

@@ -89,6 +89,9 @@ class Upload(Transfer):
     def offset(self) -> int:
         return self._taken
 
+    def release(self) -> None:
+        self._tail = b""
+
     def as_json(self) -> dict[str, Any]:
         return {**super().as_json(), "job": None if self.job is None else self.job.id}
 
