@@ -132,7 +132,10 @@ def test_a_file_on_it_tells_the_right_disk(box: Box, disk: LoopDisk, tmp_path: P
 def test_a_disk_that_is_read_only_is_a_condition_and_stops_nothing(box: Box, disk: LoopDisk) -> None:
     board = box.reconciler.board
     box.reconciler.edges = Edges(
-        open_store(box.options), board, EdgeTools(netifd=FakeNetifd()), docker_host=box.engine.host
+        open_store(box.options),
+        board,
+        EdgeTools(netifd=FakeNetifd()),
+        docker_host=box.options.docker_host or "",
     )
 
     def shown() -> str:
