@@ -182,7 +182,7 @@ function device(text) {
 
 	const parts = text.split(':');
 
-	if (parts.length > 3 || !parts[0].startsWith('/'))
+	if (parts.length > 3 || !parts[0].startsWith('/') || parts.includes(''))
 		return form;
 
 	if (parts.length === 2 && /^[rwm]+$/.test(parts[1]))
