@@ -14,6 +14,7 @@ from agent.apply.pulling import PullProgress
 from agent.errors import EngineError
 from agent.model.resources import Container, Pull, RegistryAuth
 
+_NO_SPACE = "no space left on device"  # strerror(ENOSPC), which the engine passes on
 _HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"})
 
 
@@ -27,7 +28,8 @@ class Images:
     wanted: Callable[[Container], bool] = lambda container: True  # whether its section still names that image
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
     pulling: Callable[[Container, int], None] = lambda container, percent: None
-    pulled: Callable[[Container, str], None] = lambda container, image_id: None  # "" = there is none
+    # with the image id, "" where there is none, and the reason for status
+    pulled: Callable[[Container, str, str], None] = lambda container, image_id, reason: None
     clock: Callable[[], float] = time.monotonic
     _found: dict[str, str] = field(default_factory=dict)  # name -> id, of those that were there in this pass
 
@@ -64,15 +66,16 @@ class Images:
                 self.engine.pull(image, auth_for(image, self.auths), on_step)
         except SkippedError:
             raise
-        except EngineError:
-            self.pulled(container, str(local["Id"]) if local is not None else "")
+        except EngineError as exc:
+            reason = "NoSpace" if _NO_SPACE in str(exc) else "PullFailed"
+            self.pulled(container, str(local["Id"]) if local is not None else "", reason)
             if local is not None:
                 return local
             raise
         pulled = self.engine.inspect_image(image)
         if pulled is None:
             raise EngineError(f"image {image} was pulled but is not there", retryable=True)
-        self.pulled(container, str(pulled["Id"]))
+        self.pulled(container, str(pulled["Id"]), "Present")
         self._check_wanted(container)
         return pulled
 

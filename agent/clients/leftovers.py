@@ -19,7 +19,9 @@ from pathlib import Path
 from agent.clients.process_sight import is_in_container
 
 _REFUSALS = re.compile(
-    r"task [0-9a-f]{64}: already exists|id already in use|failed to start shim: mkdir .*: file exists"
+    r"task [0-9a-f]{64}: already exists|id already in use"
+    # the directory: as 20.10.24 and 26.1.5 say it, and as 28.5.2 does
+    r"|failed to (?:start shim|create task for container): mkdir .*: file exists"
 )
 _LIMIT_S = 5.0
 

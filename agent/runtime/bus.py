@@ -15,6 +15,7 @@ from typing import Any
 
 from agent.clients.docker_stream import DockerStream
 from agent.clients.rpcd import DEADLINE_S, Rpcd
+from agent.clients.to_loop import tell
 from agent.clients.ubus_client import UbusClient
 from agent.clients.ubus_objects import Method
 from agent.controller.port import Sessions
@@ -113,7 +114,7 @@ class Bus:
             asked.cancel()
             return True
         if pending:
-            loop.call_soon_threadsafe(self._ask_again, agent, loop)
+            tell(loop, self._ask_again, agent, loop)
         return pending
 
     async def _rollback_pending(self) -> bool:

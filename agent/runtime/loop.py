@@ -21,6 +21,7 @@ from agent.apply.crew import Run
 from agent.apply.ports import Engine
 from agent.clients.file_watcher import UNSETTLED_LIMIT_S, FileWatcher
 from agent.clients.mount_watch import MountWatch
+from agent.clients.to_loop import tell
 from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
 from agent.model.daemon import Wish
 from agent.model.issues import issue_as_json
@@ -103,15 +104,11 @@ class Loop:
 
     def trigger_threadsafe(self, *, config: bool = False, deep: bool = False, object_id: str = "") -> None:
         """`trigger` from another thread."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: a work ended while the agent did
-            self._loop.call_soon_threadsafe(
-                lambda: self.trigger(config=config, deep=deep, object_id=object_id)
-            )
+        tell(self._loop, lambda: self.trigger(config=config, deep=deep, object_id=object_id))
 
     def _trigger_after(self, seconds: float) -> None:
-        """A trigger in a while; from any thread, and quietly when the loop has ended."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(lambda: self._loop.call_later(seconds, self.trigger))
+        """A trigger in a while; from any thread."""
+        tell(self._loop, lambda: self._loop.call_later(seconds, self.trigger))
 
     def stop(self) -> None:
         """Ends `run`: the operation under way is finished first."""
@@ -300,7 +297,8 @@ class Loop:
         self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
         settles_in = self.reconciler.usb.settles_in()
         if settles_in is not None:
-            self._loop.call_soon_threadsafe(self._loop.call_later, settles_in, self._wake.set)
+            delay_s = settles_in
+            tell(self._loop, lambda: self._loop.call_later(delay_s, self._wake.set))
 
     def _read_config(self) -> None:
         """Not while somebody writes a file in place; its closing is a trigger, and so is the end of our patience."""
@@ -318,8 +316,7 @@ class Loop:
         return changed
 
     def _later(self, delay_s: float, *, config: bool) -> None:
-        with contextlib.suppress(RuntimeError):  # closed, as above
-            self._loop.call_soon_threadsafe(lambda: self._put_off(delay_s, config=config))
+        tell(self._loop, lambda: self._put_off(delay_s, config=config))
 
     def _put_off(self, delay_s: float, *, config: bool) -> None:
         """One of a kind: each pass that fails asks for another, and those that others trigger would multiply."""

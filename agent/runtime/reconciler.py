@@ -345,10 +345,10 @@ class Reconciler:
         message = f"pulling {container.spec.image}: {percent} %"
         self._show_image(container, status=False, reason="Pulling", message=message)
 
-    def _show_pulled(self, container: Container, image_id: str) -> None:
+    def _show_pulled(self, container: Container, image_id: str, reason: str) -> None:
         """The pull ended; with "" there is no image."""
         self.image_ids = {**self.image_ids, container.spec.image: image_id}
-        self._show_image(container, status=bool(image_id), reason="Present" if image_id else "PullFailed")
+        self._show_image(container, status=bool(image_id), reason="Present" if image_id else reason)
 
     def _show_image(self, container: Container, *, status: bool, reason: str, message: str = "") -> None:
         key, now = f"container:{container.section}", self.wall()

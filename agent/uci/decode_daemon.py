@@ -71,7 +71,8 @@ def _read(reader: SectionReader, row: DaemonOption, values: dict[str, Json]) -> 
     if not entries:
         return
     if row.pairs:
-        _put(values, row.key, dict(sorted(entry for _, entry in entries if isinstance(entry, tuple))))
+        pairs = dict(entry for _, entry in entries if isinstance(entry, tuple))
+        _put(values, row.key, dict(sorted(pairs.items())))
         return
     items = [entry for _, entry in entries if not isinstance(entry, tuple)]
     _put(values, row.key, [item for at, item in enumerate(items) if item not in items[:at]])

@@ -58,6 +58,7 @@ KINDS = [
     Fault.LOST_REQUEST,
     Fault.LOST_REPLY,
     Fault.CUT_REPLY,
+    Fault.HANG,
 ]
 LIMIT = 60  # no apply here takes so many calls
 
@@ -106,6 +107,8 @@ def test_whichever_call_fails_it_converges(
         faulty.write(before)
         oracle.converge()
         proxy.reset(at(number, fault))
+        if fault is Fault.HANG:
+            faulty.reconciler.engine._timeout_s = 3  # type: ignore[attr-defined]
         try_pass(faulty, after)
         if not proxy.hit.is_set():
             assert number > 5
@@ -158,11 +161,12 @@ def test_it_converges_after(faulty: Box, proxy: FaultProxy, name: str) -> None:
     "path",
     ["/containers/json", *(pytest.param(p, marks=pytest.mark.long) for p in ("/networks", "/volumes"))],
 )
-def test_an_empty_list_is_not_taken_for_objects_that_are_gone(
-    faulty: Box, proxy: FaultProxy, path: str
+@pytest.mark.parametrize("fault", [Fault.EMPTY_LIST, Fault.SHORT_LIST], ids=lambda f: f.value)
+def test_what_a_list_lacks_is_not_taken_for_gone(
+    faulty: Box, proxy: FaultProxy, path: str, fault: Fault
 ) -> None:
     faulty.apply(APP)
-    proxy.reset(lambda call: Fault.EMPTY_LIST if call.path.split("?")[0].endswith(path) else None)
+    proxy.reset(lambda call: fault if call.path.split("?")[0].endswith(path) else None)
     with pytest.raises(EngineError):
         faulty.apply(APP)
     assert not [call for call in proxy.calls if call.changes]
