@@ -88,8 +88,10 @@ def test_endpoints_of_one_in_a_crash_loop_are_changed(world: World) -> None:
 def test_a_section_that_never_came_to_anything_leaves_the_status_with_its_text(world: World) -> None:
     declare(world, WEB + "\tlist network 'nowhere'\n")
     assert conditions(world, "container:web")["Accepted"] == (False, "Invalid")
+    assert world.agent is not None
+    world.agent.board.ensure("daemon:dockerd", kind="daemon", section="dockerd", name="dockerd", now=0.0)
     declare(world, "\n")
-    assert world.snapshot()["resources"] == []
+    assert [r["key"] for r in world.snapshot()["resources"]] == ["daemon:dockerd"]  # that is others'
 
 
 def test_a_disabled_section_shows_no_conflict_once_nobody_is_in_the_way(world: World) -> None:
