@@ -363,6 +363,8 @@ class Reconciler:
         now = self.wall()
         if succeeded:
             self.backoff.succeeded(work.key)
+            if any(isinstance(operation, ops.StopContainer) for operation in work.operations):
+                self.backoff.stopped(work.key)
             if any(isinstance(operation, ops.StartContainer) for operation in work.operations):
                 self.backoff.started_again(work.key, self.monotonic())
             self.board.clear(work.key, ConditionType.DEGRADED, now=now)

@@ -184,6 +184,18 @@ def test_one_that_was_stopped_by_hand_twice_in_an_hour_runs_at_once(world: World
         world.rest(1800)
 
 
+def test_one_whose_device_comes_and_goes_starts_at_once_each_time(world: World) -> None:
+    declare(world, WEB + f"\tlist wait_for 'device:{world.device}'\n")
+    web = world.engine.find("web")
+    assert web is not None
+    for _ in range(6):
+        for there, state in ((False, "exited"), (True, "running")):
+            world.plug("device", there=there)
+            world.tell()
+            world.rest(1)
+            assert web.state == state
+
+
 def in_mid_swap_somebody_takes_the_name(world: World, text: str) -> None:
     """The old one cannot have its name back."""
 
