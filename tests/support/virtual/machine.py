@@ -198,7 +198,10 @@ class Machine:
     def check_available(self) -> None:
         """Whatever else is wrong: what can run, runs."""
         engine = self.ground.raw
-        for section in self.config.containers:
+        resources = self.ground.snapshot()["resources"]
+        # there the old one is back, as it was: it may have done its job
+        back = {r["section"] for r in resources if any(c["reason"] == "RolledBack" for c in r["conditions"])}
+        for section in sorted(self.config.containers.keys() - back):
             name = self.config.docker_name(section)
             seen = engine.inspect_container(name)
             taken = seen is not None and seen.id in self.foreign
