@@ -51,7 +51,9 @@ class Browser:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps([verb, *values]) + "\n")
         self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        assert line, "the browser's driver has ended"
+        answer = json.loads(line)
         assert "error" not in answer, answer["error"]
         return answer["value"]
 
