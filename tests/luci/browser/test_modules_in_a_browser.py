@@ -63,7 +63,10 @@ class Browser:
     def until_text(self, pattern: str, selector: str = "#view") -> str:
         """The text of the element, once it matches."""
         found = f"document.querySelector({json.dumps(selector)}).textContent"
-        return str(self.do("until", f"new RegExp({json.dumps(pattern)}).test({found}) && {found}"))
+        try:
+            return str(self.do("until", f"new RegExp({json.dumps(pattern)}).test({found}) && {found}"))
+        except AssertionError as exc:
+            raise AssertionError(f"{pattern} is not in: {self.text('body')}") from exc
 
     def close(self) -> None:
         assert self._process.stdin
