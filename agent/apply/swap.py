@@ -248,7 +248,7 @@ def _judge(container: Container, seen: ObservedContainer | None, *, elapsed_s: f
     if state.get("Status") != "running":
         if is_completed(container, seen):
             return True
-        killed = " (out of memory)" if state.get("OOMKilled") else ""
+        killed = " (OOMKilled: out of memory)" if state.get("OOMKilled") else ""
         raise GateError(
             f"the new container exited with {state.get('ExitCode')}{killed} after {elapsed_s:.1f} s"
         )

@@ -17,6 +17,7 @@ from typing import Any
 
 from agent.clients.files import atomic_write
 from agent.model.daemon import DaemonRecord, Document, Process, Step, Target
+from agent.wire.own_json import json_object
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +51,9 @@ class DaemonFiles:
     def current_document(self) -> Document | None:
         """daemon.json as dockerd reads it, None when that fails."""
         try:
-            found = json.loads(self.config_file.read_bytes())
+            return json_object(self.config_file.read_bytes())
         except (OSError, ValueError):
             return None
-        return found if isinstance(found, dict) else None
 
     def write_current(self, data: bytes) -> None:
         _write(self.config_file, data)
@@ -67,7 +67,7 @@ class DaemonFiles:
             if target is not None and target.document["data-root"] and target.document["hosts"]:
                 return target
             raise ValueError("no configuration that we would write")
-        except (KeyError, TypeError, ValueError) as exc:
+        except (KeyError, TypeError, ValueError, OverflowError) as exc:
             _set_aside(self._last_good, exc)
             return None
 
@@ -89,7 +89,7 @@ class DaemonFiles:
             return DaemonRecord()
         try:
             return _record(data)
-        except (KeyError, TypeError, ValueError) as exc:
+        except (KeyError, TypeError, ValueError, OverflowError) as exc:
             _set_aside(self._record, exc)
             return DaemonRecord()
 
@@ -118,15 +118,12 @@ def _write(path: Path, data: bytes) -> None:
 def _read(path: Path) -> Mapping[str, Any] | None:
     """A JSON object, None when there is none."""
     try:
-        data = json.loads(path.read_bytes())
-        if not isinstance(data, dict):
-            raise ValueError("no JSON object")
+        return json_object(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as exc:
         _set_aside(path, exc)
         return None
-    return data
 
 
 def _set_aside(path: Path, exc: Exception) -> None:
@@ -158,6 +155,9 @@ def _record(data: Mapping[str, Any]) -> DaemonRecord:
 def _target(data: Mapping[str, Any] | None) -> Target | None:
     if data is None:
         return None
+    arguments = data["arguments"]
+    if not isinstance(arguments, list) or not all(isinstance(word, str) for word in arguments):
+        raise ValueError("arguments: expected a list of words")
     return Target(
-        document=dict(data["document"]), material=str(data["material"]), arguments=tuple(data["arguments"])
+        document=dict(data["document"]), material=str(data["material"]), arguments=tuple(arguments)
     )

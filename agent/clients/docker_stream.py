@@ -20,7 +20,7 @@ import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import h11
@@ -42,6 +42,7 @@ _INTERIM_LIMIT = 8  # 1xx responses before the real one
 
 Body = bytes | AsyncIterable[bytes] | None
 Pairs = Iterable[tuple[str, str]]
+_T = TypeVar("_T")
 
 
 class SourceError(Exception):
@@ -286,8 +287,13 @@ class DockerStream:
         headers: Pairs = (),
         body: Any = None,
         timeout_s: float = 30.0,
-    ) -> Any:
-        """A unary call with JSON both ways. Raises EngineError with the engine's message and status."""
+        read: Callable[[Any], _T],
+    ) -> _T:
+        """A unary call with JSON both ways; `read` takes what is wanted out of the answer.
+
+        Raises EngineError with the engine's message and status, and where `read` finds something else than it expects:
+        an engine that talks nonsense is its own fault, never ours.
+        """
         data = None if body is None else json.dumps(body).encode()
         if data is not None:
             headers = (*headers, ("content-type", "application/json"))
@@ -295,11 +301,15 @@ class DockerStream:
             async with asyncio.timeout(timeout_s):
                 response = await self.open(method, path, query=query, headers=headers, body=data)
                 async with await response.checked():
-                    return await response.json()
+                    answer = await response.json()
         except TimeoutError as exc:
             raise EngineUnreachableError(
                 f"the engine at {self.address} did not answer {method} {path} in {timeout_s:g} s"
             ) from exc
+        try:
+            return read(answer)
+        except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as exc:
+            raise EngineError(f"the engine's answer to {method} {path} is no valid one") from exc
 
     async def hijack(self, path: str, *, query: Pairs = (), body: Any = None) -> EnginePipe:
         """POST that turns the connection into a pipe. Raises EngineError with the engine's message."""
@@ -391,6 +401,11 @@ class DockerStream:
             sender=sender,
             address=self.address,
         )
+
+
+def as_it_is(answer: Any) -> Any:
+    """For whoever looks through an answer that may be anything."""
+    return answer
 
 
 async def _send(wire: Wire, body: AsyncIterable[bytes], *, chunked: bool) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import logging
+import re
 import secrets
 import threading
 from collections import deque
@@ -21,7 +22,9 @@ from typing import Any
 
 from agent.clients.files import atomic_write
 from agent.errors import StorageError
-from agent.model.observed import Record
+from agent.model.identity import SPEC_VERSION, spec_hash, version_of
+from agent.model.observed import SWAPS, Record
+from agent.wire.own_json import json_object
 
 logger = logging.getLogger(__name__)
 
@@ -110,11 +113,12 @@ class StateFile:
 
     def _load(self) -> tuple[str, dict[str, Record]]:
         try:
-            data = json.loads(self._path.read_bytes())
-            return str(data["instance"]), {item["nonce"]: _record(item) for item in data["records"]}
+            data = json_object(self._path.read_bytes())
+            records = [_record(item) for item in data["records"]]
+            return str(data["instance"]), {record.nonce: record for record in records}
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
             bad = self._path.with_name(self._path.name + ".bad")
             with contextlib.suppress(OSError):  # on a file system that is read-only it stays where it is
                 self._path.replace(bad)
@@ -157,6 +161,46 @@ def _in_order(records: Mapping[str, Record]) -> tuple[Record, ...]:
 
 
 def _record(item: dict[str, Any]) -> Record:
-    known = {f.name for f in fields(Record)}
-    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in item.items()}
-    return Record(**{name: value for name, value in values.items() if name in known})
+    """Raises ValueError for a value that no record of ours has; fields that we do not know are passed over."""
+    values: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in item.items() if name in _FORMS
+    }
+    for name, value in values.items():
+        if not _IS[_FORMS[name]](value):
+            raise ValueError(f"{name} of a record: expected {_FORMS[name]}")
+    for name, words in _CLOSED.items():
+        if values.get(name, "") not in words:
+            raise ValueError(f"{name} of a record: expected one of {', '.join(filter(None, words))}")
+    for name in ("spec_hash", "failed_hash"):
+        if not _HASH.fullmatch(values.get(name, "")):
+            raise ValueError(f"{name} of a record: expected v<version>:<hash>")
+    record = Record(**values)
+    if _is_damaged(record):
+        raise ValueError(
+            f"the spec of {record.kind} {record.section} is not the one that its hash was made of"
+        )
+    return record
+
+
+def _is_damaged(record: Record) -> bool:
+    """Planning believes a spec; one that another version of us wrote is not read at all."""
+    if not record.spec_hash:
+        return bool(record.spec)
+    return version_of(record.spec_hash) == SPEC_VERSION and spec_hash(record.spec) != record.spec_hash
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_FORMS = {f.name: str(f.type) for f in fields(Record)}
+_CLOSED = {"kind": ("container", "network", "volume"), "swap": SWAPS}
+_HASH = re.compile(r"|v[0-9]{1,9}:.*")
+_IS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "bool": lambda value: isinstance(value, bool),
+    "float": _is_number,
+    "float | None": lambda value: value is None or _is_number(value),
+    "dict[str, Any]": lambda value: isinstance(value, dict),
+    "tuple[str, ...]": lambda value: isinstance(value, tuple) and all(isinstance(v, str) for v in value),
+}

@@ -25,6 +25,9 @@ class AgentPort(Protocol):
     async def validate(self, texts: Mapping[str, str]) -> list[dict[str, Any]]:
         """The mistakes of the configuration, were these the files of the packages named. Writes nothing."""
 
+    def api_version(self) -> str:
+        """The API version that UCI wants LuCI to speak with the engine (`v1.47`), "" for the newest."""
+
     def auths(self) -> Sequence[RegistryAuth]:
         """The registry logins that UCI has now."""
 

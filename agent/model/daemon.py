@@ -60,6 +60,7 @@ class DaemonSettings:
     """All that UCI says about dockerd.
 
     `values` holds the options of the table (`agent.model.daemon_table`) by their daemon.json key, ready for JSON.
+    `api_version` is what LuCI asks the engine in, "" for its newest; dockerd itself does not know of it.
     """
 
     values: Document = field(default_factory=dict)
@@ -67,6 +68,7 @@ class DaemonSettings:
     tls: TlsSettings | None = None
     allow_insecure_tcp: bool = False
     alt_config_file: str = ""
+    api_version: str = ""
     firewall: tuple[FirewallRule, ...] = ()
 
 

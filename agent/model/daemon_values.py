@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from agent.model.daemon import Host, Json
 from agent.model.entries import parse_address, parse_subnet, parse_ulimit
@@ -118,19 +118,21 @@ def parse_pool(text: str) -> Json:
 
 def parse_mirror(text: str) -> str:
     """A registry mirror without user, path and query (moby registry/config.go, ValidateMirror)."""
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not _port_is_valid(text):
+    parts = _url(text)
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
         raise QuantityError("the mirror is no URL of a host", "http(s)://host[:port]")
     if parts.username is not None or parts.query or parts.fragment or parts.path not in {"", "/"}:
         raise QuantityError("the mirror has more than a host and a port", "http(s)://host[:port]")
     return f"{parts.scheme}://{parts.netloc}/"
 
 
-def _port_is_valid(url: str) -> bool:
+def _url(text: str) -> SplitResult | None:
+    """Its parts, None for what is no URL."""
     try:
-        return urlsplit(url).port != 0
+        parts = urlsplit(text)
+        return parts if parts.port != 0 else None
     except ValueError:
-        return False
+        return None
 
 
 def parse_registry(text: str) -> str:
@@ -147,8 +149,8 @@ def parse_registry(text: str) -> str:
 
 def parse_proxy(text: str) -> str:
     """A proxy's URL. Never echoed: it may hold a password."""
-    parts = urlsplit(text)
-    if not parts.scheme or not parts.hostname or not _port_is_valid(text):
+    parts = _url(text)
+    if parts is None or not parts.scheme or not parts.hostname:
         raise QuantityError("the proxy is no URL", "a URL such as http://proxy.lan:3128")
     return text
 

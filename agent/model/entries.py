@@ -174,7 +174,7 @@ def parse_device(text: str) -> Device:
             raise QuantityError(f"{text!r} is no USB device", f"{_DEVICE_FORM}, VID and PID of 4 hex digits")
         return _device(_usb_name(match[1]), match[2] or "", match[3] or "rwm")
     parts = text.split(":")
-    if len(parts) > 3 or not parts[0].startswith("/"):
+    if len(parts) > 3 or not parts[0].startswith("/") or "" in parts[1:]:
         raise QuantityError(f"{text!r} is no device", _DEVICE_FORM)
     if len(parts) == 2 and re.fullmatch("[rwm]+", parts[1]):
         parts = [parts[0], parts[0], parts[1]]
@@ -274,7 +274,7 @@ def parse_extra_host(text: str) -> str:
     """`name:address` (or `name=address`), address may be `host-gateway`; gives `name:address`."""
     name, _, address = text.partition("=" if "=" in text else ":")
     expected = "name:address such as nas:192.168.1.5, or name:host-gateway"
-    if not name or not address:
+    if not name or ":" in name or not address:
         raise QuantityError(f"{text!r} is no extra host", expected)
     if address == "host-gateway":
         return f"{name}:{address}"

@@ -11,6 +11,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Severity = Literal["error", "warning"]
+_MESSAGE_MAX, _ENDS = 500, 240  # characters: a mistake goes into log, status and replies
+
+
+def shortened(message: str) -> str:
+    """A message that may quote a value of any length, with its middle left out where it is too long."""
+    return message if len(message) <= _MESSAGE_MAX else f"{message[:_ENDS]} ... {message[-_ENDS:]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 from agent.model.quantities import QuantityError
@@ -33,6 +34,6 @@ def parse_listen(text: str) -> ListenAddress:
         raise QuantityError(f"{host!r} is no IP address", _FORM) from None
     if bracketed is not (ip.version == 6):
         raise QuantityError(f"{text!r}: an IPv6 address stands in brackets, an IPv4 address does not", _FORM)
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+    if not (re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65535):
         raise QuantityError(f"{port!r} is no port", "a port from 1 to 65535")
     return ListenAddress(ip, int(port))

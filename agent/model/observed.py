@@ -52,6 +52,10 @@ class Observed:
     volumes: tuple[ObservedVolume, ...] = ()
 
 
+# new: of a swap not yet committed; retired: replaced, to be removed; foreign: what an adoption takes over
+SWAPS = ("", "new", "retired", "foreign")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One object of ours as state.json remembers it; its nonce is the key."""
@@ -66,7 +70,7 @@ class Record:
     image_id: str = ""
     failed_hash: str = ""  # spec hash whose swap was rolled back: not tried again
     removed_at: float | None = None  # wall clock, seconds: when its section vanished (grace period)
-    swap: str = ""  # "" or "new" (a swap not yet committed) or "retired" (replaced, to be removed)
+    swap: str = ""  # one of SWAPS
     grace_s: float = 120.0  # options of a section that is needed once the section is gone
     remove_volumes: bool = False
     joined: tuple[

@@ -31,6 +31,8 @@ _NS = {
 _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 _INTEGER = re.compile(r"-?\d+", re.ASCII)
 _INT64_MAX = 2**63 - 1
+_NUMBER_MAX = 64  # characters; what is longer costs time (patterns, Decimal) and is no use
+_SECONDS_MAX = 10**9
 
 
 class QuantityError(ValueError):
@@ -68,7 +70,7 @@ def parse_size(text: str) -> int:
     """Bytes of `64m`, `1.5g`, `512kb`, `10MiB`, `4096`; units count in 1024 (docker/go-units RAMInBytes)."""
     expected = "a size such as 512k, 64m or 2g (b, k, m, g, t; 1024-based)"
     match = _SIZE.fullmatch(text)
-    if match is None:
+    if match is None or len(text) > _NUMBER_MAX:
         raise QuantityError(f"{text!r} is no size", expected)
     size = int(Decimal(match[1]) * _SIZE_FACTOR[(match[2] or "").lower()])
     if size > _INT64_MAX:
@@ -88,6 +90,8 @@ def parse_duration(text: str) -> int:
     expected = "a duration with units such as 30s, 1m30s or 500ms"
     if _NUMBER.fullmatch(text):
         raise QuantityError(f"{text!r} has no unit", f"{expected} (did you mean {text}s?)")
+    if len(text) > _NUMBER_MAX:
+        raise QuantityError(f"{text!r} is no duration", expected)
     total, end = Decimal(0), 0
     while match := _DURATION_PART.match(text, end):
         total += Decimal(match[1]) * _NS[match[2]]
@@ -100,21 +104,22 @@ def parse_duration(text: str) -> int:
 
 
 def parse_seconds(text: str) -> float:
-    """Seconds of a plain number, or of a duration with units."""
-    if _NUMBER.fullmatch(text):
-        return float(text)
+    """Seconds of a plain number, or of a duration with units; more than a waiting thread takes is refused."""
     try:
-        return parse_duration(text) / 1e9
+        seconds = float(text) if _NUMBER.fullmatch(text) else parse_duration(text) / 1e9
     except QuantityError:
         raise QuantityError(
             f"{text!r} is no time", "seconds such as 5, or a duration such as 1m30s"
         ) from None
+    if seconds > _SECONDS_MAX:
+        raise QuantityError(f"{text!r} is too long", f"{_SECONDS_MAX} seconds at most")
+    return seconds
 
 
 def parse_cpus(text: str) -> int:
     """Nano-CPUs of `1.5`."""
     expected = "a number of CPUs above 0 such as 0.5 or 2"
-    if not _NUMBER.fullmatch(text):
+    if not _NUMBER.fullmatch(text) or len(text) > _NUMBER_MAX:
         raise QuantityError(f"{text!r} is no number of CPUs", expected)
     nano = int(Decimal(text) * 1_000_000_000)
     if not 0 < nano <= _INT64_MAX:

@@ -295,7 +295,7 @@ class _Planner:
         local = self.draft.context.image_ids.get(image)
         if local:
             self._find("ImageReady", status=True, reason="Present")
-        elif local is not None:
+        elif local is not None and self.key not in self.draft.context.backoff:  # else the pull said more
             never = self.container.policy.pull is Pull.NEVER
             message = "`option pull never` forbids to pull it" if never else "it is pulled when it is needed"
             self._find(

@@ -15,6 +15,7 @@ from typing import Any
 
 from agent.clients.docker_stream import DockerStream
 from agent.clients.rpcd import DEADLINE_S, Rpcd
+from agent.clients.to_loop import tell
 from agent.clients.ubus_client import UbusClient
 from agent.clients.ubus_objects import Method
 from agent.controller.port import Sessions
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _PACKAGES = frozenset({*PACKAGES, "network", "firewall", "fstab"})  # the router around dockerd
 _ASK_AGAIN_S = 5.0
+_ASK_S = 5.0
 _AFTER_DEFECT_S = 5.0
 
 
@@ -87,6 +89,19 @@ class Bus:
         self.client.subscribe("service", on_service)
         loop = asyncio.get_running_loop()
         agent.reconciler.deletions_held = lambda: self._deletions_held(agent, loop)
+        if agent.reconciler.edges is not None:
+            agent.reconciler.edges.ask_by(lambda name, method: self._ask(name, method, loop))
+
+    def _ask(self, name: str, method: str, loop: asyncio.AbstractEventLoop) -> Mapping[str, Any] | None:
+        """A call from a pass's thread; None without a connection. Blocks. Raises BusError."""
+        if not self.client.connected:
+            return None
+        asked = asyncio.run_coroutine_threadsafe(self.client.call(name, method, timeout_s=_ASK_S), loop)
+        try:
+            return asked.result(2 * _ASK_S)
+        except TimeoutError as exc:  # the agent is ending
+            asked.cancel()
+            raise BusError(f"ubus: {name} {method}: no answer") from exc
 
     def _deletions_held(self, agent: Loop, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether LuCI may still take the last change back; who cannot be asked may. Blocks, in a pass's thread."""
@@ -99,7 +114,7 @@ class Bus:
             asked.cancel()
             return True
         if pending:
-            loop.call_soon_threadsafe(self._ask_again, agent, loop)
+            tell(loop, self._ask_again, agent, loop)
         return pending
 
     async def _rollback_pending(self) -> bool:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from agent.clients.firewall import Iptables, of_ipv4, of_ipv6
 from agent.clients.kernel_events import KernelEvents
-from agent.clients.netifd import Netifd, UbusNetifd, has_device
+from agent.clients.netifd import BusNetifd, Netifd, UbusNetifd, has_device
 from agent.clients.uci_store import UciMissing, UciStore
 from agent.errors import BusError, FirewallError, UcidockdError
 from agent.model.daemon import DAEMON_KEY, FirewallRule
@@ -103,6 +104,10 @@ class Edges:
             self._show_ports(desired, packages, interfaces)
         self._reload()
         show_read_only(desired, self._board, now=self._tools.wall())
+
+    def ask_by(self, call: Callable[[str, str], Mapping[str, Any] | None]) -> None:
+        """From now on netifd is asked by that call to ubus; see `BusNetifd`."""
+        self._tools = replace(self._tools, netifd=BusNetifd(call, self._tools.netifd))
 
     def put_rules_back(self) -> None:
         """The rules once more, when dockerd may have been started since `reconcile`."""

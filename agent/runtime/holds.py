@@ -16,6 +16,7 @@ from agent.clients.files import atomic_write
 from agent.model.identity import canonical, masked, spec_hash
 from agent.model.resources import Container, Desired, RunState
 from agent.plan.draft import key_of
+from agent.wire.own_json import json_object
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class Holds:
 
 def _load(path: Path) -> dict[str, dict[str, str]]:
     try:
-        data = json.loads(path.read_bytes())
+        data = json_object(path.read_bytes())
         return {
             str(key): {"action": str(item["action"]), "section": str(item["section"])}
             for key, item in data.items()

@@ -21,6 +21,8 @@ from pathlib import Path
 from agent.apply.crew import Run
 from agent.apply.ports import Engine
 from agent.clients.file_watcher import UNSETTLED_LIMIT_S, FileWatcher
+from agent.clients.mount_watch import MountWatch
+from agent.clients.to_loop import tell
 from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
 from agent.model.daemon import Wish
 from agent.model.issues import issue_as_json
@@ -88,15 +90,11 @@ class Loop:
 
     def trigger_threadsafe(self, *, config: bool = False, deep: bool = False, object_id: str = "") -> None:
         """`trigger` from another thread."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: a work ended while the agent did
-            self._loop.call_soon_threadsafe(
-                lambda: self.trigger(config=config, deep=deep, object_id=object_id)
-            )
+        tell(self._loop, lambda: self.trigger(config=config, deep=deep, object_id=object_id))
 
     def _trigger_after(self, seconds: float) -> None:
-        """A trigger in a while; from any thread, and quietly when the loop has ended."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(lambda: self._loop.call_later(seconds, self.trigger))
+        """A trigger in a while; from any thread."""
+        tell(self._loop, lambda: self._loop.call_later(seconds, self.trigger))
 
     def stop(self) -> None:
         """Ends `run`: the operation under way is finished first."""
@@ -146,6 +144,11 @@ class Loop:
         """The mistakes of the configuration, were `texts` the files of the packages that they are for."""
         issues = await asyncio.to_thread(self.reconciler.check, texts)
         return [issue_as_json(issue) for issue in issues]
+
+    def api_version(self) -> str:
+        """`dockerd.globals.api_version`."""
+        desired = self.reconciler.desired
+        return desired.daemon.api_version if desired is not None and desired.daemon is not None else ""
 
     def auths(self) -> Sequence[RegistryAuth]:
         """The registry logins that UCI has now."""
@@ -211,18 +214,22 @@ class Loop:
         """Runs until `stop`. Afterwards `parked` says whether something is still under way in a thread."""
         self._look_at_files()
         try:
-            async with asyncio.TaskGroup() as group:
-                follower = threading.Thread(target=self._follow_events, name="events", daemon=True)
-                follower.start()
-                timers = group.create_task(self._timers(), name="timers")
-                passes = group.create_task(self._passes(), name="passes")
-                await self._stop.wait()
-                timers.cancel()
-                await self._settle(passes)
+            with MountWatch(self.trigger):
+                await self._run()
         finally:
             self._watcher.stop()
             if self.reconciler.edges is not None:
                 self.reconciler.edges.stop()
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            follower = threading.Thread(target=self._follow_events, name="events", daemon=True)
+            follower.start()
+            timers = group.create_task(self._timers(), name="timers")
+            passes = group.create_task(self._passes(), name="passes")
+            await self._stop.wait()
+            timers.cancel()
+            await self._settle(passes)
 
     async def _settle(self, passes: asyncio.Task[None]) -> None:
         """Waits for what is under way, not for ever: threads cannot be cancelled, and what a swap leaves half done
@@ -277,7 +284,8 @@ class Loop:
         self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
         settles_in = self.reconciler.usb.settles_in()
         if settles_in is not None:
-            self._loop.call_soon_threadsafe(self._loop.call_later, settles_in, self._wake.set)
+            delay_s = settles_in
+            tell(self._loop, lambda: self._loop.call_later(delay_s, self._wake.set))
 
     def _read_config(self) -> None:
         """Not while somebody writes a file in place; its closing is a trigger, and so is the end of our patience."""
@@ -295,10 +303,7 @@ class Loop:
         return changed
 
     def _later(self, delay_s: float, *, config: bool) -> None:
-        with contextlib.suppress(RuntimeError):  # closed, as above
-            self._loop.call_soon_threadsafe(
-                lambda: self._loop.call_later(delay_s, lambda: self.trigger(config=config))
-            )
+        tell(self._loop, lambda: self._loop.call_later(delay_s, lambda: self.trigger(config=config)))
 
     async def _timers(self) -> None:
         """Resync, deep resync, back-off and, where files cannot be watched, polling: sleeps until the first is due."""

@@ -28,6 +28,7 @@ from agent.runtime.backoff import BackOff
 from agent.runtime.config import check_texts, load, open_store
 from agent.runtime.daemon import Tools, make_stage
 from agent.runtime.edges import make_edges
+from agent.runtime.hazards import make_hazards
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
@@ -68,6 +69,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         daemon=make_stage(options, settings, board, Tools(certificates=certificates)),
         certificates=certificates,
         edges=make_edges(options, board),
+        hazards=make_hazards(options, board, Path(options.socket or settings.socket).parent),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
     )

@@ -34,6 +34,7 @@ from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
 from agent.runtime.daemon import DaemonStage
 from agent.runtime.edges import Edges
+from agent.runtime.hazards import Hazards
 from agent.runtime.holds import Holds
 from agent.runtime.observe import observe
 from agent.runtime.waiting import usb_names, waiting, with_plugged
@@ -65,6 +66,7 @@ class Reconciler:
     daemon: DaemonStage | None = None
     certificates: Certificates | None = None
     edges: Edges | None = None
+    hazards: Hazards | None = None
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -223,6 +225,8 @@ class Reconciler:
             return ops.Plan(), None
         if self.edges is not None:
             self.edges.reconcile(desired)
+        if self.hazards is not None:
+            self.hazards.show(desired)
         ready = self.daemon is None or self.daemon.reconcile(desired, busy=bool(self._busy))
         if self.edges is not None:
             self.edges.put_rules_back()
@@ -293,6 +297,7 @@ class Reconciler:
             engine=self.engine,
             auths=desired.auths,
             stopping=self.stopping.is_set,
+            wanted=self._is_image_wanted,
             waiting=crew.elsewhere,
             pulling=self._show_pulling,
             pulled=self._show_pulled,
@@ -313,14 +318,18 @@ class Reconciler:
     def _is_current(self, container: Container) -> bool:
         return self.desired is None or container in self.desired.containers
 
+    def _is_image_wanted(self, container: Container) -> bool:
+        declared = self.desired.containers if self.desired is not None else (container,)
+        return any((c.section, c.spec.image) == (container.section, container.spec.image) for c in declared)
+
     def _show_pulling(self, container: Container, percent: int) -> None:
         message = f"pulling {container.spec.image}: {percent} %"
         self._show_image(container, status=False, reason="Pulling", message=message)
 
-    def _show_pulled(self, container: Container, image_id: str) -> None:
+    def _show_pulled(self, container: Container, image_id: str, reason: str) -> None:
         """The pull ended; with "" there is no image."""
         self.image_ids = {**self.image_ids, container.spec.image: image_id}
-        self._show_image(container, status=bool(image_id), reason="Present" if image_id else "PullFailed")
+        self._show_image(container, status=bool(image_id), reason="Present" if image_id else reason)
 
     def _show_image(self, container: Container, *, status: bool, reason: str, message: str = "") -> None:
         key, now = f"container:{container.section}", self.wall()

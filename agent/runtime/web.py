@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from agent.clients.docker_stream import DockerStream
+from agent.clients.to_loop import tell
 from agent.clients.token_file import TokenFile
 from agent.controller.doors.control_socket import bind
 from agent.controller.port import Sessions
@@ -85,7 +86,7 @@ class Web:
         """The agent section that a pass read, in its thread."""
         if settings.listen and isinstance(self._parts.sessions, TokenFile):
             _make_token(self._parts.sessions)
-        self._loop.call_soon_threadsafe(self._follow, settings)
+        tell(self._loop, self._follow, settings)
 
     def _follow(self, settings: AgentSettings) -> None:
         self.settings = settings

@@ -96,7 +96,7 @@ def _instance(kind: str, name: str, value: RawValue) -> str | list[str]:
 
 
 def _unknown(kind: str, name: str) -> Mistake:
-    near = difflib.get_close_matches(name, properties(kind), n=1)
+    near = difflib.get_close_matches(name[:64], properties(kind), n=1)
     return Mistake(
         severity="warning",
         option=name,

@@ -41,6 +41,9 @@ class ConditionType(StrEnum):
     PUBLIC_PORT = "PublicPort"
     ZONE_UNSET = "ZoneUnset"
     STORAGE_READ_ONLY = "StorageReadOnly"
+    # allowed, and dangerous
+    HOST_CONTROL = "HostControl"
+    SHARED_ORIGIN_PORTS = "SharedOriginPorts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from agent.model.issues import Issue
+from agent.model.issues import Issue, shortened
 from agent.model.resources import Desired
 from agent.schema.validate import DAEMON_KINDS, KINDS
 from agent.uci.crosscheck import Draft, crosscheck
@@ -75,7 +75,7 @@ def _is_ours(section: Section, *, package: str, file: str, stray: list[Issue]) -
             section=section.name,
             file=file,
             line=section.line,
-            message=f"{section.type!r} is no section type of this package",
+            message=shortened(f"{section.type!r} is no section type of this package"),
             expected="one of " + ", ".join(kinds),
         )
     )

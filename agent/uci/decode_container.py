@@ -53,6 +53,7 @@ from agent.uci.reader import SectionReader
 ReadFile = Callable[[str], str]
 
 MEMORY_MIN = 6 * 1024 * 1024  # the engine's own lower bound
+PORTS_MAX = 16384  # each costs the engine rules, and a proxy's process unless `userland_proxy` is 0
 
 
 def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Container:
@@ -163,7 +164,19 @@ def _parse_blkio_weight(text: str) -> int:
 
 
 def _ports(reader: SectionReader) -> tuple[Port, ...]:
-    found = {port for ports in reader.values("port", parse_ports) for port in ports}
+    found: set[Port] = set()
+    total = 0
+    for index, ports in reader.each_item("port", parse_ports):
+        total += len(ports)
+        if total > PORTS_MAX:
+            reader.report(
+                "too many ports",
+                option="port",
+                index=index,
+                expected=f"{PORTS_MAX} ports of one container at most (network_mode host needs none)",
+            )
+            break
+        found.update(ports)
     return tuple(sorted(found, key=lambda p: (p.container_port, p.protocol, p.host_ip, p.host_port)))
 
 

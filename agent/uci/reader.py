@@ -8,15 +8,17 @@ every mistake of a section is found in one go.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from agent.model.issues import Issue, Severity
+from agent.model.issues import Issue, Severity, shortened
 from agent.model.quantities import QuantityError, parse_bool, split_words
 from agent.schema.validate import is_list, is_secret, validate
-from agent.uci.syntax import Section
+from agent.uci.syntax import Option, Section
 
 T = TypeVar("T")
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # how the stores read such bytes
 
 
 class SectionReader:
@@ -56,6 +58,8 @@ class SectionReader:
         return self.section.name
 
     def _validate(self) -> None:
+        for option in self._options.values():
+            self._check_encoding(option)
         for mistake in validate(self.kind, {name: option.value for name, option in self._options.items()}):
             self.report(
                 mistake.wrong,
@@ -64,6 +68,14 @@ class SectionReader:
                 expected=mistake.expected,
                 severity=mistake.severity,
             )
+
+    def _check_encoding(self, option: Option) -> None:
+        """Neither JSON nor the engine carries other bytes."""
+        single = isinstance(option.value, str)
+        for index, text in enumerate((option.value,) if isinstance(option.value, str) else option.value):
+            if _NOT_UTF8.search(text):
+                place = None if single and not is_list(self.kind, option.name) else index
+                self.report("is not UTF-8", option=option.name, index=place, expected="text in UTF-8")
 
     def report(
         self,
@@ -89,7 +101,7 @@ class SectionReader:
                 index=index,
                 file=self.file,
                 line=self._line(option, index),
-                message=wrong,
+                message=shortened(wrong),
                 expected=expected,
             )
         )
@@ -134,14 +146,16 @@ class SectionReader:
     def texts(self, name: str) -> tuple[str, ...]:
         return tuple(value for _, value in self.items(name))
 
-    def parsed_items(self, name: str, parser: Callable[[str], T]) -> tuple[tuple[int, T], ...]:
-        """A list option's entries through a parser; refused ones are left out."""
-        found: list[tuple[int, T]] = []
+    def each_item(self, name: str, parser: Callable[[str], T]) -> Iterator[tuple[int, T]]:
+        """A list option's entries through a parser, one after the other; refused ones are left out."""
         for index, text in self.items(name):
             value = self._parse(parser, text, option=name, index=index)
             if value is not None:
-                found.append((index, value))
-        return tuple(found)
+                yield index, value
+
+    def parsed_items(self, name: str, parser: Callable[[str], T]) -> tuple[tuple[int, T], ...]:
+        """All that `each_item` gives."""
+        return tuple(self.each_item(name, parser))
 
     def values(self, name: str, parser: Callable[[str], T]) -> tuple[T, ...]:
         return tuple(value for _, value in self.parsed_items(name, parser))

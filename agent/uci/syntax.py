@@ -21,7 +21,8 @@ _SINGLE, _BACKSLASH, _SEMICOLON, _HASH = b"'\\;#"
 _BARE = re.compile(rb"[^ \t\n\v\f\r\0#;'\"\\]*")
 _IN_SINGLE = re.compile(rb"[^'\0]*")
 _IN_DOUBLE = re.compile(rb'[^"\\\0]*')
-_LINES = re.compile(rb"[^\n]*\n|[^\n]+")
+_VERB = re.compile(rb"[ \t]*([^ \t\0]*)")
+_FIRST_SIZE = 32  # bytes; libuci: file.c, LINEBUF
 _NAME = re.compile(r"[A-Za-z0-9_]+\Z")
 _PACKAGE = re.compile(r"[A-Za-z0-9_-]+\Z")
 _TYPE = re.compile(r"[\x21-\x7e]+\Z")
@@ -85,26 +86,49 @@ def generated_name(number: int, section_type: str) -> str:
 
 
 @dataclass(slots=True)
+class _Values:
+    """An option in the making."""
+
+    values: list[str]
+    lines: list[int]
+    is_list: bool
+
+
+@dataclass(slots=True)
 class _Draft:
     type: str
     name: str
     anonymous: bool
     line: int
-    options: dict[str, Option] = field(default_factory=dict)
+    options: dict[str, _Values] = field(default_factory=dict)
+
+    def section(self) -> Section:
+        options = tuple(
+            Option(name=name, value=tuple(o.values) if o.is_list else o.values[0], lines=tuple(o.lines))
+            for name, o in self.options.items()
+        )
+        return Section(
+            type=self.type, name=self.name, anonymous=self.anonymous, options=options, line=self.line
+        )
 
 
 class _Buffer:
     """The logical line being read: a line and those that its quotes and backslashes join to it.
 
     libuci reads words in place: they are unquoted to the left, and a zero byte is put behind each. What it does with
-    a `;` next to a bare word, or where it sees an error, follows from that, so we keep a buffer of the same kind.
+    a `;` next to a bare word, or where it sees an error, follows from that, so we keep a buffer of the same kind. It
+    grows as libuci's does (uci_getln), since a zero byte in the file costs what was read with it at once.
     """
 
     def __init__(self, data: bytes) -> None:
-        self._lines = iter(_LINES.findall(data))
+        self._data = data
+        self._next = 0  # in `data`
+        self._size = _FIRST_SIZE  # of libuci's buffer
         self._bytes = bytearray(b"\0")
         self._filled = 0
         self._at = 0
+        self._ended = False
+        self._line_ended = True
         self.line = 0  # of what was read last, as people count
         self._complete_lines = 0  # as libuci counts: a last line without a line end is none
 
@@ -113,23 +137,36 @@ class _Buffer:
 
     def next_line(self) -> bool:
         """Begins the next logical line, False after the last one."""
-        self._at, before = 0, self.line
+        if self._ended:
+            return False
+        self._at = 0
         self._read(0)
         self._skip_space()
-        return self.line != before
+        return True
 
     def _read(self, offset: int) -> None:
         self._bytes[offset:] = b"\0"
-        for line in self._lines:
-            self.line += 1
-            text = line.partition(b"\0")[0]
-            if not text:
-                return
+        if offset >= self._size - 1:
+            self._size *= 2
+        while text := self._piece(self._size - len(self._bytes)).partition(b"\0")[0]:
             self._bytes[-1:] = text + b"\0"
             self._filled = len(self._bytes) - 1
             if text.endswith(b"\n"):
                 self._complete_lines += 1
                 return
+            self._size *= 2
+
+    def _piece(self, size: int) -> bytes:
+        """As fgets: to the end of the line, `size` bytes at most."""
+        limit = self._next + max(size, 0)
+        stop = self._data.find(b"\n", self._next, limit) + 1 or min(limit, len(self._data))
+        piece = self._data[self._next : stop]
+        self._next = stop
+        self._ended = stop < limit and not piece.endswith(b"\n")
+        if piece:
+            self.line += self._line_ended
+            self._line_ended = piece.endswith(b"\n")
+        return piece
 
     def _here(self) -> int:
         return self._bytes[self._at] if self._at < len(self._bytes) else 0
@@ -144,9 +181,8 @@ class _Buffer:
 
     def verb(self) -> str:
         """The next command word, "" at the end of the line; it is neither unquoted nor passed yet."""
-        if self._at >= len(self._bytes):
-            return ""
-        return self.text(self._at).lstrip(" \t").partition(" ")[0].partition("\t")[0]
+        found = _VERB.match(self._bytes, self._at)
+        return found[1].decode("utf-8", "surrogateescape") if found is not None else ""
 
     def pass_verb(self, verb: str, detail: str) -> None:
         """Goes on behind the verb and one blank. Raises UciSyntaxError(detail) where the file ends with it."""
@@ -210,7 +246,7 @@ class _Buffer:
     def _escaped(self) -> bool:
         """Passes a backslash; False if it stood at the end of a line, which the next line then takes the place of."""
         self._at += 1
-        if bytes(self._bytes[self._at :]) not in (b"\0", b"\n\0", b"\r\n\0") and self._here() not in b"\0\n":
+        if self._here() not in b"\0\n" and self._bytes[self._at : self._at + 3] != b"\r\n\0":
             return True
         self._read(self._at)
         return False
@@ -228,17 +264,7 @@ class _Parser:
         while self._buffer.next_line():
             while (verb := self._buffer.verb()) and not verb.startswith("#"):
                 self._command(verb)
-        sections = tuple(
-            Section(
-                type=d.type,
-                name=d.name,
-                anonymous=d.anonymous,
-                options=tuple(d.options.values()),
-                line=d.line,
-            )
-            for d in self._drafts
-        )
-        return Package(name=self._package_name, sections=sections)
+        return Package(name=self._package_name, sections=tuple(draft.section() for draft in self._drafts))
 
     def _command(self, verb: str) -> None:
         match verb:
@@ -306,16 +332,14 @@ class _Parser:
     def _option(self, verb: str) -> None:
         section, name, value, line = self._assignment(verb)
         if value:  # libuci passes over an option without a value, and keeps what was there
-            section.options[name] = Option(name=name, value=value, lines=(line,))
+            section.options[name] = _Values([value], [line], is_list=False)
 
     def _list(self, verb: str) -> None:
         section, name, value, line = self._assignment(verb)
-        old = section.options.get(name)
-        if old is None:
-            section.options[name] = Option(name=name, value=(value,), lines=(line,))
-        else:
-            items = (old.value,) if isinstance(old.value, str) else old.value
-            section.options[name] = Option(name=name, value=(*items, value), lines=(*old.lines, line))
+        values = section.options.setdefault(name, _Values([], [], is_list=True))
+        values.values.append(value)
+        values.lines.append(line)
+        values.is_list = True
 
 
 def parse(text: str, *, package: str, path: str = "") -> Package:

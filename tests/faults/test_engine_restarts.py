@@ -150,7 +150,12 @@ def test_an_engine_that_comes_up_after_the_agent_is_found(agent: Agent, mortal: 
 
 
 @pytest.mark.parametrize(
-    "message", ["failed to start shim: mkdir /run/x: file exists: unknown", "id already in use"]
+    "message",
+    [
+        "failed to start shim: mkdir /run/x: file exists: unknown",
+        "failed to create task for container: mkdir /run/x: file exists",
+        "id already in use",
+    ],
 )
 def test_a_container_that_never_ran_and_cannot_start_any_more_is_made_anew(
     box: Box, monkeypatch: pytest.MonkeyPatch, message: str

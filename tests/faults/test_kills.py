@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support import failing_agent
-from tests.support.agent_process import Agent, wait_for
+from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX
 from tests.support.oracle import Oracle
@@ -175,7 +175,8 @@ def settled(agent: Agent) -> bool:
 
 def check_after_a_new_start(box: Box, agent: Agent, oracle: Oracle, scenario: Scenario) -> None:
     agent.start()
-    wait_for(lambda: settled(agent))
+    # "rolled back" is said before the pass that starts what a kill kept from running
+    wait_for(lambda: settled(agent) and all(running(box, name) for name in scenario.expected))
     agent.end()
     box.restart_agent()
     assert str(box.apply()[0]) == "nothing to do"

@@ -31,7 +31,11 @@ class QuietAgent:
         self.board = StatusBoard()
         self.passes = PassCounters()
         self.logins: tuple[RegistryAuth, ...] = ()
+        self.wanted_api = ""
         self.manual_actions: list[str] = []  # and those that failed
+
+    def api_version(self) -> str:
+        return self.wanted_api
 
     def auths(self) -> tuple[RegistryAuth, ...]:
         return self.logins

@@ -25,7 +25,9 @@ class Fault(Enum):
     ERROR_404 = 404
     LOST_REQUEST = "lost request"  # the connection breaks before the engine hears of it
     LOST_REPLY = "lost reply"  # the engine does it, the answer never comes
-    CUT_REPLY = "cut reply"  # half of the answer comes
+    CUT_REPLY = "cut reply"  # half of the answer comes, or `keep` bytes of its body
+    SHORT_LIST = "short list"  # the first object is missing in it
+    FORGED = "forged"  # the engine never hears of it, the answer is `forged`, which ends at `release`
     EMPTY_LIST = "empty list"
     HANG = "hang"  # nothing comes until `release`
     STALL = "stall"  # the head and some of the body come, then nothing until `release`
@@ -54,8 +56,11 @@ class FaultProxy:
         self.rule: Callable[[Call], Fault | None] = lambda call: None
         self.hit = threading.Event()
         self.release = threading.Event()
+        self.keep: int | None = None
+        self.forged = b""
         self._engine = str(engine)
         self._lock = threading.Lock()
+        self._clients: set[socket.socket] = set()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen(64)
@@ -76,15 +81,28 @@ class FaultProxy:
             self.hit.clear()
             self.release.clear()
 
+    def close_streams(self) -> None:
+        """Breaks every connection that is open."""
+        for client in list(self._clients):
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+
     def _accept(self) -> None:
         while True:
             try:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self._clients.add(client)
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
+        try:
+            self._serve_one(client)
+        finally:
+            self._clients.discard(client)
+
+    def _serve_one(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):  # either side may go at any time
             request = _read_request(client)
             if not request:
@@ -105,6 +123,10 @@ class FaultProxy:
             return
         if fault is Fault.EMPTY_LIST:
             client.sendall(_reply(200, b"[]"))
+        elif fault is Fault.FORGED:
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n")
+            client.sendall(self.forged)
+            self.release.wait()
         elif fault is not None and isinstance(fault.value, int):
             client.sendall(_reply(fault.value, json.dumps({"message": f"injected {fault.value}"}).encode()))
         else:
@@ -124,7 +146,10 @@ class FaultProxy:
         head, _, body = whole.partition(b"\r\n\r\n")
         if fault is Fault.LOST_REPLY:
             return
-        client.sendall(head + b"\r\n\r\n" + body[: len(body) // 2])
+        if fault is Fault.SHORT_LIST:
+            client.sendall(_reply(200, _without_the_first(body)))
+            return
+        client.sendall(head + b"\r\n\r\n" + body[: len(body) // 2 if self.keep is None else self.keep])
         if fault is Fault.STALL:
             self.release.wait()
 
@@ -132,6 +157,15 @@ class FaultProxy:
 def _reply(status: int, body: bytes) -> bytes:
     head = f"HTTP/1.1 {status} Injected\r\nContent-Type: application/json\r\nConnection: close\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def _without_the_first(body: bytes) -> bytes:
+    listed = json.loads(body)
+    if isinstance(listed, dict):
+        listed["Volumes"] = listed["Volumes"][1:]
+    else:
+        del listed[:1]
+    return json.dumps(listed).encode()
 
 
 def _read_request(client: socket.socket) -> bytes:

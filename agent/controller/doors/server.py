@@ -22,6 +22,7 @@ from agent.controller.doors.guard import HEADERS
 from agent.wire.http_head import HEAD_LIMIT
 
 STOP_S = 3
+_CUT_S = 2.0  # after the order to end, and before STOP_S
 WS_LIMIT = 64 * 1024
 CONTROL_CONNECTIONS = 128
 _RESERVED_FDS = 32  # the engine's, UCI's, and our own files
@@ -33,6 +34,20 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """The runtime handles signals."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but what does not end by itself (a stream) ends as if its client had gone: uvicorn would break
+        off the tasks of its requests, and log each as a defect."""
+        cut = asyncio.get_running_loop().call_later(_CUT_S, self._cut)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cut.cancel()
+
+    def _cut(self) -> None:
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
 
 
 def make_config(app: ASGIApp, door: Door) -> uvicorn.Config:

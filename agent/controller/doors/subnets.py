@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from agent.clients.docker_stream import DockerStream
+from agent.clients.docker_stream import DockerStream, as_it_is
 from agent.errors import EngineError
 
 logger = logging.getLogger(__name__)
@@ -73,11 +73,11 @@ class Subnets:
         self._known = Known(at=self._clock(), nets=nets)
 
     async def _ask(self) -> Iterator[Net]:
-        networks = await self._engine.call("GET", "/networks", timeout_s=_TIMEOUT_S)
+        networks = await self._engine.call("GET", "/networks", timeout_s=_TIMEOUT_S, read=as_it_is)
         shared = any(_driver(network) in _SHARED_DRIVERS for network in _dicts(networks))
         containers: Any = ()
         if shared:
-            containers = await self._engine.call("GET", "/containers/json", timeout_s=_TIMEOUT_S)
+            containers = await self._engine.call("GET", "/containers/json", timeout_s=_TIMEOUT_S, read=as_it_is)
         return container_nets(networks, containers)
 
 

@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket
 from agent.clients.docker_stream import Body, DockerStream, EngineResponse, SourceError
 from agent.controller.doors.access import may_write
 from agent.controller.engine_query import checked_query
+from agent.controller.engine_versions import EngineVersions
 from agent.controller.http.replies import ClientGoneError, EngineReply, Inbox
 from agent.controller.http.sockets import refuse
 from agent.controller.masking import mask_env
@@ -33,12 +34,11 @@ from agent.controller.routes.engine_routes import ROUTES, EngineRoute
 from agent.controller.routes.files import HEAD_TIMEOUT_S, safe_archive
 from agent.controller.rules import WEBSOCKET, Need, Rule
 from agent.controller.streams.engine_streams import has_terminal
-from agent.errors import EngineError, UcidockdError
+from agent.errors import UcidockdError
 
 PREFIX = "/docker"
 _CHECKS = {"id": checked_id, "image": checked_image}
 _PART = re.compile(r"\{(\w+)\}")
-_VERSION = re.compile(r"1\.[0-9]{1,3}")
 _REQUEST_HEADERS = ("content-type", "x-registry-auth", "x-registry-config")
 _RESPONSE_HEADERS = (
     "api-version",
@@ -166,37 +166,6 @@ class EngineRoutes:
         await attach(socket, pipe, tty=tty)
 
 
-class EngineVersions:
-    """The range of API versions that the engine speaks; asked again when a client's is not in it."""
-
-    def __init__(self, engine: DockerStream) -> None:
-        self._engine = engine
-        self._range = ((0, 0), (0, 0))
-
-    async def prefix(self, text: str) -> str:
-        """`/v1.NN` for `1.NN`. Raises RequestError for one that the engine does not speak."""
-        if not _VERSION.fullmatch(text):
-            raise RequestError("the version in the path: expected v1.NN")
-        if not self._speaks(_numbers(text)):
-            said = await self._engine.call("GET", "/version")
-            self._range = (_numbers(said.get("MinAPIVersion")), _numbers(said.get("ApiVersion")))
-        if not self._speaks(_numbers(text)):
-            low, high = (".".join(map(str, limit)) for limit in self._range)
-            raise RequestError(f"the engine does not speak API version {text}: expected {low} to {high}")
-        return f"/v{text}"
-
-    def _speaks(self, version: tuple[int, int]) -> bool:
-        return self._range[0] <= version <= self._range[1]
-
-
-def _numbers(version: object) -> tuple[int, int]:
-    major, _, minor = str(version).partition(".")
-    try:
-        return int(major), int(minor)
-    except ValueError as exc:
-        raise EngineError(f"the engine says that it speaks API version {str(version)[:32]!r}") from exc
-
-
 async def _while_there(
     request: Request, inbox: Inbox | None, opening: Coroutine[Any, Any, EngineResponse]
 ) -> EngineResponse:
@@ -245,10 +214,7 @@ def _shown(response: EngineResponse) -> Mapping[str, str]:
 
 async def _masked(response: EngineResponse) -> Response:
     async with response:
-        try:
-            body = mask_env(await response.json())
-        except RecursionError as exc:
-            raise EngineError("the engine's answer is nested too deeply") from exc
+        body = mask_env(await response.json())
     return JSONResponse(body, status_code=response.status)
 
 

@@ -150,6 +150,6 @@ async def _plain_only(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _unpacks_safely(engine: DockerStream) -> bool:
-    version = str((await engine.call("GET", "/version")).get("Version", ""))
+    version = await engine.call("GET", "/version", read=lambda body: str(body.get("Version", "")))
     numbers = version.split("-")[0].split("+")[0].split(".")
     return all(n.isdigit() for n in numbers) and tuple(map(int, numbers)) >= _UNPACKS_SAFELY

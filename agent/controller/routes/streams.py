@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.clients.docker_stream import DockerStream
+from agent.clients.to_loop import tell
 from agent.controller.http import sse
 from agent.controller.http.replies import EventReply, StreamReply
 from agent.controller.names import container_id, flag, picked
@@ -227,7 +228,7 @@ async def _merged(
     changed = asyncio.Event()
 
     def on_change() -> None:
-        loop.call_soon_threadsafe(changed.set)
+        tell(loop, changed.set)
 
     unsubscribe = board.subscribe(on_change)
     engine_step = asyncio.ensure_future(anext(source))

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from agent.clients.to_loop import tell
 from agent.status.board import StatusBoard
 
 
@@ -21,7 +22,7 @@ async def board_feed(
     wake = asyncio.Event()
 
     def changed() -> None:
-        loop.call_soon_threadsafe(wake.set)
+        tell(loop, wake.set)
 
     unsubscribe = board.subscribe(changed)
     try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any
 
 from agent.clients.docker_stream import DockerStream, EnginePipe
 from agent.clients.exec_process import end_process
+from agent.controller.names import ID
 from agent.controller.streams.engine_streams import decoded
 from agent.controller.streams.output_buffer import Item, OutputBuffer
 from agent.errors import BusError, ConflictError, EngineError, EngineUnreachableError
@@ -136,7 +138,7 @@ class Console:
             raise ConflictError("this console has no terminal to resize")
         self._check_running()
         query = (("h", str(rows)), ("w", str(columns)))
-        await self._engine.call("POST", f"/exec/{self._exec}/resize", query=query)
+        await self._engine.call("POST", f"/exec/{self._exec}/resize", query=query, read=bool)
 
     async def end(self, reason: str) -> None:
         """Kills the process, where it can be reached, and ends the output with `reason`."""
@@ -216,7 +218,7 @@ class Console:
         """The exec once it has been started and is as `wanted`. `GET /exec/{id}/json`."""
         wait_s = 0.02
         while True:
-            state = dict(await self._engine.call("GET", f"/exec/{self._exec}/json"))
+            state = await self._engine.call("GET", f"/exec/{self._exec}/json", read=dict)
             if (state.get("Running") or state.get("ExitCode") is not None) and wanted(state):
                 return state
             await asyncio.sleep(wait_s)
@@ -229,6 +231,14 @@ class Console:
         self._left = _now()  # its client may still come to see how it ended
         self._buffer.end(code, reason)
         self._news.set()
+
+
+def _id_of_new(body: Any) -> str:
+    """It becomes part of a path. Raises ValueError for what is none."""
+    found = str(body["Id"])
+    if not re.fullmatch(ID, found):
+        raise ValueError("no id")
+    return found
 
 
 class Consoles:
@@ -295,8 +305,9 @@ class Consoles:
             raise ConflictError(f"{LIMIT} consoles are open: end one of them first")
 
     async def _start(self, container: str, spec: ExecSpec, allowed: Allowed | None) -> Console:
-        made = await self._engine.call("POST", f"/containers/{container}/exec", body=_exec_body(spec))
-        exec_id = str(made["Id"])
+        exec_id = await self._engine.call(
+            "POST", f"/containers/{container}/exec", body=_exec_body(spec), read=_id_of_new
+        )
         pipe = await self._engine.hijack(f"/exec/{exec_id}/start", body={"Detach": False, "Tty": spec.tty})
         return Console(self._engine, exec_id, pipe, tty=spec.tty, allowed=allowed)
 

@@ -42,8 +42,8 @@ async def logs(engine: DockerStream, container: str, query: Query) -> AsyncGener
 
 async def has_terminal(engine: DockerStream, container: str) -> bool:
     """Whether its output comes without frames: on engines before API 1.42 only its configuration tells."""
-    inspect = await engine.call("GET", f"/containers/{container}/json")
-    return bool(inspect["Config"]["Tty"])
+    path = f"/containers/{container}/json"
+    return await engine.call("GET", path, read=lambda inspect: bool(inspect["Config"]["Tty"]))
 
 
 def decoded(decoder: FrameDecoder, piece: bytes) -> list[tuple[str, bytes]]:

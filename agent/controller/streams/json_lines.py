@@ -14,24 +14,25 @@ LINE_LIMIT = 1024 * 1024
 
 async def json_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
     """The objects. Raises EngineError for what is no JSON object, or longer than LINE_LIMIT bytes."""
-    rest = b""
+    rest = bytearray()
     async for piece in pieces:
         rest += piece
-        *lines, rest = rest.split(b"\n")
-        for line in lines:
-            if line.strip():
-                yield _object(line)
+        if b"\n" in piece:
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                if line.strip():
+                    yield _object(line)
         if len(rest) > LINE_LIMIT:
             raise EngineError(f"the engine sent a line longer than {LINE_LIMIT} bytes")
     if rest.strip():
         yield _object(rest)
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def _object(line: bytearray) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as exc:
-        raise EngineError(f"the engine sent no JSON: {line[:80]!r}") from exc
+        raise EngineError(f"the engine sent no JSON: {bytes(line[:80])!r}") from exc
     if not isinstance(value, dict):
-        raise EngineError(f"the engine sent no JSON object: {line[:80]!r}")
+        raise EngineError(f"the engine sent no JSON object: {bytes(line[:80])!r}")
     return value

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from agent.clients.to_loop import tell
 from agent.clients.ubus_client import UbusClient
 from agent.clients.ubus_objects import SESSION, STRING, TABLE, Arguments, BusObject, Handler, Method, Reply
 from agent.controller.port import AgentPort, Sessions
@@ -116,7 +117,7 @@ class StatusNotifier:
         loop = asyncio.get_running_loop()
 
         def changed() -> None:  # in the thread that changed it
-            loop.call_soon_threadsafe(self._changed.set)
+            tell(loop, self._changed.set)
 
         unsubscribe = self._board.subscribe(changed)
         sent = self._board.version

@@ -18,6 +18,7 @@ from typing import Any
 from agent.clients.docker_stream import DockerStream, EngineResponse
 from agent.clients.ubus_objects import SESSION, TOO_LARGE, Arguments, BusObject, Method, Reply
 from agent.controller.engine_query import checked_query
+from agent.controller.engine_versions import EngineVersions
 from agent.controller.masking import mask_env
 from agent.controller.port import AgentPort, Sessions
 from agent.controller.problems import RequestError, status_of
@@ -54,6 +55,7 @@ class DockerObjects:
         self._engine = engine
         self._sessions = sessions
         self._ttyd = ttyd
+        self._versions = EngineVersions(engine)
         self._under_way = 0
 
     def objects(self) -> list[BusObject]:
@@ -98,6 +100,7 @@ class DockerObjects:
     async def _envelope(self, method: str, call: EngineCall, args: Arguments) -> dict[str, Any]:
         target = call.target(args)
         path = call.path.replace("{id}", target)
+        version = await self._versions.wanted(self._agent.api_version())
         # a reader gets no values of environment variables; who came without a session is root
         writer = SESSION not in args or await self._may_write(args[SESSION])
         query, headers = checked_query(call.path, call.pairs(args), writer=writer), call.headers(args)
@@ -110,7 +113,12 @@ class DockerObjects:
             await self._agent.manual(target, method)
         try:
             response = await self._engine.open(
-                call.verb, path, query=query, headers=headers, body=body, head_timeout_s=call.deadline_s
+                call.verb,
+                f"{version}{path}",
+                query=query,
+                headers=headers,
+                body=body,
+                head_timeout_s=call.deadline_s,
             )
         except UcidockdError:
             if call.manual:

@@ -319,7 +319,7 @@ class Jobs:
                 job.take(line)
 
     async def _check_api(self, spec: JobSpec) -> None:
-        text = str((await self._engine.call("GET", "/version")).get("ApiVersion", ""))
+        text = await self._engine.call("GET", "/version", read=lambda body: str(body.get("ApiVersion", "")))
         major, _, minor = text.partition(".")
         if not (major.isdigit() and minor.isdigit() and (int(major), int(minor)) >= spec.least_api):
             least = ".".join(map(str, spec.least_api))
