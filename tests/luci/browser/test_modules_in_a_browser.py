@@ -121,15 +121,13 @@ def pages(engine: PrivateDockerd, tmp_path_factory: pytest.TempPathFactory) -> I
         client.close()
 
 
-def test_a_console_types_shows_survives_a_cut_and_answers_no_reports(
-    pages: Pages, containers: Containers
-) -> None:
+def test_a_console_types_shows_and_answers_no_reports(pages: Pages, containers: Containers) -> None:
     made = containers.run("sleep 1000", stop_signal="KILL")
     browser = pages.open()
     options = {"container": made, "command": ["/bin/sh"], "user": ""}
     browser.do("show", "ucidockd.terminal", options, "open")
     browser.until_text("#", ".xterm-rows")
-    browser.do("type", "stty size; X=alive; echo got $((6*7))\n")
+    browser.do("type", "stty size; echo got $((6*7))\n")
     shown = browser.until_text(r"got 42", ".xterm-rows")
     rows, columns = browser.do("evaluate", "[shown.term.rows, shown.term.cols]")
     assert f"{rows} {columns}" in shown
@@ -138,11 +136,22 @@ def test_a_console_types_shows_survives_a_cut_and_answers_no_reports(
         "type", r"printf '\033[6n\033[c\033[>c\033]10;?\007'; read -t 1 -n 1 a; echo typed=${#a}=" + "\n"
     )
     assert "typed=0=" in browser.until_text(r"typed=\d=.*#", ".xterm-rows")
+    browser.do("type", "exit 3\n")
+    browser.until_text("The process ended with code 3.")
+
+
+@pytest.mark.long
+def test_a_console_goes_on_when_its_connection_is_cut(pages: Pages, containers: Containers) -> None:
+    made = containers.run("sleep 1000", stop_signal="KILL")
+    browser = pages.open()
+    options = {"container": made, "command": ["/bin/sh"], "user": ""}
+    browser.do("show", "ucidockd.terminal", options, "open")
+    browser.until_text("#", ".xterm-rows")
+    browser.do("type", "X=alive; echo got $((6*7))\n")
+    browser.until_text(r"got 42.*#", ".xterm-rows")
     assert pages.cut() >= 1
     browser.do("type", "echo still $X.$X\n")
     browser.until_text(r"still alive\.alive", ".xterm-rows")
-    browser.do("type", "exit 3\n")
-    browser.until_text("The process ended with code 3.")
 
 
 HOSTILE = r"""
