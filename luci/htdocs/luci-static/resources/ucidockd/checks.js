@@ -188,7 +188,7 @@ function device(text) {
 	if (parts.length === 2 && /^[rwm]+$/.test(parts[1]))
 		return isPermissions(parts[1]) ? '' : form;
 
-	if (parts.length > 1 && parts[1] !== '' && !parts[1].startsWith('/'))
+	if (parts.length > 1 && !parts[1].startsWith('/'))
 		return form;
 
 	return isPermissions(parts[2] ?? 'rwm') ? '' : form;
