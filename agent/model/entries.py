@@ -34,7 +34,23 @@ _DEVICE_FORM = "/dev/host[:/dev/container[:rwm]] or usb:VID:PID[:serial]"
 _NETWORK_FORM = "name[,alias=a][,ip=address][,ip6=address]"
 _PROPAGATION = frozenset({"shared", "rshared", "slave", "rslave", "private", "rprivate"})
 _RELABEL = frozenset({"z", "Z"})
+_IMAGE_PART = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    r"(?:(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?/)?"
+    rf"{_IMAGE_PART}(?:/{_IMAGE_PART})*(?::\w[\w.-]{{0,127}})?(?:@[A-Za-z][A-Za-z0-9_+.-]*:[0-9a-fA-F]{{32,}})?",
+    re.ASCII,
+)
+_IMAGE_MAX = 512  # characters
 _USB = re.compile(r"(usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(?::[^:/]+)?)(?::(/[^:]*)(?::([rwm]+))?)?")
+
+
+def parse_image(text: str) -> str:
+    """An image's name or id (distribution/reference grammar): anything else the engine refuses even to look for."""
+    if len(text) > _IMAGE_MAX or not _IMAGE.fullmatch(text):
+        raise QuantityError(
+            f"{text!r} is no image", "a reference such as nginx:1.27 or registry.lan:5000/app (lower-case letters)"
+        )
+    return text
 
 
 def parse_address(text: str, *, version: int = 0) -> str:

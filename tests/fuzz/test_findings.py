@@ -17,7 +17,7 @@ from agent.clients.state_file import StateFile
 from agent.controller.json_lines import json_lines
 from agent.model.daemon import DaemonRecord, Process, Target
 from agent.model.daemon_values import parse_mirror, parse_proxy
-from agent.model.entries import parse_device, parse_extra_host
+from agent.model.entries import parse_device, parse_extra_host, parse_image
 from agent.model.identity import spec_hash
 from agent.model.listen import parse_listen
 from agent.model.observed import SWAPS, Record
@@ -65,6 +65,15 @@ def test_a_port_of_thousands_of_digits_is_refused() -> None:
 def test_a_time_that_no_thread_can_wait_for_is_refused(text: str) -> None:
     with pytest.raises(QuantityError, match="too long"):
         parse_seconds(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["--privileged", "a$(reboot)", "UPPER", "a:", "a@sha256:1", "../x", "a//b", "http://a/b", "a\n", ""],
+)
+def test_what_the_engine_would_not_even_look_for_is_no_image(text: str) -> None:
+    with pytest.raises(QuantityError, match="is no image"):
+        parse_image(text)
 
 
 @pytest.mark.parametrize("text", ["/dev/b:", "/dev/b::r", ":/dev/b"])
