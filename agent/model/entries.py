@@ -48,7 +48,8 @@ def parse_image(text: str) -> str:
     """An image's name or id (distribution/reference grammar): anything else the engine refuses even to look for."""
     if len(text) > _IMAGE_MAX or not _IMAGE.fullmatch(text):
         raise QuantityError(
-            f"{text!r} is no image", "a reference such as nginx:1.27 or registry.lan:5000/app (lower-case letters)"
+            f"{text!r} is no image",
+            "a reference such as nginx:1.27 or registry.lan:5000/app (lower-case letters)",
         )
     return text
 
@@ -190,11 +191,14 @@ def parse_device(text: str) -> Device:
             raise QuantityError(f"{text!r} is no USB device", f"{_DEVICE_FORM}, VID and PID of 4 hex digits")
         return _device(_usb_name(match[1]), match[2] or "", match[3] or "rwm")
     parts = text.split(":")
-    if len(parts) > 3 or not parts[0].startswith("/") or "" in parts[1:]:
+    if len(parts) > 3 or not parts[0].startswith("/"):
         raise QuantityError(f"{text!r} is no device", _DEVICE_FORM)
     if len(parts) == 2 and re.fullmatch("[rwm]+", parts[1]):
         parts = [parts[0], parts[0], parts[1]]
-    return _device(parts[0], parts[1] if len(parts) > 1 else parts[0], parts[2] if len(parts) == 3 else "rwm")
+    container = (parts[1] if len(parts) > 1 else "") or parts[
+        0
+    ]  # "" would be a name that is still to be resolved
+    return _device(parts[0], container, parts[2] if len(parts) == 3 else "rwm")
 
 
 def _usb_name(text: str) -> str:
