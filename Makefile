@@ -10,7 +10,7 @@ WORKERS := -n auto --maxprocesses 4 --dist worksteal
 demo: deps venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
 
-test: deps venv libuci-if-possible style
+test: deps browser-if-possible venv libuci-if-possible style
 	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-long: deps browser-if-possible engines-if-possible venv libuci-if-possible style

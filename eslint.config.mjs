@@ -26,8 +26,8 @@ const required = {
 };
 
 const MODULES = new Set([
-	'baseclass', 'form', 'rpc', 'uci', 'ui', 'view', 'D', 'actions', 'adopt', 'calls', 'checks', 'declare', 'fields', 'files', 'format', 'graph', 'jobs',
-	'live', 'logbuffer', 'logview', 'options', 'plan', 'schemas', 'sha256', 'sse', 'stats', 'status', 'stream', 'terminal', 'transfer', 'ucitext', 'words'
+	'baseclass', 'form', 'rpc', 'uci', 'ui', 'view', 'D', 'actions', 'adopt', 'bundle', 'calls', 'checks', 'declare', 'dockerd', 'fields', 'files', 'format', 'graph', 'imagefacts', 'jobs',
+	'live', 'logbuffer', 'logview', 'options', 'plan', 'schemas', 'sha256', 'sse', 'stats', 'status', 'stream', 'tar', 'terminal', 'transfer', 'ucitext', 'words'
 ]);
 
 const NO_MARKUP = [
@@ -66,8 +66,8 @@ export default [
 		rules: { 'no-restricted-globals': [ 'error', { name: 'E', message: 'a string in E() becomes HTML: use D.el()' } ] }
 	},
 	{
-		files: [ 'tests/luci/*.mjs', 'eslint.config.mjs' ],
-		languageOptions: { ecmaVersion: 2024, globals: { ...globals.node, _: 'readonly' } },
+		files: [ 'tests/luci/**/*.mjs', 'eslint.config.mjs' ],
+		languageOptions: { ecmaVersion: 2024, globals: { ...globals.node, ...globals.browser, _: 'readonly', L: 'readonly' } },
 		rules: { ...js.configs.recommended.rules, 'no-var': 'error', 'prefer-const': 'error' }
 	},
 	{ files: [ 'luci/**/*.json' ], plugins: { json }, language: 'json/json', rules: { ...json.configs.recommended.rules } }

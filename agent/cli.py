@@ -256,8 +256,10 @@ def _uci(args: argparse.Namespace) -> int:
 
 def _tls(args: argparse.Namespace) -> int:
     from agent.cli_tls import tls_client
+    from agent.runtime.config import load
 
-    return tls_client(args)
+    desired = load(_options(args)).desired
+    return tls_client(args, desired.daemon if desired else None)
 
 
 _COMMANDS = {

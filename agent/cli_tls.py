@@ -11,17 +11,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.clients.certificates import Certificates, ClientBundle
+from agent.model.daemon import DaemonSettings
+from agent.model.daemon_values import is_loopback
 from agent.model.server_names import is_address
 
-_PORT = 2376  # what docker takes for TLS; `hosts` may say another
+_PORT = 2376  # what docker takes for TLS, and where no host is configured yet
 
 
-def tls_client(args: argparse.Namespace) -> int:
-    """Raises what `Certificates.make_client` raises."""
+def tls_client(args: argparse.Namespace, daemon: DaemonSettings | None) -> int:
+    """`daemon`: what UCI says about dockerd, where that can be read. Raises what `Certificates.make_client` raises."""
     target = (args.out or Path(args.name)).absolute()
     maker = Certificates(args.state_dir / "tls")
     bundle = maker.make_client(args.name, target, days=args.days, now=time.time())
-    print(json.dumps(_as_json(bundle), indent=1) if args.json else _text(bundle))
+    print(json.dumps(_as_json(bundle), indent=1) if args.json else _text(bundle, _port_of(daemon)))
     return 0
 
 
@@ -30,19 +32,26 @@ def _as_json(bundle: ClientBundle) -> dict[str, object]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
-def _text(bundle: ClientBundle) -> str:
+def _text(bundle: ClientBundle, port: int) -> str:
     end = datetime.fromtimestamp(bundle.expires, UTC).strftime("%Y-%m-%d")
     return "\n".join(
         [
             f"{bundle.directory}: certificate of client {bundle.name}, valid until {end}",
             "Whoever has this folder is root on this router. Move it to the client, and there:",
-            f"  export DOCKER_HOST=tcp://{_host(bundle.server_names)}:{_PORT}",
+            f"  export DOCKER_HOST=tcp://{_host(bundle.server_names)}:{port}",
             "  export DOCKER_TLS_VERIFY=1",
             f"  export DOCKER_CERT_PATH=/path/to/{bundle.directory.name}",
             "  docker version",
             "dockerd's certificate is valid for: " + (", ".join(bundle.server_names) or "nothing yet"),
         ]
     )
+
+
+def _port_of(daemon: DaemonSettings | None) -> int:
+    """The port where dockerd listens; one that other hosts reach before one that only the router does."""
+    tcp = [host for host in (daemon.hosts if daemon else ()) if not host.is_unix]
+    tcp.sort(key=is_loopback)
+    return tcp[0].port if tcp else _PORT
 
 
 def _host(names: tuple[str, ...]) -> str:

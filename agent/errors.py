@@ -37,6 +37,12 @@ class ConflictError(UcidockdError):
     code: ClassVar[str] = "conflict"
 
 
+class StorageLostError(ConflictError):
+    """The file system of the engine's data is away: whatever were done now would be done on the bare mount point."""
+
+    code: ClassVar[str] = "storage-lost"
+
+
 class EngineError(UcidockdError):
     """The Docker Engine failed or refused.
 

@@ -213,14 +213,14 @@ def test_since_takes_durations_and_times() -> None:
 LAYERS: list[tuple[dict[str, Any], int | None]] = [
     ({"status": "Pulling from library/nginx", "id": "1"}, None),
     ({"status": "Pulling fs layer", "id": "a"}, 0),
-    ({"status": "Already exists", "id": "b"}, 50),
-    ({"status": "Downloading", "id": "a", "progressDetail": {"current": 50, "total": 100}}, 67),
+    ({"status": "Already exists", "id": "b"}, None),  # no work
+    ({"status": "Downloading", "id": "a", "progressDetail": {"current": 50, "total": 100}}, 25),
     ({"status": "Downloading", "id": "a", "progressDetail": {"current": 10, "total": 100}}, None),
     ({"status": "Pulling fs layer", "id": "c"}, None),  # that would be less: it never goes back
     ({"status": "Downloading", "id": "c", "progressDetail": {"current": 5, "total": 0}}, None),
     ({"status": "Downloading", "id": "c", "progressDetail": {"current": -5, "total": "x"}}, None),
     ({"status": ["x"], "id": 5}, None),
-    ({"status": "Pull complete", "id": "a"}, None),
+    ({"status": "Pull complete", "id": "a"}, 48),
     ({"status": "Extracting", "id": "c", "progressDetail": {"current": 9, "total": 10}}, 99),
     ({"status": "Pull complete", "id": "c"}, None),
 ]
@@ -246,7 +246,7 @@ def test_progress_is_reported_twice_a_second_at_most_and_ten_thousand_layers_are
         now[0] = number / 10_000
         progress.step({"status": "Already exists", "id": str(number)})
     assert len(reports) <= 2
-    assert len(progress._layers) <= 1000
+    assert len(progress._progress._layers) <= 1000
 
 
 def test_bars_are_redrawn_in_place_and_taken_off() -> None:

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import json
+import os
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX
-from tests.support.registry import PASSWORD, USER, Registry, is_installed
+from tests.support.registry import PASSWORD, USER, Registry, Throttle, is_installed
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="docker-registry is not installed")
 
@@ -76,3 +79,49 @@ def test_always_takes_what_the_registry_has_now(box: Box, image: str) -> None:
     box.client.api.commit(box.get("web").id, *image.rsplit(":", 1))
     assert box.errors(always.replace("1000", "2000")) == []
     assert box.get("web").image.id == box.client.images.get(BUSYBOX).id
+
+
+@pytest.fixture
+def slow(box: Box, tmp_path: Path) -> Iterator[tuple[str, Throttle]]:
+    """An image that takes minutes to pull, and the way to it."""
+    registry = Registry(tmp_path / "registry")
+    made = box.client.containers.create(BUSYBOX, "true")
+    door = Throttle(registry.port, bytes_per_s=2**30)
+    name = f"{door.address}/slow"
+    try:
+        (tmp_path / "noise").write_bytes(os.urandom(2**21))
+        with tarfile.open(tmp_path / "noise.tar", "w") as tar:
+            tar.add(tmp_path / "noise", "noise")
+        made.put_archive("/", (tmp_path / "noise.tar").read_bytes())
+        made.commit(name, "1")
+        for line in box.client.api.push(name, "1", stream=True, decode=True):
+            assert "error" not in line, line
+        box.client.images.remove(f"{name}:1")
+        door.bytes_per_s = 2**14
+        yield f"{name}:1", door
+    finally:
+        made.remove()
+        door.close()
+        registry.close()
+
+
+def test_a_pull_is_cancelled_when_its_section_names_another_image(
+    box: Box, slow: tuple[str, Throttle]
+) -> None:
+    image, door = slow
+    agent = Agent(box)
+    agent.commit(section(image))
+    agent.start()
+    try:
+        wait_for(lambda: "Pulling" in json.dumps(agent.status()), 30)
+        agent.commit(section(BUSYBOX))
+        wait_for(lambda: running(box, "web"), 30)
+        wait_for(lambda: door.open == 0, 30)
+        wait_for(
+            lambda: agent.status()["agent"].get("generation"), 30
+        )  # which is told when all is as declared
+        (web,) = agent.status()["resources"]
+        assert "Degraded" not in [condition["type"] for condition in web["conditions"]]
+        assert image not in [tag for each in box.client.images.list() for tag in each.tags]
+    finally:
+        agent.close()

@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from agent.cli import main
 from agent.clients.certificates import Certificates
+from tests.support.agent_process import wait_for
 from tests.support.certificates import DAY, NAMES, check_pair
 
 NOW = time.time()
@@ -43,6 +47,25 @@ def test_it_writes_a_bundle_and_says_how_to_use_it(state: Path, tmp_path: Path) 
     assert sorted(path.name for path in folder.iterdir()) == ["ca.pem", "cert.pem", "key.pem"]
     check_pair(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
     assert "PRIVATE KEY" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("hosts", "port"),
+    [
+        ("list hosts 'unix:///var/run/docker.sock'", 2376),
+        ("list hosts 'tcp://127.0.0.1:2399'\nlist hosts 'tcp://0.0.0.0:2398'", 2398),
+        ("list hosts 'tcp://[::1]:2399'", 2399),
+        ("list hosts 'nonsense'", 2376),
+    ],
+)
+def test_it_names_the_port_where_dockerd_listens(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], hosts: str, port: int
+) -> None:
+    (tmp_path / "containers").touch()
+    (tmp_path / "dockerd").write_text(f"config globals 'globals'\n{hosts}\n")
+    places = [f"--config-dir={tmp_path}", f"--override-dir={tmp_path / 'none'}", f"--out={tmp_path / 'keys'}"]
+    assert main(["tls", "client", "laptop", *places, f"--state-dir={state}"]) == 0
+    assert f"DOCKER_HOST=tcp://router.lan:{port}\n" in capsys.readouterr().out
 
 
 def test_json_names_the_files_the_end_and_the_servers_names(
@@ -133,23 +156,52 @@ def test_the_maker_does_load_it_so_that_the_test_above_means_something() -> None
     assert LIBRARY in done.stdout
 
 
-def test_the_running_agent_has_not_loaded_it(tmp_path: Path) -> None:
-    for folder in ("config", "override"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "config" / "containers").write_text("")
-    socket = tmp_path / "agent.sock"
-    words = [f"--config-dir={tmp_path / 'config'}", f"--override-dir={tmp_path / 'override'}"]
-    words += [
-        f"--state-dir={tmp_path / 'state'}",
-        f"--socket={socket}",
-        f"--docker-host=unix://{tmp_path}/none",
-    ]
-    command = [sys.executable, "-m", "agent", "run", *words]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as agent:
-        assert agent.stderr is not None
-        assert any("ready on" in line for line in agent.stderr)
-        maps = Path(f"/proc/{agent.pid}/maps").read_text()
+@contextmanager
+def running_agent(folder: Path, state: Path) -> Iterator[tuple[httpx.Client, int, Path]]:
+    """`ucidockd run` without an engine: a client of its control socket, its number, its log at level debug."""
+    for name in ("config", "override"):
+        (folder / name).mkdir()
+    (folder / "config" / "containers").write_text("")
+    log, socket = folder / "log", folder / "agent.sock"
+    words = [f"--config-dir={folder / 'config'}", f"--override-dir={folder / 'override'}"]
+    words += [f"--state-dir={state}", f"--socket={socket}", f"--docker-host=unix://{folder}/none"]
+    words += [f"--ubus-socket={folder}/no-ubus/ubus.sock", "--log-level=debug"]
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen([sys.executable, "-m", "agent", "run", *words], stderr=errors) as agent,
+    ):
+        wait_for(lambda: "ready on" in log.read_text())
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://localhost", timeout=20
+        ) as client:
+            yield client, agent.pid, log
         agent.send_signal(signal.SIGTERM)
-        agent.communicate(timeout=20)
+        agent.wait(20)
+
+
+def test_the_running_agent_gives_bundles_without_loading_or_logging_or_keeping_them(
+    state: Path, tmp_path: Path
+) -> None:
+    before = sorted(state.rglob("*"))
+    with running_agent(tmp_path, state) as (client, pid, log):
+        answer = client.post("/v1/tls/clients", json={"name": "laptop", "days": 10})
+        wrong = client.post("/v1/tls/clients", json={"name": "a/b"})
+        maps = Path(f"/proc/{pid}/maps").read_text()
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    bundle = answer.json()
+    assert bundle["expires"] == pytest.approx(time.time() + 10 * DAY, abs=60)
+    assert (bundle["name"], bundle["server_names"]) == ("laptop", list(NAMES))
+    for name, text in bundle["files"].items():
+        (tmp_path / name).touch(mode=0o600)
+        (tmp_path / name).write_text(text)
+    check_pair(tmp_path / "ca.pem", tmp_path / "cert.pem", tmp_path / "key.pem")
+    assert wrong.status_code == 422
+    assert "is no name of a client" in wrong.json()["error"]["message"]
     assert "python" in maps
     assert LIBRARY not in maps
+    assert "PRIVATE KEY" not in log.read_text()
+    key = bundle["files"]["key.pem"].splitlines()[1]
+    assert key not in log.read_text()
+    made = [path for path in state.rglob("*") if path not in before and path.is_file()]
+    assert [path for path in made if key in path.read_text()] == []

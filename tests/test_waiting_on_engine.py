@@ -16,6 +16,7 @@ from agent.clients.netifd import has_device
 from agent.model.interfaces import Interface
 from agent.runtime.config import open_store
 from agent.runtime.edges import Edges, EdgeTools
+from agent.status.board import ConditionType
 from tests.support.box import Box
 from tests.support.dockerd import is_root
 from tests.support.loop_disk import LoopDisk
@@ -105,6 +106,48 @@ def test_an_empty_disk_in_its_place_holds_the_container(box: Box, disk: LoopDisk
     assert box.names() == []
     assert f"{disk.target}/data is not there" in waits(box)
     assert not (disk.target / "data").exists()
+
+
+def test_a_file_on_it_tells_the_right_disk(box: Box, disk: LoopDisk, tmp_path: Path) -> None:
+    """The sentinel: another disk under the same mount point is not what the container was meant for."""
+    sentinel = disk.target / ".here"
+    other = LoopDisk(tmp_path / "other.img", disk.target, size_mib=8)
+    disk.plug()
+    sentinel.touch()
+    disk.pull()
+    text = f"{WEB}\tlist wait_for 'mount:{disk.target}'\n\tlist wait_for 'file:{sentinel}'\n"
+    life = comes_and_goes(box, text, name=str(disk.target))
+    next(life)
+    disk.plug()
+    next(life)
+    disk.pull()
+    other.plug()
+    next(life)
+    assert str(sentinel) in waits(box)
+    other.pull()
+    disk.plug()
+    assert next(life, "done") == "done"
+
+
+def test_a_disk_that_is_read_only_is_a_condition_and_stops_nothing(box: Box, disk: LoopDisk) -> None:
+    board = box.reconciler.board
+    box.reconciler.edges = Edges(
+        open_store(box.options), board, EdgeTools(netifd=FakeNetifd()), docker_host=box.engine.host
+    )
+
+    def shown() -> str:
+        return board.message("container:web", ConditionType.STORAGE_READ_ONLY)
+
+    text = f"{WEB}\tlist wait_for 'mount:{disk.target}'\n\tlist volume '{disk.target}:/data'\n"
+    disk.plug()
+    box.apply(text)
+    assert shown() == ""
+    subprocess.run(["mount", "-o", "remount,ro", disk.target], check=True)
+    box.apply()
+    assert str(disk.target) in shown()
+    assert box.get("web").status == "running"
+    box.apply(text.replace(":/data'", ":/data:ro'"))
+    assert shown() == ""
 
 
 def test_a_device_that_goes_stops_its_container(box: Box, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ _THREADS = 32  # more than workers: those that pull or wait at a gate hold no pl
 
 
 class SkippedError(EngineError):
-    """It was not tried at all: what it needs failed, or the agent ends. No failure of its own."""
+    """Not tried, or given up: what it needs failed, it is not wanted any more, the agent ends. No failure of its own."""
 
     code = "skipped"
 

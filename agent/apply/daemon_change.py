@@ -110,9 +110,21 @@ class DaemonChange:
             self.store.write_last_good(running)
         self._note(step=Step.NONE)
 
+    def stop(self) -> None:
+        """Ends dockerd because somebody asked for it. It stays down, over our own end too, until `released`."""
+        self._note(stopped=True, step=Step.NONE, target=None, must=True)
+        process = self.supervisor.find()
+        if process is not None:
+            self._end(process, self.record.running)
+        self._note(process=None)
+
+    def released(self) -> None:
+        """dockerd is to run again."""
+        self._note(stopped=False)
+
     def adopt(self, process: Process, running: Target | None) -> None:
         """Takes note of a dockerd that somebody else started with our file."""
-        self._note(process=process, running=running)
+        self._note(process=process, running=running, stopped=False)
 
     def forget_failure(self) -> None:
         """What UCI says now runs: what failed before does not matter any more."""
@@ -207,11 +219,14 @@ class DaemonChange:
         self.store.write_current(format_document(document))
         process = self.supervisor.find()
         if process is not None:
-            running = self.record.running.document if self.record.running is not None else target.document
-            patience = running.get("shutdown-timeout")
-            self.supervisor.stop(process, (patience if isinstance(patience, int) else 15) + _STOP_MARGIN_S)
+            self._end(process, self.record.running or target)
         self._note(step=Step.START, process=None)
         self._start()
+
+    def _end(self, process: Process, running: Target | None) -> None:
+        """Gives containers the time that the running settings give them."""
+        patience = running.document.get("shutdown-timeout") if running is not None else None
+        self.supervisor.stop(process, (patience if isinstance(patience, int) else 15) + _STOP_MARGIN_S)
 
     def _start(self) -> None:
         target = self.record.target

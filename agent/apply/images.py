@@ -6,8 +6,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from agent.apply.crew import SkippedError
 from agent.apply.ports import Engine
 from agent.apply.pulling import PullProgress
 from agent.errors import EngineError
@@ -24,25 +25,31 @@ class Images:
     engine: Engine
     auths: Sequence[RegistryAuth] = ()
     stopping: Callable[[], bool] = lambda: False
+    wanted: Callable[[Container], bool] = lambda container: True  # whether its section still names that image
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
     pulling: Callable[[Container, int], None] = lambda container, percent: None
     # with the image id, "" where there is none, and the reason for status
     pulled: Callable[[Container, str, str], None] = lambda container, image_id, reason: None
     clock: Callable[[], float] = time.monotonic
+    _found: dict[str, str] = field(default_factory=dict)  # name -> id, of those that were there in this pass
 
     def ensure(self, container: Container) -> str:
         """The local image id (`sha256:...`), pulled first where `option pull` says so.
 
         Containers are created by this id: a tag that moves in between changes nothing.
         Raises EngineError naming the image; a failed pull with `always` uses the local image when there is one.
+        SkippedError: its section names another image by now, a pull under way is cancelled.
         """
         image = container.spec.image
+        if container.policy.pull is not Pull.ALWAYS and image in self._found:
+            return self._found[image]
         local = self.engine.inspect_image(image)
         if container.policy.pull is Pull.NEVER and local is None:
             raise EngineError(f"image {image} is not there and `option pull never` forbids to pull it")
         if container.policy.pull is Pull.ALWAYS or local is None:
             local = self._pull(container, local)
-        return str(local["Id"])
+        self._found[image] = str(local["Id"])
+        return self._found[image]
 
     def _pull(self, container: Container, local: dict[str, object] | None) -> dict[str, object]:
         image = container.spec.image
@@ -51,11 +58,14 @@ class Images:
         def on_step(step: dict[str, object]) -> None:
             if self.stopping():
                 raise EngineError("the agent stops", retryable=True)
+            self._check_wanted(container)
             progress.step(step)
 
         try:
             with self.waiting():
                 self.engine.pull(image, auth_for(image, self.auths), on_step)
+        except SkippedError:
+            raise
         except EngineError as exc:
             reason = "NoSpace" if _NO_SPACE in str(exc) else "PullFailed"
             self.pulled(container, str(local["Id"]) if local is not None else "", reason)
@@ -66,7 +76,12 @@ class Images:
         if pulled is None:
             raise EngineError(f"image {image} was pulled but is not there", retryable=True)
         self.pulled(container, str(pulled["Id"]), "Present")
+        self._check_wanted(container)
         return pulled
+
+    def _check_wanted(self, container: Container) -> None:
+        if not self.wanted(container):
+            raise SkippedError(f"{container.spec.image} is not wanted any more", retryable=True)
 
 
 def registry_of(image: str) -> str:

@@ -246,7 +246,7 @@ def _judge(container: Container, seen: ObservedContainer | None, *, elapsed_s: f
         raise GateError("the new container is gone")
     state: dict[str, Any] = (seen.inspect or {}).get("State", {})
     if state.get("Status") != "running":
-        if is_completed(container, replace(seen, status_text=f"Exited ({state.get('ExitCode')})")):
+        if is_completed(container, seen):
             return True
         killed = " (OOMKilled: out of memory)" if state.get("OOMKilled") else ""
         raise GateError(

@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,16 @@ class ClientBundle:
     ca: Path
     cert: Path
     key: Path
+    expires: float
+    server_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientFiles:
+    """What a bundle consists of: file name -> PEM text, the private key among it. `expires`: unix seconds."""
+
+    name: str
+    files: Mapping[str, str] = field(repr=False)
     expires: float
     server_names: tuple[str, ...]
 
@@ -147,21 +157,33 @@ class Certificates:
         Raises ConfigError for a wrong name, days or target and when there is no CA, ClockNotSetError,
         CertificateError; then no target was made.
         """
-        _check_client(name, target, days)
-        if not clock_is_set(now):
-            raise _clock_error()
+        _check_client(name, days)
+        _check_target(target)
+        made = self.sign_client(name, days=days, now=now)
         with _os_errors_translated():
-            ca, server = self._signer(now)
-            request = {"ca": _ca_request(ca), "name": name, "days": days, "now": now}
-            made = ask_maker("client", request)["client"]
-            content = {"ca.pem": ca["ca.pem"].decode(), "cert.pem": made["cert"], "key.pem": made["key"]}
-            _write_bundle(target, content)
+            _write_bundle(target, made.files)
         return ClientBundle(
             name=name,
             directory=target,
             ca=target / "ca.pem",
             cert=target / "cert.pem",
             key=target / "key.pem",
+            expires=made.expires,
+            server_names=made.server_names,
+        )
+
+    def sign_client(self, name: str, *, days: int, now: float) -> ClientFiles:
+        """A bundle that is written nowhere. Raises as `make_client`."""
+        _check_client(name, days)
+        if not clock_is_set(now):
+            raise _clock_error()
+        with _os_errors_translated():
+            ca, server = self._signer(now)
+            request = {"ca": _ca_request(ca), "name": name, "days": days, "now": now}
+            made = ask_maker("client", request)["client"]
+        return ClientFiles(
+            name=name,
+            files={"ca.pem": ca["ca.pem"].decode(), "cert.pem": made["cert"], "key.pem": made["key"]},
             expires=made["expires"],
             server_names=server.sans if server is not None else (),
         )
@@ -308,7 +330,7 @@ def _check_days(days: int, renew_days: int) -> None:
         raise ConfigError(f"renew_days is {renew_days}, expected 0 to {days - 1} (less than days)")
 
 
-def _check_client(name: str, target: Path, days: int) -> None:
+def _check_client(name: str, days: int) -> None:
     if not _CLIENT_NAME.fullmatch(name):
         raise ConfigError(
             f"{name[:80]!r} is no name of a client, expected 1 to 63 letters, digits and . _ @ - with a letter or"
@@ -316,6 +338,9 @@ def _check_client(name: str, target: Path, days: int) -> None:
         )
     if not 1 <= days <= DAYS_MAX:
         raise ConfigError(f"days is {days}, expected 1 to {DAYS_MAX}")
+
+
+def _check_target(target: Path) -> None:
     if target.exists() or target.is_symlink():
         raise ConfigError(f"{target} exists already, expected the name of a folder to be made")
     if not target.parent.is_dir():

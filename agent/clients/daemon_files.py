@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,14 @@ from agent.wire.own_json import json_object
 logger = logging.getLogger(__name__)
 
 _MATERIAL = ("tlscacert", "tlscert", "tlskey")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineData:
+    """Where an engine keeps its data: its data_root, and our mark on the disk that this is on."""
+
+    data_root: str = ""
+    mark: str = ""
 
 
 class DaemonFiles:
@@ -66,12 +74,14 @@ class DaemonFiles:
     def write_last_good(self, target: Target) -> None:
         _write(self._last_good, json.dumps(asdict(target), indent=1, sort_keys=True).encode())
 
-    def engine(self) -> str:
-        return str((_read(self._engine) or {}).get("data_root") or "")
+    def engine(self) -> EngineData:
+        """The data that the containers were made for; an empty one when that is not known."""
+        data = _read(self._engine) or {}
+        return EngineData(data_root=str(data.get("data_root") or ""), mark=str(data.get("mark") or ""))
 
-    def write_engine(self, root: str) -> None:
-        if root != self.engine():
-            _write(self._engine, json.dumps({"data_root": root}).encode())
+    def write_engine(self, engine: EngineData) -> None:
+        if engine != self.engine():
+            _write(self._engine, json.dumps(asdict(engine)).encode())
 
     def load(self) -> DaemonRecord:
         data = _read(self._record)
@@ -138,6 +148,7 @@ def _record(data: Mapping[str, Any]) -> DaemonRecord:
         why=str(data["why"]),
         watch_until=float(data["watch_until"]),
         swarm=bool(data.get("swarm")),
+        stopped=bool(data.get("stopped")),
     )
 
 

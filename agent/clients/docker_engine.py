@@ -12,6 +12,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import docker
@@ -20,7 +21,9 @@ import docker.errors
 import docker.utils
 import requests.exceptions
 import urllib3.exceptions
+from docker.transport import UnixHTTPAdapter
 
+from agent.clients.engine_limits import Deadline, OversizeError, json_lines, keep_time, read_body
 from agent.clients.leftovers import end_leftover, tells_of_leftover
 from agent.errors import EngineError, EngineSlowError, EngineUnreachableError, LeftoverError
 from agent.model.identity import LABEL_INSTANCE
@@ -30,6 +33,7 @@ from agent.model.resources import RegistryAuth
 logger = logging.getLogger(__name__)
 
 _MESSAGE_LIMIT = 256  # engine bodies may echo what they were sent
+_LEAST_API = "1.41"  # where nobody has said yet; what it says itself is spoken
 _PING_S = 10.0
 _READ_S = 20.0
 _BROKEN = (
@@ -38,15 +42,35 @@ _BROKEN = (
     urllib3.exceptions.HTTPError,
     OSError,
 )
+_ENDED = ("exited", "dead")
+# what the list's status text says of the health check
+_HEALTH = (("(healthy)", "healthy"), ("(unhealthy)", "unhealthy"), ("(health: starting)", "starting"))
 _T = TypeVar("_T")
-_NO_LIMIT: Any = None  # the stubs do not know that None means none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ListReply:
+    """What a list call for `instance` gave."""
+
+    instance: str
+    body: bytes
+    containers: tuple[ObservedContainer, ...]
+
+
+class _OneConnection(UnixHTTPAdapter):
+    """docker-py's keeps a connection for each URL that it is asked for, the last 25 of them; one does for all."""
+
+    def get_connection(self, url: str | bytes, proxies: Any = None) -> Any:
+        del url
+        return super().get_connection("http+docker://localhost", proxies)
 
 
 class DockerEngine:
     """`host` is a Docker host URL.
 
-    `timeout_s`: how long the engine may be silent in a call that changes something, or in a pull, before it counts as
-    lost; calls that only look get 20 s at most. EngineSlowError: the time is over, the engine may still be at it.
+    `timeout_s`: how long a call that changes something may take, and how long the engine may be silent in a pull, before
+    it counts as lost; calls that only look get 20 s at most. EngineSlowError: the time is over, the engine may still be
+    at it. What it may send is in `engine_limits`.
     """
 
     def __init__(self, host: str, *, timeout_s: float = 60) -> None:
@@ -54,17 +78,28 @@ class DockerEngine:
         self._timeout_s = timeout_s
         self._local = threading.local()  # requests' sessions are not made for several threads
         self._version = ""
+        self._last_list = _ListReply(instance="", body=b"", containers=())
 
     def _client(self) -> Any:
         version = self._version or _version_text(self.ping())
         if getattr(self._local, "version", None) != version:
-            self._local.client = docker.APIClient(
-                base_url=self._host,
-                version=version,
-                timeout=self._timeout_s,  # type: ignore[arg-type]  # a fraction of a second does too
-            )
+            self._local.client, self._local.deadline = self._new_client(version, self._timeout_s)
             self._local.version = version
         return self._local.client
+
+    def _new_client(self, version: str, timeout_s: float | None) -> tuple[Any, Deadline]:
+        client: Any = docker.APIClient(
+            base_url=self._host,
+            version=version,
+            timeout=timeout_s,  # type: ignore[arg-type]  # a fraction of a second, and None for ever, do too
+        )
+        if self._host.startswith("unix://"):
+            client.mount(client.base_url, _OneConnection(self._host.removeprefix("unix://")))
+            client.trust_env = False  # requests looks for proxies and a ~/.netrc before each request
+        client.headers["Accept-Encoding"] = "identity"  # what is packed small could be large
+        deadline = Deadline()
+        keep_time(client, deadline)
+        return client, deadline
 
     def api_version(self) -> tuple[int, int]:
         """The API version that is spoken; asks the engine only when a connection was lost since it last said."""
@@ -86,9 +121,10 @@ class DockerEngine:
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
             raise self._invalid() from exc
 
-    def _invalid(self) -> EngineUnreachableError:
+    def _invalid(self, why: str = "") -> EngineUnreachableError:
         # as good as no answer: what the engine did is not known
-        return EngineUnreachableError(f"the engine at {self._host} gave an answer that is no valid one")
+        tail = f": {why}" if why else ""
+        return EngineUnreachableError(f"the engine at {self._host} gave an answer that is no valid one{tail}")
 
     def _away(self, exc: Exception) -> EngineUnreachableError:
         self._version = ""  # what answers next may be another engine
@@ -96,26 +132,46 @@ class DockerEngine:
             return EngineSlowError(f"the engine at {self._host} gives no answer in time")
         return EngineUnreachableError(f"the engine at {self._host} does not answer: {_short(exc)}")
 
-    def _call(
-        self, method: str, path: str, *, timeout_s: float | None = None, ok: tuple[int, ...] = (), **args: Any
-    ) -> Any:
-        """One request; `ok` are error statuses that count as success (None is returned)."""
-        client = self._client()
-        url = client._url(path)  # noqa: SLF001 - docker-py has no public way to send a body of one's own
+    def _call(self, method: str, path: str, **args: Any) -> Any:
+        """The decoded answer to one request, None where it is empty; see `_send`."""
+        return self._decoded(self._send(method, path, **args), object_pairs_hook=_shared)
+
+    def _decoded(self, content: bytes, **how: Any) -> Any:
         try:
-            response = client.request(method, url, timeout=timeout_s or self._timeout_s, **args)
-        except _BROKEN as exc:
-            raise self._away(exc) from exc
-        if response.status_code in ok:
-            return None
-        if response.status_code >= 400:
-            raise EngineError(
-                _message(response), status=response.status_code, retryable=response.status_code >= 500
-            )
-        try:
-            return json.loads(response.content, object_pairs_hook=_shared) if response.content else None
+            return json.loads(content, **how) if content else None
         except (ValueError, RecursionError) as exc:
             raise self._invalid() from exc
+
+    def _send(
+        self, method: str, path: str, *, timeout_s: float | None = None, ok: tuple[int, ...] = (), **args: Any
+    ) -> bytes:
+        """One request; `ok` are error statuses that count as success (and as an empty answer)."""
+        client = self._client()
+        url = client._url(path)  # noqa: SLF001 - docker-py has no public way to send a body of one's own
+        limit = timeout_s or self._timeout_s
+        status, body = self._exchange(client, self._local.deadline, method, url, timeout=limit, **args)
+        if status in ok:
+            return b""
+        if status >= 400:
+            raise EngineError(_message(body, status), status=status, retryable=status >= 500)
+        return body
+
+    def _exchange(
+        self, client: Any, deadline: Deadline, method: str, url: str, *, timeout: float, **args: Any
+    ) -> tuple[int, bytes]:
+        """Status and body. Raises EngineUnreachableError."""
+        deadline.begin(timeout)
+        try:
+            response = client.request(
+                method, url, timeout=timeout, stream=True, allow_redirects=False, **args
+            )
+            return response.status_code, read_body(response)
+        except _BROKEN as exc:
+            raise self._away(exc) from exc
+        except OversizeError as exc:
+            raise self._invalid(str(exc)) from exc
+        finally:
+            deadline.end()
 
     def _unless_gone(self, method: str, path: str, look: Callable[[], object | None], **args: Any) -> None:
         """A call that has nothing to do when its object is gone. "Not found" is asked for twice: records go with it."""
@@ -127,25 +183,45 @@ class DockerEngine:
 
     def ping(self) -> tuple[int, int]:
         """GET /version; the API version to speak from now on."""
+        limit = min(_PING_S, self._timeout_s)
         try:
-            client = docker.APIClient(
-                base_url=self._host,
-                version="auto",
-                timeout=min(_PING_S, self._timeout_s),  # type: ignore[arg-type]  # as above
-            )
-        except (*_BROKEN, KeyError, TypeError, ValueError) as exc:
+            client, deadline = self._new_client(_LEAST_API, limit)
+        except _BROKEN as exc:
             raise self._away(exc) from exc
-        self._version = str(client.api_version)
-        client.close()
-        return _version_pair(self._version)
+        with client:
+            url = client._url("/version", versioned_api=False)  # noqa: SLF001 - as in _call
+            status, body = self._exchange(client, deadline, "GET", url, timeout=limit)
+        if status >= 400:
+            raise self._away(EngineError(_message(body, status)))
+        try:
+            found = str(json.loads(body)["ApiVersion"])
+            pair = _version_pair(found)
+        except (KeyError, TypeError, ValueError, RecursionError) as exc:
+            raise self._invalid("it does not tell its API version") from exc
+        self._version = found
+        return pair
 
     def info(self) -> dict[str, Any]:
         return self._get("/info", dict)
 
     def list_containers(self, instance: str) -> tuple[ObservedContainer, ...]:
+        """GET /containers/json. A reply that is the last one byte for byte, as of an idle engine, is not read again."""
         params = {"all": "1", "filters": _label_filter(instance)}
+        body = self._send("GET", "/containers/json", params=params, timeout_s=min(_READ_S, self._timeout_s))
+        last = self._last_list
+        if (last.instance, last.body) == (instance, body):
+            return last.containers
+        items = self._decoded(body)
+        containers = self._read(items, lambda items: tuple(_listed(item) for item in items))
+        self._last_list = _ListReply(instance=instance, body=body, containers=containers)
+        return containers
+
+    def list_names(self) -> frozenset[str]:
+        """The names of all containers, those of others too."""
         return self._get(
-            "/containers/json", lambda items: tuple(_listed(item) for item in items), params=params
+            "/containers/json",
+            lambda items: frozenset(name for item in items for name in _names(item)),
+            params={"all": "1"},
         )
 
     def list_networks(self) -> tuple[ObservedNetwork, ...]:
@@ -207,7 +283,13 @@ class DockerEngine:
     def remove_container(self, ref: str, *, volumes: bool, force: bool = False) -> None:
         params = {"v": "1" if volumes else "0", "force": "1" if force else "0"}
         path = f"/containers/{ref}"
-        self._unless_gone("DELETE", path, lambda: self.inspect_container(ref), params=params)
+        try:
+            self._unless_gone("DELETE", path, lambda: self.inspect_container(ref), params=params)
+        except EngineError as exc:
+            if exc.status != 409 or "already in progress" not in str(exc):
+                raise
+            # asked for before, by us whose answer was lost or by somebody else: the engine tells when it is done
+            self._call("POST", f"{path}/wait", params={"condition": "removed"}, ok=(404,))
 
     def connect(self, network: str, container: str, endpoint: dict[str, Any]) -> None:
         body = {"Container": container, "EndpointConfig": endpoint}
@@ -259,32 +341,42 @@ class DockerEngine:
     def _follow_pull(
         self, image: str, response: Any, on_progress: Callable[[dict[str, Any]], None] | None
     ) -> None:
-        if response.status_code >= 400:
-            raise EngineError(
-                f"cannot pull {image}: {_message(response)}", status=response.status_code, retryable=True
-            )
-        for line in response.iter_lines():
-            step = json.loads(line) if line.strip() else {}
-            if not isinstance(step, dict):
-                raise self._invalid()
+        status = response.status_code
+        if status >= 400:
+            said = _message(read_body(response), status)
+            raise EngineError(f"cannot pull {image}: {said}", status=status, retryable=True)
+        for step in json_lines(response):
             if "error" in step:
                 raise EngineError(f"cannot pull {image}: {_cut(str(step['error']))}", retryable=True)
-            if on_progress is not None and step:
+            if on_progress is not None:
                 on_progress(step)
 
     def events(self, since: int | None) -> Iterator[dict[str, Any]]:
-        """GET /events. docker-py ends it quietly when the connection breaks: every end means "list again"."""
+        """GET /events. Every end means "list again": the engine's own end looks like a connection that broke."""
         version = _version_text(self.api_version())
         try:
-            client = docker.APIClient(base_url=self._host, version=version, timeout=_NO_LIMIT)
-            stream = client.events(since=since, decode=True)
+            client, _ = self._new_client(version, None)
+            response = client.request(
+                "GET",
+                client._url("/events"),  # noqa: SLF001 - as in _call
+                params={} if since is None else {"since": str(since)},
+                stream=True,
+                timeout=None,
+            )
         except _BROKEN as exc:
             raise self._away(exc) from exc
-        return self._translated(stream)
+        if response.status_code >= 400:
+            raise EngineError(
+                _message(read_body(response), response.status_code),
+                status=response.status_code,
+                retryable=True,
+            )
+        return self._translated(response)
 
-    def _translated(self, stream: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def _translated(self, response: Any) -> Iterator[dict[str, Any]]:
         try:
-            yield from stream
+            with response:
+                yield from json_lines(response)
         except (*_BROKEN, ValueError) as exc:
             raise EngineUnreachableError(f"the event stream broke: {_short(exc)}") from exc
         finally:
@@ -308,18 +400,31 @@ def _label_filter(instance: str) -> str:
     return json.dumps({"label": [f"{LABEL_INSTANCE}={instance}"]})
 
 
+def _names(item: dict[str, Any]) -> list[str]:
+    """Further names are links ("/other/alias"): one's own has one slash."""
+    return [name[1:] for name in item.get("Names") or () if name.count("/") == 1]
+
+
 def _listed(item: dict[str, Any]) -> ObservedContainer:
-    # further names are links ("/other/alias"): ours has one slash
-    names = [name[1:] for name in item.get("Names") or () if name.count("/") == 1]
+    names = _names(item)
+    state, status = item.get("State", ""), item.get("Status", "")
     return ObservedContainer(
         id=item["Id"],
         name=names[0] if names else "",
         image=item.get("Image", ""),
         image_id=item.get("ImageID", ""),
-        state=item.get("State", ""),
+        state=state,
         labels=item.get("Labels") or {},
-        status_text=item.get("Status", ""),
+        health=next((health for word, health in _HEALTH if word in status), ""),
+        exit_code=_exit_code(status) if state in _ENDED else None,
+        status_text=status,
     )
+
+
+def _exit_code(status: str) -> int | None:
+    """From the list's status text, `Exited (1) 2 minutes ago`."""
+    found = status.startswith("Exited (")
+    return int(status.removeprefix("Exited (").partition(")")[0]) if found else None
 
 
 def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -328,14 +433,17 @@ def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _inspected(body: dict[str, Any]) -> ObservedContainer:
-    config = body.get("Config") or {}
+    config, state = body.get("Config") or {}, body.get("State") or {}
+    health = (state.get("Health") or {}).get("Status", "")
     return ObservedContainer(
         id=body["Id"],
         name=str(body.get("Name", "")).removeprefix("/"),
         image=config.get("Image", ""),
         image_id=body.get("Image", ""),
-        state=(body.get("State") or {}).get("Status", ""),
+        state=state.get("Status", ""),
         labels=config.get("Labels") or {},
+        health="" if health == "none" else health,
+        exit_code=state.get("ExitCode") if state.get("Status") in _ENDED else None,
         inspect=body,
     )
 
@@ -348,11 +456,11 @@ def _volume(item: dict[str, Any]) -> ObservedVolume:
     return ObservedVolume(name=item["Name"], labels=item.get("Labels") or {}, inspect=item)
 
 
-def _message(response: Any) -> str:
+def _message(body: bytes, status: int) -> str:
     try:
-        return _cut(str(response.json()["message"]))
-    except (ValueError, KeyError, TypeError):
-        return f"the engine answered {response.status_code}"
+        return _cut(str(json.loads(body)["message"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return f"the engine answered {status}"
 
 
 def _short(exc: Exception) -> str:

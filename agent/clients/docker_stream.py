@@ -15,31 +15,34 @@ import asyncio
 import contextlib
 import functools
 import json
+import socket
 import ssl
-from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import h11
 
+from agent.clients.body_pump import BrokenSourceError, Passing, Pump
+from agent.clients.engine_wire import Wire
 from agent.errors import ConfigError, EngineError, EngineUnreachableError
-from agent.wire.http_chunks import LAST, ChunkDecoder, ChunkError, encode_chunk
+from agent.wire.http_body import BodyError, Counted, Framing, UntilClosed, payload
+from agent.wire.http_chunks import LAST, ChunkDecoder, encode_chunk
 
 CONNECT_TIMEOUT_S = 10.0
 HEAD_TIMEOUT_S = 60.0
 JSON_LIMIT = 16 * 1024 * 1024
 PIECE_LIMIT = 128 * 1024
 LIVE_PIECE_LIMIT = 16 * 1024  # of streams of which many are open for long
-_UNSENT_LIMIT = 256 * 1024
 _HEAD_LIMIT = 64 * 1024
 _MESSAGE_LIMIT = 1024
 _INTERIM_LIMIT = 8  # 1xx responses before the real one
 
 Body = bytes | AsyncIterable[bytes] | None
 Pairs = Iterable[tuple[str, str]]
+_T = TypeVar("_T")
 
 
 class SourceError(Exception):
@@ -71,109 +74,12 @@ class EngineAddress:
         return f"unix://{self.path}" if self.path else f"tcp://{self.host}:{self.port}"
 
 
-class _Wire(asyncio.BufferedProtocol):
-    """One connection. Keeps the pieces as the kernel gave them, and stops reading while a buffer full of them waits.
-
-    `buffer` is where the kernel puts them; all connections of an event loop may share one, since a piece is taken out
-    before the loop goes on. (A plain Protocol's transport allocates 256 KiB for each piece, however small.)
-    """
-
-    def __init__(self, buffer: memoryview) -> None:
-        self._buffer = buffer
-        self._transport: asyncio.Transport | None = None
-        self._pieces: deque[bytes] = deque()
-        self._unread = 0
-        self._paused = False
-        self._ended = False
-        self._error: Exception | None = None
-        self._news = asyncio.Event()
-        self._writable = asyncio.Event()
-        self._writable.set()
-
-    # what asyncio calls
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_UNSENT_LIMIT)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        del sizehint
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._pieces.append(bytes(self._buffer[:nbytes]))
-        self._unread += nbytes
-        if self._unread >= len(self._buffer) and not self._paused and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
-        self._news.set()
-
-    def eof_received(self) -> bool:
-        self._ended = True
-        self._news.set()
-        return True  # our side stays open: a console may end its output before it takes the last input
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._ended = True
-        self._error = self._error or exc
-        self._news.set()
-        self._writable.set()
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    # what we call
-
-    async def read(self) -> bytes:
-        """The next piece, b"" at the end. Raises what broke the connection."""
-        while not self._pieces:
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                return b""
-            self._news.clear()
-            await self._news.wait()
-        piece = self._pieces.popleft()
-        self._unread -= len(piece)
-        if self._paused and self._unread < len(self._buffer) and self._transport is not None:
-            self._paused = False
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
-        return piece
-
-    async def write(self, data: bytes) -> None:
-        """Returns when there is room for more. Raises OSError when the connection is gone."""
-        if self._transport is None or self._transport.is_closing():
-            raise ConnectionResetError("the connection is closed")
-        self._transport.write(data)
-        await self._writable.wait()
-
-    def write_eof(self) -> None:
-        if self._transport is not None and self._transport.can_write_eof():
-            self._transport.write_eof()
-
-    def fail(self, exc: Exception) -> None:
-        """Breaks the connection; the reader gets `exc`."""
-        self._error = self._error or exc
-        self._pieces.clear()
-        self.abort()
-        self._news.set()
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-
 class EngineResponse:
     """A response whose body is still to come."""
 
     def __init__(
         self,
-        wire: _Wire,
+        wire: Wire,
         *,
         method: str,
         status: int,
@@ -216,53 +122,46 @@ class EngineResponse:
 
         Raises EngineUnreachableError when it ends before its framing says so, SourceError when the request's body did.
         """
-        if self._bodiless:
-            return
+        framing = self._framing()
+        rest, self._rest = self._rest, b""
         try:
-            if "chunked" in self.headers.get("transfer-encoding", "").lower():
-                source = self._chunked()
-            elif (length := self.length) is not None:
-                source = self._counted(length)
-            else:
-                source = self._until_closed()
-            async for piece in source:
-                yield piece
-        except (OSError, ChunkError) as exc:
+            while not framing.done:
+                piece = rest or await self._wire.read()
+                rest = b""
+                if not piece:
+                    if missing := framing.missing():
+                        raise self._broken(missing)
+                    return
+                if found := payload(framing, piece):
+                    yield found
+        except (OSError, BodyError) as exc:
             raise self._broken(str(exc)) from exc
 
-    async def _pieces(self) -> AsyncIterator[bytes]:
-        if self._rest:
-            rest, self._rest = self._rest, b""
-            yield rest
-        while piece := await self._wire.read():
-            yield piece
+    def _framing(self) -> Framing:
+        """How the body ends (RFC 9112 section 6.3)."""
+        if self._bodiless:
+            return Counted(0)
+        if "chunked" in self.headers.get("transfer-encoding", "").lower():
+            return ChunkDecoder()
+        return UntilClosed() if self.length is None else Counted(self.length)
 
-    async def _chunked(self) -> AsyncIterator[bytes]:
-        decoder = ChunkDecoder()
-        async for piece in self._pieces():
-            payload = decoder.feed(piece)
-            if payload:
-                yield payload
-            if decoder.done:
-                return
-        raise self._broken("it ended without its last chunk")
+    @contextlib.contextmanager
+    def pump_into(self, sink: socket.socket, *, chunked: bool, stall_s: float) -> Iterator[Pump | None]:
+        """What moves the whole body into `sink`, None where it has to be read: nothing has happened then.
 
-    async def _counted(self, length: int) -> AsyncIterator[bytes]:
-        left = length
-        if left == 0:
+        A body that breaks off is raised as `chunks` does.
+        """
+        lent = self._wire.lend_source()
+        if lent is None:
+            yield None
             return
-        async for piece in self._pieces():
-            left -= len(piece)
-            if left < 0:
-                raise self._broken("it is longer than it says")
-            yield piece
-            if left == 0:
-                return
-        raise self._broken(f"{left} bytes are missing")
-
-    async def _until_closed(self) -> AsyncIterator[bytes]:
-        async for piece in self._pieces():
-            yield piece
+        source, first = lent
+        first, self._rest = self._rest + first, b""
+        with source:
+            try:
+                yield Pump(source, sink, self._framing(), first=first, chunked=chunked, sink_stall_s=stall_s)
+            except BrokenSourceError as exc:
+                raise self._broken(str(exc)) from exc
 
     def _broken(self, why: str) -> EngineUnreachableError:
         return EngineUnreachableError(f"the answer of the engine at {self._address} broke off: {why}")
@@ -307,7 +206,7 @@ class EngineResponse:
 class EnginePipe:
     """A hijacked connection: bytes both ways (Engine API, "Attach to a container", hijacking)."""
 
-    def __init__(self, wire: _Wire, rest: bytes) -> None:
+    def __init__(self, wire: Wire, rest: bytes) -> None:
         self._wire = wire
         self._rest = rest
 
@@ -337,11 +236,16 @@ class EnginePipe:
         self._wire.abort()
 
 
+def _permit_all(method: str, path: str) -> None:
+    del method, path
+
+
 class DockerStream:
     """`url` is a Docker host URL (`unix:///path`, `tcp://host:port`); `tls` makes tcp an encrypted one."""
 
     def __init__(self, url: str, *, tls: ssl.SSLContext | None = None) -> None:
         self.address = EngineAddress.parse(url)
+        self.permit: Callable[[str, str], None] = _permit_all  # given method and path; raises for what must not be
         self._tls = tls
         self._buffer = memoryview(bytearray(PIECE_LIMIT))
 
@@ -361,8 +265,9 @@ class DockerStream:
 
         A body of unknown `length` goes in chunks; the response may come while it is still being sent. `head_timeout_s`
         runs from the end of the body. `piece_limit`: bytes of a piece, and of what waits for the reader. Raises
-        EngineUnreachableError, or SourceError where the body's source failed.
+        EngineUnreachableError, or SourceError where the body's source failed, or what `permit` raises.
         """
+        self.permit(method, path)
         wire = await self._connect(piece_limit)
         try:
             return await self._exchange(wire, method, path, query, headers, body, length, head_timeout_s)
@@ -382,8 +287,13 @@ class DockerStream:
         headers: Pairs = (),
         body: Any = None,
         timeout_s: float = 30.0,
-    ) -> Any:
-        """A unary call with JSON both ways. Raises EngineError with the engine's message and status."""
+        read: Callable[[Any], _T],
+    ) -> _T:
+        """A unary call with JSON both ways; `read` takes what is wanted out of the answer.
+
+        Raises EngineError with the engine's message and status, and where `read` finds something else than it expects:
+        an engine that talks nonsense is its own fault, never ours.
+        """
         data = None if body is None else json.dumps(body).encode()
         if data is not None:
             headers = (*headers, ("content-type", "application/json"))
@@ -391,11 +301,15 @@ class DockerStream:
             async with asyncio.timeout(timeout_s):
                 response = await self.open(method, path, query=query, headers=headers, body=data)
                 async with await response.checked():
-                    return await response.json()
+                    answer = await response.json()
         except TimeoutError as exc:
             raise EngineUnreachableError(
                 f"the engine at {self.address} did not answer {method} {path} in {timeout_s:g} s"
             ) from exc
+        try:
+            return read(answer)
+        except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as exc:
+            raise EngineError(f"the engine's answer to {method} {path} is no valid one") from exc
 
     async def hijack(self, path: str, *, query: Pairs = (), body: Any = None) -> EnginePipe:
         """POST that turns the connection into a pipe. Raises EngineError with the engine's message."""
@@ -417,10 +331,10 @@ class DockerStream:
             raise
         return EnginePipe(wire, response._rest)  # noqa: SLF001 - the two classes are one module's
 
-    async def _connect(self, piece_limit: int) -> _Wire:
+    async def _connect(self, piece_limit: int) -> Wire:
         loop = asyncio.get_running_loop()
         where = self.address
-        make = functools.partial(_Wire, self._buffer[:piece_limit])
+        make = functools.partial(Wire, self._buffer[:piece_limit])
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 if where.path:
@@ -435,7 +349,7 @@ class DockerStream:
 
     async def _exchange(
         self,
-        wire: _Wire,
+        wire: Wire,
         method: str,
         path: str,
         query: Pairs,
@@ -489,9 +403,17 @@ class DockerStream:
         )
 
 
-async def _send(wire: _Wire, body: AsyncIterable[bytes], *, chunked: bool) -> None:
+def as_it_is(answer: Any) -> Any:
+    """For whoever looks through an answer that may be anything."""
+    return answer
+
+
+async def _send(wire: Wire, body: AsyncIterable[bytes], *, chunked: bool) -> None:
     """Sends the body. A connection that breaks is the reader's to report: an answer may have come before."""
     try:
+        if isinstance(body, Passing) and not chunked and (sink := await wire.lend_sink()) is not None:
+            with sink:
+                await body.pass_into(sink)
         async for piece in body:
             if piece:
                 await wire.write(encode_chunk(piece) if chunked else piece)
@@ -515,7 +437,7 @@ async def _stop(task: asyncio.Task[None] | None) -> None:
         await asyncio.wait({task})
 
 
-async def _read_head(wire: _Wire, http: h11.Connection) -> h11.Response | h11.InformationalResponse:
+async def _read_head(wire: Wire, http: h11.Connection) -> h11.Response | h11.InformationalResponse:
     """The final response head, or 101."""
     interim = 0
     try:

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from pathlib import Path
+
+from agent.clients.process_sight import is_in_container
 
 HANGUP_S = 1.0
 
@@ -26,7 +27,7 @@ async def end_process(pid: int, container: str, *, hangup_s: float = HANGUP_S) -
     except OSError:
         return False
     try:
-        if not _belongs(pid, container):
+        if not is_in_container(pid, container):
             return False
         for number in (signal.SIGHUP, signal.SIGKILL):
             _signal(pid, descriptor, number)
@@ -35,13 +36,6 @@ async def end_process(pid: int, container: str, *, hangup_s: float = HANGUP_S) -
         return True
     finally:
         os.close(descriptor)
-
-
-def _belongs(pid: int, container: str) -> bool:
-    try:
-        return bool(container) and container in Path(f"/proc/{pid}/cgroup").read_text()
-    except OSError:
-        return False
 
 
 def _signal(pid: int, descriptor: int, number: signal.Signals) -> None:

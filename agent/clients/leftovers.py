@@ -16,6 +16,8 @@ import signal
 import time
 from pathlib import Path
 
+from agent.clients.process_sight import is_in_container
+
 _REFUSALS = re.compile(
     r"task [0-9a-f]{64}: already exists|id already in use"
     # the directory: as 20.10.24 and 26.1.5 say it, and as 28.5.2 does
@@ -61,11 +63,13 @@ def _open(pid: int, container: str) -> int | None:
 
 
 def _belongs(pid: int, container: str) -> bool:
-    """Its control group carries the container's id, or it is the container's shim."""
+    """It is in the container, or is the container's shim."""
+    return is_in_container(pid, container) or _is_shim(pid, container)
+
+
+def _is_shim(pid: int, container: str) -> bool:
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if container in Path(f"/proc/{pid}/cgroup").read_text():
-            return True
     except OSError:
         return False
     return b"containerd-shim" in words[0] and container.encode() in words

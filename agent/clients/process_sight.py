@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a process sees: its network devices, and on which mounts its open files are (proc(5)).
+"""What a process sees and where it belongs: network devices, mounts of its open files, container (proc(5)).
 
 /proc/PID/net shows the process's own network namespace, wherever the one who looks may be.
 """
@@ -35,6 +35,14 @@ def has_files_on(pid: int, folder: str) -> bool | None:
     except OSError:
         return None
     return any(_mount_of(info) == wanted for info in infos)
+
+
+def is_in_container(pid: int, container: str) -> bool:
+    """Whether its control group carries that id (the full one). False when it has ended."""
+    try:
+        return bool(container) and container in (_PROC / str(pid) / "cgroup").read_text()
+    except OSError:
+        return False
 
 
 def _mount_of(info: Path) -> str:

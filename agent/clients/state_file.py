@@ -14,8 +14,9 @@ import logging
 import re
 import secrets
 import threading
-from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,42 +31,85 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 
 
+@dataclass(slots=True, eq=False)
+class _Change:
+    """A change that waits to be written, and what became of it."""
+
+    make: Callable[[dict[str, Record]], dict[str, Record]]
+    done: bool = False
+    error: StorageError | KeyError | TypeError | None = None
+
+
 class StateFile:
-    """The records by nonce, in memory and on disk. Safe to call from several threads."""
+    """The records by nonce, in memory and on disk. Safe to call from several threads.
+
+    Changes that come while one is being written are written together after it: a disk's fsync takes long.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
-        self._written = b""
+        self._lock = threading.Lock()  # held by who writes
+        self._waiting: deque[_Change] = deque()
+        self._texts: dict[str, tuple[Record, str]] = {}  # each record's JSON as it was written
         self.instance, self._records = self._load()
+        self._sorted = _in_order(self._records)
 
     def records(self) -> tuple[Record, ...]:
         """All records, sorted by kind and section."""
-        with self._lock:
-            return tuple(sorted(self._records.values(), key=lambda r: (r.kind, r.section, r.nonce)))
+        return self._sorted
 
     def get(self, nonce: str) -> Record | None:
         """The record of that nonce."""
-        with self._lock:
-            return self._records.get(nonce)
+        return self._records.get(nonce)
 
     def put(self, *records: Record) -> None:
         """Adds or replaces records and writes the file once. Raises StorageError when it cannot be written."""
-        with self._lock:
-            self._save({**self._records, **{record.nonce: record for record in records}})
+        self._write(lambda old: {**old, **{record.nonce: record for record in records}})
 
     def change(self, nonce: str, **changes: Any) -> Record:
-        """Replaces fields of one record and writes the file."""
-        with self._lock:
-            record = replace(self._records[nonce], **changes)
-            self._save({**self._records, nonce: record})
-            return record
+        """Replaces fields of one record and writes the file. Raises KeyError when it is gone."""
+        made: list[Record] = []
+
+        def make(old: dict[str, Record]) -> dict[str, Record]:
+            made.append(replace(old[nonce], **changes))
+            return {**old, nonce: made[-1]}
+
+        self._write(make)
+        return made[-1]
 
     def drop(self, nonce: str) -> None:
         """Forgets a record."""
+        self._write(lambda old: {key: record for key, record in old.items() if key != nonce})
+
+    def _write(self, make: Callable[[dict[str, Record]], dict[str, Record]]) -> None:
+        change = _Change(make)
+        self._waiting.append(change)
         with self._lock:
-            if nonce in self._records:
-                self._save({key: record for key, record in self._records.items() if key != nonce})
+            if not change.done:
+                others = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                self._write_batch([change, *(other for other in others if other is not change)])
+        if change.error is not None:
+            raise change.error
+
+    def _write_batch(self, batch: list[_Change]) -> None:
+        """Writes once for all of them; when that fails, for each, since a smaller file may fit. Holds the lock."""
+        records = self._records
+        for change in batch:
+            change.error = None
+            try:
+                records = change.make(records)
+            except (KeyError, TypeError) as exc:  # there is no such record, or field
+                change.error = exc
+        try:
+            self._save(records)
+        except StorageError as exc:
+            if len(batch) == 1:
+                batch[0].error = exc
+            else:
+                for change in batch:
+                    self._write_batch([change])
+        for change in batch:
+            change.done = True
 
     def _load(self) -> tuple[str, dict[str, Record]]:
         try:
@@ -88,18 +132,32 @@ class StateFile:
 
     def _save(self, records: dict[str, Record]) -> None:
         """The disk first: what could not be written does not count in memory either."""
-        items = [asdict(records[nonce]) for nonce in sorted(records)]
-        data = {"version": VERSION, "instance": self.instance, "records": items}
-        text = json.dumps(data, indent=1, sort_keys=True).encode() + b"\n"
-        if text != self._written:
+        texts = {nonce: self._text(record) for nonce, record in records.items()}
+        if texts != self._texts:
             try:
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                atomic_write(self._path, text, mode=0o600)
+                atomic_write(self._path, self._file(texts), mode=0o600)
             except OSError as exc:
                 full = exc.errno in {errno.ENOSPC, errno.EDQUOT}
                 raise StorageError(f"{self._path} cannot be written: {exc.strerror}", full=full) from exc
-            self._written = text
-        self._records = records
+            self._texts = texts
+        self._records, self._sorted = records, _in_order(records)
+
+    def _text(self, record: Record) -> tuple[Record, str]:
+        known = self._texts.get(record.nonce)
+        if known is not None and known[0] is record:
+            return known
+        return record, json.dumps({f.name: getattr(record, f.name) for f in fields(record)}, sort_keys=True)
+
+    def _file(self, texts: Mapping[str, tuple[Record, str]]) -> bytes:
+        """One record a line."""
+        lines = ",\n".join(texts[nonce][1] for nonce in sorted(texts))
+        head = f'{{"version": {VERSION}, "instance": {json.dumps(self.instance)}, "records": [\n'
+        return f"{head}{lines}\n]}}\n".encode()
+
+
+def _in_order(records: Mapping[str, Record]) -> tuple[Record, ...]:
+    return tuple(sorted(records.values(), key=lambda r: (r.kind, r.section, r.nonce)))
 
 
 def _record(item: dict[str, Any]) -> Record:

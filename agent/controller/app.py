@@ -10,26 +10,27 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from agent.clients.docker_stream import DockerStream, SourceError
-from agent.controller.access import Access, NoSessions
-from agent.controller.consoles import Consoles
-from agent.controller.guard import Guard
-from agent.controller.jobs import Jobs
+from agent.controller.doors.access import Access, NoSessions
+from agent.controller.doors.guard import Guard
+from agent.controller.doors.subnets import Subnets
+from agent.controller.http.errors import on_defect, on_error, on_http_error
+from agent.controller.http.routing import make_routes, run_found
 from agent.controller.port import AgentPort
-from agent.controller.problems import on_defect, on_error, on_http_error
-from agent.controller.routes_adoption import AdoptionRoutes
-from agent.controller.routes_consoles import ConsoleRoutes
-from agent.controller.routes_engine import EngineRoutes
-from agent.controller.routes_files import FileRoutes
-from agent.controller.routes_jobs import JobRoutes
-from agent.controller.routes_metrics import MetricsRoutes
-from agent.controller.routes_status import StatusRoutes
-from agent.controller.routes_streams import StreamRoutes
-from agent.controller.routes_tickets import TicketRoutes
-from agent.controller.routes_transfers import TransferRoutes
-from agent.controller.routing import make_routes, run_found
+from agent.controller.routes.adoption import AdoptionRoutes
+from agent.controller.routes.consoles import ConsoleRoutes
+from agent.controller.routes.daemon import DaemonRoutes
+from agent.controller.routes.engine import EngineRoutes
+from agent.controller.routes.files import FileRoutes
+from agent.controller.routes.jobs import JobRoutes
+from agent.controller.routes.metrics import MetricsRoutes
+from agent.controller.routes.status import StatusRoutes
+from agent.controller.routes.streams import StreamRoutes
+from agent.controller.routes.tickets import TicketRoutes
+from agent.controller.routes.transfers import TransferRoutes
 from agent.controller.rules import Rule
-from agent.controller.subnets import Subnets
-from agent.controller.transfers import Transfers
+from agent.controller.streams.consoles import Consoles
+from agent.controller.work.jobs import Jobs
+from agent.controller.work.transfers import Transfers
 from agent.errors import UcidockdError
 
 
@@ -52,6 +53,7 @@ def make_rules(
         *TransferRoutes(transfers, engine, agent.auths).rules(),
         *MetricsRoutes(agent, jobs, transfers).rules(),
         *AdoptionRoutes(agent).rules(),
+        *DaemonRoutes(agent).rules(),
         *ConsoleRoutes(consoles or Consoles(engine)).rules(),
         *TicketRoutes(access or control_only(engine)).rules(),
         *EngineRoutes(agent, engine).rules(),  # last: there are many, and what comes before is found sooner

@@ -9,19 +9,30 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.errors import EngineError
+
 MASK = "***"
 _NAMES = frozenset({"env", "environment"})
 
 
 def mask_env(value: Any) -> Any:
-    """A copy of decoded JSON with `K=***` for each variable, wherever an `Env` stands. The names stay."""
+    """A copy of decoded JSON with `K=***` for each variable, wherever an `Env` stands. The names stay.
+
+    Raises EngineError for what is nested too deeply to be looked through.
+    """
+    try:
+        return _copy(value)
+    except RecursionError as exc:
+        raise EngineError("the engine's answer is nested too deeply") from exc
+
+
+def _copy(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            name: _masked(inner) if name.lower() in _NAMES else mask_env(inner)
-            for name, inner in value.items()
+            name: _masked(inner) if name.lower() in _NAMES else _copy(inner) for name, inner in value.items()
         }
     if isinstance(value, list):
-        return [mask_env(inner) for inner in value]
+        return [_copy(inner) for inner in value]
     return value
 
 

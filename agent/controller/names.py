@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-
-from starlette.requests import Request
+from typing import TYPE_CHECKING
 
 from agent.controller.problems import RequestError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 ID = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}"
 IMAGE = r"(?:[A-Za-z0-9][A-Za-z0-9_.:-]*/)*[A-Za-z0-9][A-Za-z0-9_.:@-]*"

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from agent.model.daemon import Wish
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
 from agent.status.counters import PassCounters
@@ -23,6 +24,9 @@ class AgentPort(Protocol):
 
     async def validate(self, texts: Mapping[str, str]) -> list[dict[str, Any]]:
         """The mistakes of the configuration, were these the files of the packages named. Writes nothing."""
+
+    def api_version(self) -> str:
+        """The API version that UCI wants LuCI to speak with the engine (`v1.47`), "" for the newest."""
 
     def auths(self) -> Sequence[RegistryAuth]:
         """The registry logins that UCI has now."""
@@ -48,6 +52,15 @@ class AgentPort(Protocol):
     async def diff(self, name: str) -> dict[str, Any]:
         """One container section against what the engine shows. Raises ConfigError for no such section."""
         ...
+
+    async def tls_client(self, name: str, *, days: int) -> dict[str, Any]:
+        """A new client's bundle for dockerd's TLS: `name`, `files` (PEM, a private key among it), `expires` (unix
+        seconds), `server_names`. Raises ConfigError, ClockNotSetError, CertificateError.
+        """
+        ...
+
+    async def dockerd(self, wish: Wish) -> None:
+        """Has dockerd started, stopped or restarted soon. Raises ConflictError, which says why not."""
 
 
 class Sessions(Protocol):

@@ -3,19 +3,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-
 from agent.clients.docker_stream import SourceError
-from agent.controller.json_reply import JsonReply
 from agent.errors import BusError, ConfigError, ConflictError, EngineError, UcidockdError
-
-logger = logging.getLogger(__name__)
 
 
 class RequestError(UcidockdError):
@@ -46,30 +38,3 @@ def body_of(exc: Exception) -> dict[str, Any]:
     """The error as JSON."""
     code = exc.code if isinstance(exc, UcidockdError) else RequestError.code
     return {"error": {"code": code, "message": str(exc)}}
-
-
-async def on_error(request: Request, exc: Exception) -> Response:
-    """Starlette's handler for our own errors."""
-    del request
-    status = status_of(exc)
-    if status == 304:  # the engine's "it is so already" has no body
-        return Response(status_code=304)
-    headers = dict(exc.headers or {}) if isinstance(exc, RequestError) else {}
-    return JsonReply(body_of(exc), status_code=status, headers=headers)
-
-
-async def on_http_error(request: Request, exc: Exception) -> Response:
-    """Starlette's handler for its own errors: no such route, wrong method."""
-    del request
-    status = exc.status_code if isinstance(exc, HTTPException) else 500
-    detail = str(exc.detail) if isinstance(exc, HTTPException) else "internal error"
-    headers = dict(exc.headers or {}) if isinstance(exc, HTTPException) else {}
-    return JsonReply(
-        {"error": {"code": f"http-{status}", "message": detail}}, status_code=status, headers=headers
-    )
-
-
-async def on_defect(request: Request, exc: Exception) -> Response:
-    """Our own defect: the log has the trace, the client learns nothing of it."""
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=exc)
-    return JsonReply({"error": {"code": "internal", "message": "internal error"}}, status_code=500)

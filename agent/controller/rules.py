@@ -12,10 +12,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.websockets import WebSocket
-
 
 class Need(StrEnum):
     """The right that a route takes. A writer is root: who may start a container owns the router."""
@@ -33,9 +29,6 @@ class Grant:
     object: str = ""
     method: str = ""
 
-
-Handler = Callable[[Request], Awaitable[Response]]
-SocketHandler = Callable[[WebSocket], Awaitable[None]]
 
 WEBSOCKET = "WS"
 PUBLIC = Grant(need=Need.PUBLIC)
@@ -61,3 +54,9 @@ def read(name: str, method: str) -> Grant:
 def write(name: str, method: str) -> Grant:
     """The grant of a changing route, by ubus object and method."""
     return Grant(need=Need.WRITE, object=name, method=method)
+
+
+READER = read("ucidockd", "status")
+"""What each session of ours may do: who may not is nobody that we know."""
+WRITER = write("ucidockd", "reconcile")
+"""What only a writer may do."""

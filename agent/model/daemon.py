@@ -60,6 +60,7 @@ class DaemonSettings:
     """All that UCI says about dockerd.
 
     `values` holds the options of the table (`agent.model.daemon_table`) by their daemon.json key, ready for JSON.
+    `api_version` is what LuCI asks the engine in, "" for its newest; dockerd itself does not know of it.
     """
 
     values: Document = field(default_factory=dict)
@@ -67,6 +68,7 @@ class DaemonSettings:
     tls: TlsSettings | None = None
     allow_insecure_tcp: bool = False
     alt_config_file: str = ""
+    api_version: str = ""
     firewall: tuple[FirewallRule, ...] = ()
 
 
@@ -110,6 +112,14 @@ class Process:
     started: int
 
 
+class Wish(StrEnum):
+    """What somebody may ask of dockerd by hand."""
+
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
+
+
 class Step(StrEnum):
     """How far a change had come; what a new agent finds when the old one was killed."""
 
@@ -128,7 +138,8 @@ class DaemonRecord:
     `fallback` says that it is no more than the way back. `held` says that live-restore was put into the file for the
     restart. `failed` is the digest of the target that did not work and is not tried again; `why` in words.
     `watch_until` is monotonic seconds: dying before that counts as a failure of the change. `swarm`: the engine was part
-    of one when it last answered; it does not start with live-restore then.
+    of one when it last answered; it does not start with live-restore then. `stopped`: somebody stopped it by hand, and
+    it stays down until somebody starts it.
     """
 
     running: Target | None = None
@@ -141,6 +152,7 @@ class DaemonRecord:
     why: str = ""
     watch_until: float = 0.0
     swarm: bool = False
+    stopped: bool = False
 
 
 def format_document(document: Document) -> bytes:

@@ -267,8 +267,8 @@ def parse_dependency(text: str) -> Dependency:
 
 
 def parse_wait(text: str) -> WaitFor:
-    """`mount:/path`, `device:/dev/x`, `interface:name`, `clock`."""
-    expected = "mount:/mnt/sda1, device:/dev/ttyUSB0, interface:wan or clock"
+    """`mount:/path`, `file:/path`, `device:/dev/x`, `interface:name`, `clock`."""
+    expected = "mount:/mnt/sda1, file:/mnt/sda1/.here, device:/dev/ttyUSB0, interface:wan or clock"
     kind, colon, target = text.partition(":")
     if (
         kind not in set(WaitKind)
@@ -276,7 +276,7 @@ def parse_wait(text: str) -> WaitFor:
         or bool(colon) is not bool(target)
     ):
         raise QuantityError(f"{text!r} is nothing to wait for", expected)
-    if kind == WaitKind.MOUNT and not target.startswith("/"):
+    if kind in (WaitKind.MOUNT, WaitKind.FILE) and not target.startswith("/"):
         raise QuantityError(f"{target!r} is no absolute path", expected)
     if kind == WaitKind.DEVICE and not target.startswith(("/", "usb:")):
         raise QuantityError(f"{target!r} is no device", expected)

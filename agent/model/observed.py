@@ -17,27 +17,11 @@ class ObservedContainer:
     image_id: str
     state: str  # created running paused restarting removing exited dead
     labels: dict[str, str] = field(default_factory=dict)
-    status_text: str = ""  # the engine's words: "Up 2 seconds (healthy)", "Exited (0) ..."
+    health: str = ""  # healthy, unhealthy, starting or "" (no health check)
+    exit_code: int | None = None  # of a container that ended, None while there is none
+    # the engine's words, for people: "Up 2 seconds (healthy)". With the age in them they change all the time
+    status_text: str = field(default="", compare=False)
     inspect: dict[str, Any] | None = None  # raw body of GET /containers/{id}/json
-
-    @property
-    def health(self) -> str:
-        """healthy, unhealthy, starting or "" (no health check), from the list call's status text."""
-        for word, health in (
-            ("(healthy)", "healthy"),
-            ("(unhealthy)", "unhealthy"),
-            ("(health: starting)", "starting"),
-        ):
-            if word in self.status_text:
-                return health
-        return ""
-
-    @property
-    def exit_code(self) -> int | None:
-        """Exit code of a container that ended, None while there is none."""
-        if self.state not in {"exited", "dead"} or not self.status_text.startswith("Exited ("):
-            return None
-        return int(self.status_text.removeprefix("Exited (").partition(")")[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,7 @@ class WaitKind(StrEnum):
     """What a `wait_for` entry waits for."""
 
     MOUNT = "mount"
+    FILE = "file"
     DEVICE = "device"
     INTERFACE = "interface"
     CLOCK = "clock"

@@ -19,11 +19,11 @@ from agent.clients.to_loop import tell
 from agent.clients.ubus_client import UbusClient
 from agent.clients.ubus_objects import Method
 from agent.controller.port import Sessions
-from agent.controller.stream_sources import Kind, our_kinds
-from agent.controller.ubus_agent import AgentMethods, StatusNotifier, make_agent_object
-from agent.controller.ubus_docker import DockerObjects
-from agent.controller.ubus_streams import Streams
-from agent.controller.ubus_ttyd import Ttyd
+from agent.controller.streams.stream_sources import Kind, our_kinds
+from agent.controller.ubus.agent import AgentMethods, StatusNotifier, make_agent_object
+from agent.controller.ubus.docker import DockerObjects
+from agent.controller.ubus.streams import Streams
+from agent.controller.ubus.ttyd import Ttyd
 from agent.errors import BusError
 from agent.runtime.config import PACKAGES
 from agent.runtime.loop import Loop
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _PACKAGES = frozenset({*PACKAGES, "network", "firewall", "fstab"})  # the router around dockerd
 _ASK_AGAIN_S = 5.0
+_ASK_S = 5.0
 _AFTER_DEFECT_S = 5.0
 
 
@@ -88,6 +89,19 @@ class Bus:
         self.client.subscribe("service", on_service)
         loop = asyncio.get_running_loop()
         agent.reconciler.deletions_held = lambda: self._deletions_held(agent, loop)
+        if agent.reconciler.edges is not None:
+            agent.reconciler.edges.ask_by(lambda name, method: self._ask(name, method, loop))
+
+    def _ask(self, name: str, method: str, loop: asyncio.AbstractEventLoop) -> Mapping[str, Any] | None:
+        """A call from a pass's thread; None without a connection. Blocks. Raises BusError."""
+        if not self.client.connected:
+            return None
+        asked = asyncio.run_coroutine_threadsafe(self.client.call(name, method, timeout_s=_ASK_S), loop)
+        try:
+            return asked.result(2 * _ASK_S)
+        except TimeoutError as exc:  # the agent is ending
+            asked.cancel()
+            raise BusError(f"ubus: {name} {method}: no answer") from exc
 
     def _deletions_held(self, agent: Loop, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether LuCI may still take the last change back; who cannot be asked may. Blocks, in a pass's thread."""

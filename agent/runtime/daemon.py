@@ -35,6 +35,7 @@ from agent.model.daemon import (
     Process,
     Step,
     Target,
+    Wish,
     data_root,
 )
 from agent.model.resources import AgentSettings, Desired
@@ -42,8 +43,10 @@ from agent.plan.daemon import Change, Rendered, as_wished, classify, render
 from agent.runtime.backoff import BackOff
 from agent.runtime.daemon_external import External
 from agent.runtime.daemon_health import DaemonHealth
+from agent.runtime.daemon_home import EngineHome
 from agent.runtime.daemon_identity import ServerIdentities
-from agent.runtime.daemon_mounts import declared_mount, missing_mount
+from agent.runtime.daemon_manual import ManualControl, ours
+from agent.runtime.daemon_mounts import declared_mount, is_read_only, missing_mount
 from agent.runtime.daemon_status import DaemonStatus
 from agent.runtime.options import RuntimeOptions
 from agent.status.board import StatusBoard
@@ -108,6 +111,8 @@ class DaemonStage:
             wall=self._tools.wall,
         )
         self._external = External(self.files, status)
+        self._manual = ManualControl(status, acting=self._acting, runs=self.finds_dockerd)
+        self._home = EngineHome(self.files, status, on_disk=lambda root: bool(declared_mount(root, options)))
         self._health = DaemonHealth(
             status,
             missing_mount=lambda root: missing_mount(root, options),
@@ -118,6 +123,15 @@ class DaemonStage:
         """A reconcile was asked for: the engine that runs is the one that is meant, and back-off is over."""
         self._accepted.set()
         self._backoff.clear()
+        self._manual.ask(Wish.START)
+
+    def ask(self, wish: Wish, desired: Desired | None) -> None:
+        """Has dockerd started, stopped or restarted by the next pass. Raises ConflictError, which says why not."""
+        settings, agent = ours(desired)
+        runner = self._runner_of(agent)
+        self._manual.check(wish, kind=runner.kind, unmanaged=self._not_ours(settings, runner))
+        self._backoff.clear()
+        self._manual.ask(wish)
 
     def reconcile(self, desired: Desired, *, busy: bool) -> bool:
         """True when containers may be reconciled. `busy`: operations on the engine are under way. Blocks.
@@ -238,6 +252,8 @@ class DaemonStage:
             self._acting(change.resume)
         change.supervisor.tidy()
         process = self._look(change)
+        if held := self._manual.hold(change, process, busy=busy):
+            return held
         if process is None and self._backing_off():
             return "dockerd died and is started again in a moment"
         wanted, trouble = self._wanted(desired, change, runner)
@@ -245,9 +261,11 @@ class DaemonStage:
             goal = self._goal(change, wanted)
             if process is not None and (lost := self._health.storage_lost(change.record.running, goal)):
                 return lost
-            step = as_wished(self._what_to_do(change, goal, process), desired.daemon)
+            found = self._manual.step(self._what_to_do(change, goal, process), process)
+            step = as_wished(found, desired.daemon)
             if step.effect is Effect.RESTART and (waits := self._why_not_now(goal, step, process, busy=busy)):
                 return waits
+            self._manual.begun()
             self._act(change, goal, step, process)
         self._show(change, wanted, trouble)
         return "dockerd does not run" if change.record.process is None else self._other_engine(change)
@@ -302,10 +320,14 @@ class DaemonStage:
 
     def _disk_missing(self, target: Target) -> str:
         """What is missing, when the file system of dockerd's data is not mounted."""
-        mount = missing_mount(data_root(target.document), self._options)
-        if not mount:
+        root = data_root(target.document)
+        mount = missing_mount(root, self._options)
+        if mount:
+            text = f"nothing is mounted on {mount}, where dockerd keeps its data"
+        elif is_read_only(root):
+            text = f"the file system of {root}, where dockerd keeps its data, is mounted read-only"
+        else:
             return ""
-        text = f"nothing is mounted on {mount}, where dockerd keeps its data"
         self._status.waiting(text)
         return text
 
@@ -440,15 +462,10 @@ class DaemonStage:
     def _other_engine(self, change: DaemonChange) -> str:
         """Whether this engine keeps other data than the containers were meant for, until a reconcile is asked for."""
         running = change.record.running
-        root = data_root(running.document) if running is not None else ""
-        meant = self.files.engine()
-        if root and (not meant or self._accepted.is_set()):
-            self.files.write_engine(root)
-            meant = root
+        if running is None:
+            return ""
+        other = self._home.other(data_root(running.document), accepted=self._accepted.is_set())
         self._accepted.clear()
-        text = f"data_root was {meant} and is {root}: nothing is created there until `ucidockd reconcile`"
-        other = text if root and root != meant else ""
-        self._status.engine_changed(other)
         return other
 
 

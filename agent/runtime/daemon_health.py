@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from agent.clients.process_sight import has_files_on, network_devices
 from agent.model.daemon import Document, Effect, Process, Target, data_root
 from agent.plan.daemon import Change
+from agent.runtime.daemon_mounts import is_read_only
 from agent.runtime.daemon_status import DaemonStatus
 
 logger = logging.getLogger(__name__)
@@ -42,9 +43,18 @@ class DaemonHealth:
     def storage_lost(self, running: Target | None, goal: Target) -> str:
         """Why nothing may be done with this engine; "" when its data is there, or it is to have others."""
         root = data_root(running.document) if running is not None else ""
-        mount = self._missing_mount(root) if root and root == data_root(goal.document) else ""
-        text = f"{mount} was unmounted under the running dockerd, whose data is in {root}" if mount else ""
-        self._status.storage_lost(text)
+        if not root or root != data_root(goal.document):
+            text, reason = "", ""
+        elif mount := self._missing_mount(root):
+            text, reason = (
+                f"{mount} was unmounted under the running dockerd, whose data is in {root}",
+                "Unmounted",
+            )
+        elif is_read_only(root):
+            text, reason = f"the file system of dockerd's data in {root} has become read-only", "ReadOnly"
+        else:
+            text, reason = "", ""
+        self._status.storage_lost(text, reason=reason)
         return text
 
     def repair(self, process: Process, goal: Target, *, answers: Callable[[], bool]) -> Change | None:
@@ -52,14 +62,13 @@ class DaemonHealth:
 
         `answers`: whether the engine does; one that does not may be about to make what is missing.
         """
-        lost = lost_bridge(goal.document, goal.arguments, network_devices(process.pid)) or self._stale(
-            process, goal
-        )
-        if not lost:
+        lost = self._lost(process, goal)
+        if lost and not answers():
+            return None
+        # one that was only starting may have it by the time that it answers
+        if not lost or not (lost := self._lost(process, goal)):
             self._asked = None
             self._status.impaired("")
-            return None
-        if not answers():
             return None
         if self._asked is not None and self._asked[0] == lost and self._asked[1] != process:
             self._status.impaired(f"{lost}, and a restart of dockerd did not help")
@@ -68,6 +77,10 @@ class DaemonHealth:
             logger.warning("dockerd is to be restarted: %s", lost)
         self._asked = (lost, process)
         return Change(effect=Effect.RESTART, causes=(lost,), stops=True)
+
+    def _lost(self, process: Process, goal: Target) -> str:
+        bridge = lost_bridge(goal.document, goal.arguments, network_devices(process.pid))
+        return bridge or self._stale(process, goal)
 
     def _stale(self, process: Process, goal: Target) -> str:
         root = data_root(goal.document)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from agent.errors import UcidockdError
 from agent.runtime.config import open_store
@@ -16,6 +16,17 @@ def missing_mount(root: str, options: RuntimeOptions) -> str:
     """The mount point that /etc/config/fstab has for that directory and where nothing is mounted; "" for none."""
     declared = declared_mount(root, options)
     return "" if not declared or os.path.ismount(declared) else declared
+
+
+def is_read_only(path: str) -> bool:
+    """Whether the file system of a path (or of the first of its parents that is there) takes no writing."""
+    here = Path(path)
+    while not here.exists() and here != here.parent:
+        here = here.parent
+    try:
+        return bool(os.statvfs(here).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def declared_mount(root: str, options: RuntimeOptions) -> str:

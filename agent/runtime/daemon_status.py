@@ -97,25 +97,23 @@ class DaemonStatus:
         self._clear(ConditionType.WAITING)
         self._set(ConditionType.RUNNING, status=True, reason="Running", message=f"pid {process.pid}")
 
-    def engine_changed(self, message: str) -> None:
+    def engine_changed(self, message: str, *, reason: str = "") -> None:
         if message:
-            self._set(ConditionType.ENGINE_CHANGED, status=True, reason="DataRoot", message=message)
+            self._set(ConditionType.ENGINE_CHANGED, status=True, reason=reason, message=message)
         else:
             self._clear(ConditionType.ENGINE_CHANGED)
 
     def impaired(self, message: str) -> None:
         """dockerd lacks something that a restart did not bring back; "" when it has all."""
         if message:
-            self._set(
-                ConditionType.ENGINE_IMPAIRED, status=True, reason="RestartDidNotHelp", message=message
-            )
+            self._set(ConditionType.ENGINE_IMPAIRED, status=True, reason="RestartDidNotHelp", message=message)
         else:
             self._clear(ConditionType.ENGINE_IMPAIRED)
 
-    def storage_lost(self, message: str) -> None:
-        """The file system of the data is away while dockerd runs; "" when it is there."""
+    def storage_lost(self, message: str, *, reason: str = "") -> None:
+        """The file system of the data is away, or read-only, while dockerd runs; "" when it is there."""
         if message:
-            self._set(ConditionType.ENGINE_STORAGE_LOST, status=True, reason="Unmounted", message=message)
+            self._set(ConditionType.ENGINE_STORAGE_LOST, status=True, reason=reason, message=message)
         else:
             self._clear(ConditionType.ENGINE_STORAGE_LOST)
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from agent.clients.firewall import Iptables, of_ipv4, of_ipv6
 from agent.clients.kernel_events import KernelEvents
-from agent.clients.netifd import Netifd, UbusNetifd, has_device
+from agent.clients.netifd import BusNetifd, Netifd, UbusNetifd, has_device
 from agent.clients.uci_store import UciMissing, UciStore
 from agent.errors import BusError, FirewallError, UcidockdError
 from agent.model.daemon import DAEMON_KEY, FirewallRule
@@ -28,6 +29,7 @@ from agent.plan.firewall import Blocked, Rule, wanted_rules
 from agent.plan.zones import Bridge, bridges_of, interface_of, our_interfaces, with_interfaces, with_zones
 from agent.runtime.config import open_store
 from agent.runtime.options import RuntimeOptions
+from agent.runtime.read_only import show_read_only
 from agent.status.board import ConditionType, StatusBoard
 from agent.uci.router import devices_of, read_firewall
 from agent.uci.syntax import Package
@@ -101,6 +103,11 @@ class Edges:
             self._owe_what_was_cut_short(packages, interfaces)
             self._show_ports(desired, packages, interfaces)
         self._reload()
+        show_read_only(desired, self._board, now=self._tools.wall())
+
+    def ask_by(self, call: Callable[[str, str], Mapping[str, Any] | None]) -> None:
+        """From now on netifd is asked by that call to ubus; see `BusNetifd`."""
+        self._tools = replace(self._tools, netifd=BusNetifd(call, self._tools.netifd))
 
     def put_rules_back(self) -> None:
         """The rules once more, when dockerd may have been started since `reconcile`."""

@@ -15,14 +15,16 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from agent.apply.crew import Run
 from agent.apply.ports import Engine
 from agent.clients.file_watcher import UNSETTLED_LIMIT_S, FileWatcher
+from agent.clients.mount_watch import MountWatch
 from agent.clients.to_loop import tell
-from agent.errors import EngineError, UcidockdError
+from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
+from agent.model.daemon import Wish
 from agent.model.issues import issue_as_json
 from agent.model.resources import RegistryAuth
 from agent.plan.operations import Plan
@@ -64,6 +66,7 @@ class Loop:
         self._wake = asyncio.Event()
         self._wake.set()
         self._one_pass = asyncio.Lock()
+        self._one_client = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._pass_ended = asyncio.Event()
@@ -143,6 +146,11 @@ class Loop:
         issues = await asyncio.to_thread(self.reconciler.check, texts)
         return [issue_as_json(issue) for issue in issues]
 
+    def api_version(self) -> str:
+        """`dockerd.globals.api_version`."""
+        desired = self.reconciler.desired
+        return desired.daemon.api_version if desired is not None and desired.daemon is not None else ""
+
     def auths(self) -> Sequence[RegistryAuth]:
         """The registry logins that UCI has now."""
         desired = self.reconciler.desired
@@ -176,6 +184,23 @@ class Loop:
         await asyncio.to_thread(self.reconciler.release, container)
         self.trigger()
 
+    async def tls_client(self, name: str, *, days: int) -> dict[str, object]:
+        """A client's bundle, one at a time: each takes a child process. It is written nowhere."""
+        maker = self.reconciler.certificates
+        if maker is None:
+            raise ConfigError("this agent makes no certificates")
+        async with self._one_client:
+            made = await asyncio.to_thread(maker.sign_client, name, days=days, now=time.time())
+        return asdict(made)
+
+    async def dockerd(self, wish: Wish) -> None:
+        """Has the next pass start, stop or restart dockerd."""
+        stage = self.reconciler.daemon
+        if stage is None:
+            raise ConflictError("this agent does not run dockerd")
+        await asyncio.to_thread(stage.ask, wish, self.reconciler.desired)
+        self.trigger()
+
     def config_issues(self) -> list[dict[str, object]]:
         """The mistakes of the last read, and why containers wait for dockerd."""
         holding = self.reconciler.daemon.holding if self.reconciler.daemon is not None else ""
@@ -190,18 +215,22 @@ class Loop:
         """Runs until `stop`. Afterwards `parked` says whether something is still under way in a thread."""
         self._look_at_files()
         try:
-            async with asyncio.TaskGroup() as group:
-                follower = threading.Thread(target=self._follow_events, name="events", daemon=True)
-                follower.start()
-                timers = group.create_task(self._timers(), name="timers")
-                passes = group.create_task(self._passes(), name="passes")
-                await self._stop.wait()
-                timers.cancel()
-                await self._settle(passes)
+            with MountWatch(self.trigger):
+                await self._run()
         finally:
             self._watcher.stop()
             if self.reconciler.edges is not None:
                 self.reconciler.edges.stop()
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            follower = threading.Thread(target=self._follow_events, name="events", daemon=True)
+            follower.start()
+            timers = group.create_task(self._timers(), name="timers")
+            passes = group.create_task(self._passes(), name="passes")
+            await self._stop.wait()
+            timers.cancel()
+            await self._settle(passes)
 
     async def _settle(self, passes: asyncio.Task[None]) -> None:
         """Waits for what is under way, not for ever: threads cannot be cancelled, and what a swap leaves half done

@@ -21,12 +21,14 @@ from agent.clients.devices import UsbDevices
 from agent.clients.docker_engine import DockerEngine
 from agent.clients.files import remove_leftovers
 from agent.clients.state_file import StateFile
+from agent.clients.token_file import TokenFile
 from agent.errors import AlreadyRunningError
 from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import check_texts, load, open_store
 from agent.runtime.daemon import Tools, make_stage
 from agent.runtime.edges import make_edges
+from agent.runtime.hazards import make_hazards
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
@@ -55,6 +57,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     """Everything a pass needs, on the real engine."""
     source = random.Random()
     board = StatusBoard(first=secrets.randbelow(2**40))
+    certificates = Certificates(options.state_dir / "tls")
     return Reconciler(
         usb=UsbDevices(monotonic=time.monotonic),
         engine=DockerEngine(options.docker_host or settings.docker_host),
@@ -63,10 +66,10 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         load=lambda: load(options),
         check=lambda texts: check_texts(options, texts),
         store=open_store(options),
-        daemon=make_stage(
-            options, settings, board, Tools(certificates=Certificates(options.state_dir / "tls"))
-        ),
+        daemon=make_stage(options, settings, board, Tools(certificates=certificates)),
+        certificates=certificates,
         edges=make_edges(options, board),
+        hazards=make_hazards(options, board, Path(options.socket or settings.socket).parent),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
     )
@@ -101,37 +104,40 @@ def locked(path: Path) -> Iterator[None]:
 
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.clients.docker_stream import DockerStream
-    from agent.controller.app import make_app
-    from agent.controller.console_source import console_kind
-    from agent.controller.consoles import Consoles
-    from agent.controller.jobs import Jobs
-    from agent.controller.server import ControlServer
-    from agent.controller.ubus_adoption import AdoptionMethods
-    from agent.controller.ubus_jobs import JobMethods, job_kinds
+    from agent.controller.storage_guard import StorageGuard
+    from agent.controller.streams.console_source import console_kind
+    from agent.controller.streams.consoles import Consoles
+    from agent.controller.ubus.adoption import AdoptionMethods
+    from agent.controller.ubus.daemon import DaemonMethods
+    from agent.controller.ubus.jobs import JobMethods, job_kinds
+    from agent.controller.work.jobs import Jobs
     from agent.runtime.bus import Bus
-    from agent.runtime.tcp import make_access, make_listeners
+    from agent.runtime.web import Parts, Web
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.docker_host or settings.docker_host)
+    engine.permit = StorageGuard(agent.board)
     jobs = Jobs(engine)
     consoles = Consoles(engine)
     bus = Bus(options.ubus_socket)
-    access = make_access(options, engine, bus)
-    app = make_app(agent, engine, access, consoles, jobs=jobs)
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
-    listeners = make_listeners(options, app, access, agent)
-    server = ControlServer(app, socket)
+    bus.methods |= DaemonMethods(agent).methods()
+    sessions = bus.sessions(TokenFile(options.state_dir / "token"))
+    parts = Parts(
+        options=options, agent=agent, engine=engine, consoles=consoles, jobs=jobs, sessions=sessions
+    )
+    web = Web(parts, socket)
 
     def stop() -> None:
         agent.stop()
-        server.close_soon()
+        web.close_soon()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
-    async with server, listeners, consoles, bus.serving(agent, engine):
+    async with web, consoles, bus.serving(agent, engine):
         logger.info("ready on %s", socket)
         await agent.run()
         await jobs.close()

@@ -77,5 +77,8 @@ def _foreign(
 ) -> dict[str, ObservedContainer]:
     present = {c.id for c in seen}
     held = {r.section for r in records if r.kind == "container" and r.object_id in present}
-    found = ((c.name, engine.inspect_container(c.name)) for c in desired.containers if c.section not in held)
+    wanted = [c.name for c in desired.containers if c.section not in held]
+    # many at a first apply, and none of them there: one call tells
+    taken = engine.list_names() if len(wanted) > 1 else frozenset(wanted)
+    found = ((name, engine.inspect_container(name)) for name in wanted if name in taken)
     return {name: item for name, item in found if item is not None and item.name == name}

@@ -19,9 +19,10 @@ from agent.apply.executor import Executor, recover
 from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
+from agent.clients.certificates import Certificates
 from agent.clients.devices import Plugged, UsbDevices
 from agent.clients.uci_store import UciStore
-from agent.errors import EngineError, EngineSlowError, StorageError, UcidockdError
+from agent.errors import EngineError, EngineSlowError, EngineUnreachableError, StorageError, UcidockdError
 from agent.model.interfaces import Interface
 from agent.model.issues import Issue
 from agent.model.observed import Observed
@@ -33,6 +34,7 @@ from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
 from agent.runtime.daemon import DaemonStage
 from agent.runtime.edges import Edges
+from agent.runtime.hazards import Hazards
 from agent.runtime.holds import Holds
 from agent.runtime.observe import observe
 from agent.runtime.waiting import usb_names, waiting, with_plugged
@@ -62,7 +64,9 @@ class Reconciler:
     holds: Holds
     usb: UsbDevices
     daemon: DaemonStage | None = None
+    certificates: Certificates | None = None
     edges: Edges | None = None
+    hazards: Hazards | None = None
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -159,6 +163,8 @@ class Reconciler:
             return reconcile(desired, snapshot.observed, context)
         question = (desired, usb, snapshot.observed, replace(context, now=0.0))
         if question == self._settled:
+            self._show_ages(before=self._settled[2], now=snapshot.observed)
+            self._settled = question
             return ops.Plan()  # same input, same plan; the board shows its findings already
         plan = reconcile(desired, snapshot.observed, context)
         timed = any(record.removed_at is not None for record in records)
@@ -219,10 +225,13 @@ class Reconciler:
             return ops.Plan(), None
         if self.edges is not None:
             self.edges.reconcile(desired)
+        if self.hazards is not None:
+            self.hazards.show(desired)
         ready = self.daemon is None or self.daemon.reconcile(desired, busy=bool(self._busy))
         if self.edges is not None:
             self.edges.put_rules_back()
         if not ready:
+            self._show_engine_down()
             self._unsure = self._unsure or deep is None
             return ops.Plan(), None
         unsure, self._unsure = self._unsure or deep is None, False
@@ -243,6 +252,11 @@ class Reconciler:
             return plan, None
         self._busy |= {work.key for work in plan.works}
         return plan, self._executor(desired, api).begin(plan)
+
+    def _show_engine_down(self) -> None:
+        """An engine whose dockerd does not run is not reachable, and nobody asks it to find out."""
+        if self.daemon is not None and not self.daemon.finds_dockerd():
+            engine_failure(self.board, EngineUnreachableError(self.daemon.holding), self.wall())
 
     def _recover(self) -> dict[str, str]:
         """Mends what was cut short; key -> why it cannot be planned for yet. Has a back-off of its own: an old
@@ -283,6 +297,7 @@ class Reconciler:
             engine=self.engine,
             auths=desired.auths,
             stopping=self.stopping.is_set,
+            wanted=self._is_image_wanted,
             waiting=crew.elsewhere,
             pulling=self._show_pulling,
             pulled=self._show_pulled,
@@ -302,6 +317,10 @@ class Reconciler:
 
     def _is_current(self, container: Container) -> bool:
         return self.desired is None or container in self.desired.containers
+
+    def _is_image_wanted(self, container: Container) -> bool:
+        declared = self.desired.containers if self.desired is not None else (container,)
+        return any((c.section, c.spec.image) == (container.section, container.spec.image) for c in declared)
 
     def _show_pulling(self, container: Container, percent: int) -> None:
         message = f"pulling {container.spec.image}: {percent} %"
@@ -336,6 +355,13 @@ class Reconciler:
         for record in self.records.records():
             if not record.swap:
                 self.board.set_object(f"{record.kind}:{record.section}", record.object_id, now=self.wall())
+
+    def _show_ages(self, *, before: Observed, now: Observed) -> None:
+        """The engine's words of containers that grew older and did nothing else."""
+        sections = {r.object_id: r.section for r in self.records.records() if r.kind == "container"}
+        for old, new in zip(before.containers, now.containers, strict=True):
+            if new.status_text != old.status_text and new.id in sections:
+                self.board.say(f"container:{sections[new.id]}", ConditionType.RUNNING, new.status_text)
 
     def _show_findings(self, plan: ops.Plan) -> None:
         now = self.wall()

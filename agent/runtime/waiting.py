@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Looks for what containers wait for: mounts, devices, interfaces, the clock, and their own bind sources.
+"""Looks for what containers wait for: mounts, files, devices, interfaces, the clock, and their own bind sources.
 
 A missing bind source is never created: on a router it would end up on the flash (facts: user pain 2 and 11).
 """
@@ -80,6 +80,8 @@ def _wait_for(wanted: WaitFor, looked: _Looked) -> Missing | None:
         return _device(target, looked.usb)
     if wanted.kind is WaitKind.MOUNT:
         there, reason = os.path.ismount(target), f"nothing is mounted on {target}"
+    elif wanted.kind is WaitKind.FILE:
+        there, reason = Path(target).exists(), f"{target} is not there: another disk, or an empty one"
     elif wanted.kind is WaitKind.INTERFACE:
         there, reason = is_up(target, looked.interfaces), f"{target} is not up"
     else:

@@ -10,7 +10,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -40,6 +40,10 @@ class ConditionType(StrEnum):
     FIREWALL_OPEN = "FirewallOpen"
     PUBLIC_PORT = "PublicPort"
     ZONE_UNSET = "ZoneUnset"
+    STORAGE_READ_ONLY = "StorageReadOnly"
+    # allowed, and dangerous
+    HOST_CONTROL = "HostControl"
+    SHARED_ORIGIN_PORTS = "SharedOriginPorts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,12 +135,28 @@ class StatusBoard:
             self._changed(key)
             return True
 
+    def say(self, key: str, condition: ConditionType, message: str) -> None:
+        """Another message of a condition that stands."""
+        with self._lock:
+            found = self._resources.get(key)
+            standing = found.conditions.get(condition) if found is not None else None
+            if found is not None and standing is not None and standing.message != message:
+                found.conditions[condition] = replace(standing, message=message)
+                self._changed(key)
+
     def reason(self, key: str, condition: ConditionType) -> str:
         """The reason of a condition as it stands, "" without one."""
         with self._lock:
             found = self._resources.get(key)
             standing = found.conditions.get(condition) if found is not None else None
             return standing.reason if standing is not None else ""
+
+    def message(self, key: str, condition: ConditionType) -> str:
+        """The message of a condition that is true, "" without one."""
+        with self._lock:
+            found = self._resources.get(key)
+            standing = found.conditions.get(condition) if found is not None else None
+            return standing.message if standing is not None and standing.status else ""
 
     def clear(self, key: str, condition: ConditionType, *, now: float) -> bool:
         """Takes a condition off."""

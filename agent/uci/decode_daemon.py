@@ -42,6 +42,7 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
         tls=_tls(by_kind["tls"]),
         allow_insecure_tcp=bool(main and main.flag("allow_insecure_tcp")),
         alt_config_file=(main.text("alt_config_file") if main else None) or "",
+        api_version=(main.text("api_version") if main else None) or "",
         firewall=tuple(_rule(reader) for reader in sections if reader.kind == "firewall"),
     )
 
@@ -54,7 +55,7 @@ def _only(kind: str, readers: list[SectionReader]) -> SectionReader | None:
         mine[0].warn(
             "OpenWrt's scripts look for this section by its name", expected=f"config {kind} '{kind}'"
         )
-    for name in ("api_version", "ps_flags", "_luci_lan") if kind == "globals" and mine else ():
+    for name in ("ps_flags", "_luci_lan") if kind == "globals" and mine else ():
         mine[0].text(name)  # luci-app-dockerman's
     return mine[0] if mine else None
 

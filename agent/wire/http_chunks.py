@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """HTTP/1.1 chunked coding (RFC 9112 section 7.1), for bodies of gigabytes: h11 makes an event of each chunk, and an
-engine sends chunks of 32 KiB at most; here all the chunks of one read leave as one piece.
+engine sends chunks of 32 KiB at most; here all the chunks of one read are found at once, where they lie.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+from agent.wire.http_body import BodyError
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
 _LINE_LIMIT = 4096
@@ -14,12 +17,12 @@ _TRAILER_LIMIT = 16 * 1024
 LAST = b"0\r\n\r\n"
 
 
-class ChunkError(ValueError):
+class ChunkError(BodyError):
     """These bytes are no chunk."""
 
 
 class ChunkDecoder:
-    """Feed it pieces of any size. Holds at most an incomplete size line or trailer."""
+    """A `Framing`. Takes pieces of any size; holds at most an incomplete size line or trailer."""
 
     def __init__(self) -> None:
         self._line = b""
@@ -32,14 +35,20 @@ class ChunkDecoder:
         """Whether the last chunk was seen."""
         return self._at == "done"
 
-    def feed(self, data: bytes) -> bytes:
-        """The payload in `data`. Raises ChunkError. Bytes after the end are an error too."""
-        view = memoryview(data)
+    def room(self, limit: int) -> int:
+        return limit
+
+    def missing(self) -> str:
+        return "" if self.done else "it ended without its last chunk"
+
+    def split(self, buffer: bytes | bytearray, size: int) -> Sequence[memoryview]:
+        """The payload in the first `size` bytes, in place. Raises ChunkError. Bytes after the end are an error too."""
+        view = memoryview(buffer)
         pieces: list[memoryview] = []
         position = 0
-        while position < len(data):
+        while position < size:
             if self._at == "data":
-                piece = view[position : position + self._left]
+                piece = view[position : min(position + self._left, size)]
                 pieces.append(piece)
                 position += len(piece)
                 self._left -= len(piece)
@@ -48,16 +57,16 @@ class ChunkDecoder:
                 continue
             if self._at == "done":
                 raise ChunkError("bytes after the last chunk")
-            end = data.find(b"\n", position)
-            stop = len(data) if end < 0 else end + 1
-            self._line += data[position:stop]
+            end = buffer.find(b"\n", position, size)
+            stop = size if end < 0 else end + 1
+            self._line += buffer[position:stop]
             position = stop
             if len(self._line) > _LINE_LIMIT:
                 raise ChunkError("a size line or trailer is too long")
             if end >= 0:
                 line, self._line = self._line, b""
                 self._take(line)
-        return b"".join(pieces)
+        return pieces
 
     def _take(self, line: bytes) -> None:
         if self._at == "end of data":

@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from agent.controller import guard
+from agent.controller.doors import guard
 from agent.controller.rules import Need
 from tests.support.tcp import CORS, TcpController, new_client
 
@@ -61,7 +61,7 @@ def test_a_stream_ends_with(
         finally:
             served.sessions.silent = False
             served.sessions.readable |= readable
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
 
 
 def test_a_web_socket_ends_with_its_session_and_says_why(served: TcpController, session: str) -> None:
@@ -73,7 +73,7 @@ def test_a_web_socket_ends_with_its_session_and_says_why(served: TcpController, 
         assert web_socket.recv() == "one"
         del served.sessions.rights[session]
         with pytest.raises(ConnectionClosed) as closed:
-            web_socket.recv(timeout=3)
+            web_socket.recv(timeout=10)
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "the session has ended")
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from agent.controller.access import may_write
 from agent.controller.app import assemble
+from agent.controller.doors.access import may_write
 from agent.controller.masking import mask_env
 from agent.controller.rules import Rule, read
 from tests.support.tcp import READ, WRITE, TcpController, engine_script, serving_tcp

@@ -90,7 +90,7 @@ async def test_silence_is_an_error_within_its_deadline_and_prolongs_nothing(
         begun = time.monotonic()
         with pytest.raises(BusError, match="no answer"):
             await rpcd.allowed(ADMIN, "docker", "info")
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 1.5
     daemon.answering.set()
 
 

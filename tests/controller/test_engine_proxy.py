@@ -14,8 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.controller.engine_routes import ROUTES
+from agent.controller.masking import mask_env
 from agent.controller.names import ID, IMAGE
+from agent.controller.routes.engine_routes import ROUTES
+from agent.errors import EngineError
 from tests.support.controller import Controller, serving
 from tests.support.fake_engine import FakeEngine, until_gone
 from tests.support.tcp import READ, WRITE, TcpController
@@ -259,3 +261,43 @@ def test_a_reader_may_not_have_ps_show_the_environment(scripted: Scripted, tcp: 
         assert scripted.heads == []
         assert reader.get("/docker/containers/c1/top", params={"ps_args": "-ef"}).status_code == 200
         assert writer.get("/docker/containers/c1/top", params={"ps_args": "auxe"}).status_code == 200
+
+
+NONSENSE = {
+    "a list": b"[]",
+    "a word": b'"x"',
+    "nothing": b"null",
+    "an empty object": b"{}",
+    "something else inside": b'{"Config": [], "Id": "../x", "Version": 5, "ApiVersion": [], "MinAPIVersion": "a"}',
+    "nested too deeply": b'{"Config": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+}
+ASKING = {
+    "logs": ("GET", "/v1/containers/x/logs", {}),
+    "a console": ("POST", "/v1/containers/x/exec", {"json": {"command": ["sh"]}}),
+    "a version": ("GET", "/docker/v1.41/containers/json", {}),
+}
+
+
+@pytest.mark.parametrize("asking", ASKING.values(), ids=ASKING.keys())
+@pytest.mark.parametrize("body", NONSENSE.values(), ids=NONSENSE.keys())
+def test_an_engine_that_talks_nonsense_is_no_defect_of_ours(
+    scripted: Scripted,
+    root: Controller,
+    caplog: pytest.LogCaptureFixture,
+    body: bytes,
+    asking: tuple[str, str, dict[str, object]],
+) -> None:
+    scripted.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    method, path, more = asking
+    answer = root.client.request(method, path, **more)
+    assert answer.status_code == 503, answer.text
+    assert answer.json()["error"]["code"] == "engine"
+    assert "Traceback" not in caplog.text
+
+
+def test_what_is_nested_too_deeply_to_be_masked_is_refused() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(EngineError, match="nested too deeply"):
+        mask_env(deep)

@@ -10,9 +10,9 @@ import pytest
 
 from agent.clients.docker_stream import DockerStream
 from agent.controller.engine_query import checked_query
-from agent.controller.engine_routes import ROUTES
 from agent.controller.problems import RequestError
-from agent.controller.routes_engine import EngineRoutes
+from agent.controller.routes.engine import EngineRoutes
+from agent.controller.routes.engine_routes import ROUTES
 from agent.controller.rules import WEBSOCKET, Need
 from tests.support.controller import QuietAgent
 

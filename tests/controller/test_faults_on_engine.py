@@ -17,8 +17,8 @@ from starlette.applications import Starlette
 
 from agent.clients.docker_stream import DockerStream
 from agent.controller.app import make_routes
-from agent.controller.routes_files import FileRoutes
-from agent.controller.server import CONTROL_CONNECTIONS, places
+from agent.controller.doors.server import CONTROL_CONNECTIONS, places
+from agent.controller.routes.files import FileRoutes
 from tests.controller.conftest import Containers
 from tests.support.box import Box
 from tests.support.connections import connections, settled, wait_connections

@@ -15,9 +15,16 @@ from typing import Any
 import pytest
 
 from agent.clients.docker_stream import DockerStream
-from agent.controller import jobs as jobs_module
-from agent.controller.job_specs import STALL_S, JobKind, JobSpec, build_upload, parse_job, split_reference
-from agent.controller.jobs import (
+from agent.controller.work import jobs as jobs_module
+from agent.controller.work.job_specs import (
+    STALL_S,
+    JobKind,
+    JobSpec,
+    build_upload,
+    parse_job,
+    split_reference,
+)
+from agent.controller.work.jobs import (
     KEPT,
     MESSAGES,
     MESSAGES_ENDED,

@@ -12,6 +12,9 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -140,6 +143,23 @@ def test_a_job_outlives_who_asked_for_it_and_its_stream_resumes(
     again = follow(controller, number, last=str(job["version"]))
     assert [name for name, _, _ in again] == ["end"]
     docker_client.images.remove("talk:1")
+
+
+def test_an_import_fetches_a_file_system(
+    controller: Controller, docker_client: docker.DockerClient, tmp_path: Path
+) -> None:
+    (tmp_path / "rootfs.tar").write_bytes(context("no Dockerfile to it", note=b"imported").getvalue())
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = f"http://127.0.0.1:{server.server_port}/rootfs.tar"
+        job = finished(controller, start(controller, kind="import", source=source, image="fetched:2")["id"])
+        gone = finished(controller, start(controller, kind="import", source=f"{source}x", image="a")["id"])
+        server.shutdown()
+    assert (job["state"], job["title"], job["progress"]["percent"]) == ("succeeded", "fetched:2", 100)
+    assert len(docker_client.images.get("fetched:2").history()) == 1
+    assert gone["state"] == "failed" and "404" in gone["error"]["message"]
+    docker_client.images.remove("fetched:2")
 
 
 def test_an_error_line_in_a_stream_that_began_well_is_a_failed_job(
@@ -391,7 +411,7 @@ def test_a_job_cancelled_during_its_upload_answers_at_once(
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({}, "kind: expected one of build, prune, pull, push"),
+        ({}, "kind: expected one of build, import, prune, pull, push"),
         ({"kind": "load"}, "/v1/images/load"),
         ({"kind": ["pull"]}, "kind: expected text"),
         ({"kind": "pull"}, "no image reference"),
@@ -405,6 +425,9 @@ def test_a_job_cancelled_during_its_upload_answers_at_once(
         ({"kind": "build"}, "remote: expected an address"),
         ({"kind": "build", "remote": "file:///etc/passwd"}, "remote: expected an address"),
         ({"kind": "build", "remote": "git://-oProxyCommand=x"}, "remote: expected an address"),
+        ({"kind": "import", "image": "a:1"}, "source: expected an address"),
+        ({"kind": "import", "source": "file:///etc/shadow", "image": "a:1"}, "source: expected an address"),
+        ({"kind": "import", "source": "https://x/a.tar"}, "no image reference"),
         ({"kind": "build", "remote": "https://x", "tags": "x"}, "tags: expected a list"),
         ({"kind": "build", "remote": "https://x", "nocache": 1}, "nocache: expected true or false"),
         ({"kind": "prune", "what": "everything"}, "what: expected one of"),

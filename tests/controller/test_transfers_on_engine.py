@@ -20,14 +20,14 @@ import pytest
 from starlette.applications import Starlette
 
 from agent.clients.docker_stream import DockerStream, SourceError
-from agent.controller import routes_transfers
 from agent.controller.app import make_routes
-from agent.controller.download import AHEAD, PIECE, WINDOW
-from agent.controller.jobs import Jobs
-from agent.controller.problems import on_error
-from agent.controller.routes_jobs import JobRoutes
-from agent.controller.routes_transfers import TransferRoutes
-from agent.controller.transfers import OPEN_LIMIT, Transfers
+from agent.controller.http.errors import on_error
+from agent.controller.routes import transfers as routes_transfers
+from agent.controller.routes.jobs import JobRoutes
+from agent.controller.routes.transfers import TransferRoutes
+from agent.controller.work.download import AHEAD, PIECE, WINDOW
+from agent.controller.work.jobs import Jobs
+from agent.controller.work.transfers import OPEN_LIMIT, Transfers
 from agent.errors import UcidockdError
 from tests.controller.conftest import Containers
 from tests.support.box import Box
@@ -44,7 +44,7 @@ MIB = 1024 * 1024
 def impatient(agent: QuietAgent, engine: DockerStream) -> Starlette:
     """The application's jobs and transfers with a short idle time-out."""
     jobs = Jobs(engine)
-    routes = TransferRoutes(Transfers(engine, jobs, idle_s=0.4), engine, agent.auths)
+    routes = TransferRoutes(Transfers(engine, jobs, idle_s=1.5), engine, agent.auths)
     return Starlette(
         routes=make_routes([*routes.rules(), *JobRoutes(jobs, agent.auths).rules()]),
         exception_handlers={UcidockdError: on_error, SourceError: on_error},

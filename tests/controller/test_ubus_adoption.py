@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent.controller.ubus_adoption import AdoptionMethods
-from agent.controller.ubus_agent import make_agent_object
+from agent.controller.ubus.adoption import AdoptionMethods
+from agent.controller.ubus.agent import make_agent_object
 from agent.errors import BusError, ConfigError
 from agent.wire.ubus_message import Status
 from tests.support.bus import a_bus

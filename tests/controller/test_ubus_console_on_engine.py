@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from agent.clients.docker_stream import DockerStream
-from agent.controller.console_source import console_kind
-from agent.controller.consoles import Consoles
+from agent.controller.streams.console_source import console_kind
+from agent.controller.streams.consoles import Consoles
 from agent.errors import BusError
 from tests.controller.conftest import Containers
 from tests.support.dockerd import PrivateDockerd
@@ -66,16 +66,16 @@ async def test_a_process_ends_with_its_stream(room: Room, containers: Containers
     tab = await opened(room, made, command=["sleep", "50"])
     async with room.reading(tab) as reader:
         await reader.until(lambda: "open" in names(reader), 10)
-        assert "sleep 50" in await commands(containers, made)
+        await until_it_runs(containers, made, runs=True)
         await room.call("stream_close", {"id": tab["id"], "stream": tab["stream"]}, session=ADMIN)
-        async with asyncio.timeout(10):
-            while "sleep 50" in await commands(containers, made):  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+        await until_it_runs(containers, made, runs=False)
 
 
-async def commands(containers: Containers, container: str) -> list[str]:
-    top = await asyncio.to_thread(containers.client.containers.get(container).top)
-    return [row[-1] for row in top["Processes"]]
+async def until_it_runs(containers: Containers, container: str, *, runs: bool) -> None:
+    top = containers.client.containers.get(container).top
+    async with asyncio.timeout(10):
+        while ("sleep 50" in [row[-1] for row in (await asyncio.to_thread(top))["Processes"]]) is not runs:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
 
 
 async def test_a_megabyte_of_any_bytes_arrives_whole(room: Room, containers: Containers) -> None:

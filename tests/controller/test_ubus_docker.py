@@ -17,10 +17,10 @@ import pytest
 from agent.clients.docker_stream import DockerStream
 from agent.clients.rpcd import NOBODY
 from agent.clients.ubus_objects import TOO_LARGE
-from agent.controller import ubus_docker
-from agent.controller.ubus_calls import CALLS
-from agent.controller.ubus_docker import DockerObjects, decoded_body
-from agent.controller.ubus_ttyd import Ttyd
+from agent.controller.ubus import docker as ubus_docker
+from agent.controller.ubus.calls import CALLS
+from agent.controller.ubus.docker import DockerObjects, decoded_body
+from agent.controller.ubus.ttyd import Ttyd
 from agent.errors import BusError
 from agent.wire.ubus_message import Attr, Decoder, Status
 from tests.support.docker_bus import Agent, Docker, docker_on
@@ -375,3 +375,22 @@ async def test_nobody_to_ask_is_a_no(scripted: Scripted) -> None:
             await docker.call("docker.container.list", session=ADMIN)
         assert fake.heads == []
         await docker.bus.rpcd.start()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "prefix"),
+    [("v1.41", "/v1.41"), ("1.40", "/v1.40"), ("", ""), ("v1.99", ""), ("v1.2", ""), ("v2.0", "")],
+)
+async def test_calls_are_made_in_the_api_version_of_uci_where_the_engine_speaks_it(
+    scripted: Scripted, caplog: pytest.LogCaptureFixture, wanted: str, prefix: str
+) -> None:
+    body = b'{"ApiVersion": "1.43", "MinAPIVersion": "1.24"}'
+    said = OK.replace(b"length: 2\r\n\r\n{}", b"length: %d\r\n\r\n%b" % (len(body), body))
+    async with scripted(answer(said)) as (docker, fake):
+        docker.agent.wanted_api = wanted
+        for _ in range(2):
+            assert (await docker.call("docker.container.inspect", {"id": "web"}))["code"] == 200
+    asked = [head.split(b" ")[1].decode() for head in fake.heads]
+    assert [path for path in asked if path != "/version"] == [f"{prefix}/containers/web/json"] * 2
+    told = [record for record in caplog.records if "api_version" in record.getMessage()]
+    assert len(told) == (1 if wanted and not prefix else 0)

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from agent.clients.docker_stream import DockerStream
-from agent.controller.jobs import Jobs
-from agent.controller.stream_sources import Source
-from agent.controller.ubus_agent import make_agent_object
-from agent.controller.ubus_jobs import JobMethods, job_kinds
+from agent.controller.streams.stream_sources import Source
+from agent.controller.ubus.agent import make_agent_object
+from agent.controller.ubus.jobs import JobMethods, job_kinds
+from agent.controller.work.jobs import Jobs
 from agent.errors import BusError, UcidockdError
 from agent.wire.ubus_message import Status
 from tests.support.bus import a_bus

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from agent.controller import stream_tab, ubus_streams
-from agent.controller.outbox import WINDOW
 from agent.controller.rules import read
-from agent.controller.stream_sources import Item, Kind, OutputOnly, bytes_items, json_item
+from agent.controller.streams.stream_sources import Item, Kind, OutputOnly, bytes_items, json_item
+from agent.controller.ubus import stream_tab
+from agent.controller.ubus import streams as ubus_streams
+from agent.controller.ubus.outbox import WINDOW
 from agent.errors import BusError, EngineError
 from agent.wire.ubus_message import Status
 from tests.controller.conftest import Containers

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.controller import ubus_ttyd
-from agent.controller.ubus_ttyd import Ttyd
+from agent.controller.ubus import ttyd as ubus_ttyd
+from agent.controller.ubus.ttyd import Ttyd
 
 _NOTES = """#!/bin/sh
 printf '%s\\n' "$@" >"$0.$$.args"

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +68,27 @@ def test_a_bridge_that_does_not_come_back_is_shown_and_not_tried_again() -> None
     assert repair(goal, after) is not None  # it was there in between: a new loss
 
 
+def test_a_dockerd_that_was_only_starting_is_not_restarted(tmp_path: Path) -> None:
+    status = DaemonStatus(board=StatusBoard())
+    status.begin(())
+    health = DaemonHealth(status, missing_mount=lambda _: "", needs_mount=lambda _: True)
+    process = Process(pid=os.getpid(), started=1)
+    goal = Target(document={"data-root": str(tmp_path), "bridge": "lo"})
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path], check=True)
+    try:
+        assert health.repair(process, goal, answers=lambda: True) is not None
+        with contextlib.ExitStack() as opened:
+
+            def answers() -> bool:
+                """It opens its data only when it is ready, which is what a ping waits for."""
+                opened.enter_context((tmp_path / "metadata.db").open("w"))
+                return True
+
+            assert health.repair(process, goal, answers=answers) is None
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
 @pytest.mark.parametrize(
     ("document", "arguments", "lost"),
     [
@@ -118,3 +141,62 @@ def test_a_disk_behind_a_link_is_waited_for(lab: DaemonLab, disk: LoopDisk) -> N
     (lab.root / "opt").symlink_to(disk.target)
     assert not lab.apply(f"option data_root '{lab.root}/opt/docker'")
     assert list(disk.target.iterdir()) == []
+
+
+def test_a_read_only_disk_holds_dockerd_and_everything(lab: DaemonLab, disk: LoopDisk) -> None:
+    disk.plug()
+    subprocess.run(["mount", "-o", "remount,ro", disk.target], check=True)
+    assert not lab.apply(f"option data_root '{disk.target}/docker'")
+    assert "read-only" in lab.message("Waiting")
+    subprocess.run(["mount", "-o", "remount,rw", disk.target], check=True)
+    assert lab.apply()
+    lab.settle()
+    first = lab.process
+    # what a file system with errors does; a remount by hand is refused while files are open for writing
+    subprocess.run(["mount", "--bind", disk.target, disk.target], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", disk.target], check=True)
+    try:
+        assert not lab.apply()
+        assert lab.conditions()["EngineStorageLost"] == (True, "ReadOnly")
+    finally:
+        subprocess.run(["umount", disk.target], check=True)
+    assert lab.apply()
+    assert lab.process == first
+    assert "EngineStorageLost" not in lab.conditions()
+
+
+@pytest.mark.long
+def test_an_empty_disk_in_place_of_the_data_is_another_engine_until_a_reconcile(
+    lab: DaemonLab, disk: LoopDisk
+) -> None:
+    other = LoopDisk(lab.root / "other.img", disk.target)
+    settings = f"option data_root '{disk.target}/docker'"
+    disk.plug()
+    assert lab.apply(settings)
+    lab.stop()
+    disk.pull()
+    other.plug()
+    lab.restart_agent()
+    try:
+        assert not lab.apply()
+        assert lab.conditions()["EngineChanged"] == (True, "Disk")
+        assert not lab.apply(), "it is not forgotten"
+        lab.stop()
+    finally:
+        other.pull()
+    disk.plug()
+    lab.restart_agent()
+    assert lab.apply(), "the right disk again"
+    assert "EngineChanged" not in lab.conditions()
+    lab.stop()
+    disk.pull()
+    other.plug()
+    lab.restart_agent()
+    try:
+        lab.apply()
+        lab.stage.accept_engine()
+        assert lab.apply(), "it was said to be right"
+        lab.restart_agent()
+        assert lab.apply()
+    finally:
+        lab.stop()

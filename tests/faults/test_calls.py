@@ -174,16 +174,23 @@ def test_what_a_list_lacks_is_not_taken_for_gone(
     assert str(faulty.apply(APP)[0]) == "nothing to do"
 
 
+def impatient(host: str) -> DockerEngine:
+    """Its calls may take 0.3 s. The engine's version is asked for before: a busy machine may take longer for that."""
+    engine = DockerEngine(host, timeout_s=20)
+    engine.ping()
+    engine._timeout_s = 0.3
+    return engine
+
+
 @pytest.mark.usefixtures("faulty")
 def test_a_call_without_an_answer_ends_at_its_deadline(proxy: FaultProxy) -> None:
-    engine = DockerEngine(proxy.host, timeout_s=0.3)
-    engine.ping()
+    engine = impatient(proxy.host)
     proxy.reset(lambda call: Fault.HANG)
     for call in (lambda: engine.list_containers("x"), engine.ping, lambda: engine.start("web")):
         begun = time.monotonic()
         with pytest.raises(EngineSlowError):
             call()
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 10
 
 
 def test_a_hanging_engine_neither_blocks_status_nor_the_end(faulty: Box, proxy: FaultProxy) -> None:
@@ -210,8 +217,7 @@ def test_a_hanging_engine_neither_blocks_status_nor_the_end(faulty: Box, proxy: 
 
 
 def test_a_pull_that_stalls_is_cancelled(proxy: FaultProxy) -> None:
-    engine = DockerEngine(proxy.host, timeout_s=0.3)
-    engine.ping()
+    engine = impatient(proxy.host)
     proxy.reset(first("POST", "/images/create", Fault.STALL))
     with pytest.raises(EngineSlowError, match="nothing came for 0 s, cancelled"):
         engine.pull("127.0.0.1:1/nothing", None, None)

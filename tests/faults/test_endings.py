@@ -45,7 +45,7 @@ async def bus(tmp_path: Path) -> AsyncIterator[Bus]:
 @pytest.fixture
 async def agent(box: Box, bus: Bus) -> AsyncIterator[Agent]:
     made = Agent(box)
-    made.ubus_socket = str(bus.daemon.path)
+    made.ubus = bus.daemon.path
     made.commit(WEB)
     await asyncio.to_thread(made.start)
     await asyncio.to_thread(wait_for, lambda: running(box, "web"))

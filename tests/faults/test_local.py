@@ -20,7 +20,7 @@ import pytest
 
 from agent.clients.daemon_supervisor import ChildSupervisor
 from agent.clients.file_watcher import FileWatcher
-from agent.controller.server import bind
+from agent.controller.doors.control_socket import bind
 from agent.errors import ConfigError, DaemonError
 from agent.runtime import loop as loop_module
 from agent.runtime.loop import Loop

@@ -3,14 +3,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from agent.clients.netifd import UbusNetifd, is_up
+from agent.clients.ubus_client import UbusClient
+from agent.clients.ubus_objects import Arguments, BusObject, Method, Reply
 from agent.errors import BusError
 from agent.model.interfaces import Interface
+from agent.runtime.bus import Bus
+from agent.runtime.config import open_store
+from agent.runtime.edges import Edges, EdgeTools
+from agent.runtime.options import RuntimeOptions
+from agent.status.board import StatusBoard
+from tests.support.bus import running
+from tests.support.fake_ubusd import FakeUbusd
 
 DUMP = {
     "interface": [
@@ -82,3 +94,37 @@ def test_without_ubus_there_is_no_netifd_and_devices_count(tmp_path: Path) -> No
     assert not is_up("a-name-that-is-too-long", None)
     with pytest.raises(BusError):
         UbusNetifd(firewall=str(tmp_path / "none")).reload_firewall()
+
+
+async def test_the_agents_own_connection_is_asked_where_there_is_one(tmp_path: Path) -> None:
+    """Over ubus' protocol; the program would fail."""
+    asked: list[str] = []
+
+    async def dump(_: Arguments) -> Reply:
+        asked.append("dump")
+        return DUMP
+
+    async def reload(_: Arguments) -> Reply:
+        asked.append("reload")
+        return {}
+
+    path = tmp_path / "ubus.sock"
+    bus = Bus(str(path))
+    edges = Edges(
+        open_store(RuntimeOptions(config_dir=tmp_path)),
+        StatusBoard(),
+        EdgeTools(netifd=ubus(tmp_path, "echo 'no such thing' >&2; exit 1")),
+    )
+    agent: Any = SimpleNamespace(reconciler=SimpleNamespace(edges=edges, deletions_held=None))
+    bus._trigger(agent)
+    with pytest.raises(BusError, match="no such thing"):
+        edges._tools.netifd.interfaces()  # no connection yet: the program
+    async with FakeUbusd(path), running(UbusClient(str(path))) as netifd, running(bus.client):
+        await netifd.add_object(BusObject(name="network.interface", methods={"dump": Method(handler=dump)}))
+        await netifd.add_object(BusObject(name="network", methods={"reload": Method(handler=reload)}))
+        found = await asyncio.to_thread(edges._tools.netifd.interfaces)
+        assert found is not None
+        assert found["lan"].device == "br-lan"
+        await asyncio.to_thread(edges._tools.netifd.reload_network)
+    assert asked == ["dump", "reload"]
+    assert (tmp_path / "calls").read_text() == "ubus -t 5 call network.interface dump\n"

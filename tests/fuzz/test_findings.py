@@ -14,7 +14,7 @@ import pytest
 
 from agent.clients.daemon_files import DaemonFiles
 from agent.clients.state_file import StateFile
-from agent.controller.json_lines import json_lines
+from agent.controller.streams.json_lines import json_lines
 from agent.model.daemon import DaemonRecord, Process, Target
 from agent.model.daemon_values import parse_mirror, parse_proxy
 from agent.model.entries import parse_device, parse_extra_host, parse_image

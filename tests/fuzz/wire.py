@@ -15,7 +15,7 @@ from functools import cache
 from typing import TypeVar
 
 from agent.apply.pulling import PullProgress
-from agent.controller.json_lines import json_lines
+from agent.controller.streams.json_lines import json_lines
 from agent.errors import EngineError
 from agent.status.progress import Progress
 from agent.wire import blobmsg, http_head, pem, tar_magic

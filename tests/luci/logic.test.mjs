@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Status model, plan, log buffer, stats, events, formats.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 
 import { load } from './load.mjs';
@@ -159,4 +160,51 @@ test('format: sizes, ages and ids', () => {
 	assert.deepEqual([ 100, 40, 3000, 0 ].map(span => format.age(1e6 - span, 1e6)), [ '1 min', '40 s', '50 min', '0 s' ]);
 	assert.equal(format.age(0, 5), '-');
 	assert.equal(format.shortId('sha256:0123456789abcdef'), '0123456789ab');
+});
+
+test('dockerd: what happens to containers is said before', () => {
+	const { keeps, impact } = load('ucidockd.dockerd', { 'uci': {}, 'ucidockd.calls': {}, 'ucidockd.dom': {} });
+	const info = { LiveRestoreEnabled: true, Swarm: { LocalNodeState: 'inactive' } };
+	const cases = [
+		[ 'stop', info, undefined, false ], [ 'stop', info, '0', false ], [ 'stop', info, 'yes', true ], [ 'restart', info, undefined, true ],
+		[ 'restart', info, 'off', false ], [ 'restart', { ...info, Swarm: { LocalNodeState: 'active' } }, undefined, false ], [ 'restart', {}, '1', true ]
+	];
+	for (const [ action, found, setting, wanted ] of cases)
+		assert.equal(keeps(action, found, setting), wanted, `${action} ${setting}`);
+	const running = [ { Names: [ '/web' ] }, { Names: [ '/db' ] } ];
+	assert.match(impact('stop', false, running).join('\n'), /stays down[^]*containers stop: db, web\. /);
+	assert.match(impact('restart', true, running).join('\n'), /go on running[^]*: db, web$/);
+	assert.match(impact('stop', true, []).join('\n'), /No container runs/);
+});
+
+test('an image shows its defaults, and of the environment only the names', () => {
+	const { factsOf, placeholdersOf } = load('ucidockd.imagefacts', { 'form': {}, 'uci': {}, 'ucidockd.calls': {}, 'ucidockd.dom': {} });
+	const config = {
+		Entrypoint: [ '/entry.sh' ], Cmd: [ 'sh', '-c', 'echo it\'s' ], Env: [ 'PATH=/bin', 'TOKEN=geheim=1', 'BARE' ], User: '', WorkingDir: '/srv',
+		ExposedPorts: { '80/tcp': {}, '443/tcp': {} }, Volumes: { '/data': {} }, Healthcheck: { Test: [ 'CMD', 'wget', '-q', 'http://localhost/' ] }
+	};
+	assert.deepEqual(factsOf(config), [
+		[ 'Entrypoint', '/entry.sh' ], [ 'Command', 'sh -c \'echo it\'\\\'\'s\'' ], [ 'Working directory', '/srv' ], [ 'Ports', '443/tcp, 80/tcp' ],
+		[ 'Volumes', '/data' ], [ 'Environment (names)', 'PATH, TOKEN, BARE' ], [ 'Health check', 'wget -q http://localhost/' ]
+	]);
+	assert.equal(placeholdersOf(config).workdir, '/srv');
+	assert.deepEqual(factsOf({ Env: null, ExposedPorts: null, Healthcheck: { Test: [ 'NONE' ] } }), []);
+});
+
+test('tar reads the archive that a page makes', () => {
+	const archive = load('ucidockd.tar').make([
+		{ name: 'laptop/ca.pem', text: 'wörld\n'.repeat(200), mode: 0o600 }, { name: 'laptop/key.pem', text: '', mode: 0o600 }
+	], 1_700_000_000.5);
+	const list = spawnSync('tar', [ '--utc', '-tvf', '-' ], { input: archive, encoding: 'utf8' });
+	assert.deepEqual(list.stdout.trim().split('\n').map(line => line.replace(/\s+/g, ' ')), [
+		'-rw------- 0/0 1400 2023-11-14 22:13 laptop/ca.pem', '-rw------- 0/0 0 2023-11-14 22:13 laptop/key.pem'
+	]);
+	assert.equal(list.stderr, '');
+	assert.equal(spawnSync('tar', [ '-xOf', '-', 'laptop/ca.pem' ], { input: archive, encoding: 'utf8' }).stdout, 'wörld\n'.repeat(200));
+	assert.throws(() => load('ucidockd.tar').make([ { name: 'x'.repeat(101), text: '', mode: 0 } ], 0), /100 bytes/);
+});
+
+test('graphs: empty samples of a stopped container are told from those of a running one', () => {
+	assert.equal(stats.ofRunning({ read: '2026-01-01T10:00:00.5Z' }), true);
+	assert.equal(stats.ofRunning({ read: '0001-01-01T00:00:00Z' }), false);
 });

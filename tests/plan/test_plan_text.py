@@ -42,7 +42,8 @@ def web(*lines: str) -> str:
 
 
 def exited(world: World, code: int = 0) -> None:
-    world.see("web", state="exited", status_text=f"Exited ({code}) 1 second ago")
+    status = f"Exited ({code}) 1 second ago"
+    world.see("web", state="exited", exit_code=code, status_text=status)
 
 
 def failed(world: World) -> str:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_every_module_is_named_in_the_architecture() -> None:
     text = (ROOT / "docs/ARCHITECTURE.md").read_text()
-    modules = {p.stem for p in (ROOT / "agent").glob("*/*.py") if not p.stem.startswith("__")}
+    modules = {p.stem for p in (ROOT / "agent").glob("*/**/*.py") if not p.stem.startswith("__")}
     assert {name for name in modules if f"`{name}`" not in text} == set()
 
 

@@ -59,11 +59,11 @@ $action "$@"
 """
 
 _JSONFILTER = """#!/bin/ash
-# -i FILE -e @.KEY (one string), or @.document (as it stands between its braces), or the pid in ubus' answer
+# -i FILE -e @.KEY (one string), or @.document (as it stands between its braces), or -s TEXT with the pid in ubus' answer
 for word; do last="$word"; done
 case "$last" in
 @.document) sed -n 's/^.*"document": \\({[^}]*}\\).*$/\\1/p' "$2" ;;
-@.dockerd*) sed -n 's/^.*"pid": *\\([0-9]*\\).*$/\\1/p' ;;
+@.dockerd*) printf '%s' "$2" | sed -n 's/^.*"pid": *\\([0-9]*\\).*$/\\1/p' ;;
 *) sed -n "s/^.*\\"${last#@.}\\": *\\"\\([^\\"]*\\)\\".*$/\\1/p" "$2" ;;
 esac
 """

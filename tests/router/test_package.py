@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import re
 import stat
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -31,7 +34,7 @@ define BuildPackage
 .PHONY: install-$(1)
 install-$(1):
 	$$(call Build/Prepare)
-	$$(call Py3Package/$(1)/install,$$(DESTINATION))
+	$$(call $(if $(value Py3Package/$(1)/install),Py3Package,Package)/$(1)/install,$$(DESTINATION))
 endef
 """
 
@@ -62,10 +65,107 @@ def modes(root: Path) -> dict[str, int]:
 
 def test_every_file_is_in_its_place_with_its_mode(tmp_path: Path) -> None:
     found = modes(build(tmp_path, "ucidockd"))
-    programs = {"usr/bin/ucidockd", "etc/init.d/ucidockd", "usr/lib/ucidockd/dockerd-rescue", "etc/uci-defaults/60-ucidockd"}
+    programs = {
+        "usr/bin/ucidockd",
+        "etc/init.d/ucidockd",
+        "usr/lib/ucidockd/dockerd-rescue",
+        "etc/uci-defaults/60-ucidockd",
+    }
     expected = {target: 0o755 if target in programs else 0o644 for target in {*FILES.values(), *programs}}
     expected |= {"etc/config/containers": 0o600, "lib/upgrade/keep.d/ucidockd": 0o644}
     assert found == expected
+
+
+def test_the_python_package_is_whole_and_holds_no_tests(tmp_path: Path) -> None:
+    """Built from what Build/Prepare copies, as the feed's python3-package does."""
+    build(tmp_path, "ucidockd")
+    words = [sys.executable, "-c", "from setuptools import setup; setup()", "-q", "build_py", "--build-lib"]
+    done = subprocess.run(
+        [*words, str(tmp_path / "lib")],
+        cwd=tmp_path / "build",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "No module named 'setuptools'" in done.stderr:
+        pytest.skip("setuptools is not in the virtual environment")
+    assert done.returncode == 0, done.stderr
+    found = {
+        str(path.relative_to(tmp_path / "lib")) for path in (tmp_path / "lib").rglob("*") if path.is_file()
+    }
+    modules = {str(path.relative_to(PROJECT)) for path in (PROJECT / "agent").rglob("*.py")}
+    schemas = {f"agent/schema/files/{path.name}" for path in (PROJECT / "schemas").glob("*.json")}
+    assert found == modules | schemas
+
+
+def test_the_pages_are_all_installed_with_the_schemas(tmp_path: Path) -> None:
+    root = build(tmp_path, "luci-app-ucidockd")
+    luci = PROJECT / "luci"
+    wanted = {
+        **{f"www/{p.relative_to(luci / 'htdocs')}": p for p in (luci / "htdocs").rglob("*")},
+        **{str(p.relative_to(luci / "root")): p for p in (luci / "root").rglob("*")},
+        **{f"usr/share/ucode/luci/{p.relative_to(luci / 'ucode')}": p for p in (luci / "ucode").rglob("*")},
+        **{
+            f"www/luci-static/resources/ucidockd/schemas/{p.name}": p
+            for p in (PROJECT / "schemas").glob("*.schema.json")
+        },
+    }
+    wanted = {target: source for target, source in wanted.items() if source.is_file()}
+    assert {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()} == {
+        target: source.read_bytes() for target, source in wanted.items()
+    }
+    assert {mode for mode in modes(root).values() if mode & 0o022} == set()
+    assert "www/luci-static/resources/ucidockd/xterm/xterm.js" in wanted
+
+
+# parts of the standard library that python3-light lacks (the feed's lang/python/python3/files)
+_SPLIT = {
+    "asyncio": "asyncio",
+    "ctypes": "ctypes",
+    "curses": "ncurses",
+    "dbm": "dbm",
+    "decimal": "decimal",
+    "email": "urllib",
+    "hashlib": "openssl",
+    "logging": "logging",
+    "lzma": "lzma",
+    "multiprocessing": "multiprocessing",
+    "readline": "readline",
+    "sqlite3": "sqlite3",
+    "ssl": "openssl",
+    "unittest": "unittest",
+    "urllib": "urllib",
+    "uuid": "uuid",
+    "xml": "xml",
+}
+
+
+def imported(folder: Path) -> set[str]:
+    """Top-level names of what its modules import, at once or later."""
+    found: set[str] = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("package", "module"),
+    [("ucidockd", "agent"), ("python-docker", "docker"), ("python-watchdog", "watchdog")],
+)
+def test_each_part_of_the_standard_library_is_depended_on(package: str, module: str) -> None:
+    """OpenWrt installs python3-light and what is named beside it."""
+    spec = importlib.util.find_spec(module)
+    assert spec and spec.submodule_search_locations
+    wanted = {_SPLIT[name] for name in imported(Path(spec.submodule_search_locations[0])) & _SPLIT.keys()}
+    text = (PACKAGES / package / "Makefile").read_text()
+    # python3-requests needs them and brings them
+    brought = {"urllib"} if "+python3-requests" in text else set()
+    named = set(re.findall(r"\+python3-([a-z0-9]+)", text))
+    assert wanted - named - brought == set()
 
 
 def test_our_state_is_kept_over_a_sysupgrade(tmp_path: Path) -> None:

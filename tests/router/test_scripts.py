@@ -96,6 +96,11 @@ def test_start_takes_the_autostart_of_dockerd_over(router: Router) -> None:
     assert ["dockerd", "disable"] not in router.calls()
 
 
+def test_status_is_the_agents_own(router: Router) -> None:
+    router.script("usr/bin/ucidockd", '#!/bin/ash\necho "asked for $*"\n')
+    assert router.init("status_service").stdout == "asked for status\n"
+
+
 def test_reload_is_a_signal(router: Router) -> None:
     router.init("reload")
     assert router.calls() == [["procd_send_signal", "ucidockd", "agent", "HUP"]]

@@ -21,15 +21,17 @@ ROOT = Path(__file__).parents[2]
 class Agent:
     """`ucidockd run`; `module` may be another program that ends up in it."""
 
-    def __init__(self, box: Box, *, module: str = "agent", prefix: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, box: Box, *, module: str = "agent", prefix: tuple[str, ...] = (), ubus: Path | None = None
+    ) -> None:
         self.box = box
+        # not the ubus of the machine that the tests run on
+        self.ubus = ubus or box.config.parent / "no-ubus" / "ubus.sock"
         self.module, self.prefix = module, prefix
         options = box.options
         self.words = [f"--config-dir={options.config_dir}", f"--override-dir={options.override_dir}"]
         self.words += [f"--state-dir={options.state_dir}", f"--socket={options.socket}"]
         self.words += [f"--docker-host={options.docker_host}"]
-        # not the ubus of the machine that the tests run on
-        self.ubus_socket = str(box.config.parent / "no-ubus" / "ubus.sock")
         self.log = box.config.parent / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -41,7 +43,7 @@ class Agent:
     def spawn(self, **environment: str) -> None:
         """Begins to start."""
         Path(str(self.box.options.socket)).unlink(missing_ok=True)  # of one that was killed
-        bus = f"--ubus-socket={self.ubus_socket}"
+        bus = f"--ubus-socket={self.ubus}"
         command = [*self.prefix, sys.executable, "-m", self.module, "run", *self.words, bus]
         env = {**os.environ, **environment}
         with self.log.open("ab") as log:

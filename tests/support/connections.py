@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def connections(engine: PrivateDockerd) -> int:
 
 def settled(engine: PrivateDockerd) -> int:
     """The count once it has not changed for half a second: clients of earlier steps may still be leaving."""
+    gc.collect()  # clients that nobody closed
     last, since = connections(engine), time.monotonic()
     while time.monotonic() - since < 0.5:
         time.sleep(0.05)

@@ -16,8 +16,9 @@ import httpx
 
 from agent.clients.docker_stream import DockerStream
 from agent.controller.app import make_app
-from agent.controller.consoles import Consoles
-from agent.controller.server import ControlServer
+from agent.controller.doors.server import ControlServer
+from agent.controller.streams.consoles import Consoles
+from agent.model.daemon import Wish
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
 from agent.status.counters import PassCounters
@@ -30,7 +31,11 @@ class QuietAgent:
         self.board = StatusBoard()
         self.passes = PassCounters()
         self.logins: tuple[RegistryAuth, ...] = ()
+        self.wanted_api = ""
         self.manual_actions: list[str] = []  # and those that failed
+
+    def api_version(self) -> str:
+        return self.wanted_api
 
     def auths(self) -> tuple[RegistryAuth, ...]:
         return self.logins
@@ -51,6 +56,12 @@ class QuietAgent:
 
     async def diff(self, name: str) -> dict[str, Any]:
         return {"name": name}
+
+    async def tls_client(self, name: str, *, days: int) -> dict[str, Any]:
+        return {"name": name, "files": {}, "days": days}
+
+    async def dockerd(self, wish: Wish) -> None:
+        self.manual_actions.append(f"dockerd {wish}")
 
     async def manual(self, container: str, action: str) -> None:
         del container

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.clients.docker_stream import DockerStream
-from agent.controller.ubus_docker import DockerObjects
-from agent.controller.ubus_ttyd import Ttyd
+from agent.controller.ubus.docker import DockerObjects
+from agent.controller.ubus.ttyd import Ttyd
 from tests.support.bus import Bus, a_bus
 from tests.support.controller import QuietAgent
 

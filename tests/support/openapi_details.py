@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.model.daemon import Wish
+
 
 def ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
@@ -147,11 +149,27 @@ SCHEMAS: dict[str, Any] = {
             "text": TEXT,
         },
     },
+    "ClientBundle": {
+        "type": "object",
+        "properties": {
+            "name": TEXT,
+            "files": {
+                "type": "object",
+                "properties": {"ca.pem": TEXT, "cert.pem": TEXT, "key.pem": TEXT},
+                "required": ["ca.pem", "cert.pem", "key.pem"],
+                "description": "For DOCKER_CERT_PATH. key.pem is secret, and kept nowhere on the router",
+            },
+            "expires": {"type": "number", "description": "Wall clock, seconds"},
+            "server_names": {"type": "array", "items": TEXT},
+        },
+        "required": ["name", "files"],
+    },
     "NewJob": {
         "oneOf": [
             kind("pull", ["image"], image=TEXT, platform=TEXT, auth=_AUTH),
             kind("push", ["image"], image=TEXT, auth=_AUTH),
             kind("build", ["remote"], remote=TEXT, **_BUILD),
+            kind("import", ["source", "image"], source=TEXT, image=TEXT),
             kind(
                 "prune",
                 ["what"],
@@ -168,7 +186,7 @@ SCHEMAS: dict[str, Any] = {
         "type": "object",
         "properties": {
             "id": TEXT,
-            "kind": {"enum": ["pull", "push", "build", "load", "prune"]},
+            "kind": {"enum": ["pull", "push", "build", "import", "load", "prune"]},
             "title": TEXT,
             "state": {"enum": ["running", "succeeded", "failed", "cancelled"]},
             "created": {"type": "number", "description": "Wall clock, seconds"},
@@ -280,6 +298,19 @@ DETAILS: dict[str, dict[str, Any]] = {
             "additionalProperties": False,
         },
         "content": {"application/json": {"schema": {"type": "object"}}},
+    },
+    **{f"POST /v1/dockerd/{wish}": {"content": wrapped("started", {"const": True})} for wish in Wish},
+    "POST /v1/tls/clients": {
+        "body": {
+            "type": "object",
+            "properties": {
+                "name": {**TEXT, "description": "Letters, digits and . _ @ -, a letter or digit first"},
+                "days": {"type": "integer", "minimum": 1, "maximum": 3650, "default": 730},
+            },
+            "required": ["name"],
+            "additionalProperties": False,
+        },
+        "content": given("ClientBundle"),
     },
     "GET /v1/containers/{id}/diff": {"content": {"application/json": {"schema": {"type": "object"}}}},
     "GET /v1/events": {

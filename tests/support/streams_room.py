@@ -12,9 +12,9 @@ from typing import Any
 from agent.clients.docker_stream import DockerStream
 from agent.clients.ubus_client import UbusClient
 from agent.controller.rules import read
-from agent.controller.stream_sources import Item, Kind, our_kinds
-from agent.controller.ubus_agent import AgentMethods, StatusNotifier, make_agent_object
-from agent.controller.ubus_streams import Streams
+from agent.controller.streams.stream_sources import Item, Kind, our_kinds
+from agent.controller.ubus.agent import AgentMethods, StatusNotifier, make_agent_object
+from agent.controller.ubus.streams import Streams
 from agent.status.board import StatusBoard
 from tests.support.bus import Bus, a_bus, running
 from tests.support.controller import QuietAgent

@@ -20,12 +20,12 @@ import httpx
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from agent.clients.docker_stream import DockerStream
-from agent.controller.access import READER, Access
 from agent.controller.app import assemble, make_rules
-from agent.controller.listeners import Listeners
-from agent.controller.rules import WEBSOCKET, Need, Rule, read, write
-from agent.controller.server import ControlServer
-from agent.controller.subnets import Subnets
+from agent.controller.doors.access import Access
+from agent.controller.doors.listeners import Listeners
+from agent.controller.doors.server import ControlServer
+from agent.controller.doors.subnets import Subnets
+from agent.controller.rules import READER, WEBSOCKET, Need, Rule, read, write
 from agent.errors import BusError
 from agent.model.listen import parse_listen
 from agent.model.resources import AgentSettings

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.wire.docker_frames import FrameDecoder, FrameError, encode_frame
+from agent.wire.http_body import BodyError, Counted, UntilClosed, payload
 from agent.wire.http_chunks import LAST, ChunkDecoder, ChunkError, encode_chunk
 from agent.wire.tar_magic import is_plain_tar
 
@@ -58,7 +59,7 @@ def test_what_is_no_frame_is_an_error(head: bytes) -> None:
 def test_chunks_decode_as_h11_decodes_them(bodies: list[bytes], sizes: list[int]) -> None:
     wire = b"".join(map(encode_chunk, bodies)) + LAST
     decoder = ChunkDecoder()
-    mine = b"".join(decoder.feed(part) for part in cut(wire, sizes))
+    mine = b"".join(payload(decoder, part) for part in cut(wire, sizes))
     assert decoder.done
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
@@ -72,7 +73,7 @@ def test_chunks_decode_as_h11_decodes_them(bodies: list[bytes], sizes: list[int]
 
 def test_extensions_and_trailers_are_skipped() -> None:
     decoder = ChunkDecoder()
-    assert decoder.feed(b"3;a=b\r\nabc\r\n0\r\nX-Y: z\r\n\r\n") == b"abc"
+    assert payload(decoder, b"3;a=b\r\nabc\r\n0\r\nX-Y: z\r\n\r\n") == b"abc"
     assert decoder.done
 
 
@@ -92,7 +93,24 @@ def test_extensions_and_trailers_are_skipped() -> None:
 )
 def test_what_is_no_chunk_is_an_error(data: bytes) -> None:
     with pytest.raises(ChunkError):
-        ChunkDecoder().feed(data)
+        payload(ChunkDecoder(), data)
+
+
+def test_a_counted_body_ends_where_it_says_and_knows_what_is_missing() -> None:
+    body = Counted(5)
+    assert (body.room(100), body.room(3), body.missing()) == (5, 3, "5 bytes are missing")
+    assert payload(body, b"abc") == b"abc"
+    assert (body.room(100), body.missing(), body.done) == (2, "2 bytes are missing", False)
+    assert payload(body, b"de") == b"de"
+    assert (body.room(100), body.missing(), body.done) == (0, "", True)
+    with pytest.raises(BodyError, match="longer than it says"):
+        payload(body, b"f")
+
+
+def test_a_body_without_a_length_ends_with_its_connection() -> None:
+    body = UntilClosed()
+    assert payload(body, b"abc") == b"abc"
+    assert (body.room(7), body.missing(), body.done) == (7, "", False)
 
 
 def tar_of(name: str) -> bytes:

@@ -6,7 +6,8 @@
 
 const AGENT = {
 	status: [], plan: [], reconcile: [], diff: [ 'name' ], validate: [ 'packages' ], adopt: [ 'container', 'section', 'commit' ],
-	job_start: { kind: '', image: '', remote: '', what: '', all: false }, job_list: [], job_status: [ 'id' ], job_cancel: [ 'id' ],
+	dockerd_start: [], dockerd_stop: [], dockerd_restart: [], tls_client: [ 'name' ],
+	job_start: { kind: '', image: '', source: '', remote: '', tags: null, dockerfile: '', what: '', all: false }, job_list: [], job_status: [ 'id' ], job_cancel: [ 'id' ],
 	stream_open: [ 'id', 'kind', 'args' ], stream_ack: [ 'id', 'seq' ], stream_read: [ 'id', 'after', 'wait' ],
 	stream_close: [ 'id', 'stream' ], stream_input: [ 'id', 'stream', 'data' ], stream_resize: [ 'id', 'stream', 'rows', 'columns' ]
 };
@@ -61,6 +62,7 @@ return baseclass.extend({
 	agent: table('ucidockd', AGENT, answerOf),
 	docker: table('docker', DOCKER['docker'], bodyOf),
 	container: table('docker.container', DOCKER['docker.container'], bodyOf),
+	ttyd: table('docker.container', { ttyd_start: [ 'id', 'cmd', 'uid' ] }, answerOf),
 	image: table('docker.image', DOCKER['docker.image'], bodyOf),
 	network: table('docker.network', DOCKER['docker.network'], bodyOf),
 	volume: table('docker.volume', DOCKER['docker.volume'], bodyOf)

@@ -238,10 +238,10 @@ function dependency(text) {
 }
 
 function waitFor(text) {
-	if (text === 'clock' || /^(?:mount:\/|device:(?:\/|usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(?::[^:/]+)?$)|interface:.)/.test(text))
+	if (text === 'clock' || /^(?:(?:mount|file):\/|device:(?:\/|usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(?::[^:/]+)?$)|interface:.)/.test(text))
 		return '';
 
-	return expected('mount:/mnt/sda1, device:/dev/ttyUSB0, interface:wan, clock');
+	return expected('mount:/mnt/sda1, file:/mnt/sda1/.here, device:/dev/ttyUSB0, interface:wan, clock');
 }
 
 function extraHost(text) {

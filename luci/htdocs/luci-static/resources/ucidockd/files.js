@@ -25,6 +25,9 @@ function offer({ title, blob }) {
 }
 
 return baseclass.extend({
+	// gives what was made in the page to the browser as a file: {title, blob}
+	offer,
+
 	// a line that shows how far a transfer is: {node, tell, clear}
 	progress() {
 		const node = D.el('p', {});

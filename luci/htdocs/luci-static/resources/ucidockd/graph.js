@@ -57,12 +57,15 @@ const Graphs = baseclass.extend({
 	},
 
 	take(item) {
-		if (item.name === 'stats')
+		const runs = item.name === 'stats' && stats.ofRunning(item.json);
+
+		if (runs)
 			this.draw(this.series.push(item.json));
-		else if (item.name === 'error')
-			D.fill(this.note, item.json?.message);
+
+		if (item.name === 'error')
+			D.fill(this.note, D.wordsOf(item.json));
 		else
-			D.fill(this.note, item.name === 'end' ? _('The container does not run.') : '');
+			D.fill(this.note, runs || item.name === 'begin' ? '' : _('The container does not run.'));
 	},
 
 	draw(sample) {

@@ -7,7 +7,7 @@
 'require ucidockd.format as format';
 
 const { agent } = calls;
-const RUNNING_MS = 1000, QUIET_MS = 10000;
+const RUNNING_MS = 1000, QUIET_MS = 10000, SHOWN = 10;
 const LEVELS = { running: 'wait', succeeded: 'ok', failed: 'error', cancelled: 'off' };
 
 function bar(job) {
@@ -41,9 +41,11 @@ const JobList = baseclass.extend({
 	async start() {
 		window.clearTimeout(this.timer);
 
-		const found = await L.resolveDefault(agent.job_list(), { jobs: [] });
+		const found = await L.resolveDefault(agent.job_list(), null);
 
-		this.draw(found.jobs);
+		if (found)
+			this.draw(found.jobs);
+
 		this.timer = window.setTimeout(() => document.hidden ? this.wait() : this.start(), this.running.size ? RUNNING_MS : QUIET_MS);
 	},
 
@@ -65,8 +67,23 @@ const JobList = baseclass.extend({
 		if (ended)
 			this.onEnd();
 
-		D.fill(this.node, jobs.length ? D.table([ _('Job'), _('State'), _('Progress'), '', '' ], jobs.slice(0, 10).map(job => [
-			[ job.kind, ' ', D.el('strong', {}, job.title) ], D.badge(LEVELS[job.state], job.state), bar(job), words(job),
+		this.rebuild(jobs.slice(0, SHOWN));
+
+		for (const job of jobs.slice(0, SHOWN))
+			D.fill(this.places.get(job.id), bar(job), words(job));
+	},
+
+	// only when a job comes or changes its state: a button that is replaced while it is pressed does nothing
+	rebuild(jobs) {
+		const shape = jobs.map(job => job.id + job.state).join(' ');
+
+		if (shape === this.shape)
+			return;
+
+		this.shape = shape;
+		this.places = new Map(jobs.map(job => [ job.id, D.el('div', {}) ]));
+		D.fill(this.node, jobs.length ? D.table([ _('Job'), _('State'), _('Progress'), '' ], jobs.map(job => [
+			[ job.kind, ' ', D.el('strong', {}, job.title) ], D.badge(LEVELS[job.state], job.state), this.places.get(job.id),
 			job.state === 'running' ? D.button('negative', _('Cancel'), () => agent.job_cancel(job.id).then(() => this.start())) : ''
 		])) : '');
 	}

@@ -49,7 +49,7 @@ const LogView = baseclass.extend({
 			this.buffer.push(item.name, item.text);
 		} else if (item.name === 'end' || item.name === 'error') {
 			this.buffer.flush();
-			this.ended = item.name === 'end' ? _('The log has ended.') : item.json?.message;
+			this.ended = item.name === 'end' ? _('The log has ended.') : D.wordsOf(item.json);
 		} else {
 			this.ended = '';
 		}

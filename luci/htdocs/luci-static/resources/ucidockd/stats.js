@@ -81,4 +81,9 @@ const Series = baseclass.extend({
 	}
 });
 
-return baseclass.extend({ make: limit => new Series(limit) });
+return baseclass.extend({
+	// the engine goes on with empty ones, of the year 1, when the container has stopped
+	ofRunning: stats => Date.parse(stats.read) > 0,
+
+	make: limit => new Series(limit)
+});

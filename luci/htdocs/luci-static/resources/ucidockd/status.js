@@ -102,6 +102,11 @@ const Model = baseclass.extend({
 		return this.resources().find(resource => resource.kind === 'container' && resource.object_id === containerId);
 	},
 
+	// when the agent last did something for it
+	lastOperation(key) {
+		return this.known.get(key)?.operations?.at(-1)?.at ?? 0;
+	},
+
 	counts() {
 		const counts = { ok: 0, wait: 0, off: 0, error: 0 };
 

@@ -35,9 +35,10 @@ function fromBase64(text) {
 }
 
 const Console = baseclass.extend({
-	// `options`: {container, command: [word, ...], user}
-	__init__(options) {
+	// `options`: {container, command: [word, ...], user}. `onFailed` is called when it cannot even be opened.
+	__init__(options, onFailed) {
 		this.options = options;
+		this.onFailed = onFailed;
 		this.place = D.el('div', { 'style': 'height:55vh' });
 		this.note = D.el('p', {});
 		this.typed = [];
@@ -48,6 +49,8 @@ const Console = baseclass.extend({
 	},
 
 	async open() {
+		live.onConnection(connected => connected || this.fail());
+
 		const { Terminal, FitAddon } = await loadLibrary();
 
 		this.term = new Terminal({ cursorBlink: true, scrollback: 5000, linkHandler: { activate() {} } });
@@ -82,6 +85,7 @@ const Console = baseclass.extend({
 			this.begun = true;
 			break;
 		case 'open':
+			this.opened = true;
 			this.resize();
 			break;
 		case 'stdout':
@@ -92,9 +96,15 @@ const Console = baseclass.extend({
 			this.end(item.json.reason || _('The process ended with code %s.').format(item.json.code));
 			break;
 		case 'error':
-			this.end(item.json?.message);
+			this.fail();
+			this.end(D.wordsOf(item.json));
 			break;
 		}
+	},
+
+	fail() {
+		if (!this.opened && this.stream)
+			this.onFailed?.();
 	},
 
 	end(reason) {
@@ -109,7 +119,8 @@ const Console = baseclass.extend({
 		this.term?.dispose();
 	},
 
-	// one call at a time, so that what is typed stays in order
+	// One call at a time, so that what is typed stays in order. What did not arrive is not sent again: it may have
+	// arrived all the same, and nobody wants to have confirmed something twice.
 	async type(bytes) {
 		this.typed.push(...bytes);
 
@@ -126,9 +137,10 @@ const Console = baseclass.extend({
 					break;
 
 				await agent.stream_input(...place, toBase64(this.typed.splice(0, DATA_LIMIT)));
+				D.fill(this.note);
 			}
 		} catch (error) {
-			D.fill(this.note, error.message);
+			D.fill(this.note, _('What was typed did not arrive: '), D.wordsOf(error));
 		} finally {
 			this.typing = false;
 		}
@@ -142,4 +154,4 @@ const Console = baseclass.extend({
 	}
 });
 
-return baseclass.extend({ make: options => new Console(options) });
+return baseclass.extend({ make: (options, onFailed) => new Console(options, onFailed) });

@@ -3,6 +3,7 @@
 'use strict';
 'require view';
 'require form';
+'require ucidockd.bundle as bundle';
 'require ucidockd.checks as checks';
 'require ucidockd.declare as declare';
 'require ucidockd.dom as D';
@@ -58,7 +59,7 @@ return view.extend({
 		made.tls = tls.enabled;
 		this.warnOfOpenHosts(made);
 
-		return Promise.all([ daemon.render(), agent.render() ]).then(nodes => D.el('div', {}, nodes));
+		return Promise.all([ daemon.render(), agent.render() ]).then(([ first, second ]) => D.el('div', {}, first, bundle.render(), second));
 	},
 
 	// stock configurations have one without a name

@@ -16,6 +16,8 @@
 'require ucidockd.terminal as terminal';
 
 const CHANGES = [ 'C', 'A', 'D' ];
+const SPECIAL = [ 'host', 'none' ];
+const TTYD_PORT = 7682;
 const SHELLS = [ '/bin/sh', '/bin/bash', '/bin/ash' ];
 
 function idOfPage() {
@@ -34,6 +36,10 @@ function networkText([ name, network ]) {
 	return [ name, network.IPAddress, network.GlobalIPv6Address, network.MacAddress ].filter(Boolean).join('  ');
 }
 
+function networksOf(found) {
+	return Object.entries(found.NetworkSettings?.Networks ?? {});
+}
+
 function info(found) {
 	const { Config: config, State: state, HostConfig: host } = found;
 
@@ -46,7 +52,7 @@ function info(found) {
 		[ _('Command'), [ config.Entrypoint, config.Cmd ].flat().filter(Boolean).join(' ') ],
 		[ _('Restart policy'), host.RestartPolicy?.Name ],
 		[ _('User'), config.User || 'root' ],
-		[ _('Networks'), lines(Object.entries(found.NetworkSettings?.Networks ?? {}).map(networkText)) ],
+		[ _('Networks'), lines(networksOf(found).map(networkText)) ],
 		[ _('Mounts'), lines((found.Mounts ?? []).map(mountText)) ],
 		[ _('Environment'), lines(config.Env) ],
 		[ _('Memory limit'), host.Memory ? format.bytes(host.Memory) : '-' ],
@@ -101,6 +107,25 @@ return view.extend({
 		return D.table([ '', _('Path') ], found.slice(0, 2000).map(change => [ CHANGES[change.Kind], change.Path ]), _('nothing was changed'));
 	},
 
+	// of a container that a section declares, the section says in which networks it is
+	async networks() {
+		const [ found, all ] = await Promise.all([ calls.container.inspect(this.found.Id), calls.network.list() ]);
+		const joined = networksOf(found), names = new Set(joined.map(([ name ]) => name));
+		const free = all.filter(one => !names.has(one.Name) && !SPECIAL.includes(one.Name)).map(one => one.Name).sort();
+		const isFixed = this.owner !== undefined || names.has('host');
+		const choice = D.el('select', {}, free.map(name => D.el('option', { 'value': name }, name)));
+		const change = (method, network) => calls.network[method](network, { Container: this.found.Id }).then(() => this.onShow.networks());
+
+		return [
+			D.table([ _('Network'), _('IPv4'), _('IPv6'), _('MAC'), '' ], joined.map(([ name, one ]) => [
+				name, one.IPAddress || '-', one.GlobalIPv6Address || '-', one.MacAddress || '-',
+				isFixed ? '' : D.button('negative', _('Disconnect'), () => change('disconnect', name))
+			]), _('in no network')),
+			this.owner ? D.el('p', {}, _('The section says in which networks it is.')) : '',
+			!isFixed && free.length ? D.el('p', {}, L.hasViewPermission() ? choice : '', ' ', D.button('apply', _('Connect'), () => change('connect', choice.value))) : ''
+		];
+	},
+
 	filesTab() {
 		if (!L.hasViewPermission())
 			return null;
@@ -119,17 +144,27 @@ return view.extend({
 		if (!L.hasViewPermission())
 			return null;
 
-		const place = D.el('div', {}), user = D.el('input', { 'type': 'text', 'placeholder': _('user') });
+		const place = D.el('div', {}), other = D.el('p', {}), user = D.el('input', { 'type': 'text', 'placeholder': _('user') });
 		const command = D.el('select', {}, SHELLS.map(shell => D.el('option', { 'value': shell }, shell)));
 		const open = async () => {
 			this.console?.close();
-			this.console = terminal.make({ container: this.found.Id, command: [ command.value ], user: user.value.trim() });
+			D.fill(other);
+			this.console = terminal.make({ container: this.found.Id, command: [ command.value ], user: user.value.trim() },
+				() => D.fill(other, D.button('neutral', _('Try ttyd'), () => this.ttyd(other, command.value, user.value.trim()))));
 			D.fill(place, this.console.render());
 			await this.console.open();
 		};
 
 		return D.el('div', { 'data-tab': 'console', 'data-tab-title': _('Console') },
-			D.el('p', {}, command, ' ', user, ' ', D.button('apply', _('Open'), open), ' ', D.button('neutral', _('Close'), () => this.console?.close())), place);
+			D.el('p', {}, command, ' ', user, ' ', D.button('apply', _('Open'), open), ' ', D.button('neutral', _('Close'), () => this.console?.close())), other, place);
+	},
+
+	// where our own console cannot be had; ttyd asks for no password, so it listens on the router's loopback device only
+	async ttyd(place, command, user) {
+		await calls.ttyd.ttyd_start(this.found.Id, command, user);
+		D.fill(place, _('ttyd waits on the router for one client. From this machine:'), ' ',
+			D.el('code', {}, 'ssh -L %d:127.0.0.1:%d root@%s'.format(TTYD_PORT, TTYD_PORT, location.hostname)), ' ',
+			D.link('http://127.0.0.1:%d/'.format(TTYD_PORT), _('Open')));
 	},
 
 	tabs() {
@@ -141,6 +176,7 @@ return view.extend({
 			D.el('div', { 'data-tab': 'info', 'data-tab-title': _('Info') }, info(this.found)),
 			D.el('div', { 'data-tab': 'log', 'data-tab-title': _('Log') }, log.render()),
 			D.el('div', { 'data-tab': 'stats', 'data-tab-title': _('Load') }, load.render()),
+			this.fetched('networks', _('Networks'), () => this.networks()),
 			this.fetched('processes', _('Processes'), () => this.processes()),
 			this.fetched('changes', _('Changes'), () => this.changes()),
 			this.filesTab(), this.consoleTab(),

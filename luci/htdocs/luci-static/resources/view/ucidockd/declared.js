@@ -5,6 +5,7 @@
 'require form';
 'require uci';
 'require ucidockd.declare as declare';
+'require ucidockd.imagefacts as imagefacts';
 'require ucidockd.schemas as schemas';
 
 const CONFIG = 'containers';
@@ -35,6 +36,7 @@ return view.extend({
 		const made = declare.grid(this.map, 'container', schema, { title: _('Containers'), columns: [ 'enabled', 'image', 'state', 'restart' ] });
 
 		this.suggest(made);
+		this.map.children[0].addModalOptions = (section, id) => imagefacts.add(section, id, 'general');
 
 		return this.map.render();
 	},

@@ -20,7 +20,7 @@ return view.extend({
 		return [
 			format.time((event.timeNano ?? 0) / 1e9 || event.time), event.Type, event.Action,
 			event.Actor?.Attributes?.name ?? format.shortId(event.Actor?.ID),
-			D.el('small', {}, attributes.map(([ key, value ]) => '%s=%s'.format(key, value)).join(' '))
+			D.el('small', { 'style': 'overflow-wrap:anywhere' }, attributes.map(([ key, value ]) => '%s=%s'.format(key, value)).join(' '))
 		];
 	},
 

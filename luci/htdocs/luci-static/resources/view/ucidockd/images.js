@@ -102,6 +102,16 @@ return view.extend({
 		chosen.click();
 	},
 
+	// a build context that was packed as tar: it goes up in parts, and the build begins with the first of them
+	build(chosen, tag, dockerfile) {
+		if (!chosen)
+			throw new Error(_('Choose a tar archive of the build context first.'));
+
+		const options = { tags: tag ? [ tag ] : [], ...(dockerfile ? { dockerfile } : {}) };
+
+		return Promise.all([ files.upload({ target: 'build', options }, chosen, this.progress), this.jobs.start() ]);
+	},
+
 	prune(what, label) {
 		D.ask(label, [ _('What no container uses goes: %s.').format(label) ], label, () => this.jobs.begin({ kind: 'prune', ...what }));
 	},
@@ -111,11 +121,19 @@ return view.extend({
 			return null;
 
 		const name = D.el('input', { 'type': 'text', 'placeholder': 'nginx:1.27' });
-		const remote = D.el('input', { 'type': 'text', 'placeholder': 'https://git.example.org/app.git#main' });
+		const [ remote, tag, dockerfile, source, imported ] = [ 'https://git.example.org/app.git#main', 'app:1', 'Dockerfile', 'https://example.org/rootfs.tar.gz', 'rootfs:1' ]
+			.map(placeholder => D.el('input', { 'type': 'text', placeholder }));
+		const context = D.el('input', { 'type': 'file', 'accept': '.tar,.gz,.tgz,.xz,.bz2' });
+		const given = field => field.value.trim();
+		const build = () => ({ kind: 'build', remote: given(remote), tags: [ given(tag) ].filter(Boolean), ...(given(dockerfile) ? { dockerfile: given(dockerfile) } : {}) });
 
 		return [
-			D.el('p', {}, name, ' ', D.button('apply', _('Pull'), () => this.jobs.begin({ kind: 'pull', image: name.value.trim() }))),
-			D.el('p', {}, remote, ' ', D.button('neutral', _('Build'), () => this.jobs.begin({ kind: 'build', remote: remote.value.trim() }))),
+			D.el('p', {}, name, ' ', D.button('apply', _('Pull'), () => this.jobs.begin({ kind: 'pull', image: given(name) }))),
+			D.el('details', {}, D.el('summary', {}, _('Build or import')),
+				D.el('p', {}, _('Name'), ' ', tag, ' ', _('Dockerfile'), ' ', dockerfile),
+				D.el('p', {}, remote, ' ', D.button('neutral', _('Build from URL'), () => this.jobs.begin(build()))),
+				D.el('p', {}, context, ' ', D.button('neutral', _('Build from archive'), () => this.build(context.files[0], given(tag), given(dockerfile)))),
+				D.el('p', {}, source, ' ', imported, ' ', D.button('neutral', _('Import file system'), () => this.jobs.begin({ kind: 'import', source: given(source), image: given(imported) })))),
 			D.el('p', {}, D.button('neutral', _('Load archive'), () => this.upload()), ' ',
 				D.button('negative', _('Prune images'), () => this.prune({ what: 'images' }, _('Images without a name'))), ' ',
 				D.button('negative', _('Prune build cache'), () => this.prune({ what: 'build' }, _('Build cache'))))

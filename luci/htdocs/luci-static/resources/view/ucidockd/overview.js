@@ -4,12 +4,14 @@
 'require view';
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
+'require ucidockd.dockerd as dockerd';
 'require ucidockd.format as format';
 'require ucidockd.live as live';
 'require ucidockd.plan as plan';
 'require ucidockd.status as status';
 
 const { agent, docker } = calls;
+const DAEMON = 'daemon:dockerd';
 
 function engineFacts(version, info) {
 	return [
@@ -38,9 +40,17 @@ function diskFacts(df) {
 
 return view.extend({
 	load() {
-		return Promise.all([
+		return null; // an engine that is ending answers late: the page does not wait for it
+	},
+
+	async refresh() {
+		const [ version, info, pending ] = await Promise.all([
 			L.resolveDefault(docker.version(), null), L.resolveDefault(docker.info(), null), L.resolveDefault(agent.plan(), null)
 		]);
+
+		D.fill(this.pending, pending && plan.summary(pending));
+		D.fill(this.contents, info ? this.counts(info) : _('The engine does not answer.'));
+		D.fill(this.facts, version && info ? D.facts(engineFacts(version, info)) : '');
 	},
 
 	sync() {
@@ -53,6 +63,25 @@ return view.extend({
 			D.page('sync', _('Details')),
 			engine?.reachable === false && D.el('p', { 'class': 'alert-message error' }, _('The engine does not answer: '), engine.error),
 			(issues ?? []).map(issue => D.el('p', { 'class': 'alert-message warning' }, issue.text ?? String(issue))));
+		this.onEngine(engine?.reachable !== false);
+	},
+
+	// the engine went, or came back
+	onEngine(reachable) {
+		const last = this.model.lastOperation(DAEMON);
+
+		if (last !== this.asked)
+			D.fill(this.note);
+
+		if (reachable === this.reachable)
+			return;
+
+		this.reachable = reachable;
+		D.fill(this.buttons, dockerd.buttons(reachable, () => {
+			this.asked = this.model.lastOperation(DAEMON);
+			D.fill(this.note, _('The agent was told; containers that stop are given their time.'));
+		}));
+		this.refresh();
 	},
 
 	counts(info) {
@@ -69,19 +98,22 @@ return view.extend({
 		return place;
 	},
 
-	render([ version, info, pending ]) {
+	render() {
 		this.model = status.make();
 		this.state = D.el('p', {}, _('Waiting for the agent'));
+
+		for (const name of [ 'buttons', 'note', 'pending', 'contents', 'facts' ])
+			this[name] = D.el('div', {});
+
 		live.follow('status', {}, item => this.model.take(item) && this.sync());
 
 		return D.el('div', {},
 			D.connection(live),
 			D.el('h2', {}, _('Docker')),
-			D.el('h3', {}, _('Sync')), this.state,
-			pending && D.el('p', {}, plan.summary(pending)),
-			D.el('h3', {}, _('Contents')), info ? this.counts(info) : D.el('p', {}, _('The engine does not answer.')),
+			D.el('h3', {}, _('Sync')), this.state, this.pending,
+			D.el('h3', {}, _('Contents')), this.contents,
 			D.el('h3', {}, _('Disk')), this.disk(),
-			D.el('h3', {}, _('Engine')), version && info ? D.facts(engineFacts(version, info)) : null);
+			D.el('h3', {}, _('Engine')), this.buttons, this.note, this.facts);
 	},
 
 	handleSaveApply: null,

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an engine may send and how long it may take, around docker-py: a faulty or hostile one costs no more than that.
+
+requests' time-outs are for one read each: an engine that sends a byte each second keeps a call open for ever. Here the
+socket itself knows when the whole call has to be over, its head included. Bodies are counted as they come, and asked for
+as they are: what is packed small could be large.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+BODY_LIMIT = 16 * 1024 * 1024  # of an answer with JSON
+LINE_LIMIT = 1024 * 1024  # of a progress or event stream
+_PIECE = 64 * 1024
+
+
+class OversizeError(ValueError):
+    """The answer is larger than any that the engine gives."""
+
+
+class Deadline:
+    """When the call that is under way has to be over, on the monotonic clock; for the calls of one thread."""
+
+    def __init__(self) -> None:
+        self.at = math.inf
+
+    def begin(self, seconds: float) -> None:
+        """A call begins."""
+        self.at = time.monotonic() + seconds
+
+    def end(self) -> None:
+        """What follows has no end, or one of its own."""
+        self.at = math.inf
+
+
+class _TimedSocket(socket.socket):
+    """Reads until the deadline."""
+
+    deadline: Deadline
+
+    def recv_into(self, *args: Any, **named: Any) -> int:
+        if self.deadline.at != math.inf:
+            left = self.deadline.at - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+            self.settimeout(left)
+        return super().recv_into(*args, **named)
+
+
+def keep_time(client: Any, deadline: Deadline) -> None:
+    """Gives the sockets of a docker-py client that deadline; those of TLS are left as they are."""
+    for adapter in client.adapters.values():
+        # requests asks the first from 2.32 on, the second before
+        for name in ("get_connection_with_tls_context", "get_connection"):
+            if (found := getattr(adapter, name, None)) is not None:
+                setattr(adapter, name, _with_timed_pool(found, deadline))
+
+
+def _with_timed_pool(get: Callable[..., Any], deadline: Deadline) -> Callable[..., Any]:
+    def got(*args: Any, **named: Any) -> Any:
+        pool = get(*args, **named)
+        if "_new_conn" not in vars(pool):
+            pool._new_conn = _timed(pool._new_conn, deadline)  # noqa: SLF001 - where urllib3 makes its connections
+        return pool
+
+    return got
+
+
+def _timed(make: Callable[[], Any], deadline: Deadline) -> Callable[[], Any]:
+    def made() -> Any:
+        connection = make()
+        connect = connection.connect
+
+        def connected() -> None:
+            connect()
+            if type(connection.sock) is socket.socket:
+                connection.sock = _on_time(connection.sock, deadline)
+
+        connection.connect = connected
+        return connection
+
+    return made
+
+
+def _on_time(plain: socket.socket, deadline: Deadline) -> _TimedSocket:
+    limit = plain.gettimeout()
+    timed = _TimedSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
+    timed.settimeout(limit)
+    timed.deadline = deadline
+    return timed
+
+
+def read_body(response: Any) -> bytes:
+    """The body of a streamed response. Raises OversizeError."""
+    parts, size = [], 0
+    for piece in response.raw.stream(_PIECE, decode_content=False):
+        size += len(piece)
+        if size > BODY_LIMIT:
+            response.close()
+            raise OversizeError(f"the answer is longer than {BODY_LIMIT} bytes")
+        parts.append(piece)
+    return b"".join(parts)
+
+
+def json_lines(response: Any) -> Iterator[dict[str, Any]]:
+    """The objects of a streamed response, one a line. Raises ValueError for what is none, OversizeError."""
+    rest = b""
+    for piece in response.raw.stream(_PIECE, decode_content=False):
+        *lines, rest = (rest + piece).split(b"\n")
+        if len(rest) > LINE_LIMIT:
+            raise OversizeError(f"a line is longer than {LINE_LIMIT} bytes")
+        yield from _objects(lines)
+    yield from _objects([rest])
+
+
+def _objects(lines: list[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        text = line.strip(b"\x1e \t\r")  # a record separator: RFC 7464
+        if not text:
+            continue
+        try:
+            found = json.loads(text)
+        except RecursionError as exc:
+            raise ValueError("it is nested too deeply") from exc
+        if not isinstance(found, dict):
+            raise ValueError("a line is no object")
+        yield found

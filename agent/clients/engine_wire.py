@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One connection to the engine: pieces in and out with back-pressure, or its socket lent to a thread (`body_pump`).
+
+What the pieces mean, `docker_stream` knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+
+UNSENT_LIMIT = 256 * 1024
+
+
+def socket_of(transport: asyncio.BaseTransport | None) -> socket.socket | None:
+    """A copy of a connection's socket, to be closed. None where it is encrypted, or gone."""
+    if transport is None or transport.is_closing() or transport.get_extra_info("sslcontext") is not None:
+        return None
+    try:
+        copy: socket.socket = transport.get_extra_info("socket").dup()
+    except OSError:
+        return None
+    return copy
+
+
+class Wire(asyncio.BufferedProtocol):
+    """One connection. Keeps the pieces as the kernel gave them, and stops reading while a buffer full of them waits.
+
+    `buffer` is where the kernel puts them; all connections of an event loop may share one, since a piece is taken out
+    before the loop goes on. (A plain Protocol's transport allocates 256 KiB for each piece, however small.)
+    """
+
+    def __init__(self, buffer: memoryview) -> None:
+        self._buffer = buffer
+        self._transport: asyncio.Transport | None = None
+        self._pieces: deque[bytes] = deque()
+        self._unread = 0
+        self._paused = False
+        self._ended = False
+        self._error: Exception | None = None
+        self._news = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    # what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=UNSENT_LIMIT)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._pieces.append(bytes(self._buffer[:nbytes]))
+        self._unread += nbytes
+        if self._unread >= len(self._buffer) and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+        self._news.set()
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        self._news.set()
+        return True  # our side stays open: a console may end its output before it takes the last input
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = True
+        self._error = self._error or exc
+        self._news.set()
+        self._writable.set()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # what we call
+
+    async def read(self) -> bytes:
+        """The next piece, b"" at the end. Raises what broke the connection."""
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                return b""
+            self._news.clear()
+            await self._news.wait()
+        piece = self._pieces.popleft()
+        self._unread -= len(piece)
+        if self._paused and self._unread < len(self._buffer) and self._transport is not None:
+            self._paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+        return piece
+
+    async def write(self, data: bytes) -> None:
+        """Returns when there is room for more. Raises OSError when the connection is gone."""
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError("the connection is closed")
+        self._transport.write(data)
+        await self._writable.wait()
+
+    def lend_source(self) -> tuple[socket.socket, bytes] | None:
+        """Reads no more: a copy of the socket to go on with, and what was read already. None where that cannot be."""
+        copy = None if self._error is not None else socket_of(self._transport)
+        if copy is None or self._transport is None:
+            return None
+        self._paused = True
+        self._transport.pause_reading()
+        first = b"".join(self._pieces)
+        self._pieces.clear()
+        return copy, first
+
+    async def lend_sink(self) -> socket.socket | None:
+        """A copy of the socket to write to, once all that was written has left; None where that cannot be."""
+        if self._transport is None:
+            return None
+        self._transport.set_write_buffer_limits(high=0)
+        await self._writable.wait()
+        self._transport.set_write_buffer_limits(high=UNSENT_LIMIT)
+        return socket_of(self._transport)
+
+    def write_eof(self) -> None:
+        if self._transport is not None and self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def fail(self, exc: Exception) -> None:
+        """Breaks the connection; the reader gets `exc`."""
+        self._error = self._error or exc
+        self._pieces.clear()
+        self.abort()
+        self._news.set()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tells when something is mounted, unmounted or remounted, without hotplug (proc_pid_mountinfo(5): poll gives POLLPRI).
+
+An engine mounts several things for each container: those are not told of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+from collections.abc import Callable
+from pathlib import Path
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_OF_CONTAINERS = frozenset({"overlay", "nsfs", "mqueue", "proc", "sysfs", "devpts", "cgroup", "cgroup2"})
+_SHM = "shm"  # the source of the tmpfs on a container's /dev/shm
+
+Mounts = frozenset[tuple[str, str, str]]
+
+
+class MountWatch:
+    """A context in which `changed` is called, in the running loop, after each change."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._known: Mounts = frozenset()
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> MountWatch:
+        """Quietly without effect where there is no /proc: the next resync looks anyway."""
+        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+            mounts = opened.enter_context(_MOUNTS.open("rb"))
+            # asyncio waits for no POLLPRI, but an epoll is readable when it has news of any kind
+            poll = opened.enter_context(select.epoll())
+            poll.register(mounts, select.EPOLLPRI)
+            loop = asyncio.get_running_loop()
+            loop.add_reader(poll.fileno(), self._look, poll)
+            opened.callback(loop.remove_reader, poll.fileno())
+            self._known = _mounts()
+            self._open = opened.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def _look(self, poll: select.epoll) -> None:
+        poll.poll(0)
+        now = _mounts()
+        if now != self._known:
+            self._known = now
+            self._changed()
+
+
+def _mounts() -> Mounts:
+    try:
+        return mounts_in(_MOUNTS.read_text(errors="surrogateescape"))
+    except OSError:
+        return frozenset()
+
+
+def mounts_in(text: str) -> Mounts:
+    """Device, mount point and options of each line of mountinfo that is no container's."""
+    found = (line.split(" - ", 1) for line in text.splitlines())
+    return frozenset(_told(left.split()) for left, right in found if not _is_of_container(right.split()))
+
+
+def _told(fields: list[str]) -> tuple[str, str, str]:
+    return fields[2], fields[4], fields[5]
+
+
+def _is_of_container(fields: list[str]) -> bool:
+    """By type and source."""
+    return fields[0] in _OF_CONTAINERS or fields[1:2] == [_SHM]

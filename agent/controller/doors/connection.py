@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One client connection: who is on the other end, how long it may take, what is refused before any parsing.
+
+uvicorn's h11 protocol with the checks that it has no place for. The request's handlers find it as
+`scope["state"]["connection"]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import h11
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from agent.controller.doors.lending import LendingProtocol
+from agent.wire.http_head import head_problem
+
+logger = logging.getLogger(__name__)
+
+HEAD_TIMEOUT_S = 10.0
+UNREAD_TIMEOUT_S = 10.0  # for the rest of a body that was answered without being read
+_UCRED = struct.Struct("3i")
+
+
+@dataclass(slots=True, kw_only=True)
+class Door:
+    """A listener: how many may stand in it. `control` is the unix socket of root."""
+
+    control: bool
+    connections: int
+    per_client: int
+    open: Counter[str] = field(default_factory=Counter)
+
+    def enter(self, client: str) -> bool:
+        """Whether there is room for one more of that client."""
+        if self.open.total() >= self.connections or self.open[client] >= self.per_client:
+            return False
+        self.open[client] += 1
+        return True
+
+    def leave(self, client: str) -> None:
+        """Makes room."""
+        self.open[client] -= 1
+        if self.open[client] <= 0:
+            del self.open[client]
+
+
+class Place:
+    """One connection's place in a door, given back once."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._client: str | None = None
+
+    def take(self, client: str) -> bool:
+        """Whether there is room, or a place was taken before."""
+        if self._client is None and self._door.enter(client):
+            self._client = client
+        return self._client is not None
+
+    def give_back(self) -> None:
+        """Makes room for somebody else."""
+        if self._client is not None:
+            self._door.leave(self._client)
+            self._client = None
+
+
+class GuardedProtocol(LendingProtocol):
+    """`door` counts it; its `client_address` is "" on the control socket.
+
+    A TCP listener counts a connection when it accepts it, before TLS, and gives its place along.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, {**app_state, "connection": self}, _loop)
+        self.door = door
+        self.client_address = ""
+        self.place = Place(door)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.client_address = self.client[0] if self.client else ""
+        if self.door.control and not from_our_root(transport.get_extra_info("socket")):
+            logger.warning("control socket: a peer that is not root, or runs in a container, was turned away")
+            transport.abort()
+            return
+        if not self.place.take(self.client_address):
+            transport.abort()
+            return
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+        self.release()
+        super().connection_lost(exc)
+
+    def release(self) -> None:
+        """Gives the place in the door back; a WebSocket does it when it ends."""
+        self.place.give_back()
+
+    def cut(self) -> None:
+        """Drops the connection: the client sees that its answer is not complete."""
+        self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._arm()
+        elif self.conn.their_state is not h11.IDLE:
+            self._disarm()
+
+    def handle_events(self) -> None:
+        if self.conn.their_state is h11.IDLE:
+            problem = head_problem(self.conn.trailing_data[0])
+            if problem is not None:
+                self.send_400_response(problem)
+                return
+        super().handle_events()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and self._unread_timer is None:
+            self._unread_timer = self.loop.call_later(UNREAD_TIMEOUT_S, self._check_unread)
+
+    def _check_unread(self) -> None:
+        self._unread_timer = None
+        if self.conn.their_state is h11.SEND_BODY and self.cycle.response_complete:
+            self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn's, with our headers. What cannot be answered any more is cut."""
+        body = msg.encode("ascii", "replace")
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+            *self.config.encoded_headers,
+        ]
+        answer = (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        )
+        try:
+            self.transport.write(b"".join(self.conn.send(part) or b"" for part in answer))
+        except h11.LocalProtocolError:  # an answer is under way already
+            self.transport.abort()
+            return
+        self.transport.close()
+
+    def shutdown(self) -> None:
+        try:
+            super().shutdown()
+        except h11.LocalProtocolError:  # it is broken, and about to be closed
+            self.transport.abort()
+
+    def _arm(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._too_slow)
+
+    def _disarm(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _too_slow(self) -> None:
+        self._head_timer = None
+        self.transport.abort()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing to warn of: the route answers."""
+
+
+def from_our_root(peer: socket.socket) -> bool:
+    """Whether root, or we ourselves, sit on the other end (SO_PEERCRED), and not in a container.
+
+    A container that got the socket by a bind mount is root too, but in a mount namespace of its own.
+    """
+    pid, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    if uid not in (0, os.geteuid()):
+        return False
+    try:
+        return os.stat(f"/proc/{pid}/ns/mnt").st_ino == os.stat("/proc/self/ns/mnt").st_ino
+    except OSError:
+        return False

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which addresses are containers', asked of the engine: a container must not reach the controller by TCP.
+
+A subnet of a bridge is all containers. One of macvlan or ipvlan is the LAN's own, where only the containers' own
+addresses, or the range that was set apart for them, count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from agent.clients.docker_stream import DockerStream, as_it_is
+from agent.errors import EngineError
+
+logger = logging.getLogger(__name__)
+
+FRESH_S = 5.0
+_TIMEOUT_S = 2.0
+_PATIENCE_S = 0.1  # for a fresher answer than the one that is known
+_SHARED_DRIVERS = frozenset({"macvlan", "ipvlan"})
+
+Net = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """The subnets, and addresses in shared ones, at a moment of the monotonic clock."""
+
+    at: float
+    nets: tuple[Net, ...] = ()
+
+
+class Subnets:
+    """`clock` is monotonic, in seconds. While the engine is away the last answer holds."""
+
+    def __init__(self, engine: DockerStream, clock: Callable[[], float] = time.monotonic) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._known = Known(at=float("-inf"))
+        self._refreshing: asyncio.Task[None] | None = None
+
+    async def holds(self, address: str) -> bool:
+        """Whether the address is a container's, by an answer of the engine that is at most 5 s old."""
+        try:
+            wanted = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        return any(wanted in net for net in await self.nets())
+
+    async def nets(self) -> tuple[Net, ...]:
+        """All of them. An engine that is slow holds nobody up for long: then the last answer holds."""
+        if self._clock() - self._known.at > FRESH_S and self._refreshing is None:
+            self._refreshing = asyncio.create_task(self._refresh(), name="docker-subnets")
+        if self._refreshing is not None:
+            first = self._known.at == float("-inf")
+            await asyncio.wait({self._refreshing}, timeout=_TIMEOUT_S if first else _PATIENCE_S)
+        return self._known.nets
+
+    async def _refresh(self) -> None:
+        try:
+            nets = tuple(await self._ask())
+        except EngineError as exc:
+            logger.debug("the networks of the engine are not known: %s", exc)
+            nets = self._known.nets
+        finally:
+            self._refreshing = None
+        self._known = Known(at=self._clock(), nets=nets)
+
+    async def _ask(self) -> Iterator[Net]:
+        networks = await self._engine.call("GET", "/networks", timeout_s=_TIMEOUT_S, read=as_it_is)
+        shared = any(_driver(network) in _SHARED_DRIVERS for network in _dicts(networks))
+        containers: Any = ()
+        if shared:
+            containers = await self._engine.call("GET", "/containers/json", timeout_s=_TIMEOUT_S, read=as_it_is)
+        return container_nets(networks, containers)
+
+
+def container_nets(networks: Any, containers: Any) -> Iterator[Net]:
+    """The nets in the engine's GET /networks and GET /containers/json."""
+    shared: set[str] = set()
+    for network in _dicts(networks):
+        if _driver(network) in _SHARED_DRIVERS:
+            shared.add(str(network.get("Id", "")))
+        field = "IPRange" if _driver(network) in _SHARED_DRIVERS else "Subnet"
+        ipam = network.get("IPAM")
+        for config in _dicts(ipam.get("Config") if isinstance(ipam, dict) else None):
+            yield from _net(config.get(field))
+    for container in _dicts(containers):
+        settings = container.get("NetworkSettings")
+        endpoints = settings.get("Networks") if isinstance(settings, dict) else None
+        for endpoint in _dicts(endpoints.values() if isinstance(endpoints, dict) else None):
+            if endpoint.get("NetworkID") in shared:
+                yield from _net(endpoint.get("IPAddress"))
+                yield from _net(endpoint.get("GlobalIPv6Address"))
+
+
+def _driver(network: dict[str, Any]) -> str:
+    return str(network.get("Driver", ""))
+
+
+def _dicts(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | dict):
+        yield from (item for item in value if isinstance(item, dict))
+
+
+def _net(text: Any) -> Iterator[Net]:
+    """Nothing for what is no net: a broken entry must not open the door to the others."""
+    if isinstance(text, str) and text:
+        try:
+            yield ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            logger.debug("the engine gives %r as a network", text[:64])

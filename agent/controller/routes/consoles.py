@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Routes: consoles, as server-sent events with POST for input, or as one WebSocket.
+
+Output is bytes, and a terminal's bytes need not be text: an `output` event carries base64, a WebSocket binary frames.
+Event ids are the numbers of `consoles.Console.output`: `Last-Event-ID` resumes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from typing import Any
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+from starlette.websockets import WebSocket
+
+from agent.controller.doors.access import caller_of
+from agent.controller.http import sse
+from agent.controller.http.replies import EventReply, Inbox, read_json
+from agent.controller.http.sockets import each_message, refuse, run_both, send_bytes, send_json
+from agent.controller.names import container_id, flag, picked
+from agent.controller.problems import RequestError
+from agent.controller.rules import WEBSOCKET, Rule, write
+from agent.controller.streams.consoles import Console, Consoles
+from agent.controller.streams.exec_request import exec_spec, size_of
+from agent.controller.streams.output_buffer import Ended, Item
+from agent.errors import UcidockdError
+
+_ID = "/v1/exec/{id}"
+_START = write("docker.exec", "start")
+
+
+class ConsoleRoutes:
+    """`docker exec` for browsers."""
+
+    def __init__(self, consoles: Consoles) -> None:
+        self._consoles = consoles
+
+    def rules(self) -> list[Rule]:
+        return [
+            Rule(
+                method="POST",
+                path="/v1/containers/{id}/exec",
+                grant=write("docker.container", "exec"),
+                handler=self.open,
+                summary="Runs a command in a container; its console's id",
+                body="json",
+            ),
+            Rule(
+                method="GET",
+                path=f"{_ID}/stream",
+                grant=_START,
+                handler=self.stream,
+                summary="A console's output and exit code as server-sent events, resumable",
+            ),
+            Rule(
+                method="POST",
+                path=f"{_ID}/input",
+                grant=_START,
+                handler=self.input,
+                summary="Bytes for a console's input; `eof=1` ends it",
+                body="raw",
+            ),
+            Rule(
+                method="POST",
+                path=f"{_ID}/resize",
+                grant=write("docker.exec", "resize"),
+                handler=self.resize,
+                summary="The size of a console's terminal",
+                body="json",
+            ),
+            Rule(
+                method="DELETE",
+                path=_ID,
+                grant=_START,
+                handler=self.end,
+                summary="Kills a console's process",
+            ),
+            Rule(
+                method=WEBSOCKET,
+                path=f"{_ID}/ws",
+                grant=_START,
+                handler=self.socket,
+                summary="A console: binary frames for data, JSON text frames for resize, eof and exit",
+            ),
+        ]
+
+    async def open(self, request: Request) -> Response:
+        container = container_id(request)
+        caller = caller_of(request)
+        spec = exec_spec(await read_json(request))
+        console = await self._consoles.open(container, spec, allowed=lambda: caller.may(_START))
+        return JSONResponse({"id": console.id}, status_code=201)
+
+    async def stream(self, request: Request) -> Response:
+        console = self._console(request)
+        last = request.headers.get("last-event-id", "")
+        after = int(last) if last.isascii() and last.isdigit() else 0
+        if console.is_over(after):
+            return Response(status_code=204)  # an EventSource would come back for ever: this tells it not to
+        return EventReply(_events(console, after))
+
+    async def input(self, request: Request) -> Response:
+        console = self._console(request)
+        picked(request, ("eof",))
+        async for piece in Inbox(request):
+            await console.input(piece)
+        if flag(request.query_params, "eof"):
+            await console.input_end()
+        return Response(status_code=204)
+
+    async def resize(self, request: Request) -> Response:
+        console = self._console(request)
+        await _resize(console, await read_json(request))
+        return Response(status_code=204)
+
+    async def end(self, request: Request) -> Response:
+        await self._consoles.end(self._console(request))
+        return Response(status_code=204)
+
+    async def socket(self, socket: WebSocket) -> None:
+        try:
+            console = self._console(socket)
+        except RequestError as exc:
+            await refuse(socket, exc)
+            return
+        await socket.accept()
+        await run_both(socket, _typed(socket, console), _shown(socket, console))
+
+    def _console(self, connection: HTTPConnection) -> Console:
+        console = self._consoles.get(str(connection.path_params["id"]))
+        if console is None:
+            raise RequestError("no such console, or it has ended", status=404)
+        return console
+
+
+async def _resize(console: Console, body: Mapping[str, Any]) -> None:
+    rows, columns = size_of(body)
+    if not rows or not columns:
+        raise RequestError("rows and columns: expected whole numbers from 1")
+    await console.resize(rows=rows, columns=columns)
+
+
+async def _events(console: Console, after: int) -> AsyncGenerator[bytes, None]:
+    output = console.output(after)
+    try:
+        async for item in output:
+            yield _event(item)
+    finally:
+        await output.aclose()
+
+
+def _event(item: Item | None) -> bytes:
+    if item is None:
+        return sse.event("gap", {})
+    if isinstance(item, Ended):
+        return sse.event("exit", {"code": item.code, "reason": item.reason}, item.number)
+    data = base64.b64encode(item.data).decode("ascii")
+    return sse.event("output", {"stream": item.stream, "data": data}, item.number)
+
+
+async def _shown(socket: WebSocket, console: Console) -> None:
+    output = console.output()
+    try:
+        async for item in output:
+            if item is None:
+                await send_json(socket, {"type": "gap"})
+            elif isinstance(item, Ended):
+                await send_json(socket, {"type": "exit", "code": item.code, "reason": item.reason})
+            else:
+                await send_bytes(socket, item.data)
+    finally:
+        await output.aclose()
+
+
+async def _typed(socket: WebSocket, console: Console) -> None:
+    async def told(work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (
+            UcidockdError
+        ) as exc:  # no reason to lose the console; how it ended, if it did, comes with `exit`
+            await send_json(socket, {"type": "error", "message": str(exc)})
+
+    async def on_bytes(data: bytes) -> None:
+        await told(console.input(data))
+
+    async def on_text(message: str) -> None:
+        await told(_control(console, message))
+
+    await each_message(socket, on_bytes, on_text)
+
+
+async def _control(console: Console, message: str) -> None:
+    try:
+        body = json.loads(message)
+    except (ValueError, RecursionError) as exc:
+        raise RequestError("a text frame is JSON; data goes in binary frames") from exc
+    kind = body.get("type") if isinstance(body, dict) else None
+    if kind == "resize":
+        await _resize(console, body)
+    elif kind == "eof":
+        await console.input_end()
+    else:
+        raise RequestError('expected {"type": "resize", "rows": N, "columns": N} or {"type": "eof"}')

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Routes: the Engine API for browsers, `/docker/...` and `/docker/v1.NN/...`, from the table in `engine_routes`.
+
+Nothing of the client's request line reaches the engine: the path is built anew from the table's pattern and checked
+parts. Headers pass by allow-list both ways. Bodies flow with constant memory; the engine's status and message are the
+answer. A raw upgrade is refused: behind one, a second request could pass unseen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+from starlette.websockets import WebSocket
+
+from agent.clients.docker_stream import Body, DockerStream, EngineResponse, SourceError
+from agent.controller.doors.access import may_write
+from agent.controller.engine_query import checked_query
+from agent.controller.engine_versions import EngineVersions
+from agent.controller.http.replies import ClientGoneError, EngineReply, Inbox
+from agent.controller.http.sockets import refuse
+from agent.controller.masking import mask_env
+from agent.controller.names import checked_id, checked_image
+from agent.controller.port import AgentPort
+from agent.controller.problems import RequestError, body_of, status_of
+from agent.controller.routes.attach import attach
+from agent.controller.routes.engine_routes import ROUTES, EngineRoute
+from agent.controller.routes.files import HEAD_TIMEOUT_S, safe_archive
+from agent.controller.rules import WEBSOCKET, Need, Rule
+from agent.controller.streams.engine_streams import has_terminal
+from agent.errors import UcidockdError
+
+PREFIX = "/docker"
+_CHECKS = {"id": checked_id, "image": checked_image}
+_PART = re.compile(r"\{(\w+)\}")
+_REQUEST_HEADERS = ("content-type", "x-registry-auth", "x-registry-config")
+_RESPONSE_HEADERS = (
+    "api-version",
+    "builder-version",
+    "content-length",
+    "docker-experimental",
+    "ostype",
+    "swarm",
+    "x-docker-container-path-stat",
+)
+# on old engines the type of logs is guessed from what a container printed: HTML must not become one of our pages
+_TYPES = re.compile(
+    r"(application/(json|x-tar|x-json-stream|json-seq|x-ndjson|vnd\.docker\.[a-z-]+)|text/plain)(;.*)?"
+)
+_LARGE = frozenset(
+    {"/containers/{id}/export", "/containers/{id}/archive", "/images/get", "/images/{image}/get"}
+)
+_ENDLESS = frozenset({"/events", "/containers/{id}/wait"})  # the head comes with the first news
+
+
+class EngineRoutes:
+    """`agent` is told of manual actions."""
+
+    def __init__(self, agent: AgentPort, engine: DockerStream) -> None:
+        self._agent = agent
+        self._engine = engine
+        self._versions = EngineVersions(engine)
+
+    def rules(self) -> list[Rule]:
+        return [
+            self._rule(route, prefix) for prefix in (PREFIX, f"{PREFIX}/v{{version}}") for route in ROUTES
+        ]
+
+    def _rule(self, route: EngineRoute, prefix: str) -> Rule:
+        handler = self._attach if route.method == WEBSOCKET else functools.partial(self._answer, route)
+        return Rule(
+            method=route.method,
+            path=prefix + route.path.replace("{image}", "{image:path}"),
+            grant=route.grant,
+            handler=handler,
+            summary=f"Engine API {route.method} {route.path}",
+            body="raw" if route.method in ("POST", "PUT") else "none",
+        )
+
+    async def _answer(self, route: EngineRoute, request: Request) -> Response:
+        """Our own errors in the engine's form too: its clients look for `message`."""
+        try:
+            return await self._pass(route, request)
+        except (UcidockdError, SourceError) as exc:
+            body = {"message": str(exc), **body_of(exc)}
+            headers = dict(exc.headers or {}) if isinstance(exc, RequestError) else {}
+            return JSONResponse(body, status_code=status_of(exc), headers=headers)
+
+    async def _pass(self, route: EngineRoute, request: Request) -> Response:
+        if "upgrade" in request.headers:
+            raise RequestError(
+                "raw upgrades are not passed on: use /v1/containers/{id}/exec and /v1/exec/{id}/ws, or attach/ws",
+                status=501,
+                headers={"connection": "close"},
+            )
+        path = await self._path(route.path, request)
+        writer = route.grant.need is Need.WRITE or await may_write(request)
+        query = checked_query(route.path, request.query_params.multi_items(), writer=writer)
+        inbox = Inbox(request) if _has_body(request) else None
+        body: Body = inbox
+        if route.takes_tar and inbox is not None:
+            body = await safe_archive(self._engine, aiter(inbox))
+        opening = self._engine.open(
+            route.method,
+            path,
+            query=query,
+            headers=_picked(request.headers),
+            body=b"" if body is None else body,
+            length=_length(request.headers),
+            head_timeout_s=None if route.path in _ENDLESS or route.action else HEAD_TIMEOUT_S,
+        )
+        if action := _manual_action(route, dict(query)):
+            response = await self._done_by_hand(str(request.path_params["id"]), action, opening)
+        else:
+            response = await _while_there(request, inbox, opening)
+        if route.masks and not writer:
+            return await _masked(response)
+        return EngineReply(
+            response,
+            status=response.status,
+            headers=_shown(response),
+            inbox=inbox,
+            large=route.method == "GET" and route.path in _LARGE,
+        )
+
+    async def _done_by_hand(
+        self, container: str, action: str, opening: Coroutine[Any, Any, EngineResponse]
+    ) -> EngineResponse:
+        """To its end, whether its client stays or not: the engine goes through with it in any case."""
+        try:
+            await self._agent.manual(container, action)
+            response = await opening
+        except (UcidockdError, SourceError):
+            await self._agent.manual_failed(container)
+            raise
+        finally:
+            opening.close()
+        if response.status >= 400:
+            await self._agent.manual_failed(container)
+        return response
+
+    async def _path(self, pattern: str, connection: HTTPConnection) -> str:
+        parts = connection.path_params
+        version = await self._versions.prefix(str(parts["version"])) if "version" in parts else ""
+
+        def checked(found: re.Match[str]) -> str:
+            return _CHECKS[found[1]](str(parts[found[1]]))
+
+        return version + _PART.sub(checked, pattern)
+
+    async def _attach(self, socket: WebSocket) -> None:
+        try:
+            path = await self._path("/containers/{id}/attach", socket)
+            query = checked_query(path, socket.query_params.multi_items(), writer=True)
+            tty = await has_terminal(self._engine, checked_id(str(socket.path_params["id"])))
+            pipe = await self._engine.hijack(path, query=query)
+        except UcidockdError as exc:
+            await refuse(socket, exc)
+            return
+        await attach(socket, pipe, tty=tty)
+
+
+async def _while_there(
+    request: Request, inbox: Inbox | None, opening: Coroutine[Any, Any, EngineResponse]
+) -> EngineResponse:
+    """The response, unless the client leaves before: that ends the engine's work. Raises ClientGoneError then."""
+    opened = asyncio.create_task(opening, name="engine-request")
+    gone = asyncio.create_task(inbox.gone() if inbox is not None else _left(request), name="client-gone")
+    try:
+        await asyncio.wait({opened, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not opened.done():
+            raise ClientGoneError("the client went away before the engine answered")
+        return opened.result()
+    finally:
+        for task in (opened, gone):
+            task.cancel()
+        await asyncio.wait({opened, gone})
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _has_body(request: Request) -> bool:
+    """Where the client sends nothing, the engine gets nothing: a start with a chunked body is an error there."""
+    if request.method not in ("POST", "PUT"):
+        return False
+    return "transfer-encoding" in request.headers or bool(_length(request.headers))
+
+
+def _length(headers: Headers) -> int | None:
+    text = headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _picked(headers: Headers) -> list[tuple[str, str]]:
+    return [(name, headers[name]) for name in _REQUEST_HEADERS if name in headers]
+
+
+def _shown(response: EngineResponse) -> Mapping[str, str]:
+    headers = {name: response.headers[name] for name in _RESPONSE_HEADERS if name in response.headers}
+    kind = response.headers.get("content-type", "")
+    if kind or response.status not in (204, 304):
+        headers["content-type"] = kind if _TYPES.fullmatch(kind) else "application/octet-stream"
+    return headers
+
+
+async def _masked(response: EngineResponse) -> Response:
+    async with response:
+        body = mask_env(await response.json())
+    return JSONResponse(body, status_code=response.status)
+
+
+_QUIET_SIGNALS = frozenset({"HUP", "USR1", "USR2", "WINCH", "CONT"})
+
+
+def _manual_action(route: EngineRoute, query: Mapping[str, str]) -> str:
+    """A signal that asks a program to look at its files again is nothing to hold the container for."""
+    if route.action == "kill" and query.get("signal", "").upper().removeprefix("SIG") in _QUIET_SIGNALS:
+        return ""
+    return route.action

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Routes: export, archives of files, image save. Bodies flow; nothing of them is held or spooled."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent.clients.docker_stream import DockerStream, EngineResponse
+from agent.controller.http.replies import STALL_S, EngineReply, Inbox, attachment
+from agent.controller.names import checked_image, container_id, picked
+from agent.controller.problems import RequestError
+from agent.controller.rules import Rule, write
+from agent.wire.tar_magic import BLOCK, is_plain_tar
+
+_UNPACKS_SAFELY = (29, 5, 1)
+HEAD_TIMEOUT_S = 600.0  # the engine packs a large image before it answers
+
+
+class FileRoutes:
+    """Files out of the engine and into containers. A client that takes nothing for `stall_s` is dropped."""
+
+    def __init__(self, engine: DockerStream, *, stall_s: float = STALL_S) -> None:
+        self._engine = engine
+        self._stall_s = stall_s
+
+    def rules(self) -> list[Rule]:
+        container = "docker.container"
+        return [
+            Rule(
+                method="GET",
+                path="/v1/containers/{id}/export",
+                grant=write(container, "export"),
+                handler=self.export,
+                summary="A container's file system as tar",
+            ),
+            Rule(
+                method="GET",
+                path="/v1/containers/{id}/archive",
+                grant=write(container, "get_archive"),
+                handler=self.get_archive,
+                summary="A file or directory of a container as tar",
+            ),
+            Rule(
+                method="PUT",
+                path="/v1/containers/{id}/archive",
+                grant=write(container, "put_archive"),
+                handler=self.put_archive,
+                summary="Unpacks a plain tar into a directory of a container",
+                body="raw",
+            ),
+            Rule(
+                method="GET",
+                path="/v1/images/get",
+                grant=write("docker.image", "get"),
+                handler=self.get_images,
+                summary="Images as `docker save` makes them",
+            ),
+        ]
+
+    async def export(self, request: Request) -> Response:
+        name = container_id(request)
+        picked(request, ())
+        return await self._download(f"/containers/{name}/export", [], f"{name[:12]}_export.tar")
+
+    async def get_archive(self, request: Request) -> Response:
+        name = container_id(request)
+        query = picked(request, ("path",))
+        if not request.query_params.get("path"):
+            raise RequestError("query path: expected a path in the container")
+        return await self._download(f"/containers/{name}/archive", query, f"{name[:12]}_archive.tar")
+
+    async def get_images(self, request: Request) -> Response:
+        query = picked(request, ("names",))
+        names = [checked_image(value) for _, value in query]
+        if not names:
+            raise RequestError("query names: expected at least one image")
+        label = names[0].replace("/", "_") if len(names) == 1 else "images"
+        return await self._download("/images/get", query, f"{label}.tar")
+
+    async def put_archive(self, request: Request) -> Response:
+        name = container_id(request)
+        query = picked(request, ("path", "noOverwriteDirNonDir", "copyUIDGID"))
+        if not request.query_params.get("path"):
+            raise RequestError("query path: expected a directory in the container")
+        await put_archive(self._engine, name, query, aiter(Inbox(request)))
+        return Response(status_code=204)
+
+    async def _download(self, path: str, query: list[tuple[str, str]], name: str) -> Response:
+        response = await open_download(self._engine, path, query)
+        headers = attachment(name)
+        if response.length is not None:
+            headers["content-length"] = str(response.length)
+        if stat := response.headers.get("x-docker-container-path-stat", ""):
+            headers["x-docker-container-path-stat"] = stat[:65536]
+        return EngineReply(response, headers=headers, large=True, stall_s=self._stall_s)
+
+
+async def open_download(engine: DockerStream, path: str, query: list[tuple[str, str]]) -> EngineResponse:
+    """A download's response, its status checked."""
+    response = await engine.open("GET", path, query=query, head_timeout_s=HEAD_TIMEOUT_S)
+    return await response.checked()
+
+
+async def put_archive(
+    engine: DockerStream, container: str, query: list[tuple[str, str]], body: AsyncIterator[bytes]
+) -> None:
+    """PUT /containers/{id}/archive with a body as it comes.
+
+    Raises RequestError 415, EngineError.
+    """
+    response = await engine.open(
+        "PUT",
+        f"/containers/{container}/archive",
+        query=query,
+        headers=[("content-type", "application/x-tar")],
+        body=await safe_archive(engine, body),
+        head_timeout_s=HEAD_TIMEOUT_S,
+    )
+    async with await response.checked():
+        await response.read(65536)
+
+
+async def safe_archive(engine: DockerStream, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same archive, as far as that engine may have it. Raises RequestError 415.
+
+    Engines before 29.5.1 unpack compressed archives in a way that lets them break out (CVE-2026-41567): only plain tar
+    goes there.
+    """
+    return body if await _unpacks_safely(engine) else await _plain_only(body)
+
+
+async def _plain_only(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    head = b""
+    async for piece in body:
+        head += piece
+        if len(head) >= BLOCK:
+            break
+    if not is_plain_tar(head):
+        raise RequestError("this engine takes plain tar archives only (not compressed)", status=415)
+
+    async def rest() -> AsyncIterator[bytes]:
+        yield head
+        async for piece in body:
+            yield piece
+
+    return rest()
+
+
+async def _unpacks_safely(engine: DockerStream) -> bool:
+    version = await engine.call("GET", "/version", read=lambda body: str(body.get("Version", "")))
+    numbers = version.split("-")[0].split("+")[0].split(".")
+    return all(n.isdigit() for n in numbers) and tuple(map(int, numbers)) >= _UNPACKS_SAFELY

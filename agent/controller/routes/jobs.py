@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Routes: jobs, their streams, and the uploads that become jobs. What a job is, `jobs` knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent.controller.http import sse
+from agent.controller.http.json_reply import JsonReply
+from agent.controller.http.replies import EventReply, Inbox, read_json
+from agent.controller.names import flag, picked
+from agent.controller.problems import RequestError
+from agent.controller.rules import Rule, read, write
+from agent.controller.work.job_specs import JobSpec, build_upload, load_spec, parse_job
+from agent.controller.work.jobs import Job, Jobs, UnknownJobError
+from agent.model.resources import RegistryAuth
+
+_BUILD_TEXTS = ("dockerfile", "target", "platform", "networkmode")
+_BUILD_FLAGS = ("nocache", "pull")
+
+
+class JobRoutes:
+    """`auths` gives the registry logins of UCI."""
+
+    def __init__(self, jobs: Jobs, auths: Callable[[], Sequence[RegistryAuth]]) -> None:
+        self._jobs = jobs
+        self._auths = auths
+
+    def rules(self) -> list[Rule]:
+        return [
+            Rule(
+                method="POST",
+                path="/v1/jobs",
+                grant=write("ucidockd", "job_start"),
+                handler=self.start,
+                summary="Starts a pull, push, prune, or a build of a remote context",
+                body="json",
+            ),
+            Rule(
+                method="GET",
+                path="/v1/jobs",
+                grant=read("ucidockd", "job_list"),
+                handler=self.list_all,
+                summary="The last 100 jobs, newest first",
+            ),
+            Rule(
+                method="GET",
+                path="/v1/jobs/{id}",
+                grant=read("ucidockd", "job_status"),
+                handler=self.show,
+                summary="A job: state, progress, result or error",
+            ),
+            Rule(
+                method="GET",
+                path="/v1/jobs/{id}/stream",
+                grant=read("ucidockd", "job_status"),
+                handler=self.stream,
+                summary="A job's progress and messages as server-sent events, resumable",
+            ),
+            Rule(
+                method="DELETE",
+                path="/v1/jobs/{id}",
+                grant=write("ucidockd", "job_cancel"),
+                handler=self.cancel,
+                summary="Cancels a job",
+            ),
+            Rule(
+                method="PUT",
+                path="/v1/images/load",
+                grant=write("docker.image", "load"),
+                handler=self.load,
+                summary="Loads images from an archive of `docker save`; answers with a job",
+                body="raw",
+            ),
+            Rule(
+                method="PUT",
+                path="/v1/builds",
+                grant=write("docker.image", "build"),
+                handler=self.build,
+                summary="Builds an image from a context sent as tar; answers with a job",
+                body="raw",
+            ),
+        ]
+
+    async def start(self, request: Request) -> Response:
+        spec = parse_job(await read_json(request), self._auths())
+        return _answer(self._jobs.start(spec), status=202)
+
+    async def list_all(self, request: Request) -> Response:
+        del request
+        return JsonReply({"jobs": [job.as_json() for job in self._jobs.all()]})
+
+    async def show(self, request: Request) -> Response:
+        return _answer(self._job(request))
+
+    async def stream(self, request: Request) -> Response:
+        return EventReply(_events(self._job(request), sse.resume_id(request.headers)))
+
+    async def cancel(self, request: Request) -> Response:
+        return _answer(await self._jobs.cancel(self._job(request).id))
+
+    async def load(self, request: Request) -> Response:
+        picked(request, ())
+        return await self._upload(request, load_spec())
+
+    async def build(self, request: Request) -> Response:
+        return await self._upload(request, build_upload(_build_options(request), self._auths()))
+
+    async def _upload(self, request: Request, spec: JobSpec) -> Response:
+        """Answers once the engine has the whole body, or wants no more of it; the job may go on."""
+        length = request.headers.get("content-length", "")
+        job = self._jobs.start(
+            spec, body=aiter(Inbox(request)), upload_bytes=int(length) if length.isdigit() else 0
+        )
+        await job.body_taken.wait()
+        return _answer(job, status=202)
+
+    def _job(self, request: Request) -> Job:
+        try:
+            return self._jobs.get(str(request.path_params["id"]))
+        except UnknownJobError as exc:
+            raise RequestError(str(exc), status=404) from exc
+
+
+def _build_options(request: Request) -> dict[str, object]:
+    """The query of a build, as `job_specs` takes it: tags as repeated `t`, build arguments as JSON."""
+    pairs = picked(request, ("t", "buildargs", *_BUILD_TEXTS, *_BUILD_FLAGS))
+    options: dict[str, object] = {name: value for name, value in pairs if name in _BUILD_TEXTS}
+    options["tags"] = [value for name, value in pairs if name == "t"]
+    options |= {name: flag(request.query_params, name) for name in _BUILD_FLAGS}
+    if arguments := request.query_params.get("buildargs"):
+        options["buildargs"] = _json_query("buildargs", arguments)
+    return options
+
+
+def _json_query(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise RequestError(f"query {name}: expected JSON") from exc
+
+
+def _answer(job: Job, *, status: int = 200) -> Response:
+    return JsonReply({"job": job.as_json()}, status_code=status)
+
+
+async def _events(job: Job, after: int | None) -> AsyncGenerator[bytes, None]:
+    changes = job.changes(after)
+    try:
+        async for name, data, number in changes:
+            yield sse.event(name, data, number)
+    finally:
+        await changes.aclose()

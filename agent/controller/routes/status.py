@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Routes: health, status and its stream, plan, reconcile."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from agent.controller.http import sse
+from agent.controller.http.json_reply import JsonReply
+from agent.controller.http.replies import EventReply, read_json
+from agent.controller.port import AgentPort
+from agent.controller.rules import PUBLIC, Rule, read, write
+from agent.controller.streams.board_feed import board_feed
+from agent.controller.validation import validated
+from agent.errors import UcidockdError
+from agent.status.board import StatusBoard
+
+
+class SlowReaderError(UcidockdError):
+    """A reader of a stream did not keep up."""
+
+    code = "slow-reader"
+
+
+class StatusRoutes:
+    """What the agent says about itself."""
+
+    def __init__(self, agent: AgentPort) -> None:
+        self._agent = agent
+
+    def rules(self) -> list[Rule]:
+        return [
+            Rule(method="GET", path="/healthz", grant=PUBLIC, handler=healthz, summary="The agent is alive"),
+            Rule(
+                method="GET",
+                path="/v1/status",
+                grant=read("ucidockd", "status"),
+                handler=self.status,
+                summary="Conditions of every resource, facts about the agent",
+            ),
+            Rule(
+                method="GET",
+                path="/v1/status/stream",
+                grant=read("ucidockd", "status"),
+                handler=self.stream,
+                summary="The status and each change of it as server-sent events, resumable",
+            ),
+            Rule(
+                method="GET",
+                path="/v1/plan",
+                grant=read("ucidockd", "plan"),
+                handler=self.plan,
+                summary="What would be done, and why",
+            ),
+            Rule(
+                method="POST",
+                path="/v1/reconcile",
+                grant=write("ucidockd", "reconcile"),
+                handler=self.reconcile,
+                summary="Do it now",
+            ),
+            Rule(
+                method="POST",
+                path="/v1/validate",
+                grant=write("ucidockd", "validate"),  # env files that the text names are read
+                handler=self.validate,
+                summary="Checks UCI text as `ucidockd check` would; nothing is written",
+                body="json",
+            ),
+        ]
+
+    async def status(self, request: Request) -> Response:
+        del request
+        return JsonReply(self._agent.board.snapshot())
+
+    async def stream(self, request: Request) -> Response:
+        return EventReply(status_events(self._agent.board, sse.resume_id(request.headers)))
+
+    async def plan(self, request: Request) -> Response:
+        del request
+        return JsonReply(await self._agent.plan())
+
+    async def reconcile(self, request: Request) -> Response:
+        del request
+        return JsonReply(await self._agent.reconcile())
+
+    async def validate(self, request: Request) -> Response:
+        """`{package: text}`; a package that is not given counts as it is committed."""
+        return JsonReply(await validated(self._agent, await read_json(request)))
+
+
+async def healthz(request: Request) -> Response:
+    """A constant: it needs no session."""
+    del request
+    return PlainTextResponse("ok\n")
+
+
+async def status_events(board: StatusBoard, resume: int | None) -> AsyncGenerator[bytes, None]:
+    """A snapshot, then changes, as server-sent events. Resumes after id `resume` where the ring still reaches.
+
+    A reader that falls behind the ring while it is here is dropped and told why; when it comes back, it gets a new
+    snapshot. Raises SlowReaderError.
+    """
+    feed = board_feed(board, resume)
+    follows = False
+    try:
+        async for name, data, number in feed:
+            if name == "status" and follows:
+                raise SlowReaderError("this reader is too slow: changes that it has not read are gone")
+            follows = True
+            yield sse.event(name, data, number)
+    finally:
+        await feed.aclose()

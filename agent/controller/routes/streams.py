@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Routes: logs, stats and events."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import json
+import re
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent.clients.docker_stream import DockerStream
+from agent.clients.to_loop import tell
+from agent.controller.http import sse
+from agent.controller.http.replies import EventReply, StreamReply
+from agent.controller.names import container_id, flag, picked
+from agent.controller.problems import RequestError
+from agent.controller.rules import Rule, read
+from agent.controller.streams import engine_streams
+from agent.status.board import StatusBoard
+
+_LOG_QUERY = ("follow", "since", "until", "tail", "timestamps", "stdout", "stderr", "format")
+_TIME = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?|[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9:.]+(Z|[+-][0-9:]+)?)?")
+_LOG_FORMS = {"since": _TIME, "until": _TIME, "tail": re.compile(r"all|[0-9]{1,9}")}
+_LOG_EXPECTED = {"tail": "a number nor all"} | dict.fromkeys(
+    ("since", "until"), "seconds nor an RFC 3339 time"
+)
+_FORMATS = ("text", "ndjson", "sse")
+
+
+class StreamRoutes:
+    """Live output of the engine."""
+
+    def __init__(self, engine: DockerStream, board: StatusBoard) -> None:
+        self._engine = engine
+        self._board = board
+
+    def rules(self) -> list[Rule]:
+        container = "docker.container"
+        return [
+            Rule(
+                method="GET",
+                path="/v1/containers/{id}/logs",
+                grant=read(container, "logs"),
+                handler=self.logs,
+                summary="A container's output, without the engine's frames: text, ndjson or server-sent events",
+            ),
+            Rule(
+                method="GET",
+                path="/v1/containers/{id}/stats",
+                grant=read(container, "stats"),
+                handler=self.stats,
+                summary="A container's use of resources, each second",
+            ),
+            Rule(
+                method="GET",
+                path="/v1/events",
+                grant=read("docker", "events"),
+                handler=self.events,
+                summary="The engine's events and our own operations in one stream, resumable",
+            ),
+        ]
+
+    async def logs(self, request: Request) -> Response:
+        pairs = picked(request, _LOG_QUERY)
+        for name, value in pairs:
+            if name in _LOG_FORMS and not _LOG_FORMS[name].fullmatch(value):
+                raise RequestError(f"query {name}: {value[:64]!r} is neither {_LOG_EXPECTED[name]}")
+        asked = request.query_params
+        kind = _format(request)
+        query = [(name, value) for name, value in pairs if name in ("since", "until", "tail")]
+        query += [(n, str(int(flag(asked, n)))) for n in ("follow", "timestamps")]
+        both = "stdout" not in asked and "stderr" not in asked
+        query += [(n, str(int(flag(asked, n, default=both)))) for n in ("stdout", "stderr")]
+        source = engine_streams.logs(self._engine, container_id(request), query)
+        first = await _first(source)  # an error of the engine is an answer of its own, not a broken stream
+        if kind == "sse":
+            return EventReply(_as_events(first, source))
+        if kind == "ndjson":
+            return StreamReply(_as_lines(first, source), headers={"content-type": "application/x-ndjson"})
+        return StreamReply(_as_text(first, source), headers={"content-type": "text/plain; charset=utf-8"})
+
+    async def stats(self, request: Request) -> Response:
+        pairs = picked(request, ("stream", "one-shot", "format"))
+        query = [(name, value) for name, value in pairs if name != "format"]
+        source = engine_streams.stats(self._engine, container_id(request), query)
+        first = await _first(source)
+        if _format(request, default="ndjson") == "sse":
+            return EventReply(_json_events("stats", first, source))
+        return StreamReply(_json_text(first, source), headers={"content-type": "application/x-ndjson"})
+
+    async def events(self, request: Request) -> Response:
+        pairs = picked(request, ("since", "until", "filters"))
+        seen_ns, version = _cursors(request.headers.get("last-event-id", ""))
+        if seen_ns:
+            pairs = [(name, value) for name, value in pairs if name != "since"]
+            pairs.append(("since", f"{seen_ns // 10**9}.{seen_ns % 10**9:09d}"))
+        source = engine_streams.events(self._engine, pairs)
+        # counted from here: a change between the answer's head and its first event belongs to the reader too
+        sent = self._board.version if version is None else version
+        return EventReply(_merged(source, self._board, seen_ns, sent))
+
+
+def _format(request: Request, default: str = "text") -> str:
+    kind = request.query_params.get("format", "")
+    if not kind and sse.MEDIA_TYPE in request.headers.get("accept", ""):
+        return "sse"
+    if kind and kind not in _FORMATS:
+        raise RequestError(f"query format: expected one of {', '.join(_FORMATS)}")
+    return kind or default
+
+
+async def _first(source: AsyncGenerator[Any, None], wait_s: float = 0.25) -> asyncio.Future[Any]:
+    """Starts the source. Raises what it raises at once; output may come later."""
+    step = asyncio.ensure_future(anext(source))
+    done, _ = await asyncio.wait({step}, timeout=wait_s)
+    if done and step.exception() is not None and not isinstance(step.exception(), StopAsyncIteration):
+        step.result()
+    return step
+
+
+async def _resumed(
+    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
+) -> AsyncGenerator[Any, None]:
+    try:
+        try:
+            yield await first
+        except StopAsyncIteration:
+            return
+        async for item in source:
+            yield item
+    finally:
+        first.cancel()
+        await asyncio.wait({first})
+        await source.aclose()
+
+
+async def _as_text(
+    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
+) -> AsyncGenerator[bytes, None]:
+    items = _resumed(first, source)
+    try:
+        async for _, piece in items:
+            yield piece
+    finally:
+        await items.aclose()
+
+
+async def _texts(
+    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
+) -> AsyncGenerator[tuple[str, str], None]:
+    """Text per stream: a character that two pieces share stays whole, bytes that are no UTF-8 become U+FFFD."""
+    make = codecs.getincrementaldecoder("utf-8")
+    decoders = {name: make("replace") for name in ("stdin", "stdout", "stderr")}
+    items = _resumed(first, source)
+    try:
+        async for name, piece in items:
+            if text := decoders[name].decode(piece):
+                yield name, text
+        for name, decoder in decoders.items():
+            if text := decoder.decode(b"", final=True):
+                yield name, text
+    finally:
+        await items.aclose()
+
+
+async def _as_lines(
+    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
+) -> AsyncGenerator[bytes, None]:
+    items = _texts(first, source)
+    try:
+        async for name, text in items:
+            yield json.dumps({"stream": name, "text": text}).encode() + b"\n"
+    finally:
+        await items.aclose()
+
+
+async def _as_events(
+    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
+) -> AsyncGenerator[bytes, None]:
+    items = _texts(first, source)
+    try:
+        async for name, text in items:
+            yield sse.event(name, text)
+    finally:
+        await items.aclose()
+
+
+async def _json_events(
+    name: str, first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
+) -> AsyncGenerator[bytes, None]:
+    items = _resumed(first, source)
+    try:
+        async for item in items:
+            yield sse.event(name, item)
+    finally:
+        await items.aclose()
+
+
+async def _json_text(
+    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
+) -> AsyncGenerator[bytes, None]:
+    items = _resumed(first, source)
+    try:
+        async for item in items:
+            yield json.dumps(item).encode() + b"\n"
+    finally:
+        await items.aclose()
+
+
+def _cursors(last: str) -> tuple[int, int | None]:
+    """The two cursors of an event id `<engine's nanoseconds>-<board's version>`."""
+    engine, _, board = last.partition("-")
+    if engine.isascii() and engine.isdigit() and board.isascii() and board.isdigit():
+        return int(engine), int(board)
+    return 0, None
+
+
+async def _merged(
+    source: AsyncGenerator[dict[str, Any], None], board: StatusBoard, seen_ns: int, sent: int
+) -> AsyncGenerator[bytes, None]:
+    """Engine events and board changes as they come; each id carries both cursors, so that either can resume."""
+    loop = asyncio.get_running_loop()
+    changed = asyncio.Event()
+
+    def on_change() -> None:
+        tell(loop, changed.set)
+
+    unsubscribe = board.subscribe(on_change)
+    engine_step = asyncio.ensure_future(anext(source))
+    board_step = asyncio.ensure_future(changed.wait())
+    changed.set()
+    try:
+        while True:
+            await asyncio.wait({engine_step, board_step}, return_when=asyncio.FIRST_COMPLETED)
+            if board_step.done():
+                changed.clear()
+                board_step = asyncio.ensure_future(changed.wait())
+                missed = board.events_after(sent)
+                if missed is None:
+                    sent = board.version
+                    yield sse.event("gap", {"version": sent}, f"{seen_ns}-{sent}")
+                for change in missed or ():
+                    sent = int(change["id"])
+                    yield sse.event("change", change, f"{seen_ns}-{sent}")
+            if engine_step.done():
+                try:
+                    item = engine_step.result()
+                except StopAsyncIteration:
+                    return
+                engine_step = asyncio.ensure_future(anext(source))
+                stamp = item.get("timeNano", 0)
+                if not isinstance(stamp, int) or (seen_ns and stamp <= seen_ns):
+                    continue
+                seen_ns = stamp
+                yield sse.event("engine", item, f"{seen_ns}-{sent}")
+    finally:
+        unsubscribe()
+        for step in (engine_step, board_step):
+            step.cancel()
+        await asyncio.wait({engine_step, board_step})
+        await source.aclose()

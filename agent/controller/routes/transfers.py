@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Routes: transfers, one file in several requests. What a transfer is, `transfers` knows.
+
+Up: create, PUT each part at its offset, POST the sha256 to end it. Down: create, GET parts of some length until one that
+came whole is shorter than asked for; status then has the sha256 to compare. A part that breaks off is asked for again:
+up from the offset in the status, down from the first byte that is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent.clients.docker_stream import DockerStream
+from agent.controller.http.json_reply import JsonReply
+from agent.controller.http.replies import Inbox, StreamReply, attachment, read_json
+from agent.controller.names import checked_id, checked_image, number, picked, text
+from agent.controller.problems import RequestError
+from agent.controller.routes.files import open_download
+from agent.controller.rules import Rule, read, write
+from agent.controller.work.download import WINDOW, Download
+from agent.controller.work.job_specs import build_upload, load_spec
+from agent.controller.work.transfer import Transfer
+from agent.controller.work.transfers import Transfers
+from agent.controller.work.upload import Upload
+from agent.model.resources import RegistryAuth
+
+_SIZE_LIMIT = 2**53 - 1
+_DIGITS = 16
+_WAIT_S = 15.0  # for the engine: well below what the shortest door gives a request
+_TARGETS = {"up": "archive, load or build", "down": "export, archive or save"}
+
+
+class TransferRoutes:
+    """`auths` gives the registry logins of UCI."""
+
+    def __init__(
+        self, transfers: Transfers, engine: DockerStream, auths: Callable[[], Sequence[RegistryAuth]]
+    ) -> None:
+        self._transfers = transfers
+        self._engine = engine
+        self._auths = auths
+
+    def rules(self) -> list[Rule]:
+        create, status = write("ucidockd", "job_start"), read("ucidockd", "job_status")
+        return [
+            Rule(
+                method="POST",
+                path="/v1/transfers",
+                grant=create,
+                handler=self.create,
+                summary="Begins a file in parts, into the engine (up) or out of it (down)",
+                body="json",
+            ),
+            Rule(
+                method="GET",
+                path="/v1/transfers",
+                grant=status,
+                handler=self.list_all,
+                summary="The transfers, newest first",
+            ),
+            Rule(
+                method="GET",
+                path="/v1/transfers/{id}",
+                grant=status,
+                handler=self.show,
+                summary="A transfer: state, offset, size and sha256 once known",
+            ),
+            Rule(
+                method="DELETE",
+                path="/v1/transfers/{id}",
+                grant=create,
+                handler=self.remove,
+                summary="Ends and forgets a transfer",
+            ),
+            Rule(
+                method="PUT",
+                path="/v1/transfers/{id}/{offset}",
+                grant=create,
+                handler=self.put_part,
+                summary="A part of an upload; what was taken already is passed over",
+                body="raw",
+            ),
+            Rule(
+                method="GET",
+                path="/v1/transfers/{id}/{offset}",
+                grant=create,
+                handler=self.get_part,
+                summary="A part of a download; the last 4 MiB can be asked for again",
+            ),
+            Rule(
+                method="POST",
+                path="/v1/transfers/{id}",
+                grant=create,
+                handler=self.end,
+                summary="The upload is complete: its sha256 is checked before the engine gets its end",
+                body="json",
+            ),
+        ]
+
+    async def create(self, request: Request) -> Response:
+        body = await read_json(request)
+        direction, target = text(body, "direction"), text(body, "target")
+        makers = {
+            ("up", "archive"): self._archive_up,
+            ("up", "load"): self._load,
+            ("up", "build"): self._build,
+            ("down", "export"): self._export,
+            ("down", "archive"): self._archive_down,
+            ("down", "save"): self._save,
+        }
+        if direction not in _TARGETS:
+            raise RequestError("direction: expected up or down")
+        maker = makers.get((direction, target))
+        if maker is None:
+            raise RequestError(f"target: expected {_TARGETS[direction]}")
+        with self._transfers.room():
+            return _answer(await maker(body), status=201)
+
+    async def list_all(self, request: Request) -> Response:
+        del request
+        return JsonReply({"transfers": [transfer.as_json() for transfer in self._transfers.all()]})
+
+    async def show(self, request: Request) -> Response:
+        found = self._found(request)
+        found.on_touch()
+        return _answer(found)
+
+    async def remove(self, request: Request) -> Response:
+        await self._transfers.remove(self._found(request).id)
+        return Response(status_code=204)
+
+    async def put_part(self, request: Request) -> Response:
+        found = self._found(request)
+        if not isinstance(found, Upload):
+            raise RequestError("this transfer goes down: GET its parts", status=405)
+        picked(request, ())
+        await found.take(_offset(request), aiter(Inbox(request)))
+        return _answer(found)
+
+    async def get_part(self, request: Request) -> Response:
+        found = self._found(request)
+        if not isinstance(found, Download):
+            raise RequestError("this transfer goes up: PUT its parts", status=405)
+        picked(request, ("length",))
+        offset, length = _offset(request), _length(request.query_params)
+        found.check(offset)
+        headers = {**attachment(found.title), "x-transfer-offset": str(offset)}
+        return StreamReply(found.part(offset, length), headers=headers)
+
+    async def end(self, request: Request) -> Response:
+        found = self._found(request)
+        if not isinstance(found, Upload):
+            raise RequestError("only an upload is ended; DELETE ends a download", status=405)
+        body = await read_json(request)
+        size = number(body, "size", low=0, high=_SIZE_LIMIT, default=0) if "size" in body else None
+        await found.end(sha256=text(body, "sha256"), size=size)
+        if found.job is None:
+            await found.over(_WAIT_S)
+        if found.error is not None:
+            raise found.error
+        return _answer(found)
+
+    async def _archive_up(self, body: Mapping[str, object]) -> Transfer:
+        query = [("path", _path(body))]
+        return self._transfers.upload_archive(checked_id(text(body, "container")), query)
+
+    async def _load(self, body: Mapping[str, object]) -> Transfer:
+        return self._transfers.upload_job(load_spec(), size=_size(body))
+
+    async def _build(self, body: Mapping[str, object]) -> Transfer:
+        options = body.get("options", {})
+        if not isinstance(options, dict):
+            raise RequestError("options: expected an object, as a build job takes it")
+        return self._transfers.upload_job(build_upload(options, self._auths()), size=_size(body))
+
+    async def _export(self, body: Mapping[str, object]) -> Transfer:
+        name = checked_id(text(body, "container"))
+        return await self._down(f"{name[:12]}_export.tar", f"/containers/{name}/export", [])
+
+    async def _archive_down(self, body: Mapping[str, object]) -> Transfer:
+        name = checked_id(text(body, "container"))
+        query = [("path", _path(body))]
+        return await self._down(f"{name[:12]}_archive.tar", f"/containers/{name}/archive", query)
+
+    async def _save(self, body: Mapping[str, object]) -> Transfer:
+        names = body.get("names")
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise RequestError("names: expected a list of images")
+        query = [("names", checked_image(name)) for name in names]
+        title = names[0].replace("/", "_") if len(names) == 1 else "images"
+        return await self._down(f"{title}.tar", "/images/get", query)
+
+    async def _down(self, title: str, path: str, query: list[tuple[str, str]]) -> Transfer:
+        opening = open_download(self._engine, path, query)
+        return await self._transfers.download(title, opening, wait_s=_WAIT_S)
+
+    def _found(self, request: Request) -> Transfer:
+        return self._transfers.get(str(request.path_params["id"]))
+
+
+def _answer(transfer: Transfer, *, status: int = 200) -> Response:
+    return JsonReply({"transfer": transfer.as_json()}, status_code=status)
+
+
+def _path(body: Mapping[str, object]) -> str:
+    path = text(body, "path")
+    if not path:
+        raise RequestError("path: expected a path in the container")
+    return path
+
+
+def _size(body: Mapping[str, object]) -> int:
+    return number(body, "size", low=0, high=_SIZE_LIMIT, default=0)
+
+
+def _offset(request: Request) -> int:
+    return _natural("offset", str(request.path_params["offset"]))
+
+
+def _length(query: Mapping[str, str]) -> int | None:
+    """WINDOW unless asked otherwise: a part of that length can be asked for again as a whole. `all`: to the end."""
+    asked = query.get("length", str(WINDOW))
+    return None if asked == "all" else _natural("length", asked)
+
+
+def _natural(name: str, digits: str) -> int:
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS):
+        raise RequestError(f"{name}: expected a whole number of bytes")
+    return int(digits)

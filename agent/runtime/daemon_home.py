@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whether the engine that runs keeps the data that the containers were meant for: the same data_root, on the same disk.
+
+On a disk (a mount that fstab declares) we leave a mark in data_root. One that lacks it is another disk or was emptied:
+to create everything there anew is what the user may want, and has to say (`ucidockd reconcile`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.clients.daemon_files import DaemonFiles, EngineData
+from agent.clients.files import atomic_write
+from agent.runtime.daemon_status import DaemonStatus
+
+logger = logging.getLogger(__name__)
+
+MARK = ".ucidockd-engine"
+_MARK_BYTES = 64
+
+
+class EngineHome:
+    """`on_disk`: whether a directory is declared to be on a mount."""
+
+    def __init__(self, files: DaemonFiles, status: DaemonStatus, *, on_disk: Callable[[str], bool]) -> None:
+        self._files, self._status, self._on_disk = files, status, on_disk
+
+    def other(self, root: str, *, accepted: bool) -> str:
+        """Why nothing is to be created on the engine with this data_root, "" where it is the right one.
+
+        `accepted`: a reconcile was asked for, so that this one is. Raises StorageError.
+        """
+        meant = self._files.engine()
+        disk = self._on_disk(root)
+        found = _mark_of(root) if disk else ""
+        unmarked = disk and meant.data_root == root and not meant.mark
+        if not meant.data_root or accepted or unmarked:
+            mark = (found or _new_mark(root)) if disk else ""
+            self._files.write_engine(EngineData(data_root=root, mark=mark))
+            return self._show("")
+        if meant.data_root != root:
+            return self._show(f"data_root was {meant.data_root} and is {root}", reason="DataRoot")
+        if disk and found != meant.mark:
+            return self._show(f"{root} is on another disk than before, or that was emptied", reason="Disk")
+        return self._show("")
+
+    def _show(self, what: str, *, reason: str = "") -> str:
+        text = f"{what}: nothing is created there until `ucidockd reconcile`" if what else ""
+        self._status.engine_changed(text, reason=reason)
+        return text
+
+
+def _mark_of(root: str) -> str:
+    try:
+        with Path(root, MARK).open("rb") as file:
+            return file.read(_MARK_BYTES).decode("ascii", "replace").strip()
+    except OSError:
+        return ""
+
+
+def _new_mark(root: str) -> str:
+    """Without a mark (the disk is full, say) it is tried again in the next pass."""
+    mark = secrets.token_hex(16)
+    with contextlib.suppress(OSError):
+        atomic_write(Path(root, MARK), f"{mark}\n".encode(), mode=0o600)
+        return mark
+    logger.debug("no mark could be left in %s", root)
+    return ""

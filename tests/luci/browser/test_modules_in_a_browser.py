@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Console, log, graphs and progress in Chromium: the pages' own modules, a running agent, a real engine.
+
+Only LuCI itself is not there: `page.mjs` stands in for its loader, `tests/support/luci_web.py` for uhttpd.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from tests.browser.test_reverse_proxy import PLAYWRIGHT, why_no_browser
+from tests.controller.conftest import Containers, containers
+from tests.controller.test_jobs_on_engine import context
+from tests.support.agent_process import Agent
+from tests.support.box import Box
+from tests.support.controller import LoopThread
+from tests.support.dockerd import BUSYBOX, PrivateDockerd
+from tests.support.fake_rpcd import ADMIN, FakeRpcd
+from tests.support.fake_ubusd import FakeUbusd
+from tests.support.luci_web import Web
+from tests.support.registry import Registry, Throttle, is_installed
+
+__all__ = ["containers"]
+
+HERE = Path(__file__).parent
+RESOURCES = HERE.parents[2] / "luci/htdocs/luci-static/resources"
+BIG = 4 * 1024 * 1024
+
+pytestmark = pytest.mark.skipif(bool(why_no_browser()), reason=why_no_browser())
+
+
+class Browser:
+    """One page; each method is a verb of `drive.mjs`."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            ["node", HERE / "drive.mjs", PLAYWRIGHT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def do(self, verb: str, *values: Any) -> Any:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps([verb, *values]) + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        assert "error" not in answer, answer["error"]
+        return answer["value"]
+
+    def text(self, selector: str = "#view") -> str:
+        return str(self.do("evaluate", f"document.querySelector({json.dumps(selector)}).textContent"))
+
+    def until_text(self, pattern: str, selector: str = "#view") -> str:
+        """The text of the element, once it matches."""
+        found = f"document.querySelector({json.dumps(selector)}).textContent"
+        return str(self.do("until", f"new RegExp({json.dumps(pattern)}).test({found}) && {found}"))
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(20)
+
+
+class Pages:
+    """A page with an agent behind it."""
+
+    def __init__(self, browser: Browser, web: Web, loop: LoopThread) -> None:
+        self.browser, self._web, self._loop = browser, web, loop
+
+    def open(self) -> Browser:
+        """The empty page, of a session that may do everything."""
+        self.browser.do("open", f"{self._web.address}/tests/browser/page.html?session={ADMIN}")
+        return self.browser
+
+    def cut(self) -> int:
+        """Breaks the connections of the page's subscriptions."""
+
+        async def cut() -> int:
+            return self._web.cut()
+
+        return int(self._loop.run(cut()))
+
+
+@asynccontextmanager
+async def a_router(bus: Path) -> AsyncIterator[Web]:
+    web = Web(bus, {"/tests": HERE.parent, "/luci-static/resources": RESOURCES})
+    async with FakeUbusd(bus), FakeRpcd(bus), web.serving():
+        yield web
+
+
+@pytest.fixture(scope="module")
+def pages(engine: PrivateDockerd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    folder = tmp_path_factory.mktemp("pages")
+    loop, client = LoopThread(), docker.DockerClient(base_url=engine.host, version="auto")
+    router = a_router(folder / "ubus.sock")
+    web = loop.run(router.__aenter__())
+    agent = Agent(Box.make(folder, engine, client), ubus=folder / "ubus.sock")
+    browser = Browser()
+    try:
+        agent.start()
+        yield Pages(browser, web, loop)
+        assert browser.do("errors") == [], "errors of the page itself"
+    finally:
+        browser.close()
+        agent.end()
+        loop.run(router.__aexit__(None, None, None))
+        loop.close()
+        client.close()
+
+
+def test_a_console_types_shows_survives_a_cut_and_answers_no_reports(
+    pages: Pages, containers: Containers
+) -> None:
+    made = containers.run("sleep 1000", stop_signal="KILL")
+    browser = pages.open()
+    options = {"container": made, "command": ["/bin/sh"], "user": ""}
+    browser.do("show", "ucidockd.terminal", options, "open")
+    browser.until_text("#", ".xterm-rows")
+    browser.do("type", "stty size; X=alive; echo got $((6*7))\n")
+    shown = browser.until_text(r"got 42", ".xterm-rows")
+    rows, columns = browser.do("evaluate", "[shown.term.rows, shown.term.cols]")
+    assert f"{rows} {columns}" in shown
+    # what asks the terminal for an answer would type it into the shell
+    browser.do(
+        "type", r"printf '\033[6n\033[c\033[>c\033]10;?\007'; read -t 1 -n 1 a; echo typed=${#a}=" + "\n"
+    )
+    assert "typed=0=" in browser.until_text(r"typed=\d=", ".xterm-rows")
+    assert pages.cut() >= 1
+    browser.do("type", "echo still $X.$X\n")
+    browser.until_text(r"still alive\.alive", ".xterm-rows")
+    browser.do("type", "exit 3\n")
+    browser.until_text("The process ended with code 3.")
+
+
+HOSTILE = r"""
+i=0
+while :; do
+    i=$((i+1))
+    printf 'hello %d <b id=bold>&amp;</b>\033[31mred\033[0m\007\n' $i
+    echo "oops $i" >&2
+    sleep 0.2
+done
+"""
+
+
+def test_a_log_is_followed_searched_paused_and_goes_on_without_a_gap(
+    pages: Pages, containers: Containers
+) -> None:
+    made = containers.run(HOSTILE, stop_signal="KILL")
+    browser = pages.open()
+    browser.do("show", "ucidockd.logview", made)
+    shown = browser.until_text(r"hello 5 ", "pre")
+    assert "hello 1 <b id=bold>&amp;</b>red\n" in shown
+    assert browser.do("evaluate", "document.getElementById('bold')") is None
+    browser.do("fill", "input", "OOPS")
+    found = browser.until_text("^(?!.*hello)", "pre")
+    assert set(re.findall(r"^\D+", found, re.MULTILINE)) == {"oops "}
+    browser.do("fill", "input", "hello")
+    browser.do("click", "Pause")
+    last = numbers(browser.text("pre"))[-1]
+    browser.do("click", "Follow")
+    seen = numbers(browser.until_text(f"hello {last + 8} ", "pre"))
+    assert seen == list(range(1, len(seen) + 1))
+
+
+def numbers(log: str) -> list[int]:
+    return [int(number) for number in re.findall(r"^hello (\d+)", log, re.MULTILINE)]
+
+
+def test_graphs_draw_the_load_and_say_when_there_is_none(
+    pages: Pages, containers: Containers, docker_client: docker.DockerClient
+) -> None:
+    made = containers.run("while :; do :; done", stop_signal="KILL", nano_cpus=100_000_000)
+    browser = pages.open()
+    browser.do("show", "ucidockd.graph", made)
+    points = "document.querySelector('polyline').getAttribute('points')"
+    drawn = browser.do("until", f"({points} ?? '').split(' ').length >= 3 && {points}")
+    places = [tuple(map(float, point.split(","))) for point in drawn.split(" ")]
+    assert [x for x, _ in places] == sorted(x for x, _ in places) and places[-1][0] == 480
+    assert all(0 <= y <= 90 for _, y in places)
+    percent = re.search(r"CPU\s*([\d.]+) %", browser.text())
+    assert percent and float(percent[1]) > 0
+    memory = re.search(r"Memory\s*([\d.]+) (KiB|MiB)", browser.text())
+    assert memory and float(memory[1]) > 0
+    docker_client.containers.get(made).kill()
+    browser.until_text("The container does not run.")
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    made = Registry(tmp_path / "registry")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def slow(registry: Registry, docker_client: docker.DockerClient) -> Iterator[tuple[Throttle, str]]:
+    """A door to a registry that has an image, and the image's name through that door."""
+    door = Throttle(registry.port, bytes_per_s=2**30)
+    name = f"{door.address}/some/thing:1"
+    build = context(f"FROM {BUSYBOX}\nCOPY big /big\n", big=os.urandom(BIG))
+    docker_client.images.build(fileobj=build, custom_context=True, tag=name)
+    docker_client.images.push(name)
+    docker_client.images.remove(name, force=True)
+    door.bytes_per_s = BIG // 64
+    yield door, name
+    door.close()
+
+
+@pytest.mark.skipif(not is_installed(), reason="docker-registry is not installed")
+def test_progress_survives_leaving_the_page_and_a_job_can_be_cancelled(
+    pages: Pages, slow: tuple[Throttle, str], docker_client: docker.DockerClient
+) -> None:
+    door, name = slow
+    browser = pages.open()
+    pull = f"shown.begin({{ kind: 'pull', image: {json.dumps(name)} }})"
+    browser.do("show", "ucidockd.jobs", None)
+    browser.do("evaluate", pull)
+    first = browser.do("until", f"{WIDTH} > 0 && {WIDTH}")
+    door.bytes_per_s = 0
+    pages.open()
+    browser.do("show", "ucidockd.jobs", None)
+    assert first <= browser.do("until", f"{WIDTH} > 0 && {WIDTH}") < 100
+    assert "running" in browser.text("tr:nth-child(2)")
+    browser.do("click", "Cancel")
+    browser.until_text("cancelled", "tr:nth-child(2)")
+    door.bytes_per_s = 2**30
+    browser.do("evaluate", pull)
+    browser.until_text("succeeded", "tr:nth-child(2)")
+    assert browser.do("evaluate", WIDTH) == 100
+    docker_client.images.remove(name)
+
+
+# of the newest job's bar, in percent
+WIDTH = "parseInt(document.querySelector('.cbi-progressbar > div')?.style.width ?? '0')"

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The HTTP side of the agent comes with whoever wants it first, and not before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from agent.clients.docker_stream import DockerStream
+from agent.controller.doors.access import NoSessions
+from agent.controller.streams.consoles import Consoles
+from agent.controller.work.jobs import Jobs
+from agent.model.resources import AgentSettings
+from agent.runtime import web as module
+from agent.runtime.options import RuntimeOptions
+from agent.runtime.web import Parts, Web
+from tests.support.agent_process import Agent, wait_for
+from tests.support.box import Box
+from tests.support.controller import QuietAgent
+
+PAGE = "https://router.lan"
+REQUEST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+
+
+@asynccontextmanager
+async def held(path: Path) -> AsyncIterator[Web]:
+    """The control socket at `path`, of an agent without a loop."""
+    engine, agent = DockerStream("unix:///none"), QuietAgent()
+    agent.reconciler = SimpleNamespace()  # type: ignore[attr-defined]
+    parts = Parts(
+        options=RuntimeOptions(),
+        agent=agent,  # type: ignore[arg-type]
+        engine=engine,
+        consoles=Consoles(engine),
+        jobs=Jobs(engine),
+        sessions=NoSessions(),
+    )
+    async with asyncio.timeout(30), Web(parts, path) as web:
+        yield web
+
+
+async def answer(path: Path, headers: bytes = b"") -> bytes:
+    """All that comes back for one request; nothing when the connection is cut."""
+    reader, writer = await asyncio.open_unix_connection(path)
+    try:
+        writer.write(REQUEST + headers + b"\r\n")
+        return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def test_clients_that_come_before_the_server_are_all_answered(tmp_path: Path) -> None:
+    async with held(tmp_path / "agent.sock"), asyncio.TaskGroup() as group:
+        asked = [group.create_task(answer(tmp_path / "agent.sock")) for _ in range(20)]
+    assert {task.result().partition(b"\r\n")[0] for task in asked} == {b"HTTP/1.1 200 OK"}
+
+
+async def test_the_section_read_before_the_first_client_counts_for_it(tmp_path: Path) -> None:
+    async with held(tmp_path / "agent.sock") as web:
+        web._settings_read(AgentSettings(cors_origin=(PAGE,)))
+        listed = await answer(tmp_path / "agent.sock", f"Origin: {PAGE}\r\n".encode())
+        other = await answer(tmp_path / "agent.sock", b"Origin: https://elsewhere.lan\r\n")
+    assert listed.startswith(b"HTTP/1.1 200 ")
+    assert other.startswith(b"HTTP/1.1 403 ")
+
+
+async def test_the_socket_of_an_agent_that_nobody_asked_goes_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+    async with held(path):
+        assert path.is_socket()
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert not path.exists()
+
+
+async def test_clients_are_cut_where_the_server_cannot_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise ImportError("no module named starlette")
+
+    monkeypatch.setattr(module, "_import_doors", broken)
+    path = tmp_path / "agent.sock"
+    async with held(path) as web:
+        assert await answer(path) == b""
+        assert web._task is not None
+        await asyncio.wait({web._task})
+        assert not path.exists()
+    assert "the control socket cannot be served" in caplog.text
+
+
+def test_an_agent_that_nobody_asks_loads_no_web_server(box: Box) -> None:
+    agent = Agent(box)
+    agent.commit("config container 'one'\n\toption image 'IMAGE'\n\toption command 'sleep 1000'\n")
+    agent.start(PYTHONPROFILEIMPORTTIME="1")  # python(1): names each module as it is imported
+    try:
+        wait_for(lambda: "create container:one" in agent.log.read_text())
+        assert loaded(agent) == {"docker", "jsonschema"}
+        assert agent.status()["resources"]
+        assert loaded(agent) == {"docker", "jsonschema", "starlette", "uvicorn"}
+    finally:
+        agent.close()
+
+
+def loaded(agent: Agent) -> set[str]:
+    """Which of these packages the agent has imported."""
+    names = {line.rpartition("|")[2].strip() for line in agent.log.read_text().splitlines()}
+    return names & {"docker", "jsonschema", "starlette", "uvicorn", "websockets", "cryptography"}
