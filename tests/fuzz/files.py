@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from agent.apply.daemon_change import disagreements
-from agent.clients.daemon_files import DaemonFiles, material_of
+from agent.clients.daemon_files import DaemonFiles, EngineData, material_of
 from agent.clients.state_file import StateFile
 from agent.model.daemon import DaemonRecord, Process, Step
 from agent.model.daemon import Target as DaemonTarget
@@ -131,8 +131,9 @@ def check_daemon(data: bytes) -> None:
         record = files.load()
         files.save(record)
         assert files.load() == record or record.watch_until != record.watch_until
-        files.write_engine("/opt/docker")
-        assert files.engine() == "/opt/docker"
+        engine = EngineData(data_root="/opt/docker", mark="0123")
+        files.write_engine(engine)
+        assert files.engine() == engine
 
 
 def _check_target(target: DaemonTarget, files: DaemonFiles) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clients.daemon_files import DaemonFiles
+from agent.clients.daemon_files import DaemonFiles, EngineData
 from agent.clients.state_file import StateFile
 from agent.controller.streams.json_lines import json_lines
 from agent.model.daemon import DaemonRecord, Process, Target
@@ -230,7 +230,7 @@ def test_files_of_ours_that_are_no_json_object_are_no_more_than_missing(tmp_path
     assert files.current_document() is None
     assert files.load() == DaemonRecord()
     assert files.last_good() is None
-    assert files.engine() == ""
+    assert files.engine() == EngineData()
     assert (tmp_path / "daemon-last-good.json.bad").read_bytes() == junk
     assert Holds(tmp_path / "holds.json").current(Desired()) == {}
 
