@@ -195,9 +195,8 @@ def parse_device(text: str) -> Device:
         raise QuantityError(f"{text!r} is no device", _DEVICE_FORM)
     if len(parts) == 2 and re.fullmatch("[rwm]+", parts[1]):
         parts = [parts[0], parts[0], parts[1]]
-    container = (parts[1] if len(parts) > 1 else "") or parts[
-        0
-    ]  # "" would be a name that is still to be resolved
+    # an empty place would mean one that is still to be found
+    container = (parts[1] if len(parts) > 1 else "") or parts[0]
     return _device(parts[0], container, parts[2] if len(parts) == 3 else "rwm")
 
 
