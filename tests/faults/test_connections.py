@@ -145,7 +145,8 @@ def test_an_answer_that_breaks_off_at_any_byte_is_no_answer(box: Box, proxy: Fau
     instance = box.reconciler.records.instance  # type: ignore[attr-defined]
     whole = len(box.client.api._get(box.client.api._url("/containers/json?all=1")).content)
     assert whole > 500
-    for keep in (*range(0, whole, 37), whole - 2, whole - 1):
+    # from the end: the list's length changes with the words for its time
+    for keep in (0, *range(-8, -whole, -37)):
         proxy.reset(lambda call: Fault.CUT_REPLY if "/containers/json" in call.path else None)
         proxy.keep = keep
         with pytest.raises(EngineUnreachableError):
