@@ -14,6 +14,10 @@ from tests.support.dockerd import PrivateDockerd, is_root
 from tests.support.network import own_network
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--machine-minutes", type=float, default=1.0, help="how long the random state machine runs")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """A worker of pytest-xdist has a network of its own: two engines would fight over bridges, ports and rules."""
     if hasattr(config, "workerinput") and is_root():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ class Crew:
     """The threads that works run in, shared by all plans; at most `workers` of them talk to the engine at once."""
 
     def __init__(self, workers: int) -> None:
-        self.pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="apply")
+        self.pool: Pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="apply")
+        self.make_event: Callable[[], threading.Event] = threading.Event
         self._places = threading.BoundedSemaphore(workers)
         self._alone = threading.Lock()
 
@@ -79,7 +81,7 @@ class Run:
         self._outcomes: list[Outcome] = []
         self._fault: BaseException | None = None
         self._lock = threading.Lock()
-        self._ended = threading.Event()
+        self._ended = crew.make_event()
         self._begin_ready()
 
     def wait(self) -> tuple[Outcome, ...]:

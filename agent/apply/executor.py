@@ -15,12 +15,14 @@ from dataclasses import dataclass, replace
 from functools import singledispatchmethod
 from typing import Any
 
+from agent.apply.clock import Clock
 from agent.apply.crew import Crew, Outcome, Run, SkippedError
 from agent.apply.images import Images
-from agent.apply.networks import NetworkExchange, reconnect
+from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
+from agent.apply.seen import made_for
 from agent.apply.swap import Swap, kept_policy, restart_body
 from agent.errors import (
     ConflictError,
@@ -32,7 +34,7 @@ from agent.errors import (
     UcidockdError,
 )
 from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
-from agent.model.observed import ObservedVolume, Record
+from agent.model.observed import ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import Container, Network, Volume
 from agent.plan import operations as ops
 from agent.plan.containers import attempt_of
@@ -57,7 +59,7 @@ class Executor:
     records: Records
     images: Images
     crew: Crew
-    wall_clock: Callable[[], float]
+    clock: Clock
     stopping: Callable[[], bool] = lambda: False
     current: Callable[[Container], bool] = lambda container: True
     report: Callable[[Outcome], None] = lambda outcome: None
@@ -227,7 +229,7 @@ class Executor:
         with self._starting(operation.container):
             object_id = self._current(operation.key).object_id
             try:
-                self.engine.start(object_id)
+                self._start_or_free(object_id)
             except LeftoverError:
                 if not self._never_ran(object_id):
                     raise
@@ -238,6 +240,15 @@ class Executor:
                     ops.CreateContainer(key=operation.key, cause=cause, container=container)
                 )
                 self.engine.start(self._current(operation.key).object_id)
+
+    def _start_or_free(self, object_id: str) -> None:
+        """One that was connected by hand to a network that is gone now starts no more until it is freed of that."""
+        try:
+            self.engine.start(object_id)
+        except EngineError as exc:
+            if exc.status != 404 or not disconnect_from_gone(self.engine, object_id):
+                raise
+            self.engine.start(object_id)
 
     def _never_ran(self, object_id: str) -> bool:
         """Nothing can be lost with such a container."""
@@ -345,6 +356,7 @@ class Executor:
             current=self.current,
             waiting=self.crew.elsewhere,
             starting=self._starting,
+            clock=self.clock,
         )
 
     @_do.register
@@ -353,7 +365,7 @@ class Executor:
         if record.kind == "container":
             self.engine.update(record.object_id, restart_body("no"))
             self.engine.stop(record.object_id, None)
-        self.records.change(record.nonce, removed_at=self.wall_clock())
+        self.records.change(record.nonce, removed_at=self.clock.wall())
 
     @_do.register
     def _restore(self, operation: ops.RestoreContainer) -> None:
@@ -408,12 +420,12 @@ def _recover(swap: Swap, record: Record) -> None:
 
 def _settle(engine: Engine, records: Records, record: Record) -> None:
     """A record announced without an answer: its object either carries the nonce, or was never made."""
-    look = {
-        "container": engine.inspect_container,
-        "network": engine.inspect_network,
-        "volume": engine.inspect_volume,
-    }[record.kind]
-    seen = look(record.name)
+    seen: ObservedContainer | ObservedNetwork | ObservedVolume | None
+    if record.kind == "container":
+        seen = made_for(engine, records, record)
+    else:
+        look = engine.inspect_network if record.kind == "network" else engine.inspect_volume
+        seen = look(record.name)
     if seen is None or seen.labels.get(LABEL_NONCE) != record.nonce:
         records.drop(record.nonce)
         return

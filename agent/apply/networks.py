@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 def reconnect(engine: Engine, object_id: str, endpoints: Iterable[Endpoint]) -> None:
     """Makes a container's endpoints these. When one is refused, those from before are back; raises EngineError."""
+    _end_restarts(engine, object_id)
     before = _endpoints(engine, object_id)
     made: list[str] = []
     for name in sorted(before):  # by name: the engine looks for the entry by that, whatever id it holds
@@ -37,6 +38,23 @@ def reconnect(engine: Engine, object_id: str, endpoints: Iterable[Endpoint]) -> 
         _quietly(lambda name: engine.disconnect(name, object_id), made)
         _quietly(lambda name: engine.connect(name, object_id, _same_again(before[name])), sorted(before))
         raise
+
+
+def disconnect_from_gone(engine: Engine, object_id: str) -> bool:
+    """Takes the endpoints of networks that are not there any more off a container; False when it has none."""
+    held = {name: item.get("NetworkID") or name for name, item in _endpoints(engine, object_id).items()}
+    gone = sorted(name for name, network in held.items() if engine.inspect_network(network) is None)
+    for name in gone:
+        logger.warning("container %s: network %s is gone, disconnected", object_id[:12], name)
+        engine.disconnect(name, object_id)
+    return bool(gone)
+
+
+def _end_restarts(engine: Engine, object_id: str) -> None:
+    """One between two restarts is neither connected nor disconnected properly; that it runs again is for any pass."""
+    seen = engine.inspect_container(object_id)
+    if seen is not None and seen.state == "restarting":
+        engine.stop(object_id, 0)
 
 
 def _quietly(call: Any, names: Iterable[str]) -> None:
@@ -80,6 +98,7 @@ class NetworkExchange:
                 f"network {old.name} is used by containers that are not ours: {', '.join(foreign)}"
             )
         for object_id in self._members:
+            _end_restarts(self.engine, object_id)
             self.engine.disconnect(old.object_id, object_id)
         self.engine.remove_network(old.object_id)
 

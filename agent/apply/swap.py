@@ -13,27 +13,27 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent.apply.clock import SYSTEM_CLOCK, Clock
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
+from agent.apply.seen import made_for
 from agent.errors import EngineError, StorageError
 from agent.model.identity import own_labels, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, RunState
-from agent.plan.containers import attempt_of, is_alive, is_completed
+from agent.plan.containers import OLD_SUFFIX, attempt_of, is_alive, is_completed
 from agent.plan.draft import desired_spec, joined_ids, plugged_words
 from agent.plan.payload import container_body, extra_endpoints
 
 logger = logging.getLogger(__name__)
 
 NEW_SUFFIX = ".ucidockd-new"
-OLD_SUFFIX = ".ucidockd-old"
 _POLL_S = 0.2
 _HEALTH_LIMIT_S = 300.0
 
@@ -61,6 +61,7 @@ class Swap:
     current: Callable[[Container], bool] = lambda container: True
     waiting: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     starting: Callable[[Container], AbstractContextManager[None]] = lambda container: contextlib.nullcontext()
+    clock: Clock = SYSTEM_CLOCK
 
     def run(self, container: Container, old: Record, *, image_id: str) -> None:
         """Replaces the container of record `old` by one of `container`'s spec."""
@@ -129,7 +130,7 @@ class Swap:
         if container.policy.state is RunState.RUNNING and container.policy.enabled:
             self._start(container, new)
             with self.waiting():
-                gate(self.engine, container, new.object_id, leave=self._leave)
+                gate(self.engine, container, new.object_id, leave=self._leave, clock=self.clock)
 
     def _disable_restart(self, old: Record) -> None:
         try:
@@ -189,14 +190,23 @@ class Swap:
                 self.engine.start(old.object_id)
 
     def _created_unseen(self, new: Record) -> str:
-        """The id of a container whose creation was not answered: the label's nonce is in our own state file."""
-        seen = self.engine.inspect_container(new.name + NEW_SUFFIX)
-        return seen.id if seen and seen.labels.get("ucidockd.nonce") == new.nonce else ""
+        """The id of a container whose creation was not answered."""
+        seen = made_for(self.engine, self.records, new)
+        return seen.id if seen is not None else ""
+
+    def _give_name_back(self, old: Record, name: str) -> None:
+        """One of ours can do without it for a while, as any pass gives it back when it is free; a foreign one cannot."""
+        try:
+            self.engine.rename(old.object_id, name)
+        except EngineError as exc:
+            if exc.status != 409 or old.swap == "foreign":
+                raise
+            logger.warning("%s: its name is taken: %s", old.name, exc)
 
     def _restore(self, old: Record, seen: ObservedContainer) -> None:
         """Its name, where it came so far as to lose it, and its restart policy."""
         if seen.name.endswith(OLD_SUFFIX):
-            self.engine.rename(old.object_id, seen.name.removesuffix(OLD_SUFFIX))
+            self._give_name_back(old, seen.name.removesuffix(OLD_SUFFIX))
         policy = old.spec.get("restart") or {}
         self.engine.update(
             old.object_id, restart_body(policy.get("name", "no"), policy.get("max_retries", 0))
@@ -225,20 +235,22 @@ def restart_body(name: str, max_retries: int = 0) -> dict[str, Any]:
     return {"RestartPolicy": {"Name": name, "MaximumRetryCount": max_retries}}
 
 
-def gate(engine: Engine, container: Container, object_id: str, *, leave: Callable[[Container], None]) -> None:
+def gate(
+    engine: Engine, container: Container, object_id: str, *, leave: Callable[[Container], None], clock: Clock
+) -> None:
     """Waits until the new container stayed up for `gate` seconds, or is healthy where it has a health check.
 
     Raises GateError, and what `leave` raises when there is no point in waiting any longer. Blocks for as long as the
     gate or the health check takes; runs in a thread.
     """
-    begun = time.monotonic()
+    begun = clock.monotonic()
     while True:
         seen = engine.inspect_container(object_id)
-        passed = _judge(container, seen, elapsed_s=time.monotonic() - begun)
+        passed = _judge(container, seen, elapsed_s=clock.monotonic() - begun)
         if passed:
             return
         leave(container)
-        time.sleep(_POLL_S)
+        clock.sleep(_POLL_S)
 
 
 def _judge(container: Container, seen: ObservedContainer | None, *, elapsed_s: float) -> bool:

@@ -22,6 +22,7 @@ from agent.wire.http_body import BodyError, Framing
 LEAST = 512 * 1024  # bytes: less is not worth a thread
 THREADS = 8  # bodies that are moved at once; more than that go through the loop
 _BUFFER = 256 * 1024
+_PARTS = 512  # that the kernel takes at once, and some to spare (IOV_MAX is 1024)
 
 _pool: ThreadPoolExecutor | None = None
 _pumps = 0
@@ -67,10 +68,12 @@ class Pump:
         self._first = first
         self._chunked = chunked
         self._stalls_ms = (_milliseconds(source_stall_s), _milliseconds(sink_stall_s))
+        self._stopped = False
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def stop(self) -> None:
         """Ends `run` at once; from any thread, before `close`."""
+        self._stopped = True  # for a pump that never has to wait
         os.eventfd_write(self._stop, 1)
 
     def close(self) -> None:
@@ -116,9 +119,13 @@ class Pump:
                 raise BrokenSourceError(exc.strerror or str(exc)) from exc
 
     def _send(self, parts: Sequence[memoryview], writable: select.poll) -> None:
+        if self._stopped:
+            raise StoppedError
         size = sum(map(len, parts))
         if size == 0:
             return
+        if len(parts) > _PARTS:
+            parts = [memoryview(b"".join(parts))]
         left = [memoryview(b"%x\r\n" % size), *parts, memoryview(b"\r\n")] if self._chunked else list(parts)
         while left:
             try:

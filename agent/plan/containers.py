@@ -15,6 +15,8 @@ from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, p
 from agent.plan.drift import container_drift
 from agent.plan.words import option_of
 
+OLD_SUFFIX = ".ucidockd-old"  # of the name of one that is being replaced
+
 
 def plan_container(draft: Draft, container: Container) -> None:
     """Adds the work on one container. Those that it depends on, networks and volumes are planned before."""
@@ -91,6 +93,8 @@ class _Planner:
         container = self.container
         if not container.policy.enabled:
             self._find("Running", status=False, reason="Disabled")
+            self._find("Synced", status=True, reason="InSync")
+            self._find("Degraded", status=False, reason="AsDeclared")
             return
         foreign = self.draft.context.foreign.get(container.name)
         if foreign is not None and not container.policy.adopt:
@@ -133,6 +137,9 @@ class _Planner:
             self._find("Degraded", status=True, reason=seen.state.capitalize(), message=message)
             self.draft.withheld[self.key] = f"{self.container.section} is {seen.state}"
             return
+        if seen.name != self.container.name and self.container.name in self.draft.context.foreign:
+            self._nameless(record, seen)
+            return
         changes = self._changes(record, seen)
         why = self._outside_change(record, changes)
         if (why or changes) and record.failed_hash and record.failed_hash == self._attempt():
@@ -144,7 +151,12 @@ class _Planner:
             )
             self.draft.add(self.key, [swap], self.needs)
             return
-        todo = self._in_place(record, seen, changes) + self._running(record, seen)
+        # that it runs does not hang on its name, which somebody may have taken
+        todo = [
+            *self._in_place(record, seen, changes),
+            *self._running(record, seen),
+            *self._renaming(record, seen),
+        ]
         if self.reported:
             self._find("Degraded", status=True, reason="Drift", message="; ".join(self.reported))
         elif seen.inspect is not None and not todo:
@@ -155,9 +167,16 @@ class _Planner:
             message = f"the engine ignores {', '.join(record.ignored)}" if record.ignored else ""
             self._find("Synced", status=True, reason="InSync", message=message)
 
+    def _nameless(self, record: Record, seen: ObservedContainer) -> None:
+        """Somebody else has its name: a swap or a renaming would fail half-way. What there is runs as it is."""
+        todo = self._running(record, seen)
+        self.draft.add(self.key, todo, self.needs)
+        message = f"a container named {self.container.name} exists and is not ours; ours is {seen.name}"
+        self._find("Synced", status=False, reason="Conflict", message=message)
+
     def _rolled_back(self, record: Record, seen: ObservedContainer) -> None:
         """Only a new spec or image is worth a new try; until then the old one is kept running under its name."""
-        todo = [*self._renaming(record, seen), *self._running(record, seen)]
+        todo = [*self._running(record, seen), *self._renaming(record, seen)]
         if todo:
             self.draft.add(self.key, todo, self.needs)
             return
@@ -223,7 +242,6 @@ class _Planner:
         if record.removed_at is not None:
             cause = "its section is back"
             todo.append(ops.RestoreContainer(key=key, cause=cause, container=container, record=record))
-        todo += self._renaming(record, seen)
         updates = tuple(change for change in changes if change.level is Level.UPDATE)
         if updates:
             names = tuple(change.field for change in updates)
@@ -241,7 +259,8 @@ class _Planner:
         if seen.name == self.container.name:
             return []
         cause = f"named {seen.name}, declared {self.container.name}"
-        if self.container.policy.on_drift is OnDrift.REPORT and record.name == self.container.name:
+        by_hand = record.name == self.container.name and not seen.name.endswith(OLD_SUFFIX)
+        if self.container.policy.on_drift is OnDrift.REPORT and by_hand:
             self.reported.append(cause)
             return []
         return [ops.RenameContainer(key=self.key, cause=cause, container=self.container, record=record)]

@@ -68,7 +68,9 @@ def _endpoints(container: Container, inspect: dict[str, Any], known: Mapping[str
         return None
     seen = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
     networks = {n: item for n, item in seen.items() if not _is_of_old_network(item, known.get(n))}
-    running = (inspect.get("State") or {}).get("Running", False)
+    state = inspect.get("State") or {}
+    # between two restarts it counts as running and has no endpoints
+    running = state.get("Running", False) and not state.get("Restarting", False)
     wrong = [
         e.network
         for e in container.spec.endpoints

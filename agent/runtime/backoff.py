@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Back-off per object: 1 s doubling to 5 min, with jitter; forgotten on success or when the configuration changes."""
+"""Back-off per object: 1 s doubling to 5 min, with jitter; forgotten on success or when the configuration changes.
+
+One that is started and ends, again and again, has failed as well, although each start is a success.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import dataclass, field
 
 FIRST_S = 1.0
 LIMIT_S = 300.0
+GOOD_RUN_S = 600.0  # one that ran so long has not ended at once
 
 
 @dataclass(slots=True)
@@ -23,13 +27,24 @@ class BackOff:
 
     jitter: Callable[[], float]
     _failures: dict[str, _Failure] = field(default_factory=dict)
+    _starts: dict[str, _Failure] = field(default_factory=dict)
 
     def failed(self, key: str, error: str, now: float) -> None:
         """Notes a failure and when to try again."""
         before = self._failures.get(key)
         count = before.count + 1 if before else 1
-        delay = min(LIMIT_S, FIRST_S * 2 ** min(count - 1, 16)) * self.jitter()
-        self._failures[key] = _Failure(count, now + delay, error)
+        self._failures[key] = _Failure(count, now + self._delay(count), error)
+
+    def started_again(self, key: str, now: float) -> None:
+        """Notes a start; the first time that one is started again costs nothing, it may have been stopped by hand."""
+        before = self._starts.get(key)
+        count = before.count + 1 if before and now < before.next_try + GOOD_RUN_S else 0
+        text = "it ended again soon after it was started"
+        self._starts[key] = _Failure(count, now + (self._delay(count - 1) if count > 1 else 0.0), text)
+
+    def _delay(self, count: int) -> float:
+        seconds: float = min(LIMIT_S, FIRST_S * 2.0 ** min(count - 1, 16))
+        return seconds * self.jitter()
 
     def succeeded(self, key: str) -> None:
         """The next failure starts at the first delay again."""
@@ -38,17 +53,19 @@ class BackOff:
     def clear(self) -> None:
         """A new configuration deserves a prompt try of everything."""
         self._failures.clear()
+        self._starts.clear()
 
     def blocked(self, now: float) -> dict[str, str]:
         """Key -> last error, for what must not be tried yet."""
-        return {key: failure.error for key, failure in self._failures.items() if failure.next_try > now}
+        both = (*self._starts.items(), *self._failures.items())
+        return {key: failure.error for key, failure in both if failure.next_try > now}
 
     def next_try(self, now: float) -> float | None:
         """When the next of them is due, None without any.
 
         One that is overdue was left alone for another reason (it waits, its section is gone): no time will change that.
         """
-        times = (failure.next_try for failure in self._failures.values())
+        times = (failure.next_try for failure in (*self._starts.values(), *self._failures.values()))
         return min((time for time in times if time > now), default=None)
 
     def any(self) -> bool:

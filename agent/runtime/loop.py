@@ -12,9 +12,8 @@ import contextlib
 import logging
 import random
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -55,10 +54,23 @@ class Dirty:
     ids: set[str] = field(default_factory=set)
 
 
+def begin_thread(run: Callable[[], None]) -> None:
+    """Runs it in a thread that keeps nothing from ending."""
+    threading.Thread(target=run, name="events", daemon=True).start()
+
+
 class Loop:
     """Implements `agent.controller.port.AgentPort` on top of the reconciler."""
 
-    def __init__(self, reconciler: Reconciler, *, watch: tuple[Path, ...]) -> None:
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        *,
+        watch: tuple[Path, ...],
+        watch_mounts: Callable[[Callable[[], None]], AbstractContextManager[object]] = MountWatch,
+        begin_thread: Callable[[Callable[[], None]], None] = begin_thread,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
         self.reconciler = reconciler
         self.board: StatusBoard = reconciler.board
         self.passes = PassCounters()
@@ -70,8 +82,10 @@ class Loop:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._pass_ended = asyncio.Event()
-        self._last_pass = self._last_deep = self._last_look = time.monotonic()
+        self._last_pass = self._last_deep = self._last_look = self.reconciler.monotonic()
+        self._retries: dict[bool, asyncio.TimerHandle] = {}
         self.parked = False
+        self._watch_mounts, self._begin_thread, self._jitter = watch_mounts, begin_thread, jitter
         reconciler.work_ended = self.trigger_threadsafe
         if reconciler.daemon is not None:
             reconciler.daemon.wake = self._trigger_after
@@ -134,12 +148,12 @@ class Loop:
     @contextmanager
     def _counted(self) -> Iterator[None]:
         """Counts a pass and the time that it takes."""
-        begin, ok = time.monotonic(), False
+        begin, ok = self.reconciler.monotonic(), False
         try:
             yield
             ok = True
         finally:
-            self.passes.add(time.monotonic() - begin, ok=ok)
+            self.passes.add(self.reconciler.monotonic() - begin, ok=ok)
 
     async def validate(self, texts: Mapping[str, str]) -> list[dict[str, object]]:
         """The mistakes of the configuration, were `texts` the files of the packages that they are for."""
@@ -190,7 +204,7 @@ class Loop:
         if maker is None:
             raise ConfigError("this agent makes no certificates")
         async with self._one_client:
-            made = await asyncio.to_thread(maker.sign_client, name, days=days, now=time.time())
+            made = await asyncio.to_thread(maker.sign_client, name, days=days, now=self.reconciler.wall())
         return asdict(made)
 
     async def dockerd(self, wish: Wish) -> None:
@@ -215,7 +229,7 @@ class Loop:
         """Runs until `stop`. Afterwards `parked` says whether something is still under way in a thread."""
         self._look_at_files()
         try:
-            with MountWatch(self.trigger):
+            with self._watch_mounts(self.trigger):
                 await self._run()
         finally:
             self._watcher.stop()
@@ -224,8 +238,7 @@ class Loop:
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            follower = threading.Thread(target=self._follow_events, name="events", daemon=True)
-            follower.start()
+            self._begin_thread(self._follow_events)
             timers = group.create_task(self._timers(), name="timers")
             passes = group.create_task(self._passes(), name="passes")
             await self._stop.wait()
@@ -258,7 +271,7 @@ class Loop:
             dirty, self._dirty = self._dirty, Dirty()
             async with self._one_pass:
                 # its begin: what became due during the pass has not been tried by it
-                self._last_pass = time.monotonic()
+                self._last_pass = self.reconciler.monotonic()
                 await asyncio.to_thread(self._body, dirty)
             if dirty.deep:
                 self._last_deep = self._last_pass
@@ -271,7 +284,7 @@ class Loop:
                 self._pass(dirty)
         except EngineError as exc:
             logger.warning("engine: %s", exc)
-            engine_failure(self.board, exc, time.time())
+            engine_failure(self.board, exc, self.reconciler.wall())
             self._later(RECONNECT_S, config=False)
         except UcidockdError:
             logger.exception("pass failed")
@@ -298,13 +311,20 @@ class Loop:
 
     def _look_at_files(self) -> bool:
         """Mends the watches. True when files are not what they were."""
-        self._last_look = time.monotonic()
+        self._last_look = self.reconciler.monotonic()
         changed = self._watcher.look_again()
-        self.board.set_agent(time.time(), watch=self._watcher.state())
+        self.board.set_agent(self.reconciler.wall(), watch=self._watcher.state())
         return changed
 
     def _later(self, delay_s: float, *, config: bool) -> None:
-        tell(self._loop, lambda: self._loop.call_later(delay_s, lambda: self.trigger(config=config)))
+        tell(self._loop, lambda: self._put_off(delay_s, config=config))
+
+    def _put_off(self, delay_s: float, *, config: bool) -> None:
+        """One of a kind: each pass that fails asks for another, and those that others trigger would multiply."""
+        before = self._retries.pop(config, None)
+        if before is not None:
+            before.cancel()
+        self._retries[config] = self._loop.call_later(delay_s, lambda: self.trigger(config=config))
 
     async def _timers(self) -> None:
         """Resync, deep resync, back-off and, where files cannot be watched, polling: sleeps until the first is due."""
@@ -312,9 +332,9 @@ class Loop:
             self._pass_ended.clear()
             due = self._due()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, due - time.monotonic())):
+                async with asyncio.timeout(max(0.0, due - self.reconciler.monotonic())):
                     await self._pass_ended.wait()  # which may have moved everything
-            now = time.monotonic()
+            now = self.reconciler.monotonic()
             if now < due:
                 continue
             files = self._look_at_files()
@@ -338,7 +358,6 @@ class Loop:
 
     def _follow_events(self) -> None:
         """Blocks in a thread of its own: the engine drops subscribers that do not read within 100 ms."""
-        jitter = random.Random()
         while not self._stop.is_set():
             try:
                 stream = self._engine().events(None)
@@ -353,7 +372,7 @@ class Loop:
             except EngineError as exc:
                 logger.debug("event stream: %s", exc)
             if not self._stop.is_set():
-                self.reconciler.stopping.wait(RECONNECT_S * (0.5 + jitter.random()))
+                self.reconciler.stopping.wait(RECONNECT_S * (0.5 + self._jitter()))
 
     def _engine(self) -> Engine:
         return self.reconciler.engine

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from agent.apply.ports import Engine
-from agent.errors import EngineError
+from agent.apply.seen import confirm
 from agent.model.observed import Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import Desired
 
@@ -43,13 +43,13 @@ def observe(
     volumes: tuple[ObservedVolume, ...] = ()
     if desired.containers or ids["container"]:
         containers = engine.list_containers(instance)
-        _confirm(ids["container"] - {c.id for c in containers}, engine.inspect_container)
+        confirm(ids["container"] - {c.id for c in containers}, engine.inspect_container)
     if desired.networks or ids["network"]:
         networks = engine.list_networks()
-        _confirm(ids["network"] - {n.id for n in networks}, engine.inspect_network)
+        confirm(ids["network"] - {n.id for n in networks}, engine.inspect_network)
     if desired.volumes or ids["volume"]:
         volumes = engine.list_volumes()
-        _confirm(ids["volume"] - {v.name for v in volumes}, engine.inspect_volume)
+        confirm(ids["volume"] - {v.name for v in volumes}, engine.inspect_volume)
     looked = tuple(
         _deepen(engine, c) if c.id in ids["container"] and (deep is None or c.id in deep) else c
         for c in containers
@@ -60,13 +60,6 @@ def observe(
     )
 
 
-def _confirm(missing: set[str], inspect: Callable[[str], object | None]) -> None:
-    """An engine that is still loading, or a reply that was cut, must not look like objects that are gone."""
-    for object_id in sorted(missing):
-        if inspect(object_id) is not None:
-            raise EngineError(f"the engine's list lacks {object_id[:12]}, which is there", retryable=True)
-
-
 def _deepen(engine: Engine, container: ObservedContainer) -> ObservedContainer:
     full = engine.inspect_container(container.id)
     return container if full is None else replace(container, inspect=full.inspect)
@@ -75,10 +68,14 @@ def _deepen(engine: Engine, container: ObservedContainer) -> ObservedContainer:
 def _foreign(
     engine: Engine, desired: Desired, seen: tuple[ObservedContainer, ...], records: tuple[Record, ...]
 ) -> dict[str, ObservedContainer]:
-    present = {c.id for c in seen}
-    held = {r.section for r in records if r.kind == "container" and r.object_id in present}
-    wanted = [c.name for c in desired.containers if c.section not in held]
+    names = {c.id: c.name for c in seen}
+    held = {r.section: names[r.object_id] for r in records if r.kind == "container" and r.object_id in names}
+    odd = [c for c in desired.containers if held.get(c.section) != c.name]
     # many at a first apply, and none of them there: one call tells
-    taken = engine.list_names() if len(wanted) > 1 else frozenset(wanted)
-    found = ((name, engine.inspect_container(name)) for name in wanted if name in taken)
-    return {name: item for name, item in found if item is not None and item.name == name}
+    taken = engine.list_names() if len(odd) > 1 else frozenset(c.name for c in odd)
+    found = ((c, engine.inspect_container(c.name)) for c in odd if c.name in taken)
+    return {
+        c.name: item
+        for c, item in found
+        if item is not None and item.name == c.name and not (c.section in held and item.id in names)
+    }

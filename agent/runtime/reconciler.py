@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from agent.apply.clock import Clock
 from agent.apply.crew import Crew, Outcome, Run, SkippedError
 from agent.apply.executor import Executor, recover
 from agent.apply.images import Images
@@ -28,7 +29,7 @@ from agent.model.issues import Issue
 from agent.model.observed import Observed
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.plan import operations as ops
-from agent.plan.draft import Context
+from agent.plan.draft import Context, key_of
 from agent.plan.reconcile import reconcile
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
@@ -52,7 +53,7 @@ _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.Remo
 
 @dataclass(slots=True, kw_only=True)
 class Reconciler:
-    """Holds what outlives a pass. `wall` and `monotonic` are clocks in seconds."""
+    """Holds what outlives a pass. `wall`, `monotonic` and `sleep` are the clocks, in seconds (see `Clock`)."""
 
     engine: Engine
     records: Records
@@ -69,6 +70,8 @@ class Reconciler:
     hazards: Hazards | None = None
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    make_crew: Callable[[int], Crew] = Crew  # of so many workers
     stopping: threading.Event = field(default_factory=threading.Event)
     last: LoadResult = field(default_factory=lambda: LoadResult(desired=None))
     desired: Desired | None = None
@@ -242,6 +245,7 @@ class Reconciler:
         except UcidockdError:
             self._unsure = self._unsure or unsure
             raise
+        self._drop_undeclared(desired)
         self.board.set_agent(self.wall(), engine={"reachable": True, "api": f"{api[0]}.{api[1]}"})
         self._show_findings(plan)
         if not plan.works:
@@ -252,6 +256,19 @@ class Reconciler:
             return plan, None
         self._busy |= {work.key for work in plan.works}
         return plan, self._executor(desired, api).begin(plan)
+
+    def _drop_undeclared(self, desired: Desired) -> None:
+        """What has neither a section nor an object, as a section that was never applied and is gone: no work ends it."""
+        groups = (
+            ("container", desired.containers),
+            ("network", desired.networks),
+            ("volume", desired.volumes),
+        )
+        known = {key_of(kind, resource.section) for kind, resources in groups for resource in resources}
+        known |= desired.broken | self._busy
+        known |= {key_of(record.kind, record.section) for record in self.records.records()}
+        for key in sorted(self.board.keys() - known):
+            self.board.drop(key, now=self.wall())
 
     def _show_engine_down(self) -> None:
         """An engine whose dockerd does not run is not reachable, and nobody asks it to find out."""
@@ -292,7 +309,8 @@ class Reconciler:
         return plan, run.wait() if run is not None else ()
 
     def _executor(self, desired: Desired, api: tuple[int, int]) -> Executor:
-        crew = self._crews.setdefault(desired.agent.workers, Crew(desired.agent.workers))
+        workers = desired.agent.workers
+        crew = self._crews.get(workers) or self._crews.setdefault(workers, self.make_crew(workers))
         images = Images(
             engine=self.engine,
             auths=desired.auths,
@@ -301,13 +319,14 @@ class Reconciler:
             waiting=crew.elsewhere,
             pulling=self._show_pulling,
             pulled=self._show_pulled,
+            clock=self.monotonic,
         )
         return Executor(
             engine=self.engine,
             records=self.records,
             images=images,
             crew=crew,
-            wall_clock=self.wall,
+            clock=Clock(wall=self.wall, monotonic=self.monotonic, sleep=self.sleep),
             stopping=self.stopping.is_set,
             current=self._is_current,
             report=self._report,
@@ -342,6 +361,8 @@ class Reconciler:
         now = self.wall()
         if succeeded:
             self.backoff.succeeded(work.key)
+            if any(isinstance(operation, ops.StartContainer) for operation in work.operations):
+                self.backoff.started_again(work.key, self.monotonic())
             self.board.clear(work.key, ConditionType.DEGRADED, now=now)
             self.board.set(work.key, ConditionType.SYNCED, status=True, reason="Applied", now=now)
             if isinstance(work.operations[-1], _LAST_OPERATIONS):

@@ -184,6 +184,11 @@ class StatusBoard:
             if self._resources.pop(key, None) is not None:
                 self._event({"key": key, "removed": True})
 
+    def keys(self) -> frozenset[str]:
+        """The resources that are on it."""
+        with self._lock:
+            return frozenset(self._resources)
+
     def note(self, key: str, note: OperationNote, *, now: float) -> None:
         """Adds an operation to the resource's last ten."""
         del now

@@ -34,24 +34,26 @@ NO_SESSION = {
 }
 
 
-def filled(rule: Rule) -> str:
+def filled(rule: Rule, version: str = "") -> str:
     """The rule's path with something in its parameters."""
-    return re.sub(r"\{(\w+)(?::(\w+))?\}", _sample, rule.path)
+    known = {"int": "1", "token": "a" * 32, "engine_version": version}
+    return re.sub(r"\{(\w+)(?::(\w+))?\}", lambda found: known.get(found[2] or found[1], "web"), rule.path)
 
 
-def _sample(found: re.Match[str]) -> str:
-    return {"int": "1", "token": "a" * 32}.get(found[2] or found[1], "web")
+def spellings(rule: Rule) -> list[str]:
+    """Those of a rule of the engine's are two."""
+    return list(dict.fromkeys([filled(rule), filled(rule, "/v1.41")]))
 
 
 def name(rule: Rule) -> str:
     return f"{rule.method} {rule.path}"
 
 
-def request(served: TcpController, rule: Rule, headers: str, method: str = "") -> str:
+def request(served: TcpController, rule: Rule, headers: str, method: str = "", path: str = "") -> str:
     verb = method or rule.method
     more = "Content-Length: 2\r\n" if rule.body != "none" and not method else ""
     body = "{}" if more else ""
-    return f"{verb} {filled(rule)} HTTP/1.1\r\nHost: {served.host()}\r\n{headers}{more}\r\n{body}"
+    return f"{verb} {path or filled(rule)} HTTP/1.1\r\nHost: {served.host()}\r\n{headers}{more}\r\n{body}"
 
 
 @pytest.mark.parametrize("rule", RULES, ids=name)
@@ -60,11 +62,12 @@ def test_without_a_session_no_route_answers_and_the_engine_is_not_asked(
 ) -> None:
     before = len(served.asked())
     for case, headers in NO_SESSION.items():
-        if rule.method == WEBSOCKET:
-            seen = served.upgrade(filled(rule), headers)
-        else:
-            seen = served.status(request(served, rule, headers), new_client())
-        assert seen == (200 if (rule.method, rule.path) in PUBLIC else 401), case
+        for path in spellings(rule):
+            if rule.method == WEBSOCKET:
+                seen = served.upgrade(path, headers)
+            else:
+                seen = served.status(request(served, rule, headers, path=path), new_client())
+            assert seen == (200 if (rule.method, rule.path) in PUBLIC else 401), (case, path)
     assert len(served.asked()) == before
 
 
@@ -73,19 +76,20 @@ def test_a_reader_gets_no_further_than_the_door_of_a_changing_route(
     served: TcpController, rule: Rule
 ) -> None:
     before, address = len(served.asked()), new_client()
-    if rule.method == WEBSOCKET:
-        with served.client(READ, address) as client:
-            refused = client.post("/v1/tickets", json={"path": filled(rule)})
-        assert refused.status_code == 403
-    else:
-        bearer = f"Authorization: Bearer {READ}\r\n"
-        assert served.status(request(served, rule, bearer), address) == 403
+    for path in spellings(rule):
+        if rule.method == WEBSOCKET:
+            with served.client(READ, address) as client:
+                refused = client.post("/v1/tickets", json={"path": path})
+            assert refused.status_code == 403
+        else:
+            bearer = f"Authorization: Bearer {READ}\r\n"
+            assert served.status(request(served, rule, bearer, path=path), address) == 403
     assert len(served.asked()) == before
 
 
 @pytest.mark.parametrize("rule", RULES, ids=name)
 def test_the_path_that_is_tried_is_the_rules(rule: Rule) -> None:
-    assert compile_path(rule.path)[0].match(filled(rule))
+    assert all(compile_path(rule.path)[0].match(path) for path in spellings(rule))
 
 
 def test_each_rule_says_what_it_takes_and_only_health_is_public() -> None:

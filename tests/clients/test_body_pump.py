@@ -94,6 +94,22 @@ def test_a_body_arrives_as_it_was(ends: Ends, name: str, chunked: bool) -> None:
     assert (pump.moved, pump.taken) == (len(BODY), len(sent) - 1000)
 
 
+def test_a_body_of_many_small_chunks_arrives_too(ends: Ends) -> None:
+    pump, got = ends.pump(ChunkDecoder()), bytearray()
+    with beside(read_into, got, ends.sink), beside(ends.send, encode_chunk(b"x") * 20_000 + LAST):
+        ends.run(pump)
+    assert got == b"x" * 20_000
+
+
+def test_one_that_never_has_to_wait_ends_too(ends: Ends) -> None:
+    ends.source.sendall(b"abc")
+    pump = ends.pump(Counted(3))
+    pump.stop()
+    with pytest.raises(StoppedError):
+        ends.run(pump)
+    assert ends.sink.recv(100) == b""
+
+
 def test_nothing_is_read_past_the_end_of_a_counted_body(ends: Ends) -> None:
     ends.send(b"body" + b"GET /next")
     pump = ends.pump(Counted(4))

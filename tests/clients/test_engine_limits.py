@@ -145,6 +145,31 @@ def test_nonsense_counts_as_no_answer(hostile: Hostile, engine: DockerEngine, an
         engine.info()
 
 
+def test_calls_of_a_thread_share_a_connection_whatever_their_answers_are(tmp_path: Path) -> None:
+    opened: list[int] = []
+
+    def script(connection: socket.socket, head: bytes) -> None:
+        opened.append(1)
+        answers = {
+            b"/version": VERSION,
+            b"/info": whole(b"{}"),
+            b"/start": b"HTTP/1.1 204 No Content\r\n\r\n",
+        }
+        while head:
+            (found,) = (answer for path, answer in answers.items() if head.split(b" ")[1].endswith(path))
+            connection.sendall(found)
+            head = connection.recv(65536)
+
+    fake = FakeEngine(tmp_path / "engine.sock", script)
+    engine = DockerEngine(fake.url, timeout_s=20)
+    engine.ping()
+    for _ in range(3):
+        engine.start("web")
+        engine.info()
+    assert len(opened) == 2, "one for the question about the version, one for all others"
+    fake.close()
+
+
 def test_a_redirect_is_not_followed(hostile: Hostile, engine: DockerEngine) -> None:
     hostile.sends(b"HTTP/1.1 301 Moved\r\nLocation: /containers/json\r\nContent-Length: 2\r\n\r\n{}")
     with pytest.raises(EngineUnreachableError):

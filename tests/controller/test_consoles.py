@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from agent.clients.docker_stream import DockerStream
+from agent.controller.streams import consoles as module
 from agent.controller.streams.consoles import Console, Consoles, ExecSpec
-from agent.controller.streams.engine_streams import consoles as module
 from agent.controller.streams.output_buffer import Ended, Item
 from agent.errors import BusError, ConflictError
 from tests.controller.console_client import screen

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from starlette.routing import compile_path
 
 from agent.clients.docker_stream import DockerStream
 from agent.controller.engine_query import checked_query
@@ -100,12 +101,22 @@ def test_only_a_wait_is_a_reading_post() -> None:
     assert {key for key in reading if key[0] not in ("GET", "HEAD")} == {("POST", "/containers/{}/wait")}
 
 
-def test_each_route_is_there_with_and_without_a_version() -> None:
+def test_each_route_is_one_rule_with_and_without_a_version() -> None:
     rules = EngineRoutes(QuietAgent(), DockerStream("unix:///nowhere")).rules()
-    plain = {(rule.method, rule.path) for rule in rules if not rule.path.startswith("/docker/v{version}/")}
-    versioned = {(rule.method, rule.path.replace("/v{version}", "", 1)) for rule in rules} - plain
-    assert len(rules) == 2 * len(ROUTES) == 2 * len(plain)
-    assert versioned == set()
+    assert len(rules) == len(ROUTES) == len({(rule.method, rule.path) for rule in rules})
+    for rule in rules:
+        assert rule.path.startswith("/docker{version:engine_version}/")
+        pattern, _, _ = compile_path(rule.path)
+        path = re.sub(r"\{[^}]*\}", "x", rule.path.replace("{version:engine_version}", "", 1))
+        for version in ("", "/v1.41", "/v1"):
+            found = pattern.match(path.replace("/docker", f"/docker{version}", 1))
+            assert found is not None and found["version"] == version
+
+
+def test_a_path_that_begins_with_v_is_no_version() -> None:
+    rules = EngineRoutes(QuietAgent(), DockerStream("unix:///nowhere")).rules()
+    taken = {rule.path for rule in rules if compile_path(rule.path)[0].match("/docker/volumes/json")}
+    assert taken == {"/docker{version:engine_version}/volumes/{id}"}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.daemon_lab import KEY, DaemonLab, wait_for
@@ -114,6 +115,23 @@ def test_dockerd_and_its_containers_live_through_commits_and_restarts(agent: Age
     agent.start()
     wait_for(lambda: agent.conditions().get("Synced") == (True, "Applied"))
     assert (lab.process, lab.pid_of()) == (before, pid)
+
+
+def test_dockerd_is_stopped_and_started_through_the_agent_and_the_status_says_so(agent: Agent) -> None:
+    lab = agent.lab
+    agent.commit("")
+    agent.start()
+    wait_for(lambda: agent.conditions().get("Synced") == (True, "Applied"))
+    transport = httpx.HTTPTransport(uds=str(lab.options.socket))
+    with httpx.Client(transport=transport, base_url="http://localhost", timeout=20) as client:
+        assert client.post("/v1/dockerd/start").json()["error"]["message"] == "dockerd runs already"
+        assert client.post("/v1/dockerd/stop").json() == {"started": True}
+        wait_for(lambda: agent.conditions().get("Synced") == (False, "Held"))
+        wait_for(lambda: client.get("/v1/status").json()["agent"]["engine"]["reachable"] is False)
+        assert not lab.probe.answers()
+        assert client.post("/v1/dockerd/start").json() == {"started": True}
+        wait_for(lambda: client.get("/v1/status").json()["agent"]["engine"]["reachable"] is True)
+        assert agent.conditions()["Running"] == (True, "Running")
 
 
 @pytest.mark.long

@@ -15,12 +15,13 @@ from typing import Any
 
 from agent.clients.docker_stream import DockerStream
 from agent.controller.app import make_rules
+from agent.controller.routes.engine import VERSION
 from agent.controller.rules import WEBSOCKET, Need, Rule
 from tests.support.controller import QuietAgent
 from tests.support.openapi_details import DETAILS, ENGINE, PATH_PARAMETERS, SCHEMAS
 
 FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
-_PARAMETER = re.compile(r"\{([a-z_]+)(:[a-z]+)?\}")
+_PARAMETER = re.compile(r"\{([a-z_]+)(:[a-z_]+)?\}")
 _ERROR = {"$ref": "#/components/responses/Error"}
 
 
@@ -41,7 +42,8 @@ def document(rules: Sequence[Rule]) -> dict[str, Any]:
             "version": "1",
             "description": "The controller of the agent, on the control socket and, where `listen` says so, on TCP. "
             "`x-need` is the right that a route takes, `x-ubus` the ubus object and method that it stands for. "
-            "On TCP the Authorization header carries a LuCI session.",
+            "On TCP the Authorization header carries a LuCI session. Below /docker/ a version of the engine's API may come "
+            "first: /docker/v1.41/containers/json; without one it is the engine's newest.",
             "license": {"name": "GPL-2.0-or-later", "identifier": "GPL-2.0-or-later"},
         },
         "security": [{"session": []}],
@@ -60,8 +62,8 @@ def document(rules: Sequence[Rule]) -> dict[str, Any]:
 
 
 def path_of(rule: Rule) -> str:
-    """The path as OpenAPI writes it: without the converters."""
-    return _PARAMETER.sub(r"{\1}", rule.path)
+    """The path as OpenAPI writes it: without the converters, and without the version that may stand in it."""
+    return _PARAMETER.sub(r"{\1}", rule.path.replace(VERSION, ""))
 
 
 def method_of(rule: Rule) -> str:
@@ -73,7 +75,7 @@ def _operation(rule: Rule) -> dict[str, Any]:
     details = DETAILS.get(
         f"{rule.method} {path_of(rule)}", ENGINE if rule.path.startswith("/docker/") else {}
     )
-    parameters = [_path_parameter(found[1]) for found in _PARAMETER.finditer(rule.path)]
+    parameters = [_path_parameter(found[1]) for found in _PARAMETER.finditer(path_of(rule))]
     parameters += [_query_parameter(name, text) for name, text in details.get("query", {}).items()]
     operation: dict[str, Any] = {"summary": rule.summary, "x-need": rule.grant.need.value}
     if rule.grant.object:

@@ -34,7 +34,6 @@ PATH_PARAMETERS = {
     "id": "Id (or, of a container, name)",
     "offset": "Where the part begins, in bytes",
     "image": "An image's name, with tag or digest, or id",
-    "version": "A version of the engine's API, such as 1.41",
 }
 
 _AUTH = {

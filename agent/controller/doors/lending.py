@@ -95,9 +95,8 @@ class LendingProtocol(H11Protocol):
         if source is None:
             return 0
         first += self._stop_reading()
-        pump = Pump(
-            source, sink, Counted(len(first) + left - _KEPT), first=first, source_stall_s=stall_s
-        )  # fmt: skip
+        body = Counted(len(first) + left - _KEPT)
+        pump = Pump(source, sink, body, first=first, source_stall_s=stall_s)
         try:
             with source:
                 await self._move(pump)

@@ -294,9 +294,8 @@ class EngineReply(StreamReply):
         large: bool = False,
         stall_s: float = STALL_S,
     ) -> None:
-        super().__init__(
-            _body_of(response), status=status, headers=headers, inbox=inbox, stall_s=stall_s
-        )  # fmt: skip
+        pieces = _body_of(response)
+        super().__init__(pieces, status=status, headers=headers, inbox=inbox, stall_s=stall_s)
         self._response = response
         self._large = large
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
@@ -37,6 +38,7 @@ from agent.controller.streams.engine_streams import has_terminal
 from agent.errors import UcidockdError
 
 PREFIX = "/docker"
+VERSION = "{version:engine_version}"  # in a rule's path: `/v1.NN`, or nothing
 _CHECKS = {"id": checked_id, "image": checked_image}
 _PART = re.compile(r"\{(\w+)\}")
 _REQUEST_HEADERS = ("content-type", "x-registry-auth", "x-registry-config")
@@ -59,6 +61,21 @@ _LARGE = frozenset(
 _ENDLESS = frozenset({"/events", "/containers/{id}/wait"})  # the head comes with the first news
 
 
+class _VersionPart(Convertor[str]):
+    """What is no `v` and a digit is a part of the path itself: `/volumes`."""
+
+    regex = r"(?:/v[0-9][^/]*)?"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("engine_version", _VersionPart())
+
+
 class EngineRoutes:
     """`agent` is told of manual actions."""
 
@@ -68,15 +85,13 @@ class EngineRoutes:
         self._versions = EngineVersions(engine)
 
     def rules(self) -> list[Rule]:
-        return [
-            self._rule(route, prefix) for prefix in (PREFIX, f"{PREFIX}/v{{version}}") for route in ROUTES
-        ]
+        return [self._rule(route) for route in ROUTES]
 
-    def _rule(self, route: EngineRoute, prefix: str) -> Rule:
+    def _rule(self, route: EngineRoute) -> Rule:
         handler = self._attach if route.method == WEBSOCKET else functools.partial(self._answer, route)
         return Rule(
             method=route.method,
-            path=prefix + route.path.replace("{image}", "{image:path}"),
+            path=f"{PREFIX}{VERSION}{route.path.replace('{image}', '{image:path}')}",
             grant=route.grant,
             handler=handler,
             summary=f"Engine API {route.method} {route.path}",
@@ -147,7 +162,8 @@ class EngineRoutes:
 
     async def _path(self, pattern: str, connection: HTTPConnection) -> str:
         parts = connection.path_params
-        version = await self._versions.prefix(str(parts["version"])) if "version" in parts else ""
+        asked = str(parts["version"]).removeprefix("/v")
+        version = await self._versions.prefix(asked) if asked else ""
 
         def checked(found: re.Match[str]) -> str:
             return _CHECKS[found[1]](str(parts[found[1]]))

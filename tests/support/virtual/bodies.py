@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the engine in memory makes of the bodies that it is sent: defaults, what images give, what is refused."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from agent.errors import EngineError
+from tests.support.virtual.objects import FakeContainer, FakeImage
+
+_STOP_S = 10
+_MEMORY_MIN = 6 << 20
+_INHERITED = ("Cmd", "Entrypoint", "User", "WorkingDir", "Healthcheck", "StopSignal")
+
+
+def config_of(body: dict[str, Any], image: FakeImage) -> dict[str, Any]:
+    sent = {name: value for name, value in body.items() if name not in {"HostConfig", "NetworkingConfig"}}
+    config = dict(sent)
+    for name in _INHERITED:
+        # an entrypoint of one's own takes the image's command away with the image's
+        if not config.get(name) and not (name == "Cmd" and sent.get("Entrypoint")):
+            config[name] = image.config.get(name)
+    config["Labels"] = {**(image.config.get("Labels") or {}), **(body.get("Labels") or {})}
+    config["Volumes"] = image.config.get("Volumes")
+    names = {entry.partition("=")[0] for entry in body.get("Env") or ()}
+    inherited = [e for e in image.config.get("Env") or () if e.partition("=")[0] not in names]
+    config["Env"] = [*(body.get("Env") or ()), *inherited]
+    return config
+
+
+def host_of(body: dict[str, Any]) -> dict[str, Any]:
+    host = deepcopy(body.get("HostConfig") or {})
+    policy = host.get("RestartPolicy") or {}
+    host["RestartPolicy"] = {
+        "Name": policy.get("Name") or "no",
+        "MaximumRetryCount": policy.get("MaximumRetryCount", 0),
+    }
+    host["NetworkMode"] = host.get("NetworkMode") or "default"
+    if host.get("Memory") and not host.get("MemorySwap"):
+        host["MemorySwap"] = 2 * host["Memory"]
+    return host
+
+
+def check_host(host: dict[str, Any]) -> None:
+    memory, swap = host.get("Memory") or 0, host.get("MemorySwap") or 0
+    if 0 < memory < _MEMORY_MIN:
+        raise EngineError("Minimum memory limit allowed is 6MB", status=400)
+    if memory and swap > 0 and swap < memory:
+        text = "Minimum memoryswap limit should be larger than memory limit, see usage"
+        raise EngineError(text, status=400)
+    policy = host.get("RestartPolicy") or {}
+    name, most = policy.get("Name") or "no", policy.get("MaximumRetryCount") or 0
+    if name not in {"no", "always", "unless-stopped", "on-failure"}:
+        raise EngineError(f"invalid restart policy '{name}'", status=400)
+    if name != "on-failure" and most:
+        raise EngineError("maximum retry count cannot be used with restart policy '" + name + "'", status=400)
+
+
+def endpoint_of(sent: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "IPAMConfig": sent.get("IPAMConfig"),
+        "Aliases": list(sent.get("Aliases") or ()),
+        "NetworkID": "",
+        "EndpointID": "",
+        "IPAddress": "",
+        "Gateway": "",
+    }
+
+
+def endpoints_of(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    mode = (body.get("HostConfig") or {}).get("NetworkMode") or "default"
+    sent = (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
+    if mode.startswith("container:"):
+        return {}
+    name = "bridge" if mode == "default" else mode
+    return {key: endpoint_of(value or {}) for key, value in {name: {}, **sent}.items()}
+
+
+def host_ports(container: FakeContainer) -> set[tuple[int, str]]:
+    bindings = container.host.get("PortBindings") or {}
+    exposed = container.config.get("ExposedPorts") or {}
+    pairs = (
+        (item.get("HostPort"), key.partition("/")[2] or "tcp")
+        for key, items in bindings.items()
+        for item in items
+        if key in exposed
+    )
+    return {(int(port), protocol) for port, protocol in pairs if port}
+
+
+def stop_timeout(container: FakeContainer) -> float:
+    """Seconds until a stop kills: none of our commands ends at SIGTERM, being process 1."""
+    value = container.config.get("StopTimeout")
+    return float(_STOP_S if value is None else value)

@@ -1,0 +1,540 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`FakeEngine`: the Engine port in memory, on virtual time.
+
+It behaves as dockerd 20.10 does in what the agent relies on; `tests/virtual/test_engine_contract.py` holds it to a real
+one. Bodies go through the same readers as those of the real engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from agent.clients.docker_engine import _inspected, _listed, _network, _volume
+from agent.errors import EngineError, EngineUnreachableError
+from agent.model.identity import LABEL_INSTANCE
+from agent.model.observed import ObservedContainer, ObservedNetwork, ObservedVolume
+from agent.model.resources import RegistryAuth
+from tests.support.virtual.bodies import (
+    check_host,
+    config_of,
+    endpoint_of,
+    endpoints_of,
+    host_of,
+    host_ports,
+    stop_timeout,
+)
+from tests.support.virtual.clock import VirtualTime
+from tests.support.virtual.networking import Networks, check_address
+from tests.support.virtual.objects import FakeContainer, FakeImage, FakeNetwork, FakeVolume
+from tests.support.virtual.processes import KILLED_CODE, Processes, wants_restart
+
+_NUMBERS = (
+    "Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares", "CpusetCpus", "BlkioWeight",
+)  # fmt: skip
+_PULL_S = 2.0
+
+
+class _Stream:
+    """What one subscriber of the events has not read yet."""
+
+    def __init__(self) -> None:
+        self.events: deque[dict[str, Any]] = deque()
+        self.ended = False
+
+
+class FakeEngine:
+    """`images`: reference -> image; `registry`: what pulls give. Everything public beyond the port is for tests."""
+
+    def __init__(self, time: VirtualTime, *, api: tuple[int, int] = (1, 41)) -> None:
+        self.time = time
+        self.images: dict[str, FakeImage] = {}
+        self.registry: dict[str, FakeImage] = {}
+        self.containers: dict[str, FakeContainer] = {}
+        self.volumes: dict[str, FakeVolume] = {}
+        self.up = True
+        self.mute = False  # events are lost
+        self.removed_volumes: list[str] = []
+        self._api = api
+        self._numbers = itertools.count(1)
+        self._streams: list[_Stream] = []
+        self.networks = Networks(self.new_id)
+        self.processes = Processes(time, self._attach, self._detach, self._tell)
+
+    def new_id(self) -> str:
+        return hashlib.sha256(f"object {next(self._numbers)}".encode()).hexdigest()
+
+    # the port: looking
+
+    def api_version(self) -> tuple[int, int]:
+        self._check_up()
+        return self._api
+
+    def info(self) -> dict[str, Any]:
+        self._check_up()
+        return {"ID": "FAKE", "Containers": len(self.containers)}
+
+    def list_containers(self, instance: str) -> tuple[ObservedContainer, ...]:
+        self._check_up()
+        items = [c.listed(self.time.now) for c in self.containers.values()]
+        ours = (item for item in items if item["Labels"].get(LABEL_INSTANCE) == instance)
+        return tuple(_listed(deepcopy(item)) for item in ours)
+
+    def list_names(self) -> frozenset[str]:
+        self._check_up()
+        return frozenset(c.name for c in self.containers.values())
+
+    def list_networks(self) -> tuple[ObservedNetwork, ...]:
+        self._check_up()
+        return tuple(_network(deepcopy(n.body(members=False))) for n in self.networks.by_id.values())
+
+    def list_volumes(self) -> tuple[ObservedVolume, ...]:
+        self._check_up()
+        return tuple(_volume(deepcopy(v.body())) for v in self.volumes.values())
+
+    def inspect_container(self, ref: str) -> ObservedContainer | None:
+        self._check_up()
+        found = self.find(ref)
+        return None if found is None else _inspected(deepcopy(found.body()))
+
+    def inspect_network(self, ref: str) -> ObservedNetwork | None:
+        self._check_up()
+        found = self.networks.find(ref)
+        return None if found is None else _network(deepcopy(found.body(members=True)))
+
+    def inspect_volume(self, ref: str) -> ObservedVolume | None:
+        self._check_up()
+        found = self.volumes.get(ref)
+        return None if found is None else _volume(deepcopy(found.body()))
+
+    def inspect_image(self, ref: str) -> dict[str, Any] | None:
+        self._check_up()
+        found = self._find_image(ref)
+        if found is None:
+            return None
+        return deepcopy(found.body([tag for tag, image in self.images.items() if image.id == found.id]))
+
+    # the port: containers
+
+    def create_container(self, name: str, body: dict[str, Any]) -> str:
+        self._check_up()
+        image = self._find_image(body["Image"])
+        if image is None:
+            raise EngineError(f"No such image: {body['Image']}", status=404)
+        config, host = config_of(body, image), host_of(body)
+        self._check_body(name, config, host, body)
+        container = FakeContainer(
+            id=self.new_id(),
+            name=name,
+            image=body["Image"],
+            image_id=image.id,
+            config=config,
+            host=host,
+            networks=endpoints_of(body),
+            mounts=[],
+        )
+        container.mounts = self._mounts(config, host)
+        self.containers[container.id] = container
+        self._tell(container, "create")
+        return container.id
+
+    def _check_body(
+        self, name: str, config: dict[str, Any], host: dict[str, Any], body: dict[str, Any]
+    ) -> None:
+        self._check_name(name)
+        if not config.get("Cmd") and not config.get("Entrypoint"):
+            raise EngineError("No command specified", status=400)
+        check_host(host)
+        endpoints = (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
+        if len(endpoints) > 1 and self._api < (1, 44):
+            names = ", ".join(endpoints)
+            raise EngineError(f"Container cannot be connected to network endpoints: {names}", status=400)
+        targets = [mount["Target"] for mount in host.get("Mounts") or ()]
+        for target in targets:
+            if targets.count(target) > 1:
+                raise EngineError(f"Duplicate mount point: {target}", status=400)
+        for mount in host.get("Mounts") or ():
+            if mount["Type"] == "bind" and not Path(mount["Source"]).exists():
+                text = f'invalid mount config for type "bind": bind source path does not exist: {mount["Source"]}'
+                raise EngineError(text, status=400)
+
+    def _check_name(self, name: str) -> None:
+        other = next((c for c in self.containers.values() if c.name == name), None)
+        if other is not None:
+            text = f'Conflict. The container name "/{name}" is already in use by container "{other.id}".'
+            raise EngineError(text, status=409)
+
+    def _mounts(self, config: dict[str, Any], host: dict[str, Any]) -> list[dict[str, Any]]:
+        mounts = [self._mount(mount) for mount in host.get("Mounts") or ()]
+        there = {mount["Destination"] for mount in mounts}
+        fresh = sorted((config.get("Volumes") or {}).keys() - there)
+        return mounts + [self._mount({"Type": "volume", "Target": target}) for target in fresh]
+
+    def _mount(self, sent: dict[str, Any]) -> dict[str, Any]:
+        writes = not sent.get("ReadOnly")
+        if sent["Type"] == "bind":
+            return {"Type": "bind", "Source": sent["Source"], "Destination": sent["Target"], "RW": writes}
+        name = sent.get("Source") or self.new_id()
+        if name not in self.volumes:
+            self.volumes[name] = FakeVolume(name=name, driver="local", labels={}, options={})
+            self._say("volume", "create", name, {})
+        return {
+            "Type": "volume",
+            "Name": name,
+            "Destination": sent["Target"],
+            "RW": writes,
+            "Driver": "local",
+        }
+
+    def start(self, ref: str) -> None:
+        container = self._get(ref)
+        if container.state in {"running", "restarting"}:
+            return
+        if container.state == "paused":
+            raise EngineError("cannot start a paused container, try unpause instead", status=409)
+        if container.state in {"dead", "removing"}:
+            text = "container is marked for removal and cannot be started"
+            raise EngineError(text, status=409)
+        container.stopped_by_hand, container.restart_count, container.quick_exits = False, 0, 0
+        self.processes.start(container)
+
+    def stop(self, ref: str, timeout_s: int | None) -> None:
+        self._check_up()
+        container = self.find(ref)
+        if container is None or not container.alive:
+            return
+        if container.state == "restarting":
+            container.run += 1
+            container.state, container.stopped_by_hand = "exited", True
+            self._tell(container, "stop")
+            return
+        run = container.run
+        container.stopped_by_hand = True
+        self.time.sleep(timeout_s if timeout_s is not None else stop_timeout(container))
+        self._check_up()
+        if container.run == run and container.alive and container.id in self.containers:
+            self.processes.exit(container, KILLED_CODE, by_hand=True)
+            self._tell(container, "stop")
+
+    def kill(self, ref: str) -> None:
+        """POST /containers/{id}/kill, as somebody does by hand."""
+        container = self._get(ref)
+        if not container.alive or container.state == "restarting":
+            raise EngineError(
+                f"Cannot kill container: {ref}: Container {container.id} is not running", status=409
+            )
+        self.processes.exit(container, KILLED_CODE, by_hand=True)
+
+    def pause(self, ref: str) -> None:
+        container = self._get(ref)
+        if container.state != "running":
+            raise EngineError(f"Container {ref} is not running", status=409)
+        container.state = "paused"
+        self._tell(container, "pause")
+
+    def unpause(self, ref: str) -> None:
+        container = self._get(ref)
+        if container.state != "paused":
+            raise EngineError(f"Container {container.id} is not paused", status=500, retryable=True)
+        container.state = "running"
+        self._tell(container, "unpause")
+
+    def crash(self, ref: str, code: int = 1, *, oom: bool = False) -> None:
+        """The process in it ends by itself."""
+        container = self._get(ref)
+        if container.state == "running":
+            self.processes.exit(container, code, oom=oom)
+
+    def update(self, ref: str, body: dict[str, Any]) -> None:
+        container = self._get(ref)
+        changes = {name: body[name] for name in _NUMBERS if body.get(name)}
+        host = {**container.host, **changes}
+        if body.get("PidsLimit") is not None:
+            host["PidsLimit"] = max(0, body["PidsLimit"]) or None
+        policy = body.get("RestartPolicy") or {}
+        if policy.get("Name"):
+            host["RestartPolicy"] = {"MaximumRetryCount": 0, **policy}
+        check_host(host)
+        container.host = host
+        self._tell(container, "update")
+
+    def rename(self, ref: str, name: str) -> None:
+        container = self._get(ref)
+        if container.name == name:
+            return  # the engine refuses, and the port takes it for success
+        self._check_name(name)
+        container.name = name
+        for endpoint in container.networks.values():
+            endpoint["_name"] = name
+        self._tell(container, "rename")
+
+    def remove_container(self, ref: str, *, volumes: bool, force: bool = False) -> None:
+        self._check_up()
+        container = self.find(ref)
+        if container is None:
+            return
+        if container.alive and not force:
+            text = (
+                f"You cannot remove a {container.state} container {container.id}. Stop the container before"
+            )
+            raise EngineError(text, status=409)
+        if container.alive:
+            self.processes.exit(container, KILLED_CODE, by_hand=True)
+        del self.containers[container.id]
+        self._tell(container, "destroy")
+        if volumes:
+            for mount in container.mounts:
+                if len(mount.get("Name", "")) == 64 and not self._users(mount["Name"]):
+                    self._remove_volume(mount["Name"])
+
+    # the port: networks
+
+    def connect(self, network: str, container: str, endpoint: dict[str, Any]) -> None:
+        self._check_up()
+        member = self._get(container)
+        endpoint = endpoint_of(endpoint)
+        if self.networks.find(network) is None and not member.alive:
+            member.networks[network] = endpoint  # looked for at the start
+            return
+        found = self.networks.get(network)
+        mode = member.host["NetworkMode"]
+        if mode in {"none", "host"}:
+            text = (
+                f"container cannot be connected to multiple networks with one of the networks in {mode} mode"
+            )
+            raise EngineError(text, status=400)
+        if endpoint["Aliases"] and found.name in {"bridge", "host", "none"}:
+            text = "network-scoped alias is supported only for containers in user defined networks"
+            raise EngineError(text, status=400)
+        check_address(found, endpoint)
+        if member.alive and member.id in found.members:
+            text = f"endpoint with name {member.name} already exists in network {found.name}"
+            raise EngineError(text, status=403)
+        before = member.networks.get(found.name)
+        member.networks[found.name] = endpoint
+        if member.state in {"running", "paused"}:
+            try:
+                self.networks.attach(member, found.name)
+            except EngineError:
+                del member.networks[found.name]
+                if before is not None:
+                    member.networks[found.name] = before
+                raise
+        self._say("network", "connect", found.id, {"name": found.name, "container": member.id})
+
+    def disconnect(self, network: str, container: str) -> None:
+        self._check_up()
+        found, member = self.networks.find(network), self.find(container)
+        if member is None:
+            return
+        name = found.name if found is not None else network
+        if name not in member.networks:
+            text = f"container {member.id} is not connected to the network {name}"
+            raise EngineError(text, status=500, retryable=True)
+        if member.state == "restarting":
+            text = f"container {member.id} is not connected to network {name}"
+            raise EngineError(text, status=500, retryable=True)
+        self.networks.detach(member, [name])
+        del member.networks[name]
+        if found is not None:
+            self._say("network", "disconnect", found.id, {"name": name, "container": member.id})
+
+    def create_network(self, body: dict[str, Any]) -> str:
+        self._check_up()
+        network = self.networks.create(body)
+        self._tell_network(network, "create")
+        return network.id
+
+    def remove_network(self, ref: str) -> None:
+        self._check_up()
+        if self.networks.find(ref) is not None:
+            self._tell_network(self.networks.remove(ref), "destroy")
+
+    # the port: volumes and images
+
+    def create_volume(self, body: dict[str, Any]) -> ObservedVolume:
+        self._check_up()
+        name = body["Name"]
+        if name not in self.volumes:
+            labels, options = dict(body.get("Labels") or {}), dict(body.get("DriverOpts") or {})
+            driver = body.get("Driver") or "local"
+            self.volumes[name] = FakeVolume(name=name, driver=driver, labels=labels, options=options)
+            self._say("volume", "create", name, {})
+        return _volume(deepcopy(self.volumes[name].body()))
+
+    def remove_volume(self, name: str) -> None:
+        self._check_up()
+        if name not in self.volumes:
+            return
+        users = self._users(name)
+        if users:
+            text = f"remove {name}: volume is in use - [{', '.join(users)}]"
+            raise EngineError(text, status=409)
+        self._remove_volume(name)
+
+    def _remove_volume(self, name: str) -> None:
+        del self.volumes[name]
+        self.removed_volumes.append(name)
+        self._say("volume", "destroy", name, {})
+
+    def _users(self, volume: str) -> list[str]:
+        return [c.id for c in self.containers.values() if any(m.get("Name") == volume for m in c.mounts)]
+
+    def pull(
+        self, image: str, auth: RegistryAuth | None, on_progress: Callable[[dict[str, Any]], None] | None
+    ) -> None:
+        del auth
+        self._check_up()
+        for status in ("Pulling fs layer", "Download complete", "Pull complete"):
+            self.time.sleep(_PULL_S / 3)
+            self._check_up()
+            if image not in self.registry:
+                raise EngineError(f"cannot pull {image}: manifest unknown", status=404, retryable=True)
+            if on_progress is not None:
+                on_progress({"id": "layer", "status": status})
+        self.images[image] = self.registry[image]
+        self._say("image", "pull", image, {"name": image})
+
+    def tag(self, image: FakeImage, ref: str) -> None:
+        """POST /images/{id}/tag."""
+        self.images[ref] = image
+        self._say("image", "tag", image.id, {"name": ref})
+
+    def events(self, since: int | None) -> Iterator[dict[str, Any]]:
+        del since
+        self._check_up()
+        stream = _Stream()
+        self._streams.append(stream)
+        return self._follow(stream)
+
+    def _follow(self, stream: _Stream) -> Iterator[dict[str, Any]]:
+        try:
+            while True:
+                if not stream.events and not stream.ended:
+                    self.time.block(lambda: bool(stream.events) or stream.ended)
+                if not stream.events:
+                    return
+                yield stream.events.popleft()
+        finally:
+            self._streams = [s for s in self._streams if s is not stream]
+
+    def cut_streams(self) -> None:
+        """The connections of all subscribers end."""
+        for stream in self._streams:
+            stream.ended = True
+
+    def read_events(self) -> list[dict[str, Any]]:
+        """What came to a subscriber since `subscribe`; for tests without guests."""
+        found = [event for stream in self._streams for event in stream.events]
+        for stream in self._streams:
+            stream.events.clear()
+        return found
+
+    def subscribe(self) -> None:
+        self._streams.append(_Stream())
+
+    # the engine itself
+
+    def stop_engine(self, *, live_restore: bool = False) -> None:
+        """It goes away; without live-restore the containers end with it."""
+        self.up = self.processes.up = False
+        self.cut_streams()
+        if live_restore:
+            return
+        for container in self.containers.values():
+            if container.state in {"running", "paused"}:
+                by_hand = container.stopped_by_hand
+                self.processes.exit(container, KILLED_CODE)
+                container.stopped_by_hand = by_hand
+            elif container.state == "restarting":
+                container.run += 1
+                container.state = "exited"
+
+    def start_engine(self) -> None:
+        """It comes back and starts what the restart policies say."""
+        self.up = self.processes.up = True
+        for container in list(self.containers.values()):
+            if container.state == "exited" and container.started_before and wants_restart(container):
+                try:
+                    self.processes.start(container)
+                except EngineError as exc:
+                    container.error = str(exc)
+
+    # inside
+
+    def _check_up(self) -> None:
+        if not self.up:
+            raise EngineUnreachableError("the engine in memory does not answer")
+
+    def find(self, ref: str) -> FakeContainer | None:
+        """By full id, name, or the beginning of an id, in that order."""
+        if ref in self.containers:
+            return self.containers[ref]
+        named = [c for c in self.containers.values() if c.name == ref.removeprefix("/")]
+        started = [c for c in self.containers.values() if ref and c.id.startswith(ref)]
+        return next(iter(named or started), None)
+
+    def _get(self, ref: str) -> FakeContainer:
+        self._check_up()
+        found = self.find(ref)
+        if found is None:
+            raise EngineError(f"No such container: {ref}", status=404)
+        return found
+
+    def _find_image(self, ref: str) -> FakeImage | None:
+        named = self.images.get(ref if ":" in ref else f"{ref}:latest")
+        return named or next((i for i in self.images.values() if i.id == ref), None)
+
+    def _attach(self, container: FakeContainer) -> None:
+        """All endpoints, and the host's ports, or none. Raises EngineError."""
+        self._check_ports(container)
+        mode = container.host.get("NetworkMode") or "default"
+        if mode.startswith("container:"):
+            self._check_joined(mode.partition(":")[2])
+        made: list[str] = []
+        try:
+            for name in container.networks:
+                self.networks.attach(container, name)
+                made.append(name)
+        except EngineError:
+            self.networks.detach(container, made)
+            raise
+
+    def _check_joined(self, ref: str) -> None:
+        other = self.find(ref)
+        if other is None:
+            raise EngineError(f"No such container: {ref}", status=404)
+        if not other.alive:
+            raise EngineError(f"cannot join network of a non running container: {other.id}", status=409)
+
+    def _check_ports(self, container: FakeContainer) -> None:
+        mine = host_ports(container)
+        for other in self.containers.values():
+            if other is not container and other.state in {"running", "paused"} and mine & host_ports(other):
+                port = min(mine & host_ports(other))
+                text = f"driver failed programming external connectivity on endpoint {container.name}: "
+                text += f"Bind for 0.0.0.0:{port} failed: port is already allocated"
+                raise EngineError(text, status=500, retryable=True)
+
+    def _detach(self, container: FakeContainer) -> None:
+        self.networks.detach(container, list(container.networks))
+
+    def _tell(self, container: FakeContainer, action: str) -> None:
+        self._say("container", action, container.id, {"name": container.name, "image": container.image})
+
+    def _tell_network(self, network: FakeNetwork, action: str) -> None:
+        self._say(
+            "network", action, network.id, {"name": network.name, "type": network.sent.get("Driver", "")}
+        )
+
+    def _say(self, kind: str, action: str, object_id: str, attributes: dict[str, str]) -> None:
+        actor = {"ID": object_id, "Attributes": attributes}
+        moment = int(self.time.wall())
+        event = {"Type": kind, "Action": action, "Actor": actor, "time": moment, "timeNano": moment * 10**9}
+        for stream in self._streams if not self.mute else ():
+            stream.events.append(event)

@@ -1,0 +1,625 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The random state machine: a user edits, somebody meddles, the engine and the agent fail; in the end all is as declared.
+
+A run is a list of steps `verb:number`; the number decides the details, so a run can be replayed from its text and
+shrunk by leaving steps out. See docs/reliability.md for how to replay one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from agent.apply.ports import Engine
+from agent.errors import EngineError
+from agent.model.identity import LABEL_INSTANCE, LABEL_SECTION, LABEL_SPEC_VERSION
+from agent.model.observed import ObservedContainer
+from tests.support.virtual.ground import Ground
+from tests.support.virtual.sections import CONTAINERS, NETWORKS, OPTIONS, SECRET, VOLUMES, Config
+from tests.support.virtual.taps import Fault
+
+DECOY = "decoy"
+_BODY: dict[str, Any] = {
+    "Image": "app:1",
+    "Cmd": ["sleep", "100000"],
+    "HostConfig": {"NetworkMode": "none", "RestartPolicy": {"Name": "no"}},
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    verb: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.verb}:{self.number}"
+
+
+def parse(text: str) -> list[Step]:
+    """The steps that `" ".join(map(str, steps))` wrote."""
+    pairs = (word.partition(":") for word in text.split())
+    return [Step(verb, int(number)) for verb, _, number in pairs]
+
+
+class _Choice:
+    """Draws from a number, as if it were dice."""
+
+    def __init__(self, number: int) -> None:
+        self._rest = number
+
+    def below(self, limit: int) -> int:
+        self._rest, drawn = divmod(self._rest, limit)
+        return drawn
+
+    def of(self, items: Any) -> Any:
+        items = list(items)
+        return items[self.below(len(items))]
+
+
+class Machine:
+    """Runs steps on a `Ground`, and knows what has to come of them."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self.config = Config(pulls=ground.pulls)
+        self.foreign: set[str] = set()  # ids of what is not ours
+        self.taken_over: set[str] = set()  # Docker names that some configuration said to adopt
+        self.held: set[str] = set()  # Docker names of what was stopped by our doors at some time
+        self.garbled = False  # the file is not what `config` says
+        self.data: dict[
+            str, str
+        ] = {}  # section -> its anonymous volume, as long as nobody else takes it away
+        self._make_decoys()
+        for section in CONTAINERS[:2]:
+            self.config.add(section)
+        self.commit(told=True)
+        ground.start_agent()
+        ground.rest(10)
+        self.instance = ground.instance()
+        self._forge()
+        ground.watch = self._check_call
+
+    # decoys
+
+    def _make_decoys(self) -> None:
+        engine = self.ground.raw
+        self.foreign.add(engine.create_container(DECOY, _BODY))
+        self.foreign.add(engine.create_network({"Name": DECOY, "Driver": "bridge"}))
+        engine.create_volume({"Name": DECOY})
+        self.before = self._decoys()
+
+    def _forge(self) -> None:
+        """A foreign container with labels like ours."""
+        labels = {LABEL_INSTANCE: self.instance, LABEL_SECTION: "web", LABEL_SPEC_VERSION: "1"}
+        self.foreign.add(self.ground.raw.create_container("forged", {**_BODY, "Labels": labels}))
+
+    def _decoys(self) -> list[Any]:
+        engine = self.ground.raw
+        container, network = engine.inspect_container(DECOY), engine.inspect_network(DECOY)
+        assert container is not None, "the foreign container is gone"
+        assert network is not None, "the foreign network is gone"
+        inspect = {
+            k: v for k, v in (container.inspect or {}).items() if k not in {"State", "NetworkSettings"}
+        }
+        return [*sorted(inspect.items()), network.id, engine.inspect_volume(DECOY)]
+
+    # steps
+
+    def do(self, step: Step) -> None:
+        """One step, and the time until the next."""
+        choice = _Choice(step.number)
+        pause = choice.of((0.0, 0.05, 0.5, 3.0, 10.0))
+        with contextlib.suppress(EngineError):  # the engine refuses hands, as anybody's
+            VERBS[step.verb](self, choice)
+        self.ground.rest(pause)
+        self._check_twins()
+        self._note_volumes()
+
+    def commit(self, *, told: bool) -> None:
+        self.garbled = False
+        for section, options in self.config.containers.items():
+            if options["adopt"]:
+                self.taken_over.add(self.config.docker_name(section))
+        self.ground.write(self.config.text(bind=str(self.ground.bind), device=str(self.ground.device)))
+        if told:
+            self.ground.tell()
+
+    # invariants that hold at any time
+
+    def _check_call(self, name: str, args: tuple[Any, ...]) -> None:
+        """Each call of the agent that changes something: what it names must not be foreign."""
+        self._check_twins()
+        refs = [a for a in args if isinstance(a, str)]
+        if name in {"engine.create_container", "engine.rename"}:
+            refs = refs[:1] if name == "engine.rename" else []
+        if name == "engine.remove_volume":
+            raise AssertionError(f"a volume was removed: {refs}")
+        for ref in refs if name in _ON_OBJECTS else ():
+            if ref in self.foreign and not self._may_adopt(ref):
+                raise AssertionError(f"{name} of a foreign object")
+
+    def _may_adopt(self, ref: str) -> bool:
+        seen = self.ground.raw.inspect_container(ref)
+        name = seen.name if seen is not None else ""
+        return any(name.startswith(taken) for taken in self.taken_over)
+
+    def _check_twins(self) -> None:
+        """Of one section never two containers live."""
+        if not self.ground.engine_is_up():
+            return
+        live: dict[str, str] = {}
+        for container in self.ground.raw.list_containers(self.instance):
+            section = container.labels.get(LABEL_SECTION, "")
+            if container.state in {"running", "paused", "restarting"} and container.id not in self.foreign:
+                assert section not in live, f"{section} runs twice: {live.get(section)} and {container.name}"
+                live[section] = container.name
+
+    def _note_volumes(self) -> None:
+        """The data of a section stays its own, through whatever swap."""
+        self.data = {
+            section: name for section, name in self.data.items() if section in self.config.containers
+        }
+        for section, options in self.config.containers.items():
+            seen = self._whole(section) if "/anonymous" in (options["volume"] or ()) else None
+            if seen is None or ".ucidockd-" in seen.name:
+                self.data.pop(section, None)
+                continue
+            mounts = {m["Destination"]: m.get("Name", "") for m in (seen.inspect or {})["Mounts"]}
+            if "/anonymous" in mounts:
+                kept = self.data.setdefault(section, mounts["/anonymous"])
+                assert mounts["/anonymous"] == kept, f"{section} lost its anonymous volume"
+
+    def is_in_a_swap(self, name: str) -> bool:
+        seen = self.ground.raw.inspect_container(name)
+        return seen is None or self._whole(seen.labels.get(LABEL_SECTION, "")) is None
+
+    def _whole(self, section: str) -> ObservedContainer | None:
+        """The section's container, where nothing is under way and nobody removed it."""
+        if not self.ground.engine_is_up():
+            return None
+        ours = [
+            c
+            for c in self.ground.raw.list_containers(self.instance)
+            if c.labels.get(LABEL_SECTION) == section and c.id not in self.foreign
+        ]
+        return self.ground.raw.inspect_container(ours[0].id) if len(ours) == 1 else None
+
+    # the end
+
+    def check_available(self) -> None:
+        """Whatever else is wrong: what can run, runs."""
+        engine = self.ground.raw
+        for section in self.config.containers:
+            name = self.config.docker_name(section)
+            seen = engine.inspect_container(name)
+            taken = seen is not None and seen.id in self.foreign
+            if self.garbled or taken or name in self.held or not self.config.is_plain(section):
+                continue
+            assert seen is not None, f"{section} is gone\n{self.ground.snapshot()}"
+            assert seen.state == "running", f"{section} is {seen.state}\n{self.ground.snapshot()}"
+
+    def finish(self) -> None:
+        """Faults end, the user mends the configuration, and everything has to be as declared."""
+        self.ground.heal()
+        self.ground.rest(900)
+        self.check_available()
+        self._remove_intruders()
+        self.config.mend()
+        self.commit(told=True)
+        self.ground.rest(900)
+        self.ground.reconcile()
+        self.ground.rest(60)
+        self.ground.reconcile()  # what was rolled back at the first try may have waited for another
+        self.ground.rest(1200)
+        self.check()
+
+    def _remove_intruders(self) -> None:
+        engine = self.ground.raw
+        for name in self._wanted_names():
+            seen = engine.inspect_container(name)
+            if seen is not None and seen.id in self.foreign:
+                engine.remove_container(name, volumes=False, force=True)
+        for network in engine.list_networks():
+            if network.id in self.foreign and network.name in NETWORKS:
+                _empty(engine, network.id)
+                engine.remove_network(network.id)
+
+    def _wanted_names(self) -> list[str]:
+        return [self.config.docker_name(section) for section in self.config.containers]
+
+    def check(self) -> None:
+        """The invariants I1 to I8 of the design."""
+        ground = self.ground
+        assert ground.alive, "the agent is gone"
+        text = ground.plan_text()
+        assert text == "nothing to do", f"still to do: {text}\n{ground.snapshot()}"
+        before = len(ground.writes)
+        ground.rest(1300)  # two deep looks
+        assert ground.writes[before:] == [], "writes without need"
+        self._check_objects()
+        self._check_status()
+        touched = [(a, b) for a, b in zip(self.before, self._decoys(), strict=True) if a != b]
+        assert not touched, f"a foreign object was touched: {touched}"
+        assert ground.open_records() == [], "records are left open"
+        assert ground.state_files() == ["state.json"], ground.state_files()
+        assert ground.exceptions() == [], ground.exceptions()[0]
+        assert SECRET not in ground.everything_said()
+
+    def _check_objects(self) -> None:
+        engine = self.ground.raw
+        found = {c.name: c for c in engine.list_containers(self.instance) if c.id not in self.foreign}
+        wanted = {self.config.docker_name(s): s for s in self.config.containers}
+        declared = {n for n, s in wanted.items() if self.config.is_to_run(s)}
+        missing = {n for n in declared if n not in found or found[n].state != "running"}
+        assert not missing, f"not running: { {n: found[n].state if n in found else None for n in missing} }"
+        assert not found.keys() - wanted.keys(), f"left over: {found.keys() - wanted.keys()}"
+        idle = {
+            n: c.state for n, c in found.items() if n not in declared and c.state in {"running", "paused"}
+        }
+        assert not idle, f"runs although it should not: {idle}"
+        for name in declared:
+            self._check_spec(wanted[name], found[name].id)
+        networks = {n.name for n in engine.list_networks()}
+        assert set(NETWORKS) <= networks, f"networks: {networks}"
+        assert set(VOLUMES) <= {v.name for v in engine.list_volumes()}, "a volume is gone"
+
+    def _check_spec(self, section: str, object_id: str) -> None:
+        """What runs is what is declared, as the engine shows it."""
+        seen = self.ground.raw.inspect_container(object_id)
+        assert seen is not None
+        body, options = seen.inspect or {}, self.config.containers[section]
+        host = body["HostConfig"]
+        words = body["Config"]["Cmd"]
+        assert " ".join(words) == options["command"], f"{section} runs {words}"
+        # what a section does not set is nobody's business
+        if options["memory"]:
+            assert host.get("Memory") == _MEMORY[str(options["memory"])], (
+                f"{section} has memory {host.get('Memory')}"
+            )
+        if options["restart"]:
+            policy = str(options["restart"]).partition(":")[0]
+            assert host["RestartPolicy"]["Name"] == policy, f"{section} has {host['RestartPolicy']}"
+        if options["network"]:
+            networks = [str(n).partition(",")[0] for n in options["network"]]
+            endpoints = body["NetworkSettings"]["Networks"]
+            assert sorted(endpoints) == sorted(networks), f"{section} is on {sorted(endpoints)}"
+            assert all(e["EndpointID"] for e in endpoints.values()), f"{section} has no endpoint"
+        image = self.ground.raw.inspect_image(str(options["image"]))
+        if image is not None:  # else its tag was taken away: what runs goes on
+            assert body["Image"] == image["Id"], f"{section} runs an old image"
+
+    def _check_status(self) -> None:
+        snapshot = self.ground.snapshot()
+        agent = snapshot["agent"]
+        assert agent["engine"]["reachable"] is True
+        assert agent["generation"] == agent["desired_generation"], "the generation was not reached"
+        resources = {r["key"]: {c["type"]: c for c in r["conditions"]} for r in snapshot["resources"]}
+        for section in self.config.containers:
+            conditions = resources[f"container:{section}"]
+            running = conditions["Running"]["status"]
+            assert running is self.config.is_to_run(section), f"{section}: {conditions['Running']}"
+            assert "Degraded" not in conditions or not conditions["Degraded"]["status"], conditions[
+                "Degraded"
+            ]
+            synced = conditions.get("Synced")
+            assert synced is None or synced["status"], f"{section}: {synced}"
+        keys = {f"container:{s}" for s in self.config.containers} | {
+            f"network:{n}" for n in self.config.networks
+        }
+        left = resources.keys() - keys - {f"volume:{v}" for v in self.config.volumes}
+        assert not left, f"status shows what is not there: {left}"
+
+
+_MEMORY = {"64m": 64 << 20, "128m": 128 << 20}
+_ON_OBJECTS = frozenset(
+    f"engine.{name}"
+    for name in "start stop unpause update rename remove_container connect disconnect remove_network".split()  # noqa: SIM905
+)
+
+
+# what a user does
+
+
+def _set(machine: Machine, choice: _Choice) -> None:
+    section = choice.of(machine.config.containers or CONTAINERS)
+    told = choice.below(5) > 0
+    option = choice.of(OPTIONS)
+    machine.config.add(section)
+    machine.config.containers[section][option] = choice.of(OPTIONS[option])
+    machine.commit(told=told)
+
+
+def _add(machine: Machine, choice: _Choice) -> None:
+    section = choice.of(CONTAINERS)
+    machine.config.add(section)
+    for option in ("command", "network", "volume", "restart", "depends_on"):
+        machine.config.containers[section][option] = choice.of(OPTIONS[option])
+    machine.commit(told=True)
+
+
+def _remove(machine: Machine, choice: _Choice) -> None:
+    machine.config.containers.pop(choice.of(CONTAINERS), None)
+    machine.commit(told=choice.below(5) > 0)
+
+
+def _remove_object(machine: Machine, choice: _Choice) -> None:
+    name = choice.of((*NETWORKS, *VOLUMES))
+    for names in (machine.config.networks, machine.config.volumes):
+        if name in names:
+            names.remove(name)
+    machine.commit(told=choice.below(5) > 0)
+
+
+def _label(machine: Machine, choice: _Choice) -> None:
+    machine.config.labelled ^= {choice.of(NETWORKS)}
+    machine.commit(told=True)
+
+
+def _put_back(machine: Machine, choice: _Choice) -> None:
+    del choice
+    machine.config.networks, machine.config.volumes = list(NETWORKS), list(VOLUMES)
+    machine.commit(told=True)
+
+
+def _mistake(machine: Machine, choice: _Choice) -> None:
+    machine.config.wrong ^= {choice.of(CONTAINERS)}
+    machine.commit(told=True)
+
+
+def _garble(machine: Machine, choice: _Choice) -> None:
+    text = machine.config.text(bind=str(machine.ground.bind), device=str(machine.ground.device))
+    machine.garbled = True
+    machine.ground.write(
+        text[: choice.below(len(text) + 1)] + choice.of(("'", "\nconfig", "\n\toption x", ""))
+    )
+    machine.ground.tell()
+
+
+def _correct(machine: Machine, choice: _Choice) -> None:
+    del choice
+    machine.commit(told=True)
+
+
+def _workers(machine: Machine, choice: _Choice) -> None:
+    machine.config.workers = choice.of((1, 2, 4))
+    machine.commit(told=True)
+
+
+def _by_our_door(machine: Machine, choice: _Choice) -> None:
+    """Stopped or started through `docker.*` or `/docker/`: held until `reconcile`."""
+    name, action = _victim(machine, choice), choice.of(("stop", "start"))
+    machine.held.add(name)
+    machine.ground.manual(name, action)
+    if action == "stop":
+        machine.ground.raw.stop(name, 0)
+    elif not machine.is_in_a_swap(name):
+        machine.ground.raw.start(name)
+
+
+def _reconcile(machine: Machine, choice: _Choice) -> None:
+    del choice
+    machine.ground.reconcile()
+
+
+# what is done behind our back
+
+
+def _victim(machine: Machine, choice: _Choice) -> str:
+    """A container of ours, whatever its name is at the moment."""
+    engine = machine.ground.raw
+    ours = [c.name for c in engine.list_containers(machine.instance) if c.id not in machine.foreign]
+    return str(choice.of(sorted(ours) or ["nobody"]))
+
+
+def _meddle(machine: Machine, choice: _Choice) -> None:
+    ground, engine = machine.ground, machine.ground.raw
+    name = _victim(machine, choice)
+    hand = choice.of(HANDS)
+    if hand == "start":
+        if not machine.is_in_a_swap(name):  # who starts the old one in a swap has two of them
+            engine.start(name)
+    elif hand == "rename":
+        engine.rename(name, f"moved-{choice.below(3)}")
+    elif hand == "memory":
+        engine.update(name, {"Memory": 16 << 20, "MemorySwap": 32 << 20})
+    elif hand == "policy":
+        engine.update(name, {"RestartPolicy": {"Name": choice.of(("no", "always"))}})
+    elif hand == "remove":
+        seen = engine.inspect_container(name)
+        machine.data.pop(seen.labels.get(LABEL_SECTION, "") if seen is not None else "", None)
+        engine.remove_container(name, volumes=False, force=True)
+    elif hand == "stop":
+        engine.stop(name, 0)
+    elif hand == "disconnect":
+        engine.disconnect(choice.of(("lan", "dmz", "bridge")), name)
+    elif hand == "connect":
+        engine.connect(choice.of(("lan", "dmz")), name, {})
+    elif hand == "kill":
+        ground.kill(name)
+    elif hand == "pause":
+        ground.pause(name)
+    elif hand == "crash":
+        ground.crash(name)
+
+
+HANDS = "kill pause crash start rename memory policy remove stop disconnect connect".split()  # noqa: SIM905
+
+
+def _remove_network(machine: Machine, choice: _Choice) -> None:
+    engine, name = machine.ground.raw, choice.of(NETWORKS)
+    _empty(engine, name)
+    engine.remove_network(name)
+
+
+def _empty(engine: Engine, network: str) -> None:
+    seen = engine.inspect_network(network)
+    for object_id in sorted((seen.inspect.get("Containers") or {}) if seen is not None else ()):
+        engine.disconnect(network, object_id)
+
+
+def _remove_volume(machine: Machine, choice: _Choice) -> None:
+    machine.ground.raw.remove_volume(choice.of(VOLUMES))
+
+
+def _intrude(machine: Machine, choice: _Choice) -> None:
+    """Somebody makes an object of a name that a section wants."""
+    engine = machine.ground.raw
+    if choice.below(4) == 0:
+        machine.foreign.add(engine.create_network({"Name": choice.of(NETWORKS), "Driver": "bridge"}))
+        return
+    name = choice.of([*machine._wanted_names(), *CONTAINERS])
+    object_id = engine.create_container(name, _BODY)
+    machine.foreign.add(object_id)
+    if choice.below(2):
+        engine.start(object_id)
+
+
+def _drive_out(machine: Machine, choice: _Choice) -> None:
+    del choice
+    machine._remove_intruders()
+
+
+def _retag(machine: Machine, choice: _Choice) -> None:
+    machine.ground.retag(choice.of(("app:1", "app:2")), gone=choice.below(4) == 0)
+
+
+def _unplug(machine: Machine, choice: _Choice) -> None:
+    machine.ground.plug(choice.of(("bind", "device")), there=bool(choice.below(2)))
+
+
+# what fails
+
+
+def _fail(machine: Machine, choice: _Choice) -> None:
+    plan = machine.ground.plan
+    plan.fault = choice.of(_FAULTS)
+    plan.skip, plan.count = choice.below(12), 1 + choice.below(4)
+    plan.changing = bool(choice.below(2))
+
+
+_FAULTS = (
+    Fault.ERROR_500,
+    Fault.ERROR_409,
+    Fault.ERROR_404,
+    Fault.LOST_REQUEST,
+    Fault.LOST_REPLY,
+    Fault.EMPTY_LIST,
+    Fault.DISK_FULL,
+)
+
+
+def _die(machine: Machine, choice: _Choice) -> None:
+    """The agent is killed before or after the n-th call from now that changes something."""
+    plan = machine.ground.plan
+    plan.fault = choice.of((Fault.KILL_BEFORE, Fault.KILL_AFTER))
+    plan.skip, plan.count, plan.changing = choice.below(14), 1, True
+
+
+def _interfere(machine: Machine, choice: _Choice) -> None:
+    """Somebody meddles at the moment of the n-th call from now."""
+    plan = machine.ground.plan
+    plan.fault, plan.skip, plan.count, plan.changing = Fault.INTERFERE, choice.below(14), 1, True
+
+    def act() -> None:
+        with contextlib.suppress(EngineError):
+            choice.of((_meddle, _meddle, _intrude, _remove_network, _retag))(machine, choice)
+
+    plan.interfere = act
+
+
+def _kill_agent(machine: Machine, choice: _Choice) -> None:
+    del choice
+    machine.ground.kill_agent()
+
+
+def _end_agent(machine: Machine, choice: _Choice) -> None:
+    del choice
+    machine.ground.end_agent()
+
+
+def _stop_engine(machine: Machine, choice: _Choice) -> None:
+    machine.ground.stop_engine(live_restore=bool(choice.below(2)))
+    machine.ground.rest(choice.of((0.1, 3.0, 40.0)))
+    machine.ground.start_engine()
+
+
+def _lose_events(machine: Machine, choice: _Choice) -> None:
+    machine.ground.lose_events(choice.of(("cut", "mute", "hear")))
+
+
+def _set_clock(machine: Machine, choice: _Choice) -> None:
+    machine.ground.set_clock(choice.of((0.0, 50 * 31_557_600.0, -3600.0, -1.7e9)))
+
+
+def _wait(machine: Machine, choice: _Choice) -> None:
+    machine.ground.rest(choice.of((30.0, 130.0, 700.0)))
+
+
+VERBS: dict[str, Callable[[Machine, _Choice], None]] = {
+    "set": _set,
+    "add": _add,
+    "remove": _remove,
+    "drop": _remove_object,
+    "label": _label,
+    "back": _put_back,
+    "mistake": _mistake,
+    "garble": _garble,
+    "correct": _correct,
+    "workers": _workers,
+    "manual": _by_our_door,
+    "reconcile": _reconcile,
+    "meddle": _meddle,
+    "rmnet": _remove_network,
+    "rmvol": _remove_volume,
+    "intrude": _intrude,
+    "evict": _drive_out,
+    "retag": _retag,
+    "plug": _unplug,
+    "fail": _fail,
+    "die": _die,
+    "interfere": _interfere,
+    "kill": _kill_agent,
+    "term": _end_agent,
+    "engine": _stop_engine,
+    "events": _lose_events,
+    "clock": _set_clock,
+    "wait": _wait,
+}
+_WEIGHTS = {"set": 14, "add": 3, "remove": 3, "meddle": 12, "fail": 5, "die": 5, "interfere": 4}
+
+
+def random_steps(seed: int, count: int) -> list[Step]:
+    """The same for the same seed."""
+    dice = random.Random(seed)
+    verbs = dice.choices(list(VERBS), weights=[_WEIGHTS.get(verb, 1) for verb in VERBS], k=count)
+    return [Step(verb, dice.randrange(10**9)) for verb in verbs]
+
+
+def shrink(steps: list[Step], fails: Callable[[list[Step]], bool], *, tries: int = 300) -> list[Step]:
+    """Leaves out what a failure does not need: halves first, then less."""
+    size = max(1, len(steps) // 2)
+    while tries > 0:
+        for begin in range(0, len(steps), size):
+            shorter = steps[:begin] + steps[begin + size :]
+            tries -= 1
+            if fails(shorter):
+                steps = shorter
+                break
+            if tries <= 0:
+                break
+        else:
+            if size == 1:
+                return steps
+            size = max(1, size // 2)
+    return steps
+
+
+def run(steps: list[Step], ground: Ground) -> None:
+    """All steps and the end. Raises AssertionError where an invariant does not hold."""
+    machine = Machine(ground)
+    for step in steps:
+        machine.do(step)
+    machine.finish()

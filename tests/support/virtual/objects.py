@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The objects of the engine in memory, and the bodies that the Engine API gives of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True, kw_only=True)
+class FakeImage:
+    """`config` is what containers inherit: Cmd, Entrypoint, Env, Labels, Volumes ..."""
+
+    id: str
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def body(self, tags: list[str]) -> dict[str, Any]:
+        """GET /images/{ref}/json."""
+        return {"Id": self.id, "RepoTags": tags, "Config": self.config}
+
+
+@dataclass(slots=True, kw_only=True)
+class FakeVolume:
+    name: str
+    driver: str
+    labels: dict[str, str]
+    options: dict[str, str]
+
+    def body(self) -> dict[str, Any]:
+        """GET /volumes/{name}."""
+        return {
+            "Name": self.name,
+            "Driver": self.driver,
+            "Labels": self.labels or None,
+            "Options": self.options or None,
+            "Scope": "local",
+        }
+
+
+@dataclass(slots=True, kw_only=True)
+class FakeNetwork:
+    """`sent` is the body that it was made from; `members`: container id -> its endpoint, of running ones only."""
+
+    id: str
+    name: str
+    sent: dict[str, Any]
+    pools: list[dict[str, Any]]
+    members: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def body(self, *, members: bool) -> dict[str, Any]:
+        """GET /networks (without members) and GET /networks/{id} (with them)."""
+        sent = self.sent
+        shown = {
+            key: {
+                "Name": endpoint["_name"],
+                "EndpointID": endpoint["EndpointID"],
+                "IPv4Address": f"{endpoint['IPAddress']}/24",
+            }
+            for key, endpoint in self.members.items()
+        }
+        return {
+            "Name": self.name,
+            "Id": self.id,
+            "Driver": sent.get("Driver") or "bridge",
+            "Internal": bool(sent.get("Internal")),
+            "Attachable": bool(sent.get("Attachable")),
+            "EnableIPv6": bool(sent.get("EnableIPv6")),
+            "IPAM": {"Driver": "default", "Options": None, "Config": self.pools},
+            "Options": dict(sent.get("Options") or {}),
+            "Labels": dict(sent.get("Labels") or {}),
+            "Containers": shown if members else {},
+        }
+
+
+@dataclass(slots=True, kw_only=True)
+class FakeContainer:
+    """State as the engine keeps it. `run` counts starts: what was due of an earlier run is stale."""
+
+    id: str
+    name: str
+    image: str  # as sent
+    image_id: str
+    config: dict[str, Any]
+    host: dict[str, Any]
+    networks: dict[str, dict[str, Any]]
+    mounts: list[dict[str, Any]]
+    state: str = "created"
+    exit_code: int = 0
+    oom_killed: bool = False
+    health: str = ""
+    failing_streak: int = 0
+    restart_count: int = 0
+    run: int = 0
+    started_at: float = 0.0
+    quick_exits: int = 0
+    stopped_by_hand: bool = False
+    started_before: bool = False
+    error: str = ""
+
+    @property
+    def alive(self) -> bool:
+        return self.state in {"running", "paused", "restarting"}
+
+    @property
+    def policy(self) -> dict[str, Any]:
+        return self.host.get("RestartPolicy") or {"Name": "no", "MaximumRetryCount": 0}
+
+    def command(self) -> list[str]:
+        return [*(self.config.get("Entrypoint") or ()), *(self.config.get("Cmd") or ())]
+
+    def listed(self, now: float) -> dict[str, Any]:
+        """An item of GET /containers/json."""
+        return {
+            "Id": self.id,
+            "Names": [f"/{self.name}"],
+            "Image": self.image,
+            "ImageID": self.image_id,
+            "Command": " ".join(self.command()),
+            "State": self.state,
+            "Status": self._status_text(now),
+            "Labels": dict(self.config.get("Labels") or {}),
+        }
+
+    def _status_text(self, now: float) -> str:
+        up = f"Up {max(0, int(now - self.started_at))} seconds"
+        health = {"starting": " (health: starting)", "": ""}.get(self.health, f" ({self.health})")
+        return {
+            "created": "Created",
+            "running": up + health,
+            "paused": up + " (Paused)",
+            "restarting": f"Restarting ({self.exit_code}) 1 second ago",
+            "exited": f"Exited ({self.exit_code}) 1 second ago",
+            "removing": "Removal In Progress",
+            "dead": "Dead",
+        }[self.state]
+
+    def body(self) -> dict[str, Any]:
+        """GET /containers/{id}/json."""
+        state: dict[str, Any] = {
+            "Status": self.state,
+            "Running": self.alive,
+            "Paused": self.state == "paused",
+            "Restarting": self.state == "restarting",
+            "OOMKilled": self.oom_killed,
+            "Dead": self.state == "dead",
+            "ExitCode": self.exit_code,
+            "Error": self.error,
+        }
+        if self.health:
+            state["Health"] = {"Status": self.health, "FailingStreak": self.failing_streak}
+        endpoints = {name: _shown(endpoint) for name, endpoint in self.networks.items()}
+        return {
+            "Id": self.id,
+            "Name": f"/{self.name}",
+            "Image": self.image_id,
+            "Config": dict(self.config),
+            "HostConfig": dict(self.host),
+            "State": state,
+            "RestartCount": self.restart_count,
+            "Mounts": [dict(mount) for mount in self.mounts],
+            "NetworkSettings": {"Networks": endpoints},
+        }
+
+
+def _shown(endpoint: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in endpoint.items() if not name.startswith("_")}

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A ground on a real dockerd: passes are made by hand, and the agent's clocks run ahead where a step waits for long."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agent.clients.devices import UsbDevices
+from agent.clients.docker_engine import DockerEngine
+from agent.clients.state_file import StateFile
+from agent.clients.uci_store import TextUciStore
+from agent.errors import UcidockdError
+from agent.runtime.backoff import BackOff
+from agent.runtime.config import check_texts, load
+from agent.runtime.holds import Holds
+from agent.runtime.options import RuntimeOptions
+from agent.runtime.reconciler import Reconciler
+from agent.status.board import StatusBoard
+from tests.support.dockerd import PrivateDockerd
+from tests.support.virtual.clock import Killed
+from tests.support.virtual.stand import RealStand
+from tests.support.virtual.taps import CHANGING, Plan, Process, tap
+from tests.support.virtual.world import RESPAWN_S, Trouble
+
+_RESYNC_S = 600.0
+_SLOWEST_SLEEP_S = 0.05
+_PASSES = 4
+
+
+class RealGround:
+    """See `Ground`. Events play no part: each rest begins with a pass that looks deeply."""
+
+    def __init__(self, folder: Path, dockerd: PrivateDockerd) -> None:
+        self.stand = RealStand(dockerd)
+        self.raw = self.stand.engine
+        self.plan = Plan()
+        self.writes: list[str] = []
+        self.watch: Callable[[str, tuple[Any, ...]], None] = lambda name, args: None
+        self.trouble = Trouble()
+        self.faults: list[AssertionError] = []
+        self.pulls = False  # there is no registry
+        self.config = folder / "config"
+        self.config.mkdir()
+        self.options = RuntimeOptions(
+            config_dir=self.config,
+            override_dir=folder / "override",
+            state_dir=folder / "state",
+            socket=str(folder / "run" / "agent.sock"),
+        )
+        self.bind, self.device = folder / "bind", folder / "device"
+        for what in ("bind", "device"):
+            self.plug(what, there=True)
+        for tag in ("app:1", "app:2"):
+            dockerd.import_busybox(tag)
+        self._ahead = 0.0  # how far the agent's clocks are before the real ones
+        self._wrong = 0.0
+        self._told = True
+        self._full = False
+        self._reconciler: Reconciler | None = None
+        self._process: Process | None = None
+        self._begin_again_at = 0.0
+        self._last_read = 0.0
+        self._lock = threading.Lock()
+
+    # the clocks
+
+    def _now(self) -> float:
+        return time.monotonic() + self._ahead
+
+    def _wall(self) -> float:
+        return time.time() + self._ahead + self._wrong
+
+    def _sleep(self, seconds: float) -> None:
+        """A gate's: some of it is real, for containers that end at once."""
+        time.sleep(min(seconds, _SLOWEST_SLEEP_S))
+        with self._lock:
+            self._ahead += max(0.0, seconds - _SLOWEST_SLEEP_S)
+
+    # the agent
+
+    @property
+    def alive(self) -> bool:
+        return self._reconciler is not None
+
+    def start_agent(self) -> None:
+        process = self._process = Process(lambda process: None)
+        engine = tap(
+            DockerEngine(self.stand.dockerd.host),
+            "engine",
+            process=process,
+            plan=self.plan,
+            before=self._before,
+        )
+        records = StateFile(self.options.state_dir / "state.json")
+        self._reconciler = Reconciler(
+            engine=engine,
+            records=tap(records, "records", process=process, plan=self.plan),
+            board=StatusBoard(first=0),
+            load=lambda: load(self.options),
+            check=lambda texts: check_texts(self.options, texts),
+            store=TextUciStore(config_dir=self.config, override_dir=self.options.override_dir),
+            backoff=BackOff(jitter=lambda: 1.0),
+            holds=Holds(Path(self.options.socket or "").parent / "holds.json"),
+            usb=UsbDevices(monotonic=self._now),
+            wall=self._wall,
+            monotonic=self._now,
+            sleep=self._sleep,
+        )
+        self._told = True
+
+    def _before(self, name: str, args: tuple[Any, ...]) -> None:
+        if name in CHANGING:
+            self.writes.append(f"{name} {args[0] if isinstance(args[0], str) else args[0].get('Name')}")
+        try:
+            self.watch(name, args)
+        except AssertionError as exc:
+            self.faults.append(exc)
+
+    def kill_agent(self) -> None:
+        if self._process is not None:
+            self._process.dead = True
+        self._reconciler = self._process = None
+        self._begin_again_at = self._now() + RESPAWN_S
+
+    end_agent = kill_agent  # between passes both are the same
+
+    def reconcile(self) -> None:
+        self._full = True
+
+    def manual(self, name: str, action: str) -> None:
+        if self._reconciler is not None:
+            self._guarded(lambda: self._reconciler.hold(name, action) if self._reconciler else None)
+
+    def write(self, text: str) -> None:
+        (self.config / "containers").write_text(text)
+
+    def tell(self) -> None:
+        self._told = True
+
+    def rest(self, seconds: float) -> None:
+        """Passes until one has nothing to do, spread over that time."""
+        for _ in range(_PASSES):
+            self._ahead += seconds / _PASSES
+            if self._reconciler is None and self._now() >= self._begin_again_at:
+                self.start_agent()
+            if self._reconciler is not None:
+                self._guarded(self._pass)
+        if self.faults:
+            raise self.faults[0]
+
+    def _pass(self) -> None:
+        reconciler = self._reconciler
+        assert reconciler is not None
+        if self._full:
+            self._full = False
+            reconciler.holds.clear()
+            reconciler.forget_failures()
+            self._told = True
+        if self._told or self._now() > self._last_read + _RESYNC_S:
+            self._told, self._last_read = False, self._now()
+            reconciler.read_config()
+        reconciler.run_pass(deep=None)
+
+    def _guarded(self, call: Callable[[], object]) -> None:
+        """An agent that is killed in it is dead; errors of the engine it survives."""
+        process = self._process
+        try:
+            call()
+        except UcidockdError as exc:
+            logging.getLogger(__name__).debug("pass failed: %s", exc)
+        except Killed:
+            pass
+        if process is not None and process.dead and process is self._process:
+            self.kill_agent()
+
+    # what surrounds it
+
+    def kill(self, name: str) -> None:
+        self.stand.kill(name)
+
+    def pause(self, name: str) -> None:
+        self.stand.pause(name)
+
+    def crash(self, name: str) -> None:
+        """The kernel ends its process."""
+        seen = self.raw.inspect_container(name)
+        pid = int((seen.inspect or {})["State"]["Pid"]) if seen is not None else 0
+        if pid > 0:
+            os.kill(pid, signal.SIGKILL)
+
+    def retag(self, ref: str, *, gone: bool) -> None:
+        del gone  # nothing could be pulled again
+        self.stand.image(ref, {"Labels": {"made": str(time.monotonic_ns())}})
+
+    def plug(self, what: str, *, there: bool) -> None:
+        path = {"bind": self.bind, "device": self.device}[what]
+        if path.is_symlink() or path.exists():
+            path.unlink()
+        if there:
+            path.symlink_to({"bind": "/tmp", "device": "/dev/null"}[what])
+
+    def engine_is_up(self) -> bool:
+        return self.stand.dockerd.is_running()
+
+    def stop_engine(self, *, live_restore: bool) -> None:
+        """By SIGTERM, or by SIGKILL where containers shall outlive it."""
+        if live_restore:
+            self.stand.dockerd.kill()
+        else:
+            self.stand.dockerd.stop()
+
+    def start_engine(self) -> None:
+        self.stand.dockerd.start()
+
+    def lose_events(self, how: str) -> None:
+        del how
+
+    def set_clock(self, offset: float) -> None:
+        self._wrong = offset
+
+    def heal(self) -> None:
+        self.plan.clear()
+        if not self.engine_is_up():
+            self.start_engine()
+        self.set_clock(0)
+        for what in ("bind", "device"):
+            self.plug(what, there=True)
+        self.rest(2 * RESPAWN_S)
+
+    # what can be seen
+
+    def _state(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.options.state_dir / "state.json").read_text())
+        return found
+
+    def instance(self) -> str:
+        return str(self._state()["instance"])
+
+    def plan_text(self) -> str:
+        assert self._reconciler is not None
+        self._reconciler.read_config()
+        return str(self._reconciler.make_plan(deep=None))
+
+    def snapshot(self) -> dict[str, Any]:
+        assert self._reconciler is not None
+        return self._reconciler.board.snapshot()
+
+    def open_records(self) -> list[str]:
+        return [str(r) for r in self._state()["records"] if r["swap"] or not r["object_id"]]
+
+    def state_files(self) -> list[str]:
+        return sorted(path.name for path in self.options.state_dir.iterdir())
+
+    def exceptions(self) -> list[str]:
+        return self.trouble.exceptions
+
+    def everything_said(self) -> str:
+        said = [*self.trouble.lines, json.dumps(self.snapshot()), self.plan_text()]
+        return "\n".join([*said, json.dumps(self._state())])
+
+    def close(self) -> None:
+        self.kill_agent()
+        if not self.engine_is_up():
+            self.start_engine()
+        self.stand.close()

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Configurations that a machine makes at random: sections of a few names, options of a few values, good and bad."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+Value = str | tuple[str, ...] | None
+
+SECRET = "S3CRET-4711"
+BIND, DEVICE = "@BIND@", "@DEVICE@"  # places that come and go
+CONTAINERS = ("web", "db", "app", "job")
+NETWORKS = {"lan": "10.219.50.0/24", "dmz": "10.219.51.0/24"}
+VOLUMES = ("data", "cache")
+GOOD_COMMAND = "sleep 100000"
+FAILING = frozenset({"sh -c 'sleep 2; exit 1'", "false", "no-such-program", "true"})
+# the first value of each is a good one
+OPTIONS: dict[str, tuple[Value, ...]] = {
+    "command": (GOOD_COMMAND, "sleep 200000", *sorted(FAILING)),
+    "image": ("app:1", "app:2", "pulled:1", "missing:1"),
+    "network": ((), ("lan",), ("lan,ip=10.219.50.9",), ("dmz",), ("lan", "dmz,alias=www")),
+    "volume": ((), ("data:/data",), ("/anonymous",), (f"{BIND}:/srv",), ("cache:/data", "/anonymous")),
+    "restart": (None, "always", "unless-stopped", "on-failure:3"),
+    "memory": (None, "64m", "128m"),
+    "env": ((), (f"TOKEN={SECRET}",), ("A=1", "B=2")),
+    "name": (None, "alias"),
+    "enabled": (None, "0"),
+    "state": (None, "stopped"),
+    "gate": ("1", "0", "8"),
+    "grace": ("5", "0", "600"),
+    "rollback": (None, "0"),
+    "on_drift": (None, "report"),
+    "depends_on": ((), ("before",)),
+    "wait_for": ((), (f"device:{DEVICE}",)),
+    "health_cmd": (None, "true", "false"),
+    "adopt": (None, "1"),
+    "port": ((), ("18080:80",)),
+    "stop_timeout": ("0", "2"),
+    "pull": (None, "always", "never"),
+    "pids_limit": (None, "50"),
+}
+
+_SCARCE = (("18080:80",), ("lan,ip=10.219.50.9",))
+
+
+@dataclass
+class Config:
+    """What UCI holds: section -> options, networks and volumes by name."""
+
+    containers: dict[str, dict[str, Value]] = field(default_factory=dict)
+    networks: list[str] = field(default_factory=lambda: list(NETWORKS))
+    volumes: list[str] = field(default_factory=lambda: list(VOLUMES))
+    labelled: set[str] = field(default_factory=set)  # networks that carry a label: another spec
+    wrong: set[str] = field(default_factory=set)  # sections with a mistake
+    adopts_volumes: bool = False
+    workers: int = 4
+    pulls: bool = True  # whether `pulled:1` can be had
+
+    def docker_name(self, section: str) -> str:
+        return f"{section}-alias" if self.containers[section].get("name") else section
+
+    def text(self, *, bind: str, device: str) -> str:
+        """As UCI text."""
+        return "".join(self._lines()).replace(BIND, bind).replace(DEVICE, device)
+
+    def _lines(self) -> Iterator[str]:
+        yield f"\nconfig agent 'agent'\n\toption workers '{self.workers}'\n"
+        for name in self.networks:
+            yield f"\nconfig network '{name}'\n\tlist subnet '{NETWORKS[name]}'\n"
+            if name in self.labelled:
+                yield "\tlist label 'a=b'\n"
+        for name in self.volumes:
+            yield f"\nconfig volume '{name}'\n"
+            if self.adopts_volumes:
+                yield "\toption adopt '1'\n"
+        for section in self.containers:
+            yield from self._container(section)
+
+    def _container(self, section: str) -> Iterator[str]:
+        yield f"\nconfig container '{section}'\n"
+        options = dict(self.containers[section])
+        if options.get("name"):
+            options["name"] = self.docker_name(section)
+        if options.get("depends_on"):
+            options["depends_on"] = self.dependencies(section)
+        if options.get("health_cmd"):
+            options |= {"health_interval": "2s", "health_retries": "2"}
+        if section in self.wrong:
+            options["memory"] = "much"
+        for option, value in options.items():
+            if isinstance(value, tuple):
+                yield from (f"\tlist {option} '{item}'\n" for item in value)
+            elif value is not None:
+                yield f"\toption {option} {_quoted(value)}\n"
+
+    def dependencies(self, section: str) -> tuple[str, ...]:
+        """The section before it, so that there is no cycle."""
+        names = list(self.containers)
+        before = names[: names.index(section)]
+        return tuple(before[-1:]) if self.containers[section].get("depends_on") else ()
+
+    def add(self, section: str) -> None:
+        if section not in self.containers:
+            self.containers[section] = {name: values[0] for name, values in OPTIONS.items()}
+
+    def is_good(self, section: str) -> bool:
+        """Whether its container runs, as far as it is for the section itself to say."""
+        options = self.containers[section]
+        return (
+            options["command"] not in FAILING
+            and options["image"] != "missing:1"
+            and options["health_cmd"] != "false"
+            and not (options["image"] == "pulled:1" and (options["pull"] == "never" or not self.pulls))
+        )
+
+    def is_plain(self, section: str) -> bool:
+        """Whether its container has to run whatever the other sections say."""
+        options = self.containers[section]
+        networks = {str(item).partition(",")[0] for item in options["network"] or ()}
+        volumes = {str(item).partition(":")[0] for item in options["volume"] or ()} & set(VOLUMES)
+        return (
+            self.is_good(section)
+            and self.is_to_run(section)
+            and section not in self.wrong
+            and options["on_drift"] is None
+            and options["pull"] != "never"  # a tag may be taken away
+            and not options["depends_on"]
+            and not any(options[name] in _SCARCE for name in ("port", "network"))
+            and networks <= set(self.networks)
+            and volumes <= set(self.volumes)
+        )
+
+    def is_to_run(self, section: str) -> bool:
+        options = self.containers[section]
+        return options["enabled"] is None and options["state"] is None
+
+    def mend(self) -> None:
+        """What a user does who wants everything to run: the good value for each bad one."""
+        self.wrong.clear()
+        self.adopts_volumes = True  # one whose section was gone for the grace period is nobody's
+        scarce: set[Value] = set()  # a host port and a fixed address are for one
+        for section, options in self.containers.items():
+            if not self.is_good(section):
+                options |= {"command": GOOD_COMMAND, "image": "app:1", "health_cmd": None, "pull": None}
+            options |= {"on_drift": None, "pull": None}
+            for name in ("port", "network"):
+                if options[name] in scarce:
+                    # who waits for the one that gets it would hold it for ever
+                    options |= {name: (), "depends_on": ()}
+                elif options[name] in _SCARCE:
+                    scarce.add(options[name])
+        for section in self.containers:
+            for before in self.dependencies(section):
+                self.containers[before] |= {"enabled": None, "state": None}
+        self.networks = list(NETWORKS)
+        self.volumes = list(VOLUMES)
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "'\\''") + "'"

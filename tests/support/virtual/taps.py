@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Taps on the calls of the agent's ports: what fails, what is lost, where it is killed, who interferes.
+
+A tap wraps whatever implements the port: the engine in memory, or the client of a real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from types import SimpleNamespace
+from typing import Any
+
+from agent.errors import EngineError, EngineUnreachableError, StorageError
+from tests.support.failing_agent import PORTS, changing, methods
+from tests.support.virtual.clock import Killed
+
+# listing them by name keeps a new method of a port from being forgotten
+CHANGING = {f"{prefix}.{name}" for prefix, port in PORTS.items() for name in changing(port)}
+
+
+class Fault(Enum):
+    """What becomes of a call."""
+
+    ERROR_500 = "500"
+    ERROR_409 = "409"
+    ERROR_404 = "404"
+    LOST_REQUEST = "lost request"
+    LOST_REPLY = "lost reply"
+    EMPTY_LIST = "empty list"
+    DISK_FULL = "disk full"
+    KILL_BEFORE = "kill before"
+    KILL_AFTER = "kill after"
+    INTERFERE = "interfere"  # somebody else does something first
+
+
+_STATUS = {Fault.ERROR_500: 500, Fault.ERROR_409: 409, Fault.ERROR_404: 404}
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """`fault` meets the calls after the next `skip`, `count` of them; only such that change something when `changing`."""
+
+    fault: Fault | None = None
+    skip: int = 0
+    count: int = 0
+    changing: bool = True
+    interfere: Callable[[], None] = lambda: None
+    log: list[str] = field(default_factory=list)
+
+    def clear(self) -> None:
+        self.fault, self.skip, self.count = None, 0, 0
+
+    def take(self, name: str) -> Fault | None:
+        """The fault of this call."""
+        if self.fault is None or self.count <= 0 or not self._fits(name):
+            return None
+        if self.skip:
+            self.skip -= 1
+            return None
+        self.count -= 1
+        self.log.append(f"{self.fault.value} at {name}")
+        return self.fault
+
+    def _fits(self, name: str) -> bool:
+        if self.fault is Fault.EMPTY_LIST:
+            return name.startswith("engine.list_")
+        if self.fault is Fault.DISK_FULL:
+            return name.startswith("records.") and name in CHANGING
+        if self.fault in {Fault.KILL_BEFORE, Fault.KILL_AFTER, Fault.INTERFERE}:
+            return name in CHANGING or not self.changing
+        # the client asks for its version after a lost connection only
+        return (
+            name.startswith("engine.")
+            and name != "engine.api_version"
+            and (name in CHANGING or not self.changing)
+        )
+
+
+class Process:
+    """One life of an agent: once it is dead, nothing that it still calls has any effect."""
+
+    def __init__(self, on_death: Callable[[Process], None]) -> None:
+        self.dead = False
+        self._on_death = on_death
+
+    def die(self) -> None:
+        """As SIGKILL. Raises Killed in whoever calls."""
+        if not self.dead:
+            self.dead = True
+            self._on_death(self)
+        raise Killed
+
+
+def tap(
+    target: Any,
+    prefix: str,
+    *,
+    process: Process,
+    plan: Plan,
+    before: Callable[[str, tuple[Any, ...]], None] = lambda name, args: None,
+) -> Any:
+    """`target` behind taps. `before` is told of each call that comes through."""
+
+    def around(name: str) -> Callable[..., Any]:
+        call, full = getattr(target, name), f"{prefix}.{name}"
+
+        def tapped(*args: Any, **named: Any) -> Any:
+            if process.dead:
+                raise Killed
+            before(full, args)
+            if process.dead:
+                raise Killed
+            fault = plan.take(full)
+            _fail_before(fault, process, plan)
+            result = call(*args, **named)
+            if process.dead:
+                raise Killed
+            if fault is Fault.KILL_AFTER:
+                process.die()
+            if fault is Fault.LOST_REPLY:
+                raise EngineUnreachableError("injected: the reply was lost")
+            return type(result)() if fault is Fault.EMPTY_LIST else result
+
+        return tapped
+
+    names = {name: around(name) for name in methods(PORTS[prefix])}
+    if prefix == "records":
+        names["instance"] = target.instance
+    return SimpleNamespace(**names)
+
+
+def _fail_before(fault: Fault | None, process: Process, plan: Plan) -> None:
+    if fault is Fault.KILL_BEFORE:
+        process.die()
+    if fault in _STATUS:
+        status = _STATUS[fault]
+        raise EngineError(f"injected {status}", status=status, retryable=status >= 500)
+    if fault is Fault.LOST_REQUEST:
+        raise EngineUnreachableError("injected: the request was lost")
+    if fault is Fault.DISK_FULL:
+        raise StorageError("injected: no space left", full=True)
+    if fault is Fault.INTERFERE:
+        plan.interfere()

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the agent does with threads, done with guests: its crew, and events that can be waited for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from typing import Any
+
+from agent.apply.crew import Crew
+from tests.support.virtual.clock import VirtualTime
+
+
+class GuestEvent(threading.Event):
+    """Waiting gives the turn away."""
+
+    def __init__(self, time: VirtualTime) -> None:
+        super().__init__()
+        self._time = time
+
+    def wait(self, timeout: float | None = None) -> bool:
+        until = float("inf") if timeout is None else self._time.now + timeout
+        if timeout is not None:
+            self._time.call_at(until, lambda: None)
+        self._time.block(lambda: self.is_set() or self._time.now >= until)
+        return self.is_set()
+
+
+class _Pool(Executor):
+    """Each job is a guest; nobody looks at the futures."""
+
+    def __init__(self, time: VirtualTime, group: object) -> None:
+        self._time, self._group = time, group
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self._time.spawn(lambda: fn(*args, **kwargs), self._group)
+        return Future()
+
+
+class GuestCrew(Crew):
+    """A crew of guests of the process `group`."""
+
+    def __init__(self, workers: int, time: VirtualTime, group: object) -> None:
+        super().__init__(workers)
+        self.pool.shutdown(wait=False)
+        self.pool = _Pool(time, group)
+        self.make_event = lambda: GuestEvent(time)
+        self._time, self._free, self._is_alone = time, workers, False
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        self._take()
+        try:
+            yield
+        finally:
+            self._free += 1
+
+    def _take(self) -> None:
+        if not self._free:
+            self._time.block(lambda: self._free > 0)
+        self._free -= 1
+
+    @contextmanager
+    def one_at_a_time(self) -> Iterator[None]:
+        if self._is_alone:
+            self._time.block(lambda: not self._is_alone)
+        self._is_alone = True
+        try:
+            yield
+        finally:
+            self._is_alone = False
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        self._free += 1
+        try:
+            yield
+        finally:
+            self._take()

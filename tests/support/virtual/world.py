@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The whole agent on virtual time: its loop, its event follower and its crew before the engine in memory.
+
+Only the doors are missing (HTTP, ubus), dockerd's stage, the router's, and the file watcher: `write` triggers as procd
+does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import json
+import logging
+import secrets
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from agent.clients.devices import UsbDevices
+from agent.clients.state_file import StateFile
+from agent.clients.uci_store import TextUciStore
+from agent.errors import UcidockdError
+from agent.runtime.backoff import BackOff
+from agent.runtime.config import check_texts, load
+from agent.runtime.holds import Holds
+from agent.runtime.loop import Loop
+from agent.runtime.options import RuntimeOptions
+from agent.runtime.reconciler import Reconciler
+from agent.status.board import StatusBoard
+from tests.support.virtual.clock import BEGIN, Killed, VirtualTime
+from tests.support.virtual.engine import FakeEngine
+from tests.support.virtual.loop import VirtualLoop
+from tests.support.virtual.objects import FakeImage
+from tests.support.virtual.taps import CHANGING, Plan, Process, tap
+from tests.support.virtual.threads import GuestCrew, GuestEvent
+
+RESPAWN_S = 5.0
+_CALL_S = (0.001, 0.03)  # what a call to the engine takes
+
+
+class Trouble(logging.Handler):
+    """Everything that the agent logs; exceptions of its own are trouble."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[str] = []
+        self.exceptions: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        self.lines.append(text)
+        if record.exc_info and record.exc_info[0] is not Killed:  # who is killed logs no more
+            self.exceptions.append(logging.Formatter().format(record))
+
+
+class World:
+    """`with a_world(folder, seed) as world:`"""
+
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        self.time = VirtualTime(seed)
+        self.engine = FakeEngine(self.time)
+        self.loop = VirtualLoop(self.time)
+        self.trouble = Trouble()
+        self.faults: list[AssertionError] = []
+        self.plan = Plan()
+        self.writes: list[str] = []  # the agent's calls to the engine that change something
+        self.watch: Callable[[str, tuple[Any, ...]], None] = lambda name, args: None
+        self.config = folder / "config"
+        self.config.mkdir()
+        self.options = RuntimeOptions(
+            config_dir=self.config,
+            override_dir=folder / "override",
+            state_dir=folder / "state",
+            socket=str(folder / "run" / "agent.sock"),
+        )
+        self.write("")
+        self.agent: Loop | None = None
+        self._process: Process | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+        self._begin_again_at = 0.0
+        for tag in ("app:1", "app:2"):
+            self.engine.images[tag] = self.engine.registry[tag] = self.an_image()
+
+        self.engine.registry["pulled:1"] = self.an_image()
+        self.raw, self.pulls = self.engine, True
+        self.bind, self.device = folder / "bind", folder / "device"
+        for what in ("bind", "device"):
+            self.plug(what, there=True)
+
+    def an_image(self, **config: Any) -> FakeImage:
+        return FakeImage(id=f"sha256:{self.engine.new_id()}", config=config)
+
+    # the agent
+
+    def start_agent(self) -> None:
+        """A new life of it; the files of the last are there."""
+        process = self._process = Process(self._died)
+        self.loop.group = process
+        engine = tap(self.engine, "engine", process=process, plan=self.plan, before=self._before)
+        state = StateFile(self.options.state_dir / "state.json")
+        records = tap(state, "records", process=process, plan=self.plan)
+        jitter = self.time.random
+        reconciler = Reconciler(
+            engine=engine,
+            records=records,
+            board=StatusBoard(first=0),
+            load=lambda: load(self.options),
+            check=lambda texts: check_texts(self.options, texts),
+            store=TextUciStore(config_dir=self.config, override_dir=self.options.override_dir),
+            backoff=BackOff(jitter=lambda: 0.8 + 0.4 * jitter.random()),
+            holds=Holds(Path(self.options.socket or "").parent / "holds.json"),
+            usb=UsbDevices(monotonic=self.time.monotonic),
+            wall=self.time.wall,
+            monotonic=self.time.monotonic,
+            sleep=self.time.sleep,
+            make_crew=lambda workers: GuestCrew(workers, self.time, process),
+            stopping=GuestEvent(self.time),
+        )
+        self._task = self.loop.create_task(self._live(reconciler, process))
+
+    async def _live(self, reconciler: Reconciler, process: Process) -> None:
+        self.agent = Loop(
+            reconciler,
+            watch=(),
+            watch_mounts=lambda trigger: contextlib.nullcontext(),
+            begin_thread=lambda run: self.time.spawn(run, process),
+            jitter=self.time.random.random,
+        )
+        await self.agent.run()
+
+    def _before(self, name: str, args: tuple[Any, ...]) -> None:
+        if name == "engine.events":
+            return
+        self.time.sleep(self.time.random.uniform(*_CALL_S))
+        if name in CHANGING:
+            self.writes.append(f"{name[7:]} {args[0] if isinstance(args[0], str) else args[0].get('Name')}")
+        try:
+            self.watch(name, args)
+        except AssertionError as exc:
+            self.faults.append(exc)  # the agent must not take it for an error of the engine
+
+    def _died(self, process: Process) -> None:
+        self.time.kill(process)
+        if self._task is not None:
+            self._task.cancel()
+            self._ending.add(self._task)
+        self.agent = self._task = self._process = None
+        self._begin_again_at = self.time.now + RESPAWN_S
+
+    def kill_agent(self) -> None:
+        """SIGKILL, if it lives."""
+        process = self._process
+        if process is not None:
+            process.dead = True
+            self._died(process)
+
+    def end_agent(self) -> None:
+        """SIGTERM; it is waited for as procd does, then killed."""
+        if self.agent is None or self._task is None:
+            return
+        self.agent.stop()
+        self.loop.run_until_complete(asyncio.wait({self._task}, timeout=5))
+        self.kill_agent()
+
+    @property
+    def alive(self) -> bool:
+        return self.agent is not None
+
+    # what happens
+
+    def write(self, text: str) -> None:
+        """Commits a configuration; the agent is not told."""
+        (self.config / "containers").write_text(text)
+
+    def tell(self) -> None:
+        """What procd's reload does."""
+        if self.agent is not None:
+            self.agent.trigger(config=True, deep=True)
+
+    def rest(self, seconds: float) -> None:
+        """Lets time pass; a dead agent is started again after 5 s, as procd does."""
+        until = self.time.now + seconds
+        while self._process is None and self._begin_again_at <= until:
+            self.run(max(0.0, self._begin_again_at - self.time.now))
+            self.start_agent()
+            self.run(0)
+        self.run(max(0.0, until - self.time.now))
+        if self._process is None and self._begin_again_at <= until:
+            self.rest(0)
+
+    def run(self, seconds: float) -> None:
+        """Lets time pass."""
+        self.loop.run_until_complete(asyncio.sleep(seconds))
+        task = self._task
+        if task is not None and task.done() and not task.cancelled() and task.exception() is not None:
+            raise AssertionError("the agent ended by itself") from task.exception()
+        if self.faults:
+            raise self.faults[0]
+
+    def reconcile(self) -> None:
+        """`ucidockd reconcile`, as the controller does it; its end is not waited for."""
+        if self.agent is not None:
+            self._ending.add(self.loop.create_task(_told(self.agent.reconcile())))
+
+    def manual(self, name: str, action: str) -> None:
+        """Tells the agent of an action by one of its doors, as these do before it."""
+        if self.agent is not None:
+            self._ending.add(self.loop.create_task(_told(self.agent.manual(name, action))))
+            self.run(0.2)
+
+    def plan_text(self) -> str:
+        """What a pass would do now."""
+        assert self.agent is not None
+        plan: dict[str, Any] = self.loop.run_until_complete(self.agent.plan())
+        return str(plan["text"])
+
+    def snapshot(self) -> dict[str, Any]:
+        """The status that users see."""
+        assert self.agent is not None
+        return self.agent.board.snapshot()
+
+    # what surrounds it
+
+    def kill(self, name: str) -> None:
+        self.engine.kill(name)
+
+    def pause(self, name: str) -> None:
+        self.engine.pause(name)
+
+    def crash(self, name: str) -> None:
+        self.engine.crash(name)
+
+    def retag(self, ref: str, *, gone: bool) -> None:
+        """Another image takes the tag; `gone`: the tag is taken away and has to be pulled."""
+        image = self.an_image()
+        self.engine.registry[ref] = image
+        if gone:
+            self.engine.images.pop(ref, None)
+        else:
+            self.engine.tag(image, ref)
+
+    def plug(self, what: str, *, there: bool) -> None:
+        """A mount or a device comes or goes."""
+        path = {"bind": self.bind, "device": self.device}[what]
+        if path.is_symlink() or path.exists():
+            path.unlink()
+        if there:
+            path.symlink_to({"bind": "/tmp", "device": "/dev/null"}[what])
+
+    def engine_is_up(self) -> bool:
+        return self.engine.up
+
+    def stop_engine(self, *, live_restore: bool) -> None:
+        self.engine.stop_engine(live_restore=live_restore)
+
+    def start_engine(self) -> None:
+        self.engine.start_engine()
+
+    def lose_events(self, how: str) -> None:
+        """`cut` ends the streams, `mute` loses events silently until `hear`."""
+        if how == "cut":
+            self.engine.cut_streams()
+        else:
+            self.engine.mute = how == "mute"
+
+    def set_clock(self, offset: float) -> None:
+        """The wall clock goes wrong by so much; by 0 it is right again."""
+        self.time.set_wall(BEGIN + self.time.now + offset)
+
+    def heal(self) -> None:
+        """All faults end; procd has the agent running."""
+        self.plan.clear()
+        if not self.engine.up:
+            self.engine.start_engine()
+        self.engine.mute = False
+        self.set_clock(0)
+        for what in ("bind", "device"):
+            self.plug(what, there=True)
+        self.rest(RESPAWN_S)
+
+    # what can be seen
+
+    def _records(self) -> list[dict[str, Any]]:
+        text = (self.options.state_dir / "state.json").read_text()
+        found: list[dict[str, Any]] = json.loads(text)["records"]
+        return found
+
+    def instance(self) -> str:
+        text = (self.options.state_dir / "state.json").read_text()
+        return str(json.loads(text)["instance"])
+
+    def open_records(self) -> list[str]:
+        return [str(r) for r in self._records() if r["swap"] or not r["object_id"]]
+
+    def state_files(self) -> list[str]:
+        return sorted(path.name for path in self.options.state_dir.iterdir())
+
+    def exceptions(self) -> list[str]:
+        return self.trouble.exceptions
+
+    def everything_said(self) -> str:
+        said = [*self.trouble.lines, json.dumps(self.snapshot()), self.plan_text()]
+        return "\n".join([*said, (self.options.state_dir / "state.json").read_text()])
+
+    def close(self) -> None:
+        self.kill_agent()
+        for task in self._ending:
+            task.cancel()
+        if self._ending:
+            self.loop.run_until_complete(asyncio.wait(self._ending))
+        self.loop.close()
+
+
+async def _told(call: Coroutine[Any, Any, object]) -> None:
+    with contextlib.suppress(UcidockdError):  # the client is told
+        await call
+
+
+@contextmanager
+def a_world(folder: Path, seed: int = 0) -> Iterator[World]:
+    """A world in which even what should be random is the same for the same seed."""
+    numbers = itertools.count()
+    real = secrets.token_hex
+    world = World(folder, seed)
+    logger = logging.getLogger("agent")
+    level = logger.level
+
+    def token_hex(nbytes: int | None = None) -> str:
+        return hashlib.sha256(f"{seed} {next(numbers)}".encode()).hexdigest()[: 2 * (nbytes or 32)]
+
+    secrets.token_hex = token_hex
+    logger.addHandler(world.trouble)
+    logger.setLevel(logging.INFO)
+    try:
+        yield world
+    finally:
+        world.close()
+        logger.removeHandler(world.trouble)
+        logger.setLevel(level)
+        secrets.token_hex = real

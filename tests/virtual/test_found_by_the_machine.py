@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the random state machine found, each as a scenario of its own: it failed before its fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.virtual.taps import Fault
+from tests.support.virtual.world import World, a_world
+
+NETWORKS = """
+config network 'lan'
+	list subnet '10.219.50.0/24'
+
+config network 'dmz'
+"""
+WEB = """
+config container 'web'
+	option image 'app:1'
+	option command 'sleep 100000'
+	option stop_timeout '0'
+	option gate '1'
+	option grace '5'
+"""
+LOOPING = (
+    WEB.replace("sleep 100000", 'sh -c "sleep 2; exit 1"')
+    + "\toption restart 'always'\n\tlist network 'lan'\n"
+)
+DEEP_S = 700.0  # a resync with a deep look is in it
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with a_world(tmp_path) as made:
+        made.start_agent()
+        yield made
+
+
+def declare(world: World, text: str, seconds: float = 20) -> None:
+    world.write(text)
+    world.tell()
+    world.rest(seconds)
+
+
+def crash_loop(world: World) -> None:
+    """Until it is between two restarts."""
+    declare(world, NETWORKS + LOOPING, 60)
+    web = world.engine.find("web")
+    assert web is not None
+    while web.state != "restarting":
+        world.rest(0.2)
+
+
+def conditions(world: World, key: str) -> dict[str, Any]:
+    found = {r["key"]: r["conditions"] for r in world.snapshot()["resources"]}
+    return {c["type"]: (c["status"], c["reason"]) for c in found[key]}
+
+
+def test_one_in_a_crash_loop_is_not_taken_for_disconnected(world: World) -> None:
+    crash_loop(world)
+    before = len(world.writes)
+    world.rest(2 * DEEP_S)
+    assert world.writes[before:] == []
+
+
+def test_a_network_is_replaced_under_a_member_in_a_crash_loop(world: World) -> None:
+    crash_loop(world)
+    declare(world, NETWORKS.replace("'10.219.50.0/24'", "'10.219.50.0/24'\n\tlist label 'a=b'") + LOOPING)
+    lan = world.engine.networks.get("lan")
+    web = world.engine.find("web")
+    assert web is not None
+    assert lan.sent["Labels"]["a"] == "b"
+    assert (web.networks["lan"]["NetworkID"], web.alive) == (lan.id, True)
+
+
+def test_endpoints_of_one_in_a_crash_loop_are_changed(world: World) -> None:
+    crash_loop(world)
+    declare(world, NETWORKS + LOOPING.replace("'lan'", "'dmz'"))
+    web = world.engine.find("web")
+    assert web is not None
+    assert (sorted(web.networks), web.alive) == (["dmz"], True)
+
+
+def test_a_section_that_never_came_to_anything_leaves_the_status_with_its_text(world: World) -> None:
+    declare(world, WEB + "\tlist network 'nowhere'\n")
+    assert conditions(world, "container:web")["Accepted"] == (False, "Invalid")
+    declare(world, "\n")
+    assert world.snapshot()["resources"] == []
+
+
+def test_a_disabled_section_shows_no_conflict_once_nobody_is_in_the_way(world: World) -> None:
+    world.engine.create_container("web", {"Image": "app:1", "Cmd": ["true"]})
+    declare(world, WEB)
+    assert conditions(world, "container:web")["Synced"] == (False, "Conflict")
+    world.engine.remove_container("web", volumes=False)
+    declare(world, WEB + "\toption enabled '0'\n")
+    assert conditions(world, "container:web")["Synced"] == (True, "InSync")
+
+
+def test_a_disabled_section_shows_no_drift_of_what_is_gone(world: World) -> None:
+    disabled = WEB + "\toption enabled '0'\n\toption on_drift 'report'\n"
+    declare(world, WEB)
+    declare(world, disabled)
+    world.engine.rename("web", "elsewhere")
+    world.rest(5)
+    assert conditions(world, "container:web")["Degraded"] == (True, "Drift")
+    world.engine.remove_container("elsewhere", volumes=False)
+    world.rest(5)
+    assert "Degraded" not in conditions(world, "container:web")
+
+
+def test_what_was_made_unseen_is_found_under_whatever_name(world: World) -> None:
+    declare(world, WEB)
+    world.plan.fault, world.plan.count, world.plan.skip = (
+        Fault.KILL_AFTER,
+        1,
+        1,
+    )  # records.put, create_container
+    declare(world, WEB.replace("100000", "200000"), 1)
+    assert not world.alive
+    world.engine.rename("web.ucidockd-new", "moved")
+    world.rest(30)
+    assert [c.name for c in world.engine.containers.values()] == ["web"]
+
+
+def test_what_was_made_unseen_at_first_is_found_under_whatever_name(world: World) -> None:
+    world.plan.fault, world.plan.count, world.plan.skip = Fault.KILL_AFTER, 1, 1
+    declare(world, WEB, 1)
+    assert not world.alive
+    world.engine.rename("web", "moved")
+    world.rest(30)
+    assert [(c.name, c.state) for c in world.engine.containers.values()] == [("web", "running")]
+
+
+def test_one_connected_by_hand_to_a_network_that_goes_starts_again(world: World) -> None:
+    declare(world, NETWORKS + WEB)
+    world.engine.connect("dmz", "web", {})
+    declare(world, NETWORKS + WEB + "\toption state 'stopped'\n")
+    declare(world, WEB + "\toption state 'stopped'\n", 300)
+    assert world.engine.networks.find("dmz") is None
+    declare(world, WEB)
+    web = world.engine.find("web")
+    assert web is not None
+    assert (web.state, sorted(web.networks)) == ("running", ["bridge"])
+
+
+def test_an_empty_list_is_not_believed_about_what_was_made_unseen(world: World) -> None:
+    declare(world, WEB + WEB.replace("'web'", "'db'"))
+    world.plan.fault, world.plan.count, world.plan.skip = Fault.KILL_AFTER, 1, 1
+    declare(world, WEB.replace("100000", "200000") + WEB.replace("'web'", "'db'"), 1)
+    assert not world.alive
+    world.engine.rename("web.ucidockd-new", "moved")
+    world.plan.fault, world.plan.count = Fault.EMPTY_LIST, 3
+    world.rest(60)
+    assert sorted(c.name for c in world.engine.containers.values()) == ["db", "web"]
+
+
+def test_one_that_ends_again_and_again_is_started_ever_more_seldom(world: World) -> None:
+    declare(world, WEB.replace("sleep 100000", 'sh -c "sleep 2; exit 1"'), 3600)
+    starts = [text for text in world.writes if text.startswith("start ")]
+    # the delays double up to five minutes: 1 + 2 + ... + 256 s are nine starts, and twelve to twenty each hour follow
+    assert 15 < len(starts) < 35, len(starts)
+    assert conditions(world, "container:web")["Synced"] == (False, "BackOff")
+    declare(world, WEB)
+    web = world.engine.find("web")
+    assert web is not None
+    assert web.state == "running"
+
+
+def test_one_that_was_stopped_by_hand_twice_in_an_hour_runs_at_once(world: World) -> None:
+    declare(world, WEB)
+    web = world.engine.find("web")
+    assert web is not None
+    for _ in range(2):
+        world.engine.kill("web")
+        world.rest(2)
+        assert web.state == "running"
+        world.rest(1800)
+
+
+def in_mid_swap_somebody_takes_the_name(world: World, text: str) -> None:
+    """The old one cannot have its name back."""
+
+    def take() -> None:
+        if world.engine.find("web") is None:
+            world.engine.create_container("web", {"Image": "app:1", "Cmd": ["true"]})
+        else:
+            world.plan.count += 1  # not yet
+
+    world.plan.fault, world.plan.count, world.plan.interfere = Fault.INTERFERE, 1, take
+    declare(world, text.replace("100000", "200000"))
+
+
+def test_an_old_one_whose_name_was_taken_goes_with_its_section(world: World) -> None:
+    declare(world, WEB)
+    in_mid_swap_somebody_takes_the_name(world, WEB)
+    assert sorted(c.name for c in world.engine.containers.values()) == ["web", "web.ucidockd-old"]
+    declare(world, "\n", 400)
+    assert [(c.name, c.state) for c in world.engine.containers.values()] == [("web", "created")]
+    assert world.open_records() == []
+
+
+@pytest.mark.parametrize("policy", ["repair", "report"])
+def test_an_old_one_whose_name_was_taken_runs_and_gets_it_back(world: World, policy: str) -> None:
+    text = WEB + f"\toption on_drift '{policy}'\n"
+    declare(world, text)
+    in_mid_swap_somebody_takes_the_name(world, text)
+    old = world.engine.find("web.ucidockd-old")
+    assert old is not None
+    world.engine.kill(old.id)
+    world.rest(600)
+    assert (old.name, old.state) == ("web.ucidockd-old", "running")
+    world.engine.remove_container("web", volumes=False)
+    world.reconcile()
+    world.rest(600)
+    assert [(c.name, c.state) for c in world.engine.containers.values()] == [("web", "running")]

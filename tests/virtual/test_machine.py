@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The random state machine on the engine in memory: whatever happened, in the end all is as declared (row 66).
+
+`make test-long PYTEST_ARGS="--machine-minutes 60 -k machine"` runs it for an hour; docs/reliability.md tells more.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.dockerd import PrivateDockerd
+from tests.support.virtual.hunt import Failure, attempt, hunt, shrunk
+from tests.support.virtual.machine import Machine, Step, parse, random_steps, run, shrink
+from tests.support.virtual.real_ground import RealGround
+
+_SAMPLE = 8
+_STEPS = 40
+
+
+@pytest.mark.parametrize("seed", range(_SAMPLE))
+def test_whatever_happens_in_the_end_all_is_as_declared(seed: int) -> None:
+    failure = attempt(random_steps(seed, _STEPS), seed)
+    if failure is not None:
+        pytest.fail(str(shrunk(failure)))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(0)
+def test_whatever_happens_for_a_long_time(request: pytest.FixtureRequest) -> None:
+    first = random.SystemRandom().randrange(10**9)
+    found = hunt(first, minutes=request.config.getoption("--machine-minutes"))
+    if isinstance(found, Failure):
+        pytest.fail(str(found))
+    assert found > 0
+
+
+def test_a_run_is_the_same_each_time_and_as_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = random_steps(3, 25)
+    ends: list[list[str]] = []
+    finish = Machine.finish
+
+    def noted(machine: Machine) -> None:
+        finish(machine)
+        ends.append(list(machine.ground.writes))
+
+    monkeypatch.setattr(Machine, "finish", noted)
+    for again in (steps, parse(" ".join(map(str, steps)))):
+        assert attempt(again, 3) is None
+    assert len(ends[0]) > 10
+    assert ends[0] == ends[1]
+
+
+def test_a_failure_is_shrunk_to_the_steps_that_it_needs() -> None:
+    steps = [Step("x", n) for n in range(40)]
+
+    def fails(some: list[Step]) -> bool:
+        numbers = [step.number for step in some]
+        return 7 in numbers and 31 in numbers
+
+    assert shrink(steps, fails) == [Step("x", 7), Step("x", 31)]
+
+
+@pytest.fixture
+def ground(engine: PrivateDockerd, tmp_path: Path) -> Iterator[RealGround]:
+    made = RealGround(tmp_path, engine)
+    logger = logging.getLogger("agent")
+    logger.addHandler(made.trouble)
+    yield made
+    logger.removeHandler(made.trouble)
+    made.close()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(10))
+def test_whatever_happens_on_a_real_engine(ground: RealGround, seed: int) -> None:
+    steps = random_steps(seed, 50)
+    try:
+        run(steps, ground)
+    except AssertionError as exc:
+        exc.add_note("after the steps " + " ".join(map(str, steps)))
+        raise
