@@ -122,14 +122,19 @@ def word(condition: dict[str, Any] | None) -> str:
     return "yes" if condition["status"] else f"no ({condition['reason']})"
 
 
-_TELLING = (  # the first that holds is shown; the last three are dockerd's own
+_TELLING = (  # the first that holds is shown
     ("Accepted", False),
+    ("EngineStorageLost", True),
     ("Waiting", True),
     ("Degraded", True),
     ("Synced", False),
     ("EngineChanged", True),
+    ("EngineImpaired", True),
     ("InsecureAPI", True),
+    ("FirewallOpen", True),
     ("DaemonUnmanaged", True),
+    ("StorageReadOnly", True),
+    ("PublicPort", True),
 )
 
 

@@ -68,6 +68,26 @@ def test_the_status_table_is_plain_in_a_pipe_and_escapes_what_it_did_not_write()
     ]
 
 
+@pytest.mark.parametrize(
+    ("key", "condition"),
+    [
+        ("daemon:dockerd", "EngineStorageLost"),
+        ("daemon:dockerd", "EngineImpaired"),
+        ("daemon:dockerd", "FirewallOpen"),
+        ("container:web", "StorageReadOnly"),
+        ("container:web", "PublicPort"),
+    ],
+)
+def test_what_is_wrong_though_all_is_in_sync_is_said_in_the_table(key: str, condition: str) -> None:
+    resource = a_resource(
+        key,
+        Synced=(True, "Applied", ""),
+        Running=(True, "Running", "pid 7"),
+        **{condition: (True, "Why", "the reason")},
+    )
+    assert status_table({**STATUS, "resources": [resource]}).splitlines()[-1].endswith("  the reason")
+
+
 def test_a_table_has_no_blanks_at_line_ends() -> None:
     quiet = {**STATUS, "resources": [a_resource("network:lan", Synced=(True, "InSync", ""))]}
     assert all(line == line.rstrip() for line in status_table(quiet).splitlines())

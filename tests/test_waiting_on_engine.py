@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.clients.netifd import has_device
+from agent.clients.netifd import has_device, is_up
 from agent.model.interfaces import Interface
 from agent.runtime.config import open_store
 from agent.runtime.edges import Edges, EdgeTools
 from agent.status.board import ConditionType
+from tests.support.agent_process import wait_for
 from tests.support.box import Box
 from tests.support.dockerd import is_root
 from tests.support.loop_disk import LoopDisk
@@ -132,7 +133,10 @@ def test_a_file_on_it_tells_the_right_disk(box: Box, disk: LoopDisk, tmp_path: P
 def test_a_disk_that_is_read_only_is_a_condition_and_stops_nothing(box: Box, disk: LoopDisk) -> None:
     board = box.reconciler.board
     box.reconciler.edges = Edges(
-        open_store(box.options), board, EdgeTools(netifd=FakeNetifd()), docker_host=box.engine.host
+        open_store(box.options),
+        board,
+        EdgeTools(netifd=FakeNetifd()),
+        docker_host=box.options.docker_host or "",
     )
 
     def shown() -> str:
@@ -175,6 +179,9 @@ def test_without_netifd_a_device_of_that_name_counts_as_the_interface(box: Box, 
 
     def turn(state: str) -> None:
         subprocess.run(["ip", "link", "set", device, state], check=True)
+        wait_for(
+            lambda: is_up(device, None) is (state == "up")
+        )  # the kernel tells of a carrier up to 1 s later
 
     assert has_device(device)
     assert not has_device(f"{device}x")

@@ -334,6 +334,7 @@ class Executor:
             name=foreign.name,
             object_id=foreign.id,
             spec=spec,
+            spec_hash=spec_hash(spec),
             swap="foreign",
         )
         self.records.put(record)

@@ -21,6 +21,8 @@ from agent.plan.payload import endpoint_body
 
 logger = logging.getLogger(__name__)
 
+_PREDEFINED = frozenset({"bridge", "host", "none"})  # these go by name: each start of the engine gives them new ids
+
 
 def reconnect(engine: Engine, object_id: str, endpoints: Iterable[Endpoint]) -> None:
     """Makes a container's endpoints these. When one is refused, those from before are back; raises EngineError."""
@@ -43,7 +45,8 @@ def reconnect(engine: Engine, object_id: str, endpoints: Iterable[Endpoint]) -> 
 def disconnect_from_gone(engine: Engine, object_id: str) -> bool:
     """Takes the endpoints of networks that are not there any more off a container; False when it has none."""
     held = {name: item.get("NetworkID") or name for name, item in _endpoints(engine, object_id).items()}
-    gone = sorted(name for name, network in held.items() if engine.inspect_network(network) is None)
+    mine = {name: network for name, network in held.items() if name not in _PREDEFINED}
+    gone = sorted(name for name, network in mine.items() if engine.inspect_network(network) is None)
     for name in gone:
         logger.warning("container %s: network %s is gone, disconnected", object_id[:12], name)
         engine.disconnect(name, object_id)

@@ -61,14 +61,17 @@ def _mounts() -> Mounts:
 
 def mounts_in(text: str) -> Mounts:
     """Device, mount point and options of each line of mountinfo that is no container's."""
-    found = (line.split(" - ", 1) for line in text.splitlines())
-    return frozenset(_told(left.split()) for left, right in found if not _is_of_container(right.split()))
+    found = (line.partition(" - ")[::2] for line in text.splitlines())
+    return frozenset(
+        _told(mount.split(), system.split()) for mount, system in found if _counts(system.split())
+    )
 
 
-def _told(fields: list[str]) -> tuple[str, str, str]:
-    return fields[2], fields[4], fields[5]
+def _told(mount: list[str], system: list[str]) -> tuple[str, str, str]:
+    """Of the options, those of the file system too: it may have become read-only by itself."""
+    return mount[2], mount[4], f"{mount[5]} {system[-1]}"
 
 
-def _is_of_container(fields: list[str]) -> bool:
+def _counts(system: list[str]) -> bool:
     """By type and source."""
-    return fields[0] in _OF_CONTAINERS or fields[1:2] == [_SHM]
+    return system[0] not in _OF_CONTAINERS and system[1] != _SHM

@@ -42,6 +42,10 @@ class BackOff:
         text = "it ended again soon after it was started"
         self._starts[key] = _Failure(count, now + (self._delay(count - 1) if count > 1 else 0.0), text)
 
+    def stopped(self, key: str) -> None:
+        """We stopped it: that it does not run is no failure of its own."""
+        self._starts.pop(key, None)
+
     def _delay(self, count: int) -> float:
         seconds: float = min(LIMIT_S, FIRST_S * 2.0 ** min(count - 1, 16))
         return seconds * self.jitter()

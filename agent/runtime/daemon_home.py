@@ -32,7 +32,7 @@ class EngineHome:
     def other(self, root: str, *, accepted: bool) -> str:
         """Why nothing is to be created on the engine with this data_root, "" where it is the right one.
 
-        `accepted`: a reconcile was asked for, so that this one is. Raises StorageError.
+        `accepted`: a reconcile was asked for, so that this one is. Raises OSError.
         """
         meant = self._files.engine()
         disk = self._on_disk(root)

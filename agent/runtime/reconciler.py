@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+_KINDS = frozenset({"container", "network", "volume"})
 _MENDING = "mend "  # before a key: the back-off of what a crash or a broken rollback left to do
 _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.RemoveVolume)
 
@@ -268,7 +269,8 @@ class Reconciler:
         known |= desired.broken | self._busy
         known |= {key_of(record.kind, record.section) for record in self.records.records()}
         for key in sorted(self.board.keys() - known):
-            self.board.drop(key, now=self.wall())
+            if key.partition(":")[0] in _KINDS:  # others show there what is theirs
+                self.board.drop(key, now=self.wall())
 
     def _show_engine_down(self) -> None:
         """An engine whose dockerd does not run is not reachable, and nobody asks it to find out."""
@@ -361,6 +363,8 @@ class Reconciler:
         now = self.wall()
         if succeeded:
             self.backoff.succeeded(work.key)
+            if any(isinstance(operation, ops.StopContainer) for operation in work.operations):
+                self.backoff.stopped(work.key)
             if any(isinstance(operation, ops.StartContainer) for operation in work.operations):
                 self.backoff.started_again(work.key, self.monotonic())
             self.board.clear(work.key, ConditionType.DEGRADED, now=now)

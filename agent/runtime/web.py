@@ -49,7 +49,7 @@ class Web:
     """`async with Web(parts, path):` holds the control socket at `path` until the block ends."""
 
     def __init__(self, parts: Parts, path: Path) -> None:
-        self.settings = AgentSettings()
+        self._settings = AgentSettings()
         self._parts = parts
         self._path = path
         self._loop = asyncio.get_running_loop()
@@ -89,7 +89,7 @@ class Web:
         tell(self._loop, self._follow, settings)
 
     def _follow(self, settings: AgentSettings) -> None:
-        self.settings = settings
+        self._settings = settings
         if self._listeners is not None:
             self._listeners.want(settings)
         elif settings.listen:
@@ -112,7 +112,7 @@ class Web:
         await asyncio.to_thread(_import_doors)  # some tenths of a second, in which a pass may want to go on
         from agent.runtime.doors import make_doors
 
-        server, self._listeners = make_doors(self._parts, self.settings, listener, self._path)
+        server, self._listeners = make_doors(self._parts, self._settings, listener, self._path)
         async with server, self._listeners:
             await self._closing.wait()
             server.close_soon()

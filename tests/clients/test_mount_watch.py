@@ -80,8 +80,8 @@ LINES = """\
 
 def test_what_an_engine_mounts_for_containers_is_not_looked_at() -> None:
     assert mounts_in(LINES) == {
-        ("254:0", "/", "rw,relatime"),
-        ("8:1", "/mnt/sda1", "rw,relatime"),
-        ("0:52", "/mnt/my\\040disk", "ro"),
-        ("0:70", "/mnt/ram", "rw"),
+        ("254:0", "/", "rw,relatime rw,discard"),
+        ("8:1", "/mnt/sda1", "rw,relatime rw"),
+        ("0:52", "/mnt/my\\040disk", "ro ro"),
+        ("0:70", "/mnt/ram", "rw rw"),
     }

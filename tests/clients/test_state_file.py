@@ -18,6 +18,7 @@ from agent.clients import state_file as module
 from agent.clients.files import atomic_write
 from agent.clients.state_file import StateFile
 from agent.errors import StorageError
+from agent.model.identity import spec_hash
 from agent.model.observed import Record
 
 
@@ -72,7 +73,9 @@ def on_disk(path: Path) -> dict[str, Record]:
 def test_what_was_written_is_read_again_whole(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     file = StateFile(path)
-    full = record(2, spec={"env": {"A": "b"}, "ports": [1, 2]}, joined=("x", "y"), removed_at=1.5, swap="new")
+    spec: dict[str, Any] = {"env": {"A": "b"}, "ports": [1, 2]}
+    more: dict[str, Any] = {"joined": ("x", "y"), "removed_at": 1.5, "swap": "new"}
+    full = record(2, spec=spec, spec_hash=spec_hash(spec), **more)
     file.put(record(1), full)
     file.change("n1", object_id="id1")
     again = StateFile(path)
@@ -169,3 +172,21 @@ def test_threads_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     expected = {f"n{n}": record(n, object_id=f"id{n}") for n in range(60) if n % 3}
     assert on_disk(path) == expected
     assert file.records() == StateFile(path).records()
+
+
+def test_a_file_that_the_disk_does_not_give_disowns_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.json"
+    StateFile(path).put(record(1))
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+
+        def fails(_: Path) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+        patch.setattr(Path, "read_bytes", fails)
+        with pytest.raises(StorageError, match=r"state\.json cannot be read: Input/output error"):
+            StateFile(path)
+    assert path.read_bytes() == before
+    assert [item.section for item in StateFile(path).records()] == ["s1"]

@@ -108,6 +108,27 @@ async def test_a_reader_that_comes_again_gets_what_it_had_not_acknowledged(room:
         assert [packet["seq"] for packet in reader.packets] == list(range(3, 3 + len(reader.packets)))
 
 
+async def test_a_reader_that_goes_in_the_middle_of_a_message_gets_it_again(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_tab, "_NOTIFY_S", 0.5)
+    opened = await room.call("stream_open", {"kind": "count"}, session=ADMIN)
+    client, gone = room.bus.client(), asyncio.Event()
+
+    def go(*_: object) -> None:
+        assert client._link is not None
+        client._link.abort()  # before the message is answered
+        gone.set()
+
+    client.subscribe(opened["object"], go)
+    async with running(client), asyncio.timeout(5):
+        await gone.wait()
+    async with room.reading(opened) as reader:
+        await reader.until(lambda: len(reader.packets) >= 20 or reader.closed)
+        assert reader.closed == ""
+        assert [packet["seq"] for packet in reader.packets] == list(range(1, len(reader.packets) + 1))
+
+
 async def test_a_stream_ends_with_the_session_that_opened_it(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ class House:
         self.root.mkdir()
         self.files = DaemonFiles(run_dir=folder / "run", state_dir=folder / "state")
         status = DaemonStatus(board=StatusBoard())
+        status.begin(())
         self.home = EngineHome(self.files, status, on_disk=lambda _: self.disk)
 
     def other(self, *, accepted: bool = False) -> str:

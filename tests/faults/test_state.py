@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import threading
 import time
@@ -148,6 +149,20 @@ def test_a_corrupt_state_is_set_aside_and_adopt_is_asked_for(box: Box, junk: byt
     assert box.errors(WEB + "\toption adopt '1'\n") == []
     assert box.names() == ["web"]
     assert str(box.apply()[0]) == "nothing to do"
+
+
+def test_what_runs_is_nobodys_once_the_state_is_lost_and_is_never_made_twice(box: Box) -> None:
+    """A restore without /etc/ucidockd: the labels are still there, and prove nothing."""
+    box.apply(WEB)
+    before = box.get("web").id
+    shutil.rmtree(box.options.state_dir)
+    box.restart_agent()
+    for _ in range(2):
+        assert str(box.apply(WEB)[0]) == "nothing to do"
+    assert (box.get("web").id, box.names()) == (before, ["web"])
+    assert reasons(box)["Synced"] == "Conflict"
+    assert box.errors(WEB + "\toption adopt '1'\n") == []
+    assert box.names() == ["web"]
 
 
 def test_two_agents_on_one_engine_leave_each_other_alone(box: Box, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def write_plain(folder: Path, value: str) -> None:
 
 
 def write_state(folder: Path, value: str) -> None:
-    record = Record(kind="container", section="web", nonce="n", name="web", spec={"image": value})
+    record = Record(kind="container", section="web", nonce="n", name=value)
     StateFile(folder / "state.json").put(record)
 
 

@@ -88,8 +88,10 @@ def test_endpoints_of_one_in_a_crash_loop_are_changed(world: World) -> None:
 def test_a_section_that_never_came_to_anything_leaves_the_status_with_its_text(world: World) -> None:
     declare(world, WEB + "\tlist network 'nowhere'\n")
     assert conditions(world, "container:web")["Accepted"] == (False, "Invalid")
+    assert world.agent is not None
+    world.agent.board.ensure("daemon:dockerd", kind="daemon", section="dockerd", name="dockerd", now=0.0)
     declare(world, "\n")
-    assert world.snapshot()["resources"] == []
+    assert [r["key"] for r in world.snapshot()["resources"]] == ["daemon:dockerd"]  # that is others'
 
 
 def test_a_disabled_section_shows_no_conflict_once_nobody_is_in_the_way(world: World) -> None:
@@ -180,6 +182,18 @@ def test_one_that_was_stopped_by_hand_twice_in_an_hour_runs_at_once(world: World
         world.rest(2)
         assert web.state == "running"
         world.rest(1800)
+
+
+def test_one_whose_device_comes_and_goes_starts_at_once_each_time(world: World) -> None:
+    declare(world, WEB + f"\tlist wait_for 'device:{world.device}'\n")
+    web = world.engine.find("web")
+    assert web is not None
+    for _ in range(6):
+        for there, state in ((False, "exited"), (True, "running")):
+            world.plug("device", there=there)
+            world.tell()
+            world.rest(1)
+            assert web.state == state
 
 
 def in_mid_swap_somebody_takes_the_name(world: World, text: str) -> None:

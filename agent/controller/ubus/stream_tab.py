@@ -58,6 +58,7 @@ class Tab:
         self._news = asyncio.Event()
         self._end = asyncio.Event()
         self._fetching = 0
+        self._readers = 0  # how often one came or went
         self.reason = ""
         now = time.monotonic()
         self._read_at = self._wrote_at = self._attended_at = self._checked_at = now
@@ -191,6 +192,7 @@ class Tab:
 
     def _on_subscribed(self, subscribed: bool) -> None:  # noqa: FBT001 - the bus's callback
         self._attended_at = self._read_at = time.monotonic()
+        self._readers += 1
         if subscribed:
             self._sent = self._outbox.acknowledged  # a new reader gets what the old one did not read
         self._news.set()
@@ -207,11 +209,13 @@ class Tab:
         return unsent[0] if unsent else self._outbox.pack()
 
     async def _notify(self, packet: Packet) -> None:
-        self._sent = packet.seq
+        self._sent, reader = packet.seq, self._readers
         try:
             readers = await self._bus.notify(self.object, "data", packet.as_json(), answer_s=_NOTIFY_S)
         except BusError as exc:
-            self.end(f"the reader did not take a message: {exc}")
+            # one that went meanwhile answers no more, and gets it again when it is back
+            if reader == self._readers:
+                self.end(f"the reader did not take a message: {exc}")
             return
         if readers > 1:
             self.end("a second reader came")

@@ -9,7 +9,7 @@ const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', arg
 const page = await browser.newPage();
 const errors = [];
 
-page.setDefaultTimeout(20000);
+page.setDefaultTimeout(45000);
 page.on('pageerror', error => errors.push(error.stack));
 
 const verbs = {

@@ -51,7 +51,9 @@ class Browser:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps([verb, *values]) + "\n")
         self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        assert line, "the browser's driver has ended"
+        answer = json.loads(line)
         assert "error" not in answer, answer["error"]
         return answer["value"]
 
@@ -61,7 +63,10 @@ class Browser:
     def until_text(self, pattern: str, selector: str = "#view") -> str:
         """The text of the element, once it matches."""
         found = f"document.querySelector({json.dumps(selector)}).textContent"
-        return str(self.do("until", f"new RegExp({json.dumps(pattern)}).test({found}) && {found}"))
+        try:
+            return str(self.do("until", f"new RegExp({json.dumps(pattern)}).test({found}) && {found}"))
+        except AssertionError as exc:
+            raise AssertionError(f"{pattern} is not in: {self.text('body')}") from exc
 
     def close(self) -> None:
         assert self._process.stdin
@@ -116,15 +121,13 @@ def pages(engine: PrivateDockerd, tmp_path_factory: pytest.TempPathFactory) -> I
         client.close()
 
 
-def test_a_console_types_shows_survives_a_cut_and_answers_no_reports(
-    pages: Pages, containers: Containers
-) -> None:
+def test_a_console_types_shows_and_answers_no_reports(pages: Pages, containers: Containers) -> None:
     made = containers.run("sleep 1000", stop_signal="KILL")
     browser = pages.open()
     options = {"container": made, "command": ["/bin/sh"], "user": ""}
     browser.do("show", "ucidockd.terminal", options, "open")
     browser.until_text("#", ".xterm-rows")
-    browser.do("type", "stty size; X=alive; echo got $((6*7))\n")
+    browser.do("type", "stty size; echo got $((6*7))\n")
     shown = browser.until_text(r"got 42", ".xterm-rows")
     rows, columns = browser.do("evaluate", "[shown.term.rows, shown.term.cols]")
     assert f"{rows} {columns}" in shown
@@ -132,12 +135,23 @@ def test_a_console_types_shows_survives_a_cut_and_answers_no_reports(
     browser.do(
         "type", r"printf '\033[6n\033[c\033[>c\033]10;?\007'; read -t 1 -n 1 a; echo typed=${#a}=" + "\n"
     )
-    assert "typed=0=" in browser.until_text(r"typed=\d=", ".xterm-rows")
+    assert "typed=0=" in browser.until_text(r"typed=\d=.*#", ".xterm-rows")
+    browser.do("type", "exit 3\n")
+    browser.until_text("The process ended with code 3.")
+
+
+@pytest.mark.long
+def test_a_console_goes_on_when_its_connection_is_cut(pages: Pages, containers: Containers) -> None:
+    made = containers.run("sleep 1000", stop_signal="KILL")
+    browser = pages.open()
+    options = {"container": made, "command": ["/bin/sh"], "user": ""}
+    browser.do("show", "ucidockd.terminal", options, "open")
+    browser.until_text("#", ".xterm-rows")
+    browser.do("type", "X=alive; echo got $((6*7))\n")
+    browser.until_text(r"got 42.*#", ".xterm-rows")
     assert pages.cut() >= 1
     browser.do("type", "echo still $X.$X\n")
     browser.until_text(r"still alive\.alive", ".xterm-rows")
-    browser.do("type", "exit 3\n")
-    browser.until_text("The process ended with code 3.")
 
 
 HOSTILE = r"""

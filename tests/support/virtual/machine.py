@@ -44,6 +44,12 @@ def parse(text: str) -> list[Step]:
     return [Step(verb, int(number)) for verb, _, number in pairs]
 
 
+def _filled(body: dict[str, Any]) -> dict[str, Any]:
+    """Without what is empty: an engine that reads its files again shows `[]` for `null`."""
+    plain = {name: _filled(value) if isinstance(value, dict) else value for name, value in body.items()}
+    return {name: value for name, value in plain.items() if value}
+
+
 class _Choice:
     """Draws from a number, as if it were dice."""
 
@@ -104,7 +110,7 @@ class Machine:
         inspect = {
             k: v for k, v in (container.inspect or {}).items() if k not in {"State", "NetworkSettings"}
         }
-        return [*sorted(inspect.items()), network.id, engine.inspect_volume(DECOY)]
+        return [*sorted(_filled(inspect).items()), network.id, engine.inspect_volume(DECOY)]
 
     # steps
 
@@ -192,7 +198,10 @@ class Machine:
     def check_available(self) -> None:
         """Whatever else is wrong: what can run, runs."""
         engine = self.ground.raw
-        for section in self.config.containers:
+        resources = self.ground.snapshot()["resources"]
+        # there the old one is back, as it was: it may have done its job
+        back = {r["section"] for r in resources if any(c["reason"] == "RolledBack" for c in r["conditions"])}
+        for section in sorted(self.config.containers.keys() - back):
             name = self.config.docker_name(section)
             seen = engine.inspect_container(name)
             taken = seen is not None and seen.id in self.foreign

@@ -39,8 +39,8 @@ return baseclass.extend({
 		}
 	},
 
-	// `columns`: the options that the table shows
-	grid(map, type, schema, { title, description, columns }) {
+	// `columns`: the options that the table shows; `inform(section, id)`: what else is on the form of one section
+	grid(map, type, schema, { title, description, columns, inform }) {
 		const section = map.section(form.GridSection, type, title, description);
 
 		section.addremove = true;
@@ -49,6 +49,12 @@ return baseclass.extend({
 		section.nodescriptions = true;
 		section.sortable = false;
 		section.modaltitle = name => '%s: %s'.format(title, name);
+
+		section.addModalOptions = (one, id) => {
+			this.guard(one, id, map.config);
+
+			return inform?.(one, id);
+		};
 
 		const made = fields.add(section, type, schema);
 
@@ -78,25 +84,45 @@ return baseclass.extend({
 		});
 	},
 
+	// the form of one section is not closed while the agent finds a mistake in it: said at the field, and above all of them
+	guard(section, id, config) {
+		const map = section.map, save = map.save.bind(map), place = D.el('div', {});
+
+		map.save = (_unused, silent) => save(async () => {
+			const mistakes = (await this.mistakes(config)).filter(issue => issue.section === id);
+
+			map.root.prepend(D.fill(place, mistakes.map(issue => D.el('p', { 'class': 'alert-message error' }, issueText(issue)))));
+			mistakes.forEach(issue => fields.refuse(section, id, issue));
+
+			if (mistakes.length)
+				throw new Error(mistakes.map(issueText).join('\n'));
+		}, silent);
+	},
+
 	async check(config) {
+		const mistakes = await this.mistakes(config);
+
+		if (mistakes.length)
+			throw new Error(mistakes.map(issueText).join('\n'));
+	},
+
+	// what the agent finds in the whole file, as it would be saved
+	async mistakes(config) {
 		const types = [ ...new Set(uci.sections(config).map(section => section['.type'])) ];
 		const text = ucitext.format(types.flatMap(type => uci.sections(config, type)));
 		let found;
 
 		if (text.length > REQUEST_LIMIT)
-			return;
+			return [];
 
 		try {
 			found = await calls.agent.validate({ [config]: text });
 		} catch (error) {
 			ui.addNotification(null, D.el('p', {}, _('The agent could not check this: '), D.wordsOf(error)), 'warning');
 
-			return;
+			return [];
 		}
 
-		const mistakes = found.issues.filter(issue => issue.severity === 'error');
-
-		if (mistakes.length)
-			throw new Error(mistakes.map(issueText).join('\n'));
+		return found.issues.filter(issue => issue.severity === 'error');
 	}
 });

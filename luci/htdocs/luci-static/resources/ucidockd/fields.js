@@ -27,13 +27,28 @@ function addOption(section, tab, type, name, property) {
 	} else {
 		option.placeholder = schemas.placeholderOf(property);
 		option.password = kind === 'secret';
-		option.validate = (_section, value) => !value || schemas.check(type, name, property, value) || true;
+		option.validate = function(_section, value) {
+			return !value || schemas.check(type, name, property, value) || (value === this.refused?.value ? this.refused.words : true);
+		};
 	}
 
 	return option;
 }
 
 return baseclass.extend({
+	// what the agent said of one value of a section, at its field until it is another one
+	refuse(section, id, { option: name, index, message, expected }) {
+		const option = section.children.find(one => one.option === name);
+
+		if (!option)
+			return;
+
+		option.refused = { value: [ option.formvalue(id) ].flat()[index ?? 0], words: [ message, expected ].filter(Boolean).join('; ') };
+		option.triggerValidation(id);
+		// LuCI checks an entry of a list only while it is typed
+		option.getUIElement(id).node.querySelectorAll('.item')[index ?? 0]?.style.setProperty('outline', '2px solid #b94a48');
+	},
+
 	// all options of `schema` on their tabs; gives them by name, to be refined
 	add(section, type, schema) {
 		const made = {};

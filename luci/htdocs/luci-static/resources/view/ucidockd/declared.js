@@ -33,10 +33,10 @@ return view.extend({
 
 		this.map = new form.Map(CONFIG, _('Declared containers'), _('What is declared here the agent creates, keeps running, and brings back when it is changed behind its back.'));
 
-		const made = declare.grid(this.map, 'container', schema, { title: _('Containers'), columns: [ 'enabled', 'image', 'state', 'restart' ] });
+		const made = declare.grid(this.map, 'container', schema, { title: _('Containers'), columns: [ 'enabled', 'image', 'state', 'restart' ],
+			inform: (section, id) => imagefacts.add(section, id, 'general') });
 
 		this.suggest(made);
-		this.map.children[0].addModalOptions = (section, id) => imagefacts.add(section, id, 'general');
 
 		return this.map.render();
 	},
