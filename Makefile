@@ -5,7 +5,7 @@ BIN := .venv/bin
 # each has an engine and a network of its own
 WORKERS := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-long bench bench-deps style eslint xterm pot openapi deps browser browser-if-possible engines-if-possible venv libuci libuci-if-possible clean
+.PHONY: demo test test-long bench bench-deps style eslint xterm pot openapi deps browser browser-if-possible engines-if-possible fuzzer-if-possible venv libuci libuci-if-possible clean
 
 demo: deps venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
@@ -13,7 +13,7 @@ demo: deps venv
 test: deps browser-if-possible venv libuci-if-possible style
 	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
-test-long: deps browser-if-possible engines-if-possible venv libuci-if-possible style
+test-long: deps browser-if-possible engines-if-possible venv fuzzer-if-possible libuci-if-possible style
 	$(BIN)/python -m pytest $(WORKERS) -m '' $(PYTEST_ARGS)
 
 # all benchmarks, or one: `make bench BENCH=reconcile-noop`
@@ -83,6 +83,10 @@ browser-if-possible:
 # engines 26 and 28, before the tests' workers leave for networks of their own; without them their tests are skipped
 engines-if-possible: deps venv
 	@$(BIN)/python -m tests.support.engines
+
+# fuzzing is guided by coverage with it, and blind without
+fuzzer-if-possible: venv
+	@$(BIN)/pip install -q 'atheris>=2.3' 2>/dev/null || echo "no atheris for this Python: fuzzing will be blind"
 
 venv: .venv/.done
 

@@ -79,7 +79,7 @@ class LeftoverError(EngineError):
 
 
 class StorageError(UcidockdError):
-    """A file of ours cannot be written. `full`: for want of space, which somebody can make."""
+    """A file of ours cannot be read or written. `full`: for want of space, which somebody can make."""
 
     code: ClassVar[str] = "storage"
 

@@ -183,7 +183,7 @@ def test_a_pull_shows_how_far_it_is_on_the_board(box: Box, monkeypatch: pytest.M
 
     monkeypatch.setattr(box.reconciler.engine, "pull", pull)
     box.apply(WEB.replace("IMAGE", "pulled:1"))
-    assert "pulling pulled:1: 31 %" in seen
+    assert "pulling pulled:1: 22 %" in seen
     assert image_ready(box.reconciler) == ""
     box.client.images.remove("pulled:1", force=True)
 

@@ -44,6 +44,7 @@ class StateFile:
     """The records by nonce, in memory and on disk. Safe to call from several threads.
 
     Changes that come while one is being written are written together after it: a disk's fsync takes long.
+    Raises StorageError when there is a file that the disk does not give; one that is damaged is set aside.
     """
 
     def __init__(self, path: Path) -> None:
@@ -118,7 +119,9 @@ class StateFile:
             return str(data["instance"]), {record.nonce: record for record in records}
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        except OSError as exc:  # the disk, or no descriptor left: what is in it may be good, so it is not disowned
+            raise StorageError(f"{self._path} cannot be read: {exc.strerror}") from exc
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
             bad = self._path.with_name(self._path.name + ".bad")
             with contextlib.suppress(OSError):  # on a file system that is read-only it stays where it is
                 self._path.replace(bad)

@@ -34,7 +34,24 @@ _DEVICE_FORM = "/dev/host[:/dev/container[:rwm]] or usb:VID:PID[:serial]"
 _NETWORK_FORM = "name[,alias=a][,ip=address][,ip6=address]"
 _PROPAGATION = frozenset({"shared", "rshared", "slave", "rslave", "private", "rprivate"})
 _RELABEL = frozenset({"z", "Z"})
+_IMAGE_PART = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    r"(?:(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?/)?"
+    rf"{_IMAGE_PART}(?:/{_IMAGE_PART})*(?::\w[\w.-]{{0,127}})?(?:@[A-Za-z][A-Za-z0-9_+.-]*:[0-9a-fA-F]{{32,}})?",
+    re.ASCII,
+)
+_IMAGE_MAX = 512  # characters
 _USB = re.compile(r"(usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(?::[^:/]+)?)(?::(/[^:]*)(?::([rwm]+))?)?")
+
+
+def parse_image(text: str) -> str:
+    """An image's name or id (distribution/reference grammar): anything else the engine refuses even to look for."""
+    if len(text) > _IMAGE_MAX or not _IMAGE.fullmatch(text):
+        raise QuantityError(
+            f"{text!r} is no image",
+            "a reference such as nginx:1.27 or registry.lan:5000/app (lower-case letters)",
+        )
+    return text
 
 
 def parse_address(text: str, *, version: int = 0) -> str:
@@ -174,11 +191,13 @@ def parse_device(text: str) -> Device:
             raise QuantityError(f"{text!r} is no USB device", f"{_DEVICE_FORM}, VID and PID of 4 hex digits")
         return _device(_usb_name(match[1]), match[2] or "", match[3] or "rwm")
     parts = text.split(":")
-    if len(parts) > 3 or not parts[0].startswith("/") or "" in parts[1:]:
+    if len(parts) > 3 or not parts[0].startswith("/"):
         raise QuantityError(f"{text!r} is no device", _DEVICE_FORM)
     if len(parts) == 2 and re.fullmatch("[rwm]+", parts[1]):
         parts = [parts[0], parts[0], parts[1]]
-    return _device(parts[0], parts[1] if len(parts) > 1 else parts[0], parts[2] if len(parts) == 3 else "rwm")
+    # an empty place would mean one that is still to be found
+    container = (parts[1] if len(parts) > 1 else "") or parts[0]
+    return _device(parts[0], container, parts[2] if len(parts) == 3 else "rwm")
 
 
 def _usb_name(text: str) -> str:

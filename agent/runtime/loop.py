@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 COALESCE_S = 0.1
 RECONNECT_S = 2.0
 POLL_S = 5.0  # how often to look for changed files where they cannot be watched
+LOST_S = 10.0  # and where they can: the kernel drops events when its queue is full, and watchdog does not tell
 SETTLE_S = 2.5  # procd kills what has not ended 5 s after SIGTERM
 _INTERESTING = frozenset({"container", "network", "volume", "image", "daemon"})
 # exec and health probes come by the dozen and change nothing that we declare; health_status does
@@ -347,8 +348,8 @@ class Loop:
         resync_s, deep_s = self._settings()
         times = [self._last_pass + resync_s, self._last_deep + deep_s]
         times.append(self.reconciler.backoff.next_try(self._last_pass) or float("inf"))
-        if polls and self._watcher.is_blind():
-            times.append(self._last_look + POLL_S)
+        if polls:
+            times.append(self._last_look + (POLL_S if self._watcher.is_blind() else LOST_S))
         return min(times)
 
     def _settings(self) -> tuple[float, float]:

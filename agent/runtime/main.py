@@ -90,7 +90,7 @@ def _set_up_logging(level: str) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Holds the one-agent lock. flock, not a pid file: it ends with the process however that ends."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:

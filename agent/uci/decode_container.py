@@ -16,6 +16,7 @@ from agent.model.entries import (
     parse_device,
     parse_endpoint,
     parse_extra_host,
+    parse_image,
     parse_ports,
     parse_restart,
     parse_tmpfs,
@@ -78,7 +79,7 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
 
 def _scalars(reader: SectionReader) -> ContainerSpec:
     return ContainerSpec(
-        image=reader.text("image") or "",
+        image=reader.parsed("image", parse_image) or "",
         hostname=reader.text("hostname"),
         domainname=reader.text("domainname"),
         user=reader.text("user"),

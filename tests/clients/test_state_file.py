@@ -172,3 +172,21 @@ def test_threads_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     expected = {f"n{n}": record(n, object_id=f"id{n}") for n in range(60) if n % 3}
     assert on_disk(path) == expected
     assert file.records() == StateFile(path).records()
+
+
+def test_a_file_that_the_disk_does_not_give_disowns_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.json"
+    StateFile(path).put(record(1))
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+
+        def fails(_: Path) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+        patch.setattr(Path, "read_bytes", fails)
+        with pytest.raises(StorageError, match=r"state\.json cannot be read: Input/output error"):
+            StateFile(path)
+    assert path.read_bytes() == before
+    assert [item.section for item in StateFile(path).records()] == ["s1"]

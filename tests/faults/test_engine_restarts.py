@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -176,3 +178,22 @@ def test_a_container_that_never_ran_and_cannot_start_any_more_is_made_anew(
     assert web.id != refused[0]
     assert box.names() == ["web"]
     assert str(box.apply()[0]) == "nothing to do"
+
+
+@pytest.mark.long
+def test_a_killed_containerd_costs_no_container(agent: Agent, mortal: PrivateDockerd) -> None:
+    """The engine starts it again; the containers' own processes go on."""
+    agent.commit(LAN + WEB + JOB)
+    agent.start()
+    wait_for(lambda: settled(agent))
+    before, pid = containers(agent), agent.box.get("web").attrs["State"]["Pid"]
+    file = mortal.root / "exec" / "containerd" / "containerd.pid"
+    old = int(file.read_text())
+    os.kill(old, signal.SIGKILL)
+    file.unlink(missing_ok=True)  # where process 1 does not reap, the dead one counts as alive
+    wait_for(lambda: file.exists() and int(file.read_text() or old) != old, 30)
+    agent.commit((LAN + WEB + JOB).replace("option gate '1'", "option gate '1'\n\toption memory '70m'"))
+    wait_for(lambda: agent.box.get("web").attrs["HostConfig"]["Memory"] == 70 << 20, 30)
+    wait_settled(agent)
+    assert containers(agent) == before
+    assert agent.box.get("web").attrs["State"]["Pid"] == pid

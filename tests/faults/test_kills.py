@@ -176,7 +176,10 @@ def settled(agent: Agent) -> bool:
 def check_after_a_new_start(box: Box, agent: Agent, oracle: Oracle, scenario: Scenario) -> None:
     agent.start()
     # "rolled back" is said before the pass that starts what a kill kept from running
-    wait_for(lambda: settled(agent) and all(running(box, name) for name in scenario.expected))
+    try:
+        wait_for(lambda: settled(agent) and all(running(box, name) for name in scenario.expected), 40)
+    except AssertionError as exc:
+        raise AssertionError(agent.command("status").stdout + agent.log.read_text()) from exc
     agent.end()
     box.restart_agent()
     assert str(box.apply()[0]) == "nothing to do"

@@ -131,7 +131,7 @@ def check_daemon(data: bytes) -> None:
         record = files.load()
         files.save(record)
         assert files.load() == record or record.watch_until != record.watch_until
-        engine = EngineData(data_root="/opt/docker", mark="m")
+        engine = EngineData(data_root="/opt/docker", mark="0123")
         files.write_engine(engine)
         assert files.engine() == engine
 

@@ -17,7 +17,7 @@ from agent.clients.state_file import StateFile
 from agent.controller.streams.json_lines import json_lines
 from agent.model.daemon import DaemonRecord, Process, Target
 from agent.model.daemon_values import parse_mirror, parse_proxy
-from agent.model.entries import parse_device, parse_extra_host
+from agent.model.entries import parse_device, parse_extra_host, parse_image
 from agent.model.identity import spec_hash
 from agent.model.listen import parse_listen
 from agent.model.observed import SWAPS, Record
@@ -67,10 +67,18 @@ def test_a_time_that_no_thread_can_wait_for_is_refused(text: str) -> None:
         parse_seconds(text)
 
 
-@pytest.mark.parametrize("text", ["/dev/b:", "/dev/b::r", ":/dev/b"])
-def test_an_empty_part_of_a_device_is_a_mistake(text: str) -> None:
-    with pytest.raises(QuantityError):
-        parse_device(text)
+@pytest.mark.parametrize(
+    "text",
+    ["--privileged", "a$(reboot)", "UPPER", "a:", "a@sha256:1", "../x", "a//b", "http://a/b", "a\n", ""],
+)
+def test_what_the_engine_would_not_even_look_for_is_no_image(text: str) -> None:
+    with pytest.raises(QuantityError, match="is no image"):
+        parse_image(text)
+
+
+@pytest.mark.parametrize("text", ["/dev/b:", "/dev/b::rwm"])
+def test_a_device_without_a_place_in_the_container_has_the_one_of_the_host(text: str) -> None:
+    assert parse_device(text) == parse_device("/dev/b")
 
 
 def test_a_colon_in_the_name_of_an_extra_host_is_a_mistake_since_the_engine_splits_there() -> None:

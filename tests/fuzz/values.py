@@ -125,6 +125,11 @@ VOLUMES = target(
 )
 ENTRIES = target(
     "entries",
+    Language(
+        entries.parse_image,
+        str,
+        ("nginx:1.27", "reg.lan:5000/a/b_c--d:x@sha256:" + "0" * 64, "[::1]:5000/x", "sha256:" + "a" * 64),
+    ),
     Language(entries.parse_ulimit, encode.ulimit, ("nofile=1024:2048", "core=-1", "nproc=5")),
     Language(entries.parse_restart, encode.restart, ("no", "always", "on-failure:5", "unless-stopped")),
     Language(entries.parse_endpoint, encode.endpoint, ("lan", "lan,alias=a,alias=b,ip=10.0.0.2,ip6=fd00::2")),

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from agent.wire.http_chunks import ChunkDecoder
+
 
 class Fault(Enum):
     """What becomes of a call."""
@@ -147,7 +149,7 @@ class FaultProxy:
         if fault is Fault.LOST_REPLY:
             return
         if fault is Fault.SHORT_LIST:
-            client.sendall(_reply(200, _without_the_first(body)))
+            client.sendall(_reply(200, _without_the_first(_payload(head, body))))
             return
         client.sendall(head + b"\r\n\r\n" + body[: len(body) // 2 if self.keep is None else self.keep])
         if fault is Fault.STALL:
@@ -157,6 +159,12 @@ class FaultProxy:
 def _reply(status: int, body: bytes) -> bytes:
     head = f"HTTP/1.1 {status} Injected\r\nContent-Type: application/json\r\nConnection: close\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def _payload(head: bytes, body: bytes) -> bytes:
+    """An engine sends what is longer than 2 KiB in chunks."""
+    chunked = b"transfer-encoding: chunked" in head.lower()
+    return b"".join(ChunkDecoder().split(body, len(body))) if chunked else body
 
 
 def _without_the_first(body: bytes) -> bytes:

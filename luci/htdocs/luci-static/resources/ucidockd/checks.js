@@ -182,13 +182,13 @@ function device(text) {
 
 	const parts = text.split(':');
 
-	if (parts.length > 3 || !parts[0].startsWith('/') || parts.includes(''))
+	if (parts.length > 3 || !parts[0].startsWith('/'))
 		return form;
 
 	if (parts.length === 2 && /^[rwm]+$/.test(parts[1]))
 		return isPermissions(parts[1]) ? '' : form;
 
-	if (parts.length > 1 && !parts[1].startsWith('/'))
+	if (parts[1] && !parts[1].startsWith('/'))
 		return form;
 
 	return isPermissions(parts[2] ?? 'rwm') ? '' : form;
