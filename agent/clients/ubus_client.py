@@ -151,7 +151,7 @@ class UbusClient:
         """Notifies the subscribers of an object of ours.
 
         With `answer_s` it waits so long for each to acknowledge it and returns how many there are; without, nobody
-        answers and 0 is returned. Raises BusError: not published, not acknowledged in time, too large.
+        answers and 0 is returned. Raises BusError: not published, not acknowledged in time or ever, too large.
         """
         link = self._live()
         if not source.object_id:
@@ -331,6 +331,8 @@ class UbusClient:
             self._take_call(link, local, message)
         elif message.kind == Kind.NOTIFY and isinstance(local, BusObject):
             local.set_subscribed(subscribed=message.flag(Attr.ACTIVE))
+            if not local.subscribed:
+                link.nobody_listens(local.object_id)
         elif message.kind == Kind.UNSUBSCRIBE and isinstance(local, _Listener):
             local.subscribed = False
 

@@ -215,6 +215,12 @@ class Link:
             if request.size > _ANSWER_LIMIT:
                 request.done.set_exception(BusError("ubus: the answer is too large"))
 
+    def nobody_listens(self, object_id: int) -> None:
+        """The last subscriber of an object of ours has gone: who waits for its acknowledgement waits for nothing."""
+        for request in self._requests.values():
+            if request.peer == object_id and request.missing and not request.done.done():
+                request.done.set_exception(BusError("ubus: the subscriber has gone"))
+
     def _free_seq(self) -> int:
         while True:  # REQUESTS is less than there are numbers
             self._last_seq = self._last_seq % 0xFFFF + 1

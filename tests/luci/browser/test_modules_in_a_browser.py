@@ -152,6 +152,8 @@ def test_a_console_goes_on_when_its_connection_is_cut(pages: Pages, containers: 
     assert pages.cut() >= 1
     browser.do("type", "echo still $X.$X\n")
     browser.until_text(r"still alive\.alive", ".xterm-rows")
+    browser.do("type", "exit 3\n")
+    browser.until_text("The process ended with code 3.")
 
 
 HOSTILE = r"""

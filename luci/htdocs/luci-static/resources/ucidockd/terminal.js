@@ -83,10 +83,12 @@ const Console = baseclass.extend({
 		case 'begin': // the process ended with the stream that it was on: this is another one
 			this.begun && this.term.write('\r\n%s\r\n'.format(_('The connection was lost, and the process with it. A new one:')));
 			this.begun = true;
+			this.typed = [];
 			break;
 		case 'open':
 			this.opened = true;
 			this.resize();
+			this.send();
 			break;
 		case 'stdout':
 		case 'stderr':
@@ -119,31 +121,36 @@ const Console = baseclass.extend({
 		this.term?.dispose();
 	},
 
-	// One call at a time, so that what is typed stays in order. What did not arrive is not sent again: it may have
-	// arrived all the same, and nobody wants to have confirmed something twice.
-	async type(bytes) {
+	type(bytes) {
 		this.typed.push(...bytes);
+		this.send();
+	},
 
-		if (this.typing)
+	// One call at a time, so that what is typed stays in order. What did not arrive is not sent again: it may have arrived all
+	// the same, and nobody wants to have confirmed something twice. Nor is what was typed after it: it was meant to follow.
+	async send() {
+		if (this.sending)
 			return;
 
-		this.typing = true;
+		this.sending = true;
 
 		try {
-			while (this.typed.length && this.stream) {
-				const place = this.stream.place();
-
-				if (!place)
-					break;
-
+			for (let place = this.stream?.place(); place && this.typed.length; place = this.stream?.place()) {
 				await agent.stream_input(...place, toBase64(this.typed.splice(0, DATA_LIMIT)));
-				D.fill(this.note);
+				this.say();
 			}
 		} catch (error) {
-			D.fill(this.note, _('What was typed did not arrive: '), D.wordsOf(error));
+			this.typed = [];
+			this.say(_('What was typed did not arrive: '), D.wordsOf(error));
 		} finally {
-			this.typing = false;
+			this.sending = false;
 		}
+	},
+
+	// the answer to what ended the process may come after the word of its end, which stays
+	say(...words) {
+		if (this.stream)
+			D.fill(this.note, ...words);
 	},
 
 	resize() {
