@@ -22,7 +22,7 @@ from agent.controller.doors import listeners
 from agent.controller.doors.exposure import exposure
 from agent.controller.doors.subnets import Subnets, container_nets
 from tests.support.dockerd import PrivateDockerd
-from tests.support.fake_engine import FakeEngine
+from tests.support.scripted_engine import ScriptedEngine
 from tests.support.tcp import (
     NETWORKS,
     READ,
@@ -46,7 +46,7 @@ def lan() -> Iterator[str]:
 
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[TcpController]:
-    engine = FakeEngine(tmp_path / "engine.sock", engine_script)
+    engine = ScriptedEngine(tmp_path / "engine.sock", engine_script)
     controller = TcpController(engine, tmp_path)
     yield controller
     controller.close()
@@ -330,7 +330,7 @@ def test_an_engine_that_does_not_answer_neither_opens_the_door_nor_holds_it(tmp_
         else:
             connection.recv(1)
 
-    engine = FakeEngine(tmp_path / "engine.sock", script)
+    engine = ScriptedEngine(tmp_path / "engine.sock", script)
 
     async def main() -> None:
         now = [0.0]
@@ -385,7 +385,7 @@ def test_a_real_container_does_not_get_in(
 
     from tests.support.dockerd import BUSYBOX
 
-    fake = FakeEngine(tmp_path / "fake.sock", engine_script)
+    fake = ScriptedEngine(tmp_path / "fake.sock", engine_script)
     controller = TcpController(fake, tmp_path)
     controller.access.subnets = Subnets(DockerStream(engine.host))
     controller.listeners._tls = lambda *_: None  # type: ignore[method-assign]  # busybox speaks no TLS

@@ -13,13 +13,13 @@ import pytest
 
 from agent.clients.docker_engine import DockerEngine
 from agent.errors import EngineUnreachableError
-from tests.support.fake_engine import FakeEngine
+from tests.support.scripted_engine import ScriptedEngine
 
 VERSION = b'{"ApiVersion": "1.41"}'
 HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
 
 
-class Lister(FakeEngine):
+class Lister(ScriptedEngine):
     """Answers lists with `body`."""
 
     def __init__(self, path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from agent.clients import engine_limits
 from agent.clients.docker_engine import DockerEngine
 from agent.errors import EngineError, EngineSlowError, EngineUnreachableError
-from tests.support.fake_engine import FakeEngine
+from tests.support.scripted_engine import ScriptedEngine
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 LIMIT_S = 0.5
@@ -34,7 +34,7 @@ class Hostile:
     def __init__(self, path: Path) -> None:
         self.speak: Callable[[socket.socket], None] = lambda connection: None
         self.gone = threading.Event()
-        self.fake = FakeEngine(path, self._answer)
+        self.fake = ScriptedEngine(path, self._answer)
 
     def _answer(self, connection: socket.socket, head: bytes) -> None:
         if b" /version " in head:
@@ -160,7 +160,7 @@ def test_calls_of_a_thread_share_a_connection_whatever_their_answers_are(tmp_pat
             connection.sendall(found)
             head = connection.recv(65536)
 
-    fake = FakeEngine(tmp_path / "engine.sock", script)
+    fake = ScriptedEngine(tmp_path / "engine.sock", script)
     engine = DockerEngine(fake.url, timeout_s=20)
     engine.ping()
     for _ in range(3):
@@ -182,7 +182,7 @@ def test_a_redirect_is_not_followed(hostile: Hostile, engine: DockerEngine) -> N
     "answer", [whole(b"{}"), whole(b"[]"), whole(b'{"ApiVersion": "new"}'), whole(b"[" * 100_000)]
 )
 def test_an_engine_that_does_not_tell_its_version_is_not_used(tmp_path: Path, answer: bytes) -> None:
-    fake = FakeEngine(tmp_path / "engine.sock", lambda connection, head: connection.sendall(answer))
+    fake = ScriptedEngine(tmp_path / "engine.sock", lambda connection, head: connection.sendall(answer))
     with pytest.raises(EngineUnreachableError, match="does not tell its API version"):
         DockerEngine(fake.url, timeout_s=20).ping()
     fake.close()

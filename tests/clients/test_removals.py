@@ -13,13 +13,13 @@ import pytest
 
 from agent.clients.docker_engine import DockerEngine
 from agent.errors import EngineError
-from tests.support.fake_engine import FakeEngine
+from tests.support.scripted_engine import ScriptedEngine
 
 BUSY = (409, {"message": "removal of container web is already in progress"})
 
 
 @contextmanager
-def engine(path: Path, answers: dict[str, tuple[int, object]]) -> Iterator[tuple[DockerEngine, FakeEngine]]:
+def engine(path: Path, answers: dict[str, tuple[int, object]]) -> Iterator[tuple[DockerEngine, ScriptedEngine]]:
     """`answers`: method and last part of the path -> status and body."""
 
     def script(connection: socket.socket, head: bytes) -> None:
@@ -30,7 +30,7 @@ def engine(path: Path, answers: dict[str, tuple[int, object]]) -> Iterator[tuple
         lines = f"HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {len(data)}\r\n\r\n"
         connection.sendall(lines.encode() + data)
 
-    fake = FakeEngine(path, script)
+    fake = ScriptedEngine(path, script)
     try:
         yield DockerEngine(fake.url), fake
     finally:

@@ -18,7 +18,7 @@ from agent.controller.streams.output_buffer import Ended, Item
 from agent.errors import BusError, ConflictError
 from tests.controller.console_client import screen
 from tests.support.controller import serving
-from tests.support.fake_engine import FakeEngine
+from tests.support.scripted_engine import ScriptedEngine
 
 ELSEWHERE = {"Running": True, "Pid": 1, "ContainerID": "f" * 64, "ExitCode": None}
 
@@ -33,7 +33,7 @@ class ExecEngine:
         self.over = threading.Event()
         self.state: dict[str, object] | None = dict(ELSEWHERE)
         self.stdin = b""
-        self.fake = FakeEngine(path, self._speak)
+        self.fake = ScriptedEngine(path, self._speak)
 
     def _speak(self, connection: socket.socket, head: bytes) -> None:
         line = head.split(b"\r\n")[0]

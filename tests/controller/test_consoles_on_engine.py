@@ -16,7 +16,7 @@ from tests.controller.conftest import Containers
 from tests.controller.console_client import Events, Screen, screen, web_socket
 from tests.support.controller import Controller, serving, sse_events
 from tests.support.dockerd import PrivateDockerd
-from tests.support.fake_engine import FakeEngine
+from tests.support.scripted_engine import ScriptedEngine
 from tests.support.tcp import WRITE, TcpController
 from tests.test_running_agent import wait_for
 
@@ -315,7 +315,7 @@ def test_the_agents_end_ends_its_consoles(
     assert not _runs(docker_client, box, "sleep 4715")
 
 
-class RealEngine(FakeEngine):
+class RealEngine(ScriptedEngine):
     """Where `TcpController` expects an engine that it can ask what it was asked."""
 
     def __init__(self, engine: PrivateDockerd) -> None:

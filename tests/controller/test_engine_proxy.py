@@ -19,7 +19,7 @@ from agent.controller.names import ID, IMAGE
 from agent.controller.routes.engine_routes import ROUTES
 from agent.errors import EngineError
 from tests.support.controller import Controller, serving
-from tests.support.fake_engine import FakeEngine, until_gone
+from tests.support.scripted_engine import ScriptedEngine, until_gone
 from tests.support.tcp import READ, WRITE, TcpController
 from tests.test_running_agent import wait_for
 
@@ -48,7 +48,7 @@ class Scripted:
 
     def __init__(self, folder: Path) -> None:
         self.answer = as_json({})
-        self.engine = FakeEngine(folder / "engine.sock", self._speak)
+        self.engine = ScriptedEngine(folder / "engine.sock", self._speak)
 
     def _speak(self, connection: socket.socket, head: bytes) -> None:
         if head.startswith(b"GET /networks "):  # the access check asks which subnets are docker's

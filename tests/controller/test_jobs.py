@@ -36,7 +36,7 @@ from agent.controller.work.jobs import (
 )
 from agent.errors import ConflictError
 from agent.model.resources import RegistryAuth
-from tests.support.fake_engine import FakeEngine, Script, answer, until_gone
+from tests.support.scripted_engine import Script, ScriptedEngine, answer, until_gone
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 LAST = b"0\r\n\r\n"
@@ -51,10 +51,10 @@ def chunk(*lines: dict[str, Any] | bytes) -> bytes:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Any:
-    engines: list[FakeEngine] = []
+    engines: list[ScriptedEngine] = []
 
-    def made(script: Script, **options: Any) -> tuple[Jobs, FakeEngine]:
-        engine = FakeEngine(tmp_path / f"engine{len(engines)}.sock", script)
+    def made(script: Script, **options: Any) -> tuple[Jobs, ScriptedEngine]:
+        engine = ScriptedEngine(tmp_path / f"engine{len(engines)}.sock", script)
         engines.append(engine)
         return Jobs(DockerStream(engine.url), **options), engine
 

@@ -19,7 +19,7 @@ import pytest
 from agent.clients import body_pump
 from agent.wire.http_chunks import LAST, encode_chunk
 from tests.support.controller import Controller, read_all, serving
-from tests.support.fake_engine import FakeEngine
+from tests.support.scripted_engine import ScriptedEngine
 
 MIB = 1024 * 1024
 BODY = os.urandom(4096) * 1024  # 4 MiB
@@ -37,7 +37,7 @@ class Engine:
         self.exported = b""
         self.got = bytearray()
         self.left = threading.Event()  # its client went away in the middle of a body
-        self.fake = FakeEngine(folder / "engine.sock", self._speak)
+        self.fake = ScriptedEngine(folder / "engine.sock", self._speak)
 
     def _speak(self, connection: socket.socket, head: bytes) -> None:
         head, _, begun = head.partition(b"\r\n\r\n")

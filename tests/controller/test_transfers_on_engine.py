@@ -35,7 +35,7 @@ from tests.support.connections import settled, wait_connections
 from tests.support.controller import Controller, QuietAgent, serving
 from tests.support.cut_client import CutClient
 from tests.support.dockerd import BUSYBOX, PrivateDockerd
-from tests.support.fake_engine import FakeEngine, answer
+from tests.support.scripted_engine import ScriptedEngine, answer
 from tests.test_running_agent import Agent
 
 MIB = 1024 * 1024
@@ -332,7 +332,7 @@ def test_an_engine_that_packs_for_long_does_not_hold_up_who_asks(
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nbytes")
 
     monkeypatch.setattr(routes_transfers, "_WAIT_S", 0.2)
-    fake = FakeEngine(tmp_path / "engine.sock", slowly)
+    fake = ScriptedEngine(tmp_path / "engine.sock", slowly)
     with serving(tmp_path, fake.url) as served:
         client = CutClient(served.path, bytes_per_s=MIB, cut_s=9)
         number = client.create(direction="down", target="save", names=["large:1"])
@@ -345,7 +345,7 @@ def test_an_engine_that_packs_for_long_does_not_hold_up_who_asks(
 
 def test_an_answer_that_breaks_off_is_no_complete_part(tmp_path: Path) -> None:
     broken = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n186a0\r\n" + bytes(5000)
-    fake = FakeEngine(tmp_path / "engine.sock", answer(broken))
+    fake = ScriptedEngine(tmp_path / "engine.sock", answer(broken))
     with serving(tmp_path, fake.url) as served:
         client = CutClient(served.path, bytes_per_s=MIB, cut_s=9)
         number = client.create(direction="down", target="export", container="some")

@@ -24,15 +24,15 @@ from agent.controller.ubus.ttyd import Ttyd
 from agent.errors import BusError
 from agent.wire.ubus_message import Attr, Decoder, Status
 from tests.support.docker_bus import Agent, Docker, docker_on
-from tests.support.fake_engine import FakeEngine, Script, answer
 from tests.support.fake_rpcd import ADMIN, READER
+from tests.support.scripted_engine import Script, ScriptedEngine, answer
 from tests.support.ubus_vectors import conversations, one_way
 
 EXEC = "e" * 64
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nX-Extra: Yes\r\ncontent-length: 2\r\n\r\n{}"
 
 
-Scripted = Callable[[Script], AbstractAsyncContextManager[tuple[Docker, FakeEngine]]]
+Scripted = Callable[[Script], AbstractAsyncContextManager[tuple[Docker, ScriptedEngine]]]
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def scripted(tmp_path: Path) -> Scripted:
     """The objects over an engine that follows a script."""
 
     @asynccontextmanager
-    async def make(script: Script) -> AsyncIterator[tuple[Docker, FakeEngine]]:
-        fake = FakeEngine(tmp_path / "engine.sock", script)
+    async def make(script: Script) -> AsyncIterator[tuple[Docker, ScriptedEngine]]:
+        fake = ScriptedEngine(tmp_path / "engine.sock", script)
         try:
             async with docker_on(tmp_path / "ubus.sock", fake.url) as made:
                 yield made, fake

@@ -22,8 +22,8 @@ from agent.errors import BusError, UcidockdError
 from agent.wire.ubus_message import Status
 from tests.support.bus import a_bus
 from tests.support.controller import QuietAgent
-from tests.support.fake_engine import FakeEngine
 from tests.support.fake_rpcd import READER
+from tests.support.scripted_engine import ScriptedEngine
 
 STREAM = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
 
@@ -38,7 +38,7 @@ class Checking(QuietAgent):
 class Desk:
     """Calls of the object `ucidockd`, over an engine that ends a pull when `go` is set."""
 
-    def __init__(self, bus: Any, jobs: Jobs, engine: FakeEngine) -> None:
+    def __init__(self, bus: Any, jobs: Jobs, engine: ScriptedEngine) -> None:
         self.bus, self.jobs, self.engine = bus, jobs, engine
 
     async def call(self, method: str, args: dict[str, Any] | None = None, *, session: str = "") -> Any:
@@ -61,7 +61,7 @@ async def desk(tmp_path: Path, go: threading.Event) -> AsyncIterator[Desk]:
         go.wait(10)
         connection.sendall(b'{"status": "Digest: sha256:0f"}\n')
 
-    engine = FakeEngine(tmp_path / "engine.sock", script)
+    engine = ScriptedEngine(tmp_path / "engine.sock", script)
     jobs, agent = Jobs(DockerStream(engine.url)), Checking()
     async with a_bus(tmp_path / "ubus.sock") as bus:
         await bus.publish([make_agent_object(bus.sessions, JobMethods(agent, jobs).methods())])

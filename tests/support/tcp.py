@@ -30,7 +30,7 @@ from agent.errors import BusError
 from agent.model.listen import parse_listen
 from agent.model.resources import AgentSettings
 from tests.support.controller import Controller, LoopThread, QuietAgent, read_all
-from tests.support.fake_engine import FakeEngine
+from tests.support.scripted_engine import ScriptedEngine
 
 READ, WRITE, ENDED, ZERO = "a" * 31 + "1", "b" * 31 + "2", "c" * 31 + "3", "0" * 32
 UPGRADE = (
@@ -103,7 +103,7 @@ ECHOES = [
 class TcpController:
     """A served application. `control` is its control socket."""
 
-    def __init__(self, engine: FakeEngine, folder: Path, app: Any = None) -> None:
+    def __init__(self, engine: ScriptedEngine, folder: Path, app: Any = None) -> None:
         self.engine = engine
         self.thread = LoopThread()
         self.sessions = GivenSessions()
@@ -214,7 +214,7 @@ def head_of(connection: socket.socket) -> bytes:
 @contextmanager
 def serving_tcp(folder: Path, *listen: str, **settings: Any) -> Iterator[TcpController]:
     """The application on `listen`, over an engine that only counts."""
-    engine = FakeEngine(folder / "engine.sock", engine_script)
+    engine = ScriptedEngine(folder / "engine.sock", engine_script)
     made = TcpController(engine, folder)
     try:
         states = made.want(*listen, **settings)

@@ -13,7 +13,7 @@ from pathlib import Path
 Script = Callable[[socket.socket, bytes], None]
 
 
-class FakeEngine:
+class ScriptedEngine:
     """`script(connection, head)` runs for every request whose head came; the connection is closed after it."""
 
     def __init__(self, path: Path, script: Script) -> None:
