@@ -88,7 +88,8 @@ def status_table(status: dict[str, Any], style: Style = PLAIN) -> str:
     )
     wanted, reached = agent.get("desired_generation", "-"), agent.get("generation", "-")
     head = f"engine {reach}; configuration {wanted} ({agent.get('config', '?')}), reached {reached}"
-    issues = [style("bad", f"  {plain(text)}") for text in agent.get("config_issues", [])]
+    said = [*agent.get("config_issues", []), *agent.get("warnings", [])]
+    issues = [style("bad", f"  {plain(text)}") for text in said]
     rows = [_HEAD, *(_row(resource) for resource in status["resources"])]
     return "\n".join([plain(head), *issues, table(rows, style, colour=_status_colour)])
 
@@ -135,6 +136,7 @@ _TELLING = (  # the first that holds is shown
     ("DaemonUnmanaged", True),
     ("StorageReadOnly", True),
     ("PublicPort", True),
+    ("HostControl", True),
 )
 
 

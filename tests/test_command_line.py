@@ -76,6 +76,7 @@ def test_the_status_table_is_plain_in_a_pipe_and_escapes_what_it_did_not_write()
         ("daemon:dockerd", "FirewallOpen"),
         ("container:web", "StorageReadOnly"),
         ("container:web", "PublicPort"),
+        ("container:web", "HostControl"),
     ],
 )
 def test_what_is_wrong_though_all_is_in_sync_is_said_in_the_table(key: str, condition: str) -> None:
@@ -86,6 +87,11 @@ def test_what_is_wrong_though_all_is_in_sync_is_said_in_the_table(key: str, cond
         **{condition: (True, "Why", "the reason")},
     )
     assert status_table({**STATUS, "resources": [resource]}).splitlines()[-1].endswith("  the reason")
+
+
+def test_mistakes_and_warnings_of_the_agent_stand_above_the_table() -> None:
+    agent = {**STATUS["agent"], "config_issues": ["warning: a"], "warnings": [f"b {ESC}[2J"]}
+    assert status_table({**STATUS, "agent": agent}).splitlines()[1:3] == ["  warning: a", "  b \\x1b[2J"]
 
 
 def test_a_table_has_no_blanks_at_line_ends() -> None:
