@@ -376,7 +376,6 @@ def test_without_descriptors_the_listener_pauses_and_comes_back(
         waiting.close()
         # one that got in by a descriptor that was free for a moment was turned away: any other must get in now
         _until(lambda: made.status("GET /healthz HTTP/1.1\r\nHost: router\r\n\r\n") == 200, 10)
-        waiting.close()
         client.close()
 
 
