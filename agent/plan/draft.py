@@ -14,10 +14,12 @@ from agent.plan import operations as ops
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """Something that a container waits for. `stop`: without it the container must not run either."""
+    """Something that a container waits for. `stop`: without it the container must not run either; `keep`: what there
+    is of it runs on meanwhile, and is started again where it has ended."""
 
     reason: str
     stop: bool = False
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,20 +86,23 @@ def plugged_words(container: Container) -> tuple[str, ...]:
 
 @dataclass(slots=True, kw_only=True)
 class Draft:
-    """A plan in the making. `withheld`: key -> why nothing that needs it can be done."""
+    """A plan in the making. `withheld`: key -> why nothing that needs it can be done; `turns`: see `contention`."""
 
     desired: Desired
     observed: Observed
     context: Context
+    turns: Mapping[str, Missing] = field(default_factory=dict)
     works: dict[str, ops.Work] = field(default_factory=dict)
     findings: list[ops.Finding] = field(default_factory=list)
     withheld: dict[str, str] = field(default_factory=dict)
+    declared: dict[str, Container] = field(init=False)  # by key
     containers_seen: dict[str, ObservedContainer] = field(init=False)  # by id
     networks_declared: dict[str, str] = field(init=False)  # Docker name -> section
     volumes_declared: dict[str, str] = field(init=False)
     _records: dict[tuple[str, str], Record] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.declared = {key_of("container", c.section): c for c in self.desired.containers}
         self.containers_seen = {c.id: c for c in self.observed.containers}
         self.networks_declared = {n.name: n.section for n in self.desired.networks}
         self.volumes_declared = {v.name: v.section for v in self.desired.volumes}

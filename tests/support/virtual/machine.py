@@ -18,7 +18,7 @@ from agent.errors import EngineError
 from agent.model.identity import LABEL_INSTANCE, LABEL_SECTION, LABEL_SPEC_VERSION
 from agent.model.observed import ObservedContainer
 from tests.support.virtual.ground import Ground
-from tests.support.virtual.sections import CONTAINERS, NETWORKS, OPTIONS, SECRET, VOLUMES, Config
+from tests.support.virtual.sections import CONTAINERS, NETWORKS, OPTIONS, SCARCE, SECRET, VOLUMES, Config
 from tests.support.virtual.taps import Fault
 
 DECOY = "decoy"
@@ -199,8 +199,8 @@ class Machine:
         """Whatever else is wrong: what can run, runs."""
         engine = self.ground.raw
         resources = self.ground.snapshot()["resources"]
-        # there the old one is back, as it was: it may have done its job
-        back = {r["section"] for r in resources if any(c["reason"] == "RolledBack" for c in r["conditions"])}
+        # there the old one is back, as it was: it may have done its job; or another old one has what it takes
+        back = {r["section"] for r in resources if any(_is_held_up(c) for c in r["conditions"])}
         for section in sorted(self.config.containers.keys() - back):
             name = self.config.docker_name(section)
             seen = engine.inspect_container(name)
@@ -220,8 +220,6 @@ class Machine:
         self.commit(told=True)
         self.ground.rest(900)
         self.ground.reconcile()
-        self.ground.rest(60)
-        self.ground.reconcile()  # what was rolled back at the first try may have waited for another
         self.ground.rest(1200)
         self.check()
 
@@ -322,6 +320,12 @@ class Machine:
         assert not left, f"status shows what is not there: {left}"
 
 
+def _is_held_up(condition: dict[str, Any]) -> bool:
+    return condition["reason"] == "RolledBack" or (
+        condition["type"] == "Waiting" and condition["status"] and " is container:" in condition["message"]
+    )
+
+
 _MEMORY = {"64m": 64 << 20, "128m": 128 << 20}
 _ON_OBJECTS = frozenset(
     f"engine.{name}"
@@ -371,6 +375,20 @@ def _put_back(machine: Machine, choice: _Choice) -> None:
     del choice
     machine.config.networks, machine.config.volumes = list(NETWORKS), list(VOLUMES)
     machine.commit(told=True)
+
+
+def _move(machine: Machine, choice: _Choice) -> None:
+    """A port or an address goes from one section to another, or two are exchanged."""
+    containers = machine.config.containers
+    one, other, option = (
+        choice.of(containers or CONTAINERS),
+        choice.of(containers or CONTAINERS),
+        choice.of(SCARCE),
+    )
+    if one in containers and other in containers:
+        mine, theirs = containers[one][option], containers[other][option]
+        containers[one][option], containers[other][option] = theirs, mine
+        machine.commit(told=True)
 
 
 def _mistake(machine: Machine, choice: _Choice) -> None:
@@ -574,6 +592,7 @@ VERBS: dict[str, Callable[[Machine, _Choice], None]] = {
     "drop": _remove_object,
     "label": _label,
     "back": _put_back,
+    "move": _move,
     "mistake": _mistake,
     "garble": _garble,
     "correct": _correct,
@@ -597,7 +616,7 @@ VERBS: dict[str, Callable[[Machine, _Choice], None]] = {
     "clock": _set_clock,
     "wait": _wait,
 }
-_WEIGHTS = {"set": 14, "add": 3, "remove": 3, "meddle": 12, "fail": 5, "die": 5, "interfere": 4}
+_WEIGHTS = {"set": 14, "move": 3, "add": 3, "remove": 3, "meddle": 12, "fail": 5, "die": 5, "interfere": 4}
 
 
 def random_steps(seed: int, count: int) -> list[Step]:
