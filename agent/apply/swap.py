@@ -238,22 +238,34 @@ def restart_body(name: str, max_retries: int = 0) -> dict[str, Any]:
 def gate(
     engine: Engine, container: Container, object_id: str, *, leave: Callable[[Container], None], clock: Clock
 ) -> None:
-    """Waits until the new container stayed up for `gate` seconds, or is healthy where it has a health check.
+    """Waits until the new container stayed up for `gate` seconds, healthy all the time where it has a health check.
 
     Raises GateError, and what `leave` raises when there is no point in waiting any longer. Blocks for as long as the
     gate or the health check takes; runs in a thread.
     """
-    begun = clock.monotonic()
+    begun = well_since = clock.monotonic()
     while True:
         seen = engine.inspect_container(object_id)
-        passed = _judge(container, seen, elapsed_s=clock.monotonic() - begun)
-        if passed:
+        now = clock.monotonic()
+        if _is_starting(seen):
+            well_since = now
+        if _judge(container, seen, elapsed_s=now - begun, well_s=now - well_since):
             return
         leave(container)
         clock.sleep(_POLL_S)
 
 
-def _judge(container: Container, seen: ObservedContainer | None, *, elapsed_s: float) -> bool:
+def _is_starting(seen: ObservedContainer | None) -> bool:
+    """Whether it has a health check that has not said yes yet."""
+    return seen is not None and _health(seen) == "starting"
+
+
+def _health(seen: ObservedContainer) -> str:
+    state = (seen.inspect or {}).get("State", {})
+    return str((state.get("Health") or {}).get("Status") or "")
+
+
+def _judge(container: Container, seen: ObservedContainer | None, *, elapsed_s: float, well_s: float) -> bool:
     if seen is None:
         raise GateError("the new container is gone")
     state: dict[str, Any] = (seen.inspect or {}).get("State", {})
@@ -266,14 +278,14 @@ def _judge(container: Container, seen: ObservedContainer | None, *, elapsed_s: f
         )
     if state.get("Restarting") or (seen.inspect or {}).get("RestartCount", 0) > 0:
         raise GateError(f"the new container exited with {state.get('ExitCode')} and is restarted in a loop")
-    health = (state.get("Health") or {}).get("Status")
+    health = _health(seen)
     if health == "unhealthy":
         raise GateError("the new container is unhealthy")
     if health == "starting":
         if elapsed_s > _HEALTH_LIMIT_S:
             raise GateError(f"the new container is not healthy after {_HEALTH_LIMIT_S:.0f} s")
         return False
-    return health == "healthy" or elapsed_s >= container.policy.gate_s
+    return well_s >= container.policy.gate_s
 
 
 def anonymous_volumes(inspect: dict[str, Any]) -> dict[str, str]:

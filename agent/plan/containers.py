@@ -78,7 +78,7 @@ class _Planner:
     def _dependency_missing(self) -> Missing | None:
         for key in self.needs:
             if key in self.draft.withheld and not self._is_satisfied(key):
-                return Missing(reason=self.draft.withheld[key])
+                return Missing(reason=self.draft.withheld[key], keep=key in self.draft.unchanged)
         for wanted in self.container.policy.depends_on:
             if not _condition_met(self.draft, wanted.section, wanted.condition):
                 return Missing(reason=f"{wanted.section} is not {wanted.condition} yet")

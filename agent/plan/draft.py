@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.model.identity import SPEC_VERSION, canonical, masked, spec_hash, version_of
+from agent.model.interfaces import Route
 from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.plan import operations as ops
@@ -40,6 +41,7 @@ class Context:
         default_factory=dict
     )  # image -> local id ("" = none), where looked up
     busy: frozenset[str] = frozenset()  # keys that an earlier plan is still at work on: hands off
+    routes: tuple[Route, ...] = ()  # of this machine; none where the engine is on another
     deletions_held: bool = False  # a LuCI rollback is pending
 
 
@@ -95,6 +97,7 @@ class Draft:
     works: dict[str, ops.Work] = field(default_factory=dict)
     findings: list[ops.Finding] = field(default_factory=list)
     withheld: dict[str, str] = field(default_factory=dict)
+    unchanged: set[str] = field(default_factory=set)  # of these, what stays as it is: whoever uses it may run on
     declared: dict[str, Container] = field(init=False)  # by key
     containers_seen: dict[str, ObservedContainer] = field(init=False)  # by id
     networks_declared: dict[str, str] = field(init=False)  # Docker name -> section

@@ -20,6 +20,7 @@ from agent.clients.certificates import Certificates
 from agent.clients.devices import UsbDevices
 from agent.clients.docker_engine import DockerEngine
 from agent.clients.files import remove_leftovers
+from agent.clients.routes import host_routes
 from agent.clients.state_file import StateFile
 from agent.clients.token_file import TokenFile
 from agent.errors import AlreadyRunningError
@@ -58,9 +59,10 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     source = random.Random()
     board = StatusBoard(first=secrets.randbelow(2**40))
     certificates = Certificates(options.state_dir / "tls")
+    docker_host = options.docker_host or settings.docker_host
     return Reconciler(
         usb=UsbDevices(monotonic=time.monotonic),
-        engine=DockerEngine(options.docker_host or settings.docker_host),
+        engine=DockerEngine(docker_host),
         records=StateFile(options.state_dir / "state.json"),
         board=board,
         load=lambda: load(options),
@@ -68,6 +70,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         store=open_store(options),
         daemon=make_stage(options, settings, board, Tools(certificates=certificates)),
         certificates=certificates,
+        routes=host_routes if docker_host.startswith("unix://") else tuple,
         edges=make_edges(options, board),
         hazards=make_hazards(options, board, Path(options.socket or settings.socket).parent),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),

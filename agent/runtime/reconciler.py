@@ -24,7 +24,7 @@ from agent.clients.certificates import Certificates
 from agent.clients.devices import Plugged, UsbDevices
 from agent.clients.uci_store import UciStore
 from agent.errors import EngineError, EngineSlowError, EngineUnreachableError, StorageError, UcidockdError
-from agent.model.interfaces import Interface
+from agent.model.interfaces import Interface, Route
 from agent.model.issues import Issue
 from agent.model.observed import Observed
 from agent.model.resources import AgentSettings, Container, Desired
@@ -69,6 +69,7 @@ class Reconciler:
     certificates: Certificates | None = None
     edges: Edges | None = None
     hazards: Hazards | None = None
+    routes: Callable[[], tuple[Route, ...]] = tuple
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -161,6 +162,7 @@ class Reconciler:
             held=self.holds.current(desired),
             image_ids=self.image_ids,
             busy=busy,
+            routes=self.routes() if desired.networks else (),
             deletions_held=any(r.removed_at is not None for r in records) and self.deletions_held(),
         )
         if deep != frozenset():
