@@ -42,6 +42,7 @@ class Context:
     )  # image -> local id ("" = none), where looked up
     busy: frozenset[str] = frozenset()  # keys that an earlier plan is still at work on: hands off
     routes: tuple[Route, ...] = ()  # of this machine; none where the engine is on another
+    router_devices: frozenset[str] = frozenset()  # that carry its own addresses
     deletions_held: bool = False  # a LuCI rollback is pending
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whether a network can have its subnets: the engine refuses one that overlaps another network's, and only says that.
+"""Whether a network can have its subnets and its bridge.
 
-It takes any that overlaps the router's own, which would then be cut off. So both are looked at before anything is taken
-down, and whose subnet it is can be said.
+The engine refuses a subnet that overlaps another network's, and only says that. It takes one that overlaps the
+router's own, which is then cut off, and a bridge that is the router's own, whose address it takes away. So all of these
+are looked at before anything is taken down, and whose it is can be said.
 """
 
 from __future__ import annotations
@@ -19,8 +20,19 @@ _Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 _ON_THE_LAN = frozenset({"macvlan", "ipvlan"})  # their subnets are those of the device that they lie on
 
 
-def overlap(draft: Draft, network: Network, object_id: str = "") -> str:
-    """What a declared network's subnets overlap, in words; "" when nothing. `object_id`: the one that it replaces."""
+def obstacle(draft: Draft, network: Network, object_id: str = "") -> tuple[str, str] | None:
+    """Reason and words of why a declared network cannot be made. `object_id`: the one that it replaces."""
+    bridge = dict(network.spec.options).get(BRIDGE_NAME)
+    if bridge in draft.context.router_devices:
+        return (
+            "BridgeTaken",
+            f"its bridge {bridge} is the router's own; `list opt {BRIDGE_NAME}=...` names another",
+        )
+    found = _overlaps(draft, network, object_id)
+    return ("SubnetOverlaps", found) if found else None
+
+
+def _overlaps(draft: Draft, network: Network, object_id: str) -> str:
     others = [n for n in draft.observed.networks if n.inspect.get("Scope", "local") == "local"]
     known = {subnet for other in others for subnet in _subnets(other.inspect)}
     for pool in network.spec.pools:

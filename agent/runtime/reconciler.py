@@ -153,16 +153,20 @@ class Reconciler:
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=deep)
         if deep is None:
             self._look_at_images(desired)
+        interfaces = self._interfaces()
         context = Context(
             now=self.wall(),
             records=records,
             foreign=snapshot.foreign,
-            waiting=waiting(desired, now=self.wall(), usb=usb, interfaces=self._interfaces()),
+            waiting=waiting(desired, now=self.wall(), usb=usb, interfaces=interfaces),
             backoff={**self.backoff.blocked(self.monotonic()), **unmended},
             held=self.holds.current(desired),
             image_ids=self.image_ids,
             busy=busy,
             routes=self.routes() if desired.networks else (),
+            router_devices=frozenset(
+                each.l3_device or each.device for each in (interfaces or {}).values() if each.addresses
+            ),
             deletions_held=any(r.removed_at is not None for r in records) and self.deletions_held(),
         )
         if deep != frozenset():

@@ -330,3 +330,20 @@ def test_a_secret_that_the_engine_echoes_is_blotted_out(box: Box, caplog: pytest
     (error,) = box.errors(WEB + f"\toption user '{SECRET}'\n\tlist env 'TOKEN={SECRET}'\n")
     assert "unable to find user ***" in error
     assert SECRET not in str(box.reconciler.board.snapshot()) + caplog.text
+
+
+def test_one_that_is_healthy_by_turns_does_not_pass_the_gate_and_is_not_tried_again(box: Box) -> None:
+    box.apply(WEB)
+    before = identity(box)
+    by_turns = "[ -e /tmp/x ] && rm /tmp/x && exit 1; touch /tmp/x"
+    check = (
+        f"\toption health_cmd '{by_turns}'\n\toption health_interval '200ms'\n\toption health_retries '1'\n"
+    )
+    changed = WEB.replace("gate '0.4'", "gate '60'") + check
+    (error,) = box.errors(changed)
+    assert "unhealthy" in error
+    assert box.errors(changed) == []
+    assert (box.get("web").id, box.get("web").status, box.names()) == (*before[:2], ["web"])
+    box.reconciler.backoff.clear()
+    assert box.errors(changed) == []
+    assert conditions(box, "container:web")["Synced"][1] == "RolledBack"
