@@ -170,15 +170,20 @@ class Swap:
         self.records.drop(old.nonce)
 
     def undo(self, new: Record) -> None:
-        """Puts the old container back as it was and removes the new one. Safe to repeat.
+        """Puts the old container back as it was and removes the new one, which stays where the old one is gone: it has
+        the data. Safe to repeat.
 
         Once the old one has its name and restart policy again, starting it is a matter for any pass.
         """
         old = self.records.get(new.partner)
         object_id = new.object_id or self._created_unseen(new)
+        seen = self.engine.inspect_container(old.object_id) if old is not None else None
+        if object_id and old is not None and seen is None:
+            self._commit(old, replace(new, object_id=object_id))
+            self.finish(replace(old, swap="retired"), volumes=False)
+            return
         if object_id:
             self.engine.remove_container(object_id, volumes=False, force=True)
-        seen = self.engine.inspect_container(old.object_id) if old is not None else None
         if old is None or seen is None:
             self.records.drop(new.nonce)
             return
