@@ -68,6 +68,11 @@ class Swap:
         before = self.engine.inspect_container(old.object_id)
         if before is None:
             raise EngineError(f"{old.name} went away before it could be replaced", retryable=True)
+        if (
+            before.name == container.name + NEW_SUFFIX
+        ):  # it stayed from a swap whose old one was removed by hand
+            self.engine.rename(old.object_id, container.name)
+            before = replace(before, name=container.name)
         old = replace(old, running=is_alive(before))
         new = self._announce(container, old, image_id)
         try:
