@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from agent.clients.uci_store import UciStore
 from agent.errors import EngineError, EngineSlowError, EngineUnreachableError, StorageError, UcidockdError
 from agent.model.interfaces import Interface, Route
 from agent.model.issues import Issue
-from agent.model.observed import Observed
+from agent.model.observed import Observed, Record
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import Context, key_of
@@ -82,6 +83,9 @@ class Reconciler:
     deletions_held: Callable[[], bool] = lambda: False  # asked only where something waits to be deleted
     settings_read: Callable[[AgentSettings], None] = lambda _: None
     _busy: set[str] = field(default_factory=set)
+    _orphans: dict[str, float] | None = (
+        None  # nonce -> monotonic time at which its section was seen to be gone
+    )
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
@@ -164,6 +168,7 @@ class Reconciler:
             image_ids=self.image_ids,
             busy=busy,
             routes=self.routes() if desired.networks else (),
+            orphaned_s=self._watch_orphans(desired, records),
             router_devices=frozenset(
                 each.l3_device or each.device for each in (interfaces or {}).values() if each.addresses
             ),
@@ -171,7 +176,7 @@ class Reconciler:
         )
         if deep != frozenset():
             return reconcile(desired, snapshot.observed, context)
-        question = (desired, usb, snapshot.observed, replace(context, now=0.0))
+        question = (desired, usb, snapshot.observed, replace(context, now=0.0, orphaned_s={}))
         if question == self._settled:
             self._show_ages(before=self._settled[2], now=snapshot.observed)
             self._settled = question
@@ -180,6 +185,16 @@ class Reconciler:
         timed = any(record.removed_at is not None for record in records)
         self._settled = None if plan.works or timed or _is_rolled_back(plan) else question
         return plan
+
+    def _watch_orphans(self, desired: Desired, records: Iterable[Record]) -> dict[str, float]:
+        """How long each has been without a section. Of those that were so before this agent's first look the wall clock
+        alone tells."""
+        now, declared = self.monotonic(), _declared_keys(desired)
+        orphans = [r for r in records if key_of(r.kind, r.section) not in declared]
+        if self._orphans is None:
+            self._orphans = {r.nonce: -math.inf for r in orphans if r.removed_at is not None}
+        self._orphans = {r.nonce: self._orphans.get(r.nonce, now) for r in orphans}
+        return {nonce: now - since for nonce, since in self._orphans.items()}
 
     def _interfaces(self) -> Mapping[str, Interface] | None:
         return self.edges.interfaces() if self.edges is not None else None
@@ -266,13 +281,7 @@ class Reconciler:
 
     def _drop_undeclared(self, desired: Desired) -> None:
         """What has neither a section nor an object, as a section that was never applied and is gone: no work ends it."""
-        groups = (
-            ("container", desired.containers),
-            ("network", desired.networks),
-            ("volume", desired.volumes),
-        )
-        known = {key_of(kind, resource.section) for kind, resources in groups for resource in resources}
-        known |= desired.broken | self._busy
+        known = _declared_keys(desired) | self._busy
         known |= {key_of(record.kind, record.section) for record in self.records.records()}
         for key in sorted(self.board.keys() - known):
             if key.partition(":")[0] in _KINDS:  # others show there what is theirs
@@ -454,6 +463,12 @@ class Reconciler:
         self.board.ensure(key, kind=kind, section=section, name=section, now=now)
         self.board.set(key, ConditionType.DEGRADED, status=True, reason=reason, message=text, now=now)
         self.board.set(key, ConditionType.SYNCED, status=False, reason=reason, message=text, now=now)
+
+
+def _declared_keys(desired: Desired) -> set[str]:
+    """Of sections with a mistake too."""
+    groups = (("container", desired.containers), ("network", desired.networks), ("volume", desired.volumes))
+    return {key_of(kind, item.section) for kind, items in groups for item in items} | desired.broken
 
 
 def _is_rolled_back(plan: ops.Plan) -> bool:
