@@ -101,9 +101,7 @@ class Draft:
     works: dict[str, ops.Work] = field(default_factory=dict)
     findings: list[ops.Finding] = field(default_factory=list)
     withheld: dict[str, str] = field(default_factory=dict)
-    unchanged: set[str] = field(
-        default_factory=set
-    )  # of these, what stays as it is: whoever uses it may run on
+    unchanged: set[str] = field(default_factory=set)  # withheld, but there: who uses it may run on
     declared: dict[str, Container] = field(init=False)  # by key
     containers_seen: dict[str, ObservedContainer] = field(init=False)  # by id
     networks_declared: dict[str, str] = field(init=False)  # Docker name -> section

@@ -83,9 +83,7 @@ class Reconciler:
     deletions_held: Callable[[], bool] = lambda: False  # asked only where something waits to be deleted
     settings_read: Callable[[AgentSettings], None] = lambda _: None
     _busy: set[str] = field(default_factory=set)
-    _orphans: dict[str, float] | None = (
-        None  # nonce -> monotonic time at which its section was seen to be gone
-    )
+    _orphans: dict[str, float] | None = None  # nonce -> since when it has no section, monotonic
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
