@@ -49,6 +49,11 @@ class Promises:
         for section in self._known.keys() - config.containers.keys():
             self._gone.setdefault(section, (now, self._known[section]))
 
+    def garbled(self) -> None:
+        """The file lost any part of it: each section may be gone from now on."""
+        for section, grace in self._known.items():
+            self._gone.setdefault(section, (self.machine.ground.now(), grace))
+
     def forget(self) -> None:
         """Everything is the reconciler's again."""
         self._stopped.clear()
