@@ -78,6 +78,7 @@ class Runner:
     program: str
     arguments: tuple[str, ...]
     socket: str
+    elsewhere: str = ""  # the address of an engine on another machine
 
 
 class DaemonStage:
@@ -195,16 +196,19 @@ class DaemonStage:
     # who runs dockerd
 
     def _runner_of(self, agent: AgentSettings) -> Runner:
-        host = self._options.docker_host or agent.docker_host
+        address = self._options.engine_address(agent)
         return Runner(
             kind=agent.daemon or ("procd" if on_openwrt() else "external"),
             program=agent.dockerd,
             arguments=agent.dockerd_args,
-            socket=host.removeprefix("unix://") if host.startswith("unix://") else DEFAULT_SOCKET,
+            socket=address.path or DEFAULT_SOCKET,
+            elsewhere="" if address.is_local else str(address),
         )
 
     def _not_ours(self, settings: DaemonSettings, runner: Runner) -> str:
         """Why dockerd's settings are not ours, "" when they are."""
+        if runner.elsewhere:
+            return f"the engine is another machine's, {runner.elsewhere}: dockerd's settings are made there"
         ours = str(self.files.config_file)
         given = settings.alt_config_file
         if given and os.path.realpath(given) != os.path.realpath(ours):

@@ -23,13 +23,13 @@ from agent.apply.records import Records
 from agent.clients.certificates import Certificates
 from agent.clients.devices import Plugged, UsbDevices
 from agent.clients.uci_store import UciStore
-from agent.errors import EngineError, EngineSlowError, EngineUnreachableError, StorageError, UcidockdError
+from agent.errors import EngineError, EngineUnreachableError, StorageError, UcidockdError
 from agent.model.interfaces import Interface
 from agent.model.issues import Issue
 from agent.model.observed import Observed
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.plan import operations as ops
-from agent.plan.draft import Context, key_of
+from agent.plan.draft import Context, Missing, key_of
 from agent.plan.reconcile import reconcile
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
@@ -38,7 +38,7 @@ from agent.runtime.edges import Edges
 from agent.runtime.hazards import Hazards
 from agent.runtime.holds import Holds
 from agent.runtime.observe import observe
-from agent.runtime.waiting import usb_names, waiting, with_plugged
+from agent.runtime.waiting import usb_names, waiting, waiting_elsewhere, with_plugged
 from agent.status.board import ConditionType, OperationNote, StatusBoard
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Reconciler:
     certificates: Certificates | None = None
     edges: Edges | None = None
     hazards: Hazards | None = None
+    engine_is_here: bool = True  # on this machine; else its paths and devices are not ours to look at
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -146,7 +147,7 @@ class Reconciler:
             return ops.Plan()
         # before looking: what ends while we look was seen half done, and its end asks for another pass
         busy = frozenset(self._busy)
-        usb = {name: self.usb.resolve(name) for name in usb_names(desired)}
+        usb = {name: self.usb.resolve(name) for name in usb_names(desired)} if self.engine_is_here else {}
         desired = with_plugged(desired, usb) if usb else desired
         records = self.records.records()
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=deep)
@@ -156,7 +157,7 @@ class Reconciler:
             now=self.wall(),
             records=records,
             foreign=snapshot.foreign,
-            waiting=waiting(desired, now=self.wall(), usb=usb, interfaces=self._interfaces()),
+            waiting=self._waiting(desired, usb),
             backoff={**self.backoff.blocked(self.monotonic()), **unmended},
             held=self.holds.current(desired),
             image_ids=self.image_ids,
@@ -174,6 +175,11 @@ class Reconciler:
         timed = any(record.removed_at is not None for record in records)
         self._settled = None if plan.works or timed or _is_rolled_back(plan) else question
         return plan
+
+    def _waiting(self, desired: Desired, usb: Mapping[str, Plugged]) -> dict[str, Missing]:
+        if not self.engine_is_here:
+            return waiting_elsewhere(desired, now=self.wall())
+        return waiting(desired, now=self.wall(), usb=usb, interfaces=self._interfaces())
 
     def _interfaces(self) -> Mapping[str, Interface] | None:
         return self.edges.interfaces() if self.edges is not None else None
@@ -473,5 +479,5 @@ def outcomes_as_json(plan: ops.Plan, outcomes: tuple[Outcome, ...]) -> dict[str,
 def engine_failure(board: StatusBoard, exc: UcidockdError, now: float) -> None:
     """Shows that the engine is away; what is known of the resources stays on the board."""
     retry = isinstance(exc, EngineError) and exc.retryable
-    reason = "EngineSlow" if isinstance(exc, EngineSlowError) else "EngineUnreachable"
+    reason = exc.reason if isinstance(exc, EngineUnreachableError) else EngineUnreachableError.reason
     board.set_agent(now, engine={"reachable": False, "reason": reason, "error": str(exc), "retryable": retry})

@@ -58,7 +58,7 @@ def methods_of_engine() -> dict[str, set[str]]:
     nothing: Any = None
     return {
         owned.name: set(owned.methods)
-        for owned in DockerObjects(nothing, nothing, nothing, ttyd=Ttyd("")).objects()
+        for owned in DockerObjects(nothing, nothing, nothing, ttyd=Ttyd(())).objects()
     }
 
 
