@@ -21,6 +21,7 @@ from agent.clients.devices import UsbDevices
 from agent.clients.docker_engine import DockerEngine
 from agent.clients.engine_tls import EngineTls
 from agent.clients.files import remove_leftovers
+from agent.clients.routes import host_routes
 from agent.clients.state_file import StateFile
 from agent.clients.token_file import TokenFile
 from agent.errors import AlreadyRunningError
@@ -59,10 +60,11 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     source = random.Random()
     board = StatusBoard(first=secrets.randbelow(2**40))
     certificates = Certificates(options.state_dir / "tls")
+    engine_at = options.engine_address(settings)
     return Reconciler(
         usb=UsbDevices(monotonic=time.monotonic),
-        engine=DockerEngine(str(options.engine_address(settings)), tls=_engine_tls(options, settings)),
-        engine_is_here=options.engine_address(settings).is_local,
+        engine=DockerEngine(str(engine_at), tls=_engine_tls(options, settings)),
+        engine_is_here=engine_at.is_local,
         records=StateFile(options.state_dir / "state.json"),
         board=board,
         load=lambda: load(options),
@@ -70,6 +72,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         store=open_store(options),
         daemon=make_stage(options, settings, board, Tools(certificates=certificates)),
         certificates=certificates,
+        routes=host_routes if engine_at.is_local else tuple,
         edges=make_edges(options, board),
         hazards=make_hazards(options, board, Path(options.socket or settings.socket).parent),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),

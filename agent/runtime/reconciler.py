@@ -25,7 +25,7 @@ from agent.clients.certificates import Certificates
 from agent.clients.devices import Plugged, UsbDevices
 from agent.clients.uci_store import UciStore
 from agent.errors import EngineUnreachableError, UcidockdError
-from agent.model.interfaces import Interface
+from agent.model.interfaces import Interface, Route
 from agent.model.issues import Issue
 from agent.model.observed import Observed
 from agent.model.resources import AgentSettings, Container, Desired
@@ -71,6 +71,7 @@ class Reconciler:
     edges: Edges | None = None
     hazards: Hazards | None = None
     engine_is_here: bool = True  # on this machine; else its paths and devices are not ours to look at
+    routes: Callable[[], tuple[Route, ...]] = tuple  # of the machine that the engine is on
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -130,15 +131,20 @@ class Reconciler:
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=deep)
         if deep is None:
             self._look_at_images(desired)
+        interfaces = self.edges.interfaces() if self.edges is not None and self.engine_is_here else None
         context = Context(
             now=self.wall(),
             records=records,
             foreign=snapshot.foreign,
-            waiting=self._waiting(desired, usb),
+            waiting=self._waiting(desired, usb, interfaces),
             backoff={**self.backoff.blocked(self.monotonic()), **unmended},
             held=self.holds.current(desired),
             image_ids=self.image_ids,
             busy=busy,
+            routes=self.routes() if desired.networks else (),
+            router_devices=frozenset(
+                each.l3_device or each.device for each in (interfaces or {}).values() if each.addresses
+            ),
             deletions_held=any(r.removed_at is not None for r in records) and self.deletions_held(),
         )
         if deep != frozenset():
@@ -153,13 +159,12 @@ class Reconciler:
         self._settled = None if plan.works or timed or _is_rolled_back(plan) else question
         return plan
 
-    def _waiting(self, desired: Desired, usb: Mapping[str, Plugged]) -> dict[str, Missing]:
+    def _waiting(
+        self, desired: Desired, usb: Mapping[str, Plugged], interfaces: Mapping[str, Interface] | None
+    ) -> dict[str, Missing]:
         if not self.engine_is_here:
             return waiting_elsewhere(desired, now=self.wall())
-        return waiting(desired, now=self.wall(), usb=usb, interfaces=self._interfaces())
-
-    def _interfaces(self) -> Mapping[str, Interface] | None:
-        return self.edges.interfaces() if self.edges is not None else None
+        return waiting(desired, now=self.wall(), usb=usb, interfaces=interfaces)
 
     def hold(self, ref: str, action: str) -> bool:
         """Keeps the reconciler from undoing a manual action on one of our containers; False when it is none.

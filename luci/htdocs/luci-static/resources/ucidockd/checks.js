@@ -10,6 +10,7 @@ const SIZE = /^(\d+(?:\.\d+)?) ?(?:([kmgtp])i?b?|b)?$/i;
 const SIZE_POWER = { k: 1n, m: 2n, g: 3n, t: 4n, p: 5n };
 const DURATION = /^(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+$/;
 const NUMBER = /^\d+(?:\.\d+)?$/;
+const CPUS = /^(?:\d+\.?\d*|\.\d+)$/;
 const VOLUME_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 const USB = /^usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(?::[^:/]+)?(?::(\/[^:]*)(?::([rwm]+))?)?$/;
 const TCP = /^tcp:\/\/(?:\[([^\]]*)\]|([^:[\]/]*)):(\d{1,5})\/?$/;
@@ -94,7 +95,7 @@ function seconds(text) {
 }
 
 function cpus(text) {
-	return NUMBER.test(text) && +text >= 1e-9 && +text < 9.2e9 ? '' : expected(_('a number of CPUs above 0 such as 0.5 or 2'));
+	return CPUS.test(text) && +text >= 1e-9 && +text < 9.2e9 ? '' : expected(_('a number of CPUs above 0 such as 0.5 or 2'));
 }
 
 function portRange(text) {
