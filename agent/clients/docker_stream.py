@@ -210,6 +210,9 @@ class EnginePipe:
         self._wire.abort()
 
 
+Permit = Callable[[str, str], None]  # given method and path; raises for what must not be
+
+
 def _permit_all(method: str, path: str) -> None:
     del method, path
 
@@ -219,9 +222,7 @@ class DockerStream:
 
     def __init__(self, address: EngineAddress | str, *, tls: EngineTls | None = None) -> None:
         self.address = parse_engine_address(address) if isinstance(address, str) else address
-        self.permit: Callable[[str, str], None] = (
-            _permit_all  # given method and path; raises for what must not be
-        )
+        self.permit: Permit = _permit_all
         self._tls = tls
         self._buffer = memoryview(bytearray(PIECE_LIMIT))
 
