@@ -68,9 +68,8 @@ class Swap:
         before = self.engine.inspect_container(old.object_id)
         if before is None:
             raise EngineError(f"{old.name} went away before it could be replaced", retryable=True)
-        if (
-            before.name == container.name + NEW_SUFFIX
-        ):  # it stayed from a swap whose old one was removed by hand
+        # it stayed from a swap whose old one was removed by hand
+        if before.name == container.name + NEW_SUFFIX:
             self.engine.rename(old.object_id, container.name)
             before = replace(before, name=container.name)
         old = replace(old, running=is_alive(before))

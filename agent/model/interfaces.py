@@ -19,7 +19,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Route:
-    """A subnet that this machine reaches by a device; `direct` without another router between."""
+    """A subnet that this machine reaches by a device; `direct`: on the link, without a router or a tunnel between."""
 
     device: str
     subnet: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from agent.errors import InternalError
 from agent.model.observed import Observed
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
@@ -22,12 +23,13 @@ from agent.plan.orphans import plan_orphans
 def reconcile(desired: Desired, observed: Observed, context: Context) -> ops.Plan:
     """The plan that makes `observed` match `desired`. Same input, same plan."""
     turns: dict[str, Missing] = {}
-    while True:
-        draft = _draft(desired, observed, context, turns)
-        found = settle(draft)
-        if not found:
-            return ops.Plan(works=tuple(draft.works.values()), findings=tuple(draft.findings))
+    draft = _draft(desired, observed, context, turns)
+    while found := settle(draft):
+        if found.items() <= turns.items():
+            raise InternalError(f"no order of turns: {found}")  # never: each takes work away
         turns |= found
+        draft = _draft(desired, observed, context, turns)
+    return ops.Plan(works=tuple(draft.works.values()), findings=tuple(draft.findings))
 
 
 def _draft(desired: Desired, observed: Observed, context: Context, turns: Mapping[str, Missing]) -> Draft:

@@ -45,7 +45,7 @@ def _overlaps(draft: Draft, network: Network, object_id: str) -> str:
                 return f"subnet {mine} overlaps {met} of the network {other.name}"
         for route in _routes(draft, network):
             subnet = ipaddress.ip_network(route.subnet)
-            # what lies behind another router may well be a part of a larger route: the smaller one wins
+            # what lies behind a router or a tunnel may well be a part of a larger route: the smaller one wins
             hides = route.direct or subnet.prefixlen >= mine.prefixlen
             if subnet not in known and hides and _overlap(mine, subnet):
                 return f"subnet {mine} overlaps {subnet}, which the router itself reaches by {route.device}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -59,14 +60,20 @@ def test_a_kernel_without_them_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not is_root(), reason="making a device needs root")
-def test_the_kernels_own_are_read() -> None:
+@pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="this kernel makes no tunnels")
+def test_the_kernels_own_are_read_and_a_tunnel_is_no_link() -> None:
     made = ["unshare", "--net", "sh", "-ec"]
     show = (
         "import agent.clients.routes as r; print([(x.device, x.subnet, x.direct) for x in r.host_routes()])"
     )
     words = (
         "ip link add own0 type bridge; ip addr add 10.77.1.1/20 dev own0; ip link set own0 up;"
+        " ip tuntap add mode tun name vpn0; ip addr add 10.79.0.1/16 dev vpn0; ip link set vpn0 up;"
         f" ip route add 10.78.0.0/16 via 10.77.1.2; exec '{sys.executable}' -c '{show}'"
     )
     out = subprocess.run([*made, words], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "[('own0', '10.77.0.0/20', True), ('own0', '10.78.0.0/16', False)]"
+    assert ast.literal_eval(out) == [
+        ("own0", "10.77.0.0/20", True),
+        ("own0", "10.78.0.0/16", False),
+        ("vpn0", "10.79.0.0/16", False),
+    ]
