@@ -438,6 +438,7 @@ def _by_our_door(machine: Machine, choice: _Choice) -> None:
     """Stopped or started through `docker.*` or `/docker/`: held until `reconcile`."""
     name, action = _victim(machine, choice), choice.of(("stop", "start"))
     machine.held.add(name)
+    machine.promises.meddled(name)  # the last action counts
     machine.ground.manual(name, action)
     if action == "stop":
         machine.ground.raw.stop(name, 0)
@@ -575,7 +576,7 @@ def _interfere(machine: Machine, choice: _Choice) -> None:
 
     def act() -> None:
         with contextlib.suppress(EngineError):
-            choice.of((_meddle, _meddle, _intrude, _remove_network, _retag))(machine, choice)
+            choice.of((_meddle, _meddle, _intrude, _remove_network, _retag, _restart_engine))(machine, choice)
 
     plan.interfere = act
 
@@ -593,6 +594,12 @@ def _end_agent(machine: Machine, choice: _Choice) -> None:
 def _stop_engine(machine: Machine, choice: _Choice) -> None:
     machine.ground.stop_engine(live_restore=bool(choice.below(2)))
     machine.ground.rest(choice.of((0.1, 3.0, 40.0)))
+    machine.ground.start_engine()
+
+
+def _restart_engine(machine: Machine, choice: _Choice) -> None:
+    """At once: it starts what its policies say, whatever the agent is in the middle of."""
+    machine.ground.stop_engine(live_restore=bool(choice.below(2)))
     machine.ground.start_engine()
 
 
