@@ -338,9 +338,9 @@ class Machine:
 
 
 def _is_held_up(condition: dict[str, Any]) -> bool:
-    """By its last change, by a container that has what it takes, or by a volume that is nobody's by now."""
+    """By its last change, by a container that has what it takes, or by what others have made under its name."""
     waits = condition["type"] == "Waiting" and condition["status"]
-    by_others = any(words in condition["message"] for words in (" is container:", "volume:"))
+    by_others = any(words in condition["message"] for words in (" is container:", " is in conflict"))
     return condition["reason"] == "RolledBack" or (waits and by_others)
 
 
