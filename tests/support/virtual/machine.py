@@ -157,8 +157,9 @@ class Machine:
 
     def _may_adopt(self, ref: str) -> bool:
         seen = self.ground.raw.inspect_container(ref)
-        name = seen.name if seen is not None else ""
-        return any(name.startswith(taken) for taken in self.taken_over)
+        if seen is None:  # one that was taken over and is gone is removed once more where that could not be noted
+            return True
+        return any(seen.name.startswith(taken) for taken in self.taken_over)
 
     def _check_twins(self) -> None:
         """Of one section never two containers live."""
