@@ -3,6 +3,7 @@
 'use strict';
 'require baseclass';
 'require ucidockd.checks as checks';
+'require ucidockd.daemonchecks as daemonchecks';
 'require ucidockd.words as words';
 
 const WORDS = [ '0', 'no', 'off', 'false', 'disabled', '1', 'yes', 'on', 'true', 'enabled' ];
@@ -77,6 +78,6 @@ return baseclass.extend({
 		if ((rule.pattern && !new RegExp(rule.pattern).test(value)) || (rule.enum && !rule.enum.includes(value)))
 			return _('expected: %s').format(expected);
 
-		return checks.byOption[type]?.[name]?.(value) ?? '';
+		return (checks.byOption[type] ?? daemonchecks.byOption[type])?.[name]?.(value) ?? '';
 	}
 });

@@ -4,7 +4,7 @@
 'require view';
 'require form';
 'require ucidockd.bundle as bundle';
-'require ucidockd.checks as checks';
+'require ucidockd.daemonchecks as daemonchecks';
 'require ucidockd.declare as declare';
 'require ucidockd.dom as D';
 'require ucidockd.schemas as schemas';
@@ -25,7 +25,7 @@ return view.extend({
 
 		made.hosts.validate = function(section, value) {
 			const found = inner.call(this, section, value);
-			const isOpen = value && checks.isOpenHost(value);
+			const isOpen = value && daemonchecks.isOpenHost(value);
 			const secured = made.allow_insecure_tcp.formvalue(section) === '1' || made.tls?.formvalue('tls') === '1';
 
 			if (found === true && isOpen && !secured)
