@@ -27,7 +27,7 @@ const required = {
 
 const MODULES = new Set([
 	'baseclass', 'form', 'rpc', 'uci', 'ui', 'view', 'D', 'actions', 'addresses', 'adopt', 'bundle', 'calls', 'checks', 'daemonchecks', 'declare', 'dockerd', 'fields', 'files', 'format', 'graph', 'imagefacts', 'jobs',
-	'live', 'logbuffer', 'logview', 'options', 'plan', 'schemas', 'sha256', 'sse', 'stats', 'status', 'stream', 'tar', 'terminal', 'transfer', 'ucitext', 'words'
+	'live', 'logbuffer', 'logview', 'options', 'plan', 'provided', 'schemas', 'sha256', 'sse', 'stats', 'status', 'stream', 'tar', 'terminal', 'transfer', 'ucitext', 'words'
 ]);
 
 const NO_MARKUP = [

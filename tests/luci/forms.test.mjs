@@ -74,6 +74,34 @@ test('UCI text quotes what is odd and leaves out what LuCI keeps for itself', ()
 	assert.equal(text, "config container 'web'\n\tlist env 'A=it'\\''s'\n\tlist env 'B=two\nlines'\n\toption image 'x'\n\nconfig auth\n\toption username 'me'\n");
 });
 
+// LuCI's uci, as far as sections that are new go
+function uciWith(sections) {
+	return {
+		sections: (_config, type) => Object.values(sections).filter(one => one['.type'] === type),
+		get: (_config, id) => sections[id] ?? null,
+		add: (_config, type, id) => sections[id] = { '.type': type, '.name': id, '.create': id },
+		set: (_config, id, option, value) => sections[id][option] = value,
+		remove: (_config, id) => delete sections[id]
+	};
+}
+
+for (const [ name, sections, typed, kept ] of [
+	[ 'one that nobody touched is not saved', {}, {}, [] ],
+	[ 'one with something in it is', {}, { verify: '0' }, [ 'tls' ] ],
+	[ 'one whose seed was taken back is', {}, { enabled: undefined }, [ 'tls' ] ],
+	[ 'one that was there stays', { tls: { '.type': 'tls', '.name': 'tls', enabled: '0' } }, {}, [ 'tls' ] ],
+	[ 'one of another name is the one', { mine: { '.type': 'tls', '.name': 'mine' } }, {}, [ 'mine' ] ]
+])
+	test(`sections that a form provides: ${name}`, () => {
+		const made = load('ucidockd.provided', { uci: uciWith(sections) }).make('dockerd');
+		const id = made.want('tls', 'tls', { enabled: '0' });
+		Object.assign(sections[id], typed);
+		made.drop();
+		assert.deepEqual(Object.keys(sections), kept);
+		made.add();
+		assert.ok(id in sections);
+	});
+
 const actions = load('ucidockd.actions', { uci: {}, ui: {}, 'ucidockd.calls': {} });
 const owner = (...conditions) => ({ section: 'web', conditions });
 

@@ -64,6 +64,13 @@ return baseclass.extend({
 		return isBoolean(property) ? [ [ '1', _('yes') ], [ '0', _('no') ] ] : property.enum.map(value => [ value, value ]);
 	},
 
+	// what dockerd needs to follow a change of the option; '' for options of others
+	effectOf(property) {
+		return {
+			reload: _('A change reloads dockerd.'), restart: _('A change restarts dockerd.'), stop: _('A change restarts dockerd, and containers with it.')
+		}[property['x-effect']] ?? '';
+	},
+
 	placeholderOf(property) {
 		const example = Array.isArray(property.examples?.[0]) ? property.examples[0][0] : property.examples?.[0];
 

@@ -20,16 +20,17 @@ return view.extend({
 	},
 
 	// what a field cannot say: who gets in by such a host
-	warnOfOpenHosts(made) {
+	warnOfOpenHosts(made, tls) {
 		const inner = made.hosts.validate;
 
 		made.hosts.validate = function(section, value) {
 			const found = inner.call(this, section, value);
 			const isOpen = value && daemonchecks.isOpenHost(value);
-			const secured = made.allow_insecure_tcp.formvalue(section) === '1' || made.tls?.formvalue('tls') === '1';
+			const isOn = option => option.formvalue(option.section.section) === '1';
+			const secured = isOn(made.allow_insecure_tcp) || (isOn(tls.enabled) && isOn(tls.verify));
 
 			if (found === true && isOpen && !secured)
-				return _('Whoever reaches this address is root here: switch TLS on, or allow it under "Allow insecure TCP".');
+				return _('Whoever reaches this address is root here: switch TLS with Verify on, or allow it under "Allow insecure TCP".');
 
 			return found;
 		};
@@ -39,16 +40,16 @@ return view.extend({
 		if (!readable)
 			return declare.refused(this);
 
-		const daemon = this.daemon = new form.Map('dockerd', _('dockerd'), _('A change restarts or reloads dockerd. With live restore containers go on meanwhile.'));
+		const daemon = this.daemon = new form.Map('dockerd', _('dockerd'), _('Each option says what dockerd needs to follow it. A restart is made with live restore where that is possible: containers go on meanwhile.'));
 		const agent = this.agent = new form.Map('containers', _('Agent'));
-		const made = declare.named(daemon, 'globals', 'globals', schema.globals, { title: _('Daemon'), lasting: true });
+		const made = declare.named(daemon, 'globals', 'globals', schema.globals, { title: _('Daemon') });
 		const tls = declare.named(daemon, 'tls', 'tls', schema.tls, {
-			title: 'TLS', description: _('All TCP hosts speak TLS. Certificates are made and renewed by the agent, unless the mode is files.')
+			title: 'TLS', description: _('All TCP hosts speak TLS. Certificates are made and renewed by the agent, unless the mode is files. A change restarts dockerd.'), seed: { enabled: '0' }
 		});
 
 		declare.named(daemon, 'proxies', 'proxies', schema.proxies, { title: _('Proxies') });
 		this.firewall(daemon, schema.firewall);
-		declare.named(agent, 'agent', 'agent', schema.agent, { title: '', lasting: true });
+		declare.named(agent, 'agent', 'agent', schema.agent, { title: '' });
 
 		for (const name of [ 'cacert', 'cert', 'key' ])
 			tls[name].depends('mode', 'files');
@@ -56,8 +57,7 @@ return view.extend({
 		for (const name of [ 'san', 'days', 'renew_days' ])
 			tls[name].depends('mode', 'auto'), tls[name].depends('mode', '');
 
-		made.tls = tls.enabled;
-		this.warnOfOpenHosts(made);
+		this.warnOfOpenHosts(made, tls);
 
 		return Promise.all([ daemon.render(), agent.render() ]).then(([ first, second ]) => D.el('div', {}, first, bundle.render(), second));
 	},
