@@ -15,8 +15,15 @@
 const REQUEST_LIMIT = 48 * 1024;
 const everyProvided = []; // LuCI saves the changes of all files, whatever map is saved
 
-function issueText(issue) {
-	return issue.text ?? [ issue.section, issue.option, issue.message ].filter(Boolean).join('.');
+function issueText({ section, option, index, message, expected }) {
+	const place = [ section, option ].filter(Boolean).join('.');
+
+	return [ place && '%s%s:'.format(place, index == null ? '' : '[%d]'.format(index)), message + (expected ? ',' : ''), expected && _('expected: %s').format(expected) ].filter(Boolean).join(' ');
+}
+
+// at its field, where the page has one
+function showAtField(map, issue) {
+	map.children.filter(section => section.section === issue.section).forEach(section => fields.refuse(section, issue.section, issue));
 }
 
 return baseclass.extend({
@@ -88,8 +95,8 @@ return baseclass.extend({
 	},
 
 	// saves, unless the agent finds a mistake in the whole; without an agent the fields' own checks have to do
-	save(map, config) {
-		return this.withoutProvided(() => map.save(() => this.check(config), true)).catch(error => {
+	save(map) {
+		return this.withoutProvided(() => map.save(() => this.check(map), true)).catch(error => {
 			ui.addNotification(null, D.el('p', { 'style': 'white-space:pre-wrap' }, error.message), 'error');
 			throw error;
 		});
@@ -125,10 +132,12 @@ return baseclass.extend({
 		return saving().finally(() => everyProvided.forEach(one => one.add()));
 	},
 
-	async check(config) {
+	async check(map) {
 		this.dropProvided();
 
-		const mistakes = await this.mistakes(config);
+		const mistakes = await this.mistakes(map.config);
+
+		mistakes.forEach(issue => showAtField(map, issue));
 
 		if (mistakes.length)
 			throw new Error(mistakes.map(issueText).join('\n'));

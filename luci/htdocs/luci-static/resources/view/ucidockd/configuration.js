@@ -7,8 +7,11 @@
 'require ucidockd.daemonchecks as daemonchecks';
 'require ucidockd.declare as declare';
 'require ucidockd.dom as D';
+'require ucidockd.live as live';
 'require ucidockd.schemas as schemas';
+'require ucidockd.status as status';
 
+const DAEMON_KEY = 'daemon:dockerd';
 const DAEMON = [ 'globals', 'tls', 'proxies', 'firewall' ];
 
 return view.extend({
@@ -17,6 +20,23 @@ return view.extend({
 		const found = await Promise.all([ ...DAEMON, 'agent' ].map(type => schemas.load(type)));
 
 		return { readable, schema: Object.fromEntries([ ...DAEMON, 'agent' ].map((type, index) => [ type, found[index] ])) };
+	},
+
+	// what became of the last change
+	state() {
+		const model = status.make(), place = D.el('p', {});
+
+		live.follow('status', {}, item => {
+			const daemon = model.take(item) && model.known.get(DAEMON_KEY);
+
+			if (daemon) {
+				const { level, reason, message } = status.verdict(daemon);
+
+				D.fill(place, 'dockerd: ', D.badge(level, reason), ' ', message, ' ', D.page('sync', _('Details')));
+			}
+		});
+
+		return D.el('div', {}, D.connection(live), place);
 	},
 
 	// what a field cannot say: who gets in by such a host
@@ -59,7 +79,7 @@ return view.extend({
 
 		this.warnOfOpenHosts(made, tls);
 
-		return Promise.all([ daemon.render(), agent.render() ]).then(([ first, second ]) => D.el('div', {}, first, bundle.render(), second));
+		return Promise.all([ daemon.render(), agent.render() ]).then(([ first, second ]) => D.el('div', {}, this.state(), first, bundle.render(), second));
 	},
 
 	// stock configurations have one without a name
@@ -72,6 +92,6 @@ return view.extend({
 	},
 
 	handleSave() {
-		return declare.save(this.daemon, 'dockerd').then(() => declare.save(this.agent, 'containers'));
+		return declare.save(this.daemon).then(() => declare.save(this.agent));
 	}
 });

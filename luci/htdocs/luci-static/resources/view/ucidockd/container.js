@@ -162,7 +162,7 @@ return view.extend({
 	// where our own console cannot be had; ttyd asks for no password, so it listens on the router's loopback device only
 	async ttyd(place, command, user) {
 		await calls.ttyd.ttyd_start(this.found.Id, command, user);
-		D.fill(place, _('ttyd waits on the router for one client. From this machine:'), ' ',
+		D.fill(place, _('ttyd waits on the router for one client, and ends with it. Run this on the machine in front of you, then open the page:'), ' ',
 			D.el('code', {}, 'ssh -L %d:127.0.0.1:%d root@%s'.format(TTYD_PORT, TTYD_PORT, location.hostname)), ' ',
 			D.link('http://127.0.0.1:%d/'.format(TTYD_PORT), _('Open')));
 	},

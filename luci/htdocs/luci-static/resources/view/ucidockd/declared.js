@@ -42,6 +42,6 @@ return view.extend({
 	},
 
 	handleSave() {
-		return declare.save(this.map, CONFIG);
+		return declare.save(this.map);
 	}
 });
