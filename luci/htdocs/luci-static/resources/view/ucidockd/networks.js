@@ -7,6 +7,8 @@
 'require ucidockd.declare as declare';
 'require ucidockd.dom as D';
 'require ucidockd.format as format';
+'require ucidockd.inspect as inspect';
+'require ucidockd.prune as prune';
 'require ucidockd.schemas as schemas';
 'require ucidockd.status as status';
 
@@ -36,7 +38,7 @@ return view.extend({
 			D.el('strong', {}, network.Name), format.shortId(network.Id), network.Driver,
 			subnets.map(one => D.el('div', {}, one.Subnet)), subnets.map(one => D.el('div', {}, one.Gateway ?? '-')),
 			owner ? [ owner.section, ' ', D.badge(status.verdict(owner).level, status.verdict(owner).reason) ] : D.el('em', {}, _('not in UCI')),
-			!owner && !OWN.includes(network.Name) ? D.button('negative', _('Remove'), () => this.remove(network)) : ''
+			[ inspect.button(network.Name, () => calls.network.inspect(network.Id)), ' ', !owner && !OWN.includes(network.Name) && D.button('negative', _('Remove'), () => this.remove(network)) ]
 		];
 	},
 
@@ -47,13 +49,15 @@ return view.extend({
 
 		if (readable) {
 			this.map = new form.Map(CONFIG, null);
-			declare.grid(this.map, 'network', schema, { title: _('Declared networks'), columns: [ 'driver', 'zone', 'subnet' ] });
+			declare.grid(this.map, 'network', schema, { title: _('Declared networks'), description: _('A network for containers of yours: give it a name. Containers of the same network reach each other by name.'), columns: [ 'driver', 'zone', 'subnet' ] });
 			declared = await this.map.render();
 		} else {
 			declared = declare.refused(this);
 		}
 
-		return D.el('div', {}, D.el('h2', {}, _('Networks')), table, declared);
+		const unused = prune.button('networks', _('Remove unused'), _('All networks without a container go.'), () => location.reload());
+
+		return D.el('div', {}, D.el('h2', {}, _('Networks')), D.el('p', {}, unused), table, declared);
 	},
 
 	handleSave() {

@@ -6,6 +6,8 @@
 'require ucidockd.calls as calls';
 'require ucidockd.declare as declare';
 'require ucidockd.dom as D';
+'require ucidockd.inspect as inspect';
+'require ucidockd.prune as prune';
 'require ucidockd.schemas as schemas';
 'require ucidockd.status as status';
 
@@ -22,8 +24,10 @@ return view.extend({
 	},
 
 	remove(volume) {
-		D.ask(_('Remove volume'), [ _('All data in %s is lost for good.').format(volume.Name) ], _('Remove'), async () => {
-			await calls.volume.remove(volume.Name);
+		const force = D.el('input', { 'type': 'checkbox' });
+
+		D.ask(_('Remove volume'), [ _('All data in %s is lost for good.').format(volume.Name), [ force, ' ', _('also when its driver does not answer (force)') ] ], _('Remove'), async () => {
+			await calls.volume.remove(volume.Name, force.checked ? { force: true } : undefined);
 			location.reload();
 		});
 	},
@@ -33,7 +37,7 @@ return view.extend({
 			D.el('strong', { 'style': 'overflow-wrap:anywhere' }, volume.Name), volume.Driver, D.el('small', { 'style': 'overflow-wrap:anywhere' }, volume.Mountpoint),
 			users.map(name => D.el('div', {}, name)),
 			owner ? [ owner.section, ' ', D.badge(status.verdict(owner).level, status.verdict(owner).reason) ] : D.el('em', {}, _('not in UCI')),
-			!owner && !users.length ? D.button('negative', _('Remove'), () => this.remove(volume)) : ''
+			[ inspect.button(volume.Name, () => calls.volume.inspect(volume.Name)), ' ', !owner && !users.length && D.button('negative', _('Remove'), () => this.remove(volume)) ]
 		];
 	},
 
@@ -52,7 +56,9 @@ return view.extend({
 			declared = declare.refused(this);
 		}
 
-		return D.el('div', {}, D.el('h2', {}, _('Volumes')), table, declared);
+		const unused = prune.button('volumes', _('Remove unused'), _('All volumes without a name and without a container go, with their data.'), () => location.reload());
+
+		return D.el('div', {}, D.el('h2', {}, _('Volumes')), D.el('p', {}, unused), table, declared);
 	},
 
 	handleSave() {
