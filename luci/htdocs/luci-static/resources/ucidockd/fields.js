@@ -74,6 +74,12 @@ function addOption(section, tab, type, name, property) {
 	if (kind === 'list')
 		checkEntries(option);
 
+	// in a table: what holds where nothing is said
+	if (typeof property.default === 'string' && kind !== 'flag')
+		option.textvalue = function(id) {
+			return this.super('textvalue', [ id ]) || D.escape(property.default);
+		};
+
 	return option;
 }
 

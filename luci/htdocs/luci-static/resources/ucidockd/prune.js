@@ -13,7 +13,10 @@ return baseclass.extend({
 		return D.button('negative', label, () => D.ask(label, [ consequence, _('What a section declares stays.') ], label, async () => {
 			const job = await jobs.finished(await calls.agent.job_start({ kind: 'prune', what }));
 
-			ui.addNotification(null, D.el('p', {}, jobs.words(job)), job.state === 'succeeded' ? 'info' : 'error');
+			if (job.state !== 'succeeded')
+				throw new Error(jobs.words(job));
+
+			ui.addNotification(null, D.el('p', {}, jobs.words(job)), 'info');
 			await done();
 		}));
 	}

@@ -17,17 +17,30 @@ const OWN = [ 'bridge', 'host', 'none' ];
 
 return view.extend({
 	async load() {
-		const [ networks, snapshot, readable, schema ] = await Promise.all([
-			L.resolveDefault(calls.network.list(), []), L.resolveDefault(calls.agent.status(), {}), declare.load(CONFIG), schemas.load('network')
-		]);
+		const [ found, readable, schema ] = await Promise.all([ this.look(), declare.load(CONFIG), schemas.load('network') ]);
 
-		return { networks, snapshot, readable, schema };
+		return { found, readable, schema };
+	},
+
+	async look() {
+		const [ networks, snapshot ] = await Promise.all([ L.resolveDefault(calls.network.list(), []), L.resolveDefault(calls.agent.status(), {}) ]);
+
+		return { networks, owners: new Map((snapshot.resources ?? []).map(one => [ one.object_id, one ])) };
+	},
+
+	draw({ networks, owners }) {
+		D.fill(this.list, D.table([ _('Name'), _('ID'), _('Driver'), _('Subnet'), _('Gateway'), _('Section'), '' ],
+			networks.map(one => this.row(one, owners.get(one.Id))), _('The engine does not answer.')));
+	},
+
+	async refresh() {
+		this.draw(await this.look());
 	},
 
 	remove(network) {
 		D.ask(_('Remove network'), [ _('%s goes. The engine refuses while a container is in it.').format(network.Name) ], _('Remove'), async () => {
 			await calls.network.remove(network.Id);
-			location.reload();
+			await this.refresh();
 		});
 	},
 
@@ -42,9 +55,7 @@ return view.extend({
 		];
 	},
 
-	async render({ networks, snapshot, readable, schema }) {
-		const owners = new Map((snapshot.resources ?? []).map(one => [ one.object_id, one ]));
-		const table = D.table([ _('Name'), _('ID'), _('Driver'), _('Subnet'), _('Gateway'), _('Section'), '' ], networks.map(one => this.row(one, owners.get(one.Id))));
+	async render({ found, readable, schema }) {
 		let declared;
 
 		if (readable) {
@@ -55,9 +66,12 @@ return view.extend({
 			declared = declare.refused(this);
 		}
 
-		const unused = prune.button('networks', _('Remove unused'), _('All networks without a container go.'), () => location.reload());
+		this.list = D.el('div', {});
+		this.draw(found);
 
-		return D.el('div', {}, D.el('h2', {}, _('Networks')), D.el('p', {}, unused), table, declared);
+		const unused = prune.button('networks', _('Remove unused'), _('All networks without a container go.'), () => this.refresh());
+
+		return D.el('div', {}, D.el('h2', {}, _('Networks')), D.el('p', {}, unused), this.list, declared);
 	},
 
 	handleSave() {

@@ -15,12 +15,29 @@ const CONFIG = 'containers';
 
 return view.extend({
 	async load() {
-		const [ volumes, containers, snapshot, readable, schema ] = await Promise.all([
-			L.resolveDefault(calls.volume.list(), {}), L.resolveDefault(calls.container.list({ all: true }), []),
-			L.resolveDefault(calls.agent.status(), {}), declare.load(CONFIG), schemas.load('volume')
-		]);
+		const [ found, readable, schema ] = await Promise.all([ this.look(), declare.load(CONFIG), schemas.load('volume') ]);
 
-		return { volumes: volumes.Volumes ?? [], containers, snapshot, readable, schema };
+		return { found, readable, schema };
+	},
+
+	async look() {
+		const [ volumes, containers, snapshot ] = await Promise.all([
+			L.resolveDefault(calls.volume.list(), {}), L.resolveDefault(calls.container.list({ all: true }), []), L.resolveDefault(calls.agent.status(), {})
+		]);
+		const owners = (snapshot.resources ?? []).filter(one => one.kind === 'volume');
+
+		return { volumes: volumes.Volumes ?? [], containers, owners: new Map(owners.map(one => [ one.object_id, one ])) };
+	},
+
+	draw({ volumes, containers, owners }) {
+		const usersOf = name => containers.filter(one => one.Mounts.some(mount => mount.Name === name)).map(one => one.Names.join(' ').replaceAll('/', ''));
+
+		D.fill(this.list, D.table([ _('Name'), _('Driver'), _('Place'), _('Containers'), _('Section'), '' ],
+			volumes.map(one => this.row(one, owners.get(one.Name), usersOf(one.Name))), _('no volume yet: add one below, or name one in a container')));
+	},
+
+	async refresh() {
+		this.draw(await this.look());
 	},
 
 	remove(volume) {
@@ -28,7 +45,7 @@ return view.extend({
 
 		D.ask(_('Remove volume'), [ _('All data in %s is lost for good.').format(volume.Name), [ force, ' ', _('also when its driver does not answer (force)') ] ], _('Remove'), async () => {
 			await calls.volume.remove(volume.Name, force.checked ? { force: true } : undefined);
-			location.reload();
+			await this.refresh();
 		});
 	},
 
@@ -41,11 +58,7 @@ return view.extend({
 		];
 	},
 
-	async render({ volumes, containers, snapshot, readable, schema }) {
-		const owners = new Map((snapshot.resources ?? []).filter(one => one.kind === 'volume').map(one => [ one.object_id, one ]));
-		const usersOf = name => containers.filter(one => one.Mounts.some(mount => mount.Name === name)).map(one => one.Names.join(' ').replaceAll('/', ''));
-		const table = D.table([ _('Name'), _('Driver'), _('Place'), _('Containers'), _('Section'), '' ],
-			volumes.map(one => this.row(one, owners.get(one.Name), usersOf(one.Name))), _('no volume'));
+	async render({ found, readable, schema }) {
 		let declared;
 
 		if (readable) {
@@ -56,9 +69,12 @@ return view.extend({
 			declared = declare.refused(this);
 		}
 
-		const unused = prune.button('volumes', _('Remove unused'), _('All volumes without a name and without a container go, with their data.'), () => location.reload());
+		this.list = D.el('div', {});
+		this.draw(found);
 
-		return D.el('div', {}, D.el('h2', {}, _('Volumes')), D.el('p', {}, unused), table, declared);
+		const unused = prune.button('volumes', _('Remove unused'), _('All volumes without a name and without a container go, with their data.'), () => this.refresh());
+
+		return D.el('div', {}, D.el('h2', {}, _('Volumes')), D.el('p', {}, unused), this.list, declared);
 	},
 
 	handleSave() {
