@@ -50,10 +50,8 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
         operation = ops.RemoveVolume(key=key, cause=cause, record=record)
     else:
         operation = ops.Forget(key=key, cause="volumes are kept; it is nobody's now", record=record)
-    containers = [
-        k for k in draft.works if k.startswith("container:")
-    ]  # networks and volumes go after their users
-    draft.add(key, [operation], containers)
+    users = [k for k in draft.works if k.startswith("container:")] if record.kind != "container" else ()
+    draft.add(key, [operation], users)
 
 
 def _clock_was_set(then: float, now: float) -> bool:

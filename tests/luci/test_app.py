@@ -36,7 +36,8 @@ ACL: dict[str, Any] = json.loads((LUCI / "root/usr/share/rpcd/acl.d/luci-app-uci
 MENU: dict[str, Any] = json.loads((LUCI / "root/usr/share/luci/menu.d/luci-app-ucidockd.json").read_text())
 RIGHTS = ACL["luci-app-ucidockd"]
 READING = {
-    "status", "plan", "diff", "job_list", "job_status", "stream_open", "stream_ack", "stream_read", "stream_close",
+    "status", "plan", "diff", "job_list", "job_status",
+    "stream_open", "stream_resume", "stream_ack", "stream_read", "stream_close",
     "df", "events", "info", "ping", "version", "changes", "info_archive", "inspect", "list", "logs", "stats", "top",
     "history", "search",
 }  # fmt: skip
@@ -60,7 +61,7 @@ def methods_of_engine() -> dict[str, set[str]]:
     nothing: Any = None
     return {
         owned.name: set(owned.methods)
-        for owned in DockerObjects(nothing, nothing, nothing, ttyd=Ttyd("")).objects()
+        for owned in DockerObjects(nothing, nothing, nothing, ttyd=Ttyd(())).objects()
     }
 
 

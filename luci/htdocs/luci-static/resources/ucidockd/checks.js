@@ -15,6 +15,7 @@ const SIZE = /^(\d+(?:\.\d+)?) ?(?:([kmgtp])i?b?|b)?$/i;
 const SIZE_POWER = { k: 1n, m: 2n, g: 3n, t: 4n, p: 5n };
 const DURATION = /^(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+$/;
 const NUMBER = /^\d+(?:\.\d+)?$/;
+const CPUS = /^(?:\d+\.?\d*|\.\d+)$/;
 const VOLUME_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 const USB = /^usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(?::[^:/]+)?(?::(\/[^:]*)(?::([rwm]+))?)?$/;
 const SECONDS = { ns: 1e-9, us: 1e-6, 'µs': 1e-6, 'μs': 1e-6, ms: 1e-3, s: 1, m: 60, h: 3600 };
@@ -118,7 +119,7 @@ function wholeSeconds(text) {
 }
 
 function cpus(text) {
-	return NUMBER.test(text) && +text >= 1e-9 && +text < 9223372036.85 ? '' : expected(_('a number of CPUs above 0 such as 0.5 or 2'));
+	return CPUS.test(text) && +text >= 1e-9 && +text < 9223372036.85 ? '' : expected(_('a number of CPUs above 0 such as 0.5 or 2'));
 }
 
 function pair(text, needsValue) {
