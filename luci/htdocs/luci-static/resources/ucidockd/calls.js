@@ -16,7 +16,7 @@ const DOCKER = {
 	'docker': { version: [], info: [], df: [] },
 	'docker.container': {
 		list: [ 'query' ], inspect: [ 'id' ], top: [ 'id', 'query' ], changes: [ 'id' ], start: [ 'id' ], stop: [ 'id' ],
-		restart: [ 'id' ], kill: [ 'id' ], pause: [ 'id' ], unpause: [ 'id' ], remove: [ 'id', 'query' ], rename: [ 'id', 'query' ]
+		restart: [ 'id' ], kill: [ 'id' ], pause: [ 'id' ], unpause: [ 'id' ], remove: [ 'id', 'query' ], rename: [ 'id', 'query' ], update: [ 'id', 'body' ]
 	},
 	'docker.image': { list: [], inspect: [ 'id' ], history: [ 'id' ], tag: [ 'id', 'query' ], remove: [ 'id', 'query' ] },
 	'docker.network': { list: [], inspect: [ 'id' ], create: [ 'body' ], remove: [ 'id' ], connect: [ 'id', 'body' ], disconnect: [ 'id', 'body' ] },
