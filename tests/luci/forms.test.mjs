@@ -102,6 +102,13 @@ for (const [ name, sections, typed, kept ] of [
 		assert.ok(id in sections);
 	});
 
+test('a copy of a section takes over all but what no two can have, under a name that is free', () => {
+	const clone = load('ucidockd.clone', { 'uci': {}, 'ucidockd.dom': {} });
+	const copied = clone.valuesOf({ '.name': 'web', '.index': 1, image: 'a', name: 'my-web', ip: '10.0.0.2', mac_address: '02:00:00:00:00:01', env: [ 'A=1' ], gone: null });
+	assert.deepEqual(copied, [ [ 'image', 'a' ], [ 'env', [ 'A=1' ] ] ]);
+	assert.deepEqual([ clone.freeName('web', [ 'web' ]), clone.freeName('web', [ 'web2', 'web3' ]), clone.freeName('web2', [ 'web2' ]) ], [ 'web2', 'web4', 'web3' ]);
+});
+
 const actions = load('ucidockd.actions', { uci: {}, ui: {}, 'ucidockd.calls': {} });
 const owner = (...conditions) => ({ section: 'web', conditions });
 
