@@ -124,6 +124,17 @@ for (const [ name, action, one, decision ] of [
 ])
 	test(`buttons: ${name}`, () => assert.deepEqual(actions.decide(action, { Id: 'abc' }, one, { name: 'shop' }), decision));
 
+test('a container is told with what it has, and its ports as they are published', () => {
+	const { factsOf } = load('ucidockd.containerinfo', { 'ucidockd.dom': { el: (_name, _attributes, ...content) => content.join('') } });
+	const facts = Object.fromEntries(factsOf({
+		Id: 'abc', Config: { Image: 'x', Cmd: [ 'a' ], Labels: { l: '<b>' } }, State: { Status: 'running', StartedAt: '0001-01-01T00:00:00Z' },
+		HostConfig: { Dns: [], CapAdd: [ 'NET_ADMIN' ], RestartPolicy: { Name: '' } },
+		NetworkSettings: { Ports: { '80/tcp': [ { HostIp: '::', HostPort: '8080' } ], '53/udp': null } }
+	}).map(([ name, value ]) => [ name, [ value ].flat().filter(Boolean).join('; ') ]));
+	assert.deepEqual([ facts.Ports, facts['Capabilities to add'], facts.Labels, facts['Restart policy'], facts.Started ], [ '[::]:8080 → 80/tcp; 53/udp', 'NET_ADMIN', 'l=<b>', 'no', '-' ]);
+	assert.equal('DNS servers' in facts || 'Mounts' in facts || 'Health' in facts, false);
+});
+
 const resources = load('ucidockd.resources', { 'ucidockd.calls': {}, 'ucidockd.dom': {} });
 const limited = { HostConfig: { Memory: 67108864, MemorySwap: -1, MemoryReservation: 0, NanoCpus: 1500000000, CpuShares: 0, CpusetCpus: '0-1', PidsLimit: null, BlkioWeight: 0, RestartPolicy: { Name: 'on-failure', MaximumRetryCount: 3 } } };
 
