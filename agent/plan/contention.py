@@ -98,14 +98,19 @@ def _keys(draft: Draft) -> list[str]:
 
 def _taken(draft: Draft, stands: Mapping[str, _Stand]) -> Iterator[tuple[str, Claim, str]]:
     """Each taker, what it takes, and who has that, or takes it before."""
-    earlier: list[str] = []
+    rivals: dict[tuple[str, str], list[str]] = {}
+    for key, stand in stands.items():
+        for kind_and_place in {(claim.kind, claim.place) for claim in stand.before | stand.after}:
+            rivals.setdefault(kind_and_place, []).append(key)
+    earlier: set[str] = set()
     for taker in (key for key in stands if key in draft.works):
         for claim in sorted(stands[taker].after - stands[taker].before):
-            for holder, stand in stands.items():
+            for holder in rivals[claim.kind, claim.place]:
+                stand = stands[holder]
                 has = stand.before | stand.after if holder in earlier else stand.before
                 if holder != taker and any(claim.meets(other) for other in has):
                     yield taker, claim, holder
-        earlier.append(taker)
+        earlier.add(taker)
 
 
 def _later(draft: Draft, key: str, reason: str) -> Missing:

@@ -41,6 +41,9 @@ class Context:
         default_factory=dict
     )  # image -> local id ("" = none), where looked up
     busy: frozenset[str] = frozenset()  # keys that an earlier plan is still at work on: hands off
+    orphaned_s: Mapping[str, float] = field(
+        default_factory=dict
+    )  # nonce -> seconds since its section was seen to be gone, by a clock that nobody sets
     routes: tuple[Route, ...] = ()  # of this machine; none where the engine is on another
     router_devices: frozenset[str] = frozenset()  # that carry its own addresses
     deletions_held: bool = False  # a LuCI rollback is pending
@@ -98,7 +101,7 @@ class Draft:
     works: dict[str, ops.Work] = field(default_factory=dict)
     findings: list[ops.Finding] = field(default_factory=list)
     withheld: dict[str, str] = field(default_factory=dict)
-    unchanged: set[str] = field(default_factory=set)  # of these, what stays as it is: whoever uses it may run on
+    unchanged: set[str] = field(default_factory=set)  # withheld, but there: who uses it may run on
     declared: dict[str, Container] = field(init=False)  # by key
     containers_seen: dict[str, ObservedContainer] = field(init=False)  # by id
     networks_declared: dict[str, str] = field(init=False)  # Docker name -> section

@@ -411,7 +411,9 @@ class DaemonStage:
     def _show(self, change: DaemonChange, wanted: Target | None, trouble: DaemonError | None) -> None:
         if wanted is not None and change.record.failed and change.record.running == wanted:
             change.forget_failure()
-        self._status.running(change.record.process)
+        # dockerd takes its socket away when it begins to stop; to ask it each time would be a call for nothing
+        listens = self._runner is None or Path(self._runner.socket).exists()
+        self._status.running(change.record.process, listens=listens)
         self._status.outcome(change.record, wanted, trouble)
         if change.record.process is not None:
             self._watch(change.record.process)

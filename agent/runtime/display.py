@@ -37,7 +37,7 @@ class Display:
         config = "Accepted" if not desired.broken else "PartlyInvalid"
         texts = [issue.text() for issue in issues]
         self.board.set_agent(now, config=config, config_issues=texts, desired_generation=desired.generation)
-        for key, name in _declared(desired).items():
+        for key, name in declared(desired).items():
             self._ensure(key, name)
             self.board.set(key, ConditionType.ACCEPTED, status=True, reason="Valid", now=now)
         for key in sorted(desired.broken):
@@ -49,7 +49,7 @@ class Display:
 
     def drop_undeclared(self, desired: Desired, busy: Collection[str]) -> None:
         """What has neither a section nor an object, as a section that was never applied and is gone: no work ends it."""
-        known = _declared(desired).keys() | desired.broken | set(busy)
+        known = declared(desired).keys() | desired.broken | set(busy)
         known |= {key_of(record.kind, record.section) for record in self.records.records()}
         for key in sorted(self.board.keys() - known):
             if key.partition(":")[0] in _KINDS:  # others show there what is theirs
@@ -165,7 +165,7 @@ class Display:
         )
 
 
-def _declared(desired: Desired) -> dict[str, str]:
+def declared(desired: Desired) -> dict[str, str]:
     """Key -> name of every section that was accepted."""
     groups = (
         ("container", desired.containers),

@@ -37,6 +37,7 @@ from agent.runtime.config import LoadResult
 from agent.runtime.daemon import DaemonStage
 from agent.runtime.display import Display
 from agent.runtime.edges import Edges
+from agent.runtime.grace import GraceWatch
 from agent.runtime.hazards import Hazards
 from agent.runtime.holds import Holds
 from agent.runtime.observe import observe
@@ -84,6 +85,7 @@ class Reconciler:
     deletions_held: Callable[[], bool] = lambda: False  # asked only where something waits to be deleted
     settings_read: Callable[[AgentSettings], None] = lambda _: None
     _busy: set[str] = field(default_factory=set)
+    _grace: GraceWatch = field(default_factory=GraceWatch)
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
@@ -142,6 +144,7 @@ class Reconciler:
             image_ids=self.image_ids,
             busy=busy,
             routes=self.routes() if desired.networks else (),
+            orphaned_s=self._grace.look(desired, records, now=self.monotonic()),
             router_devices=frozenset(
                 each.l3_device or each.device for each in (interfaces or {}).values() if each.addresses
             ),
@@ -149,7 +152,7 @@ class Reconciler:
         )
         if deep != frozenset():
             return reconcile(desired, snapshot.observed, context)
-        question = (desired, usb, snapshot.observed, replace(context, now=0.0))
+        question = (desired, usb, snapshot.observed, replace(context, now=0.0, orphaned_s={}))
         if question == self._settled:
             self._display.ages(before=self._settled[2], now=snapshot.observed)
             self._settled = question

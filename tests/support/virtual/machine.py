@@ -207,7 +207,7 @@ class Machine:
         """Whatever else is wrong: what can run, runs."""
         engine = self.ground.raw
         resources = self.ground.snapshot()["resources"]
-        # there the old one is back, as it was: it may have done its job; or another old one has what it takes
+        # a section that is held up has an old one, as it was: it may have done its job
         back = {r["section"] for r in resources if any(_is_held_up(c) for c in r["conditions"])}
         for section in sorted(self.config.containers.keys() - back):
             name = self.config.docker_name(section)
@@ -338,9 +338,10 @@ class Machine:
 
 
 def _is_held_up(condition: dict[str, Any]) -> bool:
-    return condition["reason"] == "RolledBack" or (
-        condition["type"] == "Waiting" and condition["status"] and " is container:" in condition["message"]
-    )
+    """By its last change, by a container that has what it takes, or by a volume that is nobody's by now."""
+    waits = condition["type"] == "Waiting" and condition["status"]
+    by_others = any(words in condition["message"] for words in (" is container:", "volume:"))
+    return condition["reason"] == "RolledBack" or (waits and by_others)
 
 
 _MEMORY = {"64m": 64 << 20, "128m": 128 << 20}
@@ -416,6 +417,7 @@ def _mistake(machine: Machine, choice: _Choice) -> None:
 def _garble(machine: Machine, choice: _Choice) -> None:
     text = machine.config.text(bind=str(machine.ground.bind), device=str(machine.ground.device))
     machine.garbled = True
+    machine.promises.garbled()
     machine.ground.write(
         text[: choice.below(len(text) + 1)] + choice.of(("'", "\nconfig", "\n\toption x", ""))
     )

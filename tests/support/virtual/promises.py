@@ -46,9 +46,13 @@ class Promises:
         for section, options in config.containers.items():
             grace = float(str(options["grace"]))
             self._known[section] = min(grace, self._known.get(section, grace))
-            self._gone.pop(section, None)
         for section in self._known.keys() - config.containers.keys():
             self._gone.setdefault(section, (now, self._known[section]))
+
+    def garbled(self) -> None:
+        """The file lost any part of it: each section may be gone from now on."""
+        for section, grace in self._known.items():
+            self._gone.setdefault(section, (self.machine.ground.now(), grace))
 
     def forget(self) -> None:
         """Everything is the reconciler's again."""
@@ -86,6 +90,8 @@ class Promises:
         if self._candidate:
             self._confirm(self._candidate)
             self._candidate = ""
+        for section in [s for s in self._gone if self._declared(s) and self._is_settled(s)]:
+            del self._gone[section]  # the agent has seen it come back
         for section, (object_id, options) in list(self._limited.items()):
             seen = self._same(section, object_id, options)
             if seen is None:
@@ -104,7 +110,8 @@ class Promises:
             self._check_grace(str(args[0]))
 
     def _check_grace(self, object_id: str) -> None:
-        for section, (since, grace) in self._gone.items():
+        for section in self._gone.keys() - self.machine.config.containers.keys():
+            since, grace = self._gone[section]
             seen = self.machine.whole(section)
             if seen is not None and seen.id == object_id and not self._clock_is_set:
                 kept = self.machine.ground.now() - since
