@@ -15,6 +15,7 @@
 
 const REQUEST_LIMIT = 48 * 1024;
 const before = {}; // the mistakes that were there when the page was opened, by file
+const told = new Set();
 const everyProvided = []; // LuCI saves the changes of all files, whatever map is saved
 
 function issueText({ section, option, index, message, expected }) {
@@ -147,8 +148,10 @@ return baseclass.extend({
 		if (fresh.length)
 			throw new Error(fresh.map(issueText).join('\n'));
 
-		for (const issue of mistakes)
-			ui.addNotification(null, D.el('p', {}, _('Still wrong, and left alone by the agent: '), issueText(issue)), 'warning');
+		for (const text of mistakes.map(issueText).filter(one => !told.has(one))) {
+			told.add(text);
+			ui.addNotification(null, D.el('p', {}, _('Still wrong, and left alone by the agent: '), text), 'warning');
+		}
 	},
 
 	// what the agent finds in the whole file, as it would be saved; without an answer nothing
