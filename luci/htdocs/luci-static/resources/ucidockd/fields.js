@@ -75,9 +75,9 @@ function addOption(section, tab, type, name, property) {
 		checkEntries(option);
 
 	// in a table: what holds where nothing is said
-	if (typeof property.default === 'string' && kind !== 'flag')
+	if (kind === 'choice' || kind === 'text')
 		option.textvalue = function(id) {
-			return this.super('textvalue', [ id ]) || D.escape(property.default);
+			return this.super('textvalue', [ id ]) || D.escape(property.default || '-');
 		};
 
 	return option;
