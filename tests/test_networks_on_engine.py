@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 
 from tests.support.box import Box
@@ -253,3 +254,24 @@ def test_a_volume_of_its_name_that_somebody_made_anew_is_foreign(box: Box) -> No
     box.client.volumes.create("site")
     box.apply()
     assert "Conflict" in json.dumps(box.reconciler.board.snapshot())
+
+
+def test_a_second_network_of_its_name_stops_and_changes_nothing_until_it_is_gone(box: Box) -> None:
+    box.apply(LAN + WEB)
+    web = box.get("web").id
+    try:
+        box.client.api.create_network("lan", check_duplicate=False)
+    except docker.errors.APIError as exc:
+        pytest.skip(f"this engine makes no two networks of one name: {exc.explanation}")
+    changed = LAN + WEB.replace("sleep 1000", "sleep 2000")
+    assert box.errors(changed) == []
+    assert (box.get("web").id, box.get("web").status) == (web, "running")
+    (lan,) = (r for r in box.reconciler.board.snapshot()["resources"] if r["key"] == "network:lan")
+    said = next(c for c in lan["conditions"] if c["type"] == "Synced")
+    assert said["reason"] == "Conflict"
+    (other,) = (n for n in box.client.networks.list(names=["lan"]) if n.id != lan["object_id"])
+    assert other.id[:12] in said["message"]
+    other.remove()
+    assert box.errors(changed) == []
+    assert box.get("web").attrs["Config"]["Cmd"] == ["sleep", "2000"]
+    assert str(box.apply()[0]) == "nothing to do"

@@ -275,14 +275,21 @@ class Executor:
     @_do.register
     def _update(self, operation: ops.UpdateContainer) -> None:
         record, container = self._current(operation.key), operation.container
-        self.engine.update(record.object_id, update_body(container.spec, operation.fields))
-        seen = self.engine.inspect_container(record.object_id)
-        drift = container_drift(container, (seen.inspect if seen else None) or {}, {})
         # the engine takes some settings without a word where the kernel lacks them: asked again, it would do so again
-        ignored = tuple(change.field for change in drift if change.field in operation.fields)
+        ignored = self._update_and_look(record, operation)
+        if ignored:  # or somebody set it back in this moment
+            ignored = self._update_and_look(record, operation)
         if ignored:
             logger.warning("%s: the engine ignores %s", operation.key, ", ".join(ignored))
         self._applied(record, container, ignored=tuple(sorted({*record.ignored, *ignored})))
+
+    def _update_and_look(self, record: Record, operation: ops.UpdateContainer) -> tuple[str, ...]:
+        """The fields that are not as they were set."""
+        container = operation.container
+        self.engine.update(record.object_id, update_body(container.spec, operation.fields))
+        seen = self.engine.inspect_container(record.object_id)
+        drift = container_drift(container, (seen.inspect if seen else None) or {}, {})
+        return tuple(change.field for change in drift if change.field in operation.fields)
 
     def _applied(self, record: Record, container: Container, **changes: Any) -> None:
         spec = desired_spec(container)

@@ -24,6 +24,8 @@ def plan_network(draft: Draft, network: Network) -> None:
     if record is None or seen is None:
         _absent_network(draft, key, network, gone=record is not None)
         return
+    if _is_ambiguous(draft, key, network, object_id=seen.id):
+        return
     if record.spec_hash == draft.spec_hash_of(key, network) and seen.name == network.name:
         draft.find(key, "Synced", status=True, reason="InSync")
         return
@@ -41,6 +43,18 @@ def _withhold(draft: Draft, key: str, *, is_there: bool) -> None:
     """What could not be made keeps those that need it from failing too."""
     if key in draft.context.backoff and not is_there:
         draft.withheld[key] = f"{key} could not be made"
+
+
+def _is_ambiguous(draft: Draft, key: str, network: Network, *, object_id: str) -> bool:
+    """Before 25.0 the engine makes two networks of one name, and then starts no container on either: hands off them."""
+    same = [n.id for n in draft.observed.networks if n.name == network.name and n.id != object_id]
+    if same:
+        message = (
+            f"another network named {network.name} ({same[0][:12]}) exists: the engine finds neither by name"
+        )
+        draft.find(key, "Synced", status=False, reason="Conflict", message=message)
+        draft.withheld[key] = f"{key} is in conflict"
+    return bool(same)
 
 
 def _is_hindered(draft: Draft, key: str, network: Network, *, object_id: str = "") -> bool:

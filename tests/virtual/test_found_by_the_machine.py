@@ -258,3 +258,23 @@ def test_one_that_stayed_under_its_name_of_the_swap_can_be_replaced(world: World
     web = world.engine.find("web")
     assert web is not None
     assert web.command() == ["sleep", "300000"]
+
+
+def test_what_somebody_sets_back_in_the_moment_of_a_change_is_not_taken_for_ignored(world: World) -> None:
+    declare(world, WEB)
+    updates: list[str] = []
+
+    def meddle(name: str, args: tuple[Any, ...]) -> None:
+        """After the first update, before the agent looks at what came of it."""
+        del args
+        if name == "engine.inspect_container" and updates == ["engine.update"]:
+            updates.append("by hand")
+            world.engine.update("web", {"RestartPolicy": {"Name": "no"}})
+        elif name == "engine.update":
+            updates.append(name)
+
+    world.watch = meddle
+    declare(world, WEB + "\toption restart 'always'\n")
+    web = world.engine.find("web")
+    assert web is not None
+    assert (web.policy["Name"], updates) == ("always", ["engine.update", "by hand", "engine.update"])

@@ -193,8 +193,8 @@ def test_one_whose_health_flaps_later_is_left_alone_and_so_is_who_needs_it(world
     assert [c.state for c in world.engine.containers.values()] == ["running", "running"]
     seen = set()
     writes = len(world.writes)
-    for _ in range(720):
-        world.rest(5)
+    for _ in range(116):
+        world.rest(31)
         seen.add(web(world).health)
     assert seen == {"healthy", "unhealthy"}
     assert world.writes[writes:] == []

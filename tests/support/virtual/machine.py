@@ -157,8 +157,9 @@ class Machine:
 
     def _may_adopt(self, ref: str) -> bool:
         seen = self.ground.raw.inspect_container(ref)
-        name = seen.name if seen is not None else ""
-        return any(name.startswith(taken) for taken in self.taken_over)
+        if seen is None:  # one that was taken over and is gone is removed once more where that could not be noted
+            return True
+        return any(seen.name.startswith(taken) for taken in self.taken_over)
 
     def _check_twins(self) -> None:
         """Of one section never two containers live."""
@@ -338,9 +339,9 @@ class Machine:
 
 
 def _is_held_up(condition: dict[str, Any]) -> bool:
-    """By its last change, by a container that has what it takes, or by a volume that is nobody's by now."""
+    """By its last change, by a container that has what it takes, or by what others have made under its name."""
     waits = condition["type"] == "Waiting" and condition["status"]
-    by_others = any(words in condition["message"] for words in (" is container:", "volume:"))
+    by_others = any(words in condition["message"] for words in (" is container:", " is in conflict"))
     return condition["reason"] == "RolledBack" or (waits and by_others)
 
 
@@ -438,6 +439,7 @@ def _by_our_door(machine: Machine, choice: _Choice) -> None:
     """Stopped or started through `docker.*` or `/docker/`: held until `reconcile`."""
     name, action = _victim(machine, choice), choice.of(("stop", "start"))
     machine.held.add(name)
+    machine.promises.meddled(name)  # the last action counts
     machine.ground.manual(name, action)
     if action == "stop":
         machine.ground.raw.stop(name, 0)
@@ -575,7 +577,7 @@ def _interfere(machine: Machine, choice: _Choice) -> None:
 
     def act() -> None:
         with contextlib.suppress(EngineError):
-            choice.of((_meddle, _meddle, _intrude, _remove_network, _retag))(machine, choice)
+            choice.of((_meddle, _meddle, _intrude, _remove_network, _retag, _restart_engine))(machine, choice)
 
     plan.interfere = act
 
@@ -593,6 +595,12 @@ def _end_agent(machine: Machine, choice: _Choice) -> None:
 def _stop_engine(machine: Machine, choice: _Choice) -> None:
     machine.ground.stop_engine(live_restore=bool(choice.below(2)))
     machine.ground.rest(choice.of((0.1, 3.0, 40.0)))
+    machine.ground.start_engine()
+
+
+def _restart_engine(machine: Machine, choice: _Choice) -> None:
+    """At once: it starts what its policies say, whatever the agent is in the middle of."""
+    machine.ground.stop_engine(live_restore=bool(choice.below(2)))
     machine.ground.start_engine()
 
 

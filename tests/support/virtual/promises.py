@@ -46,11 +46,15 @@ class Promises:
         for section, options in config.containers.items():
             grace = float(str(options["grace"]))
             self._known[section] = min(grace, self._known.get(section, grace))
+        for promised in (self._stopped, self._limited):
+            for section in [s for s, (_, options) in promised.items() if config.containers.get(s) != options]:
+                del promised[section]
         for section in self._known.keys() - config.containers.keys():
             self._gone.setdefault(section, (now, self._known[section]))
 
     def garbled(self) -> None:
         """The file lost any part of it: each section may be gone from now on."""
+        self.forget()
         for section, grace in self._known.items():
             self._gone.setdefault(section, (self.machine.ground.now(), grace))
 
