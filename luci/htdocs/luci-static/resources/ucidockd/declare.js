@@ -101,6 +101,8 @@ return baseclass.extend({
 
 	// saves, unless the agent finds a mistake in the whole; without an agent the fields' own checks have to do
 	save(map) {
+		map.children.filter(section => section.section).forEach(section => fields.forgive(section, section.section));
+
 		return this.withoutProvided(() => map.save(() => this.check(map), true)).catch(error => {
 			ui.addNotification(null, D.el('p', { 'style': 'white-space:pre-wrap' }, error.message), 'error');
 			throw error;
@@ -123,6 +125,7 @@ return baseclass.extend({
 		};
 
 		map.save = async (_unused, silent) => {
+			fields.forgive(section, id);
 			await this.withoutProvided(() => save(check, silent));
 			await page.parse().catch(() => null); // the page is drawn anew: what is typed there and right is kept
 		};
@@ -143,7 +146,7 @@ return baseclass.extend({
 		const mistakes = await this.mistakes(map.config), known = new Set(before[map.config]);
 		const fresh = mistakes.filter(issue => !known.has(issueText(issue)));
 
-		mistakes.forEach(issue => showAtField(map, issue));
+		fresh.forEach(issue => showAtField(map, issue));
 
 		if (fresh.length)
 			throw new Error(fresh.map(issueText).join('\n'));

@@ -96,6 +96,14 @@ return baseclass.extend({
 		mark(option, id, index ?? 0);
 	},
 
+	// before the agent is asked again: what it refused may be right now, since something else was changed
+	forgive(section, id) {
+		for (const option of section.children.filter(one => one.refused)) {
+			option.refused = null;
+			option.triggerValidation(id);
+		}
+	},
+
 	// all options of `schema` on their tabs; gives them by name, to be refined
 	add(section, type, schema) {
 		const made = {};
