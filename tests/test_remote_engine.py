@@ -84,7 +84,7 @@ def far(
     made = Far(box, agent)
     made.url = remote.url(IP)
     try:
-        wait_for(lambda: running(box, "web"), 30)
+        wait_for(lambda: running(box, "web"), 60)
         yield made
     finally:
         made.client.close()
@@ -94,7 +94,7 @@ def far(
 
 
 def test_a_container_of_uci_runs_there_whatever_this_machine_has_mounted(far: Far) -> None:
-    wait_for(lambda: far.condition("container:web", "Running").get("status"))
+    wait_for(lambda: far.condition("container:web", "Running").get("status"), 60)
     assert far.client.get("/v1/status").json()["agent"]["engine"]["reachable"]
     assert far.condition("daemon:dockerd", "DaemonUnmanaged")["message"] == (
         f"the engine is another machine's, {far.url}: dockerd's settings are made there"
@@ -107,7 +107,7 @@ def test_what_is_done_there_by_hand_is_seen_by_its_event_and_repaired(far: Far) 
     before = far.box.get("web").attrs["State"]["StartedAt"]
     far.box.get("web").kill()
     # the timers would see it in a minute
-    wait_for(lambda: running(far.box, "web") and far.box.get("web").attrs["State"]["StartedAt"] != before, 20)
+    wait_for(lambda: running(far.box, "web") and far.box.get("web").attrs["State"]["StartedAt"] != before, 40)
 
 
 def test_streams_come_whole(far: Far) -> None:
@@ -163,7 +163,7 @@ def alone(far: Far, folder: Path, **more: str) -> Agent:
 
 @pytest.mark.long
 def test_one_pass_of_the_command_line_uses_the_certificate_too(far: Far, tmp_path: Path) -> None:
-    wait_for(lambda: running(far.box, "web"))
+    wait_for(lambda: running(far.box, "web"), 60)
     done = alone(far, tmp_path).command("plan", "--exit-code", "--json")
     assert (done.returncode, json.loads(done.stdout)["operations"]) == (0, []), done
 

@@ -123,7 +123,7 @@ class DockerEngine:
         if self._host.startswith("unix://"):
             client.mount(client.base_url, _OneConnection(self._host.removeprefix("unix://")))
         elif self._tls is not None:
-            client.mount("https://", _Encrypted(self._tls.context()))
+            client.mount("https://", _Encrypted(self._tls.own_context()))
             client.verify = str(self._tls.ca)  # else requests would trust the public authorities too
         client.headers["Accept-Encoding"] = "identity"  # what is packed small could be large
         deadline = Deadline()
@@ -281,9 +281,7 @@ class DockerEngine:
 
     def inspect_image(self, ref: str) -> dict[str, Any] | None:
         """A reference that this engine cannot read (400) is no image that it has, and costs only who asked for it."""
-        body = self._call(
-            "GET", f"/images/{ref}/json", timeout_s=min(_READ_S, self._timeout_s), ok=(400, 404)
-        )
+        body = self._call("GET", f"/images/{ref}/json", timeout_s=min(_READ_S, self._timeout_s), ok=(400, 404))
         return None if body is None else self._read(body, dict)
 
     def create_container(self, name: str, body: dict[str, Any]) -> str:

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """TLS to an engine on another machine: a folder with `ca.pem`, `cert.pem` and `key.pem`, as DOCKER_CERT_PATH names one.
 
-Both clients of the engine (`docker_engine`, `docker_stream`) take their context from here. Nothing but that `ca.pem` is
+Both clients of the engine (`docker_engine`, `docker_stream`) take their contexts from here. Nothing but that `ca.pem` is
 trusted. Files that were replaced count for the next connection.
 """
 
 from __future__ import annotations
 
 import ssl
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,24 +26,28 @@ class EngineTls:
     def __init__(self, folder: str, *, wall: Callable[[], float] = time.time) -> None:
         self.ca, self._cert, self._key = (Path(folder, name) for name in ("ca.pem", "cert.pem", "key.pem"))
         self._wall = wall
-        self._one = threading.Lock()
         self._made: tuple[_Stamp, ssl.SSLContext] | None = None
 
     def context(self) -> ssl.SSLContext:
-        """For any number of connections. Raises EngineTlsError, EngineClockError."""
-        if not clock_is_set(self._wall()):
-            raise EngineClockError("the clock is not set: the engine's certificate cannot be checked yet")
-        with self._one:
-            stamp = self._stamp()
-            if self._made is None or self._made[0] != stamp:
-                self._made = (stamp, self._make())
-            return self._made[1]
+        """For any number of connections of one thread. Raises EngineTlsError, EngineClockError."""
+        stamp = self._stamp()
+        if self._made is None or self._made[0] != stamp:
+            self._made = (stamp, self._make())
+        return self._made[1]
+
+    def own_context(self) -> ssl.SSLContext:
+        """One that whoever asks may change: urllib3 does, at each connection. Raises as `context`."""
+        self._stamp()
+        return self._make()
 
     def words(self) -> list[str]:
         """What the command `docker` needs to be told."""
         return ["--tlsverify", f"--tlscacert={self.ca}", f"--tlscert={self._cert}", f"--tlskey={self._key}"]
 
     def _stamp(self) -> _Stamp:
+        """What the files are now. Raises where they cannot be used, whatever is in them."""
+        if not clock_is_set(self._wall()):
+            raise EngineClockError("the clock is not set: the engine's certificate cannot be checked yet")
         found = []
         for path in (self.ca, self._cert, self._key):
             try:

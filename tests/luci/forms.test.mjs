@@ -102,6 +102,13 @@ for (const [ name, sections, typed, kept ] of [
 		assert.ok(id in sections);
 	});
 
+test('a copy of a section takes over all but what no two can have, under a name that is free', () => {
+	const clone = load('ucidockd.clone', { 'uci': {}, 'ucidockd.dom': {} });
+	const copied = clone.valuesOf({ '.name': 'web', '.index': 1, image: 'a', name: 'my-web', ip: '10.0.0.2', mac_address: '02:00:00:00:00:01', env: [ 'A=1' ], gone: null });
+	assert.deepEqual(copied, [ [ 'image', 'a' ], [ 'env', [ 'A=1' ] ] ]);
+	assert.deepEqual([ clone.freeName('web', [ 'web' ]), clone.freeName('web', [ 'web2', 'web3' ]), clone.freeName('web2', [ 'web2' ]) ], [ 'web2', 'web4', 'web3' ]);
+});
+
 const actions = load('ucidockd.actions', { uci: {}, ui: {}, 'ucidockd.calls': {} });
 const owner = (...conditions) => ({ section: 'web', conditions });
 
@@ -116,6 +123,17 @@ for (const [ name, action, one, decision ] of [
 	[ 'what is nobody\'s gets its new name on the engine', 'rename', undefined, { by: 'engine', method: 'rename', id: 'abc', query: { name: 'shop' } } ]
 ])
 	test(`buttons: ${name}`, () => assert.deepEqual(actions.decide(action, { Id: 'abc' }, one, { name: 'shop' }), decision));
+
+test('a container is told with what it has, and its ports as they are published', () => {
+	const { factsOf } = load('ucidockd.containerinfo', { 'ucidockd.dom': { el: (_name, _attributes, ...content) => content.join('') } });
+	const facts = Object.fromEntries(factsOf({
+		Id: 'abc', Config: { Image: 'x', Cmd: [ 'a' ], Labels: { l: '<b>' } }, State: { Status: 'running', StartedAt: '0001-01-01T00:00:00Z' },
+		HostConfig: { Dns: [], CapAdd: [ 'NET_ADMIN' ], RestartPolicy: { Name: '' } },
+		NetworkSettings: { Ports: { '80/tcp': [ { HostIp: '::', HostPort: '8080' } ], '53/udp': null } }
+	}).map(([ name, value ]) => [ name, [ value ].flat().filter(Boolean).join('; ') ]));
+	assert.deepEqual([ facts.Ports, facts['Capabilities to add'], facts.Labels, facts['Restart policy'], facts.Started ], [ '[::]:8080 → 80/tcp; 53/udp', 'NET_ADMIN', 'l=<b>', 'no', '-' ]);
+	assert.equal('DNS servers' in facts || 'Mounts' in facts || 'Health' in facts, false);
+});
 
 const resources = load('ucidockd.resources', { 'ucidockd.calls': {}, 'ucidockd.dom': {} });
 const limited = { HostConfig: { Memory: 67108864, MemorySwap: -1, MemoryReservation: 0, NanoCpus: 1500000000, CpuShares: 0, CpusetCpus: '0-1', PidsLimit: null, BlkioWeight: 0, RestartPolicy: { Name: 'on-failure', MaximumRetryCount: 3 } } };

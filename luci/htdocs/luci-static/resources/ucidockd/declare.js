@@ -7,12 +7,15 @@
 'require uci';
 'require ui';
 'require ucidockd.calls as calls';
+'require ucidockd.clone as clone';
 'require ucidockd.dom as D';
 'require ucidockd.fields as fields';
 'require ucidockd.provided as provided';
 'require ucidockd.ucitext as ucitext';
 
 const REQUEST_LIMIT = 48 * 1024;
+const before = {}; // the mistakes that were there when the page was opened, by file
+const told = new Set();
 const everyProvided = []; // LuCI saves the changes of all files, whatever map is saved
 
 function issueText({ section, option, index, message, expected }) {
@@ -34,10 +37,11 @@ return baseclass.extend({
 		return D.el('p', { 'class': 'alert-message notice' }, _('This login may not see the configuration, since it holds passwords.'));
 	},
 
-	// whether /etc/config/<package> may be read
+	// whether /etc/config/<package> may be read; what is wrong in it already keeps nobody from changing something else
 	async load(config) {
 		try {
 			await uci.load(config);
+			before[config] = (await this.validate(config).catch(() => [])).map(issueText);
 
 			return true;
 		} catch (error) {
@@ -55,6 +59,7 @@ return baseclass.extend({
 		section.addremove = true;
 		section.anonymous = false;
 		section.cloneable = true;
+		section.handleClone = id => clone.ask(section, id);
 		section.nodescriptions = true;
 		section.sortable = false;
 		section.modaltitle = name => '%s: %s'.format(title, name);
@@ -96,6 +101,8 @@ return baseclass.extend({
 
 	// saves, unless the agent finds a mistake in the whole; without an agent the fields' own checks have to do
 	save(map) {
+		map.children.filter(section => section.section).forEach(section => fields.forgive(section, section.section));
+
 		return this.withoutProvided(() => map.save(() => this.check(map), true)).catch(error => {
 			ui.addNotification(null, D.el('p', { 'style': 'white-space:pre-wrap' }, error.message), 'error');
 			throw error;
@@ -118,6 +125,7 @@ return baseclass.extend({
 		};
 
 		map.save = async (_unused, silent) => {
+			fields.forgive(section, id);
 			await this.withoutProvided(() => save(check, silent));
 			await page.parse().catch(() => null); // the page is drawn anew: what is typed there and right is kept
 		};
@@ -135,31 +143,38 @@ return baseclass.extend({
 	async check(map) {
 		this.dropProvided();
 
-		const mistakes = await this.mistakes(map.config);
+		const mistakes = await this.mistakes(map.config), known = new Set(before[map.config]);
+		const fresh = mistakes.filter(issue => !known.has(issueText(issue)));
 
-		mistakes.forEach(issue => showAtField(map, issue));
+		fresh.forEach(issue => showAtField(map, issue));
 
-		if (mistakes.length)
-			throw new Error(mistakes.map(issueText).join('\n'));
+		if (fresh.length)
+			throw new Error(fresh.map(issueText).join('\n'));
+
+		for (const text of mistakes.map(issueText).filter(one => !told.has(one))) {
+			told.add(text);
+			ui.addNotification(null, D.el('p', {}, _('Still wrong, and left alone by the agent: '), text), 'warning');
+		}
 	},
 
-	// what the agent finds in the whole file, as it would be saved
-	async mistakes(config) {
+	// what the agent finds in the whole file, as it would be saved; without an answer nothing
+	mistakes(config) {
+		return this.validate(config).catch(error => {
+			ui.addNotification(null, D.el('p', {}, _('The agent could not check this: '), D.wordsOf(error)), 'warning');
+
+			return [];
+		});
+	},
+
+	async validate(config) {
 		const types = [ ...new Set(uci.sections(config).map(section => section['.type'])) ];
 		const text = ucitext.format(types.flatMap(type => uci.sections(config, type)));
-		let found;
 
 		if (text.length > REQUEST_LIMIT)
 			return [];
 
-		try {
-			found = await calls.agent.validate({ [config]: text });
-		} catch (error) {
-			ui.addNotification(null, D.el('p', {}, _('The agent could not check this: '), D.wordsOf(error)), 'warning');
+		const { issues } = await calls.agent.validate({ [config]: text });
 
-			return [];
-		}
-
-		return found.issues.filter(issue => issue.severity === 'error');
+		return issues.filter(issue => issue.severity === 'error');
 	}
 });

@@ -75,9 +75,9 @@ function addOption(section, tab, type, name, property) {
 		checkEntries(option);
 
 	// in a table: what holds where nothing is said
-	if (typeof property.default === 'string' && kind !== 'flag')
+	if (kind === 'choice' || kind === 'text')
 		option.textvalue = function(id) {
-			return this.super('textvalue', [ id ]) || D.escape(property.default);
+			return this.super('textvalue', [ id ]) || D.escape(property.default || '-');
 		};
 
 	return option;
@@ -94,6 +94,14 @@ return baseclass.extend({
 		option.refused = { value: [ option.formvalue(id) ].flat()[index ?? 0], words: [ message, expected ].filter(Boolean).join('; ') };
 		option.triggerValidation(id);
 		mark(option, id, index ?? 0);
+	},
+
+	// before the agent is asked again: what it refused may be right now, since something else was changed
+	forgive(section, id) {
+		for (const option of section.children.filter(one => one.refused)) {
+			option.refused = null;
+			option.triggerValidation(id);
+		}
 	},
 
 	// all options of `schema` on their tabs; gives them by name, to be refined

@@ -6,9 +6,9 @@
 'require ucidockd.actions as actions';
 'require ucidockd.adopt as adopt';
 'require ucidockd.calls as calls';
+'require ucidockd.containerinfo as containerinfo';
 'require ucidockd.dom as D';
 'require ucidockd.files as files';
-'require ucidockd.format as format';
 'require ucidockd.graph as graph';
 'require ucidockd.live as live';
 'require ucidockd.logview as logview';
@@ -25,42 +25,8 @@ function idOfPage() {
 	return decodeURIComponent(location.pathname.split('/').pop());
 }
 
-function lines(items) {
-	return (items ?? []).map(item => D.el('div', {}, item));
-}
-
-function mountText(mount) {
-	return '%s → %s (%s%s)'.format(mount.Name ?? mount.Source, mount.Destination, mount.Type, mount.RW ? '' : ', ro');
-}
-
-function networkText([ name, network ]) {
-	return [ name, network.IPAddress, network.GlobalIPv6Address, network.MacAddress ].filter(Boolean).join('  ');
-}
-
 function networksOf(found) {
 	return Object.entries(found.NetworkSettings?.Networks ?? {});
-}
-
-function info(found) {
-	const { Config: config, State: state, HostConfig: host } = found;
-
-	return D.facts([
-		[ _('ID'), found.Id ],
-		[ _('Image'), [ format.image(config.Image), ' ', D.el('small', {}, format.shortId(found.Image)) ] ],
-		[ _('State'), [ state.Status, state.Error && ' ' + state.Error, state.Status === 'exited' && ' (%d)'.format(state.ExitCode) ] ],
-		[ _('Health'), state.Health ? [ state.Health.Status, lines(state.Health.Log?.slice(-1).map(entry => entry.Output)) ] : '-' ],
-		[ _('Started'), new Date(state.StartedAt).toLocaleString() ],
-		[ _('Command'), [ config.Entrypoint, config.Cmd ].flat().filter(Boolean).join(' ') ],
-		[ _('Restart policy'), host.RestartPolicy?.Name ],
-		[ _('User'), config.User || 'root' ],
-		[ _('Networks'), lines(networksOf(found).map(networkText)) ],
-		[ _('Mounts'), lines((found.Mounts ?? []).map(mountText)) ],
-		[ _('Environment'), lines(config.Env) ],
-		[ _('Memory limit'), host.Memory ? format.bytes(host.Memory) : '-' ],
-		[ _('CPUs'), host.NanoCpus ? host.NanoCpus / 1e9 : '-' ],
-		[ _('Privileged'), host.Privileged ? _('yes') : _('no') ],
-		[ _('Labels'), lines(Object.entries(config.Labels ?? {}).map(pair => pair.join('='))) ]
-	]);
 }
 
 return view.extend({
@@ -197,7 +163,7 @@ return view.extend({
 		this.onShow = { log: () => log.start(), stats: () => load.start() };
 
 		return [
-			D.el('div', { 'data-tab': 'info', 'data-tab-title': _('Info') }, info(this.found)),
+			D.el('div', { 'data-tab': 'info', 'data-tab-title': _('Info') }, D.facts(containerinfo.factsOf(this.found))),
 			D.el('div', { 'data-tab': 'log', 'data-tab-title': _('Log') }, log.render()),
 			D.el('div', { 'data-tab': 'stats', 'data-tab-title': _('Load') }, load.render()),
 			this.fetched('networks', _('Networks'), () => this.networks()),

@@ -33,7 +33,7 @@ return view.extend({
 
 		this.map = new form.Map(CONFIG, _('Declared containers'), _('What is declared here the agent creates, keeps running, and brings back when it is changed behind its back.'));
 
-		const made = declare.grid(this.map, 'container', schema, { title: _('Containers'), columns: [ 'enabled', 'image', 'state', 'restart' ],
+		const made = declare.grid(this.map, 'container', schema, { title: _('Containers'), description: _('To add one: a name, then its image and what it needs, then Save & Apply. The agent pulls the image and starts it; Sync shows how far it is.'), columns: [ 'enabled', 'image', 'state', 'restart' ],
 			inform: (section, id) => imagefacts.add(section, id, 'general') });
 
 		this.suggest(made);

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What the engine says of a container, as rows for people.
+'use strict';
+'require baseclass';
+'require ucidockd.dom as D';
+'require ucidockd.format as format';
+
+function lines(items) {
+	return (items ?? []).map(item => D.el('div', {}, item));
+}
+
+function pairs(table) {
+	return lines(Object.entries(table ?? {}).map(pair => pair.join('=')));
+}
+
+function mountText(mount) {
+	return '%s → %s (%s%s)'.format(mount.Name ?? mount.Source, mount.Destination, mount.Type, mount.RW ? '' : ', ro');
+}
+
+function networkText([ name, network ]) {
+	return [ name, network.IPAddress, network.GlobalIPv6Address, network.MacAddress ].filter(Boolean).join('  ');
+}
+
+// 80/tcp, or where it is published
+function portTexts([ port, bindings ]) {
+	return bindings?.length ? bindings.map(one => '%s:%s → %s'.format(one.HostIp?.includes(':') ? '[%s]'.format(one.HostIp) : one.HostIp, one.HostPort, port)) : [ port ];
+}
+
+function deviceText(device) {
+	return '%s → %s (%s)'.format(device.PathOnHost, device.PathInContainer, device.CgroupPermissions);
+}
+
+function time(text) {
+	return Date.parse(text) > 0 ? new Date(text).toLocaleString() : '-';
+}
+
+return baseclass.extend({
+	// [[name, value], ...] of an inspected container; what it does not have is left out
+	factsOf(found) {
+		const { Config: config, State: state, HostConfig: host } = found;
+		const networks = Object.entries(found.NetworkSettings?.Networks ?? {}), ports = Object.entries(found.NetworkSettings?.Ports ?? {});
+
+		return [
+			[ _('ID'), found.Id ],
+			[ _('Image'), [ format.image(config.Image), ' ', D.el('small', {}, format.shortId(found.Image)) ] ],
+			[ _('State'), [ state.Status, state.Error && ' ' + state.Error, state.Status === 'exited' && ' (%d)'.format(state.ExitCode), state.OOMKilled && ' ' + _('killed for want of memory') ] ],
+			[ _('Health'), state.Health && [ state.Health.Status, lines(state.Health.Log?.slice(-1).map(entry => entry.Output)) ] ],
+			[ _('Created'), time(found.Created) ], [ _('Started'), time(state.StartedAt) ],
+			[ _('Ended'), state.Status === 'exited' && time(state.FinishedAt) ],
+			[ _('Command'), [ config.Entrypoint, config.Cmd ].flat().filter(Boolean).join(' ') ],
+			[ _('Restart policy'), host.RestartPolicy?.Name || 'no' ], [ _('User'), config.User || 'root' ], [ _('Host name'), config.Hostname ],
+			[ _('Networks'), lines(networks.map(networkText)) ], [ _('Ports'), lines(ports.flatMap(portTexts)) ],
+			[ _('DNS servers'), lines(host.Dns) ], [ _('Extra hosts'), lines(host.ExtraHosts) ],
+			[ _('Mounts'), lines((found.Mounts ?? []).map(mountText)) ], [ 'tmpfs', pairs(host.Tmpfs) ],
+			[ _('Devices'), lines((host.Devices ?? []).map(deviceText)) ],
+			[ _('Environment'), lines(config.Env) ], [ 'sysctls', pairs(host.Sysctls) ],
+			[ _('Privileged'), host.Privileged ? _('yes') : _('no') ],
+			[ _('Capabilities to add'), lines(host.CapAdd) ], [ _('Capabilities to drop'), lines(host.CapDrop) ],
+			[ _('Log driver'), [ host.LogConfig?.Type, pairs(host.LogConfig?.Config) ] ],
+			[ _('Labels'), pairs(config.Labels) ]
+		].filter(([ , value ]) => Array.isArray(value) ? value.flat().some(Boolean) : value);
+	}
+});
