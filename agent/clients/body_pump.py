@@ -34,12 +34,18 @@ _NEWS_S = 0.25  # between two words about how far a body is
 _SO_RCVTIMEO_NEW = 66  # asm-generic/socket.h
 _PARTS = 512  # that the kernel takes at once, and some to spare (IOV_MAX is 1024)
 
+Note = Callable[[int], None]  # gets the bytes that were moved since it was called last, now and then and at the end
+
 _pool: ThreadPoolExecutor | None = None
 _pumps = 0
 
 
 class BrokenSourceError(Exception):
     """The source ended before the body did, or sent what is no such body. What is wrong with the sink is an OSError."""
+
+
+class EndedSourceError(BrokenSourceError):
+    """It ended."""
 
 
 class StoppedError(Exception):
@@ -50,7 +56,7 @@ class StoppedError(Exception):
 class Passing(Protocol):
     """The body of a request that can move itself into a socket; what is left then comes by iteration."""
 
-    async def pass_into(self, sink: socket.socket) -> None:
+    async def pass_into(self, sink: socket.socket, note: Note | None = None) -> None:
         """As much as can be moved past the loop, perhaps nothing. Raises OSError where the sink breaks."""
 
 
@@ -153,7 +159,7 @@ class Pump:
             except OSError as exc:
                 raise BrokenSourceError(exc.strerror or str(exc)) from exc
             if size == 0 and (missing := self._framing.missing()):
-                raise BrokenSourceError(missing)
+                raise EndedSourceError(missing)
             self.taken += size
             return size
         seconds = (self._stalls_ms[0] or 0) / 1000
@@ -237,11 +243,8 @@ def has_room() -> bool:
     return _pumps < THREADS
 
 
-async def run_in_thread(pump: Pump, note: Callable[[int], None] | None = None) -> None:
-    """`Pump.run`, and `close`. When cancelled, it returns once the thread has let go of both sockets.
-
-    `note` gets the bytes that were moved since it was called last, every now and then and at the end.
-    """
+async def run_in_thread(pump: Pump, note: Note | None = None) -> None:
+    """`Pump.run`, and `close`. When cancelled, it returns once the thread has let go of both sockets."""
     global _pool, _pumps
     _pool = _pool or ThreadPoolExecutor(THREADS, thread_name_prefix="body")
     _pumps += 1
@@ -260,7 +263,7 @@ async def run_in_thread(pump: Pump, note: Callable[[int], None] | None = None) -
         pump.close()
 
 
-async def _watch(work: asyncio.Future[None], pump: Pump, note: Callable[[int], None] | None) -> None:
+async def _watch(work: asyncio.Future[None], pump: Pump, note: Note | None) -> None:
     told = 0
     while not work.done():
         await asyncio.wait({work}, timeout=_NEWS_S if note else None)
