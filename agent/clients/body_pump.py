@@ -28,7 +28,7 @@ from agent.wire.http_body import BodyError, Counted, Framing
 LEAST = 512 * 1024  # bytes: less is not worth a thread
 THREADS = 8  # bodies that are moved at once; more than that go through the loop
 _BUFFER = 256 * 1024
-_SPLICED = 512 * 1024
+_SPLICED = 192 * 1024  # a socket's buffer: with more, one side would stand still while the other moves
 _FILL_MS = 20  # how long a piece may take to get full
 _NEWS_S = 0.25  # between two words about how far a body is
 _SO_RCVTIMEO_NEW = 66  # asm-generic/socket.h
@@ -232,7 +232,7 @@ def _pipe() -> Iterator[tuple[int, int, int]]:
         with contextlib.suppress(OSError):  # fs.pipe-max-size may be less
             fcntl.fcntl(start, fcntl.F_SETPIPE_SZ, 2 * _SPLICED)
         # a page may be half empty
-        yield end, start, fcntl.fcntl(start, fcntl.F_GETPIPE_SZ) // 2
+        yield end, start, min(_SPLICED, fcntl.fcntl(start, fcntl.F_GETPIPE_SZ) // 2)
     finally:
         os.close(end)
         os.close(start)
