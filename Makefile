@@ -75,7 +75,7 @@ browser:
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
 	command -v npm >/dev/null || missing="$$missing nodejs npm"; \
 	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
-	@[ -d .browser/node_modules/playwright-core ] || npm install --silent --no-audit --no-fund --prefix .browser playwright-core@1
+	@[ -d .browser/node_modules/playwright-core ] || npm install --silent --no-audit --no-fund --prefix .browser playwright-core@~1.61 # the last for Debian 12's node 18
 
 browser-if-possible:
 	@$(MAKE) --no-print-directory browser || echo "tests with a browser will be skipped"

@@ -26,8 +26,8 @@ const required = {
 };
 
 const MODULES = new Set([
-	'baseclass', 'form', 'rpc', 'uci', 'ui', 'view', 'D', 'actions', 'adopt', 'bundle', 'calls', 'checks', 'declare', 'dockerd', 'fields', 'files', 'format', 'graph', 'imagefacts', 'jobs',
-	'live', 'logbuffer', 'logview', 'options', 'plan', 'schemas', 'sha256', 'sse', 'stats', 'status', 'stream', 'tar', 'terminal', 'transfer', 'ucitext', 'words'
+	'baseclass', 'form', 'rpc', 'uci', 'ui', 'view', 'D', 'actions', 'addresses', 'adopt', 'bundle', 'calls', 'checks', 'daemonchecks', 'declare', 'dockerd', 'fields', 'files', 'format', 'graph', 'imagefacts', 'inspect', 'jobs',
+	'live', 'loads', 'logbuffer', 'logview', 'options', 'plan', 'provided', 'prune', 'resources', 'schemas', 'sha256', 'sse', 'stats', 'status', 'stream', 'tar', 'terminal', 'transfer', 'ucitext', 'words'
 ]);
 
 const NO_MARKUP = [

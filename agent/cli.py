@@ -56,7 +56,14 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--socket", help="control socket (the agent section's, or /var/run/ucidockd/agent.sock)"
     )
-    common.add_argument("--docker-host", help="engine (the agent section's, or unix:///var/run/docker.sock)")
+    common.add_argument(
+        "--docker-host",
+        type=_engine,
+        help="engine (the agent section's, or unix:///var/run/docker.sock)",
+    )
+    common.add_argument(
+        "--docker-cert-path", help="folder with ca.pem, cert.pem and key.pem, for tcp engines"
+    )
     common.add_argument("--json", action="store_true", help="print JSON")
     parser = argparse.ArgumentParser(prog="ucidockd", description="Keeps Docker the way UCI says.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -99,6 +106,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _engine(text: str) -> str:
+    from agent.model.engine_address import parse_engine_address
+    from agent.model.quantities import QuantityError
+
+    try:
+        return str(parse_engine_address(text))
+    except QuantityError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
 def _options(args: argparse.Namespace) -> RuntimeOptions:
     return RuntimeOptions(
         config_dir=args.config_dir,
@@ -106,6 +123,7 @@ def _options(args: argparse.Namespace) -> RuntimeOptions:
         state_dir=args.state_dir,
         socket=args.socket,
         docker_host=args.docker_host,
+        docker_cert_path=args.docker_cert_path,
         log_level=getattr(args, "log_level", None),
         ubus_socket=getattr(args, "ubus_socket", RuntimeOptions().ubus_socket),
     )
@@ -239,7 +257,9 @@ def _render(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(daemon_render.as_json(found), indent=1))
     else:
-        print(daemon_render.as_text(found) if args.diff else found.text.decode(), end="\n" if args.diff else "")
+        print(
+            daemon_render.as_text(found) if args.diff else found.text.decode(), end="\n" if args.diff else ""
+        )
     return 0
 
 

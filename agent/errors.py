@@ -61,6 +61,7 @@ class EngineUnreachableError(EngineError):
     """No connection to the engine: nothing is known about what it did."""
 
     code: ClassVar[str] = "engine-unreachable"
+    reason: ClassVar[str] = "EngineUnreachable"  # the word for it in the status
 
     def __init__(self, message: str) -> None:
         super().__init__(message, status=0, retryable=True)
@@ -70,6 +71,28 @@ class EngineSlowError(EngineUnreachableError):
     """The engine took the call and gave no answer in time: it may still be at it."""
 
     code: ClassVar[str] = "engine-slow"
+    reason: ClassVar[str] = "EngineSlow"
+
+
+class EngineInvalidError(EngineUnreachableError):
+    """The engine's answer is none that an engine gives: what it did, or has, is not known."""
+
+    code: ClassVar[str] = "engine-invalid"
+    reason: ClassVar[str] = "EngineInvalid"
+
+
+class EngineTlsError(EngineUnreachableError):
+    """Our certificates cannot be used, or one side does not trust the other's."""
+
+    code: ClassVar[str] = "engine-tls"
+    reason: ClassVar[str] = "EngineTlsFailed"
+
+
+class EngineClockError(EngineTlsError):
+    """Whether a certificate is valid cannot be said before the clock is set."""
+
+    code: ClassVar[str] = "clock-not-set"
+    reason: ClassVar[str] = "ClockNotSet"
 
 
 class LeftoverError(EngineError):

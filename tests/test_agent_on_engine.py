@@ -149,8 +149,7 @@ def test_a_removed_section_is_stopped_kept_and_deleted_after_the_grace_period(bo
     assert (box.get("web").id, box.get("web").status) == (before, "running")
     assert box.get("web").attrs["HostConfig"]["RestartPolicy"]["Name"] == "always"
     box.apply("\n")
-    later = box.reconciler.wall() + 121
-    box.reconciler.wall = lambda: later
+    box.later(121)
     box.apply()
     assert box.names() == []
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import singledispatchmethod
@@ -22,19 +22,16 @@ from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnec
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
-from agent.apply.seen import made_for
 from agent.apply.swap import Swap, kept_policy, restart_body
 from agent.errors import (
     ConflictError,
     EngineError,
-    EngineUnreachableError,
     InternalError,
     LeftoverError,
-    StorageError,
     UcidockdError,
 )
 from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
-from agent.model.observed import ObservedContainer, ObservedNetwork, ObservedVolume, Record
+from agent.model.observed import Record
 from agent.model.resources import Container, Network, Volume
 from agent.plan import operations as ops
 from agent.plan.containers import attempt_of
@@ -383,51 +380,3 @@ class Executor:
     @_do.register
     def _forget(self, operation: ops.Forget) -> None:
         self.records.drop(operation.record.nonce)
-
-
-def recover(engine: Engine, records: Records, busy: Collection[str]) -> dict[str, UcidockdError]:
-    """Finishes or undoes what a crash cut short, `busy` keys apart. Does nothing when nothing is open.
-
-    Returns what could not be: key -> error; nothing may be planned for such a key. Raises EngineUnreachableError.
-    """
-    swap = Swap(engine=engine, records=records, api=(1, 41))
-    failed: dict[str, UcidockdError] = {}
-    # the new ones first: what they replace is needed for bringing it back
-    for record in sorted(records.records(), key=lambda r: r.swap != "new"):
-        key = f"{record.kind}:{record.section}"
-        if key in busy or key in failed:
-            continue
-        try:
-            _recover(swap, record)
-        except EngineUnreachableError:
-            raise
-        except (EngineError, StorageError) as exc:
-            logger.warning("%s: what was cut short cannot be mended yet: %s", key, exc)
-            failed[key] = exc
-    return failed
-
-
-def _recover(swap: Swap, record: Record) -> None:
-    if record.swap == "new":
-        logger.info("undoing an unfinished swap of %s", record.name)
-        swap.undo(record)
-    elif record.swap == "retired":
-        swap.finish(record, volumes=False)
-    elif record.swap == "foreign" and not record.failed_hash:
-        swap.records.drop(record.nonce)
-    elif not record.swap and not record.object_id:
-        _settle(swap.engine, swap.records, record)
-
-
-def _settle(engine: Engine, records: Records, record: Record) -> None:
-    """A record announced without an answer: its object either carries the nonce, or was never made."""
-    seen: ObservedContainer | ObservedNetwork | ObservedVolume | None
-    if record.kind == "container":
-        seen = made_for(engine, records, record)
-    else:
-        look = engine.inspect_network if record.kind == "network" else engine.inspect_volume
-        seen = look(record.name)
-    if seen is None or seen.labels.get(LABEL_NONCE) != record.nonce:
-        records.drop(record.nonce)
-        return
-    records.change(record.nonce, object_id=seen.name if isinstance(seen, ObservedVolume) else seen.id)

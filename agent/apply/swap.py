@@ -68,6 +68,10 @@ class Swap:
         before = self.engine.inspect_container(old.object_id)
         if before is None:
             raise EngineError(f"{old.name} went away before it could be replaced", retryable=True)
+        # it stayed from a swap whose old one was removed by hand
+        if before.name == container.name + NEW_SUFFIX:
+            self.engine.rename(old.object_id, container.name)
+            before = replace(before, name=container.name)
         old = replace(old, running=is_alive(before))
         new = self._announce(container, old, image_id)
         try:
@@ -170,15 +174,20 @@ class Swap:
         self.records.drop(old.nonce)
 
     def undo(self, new: Record) -> None:
-        """Puts the old container back as it was and removes the new one. Safe to repeat.
+        """Puts the old container back as it was and removes the new one, which stays where the old one is gone: it has
+        the data. Safe to repeat.
 
         Once the old one has its name and restart policy again, starting it is a matter for any pass.
         """
         old = self.records.get(new.partner)
         object_id = new.object_id or self._created_unseen(new)
+        seen = self.engine.inspect_container(old.object_id) if old is not None else None
+        if object_id and old is not None and seen is None:
+            self._commit(old, replace(new, object_id=object_id))
+            self.finish(replace(old, swap="retired"), volumes=False)
+            return
         if object_id:
             self.engine.remove_container(object_id, volumes=False, force=True)
-        seen = self.engine.inspect_container(old.object_id) if old is not None else None
         if old is None or seen is None:
             self.records.drop(new.nonce)
             return
@@ -238,22 +247,34 @@ def restart_body(name: str, max_retries: int = 0) -> dict[str, Any]:
 def gate(
     engine: Engine, container: Container, object_id: str, *, leave: Callable[[Container], None], clock: Clock
 ) -> None:
-    """Waits until the new container stayed up for `gate` seconds, or is healthy where it has a health check.
+    """Waits until the new container stayed up for `gate` seconds, healthy all the time where it has a health check.
 
     Raises GateError, and what `leave` raises when there is no point in waiting any longer. Blocks for as long as the
     gate or the health check takes; runs in a thread.
     """
-    begun = clock.monotonic()
+    begun = well_since = clock.monotonic()
     while True:
         seen = engine.inspect_container(object_id)
-        passed = _judge(container, seen, elapsed_s=clock.monotonic() - begun)
-        if passed:
+        now = clock.monotonic()
+        if _is_starting(seen):
+            well_since = now
+        if _judge(container, seen, elapsed_s=now - begun, well_s=now - well_since):
             return
         leave(container)
         clock.sleep(_POLL_S)
 
 
-def _judge(container: Container, seen: ObservedContainer | None, *, elapsed_s: float) -> bool:
+def _is_starting(seen: ObservedContainer | None) -> bool:
+    """Whether it has a health check that has not said yes yet."""
+    return seen is not None and _health(seen) == "starting"
+
+
+def _health(seen: ObservedContainer) -> str:
+    state = (seen.inspect or {}).get("State", {})
+    return str((state.get("Health") or {}).get("Status") or "")
+
+
+def _judge(container: Container, seen: ObservedContainer | None, *, elapsed_s: float, well_s: float) -> bool:
     if seen is None:
         raise GateError("the new container is gone")
     state: dict[str, Any] = (seen.inspect or {}).get("State", {})
@@ -266,14 +287,14 @@ def _judge(container: Container, seen: ObservedContainer | None, *, elapsed_s: f
         )
     if state.get("Restarting") or (seen.inspect or {}).get("RestartCount", 0) > 0:
         raise GateError(f"the new container exited with {state.get('ExitCode')} and is restarted in a loop")
-    health = (state.get("Health") or {}).get("Status")
+    health = _health(seen)
     if health == "unhealthy":
         raise GateError("the new container is unhealthy")
     if health == "starting":
         if elapsed_s > _HEALTH_LIMIT_S:
             raise GateError(f"the new container is not healthy after {_HEALTH_LIMIT_S:.0f} s")
         return False
-    return health == "healthy" or elapsed_s >= container.policy.gate_s
+    return well_s >= container.policy.gate_s
 
 
 def anonymous_volumes(inspect: dict[str, Any]) -> dict[str, str]:

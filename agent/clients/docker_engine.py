@@ -7,8 +7,11 @@ version is negotiated again after every lost connection: another engine may answ
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
+import re
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -22,10 +25,19 @@ import docker.utils
 import requests.exceptions
 import urllib3.exceptions
 from docker.transport import UnixHTTPAdapter
+from requests.adapters import HTTPAdapter
 
 from agent.clients.engine_limits import Deadline, OversizeError, json_lines, keep_time, read_body
+from agent.clients.engine_tls import EngineTls, is_mistrust
 from agent.clients.leftovers import end_leftover, tells_of_leftover
-from agent.errors import EngineError, EngineSlowError, EngineUnreachableError, LeftoverError
+from agent.errors import (
+    EngineError,
+    EngineInvalidError,
+    EngineSlowError,
+    EngineTlsError,
+    EngineUnreachableError,
+    LeftoverError,
+)
 from agent.model.identity import LABEL_INSTANCE
 from agent.model.observed import ObservedContainer, ObservedNetwork, ObservedVolume
 from agent.model.resources import RegistryAuth
@@ -42,6 +54,7 @@ _BROKEN = (
     urllib3.exceptions.HTTPError,
     OSError,
 )
+_ID = re.compile(r"[0-9a-f]{64}")
 _ENDED = ("exited", "dead")
 # what the list's status text says of the health check
 _HEALTH = (("(healthy)", "healthy"), ("(unhealthy)", "unhealthy"), ("(health: starting)", "starting"))
@@ -65,16 +78,28 @@ class _OneConnection(UnixHTTPAdapter):
         return super().get_connection("http+docker://localhost", proxies)
 
 
+class _Encrypted(HTTPAdapter):
+    """Connections of one TLS context."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **named: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=self._context, **named)
+
+
 class DockerEngine:
-    """`host` is a Docker host URL.
+    """`host` is a Docker host URL; with `tls` a tcp one is encrypted.
 
     `timeout_s`: how long a call that changes something may take, and how long the engine may be silent in a pull, before
     it counts as lost; calls that only look get 20 s at most. EngineSlowError: the time is over, the engine may still be
     at it. What it may send is in `engine_limits`.
     """
 
-    def __init__(self, host: str, *, timeout_s: float = 60) -> None:
+    def __init__(self, host: str, *, tls: EngineTls | None = None, timeout_s: float = 60) -> None:
         self._host = host
+        self._tls = tls
         self._timeout_s = timeout_s
         self._local = threading.local()  # requests' sessions are not made for several threads
         self._version = ""
@@ -89,13 +114,17 @@ class DockerEngine:
 
     def _new_client(self, version: str, timeout_s: float | None) -> tuple[Any, Deadline]:
         client: Any = docker.APIClient(
-            base_url=self._host,
+            base_url=self._host if self._tls is None else self._host.replace("tcp:", "https:", 1),
             version=version,
             timeout=timeout_s,  # type: ignore[arg-type]  # a fraction of a second, and None for ever, do too
         )
+        # requests looks for proxies, other certificates and a ~/.netrc before each request
+        client.trust_env = False
         if self._host.startswith("unix://"):
             client.mount(client.base_url, _OneConnection(self._host.removeprefix("unix://")))
-            client.trust_env = False  # requests looks for proxies and a ~/.netrc before each request
+        elif self._tls is not None:
+            client.mount("https://", _Encrypted(self._tls.context()))
+            client.verify = str(self._tls.ca)  # else requests would trust the public authorities too
         client.headers["Accept-Encoding"] = "identity"  # what is packed small could be large
         deadline = Deadline()
         keep_time(client, deadline)
@@ -121,15 +150,25 @@ class DockerEngine:
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
             raise self._invalid() from exc
 
-    def _invalid(self, why: str = "") -> EngineUnreachableError:
-        # as good as no answer: what the engine did is not known
+    def _invalid(self, why: str = "") -> EngineInvalidError:
         tail = f": {why}" if why else ""
-        return EngineUnreachableError(f"the engine at {self._host} gave an answer that is no valid one{tail}")
+        return EngineInvalidError(f"the engine at {self._host} gave an answer that is no valid one{tail}")
+
+    def _refuse_redirect(self, response: Any) -> None:
+        """An engine sends nobody elsewhere: what we say to it, logins too, is for it alone."""
+        if response.is_redirect:
+            response.close()
+            raise self._invalid("it is a redirect")
 
     def _away(self, exc: Exception) -> EngineUnreachableError:
         self._version = ""  # what answers next may be another engine
         if isinstance(exc, requests.exceptions.Timeout) or "timed out" in str(exc):
             return EngineSlowError(f"the engine at {self._host} gives no answer in time")
+        for cause in _causes(exc):
+            if is_mistrust(cause):
+                return EngineTlsError(f"no TLS with the engine at {self._host}: {_short(cause)}")
+            if _is_no_http(cause):
+                return self._invalid("it is no HTTP")
         return EngineUnreachableError(f"the engine at {self._host} does not answer: {_short(exc)}")
 
     def _call(self, method: str, path: str, **args: Any) -> Any:
@@ -165,6 +204,7 @@ class DockerEngine:
             response = client.request(
                 method, url, timeout=timeout, stream=True, allow_redirects=False, **args
             )
+            self._refuse_redirect(response)
             return response.status_code, read_body(response)
         except _BROKEN as exc:
             raise self._away(exc) from exc
@@ -212,7 +252,7 @@ class DockerEngine:
         if (last.instance, last.body) == (instance, body):
             return last.containers
         items = self._decoded(body)
-        containers = self._read(items, lambda items: tuple(_listed(item) for item in items))
+        containers = self._read(items, _consistent)
         self._last_list = _ListReply(instance=instance, body=body, containers=containers)
         return containers
 
@@ -241,7 +281,9 @@ class DockerEngine:
 
     def inspect_image(self, ref: str) -> dict[str, Any] | None:
         """A reference that this engine cannot read (400) is no image that it has, and costs only who asked for it."""
-        body = self._call("GET", f"/images/{ref}/json", timeout_s=min(_READ_S, self._timeout_s), ok=(400, 404))
+        body = self._call(
+            "GET", f"/images/{ref}/json", timeout_s=min(_READ_S, self._timeout_s), ok=(400, 404)
+        )
         return None if body is None else self._read(body, dict)
 
     def create_container(self, name: str, body: dict[str, Any]) -> str:
@@ -330,7 +372,9 @@ class DockerEngine:
                 headers={"X-Registry-Auth": docker.auth.encode_header(login)},
                 timeout=self._timeout_s,
                 stream=True,
+                allow_redirects=False,
             ) as response:
+                self._refuse_redirect(response)
                 self._follow_pull(image, response, on_progress)
         except (*_BROKEN, ValueError) as exc:
             if "timed out" in str(exc):
@@ -362,9 +406,11 @@ class DockerEngine:
                 params={} if since is None else {"since": str(since)},
                 stream=True,
                 timeout=None,
+                allow_redirects=False,
             )
         except _BROKEN as exc:
             raise self._away(exc) from exc
+        self._refuse_redirect(response)
         if response.status_code >= 400:
             raise EngineError(
                 _message(read_body(response), response.status_code),
@@ -421,6 +467,15 @@ def _listed(item: dict[str, Any]) -> ObservedContainer:
     )
 
 
+def _consistent(items: Any) -> tuple[ObservedContainer, ...]:
+    """The containers of a list. Raises ValueError for one that no engine gives: nothing may follow from it."""
+    found = tuple(_listed(item) for item in items)
+    ids = [container.id for container in found]
+    if len(set(ids)) < len(ids) or not all(map(_ID.fullmatch, ids)):
+        raise ValueError("ids of containers are unique, and 64 hexadecimal digits")
+    return found
+
+
 def _exit_code(status: str) -> int | None:
     """From the list's status text, `Exited (1) 2 minutes ago`."""
     found = status.startswith("Exited (")
@@ -463,7 +518,26 @@ def _message(body: bytes, status: int) -> str:
         return f"the engine answered {status}"
 
 
-def _short(exc: Exception) -> str:
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    """What came to be `exc`, itself first: requests wraps what urllib3 wrapped."""
+    found: BaseException | None = exc
+    while found is not None:
+        yield found
+        within: BaseException | None = None
+        if isinstance(found, urllib3.exceptions.MaxRetryError):
+            within = found.reason
+        elif isinstance(found, urllib3.exceptions.SSLError):
+            within = next((arg for arg in found.args if isinstance(arg, ssl.SSLError)), None)
+        found = within or found.__cause__ or found.__context__
+
+
+def _is_no_http(exc: BaseException) -> bool:
+    """Whether the answer broke the protocol, and did not only break off."""
+    broke_off = http.client.IncompleteRead | http.client.RemoteDisconnected
+    return isinstance(exc, http.client.HTTPException) and not isinstance(exc, broke_off)
+
+
+def _short(exc: BaseException) -> str:
     return _cut(str(exc))
 
 

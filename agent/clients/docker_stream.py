@@ -13,21 +13,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import socket
-import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import h11
 
 from agent.clients.body_pump import BrokenSourceError, Passing, Pump
+from agent.clients.engine_tls import EngineTls, is_mistrust
 from agent.clients.engine_wire import Wire
-from agent.errors import ConfigError, EngineError, EngineUnreachableError
+from agent.errors import EngineError, EngineInvalidError, EngineTlsError, EngineUnreachableError
+from agent.model.engine_address import EngineAddress, parse_engine_address
 from agent.wire.http_body import BodyError, Counted, Framing, UntilClosed, payload
 from agent.wire.http_chunks import LAST, ChunkDecoder, encode_chunk
 
@@ -47,31 +46,6 @@ _T = TypeVar("_T")
 
 class SourceError(Exception):
     """The source of a request body failed: its client went away, say."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineAddress:
-    """Where the engine listens: a unix socket's path, or host and port."""
-
-    path: str = ""
-    host: str = ""
-    port: int = 0
-
-    @classmethod
-    def parse(cls, url: str) -> EngineAddress:
-        """`unix:///path` or `tcp://host:port`. Raises ConfigError."""
-        parts = urlsplit(url)
-        if parts.scheme == "unix" and parts.path.startswith("/"):
-            return cls(path=parts.path)
-        try:
-            if parts.scheme == "tcp" and parts.hostname and parts.port:
-                return cls(host=parts.hostname, port=parts.port)
-        except ValueError as exc:
-            raise ConfigError(f"docker_host {url!r}: {exc}") from exc
-        raise ConfigError(f"docker_host {url!r}: expected unix:///path or tcp://address:port")
-
-    def __str__(self) -> str:
-        return f"unix://{self.path}" if self.path else f"tcp://{self.host}:{self.port}"
 
 
 class EngineResponse:
@@ -173,7 +147,7 @@ class EngineResponse:
         async for piece in self.chunks():
             size += len(piece)
             if size > limit:
-                raise EngineError(f"the engine's answer is longer than {limit} bytes")
+                raise EngineInvalidError(f"the engine's answer is longer than {limit} bytes")
             parts.append(piece)
         return b"".join(parts)
 
@@ -183,7 +157,7 @@ class EngineResponse:
         try:
             return json.loads(body) if body else None
         except (ValueError, RecursionError) as exc:
-            raise EngineError(f"the engine's answer is no JSON: {exc}") from exc
+            raise EngineInvalidError(f"the engine's answer is no JSON: {exc}") from exc
 
     async def error(self) -> EngineError:
         """The engine's own message for a status of 400 and more."""
@@ -236,18 +210,25 @@ class EnginePipe:
         self._wire.abort()
 
 
+Permit = Callable[[str, str], None]  # given method and path; raises for what must not be
+
+
 def _permit_all(method: str, path: str) -> None:
     del method, path
 
 
 class DockerStream:
-    """`url` is a Docker host URL (`unix:///path`, `tcp://host:port`); `tls` makes tcp an encrypted one."""
+    """`address`: of the engine, or a Docker host URL; with `tls` a tcp one is encrypted."""
 
-    def __init__(self, url: str, *, tls: ssl.SSLContext | None = None) -> None:
-        self.address = EngineAddress.parse(url)
-        self.permit: Callable[[str, str], None] = _permit_all  # given method and path; raises for what must not be
+    def __init__(self, address: EngineAddress | str, *, tls: EngineTls | None = None) -> None:
+        self.address = parse_engine_address(address) if isinstance(address, str) else address
+        self.permit: Permit = _permit_all
         self._tls = tls
         self._buffer = memoryview(bytearray(PIECE_LIMIT))
+
+    def docker_words(self) -> list[str]:
+        """What the command `docker` needs to be told for this engine."""
+        return ["-H", str(self.address), *(self._tls.words() if self._tls is not None else ())]
 
     async def open(
         self,
@@ -273,7 +254,7 @@ class DockerStream:
             return await self._exchange(wire, method, path, query, headers, body, length, head_timeout_s)
         except OSError as exc:
             wire.abort()
-            raise EngineUnreachableError(f"the engine at {self.address} went away: {exc}") from exc
+            raise self._lost(exc, "went away") from exc
         except BaseException:
             wire.abort()
             raise
@@ -309,7 +290,7 @@ class DockerStream:
         try:
             return read(answer)
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as exc:
-            raise EngineError(f"the engine's answer to {method} {path} is no valid one") from exc
+            raise EngineInvalidError(f"the engine's answer to {method} {path} is no valid one") from exc
 
     async def hijack(self, path: str, *, query: Pairs = (), body: Any = None) -> EnginePipe:
         """POST that turns the connection into a pipe. Raises EngineError with the engine's message."""
@@ -325,27 +306,41 @@ class DockerStream:
                 raise EngineError(f"the engine answered {response.status} where a stream was asked for")
         except OSError as exc:
             wire.abort()
-            raise EngineUnreachableError(f"the engine at {self.address} went away: {exc}") from exc
+            raise self._lost(exc, "went away") from exc
         except BaseException:
             wire.abort()
             raise
         return EnginePipe(wire, response._rest)  # noqa: SLF001 - the two classes are one module's
 
     async def _connect(self, piece_limit: int) -> Wire:
-        loop = asyncio.get_running_loop()
-        where = self.address
-        make = functools.partial(Wire, self._buffer[:piece_limit])
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                if where.path:
-                    _, wire = await loop.create_unix_connection(make, where.path)
-                else:
-                    _, wire = await loop.create_connection(make, where.host, where.port, ssl=self._tls)
+                return await self._connected(self._buffer[:piece_limit])
         except (OSError, TimeoutError) as exc:
-            raise EngineUnreachableError(
-                f"the engine at {where} does not answer: {exc or 'timed out'}"
-            ) from exc
-        return wire
+            raise self._lost(exc, "does not answer") from exc
+
+    async def _connected(self, buffer: memoryview) -> Wire:
+        loop, where = asyncio.get_running_loop(), self.address
+        if where.path:
+            return (await loop.create_unix_connection(lambda: Wire(buffer), where.path))[1]
+        if self._tls is None:
+            return (await loop.create_connection(lambda: Wire(buffer), where.host, where.port))[1]
+        from agent.clients.tls_wire import TlsWire
+
+        context = self._tls.context()
+        made = TlsWire(buffer, context, where.host)
+        await loop.create_connection(lambda: made, where.host, where.port)
+        try:
+            await made.handshake()
+        except BaseException:
+            made.abort()
+            raise
+        return made
+
+    def _lost(self, exc: Exception, what: str) -> EngineUnreachableError:
+        if is_mistrust(exc):
+            return EngineTlsError(f"no TLS with the engine at {self.address}: {exc}")
+        return EngineUnreachableError(f"the engine at {self.address} {what}: {str(exc) or 'timed out'}")
 
     async def _exchange(
         self,
@@ -448,13 +443,13 @@ async def _read_head(wire: Wire, http: h11.Connection) -> h11.Response | h11.Inf
             elif isinstance(event, h11.InformationalResponse) and event.status_code != 101:
                 interim += 1
                 if interim > _INTERIM_LIMIT:
-                    raise EngineError("the engine sends interim responses without end")
+                    raise EngineInvalidError("the engine sends interim responses without end")
             elif isinstance(event, h11.Response | h11.InformationalResponse):
                 return event
             else:
                 raise EngineUnreachableError("the engine closed the connection without an answer")
     except h11.RemoteProtocolError as exc:
-        raise EngineUnreachableError(f"the engine's answer is no HTTP: {exc}") from exc
+        raise EngineInvalidError(f"the engine's answer is no HTTP: {exc}") from exc
 
 
 def _message(body: bytes, status: int) -> str:

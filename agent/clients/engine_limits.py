@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -42,19 +43,33 @@ class Deadline:
 class _TimedSocket(socket.socket):
     """Reads until the deadline."""
 
-    deadline: Deadline
+    deadline = Deadline()  # of whoever has none: never
 
     def recv_into(self, *args: Any, **named: Any) -> int:
-        if self.deadline.at != math.inf:
-            left = self.deadline.at - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("timed out")
-            self.settimeout(left)
+        _wait_until(self.deadline, self)
         return super().recv_into(*args, **named)
 
 
+class TimedTlsSocket(ssl.SSLSocket):
+    """The same with TLS; what an SSLContext makes sockets of."""
+
+    deadline = Deadline()
+
+    def recv_into(self, *args: Any, **named: Any) -> int:
+        _wait_until(self.deadline, self)
+        return super().recv_into(*args, **named)
+
+
+def _wait_until(deadline: Deadline, reader: socket.socket) -> None:
+    if deadline.at != math.inf:
+        left = deadline.at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        reader.settimeout(left)
+
+
 def keep_time(client: Any, deadline: Deadline) -> None:
-    """Gives the sockets of a docker-py client that deadline; those of TLS are left as they are."""
+    """Gives the sockets of a docker-py client that deadline."""
     for adapter in client.adapters.values():
         # requests asks the first from 2.32 on, the second before
         for name in ("get_connection_with_tls_context", "get_connection"):
@@ -80,7 +95,8 @@ def _timed(make: Callable[[], Any], deadline: Deadline) -> Callable[[], Any]:
         def connected() -> None:
             connect()
             if type(connection.sock) is socket.socket:
-                connection.sock = _on_time(connection.sock, deadline)
+                connection.sock = _on_time(connection.sock)
+            connection.sock.deadline = deadline
 
         connection.connect = connected
         return connection
@@ -88,11 +104,10 @@ def _timed(make: Callable[[], Any], deadline: Deadline) -> Callable[[], Any]:
     return made
 
 
-def _on_time(plain: socket.socket, deadline: Deadline) -> _TimedSocket:
+def _on_time(plain: socket.socket) -> _TimedSocket:
     limit = plain.gettimeout()
     timed = _TimedSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
     timed.settimeout(limit)
-    timed.deadline = deadline
     return timed
 
 

@@ -66,6 +66,14 @@ def parse_address(text: str, *, version: int = 0) -> str:
     return str(address)
 
 
+def addresses_meet(one: str, other: str) -> bool:
+    """Whether one port cannot be published at both of two addresses of the host; "" is all of them."""
+    if not one or not other or one == other:
+        return True
+    a, b = ipaddress.ip_address(one), ipaddress.ip_address(other)
+    return a.version == b.version and (a.is_unspecified or b.is_unspecified)
+
+
 def parse_subnet(text: str) -> str:
     """A canonical CIDR network without host bits."""
     try:

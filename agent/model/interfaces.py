@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A UCI interface as netifd shows it: what lies between names in `/etc/config` and devices of the kernel."""
+"""UCI interfaces as netifd shows them, between names in `/etc/config` and devices of the kernel; the kernel's routes."""
 
 from __future__ import annotations
 
@@ -15,3 +15,12 @@ class Interface:
     device: str = ""
     l3_device: str = ""
     addresses: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Route:
+    """A subnet that this machine reaches by a device; `direct`: on the link, without a router or a tunnel between."""
+
+    device: str
+    subnet: str
+    direct: bool

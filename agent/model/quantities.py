@@ -29,6 +29,7 @@ _NS = {
     "h": 3_600_000_000_000,
 }
 _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
+_CPUS = re.compile(r"\d+\.?\d*|\.\d+", re.ASCII)
 _INTEGER = re.compile(r"-?\d+", re.ASCII)
 _INT64_MAX = 2**63 - 1
 _NUMBER_MAX = 64  # characters; what is longer costs time (patterns, Decimal) and is no use
@@ -117,9 +118,9 @@ def parse_seconds(text: str) -> float:
 
 
 def parse_cpus(text: str) -> int:
-    """Nano-CPUs of `1.5`."""
+    """Nano-CPUs of `1.5`, `.5` or `2.`."""
     expected = "a number of CPUs above 0 such as 0.5 or 2"
-    if not _NUMBER.fullmatch(text) or len(text) > _NUMBER_MAX:
+    if not _CPUS.fullmatch(text) or len(text) > _NUMBER_MAX:
         raise QuantityError(f"{text!r} is no number of CPUs", expected)
     nano = int(Decimal(text) * 1_000_000_000)
     if not 0 < nano <= _INT64_MAX:

@@ -325,6 +325,7 @@ class AgentSettings:
     log_level: str = "info"
     daemon: str = ""  # "" = procd on OpenWrt, external elsewhere
     docker_host: str = "unix:///var/run/docker.sock"
+    docker_cert_path: str = ""  # the folder of ca.pem, cert.pem and key.pem for an engine by tcp
     dockerd: str = "dockerd"
     dockerd_args: tuple[str, ...] = ()
     remove: bool = False

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -92,8 +92,16 @@ def level_of(field: str, old: Any, new: Any) -> Level:
     level = LEVELS.get(field, Level.RECREATE)  # not of this version: what made it has to go
     if level is Level.UPDATE and new is None and field not in _CLEARABLE:
         return Level.RECREATE
-    # with or without networks at all is a matter of the network mode, fixed at create
-    return Level.RECREATE if level is Level.RECONNECT and not (old and new) else level
+    if level is Level.RECONNECT:
+        # with or without networks at all is a matter of the network mode, fixed at create
+        fixed = not (old and new) or _macs(old) != _macs(new)
+        return Level.RECREATE if fixed else level
+    return level
+
+
+def _macs(endpoints: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
+    """Before API 1.44 a MAC address is the container's, set at create, and a connect with another one does nothing."""
+    return {(e["network"], e["mac_address"]) for e in endpoints if e.get("mac_address")}
 
 
 def classify(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[FieldChange, ...]:

@@ -44,7 +44,8 @@ class _Planner:
             )
             self._show_state(seen)
             return
-        missing = draft.context.waiting.get(self.key) or self._dependency_missing()
+        missing = draft.context.waiting.get(self.key) or draft.turns.get(self.key)
+        missing = missing or self._dependency_missing()
         if missing is not None:
             self._wait(missing, seen)
             return
@@ -63,7 +64,11 @@ class _Planner:
         self._find("Waiting", status=True, reason="Waiting", message=missing.reason)
         self.draft.withheld[self.key] = f"{self.container.section} waits: {missing.reason}"
         self._show_state(seen)
-        if missing.stop and seen is not None and self.record is not None and is_alive(seen):
+        if seen is None or self.record is None:
+            return
+        if missing.keep:
+            self.draft.add(self.key, self._running(self.record, seen), self.needs)
+        elif missing.stop and is_alive(seen):
             timeout = self.container.spec.stop_timeout_s
             stop = ops.StopContainer(
                 key=self.key, cause=missing.reason, record=self.record, stop_timeout_s=timeout
@@ -73,7 +78,7 @@ class _Planner:
     def _dependency_missing(self) -> Missing | None:
         for key in self.needs:
             if key in self.draft.withheld and not self._is_satisfied(key):
-                return Missing(reason=self.draft.withheld[key])
+                return Missing(reason=self.draft.withheld[key], keep=key in self.draft.unchanged)
         for wanted in self.container.policy.depends_on:
             if not _condition_met(self.draft, wanted.section, wanted.condition):
                 return Missing(reason=f"{wanted.section} is not {wanted.condition} yet")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.model.identity import SPEC_VERSION, canonical, masked, spec_hash, version_of
+from agent.model.interfaces import Route
 from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.plan import operations as ops
@@ -14,10 +15,12 @@ from agent.plan import operations as ops
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """Something that a container waits for. `stop`: without it the container must not run either."""
+    """Something that a container waits for. `stop`: without it the container must not run either; `keep`: what there
+    is of it runs on meanwhile, and is started again where it has ended."""
 
     reason: str
     stop: bool = False
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,11 @@ class Context:
         default_factory=dict
     )  # image -> local id ("" = none), where looked up
     busy: frozenset[str] = frozenset()  # keys that an earlier plan is still at work on: hands off
+    orphaned_s: Mapping[str, float] = field(
+        default_factory=dict
+    )  # nonce -> seconds since its section was seen to be gone, by a clock that nobody sets
+    routes: tuple[Route, ...] = ()  # of this machine; none where the engine is on another
+    router_devices: frozenset[str] = frozenset()  # that carry its own addresses
     deletions_held: bool = False  # a LuCI rollback is pending
 
 
@@ -84,20 +92,24 @@ def plugged_words(container: Container) -> tuple[str, ...]:
 
 @dataclass(slots=True, kw_only=True)
 class Draft:
-    """A plan in the making. `withheld`: key -> why nothing that needs it can be done."""
+    """A plan in the making. `withheld`: key -> why nothing that needs it can be done; `turns`: see `contention`."""
 
     desired: Desired
     observed: Observed
     context: Context
+    turns: Mapping[str, Missing] = field(default_factory=dict)
     works: dict[str, ops.Work] = field(default_factory=dict)
     findings: list[ops.Finding] = field(default_factory=list)
     withheld: dict[str, str] = field(default_factory=dict)
+    unchanged: set[str] = field(default_factory=set)  # withheld, but there: who uses it may run on
+    declared: dict[str, Container] = field(init=False)  # by key
     containers_seen: dict[str, ObservedContainer] = field(init=False)  # by id
     networks_declared: dict[str, str] = field(init=False)  # Docker name -> section
     volumes_declared: dict[str, str] = field(init=False)
     _records: dict[tuple[str, str], Record] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.declared = {key_of("container", c.section): c for c in self.desired.containers}
         self.containers_seen = {c.id: c for c in self.observed.containers}
         self.networks_declared = {n.name: n.section for n in self.desired.networks}
         self.volumes_declared = {v.name: v.section for v in self.desired.volumes}

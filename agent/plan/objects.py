@@ -11,6 +11,7 @@ from agent.model.resources import Network, Volume
 from agent.plan import operations as ops
 from agent.plan.draft import Draft, desired_spec, key_of
 from agent.plan.drift import network_difference
+from agent.plan.subnets import obstacle
 
 
 def plan_network(draft: Draft, network: Network) -> None:
@@ -30,6 +31,9 @@ def plan_network(draft: Draft, network: Network) -> None:
         message = "the engine refused the change; tried again when its section changes, or on `reconcile`"
         draft.find(key, "Synced", status=False, reason="RolledBack", message=message)
         return
+    if _is_hindered(draft, key, network, object_id=seen.id):
+        draft.unchanged.add(key)
+        return
     _replace(draft, network, "its settings changed: " + _changed_names(record.spec, desired_spec(network)))
 
 
@@ -37,6 +41,17 @@ def _withhold(draft: Draft, key: str, *, is_there: bool) -> None:
     """What could not be made keeps those that need it from failing too."""
     if key in draft.context.backoff and not is_there:
         draft.withheld[key] = f"{key} could not be made"
+
+
+def _is_hindered(draft: Draft, key: str, network: Network, *, object_id: str = "") -> bool:
+    """Whether its subnet or its bridge is not to be had; what there is then stays as it is."""
+    found = obstacle(draft, network, object_id)
+    if found is None:
+        return False
+    reason, message = found
+    draft.find(key, "Synced", status=False, reason=reason, message=message)
+    draft.withheld[key] = f"{key} cannot be made: {message}"
+    return True
 
 
 def _replace(draft: Draft, network: Network, cause: str, before: tuple[ops.Operation, ...] = ()) -> None:
@@ -50,6 +65,8 @@ def _replace(draft: Draft, network: Network, cause: str, before: tuple[ops.Opera
 
 def _absent_network(draft: Draft, key: str, network: Network, *, gone: bool) -> None:
     foreign = next((n for n in draft.observed.networks if n.name == network.name), None)
+    if foreign is None and _is_hindered(draft, key, network):
+        return
     if foreign is None:
         cause = "it is gone from the engine" if gone else "declared, not there"
         draft.add(key, [ops.CreateNetwork(key=key, cause=cause, network=network)])

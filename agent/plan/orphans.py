@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 from agent.model.clock import clock_is_set
 from agent.model.observed import Record
 from agent.plan import operations as ops
@@ -36,7 +38,7 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
         cause = "its section is gone, and the clock was set since: the grace period begins again"
         draft.add(key, [ops.RetireContainer(key=key, cause=cause, record=record)])
         return
-    if draft.context.deletions_held or draft.context.now < record.removed_at + record.grace_s:
+    if draft.context.deletions_held or _is_kept(draft, record, record.removed_at):
         message = f"its section is gone; kept for {record.grace_s:.0f} s"
         draft.find(key, "Synced", status=False, reason="Grace", message=message)
         return
@@ -50,10 +52,14 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
         operation = ops.RemoveVolume(key=key, cause=cause, record=record)
     else:
         operation = ops.Forget(key=key, cause="volumes are kept; it is nobody's now", record=record)
-    containers = [
-        k for k in draft.works if k.startswith("container:")
-    ]  # networks and volumes go after their users
-    draft.add(key, [operation], containers)
+    users = [k for k in draft.works if k.startswith("container:")] if record.kind != "container" else ()
+    draft.add(key, [operation], users)
+
+
+def _is_kept(draft: Draft, record: Record, removed_at: float) -> bool:
+    """Whether its grace period is not over, by the clock on the wall and, as far as that was watched, by the other."""
+    by_wall = draft.context.now < removed_at + record.grace_s
+    return by_wall or draft.context.orphaned_s.get(record.nonce, math.inf) < record.grace_s
 
 
 def _clock_was_set(then: float, now: float) -> bool:

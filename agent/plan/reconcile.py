@@ -7,20 +7,33 @@ labels say. Differences are three-way: what was last applied (the record), what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from agent.errors import InternalError
 from agent.model.observed import Observed
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
 from agent.plan.containers import joined_keys, plan_container
-from agent.plan.draft import Context, Draft, key_of
+from agent.plan.contention import settle
+from agent.plan.draft import Context, Draft, Missing, key_of
 from agent.plan.objects import plan_network, plan_volume
 from agent.plan.orphans import plan_orphans
 
 
 def reconcile(desired: Desired, observed: Observed, context: Context) -> ops.Plan:
     """The plan that makes `observed` match `desired`. Same input, same plan."""
-    draft = Draft(desired=desired, observed=observed, context=context)
+    turns: dict[str, Missing] = {}
+    draft = _draft(desired, observed, context, turns)
+    while found := settle(draft):
+        if found.items() <= turns.items():
+            raise InternalError(f"no order of turns: {found}")  # never: each takes work away
+        turns |= found
+        draft = _draft(desired, observed, context, turns)
+    return ops.Plan(works=tuple(draft.works.values()), findings=tuple(draft.findings))
+
+
+def _draft(desired: Desired, observed: Observed, context: Context, turns: Mapping[str, Missing]) -> Draft:
+    draft = Draft(desired=desired, observed=observed, context=context, turns=turns)
     draft.withheld = {key: f"{key.partition(':')[2]} has an error in its section" for key in desired.broken}
     for network in sorted(desired.networks, key=lambda item: item.section):
         plan_network(draft, network)
@@ -29,7 +42,7 @@ def reconcile(desired: Desired, observed: Observed, context: Context) -> ops.Pla
     for container in _by_dependency(draft, desired.containers):
         plan_container(draft, container)
     plan_orphans(draft)
-    return ops.Plan(works=tuple(draft.works.values()), findings=tuple(draft.findings))
+    return draft
 
 
 def _by_dependency(draft: Draft, containers: Iterable[Container]) -> list[Container]:

@@ -61,7 +61,7 @@ class Bus:
         """Publishes, listens and triggers until the block ends."""
         self.kinds |= our_kinds(agent.board, engine)
         streams = Streams(self.client, self.rpcd, self.kinds)
-        ttyd = Ttyd(str(engine.address))
+        ttyd = Ttyd(engine.docker_words())
         basic = AgentMethods(agent, _on_hotplug(agent)).methods()
         ours = make_agent_object(self.rpcd, basic, streams.methods(), self.methods)
         for owned in (ours, *DockerObjects(agent, engine, self.rpcd, ttyd=ttyd).objects()):

@@ -7,10 +7,8 @@ another engine that nobody has asked for. Whatever happens is shown on the statu
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -20,17 +18,16 @@ from pathlib import Path
 from agent.apply.daemon_change import DaemonChange, Limits
 from agent.apply.daemon_ports import Certificates
 from agent.clients import daemon_process
-from agent.clients.daemon_check import checker, unavailable_hosts
+from agent.clients.daemon_check import checker
 from agent.clients.daemon_files import DaemonFiles, material_of
 from agent.clients.daemon_probe import DaemonProbe
-from agent.clients.daemon_supervisor import ChildSupervisor, ProcdSupervisor, engine_version
+from agent.clients.daemon_supervisor import ChildSupervisor, ProcdSupervisor
 from agent.clients.local_names import local_server_names
 from agent.errors import DaemonError, UcidockdError
 from agent.model.daemon import (
     DAEMON_KEY,
     DaemonRecord,
     DaemonSettings,
-    Document,
     Effect,
     Process,
     Step,
@@ -39,7 +36,7 @@ from agent.model.daemon import (
     data_root,
 )
 from agent.model.resources import AgentSettings, Desired
-from agent.plan.daemon import Change, Rendered, as_wished, classify, render
+from agent.plan.daemon import Change, Rendered, as_wished, classify
 from agent.runtime.backoff import BackOff
 from agent.runtime.daemon_external import External
 from agent.runtime.daemon_health import DaemonHealth
@@ -47,14 +44,14 @@ from agent.runtime.daemon_home import EngineHome
 from agent.runtime.daemon_identity import ServerIdentities
 from agent.runtime.daemon_manual import ManualControl, ours
 from agent.runtime.daemon_mounts import declared_mount, is_read_only, missing_mount
+from agent.runtime.daemon_runner import INIT_SCRIPT, Runner, runner_of, version_of
 from agent.runtime.daemon_status import DaemonStatus
+from agent.runtime.daemon_target import Renderer, target_of
 from agent.runtime.options import RuntimeOptions
 from agent.status.board import StatusBoard
 
 logger = logging.getLogger(__name__)
 
-INIT_SCRIPT = Path("/etc/init.d/dockerd")
-DEFAULT_SOCKET = "/var/run/docker.sock"
 STABLE_S = 60.0  # a dockerd that lived so long may be started again at once when it dies
 
 
@@ -68,16 +65,6 @@ class Tools:
     init_script: Path = INIT_SCRIPT
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runner:
-    """Who runs dockerd, as the agent section says; a change of it makes another DaemonChange."""
-
-    kind: str
-    program: str
-    arguments: tuple[str, ...]
-    socket: str
 
 
 class DaemonStage:
@@ -105,10 +92,13 @@ class DaemonStage:
         self._intended = False  # dockerd's end is what we want right now
         self._accepted = threading.Event()
         self.holding = ""
-        self._identities = ServerIdentities(
-            certificates=self._tools.certificates,
-            names=self._tools.names,
-            wall=self._tools.wall,
+        self._renderer = Renderer(
+            files=self.files,
+            identities=ServerIdentities(
+                certificates=self._tools.certificates,
+                names=self._tools.names,
+                wall=self._tools.wall,
+            ),
         )
         self._external = External(self.files, status)
         self._manual = ManualControl(status, acting=self._acting, runs=self.finds_dockerd)
@@ -128,7 +118,7 @@ class DaemonStage:
     def ask(self, wish: Wish, desired: Desired | None) -> None:
         """Has dockerd started, stopped or restarted by the next pass. Raises ConflictError, which says why not."""
         settings, agent = ours(desired)
-        runner = self._runner_of(agent)
+        runner = runner_of(agent, self._options)
         self._manual.check(wish, kind=runner.kind, unmanaged=self._not_ours(settings, runner))
         self._backoff.clear()
         self._manual.ask(wish)
@@ -143,7 +133,7 @@ class DaemonStage:
             self._status.drop()
             return True
         self._status.begin(desired.daemon_mistakes)
-        runner = self._runner_of(desired.agent)
+        runner = runner_of(desired.agent, self._options)
         try:
             unmanaged = self._not_ours(desired.daemon, runner)
             if runner.kind == "external" and not unmanaged:
@@ -175,17 +165,17 @@ class DaemonStage:
 
     def preview(self, settings: DaemonSettings, agent: AgentSettings) -> tuple[Target, tuple[str, ...]]:
         """What would be written, and what has to be said about it. Makes no certificates."""
-        runner = self._runner_of(agent)
-        rendered, trouble = self._render(settings, runner, running=self.files.load().running)
+        runner = runner_of(agent, self._options)
+        rendered, trouble = self._render(settings, runner, self.files.load().running)
         said = [finding.message for finding in rendered.findings if finding.status]
         said += [*rendered.warnings, *([str(trouble)] if trouble else [])]
-        return self._target(rendered.document, runner), tuple(said)
+        return target_of(rendered.document, runner), tuple(said)
 
     def stopped_by(self, change: Change, running: Target | None, agent: AgentSettings) -> tuple[str, ...]:
         """Names of the containers that a change would stop: none that live-restore can keep."""
         if change.effect is not Effect.RESTART:
             return ()
-        probe = DaemonProbe(self._runner_of(agent).socket)
+        probe = DaemonProbe(runner_of(agent, self._options).socket)
         return probe.running() if running is None or change.stops or probe.swarm() else ()
 
     def finds_dockerd(self) -> bool:
@@ -194,17 +184,10 @@ class DaemonStage:
 
     # who runs dockerd
 
-    def _runner_of(self, agent: AgentSettings) -> Runner:
-        host = self._options.docker_host or agent.docker_host
-        return Runner(
-            kind=agent.daemon or ("procd" if on_openwrt() else "external"),
-            program=agent.dockerd,
-            arguments=agent.dockerd_args,
-            socket=host.removeprefix("unix://") if host.startswith("unix://") else DEFAULT_SOCKET,
-        )
-
     def _not_ours(self, settings: DaemonSettings, runner: Runner) -> str:
         """Why dockerd's settings are not ours, "" when they are."""
+        if runner.elsewhere:
+            return f"the engine is another machine's, {runner.elsewhere}: dockerd's settings are made there"
         ours = str(self.files.config_file)
         given = settings.alt_config_file
         if given and os.path.realpath(given) != os.path.realpath(ours):
@@ -236,10 +219,10 @@ class DaemonStage:
         if desired.daemon is None or desired.daemon_mistakes:
             return ""
         try:
-            rendered, _ = self._render(desired.daemon, runner, running=None)
+            rendered, _ = self._renderer.render(desired.daemon, runner)
         except DaemonError as exc:
             return f"{exc}: the engine is somebody else's"
-        why = self._external.report(self._target(rendered.document, runner))
+        why = self._external.report(target_of(rendered.document, runner))
         if not why:
             self._status.found(rendered)
         return why
@@ -337,41 +320,17 @@ class DaemonStage:
         """What UCI asks for; with a mistake in it, what was there. The error is what could not be had of it."""
         if desired.daemon_mistakes or desired.daemon is None:
             return change.record.running or change.store.last_good(), None
-        rendered, trouble = self._render(desired.daemon, runner, running=change.record.running)
+        rendered, trouble = self._render(desired.daemon, runner, change.record.running)
         self._status.found(rendered)
-        return self._target(rendered.document, runner), trouble
-
-    def _target(self, document: Document, runner: Runner) -> Target:
-        return Target(document=document, material=material_of(document), arguments=runner.arguments)
+        return target_of(rendered.document, runner), trouble
 
     def _render(
-        self, settings: DaemonSettings, runner: Runner, *, running: Target | None
+        self, settings: DaemonSettings, runner: Runner, running: Target | None
     ) -> tuple[Rendered, DaemonError | None]:
-        identity, trouble = self._identities.get(settings.tls, self._last_good())
-        opened = running.document.get("hosts") if running is not None else None
-        new = [host for host in settings.hosts if not isinstance(opened, list) or host.text not in opened]
-        # what nobody knows of, or an external dockerd, may be listening there itself
-        unavailable = unavailable_hosts(new) if self._may_probe(runner, running) else {}
-        rendered = render(
-            settings,
-            version=version_of(runner.program),
-            socket=runner.socket,
-            identity=identity,
-            unavailable=unavailable,
-        )
-        if unavailable and trouble is None:
-            text = "; ".join(f"{host} is not opened: {why}" for host, why in sorted(unavailable.items()))
-            trouble = DaemonError(text, reason="HostUnavailable")
-        return rendered, trouble
-
-    def _last_good(self) -> Document:
-        good = self.files.last_good()
-        return good.document if good is not None else {}
-
-    def _may_probe(self, runner: Runner, running: Target | None) -> bool:
-        return runner.kind != "external" and (
-            running is not None or self._change is None or self._change.supervisor.find() is None
-        )
+        """As `Renderer.render`. A dockerd that nobody knows of, or an external one, may be listening itself."""
+        known = running is not None or self._change is None or self._change.supervisor.find() is None
+        probe = known and runner.kind != "external"
+        return self._renderer.render(settings, runner, running=running, probe=probe)
 
     def _goal(self, change: DaemonChange, wanted: Target) -> Target:
         """`wanted`, or what runs (or ran) instead when that has failed: it is not tried again until it changes."""
@@ -452,7 +411,9 @@ class DaemonStage:
     def _show(self, change: DaemonChange, wanted: Target | None, trouble: DaemonError | None) -> None:
         if wanted is not None and change.record.failed and change.record.running == wanted:
             change.forget_failure()
-        self._status.running(change.record.process)
+        # dockerd takes its socket away when it begins to stop; to ask it each time would be a call for nothing
+        listens = self._runner is None or Path(self._runner.socket).exists()
+        self._status.running(change.record.process, listens=listens)
         self._status.outcome(change.record, wanted, trouble)
         if change.record.process is not None:
             self._watch(change.record.process)
@@ -475,23 +436,3 @@ def make_stage(
     """The stage of the running agent. Its files in /var/run are beside the control socket."""
     run_dir = Path(options.socket or settings.socket).parent
     return DaemonStage(options=options, run_dir=run_dir, status=DaemonStatus(board=board), tools=tools)
-
-
-@functools.lru_cache(maxsize=4)
-def _version(program: str, stamp: tuple[int, int]) -> tuple[int, int]:
-    del stamp
-    return engine_version(program)
-
-
-def version_of(program: str) -> tuple[int, int]:
-    """The version of that program; asked again only when the file is another one. Raises DaemonError."""
-    found = shutil.which(program)
-    if found is None:
-        raise DaemonError(f"there is no program {program}", reason="NoProgram")
-    stat = Path(found).stat()
-    return _version(found, (stat.st_mtime_ns, stat.st_ino))
-
-
-def on_openwrt() -> bool:
-    """Whether procd runs services here."""
-    return INIT_SCRIPT.exists() and Path("/sbin/procd").exists()

@@ -90,11 +90,16 @@ class DaemonStatus:
     def waiting(self, message: str) -> None:
         self._set(ConditionType.WAITING, status=True, reason="Missing", message=message)
 
-    def running(self, process: Process | None) -> None:
+    def running(self, process: Process | None, *, listens: bool = True) -> None:
+        """`listens`: one that does not is about to end, or to come up; it stops its containers for seconds."""
         if process is None:
             self._set(ConditionType.RUNNING, status=False, reason="Stopped")
             return
         self._clear(ConditionType.WAITING)
+        if not listens:
+            message = f"pid {process.pid} does not listen: it is stopping, or not up yet"
+            self._set(ConditionType.RUNNING, status=False, reason="NotListening", message=message)
+            return
         self._set(ConditionType.RUNNING, status=True, reason="Running", message=f"pid {process.pid}")
 
     def engine_changed(self, message: str, *, reason: str = "") -> None:

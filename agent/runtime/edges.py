@@ -21,6 +21,7 @@ from agent.clients.netifd import BusNetifd, Netifd, UbusNetifd, has_device
 from agent.clients.uci_store import UciMissing, UciStore
 from agent.errors import BusError, FirewallError, UcidockdError
 from agent.model.daemon import DAEMON_KEY, FirewallRule
+from agent.model.engine_address import parse_engine_address
 from agent.model.interfaces import Interface
 from agent.model.resources import Desired
 from agent.plan.draft import key_of
@@ -93,7 +94,7 @@ class Edges:
 
     def reconcile(self, desired: Desired) -> None:
         """Everything. Blocks."""
-        if not (self._docker_host or desired.agent.docker_host).startswith("unix://"):
+        if not parse_engine_address(self._docker_host or desired.agent.docker_host).is_local:
             return
         packages = self._packages()
         interfaces = self._ask()

@@ -29,7 +29,7 @@ from agent.model.resources import RegistryAuth
 from agent.plan.operations import Plan
 from agent.runtime.config import PACKAGES
 from agent.runtime.differ import diff
-from agent.runtime.reconciler import Reconciler, engine_failure, outcomes_as_json, plan_as_json
+from agent.runtime.reconciler import Reconciler, outcomes_as_json, plan_as_json
 from agent.status.board import StatusBoard
 from agent.status.counters import PassCounters
 
@@ -284,7 +284,7 @@ class Loop:
                 self._pass(dirty)
         except EngineError as exc:
             logger.warning("engine: %s", exc)
-            engine_failure(self.board, exc, self.reconciler.wall())
+            self.reconciler.engine_failed(exc)
             self._later(RECONNECT_S, config=False)
         except UcidockdError:
             logger.exception("pass failed")

@@ -19,7 +19,9 @@ from pathlib import Path
 from agent.clients.certificates import Certificates
 from agent.clients.devices import UsbDevices
 from agent.clients.docker_engine import DockerEngine
+from agent.clients.engine_tls import EngineTls
 from agent.clients.files import remove_leftovers
+from agent.clients.routes import host_routes
 from agent.clients.state_file import StateFile
 from agent.clients.token_file import TokenFile
 from agent.errors import AlreadyRunningError
@@ -58,9 +60,11 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     source = random.Random()
     board = StatusBoard(first=secrets.randbelow(2**40))
     certificates = Certificates(options.state_dir / "tls")
+    engine_at = options.engine_address(settings)
     return Reconciler(
         usb=UsbDevices(monotonic=time.monotonic),
-        engine=DockerEngine(options.docker_host or settings.docker_host),
+        engine=DockerEngine(str(engine_at), tls=_engine_tls(options, settings)),
+        engine_is_here=engine_at.is_local,
         records=StateFile(options.state_dir / "state.json"),
         board=board,
         load=lambda: load(options),
@@ -68,6 +72,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         store=open_store(options),
         daemon=make_stage(options, settings, board, Tools(certificates=certificates)),
         certificates=certificates,
+        routes=host_routes if engine_at.is_local else tuple,
         edges=make_edges(options, board),
         hazards=make_hazards(options, board, Path(options.socket or settings.socket).parent),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
@@ -79,6 +84,11 @@ def _settings(options: RuntimeOptions) -> AgentSettings:
     """The agent section at start; a broken configuration does not keep the agent from coming up."""
     desired = load(options).desired
     return desired.agent if desired is not None else AgentSettings()
+
+
+def _engine_tls(options: RuntimeOptions, settings: AgentSettings) -> EngineTls | None:
+    folder = options.certificates_of_engine(settings)
+    return EngineTls(folder) if folder else None
 
 
 def _set_up_logging(level: str) -> None:
@@ -116,7 +126,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
     loop = asyncio.get_running_loop()
-    engine = DockerStream(options.docker_host or settings.docker_host)
+    engine = DockerStream(options.engine_address(settings), tls=_engine_tls(options, settings))
     engine.permit = StorageGuard(agent.board)
     jobs = Jobs(engine)
     consoles = Consoles(engine)

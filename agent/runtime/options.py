@@ -6,6 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.model.engine_address import EngineAddress, parse_engine_address
+from agent.model.resources import AgentSettings
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeOptions:
@@ -16,5 +19,15 @@ class RuntimeOptions:
     state_dir: Path = Path("/etc/ucidockd")
     socket: str | None = None
     docker_host: str | None = None
+    docker_cert_path: str | None = None
     log_level: str | None = None
     ubus_socket: str = "/var/run/ubus/ubus.sock"
+
+    def engine_address(self, agent: AgentSettings) -> EngineAddress:
+        """Where the engine is."""
+        return parse_engine_address(self.docker_host or agent.docker_host)
+
+    def certificates_of_engine(self, agent: AgentSettings) -> str:
+        """The folder of a client's certificate for an engine by tcp; "" where there is none."""
+        address = self.engine_address(agent)
+        return "" if address.path else (self.docker_cert_path or agent.docker_cert_path)

@@ -16,30 +16,33 @@ from typing import TYPE_CHECKING, Any
 
 from agent.apply.clock import Clock
 from agent.apply.crew import Crew, Outcome, Run, SkippedError
-from agent.apply.executor import Executor, recover
+from agent.apply.executor import Executor
 from agent.apply.images import Images
 from agent.apply.ports import Engine
 from agent.apply.records import Records
+from agent.apply.recovery import recover
 from agent.clients.certificates import Certificates
 from agent.clients.devices import Plugged, UsbDevices
 from agent.clients.uci_store import UciStore
-from agent.errors import EngineError, EngineSlowError, EngineUnreachableError, StorageError, UcidockdError
-from agent.model.interfaces import Interface
+from agent.errors import EngineUnreachableError, UcidockdError
+from agent.model.interfaces import Interface, Route
 from agent.model.issues import Issue
 from agent.model.observed import Observed
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.plan import operations as ops
-from agent.plan.draft import Context, key_of
+from agent.plan.draft import Context, Missing
 from agent.plan.reconcile import reconcile
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
 from agent.runtime.daemon import DaemonStage
+from agent.runtime.display import Display
 from agent.runtime.edges import Edges
+from agent.runtime.grace import GraceWatch
 from agent.runtime.hazards import Hazards
 from agent.runtime.holds import Holds
 from agent.runtime.observe import observe
-from agent.runtime.waiting import usb_names, waiting, with_plugged
-from agent.status.board import ConditionType, OperationNote, StatusBoard
+from agent.runtime.waiting import usb_names, waiting, waiting_elsewhere, with_plugged
+from agent.status.board import StatusBoard
 
 if TYPE_CHECKING:
     from agent.runtime.adopt import AdoptRequest
@@ -47,7 +50,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-_KINDS = frozenset({"container", "network", "volume"})
 _MENDING = "mend "  # before a key: the back-off of what a crash or a broken rollback left to do
 _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.RemoveVolume)
 
@@ -69,6 +71,8 @@ class Reconciler:
     certificates: Certificates | None = None
     edges: Edges | None = None
     hazards: Hazards | None = None
+    engine_is_here: bool = True  # on this machine; else its paths and devices are not ours to look at
+    routes: Callable[[], tuple[Route, ...]] = tuple  # of the machine that the engine is on
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -81,10 +85,16 @@ class Reconciler:
     deletions_held: Callable[[], bool] = lambda: False  # asked only where something waits to be deleted
     settings_read: Callable[[AgentSettings], None] = lambda _: None
     _busy: set[str] = field(default_factory=set)
+    _grace: GraceWatch = field(default_factory=GraceWatch)
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
     _crews: dict[int, Crew] = field(default_factory=dict)
+    _display: Display = field(init=False)
+
+    def __post_init__(self) -> None:
+        # the clock is looked up at each call: it can be replaced
+        self._display = Display(board=self.board, records=self.records, wall=lambda: self.wall())
 
     def read_config(self, *, unless: Callable[[], bool] = lambda: False) -> None:
         """Reads UCI. A configuration that does not parse leaves the last good one in force.
@@ -95,46 +105,17 @@ class Reconciler:
         if unless():
             return
         self.last = last
-        for issue in self.last.issues:
+        for issue in last.issues:
             logger.log(logging.ERROR if issue.severity == "error" else logging.WARNING, "%s", issue.text())
-        fresh = self.last.desired
+        fresh = last.desired
         if fresh is None:
-            self.board.set_agent(
-                self.wall(), config="Invalid", config_issues=[i.text() for i in self.last.issues]
-            )
+            self._display.invalid(last.issues)
             return
         if self.desired is None or fresh.generation != self.desired.generation:
             self.backoff.clear()
         self.desired = fresh
         self.settings_read(fresh.agent)
-        self._show_config(fresh)
-
-    def _show_config(self, desired: Desired) -> None:
-        now = self.wall()
-        texts = [issue.text() for issue in self.last.issues]
-        config = "Accepted" if not desired.broken else "PartlyInvalid"
-        self.board.set_agent(now, config=config, config_issues=texts, desired_generation=desired.generation)
-        groups = (
-            ("container", desired.containers),
-            ("network", desired.networks),
-            ("volume", desired.volumes),
-        )
-        for kind, resources in groups:
-            for resource in resources:
-                key = f"{kind}:{resource.section}"
-                self.board.ensure(key, kind=kind, section=resource.section, name=resource.name, now=now)
-                self.board.set(key, ConditionType.ACCEPTED, status=True, reason="Valid", now=now)
-        for key in sorted(desired.broken):
-            kind, _, section = key.partition(":")
-            self.board.ensure(key, kind=kind, section=section, name=section, now=now)
-            mine = [
-                issue.text()
-                for issue in self.last.issues
-                if issue.section == section and issue.severity == "error"
-            ]
-            self.board.set(
-                key, ConditionType.ACCEPTED, status=False, reason="Invalid", message="; ".join(mine), now=now
-            )
+        self._display.config(fresh, last.issues)
 
     def make_plan(self, *, deep: frozenset[str] | None) -> ops.Plan:
         """Observes and plans, changing nothing. `deep`: ids to inspect, None for all. Raises EngineError."""
@@ -146,28 +127,34 @@ class Reconciler:
             return ops.Plan()
         # before looking: what ends while we look was seen half done, and its end asks for another pass
         busy = frozenset(self._busy)
-        usb = {name: self.usb.resolve(name) for name in usb_names(desired)}
+        usb = {name: self.usb.resolve(name) for name in usb_names(desired)} if self.engine_is_here else {}
         desired = with_plugged(desired, usb) if usb else desired
         records = self.records.records()
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=deep)
         if deep is None:
             self._look_at_images(desired)
+        interfaces = self.edges.interfaces() if self.edges is not None and self.engine_is_here else None
         context = Context(
             now=self.wall(),
             records=records,
             foreign=snapshot.foreign,
-            waiting=waiting(desired, now=self.wall(), usb=usb, interfaces=self._interfaces()),
+            waiting=self._waiting(desired, usb, interfaces),
             backoff={**self.backoff.blocked(self.monotonic()), **unmended},
             held=self.holds.current(desired),
             image_ids=self.image_ids,
             busy=busy,
+            routes=self.routes() if desired.networks else (),
+            orphaned_s=self._grace.look(desired, records, now=self.monotonic()),
+            router_devices=frozenset(
+                each.l3_device or each.device for each in (interfaces or {}).values() if each.addresses
+            ),
             deletions_held=any(r.removed_at is not None for r in records) and self.deletions_held(),
         )
         if deep != frozenset():
             return reconcile(desired, snapshot.observed, context)
-        question = (desired, usb, snapshot.observed, replace(context, now=0.0))
+        question = (desired, usb, snapshot.observed, replace(context, now=0.0, orphaned_s={}))
         if question == self._settled:
-            self._show_ages(before=self._settled[2], now=snapshot.observed)
+            self._display.ages(before=self._settled[2], now=snapshot.observed)
             self._settled = question
             return ops.Plan()  # same input, same plan; the board shows its findings already
         plan = reconcile(desired, snapshot.observed, context)
@@ -175,8 +162,12 @@ class Reconciler:
         self._settled = None if plan.works or timed or _is_rolled_back(plan) else question
         return plan
 
-    def _interfaces(self) -> Mapping[str, Interface] | None:
-        return self.edges.interfaces() if self.edges is not None else None
+    def _waiting(
+        self, desired: Desired, usb: Mapping[str, Plugged], interfaces: Mapping[str, Interface] | None
+    ) -> dict[str, Missing]:
+        if not self.engine_is_here:
+            return waiting_elsewhere(desired, now=self.wall())
+        return waiting(desired, now=self.wall(), usb=usb, interfaces=interfaces)
 
     def hold(self, ref: str, action: str) -> bool:
         """Keeps the reconciler from undoing a manual action on one of our containers; False when it is none.
@@ -246,36 +237,24 @@ class Reconciler:
         except UcidockdError:
             self._unsure = self._unsure or unsure
             raise
-        self._drop_undeclared(desired)
-        self.board.set_agent(self.wall(), engine={"reachable": True, "api": f"{api[0]}.{api[1]}"})
-        self._show_findings(plan)
+        self._display.drop_undeclared(desired, self._busy)
+        self._display.engine(api)
+        self._display.plan(plan)
         if not plan.works:
-            self._show_ids()
             unreached = self._busy or self.backoff.any() or _is_rolled_back(plan)
-            reached = None if unreached else desired.generation
-            self.board.set_agent(self.wall(), generation=reached, last_pass=self.wall())
+            self._display.nothing_to_do(None if unreached else desired.generation)
             return plan, None
         self._busy |= {work.key for work in plan.works}
         return plan, self._executor(desired, api).begin(plan)
 
-    def _drop_undeclared(self, desired: Desired) -> None:
-        """What has neither a section nor an object, as a section that was never applied and is gone: no work ends it."""
-        groups = (
-            ("container", desired.containers),
-            ("network", desired.networks),
-            ("volume", desired.volumes),
-        )
-        known = {key_of(kind, resource.section) for kind, resources in groups for resource in resources}
-        known |= desired.broken | self._busy
-        known |= {key_of(record.kind, record.section) for record in self.records.records()}
-        for key in sorted(self.board.keys() - known):
-            if key.partition(":")[0] in _KINDS:  # others show there what is theirs
-                self.board.drop(key, now=self.wall())
-
     def _show_engine_down(self) -> None:
         """An engine whose dockerd does not run is not reachable, and nobody asks it to find out."""
         if self.daemon is not None and not self.daemon.finds_dockerd():
-            engine_failure(self.board, EngineUnreachableError(self.daemon.holding), self.wall())
+            self.engine_failed(EngineUnreachableError(self.daemon.holding))
+
+    def engine_failed(self, exc: UcidockdError) -> None:
+        """Shows that the engine could not be looked at."""
+        self._display.engine_failure(exc)
 
     def _recover(self) -> dict[str, str]:
         """Mends what was cut short; key -> why it cannot be planned for yet. Has a back-off of its own: an old
@@ -290,7 +269,8 @@ class Reconciler:
             self.backoff.succeeded(_MENDING + key)
         for key, error in failed.items():
             self.backoff.failed(_MENDING + key, str(error), self.monotonic())
-            self._show_failure(key, error)
+            self._display.failure(key, error)
+            self._unsure = True
         return {**waiting, **{key: str(error) for key, error in failed.items()}}
 
     def is_busy(self) -> bool:
@@ -345,109 +325,38 @@ class Reconciler:
 
     def _show_pulling(self, container: Container, percent: int) -> None:
         message = f"pulling {container.spec.image}: {percent} %"
-        self._show_image(container, status=False, reason="Pulling", message=message)
+        self._display.image(container, status=False, reason="Pulling", message=message)
 
     def _show_pulled(self, container: Container, image_id: str, reason: str) -> None:
         """The pull ended; with "" there is no image."""
         self.image_ids = {**self.image_ids, container.spec.image: image_id}
-        self._show_image(container, status=bool(image_id), reason="Present" if image_id else reason)
-
-    def _show_image(self, container: Container, *, status: bool, reason: str, message: str = "") -> None:
-        key, now = f"container:{container.section}", self.wall()
-        self.board.ensure(key, kind="container", section=container.section, name=container.name, now=now)
-        condition = ConditionType.IMAGE_READY
-        self.board.set(key, condition, status=status, reason=reason, message=message, now=now)
+        self._display.image(container, status=bool(image_id), reason="Present" if image_id else reason)
 
     def _work_ended(self, work: ops.Work, succeeded: bool) -> None:  # noqa: FBT001 - the executor's callback
         """Called in the thread that did the work."""
-        now = self.wall()
         if succeeded:
             self.backoff.succeeded(work.key)
             if any(isinstance(operation, ops.StopContainer) for operation in work.operations):
                 self.backoff.stopped(work.key)
             if any(isinstance(operation, ops.StartContainer) for operation in work.operations):
                 self.backoff.started_again(work.key, self.monotonic())
-            self.board.clear(work.key, ConditionType.DEGRADED, now=now)
-            self.board.set(work.key, ConditionType.SYNCED, status=True, reason="Applied", now=now)
+            self._display.applied(work.key)
             if isinstance(work.operations[-1], _LAST_OPERATIONS):
-                self.board.drop(work.key, now=now)
-        self._show_ids()
+                self._display.gone(work.key)
+        self._display.ids()
         self._settled = None  # the board has moved on from what that look showed
         self._busy.discard(work.key)
         self.work_ended()
 
-    def _show_ids(self) -> None:
-        for record in self.records.records():
-            if not record.swap:
-                self.board.set_object(f"{record.kind}:{record.section}", record.object_id, now=self.wall())
-
-    def _show_ages(self, *, before: Observed, now: Observed) -> None:
-        """The engine's words of containers that grew older and did nothing else."""
-        sections = {r.object_id: r.section for r in self.records.records() if r.kind == "container"}
-        for old, new in zip(before.containers, now.containers, strict=True):
-            if new.status_text != old.status_text and new.id in sections:
-                self.board.say(f"container:{sections[new.id]}", ConditionType.RUNNING, new.status_text)
-
-    def _show_findings(self, plan: ops.Plan) -> None:
-        now = self.wall()
-        for work in plan.works:
-            kind, _, section = work.key.partition(":")
-            self.board.ensure(work.key, kind=kind, section=section, name=section, now=now)
-            causes = "; ".join(operation.cause for operation in work.operations)
-            self.board.set(
-                work.key, ConditionType.SYNCED, status=False, reason="Pending", message=causes, now=now
-            )
-        for key in dict.fromkeys(finding.key for finding in plan.findings):
-            kind, _, section = key.partition(":")
-            self.board.ensure(key, kind=kind, section=section, name=section, now=now)
-        for finding in plan.findings:
-            self._show_finding(finding, now)
-
-    def _show_finding(self, finding: ops.Finding, now: float) -> None:
-        key, condition = finding.key, ConditionType(finding.type)
-        if condition is ConditionType.DEGRADED and not finding.status:
-            self.board.clear(key, condition, now=now)
-            return
-        if finding.reason == "RolledBack" and self.board.reason(key, condition) == "RolledBack":
-            return  # what is there says why
-        in_sync = condition is ConditionType.SYNCED and finding.status
-        # drift is seen by a deep look alone, so only that can tell that it is over
-        if in_sync and self.board.reason(key, ConditionType.DEGRADED) not in {"", "Drift"}:
-            self.board.clear(key, ConditionType.DEGRADED, now=now)
-        self.board.set(
-            key, condition, status=finding.status, reason=finding.reason, message=finding.message, now=now
-        )
-
     def _report(self, outcome: Outcome) -> None:
-        operation, error, now = outcome.operation, outcome.error, self.wall()
-        text = "" if error is None else str(error)
-        note = OperationNote(at=now, op=operation.verb, cause=operation.cause, ok=error is None, error=text)
-        kind, _, section = operation.key.partition(":")
-        self.board.ensure(operation.key, kind=kind, section=section, name=section, now=now)
-        self.board.note(operation.key, note, now=now)
+        operation, error = outcome.operation, outcome.error
+        self._display.outcome(outcome)
         if error is None:
             logger.info("%s %s: %s", operation.verb, operation.key, operation.cause)
-            return
-        if isinstance(error, SkippedError):
-            # no back-off: once what it needs is there, it is its turn at once
-            self.board.set(
-                operation.key, ConditionType.SYNCED, status=False, reason="Pending", message=text, now=now
-            )
-            return
-        logger.warning("%s %s failed: %s", operation.verb, operation.key, error)
-        self.backoff.failed(operation.key, text, self.monotonic())
-        self._show_failure(operation.key, error, rolled_back=isinstance(operation, ops.ReplaceContainer))
-
-    def _show_failure(self, key: str, error: UcidockdError, *, rolled_back: bool = False) -> None:
-        now, text = self.wall(), str(error)
-        self._unsure = True
-        reason = "RolledBack" if rolled_back else "Failed"
-        if isinstance(error, StorageError):
-            reason = "StorageFull" if error.full else "StorageFailed"
-        kind, _, section = key.partition(":")
-        self.board.ensure(key, kind=kind, section=section, name=section, now=now)
-        self.board.set(key, ConditionType.DEGRADED, status=True, reason=reason, message=text, now=now)
-        self.board.set(key, ConditionType.SYNCED, status=False, reason=reason, message=text, now=now)
+        elif not isinstance(error, SkippedError):  # once what it needs is there, it is its turn at once
+            logger.warning("%s %s failed: %s", operation.verb, operation.key, error)
+            self.backoff.failed(operation.key, str(error), self.monotonic())
+            self._unsure = True
 
 
 def _is_rolled_back(plan: ops.Plan) -> bool:
@@ -468,10 +377,3 @@ def outcomes_as_json(plan: ops.Plan, outcomes: tuple[Outcome, ...]) -> dict[str,
         if o.error is not None
     ]
     return {**plan_as_json(plan), "failed": failed}
-
-
-def engine_failure(board: StatusBoard, exc: UcidockdError, now: float) -> None:
-    """Shows that the engine is away; what is known of the resources stays on the board."""
-    retry = isinstance(exc, EngineError) and exc.retryable
-    reason = "EngineSlow" if isinstance(exc, EngineSlowError) else "EngineUnreachable"
-    board.set_agent(now, engine={"reachable": False, "reason": reason, "error": str(exc), "retryable": retry})

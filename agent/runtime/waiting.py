@@ -46,6 +46,20 @@ def waiting(
     return {key: item for key, item in missing if item is not None}
 
 
+def waiting_elsewhere(desired: Desired, *, now: float) -> dict[str, Missing]:
+    """As `waiting`, where the engine is another machine's: of what containers wait for, only the clock is ours too."""
+    found: dict[str, Missing] = {}
+    for container in desired.containers:
+        spec, waits = container.spec, container.policy.wait_for
+        names = [device.host for device in spec.devices] + [w.target for w in waits]
+        if usb := next((name for name in names if name.startswith("usb:")), ""):
+            reason = f"{usb} can be found on this machine only, and the engine is another one's"
+            found[key_of("container", container.section)] = Missing(reason=reason)
+        elif any(w.kind is WaitKind.CLOCK for w in waits) and not clock_is_set(now):
+            found[key_of("container", container.section)] = Missing(reason="the clock is not set")
+    return found
+
+
 def usb_names(desired: Desired) -> list[str]:
     """The `usb:` devices that containers are given or wait for, sorted."""
     found = {device.host for c in desired.containers for device in c.spec.devices}

@@ -7,12 +7,11 @@ broken section is not an unknown one. Mistakes go to the readers of the sections
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from agent.model.entries import parse_dependency, parse_endpoint
+from agent.model.entries import addresses_meet, parse_dependency, parse_endpoint
 from agent.model.resources import (
     AgentSettings,
     Container,
@@ -292,12 +291,5 @@ def _rivals(reader: SectionReader, port: Port, users: Iterable[tuple[SectionRead
     return {
         other.name if other is not reader else "this one"
         for other, theirs in users
-        if theirs is not port and _overlap(port.host_ip, theirs.host_ip)
+        if theirs is not port and addresses_meet(port.host_ip, theirs.host_ip)
     }
-
-
-def _overlap(one: str, other: str) -> bool:
-    if not one or not other or one == other:
-        return True
-    a, b = ipaddress.ip_address(one), ipaddress.ip_address(other)
-    return a.version == b.version and (a.is_unspecified or b.is_unspecified)

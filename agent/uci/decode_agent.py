@@ -4,6 +4,7 @@ else."""
 
 from __future__ import annotations
 
+from agent.model.engine_address import parse_engine_address
 from agent.model.listen import parse_listen
 from agent.model.quantities import parse_int, parse_seconds
 from agent.model.resources import AgentSettings, RegistryAuth
@@ -38,7 +39,8 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
         workers=workers or base.workers,
         log_level=reader.text("log_level") or base.log_level,
         daemon=reader.text("daemon") or base.daemon,
-        docker_host=reader.text("docker_host") or base.docker_host,
+        docker_host=str(reader.parsed("docker_host", parse_engine_address) or base.docker_host),
+        docker_cert_path=reader.text("docker_cert_path") or base.docker_cert_path,
         dockerd=reader.text("dockerd") or base.dockerd,
         dockerd_args=reader.words("dockerd_args") or (),
         remove=reader.flag("remove") or base.remove,
@@ -49,4 +51,18 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
             option="cert" if settings.cert else "key",
             expected="both `cert` and `key`, or none",
         )
+    _check_engine(reader, settings)
     return settings
+
+
+def _check_engine(reader: SectionReader, settings: AgentSettings) -> None:
+    """Warns of a way to the engine that is not what it seems."""
+    address, encrypted = parse_engine_address(settings.docker_host), bool(settings.docker_cert_path)
+    if encrypted and address.path:
+        reader.warn("it is not used: a unix socket knows no TLS", option="docker_cert_path")
+    if not encrypted and not address.is_local:
+        reader.warn(
+            "the way to this engine is open: whoever is on it reads everything and controls the engine",
+            option="docker_host",
+            expected="`docker_cert_path`, the folder of a client's certificate",
+        )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.clients.docker_engine import DockerEngine
-from agent.errors import EngineUnreachableError
+from agent.errors import EngineInvalidError, EngineUnreachableError
 from tests.support.scripted_engine import ScriptedEngine
 
 VERSION = b'{"ApiVersion": "1.41"}'
@@ -42,7 +42,27 @@ def lister(tmp_path: Path) -> Iterator[Lister]:
 
 
 def item(number: int = 1, *, state: str = "running", status: str = "Up 2 minutes") -> dict[str, Any]:
-    return {"Id": f"id{number}", "Names": [f"/c{number}"], "Image": "app:1", "State": state, "Status": status}
+    return {
+        "Id": f"{number:064x}",
+        "Names": [f"/c{number}"],
+        "Image": "app:1",
+        "State": state,
+        "Status": status,
+    }
+
+
+IMPOSSIBLE = {
+    "an id that is none": [{**item(), "Id": "../1"}],
+    "a short id": [{**item(), "Id": "1f" * 6}],
+    "one id twice": [item(), {**item(), "Names": ["/other"]}],
+}
+
+
+@pytest.mark.parametrize("items", IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
+def test_a_list_that_cannot_be_is_no_list(lister: Lister, items: list[dict[str, Any]]) -> None:
+    lister.show(*items)
+    with pytest.raises(EngineInvalidError):
+        DockerEngine(lister.url).list_containers("us")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -31,6 +32,8 @@ class ExecEngine:
         self.stays = True
         self.deaf = False
         self.over = threading.Event()
+        self.asked, self.answers = threading.Event(), threading.Event()
+        self.answers.set()
         self.state: dict[str, object] | None = dict(ELSEWHERE)
         self.stdin = b""
         self.fake = ScriptedEngine(path, self._speak)
@@ -40,6 +43,8 @@ class ExecEngine:
         if line.startswith(b"POST /containers/"):
             _say(connection, {"Id": "e1"})
         elif line.startswith(b"GET /exec/"):
+            self.asked.set()
+            self.answers.wait(20)
             if self.state is not None:
                 _say(connection, self.state)
         elif line.startswith(b"POST /exec/e1/start"):
@@ -88,6 +93,20 @@ async def test_a_process_out_of_reach_is_said_to_be_so_and_gets_no_more_input(
         "ended on request; its process is out of reach of the agent and may still run; its input was closed"
     )
     engine.fake.wait_closed()
+
+
+async def test_a_console_whose_end_is_given_up_by_its_client_ends_all_the_same(
+    consoles: Consoles, engine: ExecEngine
+) -> None:
+    console = await opened(consoles)
+    engine.answers.clear()
+    async with asyncio.TaskGroup() as group:
+        client = group.create_task(consoles.end(console))
+        await asyncio.to_thread(engine.asked.wait, 20)
+        client.cancel()
+    engine.answers.set()
+    ended = (await read(console))[-1]
+    assert isinstance(ended, Ended) and ended.reason.startswith("ended on request; ")
 
 
 async def test_an_engine_that_goes_away_ends_the_console_with_its_reason(

@@ -60,7 +60,7 @@ def test_methods_and_arguments_are_those_that_were_recorded_of_luci_app_dockerma
     }
     agent = Agent()
     engine = DockerStream("unix:///none")
-    made = DockerObjects(agent, engine, sessions=None, ttyd=Ttyd("")).objects()  # type: ignore[arg-type]
+    made = DockerObjects(agent, engine, sessions=None, ttyd=Ttyd(())).objects()  # type: ignore[arg-type]
     assert {owned.name: owned.signature() for owned in made} == theirs
 
 

@@ -108,6 +108,73 @@ async def test_a_reader_that_comes_again_gets_what_it_had_not_acknowledged(room:
         assert [packet["seq"] for packet in reader.packets] == list(range(3, 3 + len(reader.packets)))
 
 
+async def test_an_owner_whose_dead_connection_lingers_reads_on_by_another_object(room: Room) -> None:
+    opened = await room.call("stream_open", {"kind": "count"}, session=ADMIN)
+    async with room.reading(opened, acks=False) as dead:
+        await dead.until(lambda: len(dead.packets) >= 4)
+        await room.call("stream_ack", {"id": opened["id"], "seq": 2}, session=ADMIN)
+        moved = await room.call("stream_resume", {"id": opened["id"]}, session=ADMIN)
+        assert moved == {"id": opened["id"], "object": moved["object"], "window": WINDOW}
+        assert moved["object"] != opened["object"]
+        await until_gone(room, opened)
+        async with room.reading(moved) as reader:
+            await reader.until(lambda: len(reader.packets) >= 20)
+            assert [packet["seq"] for packet in reader.packets] == list(range(3, 3 + len(reader.packets)))
+            assert [item["json"] for item in reader.items][1:] == [
+                item["json"] + 1 for item in reader.items[:-1]
+            ]
+        assert not dead.closed
+    right = (moved["object"], ":subscribe")
+    assert [session for session, rights in room.bus.rpcd.rights.items() if right in rights] == [ADMIN]
+    assert not room.counter.closed
+
+
+async def test_a_stream_is_moved_for_its_owner_only_and_while_it_is_there(room: Room) -> None:
+    opened = await room.call("stream_open", {"kind": "count"}, session=ADMIN)
+    room.bus.rpcd.rights[READER] = {("ucidockd", "*")}
+    for session, number, status in (
+        (READER, opened["id"], Status.PERMISSION_DENIED),
+        ("", opened["id"], Status.PERMISSION_DENIED),
+        (ADMIN, opened["object"].removeprefix("ucidockd."), Status.NOT_FOUND),
+    ):
+        with pytest.raises(BusError) as caught:
+            await room.call("stream_resume", {"id": number}, session=session)
+        assert caught.value.status == status
+    assert opened["object"] in await room.bus.caller.lookup(opened["object"])
+    await room.call("stream_close", {"id": opened["id"]}, session=ADMIN)
+    await until_gone(room, opened)
+    with pytest.raises(BusError):
+        await room.call("stream_resume", {"id": opened["id"]}, session=ADMIN)
+
+
+async def test_a_stream_that_is_moved_often_leaves_nothing_behind(room: Room) -> None:
+    opened = await room.call("stream_open", {"kind": "count"}, session=ADMIN)
+    async with asyncio.TaskGroup() as group:
+        moves = [
+            group.create_task(room.call("stream_resume", {"id": opened["id"]}, session=ADMIN))
+            for _ in range(10)
+        ]
+    names = {move.result()["object"] for move in moves}
+    found = await room.bus.caller.lookup("ucidockd.stream.*")
+    assert (len(names), len(found), set(found) <= names) == (10, 1, True)
+    kept = [name for name, _ in room.bus.rpcd.rights[ADMIN] if name.startswith("ucidockd.stream.")]
+    assert kept == list(found)
+    await room.call("stream_close", {"id": opened["id"]}, session=ADMIN)
+    await until_gone(room, {"object": kept[0]})
+
+
+async def test_nobody_is_moved_when_the_right_cannot_be_granted(room: Room) -> None:
+    opened = await room.call("stream_open", {"kind": "count"}, session=ADMIN)
+    async with room.reading(opened) as reader:
+        await reader.until(lambda: reader.packets)
+        room.bus.rpcd.refuse_grants = True
+        with pytest.raises(BusError):
+            await room.call("stream_resume", {"id": opened["id"]}, session=ADMIN)
+        seen = len(reader.packets)
+        await reader.until(lambda: len(reader.packets) > seen + 5)
+    assert set(await room.bus.caller.lookup("ucidockd.stream.*")) == {opened["object"]}
+
+
 async def test_a_reader_that_goes_in_the_middle_of_a_message_gets_it_again_at_once(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 async def ttyd(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ttyd]:
     monkeypatch.setattr(ubus_ttyd, "_START_S", 0.2)
-    made = Ttyd("unix:///var/run/docker.sock")
+    made = Ttyd(("-H", "unix:///var/run/docker.sock"))
     yield made
     await made.close()
 

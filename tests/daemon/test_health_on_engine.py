@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from agent.clients import daemon_process
 from agent.model.daemon import Process, Target
 from agent.plan.daemon import Change
 from agent.runtime.daemon_health import DaemonHealth, lost_bridge
 from agent.runtime.daemon_status import DaemonStatus
 from agent.status.board import StatusBoard
-from tests.support.daemon_lab import DaemonLab
+from tests.support.daemon_lab import DaemonLab, wait_for
 from tests.support.dockerd import is_root
 from tests.support.loop_disk import LoopDisk
 
@@ -105,6 +107,19 @@ def test_a_bridge_is_missed_only_where_one_is_expected(
 ) -> None:
     assert bool(lost_bridge(document, arguments, frozenset({"lo"}))) is lost
     assert lost_bridge(document, arguments, None) == ""
+
+
+def test_a_dockerd_that_is_stopping_does_not_count_as_running(lab: DaemonLab) -> None:
+    assert lab.apply("")
+    assert lab.conditions()["Running"] == (True, "Running")
+    container, process = lab.run_container(stop_signal="SIGUSR1"), lab.process
+    daemon_process.send_signal(process, signal.SIGTERM)
+    wait_for(lambda: not lab.socket.exists())
+    lab.apply()
+    assert lab.conditions()["Running"] == (False, "NotListening")
+    assert daemon_process.is_alive(process)
+    os.kill(container, signal.SIGKILL)
+    assert daemon_process.wait_end(process, 30)
 
 
 def test_dockerd_waits_for_the_disk_of_its_data_and_a_lost_disk_holds_everything(

@@ -15,7 +15,7 @@ import pytest
 
 from agent.model.daemon import Effect
 from agent.model.daemon_table import APART, TABLE
-from agent.runtime.daemon import version_of
+from agent.runtime.daemon_runner import version_of
 from tests.support.daemon_lab import DaemonLab, mode_of
 
 RELOADS: dict[str, tuple[str, str, str]] = {
@@ -187,15 +187,15 @@ def test_several_hosts_answer_each_on_its_own_and_go_away_again(started: DaemonL
 @contextlib.contextmanager
 def addresses_of(lab: DaemonLab) -> Any:
     """The stage looks for free ports where the tests run; dockerd listens in the lab's network."""
-    from agent.runtime import daemon
+    from agent.runtime import daemon_target
 
     del lab
-    original = daemon.unavailable_hosts
-    daemon.unavailable_hosts = lambda hosts: {}
+    original = daemon_target.unavailable_hosts
+    daemon_target.unavailable_hosts = lambda hosts: {}
     try:
         yield
     finally:
-        daemon.unavailable_hosts = original
+        daemon_target.unavailable_hosts = original
 
 
 def answers(lab: DaemonLab, host: str) -> bool:

@@ -136,7 +136,7 @@ def test_a_configuration_that_cannot_be_read_does_not_keep_dockerd_down(
     stop_process(lab.process, 20)
     (lab.root / "config" / "containers").write_text("config agent 'unclosed\n")
     lab.restart_agent()
-    monkeypatch.setattr("agent.runtime.daemon.on_openwrt", lambda: True)
+    monkeypatch.setattr("agent.runtime.daemon_runner.on_openwrt", lambda: True)
     lab.stage.keep_up()
     assert lab.probe.answers()
     assert lab.info()["Debug"]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -144,12 +145,11 @@ def test_an_address_in_use_leaves_the_container_as_it_was(box: Box, more: str) -
 
 
 def test_a_network_that_cannot_be_changed_comes_back_with_its_members(box: Box) -> None:
-    box.client.networks.create("foreign", ipam=pool("10.219.9.0/24"))
     box.apply(LAN + ON_LAN)
     before = identity(box)
-    changed = LAN.replace("8.0", "9.0") + ON_LAN.replace("8.9", "9.9")
-    errors = box.errors(changed)
-    assert any("overlaps" in error for error in errors)
+    changed = LAN + "\tlist opt 'com.docker.network.bridge.inhibit_ipv4=perhaps'\n" + ON_LAN
+    (error,) = box.errors(changed)
+    assert "perhaps" in error
     box.reconciler.backoff.clear()
     box.apply(changed)
     assert identity(box) == before
@@ -158,6 +158,50 @@ def test_a_network_that_cannot_be_changed_comes_back_with_its_members(box: Box) 
     box.apply(LAN + ON_LAN)
     assert box.apply()[0].works == ()
     assert "Degraded" not in conditions(box, "network:lan")
+
+
+OVERLAPS = {
+    "another network": " of the network foreign",
+    "the router's own": ", which the router itself reaches by overlapped0",
+}
+
+
+@pytest.mark.parametrize("name", OVERLAPS)
+def test_a_subnet_that_is_taken_leaves_the_network_and_its_members_and_says_whose_it_is(
+    box: Box, name: str
+) -> None:
+    if name == "another network":
+        box.client.networks.create("foreign", ipam=pool("10.219.9.0/24"))
+    else:
+        _device("overlapped0", "10.219.9.1/24")
+    try:
+        box.apply(LAN + ON_LAN)
+        before, network = identity(box), box.client.networks.get("lan").id
+        changed = LAN.replace("8.0/24", "0.0/20") + ON_LAN.replace("8.9", "9.9")
+        assert box.errors(changed) == []
+        assert box.errors(changed) == []
+        assert (identity(box), box.client.networks.get("lan").id) == (before, network)
+        message = f"subnet 10.219.0.0/20 overlaps 10.219.9.0/24{OVERLAPS[name]}"
+        assert conditions(box, "network:lan")["Synced"] == (False, "SubnetOverlaps", message)
+        box.get("web").kill()
+        assert box.errors(changed) == []
+        assert box.get("web").status == "running"  # as it was
+    finally:
+        subprocess.run(["ip", "link", "del", "overlapped0"], check=False, capture_output=True)
+    if name == "another network":
+        box.client.networks.get("foreign").remove()
+    assert box.errors(changed) == []
+    assert box.get("web").attrs["NetworkSettings"]["Networks"]["lan"]["IPAddress"] == "10.219.9.9"
+    assert str(box.apply()[0]) == "nothing to do"
+
+
+def _device(name: str, address: str) -> None:
+    for words in (
+        ("link", "add", name, "type", "bridge"),
+        ("addr", "add", address, "dev", name),
+        ("link", "set", name, "up"),
+    ):
+        subprocess.run(["ip", *words], check=True)
 
 
 def pool(subnet: str) -> Any:
@@ -231,8 +275,8 @@ def test_an_old_container_that_cannot_start_again_does_not_hold_up_the_others(bo
 
 def test_what_needs_a_failed_resource_waits_and_the_others_do_not(box: Box) -> None:
     box.reconciler.monotonic = lambda: 0.0  # a slow machine must not let the back-off run out
-    box.client.networks.create("foreign", ipam=pool("10.219.8.0/24"))
-    config = LAN + ON_LAN + OTHER + WEB.replace("'web'", "'last'") + "\tlist depends_on 'web'\n"
+    refused = LAN + "\tlist opt 'com.docker.network.bridge.inhibit_ipv4=perhaps'\n"
+    config = refused + ON_LAN + OTHER + WEB.replace("'web'", "'last'") + "\tlist depends_on 'web'\n"
     errors = box.errors(config)
     assert [error.partition(" ")[0] for error in errors if "failed first" in error] == [
         "network:lan",
@@ -241,9 +285,7 @@ def test_what_needs_a_failed_resource_waits_and_the_others_do_not(box: Box) -> N
     assert box.names() == ["other"]
     box.apply(config)
     assert conditions(box, "container:web")["Waiting"] == (True, "Waiting", "network:lan could not be made")
-    box.client.networks.get("foreign").remove()
-    box.reconciler.monotonic = lambda: 10**9
-    assert box.errors(config) == []
+    assert box.errors(config.replace(refused, LAN)) == []
     assert box.names() == ["last", "other", "web"]
 
 
@@ -286,3 +328,20 @@ def test_a_secret_that_the_engine_echoes_is_blotted_out(box: Box, caplog: pytest
     (error,) = box.errors(WEB + f"\toption user '{SECRET}'\n\tlist env 'TOKEN={SECRET}'\n")
     assert "unable to find user ***" in error
     assert SECRET not in str(box.reconciler.board.snapshot()) + caplog.text
+
+
+def test_one_that_is_healthy_by_turns_does_not_pass_the_gate_and_is_not_tried_again(box: Box) -> None:
+    box.apply(WEB)
+    before = identity(box)
+    by_turns = "[ -e /tmp/x ] && rm /tmp/x && exit 1; touch /tmp/x"
+    check = (
+        f"\toption health_cmd '{by_turns}'\n\toption health_interval '200ms'\n\toption health_retries '1'\n"
+    )
+    changed = WEB.replace("gate '0.4'", "gate '60'") + check
+    (error,) = box.errors(changed)
+    assert "unhealthy" in error
+    assert box.errors(changed) == []
+    assert (box.get("web").id, box.get("web").status, box.names()) == (*before[:2], ["web"])
+    box.reconciler.backoff.clear()
+    assert box.errors(changed) == []
+    assert conditions(box, "container:web")["Synced"][1] == "RolledBack"

@@ -117,8 +117,7 @@ def test_whichever_call_fails_it_converges(
         oracle.converge()
         oracle.check(EXPECTED, networks=NETWORKS)
         faulty.apply("config agent 'agent'\n\toption remove '1'\n")
-        now = faulty.reconciler.wall()
-        faulty.reconciler.wall = lambda moment=now: moment + 1000  # type: ignore[misc]
+        faulty.later(1000)
         oracle.converge()
         faulty.restart_agent()
     raise AssertionError(f"more than {LIMIT} calls")

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,17 @@ import docker
 import pytest
 
 from agent.clients.daemon_supervisor import ChildSupervisor
+from agent.clients.docker_engine import DockerEngine
 from agent.clients.file_watcher import FileWatcher
 from agent.controller.doors.control_socket import bind
-from agent.errors import ConfigError, DaemonError
+from agent.errors import ConfigError
 from agent.runtime import loop as loop_module
 from agent.runtime.loop import Loop
 from agent.runtime.main import locked
 from tests.support.box import Box
-from tests.support.dockerd import PrivateDockerd
+from tests.support.dockerd import PrivateDockerd, is_root
 from tests.support.fault_proxy import FaultProxy
+from tests.support.somebody import said_by_somebody
 
 ROOT = Path(__file__).parents[2]
 WEB = """
@@ -216,14 +218,24 @@ def has_memory(box: Box, mib: int) -> bool:
     return False
 
 
-def test_a_dockerd_that_cannot_be_forked_is_an_error_with_its_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_more(*args: object, **named: object) -> None:
-        raise BlockingIOError(11, "Resource temporarily unavailable")
+@pytest.mark.skipif(not is_root(), reason="becoming somebody else needs root")
+def test_a_dockerd_that_cannot_be_forked_is_an_error_with_its_reason() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+        Path(folder).chmod(0o777)
+        supervisor = ChildSupervisor(program="true", config_file=Path(folder) / "daemon.json")
+        said = said_by_somebody(lambda: supervisor.start(()), processes=0)
+        assert said == "DaemonError: true cannot be started: Resource temporarily unavailable"
+        assert said_by_somebody(lambda: supervisor.start(())) == ""
 
-    supervisor = ChildSupervisor(program="dockerd", config_file=tmp_path / "daemon.json")
-    monkeypatch.setattr(subprocess, "Popen", no_more)
-    with pytest.raises(DaemonError, match="Resource temporarily unavailable") as caught:
-        supervisor.start(())
-    assert caught.value.reason == "NotStarted"
+
+@pytest.mark.skipif(not is_root(), reason="becoming somebody else needs root")
+def test_a_socket_that_may_not_be_opened_is_an_engine_that_is_not_reached_and_says_why() -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as door:
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "docker.sock"
+        door.bind(str(path))
+        path.chmod(0o600)
+        door.listen()
+        said = said_by_somebody(DockerEngine(f"unix://{path}").api_version)
+    assert said.startswith(f"EngineUnreachableError: the engine at unix://{path} does not answer")
+    assert "Permission denied" in said

@@ -74,6 +74,34 @@ test('UCI text quotes what is odd and leaves out what LuCI keeps for itself', ()
 	assert.equal(text, "config container 'web'\n\tlist env 'A=it'\\''s'\n\tlist env 'B=two\nlines'\n\toption image 'x'\n\nconfig auth\n\toption username 'me'\n");
 });
 
+// LuCI's uci, as far as sections that are new go
+function uciWith(sections) {
+	return {
+		sections: (_config, type) => Object.values(sections).filter(one => one['.type'] === type),
+		get: (_config, id) => sections[id] ?? null,
+		add: (_config, type, id) => sections[id] = { '.type': type, '.name': id, '.create': id },
+		set: (_config, id, option, value) => sections[id][option] = value,
+		remove: (_config, id) => delete sections[id]
+	};
+}
+
+for (const [ name, sections, typed, kept ] of [
+	[ 'one that nobody touched is not saved', {}, {}, [] ],
+	[ 'one with something in it is', {}, { verify: '0' }, [ 'tls' ] ],
+	[ 'one whose seed was taken back is', {}, { enabled: undefined }, [ 'tls' ] ],
+	[ 'one that was there stays', { tls: { '.type': 'tls', '.name': 'tls', enabled: '0' } }, {}, [ 'tls' ] ],
+	[ 'one of another name is the one', { mine: { '.type': 'tls', '.name': 'mine' } }, {}, [ 'mine' ] ]
+])
+	test(`sections that a form provides: ${name}`, () => {
+		const made = load('ucidockd.provided', { uci: uciWith(sections) }).make('dockerd');
+		const id = made.want('tls', 'tls', { enabled: '0' });
+		Object.assign(sections[id], typed);
+		made.drop();
+		assert.deepEqual(Object.keys(sections), kept);
+		made.add();
+		assert.ok(id in sections);
+	});
+
 const actions = load('ucidockd.actions', { uci: {}, ui: {}, 'ucidockd.calls': {} });
 const owner = (...conditions) => ({ section: 'web', conditions });
 
@@ -82,10 +110,37 @@ for (const [ name, action, one, decision ] of [
 	[ 'removing a managed one removes its section', 'remove', owner(), { by: 'uci', section: 'web', set: null } ],
 	[ 'starting one that is held lets the agent do it', 'start', owner({ type: 'Synced', status: false, reason: 'Held' }), { by: 'reconcile' } ],
 	[ 'starting one that UCI stops changes UCI', 'start', owner({ type: 'Synced', status: true, reason: 'InSync' }), { by: 'uci', section: 'web', set: { state: '', enabled: '' } } ],
-	[ 'a restart is the engine\'s', 'restart', owner(), { by: 'engine', method: 'restart', id: 'abc' } ],
-	[ 'what is nobody\'s goes to the engine', 'remove', undefined, { by: 'engine', method: 'remove', id: 'abc' } ]
+	[ 'a restart is the engine\'s', 'restart', owner(), { by: 'engine', method: 'restart', id: 'abc', query: undefined } ],
+	[ 'what is nobody\'s goes to the engine', 'remove', undefined, { by: 'engine', method: 'remove', id: 'abc', query: { force: true } } ],
+	[ 'a declared one gets its new name in UCI', 'rename', owner(), { by: 'uci', section: 'web', set: { name: 'shop' } } ],
+	[ 'what is nobody\'s gets its new name on the engine', 'rename', undefined, { by: 'engine', method: 'rename', id: 'abc', query: { name: 'shop' } } ]
 ])
-	test(`buttons: ${name}`, () => assert.deepEqual(actions.decide(action, { Id: 'abc' }, one), decision));
+	test(`buttons: ${name}`, () => assert.deepEqual(actions.decide(action, { Id: 'abc' }, one, { name: 'shop' }), decision));
+
+const resources = load('ucidockd.resources', { 'ucidockd.calls': {}, 'ucidockd.dom': {} });
+const limited = { HostConfig: { Memory: 67108864, MemorySwap: -1, MemoryReservation: 0, NanoCpus: 1500000000, CpuShares: 0, CpusetCpus: '0-1', PidsLimit: null, BlkioWeight: 0, RestartPolicy: { Name: 'on-failure', MaximumRetryCount: 3 } } };
+
+test('resources: limits of a container read as UCI has them', () => {
+	assert.deepEqual(resources.valuesOf(limited), {
+		memory: '64m', memory_swap: '-1', memory_reservation: '', cpus: '1.5', cpu_shares: '', cpuset: '0-1', pids_limit: '', blkio_weight: '', restart: 'on-failure:3'
+	});
+});
+
+for (const [ name, values, body ] of [
+	[ 'what stays the same is not sent', {}, {} ],
+	[ 'sizes, CPUs and policies are sent as the engine wants them', { memory: '1.5g', memory_swap: '2g', cpus: '0.3', pids_limit: '100', restart: 'always' },
+		{ Memory: 1610612736, MemorySwap: 2147483648, NanoCpus: 300000000, PidsLimit: 100, RestartPolicy: { Name: 'always', MaximumRetryCount: 0 } } ],
+	[ 'a policy keeps its count', { restart: 'on-failure:5' }, { RestartPolicy: { Name: 'on-failure', MaximumRetryCount: 5 } } ]
+])
+	test(`resources: ${name}`, () => {
+		const before = resources.valuesOf(limited);
+		assert.deepEqual(resources.bodyOf({ ...before, ...values }, before), body);
+	});
+
+test('resources: a limit that is taken away is refused, since the engine would keep it without a word', () => {
+	const before = resources.valuesOf(limited);
+	assert.throws(() => resources.bodyOf({ ...before, memory: '' }, before), /memory: the engine takes no limit away/);
+});
 
 test('sha256: any split gives what node gives', () => {
 	for (const size of [ 0, 1, 55, 56, 63, 64, 65, 119, 120, 1000 ]) {

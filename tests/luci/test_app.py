@@ -22,6 +22,8 @@ from agent.controller.ubus.jobs import JobMethods
 from agent.controller.ubus.streams import Streams
 from agent.controller.ubus.ttyd import Ttyd
 from agent.controller.work.jobs import Jobs
+from agent.model.daemon_table import APART, TABLE
+from agent.schema.validate import DAEMON_KINDS, properties
 
 PROJECT = Path(__file__).parents[2]
 LUCI = PROJECT / "luci"
@@ -34,7 +36,8 @@ ACL: dict[str, Any] = json.loads((LUCI / "root/usr/share/rpcd/acl.d/luci-app-uci
 MENU: dict[str, Any] = json.loads((LUCI / "root/usr/share/luci/menu.d/luci-app-ucidockd.json").read_text())
 RIGHTS = ACL["luci-app-ucidockd"]
 READING = {
-    "status", "plan", "diff", "job_list", "job_status", "stream_open", "stream_ack", "stream_read", "stream_close",
+    "status", "plan", "diff", "job_list", "job_status",
+    "stream_open", "stream_resume", "stream_ack", "stream_read", "stream_close",
     "df", "events", "info", "ping", "version", "changes", "info_archive", "inspect", "list", "logs", "stats", "top",
     "history", "search",
 }  # fmt: skip
@@ -58,7 +61,7 @@ def methods_of_engine() -> dict[str, set[str]]:
     nothing: Any = None
     return {
         owned.name: set(owned.methods)
-        for owned in DockerObjects(nothing, nothing, nothing, ttyd=Ttyd("")).objects()
+        for owned in DockerObjects(nothing, nothing, nothing, ttyd=Ttyd(())).objects()
     }
 
 
@@ -122,6 +125,16 @@ def test_every_entry_of_the_menu_leads_somewhere() -> None:
         else:
             assert action == {"type": "firstchild"}
     assert views == {f"ucidockd/{path.stem}" for path in VIEWS}
+
+
+def test_forms_say_of_each_option_what_dockerd_needs_to_follow_it() -> None:
+    said = {
+        (kind, name): schema["x-effect"]
+        for kind in DAEMON_KINDS
+        for name, schema in properties(kind).items()
+        if "x-effect" in schema and name not in APART
+    }
+    assert said == {(row.section, row.uci): "stop" if row.stops else row.effect for row in TABLE}
 
 
 @pytest.mark.parametrize("path", OWN, ids=lambda path: path.name)

@@ -1,69 +1,98 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The forms' checks (checks.js, run by node) against the agent's own parsers: both say yes or no to the same values."""
+"""The forms' checks (run by node) against what the agent says of the same values: both say yes or no alike.
+
+Asked are all options of all schemas, each with its schema's examples, what `values.json` has for it, and odd texts.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import random
+import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.model import entries, quantities
+from agent.model import quantities
 from agent.model.quantities import QuantityError
+from agent.schema.validate import DAEMON_KINDS, KINDS, properties
+from agent.uci.decode import decode
+from agent.uci.syntax import parse, quote
 
 HERE = Path(__file__).parent
+VALUES: dict[str, dict[str, list[str]]] = json.loads((HERE / "values.json").read_text())
 
 if shutil.which("node") is None:
     pytest.skip("node is not installed", allow_module_level=True)
 
-
-def _address4(text: str) -> object:
-    return entries.parse_address(text, version=4)
-
-
-def _address6(text: str) -> object:
-    return entries.parse_address(text, version=6)
-
-
-PARSERS: dict[str, Callable[[str], object]] = {
-    "memory": quantities.parse_size,
-    "memory_swap": quantities.parse_swap,
-    "health_interval": quantities.parse_duration,
-    "gate": quantities.parse_seconds,
-    "cpus": quantities.parse_cpus,
-    "dns": entries.parse_address,
-    "ip": _address4,
-    "ip6": _address6,
-    "port": entries.parse_ports,
-    "volume": entries.parse_volume,
-    "tmpfs": entries.parse_tmpfs,
-    "device": entries.parse_device,
-    "network": entries.parse_endpoint,
-    "ulimit": entries.parse_ulimit,
-    "restart": entries.parse_restart,
-    "depends_on": entries.parse_dependency,
-    "wait_for": entries.parse_wait,
-    "extra_host": entries.parse_extra_host,
+# what the value stands beside
+BESIDE = {
+    "container": {"image": "busybox", "memory": "1g", "network": "lan"},
+    "network": {"driver": "bridge"},
+    "auth": {"token": "t"},
+    "agent": {"cert": "/c", "key": "/k"},
+    "tls": {"mode": "auto"},
 }
+OTHERS = "config network 'lan'\n"
+# mistakes that no field can see alone: they are about other options and sections
+ACROSS = re.compile(
+    r"lies in no subnet|^unknown (network|container section)|goes? with |is (above|less than) `memory`|has no (mode|parent)"
+    r"|is no mode of|is not inside the bridge|depends on itself|renewed at once|certificates are the agent's|cannot be read"
+    r"|takes no address|the first network entry"
+)
 
 
-def _verdict(parse: Callable[[str], object], text: str) -> bool:
-    try:
-        parse(text)
-    except QuantityError:
-        return False
-    return True
+def values_of(kind: str, option: str) -> list[str]:
+    schema = properties(kind)[option]
+    examples = [
+        one for group in schema.get("examples", ()) for one in (group if isinstance(group, list) else [group])
+    ]
+    every = [*VALUES["*"]["*"], *VALUES.get(kind, {}).get(option, ()), *examples]
+    return [text for text in dict.fromkeys(every) if text]  # an empty field is an option that is not there
 
 
-def _ask(asked: list[tuple[str, str, str]]) -> list[Any]:
+def is_refused(kind: str, option: str, text: str) -> bool:
+    """Whether the agent finds a mistake in this value."""
+    beside = {name: value for name, value in BESIDE.get(kind, {}).items() if name != option}
+    if option == "network_mode":
+        beside.pop("network")
+    lines = [f"\toption {name} {quote(value)}\n" for name, value in beside.items()]
+    package = "dockerd" if kind in DAEMON_KINDS else "containers"
+    name = kind if kind in DAEMON_KINDS else "tried"
+    written = f"config {kind} '{name}'\n{''.join(lines)}\tlist {option} {quote(text)}\n"
+    if properties(kind)[option].get("type") != "array":
+        written = written.replace("\tlist ", "\toption ")
+    if package == "containers" and kind != "network":
+        written += OTHERS
+    found = decode({package: parse(written, package=package)}, paths={}).issues
+    return any(
+        one.severity == "error"
+        and one.section == name
+        and one.option == option
+        and not ACROSS.search(one.message)
+        for one in found
+    )
+
+
+@functools.cache
+def asked() -> list[tuple[str, str, str]]:
+    return [
+        (kind, option, text)
+        for kind in (*KINDS, *DAEMON_KINDS)
+        for option, schema in properties(kind).items()
+        if "enum" not in schema
+        for text in values_of(kind, option)
+    ]
+
+
+def ask(questions: list[tuple[str, str, str]]) -> list[Any]:
     node = subprocess.run(
         ["node", str(HERE / "checks_answer.mjs")],
-        input=json.dumps(asked),
+        input=json.dumps(questions),
         capture_output=True,
         text=True,
         check=True,
@@ -72,16 +101,18 @@ def _ask(asked: list[tuple[str, str, str]]) -> list[Any]:
     return answers
 
 
-def test_forms_and_agent_agree_on_every_value() -> None:
-    values: dict[str, list[str]] = json.loads((HERE / "values.json").read_text())
-    asked = [("container", option, text) for option, texts in values.items() for text in texts]
-    assert values.keys() == PARSERS.keys()
+def test_forms_and_agent_agree_on_every_value_of_every_option() -> None:
     differing = [
-        (option, text, answer)
-        for (_, option, text), answer in zip(asked, _ask(asked), strict=True)
-        if (answer == "") is not _verdict(PARSERS[option], text)
+        (*question, answer)
+        for question, answer in zip(asked(), ask(asked()), strict=True)
+        if (answer != "") is not is_refused(*question)
     ]
     assert differing == []
+
+
+def test_values_are_listed_for_options_that_there_are() -> None:
+    named = {(kind, option) for kind, options in VALUES.items() if kind != "*" for option in options}
+    assert named - {(kind, option) for kind, option, _ in asked()} == set()
 
 
 def _words(text: str) -> list[str] | None:
@@ -94,4 +125,4 @@ def _words(text: str) -> list[str] | None:
 def test_forms_and_agent_split_every_command_line_alike() -> None:
     source = random.Random(7)
     lines = ["".join(source.choices("ab \"'\\\n$", k=source.randrange(14))) for _ in range(2000)]
-    assert _ask([("", "words", line) for line in lines]) == [_words(line) for line in lines]
+    assert ask([("", "words", line) for line in lines]) == [_words(line) for line in lines]

@@ -31,7 +31,10 @@ class Agent:
         options = box.options
         self.words = [f"--config-dir={options.config_dir}", f"--override-dir={options.override_dir}"]
         self.words += [f"--state-dir={options.state_dir}", f"--socket={options.socket}"]
-        self.words += [f"--docker-host={options.docker_host}"]
+        if options.docker_host:
+            self.words += [f"--docker-host={options.docker_host}"]
+        if options.docker_cert_path:
+            self.words += [f"--docker-cert-path={options.docker_cert_path}"]
         self.log = box.config.parent / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -54,6 +54,12 @@ class Box:
         """What failed in a pass on `text`."""
         return [str(outcome.error) for outcome in self.apply(text)[1] if outcome.error]
 
+    def later(self, seconds: float) -> None:
+        """Lets time pass, by both clocks of the agent."""
+        wall, monotonic = self.reconciler.wall, self.reconciler.monotonic
+        self.reconciler.wall = lambda: wall() + seconds
+        self.reconciler.monotonic = lambda: monotonic() + seconds
+
     def restart_agent(self) -> None:
         """As after a kill: memory is lost, files are not."""
         self.reconciler = make_reconciler(self.options, AgentSettings())

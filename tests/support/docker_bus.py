@@ -47,5 +47,7 @@ class Docker:
 async def docker_on(path: Path, url: str) -> AsyncIterator[Docker]:
     async with a_bus(path) as bus:
         agent = Agent()
-        await bus.publish(DockerObjects(agent, DockerStream(url), bus.sessions, ttyd=Ttyd(url)).objects())
+        await bus.publish(
+            DockerObjects(agent, DockerStream(url), bus.sessions, ttyd=Ttyd(("-H", url))).objects()
+        )
         yield Docker(bus, agent)

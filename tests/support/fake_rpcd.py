@@ -29,6 +29,7 @@ class FakeRpcd:
         }
         self.values: dict[str, Any] = {}
         self.asked = 0
+        self.refuse_grants = False
         self.answering = asyncio.Event()
         self.answering.set()
         self._client = UbusClient(str(path), jitter=lambda: 1.0)
@@ -78,6 +79,8 @@ class FakeRpcd:
         return {"access": access}
 
     async def _grant(self, args: Mapping[str, Any]) -> None:
+        if self.refuse_grants:
+            raise BusError("no", status=Status.UNKNOWN_ERROR)
         (await self._known(args)).update((o, f) for o, f in args["objects"])
 
     async def _revoke(self, args: Mapping[str, Any]) -> None:

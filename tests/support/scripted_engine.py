@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -14,15 +15,23 @@ Script = Callable[[socket.socket, bytes], None]
 
 
 class ScriptedEngine:
-    """`script(connection, head)` runs for every request whose head came; the connection is closed after it."""
+    """`script(connection, head)` runs for every request whose head came; the connection is closed after it.
 
-    def __init__(self, path: Path, script: Script) -> None:
-        self.url = f"unix://{path}"
+    On a unix socket at `path`, or without one on a port of 127.0.0.1, with `tls` where that is given.
+    """
+
+    def __init__(self, path: Path | None, script: Script, *, tls: ssl.SSLContext | None = None) -> None:
         self.heads: list[bytes] = []
         self.open = 0
         self._script = script
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
+        self._tls = tls
+        if path is not None:
+            self.url = f"unix://{path}"
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(path))
+        else:
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.url = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
         self._listener.listen(64)
         self._ends = False
         threading.Thread(target=self._accept, daemon=True).start()
@@ -37,7 +46,10 @@ class ScriptedEngine:
 
     def _serve(self, connection: socket.socket) -> None:
         self.open += 1
-        with connection, contextlib.suppress(OSError):
+        with contextlib.ExitStack() as closed, contextlib.suppress(OSError):
+            closed.enter_context(connection)
+            if self._tls is not None:
+                connection = closed.enter_context(self._tls.wrap_socket(connection, server_side=True))
             head = b""
             while b"\r\n\r\n" not in head:
                 piece = connection.recv(65536)

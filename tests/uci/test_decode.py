@@ -295,3 +295,24 @@ def test_defaults_hold_where_nothing_is_set() -> None:
     web = result.desired.containers[0]
     assert (web.spec, web.policy) == (ContainerSpec(image="alpine"), ContainerPolicy(pull=Pull.MISSING))
     assert (result.desired.agent.workers, result.desired.agent.enabled) == (2, False)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"docker_host": "tcp://192.168.1.2:2375"}, ["way to this engine is open"]),
+        ({"docker_host": "tcp://192.168.1.2:2376", "docker_cert_path": "/etc/nas"}, []),
+        ({"docker_host": "tcp://127.0.0.1:2375"}, []),
+        ({"docker_cert_path": "/etc/nas"}, ["a unix socket knows no TLS"]),
+        ({"docker_host": "tcp://nas:99999"}, ["Port out of range"]),
+        (
+            {"docker_host": "tcp://nas:2376", "docker_cert_path": "nas"},
+            ["absolute path", "way to this engine"],
+        ),
+    ],
+)
+def test_the_way_to_an_engine_is_looked_at(values: dict[str, Value], said: list[str]) -> None:
+    result = decoded(a_section("agent", "agent", **values))
+    found = texts(result)
+    assert len(found) == len(said), found
+    assert all(any(part in text for text in found) for part in said), found

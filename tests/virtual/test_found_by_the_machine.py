@@ -232,3 +232,29 @@ def test_an_old_one_whose_name_was_taken_runs_and_gets_it_back(world: World, pol
     world.reconcile()
     world.rest(600)
     assert [(c.name, c.state) for c in world.engine.containers.values()] == [("web", "running")]
+
+
+def test_the_new_one_stays_with_its_data_where_somebody_removed_the_old_one_in_mid_swap(world: World) -> None:
+    declare(world, WEB)
+    declare(world, WEB.replace("gate '1'", "gate '60'") + "\tlist volume '/anonymous'\n")
+    new = world.engine.find("web")
+    assert new is not None
+    world.engine.remove_container("web.ucidockd-old", volumes=False, force=True)
+    world.plan.fault, world.plan.count, world.plan.changing = Fault.ERROR_404, 2, False
+    world.rest(200)
+    assert [(c.id, c.name, c.state) for c in world.engine.containers.values()] == [(new.id, "web", "running")]
+    assert world.open_records() == []
+    assert conditions(world, "container:web")["Synced"][0]
+
+
+def test_one_that_stayed_under_its_name_of_the_swap_can_be_replaced(world: World) -> None:
+    declare(world, WEB)
+    world.plan.fault, world.plan.count, world.plan.skip = Fault.KILL_AFTER, 1, 1
+    declare(world, WEB.replace("100000", "200000"), 1)
+    assert not world.alive
+    world.engine.remove_container("web", volumes=False, force=True)
+    declare(world, WEB.replace("100000", "300000"), 60)
+    assert [(c.name, c.state) for c in world.engine.containers.values()] == [("web", "running")]
+    web = world.engine.find("web")
+    assert web is not None
+    assert web.command() == ["sleep", "300000"]

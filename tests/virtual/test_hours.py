@@ -117,7 +117,7 @@ def test_a_section_that_stays_away_takes_its_container_with_it(world: World) -> 
 
 def test_a_clock_that_jumps_deletes_nothing_before_its_time(world: World) -> None:
     declare(world, "\n")
-    for offset in (-1_700_000_000.0, 0.0, -3600.0):
+    for offset in (50 * 31_557_600.0, -1_700_000_000.0, 0.0, -3600.0):
         world.set_clock(offset)
         world.rest(61)
     assert web(world).state == "exited"
@@ -160,6 +160,59 @@ def test_ended_at_the_gate_it_leaves_in_time_and_goes_on_at_the_next_start(world
         ("web", "2000000", "running")
     ]
     assert world.plan_text() == "nothing to do"
+
+
+FLAPPING = """	option health_cmd 'flap 5'
+	option health_interval '1s'
+	option health_retries '1'
+"""
+
+
+def test_one_whose_health_flaps_every_5_s_does_not_pass_the_gate_and_is_not_tried_again(world: World) -> None:
+    before = web(world).id
+    declare(world, WEB + FLAPPING)
+    world.rest(20)
+    assert (web(world).id, web(world).state) == (before, "running")
+    (resource,) = world.snapshot()["resources"]
+    assert ("Synced", "RolledBack") in [(c["type"], c["reason"]) for c in resource["conditions"]]
+    writes = len(world.writes)
+    world.rest(3600)
+    assert world.writes[writes:] == []
+
+
+def test_one_whose_health_flaps_later_is_left_alone_and_so_is_who_needs_it(world: World) -> None:
+    declare(
+        world,
+        WEB
+        + FLAPPING
+        + "\toption gate '1'\n"
+        + WEB.replace("'web'", "'app'")
+        + "\tlist depends_on 'web:healthy'\n",
+    )
+    world.rest(60)
+    assert [c.state for c in world.engine.containers.values()] == ["running", "running"]
+    seen = set()
+    writes = len(world.writes)
+    for _ in range(720):
+        world.rest(5)
+        seen.add(web(world).health)
+    assert seen == {"healthy", "unhealthy"}
+    assert world.writes[writes:] == []
+
+
+def test_an_agent_that_was_stopped_for_10_minutes_makes_one_pass_when_it_goes_on(world: World) -> None:
+    declare(world, WEB.replace("64m", "128m"))
+    world.engine.crash("web")
+    passes, writes = passes_of(world), len(world.writes)
+    world.write(WEB.replace("64m", "256m"))
+    world.time.advance_to(world.time.now + 600)  # SIGSTOP: nobody runs meanwhile, the engine apart
+    world.rest(1)
+    assert 1 <= passes_of(world) - passes <= 3
+    assert web(world).host["Memory"] == 256 << 20
+    assert web(world).state == "running"
+    assert len(world.writes) - writes <= 2
+    world.rest(60)
+    assert passes_of(world) - passes <= 5
 
 
 def test_a_change_at_the_gate_is_followed_without_waiting_for_its_end(world: World) -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The random state machine on the engine in memory: whatever happened, in the end all is as declared (row 66).
 
-`make test-long PYTEST_ARGS="--machine-minutes 60 -k machine"` runs it for an hour; docs/reliability.md tells more.
+`make test-long PYTEST_ARGS="--machine-minutes 60 -k long_time"` runs it for an hour, `"--machine-runs 200 -k real_engine"`
+so many times on a real engine; docs/reliability.md tells more.
 """
 
 from __future__ import annotations
@@ -65,6 +66,11 @@ def test_a_failure_is_shrunk_to_the_steps_that_it_needs() -> None:
     assert shrink(steps, fails) == [Step("x", 7), Step("x", 31)]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "machine_run" in metafunc.fixturenames:
+        metafunc.parametrize("machine_run", range(metafunc.config.getoption("--machine-runs")))
+
+
 @pytest.fixture
 def ground(engine: PrivateDockerd, tmp_path: Path) -> Iterator[RealGround]:
     made = RealGround(tmp_path, engine)
@@ -77,9 +83,8 @@ def ground(engine: PrivateDockerd, tmp_path: Path) -> Iterator[RealGround]:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", range(10))
-def test_whatever_happens_on_a_real_engine(ground: RealGround, seed: int) -> None:
-    steps = random_steps(seed, 50)
+def test_whatever_happens_on_a_real_engine(ground: RealGround, machine_run: int) -> None:
+    steps = random_steps(machine_run, 50)
     try:
         run(steps, ground)
     except AssertionError as exc:

@@ -58,12 +58,11 @@ def test_what_is_declared_is_there_and_the_same_in_other_words_changes_nothing(
 def test_ten_of_them_on_a_real_engine(box: Box, engine: PrivateDockerd, seed: int) -> None:
     engine.import_busybox("app:1")
     dice = random.Random(seed)
-    for hour in range(10):
+    for _ in range(10):
         spec = random_spec(dice)
         assert box.errors(text_of(spec)) == [], text_of(spec)
         box.apply()
-        later = 1_900_000_000.0 + 3600 * hour
-        box.reconciler.wall = lambda later=later: later  # type: ignore[misc]
+        box.later(3600)
         box.apply()  # what is gone for the grace period
         assert str(box.apply()[0]) == "nothing to do", text_of(spec)
         found = {c["Names"][0][1:]: c["State"] == "running" for c in box.client.api.containers(all=True)}

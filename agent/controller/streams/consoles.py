@@ -251,6 +251,7 @@ class Consoles:
         self._opening = 0
         self._closed = False
         self._watcher: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Consoles:
         return self
@@ -267,6 +268,10 @@ class Consoles:
             async with asyncio.timeout(_CLOSE_S), asyncio.TaskGroup() as group:
                 for console in left:
                     group.create_task(console.end("the agent stops"), name="console-end")
+                if self._ending:
+                    await asyncio.wait(self._ending)
+        for task in self._ending:
+            task.cancel()
 
     def get(self, console: str) -> Console | None:
         """By its id."""
@@ -312,9 +317,12 @@ class Consoles:
         return Console(self._engine, exec_id, pipe, tty=spec.tty, allowed=allowed)
 
     async def end(self, console: Console) -> None:
-        """Ends it at its client's wish."""
+        """Ends it at its client's wish. Goes on when its caller is cancelled: the process would be left behind."""
         self._open.pop(console.id, None)
-        await console.end("ended on request")
+        ending = asyncio.create_task(console.end("ended on request"), name="console-end")
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+        await asyncio.shield(ending)
 
     async def _watch(self) -> None:
         while self._open:

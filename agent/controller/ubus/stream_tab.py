@@ -3,8 +3,9 @@
 
 Its name is public, subscriptions outlive a logout, and ubus tells a publisher nothing about its subscribers. So there
 is exactly one subscriber (a second one ends the stream), the owner's session is asked for every 5 s, and all that was
-sent waits in the outbox until it is acknowledged. The same packets can be fetched by `read` where uhttpd's
-/ubus/subscribe is not there; a fetch acknowledges what it follows on.
+sent waits in the outbox until it is acknowledged. An owner whose connection broke moves the tab to an object of another
+name: uhttpd may hold the dead connection for long, and it would count as the second subscriber. The same packets can be
+fetched by `read` where uhttpd's /ubus/subscribe is not there; a fetch acknowledges what it follows on.
 """
 
 from __future__ import annotations
@@ -45,9 +46,8 @@ class Tab:
     def __init__(self, number: str, session: str, bus: UbusClient, still_allowed: StillAllowed) -> None:
         self.id = number
         self.session = session
-        self.object = BusObject(
-            name=PREFIX + number, methods={}, on_subscribed=self._on_subscribed, lasting=False
-        )
+        self.object = self.make_object(number)
+        self.moving = asyncio.Lock()
         self._bus = bus
         self._still_allowed = still_allowed
         self._outbox = Outbox()
@@ -63,12 +63,21 @@ class Tab:
         now = time.monotonic()
         self._read_at = self._wrote_at = self._attended_at = self._checked_at = now
 
+    def make_object(self, number: str) -> BusObject:
+        """One that the tab may be read by."""
+        return BusObject(name=PREFIX + number, methods={}, on_subscribed=self._on_subscribed, lasting=False)
+
     # what its owner asks for
+
+    def move(self, target: BusObject) -> BusObject:
+        """From now on it is read by `target`, from the first packet on that was not acknowledged; the object before."""
+        before, self.object = self.object, target
+        self._on_subscribed(target.subscribed)
+        return before
 
     def add(self, source: Source) -> int:
         """Starts a stream in this tab; its number. Raises RequestError when there are too many, or it is ending."""
-        if self._end.is_set():
-            raise RequestError(f"the stream object has ended: {self.reason}", status=404)
+        self.check()
         if len(self._sources) >= SOURCES:
             raise RequestError(f"{SOURCES} streams are open in this tab", status=429)
         self._last_source += 1
@@ -76,6 +85,11 @@ class Tab:
         task = asyncio.create_task(self._pump(number, source), name=f"stream-{number}")
         self._sources[number] = (source, task)
         return number
+
+    def check(self) -> None:
+        """Raises RequestError when it is ending."""
+        if self._end.is_set():
+            raise RequestError(f"the stream object has ended: {self.reason}", status=404)
 
     def source(self, number: int) -> Source:
         """One of its streams. Raises RequestError."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The methods `stream_*` of the object `ucidockd`: open, feed, acknowledge, fetch and close a tab's stream object.
+"""The methods `stream_*` of the object `ucidockd`: open, resume, feed, acknowledge, fetch and close a tab's stream object.
 
 The right to subscribe is granted to the one session that opened it, and revoked at its end: a pattern in an access
 list would let every reader see everybody's console.
@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 from agent.clients.rpcd import Rpcd
 from agent.clients.ubus_client import UbusClient
-from agent.clients.ubus_objects import INTEGER, SESSION, STRING, TABLE, Arguments, Method, Reply
+from agent.clients.ubus_objects import INTEGER, SESSION, STRING, TABLE, Arguments, BusObject, Method, Reply
 from agent.controller.problems import RequestError
 from agent.controller.streams.stream_sources import Kind, Source
 from agent.controller.ubus.outbox import WINDOW
@@ -50,6 +51,7 @@ class Streams:
         one = {"id": STRING, "stream": INTEGER}
         return {
             "stream_open": Method(handler=self.open, args={"id": STRING, "kind": STRING, "args": TABLE}),
+            "stream_resume": Method(handler=self.resume, args={"id": STRING}),
             "stream_input": Method(handler=self.input, args={**one, "text": STRING, "data": STRING}),
             "stream_resize": Method(handler=self.resize, args={**one, "rows": INTEGER, "columns": INTEGER}),
             "stream_ack": Method(handler=self.acknowledge, args={"id": STRING, "seq": INTEGER}),
@@ -75,6 +77,17 @@ class Streams:
         tab = self._tab(args) if args.get("id") else await self._new_tab(session)
         reply: dict[str, object] = {"id": tab.id, "object": tab.object.name, "window": WINDOW}
         return reply if source is None else {**reply, "stream": tab.add(source)}
+
+    async def resume(self, args: Arguments) -> Reply:
+        """The tab by a fresh object, for an owner whose connection broke; the object before ends. {id, object, window}."""
+        tab = self._tab(args)
+        async with tab.moving:
+            tab.check()
+            fresh = tab.make_object(secrets.token_hex(16))
+            await self._publish(tab.session, fresh)
+            before = tab.move(fresh)
+            await self._withdraw(tab.session, before)
+        return {"id": tab.id, "object": fresh.name, "window": WINDOW}
 
     async def input(self, args: Arguments) -> Reply:
         """`text`, or `data` in base64, for a stream that takes it."""
@@ -143,12 +156,9 @@ class Streams:
         tab = Tab(secrets.token_hex(16), session, self._bus, lambda: self._still_allowed(session))
         self._tabs[tab.id] = tab
         try:
-            await self._bus.add_object(tab.object)
-            if session:
-                await self._rpcd.grant(session, [_right(tab)])
+            await self._publish(session, tab.object)
         except BaseException:
             del self._tabs[tab.id]
-            await self._take_back(tab)
             raise
         task = asyncio.create_task(self._run(tab), name=f"tab-{tab.id[:8]}")
         self._tasks.add(task)
@@ -164,29 +174,40 @@ class Streams:
             logger.info("stream %s ended: %s", tab.id[:8], tab.reason)
         finally:
             self._tabs.pop(tab.id, None)
-            await self._take_back(tab)
+            async with tab.moving:
+                with contextlib.suppress(BusError):
+                    await tab.say_goodbye()
+                await self._withdraw(tab.session, tab.object)
 
-    async def _take_back(self, tab: Tab) -> None:
+    async def _publish(self, session: str, owned: BusObject) -> None:
+        """For that session only. Raises BusError; then nothing is left of it."""
+        try:
+            await self._bus.add_object(owned)
+            if session:
+                await self._rpcd.grant(session, [_right(owned)])
+        except BaseException:
+            await self._withdraw(session, owned)
+            raise
+
+    async def _withdraw(self, session: str, owned: BusObject) -> None:
         """As far as there is anybody who takes it."""
-        steps: list[Callable[[], Awaitable[None]]] = [
-            tab.say_goodbye,
-            lambda: self._bus.remove_object(tab.object),
-        ]
-        if tab.session:
-            steps.append(lambda: self._rpcd.revoke(tab.session, [_right(tab)]))
-        for step in steps:
-            try:
-                await step()
-            except BusError as exc:
-                logger.debug("stream %s: %s", tab.id[:8], exc)
+        try:
+            await self._bus.remove_object(owned)
+        except BusError as exc:
+            logger.debug("%s: %s", owned.name, exc)
+        try:
+            if session:
+                await self._rpcd.revoke(session, [_right(owned)])
+        except BusError as exc:
+            logger.debug("%s: %s", owned.name, exc)
 
     def _on_bus_lost(self) -> None:
         for tab in self._tabs.values():
             tab.end("ubus went away")
 
 
-def _right(tab: Tab) -> tuple[str, str]:
-    return (tab.object.name, ":subscribe")
+def _right(owned: BusObject) -> tuple[str, str]:
+    return (owned.name, ":subscribe")
 
 
 def _input(args: Arguments) -> bytes:

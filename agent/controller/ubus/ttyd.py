@@ -15,6 +15,7 @@ import re
 import shlex
 import shutil
 from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Sequence
 
 from agent.clients.ubus_objects import Arguments, Reply
 from agent.controller.names import checked_id
@@ -31,10 +32,10 @@ _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
 
 
 class Ttyd:
-    """Starts them and, with `close`, ends those that it started. `docker_host` is what they talk to."""
+    """Starts them and, with `close`, ends those that it started. `engine`: what tells `docker` the engine to talk to."""
 
-    def __init__(self, docker_host: str) -> None:
-        self._host = docker_host
+    def __init__(self, engine: Sequence[str]) -> None:
+        self._engine = engine
         self._running: dict[str, Process] = {}
 
     async def start(self, args: Arguments) -> Reply:
@@ -54,7 +55,7 @@ class Ttyd:
         except RequestError as exc:
             return {"error": str(exc)}
         listen = [program, "-q", "--once", "--writable", "-i", _DEVICE, "-p", str(port)]
-        return await self._start(container, [*listen, docker, "-H", self._host, "exec", "-it", *words])
+        return await self._start(container, [*listen, docker, *self._engine, "exec", "-it", *words])
 
     async def _start(self, container: str, argv: list[str]) -> Reply:
         self._running = {c: p for c, p in self._running.items() if p.returncode is None}

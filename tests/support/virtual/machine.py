@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from agent.apply.ports import Engine
+from agent.apply.swap import NEW_SUFFIX
 from agent.errors import EngineError
 from agent.model.identity import LABEL_INSTANCE, LABEL_SECTION, LABEL_SPEC_VERSION
 from agent.model.observed import ObservedContainer
 from tests.support.virtual.ground import Ground
-from tests.support.virtual.sections import CONTAINERS, NETWORKS, OPTIONS, SECRET, VOLUMES, Config
+from tests.support.virtual.promises import Promises
+from tests.support.virtual.sections import CONTAINERS, NETWORKS, OPTIONS, SCARCE, SECRET, VOLUMES, Config
 from tests.support.virtual.taps import Fault
 
 DECOY = "decoy"
+_TRIES = 3  # swaps of one section within 15 minutes without a fault
 _BODY: dict[str, Any] = {
     "Image": "app:1",
     "Cmd": ["sleep", "100000"],
@@ -78,6 +82,7 @@ class Machine:
         self.data: dict[
             str, str
         ] = {}  # section -> its anonymous volume, as long as nobody else takes it away
+        self.promises = Promises(self)
         self._make_decoys()
         for section in CONTAINERS[:2]:
             self.config.add(section)
@@ -123,6 +128,7 @@ class Machine:
         self.ground.rest(pause)
         self._check_twins()
         self._note_volumes()
+        self.promises.look()
 
     def commit(self, *, told: bool) -> None:
         self.garbled = False
@@ -130,6 +136,7 @@ class Machine:
             if options["adopt"]:
                 self.taken_over.add(self.config.docker_name(section))
         self.ground.write(self.config.text(bind=str(self.ground.bind), device=str(self.ground.device)))
+        self.promises.committed(told=told)
         if told:
             self.ground.tell()
 
@@ -138,6 +145,7 @@ class Machine:
     def _check_call(self, name: str, args: tuple[Any, ...]) -> None:
         """Each call of the agent that changes something: what it names must not be foreign."""
         self._check_twins()
+        self.promises.check_call(name, args)
         refs = [a for a in args if isinstance(a, str)]
         if name in {"engine.create_container", "engine.rename"}:
             refs = refs[:1] if name == "engine.rename" else []
@@ -169,7 +177,7 @@ class Machine:
             section: name for section, name in self.data.items() if section in self.config.containers
         }
         for section, options in self.config.containers.items():
-            seen = self._whole(section) if "/anonymous" in (options["volume"] or ()) else None
+            seen = self.whole(section) if "/anonymous" in (options["volume"] or ()) else None
             if seen is None or ".ucidockd-" in seen.name:
                 self.data.pop(section, None)
                 continue
@@ -180,9 +188,9 @@ class Machine:
 
     def is_in_a_swap(self, name: str) -> bool:
         seen = self.ground.raw.inspect_container(name)
-        return seen is None or self._whole(seen.labels.get(LABEL_SECTION, "")) is None
+        return seen is None or self.whole(seen.labels.get(LABEL_SECTION, "")) is None
 
-    def _whole(self, section: str) -> ObservedContainer | None:
+    def whole(self, section: str) -> ObservedContainer | None:
         """The section's container, where nothing is under way and nobody removed it."""
         if not self.ground.engine_is_up():
             return None
@@ -199,8 +207,8 @@ class Machine:
         """Whatever else is wrong: what can run, runs."""
         engine = self.ground.raw
         resources = self.ground.snapshot()["resources"]
-        # there the old one is back, as it was: it may have done its job
-        back = {r["section"] for r in resources if any(c["reason"] == "RolledBack" for c in r["conditions"])}
+        # a section that is held up has an old one, as it was: it may have done its job
+        back = {r["section"] for r in resources if any(_is_held_up(c) for c in r["conditions"])}
         for section in sorted(self.config.containers.keys() - back):
             name = self.config.docker_name(section)
             seen = engine.inspect_container(name)
@@ -212,18 +220,25 @@ class Machine:
 
     def finish(self) -> None:
         """Faults end, the user mends the configuration, and everything has to be as declared."""
+        self.promises.forget()
         self.ground.heal()
+        before = len(self.ground.writes)
         self.ground.rest(900)
+        self._check_tries(self.ground.writes[before:])
         self.check_available()
         self._remove_intruders()
         self.config.mend()
         self.commit(told=True)
         self.ground.rest(900)
         self.ground.reconcile()
-        self.ground.rest(60)
-        self.ground.reconcile()  # what was rolled back at the first try may have waited for another
         self.ground.rest(1200)
         self.check()
+
+    def _check_tries(self, writes: list[str]) -> None:
+        """What was refused is not tried again and again: each try would be a while without the container."""
+        tries = Counter(text for text in writes if text.endswith(NEW_SUFFIX) and "create_container" in text)
+        often = {text: count for text, count in tries.items() if count > _TRIES}
+        assert not often, f"swapped again and again: {often}"
 
     def _remove_intruders(self) -> None:
         engine = self.ground.raw
@@ -322,6 +337,13 @@ class Machine:
         assert not left, f"status shows what is not there: {left}"
 
 
+def _is_held_up(condition: dict[str, Any]) -> bool:
+    """By its last change, by a container that has what it takes, or by a volume that is nobody's by now."""
+    waits = condition["type"] == "Waiting" and condition["status"]
+    by_others = any(words in condition["message"] for words in (" is container:", "volume:"))
+    return condition["reason"] == "RolledBack" or (waits and by_others)
+
+
 _MEMORY = {"64m": 64 << 20, "128m": 128 << 20}
 _ON_OBJECTS = frozenset(
     f"engine.{name}"
@@ -373,6 +395,20 @@ def _put_back(machine: Machine, choice: _Choice) -> None:
     machine.commit(told=True)
 
 
+def _move(machine: Machine, choice: _Choice) -> None:
+    """A port or an address goes from one section to another, or two are exchanged."""
+    containers = machine.config.containers
+    one, other, option = (
+        choice.of(containers or CONTAINERS),
+        choice.of(containers or CONTAINERS),
+        choice.of(SCARCE),
+    )
+    if one in containers and other in containers:
+        mine, theirs = containers[one][option], containers[other][option]
+        containers[one][option], containers[other][option] = theirs, mine
+        machine.commit(told=True)
+
+
 def _mistake(machine: Machine, choice: _Choice) -> None:
     machine.config.wrong ^= {choice.of(CONTAINERS)}
     machine.commit(told=True)
@@ -381,6 +417,7 @@ def _mistake(machine: Machine, choice: _Choice) -> None:
 def _garble(machine: Machine, choice: _Choice) -> None:
     text = machine.config.text(bind=str(machine.ground.bind), device=str(machine.ground.device))
     machine.garbled = True
+    machine.promises.garbled()
     machine.ground.write(
         text[: choice.below(len(text) + 1)] + choice.of(("'", "\nconfig", "\n\toption x", ""))
     )
@@ -404,12 +441,14 @@ def _by_our_door(machine: Machine, choice: _Choice) -> None:
     machine.ground.manual(name, action)
     if action == "stop":
         machine.ground.raw.stop(name, 0)
+        machine.promises.stopped(name)
     elif not machine.is_in_a_swap(name):
         machine.ground.raw.start(name)
 
 
 def _reconcile(machine: Machine, choice: _Choice) -> None:
     del choice
+    machine.promises.forget()
     machine.ground.reconcile()
 
 
@@ -427,6 +466,7 @@ def _meddle(machine: Machine, choice: _Choice) -> None:
     ground, engine = machine.ground, machine.ground.raw
     name = _victim(machine, choice)
     hand = choice.of(HANDS)
+    machine.promises.meddled(name)
     if hand == "start":
         if not machine.is_in_a_swap(name):  # who starts the old one in a swap has two of them
             engine.start(name)
@@ -434,6 +474,7 @@ def _meddle(machine: Machine, choice: _Choice) -> None:
         engine.rename(name, f"moved-{choice.below(3)}")
     elif hand == "memory":
         engine.update(name, {"Memory": 16 << 20, "MemorySwap": 32 << 20})
+        machine.promises.limited(name)
     elif hand == "policy":
         engine.update(name, {"RestartPolicy": {"Name": choice.of(("no", "always"))}})
     elif hand == "remove":
@@ -560,6 +601,7 @@ def _lose_events(machine: Machine, choice: _Choice) -> None:
 
 
 def _set_clock(machine: Machine, choice: _Choice) -> None:
+    machine.promises.clock_was_set()
     machine.ground.set_clock(choice.of((0.0, 50 * 31_557_600.0, -3600.0, -1.7e9)))
 
 
@@ -574,6 +616,7 @@ VERBS: dict[str, Callable[[Machine, _Choice], None]] = {
     "drop": _remove_object,
     "label": _label,
     "back": _put_back,
+    "move": _move,
     "mistake": _mistake,
     "garble": _garble,
     "correct": _correct,
@@ -597,7 +640,7 @@ VERBS: dict[str, Callable[[Machine, _Choice], None]] = {
     "clock": _set_clock,
     "wait": _wait,
 }
-_WEIGHTS = {"set": 14, "add": 3, "remove": 3, "meddle": 12, "fail": 5, "die": 5, "interfere": 4}
+_WEIGHTS = {"set": 14, "move": 3, "add": 3, "remove": 3, "meddle": 12, "fail": 5, "die": 5, "interfere": 4}
 
 
 def random_steps(seed: int, count: int) -> list[Step]:

@@ -126,8 +126,7 @@ class Processes:
             self._later(container, _interval_s(check), lambda: self._probe(container, check))
 
     def _probe(self, container: FakeContainer, check: dict[str, Any]) -> None:
-        words = shlex.split(check["Test"][-1]) or ["false"]
-        fine = words[0] == "true" or (words[0] == "sleep")
+        fine = self._is_fine(shlex.split(check["Test"][-1]) or ["false"], container)
         container.failing_streak = 0 if fine else container.failing_streak + 1
         before = container.health
         if fine:
@@ -137,6 +136,12 @@ class Processes:
         if container.health != before:
             self._tell(container, f"health_status: {container.health}")
         self._later(container, _interval_s(check), lambda: self._probe(container, check))
+
+    def _is_fine(self, words: list[str], container: FakeContainer) -> bool:
+        """`flap 5` is fine for 5 s from the start on, and then is not for 5 s, by turns."""
+        if words[0] == "flap":
+            return int((self.time.now - container.started_at) / float(words[1])) % 2 == 0
+        return words[0] in {"true", "sleep"}
 
 
 def _interval_s(check: dict[str, Any]) -> float:

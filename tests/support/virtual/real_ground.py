@@ -72,7 +72,7 @@ class RealGround:
 
     # the clocks
 
-    def _now(self) -> float:
+    def now(self) -> float:
         return time.monotonic() + self._ahead
 
     def _wall(self) -> float:
@@ -109,9 +109,9 @@ class RealGround:
             store=TextUciStore(config_dir=self.config, override_dir=self.options.override_dir),
             backoff=BackOff(jitter=lambda: 1.0),
             holds=Holds(Path(self.options.socket or "").parent / "holds.json"),
-            usb=UsbDevices(monotonic=self._now),
+            usb=UsbDevices(monotonic=self.now),
             wall=self._wall,
-            monotonic=self._now,
+            monotonic=self.now,
             sleep=self._sleep,
         )
         self._told = True
@@ -128,7 +128,7 @@ class RealGround:
         if self._process is not None:
             self._process.dead = True
         self._reconciler = self._process = None
-        self._begin_again_at = self._now() + RESPAWN_S
+        self._begin_again_at = self.now() + RESPAWN_S
 
     end_agent = kill_agent  # between passes both are the same
 
@@ -149,7 +149,7 @@ class RealGround:
         """Passes until one has nothing to do, spread over that time."""
         for _ in range(_PASSES):
             self._ahead += seconds / _PASSES
-            if self._reconciler is None and self._now() >= self._begin_again_at:
+            if self._reconciler is None and self.now() >= self._begin_again_at:
                 self.start_agent()
             if self._reconciler is not None:
                 self._guarded(self._pass)
@@ -164,8 +164,8 @@ class RealGround:
             reconciler.holds.clear()
             reconciler.forget_failures()
             self._told = True
-        if self._told or self._now() > self._last_read + _RESYNC_S:
-            self._told, self._last_read = False, self._now()
+        if self._told or self.now() > self._last_read + _RESYNC_S:
+            self._told, self._last_read = False, self.now()
             reconciler.read_config()
         reconciler.run_pass(deep=None)
 
@@ -252,6 +252,10 @@ class RealGround:
     def snapshot(self) -> dict[str, Any]:
         assert self._reconciler is not None
         return self._reconciler.board.snapshot()
+
+    def is_held(self, key: str) -> bool:
+        path = Path(self.options.socket or "").parent / "holds.json"
+        return path.exists() and key in json.loads(path.read_text())
 
     def open_records(self) -> list[str]:
         return [str(r) for r in self._state()["records"] if r["swap"] or not r["object_id"]]

@@ -19,7 +19,14 @@ FAILING = frozenset({"sh -c 'sleep 2; exit 1'", "false", "no-such-program", "tru
 OPTIONS: dict[str, tuple[Value, ...]] = {
     "command": (GOOD_COMMAND, "sleep 200000", *sorted(FAILING)),
     "image": ("app:1", "app:2", "pulled:1", "missing:1"),
-    "network": ((), ("lan",), ("lan,ip=10.219.50.9",), ("dmz",), ("lan", "dmz,alias=www")),
+    "network": (
+        (),
+        ("lan",),
+        ("lan,ip=10.219.50.9",),
+        ("lan,ip=10.219.50.10",),
+        ("dmz",),
+        ("lan", "dmz,alias=www"),
+    ),
     "volume": ((), ("data:/data",), ("/anonymous",), (f"{BIND}:/srv",), ("cache:/data", "/anonymous")),
     "restart": (None, "always", "unless-stopped", "on-failure:3"),
     "memory": (None, "64m", "128m"),
@@ -35,13 +42,13 @@ OPTIONS: dict[str, tuple[Value, ...]] = {
     "wait_for": ((), (f"device:{DEVICE}",)),
     "health_cmd": (None, "true", "false"),
     "adopt": (None, "1"),
-    "port": ((), ("18080:80",)),
+    "port": ((), ("18080:80",), ("18081:80",)),
     "stop_timeout": ("0", "2"),
     "pull": (None, "always", "never"),
     "pids_limit": (None, "50"),
 }
 
-_SCARCE = (("18080:80",), ("lan,ip=10.219.50.9",))
+SCARCE = ("port", "network")  # of their values, those that name a number are for one section at a time
 
 
 @dataclass
@@ -126,10 +133,16 @@ class Config:
             and options["on_drift"] is None
             and options["pull"] != "never"  # a tag may be taken away
             and not options["depends_on"]
-            and not any(options[name] in _SCARCE for name in ("port", "network"))
+            and not any(self._is_shared(section, name) for name in SCARCE)
             and networks <= set(self.networks)
             and volumes <= set(self.volumes)
         )
+
+    def _is_shared(self, section: str, option: str) -> bool:
+        """Whether another section wants the same port or address."""
+        value = self.containers[section][option]
+        others = (o[option] for name, o in self.containers.items() if name != section)
+        return _is_scarce(value) and value in others
 
     def is_to_run(self, section: str) -> bool:
         options = self.containers[section]
@@ -144,17 +157,20 @@ class Config:
             if not self.is_good(section):
                 options |= {"command": GOOD_COMMAND, "image": "app:1", "health_cmd": None, "pull": None}
             options |= {"on_drift": None, "pull": None}
-            for name in ("port", "network"):
+            for name in SCARCE:
                 if options[name] in scarce:
-                    # who waits for the one that gets it would hold it for ever
-                    options |= {name: (), "depends_on": ()}
-                elif options[name] in _SCARCE:
+                    options[name] = ()
+                elif _is_scarce(options[name]):
                     scarce.add(options[name])
         for section in self.containers:
             for before in self.dependencies(section):
                 self.containers[before] |= {"enabled": None, "state": None}
         self.networks = list(NETWORKS)
         self.volumes = list(VOLUMES)
+
+
+def _is_scarce(value: Value) -> bool:
+    return isinstance(value, tuple) and any(":" in item or "ip=" in item for item in value)
 
 
 def _quoted(value: str) -> str:

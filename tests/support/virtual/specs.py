@@ -15,7 +15,7 @@ SCALARS: dict[str, tuple[_Spellings, ...]] = {
     "memory": (("64m", "65536k", "67108864", "64M"), ("128m", "131072k")),
     "memory_reservation": (("16m", "16384k"),),
     "shm_size": (("32m", "32768k"),),
-    "cpus": (("0.5", "0.50"), ("1", "1.0")),
+    "cpus": (("0.5", "0.50", ".5"), ("1", "1.0")),
     "cpu_shares": (("512",), ("256",)),
     "pids_limit": (("60",), ("90",)),
     "restart": (("always",), ("unless-stopped",), ("on-failure:3",), ("no",)),

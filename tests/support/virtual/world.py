@@ -271,6 +271,9 @@ class World:
         """The wall clock goes wrong by so much; by 0 it is right again."""
         self.time.set_wall(BEGIN + self.time.now + offset)
 
+    def now(self) -> float:
+        return self.time.now
+
     def heal(self) -> None:
         """All faults end; procd has the agent running."""
         self.plan.clear()
@@ -292,6 +295,10 @@ class World:
     def instance(self) -> str:
         text = (self.options.state_dir / "state.json").read_text()
         return str(json.loads(text)["instance"])
+
+    def is_held(self, key: str) -> bool:
+        path = Path(self.options.socket or "").parent / "holds.json"
+        return path.exists() and key in json.loads(path.read_text())
 
     def open_records(self) -> list[str]:
         return [str(r) for r in self._records() if r["swap"] or not r["object_id"]]

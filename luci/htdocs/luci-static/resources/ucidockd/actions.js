@@ -11,14 +11,16 @@
 const BY_UCI = {
 	start: { state: '', enabled: '' },
 	stop: { state: 'stopped' },
-	remove: null
+	remove: null,
+	rename: ({ name }) => ({ name })
 };
+const QUERY = { remove: () => ({ force: true }), rename: ({ name }) => ({ name }) };
 
 return baseclass.extend({
-	// `owner`: the section's entry in the status, undefined for a container that is nobody's
-	decide(action, container, owner) {
+	// `owner`: the section's entry in the status, undefined for a container that is nobody's; `given`: {name} of a rename
+	decide(action, container, owner, given) {
 		if (!owner || !(action in BY_UCI))
-			return { by: 'engine', method: action, id: container.Id };
+			return { by: 'engine', method: action, id: container.Id, query: QUERY[action]?.(given) };
 
 		// the section wants it to run already: it was stopped by hand, or failed
 		const running = owner.conditions?.some(one => one.type === 'Synced' && !one.status && one.reason === 'Held');
@@ -26,7 +28,7 @@ return baseclass.extend({
 		if (action === 'start' && running)
 			return { by: 'reconcile' };
 
-		return { by: 'uci', section: owner.section, set: BY_UCI[action] };
+		return { by: 'uci', section: owner.section, set: typeof BY_UCI[action] === 'function' ? BY_UCI[action](given) : BY_UCI[action] };
 	},
 
 	consequence(decision, name) {
@@ -46,7 +48,7 @@ return baseclass.extend({
 		const edits = decisions.filter(one => one.by === 'uci');
 
 		for (const one of decisions.filter(each => each.by === 'engine'))
-			await calls.container[one.method](one.id, one.method === 'remove' ? { force: true } : undefined);
+			await calls.container[one.method](one.id, one.query);
 
 		if (decisions.some(one => one.by === 'reconcile'))
 			await calls.agent.reconcile();

@@ -8,7 +8,7 @@ const AGENT = {
 	status: [], plan: [], reconcile: [], diff: [ 'name' ], validate: [ 'packages' ], adopt: [ 'container', 'section', 'commit' ],
 	dockerd_start: [], dockerd_stop: [], dockerd_restart: [], tls_client: [ 'name' ],
 	job_start: { kind: '', image: '', source: '', remote: '', tags: null, dockerfile: '', what: '', all: false }, job_list: [], job_status: [ 'id' ], job_cancel: [ 'id' ],
-	stream_open: [ 'id', 'kind', 'args' ], stream_ack: [ 'id', 'seq' ], stream_read: [ 'id', 'after', 'wait' ],
+	stream_open: [ 'id', 'kind', 'args' ], stream_resume: [ 'id' ], stream_ack: [ 'id', 'seq' ], stream_read: [ 'id', 'after', 'wait' ],
 	stream_close: [ 'id', 'stream' ], stream_input: [ 'id', 'stream', 'data' ], stream_resize: [ 'id', 'stream', 'rows', 'columns' ]
 };
 
@@ -16,7 +16,7 @@ const DOCKER = {
 	'docker': { version: [], info: [], df: [] },
 	'docker.container': {
 		list: [ 'query' ], inspect: [ 'id' ], top: [ 'id', 'query' ], changes: [ 'id' ], start: [ 'id' ], stop: [ 'id' ],
-		restart: [ 'id' ], kill: [ 'id' ], pause: [ 'id' ], unpause: [ 'id' ], remove: [ 'id', 'query' ], rename: [ 'id', 'query' ]
+		restart: [ 'id' ], kill: [ 'id' ], pause: [ 'id' ], unpause: [ 'id' ], remove: [ 'id', 'query' ], rename: [ 'id', 'query' ], update: [ 'id', 'body' ]
 	},
 	'docker.image': { list: [], inspect: [ 'id' ], history: [ 'id' ], tag: [ 'id', 'query' ], remove: [ 'id', 'query' ] },
 	'docker.network': { list: [], inspect: [ 'id' ], create: [ 'body' ], remove: [ 'id' ], connect: [ 'id', 'body' ], disconnect: [ 'id', 'body' ] },

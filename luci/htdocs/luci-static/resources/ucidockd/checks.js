@@ -1,55 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// What option values may look like, as the agent checks them (agent/model/quantities.py, entries.py, daemon_values.py).
-// A check gives '' for a good value, else what is wrong and what is expected. Pure: the forms call it on each key stroke,
-// and the agent has the last word.
+// What option values may look like, as the agent checks them (agent/model/quantities.py, entries.py): sections of
+// containers, networks and volumes here, those of dockerd in `daemonchecks`. A check gives '' for a good value, else what
+// is wrong and what is expected. Pure: the forms call it on each key stroke, and the agent has the last word.
 'use strict';
 'require baseclass';
+'require ucidockd.addresses as addresses';
 
+const { isIPv4, isIPv6, cidr } = addresses;
 const INT64_MAX = 9223372036854775807n;
+const LONGEST = 64; // characters of a number
+const SECONDS_MAX = 1e9;
+const MEMORY_MIN = 6 * 1024 * 1024; // the engine's own
 const SIZE = /^(\d+(?:\.\d+)?) ?(?:([kmgtp])i?b?|b)?$/i;
 const SIZE_POWER = { k: 1n, m: 2n, g: 3n, t: 4n, p: 5n };
-const DURATION = /^(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+$/;
+const DURATION = /^(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+$/;
 const NUMBER = /^\d+(?:\.\d+)?$/;
+const CPUS = /^(?:\d+\.?\d*|\.\d+)$/;
 const VOLUME_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 const USB = /^usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(?::[^:/]+)?(?::(\/[^:]*)(?::([rwm]+))?)?$/;
-const TCP = /^tcp:\/\/(?:\[([^\]]*)\]|([^:[\]/]*)):(\d{1,5})\/?$/;
+const SECONDS = { ns: 1e-9, us: 1e-6, 'µs': 1e-6, 'μs': 1e-6, ms: 1e-3, s: 1, m: 60, h: 3600 };
+const BRIDGE_NAME = 'com.docker.network.bridge.name';
+const INTERFACE_NAME_MAX = 15;
+// distribution/reference grammar: [registry[:port]/]name[/name...][:tag][@digest]
+const IMAGE_PART = '[a-z0-9]+(?:(?:\\.|_{1,2}|-+)[a-z0-9]+)*';
+const IMAGE = new RegExp('^(?:(?:[A-Za-z0-9][A-Za-z0-9.-]*|\\[[0-9a-fA-F:]+\\])(?::[0-9]{1,5})?/)?' + IMAGE_PART + '(?:/' + IMAGE_PART + ')*' +
+	'(?::\\w[\\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9_+.-]*:[0-9a-fA-F]{32,})?$');
+const IMAGE_MAX = 512;
 const PROPAGATION = [ 'shared', 'rshared', 'slave', 'rslave', 'private', 'rprivate' ];
 
 function expected(what) {
 	return _('expected: %s').format(what);
-}
-
-function isIPv4(text) {
-	return /^(?:(?:0|[1-9]\d{0,2})\.){3}(?:0|[1-9]\d{0,2})$/.test(text) && text.split('.').every(part => +part <= 255);
-}
-
-// groups of an IPv6 text without a zone, the tail possibly an IPv4 address
-function countGroups(text) {
-	if (text === '')
-		return 0;
-
-	const groups = text.split(':');
-	const last = groups[groups.length - 1];
-	const tail = last.includes('.') ? (isIPv4(last) ? 2 : NaN) : 0;
-
-	if (tail)
-		groups.pop();
-
-	return groups.every(group => /^[0-9a-fA-F]{1,4}$/.test(group)) ? groups.length + tail : NaN;
-}
-
-function isIPv6(text) {
-	const [ address, zone, ...more ] = text.split('%');
-
-	if (zone === '' || more.length)
-		return false;
-
-	const halves = address.split('::');
-
-	if (halves.length === 1)
-		return countGroups(address) === 8;
-
-	return halves.length === 2 && !halves[0].includes('.') && countGroups(halves[0]) + countGroups(halves[1]) <= 7;
 }
 
 function address(text, version) {
@@ -59,42 +39,111 @@ function address(text, version) {
 	return expected(version ? _('an IPv%d address').format(version) : _('an IP address'));
 }
 
-function integer(text, minimum, maximum) {
-	const good = /^\d{1,19}$/.test(text) && BigInt(text) >= BigInt(minimum) && BigInt(text) <= BigInt(maximum);
+function subnet(text, version) {
+	const found = cidr(text);
 
-	return good ? '' : expected(_('a whole number from %d to %d').format(minimum, maximum));
+	if (!found || (version && found.version !== version))
+		return expected(version === 6 ? _('an IPv6 subnet such as fd00:17::/64') : _('a subnet such as 172.20.0.0/24'));
+
+	return found.address === found.network ? '' : expected(_('a subnet, not an address inside of one: the bits after the prefix are 0'));
+}
+
+function integer(text, minimum, maximum) {
+	const good = /^-?\d+$/.test(text) && text.length <= 20 && BigInt(text) >= BigInt(minimum) && BigInt(text) <= BigInt(maximum);
+
+	return good ? '' : expected(maximum === INT64_MAX ? _('a whole number, %d at least').format(minimum) : _('a whole number from %d to %d').format(minimum, maximum));
+}
+
+function image(text) {
+	return text.length <= IMAGE_MAX && IMAGE.test(text) ? '' : expected(_('an image such as nginx:1.27 or registry.lan:5000/app, in lower-case letters'));
 }
 
 function isAbsolute(path) {
 	return path.startsWith('/') && path.split('/').some(part => part !== '');
 }
 
+// null for what is no size
+function bytesOf(text) {
+	const found = text.length <= LONGEST && SIZE.exec(text);
+
+	if (!found)
+		return null;
+
+	const factor = 1024n ** (SIZE_POWER[(found[2] ?? '').toLowerCase()] ?? 0n);
+
+	return BigInt(found[1].split('.')[0]) * factor > INT64_MAX ? null : Math.floor(+found[1] * Number(factor));
+}
+
 function size(text) {
-	const found = SIZE.exec(text);
+	return bytesOf(text) === null ? expected(_('a size such as 512k, 64m or 2g')) : '';
+}
 
-	if (found && BigInt(found[1].split('.')[0]) * 1024n ** (SIZE_POWER[(found[2] ?? '').toLowerCase()] ?? 0n) <= INT64_MAX)
-		return '';
+function memory(text) {
+	const bytes = bytesOf(text);
 
-	return expected(_('a size such as 512k, 64m or 2g'));
+	return bytes > 0 && bytes < MEMORY_MIN ? expected(_('6m at least')) : size(text);
 }
 
 function swap(text) {
 	return text === '-1' ? '' : size(text);
 }
 
+// null for what is no duration
+function secondsOf(text) {
+	if (text === '0')
+		return 0;
+
+	if (text.length > LONGEST || !DURATION.test(text))
+		return null;
+
+	const sum = [ ...text.matchAll(/([\d.]+)(\D+)/g) ].reduce((total, [ , number, unit ]) => total + +number * SECONDS[unit], 0);
+
+	return sum < Number(INT64_MAX) / 1e9 ? sum : null;
+}
+
 function duration(text) {
-	if (text === '0' || DURATION.test(text))
+	if (secondsOf(text) !== null)
 		return '';
 
 	return expected(NUMBER.test(text) ? _('a unit: did you mean %ss?').format(text) : _('a duration such as 30s, 1m30s or 500ms'));
 }
 
 function seconds(text) {
-	return NUMBER.test(text) || duration(text) === '' ? '' : expected(_('seconds such as 5, or a duration such as 1m30s'));
+	return (NUMBER.test(text) ? +text : secondsOf(text) ?? Infinity) <= SECONDS_MAX ? '' : expected(_('seconds such as 5, or a duration such as 1m30s'));
+}
+
+function wholeSeconds(text) {
+	const whole = NUMBER.test(text) ? +text : secondsOf(text);
+
+	return seconds(text) || (Math.abs(whole - Math.round(whole)) < 1e-9 ? '' : expected(_('whole seconds such as 10')));
 }
 
 function cpus(text) {
-	return NUMBER.test(text) && +text >= 1e-9 && +text < 9.2e9 ? '' : expected(_('a number of CPUs above 0 such as 0.5 or 2'));
+	return CPUS.test(text) && +text >= 1e-9 && +text < 9223372036.85 ? '' : expected(_('a number of CPUs above 0 such as 0.5 or 2'));
+}
+
+function pair(text, needsValue) {
+	const [ key ] = text.split('=', 1);
+
+	return key.trim() !== '' && key === key.trim() && (!needsValue || text.includes('=')) ? '' : expected('key=value');
+}
+
+function assignment(text) {
+	return pair(text, true);
+}
+
+function label(text) {
+	return pair(text) || (text.startsWith('ucidockd.') ? expected(_('another key: those that begin with ucidockd. are the agent\'s')) : '');
+}
+
+function networkOption(text) {
+	const [ key, ...value ] = text.split('=');
+
+	return pair(text) || (key === BRIDGE_NAME && value.join('=').length > INTERFACE_NAME_MAX ? expected(_('a bridge name of at most %d characters').format(INTERFACE_NAME_MAX)) : '');
+}
+
+function auxAddress(text) {
+	return assignment(text) || address(text.slice(text.indexOf('=') + 1));
 }
 
 function portRange(text) {
@@ -253,48 +302,27 @@ function extraHost(text) {
 	return expected('name:address such as nas:192.168.1.5, or name:host-gateway');
 }
 
-function host(text) {
-	const wrong = /^(tcp6|inet6|inet|http|https):\/\//.exec(text);
-
-	if (wrong)
-		return expected(wrong[1].includes('6') ? 'tcp://[address]:port' : 'tcp://address:port');
-
-	if (text.startsWith('unix://')) {
-		const path = text.slice(7);
-		const short = new TextEncoder().encode(path).length <= 107;
-
-		return path.startsWith('/') && !path.endsWith('/') && short ? '' : expected('unix:///var/run/docker.sock');
-	}
-
-	const found = TCP.exec(text);
-	const good = found && (found[1] !== undefined ? isIPv6(found[1]) && !found[1].includes('%') : found[2] === 'localhost' || isIPv4(found[2]));
-
-	return good && integer(found[3], 1, 65535) === '' ? '' : expected(_('unix:///path, tcp://address:port or tcp://[IPv6 address]:port'));
-}
-
 const CONTAINER = {
-	memory: size, memory_swap: swap, memory_reservation: size, shm_size: size, cpus, restart,
-	stop_timeout: seconds, gate: seconds, grace: seconds,
+	image, memory, memory_swap: swap, memory_reservation: size, shm_size: size, cpus, restart,
+	cpu_shares: text => integer(text, 2, 262144), pids_limit: text => integer(text, -1, INT64_MAX), health_retries: text => integer(text, 0, INT64_MAX),
+	blkio_weight: text => text === '0' ? '' : integer(text, 10, 1000),
+	stop_timeout: wholeSeconds, gate: seconds, grace: seconds,
 	health_interval: duration, health_timeout: duration, health_start_period: duration,
 	ip: text => address(text, 4), ip6: text => address(text, 6),
 	port, volume, tmpfs, network, device, ulimit, dns: text => address(text), extra_host: extraHost,
+	sysctl: assignment, label, log_opt: text => pair(text),
 	depends_on: dependency, wait_for: waitFor
 };
 
-const GLOBALS = {
-	hosts: host, default_shm_size: size, default_ulimits: ulimit, dns: text => address(text), ip: text => address(text),
-	mtu: text => integer(text, 68, 65535), shutdown_timeout: text => integer(text, 1, 3600),
-	max_concurrent_downloads: text => integer(text, 1, 999), max_concurrent_uploads: text => integer(text, 1, 999)
+const NETWORK = {
+	subnet: text => subnet(text), ip_range: text => subnet(text), gateway: text => address(text), aux_address: auxAddress,
+	opt: networkOption, label
 };
 
 return baseclass.extend({
+	// of use for other sections
+	expected, address, subnet, integer, size, bytesOf, seconds, ulimit, assignment,
+
 	// option -> check, by the type of the section; what is not here has its schema's pattern only
-	byOption: { container: CONTAINER, globals: GLOBALS },
-
-	// whether a host of dockerd is open to the network without a key of its own
-	isOpenHost(text) {
-		const found = TCP.exec(text);
-
-		return host(text) === '' && found != null && found[1] !== '::1' && found[2] !== 'localhost' && !(found[2] ?? '').startsWith('127.');
-	}
+	byOption: { container: CONTAINER, network: NETWORK, volume: { opt: text => pair(text), label } }
 });

@@ -9,12 +9,21 @@
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
 'require ucidockd.fields as fields';
+'require ucidockd.provided as provided';
 'require ucidockd.ucitext as ucitext';
 
 const REQUEST_LIMIT = 48 * 1024;
+const everyProvided = []; // LuCI saves the changes of all files, whatever map is saved
 
-function issueText(issue) {
-	return issue.text ?? [ issue.section, issue.option, issue.message ].filter(Boolean).join('.');
+function issueText({ section, option, index, message, expected }) {
+	const place = [ section, option ].filter(Boolean).join('.');
+
+	return [ place && '%s%s:'.format(place, index == null ? '' : '[%d]'.format(index)), message + (expected ? ',' : ''), expected && _('expected: %s').format(expected) ].filter(Boolean).join(' ');
+}
+
+// at its field, where the page has one
+function showAtField(map, issue) {
+	map.children.filter(section => section.section === issue.section).forEach(section => fields.refuse(section, issue.section, issue));
 }
 
 return baseclass.extend({
@@ -67,18 +76,27 @@ return baseclass.extend({
 		return made;
 	},
 
-	// one section with a name of its own; `lasting` ones can be added, and not removed
-	named(map, name, type, schema, { title, description, lasting }) {
-		const section = map.section(form.NamedSection, name, type, title, description);
+	// one section with a name of its own, there or not; `seed`: what it says while nobody has said anything
+	named(map, name, type, schema, { title, description, seed }) {
+		if (!map.provided) {
+			const load = map.load.bind(map);
 
-		section.addremove = !lasting || uci.get(map.config, name) === null;
+			everyProvided.push(map.provided = provided.make(map.config));
+			map.load = () => {
+				map.provided.add();
+
+				return load();
+			};
+		}
+
+		const section = map.section(form.NamedSection, map.provided.want(type, name, seed), type, title, description);
 
 		return fields.add(section, type, schema);
 	},
 
 	// saves, unless the agent finds a mistake in the whole; without an agent the fields' own checks have to do
-	save(map, config) {
-		return map.save(() => this.check(config), true).catch(error => {
+	save(map) {
+		return this.withoutProvided(() => map.save(() => this.check(map), true)).catch(error => {
 			ui.addNotification(null, D.el('p', { 'style': 'white-space:pre-wrap' }, error.message), 'error');
 			throw error;
 		});
@@ -86,9 +104,10 @@ return baseclass.extend({
 
 	// the form of one section is not closed while the agent finds a mistake in it: said at the field, and above all of them
 	guard(section, id, config) {
-		const map = section.map, save = map.save.bind(map), place = D.el('div', {});
+		const map = section.map, page = map.parent, save = map.save.bind(map), place = D.el('div', {});
+		const check = async () => {
+			this.dropProvided();
 
-		map.save = (_unused, silent) => save(async () => {
 			const mistakes = (await this.mistakes(config)).filter(issue => issue.section === id);
 
 			map.root.prepend(D.fill(place, mistakes.map(issue => D.el('p', { 'class': 'alert-message error' }, issueText(issue)))));
@@ -96,11 +115,29 @@ return baseclass.extend({
 
 			if (mistakes.length)
 				throw new Error(mistakes.map(issueText).join('\n'));
-		}, silent);
+		};
+
+		map.save = async (_unused, silent) => {
+			await this.withoutProvided(() => save(check, silent));
+			await page.parse().catch(() => null); // the page is drawn anew: what is typed there and right is kept
+		};
 	},
 
-	async check(config) {
-		const mistakes = await this.mistakes(config);
+	dropProvided() {
+		everyProvided.forEach(one => one.drop());
+	},
+
+	// whatever becomes of `saving`, the page has its sections again
+	withoutProvided(saving) {
+		return saving().finally(() => everyProvided.forEach(one => one.add()));
+	},
+
+	async check(map) {
+		this.dropProvided();
+
+		const mistakes = await this.mistakes(map.config);
+
+		mistakes.forEach(issue => showAtField(map, issue));
 
 		if (mistakes.length)
 			throw new Error(mistakes.map(issueText).join('\n'));

@@ -41,17 +41,20 @@ return baseclass.extend({
 		return lines;
 	},
 
+	// what was asked for and is not done yet
+	underWay: action => ({ start: _('starting'), stop: _('stopping'), restart: _('restarting') }[action]),
+
 	async ask(action, label, done) {
 		const [ info, containers ] = await Promise.all([ calls.docker.info(), calls.container.list(), uci.load('dockerd') ]);
 		const keeps = this.keeps(action, info, uci.get('dockerd', 'globals', 'live_restore'));
 
-		D.ask(label, this.impact(action, keeps, containers), label, () => agent['dockerd_' + action]().then(done));
+		D.ask(label, this.impact(action, keeps, containers), label, () => agent['dockerd_' + action]().then(() => done(action)));
 	},
 
-	// `running`: whether the engine answers; `done` is called when the agent has taken the wish
+	// `running`: whether the engine answers; `done(action)` is called when the agent has taken the wish
 	buttons(running, done) {
 		return D.el('p', {}, running
 			? [ D.button('neutral', _('Restart dockerd'), () => this.ask('restart', _('Restart dockerd'), done)), ' ', D.button('negative', _('Stop dockerd'), () => this.ask('stop', _('Stop dockerd'), done)) ]
-			: D.button('apply', _('Start dockerd'), () => agent.dockerd_start().then(done)));
+			: D.button('apply', _('Start dockerd'), () => agent.dockerd_start().then(() => done('start'))));
 	}
 });

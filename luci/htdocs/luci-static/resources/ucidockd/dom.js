@@ -65,8 +65,10 @@ return baseclass.extend({
 		return /^https?:\/\//.test(href) ? el('a', { href, target: '_blank', rel: 'noopener noreferrer' }, text) : el('span', {}, text);
 	},
 
-	page(path, text) {
-		return el('a', { href: L.url('admin/services/ucidockd', ...[ path ].flat().map(encodeURIComponent)) }, text);
+	page(path, text, part) {
+		const href = L.url('admin/services/ucidockd', ...[ path ].flat().map(encodeURIComponent));
+
+		return el('a', { href: part ? '%s#%s'.format(href, encodeURIComponent(part)) : href }, text);
 	},
 
 	// a button that waits for `action` and shows what went wrong; null for a login that may only read

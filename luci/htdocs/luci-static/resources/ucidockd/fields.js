@@ -9,9 +9,48 @@
 
 const WIDGETS = { flag: form.Flag, choice: form.ListValue, list: form.DynamicList, secret: form.Value, text: form.Value };
 
+function inputOf(option, id) {
+	return option.getUIElement(id)?.node.querySelector('.add-item input');
+}
+
+// the entries of a list, and what is typed and not yet one: LuCI drops that when it was wrong at its last key stroke
+function entriesOf(option, id) {
+	const input = inputOf(option, id);
+
+	input?.dispatchEvent(new Event('keyup'));
+
+	return [ ...new Set([ option.formvalue(id) ?? [], input?.value || [] ].flat()) ];
+}
+
+// LuCI checks an entry of a list only while it is typed, but what else is set may make it wrong, and mistakes may be in the file
+function checkEntries(option) {
+	const wrongAt = id => entriesOf(option, id).findIndex(value => option.validate(id, value) !== true);
+
+	option.isValid = function(id) {
+		const index = wrongAt(id);
+
+		mark(option, id, index);
+
+		return index < 0 && this.super('isValid', [ id ]);
+	};
+	option.getValidationError = function(id) {
+		const value = entriesOf(option, id)[wrongAt(id)];
+
+		return value === undefined ? this.super('getValidationError', [ id ]) : '%s: %s'.format(value, option.validate(id, value));
+	};
+}
+
+// shows which entry of a list is wrong, -1 for none
+function mark(option, id, index) {
+	option.getUIElement(id)?.node.querySelectorAll('.item').forEach((item, at) => {
+		item.style.outline = at === index ? '2px solid #b94a48' : '';
+	});
+}
+
 function addOption(section, tab, type, name, property) {
 	const kind = schemas.kindOf(property);
-	const option = section.taboption(tab, WIDGETS[kind], name, _(property.title), D.escape(_(property.description)));
+	const words = [ _(property.description), schemas.effectOf(property) ].filter(Boolean).join(' ');
+	const option = section.taboption(tab, WIDGETS[kind], name, _(property.title), D.escape(words));
 
 	option.optional = true;
 	option.rmempty = true;
@@ -32,6 +71,15 @@ function addOption(section, tab, type, name, property) {
 		};
 	}
 
+	if (kind === 'list')
+		checkEntries(option);
+
+	// in a table: what holds where nothing is said
+	if (typeof property.default === 'string' && kind !== 'flag')
+		option.textvalue = function(id) {
+			return this.super('textvalue', [ id ]) || D.escape(property.default);
+		};
+
 	return option;
 }
 
@@ -45,8 +93,7 @@ return baseclass.extend({
 
 		option.refused = { value: [ option.formvalue(id) ].flat()[index ?? 0], words: [ message, expected ].filter(Boolean).join('; ') };
 		option.triggerValidation(id);
-		// LuCI checks an entry of a list only while it is typed
-		option.getUIElement(id).node.querySelectorAll('.item')[index ?? 0]?.style.setProperty('outline', '2px solid #b94a48');
+		mark(option, id, index ?? 0);
 	},
 
 	// all options of `schema` on their tabs; gives them by name, to be refined

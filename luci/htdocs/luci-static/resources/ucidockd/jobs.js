@@ -89,4 +89,17 @@ const JobList = baseclass.extend({
 	}
 });
 
-return baseclass.extend({ make: onEnd => new JobList(onEnd) });
+return baseclass.extend({
+	words,
+	make: onEnd => new JobList(onEnd),
+
+	// the job when it has ended
+	async finished({ job }) {
+		while (job.state === 'running') {
+			await new Promise(resolve => window.setTimeout(resolve, RUNNING_MS));
+			({ job } = await agent.job_status(job.id));
+		}
+
+		return job;
+	}
+});

@@ -24,10 +24,22 @@ function subscribe(object, signal) {
 	});
 }
 
+// null where the agent says that there is no such object any more; other errors are the network's
+async function resume(id) {
+	try {
+		return await agent.stream_resume(id);
+	} catch (error) {
+		if (/ubus code|the stream object has ended/.test(error.message))
+			return null;
+
+		throw error;
+	}
+}
+
 const tab = stream.make({
 	calls: {
 		open: ({ id, kind, args } = {}) => agent.stream_open(id, kind, args),
-		ack: agent.stream_ack, read: agent.stream_read, close: agent.stream_close, leave
+		resume, ack: agent.stream_ack, read: agent.stream_read, close: agent.stream_close, leave
 	},
 	subscribe,
 	page: document,

@@ -23,7 +23,7 @@ const TABS = {
 	volume: [ [ 'general', [ 'name', 'driver', 'opt', 'label', 'adopt' ] ] ],
 	auth: [ [ 'general', [ 'serveraddress', 'username', 'password', 'token' ] ] ],
 	agent: [
-		[ 'general', [ 'enabled', 'daemon', 'docker_host', 'dockerd', 'dockerd_args', 'workers', 'resync', 'resync_deep', 'log_level', 'remove' ] ],
+		[ 'general', [ 'enabled', 'daemon', 'docker_host', 'docker_cert_path', 'dockerd', 'dockerd_args', 'workers', 'resync', 'resync_deep', 'log_level', 'remove' ] ],
 		[ 'door', [ 'socket', 'listen', 'cert', 'key', 'cors_origin' ] ]
 	],
 	globals: [

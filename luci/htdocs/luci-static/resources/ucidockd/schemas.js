@@ -3,6 +3,7 @@
 'use strict';
 'require baseclass';
 'require ucidockd.checks as checks';
+'require ucidockd.daemonchecks as daemonchecks';
 'require ucidockd.words as words';
 
 const WORDS = [ '0', 'no', 'off', 'false', 'disabled', '1', 'yes', 'on', 'true', 'enabled' ];
@@ -63,6 +64,13 @@ return baseclass.extend({
 		return isBoolean(property) ? [ [ '1', _('yes') ], [ '0', _('no') ] ] : property.enum.map(value => [ value, value ]);
 	},
 
+	// what dockerd needs to follow a change of the option; '' for options of others
+	effectOf(property) {
+		return {
+			reload: _('A change reloads dockerd.'), restart: _('A change restarts dockerd.'), stop: _('A change restarts dockerd, and containers with it.')
+		}[property['x-effect']] ?? '';
+	},
+
 	placeholderOf(property) {
 		const example = Array.isArray(property.examples?.[0]) ? property.examples[0][0] : property.examples?.[0];
 
@@ -77,6 +85,6 @@ return baseclass.extend({
 		if ((rule.pattern && !new RegExp(rule.pattern).test(value)) || (rule.enum && !rule.enum.includes(value)))
 			return _('expected: %s').format(expected);
 
-		return checks.byOption[type]?.[name]?.(value) ?? '';
+		return (checks.byOption[type] ?? daemonchecks.byOption[type])?.[name]?.(value) ?? '';
 	}
 });

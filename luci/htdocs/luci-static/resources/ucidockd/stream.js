@@ -3,7 +3,7 @@
 // /ubus/subscribe/<object> with fetch(), since EventSource can send no session; where that is missing (LuCI on nginx) the
 // same packets are fetched by `stream_read`. Closed while the tab is hidden, opened again with growing pauses when it broke.
 //
-// `make` takes what it works with, so that a test can give other: `calls` {open, ack, read, close, leave}, `subscribe`
+// `make` takes what it works with, so that a test can give other: `calls` {open, resume, ack, read, close, leave}, `subscribe`
 // (object, signal) -> Response, `page` (the document), `timer` (setTimeout and clearTimeout).
 'use strict';
 'require baseclass';
@@ -121,6 +121,7 @@ const Tab = baseclass.extend({
 			this.object = object;
 			this.early = [];
 			this.read = this.acked = 0;
+			this.fetching = false;
 
 			const reading = this.deliver();
 
@@ -167,13 +168,16 @@ const Tab = baseclass.extend({
 	},
 
 	// Reads until the agent closes it, or cannot be reached for a while; always throws. A connection that breaks is made again
-	// on the same object: what was not acknowledged comes again, and consoles go on.
+	// for the same streams: what was not acknowledged comes again, and consoles go on.
 	async deliver() {
-		for (let left = AGAIN; ; left--) {
+		for (let left = AGAIN, again = false; ; left--, again = true) {
 			const seen = this.read;
 
 			try {
-				await this.listen(left === AGAIN && seen === 0);
+				if (again && !this.fetching)
+					await this.resume();
+
+				await this.listen(!again);
 			} catch (error) {
 				if (error instanceof Broken || left <= 0)
 					throw error;
@@ -187,6 +191,16 @@ const Tab = baseclass.extend({
 
 			await new Promise(done => this.parts.timer.set(done, AGAIN_MS));
 		}
+	},
+
+	// A connection that broke may live on in uhttpd, where it would count as a second reader: the agent gives another object.
+	async resume() {
+		const mine = this.object, fresh = await this.parts.calls.resume(mine.id);
+
+		if (!fresh || this.object !== mine)
+			throw new Broken(_('the stream is gone'));
+
+		mine.object = fresh.object;
 	},
 
 	// one connection; `fresh`: the first one, which shows whether there is /ubus/subscribe at all
@@ -224,6 +238,8 @@ const Tab = baseclass.extend({
 
 	async fetchPackets() {
 		const signal = this.abort.signal;
+
+		this.fetching = true;
 
 		while (!signal.aborted) {
 			const { packets, closed } = await this.parts.calls.read(this.object.id, this.read, READ_S);

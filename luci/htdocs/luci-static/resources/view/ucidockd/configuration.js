@@ -4,11 +4,14 @@
 'require view';
 'require form';
 'require ucidockd.bundle as bundle';
-'require ucidockd.checks as checks';
+'require ucidockd.daemonchecks as daemonchecks';
 'require ucidockd.declare as declare';
 'require ucidockd.dom as D';
+'require ucidockd.live as live';
 'require ucidockd.schemas as schemas';
+'require ucidockd.status as status';
 
+const DAEMON_KEY = 'daemon:dockerd';
 const DAEMON = [ 'globals', 'tls', 'proxies', 'firewall' ];
 
 return view.extend({
@@ -19,17 +22,35 @@ return view.extend({
 		return { readable, schema: Object.fromEntries([ ...DAEMON, 'agent' ].map((type, index) => [ type, found[index] ])) };
 	},
 
+	// what became of the last change
+	state() {
+		const model = status.make(), place = D.el('p', {});
+
+		live.follow('status', {}, item => {
+			const daemon = model.take(item) && model.known.get(DAEMON_KEY);
+
+			if (daemon) {
+				const { level, reason, message } = status.verdict(daemon);
+
+				D.fill(place, 'dockerd: ', D.badge(level, reason), ' ', message, ' ', D.page('sync', _('Details')));
+			}
+		});
+
+		return D.el('div', {}, D.connection(live), place);
+	},
+
 	// what a field cannot say: who gets in by such a host
-	warnOfOpenHosts(made) {
+	warnOfOpenHosts(made, tls) {
 		const inner = made.hosts.validate;
 
 		made.hosts.validate = function(section, value) {
 			const found = inner.call(this, section, value);
-			const isOpen = value && checks.isOpenHost(value);
-			const secured = made.allow_insecure_tcp.formvalue(section) === '1' || made.tls?.formvalue('tls') === '1';
+			const isOpen = value && daemonchecks.isOpenHost(value);
+			const isOn = option => option.formvalue(option.section.section) === '1';
+			const secured = isOn(made.allow_insecure_tcp) || (isOn(tls.enabled) && isOn(tls.verify));
 
 			if (found === true && isOpen && !secured)
-				return _('Whoever reaches this address is root here: switch TLS on, or allow it under "Allow insecure TCP".');
+				return _('Whoever reaches this address is root here: switch TLS with Verify on, or allow it under "Allow insecure TCP".');
 
 			return found;
 		};
@@ -39,16 +60,16 @@ return view.extend({
 		if (!readable)
 			return declare.refused(this);
 
-		const daemon = this.daemon = new form.Map('dockerd', _('dockerd'), _('A change restarts or reloads dockerd. With live restore containers go on meanwhile.'));
+		const daemon = this.daemon = new form.Map('dockerd', _('dockerd'), _('Each option says what dockerd needs to follow it. A restart is made with live restore where that is possible: containers go on meanwhile.'));
 		const agent = this.agent = new form.Map('containers', _('Agent'));
-		const made = declare.named(daemon, 'globals', 'globals', schema.globals, { title: _('Daemon'), lasting: true });
+		const made = declare.named(daemon, 'globals', 'globals', schema.globals, { title: _('Daemon') });
 		const tls = declare.named(daemon, 'tls', 'tls', schema.tls, {
-			title: 'TLS', description: _('All TCP hosts speak TLS. Certificates are made and renewed by the agent, unless the mode is files.')
+			title: 'TLS', description: _('All TCP hosts speak TLS. Certificates are made and renewed by the agent, unless the mode is files. A change restarts dockerd.'), seed: { enabled: '0' }
 		});
 
 		declare.named(daemon, 'proxies', 'proxies', schema.proxies, { title: _('Proxies') });
 		this.firewall(daemon, schema.firewall);
-		declare.named(agent, 'agent', 'agent', schema.agent, { title: '', lasting: true });
+		declare.named(agent, 'agent', 'agent', schema.agent, { title: '' });
 
 		for (const name of [ 'cacert', 'cert', 'key' ])
 			tls[name].depends('mode', 'files');
@@ -56,10 +77,9 @@ return view.extend({
 		for (const name of [ 'san', 'days', 'renew_days' ])
 			tls[name].depends('mode', 'auto'), tls[name].depends('mode', '');
 
-		made.tls = tls.enabled;
-		this.warnOfOpenHosts(made);
+		this.warnOfOpenHosts(made, tls);
 
-		return Promise.all([ daemon.render(), agent.render() ]).then(([ first, second ]) => D.el('div', {}, first, bundle.render(), second));
+		return Promise.all([ daemon.render(), agent.render() ]).then(([ first, second ]) => D.el('div', {}, this.state(), first, bundle.render(), second));
 	},
 
 	// stock configurations have one without a name
@@ -72,6 +92,6 @@ return view.extend({
 	},
 
 	handleSave() {
-		return declare.save(this.daemon, 'dockerd').then(() => declare.save(this.agent, 'containers'));
+		return declare.save(this.daemon).then(() => declare.save(this.agent));
 	}
 });

@@ -12,6 +12,7 @@
 'require ucidockd.graph as graph';
 'require ucidockd.live as live';
 'require ucidockd.logview as logview';
+'require ucidockd.resources as resources';
 'require ucidockd.status as status';
 'require ucidockd.terminal as terminal';
 
@@ -72,31 +73,52 @@ return view.extend({
 
 		D.ask(label, [ actions.consequence(decision, this.name) ], label, async () => {
 			await actions.run([ decision ]);
+			this.after(decision, action === 'remove' ? L.url('admin/services/ucidockd/containers') : location.href);
+		});
+	},
 
-			if (action === 'remove')
-				location.assign(L.url('admin/services/ucidockd/containers'));
+	// what UCI says is applied by LuCI, which waits for the page before it comes back
+	after(decision, next) {
+		if (decision.by !== 'uci')
+			location.assign(next);
+	},
+
+	rename() {
+		const field = D.el('input', { 'type': 'text', 'value': this.name });
+		const decided = () => actions.decide('rename', this.found, this.owner, { name: field.value.trim() });
+
+		D.ask(_('Rename'), [ field, actions.consequence(decided(), this.name) ], _('Rename'), async () => {
+			await actions.run([ decided() ]);
+			this.after(decided(), location.href);
 		});
 	},
 
 	buttons() {
-		const all = [ [ 'start', _('Start'), 'apply' ], [ 'stop', _('Stop'), 'neutral' ], [ 'restart', _('Restart'), 'neutral' ], [ 'kill', _('Kill'), 'negative' ], [ 'remove', _('Remove'), 'negative' ] ];
+		const isPaused = this.found.State.Paused;
+		const all = [
+			[ 'start', _('Start'), 'apply' ], [ 'stop', _('Stop'), 'neutral' ], [ 'restart', _('Restart'), 'neutral' ],
+			isPaused ? [ 'unpause', _('Unpause'), 'neutral' ] : [ 'pause', _('Pause'), 'neutral' ], [ 'kill', _('Kill'), 'negative' ], [ 'remove', _('Remove'), 'negative' ]
+		];
 
 		return D.el('p', {}, all.map(([ action, label, kind ]) => [ D.button(kind, label, () => this.act(action, label)), ' ' ]),
-			!this.owner && D.button('positive', _('Adopt'), () => adopt.show(this.found.Id, () => location.reload())));
+			D.button('neutral', _('Rename'), () => this.rename()), ' ',
+			this.owner ? L.hasViewPermission() && D.page('declared', _('Edit the section'), this.owner.section)
+				: D.button('positive', _('Adopt'), () => adopt.show(this.found.Id, () => location.reload())));
 	},
 
 	// a tab whose content is fetched when it is asked for
-	fetched(name, title, fetch) {
+	fetched(name, title, fetch, ...inputs) {
 		const place = D.el('div', {});
 		const draw = async () => D.fill(place, await fetch().catch(error => D.el('p', { 'class': 'alert-message notice' }, error.message)));
 
 		this.onShow[name] = draw;
 
-		return D.el('div', { 'data-tab': name, 'data-tab-title': title }, D.el('p', {}, D.always('neutral', _('Refresh'), draw)), place);
+		return D.el('div', { 'data-tab': name, 'data-tab-title': title }, D.el('p', {}, inputs, ' ', D.always('neutral', _('Refresh'), draw)), place);
 	},
 
 	async processes() {
-		const { Titles: titles, Processes: rows } = await calls.container.top(this.found.Id);
+		const given = this.psFlags.value.trim();
+		const { Titles: titles, Processes: rows } = await calls.container.top(this.found.Id, given ? { ps_args: given } : undefined);
 
 		return D.table(titles, rows ?? []);
 	},
@@ -162,13 +184,15 @@ return view.extend({
 	// where our own console cannot be had; ttyd asks for no password, so it listens on the router's loopback device only
 	async ttyd(place, command, user) {
 		await calls.ttyd.ttyd_start(this.found.Id, command, user);
-		D.fill(place, _('ttyd waits on the router for one client. From this machine:'), ' ',
+		D.fill(place, _('ttyd waits on the router for one client, and ends with it; leave the shell with exit. Run this on the machine in front of you, then open the page:'), ' ',
 			D.el('code', {}, 'ssh -L %d:127.0.0.1:%d root@%s'.format(TTYD_PORT, TTYD_PORT, location.hostname)), ' ',
 			D.link('http://127.0.0.1:%d/'.format(TTYD_PORT), _('Open')));
 	},
 
 	tabs() {
 		const log = logview.make(this.found.Id), load = graph.make(this.found.Id);
+
+		this.psFlags = D.el('input', { 'type': 'text', 'placeholder': _('columns, such as -o pid,user,args') });
 
 		this.onShow = { log: () => log.start(), stats: () => load.start() };
 
@@ -177,7 +201,8 @@ return view.extend({
 			D.el('div', { 'data-tab': 'log', 'data-tab-title': _('Log') }, log.render()),
 			D.el('div', { 'data-tab': 'stats', 'data-tab-title': _('Load') }, load.render()),
 			this.fetched('networks', _('Networks'), () => this.networks()),
-			this.fetched('processes', _('Processes'), () => this.processes()),
+			this.fetched('resources', _('Resources'), () => resources.render(this.found.Id, this.owner)),
+			this.fetched('processes', _('Processes'), () => this.processes(), this.psFlags),
 			this.fetched('changes', _('Changes'), () => this.changes()),
 			this.filesTab(), this.consoleTab(),
 			D.el('div', { 'data-tab': 'inspect', 'data-tab-title': _('Inspect') }, D.el('pre', { 'style': 'overflow:auto' }, JSON.stringify(this.found, null, 2)))

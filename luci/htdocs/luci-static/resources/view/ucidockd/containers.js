@@ -7,6 +7,8 @@
 'require ucidockd.dom as D';
 'require ucidockd.format as format';
 'require ucidockd.live as live';
+'require ucidockd.loads as loads';
+'require ucidockd.prune as prune';
 'require ucidockd.status as status';
 
 const QUIET_MS = 300;
@@ -57,6 +59,7 @@ return view.extend({
 			L.hasViewPermission() ? this.tick(container) : '',
 			[ D.page([ 'container', container.Id ], nameOf(container)), D.el('br', {}), D.el('small', {}, format.image(container.Image)) ],
 			[ D.badge(LEVELS[container.State] ?? 'off', container.State), D.el('br', {}), D.el('small', {}, container.Status) ],
+			this.loads.cell(container.Id),
 			owner ? [ owner.section, ' ', D.badge(found.level, found.reason) ] : D.el('em', {}, _('not in UCI')),
 			Object.keys(container.NetworkSettings?.Networks ?? {}).map(name => D.el('div', {}, name)),
 			container.Ports.map(portLink),
@@ -66,10 +69,14 @@ return view.extend({
 	},
 
 	draw() {
-		const titles = [ '', _('Name'), _('State'), _('Section'), _('Networks'), _('Ports'), _('Command'), _('Age') ];
+		const titles = [ '', _('Name'), _('State'), _('Load'), _('Section'), _('Networks'), _('Ports'), _('Command'), _('Age') ];
 		const count = this.containers.filter(one => one.State === 'running').length;
 
-		D.fill(this.list, D.table(titles, this.visible().map(one => this.row(one)), _('no container')));
+		const shown = this.visible();
+
+		this.loads.follow(shown.filter(one => one.State === 'running').map(one => one.Id));
+		D.fill(this.list, D.table(titles, shown.map(one => this.row(one)),
+			this.containers.length ? _('no container fits the filter') : _('no container yet: declare one, or pull an image and declare one of it')));
 		D.fill(this.footer, _('containers: %d, running: %d').format(this.containers.length, count));
 	},
 
@@ -112,6 +119,7 @@ return view.extend({
 		this.model = status.make();
 		this.model.replace(snapshot);
 		this.chosen = new Set();
+		this.loads = loads.make();
 		this.list = D.el('div', {});
 		this.footer = D.el('p', {});
 		this.filter = D.el('input', { 'type': 'text', 'placeholder': _('Filter'), 'input': () => this.draw() });
@@ -125,6 +133,7 @@ return view.extend({
 			D.connection(live),
 			D.el('h2', {}, _('Containers')),
 			D.el('p', {}, this.filter, ' ', bulk.map(([ action, label, kind ]) => [ D.button(kind, label, () => this.confirm(action, label)), ' ' ]),
+				prune.button('containers', _('Remove stopped'), _('All containers that are stopped go, with what they wrote outside of volumes.'), () => this.refresh()), ' ',
 				L.hasViewPermission() ? D.page('declared', _('Declare a container')) : ''),
 			this.list, this.footer);
 	},

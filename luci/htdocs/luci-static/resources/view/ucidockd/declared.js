@@ -38,10 +38,22 @@ return view.extend({
 
 		this.suggest(made);
 
-		return this.map.render();
+		return this.map.render().then(node => {
+			this.editNamed();
+
+			return node;
+		});
+	},
+
+	// the form of the section that the address names after its #
+	editNamed() {
+		const id = decodeURIComponent(location.hash.slice(1));
+
+		if (id && uci.get(CONFIG, id)?.['.type'] === 'container')
+			this.map.children[0].renderMoreOptionsModal(id);
 	},
 
 	handleSave() {
-		return declare.save(this.map, CONFIG);
+		return declare.save(this.map);
 	}
 });

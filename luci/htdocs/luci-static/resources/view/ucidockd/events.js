@@ -7,7 +7,7 @@
 'require ucidockd.live as live';
 
 const LIMIT = 500;
-const HISTORY_S = 3600;
+const SPANS = () => [ [ 3600, _('the last hour') ], [ 86400, _('the last day') ], [ 7 * 86400, _('the last week') ] ];
 
 return view.extend({
 	load() {
@@ -28,7 +28,7 @@ return view.extend({
 		const term = this.filter.value.toLowerCase(), type = this.type.value;
 		const shown = this.events.filter(event => (!type || event.Type === type) && JSON.stringify(event).toLowerCase().includes(term));
 
-		D.fill(this.list, D.table([ _('Time'), _('Type'), _('Action'), _('Name'), _('Details') ], shown.map(event => this.row(event)), _('no event in the last hour')));
+		D.fill(this.list, D.table([ _('Time'), _('Type'), _('Action'), _('Name'), _('Details') ], shown.map(event => this.row(event)), _('no event so far: whatever happens on the engine appears here')));
 	},
 
 	take(item) {
@@ -46,6 +46,14 @@ return view.extend({
 		}, 200);
 	},
 
+	// from when on; the engine keeps the last 256 events
+	follow() {
+		this.stream?.stop();
+		this.events = [];
+		this.draw();
+		this.stream = live.follow('events', () => ({ since: String(Math.floor(Date.now() / 1000) - Number(this.span.value)) }), item => this.take(item));
+	},
+
 	render() {
 		const types = [ '', 'container', 'image', 'network', 'volume', 'daemon', 'plugin' ];
 
@@ -53,10 +61,10 @@ return view.extend({
 		this.list = D.el('div', {});
 		this.filter = D.el('input', { 'type': 'text', 'placeholder': _('Filter'), 'input': () => this.draw() });
 		this.type = D.el('select', { 'change': () => this.draw() }, types.map(type => D.el('option', { 'value': type }, type || _('all types'))));
-		this.draw();
-		live.follow('events', () => ({ since: String(Math.floor(Date.now() / 1000) - HISTORY_S) }), item => this.take(item));
+		this.span = D.el('select', { 'change': () => this.follow() }, SPANS().map(([ seconds, words ]) => D.el('option', { 'value': seconds }, words)));
+		this.follow();
 
-		return D.el('div', {}, D.connection(live), D.el('h2', {}, _('Events')), D.el('p', {}, this.type, ' ', this.filter), this.list);
+		return D.el('div', {}, D.connection(live), D.el('h2', {}, _('Events')), D.el('p', {}, this.span, ' ', this.type, ' ', this.filter), this.list);
 	},
 
 	handleSaveApply: null,

@@ -7,6 +7,7 @@
 'require ucidockd.dom as D';
 'require ucidockd.files as files';
 'require ucidockd.format as format';
+'require ucidockd.inspect as inspect';
 'require ucidockd.jobs as jobs';
 
 const { image } = calls;
@@ -47,17 +48,47 @@ return view.extend({
 		]);
 	},
 
+	untag(name) {
+		D.ask(_('Take the name away'), [ _('%s is no name of this image any more. The image stays.').format(name) ], _('Take away'), async () => {
+			await image.remove(name, { noprune: true });
+			await this.refresh();
+		});
+	},
+
+	nameOf(name, isOnly) {
+		return D.el('div', {}, name, ' ', !isOnly && D.button('neutral', '×', () => this.untag(name)));
+	},
+
+	saveChosen() {
+		const names = this.images.filter(one => this.chosen.has(one.Id)).flatMap(one => namesOf(one).length ? namesOf(one) : [ one.Id ]);
+
+		if (!names.length)
+			throw new Error(_('Choose images first.'));
+
+		return files.download({ target: 'save', names }, this.progress);
+	},
+
+	tick(one) {
+		return D.el('input', { 'type': 'checkbox', 'checked': this.chosen.has(one.Id) ? '' : null, 'change': event => this.chosen[event.target.checked ? 'add' : 'delete'](one.Id) });
+	},
+
 	remove(one) {
 		const names = namesOf(one);
 		const users = this.containers.filter(container => container.ImageID === one.Id).length;
 		const texts = [ _('%s goes.').format(names.join(', ') || format.shortId(one.Id)) ];
 
 		if (users)
-			texts.push(_('Containers made of it: %d. The engine refuses while they are there.').format(users));
+			texts.push(_('Containers made of it: %d.').format(users));
 
-		D.ask(_('Remove image'), texts, _('Remove'), async () => {
+		const force = D.el('input', { 'type': 'checkbox' });
+
+		D.ask(_('Remove image'), [ ...texts, [ force, ' ', _('also when a container that is stopped was made of it (force)') ] ], _('Remove'), async () => {
+			// one name after the other: the engine would take all but the last
+			if (users && !force.checked)
+				throw new Error(_('Remove its containers first, or choose force.'));
+
 			for (const name of names.length ? names : [ one.Id ])
-				await image.remove(name);
+				await image.remove(name, force.checked ? { force: true } : undefined);
 
 			await this.refresh();
 		});
@@ -67,10 +98,11 @@ return view.extend({
 		const names = namesOf(one), users = this.containers.filter(container => container.ImageID === one.Id).length;
 
 		return [
-			names.length ? names.map(name => D.el('div', {}, name)) : D.el('em', {}, _('no name')), format.shortId(one.Id), format.bytes(one.Size),
+			L.hasViewPermission() ? this.tick(one) : '',
+			names.length ? names.map(name => this.nameOf(name, names.length === 1)) : D.el('em', {}, _('no name')), format.shortId(one.Id), format.bytes(one.Size),
 			format.age(one.Created, Date.now() / 1000), users || '-',
 			[
-				D.always('neutral', _('History'), () => this.history(one)), ' ',
+				D.always('neutral', _('History'), () => this.history(one)), ' ', inspect.button(names[0] ?? format.shortId(one.Id), () => image.inspect(one.Id)), ' ',
 				D.button('neutral', _('Tag'), () => this.tag(one)), ' ',
 				names[0] && [ D.button('neutral', _('Push'), () => this.jobs.begin({ kind: 'push', image: names[0] })), ' ' ],
 				D.button('neutral', _('Save'), () => files.download({ target: 'save', names: names.length ? names : [ one.Id ] }, this.progress)), ' ',
@@ -80,7 +112,7 @@ return view.extend({
 	},
 
 	draw() {
-		D.fill(this.list, D.table([ _('Name'), _('ID'), _('Size'), _('Age'), _('Containers'), '' ], this.images.map(one => this.row(one)), _('no image')));
+		D.fill(this.list, D.table([ '', _('Name'), _('ID'), _('Size'), _('Age'), _('Containers'), '' ], this.images.map(one => this.row(one)), _('no image yet: pull one by its name above')));
 	},
 
 	async refresh() {
@@ -113,7 +145,7 @@ return view.extend({
 	},
 
 	prune(what, label) {
-		D.ask(label, [ _('What no container uses goes: %s.').format(label) ], label, () => this.jobs.begin({ kind: 'prune', ...what }));
+		D.ask(label, [ _('What no container uses goes: %s.').format(label), _('What a section needs is pulled again when it is made anew.') ], label, () => this.jobs.begin({ kind: 'prune', ...what }));
 	},
 
 	tools() {
@@ -134,8 +166,9 @@ return view.extend({
 				D.el('p', {}, remote, ' ', D.button('neutral', _('Build from URL'), () => this.jobs.begin(build()))),
 				D.el('p', {}, context, ' ', D.button('neutral', _('Build from archive'), () => this.build(context.files[0], given(tag), given(dockerfile)))),
 				D.el('p', {}, source, ' ', imported, ' ', D.button('neutral', _('Import file system'), () => this.jobs.begin({ kind: 'import', source: given(source), image: given(imported) })))),
-			D.el('p', {}, D.button('neutral', _('Load archive'), () => this.upload()), ' ',
+			D.el('p', {}, D.button('neutral', _('Load archive'), () => this.upload()), ' ', D.button('neutral', _('Save chosen'), () => this.saveChosen()), ' ',
 				D.button('negative', _('Prune images'), () => this.prune({ what: 'images' }, _('Images without a name'))), ' ',
+				D.button('negative', _('Prune all unused'), () => this.prune({ what: 'images', all: true }, _('All images that no container was made of'))), ' ',
 				D.button('negative', _('Prune build cache'), () => this.prune({ what: 'build' }, _('Build cache'))))
 		];
 	},
@@ -143,6 +176,7 @@ return view.extend({
 	render([ images, containers ]) {
 		this.images = images ?? [];
 		this.containers = containers;
+		this.chosen = new Set();
 		this.list = D.el('div', {});
 		this.progress = files.progress();
 		this.jobs = jobs.make(() => this.refresh());

@@ -7,6 +7,8 @@
 'require ucidockd.declare as declare';
 'require ucidockd.dom as D';
 'require ucidockd.format as format';
+'require ucidockd.inspect as inspect';
+'require ucidockd.prune as prune';
 'require ucidockd.schemas as schemas';
 'require ucidockd.status as status';
 
@@ -15,17 +17,30 @@ const OWN = [ 'bridge', 'host', 'none' ];
 
 return view.extend({
 	async load() {
-		const [ networks, snapshot, readable, schema ] = await Promise.all([
-			L.resolveDefault(calls.network.list(), []), L.resolveDefault(calls.agent.status(), {}), declare.load(CONFIG), schemas.load('network')
-		]);
+		const [ found, readable, schema ] = await Promise.all([ this.look(), declare.load(CONFIG), schemas.load('network') ]);
 
-		return { networks, snapshot, readable, schema };
+		return { found, readable, schema };
+	},
+
+	async look() {
+		const [ networks, snapshot ] = await Promise.all([ L.resolveDefault(calls.network.list(), []), L.resolveDefault(calls.agent.status(), {}) ]);
+
+		return { networks, owners: new Map((snapshot.resources ?? []).map(one => [ one.object_id, one ])) };
+	},
+
+	draw({ networks, owners }) {
+		D.fill(this.list, D.table([ _('Name'), _('ID'), _('Driver'), _('Subnet'), _('Gateway'), _('Section'), '' ],
+			networks.map(one => this.row(one, owners.get(one.Id))), _('The engine does not answer.')));
+	},
+
+	async refresh() {
+		this.draw(await this.look());
 	},
 
 	remove(network) {
 		D.ask(_('Remove network'), [ _('%s goes. The engine refuses while a container is in it.').format(network.Name) ], _('Remove'), async () => {
 			await calls.network.remove(network.Id);
-			location.reload();
+			await this.refresh();
 		});
 	},
 
@@ -36,27 +51,30 @@ return view.extend({
 			D.el('strong', {}, network.Name), format.shortId(network.Id), network.Driver,
 			subnets.map(one => D.el('div', {}, one.Subnet)), subnets.map(one => D.el('div', {}, one.Gateway ?? '-')),
 			owner ? [ owner.section, ' ', D.badge(status.verdict(owner).level, status.verdict(owner).reason) ] : D.el('em', {}, _('not in UCI')),
-			!owner && !OWN.includes(network.Name) ? D.button('negative', _('Remove'), () => this.remove(network)) : ''
+			[ inspect.button(network.Name, () => calls.network.inspect(network.Id)), ' ', !owner && !OWN.includes(network.Name) && D.button('negative', _('Remove'), () => this.remove(network)) ]
 		];
 	},
 
-	async render({ networks, snapshot, readable, schema }) {
-		const owners = new Map((snapshot.resources ?? []).map(one => [ one.object_id, one ]));
-		const table = D.table([ _('Name'), _('ID'), _('Driver'), _('Subnet'), _('Gateway'), _('Section'), '' ], networks.map(one => this.row(one, owners.get(one.Id))));
+	async render({ found, readable, schema }) {
 		let declared;
 
 		if (readable) {
 			this.map = new form.Map(CONFIG, null);
-			declare.grid(this.map, 'network', schema, { title: _('Declared networks'), columns: [ 'driver', 'zone', 'subnet' ] });
+			declare.grid(this.map, 'network', schema, { title: _('Declared networks'), description: _('A network for containers of yours: give it a name. Containers of the same network reach each other by name.'), columns: [ 'driver', 'zone', 'subnet' ] });
 			declared = await this.map.render();
 		} else {
 			declared = declare.refused(this);
 		}
 
-		return D.el('div', {}, D.el('h2', {}, _('Networks')), table, declared);
+		this.list = D.el('div', {});
+		this.draw(found);
+
+		const unused = prune.button('networks', _('Remove unused'), _('All networks without a container go.'), () => this.refresh());
+
+		return D.el('div', {}, D.el('h2', {}, _('Networks')), D.el('p', {}, unused), this.list, declared);
 	},
 
 	handleSave() {
-		return declare.save(this.map, CONFIG);
+		return declare.save(this.map);
 	}
 });

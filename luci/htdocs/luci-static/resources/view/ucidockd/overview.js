@@ -22,6 +22,7 @@ function engineFacts(version, info) {
 		[ _('Memory'), format.bytes(info.MemTotal) ],
 		[ _('Data root'), info.DockerRootDir ],
 		[ _('Storage driver'), info.Driver ],
+		[ _('Registry'), info.IndexServerAddress ],
 		[ _('Registry mirrors'), (info.RegistryConfig?.Mirrors ?? []).join(', ') || '-' ],
 		[ _('Warnings'), (info.Warnings ?? []).map(text => D.el('div', {}, text)) ]
 	];
@@ -44,13 +45,15 @@ return view.extend({
 	},
 
 	async refresh() {
-		const [ version, info, pending ] = await Promise.all([
-			L.resolveDefault(docker.version(), null), L.resolveDefault(docker.info(), null), L.resolveDefault(agent.plan(), null)
-		]);
+		const asked = [ docker.version(), docker.info(), agent.plan(), calls.network.list(), calls.volume.list() ];
+		const [ version, info, pending, networks, volumes ] = await Promise.all(asked.map(one => L.resolveDefault(one, null)));
 
 		D.fill(this.pending, pending && plan.summary(pending));
-		D.fill(this.contents, info ? this.counts(info) : _('The engine does not answer.'));
-		D.fill(this.facts, version && info ? D.facts(engineFacts(version, info)) : '');
+		D.fill(this.contents, info ? this.counts(info, networks, volumes) : _('The engine does not answer.'));
+		D.fill(this.facts, version && info ? [
+			D.facts(engineFacts(version, info)),
+			D.el('details', {}, D.el('summary', {}, _('All that the engine says')), D.el('pre', { 'style': 'overflow:auto' }, JSON.stringify({ version, info }, null, 2)))
+		] : '');
 	},
 
 	sync() {
@@ -66,27 +69,32 @@ return view.extend({
 		this.onEngine(engine?.reachable !== false);
 	},
 
-	// the engine went, or came back
+	// the engine went, or came back; what was asked for by hand is shown until the agent has done it
 	onEngine(reachable) {
-		const last = this.model.lastOperation(DAEMON);
+		const waits = this.wish && this.wish.last === this.model.lastOperation(DAEMON) && this.wish.reachable === reachable;
 
-		if (last !== this.asked)
-			D.fill(this.note);
-
-		if (reachable === this.reachable)
+		if (reachable === this.reachable && waits === this.waits)
 			return;
 
+		if (reachable !== this.reachable)
+			this.refresh();
+
 		this.reachable = reachable;
-		D.fill(this.buttons, dockerd.buttons(reachable, () => {
-			this.asked = this.model.lastOperation(DAEMON);
-			D.fill(this.note, _('The agent was told; containers that stop are given their time.'));
-		}));
-		this.refresh();
+		this.waits = waits;
+		this.wish = waits ? this.wish : null;
+		D.fill(this.buttons, waits
+			? D.el('p', {}, D.badge('wait', dockerd.underWay(this.wish.action)), ' ', _('The agent was told; containers that stop are given their time.'))
+			: dockerd.buttons(reachable, action => this.wished(action)));
 	},
 
-	counts(info) {
-		return D.table([ _('Containers'), _('Running'), _('Paused'), _('Stopped'), _('Images') ], [
-			[ info.Containers, info.ContainersRunning, info.ContainersPaused, info.ContainersStopped, info.Images ]
+	wished(action) {
+		this.wish = { action, reachable: this.reachable, last: this.model.lastOperation(DAEMON) };
+		this.onEngine(this.reachable);
+	},
+
+	counts(info, networks, volumes) {
+		return D.table([ _('Containers'), _('Running'), _('Paused'), _('Stopped'), _('Images'), _('Networks'), _('Volumes') ], [
+			[ info.Containers, info.ContainersRunning, info.ContainersPaused, info.ContainersStopped, info.Images, networks?.length ?? '-', volumes?.Volumes?.length ?? 0 ]
 		]);
 	},
 
@@ -102,7 +110,7 @@ return view.extend({
 		this.model = status.make();
 		this.state = D.el('p', {}, _('Waiting for the agent'));
 
-		for (const name of [ 'buttons', 'note', 'pending', 'contents', 'facts' ])
+		for (const name of [ 'buttons', 'pending', 'contents', 'facts' ])
 			this[name] = D.el('div', {});
 
 		live.follow('status', {}, item => this.model.take(item) && this.sync());
@@ -113,7 +121,7 @@ return view.extend({
 			D.el('h3', {}, _('Sync')), this.state, this.pending,
 			D.el('h3', {}, _('Contents')), this.contents,
 			D.el('h3', {}, _('Disk')), this.disk(),
-			D.el('h3', {}, _('Engine')), this.buttons, this.note, this.facts);
+			D.el('h3', {}, _('Engine')), this.buttons, this.facts);
 	},
 
 	handleSaveApply: null,

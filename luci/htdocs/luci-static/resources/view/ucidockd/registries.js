@@ -29,6 +29,6 @@ return view.extend({
 	},
 
 	handleSave() {
-		return declare.save(this.map, CONFIG);
+		return declare.save(this.map);
 	}
 });

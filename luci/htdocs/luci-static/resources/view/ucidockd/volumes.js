@@ -6,6 +6,8 @@
 'require ucidockd.calls as calls';
 'require ucidockd.declare as declare';
 'require ucidockd.dom as D';
+'require ucidockd.inspect as inspect';
+'require ucidockd.prune as prune';
 'require ucidockd.schemas as schemas';
 'require ucidockd.status as status';
 
@@ -13,18 +15,37 @@ const CONFIG = 'containers';
 
 return view.extend({
 	async load() {
-		const [ volumes, containers, snapshot, readable, schema ] = await Promise.all([
-			L.resolveDefault(calls.volume.list(), {}), L.resolveDefault(calls.container.list({ all: true }), []),
-			L.resolveDefault(calls.agent.status(), {}), declare.load(CONFIG), schemas.load('volume')
-		]);
+		const [ found, readable, schema ] = await Promise.all([ this.look(), declare.load(CONFIG), schemas.load('volume') ]);
 
-		return { volumes: volumes.Volumes ?? [], containers, snapshot, readable, schema };
+		return { found, readable, schema };
+	},
+
+	async look() {
+		const [ volumes, containers, snapshot ] = await Promise.all([
+			L.resolveDefault(calls.volume.list(), {}), L.resolveDefault(calls.container.list({ all: true }), []), L.resolveDefault(calls.agent.status(), {})
+		]);
+		const owners = (snapshot.resources ?? []).filter(one => one.kind === 'volume');
+
+		return { volumes: volumes.Volumes ?? [], containers, owners: new Map(owners.map(one => [ one.object_id, one ])) };
+	},
+
+	draw({ volumes, containers, owners }) {
+		const usersOf = name => containers.filter(one => one.Mounts.some(mount => mount.Name === name)).map(one => one.Names.join(' ').replaceAll('/', ''));
+
+		D.fill(this.list, D.table([ _('Name'), _('Driver'), _('Place'), _('Containers'), _('Section'), '' ],
+			volumes.map(one => this.row(one, owners.get(one.Name), usersOf(one.Name))), _('no volume yet: add one below, or name one in a container')));
+	},
+
+	async refresh() {
+		this.draw(await this.look());
 	},
 
 	remove(volume) {
-		D.ask(_('Remove volume'), [ _('All data in %s is lost for good.').format(volume.Name) ], _('Remove'), async () => {
-			await calls.volume.remove(volume.Name);
-			location.reload();
+		const force = D.el('input', { 'type': 'checkbox' });
+
+		D.ask(_('Remove volume'), [ _('All data in %s is lost for good.').format(volume.Name), [ force, ' ', _('also when its driver does not answer (force)') ] ], _('Remove'), async () => {
+			await calls.volume.remove(volume.Name, force.checked ? { force: true } : undefined);
+			await this.refresh();
 		});
 	},
 
@@ -33,15 +54,11 @@ return view.extend({
 			D.el('strong', { 'style': 'overflow-wrap:anywhere' }, volume.Name), volume.Driver, D.el('small', { 'style': 'overflow-wrap:anywhere' }, volume.Mountpoint),
 			users.map(name => D.el('div', {}, name)),
 			owner ? [ owner.section, ' ', D.badge(status.verdict(owner).level, status.verdict(owner).reason) ] : D.el('em', {}, _('not in UCI')),
-			!owner && !users.length ? D.button('negative', _('Remove'), () => this.remove(volume)) : ''
+			[ inspect.button(volume.Name, () => calls.volume.inspect(volume.Name)), ' ', !owner && !users.length && D.button('negative', _('Remove'), () => this.remove(volume)) ]
 		];
 	},
 
-	async render({ volumes, containers, snapshot, readable, schema }) {
-		const owners = new Map((snapshot.resources ?? []).filter(one => one.kind === 'volume').map(one => [ one.object_id, one ]));
-		const usersOf = name => containers.filter(one => one.Mounts.some(mount => mount.Name === name)).map(one => one.Names.join(' ').replaceAll('/', ''));
-		const table = D.table([ _('Name'), _('Driver'), _('Place'), _('Containers'), _('Section'), '' ],
-			volumes.map(one => this.row(one, owners.get(one.Name), usersOf(one.Name))), _('no volume'));
+	async render({ found, readable, schema }) {
 		let declared;
 
 		if (readable) {
@@ -52,10 +69,15 @@ return view.extend({
 			declared = declare.refused(this);
 		}
 
-		return D.el('div', {}, D.el('h2', {}, _('Volumes')), table, declared);
+		this.list = D.el('div', {});
+		this.draw(found);
+
+		const unused = prune.button('volumes', _('Remove unused'), _('All volumes without a name and without a container go, with their data.'), () => this.refresh());
+
+		return D.el('div', {}, D.el('h2', {}, _('Volumes')), D.el('p', {}, unused), this.list, declared);
 	},
 
 	handleSave() {
-		return declare.save(this.map, CONFIG);
+		return declare.save(this.map);
 	}
 });

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""TLS to an engine on another machine: a folder with `ca.pem`, `cert.pem` and `key.pem`, as DOCKER_CERT_PATH names one.
+
+Both clients of the engine (`docker_engine`, `docker_stream`) take their context from here. Nothing but that `ca.pem` is
+trusted. Files that were replaced count for the next connection.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.clients.engine_limits import TimedTlsSocket
+from agent.errors import EngineClockError, EngineTlsError
+from agent.model.clock import clock_is_set
+
+_OTHERS = 0o077  # mode bits of everybody but the owner
+_Stamp = tuple[tuple[int, int, int], ...]
+
+
+class EngineTls:
+    """`wall`: the clock, in unix seconds."""
+
+    def __init__(self, folder: str, *, wall: Callable[[], float] = time.time) -> None:
+        self.ca, self._cert, self._key = (Path(folder, name) for name in ("ca.pem", "cert.pem", "key.pem"))
+        self._wall = wall
+        self._one = threading.Lock()
+        self._made: tuple[_Stamp, ssl.SSLContext] | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """For any number of connections. Raises EngineTlsError, EngineClockError."""
+        if not clock_is_set(self._wall()):
+            raise EngineClockError("the clock is not set: the engine's certificate cannot be checked yet")
+        with self._one:
+            stamp = self._stamp()
+            if self._made is None or self._made[0] != stamp:
+                self._made = (stamp, self._make())
+            return self._made[1]
+
+    def words(self) -> list[str]:
+        """What the command `docker` needs to be told."""
+        return ["--tlsverify", f"--tlscacert={self.ca}", f"--tlscert={self._cert}", f"--tlskey={self._key}"]
+
+    def _stamp(self) -> _Stamp:
+        found = []
+        for path in (self.ca, self._cert, self._key):
+            try:
+                seen = path.stat()
+            except OSError as exc:
+                raise EngineTlsError(f"docker_cert_path: {path} cannot be read: {exc.strerror}") from exc
+            if path is self._key and seen.st_mode & _OTHERS:
+                raise EngineTlsError(f"docker_cert_path: {path} is open to others, expected mode 0600")
+            found.append((seen.st_mtime_ns, seen.st_ino, seen.st_size))
+        return tuple(found)
+
+    def _make(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.sslsocket_class = TimedTlsSocket
+        try:
+            context.load_verify_locations(self.ca)
+        except (OSError, ssl.SSLError) as exc:
+            raise EngineTlsError(f"docker_cert_path: {self.ca} holds no certificate in PEM: {exc}") from exc
+        try:
+            context.load_cert_chain(self._cert, self._key, password=_no_password)
+        except (OSError, ssl.SSLError, ValueError) as exc:
+            raise EngineTlsError(
+                f"docker_cert_path: {self._cert} and {self._key} are no pair of certificate and key in PEM: {exc}"
+            ) from exc
+        return context
+
+
+def is_mistrust(exc: BaseException) -> bool:
+    """Whether TLS failed for what the two sides think of each other, and not for a connection that broke."""
+    return isinstance(exc, ssl.SSLError) and not isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+
+
+def _no_password() -> str:
+    """Without it OpenSSL would ask on the terminal."""
+    raise ValueError("the key wants a password")

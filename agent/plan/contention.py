@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What only one container can have at a time: a host port, a fixed address, a MAC address.
+
+Who gives it up goes before who takes it. Who wants what another of ours keeps waits, and what it has runs on. Where
+works would wait for each other, a container is stopped first: stopped, it has nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agent.model.entries import addresses_meet
+from agent.model.identity import SPEC_VERSION, version_of
+from agent.model.observed import Record
+from agent.model.resources import Container, RunState
+from agent.plan import operations as ops
+from agent.plan.containers import is_alive
+from agent.plan.draft import Draft, Missing, desired_spec, key_of
+
+_OF_DESIRED = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer, ops.ReconnectContainer)
+_ENDS = (ops.StopContainer, ops.RetireContainer, ops.RemoveContainer, ops.Forget)
+_SWAPS = (ops.ReplaceContainer, ops.AdoptContainer)
+_BRIDGED = frozenset({"", "bridge", "default"})  # network modes in which ports are published
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Claim:
+    """One such thing. `value` is an address: of the host that a port is published at, or in a network."""
+
+    kind: str
+    place: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.place}" if self.kind == "host port" else f"{self.kind} {self.value}"
+
+    def meets(self, other: Claim) -> bool:
+        """Whether no two containers can have both."""
+        if (self.kind, self.place) != (other.kind, other.place):
+            return False
+        return addresses_meet(self.value, other.value) if self.kind == "host port" else self == other
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stand:
+    """What one of our containers has now, and once the plan is carried out."""
+
+    before: frozenset[Claim]
+    after: frozenset[Claim]
+
+
+def settle(draft: Draft) -> dict[str, Missing]:
+    """Puts the works on containers in order by what they take and give up.
+
+    What cannot be done like that comes back, key -> why it has to wait or stop: with it in `turns` the plan is to be
+    made anew.
+    """
+    if not any(key.startswith("container:") for key in draft.works):
+        return {}
+    stands = {key: _stand(draft, key) for key in _keys(draft)}
+    given: dict[str, set[str]] = {}
+    for taker, claim, holder in _taken(draft, stands):
+        if any(claim.meets(kept) for kept in stands[holder].after):
+            return {taker: _later(draft, taker, f"{claim} is {holder}'s")}
+        given.setdefault(taker, set()).add(holder)
+        if _leads(draft, given, holder, taker):
+            return {holder: Missing(reason=f"{claim} goes to {taker} first", stop=True)}
+    for taker, holders in given.items():
+        work = draft.works[taker]
+        draft.works[taker] = replace(work, needs=work.needs | holders)
+    return {}
+
+
+def claims(spec: Mapping[str, Any]) -> frozenset[Claim]:
+    """What a container of a canonical spec claims while it runs."""
+    found = [Claim("host port", f"{p['host_port']}/{p['protocol']}", p["host_ip"]) for p in _ports(spec)]
+    for endpoint in spec.get("endpoints", ()):
+        for kind, name in (("address", "ip"), ("address", "ip6"), ("MAC address", "mac_address")):
+            if endpoint.get(name):
+                found.append(Claim(kind, endpoint["network"], endpoint[name]))
+    return frozenset(found)
+
+
+def _ports(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    if (spec.get("network_mode") or "") in _BRIDGED:
+        yield from (port for port in spec.get("ports", ()) if port["host_port"])
+
+
+def _keys(draft: Draft) -> list[str]:
+    """Those with work first, in the plan's order: of two that take the same the first one gets it."""
+    records = [key_of(r.kind, r.section) for r in draft.context.records if r.kind == "container"]
+    working = [key for key in draft.works if key.startswith("container:")]
+    busy = draft.context.busy & draft.declared.keys()
+    return list(dict.fromkeys([*working, *sorted(records), *sorted(busy)]))
+
+
+def _taken(draft: Draft, stands: Mapping[str, _Stand]) -> Iterator[tuple[str, Claim, str]]:
+    """Each taker, what it takes, and who has that, or takes it before."""
+    rivals: dict[tuple[str, str], list[str]] = {}
+    for key, stand in stands.items():
+        for kind_and_place in {(claim.kind, claim.place) for claim in stand.before | stand.after}:
+            rivals.setdefault(kind_and_place, []).append(key)
+    earlier: set[str] = set()
+    for taker in (key for key in stands if key in draft.works):
+        for claim in sorted(stands[taker].after - stands[taker].before):
+            for holder in rivals[claim.kind, claim.place]:
+                stand = stands[holder]
+                has = stand.before | stand.after if holder in earlier else stand.before
+                if holder != taker and any(claim.meets(other) for other in has):
+                    yield taker, claim, holder
+        earlier.add(taker)
+
+
+def _later(draft: Draft, key: str, reason: str) -> Missing:
+    """What there is may run meanwhile, unless that already takes what is not to be had."""
+    return Missing(reason=reason, keep=key not in draft.turns)
+
+
+def _leads(draft: Draft, given: Mapping[str, set[str]], start: str, end: str) -> bool:
+    """Whether the work on `start` waits, over whatever others, for that on `end`."""
+    todo, seen = [start], set()
+    while todo:
+        key = todo.pop()
+        if key == end:
+            return True
+        if key not in seen and key in draft.works:
+            seen.add(key)
+            todo += [*draft.works[key].needs, *given.get(key, ())]
+    return False
+
+
+def _stand(draft: Draft, key: str) -> _Stand:
+    record, declared = draft.record("container", key.partition(":")[2]), draft.declared.get(key)
+    held = _recorded(record)
+    if key in draft.context.busy:  # half-way between the two
+        both = held | _declared(declared)
+        return _Stand(before=both, after=both)
+    seen = draft.containers_seen.get(record.object_id) if record is not None else None
+    alive = seen is not None and is_alive(seen)
+    before = held if alive else frozenset()
+    work = draft.works.get(key)
+    if work is None:
+        return _Stand(before=before, after=before)
+    if not _runs_after(work, declared, alive=alive):
+        return _Stand(before=before, after=frozenset())
+    is_declared = any(isinstance(operation, _OF_DESIRED) for operation in work.operations)
+    return _Stand(before=before, after=_declared(declared) if is_declared else held)
+
+
+def _recorded(record: Record | None) -> frozenset[Claim]:
+    """What a later version of us wrote is not understood here."""
+    if record is None or (record.spec_hash and version_of(record.spec_hash) != SPEC_VERSION):
+        return frozenset()
+    return claims(record.spec)
+
+
+def _declared(container: Container | None) -> frozenset[Claim]:
+    return claims(desired_spec(container)) if container is not None else frozenset()
+
+
+def _runs_after(work: ops.Work, declared: Container | None, *, alive: bool) -> bool:
+    def has(*kinds: type[ops.Operation]) -> bool:
+        return any(isinstance(operation, kinds) for operation in work.operations)
+
+    if has(*_ENDS):
+        return False
+    if has(*_SWAPS):
+        policy = declared.policy if declared is not None else None
+        return policy is not None and policy.enabled and policy.state is RunState.RUNNING
+    return alive or has(ops.StartContainer)

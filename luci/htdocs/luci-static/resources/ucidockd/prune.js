@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Clears away what nobody uses: a job of the agent, which leaves alone what sections declare.
+'use strict';
+'require baseclass';
+'require ui';
+'require ucidockd.calls as calls';
+'require ucidockd.dom as D';
+'require ucidockd.jobs as jobs';
+
+return baseclass.extend({
+	// `what`: containers, networks or volumes; `done` is called when it has ended
+	button(what, label, consequence, done) {
+		return D.button('negative', label, () => D.ask(label, [ consequence, _('What a section declares stays.') ], label, async () => {
+			const job = await jobs.finished(await calls.agent.job_start({ kind: 'prune', what }));
+
+			if (job.state !== 'succeeded')
+				throw new Error(jobs.words(job));
+
+			ui.addNotification(null, D.el('p', {}, jobs.words(job)), 'info');
+			await done();
+		}));
+	}
+});

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A call made by somebody who is not root: root has neither EACCES nor a limit of processes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import traceback
+from collections.abc import Callable
+
+UID = 54_321  # nobody's: limits of processes are counted by user
+
+
+def said_by_somebody(call: Callable[[], object], *, processes: int | None = None) -> str:
+    """`call`'s exception in a child process of that user, as `Type: text`; "" when it raised none. Needs root."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _be_somebody(call, writer, processes)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        said = pipe.read().decode()
+    assert os.waitpid(child, 0)[1] == 0, said
+    return said
+
+
+def _be_somebody(call: Callable[[], object], writer: int, processes: int | None) -> None:
+    """Never returns."""
+    try:
+        if processes is not None:
+            resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+        os.setgroups([])
+        os.setresgid(UID, UID, UID)
+        os.setresuid(UID, UID, UID)
+        try:
+            call()
+        except Exception as exc:
+            os.write(writer, f"{type(exc).__name__}: {exc}".encode())
+        os._exit(0)
+    except BaseException:
+        os.write(writer, traceback.format_exc().encode())
+    finally:
+        os._exit(1)

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the agent leaves alone: what was stopped through its doors, drift that is only to be reported, and what is kept
+for a while once its section is gone.
+
+The machine tells what it did; a promise is dropped as soon as anything might end it rightly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import EngineError
+from agent.model.identity import LABEL_SECTION
+from agent.model.observed import ObservedContainer
+
+if TYPE_CHECKING:
+    from tests.support.virtual.machine import Machine
+
+_READ_S = 2.0  # a configuration that was told of is read by then
+_LITTLE = 16 << 20  # bytes
+
+
+@dataclass
+class Promises:
+    """`look` and `check_call` raise AssertionError where one is not kept."""
+
+    machine: Machine
+    told_at: float | None = None  # when the agent was told of the configuration that is in force
+    _stopped: dict[str, tuple[str, Any]] = field(default_factory=dict)  # section -> id, its options
+    _limited: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    _candidate: str = ""  # what was just stopped
+    _gone: dict[str, tuple[float, float]] = field(
+        default_factory=dict
+    )  # section -> since when, for how long kept
+    _known: dict[str, float] = field(
+        default_factory=dict
+    )  # section -> the shortest grace that it ever had, seconds
+    _clock_is_set: bool = False
+
+    # what happened
+
+    def committed(self, *, told: bool) -> None:
+        config, now = self.machine.config, self.machine.ground.now()
+        self.told_at = now if told else None
+        for section, options in config.containers.items():
+            grace = float(str(options["grace"]))
+            self._known[section] = min(grace, self._known.get(section, grace))
+        for section in self._known.keys() - config.containers.keys():
+            self._gone.setdefault(section, (now, self._known[section]))
+
+    def garbled(self) -> None:
+        """The file lost any part of it: each section may be gone from now on."""
+        for section, grace in self._known.items():
+            self._gone.setdefault(section, (self.machine.ground.now(), grace))
+
+    def forget(self) -> None:
+        """Everything is the reconciler's again."""
+        self._stopped.clear()
+        self._limited.clear()
+        self._candidate = ""
+
+    def clock_was_set(self) -> None:
+        """Grace periods go by the wall clock."""
+        self._clock_is_set = True
+
+    def stopped(self, name: str) -> None:
+        """Through a door of the agent, which may have been dead or at work on it."""
+        self._candidate = name
+
+    def meddled(self, name: str) -> None:
+        """Behind the agent's back: that is drift."""
+        section = self._section(name)
+        self._stopped.pop(section, None)
+        self._limited.pop(section, None)
+
+    def limited(self, name: str) -> None:
+        """Its memory was set behind our back."""
+        section = self._section(name)
+        options = self._declared(section)
+        if options and options["on_drift"] == "report" and self._is_settled(section):
+            seen = self.machine.ground.raw.inspect_container(name)
+            if seen is not None:
+                self._limited[section] = (seen.id, dict(options))
+
+    # what has to hold
+
+    def look(self) -> None:
+        """After each step."""
+        if self._candidate:
+            self._confirm(self._candidate)
+            self._candidate = ""
+        for section in [s for s in self._gone if self._declared(s) and self._is_settled(s)]:
+            del self._gone[section]  # the agent has seen it come back
+        for section, (object_id, options) in list(self._limited.items()):
+            seen = self._same(section, object_id, options)
+            if seen is None:
+                del self._limited[section]
+                continue
+            memory = (seen.inspect or {})["HostConfig"]["Memory"]
+            assert memory == _LITTLE, f"drift of {section} was repaired, though only to be reported"
+
+    def check_call(self, name: str, args: tuple[Any, ...]) -> None:
+        """Before each call of the agent."""
+        if name == "engine.start":
+            for section, (object_id, options) in list(self._stopped.items()):
+                if object_id == args[0] and self._same(section, object_id, options) is not None:
+                    raise AssertionError(f"{section} was stopped through our doors and is started")
+        if name == "engine.remove_container":
+            self._check_grace(str(args[0]))
+
+    def _check_grace(self, object_id: str) -> None:
+        for section in self._gone.keys() - self.machine.config.containers.keys():
+            since, grace = self._gone[section]
+            seen = self.machine.whole(section)
+            if seen is not None and seen.id == object_id and not self._clock_is_set:
+                kept = self.machine.ground.now() - since
+                assert kept >= grace, f"{section} was kept for {kept:.1f} of {grace:.0f} s"
+
+    def _confirm(self, name: str) -> None:
+        section = self._section(name)
+        seen, options = self.machine.whole(section), self._declared(section)
+        if seen is not None and seen.state == "exited" and options and self._is_held(section):
+            self._stopped[section] = (seen.id, dict(options))
+
+    def _is_held(self, section: str) -> bool:
+        """The agent answered the door, and is not at work on it."""
+        return self._is_settled(section) and self.machine.ground.is_held(f"container:{section}")
+
+    def _is_settled(self, section: str) -> bool:
+        """The agent is alive, knows the configuration, and has nothing to do on a section."""
+        machine = self.machine
+        if not machine.ground.alive or machine.garbled or self.told_at is None:
+            return False
+        resources = {
+            r["section"]: r for r in machine.ground.snapshot()["resources"] if r["kind"] == "container"
+        }
+        conditions = {c["type"]: c["reason"] for c in resources.get(section, {}).get("conditions", ())}
+        read = machine.ground.now() - self.told_at >= _READ_S
+        return read and conditions.get("Synced") in {"InSync", "Held", "Applied"}
+
+    def _same(self, section: str, object_id: str, options: Any) -> ObservedContainer | None:
+        """The section's container, where it is still that one and its section still that."""
+        if self._declared(section) != options:
+            return None
+        try:
+            seen = self.machine.whole(section)
+        except EngineError:
+            return None
+        return seen if seen is not None and seen.id == object_id else None
+
+    def _declared(self, section: str) -> Any:
+        config = self.machine.config
+        return None if section in config.wrong else config.containers.get(section)
+
+    def _section(self, name: str) -> str:
+        seen = self.machine.ground.raw.inspect_container(name)
+        return seen.labels.get(LABEL_SECTION, "") if seen is not None else ""
