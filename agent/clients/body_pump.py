@@ -1,28 +1,40 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A large body moved from one socket to another by a thread: two system calls for a piece, and no copy in Python.
+"""A large body moved from one socket to another by a thread: three system calls for a piece, and no copy in Python.
+Where its end is known by its length, the bytes do not even come into the process.
 
 An event loop would take each piece through four buffers. The loop keeps both connections (their heads, their end, what
 follows the body); the thread borrows copies of the sockets while the loop does not touch the side that it works on. What
 it reads is looked through by a `Framing`, so that it stops at the body's last byte, and is framed anew.
+
+An engine writes 4 and 28 KiB in turns. Were each of them a piece, waking up for it would cost more than copying it:
+the kernel fills a piece meanwhile (`_blocking`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import select
 import socket
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
-from agent.wire.http_body import BodyError, Framing
+from agent.wire.http_body import BodyError, Counted, Framing
 
 LEAST = 512 * 1024  # bytes: less is not worth a thread
 THREADS = 8  # bodies that are moved at once; more than that go through the loop
 _BUFFER = 256 * 1024
+_SPLICED = 192 * 1024  # a socket's buffer: with more, one side would stand still while the other moves
+_FILL_MS = 20  # how long a piece may take to get full
+_NEWS_S = 0.25  # between two words about how far a body is
+_SO_RCVTIMEO_NEW = 66  # asm-generic/socket.h
 _PARTS = 512  # that the kernel takes at once, and some to spare (IOV_MAX is 1024)
+
+Note = Callable[[int], None]  # gets the bytes that were moved since it was called last, now and then and at the end
 
 _pool: ThreadPoolExecutor | None = None
 _pumps = 0
@@ -30,6 +42,10 @@ _pumps = 0
 
 class BrokenSourceError(Exception):
     """The source ended before the body did, or sent what is no such body. What is wrong with the sink is an OSError."""
+
+
+class EndedSourceError(BrokenSourceError):
+    """It ended."""
 
 
 class StoppedError(Exception):
@@ -40,7 +56,7 @@ class StoppedError(Exception):
 class Passing(Protocol):
     """The body of a request that can move itself into a socket; what is left then comes by iteration."""
 
-    async def pass_into(self, sink: socket.socket) -> None:
+    async def pass_into(self, sink: socket.socket, note: Note | None = None) -> None:
         """As much as can be moved past the loop, perhaps nothing. Raises OSError where the sink breaks."""
 
 
@@ -68,12 +84,10 @@ class Pump:
         self._first = first
         self._chunked = chunked
         self._stalls_ms = (_milliseconds(source_stall_s), _milliseconds(sink_stall_s))
-        self._stopped = False
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def stop(self) -> None:
-        """Ends `run` at once; from any thread, before `close`."""
-        self._stopped = True  # for a pump that never has to wait
+        """Ends `run`, in 20 ms at the latest; from any thread, before `close`."""
         os.eventfd_write(self._stop, 1)
 
     def close(self) -> None:
@@ -88,17 +102,46 @@ class Pump:
         readable, writable = self._poll(self._source, select.POLLIN), self._poll(self._sink, select.POLLOUT)
         try:
             self._send(self._framing.split(self._first, len(self._first)), writable)
-            buffer = bytearray(_BUFFER)
-            while not self._framing.done:
-                size = self._receive(buffer, readable)
-                if size == 0:
-                    if missing := self._framing.missing():
-                        raise BrokenSourceError(missing)
-                    return
-                self.taken += size
-                self._send(self._framing.split(buffer, size), writable)
+            with _blocking(self._source, socket.SO_RCVTIMEO), _blocking(self._sink, socket.SO_SNDTIMEO):
+                if isinstance(self._framing, Counted) and not self._chunked:
+                    self._splice(self._framing, readable, writable)
+                else:
+                    self._copy(readable, writable)
         except BodyError as exc:
             raise BrokenSourceError(str(exc)) from exc
+
+    def _copy(self, readable: select.poll, writable: select.poll) -> None:
+        """Through memory, where the end of the body has to be looked for."""
+        buffer = bytearray(_BUFFER)
+
+        def receive() -> int:
+            return self._source.recv_into(buffer, self._framing.room(_BUFFER), socket.MSG_WAITALL)
+
+        while not self._framing.done and (size := self._take(receive, readable)):
+            self._send(self._framing.split(buffer, size), writable)
+
+    def _splice(self, body: Counted, readable: select.poll, writable: select.poll) -> None:
+        """Through a pipe, by splice(2): the kernel hands on most pages as they are."""
+        with _pipe() as (end, start, capacity):
+
+            def receive() -> int:
+                wanted = body.room(capacity)
+                _set_low_water(self._source, wanted)
+                return os.splice(self._source.fileno(), start, wanted)
+
+            while not body.done and (size := self._take(receive, readable)):
+                body.pass_by(size)
+                self._drain(end, size, writable)
+
+    def _drain(self, pipe: int, size: int, writable: select.poll) -> None:
+        while size:
+            try:
+                sent = os.splice(pipe, self._sink.fileno(), size)
+            except BlockingIOError:
+                self._wait_for_room(writable)
+                continue
+            size -= sent
+            self.moved += sent
 
     def _poll(self, end: socket.socket, what: int) -> select.poll:
         made = select.poll()
@@ -106,21 +149,23 @@ class Pump:
         made.register(self._stop, select.POLLIN)
         return made
 
-    def _receive(self, buffer: bytearray, readable: select.poll) -> int:
-        room = self._framing.room(len(buffer))
-        while True:
+    def _take(self, receive: Callable[[], int], readable: select.poll) -> int:
+        """The size of the next piece, 0 at an end that may be one."""
+        while self._wait(readable, self._stalls_ms[0]):
             try:
-                return self._source.recv_into(buffer, room)
-            except BlockingIOError:
-                if not self._wait(readable, self._stalls_ms[0]):
-                    seconds = (self._stalls_ms[0] or 0) / 1000
-                    raise BrokenSourceError(f"no byte of the body came in {seconds:g} s") from None
+                size = receive()
+            except BlockingIOError:  # it was woken for nothing
+                continue
             except OSError as exc:
                 raise BrokenSourceError(exc.strerror or str(exc)) from exc
+            if size == 0 and (missing := self._framing.missing()):
+                raise EndedSourceError(missing)
+            self.taken += size
+            return size
+        seconds = (self._stalls_ms[0] or 0) / 1000
+        raise BrokenSourceError(f"no byte of the body came in {seconds:g} s")
 
     def _send(self, parts: Sequence[memoryview], writable: select.poll) -> None:
-        if self._stopped:
-            raise StoppedError
         size = sum(map(len, parts))
         if size == 0:
             return
@@ -131,11 +176,14 @@ class Pump:
             try:
                 sent = self._sink.sendmsg(left)
             except BlockingIOError:
-                if not self._wait(writable, self._stalls_ms[1]):
-                    raise TimeoutError("nothing is taken") from None
+                self._wait_for_room(writable)
                 continue
             left = _after(left, sent)
         self.moved += size
+
+    def _wait_for_room(self, writable: select.poll) -> None:
+        if not self._wait(writable, self._stalls_ms[1]):
+            raise TimeoutError("nothing is taken")
 
     def _wait(self, poll: select.poll, limit_ms: int | None) -> bool:
         """Whether the socket can go on; False when it was not in time."""
@@ -145,12 +193,57 @@ class Pump:
         return bool(events)
 
 
+@contextlib.contextmanager
+def _blocking(end: socket.socket, limit: int) -> Iterator[None]:
+    """What the kernel does within _FILL_MS, it does in one call: fills a buffer (MSG_WAITALL), or makes room for all.
+
+    `limit`: SO_RCVTIMEO or SO_SNDTIMEO. The loop, which knows nothing of it, may use the other way of that socket: it
+    reads what is there, and an answer that finds no room holds it up for a tick of the kernel.
+    """
+    limits = (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO)
+    for option in limits:
+        end.setsockopt(socket.SOL_SOCKET, option, _time(_FILL_MS * 1000 if option == limit else 1))
+    end.settimeout(None)
+    try:
+        yield
+    finally:
+        end.settimeout(0)
+        for option in limits:
+            end.setsockopt(socket.SOL_SOCKET, option, _time(0))
+        _set_low_water(end, 1)
+
+
+def _time(microseconds: int) -> bytes:
+    """A struct timeval. Where `long` has 32 bits, the options that take 64 have numbers of their own."""
+    return struct.pack("qq" if socket.SO_RCVTIMEO == _SO_RCVTIMEO_NEW else "ll", 0, microseconds)
+
+
+def _set_low_water(source: socket.socket, size: int) -> None:
+    """What MSG_WAITALL is to recv(2), for splice(2). TCP takes it for poll(2) too, where it would look like a stall."""
+    if source.family == socket.AF_UNIX and source.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) != size:
+        source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+
+
+@contextlib.contextmanager
+def _pipe() -> Iterator[tuple[int, int, int]]:
+    """Where to read from, where to write to, and how many bytes to put into it at most."""
+    end, start = os.pipe2(os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # fs.pipe-max-size may be less
+            fcntl.fcntl(start, fcntl.F_SETPIPE_SZ, 2 * _SPLICED)
+        # a page may be half empty
+        yield end, start, min(_SPLICED, fcntl.fcntl(start, fcntl.F_GETPIPE_SZ) // 2)
+    finally:
+        os.close(end)
+        os.close(start)
+
+
 def has_room() -> bool:
     """Whether one more body may be moved by a thread."""
     return _pumps < THREADS
 
 
-async def run_in_thread(pump: Pump) -> None:
+async def run_in_thread(pump: Pump, note: Note | None = None) -> None:
     """`Pump.run`, and `close`. When cancelled, it returns once the thread has let go of both sockets."""
     global _pool, _pumps
     _pool = _pool or ThreadPoolExecutor(THREADS, thread_name_prefix="body")
@@ -158,7 +251,7 @@ async def run_in_thread(pump: Pump) -> None:
     try:
         work = asyncio.get_running_loop().run_in_executor(_pool, pump.run)
         try:
-            await asyncio.shield(work)
+            await _watch(work, pump, note)
         except asyncio.CancelledError:
             pump.stop()
             await asyncio.wait({work})
@@ -168,6 +261,16 @@ async def run_in_thread(pump: Pump) -> None:
     finally:
         _pumps -= 1
         pump.close()
+
+
+async def _watch(work: asyncio.Future[None], pump: Pump, note: Note | None) -> None:
+    told = 0
+    while not work.done():
+        await asyncio.wait({work}, timeout=_NEWS_S if note else None)
+        if note and (moved := pump.moved) > told:
+            note(moved - told)
+            told = moved
+    work.result()
 
 
 def _after(parts: list[memoryview], sent: int) -> list[memoryview]:

@@ -51,10 +51,14 @@ class Counted:
         return min(limit, self.left)
 
     def split(self, buffer: bytes | bytearray, size: int) -> Sequence[memoryview]:
+        self.pass_by(size)
+        return (memoryview(buffer)[:size],)
+
+    def pass_by(self, size: int) -> None:
+        """So many bytes of it went another way. Raises BodyError."""
         if size > self.left:
             raise BodyError("it is longer than it says")
         self.left -= size
-        return (memoryview(buffer)[:size],)
 
     def missing(self) -> str:
         return f"{self.left} bytes are missing" if self.left else ""

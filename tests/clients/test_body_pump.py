@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -99,6 +101,47 @@ def test_a_body_of_many_small_chunks_arrives_too(ends: Ends) -> None:
     with beside(read_into, got, ends.sink), beside(ends.send, encode_chunk(b"x") * 20_000 + LAST):
         ends.run(pump)
     assert got == b"x" * 20_000
+
+
+def test_one_that_comes_in_very_small_pieces_arrives_too(ends: Ends) -> None:
+    def drip() -> None:
+        for number in range(5000):
+            ends.source.sendall(b"%c" % (number % 256))
+
+    pump, got = ends.pump(Counted(5000)), bytearray()
+    with beside(read_into, got, ends.sink), beside(drip):
+        ends.run(pump)
+    assert got == bytes(number % 256 for number in range(5000))
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["plain", "in chunks"])
+def test_what_came_is_passed_on_though_more_may_follow(ends: Ends, chunked: bool) -> None:
+    pump = ends.pump(Counted(6), chunked=chunked)
+    with beside(ends.run, pump):
+        ends.source.sendall(b"abc")
+        got = bytearray(ends.sink.recv(100))
+        ends.source.sendall(b"def")
+        read_into(got, ends.sink)
+    assert (payload(ChunkDecoder(), bytes(got) + LAST) if chunked else got) == b"abcdef"
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["plain", "in chunks"])
+def test_both_sockets_are_as_they_were_afterwards(ends: Ends, chunked: bool) -> None:
+    options = (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO, socket.SO_RCVLOWAT)
+    near = (ends._near_source, ends._near_sink)
+
+    def state() -> list[object]:
+        return [
+            *(os.get_blocking(end.fileno()) for end in near),
+            *(end.getsockopt(socket.SOL_SOCKET, option, 16) for end in near for option in options),
+        ]
+
+    before = state()
+    for sent in (b"abc", b"broken"):
+        ends.source.sendall(sent)
+        with contextlib.suppress(TimeoutError, BrokenSourceError):
+            ends.pump(Counted(3 if sent == b"abc" else 9), chunked=chunked, source_stall_s=0.05).run()
+        assert state() == before
 
 
 def test_one_that_never_has_to_wait_ends_too(ends: Ends) -> None:

@@ -11,14 +11,18 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starlette.responses import PlainTextResponse
 
 from agent.clients import body_pump
+from agent.clients.docker_stream import DockerStream
+from agent.controller.doors import h11_insides
 from agent.wire.http_chunks import LAST, encode_chunk
-from tests.support.controller import Controller, read_all, serving
+from tests.support.controller import Controller, QuietAgent, read_all, serving, sse_events
 from tests.support.scripted_engine import ScriptedEngine
 
 MIB = 1024 * 1024
@@ -26,6 +30,7 @@ BODY = os.urandom(4096) * 1024  # 4 MiB
 LOAD = "POST /docker/images/load HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {size}\r\n\r\n"
 NEXT = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+VERSION = OK.replace(b"Length: 2", b"Length: 23").replace(b"{}", b'{"Version": "20.10.24"}')
 REFUSED = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 17\r\n\r\n" + b'{"message": "no"}'
 
 
@@ -41,6 +46,9 @@ class Engine:
 
     def _speak(self, connection: socket.socket, head: bytes) -> None:
         head, _, begun = head.partition(b"\r\n\r\n")
+        if head.startswith(b"GET /version "):
+            connection.sendall(VERSION)
+            return
         if head.startswith(b"GET "):
             with contextlib.suppress(OSError):
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-tar\r\n" + self.exported)
@@ -128,6 +136,73 @@ def test_its_bytes_are_not_changed(
         assert controller.client.post("/docker/images/load", content=BODY[:size]).status_code == 200
         assert engine.got == BODY[:size]
     assert pumps
+
+
+UPLOADS = {
+    "the engine's load": ("POST", "/docker/images/load"),
+    "the engine's build": ("POST", "/docker/build"),
+    "the engine's archive": ("PUT", "/docker/containers/x/archive?path=/"),
+    "load": ("PUT", "/v1/images/load"),
+    "build": ("PUT", "/v1/builds?t=x:1"),
+    "archive": ("PUT", "/v1/containers/x/archive?path=/"),
+}
+
+
+@pytest.mark.parametrize(("method", "path"), UPLOADS.values(), ids=UPLOADS.keys())
+def test_every_large_file_that_comes_in_is_passed_on_as_it_was(
+    engine: Engine, controller: Controller, pumps: list[body_pump.Pump], method: str, path: str
+) -> None:
+    tar = bytes(1024) + BODY  # the engine of this version gets plain tar only
+    answer = controller.client.request(method, path, content=tar)
+    assert answer.is_success
+    if "job" in answer.text:
+        job = answer.json()["job"]["id"]
+        assert follow(controller, job, lambda seen: False)["state"] == "succeeded"
+    assert engine.got == tar
+    assert [pump.moved > len(tar) - MIB for pump in pumps] == [True]
+
+
+def follow(controller: Controller, job: str, enough: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The job, once it is over or shows `enough`."""
+    with controller.client.stream("GET", f"/v1/jobs/{job}/stream") as stream:
+        seen: dict[str, Any] = {}
+        for name, data, _ in sse_events(stream.iter_lines()):
+            seen = data if name == "job" else seen
+            if seen and enough(seen):
+                break
+        return seen
+
+
+def test_a_job_tells_how_far_its_file_is_and_fails_when_the_client_goes(
+    engine: Engine, controller: Controller, pumps: list[body_pump.Pump]
+) -> None:
+    with connected(controller) as client:
+        client.sendall(b"PUT /v1/images/load HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY))
+        client.sendall(BODY[: 3 * MIB])
+        (job,) = [job["id"] for job in controller.client.get("/v1/jobs").json()["jobs"]]
+        half = follow(controller, job, lambda seen: bool(seen["progress"]["bytes_done"] == 3 * MIB))
+        assert (half["state"], half["progress"]["bytes_total"]) == ("running", len(BODY))
+    over = follow(controller, job, lambda seen: False)
+    assert over["state"] == "failed"
+    assert "client went away" in over["error"]["message"]
+    engine.fake.wait_closed()
+    assert len(pumps) == 1
+
+
+def test_a_job_that_is_cancelled_lets_go_of_the_rest_of_its_file(
+    engine: Engine, controller: Controller, pumps: list[body_pump.Pump]
+) -> None:
+    with connected(controller) as client:
+        client.sendall(b"PUT /v1/images/load HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY))
+        client.sendall(BODY[:MIB])
+        (job,) = [job["id"] for job in controller.client.get("/v1/jobs").json()["jobs"]]
+        follow(controller, job, lambda seen: bool(seen["progress"]["bytes_done"]))
+        assert controller.client.delete(f"/v1/jobs/{job}").json()["job"]["state"] == "cancelled"
+        engine.fake.wait_closed()
+        threading.Thread(target=client.sendall, args=(BODY[MIB:] + NEXT,)).start()
+        seen = read_all(client)
+    assert answers(seen) == [202, 200]
+    assert len(pumps) == 1
 
 
 def test_who_waits_for_100_continue_gets_it(
@@ -242,3 +317,37 @@ def test_more_of_them_than_there_are_threads_for_come_whole_too(
     assert controller.client.post("/docker/images/load", content=BODY).status_code == 200
     assert engine.got == BODY
     assert pumps == []
+
+
+def test_this_uvicorn_has_all_that_lending_needs(tmp_path: Path) -> None:
+    """Where it fails after an update: mend `h11_insides` for the new one, or bodies of gigabytes get slow."""
+    found: list[tuple[str, ...]] = []
+
+    def app(agent: QuietAgent, stream: DockerStream) -> Any:
+        async def answer(scope: Any, receive: Any, send: Any) -> None:
+            found.append(h11_insides.missing(scope["state"]["connection"]))
+            await PlainTextResponse("fine")(scope, receive, send)
+
+        return answer
+
+    with serving(tmp_path, "unix:///nowhere", app=app):
+        assert set(found) == {()}
+
+
+def test_with_a_uvicorn_that_lacks_something_bodies_go_through_the_loop(
+    engine: Engine,
+    controller: Controller,
+    pumps: list[body_pump.Pump],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(h11_insides, "NEEDED", (*h11_insides.NEEDED, "cycle.no_more", "no.way"))
+    engine.exported = COUNTED + BODY
+    for _ in range(2):
+        assert controller.client.get("/v1/containers/x/export").content == BODY
+        assert controller.client.post("/docker/images/load", content=BODY).status_code == 200
+        assert engine.got == BODY
+    assert pumps == []
+    assert [record.message for record in caplog.records if "uvicorn" in record.message] == [
+        "this uvicorn has no cycle.no_more, no.way: large bodies go through the event loop, slower"
+    ]

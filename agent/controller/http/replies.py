@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from agent.clients.body_pump import Note
 from agent.clients.docker_stream import EngineResponse, SourceError
 from agent.controller.http import sse
 from agent.controller.problems import RequestError, body_of
@@ -40,7 +41,9 @@ class Connection(Protocol):
     def cut(self) -> None:
         """Drops the connection: the client sees that the answer is not complete."""
 
-    async def pass_in(self, sink: socket, *, first: bytes, left: int, stall_s: float) -> int:
+    async def pass_in(
+        self, sink: socket, *, first: bytes, left: int, stall_s: float, note: Note | None
+    ) -> int:
         """Moves most of a request's body past the event loop."""
 
     async def pass_out(self, response: EngineResponse, *, chunked: bool, stall_s: float) -> bool:
@@ -61,7 +64,7 @@ class Inbox:
         self._receive = request.receive
         self._stall_s = stall_s
         self._complete = asyncio.Event()
-        self._length = _length(request)
+        self.length = _length(request)  # 0: not stated
         self._connection = _connection(request.scope)
         self._held = b""  # received, and not given out yet
         self.size = 0
@@ -89,17 +92,21 @@ class Inbox:
         self.size += len(piece)
         return piece
 
-    async def pass_into(self, sink: socket) -> None:
+    async def pass_into(self, sink: socket, note: Note | None = None) -> None:
         """Most of a large body, by a thread; the rest is for `__aiter__`. Raises ClientGoneError, OSError of the sink."""
-        if self._connection is None or self._complete.is_set() or self._held:
+        if self._connection is None or self._complete.is_set():
             return
-        first = await self._next()  # now the client knows that it may send (100 Continue)
-        left = self._length - self.size
-        moved = await self._connection.pass_in(sink, first=first, left=left, stall_s=self._stall_s)
+        first = self._held or await self._next()  # now the client knows that it may send (100 Continue)
+        self._held = first
+        left = self.length - self.size
+        moved = await self._connection.pass_in(sink, first=first, left=left, stall_s=self._stall_s, note=note)
         if moved:
             self.size += moved - len(first)
-        else:
-            self._held = first
+            self._held = b""
+
+    def give_back(self, data: bytes) -> None:
+        """What was taken from the beginning, to come again."""
+        self._held = data
 
     async def gone(self) -> None:
         """Returns when the client has gone. Waits for the body first where somebody reads it."""

@@ -120,7 +120,7 @@ class EngineRoutes:
         inbox = Inbox(request) if _has_body(request) else None
         body: Body = inbox
         if route.takes_tar and inbox is not None:
-            body = await safe_archive(self._engine, aiter(inbox))
+            body = await safe_archive(self._engine, inbox)
         opening = self._engine.open(
             route.method,
             path,

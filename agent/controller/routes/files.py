@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -85,7 +85,8 @@ class FileRoutes:
         query = picked(request, ("path", "noOverwriteDirNonDir", "copyUIDGID"))
         if not request.query_params.get("path"):
             raise RequestError("query path: expected a directory in the container")
-        await put_archive(self._engine, name, query, aiter(Inbox(request)))
+        inbox = Inbox(request)
+        await put_archive(self._engine, name, query, inbox, length=inbox.length or None)
         return Response(status_code=204)
 
     async def _download(self, path: str, query: list[tuple[str, str]], name: str) -> Response:
@@ -105,9 +106,14 @@ async def open_download(engine: DockerStream, path: str, query: list[tuple[str, 
 
 
 async def put_archive(
-    engine: DockerStream, container: str, query: list[tuple[str, str]], body: AsyncIterator[bytes]
+    engine: DockerStream,
+    container: str,
+    query: list[tuple[str, str]],
+    body: AsyncIterable[bytes],
+    *,
+    length: int | None = None,
 ) -> None:
-    """PUT /containers/{id}/archive with a body as it comes.
+    """PUT /containers/{id}/archive with a body as it comes; `length` None: not known.
 
     Raises RequestError 415, EngineError.
     """
@@ -117,13 +123,14 @@ async def put_archive(
         query=query,
         headers=[("content-type", "application/x-tar")],
         body=await safe_archive(engine, body),
+        length=length,
         head_timeout_s=HEAD_TIMEOUT_S,
     )
     async with await response.checked():
         await response.read(65536)
 
 
-async def safe_archive(engine: DockerStream, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def safe_archive(engine: DockerStream, body: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
     """The same archive, as far as that engine may have it. Raises RequestError 415.
 
     Engines before 29.5.1 unpack compressed archives in a way that lets them break out (CVE-2026-41567): only plain tar
@@ -132,18 +139,22 @@ async def safe_archive(engine: DockerStream, body: AsyncIterator[bytes]) -> Asyn
     return body if await _unpacks_safely(engine) else await _plain_only(body)
 
 
-async def _plain_only(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _plain_only(body: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
     head = b""
-    async for piece in body:
+    pieces = aiter(body)
+    async for piece in pieces:
         head += piece
         if len(head) >= BLOCK:
             break
     if not is_plain_tar(head):
         raise RequestError("this engine takes plain tar archives only (not compressed)", status=415)
+    if isinstance(body, Inbox):
+        body.give_back(head)
+        return body
 
     async def rest() -> AsyncIterator[bytes]:
         yield head
-        async for piece in body:
+        async for piece in pieces:
             yield piece
 
     return rest()

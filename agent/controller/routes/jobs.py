@@ -113,10 +113,8 @@ class JobRoutes:
 
     async def _upload(self, request: Request, spec: JobSpec) -> Response:
         """Answers once the engine has the whole body, or wants no more of it; the job may go on."""
-        length = request.headers.get("content-length", "")
-        job = self._jobs.start(
-            spec, body=aiter(Inbox(request)), upload_bytes=int(length) if length.isdigit() else 0
-        )
+        inbox = Inbox(request)
+        job = self._jobs.start(spec, body=inbox, length=inbox.length or None)
         await job.body_taken.wait()
         return _answer(job, status=202)
 

@@ -14,8 +14,10 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from enum import StrEnum
+from socket import socket
 from typing import Any
 
+from agent.clients.body_pump import Note, Passing
 from agent.clients.docker_stream import DockerStream, SourceError
 from agent.controller.streams.json_lines import json_lines
 from agent.controller.work.job_specs import STALL_S, JobKind, JobSpec
@@ -207,19 +209,27 @@ class Jobs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.ended: Counter[tuple[JobKind, JobState]] = Counter()
 
-    def start(self, spec: JobSpec, *, body: AsyncIterable[bytes] | None = None, upload_bytes: int = 0) -> Job:
-        """Begins. `body` is read as fast as the engine takes it.
+    def start(
+        self,
+        spec: JobSpec,
+        *,
+        body: AsyncIterable[bytes] | None = None,
+        length: int | None = None,
+        upload_bytes: int = 0,
+    ) -> Job:
+        """Begins. `body` is read as fast as the engine takes it. `length` is what it has, `upload_bytes` what it is said to.
 
         Raises ConflictError when too many are running, StorageLostError while the engine's data is away.
         """
         self._engine.permit("POST", spec.path)
         if len(self._tasks) >= RUNNING_LIMIT:
             raise ConflictError(f"{RUNNING_LIMIT} jobs are running; wait for one to end, or cancel one")
-        job = Job(spec, now=self._wall(), upload_bytes=upload_bytes)
-        if body is None:
+        job = Job(spec, now=self._wall(), upload_bytes=upload_bytes or length or 0)
+        upload = None if body is None else _Upload(body, length, job)
+        if upload is None:
             job.body_taken.set()
         self._jobs[job.id] = job
-        task = asyncio.create_task(self._run(job, body), name=f"job-{spec.kind}-{job.id[:8]}")
+        task = asyncio.create_task(self._run(job, upload), name=f"job-{spec.kind}-{job.id[:8]}")
         self._tasks[job.id] = task
         task.add_done_callback(lambda _: self._left(job))
         self._forget_old()
@@ -264,11 +274,11 @@ class Jobs:
         for number in over[: max(0, len(self._jobs) - KEPT)]:
             del self._jobs[number]
 
-    async def _run(self, job: Job, body: AsyncIterable[bytes] | None) -> None:
+    async def _run(self, job: Job, upload: _Upload | None) -> None:
         error: dict[str, Any] | None = None
         state = JobState.FAILED
         try:
-            await self._limited(job, body)
+            await self._limited(job, upload)
             state = JobState.SUCCEEDED
         except asyncio.CancelledError:
             # whoever cancels only wants it ended; this is the task's last step, so nothing is held up by it
@@ -288,18 +298,18 @@ class Jobs:
             "job %s %s: %s", job.spec.kind, job.spec.title, job.error["message"] if job.error else state
         )
 
-    async def _limited(self, job: Job, body: AsyncIterable[bytes] | None) -> None:
+    async def _limited(self, job: Job, upload: _Upload | None) -> None:
         stall_s = self._stall_s[job.spec.kind]
         whole, stall = asyncio.timeout(LIMIT_S), asyncio.timeout(stall_s)
         try:
             async with whole, stall:
                 job.watched(stall, stall_s)
-                await self._work(job, body)
+                await self._work(job, upload)
         except TimeoutError as exc:
             why = f"no progress in {stall_s:g} s" if stall.expired() else f"not done in {LIMIT_S / 3600:g} h"
             raise EngineError(f"{why}, the job was given up", retryable=True) from exc
 
-    async def _work(self, job: Job, body: AsyncIterable[bytes] | None) -> None:
+    async def _work(self, job: Job, upload: _Upload | None) -> None:
         spec = job.spec
         if spec.least_api > (0, 0):
             await self._check_api(spec)
@@ -308,7 +318,8 @@ class Jobs:
             spec.path,
             query=spec.query,
             headers=spec.headers,
-            body=None if body is None else _counted(body, job),
+            body=upload,
+            length=None if upload is None else upload.length,
             head_timeout_s=None,
         )
         async with await response.checked():
@@ -328,11 +339,25 @@ class Jobs:
             )
 
 
-async def _counted(body: AsyncIterable[bytes], job: Job) -> AsyncIterator[bytes]:
-    async for piece in body:
-        yield piece
-        job.sent(len(piece))
-    job.body_taken.set()
+class _Upload:
+    """A body that tells its job how far it is. `length` None: not known."""
+
+    def __init__(self, body: AsyncIterable[bytes], length: int | None, job: Job) -> None:
+        self.length = length
+        self._body = body
+        self._job = job
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._body:
+            yield piece
+            self._job.sent(len(piece))
+        self._job.body_taken.set()
+
+    async def pass_into(self, sink: socket, note: Note | None = None) -> None:
+        """See `body_pump.Passing`."""
+        del note
+        if isinstance(self._body, Passing):
+            await self._body.pass_into(sink, self._job.sent)
 
 
 def _error_in(line: Mapping[str, Any]) -> str:

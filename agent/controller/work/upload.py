@@ -201,7 +201,7 @@ class Upload(Transfer):
     async def into_archive(self, engine: DockerStream, container: str, query: list[tuple[str, str]]) -> None:
         """PUT /containers/{id}/archive."""
         try:
-            await put_archive(engine, container, query, aiter(self.pipe))
+            await put_archive(engine, container, query, self.pipe)
         except BaseException:
             self.pipe.fail(SourceError("the engine takes no more"))
             raise
