@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from agent.model.entries import VOLUME_NAME
 from agent.model.issues import Issue, shortened
 from agent.model.resources import Desired
-from agent.schema.validate import DAEMON_KINDS, KINDS
+from agent.schema.validate import DAEMON_KINDS, KINDS, validate
 from agent.uci.crosscheck import Draft, crosscheck
 from agent.uci.decode_agent import decode_agent, decode_auth
 from agent.uci.decode_container import decode_container
@@ -94,6 +95,8 @@ def _check_names(readers: list[SectionReader]) -> None:
                 expected="a section name, or `option name`",
             )
             continue
+        if not reader.has("name"):
+            _check_docker_name(reader)
         by_key.setdefault(reader.key, []).append(reader)
     for same in by_key.values():
         for reader in same if len(same) > 1 else ():
@@ -101,6 +104,15 @@ def _check_names(readers: list[SectionReader]) -> None:
             reader.report(
                 f"the section is in package {', '.join(others)} too", expected="one section of this name"
             )
+
+
+def _check_docker_name(reader: SectionReader) -> None:
+    """Without `option name` the section's is the Docker name, and UCI allows more: `_db`, or one letter."""
+    if VOLUME_NAME.fullmatch(reader.name):  # of all kinds the strictest
+        return
+    for mistake in validate(reader.kind, {"name": reader.name}):
+        if mistake.option == "name":
+            reader.report("its name is none for Docker", expected=f"{mistake.expected}, or `option name`")
 
 
 def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None) -> Draft:

@@ -120,17 +120,17 @@ def test_of_two_limits_of_one_name_the_last_counts() -> None:
 
 
 def test_a_mistake_quotes_a_long_value_by_its_ends() -> None:
-    text = f"config container 'a'\n\toption image 'x'\n\toption memory '{'9' * 9000}'\n"
+    text = f"config container 'web'\n\toption image 'x'\n\toption memory '{'9' * 9000}'\n"
     issues = decode({"containers": parse(text, package="containers")}, paths={}).issues
     assert [len(issue.message) for issue in issues if issue.option == "memory"] == [485]
 
 
 def test_ranges_of_ports_cannot_take_all_the_memory() -> None:
     entries = "\tlist port '1-60000:1-60000'\n" * 5000
-    text = f"config container 'a'\n\toption image 'x'\n{entries}config container 'b'\n\toption image 'x'\n"
+    text = f"config container 'web'\n\toption image 'x'\n{entries}config container 'app'\n\toption image 'x'\n"
     result = decode({"containers": parse(text, package="containers")}, paths={})
-    assert [issue.place for issue in result.issues] == ["containers.a.port[0]"]
-    assert [container.section for container in result.desired.containers] == ["b"]
+    assert [issue.place for issue in result.issues] == ["containers.web.port[0]"]
+    assert [container.section for container in result.desired.containers] == ["app"]
 
 
 # what libuci makes of a zero byte depends on how much of the line it has read at once

@@ -163,6 +163,17 @@ def test_a_name_in_both_packages_is_an_error_on_both() -> None:
     assert result.desired.broken == {"container:web"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "section"), [("container", "a"), ("container", "_db"), ("volume", "v"), ("network", "_lan")]
+)
+def test_a_section_whose_name_docker_does_not_take_wants_option_name(kind: str, section: str) -> None:
+    image = {"image": "alpine"} if kind == "container" else {}
+    (text,) = texts(decoded(a_section(kind, section, **image)))
+    assert f"containers.{section}: its name is none for Docker" in text
+    assert text.endswith("or `option name`")
+    assert decoded(a_section(kind, section, name="good-one", **image)).issues == ()
+
+
 def test_an_anonymous_container_wants_a_name() -> None:
     result = decoded(nameless(a_container("cfg1")), nameless(a_container("cfg2", name="web")))
     assert [c.section for c in result.desired.containers] == ["web"]
