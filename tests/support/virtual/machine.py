@@ -19,6 +19,7 @@ from agent.apply.swap import NEW_SUFFIX
 from agent.errors import EngineError
 from agent.model.identity import LABEL_INSTANCE, LABEL_SECTION, LABEL_SPEC_VERSION
 from agent.model.observed import ObservedContainer
+from agent.plan.containers import OLD_SUFFIX
 from tests.support.virtual.ground import Ground
 from tests.support.virtual.promises import Promises
 from tests.support.virtual.sections import CONTAINERS, NETWORKS, OPTIONS, SCARCE, SECRET, VOLUMES, Config
@@ -200,7 +201,10 @@ class Machine:
             for c in self.ground.raw.list_containers(self.instance)
             if c.labels.get(LABEL_SECTION) == section and c.id not in self.foreign
         ]
-        return self.ground.raw.inspect_container(ours[0].id) if len(ours) == 1 else None
+        # in an adoption the old one carries no label of ours
+        if len(ours) != 1 or ours[0].name + OLD_SUFFIX in self.ground.raw.list_names():
+            return None
+        return self.ground.raw.inspect_container(ours[0].id)
 
     # the end
 
