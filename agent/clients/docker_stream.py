@@ -147,7 +147,7 @@ class EngineResponse:
         async for piece in self.chunks():
             size += len(piece)
             if size > limit:
-                raise EngineInvalidError(f"the engine's answer is longer than {limit} bytes")
+                raise EngineError(f"the engine's answer is longer than {limit} bytes")
             parts.append(piece)
         return b"".join(parts)
 

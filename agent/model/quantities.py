@@ -29,7 +29,7 @@ _NS = {
     "h": 3_600_000_000_000,
 }
 _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
-_CPUS = re.compile(r"\d+\.?\d*|\.\d+", re.ASCII)
+_CPUS = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
 _INTEGER = re.compile(r"-?\d+", re.ASCII)
 _INT64_MAX = 2**63 - 1
 _NUMBER_MAX = 64  # characters; what is longer costs time (patterns, Decimal) and is no use

@@ -291,7 +291,7 @@ def test_an_engine_that_talks_nonsense_is_no_defect_of_ours(
     method, path, more = asking
     answer = root.client.request(method, path, **more)
     assert answer.status_code == 503, answer.text
-    assert answer.json()["error"]["code"] == "engine"
+    assert answer.json()["error"]["code"] == "engine-invalid"
     assert "Traceback" not in caplog.text
 
 

@@ -98,13 +98,13 @@ def test_an_issue_names_place_mistake_expectation_and_line() -> None:
 
 
 def test_a_broken_section_leaves_the_others_alone() -> None:
-    result = decoded(a_container("a", memory="x", cpus="y"), a_container("b"))
+    result = decoded(a_container("aa", memory="x", cpus="y"), a_container("bb"))
     assert len(result.issues) == 2
-    assert [c.section for c in result.desired.containers] == ["b"]
+    assert [c.section for c in result.desired.containers] == ["bb"]
 
 
 def test_the_order_of_sections_does_not_matter() -> None:
-    one, two = a_container("a"), a_container("b", label=("x=1", "a=2"))
+    one, two = a_container("aa"), a_container("bb", label=("x=1", "a=2"))
     assert decoded(one, two).desired == decoded(two, one).desired
 
 
@@ -145,7 +145,7 @@ def test_later_environment_entries_win_over_earlier_ones_and_files() -> None:
 
 
 def test_a_command_option_is_split_and_a_list_is_not() -> None:
-    result = decoded(a_container("a", command="sh -c 'a b'"), a_container("b", command=("a b", "c")))
+    result = decoded(a_container("aa", command="sh -c 'a b'"), a_container("bb", command=("a b", "c")))
     assert [c.spec.command for c in result.desired.containers] == [("sh", "-c", "a b"), ("a b", "c")]
 
 
@@ -170,7 +170,7 @@ def test_a_section_whose_name_docker_does_not_take_wants_option_name(kind: str, 
     image = {"image": "alpine"} if kind == "container" else {}
     (text,) = texts(decoded(a_section(kind, section, **image)))
     assert f"containers.{section}: its name is none for Docker" in text
-    assert text.endswith("or `option name`")
+    assert "or `option name`" in text
     assert decoded(a_section(kind, section, name="good-one", **image)).issues == ()
 
 
@@ -221,9 +221,9 @@ def test_a_container_mistake_is_an_error(values: dict[str, Value], hint: str) ->
 
 def test_a_cycle_is_an_error_on_all_its_members_only() -> None:
     result = decoded(
-        a_container("a", depends_on="b"), a_container("b", depends_on="a"), a_container("c", depends_on="a")
+        a_container("aa", depends_on="bb"), a_container("bb", depends_on="aa"), a_container("cc", depends_on="aa")
     )
-    assert result.desired.broken == {"container:a", "container:b"}
+    assert result.desired.broken == {"container:aa", "container:bb"}
 
 
 def test_a_container_on_a_broken_network_stays_desired() -> None:
@@ -234,16 +234,16 @@ def test_a_container_on_a_broken_network_stays_desired() -> None:
 
 def test_ports_of_disabled_containers_or_other_addresses_do_not_clash() -> None:
     result = decoded(
-        a_container("a", port="10.0.0.1:80:80"),
-        a_container("b", port="10.0.0.2:80:80"),
-        a_container("c", port="80:80", enabled="0"),
-        a_container("d", port="80:80/udp"),
+        a_container("aa", port="10.0.0.1:80:80"),
+        a_container("bb", port="10.0.0.2:80:80"),
+        a_container("cc", port="80:80", enabled="0"),
+        a_container("dd", port="80:80/udp"),
     )
     assert texts(result) == []
 
 
 def test_host_mode_with_a_port_is_only_a_warning() -> None:
-    result = decoded(a_container("a", network_mode="host", port="80:80"))
+    result = decoded(a_container("aa", network_mode="host", port="80:80"))
     assert [i.severity for i in result.issues] == ["warning"]
     assert result.desired.containers
 
