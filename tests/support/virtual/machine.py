@@ -218,7 +218,9 @@ class Machine:
             name = self.config.docker_name(section)
             seen = engine.inspect_container(name)
             taken = seen is not None and seen.id in self.foreign
-            if self.garbled or taken or name in self.held or not self.config.is_plain(section):
+            # by the agent's word too: it may be held under a name that somebody gave it
+            held = name in self.held or self.ground.is_held(f"container:{section}")
+            if self.garbled or taken or held or not self.config.is_plain(section):
                 continue
             assert seen is not None, f"{section} is gone\n{self.ground.snapshot()}"
             assert seen.state == "running", f"{section} is {seen.state}\n{self.ground.snapshot()}"
