@@ -47,7 +47,7 @@ class Promises:
             grace = float(str(options["grace"]))
             self._known[section] = min(grace, self._known.get(section, grace))
         for promised in (self._stopped, self._limited):
-            for section in [s for s, (_, options) in promised.items() if config.containers.get(s) != options]:
+            for section in [s for s, (_, options) in promised.items() if self._written(s) != options]:
                 del promised[section]
         for section in self._known.keys() - config.containers.keys():
             self._gone.setdefault(section, (now, self._known[section]))
@@ -154,8 +154,11 @@ class Promises:
         return seen if seen is not None and seen.id == object_id else None
 
     def _declared(self, section: str) -> Any:
+        return None if section in self.machine.config.wrong else self._written(section)
+
+    def _written(self, section: str) -> Any:
         config = self.machine.config
-        return None if section in config.wrong else config.containers.get(section)
+        return config.written(section) if section in config.containers else None
 
     def _section(self, name: str) -> str:
         seen = self.machine.ground.raw.inspect_container(name)

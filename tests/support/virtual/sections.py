@@ -86,13 +86,7 @@ class Config:
 
     def _container(self, section: str) -> Iterator[str]:
         yield f"\nconfig container '{section}'\n"
-        options = dict(self.containers[section])
-        if options.get("name"):
-            options["name"] = self.docker_name(section)
-        if options.get("depends_on"):
-            options["depends_on"] = self.dependencies(section)
-        if options.get("health_cmd"):
-            options |= {"health_interval": "2s", "health_retries": "2"}
+        options = self.written(section)
         if section in self.wrong:
             options["memory"] = "much"
         for option, value in options.items():
@@ -100,6 +94,17 @@ class Config:
                 yield from (f"\tlist {option} '{item}'\n" for item in value)
             elif value is not None:
                 yield f"\toption {option} {_quoted(value)}\n"
+
+    def written(self, section: str) -> dict[str, object]:
+        """Its options as the file has them; they change with the sections before it."""
+        options = dict(self.containers[section])
+        if options.get("name"):
+            options["name"] = self.docker_name(section)
+        if options.get("depends_on"):
+            options["depends_on"] = self.dependencies(section)
+        if options.get("health_cmd"):
+            options |= {"health_interval": "2s", "health_retries": "2"}
+        return options
 
     def dependencies(self, section: str) -> tuple[str, ...]:
         """The section before it, so that there is no cycle."""
