@@ -28,10 +28,13 @@ from agent.wire.http_body import BodyError, Counted, Framing
 LEAST = 512 * 1024  # bytes: less is not worth a thread
 THREADS = 8  # bodies that are moved at once; more than that go through the loop
 _BUFFER = 256 * 1024
-_SPLICED = 192 * 1024  # a socket's buffer: with more, one side would stand still while the other moves
+_SPLICED = 256 * 1024
+_LOW_WATER = 128 * 1024  # a piece is taken from here on: with more, the source would find its buffer full
+_SINK_BUFFER = 512 * 1024  # bytes: some pieces, so that the sink has work while the next one is fetched
 _FILL_MS = 20  # how long a piece may take to get full
 _NEWS_S = 0.25  # between two words about how far a body is
 _SO_RCVTIMEO_NEW = 66  # asm-generic/socket.h
+_SO_SNDBUFFORCE = 32  # the same; past net.core.wmem_max, for who may
 _PARTS = 512  # that the kernel takes at once, and some to spare (IOV_MAX is 1024)
 
 Note = Callable[[int], None]  # gets the bytes that were moved since it was called last, now and then and at the end
@@ -122,11 +125,11 @@ class Pump:
 
     def _splice(self, body: Counted, readable: select.poll, writable: select.poll) -> None:
         """Through a pipe, by splice(2): the kernel hands on most pages as they are."""
-        with _pipe() as (end, start, capacity):
+        with _room(self._sink), _pipe() as (end, start, capacity):
 
             def receive() -> int:
                 wanted = body.room(capacity)
-                _set_low_water(self._source, wanted)
+                _set_low_water(self._source, min(wanted, _LOW_WATER))
                 return os.splice(self._source.fileno(), start, wanted)
 
             while not body.done and (size := self._take(receive, readable)):
@@ -222,6 +225,21 @@ def _set_low_water(source: socket.socket, size: int) -> None:
     """What MSG_WAITALL is to recv(2), for splice(2). TCP takes it for poll(2) too, where it would look like a stall."""
     if source.family == socket.AF_UNIX and source.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) != size:
         source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+
+
+@contextlib.contextmanager
+def _room(sink: socket.socket) -> Iterator[None]:
+    """A larger buffer. TCP sees to that itself, as long as nobody sets one."""
+    if sink.family != socket.AF_UNIX:
+        yield
+        return
+    before = sink.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2  # the kernel doubles what it is given
+    try:
+        with contextlib.suppress(PermissionError):
+            sink.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SINK_BUFFER)
+        yield
+    finally:
+        sink.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, before)
 
 
 @contextlib.contextmanager

@@ -127,7 +127,7 @@ def test_what_came_is_passed_on_though_more_may_follow(ends: Ends, chunked: bool
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["plain", "in chunks"])
 def test_both_sockets_are_as_they_were_afterwards(ends: Ends, chunked: bool) -> None:
-    options = (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO, socket.SO_RCVLOWAT)
+    options = (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO, socket.SO_RCVLOWAT, socket.SO_SNDBUF)
     near = (ends._near_source, ends._near_sink)
 
     def state() -> list[object]:
