@@ -155,6 +155,21 @@ test('events: any split gives the same, comments and empty ones are none', () =>
 	assert.throws(() => sse.make().push('x'.repeat(3e6)));
 });
 
+test('format: what the engine says of a file', () => {
+	const header = stat => Buffer.from(JSON.stringify({ name: 'é', size: 1536, mtime: '0001-01-01T00:00:00Z', linkTarget: '', ...stat })).toString('base64');
+
+	assert.equal(format.fileStat(header({ mode: 0o644 })), '-rw-r--r--  1.5 KiB  -  é');
+	assert.equal(format.fileStat(header({ mode: 2 ** 31 + 0o755 })), 'drwxr-xr-x  -  é');
+	assert.equal(format.fileStat(header({ mode: 2 ** 27 + 0o777, linkTarget: '/bin/busybox' })), 'lrwxrwxrwx  -  é -> /bin/busybox');
+});
+
+test('format: what is free where a path is', () => {
+	const mounts = [ '/', '/mnt/sda1', '/mnt/sda10', '/mnt/sda1/docker/overlay2/x/merged' ].map((mount, place) => ({ mount, avail: place * 1024, size: 4096 }));
+
+	assert.deepEqual([ '/mnt/sda1/docker', '/mnt/sda10', '/opt/docker' ].map(path => format.freeAt(path, mounts)), [ '1.0 KiB of 4.0 KiB free', '2.0 KiB of 4.0 KiB free', '0 B of 4.0 KiB free' ]);
+	assert.equal(format.freeAt('/opt', []), '');
+});
+
 test('format: sizes, ages and ids', () => {
 	assert.deepEqual([ 0, 1023, 1536, 5 * 1024 ** 3, -1, NaN ].map(format.bytes), [ '0 B', '1023 B', '1.5 KiB', '5.0 GiB', '-', '-' ]);
 	assert.deepEqual([ 100, 40, 3000, 0 ].map(span => format.age(1e6 - span, 1e6)), [ '1 min', '40 s', '50 min', '0 s' ]);

@@ -39,7 +39,7 @@ READING = {
     "status", "plan", "diff", "job_list", "job_status",
     "stream_open", "stream_resume", "stream_ack", "stream_read", "stream_close",
     "df", "events", "info", "ping", "version", "changes", "info_archive", "inspect", "list", "logs", "stats", "top",
-    "history", "search",
+    "history", "search", "getMountPoints",
 }  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def test_the_access_list_names_every_method_and_nothing_by_pattern() -> None:
 
 
 def test_every_method_of_the_access_list_is_published() -> None:
-    published = methods_of_engine() | {"ucidockd": methods_of_agent()}
+    published = methods_of_engine() | {"ucidockd": methods_of_agent(), "luci": {"getMountPoints"}}
     for level in ("read", "write"):
         assert {
             name: methods - published[name]

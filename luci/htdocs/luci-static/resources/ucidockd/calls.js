@@ -46,6 +46,16 @@ async function bodyOf(call, values) {
 	return body;
 }
 
+// what is known of a file is in a header, and there is no body
+async function statOf(call, values) {
+	const { code, headers } = await call(...values);
+
+	if (code !== 200)
+		throw new Error(code === 404 ? _('there is no such file') : _('the engine answered with status %d').format(code));
+
+	return headers['x-docker-container-path-stat'] ?? '';
+}
+
 function table(object, methods, unwrap) {
 	const made = {};
 
@@ -62,6 +72,8 @@ return baseclass.extend({
 	agent: table('ucidockd', AGENT, answerOf),
 	docker: table('docker', DOCKER['docker'], bodyOf),
 	container: table('docker.container', DOCKER['docker.container'], bodyOf),
+	mounts: table('luci', { getMountPoints: [] }, answerOf),
+	files: table('docker.container', { info_archive: [ 'id', 'query' ] }, statOf),
 	ttyd: table('docker.container', { ttyd_start: [ 'id', 'cmd', 'uid' ] }, answerOf),
 	image: table('docker.image', DOCKER['docker.image'], bodyOf),
 	network: table('docker.network', DOCKER['docker.network'], bodyOf),

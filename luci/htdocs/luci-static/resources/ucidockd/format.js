@@ -4,6 +4,7 @@
 'require baseclass';
 
 const UNITS = [ 'B', 'KiB', 'MiB', 'GiB', 'TiB' ];
+const KINDS = [ [ 31, 'd' ], [ 27, 'l' ], [ 25, 'p' ], [ 24, 's' ], [ 21, 'c' ], [ 26, 'b' ] ]; // bits of os.FileMode
 const SPANS = [ [ 86400, 'd' ], [ 3600, 'h' ], [ 60, 'min' ], [ 1, 's' ] ];
 
 return baseclass.extend({
@@ -39,6 +40,24 @@ return baseclass.extend({
 	// the engine names an image that lost its tag by its whole digest
 	image(name) {
 		return String(name ?? '').startsWith('sha256:') ? this.shortId(name) : name;
+	},
+
+	// the engine's header X-Docker-Container-Path-Stat (base64 of JSON; `mode` as Go's os.FileMode), in words
+	fileStat(header) {
+		const bytes = Uint8Array.from(atob(header), char => char.charCodeAt(0));
+		const { name, size, mode, mtime, linkTarget } = JSON.parse(new TextDecoder().decode(bytes));
+		const [ , kind ] = KINDS.find(([ bit ]) => Math.floor(mode / 2 ** bit) % 2 === 1) ?? [ 0, '-' ];
+		const rights = [ ...'rwxrwxrwx' ].map((letter, place) => (mode >> (8 - place)) & 1 ? letter : '-').join('');
+
+		return [ kind + rights, kind === '-' ? this.bytes(size) : '', this.time(Date.parse(mtime) / 1000), linkTarget ? '%s -> %s'.format(name, linkTarget) : name ].filter(text => text).join('  ');
+	},
+
+	// what is free on the file system that a path is on; `mounts` as the `luci` object's getMountPoints gives them
+	freeAt(path, mounts) {
+		const around = mounts.filter(({ mount }) => mount === '/' || path === mount || path.startsWith(mount + '/'));
+		const [ nearest ] = around.sort((one, other) => other.mount.length - one.mount.length);
+
+		return nearest ? _('%s of %s free').format(this.bytes(nearest.avail), this.bytes(nearest.size)) : '';
 	},
 
 	time(seconds) {

@@ -9,6 +9,7 @@
 'require ucidockd.containerinfo as containerinfo';
 'require ucidockd.dom as D';
 'require ucidockd.files as files';
+'require ucidockd.format as format';
 'require ucidockd.graph as graph';
 'require ucidockd.live as live';
 'require ucidockd.logview as logview';
@@ -119,10 +120,12 @@ return view.extend({
 			return null;
 
 		const progress = files.progress(), container = this.found.Id;
+		const stat = D.el('pre', {}), look = async () => D.fill(stat, format.fileStat(await calls.files.info_archive(container, { path: path.value })));
 		const path = D.el('input', { 'type': 'text', 'value': '/', 'placeholder': '/etc' }), chosen = D.el('input', { 'type': 'file', 'accept': '.tar' });
 
 		return D.el('div', { 'data-tab': 'files', 'data-tab-title': _('Files') },
-			D.el('p', {}, path, ' ', D.button('neutral', _('Download as tar'), () => files.download({ target: 'archive', container, path: path.value }, progress))),
+			D.el('p', {}, path, ' ', D.button('neutral', _('Download as tar'), () => files.download({ target: 'archive', container, path: path.value }, progress)), ' ', D.button('neutral', _('Details'), look)),
+			stat,
 			D.el('p', {}, chosen, ' ', D.button('neutral', _('Unpack tar there'), () => files.upload({ target: 'archive', container, path: path.value }, chosen.files[0], progress))),
 			D.el('p', {}, D.button('neutral', _('Export the whole file system'), () => files.download({ target: 'export', container }, progress))),
 			progress.node);

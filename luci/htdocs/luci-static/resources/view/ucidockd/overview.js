@@ -13,14 +13,14 @@
 const { agent, docker } = calls;
 const DAEMON = 'daemon:dockerd';
 
-function engineFacts(version, info) {
+function engineFacts(version, info, mounts) {
 	return [
 		[ _('Docker version'), version.Version ],
 		[ _('API version'), '%s (%s)'.format(version.ApiVersion, _('%s at least').format(version.MinAPIVersion)) ],
 		[ _('System'), [ info.OperatingSystem, ', ', info.KernelVersion, ', ', info.Architecture ] ],
 		[ _('CPUs'), info.NCPU ],
 		[ _('Memory'), format.bytes(info.MemTotal) ],
-		[ _('Data root'), info.DockerRootDir ],
+		[ _('Data root'), [ info.DockerRootDir, ' ', format.freeAt(info.DockerRootDir ?? '', mounts?.result ?? []) ] ],
 		[ _('Storage driver'), info.Driver ],
 		[ _('Registry'), info.IndexServerAddress ],
 		[ _('Registry mirrors'), (info.RegistryConfig?.Mirrors ?? []).join(', ') || '-' ],
@@ -45,13 +45,13 @@ return view.extend({
 	},
 
 	async refresh() {
-		const asked = [ docker.version(), docker.info(), agent.plan(), calls.network.list(), calls.volume.list() ];
-		const [ version, info, pending, networks, volumes ] = await Promise.all(asked.map(one => L.resolveDefault(one, null)));
+		const asked = [ docker.version(), docker.info(), agent.plan(), calls.network.list(), calls.volume.list(), calls.mounts.getMountPoints() ];
+		const [ version, info, pending, networks, volumes, mounts ] = await Promise.all(asked.map(one => L.resolveDefault(one, null)));
 
 		D.fill(this.pending, pending && plan.summary(pending));
 		D.fill(this.contents, info ? this.counts(info, networks, volumes) : _('The engine does not answer.'));
 		D.fill(this.facts, version && info ? [
-			D.facts(engineFacts(version, info)),
+			D.facts(engineFacts(version, info, mounts)),
 			D.el('details', {}, D.el('summary', {}, _('All that the engine says')), D.el('pre', { 'style': 'overflow:auto' }, JSON.stringify({ version, info }, null, 2)))
 		] : '');
 	},
