@@ -30,6 +30,30 @@ def test_whatever_happens_in_the_end_all_is_as_declared(seed: int) -> None:
         pytest.fail(str(shrunk(failure)))
 
 
+@pytest.mark.parametrize(
+    ("seed", "steps"),
+    [
+        pytest.param(
+            2001607,
+            "remove:791483566 set:194904612 kill:131678246 events:31567839 intrude:413809559 add:158924927"
+            " remove:776286021 meddle:426692598 die:239078365 set:359388586 set:827788509 meddle:171983858",
+            id="an adoption that is cut short",
+        ),
+        pytest.param(
+            3000467, "add:779550593 meddle:724056036 manual:127660747", id="renamed, and then stopped by hand"
+        ),
+        pytest.param(
+            4000295,
+            "add:516920252 manual:995793214 remove:372200307 correct:489715573",
+            id="stopped by hand, and what it depends on removed",
+        ),
+    ],
+)
+def test_what_was_once_taken_for_a_defect_is_none(seed: int, steps: str) -> None:
+    failure = attempt(parse(steps), seed)
+    assert failure is None, str(failure)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(0)
 def test_whatever_happens_for_a_long_time(request: pytest.FixtureRequest) -> None:
