@@ -120,7 +120,10 @@ return view.extend({
 			return null;
 
 		const progress = files.progress(), container = this.found.Id;
-		const stat = D.el('pre', {}), look = async () => D.fill(stat, format.fileStat(await calls.files.info_archive(container, { path: path.value })));
+		const stat = D.el('pre', {}), look = async () => {
+			D.fill(stat); // else the line of the one before would stand beside an error
+			D.fill(stat, format.fileStat(await calls.files.info_archive(container, { path: path.value })));
+		};
 		const path = D.el('input', { 'type': 'text', 'value': '/', 'placeholder': '/etc' }), chosen = D.el('input', { 'type': 'file', 'accept': '.tar' });
 
 		return D.el('div', { 'data-tab': 'files', 'data-tab-title': _('Files') },
