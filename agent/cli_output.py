@@ -112,7 +112,7 @@ def _row(resource: dict[str, Any]) -> tuple[str, ...]:
         resource["name"],
         word(synced),
         word(running) if resource["kind"] == "container" else "",
-        _detail(conditions),
+        _detail(resource, conditions),
     )
 
 
@@ -123,33 +123,13 @@ def word(condition: dict[str, Any] | None) -> str:
     return "yes" if condition["status"] else f"no ({condition['reason']})"
 
 
-_TELLING = (  # the first that holds is shown
-    ("Accepted", False),
-    ("EngineStorageLost", True),
-    ("Waiting", True),
-    ("Degraded", True),
-    ("Synced", False),
-    ("EngineChanged", True),
-    ("EngineImpaired", True),
-    ("InsecureAPI", True),
-    ("FirewallOpen", True),
-    ("DaemonUnmanaged", True),
-    ("StorageReadOnly", True),
-    ("PublicPort", True),
-    ("HostControl", True),
-)
-
-
-def _detail(conditions: dict[str, dict[str, Any]]) -> str:
+def _detail(resource: dict[str, Any], conditions: dict[str, dict[str, Any]]) -> str:
+    """Why the resource is not as declared, else what its container does."""
     pulling = conditions.get("ImageReady")
     if pulling is not None and pulling["reason"] == "Pulling":
         return str(pulling["message"])
-    for name, bad in _TELLING:
-        condition = conditions.get(name)
-        if condition is not None and condition["status"] is bad:
-            return str(condition["message"] or condition["reason"])
-    running = conditions.get("Running")
-    return str(running["message"]) if running else ""
+    told = conditions.get("Running") if resource["level"] == "ok" else conditions.get(resource["verdict"])
+    return str(told["message"] or told["reason"]) if told is not None else ""
 
 
 def plan_text(result: dict[str, Any], style: Style = PLAIN) -> str:
