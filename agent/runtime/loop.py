@@ -38,7 +38,9 @@ logger = logging.getLogger(__name__)
 COALESCE_S = 0.1
 RECONNECT_S = 2.0
 POLL_S = 5.0  # how often to look for changed files where they cannot be watched
-LOST_S = 10.0  # and where they can: the kernel drops events when its queue is full, and watchdog does not tell
+LOST_S = (
+    10.0  # and where they can: the kernel drops events when its queue is full, and watchdog does not tell
+)
 SETTLE_S = 2.5  # procd kills what has not ended 5 s after SIGTERM
 _INTERESTING = frozenset({"container", "network", "volume", "image", "daemon"})
 # exec and health probes come by the dozen and change nothing that we declare; health_status does
