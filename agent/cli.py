@@ -257,9 +257,7 @@ def _render(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(daemon_render.as_json(found), indent=1))
     else:
-        print(
-            daemon_render.as_text(found) if args.diff else found.text.decode(), end="\n" if args.diff else ""
-        )
+        print(daemon_render.as_text(found) if args.diff else found.text.decode(), end="\n" if args.diff else "")
     return 0
 
 

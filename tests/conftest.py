@@ -15,9 +15,7 @@ from tests.support.network import own_network
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--machine-minutes", type=float, default=1.0, help="how long the random state machine runs"
-    )
+    parser.addoption("--machine-minutes", type=float, default=1.0, help="how long the random state machine runs")
     parser.addoption("--machine-runs", type=int, default=10, help="how many times it runs on a real engine")
 
 

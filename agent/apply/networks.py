@@ -21,9 +21,7 @@ from agent.plan.payload import endpoint_body
 
 logger = logging.getLogger(__name__)
 
-_PREDEFINED = frozenset(
-    {"bridge", "host", "none"}
-)  # these go by name: each start of the engine gives them new ids
+_PREDEFINED = frozenset({"bridge", "host", "none"})  # these go by name: each start of the engine gives them new ids
 
 
 def reconnect(engine: Engine, object_id: str, endpoints: Iterable[Endpoint]) -> None:

@@ -158,4 +158,6 @@ def _target(data: Mapping[str, Any] | None) -> Target | None:
     arguments = data["arguments"]
     if not isinstance(arguments, list) or not all(isinstance(word, str) for word in arguments):
         raise ValueError("arguments: expected a list of words")
-    return Target(document=dict(data["document"]), material=str(data["material"]), arguments=tuple(arguments))
+    return Target(
+        document=dict(data["document"]), material=str(data["material"]), arguments=tuple(arguments)
+    )

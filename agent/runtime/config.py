@@ -89,9 +89,7 @@ def _load(store: UciStore | _Given) -> LoadResult:
     )
 
 
-def _read(
-    store: UciStore | _Given, name: str, packages: dict[str, Package], hashes: list[str]
-) -> Issue | None:
+def _read(store: UciStore | _Given, name: str, packages: dict[str, Package], hashes: list[str]) -> Issue | None:
     path = str(store.source_path(name))
     try:
         packages[name], content_hash = store.load_with_hash(name)

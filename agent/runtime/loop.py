@@ -22,7 +22,7 @@ from agent.apply.ports import Engine
 from agent.clients.file_watcher import UNSETTLED_LIMIT_S, FileWatcher
 from agent.clients.mount_watch import MountWatch
 from agent.clients.to_loop import tell
-from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
+from agent.errors import ConfigError, ConflictError, EngineError, StorageError, UcidockdError
 from agent.model.daemon import Wish
 from agent.model.issues import issue_as_json
 from agent.model.resources import RegistryAuth
@@ -38,9 +38,7 @@ logger = logging.getLogger(__name__)
 COALESCE_S = 0.1
 RECONNECT_S = 2.0
 POLL_S = 5.0  # how often to look for changed files where they cannot be watched
-LOST_S = (
-    10.0  # and where they can: the kernel drops events when its queue is full, and watchdog does not tell
-)
+LOST_S = 10.0  # and where they can: the kernel drops events when its queue is full, and watchdog does not tell
 SETTLE_S = 2.5  # procd kills what has not ended 5 s after SIGTERM
 _INTERESTING = frozenset({"container", "network", "volume", "image", "daemon"})
 # exec and health probes come by the dozen and change nothing that we declare; health_status does
@@ -246,6 +244,13 @@ class Loop:
             await self._stop.wait()
             timers.cancel()
             await self._settle(passes)
+            await asyncio.to_thread(self._fold)
+
+    def _fold(self) -> None:
+        try:
+            self.reconciler.records.fold()
+        except StorageError as exc:  # the next start reads what there is
+            logger.warning("%s", exc)
 
     async def _settle(self, passes: asyncio.Task[None]) -> None:
         """Waits for what is under way, not for ever: threads cannot be cancelled, and what a swap leaves half done

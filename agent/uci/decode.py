@@ -66,9 +66,7 @@ def decode(
 
 
 def _is_ours(section: Section, *, package: str, file: str, stray: list[Issue]) -> bool:
-    kinds = (
-        KINDS if package == "containers" else (*DAEMON_KINDS, *KINDS[:-1])
-    )  # the agent's own is ours alone
+    kinds = KINDS if package == "containers" else (*DAEMON_KINDS, *KINDS[:-1])  # the agent's own is ours alone
     if section.type in kinds:
         return True
     stray.append(

@@ -221,9 +221,7 @@ def test_a_container_mistake_is_an_error(values: dict[str, Value], hint: str) ->
 
 def test_a_cycle_is_an_error_on_all_its_members_only() -> None:
     result = decoded(
-        a_container("aa", depends_on="bb"),
-        a_container("bb", depends_on="aa"),
-        a_container("cc", depends_on="aa"),
+        a_container("aa", depends_on="bb"), a_container("bb", depends_on="aa"), a_container("cc", depends_on="aa")
     )
     assert result.desired.broken == {"container:aa", "container:bb"}
 

@@ -151,9 +151,7 @@ def _events(engine: DockerStream, args: Args) -> Source:
 def _stats(engine: DockerStream, args: Args) -> Source:
     container = _container(args)
     _query(args, ())
-    return OutputOnly(
-        lambda: _json_items("stats", engine_streams.stats(engine, container, [("stream", "1")]))
-    )
+    return OutputOnly(lambda: _json_items("stats", engine_streams.stats(engine, container, [("stream", "1")])))
 
 
 async def _json_items(name: str, source: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[Item, None]:

@@ -158,9 +158,7 @@ class Machine:
 
     def _may_adopt(self, ref: str) -> bool:
         seen = self.ground.raw.inspect_container(ref)
-        if (
-            seen is None
-        ):  # one that was taken over and is gone is removed once more where that could not be noted
+        if seen is None:  # one that was taken over and is gone is removed once more where that could not be noted
             return True
         return any(seen.name.startswith(taken) for taken in self.taken_over)
 
