@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from agent.model.identity import canonical, spec_hash
 from agent.model.observed import ObservedContainer, Record
@@ -413,7 +414,7 @@ def attempt_of(container: Container, image_id: str) -> str:
     return "@".join((spec_hash(desired_spec(container)), image_id, *plugged_words(container)))
 
 
-def failure_of(container: Container, image_id: str) -> dict[str, str]:
+def failure_of(container: Container, image_id: str) -> dict[str, Any]:
     """What a record keeps of an attempt that was rolled back."""
     meant = meaning_hash("container", desired_spec(container))
     return {
