@@ -28,7 +28,7 @@ from agent.errors import EngineError, StorageError
 from agent.model.identity import own_labels, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, RunState
-from agent.plan.containers import OLD_SUFFIX, attempt_of, is_alive, is_completed
+from agent.plan.containers import OLD_SUFFIX, failure_of, is_alive, is_completed
 from agent.plan.draft import desired_spec, joined_ids, plugged_words
 from agent.plan.payload import container_body, extra_endpoints
 
@@ -84,7 +84,7 @@ class Swap:
             if container.policy.rollback or not rejected or not new.object_id:
                 self._roll_back(new)
                 if rejected and self.records.get(old.nonce) is not None:
-                    self.records.change(old.nonce, failed_hash=attempt_of(container, image_id))
+                    self.records.change(old.nonce, **failure_of(container, image_id))
                 raise
             told = without_secrets(exc, container)
             logger.warning("%s: %s; rollback is off, the new container stays", container.name, told)
@@ -122,7 +122,7 @@ class Swap:
         image = container.spec.image
         body = container_body(container, labels=labels, image=image, api=self.api, carry=carry)
         object_id = create_from(self.engine, container.name + NEW_SUFFIX, body, image_id=new.image_id)
-        new = self.records.change(new.nonce, object_id=object_id)
+        new = self.records.change(new.nonce, lasting=False, object_id=object_id)
         for network, endpoint in extra_endpoints(container):
             self.engine.connect(network, object_id, endpoint)
         return new
@@ -172,7 +172,7 @@ class Swap:
     def finish(self, old: Record, *, volumes: bool) -> None:
         """Removes a replaced container; its anonymous volumes live on in the new one."""
         self.engine.remove_container(old.object_id, volumes=volumes, force=True)
-        self.records.drop(old.nonce)
+        self.records.drop(old.nonce, lasting=False)
 
     def undo(self, new: Record) -> None:
         """Puts the old container back as it was and removes the new one, which stays where the old one is gone: it has
