@@ -13,6 +13,7 @@ from agent.plan.changes import FieldChange, Level, classify
 from agent.plan.difference import differences
 from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, plugged_words, shared_names
 from agent.plan.drift import container_drift
+from agent.plan.endpoints import with_mac_level
 from agent.plan.words import option_of
 
 OLD_SUFFIX = ".ucidockd-old"  # of the name of one that is being replaced
@@ -223,13 +224,15 @@ class _Planner:
         return "; ".join(f"{name} is {path} now" for name, _, path in (m.partition("=") for m in moved))
 
     def _changes(self, record: Record, seen: ObservedContainer) -> tuple[FieldChange, ...]:
+        api = self.draft.context.api
         if record.spec_hash != self.draft.spec_hash_of(self.key, self.container):
-            return classify(record.spec, desired_spec(self.container))
+            return with_mac_level(
+                classify(record.spec, desired_spec(self.container)), record.spec, self.container, api
+            )
         if seen.inspect is None:
             return ()
         networks = {n.name: n.id for n in self.draft.observed.networks}
-        found = container_drift(self.container, seen.inspect, networks)
-        drift = tuple(change for change in found if change.field not in record.ignored)
+        drift = container_drift(self.container, seen.inspect, networks, api=api, ignored=record.ignored)
         if drift and self.container.policy.on_drift is OnDrift.REPORT:
             self.reported.append(describe(drift))
             return ()
