@@ -17,7 +17,7 @@ from typing import Any
 
 from agent.apply.clock import Clock
 from agent.apply.crew import Crew, Outcome, Run, SkippedError
-from agent.apply.images import Images
+from agent.apply.images import Images, create_from
 from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect
 from agent.apply.ports import Engine
 from agent.apply.records import Records
@@ -115,7 +115,7 @@ class Executor:
             r for r in self.records.records() if (r.kind, r.section, r.swap) == (kind, resource.section, "")
         ]
         for record in stale:
-            self.records.drop(record.nonce)
+            self.records.drop(record.nonce, lasting=False)  # it gets to the disk with the next one
         spec = desired_spec(resource)
         record = Record(
             kind=kind,
@@ -142,7 +142,7 @@ class Executor:
         except EngineError as exc:
             self._undo_announce(record, exc)
             raise
-        self.records.change(record.nonce, object_id=object_id)
+        self.records.change(record.nonce, lasting=False, object_id=object_id)
 
     @_do.register
     def _replace_network(self, operation: ops.ReplaceNetwork) -> None:
@@ -192,7 +192,7 @@ class Executor:
             # the engine gives the one that is there without a word: somebody was quicker
             self.records.drop(record.nonce)
             raise ConflictError(f"a volume named {made.name} exists and is not ours")
-        self.records.change(record.nonce, object_id=made.name)
+        self.records.change(record.nonce, lasting=False, object_id=made.name)
 
     @_do.register
     def _remove_volume(self, operation: ops.RemoveVolume) -> None:
@@ -204,23 +204,34 @@ class Executor:
     @_do.register
     def _create_container(self, operation: ops.CreateContainer) -> None:
         container = operation.container
-        image_id = self.images.ensure(container)
+        image_id = self.images.ensure(container, known=self._known_image(container))
         more = {"image_id": image_id, "joined": joined_ids(self.records.records(), container)}
         record = self._announce("container", container, **more, **kept_policy(container))
         try:
-            body = container_body(container, labels=self._labels(record), image=image_id, api=self.api)
-            object_id = self.engine.create_container(container.name, body)
+            image = container.spec.image
+            body = container_body(container, labels=self._labels(record), image=image, api=self.api)
+            object_id = create_from(self.engine, container.name, body, image_id=image_id)
         except EngineError as exc:
             self._undo_announce(record, exc)
             raise
-        self.records.change(record.nonce, object_id=object_id)
+        self.records.change(record.nonce, lasting=False, object_id=object_id)
         for network, endpoint in extra_endpoints(container):
             self.engine.connect(network, object_id, endpoint)
+
+    def _known_image(self, container: Container) -> str:
+        """The id that its image reference had when it was last applied, "" where the section names another one now."""
+        found = (
+            record.image_id
+            for record in self.records.records()
+            if (record.kind, record.section, record.swap) == ("container", container.section, "")
+            and record.spec.get("image") == container.spec.image
+        )
+        return next(found, "")
 
     def _undo_announce(self, record: Record, exc: EngineError) -> None:
         # without an answer the engine may have created it: the record stays, the label's nonce tells at the next look
         if exc.status:
-            self.records.drop(record.nonce)
+            self.records.drop(record.nonce, lasting=False)
 
     @_do.register
     def _start(self, operation: ops.StartContainer) -> None:
@@ -324,7 +335,7 @@ class Executor:
     @_do.register
     def _replace(self, operation: ops.ReplaceContainer) -> None:
         container = operation.container
-        image_id = self.images.ensure(container)
+        image_id = self.images.ensure(container, known=self._known_image(container))
         self._swap().run(container, self._current(operation.key), image_id=image_id)
         record = self._current(operation.key)
         if not self._has_its_macs(record.object_id, container):

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.apply.clock import SYSTEM_CLOCK, Clock
+from agent.apply.images import create_from
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
@@ -118,10 +119,10 @@ class Swap:
     def _create(self, container: Container, new: Record, before: ObservedContainer) -> Record:
         labels = own_labels(instance=self.records.instance, section=container.section, nonce=new.nonce)
         carry = anonymous_volumes(before.inspect or {})
-        image = new.image_id or container.spec.image
+        image = container.spec.image
         body = container_body(container, labels=labels, image=image, api=self.api, carry=carry)
-        object_id = self.engine.create_container(container.name + NEW_SUFFIX, body)
-        new = self.records.change(new.nonce, object_id=object_id)
+        object_id = create_from(self.engine, container.name + NEW_SUFFIX, body, image_id=new.image_id)
+        new = self.records.change(new.nonce, lasting=False, object_id=object_id)
         for network, endpoint in extra_endpoints(container):
             self.engine.connect(network, object_id, endpoint)
         return new
@@ -171,7 +172,7 @@ class Swap:
     def finish(self, old: Record, *, volumes: bool) -> None:
         """Removes a replaced container; its anonymous volumes live on in the new one."""
         self.engine.remove_container(old.object_id, volumes=volumes, force=True)
-        self.records.drop(old.nonce)
+        self.records.drop(old.nonce, lasting=False)
 
     def undo(self, new: Record) -> None:
         """Puts the old container back as it was and removes the new one, which stays where the old one is gone: it has

@@ -195,7 +195,19 @@ class _Planner:
         return _joined(image, self._joined_change(record), self._plugged_change(record))
 
     def _attempt(self) -> str:
-        return attempt_of(self.container, self.draft.context.image_ids.get(self.container.spec.image, ""))
+        return attempt_of(self.container, self._local_image())
+
+    def _local_image(self) -> str:
+        """The id of the image that it would be created from now, "" = it has to be pulled first."""
+        local = self.draft.context.image_ids.get(self.container.spec.image, "")
+        return local or self._recorded_image()
+
+    def _recorded_image(self) -> str:
+        """The image that its reference stood for when it was applied, where that is still local."""
+        record = self.record
+        if record is None or record.spec.get("image") != self.container.spec.image:
+            return ""
+        return self.draft.context.image_ids.get(record.image_id, "")
 
     def _image_change(self, record: Record) -> str:
         image = self.container.spec.image
@@ -322,6 +334,10 @@ class _Planner:
         local = self.draft.context.image_ids.get(image)
         if local:
             self._find("ImageReady", status=True, reason="Present")
+        elif local is not None and (recorded := self._recorded_image()):
+            short = recorded.removeprefix("sha256:")[:12]
+            message = f"{image} is no longer local under this name; its image {short} is used"
+            self._find("ImageReady", status=True, reason="Untagged", message=message)
         elif local is not None and self.key not in self.draft.context.backoff:  # else the pull said more
             never = self.container.policy.pull is Pull.NEVER
             message = "`option pull never` forbids to pull it" if never else "it is pulled when it is needed"

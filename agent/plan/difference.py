@@ -46,11 +46,16 @@ def differences(
 ) -> tuple[FieldDifference, ...]:
     """The fields in which the three are not the same, in the order of the spec.
 
-    `names`: see `read_spec`. `image_id`: of the desired image, "" when it is not there: ours are created by the id.
+    `names`: see `read_spec`. `image_id`: of the desired image, "" when it is not there. The id decides: what the
+    container was created by may be an id, or a reference that stands for another image now.
     """
     seen = read_spec(inspect, names) if inspect is not None else None
-    if seen is not None and inspect is not None and image_id and inspect.get("Image") == image_id:
-        seen = replace(seen, image=container.spec.image)
+    if seen is not None and inspect is not None and image_id:
+        used = str(inspect.get("Image") or "")
+        if used == image_id:
+            seen = replace(seen, image=container.spec.image)
+        elif seen.image == container.spec.image:
+            seen = replace(seen, image=used)
     wanted = masked(canonical(container.spec))
     shown = masked(canonical(seen)) if seen is not None else {}
     applied = record.spec if record is not None else {}

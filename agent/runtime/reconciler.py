@@ -27,7 +27,7 @@ from agent.clients.uci_store import UciStore
 from agent.errors import EngineUnreachableError, UcidockdError
 from agent.model.interfaces import Interface, Route
 from agent.model.issues import Issue
-from agent.model.observed import Observed
+from agent.model.observed import Observed, Record
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import Context, Missing
@@ -132,7 +132,7 @@ class Reconciler:
         records = self.records.records()
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=deep)
         if deep is None:
-            self._look_at_images(desired)
+            self.image_ids = self._images_of(desired, records)
         interfaces = self.edges.interfaces() if self.edges is not None and self.engine_is_here else None
         context = Context(
             now=self.wall(),
@@ -207,10 +207,16 @@ class Reconciler:
         declared = self.desired.containers if self.desired is not None else ()
         return next((c for c in declared if c.section in sections), None)
 
-    def _look_at_images(self, desired: Desired) -> None:
-        images = sorted({container.spec.image for container in desired.containers})
-        found = ((image, self.engine.inspect_image(image)) for image in images)
-        self.image_ids = {image: str(body["Id"]) if body is not None else "" for image, body in found}
+    def _images_of(self, desired: Desired, records: tuple[Record, ...]) -> dict[str, str]:
+        """Reference -> local id, "" = not there; then also whether the recorded image is there, under its id."""
+        references = {container.spec.image for container in desired.containers}
+        found = {reference: self._image_id(reference) for reference in sorted(references)}
+        recorded = {r.image_id for r in records if r.image_id and not found.get(r.spec.get("image", ""), r.image_id)}
+        return found | {image_id: self._image_id(image_id) for image_id in sorted(recorded)}
+
+    def _image_id(self, reference: str) -> str:
+        body = self.engine.inspect_image(reference)
+        return str(body["Id"]) if body is not None else ""
 
     def begin_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, Run | None]:
         """Plans and begins to apply. Raises EngineError when the engine could not even be looked at."""
