@@ -18,6 +18,7 @@ from agent.model.resources import Container, ContainerSpec, Mount
 from agent.plan.changes import LIMITS, is_same_limit
 from agent.plan.endpoints import endpoint_drift
 from agent.plan.inspected import DEFAULT_NETWORKS, read_spec
+from agent.plan.meaning import PLAIN, Defaults, changed_fields
 from agent.plan.words import option_of, words
 
 
@@ -43,27 +44,29 @@ def differences(
     *,
     names: Mapping[str, str],
     image_id: str,
+    defaults: Defaults = PLAIN,
 ) -> tuple[FieldDifference, ...]:
     """The fields in which the three are not the same, in the order of the spec.
 
     `names`: see `read_spec`. `image_id`: of the desired image, "" when it is not there. The id decides: what the
-    container was created by may be an id, or a reference that stands for another image now.
+    container was created by may be an id, or a reference that stands for another image now. `defaults`: for the record.
     """
     seen = read_spec(inspect, names) if inspect is not None else None
     if seen is not None and inspect is not None and image_id:
         used = str(inspect.get("Image") or "")
         if used == image_id:
             seen = replace(seen, image=container.spec.image)
-        elif seen.image == container.spec.image:
+        elif used and seen.image == container.spec.image:
             seen = replace(seen, image=used)
     wanted = masked(canonical(container.spec))
     shown = masked(canonical(seen)) if seen is not None else {}
     applied = record.spec if record is not None else {}
     # which networks count is for `endpoints` to say: the default one where a section names none, and no other
     networks = endpoint_drift(container, inspect, {}, api=(1, 41)) if inspect is not None else None
+    changed = changed_fields("container", applied, wanted, defaults) if record is not None else ()
     found = []
     for field in (f.name for f in fields(ContainerSpec)):
-        edited = record is not None and applied.get(field) != wanted.get(field)
+        edited = field in changed
         drifted = seen is not None and not is_met(field, container.spec, seen)
         if field == "endpoints":
             drifted = networks is not None
