@@ -52,6 +52,7 @@ class Context:
     routes: tuple[Route, ...] = ()  # of this machine; none where the engine is on another
     router_devices: frozenset[str] = frozenset()  # that carry its own addresses
     deletions_held: bool = False  # a LuCI rollback is pending
+    api: tuple[int, int] = (1, 41)  # the version that the engine speaks
 
 
 def key_of(kind: str, section: str) -> str:
