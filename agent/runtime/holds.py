@@ -64,8 +64,8 @@ class Holds:
             self._before.clear()
             self._write({})
 
-    def current(self, desired: Desired) -> dict[str, str]:
-        """Key -> action, for the sections that still are what they were; the others' holds are dropped.
+    def current(self, desired: Desired, *, keep: bool = False) -> dict[str, str]:
+        """Key -> action, for the sections that still are what they were; the others' holds are dropped, unless `keep`.
 
         Sections with a mistake keep theirs: what they will say is not known yet.
         """
@@ -77,7 +77,8 @@ class Holds:
                 for key, item in known.items()
                 if key in desired.broken or (key in here and section_hash(here[key]) == item["section"])
             }
-            self._write(held)
+            if not keep:
+                self._write(held)
             return {key: item["action"] for key, item in held.items()}
 
     def _read(self) -> dict[str, dict[str, str]]:
