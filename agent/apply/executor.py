@@ -114,7 +114,7 @@ class Executor:
             r for r in self.records.records() if (r.kind, r.section, r.swap) == (kind, resource.section, "")
         ]
         for record in stale:
-            self.records.drop(record.nonce)
+            self.records.drop(record.nonce, lasting=False)  # it gets to the disk with the next one
         spec = desired_spec(resource)
         record = Record(
             kind=kind,
@@ -141,7 +141,7 @@ class Executor:
         except EngineError as exc:
             self._undo_announce(record, exc)
             raise
-        self.records.change(record.nonce, object_id=object_id)
+        self.records.change(record.nonce, lasting=False, object_id=object_id)
 
     @_do.register
     def _replace_network(self, operation: ops.ReplaceNetwork) -> None:
@@ -191,7 +191,7 @@ class Executor:
             # the engine gives the one that is there without a word: somebody was quicker
             self.records.drop(record.nonce)
             raise ConflictError(f"a volume named {made.name} exists and is not ours")
-        self.records.change(record.nonce, object_id=made.name)
+        self.records.change(record.nonce, lasting=False, object_id=made.name)
 
     @_do.register
     def _remove_volume(self, operation: ops.RemoveVolume) -> None:
@@ -213,7 +213,7 @@ class Executor:
         except EngineError as exc:
             self._undo_announce(record, exc)
             raise
-        self.records.change(record.nonce, object_id=object_id)
+        self.records.change(record.nonce, lasting=False, object_id=object_id)
         for network, endpoint in extra_endpoints(container):
             self.engine.connect(network, object_id, endpoint)
 
@@ -230,7 +230,7 @@ class Executor:
     def _undo_announce(self, record: Record, exc: EngineError) -> None:
         # without an answer the engine may have created it: the record stays, the label's nonce tells at the next look
         if exc.status:
-            self.records.drop(record.nonce)
+            self.records.drop(record.nonce, lasting=False)
 
     @_do.register
     def _start(self, operation: ops.StartContainer) -> None:

@@ -122,7 +122,7 @@ class Swap:
         image = container.spec.image
         body = container_body(container, labels=labels, image=image, api=self.api, carry=carry)
         object_id = create_from(self.engine, container.name + NEW_SUFFIX, body, image_id=new.image_id)
-        new = self.records.change(new.nonce, object_id=object_id)
+        new = self.records.change(new.nonce, lasting=False, object_id=object_id)
         for network, endpoint in extra_endpoints(container):
             self.engine.connect(network, object_id, endpoint)
         return new
@@ -172,7 +172,7 @@ class Swap:
     def finish(self, old: Record, *, volumes: bool) -> None:
         """Removes a replaced container; its anonymous volumes live on in the new one."""
         self.engine.remove_container(old.object_id, volumes=volumes, force=True)
-        self.records.drop(old.nonce)
+        self.records.drop(old.nonce, lasting=False)
 
     def undo(self, new: Record) -> None:
         """Puts the old container back as it was and removes the new one, which stays where the old one is gone: it has

@@ -56,7 +56,8 @@ class Single:
                     if not found.plan.works:
                         break
                     self._reconciler.run_pass(deep=None)
-                return reconcile_answer(found, outcomes, self._issues())
+            self._reconciler.records.fold()
+        return reconcile_answer(found, outcomes, self._issues())
 
     def diff(self, name: str) -> dict[str, Any]:
         """One container section against what the engine shows."""
