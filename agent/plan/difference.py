@@ -52,7 +52,7 @@ def differences(
         used = str(inspect.get("Image") or "")
         if used == image_id:
             seen = replace(seen, image=container.spec.image)
-        elif seen.image == container.spec.image:
+        elif used and seen.image == container.spec.image:
             seen = replace(seen, image=used)
     wanted = masked(canonical(container.spec))
     shown = masked(canonical(seen)) if seen is not None else {}

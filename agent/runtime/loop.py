@@ -40,9 +40,7 @@ logger = logging.getLogger(__name__)
 COALESCE_S = 0.1
 RECONNECT_S = 2.0
 POLL_S = 5.0  # how often to look for changed files where they cannot be watched
-LOST_S = (
-    10.0  # and where they can: the kernel drops events when its queue is full, and watchdog does not tell
-)
+LOST_S = 10.0  # and where they can: the kernel drops events when its queue is full, and watchdog does not tell
 _WAVES = 20  # passes of one `reconcile`: what comes back again and again does not keep it for ever
 _LOOK_AGAIN_S = 0.05
 SETTLE_S = 2.5  # procd kills what has not ended 5 s after SIGTERM
