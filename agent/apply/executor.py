@@ -34,9 +34,10 @@ from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
 from agent.model.observed import Record
 from agent.model.resources import Container, Network, Volume
 from agent.plan import operations as ops
-from agent.plan.containers import attempt_of
+from agent.plan.containers import failure_of
 from agent.plan.draft import desired_spec, joined_ids
 from agent.plan.drift import container_drift, network_difference, volume_difference
+from agent.plan.meaning import is_same_image, meaning_hash
 from agent.plan.payload import (
     container_body,
     extra_endpoints,
@@ -154,8 +155,10 @@ class Executor:
             self._create_network(create)
         except EngineError as exc:
             if exc.status:
-                failed = spec_hash(desired_spec(operation.network))
-                self.records.put(replace(exchange.put_back(old), failed_hash=failed))
+                spec = desired_spec(operation.network)
+                meant = meaning_hash("network", spec)
+                back = exchange.put_back(old)
+                self.records.put(replace(back, failed_hash=spec_hash(spec), failed_meaning=meant))
             raise
         exchange.connect_members(operation.network.name, declared)
 
@@ -223,7 +226,7 @@ class Executor:
             record.image_id
             for record in self.records.records()
             if (record.kind, record.section, record.swap) == ("container", container.section, "")
-            and record.spec.get("image") == container.spec.image
+            and is_same_image(record.spec.get("image"), container.spec.image)
         )
         return next(found, "")
 
@@ -320,7 +323,7 @@ class Executor:
             reconnect(self.engine, record.object_id, container.spec.endpoints)
         except EngineError as exc:
             if exc.status and record.spec_hash != spec_hash(desired_spec(container)):
-                self.records.change(record.nonce, failed_hash=attempt_of(container, record.image_id))
+                self.records.change(record.nonce, **failure_of(container, record.image_id))
             raise
         self._applied(record, container)
 

@@ -28,7 +28,7 @@ from agent.errors import EngineError, StorageError
 from agent.model.identity import own_labels, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, RunState
-from agent.plan.containers import OLD_SUFFIX, attempt_of, is_alive, is_completed
+from agent.plan.containers import OLD_SUFFIX, failure_of, is_alive, is_completed
 from agent.plan.draft import desired_spec, joined_ids, plugged_words
 from agent.plan.payload import container_body, extra_endpoints
 
@@ -84,7 +84,7 @@ class Swap:
             if container.policy.rollback or not rejected or not new.object_id:
                 self._roll_back(new)
                 if rejected and self.records.get(old.nonce) is not None:
-                    self.records.change(old.nonce, failed_hash=attempt_of(container, image_id))
+                    self.records.change(old.nonce, **failure_of(container, image_id))
                 raise
             told = without_secrets(exc, container)
             logger.warning("%s: %s; rollback is off, the new container stays", container.name, told)
