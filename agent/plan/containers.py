@@ -16,9 +16,8 @@ from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, p
 from agent.plan.drift import container_drift
 from agent.plan.inspected import read_spec
 from agent.plan.meaning import is_same_image, meaning_hash, newly_stated
+from agent.plan.swap_names import name_outside
 from agent.plan.words import option_of
-
-OLD_SUFFIX = ".ucidockd-old"  # of the name of one that is being replaced
 
 
 def plan_container(draft: Draft, container: Container) -> None:
@@ -304,7 +303,7 @@ class _Planner:
         if seen.name == self.container.name:
             return []
         cause = f"named {seen.name}, declared {self.container.name}"
-        by_hand = record.name == self.container.name and not seen.name.endswith(OLD_SUFFIX)
+        by_hand = record.name == self.container.name and not name_outside(seen.name, "old")
         if self.container.policy.on_drift is OnDrift.REPORT and by_hand:
             self.reported.append(cause)
             return []
