@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -15,10 +17,13 @@ from typing import Any
 
 import httpx
 import pytest
+from docker.errors import APIError
 
+from agent.cli import main
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX
 from tests.support.real_uci import RealUci, why_not
+from tests.support.somebody import said_by_somebody
 from tests.test_running_agent import Agent, running, wait_for
 
 WEB = """
@@ -83,7 +88,7 @@ def test_reconcile_waits_for_what_is_under_way_and_plan_shows_it(agent: Agent, b
 
 def test_reconcile_right_after_a_commit_does_it(agent: Agent, box: Box) -> None:
     for number in range(3):
-        agent.commit(WEB.replace("1000", f"30{number}"))
+        agent.commit(WEB.replace("1000", f"30{number}").replace("'0.1'", "'2'"))
         done = agent.command("reconcile")
         assert (done.returncode, done.stdout.split()[:2]) == (0, ["replace", "container:web"])
         assert box.get("web").attrs["Config"]["Cmd"] == ["sleep", f"30{number}"]
@@ -96,7 +101,12 @@ def test_what_is_not_done_is_told(agent: Agent, box: Box, alone: bool) -> None:
     other = box.client.containers.run(BUSYBOX, "sleep 1000", name="dns", detach=True)
     cases = [
         (MOUNT, "waiting        container:web            nothing is mounted on /mnt/nothing-here", 0, 4),
-        (WEB + WEB.replace("'web'", "'dns'"), "conflict       container:dns            a container named dns", 1, 1),
+        (
+            WEB + WEB.replace("'web'", "'dns'"),
+            "conflict       container:dns            a container named dns",
+            1,
+            1,
+        ),
         (WEB.replace("'IMAGE'", "'IMAGE"), "invalid        configuration            it cannot be read", 1, 1),
         (
             WEB + WEB.replace("'web'", "'bad'").replace("IMAGE", "127.0.0.1:1/no:1"),
@@ -125,7 +135,9 @@ def test_later_waves_are_told_and_come(agent: Agent, box: Box) -> None:
     done = agent.command("reconcile")
     assert done.returncode == 0
     assert "create         container:db " in done.stdout
-    assert running(box, "app") or "then create    container:app            once db is healthy\n" in done.stdout
+    assert (
+        running(box, "app") or "then create    container:app            once db is healthy\n" in done.stdout
+    )
     wait_for(lambda: running(box, "app"))
 
 
@@ -173,9 +185,11 @@ def test_staged_changes_are_planned_and_stay_staged(agent: Agent, box: Box) -> N
     assert "retire         container:web " in agent.command("plan", "--staged").stdout
     # what was planned is what then happens
     planned = [(o["op"], o["key"]) for o in post(agent, "/v1/plan", {"staged": True})["operations"]]
+    assert planned == [("create", "container:two"), ("start", "container:two"), ("retire", "container:web")]
     uci("commit", "containers")
-    done = json.loads(agent.command("reconcile", "--json").stdout)
-    assert sorted((o["op"], o["key"]) for o in done["operations"]) == sorted(planned)
+    left = json.loads(agent.command("reconcile", "--json").stdout)["pending"]
+    assert [(entry["key"], entry["state"]) for entry in left] == [("container:web", "removal")]
+    assert (box.names(), running(box, "web")) == (["two", "web"], False)
 
 
 def test_options_that_a_running_agent_cannot_honour_are_an_error(agent: Agent, tmp_path: Path) -> None:
@@ -201,7 +215,8 @@ def test_a_reconcile_is_not_kept_by_what_comes_back_again_and_again(agent: Agent
 
     def meddle() -> None:
         while not stop.wait(0.3):
-            box.get("web").kill()
+            with contextlib.suppress(APIError):
+                box.get("web").kill()
 
     meddling = threading.Thread(target=meddle)
     meddling.start()
@@ -212,3 +227,25 @@ def test_a_reconcile_is_not_kept_by_what_comes_back_again_and_again(agent: Agent
     finally:
         stop.set()
         meddling.join()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming somebody else needs root")
+@pytest.mark.parametrize("command", ["status", "plan", "reconcile", "logs web", "run"])
+def test_who_is_not_root_gets_one_sentence(box: Box, command: str) -> None:
+    where = Path(str(box.options.socket)).parent
+    where.mkdir(exist_ok=True)
+    where.chmod(0o700)
+    words = [*command.split(), f"--config-dir={box.config}", f"--socket={box.options.socket}"]
+
+    def call() -> None:
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            code = main(words)
+        raise RuntimeError(f"{code} {said.getvalue()}")
+
+    import agent.runtime.main  # noqa: F401 - who is not root may not read the files of Python
+
+    said = said_by_somebody(call)
+    assert said.startswith(f"RuntimeError: 1 ucidockd: permission denied on {where}")
+    assert said.count("\n") == 1
+    assert f"run it as root (sudo ucidockd {command.split()[0]})" in said
