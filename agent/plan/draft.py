@@ -54,9 +54,9 @@ class Context:
     routes: tuple[Route, ...] = ()  # of this machine; none where the engine is on another
     router_devices: frozenset[str] = frozenset()  # that carry its own addresses
     deletions_held: bool = False  # a LuCI rollback is pending
-    assume_met: bool = (
-        False  # as if each dependency were as far as it has to be: what the next waves would do
-    )
+    api: tuple[int, int] = (1, 41)  # the version that the engine speaks
+    # as if each dependency were as far as it has to be: what the next waves would do
+    assume_met: bool = False
 
 
 def key_of(kind: str, section: str) -> str:

@@ -233,6 +233,7 @@ class Reconciler:
                 each.l3_device or each.device for each in (interfaces or {}).values() if each.addresses
             ),
             deletions_held=any(r.removed_at is not None for r in records) and self.deletions_held(),
+            api=self.engine.api_version(),
         )
         return _Look(desired=desired, usb=usb, observed=snapshot.observed, context=context)
 

@@ -43,6 +43,8 @@ class ConditionType(StrEnum):
     # of the router around it
     FIREWALL_OPEN = "FirewallOpen"
     PUBLIC_PORT = "PublicPort"
+    PORT_UNREACHABLE = "PortUnreachable"
+    NO_INTERNET = "NoInternet"
     ZONE_UNSET = "ZoneUnset"
     STORAGE_READ_ONLY = "StorageReadOnly"
     # allowed, and dangerous
@@ -97,6 +99,12 @@ CONDITIONS: dict[ConditionType, Row] = {
     ),
     ConditionType.PUBLIC_PORT: Row(
         bad=True, level=Level.WARNING, sentence="A published port can be reached from the internet."
+    ),
+    ConditionType.PORT_UNREACHABLE: Row(
+        bad=True, level=Level.WARNING, sentence="The firewall lets nothing reach a published port."
+    ),
+    ConditionType.NO_INTERNET: Row(
+        bad=True, level=Level.WARNING, sentence="The firewall keeps the container from the internet."
     ),
     ConditionType.HOST_CONTROL: Row(
         bad=True, level=Level.WARNING, sentence="The container can take control of the router."

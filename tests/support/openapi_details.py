@@ -118,6 +118,11 @@ SCHEMAS: dict[str, Any] = {
             "reason": TEXT,
             "message": TEXT,
             "since": {"type": "number", "description": "Wall clock, seconds"},
+            "details": {
+                "type": "object",
+                "additionalProperties": TEXT,
+                "description": "`src` and `dest`: zones of a firewall forwarding that would help",
+            },
             "level": LEVEL,
         },
     },
