@@ -74,7 +74,12 @@ CONDITIONS: dict[ConditionType, Row] = {
     ConditionType.ENGINE_STORAGE_LOST: Row(
         bad=True, level=Level.ERROR, sentence="The disk that holds Docker's data is gone or read-only."
     ),
-    ConditionType.DEGRADED: Row(bad=True, level=Level.ERROR, sentence="The last change failed."),
+    ConditionType.DEGRADED: Row(
+        bad=True,
+        level=Level.ERROR,
+        sentence="The last change failed.",
+        reasons={"Drift": Level.WARNING},  # `on_drift report`: as somebody wants it
+    ),
     ConditionType.ROLLED_BACK: Row(
         bad=True, level=Level.ERROR, sentence="dockerd runs with its last working configuration."
     ),
@@ -127,6 +132,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.WAITING,
         sentence="Not applied yet.",
         reasons={
+            "BackOff": Level.ERROR,
             "Conflict": Level.ERROR,
             "NewerVersion": Level.ERROR,
             "RolledBack": Level.ERROR,
