@@ -27,7 +27,7 @@ from agent.clients.token_file import TokenFile
 from agent.errors import AlreadyRunningError
 from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
-from agent.runtime.config import check_texts, load, open_store
+from agent.runtime.config import load, load_given, open_store
 from agent.runtime.daemon import Tools, make_stage
 from agent.runtime.dockerd_settings import settings_source
 from agent.runtime.edges import make_edges
@@ -70,7 +70,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         records=StateFile(options.state_dir / "state.json"),
         board=board,
         load=lambda: load(options),
-        check=lambda texts: check_texts(options, texts),
+        load_given=lambda given: load_given(options, given),
         store=open_store(options),
         daemon=daemon,
         certificates=certificates,
@@ -127,6 +127,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.runtime.web import Parts, Web
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
+    agent.board.set_agent(time.time(), options=options.given(settings))
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.engine_address(settings), tls=_engine_tls(options, settings))
     engine.permit = StorageGuard(agent.board)

@@ -144,6 +144,12 @@ class StatusBoard:
                 found.conditions[condition] = replace(standing, message=message)
                 self._changed(key)
 
+    def standing(self, key: str, condition: ConditionType) -> Condition | None:
+        """A condition as it stands."""
+        with self._lock:
+            found = self._resources.get(key)
+            return found.conditions.get(condition) if found is not None else None
+
     def reason(self, key: str, condition: ConditionType) -> str:
         """The reason of a condition as it stands, "" without one."""
         with self._lock:

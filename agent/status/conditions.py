@@ -75,7 +75,12 @@ CONDITIONS: dict[ConditionType, Row] = {
     ConditionType.ENGINE_STORAGE_LOST: Row(
         bad=True, level=Level.ERROR, sentence="The disk that holds Docker's data is gone or read-only."
     ),
-    ConditionType.DEGRADED: Row(bad=True, level=Level.ERROR, sentence="The last change failed."),
+    ConditionType.DEGRADED: Row(
+        bad=True,
+        level=Level.ERROR,
+        sentence="The last change failed.",
+        reasons={"Drift": Level.WARNING},  # `on_drift report`: as somebody wants it
+    ),
     ConditionType.DATA_LOST: Row(
         bad=True,
         level=Level.ERROR,
@@ -133,6 +138,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.WAITING,
         sentence="Not applied yet.",
         reasons={
+            "BackOff": Level.ERROR,
             "Conflict": Level.ERROR,
             "NewerVersion": Level.ERROR,
             "RolledBack": Level.ERROR,
