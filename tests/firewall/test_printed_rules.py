@@ -2,8 +2,8 @@
 """The table of situations against packets: what fw4 printed for each (its chains for forwarded packets) is loaded, and
 hosts in lan, guest and wan try the ports of two containers, which try the internet.
 
-`tests/data/fw4/forward.nft` was printed by firewall4 of March 2025 from the `firewall` and `network` of each row; a row that is
-changed or added needs its rules printed anew.
+`tests/data/fw4/forward.nft` was printed by firewall4 of March 2025 from the `firewall` and `network` of each row. A row that
+changes, or a new one, needs its rules printed again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PRINTED = Path(__file__).parents[1] / "data/fw4/forward.nft"
 RULES = {
     head: body
     for head, _, body in (
-        part.partition("\n") for part in re.split(r"^# ", PRINTED.read_text(), flags=re.M)[1:]
+        part.partition("\n") for part in re.split(r"^# ", PRINTED.read_text(), flags=re.MULTILINE)[1:]
     )
 }
 SAMPLE = (
