@@ -66,6 +66,14 @@ def parse_address(text: str, *, version: int = 0) -> str:
     return str(address)
 
 
+def same_address(one: str, other: str) -> bool:
+    """Whether two texts are one IP address; what is none equals nothing."""
+    try:
+        return ipaddress.ip_address(one) == ipaddress.ip_address(other)
+    except ValueError:
+        return False
+
+
 def addresses_meet(one: str, other: str) -> bool:
     """Whether one port cannot be published at both of two addresses of the host; "" is all of them."""
     if not one or not other or one == other:
