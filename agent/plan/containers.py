@@ -64,7 +64,9 @@ class _Planner:
     # what it waits for
 
     def _wait(self, missing: Missing, seen: ObservedContainer | None) -> None:
-        self._find("Waiting", status=True, reason="Waiting", message=missing.reason)
+        self.draft.find(
+            self.key, "Waiting", status=True, reason="Waiting", message=missing.reason, once=missing.once
+        )
         self.draft.withheld[self.key] = f"{self.container.section} waits: {missing.reason}"
         self._show_state(seen)
         if seen is None or self.record is None:
@@ -81,10 +83,14 @@ class _Planner:
     def _dependency_missing(self) -> Missing | None:
         for key in self.needs:
             if key in self.draft.withheld and not self._is_satisfied(key):
-                return Missing(reason=self.draft.withheld[key], keep=key in self.draft.unchanged)
+                reason, once = self.draft.withheld[key], f"{key.partition(':')[2]} is ready"
+                return Missing(reason=reason, once=once, keep=key in self.draft.unchanged)
         for wanted in self.container.policy.depends_on:
+            if self.draft.context.assume_met:
+                break
             if not _condition_met(self.draft, wanted.section, wanted.condition):
-                return Missing(reason=f"{wanted.section} is not {wanted.condition} yet")
+                state = f"{wanted.section} is {wanted.condition}"
+                return Missing(reason=f"{wanted.section} is not {wanted.condition} yet", once=state)
         return None
 
     def _is_satisfied(self, key: str) -> bool:
