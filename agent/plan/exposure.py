@@ -47,7 +47,7 @@ def public_ports(container: Container, around: Surroundings) -> tuple[str, ...]:
     """The ports that can be reached, as `8080/tcp from wan`."""
     bridges = _bridges(container, around)
     found = (
-        f"{port.host_port or 'a port'}/{port.protocol} from {zone.name}"
+        f"{port.host_text}/{port.protocol} from {zone.name}"
         for zone in around.firewall.zones
         if zone.is_wan and bridges
         for port in container.spec.ports
@@ -77,7 +77,9 @@ def _listens(port: Port, zone: Zone, around: Surroundings) -> bool:
 def _passes(port: Port, zone: Zone, bridges: Iterable[str], around: Surroundings) -> bool:
     """Whether nothing on the way stops it, to any of the bridges."""
     if not around.forwards:
-        return _permitted(around.firewall, zone.name, {""}, port.protocol, port.host_port)
+        return any(
+            _permitted(around.firewall, zone.name, {""}, port.protocol, number) for number in port.host_ports
+        )
     return any(
         not _blocked(zone, bridge, around) and (around.docker_first or _forwarded(port, zone, bridge, around))
         for bridge in bridges
