@@ -64,6 +64,11 @@ def version() -> int:
     return int(said.partition("version ")[2].partition(".")[0])
 
 
+def unpacks_safely() -> bool:
+    """Whether packed archives may reach it: engines from 29.5.1 on unpack them in the container's own root."""
+    return version() >= 29
+
+
 class PrivateDockerd:
     """Starts and stops one dockerd. `subnet` is the third number of 10.213.N.0/24."""
 
