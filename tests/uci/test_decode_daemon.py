@@ -237,3 +237,14 @@ def test_a_password_in_a_proxy_or_a_log_option_is_in_no_message() -> None:
         result = decoded(f"config {section} '{section}'\n{line}\n")
         assert result.issues
         assert "S3CRET" not in " ".join(issue.text() for issue in result.issues)
+
+
+def test_blocking_without_rules_of_dockerd_is_a_warning_that_says_how_to_have_it() -> None:
+    section = "config firewall 'firewall'\n\tlist blocked_interfaces 'wan'\n"
+    (text,) = mistakes("\toption iptables '0'", section)
+    assert "option enforce '1'" in text
+    assert (
+        decoded(f"config globals 'globals'\n\toption iptables '0'\n\n{section}").desired.daemon_mistakes == ()
+    )
+    assert settings("\toption iptables '0'", section + "\toption enforce '1'\n").firewall[0].enforce
+    assert not settings("\toption iptables '1'", section).firewall[0].enforce
