@@ -132,6 +132,7 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
     if main is not None:
         _check_bridge(main, values)
         _check_logging(main, values)
+        _check_rules(main, values)
         _check_store(main, values)
     return DaemonSettings(
         values=values,
@@ -229,7 +230,7 @@ def _check_bridge(reader: SectionReader, values: dict[str, Json]) -> None:
                 reader.warn(
                     "without bip docker0 keeps its own subnet up to Docker 27, and takes this one from 28 on",
                     option=option,
-                    expected=f"`option bip '{subnet[1]}/{subnet.prefixlen}'` beside it,"
+                    expected=f"`option bip '{next(iter(subnet.hosts()))}/{subnet.prefixlen}'` beside it,"
                     " or default_address_pools for the networks of containers",
                 )
             continue
@@ -251,6 +252,13 @@ def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
             "the driver none has no options", option="log_opts", expected="another log_driver, or no log_opts"
         )
         del values["log-opts"]
+
+
+def _check_rules(reader: SectionReader, values: dict[str, Json]) -> None:
+    """dockerd does not start with it (moby daemon/daemon_unix.go, verifyDaemonSettings)."""
+    if values.get("icc") is False and values.get("iptables") is False:
+        reader.report("without iptables nothing separates containers", option="icc", expected="iptables 1, or icc 1")
+        del values["icc"]
 
 
 def _check_store(reader: SectionReader, values: dict[str, Json]) -> None:

@@ -328,6 +328,7 @@ config proxies 'proxies'
             {"features.containerd-snapshotter"},
         ),
         ("list log_level 'warn'\nlist log_level 'info'", {"log-level"}),
+        ("option icc '0'\noption iptables '0'", {"icc"}),
         ("option log_driver 'none'\nlist log_opts 'a=b'", {"log-opts"}),
     ],
 )
