@@ -14,6 +14,7 @@ from agent.plan.changes import FieldChange, Level, change_of, classify
 from agent.plan.difference import differences, is_met
 from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, plugged_words, shared_names
 from agent.plan.drift import container_drift
+from agent.plan.endpoints import with_mac_level
 from agent.plan.inspected import read_spec
 from agent.plan.meaning import is_same_image, meaning_hash, newly_stated
 from agent.plan.swap_names import name_outside
@@ -63,7 +64,9 @@ class _Planner:
     # what it waits for
 
     def _wait(self, missing: Missing, seen: ObservedContainer | None) -> None:
-        self._find("Waiting", status=True, reason="Waiting", message=missing.reason)
+        self.draft.find(
+            self.key, "Waiting", status=True, reason="Waiting", message=missing.reason, once=missing.once
+        )
         self.draft.withheld[self.key] = f"{self.container.section} waits: {missing.reason}"
         self._show_state(seen)
         if seen is None or self.record is None:
@@ -80,10 +83,14 @@ class _Planner:
     def _dependency_missing(self) -> Missing | None:
         for key in self.needs:
             if key in self.draft.withheld and not self._is_satisfied(key):
-                return Missing(reason=self.draft.withheld[key], keep=key in self.draft.unchanged)
+                reason, once = self.draft.withheld[key], f"{key.partition(':')[2]} is ready"
+                return Missing(reason=reason, once=once, keep=key in self.draft.unchanged)
         for wanted in self.container.policy.depends_on:
+            if self.draft.context.assume_met:
+                break
             if not _condition_met(self.draft, wanted.section, wanted.condition):
-                return Missing(reason=f"{wanted.section} is not {wanted.condition} yet")
+                state = f"{wanted.section} is {wanted.condition}"
+                return Missing(reason=f"{wanted.section} is not {wanted.condition} yet", once=state)
         return None
 
     def _is_satisfied(self, key: str) -> bool:
@@ -238,14 +245,14 @@ class _Planner:
         return "; ".join(f"{name} is {path} now" for name, _, path in (m.partition("=") for m in moved))
 
     def _changes(self, record: Record, seen: ObservedContainer) -> tuple[FieldChange, ...]:
-        edited = self._edited(record, seen)
+        api = self.draft.context.api
+        edited = with_mac_level(self._edited(record, seen), record.spec, self.container, api)
         if edited:
             return edited
         if seen.inspect is None:
             return ()
         networks = {n.name: n.id for n in self.draft.observed.networks}
-        found = container_drift(self.container, seen.inspect, networks)
-        drift = tuple(change for change in found if change.field not in record.ignored)
+        drift = container_drift(self.container, seen.inspect, networks, api=api, ignored=record.ignored)
         if drift and self.container.policy.on_drift is OnDrift.REPORT:
             self.reported.append(describe(drift))
             return ()

@@ -18,9 +18,11 @@ from agent.plan.meaning import Defaults, changed_fields, defaults_of
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
     """Something that a container waits for. `stop`: without it the container must not run either; `keep`: what there
-    is of it runs on meanwhile, and is started again where it has ended."""
+    is of it runs on meanwhile, and is started again where it has ended. `once`: what of ours it waits for, as "db is
+    healthy"."""
 
     reason: str
+    once: str = ""
     stop: bool = False
     keep: bool = False
 
@@ -52,6 +54,9 @@ class Context:
     routes: tuple[Route, ...] = ()  # of this machine; none where the engine is on another
     router_devices: frozenset[str] = frozenset()  # that carry its own addresses
     deletions_held: bool = False  # a LuCI rollback is pending
+    api: tuple[int, int] = (1, 41)  # the version that the engine speaks
+    # as if each dependency were as far as it has to be: what the next waves would do
+    assume_met: bool = False
 
 
 def key_of(kind: str, section: str) -> str:
@@ -139,9 +144,13 @@ class Draft:
             record.kind, record.spec, desired_spec(resource)
         )
 
-    def find(self, key: str, kind: str, *, status: bool, reason: str, message: str = "") -> None:
+    def find(
+        self, key: str, kind: str, *, status: bool, reason: str, message: str = "", once: str = ""
+    ) -> None:
         """Notes a condition."""
-        self.findings.append(ops.Finding(key=key, type=kind, status=status, reason=reason, message=message))
+        self.findings.append(
+            ops.Finding(key=key, type=kind, status=status, reason=reason, message=message, once=once)
+        )
 
     def add(self, key: str, todo: Iterable[ops.Operation], needs: Iterable[str] = ()) -> None:
         """Adds work on a resource, to be begun after that on `needs`; none while an earlier plan is at one of these."""
