@@ -52,6 +52,9 @@ class Observed:
     volumes: tuple[ObservedVolume, ...] = ()
 
 
+# the id of a container that is known to be gone, while its record still names its data
+NO_OBJECT = "0" * 64
+
 # new: of a swap not yet committed; retired: replaced, to be removed; foreign: what an adoption takes over
 SWAPS = ("", "new", "retired", "foreign")
 
@@ -83,4 +86,7 @@ class Record:
     ignored: tuple[str, ...] = ()  # fields that the engine took without a word and did not set
     running: bool = True  # whether it ran when its swap began: what an undo brings back
     partner: str = ""  # with "new": nonce of the container that it is to replace
+    volumes: tuple[str, ...] = ()  # its anonymous volumes: "NAME=TARGET"
+    left: tuple[str, ...] = ()  # those of its predecessors that nothing mounts any more
+    lost: tuple[str, ...] = ()  # volumes whose data was removed by others, and that were created again, empty
     adopted: bool = False  # a network or volume that was there before us: it has none of our labels

@@ -15,7 +15,7 @@ from agent.plan.difference import differences, is_met
 from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, plugged_words, shared_names
 from agent.plan.drift import container_drift
 from agent.plan.endpoints import with_mac_level
-from agent.plan.inspected import read_spec
+from agent.plan.inspected import read_spec, volumes_of
 from agent.plan.meaning import is_same_image, meaning_hash, newly_stated
 from agent.plan.swap_names import name_outside
 from agent.plan.words import option_of
@@ -284,6 +284,13 @@ class _Planner:
         if (record.grace_s, record.remove_volumes) != (policy.grace_s, policy.remove_volumes):
             cause = "grace or remove_volumes changed"
             todo.append(ops.NoteContainer(key=key, cause=cause, container=container, record=record))
+        volumes = volumes_of(seen.inspect) if seen.inspect is not None else record.volumes
+        if volumes != record.volumes:
+            cause = "the record does not name its anonymous volumes"
+            note = ops.NoteContainer(
+                key=key, cause=cause, container=container, record=record, volumes=volumes
+            )
+            todo.append(note)
         if record.removed_at is not None:
             cause = "its section is back"
             todo.append(ops.RestoreContainer(key=key, cause=cause, container=container, record=record))

@@ -328,6 +328,7 @@ class Reconciler:
         self._display.drop_undeclared(desired, self._busy.keys())
         self._display.engine(api)
         self._display.plan(plan)
+        self._display.losses()
         if not plan.works:
             unreached = self._busy or self.backoff.any() or _is_rolled_back(plan)
             self._display.nothing_to_do(None if unreached else desired.generation)
@@ -385,9 +386,9 @@ class Reconciler:
         """What failed or was rolled back is tried again by the next pass. Raises StorageError."""
         self.backoff.clear()
         for record in self.records.records():
-            if record.failed_hash:
+            if record.failed_hash or record.lost:
                 with contextlib.suppress(KeyError):  # a work that is under way may have dropped it by now
-                    self.records.change(record.nonce, failed_hash="")
+                    self.records.change(record.nonce, failed_hash="", lost=())
 
     def run_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, tuple[Outcome, ...]]:
         """As `begin_pass`, and waits for the end of what it began."""
@@ -451,6 +452,7 @@ class Reconciler:
             if isinstance(work.operations[-1], _LAST_OPERATIONS):
                 self._display.gone(work.key)
         self._display.ids()
+        self._display.losses()
         self._settled = None  # the board has moved on from what that look showed
         self._busy.pop(work.key, None)
         self.work_ended()

@@ -32,6 +32,7 @@ class ConditionType(StrEnum):
     RUNNING = "Running"
     HEALTHY = "Healthy"
     DEGRADED = "Degraded"
+    DATA_LOST = "DataLost"
     # of dockerd itself
     ROLLED_BACK = "RolledBack"
     INSECURE_API = "InsecureAPI"
@@ -83,6 +84,11 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.ERROR,
         sentence="The last change failed.",
         reasons={"Drift": Level.WARNING},  # `on_drift report`: as somebody wants it
+    ),
+    ConditionType.DATA_LOST: Row(
+        bad=True,
+        level=Level.ERROR,
+        sentence="A volume was removed outside of ucidockd and created again, empty.",
     ),
     ConditionType.ROLLED_BACK: Row(
         bad=True, level=Level.ERROR, sentence="dockerd runs with its last working configuration."
