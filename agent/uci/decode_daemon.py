@@ -148,7 +148,7 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
         allow_insecure_tcp=bool(main and main.flag("allow_insecure_tcp")),
         alt_config_file=(main.text("alt_config_file") if main else None) or "",
         api_version=(main.text("api_version") if main else None) or "",
-        firewall=tuple(_rule(reader) for reader in sections if reader.kind == "firewall"),
+        firewall=tuple(_rule(reader, values) for reader in sections if reader.kind == "firewall"),
     )
 
 
@@ -365,10 +365,17 @@ def _check_tls(reader: SectionReader, settings: TlsSettings) -> None:
             reader.report("is missing", option=name, expected="the path of a PEM file, or mode auto")
 
 
-def _rule(reader: SectionReader) -> FirewallRule:
-    return FirewallRule(
+def _rule(reader: SectionReader, values: dict[str, Json]) -> FirewallRule:
+    rule = FirewallRule(
         device=reader.text("device") or "docker0",
         blocked_interfaces=reader.texts("blocked_interfaces"),
         extra_iptables_args=reader.text("extra_iptables_args") or "",
         enforce=reader.flag("enforce") or False,
     )
+    if rule.blocked_interfaces and values.get("iptables") is False and not rule.enforce:
+        reader.warn(
+            "nothing is blocked while dockerd makes no rules (`iptables 0`)",
+            option="blocked_interfaces",
+            expected="`option enforce '1'` in this section to block all the same",
+        )
+    return rule

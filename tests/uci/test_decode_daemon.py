@@ -171,7 +171,7 @@ def test_a_wrong_host_is_an_error_that_names_the_right_form(text: str, expected:
         ("option log_level 'loud'", "expected one of debug, info, warn, error, fatal"),
         ("option data_root '/'", "expected an absolute path such as /opt/docker"),
         ("option data_root '/..'", "is not a directory of its own"),
-        ("list dns '1.2.3'", "globals.dns[0]: '1.2.3' is no IP address"),
+        ("list dns '1.2.3'", "globals.dns[0]: '1.2.3' is not an IP address"),
         ("list registry_mirrors 'ftp://m'", "expected http(s)://host[:port]"),
         ("list registry_mirrors 'https://m/v2?a=b'", "the mirror has more than a host, a port and a path"),
         ("list insecure_registries 'r/x'", "expected address/bits"),
@@ -419,3 +419,14 @@ def test_a_password_in_a_proxy_or_a_log_option_is_in_no_message() -> None:
         result = decoded(f"config {section} '{section}'\n{line}\n")
         assert result.issues
         assert "S3CRET" not in " ".join(issue.text() for issue in result.issues)
+
+
+def test_blocking_without_rules_of_dockerd_is_a_warning_that_says_how_to_have_it() -> None:
+    section = "config firewall 'firewall'\n\tlist blocked_interfaces 'wan'\n"
+    (text,) = mistakes("\toption iptables '0'", section)
+    assert "option enforce '1'" in text
+    assert (
+        decoded(f"config globals 'globals'\n\toption iptables '0'\n\n{section}").desired.daemon_mistakes == ()
+    )
+    assert settings("\toption iptables '0'", section + "\toption enforce '1'\n").firewall[0].enforce
+    assert not settings("\toption iptables '1'", section).firewall[0].enforce
