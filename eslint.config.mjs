@@ -26,8 +26,8 @@ const required = {
 };
 
 const MODULES = new Set([
-	'baseclass', 'form', 'rpc', 'uci', 'ui', 'view', 'D', 'actions', 'addresses', 'adopt', 'bundle', 'calls', 'checks', 'clone', 'containerinfo', 'daemonchecks', 'declare', 'dockerd', 'fields', 'files', 'format', 'graph', 'imagefacts', 'inspect', 'jobs',
-	'live', 'loads', 'logbuffer', 'logview', 'options', 'plan', 'provided', 'prune', 'resources', 'schemas', 'sha256', 'sse', 'stats', 'status', 'stream', 'tar', 'terminal', 'transfer', 'ucitext', 'words'
+	'baseclass', 'form', 'rpc', 'uci', 'ui', 'view', 'D', 'actions', 'addresses', 'adopt', 'bundle', 'calls', 'checks', 'circle', 'clone', 'containerinfo', 'daemonchecks', 'declare', 'dockerd', 'fields', 'files', 'format', 'graph', 'imagefacts', 'inspect', 'jobs',
+	'live', 'loads', 'logbuffer', 'logview', 'options', 'plan', 'provided', 'prune', 'resources', 'schemas', 'sha256', 'stats', 'status', 'stream', 'tar', 'terminal', 'transfer', 'ucitext', 'words'
 ]);
 
 const NO_MARKUP = [
