@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import singledispatchmethod
@@ -23,6 +23,7 @@ from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
 from agent.apply.swap import Swap, kept_policy, restart_body
+from agent.apply.volumes import Inheritance, holds_data, inherit_from_gone, names
 from agent.errors import (
     ConflictError,
     EngineError,
@@ -34,9 +35,12 @@ from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
 from agent.model.observed import Record
 from agent.model.resources import Container, Network, Volume
 from agent.plan import operations as ops
-from agent.plan.containers import attempt_of
+from agent.plan.containers import failure_of
 from agent.plan.draft import desired_spec, joined_ids
 from agent.plan.drift import container_drift, network_difference, volume_difference
+from agent.plan.endpoints import MAC_FIELD, shows_macs
+from agent.plan.inspected import volume_words, volumes_of
+from agent.plan.meaning import is_same_image, meaning_hash
 from agent.plan.payload import (
     container_body,
     extra_endpoints,
@@ -114,7 +118,7 @@ class Executor:
             r for r in self.records.records() if (r.kind, r.section, r.swap) == (kind, resource.section, "")
         ]
         for record in stale:
-            self.records.drop(record.nonce)
+            self.records.drop(record.nonce, lasting=False)  # it gets to the disk with the next one
         spec = desired_spec(resource)
         record = Record(
             kind=kind,
@@ -141,7 +145,7 @@ class Executor:
         except EngineError as exc:
             self._undo_announce(record, exc)
             raise
-        self.records.change(record.nonce, object_id=object_id)
+        self.records.change(record.nonce, lasting=False, object_id=object_id)
 
     @_do.register
     def _replace_network(self, operation: ops.ReplaceNetwork) -> None:
@@ -154,8 +158,10 @@ class Executor:
             self._create_network(create)
         except EngineError as exc:
             if exc.status:
-                failed = spec_hash(desired_spec(operation.network))
-                self.records.put(replace(exchange.put_back(old), failed_hash=failed))
+                spec = desired_spec(operation.network)
+                meant = meaning_hash("network", spec)
+                back = exchange.put_back(old)
+                self.records.put(replace(back, failed_hash=spec_hash(spec), failed_meaning=meant))
             raise
         exchange.connect_members(operation.network.name, declared)
 
@@ -185,13 +191,19 @@ class Executor:
 
     @_do.register
     def _create_volume(self, operation: ops.CreateVolume) -> None:
-        record = self._announce("volume", operation.volume)
+        before = self._record_of(operation.key)
+        empty = before is not None and before.object_id and holds_data(operation.volume)
+        record = self._announce("volume", operation.volume, lost=(operation.volume.name,) if empty else ())
         made = self.engine.create_volume(volume_body(operation.volume, self._labels(record)))
         if made.labels.get(LABEL_NONCE) != record.nonce:
             # the engine gives the one that is there without a word: somebody was quicker
             self.records.drop(record.nonce)
             raise ConflictError(f"a volume named {made.name} exists and is not ours")
-        self.records.change(record.nonce, object_id=made.name)
+        self.records.change(record.nonce, lasting=False, object_id=made.name)
+
+    @_do.register
+    def _acknowledge(self, operation: ops.AcknowledgeLoss) -> None:
+        self.records.change(operation.record.nonce, lost=())
 
     @_do.register
     def _remove_volume(self, operation: ops.RemoveVolume) -> None:
@@ -204,18 +216,39 @@ class Executor:
     def _create_container(self, operation: ops.CreateContainer) -> None:
         container = operation.container
         image_id = self.images.ensure(container, known=self._known_image(container))
+        before = self._record_of(operation.key)
+        heir = self._inherit(container, image_id, before)
         more = {"image_id": image_id, "joined": joined_ids(self.records.records(), container)}
-        record = self._announce("container", container, **more, **kept_policy(container))
+        kept = {"volumes": volume_words(heir.carry), "left": heir.left, "lost": heir.lost}
+        record = self._announce("container", container, **more, **kept, **kept_policy(container))
         try:
             image = container.spec.image
-            body = container_body(container, labels=self._labels(record), image=image, api=self.api)
-            object_id = create_from(self.engine, container.name, body, image_id=image_id)
+            labels = self._labels(record)
+            body = container_body(container, labels=labels, image=image, api=self.api, carry=heir.carry)
+            object_id, inspect = create_from(self.engine, container.name, body, image_id=image_id)
         except EngineError as exc:
-            self._undo_announce(record, exc)
+            self._undo_announce(record, exc, before)
             raise
-        self.records.change(record.nonce, object_id=object_id)
+        volumes = volumes_of(inspect) or record.volumes
+        self.records.change(record.nonce, lasting=False, object_id=object_id, volumes=volumes)
+        if heir.lost:
+            logger.warning("%s: created again, empty: %s", operation.key, ", ".join(heir.lost))
         for network, endpoint in extra_endpoints(container):
             self.engine.connect(network, object_id, endpoint)
+
+    def _record_of(self, key: str) -> Record | None:
+        """Of a container that is gone from the engine."""
+        kind, _, section = key.partition(":")
+        found = [r for r in self.records.records() if (r.kind, r.section, r.swap) == (kind, section, "")]
+        return found[-1] if found else None
+
+    def _inherit(self, container: Container, image_id: str, before: Record | None) -> Inheritance:
+        """From a container that was removed by others."""
+        if before is None or not before.object_id:
+            return Inheritance()
+        declared = [record.name for record in self.records.records() if record.kind == "volume"]
+        found = inherit_from_gone(self.engine, container, image_id, before, declared)
+        return replace(found, lost=(*before.lost, *(name for name in found.lost if name not in before.lost)))
 
     def _known_image(self, container: Container) -> str:
         """The id that its image reference had when it was last applied, "" where the section names another one now."""
@@ -223,14 +256,16 @@ class Executor:
             record.image_id
             for record in self.records.records()
             if (record.kind, record.section, record.swap) == ("container", container.section, "")
-            and record.spec.get("image") == container.spec.image
+            and is_same_image(record.spec.get("image"), container.spec.image)
         )
         return next(found, "")
 
-    def _undo_announce(self, record: Record, exc: EngineError) -> None:
+    def _undo_announce(self, record: Record, exc: EngineError, before: Record | None = None) -> None:
         # without an answer the engine may have created it: the record stays, the label's nonce tells at the next look
         if exc.status:
-            self.records.drop(record.nonce)
+            if before is not None:
+                self.records.put(before)  # it names the data of the one that is gone
+            self.records.drop(record.nonce, lasting=False)
 
     @_do.register
     def _start(self, operation: ops.StartContainer) -> None:
@@ -243,6 +278,7 @@ class Executor:
                     raise
                 logger.warning("%s: made anew, the engine cannot start it any more", operation.key)
                 self.engine.remove_container(object_id, volumes=True, force=True)
+                self._forget_fresh_volumes(self._current(operation.key))
                 cause, container = operation.cause, operation.container
                 self._create_container(
                     ops.CreateContainer(key=operation.key, cause=cause, container=container)
@@ -257,6 +293,13 @@ class Executor:
             if exc.status != 404 or not disconnect_from_gone(self.engine, object_id):
                 raise
             self.engine.start(object_id)
+
+    def _forget_fresh_volumes(self, record: Record) -> None:
+        """Those that went with a container that never ran: nothing was in them."""
+        kept = tuple(
+            word for word in record.volumes if self.engine.inspect_volume(*names([word])) is not None
+        )
+        self.records.change(record.nonce, volumes=kept)
 
     def _never_ran(self, object_id: str) -> bool:
         """Nothing can be lost with such a container."""
@@ -281,7 +324,10 @@ class Executor:
 
     @_do.register
     def _note(self, operation: ops.NoteContainer) -> None:
-        self.records.change(operation.record.nonce, **kept_policy(operation.container))
+        changes = kept_policy(operation.container)
+        if operation.volumes is not None:
+            changes["volumes"] = operation.volumes
+        self.records.change(operation.record.nonce, **changes)
 
     @_do.register
     def _update(self, operation: ops.UpdateContainer) -> None:
@@ -292,18 +338,21 @@ class Executor:
             ignored = self._update_and_look(record, operation)
         if ignored:
             logger.warning("%s: the engine ignores %s", operation.key, ", ".join(ignored))
-        self._applied(record, container, ignored=tuple(sorted({*record.ignored, *ignored})))
+        others = set(record.ignored) - set(operation.fields)  # one that took after all is looked at again
+        self._applied(record, container, ignored=tuple(sorted({*others, *ignored})))
 
     def _update_and_look(self, record: Record, operation: ops.UpdateContainer) -> tuple[str, ...]:
         """The fields that are not as they were set."""
         container = operation.container
         self.engine.update(record.object_id, update_body(container.spec, operation.fields))
         seen = self.engine.inspect_container(record.object_id)
-        drift = container_drift(container, (seen.inspect if seen else None) or {}, {})
+        drift = container_drift(container, (seen.inspect if seen else None) or {}, {}, api=self.api)
         return tuple(change.field for change in drift if change.field in operation.fields)
 
     def _applied(self, record: Record, container: Container, **changes: Any) -> None:
         spec = desired_spec(container)
+        if record.spec_hash != spec_hash(spec):
+            changes = {"lost": (), **changes}  # its section changed: somebody looked at it
         self.records.change(
             record.nonce, spec=spec, spec_hash=spec_hash(spec), name=container.name, **changes
         )
@@ -317,18 +366,35 @@ class Executor:
     def _reconnect(self, operation: ops.ReconnectContainer) -> None:
         record, container = self._current(operation.key), operation.container
         try:
-            reconnect(self.engine, record.object_id, container.spec.endpoints)
+            reconnect(self.engine, record.object_id, container.spec, ignored=record.ignored)
         except EngineError as exc:
             if exc.status and record.spec_hash != spec_hash(desired_spec(container)):
-                self.records.change(record.nonce, failed_hash=attempt_of(container, record.image_id))
+                self.records.change(record.nonce, **failure_of(container, record.image_id))
             raise
         self._applied(record, container)
+        if MAC_FIELD not in record.ignored and not self._has_its_macs(record.object_id, container):
+            logger.warning("%s: the engine forgot the MAC address in the reconnect", operation.key)
+            cause = "the engine forgets a MAC address in a reconnect"
+            self._replace(
+                ops.ReplaceContainer(key=operation.key, cause=cause, container=container, record=record)
+            )
 
     @_do.register
     def _replace(self, operation: ops.ReplaceContainer) -> None:
         container = operation.container
         image_id = self.images.ensure(container, known=self._known_image(container))
         self._swap().run(container, self._current(operation.key), image_id=image_id)
+        record = self._current(operation.key)
+        if not self._has_its_macs(record.object_id, container):
+            # it would not be there in the next new container either
+            logger.warning("%s: the engine ignores mac_address", operation.key)
+            self.records.change(record.nonce, ignored=(*record.ignored, MAC_FIELD))
+
+    def _has_its_macs(self, object_id: str, container: Container) -> bool:
+        if not any(endpoint.mac_address for endpoint in container.spec.endpoints):
+            return True
+        seen = self.engine.inspect_container(object_id)
+        return seen is None or shows_macs(container.spec, seen.inspect or {})
 
     @_do.register
     def _adopt(self, operation: ops.AdoptContainer) -> None:
@@ -393,8 +459,21 @@ class Executor:
 
     @_do.register
     def _remove_container(self, operation: ops.RemoveContainer) -> None:
-        self.engine.remove_container(operation.record.object_id, volumes=operation.volumes, force=True)
-        self.records.drop(operation.record.nonce)
+        record = operation.record
+        self.engine.remove_container(record.object_id, volumes=operation.volumes, force=True)
+        if operation.volumes:
+            self._remove_volumes(names(record.volumes, record.left))
+        self.records.drop(record.nonce)
+
+    def _remove_volumes(self, volumes: Iterable[str]) -> None:
+        """The anonymous ones of a container that is gone; those that were carried over are named to the engine."""
+        for name in volumes:
+            try:
+                self.engine.remove_volume(name)
+            except EngineError as exc:
+                if exc.status != 409:  # another container uses it
+                    raise
+                logger.warning("volume %s stays: %s", name, exc)
 
     @_do.register
     def _forget(self, operation: ops.Forget) -> None:

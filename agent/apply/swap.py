@@ -24,17 +24,19 @@ from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
 from agent.apply.seen import made_for
-from agent.errors import EngineError, StorageError
+from agent.apply.volumes import inherit
+from agent.errors import ConflictError, EngineError, StorageError
 from agent.model.identity import own_labels, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, RunState
-from agent.plan.containers import OLD_SUFFIX, attempt_of, is_alive, is_completed
+from agent.plan.containers import failure_of, is_alive, is_completed
 from agent.plan.draft import desired_spec, joined_ids, plugged_words
+from agent.plan.inspected import anonymous_volumes, volume_words, volumes_of
 from agent.plan.payload import container_body, extra_endpoints
+from agent.plan.swap_names import name_outside, swap_name
 
 logger = logging.getLogger(__name__)
 
-NEW_SUFFIX = ".ucidockd-new"
 _POLL_S = 0.2
 _HEALTH_LIMIT_S = 300.0
 
@@ -70,11 +72,13 @@ class Swap:
         if before is None:
             raise EngineError(f"{old.name} went away before it could be replaced", retryable=True)
         # it stayed from a swap whose old one was removed by hand
-        if before.name == container.name + NEW_SUFFIX:
+        if name_outside(before.name, "new") == container.name:
             self.engine.rename(old.object_id, container.name)
             before = replace(before, name=container.name)
         old = replace(old, running=is_alive(before))
-        new = self._announce(container, old, image_id)
+        nonce = secrets.token_hex(8)
+        self._check_names(swap_name(container.name, "new", nonce), swap_name(before.name, "old", nonce))
+        new = self._announce(container, old, image_id, nonce)
         try:
             new = self._create(container, new, before)
             self._switch(container, old, new, before)
@@ -84,12 +88,18 @@ class Swap:
             if container.policy.rollback or not rejected or not new.object_id:
                 self._roll_back(new)
                 if rejected and self.records.get(old.nonce) is not None:
-                    self.records.change(old.nonce, failed_hash=attempt_of(container, image_id))
+                    self.records.change(old.nonce, **failure_of(container, image_id))
                 raise
             told = without_secrets(exc, container)
             logger.warning("%s: %s; rollback is off, the new container stays", container.name, told)
             self._commit(old, new)
         self.finish(replace(old, swap="retired"), volumes=False)
+
+    def _check_names(self, *names: str) -> None:
+        """Raises ConflictError. Later it would be too late: the second name is needed after the stop."""
+        for name in names:
+            if self.engine.inspect_container(name) is not None:
+                raise ConflictError(f"a container named {name} exists and is not ours")
 
     def _roll_back(self, new: Record) -> None:
         """What keeps the old one from coming back is logged; the record stays, so the next pass tries again."""
@@ -98,12 +108,12 @@ class Swap:
         except (EngineError, StorageError) as exc:
             logger.warning("%s: the rollback is not complete: %s", new.name, exc)
 
-    def _announce(self, container: Container, old: Record, image_id: str) -> Record:
+    def _announce(self, container: Container, old: Record, image_id: str, nonce: str) -> Record:
         spec = desired_spec(container)
         new = Record(
             kind="container",
             section=container.section,
-            nonce=secrets.token_hex(8),
+            nonce=nonce,
             name=container.name,
             spec=spec,
             spec_hash=spec_hash(spec),
@@ -118,11 +128,19 @@ class Swap:
 
     def _create(self, container: Container, new: Record, before: ObservedContainer) -> Record:
         labels = own_labels(instance=self.records.instance, section=container.section, nonce=new.nonce)
-        carry = anonymous_volumes(before.inspect or {})
+        mounted = anonymous_volumes(before.inspect or {})
+        old = self.records.get(new.partner)
+        heir = inherit(
+            self.engine, container, new.image_id, mounted, left=old.left if old is not None else ()
+        )
         image = container.spec.image
-        body = container_body(container, labels=labels, image=image, api=self.api, carry=carry)
-        object_id = create_from(self.engine, container.name + NEW_SUFFIX, body, image_id=new.image_id)
-        new = self.records.change(new.nonce, object_id=object_id)
+        body = container_body(container, labels=labels, image=image, api=self.api, carry=heir.carry)
+        name = swap_name(container.name, "new", new.nonce)
+        object_id, inspect = create_from(self.engine, name, body, image_id=new.image_id)
+        volumes = volumes_of(inspect) or volume_words(heir.carry)
+        new = self.records.change(
+            new.nonce, lasting=False, object_id=object_id, volumes=volumes, left=heir.left
+        )
         for network, endpoint in extra_endpoints(container):
             self.engine.connect(network, object_id, endpoint)
         return new
@@ -130,7 +148,7 @@ class Swap:
     def _switch(self, container: Container, old: Record, new: Record, before: ObservedContainer) -> None:
         self._disable_restart(old)
         self.engine.stop(old.object_id, container.spec.stop_timeout_s)
-        self.engine.rename(old.object_id, before.name + OLD_SUFFIX)
+        self.engine.rename(old.object_id, swap_name(before.name, "old", new.nonce))
         self.engine.rename(new.object_id, container.name)
         if container.policy.state is RunState.RUNNING and container.policy.enabled:
             self._start(container, new)
@@ -167,12 +185,15 @@ class Swap:
             )
 
     def _commit(self, old: Record, new: Record) -> None:
+        fresh = sorted(set(new.left) - set(old.left))
+        if fresh:
+            logger.warning("%s: not mounted any more and kept: volume %s", new.name, ", ".join(fresh))
         self.records.put(replace(new, swap="", partner=""), replace(old, swap="retired"))
 
     def finish(self, old: Record, *, volumes: bool) -> None:
         """Removes a replaced container; its anonymous volumes live on in the new one."""
         self.engine.remove_container(old.object_id, volumes=volumes, force=True)
-        self.records.drop(old.nonce)
+        self.records.drop(old.nonce, lasting=False)
 
     def undo(self, new: Record) -> None:
         """Puts the old container back as it was and removes the new one, which stays where the old one is gone: it has
@@ -188,7 +209,8 @@ class Swap:
             self.finish(replace(old, swap="retired"), volumes=False)
             return
         if object_id:
-            self.engine.remove_container(object_id, volumes=False, force=True)
+            # what was carried over is named to the engine, and stays: only what was made for this one goes
+            self.engine.remove_container(object_id, volumes=True, force=True)
         if old is None or seen is None:
             self.records.drop(new.nonce)
             return
@@ -215,8 +237,9 @@ class Swap:
 
     def _restore(self, old: Record, seen: ObservedContainer) -> None:
         """Its name, where it came so far as to lose it, and its restart policy."""
-        if seen.name.endswith(OLD_SUFFIX):
-            self._give_name_back(old, seen.name.removesuffix(OLD_SUFFIX))
+        name = name_outside(seen.name, "old")
+        if name:
+            self._give_name_back(old, name)
         policy = old.spec.get("restart") or {}
         self.engine.update(
             old.object_id, restart_body(policy.get("name", "no"), policy.get("max_retries", 0))
@@ -296,13 +319,3 @@ def _judge(container: Container, seen: ObservedContainer | None, *, elapsed_s: f
             raise GateError(f"the new container is not healthy after {_HEALTH_LIMIT_S:.0f} s")
         return False
     return well_s >= container.policy.gate_s
-
-
-def anonymous_volumes(inspect: dict[str, Any]) -> dict[str, str]:
-    """Target -> volume name of anonymous volumes: the engine names them with 64 hex digits."""
-    mounts = (item for item in inspect.get("Mounts") or [] if item.get("Type") == "volume")
-    return {item["Destination"]: item["Name"] for item in mounts if _is_hex64(item.get("Name", ""))}
-
-
-def _is_hex64(name: str) -> bool:
-    return len(name) == 64 and set(name) <= set("0123456789abcdef")

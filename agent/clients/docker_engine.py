@@ -169,6 +169,10 @@ class DockerEngine:
                 return EngineTlsError(f"no TLS with the engine at {self._host}: {_short(cause)}")
             if _is_no_http(cause):
                 return self._invalid("it is no HTTP")
+            if isinstance(cause, FileNotFoundError | ConnectionRefusedError):
+                return EngineUnreachableError(f"no Docker engine at {self._host}; is dockerd running?")
+            if isinstance(cause, PermissionError):
+                return EngineUnreachableError(f"permission denied on {self._host}: only root may use it")
         return EngineUnreachableError(f"the engine at {self._host} does not answer: {_short(exc)}")
 
     def _call(self, method: str, path: str, **args: Any) -> Any:
@@ -281,7 +285,9 @@ class DockerEngine:
 
     def inspect_image(self, ref: str) -> dict[str, Any] | None:
         """A reference that this engine cannot read (400) is no image that it has, and costs only who asked for it."""
-        body = self._call("GET", f"/images/{ref}/json", timeout_s=min(_READ_S, self._timeout_s), ok=(400, 404))
+        body = self._call(
+            "GET", f"/images/{ref}/json", timeout_s=min(_READ_S, self._timeout_s), ok=(400, 404)
+        )
         return None if body is None else self._read(body, dict)
 
     def create_container(self, name: str, body: dict[str, Any]) -> str:

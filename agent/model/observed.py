@@ -52,6 +52,9 @@ class Observed:
     volumes: tuple[ObservedVolume, ...] = ()
 
 
+# the id of a container that is known to be gone, while its record still names its data
+NO_OBJECT = "0" * 64
+
 # new: of a swap not yet committed; retired: replaced, to be removed; foreign: what an adoption takes over
 SWAPS = ("", "new", "retired", "foreign")
 
@@ -69,6 +72,9 @@ class Record:
     spec_hash: str = ""
     image_id: str = ""
     failed_hash: str = ""  # spec hash whose swap was rolled back: not tried again
+    failed_meaning: str = (
+        ""  # beside it: what that spec meant, for a section that says the same in other words
+    )
     removed_at: float | None = None  # wall clock, seconds: when its section vanished (grace period)
     swap: str = ""  # one of SWAPS
     grace_s: float = 120.0  # options of a section that is needed once the section is gone
@@ -80,4 +86,7 @@ class Record:
     ignored: tuple[str, ...] = ()  # fields that the engine took without a word and did not set
     running: bool = True  # whether it ran when its swap began: what an undo brings back
     partner: str = ""  # with "new": nonce of the container that it is to replace
+    volumes: tuple[str, ...] = ()  # its anonymous volumes: "NAME=TARGET"
+    left: tuple[str, ...] = ()  # those of its predecessors that nothing mounts any more
+    lost: tuple[str, ...] = ()  # volumes whose data was removed by others, and that were created again, empty
     adopted: bool = False  # a network or volume that was there before us: it has none of our labels

@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from agent.model.identity import spec_hash
+from agent.model.identity import canonical, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, DependsOn, OnDrift, Pull, RunState
 from agent.plan import operations as ops
-from agent.plan.changes import FieldChange, Level, classify
-from agent.plan.difference import differences
+from agent.plan.changes import FieldChange, Level, change_of, classify
+from agent.plan.difference import differences, is_met
 from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, plugged_words, shared_names
 from agent.plan.drift import container_drift
+from agent.plan.endpoints import with_mac_level
+from agent.plan.inspected import read_spec, volumes_of
+from agent.plan.meaning import is_same_image, meaning_hash, newly_stated
+from agent.plan.swap_names import name_outside
 from agent.plan.words import option_of
-
-OLD_SUFFIX = ".ucidockd-old"  # of the name of one that is being replaced
 
 
 def plan_container(draft: Draft, container: Container) -> None:
@@ -61,7 +64,9 @@ class _Planner:
     # what it waits for
 
     def _wait(self, missing: Missing, seen: ObservedContainer | None) -> None:
-        self._find("Waiting", status=True, reason="Waiting", message=missing.reason)
+        self.draft.find(
+            self.key, "Waiting", status=True, reason="Waiting", message=missing.reason, once=missing.once
+        )
         self.draft.withheld[self.key] = f"{self.container.section} waits: {missing.reason}"
         self._show_state(seen)
         if seen is None or self.record is None:
@@ -78,10 +83,14 @@ class _Planner:
     def _dependency_missing(self) -> Missing | None:
         for key in self.needs:
             if key in self.draft.withheld and not self._is_satisfied(key):
-                return Missing(reason=self.draft.withheld[key], keep=key in self.draft.unchanged)
+                reason, once = self.draft.withheld[key], f"{key.partition(':')[2]} is ready"
+                return Missing(reason=reason, once=once, keep=key in self.draft.unchanged)
         for wanted in self.container.policy.depends_on:
+            if self.draft.context.assume_met:
+                break
             if not _condition_met(self.draft, wanted.section, wanted.condition):
-                return Missing(reason=f"{wanted.section} is not {wanted.condition} yet")
+                state = f"{wanted.section} is {wanted.condition}"
+                return Missing(reason=f"{wanted.section} is not {wanted.condition} yet", once=state)
         return None
 
     def _is_satisfied(self, key: str) -> bool:
@@ -125,9 +134,7 @@ class _Planner:
 
     def _adoption_failed(self, foreign: ObservedContainer) -> bool:
         return any(
-            record.swap == "foreign"
-            and record.object_id == foreign.id
-            and record.failed_hash == self._attempt()
+            record.swap == "foreign" and record.object_id == foreign.id and self._failed_before(record)
             for record in self.draft.context.records
         )
 
@@ -147,7 +154,7 @@ class _Planner:
             return
         changes = self._changes(record, seen)
         why = self._outside_change(record, changes)
-        if (why or changes) and record.failed_hash and record.failed_hash == self._attempt():
+        if (why or changes) and self._failed_before(record):
             self._rolled_back(record, seen)
             return
         if why or any(change.level is Level.RECREATE for change in changes):
@@ -193,8 +200,11 @@ class _Planner:
         image = "" if other_image else self._image_change(record)
         return _joined(image, self._joined_change(record), self._plugged_change(record))
 
-    def _attempt(self) -> str:
-        return attempt_of(self.container, self._local_image())
+    def _failed_before(self, record: Record) -> bool:
+        tried = failure_of(self.container, self._local_image())
+        return bool(record.failed_hash) and (
+            record.failed_hash == tried["failed_hash"] or record.failed_meaning == tried["failed_meaning"]
+        )
 
     def _local_image(self) -> str:
         """The id of the image that it would be created from now, "" = it has to be pulled first."""
@@ -204,7 +214,7 @@ class _Planner:
     def _recorded_image(self) -> str:
         """The image that its reference stood for when it was applied, where that is still local."""
         record = self.record
-        if record is None or record.spec.get("image") != self.container.spec.image:
+        if record is None or not is_same_image(record.spec.get("image"), self.container.spec.image):
             return ""
         return self.draft.context.image_ids.get(record.image_id, "")
 
@@ -235,17 +245,35 @@ class _Planner:
         return "; ".join(f"{name} is {path} now" for name, _, path in (m.partition("=") for m in moved))
 
     def _changes(self, record: Record, seen: ObservedContainer) -> tuple[FieldChange, ...]:
-        if record.spec_hash != self.draft.spec_hash_of(self.key, self.container):
-            return classify(record.spec, desired_spec(self.container))
+        api = self.draft.context.api
+        edited = with_mac_level(self._edited(record, seen), record.spec, self.container, api)
+        if edited:
+            return edited
         if seen.inspect is None:
             return ()
         networks = {n.name: n.id for n in self.draft.observed.networks}
-        found = container_drift(self.container, seen.inspect, networks)
-        drift = tuple(change for change in found if change.field not in record.ignored)
+        drift = container_drift(self.container, seen.inspect, networks, api=api, ignored=record.ignored)
         if drift and self.container.policy.on_drift is OnDrift.REPORT:
             self.reported.append(describe(drift))
             return ()
         return drift
+
+    def _edited(self, record: Record, seen: ObservedContainer) -> tuple[FieldChange, ...]:
+        """What the section asks for differently than it did when the container was made."""
+        if record.spec_hash == self.draft.spec_hash_of(self.key, self.container):
+            return ()
+        wanted = desired_spec(self.container)
+        changes = classify(record.spec, wanted, self.draft.defaults(record.image_id))
+        stated = set(newly_stated(record.spec, wanted)) - {change.field for change in changes}
+        if not stated or seen.inspect is None:
+            return changes
+        shown = read_spec(seen.inspect, {})
+        told = canonical(shown)
+        return changes + tuple(
+            change_of(name, told.get(name), wanted.get(name), told, wanted)
+            for name in sorted(stated)
+            if not is_met(name, self.container.spec, shown)
+        )
 
     def _in_place(
         self, record: Record, seen: ObservedContainer, changes: tuple[FieldChange, ...]
@@ -256,6 +284,13 @@ class _Planner:
         if (record.grace_s, record.remove_volumes) != (policy.grace_s, policy.remove_volumes):
             cause = "grace or remove_volumes changed"
             todo.append(ops.NoteContainer(key=key, cause=cause, container=container, record=record))
+        volumes = volumes_of(seen.inspect) if seen.inspect is not None else record.volumes
+        if volumes != record.volumes:
+            cause = "the record does not name its anonymous volumes"
+            note = ops.NoteContainer(
+                key=key, cause=cause, container=container, record=record, volumes=volumes
+            )
+            todo.append(note)
         if record.removed_at is not None:
             cause = "its section is back"
             todo.append(ops.RestoreContainer(key=key, cause=cause, container=container, record=record))
@@ -276,7 +311,7 @@ class _Planner:
         if seen.name == self.container.name:
             return []
         cause = f"named {seen.name}, declared {self.container.name}"
-        by_hand = record.name == self.container.name and not seen.name.endswith(OLD_SUFFIX)
+        by_hand = record.name == self.container.name and not name_outside(seen.name, "old")
         if self.container.policy.on_drift is OnDrift.REPORT and by_hand:
             self.reported.append(cause)
             return []
@@ -390,6 +425,15 @@ def joined_keys(draft: Draft, container: Container) -> tuple[str, ...]:
 def attempt_of(container: Container, image_id: str) -> str:
     """What a swap tried: spec, image and devices. A rolled-back attempt is not made again."""
     return "@".join((spec_hash(desired_spec(container)), image_id, *plugged_words(container)))
+
+
+def failure_of(container: Container, image_id: str) -> dict[str, Any]:
+    """What a record keeps of an attempt that was rolled back."""
+    meant = meaning_hash("container", desired_spec(container))
+    return {
+        "failed_hash": attempt_of(container, image_id),
+        "failed_meaning": "@".join((meant, image_id, *plugged_words(container))),
+    }
 
 
 def is_alive(seen: ObservedContainer) -> bool:

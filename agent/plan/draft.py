@@ -5,20 +5,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from agent.model.identity import SPEC_VERSION, canonical, masked, spec_hash, version_of
 from agent.model.interfaces import Route
 from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.plan import operations as ops
+from agent.plan.meaning import Defaults, changed_fields, defaults_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
     """Something that a container waits for. `stop`: without it the container must not run either; `keep`: what there
-    is of it runs on meanwhile, and is started again where it has ended."""
+    is of it runs on meanwhile, and is started again where it has ended. `once`: what of ours it waits for, as "db is
+    healthy"."""
 
     reason: str
+    once: str = ""
     stop: bool = False
     keep: bool = False
 
@@ -40,6 +44,9 @@ class Context:
     image_ids: Mapping[str, str] = field(
         default_factory=dict
     )  # image -> local id ("" = none), where looked up
+    image_defaults: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict
+    )  # local image id -> what the image gives where a section says nothing, where looked up
     busy: frozenset[str] = frozenset()  # keys that an earlier plan is still at work on: hands off
     orphaned_s: Mapping[str, float] = field(
         default_factory=dict
@@ -47,6 +54,9 @@ class Context:
     routes: tuple[Route, ...] = ()  # of this machine; none where the engine is on another
     router_devices: frozenset[str] = frozenset()  # that carry its own addresses
     deletions_held: bool = False  # a LuCI rollback is pending
+    api: tuple[int, int] = (1, 41)  # the version that the engine speaks
+    # as if each dependency were as far as it has to be: what the next waves would do
+    assume_met: bool = False
 
 
 def key_of(kind: str, section: str) -> str:
@@ -123,9 +133,24 @@ class Draft:
         """The hash of a desired spec."""
         return self.desired.spec_hashes.get(key) or spec_hash(desired_spec(resource))
 
-    def find(self, key: str, kind: str, *, status: bool, reason: str, message: str = "") -> None:
+    def defaults(self, image_id: str) -> Defaults:
+        """What unset fields of a container of that image stand for."""
+        return defaults_of(self.desired.daemon, self.context.image_defaults.get(image_id))
+
+    def is_as_recorded(self, record: Record, resource: Network | Volume) -> bool:
+        """Whether a section asks for what its record has, word for word or not."""
+        key = key_of(record.kind, record.section)
+        return record.spec_hash == self.spec_hash_of(key, resource) or not changed_fields(
+            record.kind, record.spec, desired_spec(resource)
+        )
+
+    def find(
+        self, key: str, kind: str, *, status: bool, reason: str, message: str = "", once: str = ""
+    ) -> None:
         """Notes a condition."""
-        self.findings.append(ops.Finding(key=key, type=kind, status=status, reason=reason, message=message))
+        self.findings.append(
+            ops.Finding(key=key, type=kind, status=status, reason=reason, message=message, once=once)
+        )
 
     def add(self, key: str, todo: Iterable[ops.Operation], needs: Iterable[str] = ()) -> None:
         """Adds work on a resource, to be begun after that on `needs`; none while an earlier plan is at one of these."""

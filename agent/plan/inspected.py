@@ -211,6 +211,22 @@ def is_anonymous(volume: str) -> bool:
     return _ANONYMOUS.fullmatch(volume) is not None
 
 
+def anonymous_volumes(inspect: Mapping[str, Any]) -> dict[str, str]:
+    """Target -> name of the anonymous volumes of a container."""
+    mounts = (item for item in inspect.get("Mounts") or () if item.get("Type") == "volume")
+    return {item["Destination"]: item["Name"] for item in mounts if is_anonymous(item.get("Name") or "")}
+
+
+def volumes_of(inspect: Mapping[str, Any]) -> tuple[str, ...]:
+    """The same as records name them."""
+    return volume_words(anonymous_volumes(inspect))
+
+
+def volume_words(volumes: Mapping[str, str]) -> tuple[str, ...]:
+    """Target -> volume as `NAME=TARGET`."""
+    return tuple(sorted(f"{name}={target}" for target, name in volumes.items()))
+
+
 def _tmpfs(host: Mapping[str, Any]) -> list[Tmpfs]:
     found = [
         Tmpfs(target=target, options=options or "") for target, options in (host.get("Tmpfs") or {}).items()

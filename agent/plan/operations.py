@@ -68,6 +68,13 @@ class AdoptVolume(Operation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AcknowledgeLoss(Operation):
+    """The section changed since the volume's data was lost: whoever did that knows."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveVolume(Operation):
     record: Record
 
@@ -136,10 +143,14 @@ class AdoptContainer(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoteContainer(Operation):
-    """Writes down what has to be known once the section is gone: its grace period and whether volumes go too."""
+    """Writes down what has to be known once the section is gone: its grace period and whether volumes go too.
+
+    `volumes`: its anonymous volumes as the engine shows them, None where the record names them.
+    """
 
     container: Container
     record: Record
+    volumes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +190,7 @@ class Finding:
     status: bool
     reason: str
     message: str = ""
+    once: str = ""  # with Waiting: what of ours it waits for, as "db is healthy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

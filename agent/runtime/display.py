@@ -87,6 +87,22 @@ class Display:
                 key = key_of(record.kind, record.section)
                 self.board.set_object(key, record.object_id, now=self.wall())
 
+    def losses(self) -> None:
+        """Volumes that were removed by others and are there again, empty: until that was acknowledged."""
+        known, now = self.board.keys(), self.wall()
+        for record in self.records.records():
+            key = key_of(record.kind, record.section)
+            if key not in known or record.swap:
+                continue
+            if not record.lost:
+                self.board.clear(key, ConditionType.DATA_LOST, now=now)
+                continue
+            text = f"removed outside of ucidockd and created again, empty: {', '.join(record.lost)}. Restore the data"
+            text += "; `ucidockd reconcile`, or a change of the section, clears this"
+            self.board.set(
+                key, ConditionType.DATA_LOST, status=True, reason="VolumeEmpty", message=text, now=now
+            )
+
     def ages(self, *, before: Observed, now: Observed) -> None:
         """The engine's words of containers that grew older and did nothing else."""
         sections = {r.object_id: r.section for r in self.records.records() if r.kind == "container"}

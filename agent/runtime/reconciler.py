@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,15 @@ from agent.apply.recovery import recover
 from agent.clients.certificates import Certificates
 from agent.clients.devices import Plugged, UsbDevices
 from agent.clients.uci_store import UciStore
-from agent.errors import EngineUnreachableError, UcidockdError
+from agent.errors import EngineError, EngineUnreachableError, UcidockdError
+from agent.model.given import Given
 from agent.model.interfaces import Interface, Route
-from agent.model.issues import Issue
 from agent.model.observed import Observed, Record
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.plan import operations as ops
-from agent.plan.draft import Context, Missing
+from agent.plan.draft import Context, Missing, desired_spec, key_of
+from agent.plan.meaning import image_defaults, newly_stated
+from agent.plan.outlook import Entry, Outlook, outlook
 from agent.plan.reconcile import reconcile
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
@@ -41,8 +43,10 @@ from agent.runtime.grace import GraceWatch
 from agent.runtime.hazards import Hazards
 from agent.runtime.holds import Holds
 from agent.runtime.observe import observe
+from agent.runtime.planning import entries_of
 from agent.runtime.waiting import usb_names, waiting, waiting_elsewhere, with_plugged
 from agent.status.board import StatusBoard
+from agent.status.conditions import ConditionType
 
 if TYPE_CHECKING:
     from agent.runtime.adopt import AdoptRequest
@@ -54,6 +58,16 @@ _MENDING = "mend "  # before a key: the back-off of what a crash or a broken rol
 _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.RemoveVolume)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """What planning works on, and where the USB devices in it were found."""
+
+    desired: Desired
+    usb: dict[str, Plugged]
+    observed: Observed
+    context: Context
+
+
 @dataclass(slots=True, kw_only=True)
 class Reconciler:
     """Holds what outlives a pass. `wall`, `monotonic` and `sleep` are the clocks, in seconds (see `Clock`)."""
@@ -62,7 +76,7 @@ class Reconciler:
     records: Records
     board: StatusBoard
     load: Callable[[], LoadResult]
-    check: Callable[[Mapping[str, str]], tuple[Issue, ...]]
+    load_given: Callable[[Given], LoadResult]
     store: UciStore
     backoff: BackOff
     holds: Holds
@@ -81,10 +95,13 @@ class Reconciler:
     last: LoadResult = field(default_factory=lambda: LoadResult(desired=None))
     desired: Desired | None = None
     image_ids: dict[str, str] = field(default_factory=dict)
+    image_defaults: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by the image's id
     work_ended: Callable[[], None] = lambda: None
     deletions_held: Callable[[], bool] = lambda: False  # asked only where something waits to be deleted
     settings_read: Callable[[AgentSettings], None] = lambda _: None
-    _busy: set[str] = field(default_factory=set)
+    _busy: dict[str, ops.Work] = field(default_factory=dict)
+    _runs: list[Run] = field(default_factory=list)  # that are under way
+    _collectors: list[list[Outcome]] = field(default_factory=list)
     _grace: GraceWatch = field(default_factory=GraceWatch)
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
@@ -121,46 +138,104 @@ class Reconciler:
         """Observes and plans, changing nothing. `deep`: ids to inspect, None for all. Raises EngineError."""
         return self._make_plan(None if self._unsure else deep, {})
 
+    def foresee(self) -> Outlook:
+        """What a pass would do now, and all else that is not as declared. Changes nothing. Raises EngineError."""
+        return self._outlook(self.last, self.desired, committed=True)
+
+    def foresee_change(self, loaded: LoadResult) -> Outlook:
+        """The same, were `loaded` the configuration. Raises EngineError."""
+        return self._outlook(loaded, loaded.desired, committed=False)
+
+    def _outlook(self, loaded: LoadResult, desired: Desired | None, *, committed: bool) -> Outlook:
+        extra = entries_of(loaded, desired, self.daemon.holding if self.daemon is not None else "")
+        if desired is None or not desired.agent.enabled:
+            return Outlook(plan=ops.Plan(), entries=tuple(extra))
+        look = self._look(desired, None, {}, committed=committed)
+        plan = reconcile(look.desired, look.observed, look.context)
+        later = plan
+        if any(finding.once for finding in plan.findings):
+            later = reconcile(look.desired, look.observed, replace(look.context, assume_met=True))
+        found = outlook(
+            plan,
+            later,
+            busy={key: self._under_way(work) for key, work in self._busy.copy().items()},
+            retry_in_s=self.backoff.retry_in(self.monotonic()),
+            extra=extra,
+        )
+        return replace(found, entries=tuple(map(self._explained, found.entries)))
+
+    def _under_way(self, work: ops.Work) -> str:
+        """What is being done on a resource, with the progress of its pull."""
+        image = self.board.standing(work.key, ConditionType.IMAGE_READY)
+        if image is not None and image.reason == "Pulling":
+            return image.message
+        first = work.operations[0]
+        return f"{first.verb}: {first.cause}"
+
+    def _explained(self, entry: Entry) -> Entry:
+        """Planning knows only that it was rolled back; the board knows why."""
+        if entry.state != "rolled back":
+            return entry
+        why = self.board.standing(entry.key, ConditionType.DEGRADED)
+        if why is None or why.reason != "RolledBack" or why.message in entry.message:
+            return entry
+        return replace(entry, message=f"{why.message}; {entry.message}")
+
     def _make_plan(self, deep: frozenset[str] | None, unmended: dict[str, str]) -> ops.Plan:
         desired = self.desired
         if desired is None:
             return ops.Plan()
+        look = self._look(desired, deep, unmended, committed=True)
+        if deep != frozenset():
+            return reconcile(look.desired, look.observed, look.context)
+        question = (look.desired, look.usb, look.observed, replace(look.context, now=0.0, orphaned_s={}))
+        if question == self._settled:
+            self._display.ages(before=self._settled[2], now=look.observed)
+            self._settled = question
+            return ops.Plan()  # same input, same plan; the board shows its findings already
+        plan = reconcile(look.desired, look.observed, look.context)
+        timed = any(record.removed_at is not None for record in look.context.records)
+        self._settled = None if plan.works or timed or _is_rolled_back(plan) else question
+        return plan
+
+    def _look(
+        self, desired: Desired, deep: frozenset[str] | None, unmended: dict[str, str], *, committed: bool
+    ) -> _Look:
+        """All that planning works on. `committed`: `desired` is in force, else nothing is remembered of it."""
         # before looking: what ends while we look was seen half done, and its end asks for another pass
         busy = frozenset(self._busy)
         usb = {name: self.usb.resolve(name) for name in usb_names(desired)} if self.engine_is_here else {}
         desired = with_plugged(desired, usb) if usb else desired
         records = self.records.records()
+        deep = None if deep is None else deep | _unclear(desired, records)
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=deep)
+        known = self.image_ids, self.image_defaults
         if deep is None:
             self.image_ids = self._images_of(desired, records)
+        image_ids, defaults = self.image_ids, self.image_defaults
+        if not committed:
+            self.image_ids, self.image_defaults = known
         interfaces = self.edges.interfaces() if self.edges is not None and self.engine_is_here else None
         context = Context(
             now=self.wall(),
             records=records,
             foreign=snapshot.foreign,
             waiting=self._waiting(desired, usb, interfaces),
-            backoff={**self.backoff.blocked(self.monotonic()), **unmended},
-            held=self.holds.current(desired),
-            image_ids=self.image_ids,
+            # a new configuration is tried at once
+            backoff={**self.backoff.blocked(self.monotonic()), **unmended} if committed else {},
+            held=self.holds.current(desired, keep=not committed),
+            image_ids=image_ids,
+            image_defaults=defaults,
             busy=busy,
             routes=self.routes() if desired.networks else (),
-            orphaned_s=self._grace.look(desired, records, now=self.monotonic()),
+            orphaned_s=self._grace.look(desired, records, now=self.monotonic()) if committed else {},
             router_devices=frozenset(
                 each.l3_device or each.device for each in (interfaces or {}).values() if each.addresses
             ),
             deletions_held=any(r.removed_at is not None for r in records) and self.deletions_held(),
+            api=self.engine.api_version(),
         )
-        if deep != frozenset():
-            return reconcile(desired, snapshot.observed, context)
-        question = (desired, usb, snapshot.observed, replace(context, now=0.0, orphaned_s={}))
-        if question == self._settled:
-            self._display.ages(before=self._settled[2], now=snapshot.observed)
-            self._settled = question
-            return ops.Plan()  # same input, same plan; the board shows its findings already
-        plan = reconcile(desired, snapshot.observed, context)
-        timed = any(record.removed_at is not None for record in records)
-        self._settled = None if plan.works or timed or _is_rolled_back(plan) else question
-        return plan
+        return _Look(desired=desired, usb=usb, observed=snapshot.observed, context=context)
 
     def _waiting(
         self, desired: Desired, usb: Mapping[str, Plugged], interfaces: Mapping[str, Interface] | None
@@ -208,14 +283,21 @@ class Reconciler:
 
     def _images_of(self, desired: Desired, records: tuple[Record, ...]) -> dict[str, str]:
         """Reference -> local id, "" = not there; then also whether the recorded image is there, under its id."""
+        self.image_defaults = {}
         references = {container.spec.image for container in desired.containers}
         found = {reference: self._image_id(reference) for reference in sorted(references)}
-        recorded = {r.image_id for r in records if r.image_id and not found.get(r.spec.get("image", ""), r.image_id)}
+        recorded = {
+            r.image_id for r in records if r.image_id and not found.get(r.spec.get("image", ""), r.image_id)
+        }
         return found | {image_id: self._image_id(image_id) for image_id in sorted(recorded)}
 
     def _image_id(self, reference: str) -> str:
         body = self.engine.inspect_image(reference)
-        return str(body["Id"]) if body is not None else ""
+        if body is None:
+            return ""
+        found = str(body["Id"])
+        self.image_defaults = {**self.image_defaults, found: image_defaults(body)}
+        return found
 
     def begin_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, Run | None]:
         """Plans and begins to apply. Raises EngineError when the engine could not even be looked at."""
@@ -243,15 +325,18 @@ class Reconciler:
         except UcidockdError:
             self._unsure = self._unsure or unsure
             raise
-        self._display.drop_undeclared(desired, self._busy)
+        self._display.drop_undeclared(desired, self._busy.keys())
         self._display.engine(api)
         self._display.plan(plan)
+        self._display.losses()
         if not plan.works:
             unreached = self._busy or self.backoff.any() or _is_rolled_back(plan)
             self._display.nothing_to_do(None if unreached else desired.generation)
             return plan, None
-        self._busy |= {work.key for work in plan.works}
-        return plan, self._executor(desired, api).begin(plan)
+        self._busy |= {work.key: work for work in plan.works}
+        run = self._executor(desired, api).begin(plan)
+        self._runs = [*(each for each in self._runs if not each.ended()), run]
+        return plan, run
 
     def _show_engine_down(self) -> None:
         """An engine whose dockerd does not run is not reachable, and nobody asks it to find out."""
@@ -270,7 +355,7 @@ class Reconciler:
             return {}
         blocked = self.backoff.blocked(self.monotonic())
         waiting = {key: blocked[_MENDING + key] for key in open_keys if _MENDING + key in blocked}
-        failed = recover(self.engine, self.records, self._busy | waiting.keys())
+        failed = recover(self.engine, self.records, self._busy.keys() | waiting.keys())
         for key in open_keys - failed.keys() - waiting.keys():
             self.backoff.succeeded(_MENDING + key)
         for key, error in failed.items():
@@ -278,6 +363,20 @@ class Reconciler:
             self._display.failure(key, error)
             self._unsure = True
         return {**waiting, **{key: str(error) for key, error in failed.items()}}
+
+    def under_way(self) -> list[Run]:
+        """What earlier passes began and is not ended."""
+        return [run for run in self._runs if not run.ended()]
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[list[Outcome]]:
+        """What became of each operation that ends while the block runs, whichever pass began it."""
+        outcomes: list[Outcome] = []
+        self._collectors.append(outcomes)
+        try:
+            yield outcomes
+        finally:
+            self._collectors = [each for each in self._collectors if each is not outcomes]
 
     def is_busy(self) -> bool:
         """Whether a work is under way."""
@@ -287,9 +386,9 @@ class Reconciler:
         """What failed or was rolled back is tried again by the next pass. Raises StorageError."""
         self.backoff.clear()
         for record in self.records.records():
-            if record.failed_hash:
+            if record.failed_hash or record.lost:
                 with contextlib.suppress(KeyError):  # a work that is under way may have dropped it by now
-                    self.records.change(record.nonce, failed_hash="")
+                    self.records.change(record.nonce, failed_hash="", lost=())
 
     def run_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, tuple[Outcome, ...]]:
         """As `begin_pass`, and waits for the end of what it began."""
@@ -336,6 +435,9 @@ class Reconciler:
     def _show_pulled(self, container: Container, image_id: str, reason: str) -> None:
         """The pull ended; with "" there is no image."""
         self.image_ids = {**self.image_ids, container.spec.image: image_id}
+        if image_id and image_id not in self.image_defaults:
+            with contextlib.suppress(EngineError):  # what is not known is not guessed
+                self._image_id(image_id)
         self._display.image(container, status=bool(image_id), reason="Present" if image_id else reason)
 
     def _work_ended(self, work: ops.Work, succeeded: bool) -> None:  # noqa: FBT001 - the executor's callback
@@ -350,12 +452,15 @@ class Reconciler:
             if isinstance(work.operations[-1], _LAST_OPERATIONS):
                 self._display.gone(work.key)
         self._display.ids()
+        self._display.losses()
         self._settled = None  # the board has moved on from what that look showed
-        self._busy.discard(work.key)
+        self._busy.pop(work.key, None)
         self.work_ended()
 
     def _report(self, outcome: Outcome) -> None:
         operation, error = outcome.operation, outcome.error
+        for collector in self._collectors:
+            collector.append(outcome)
         self._display.outcome(outcome)
         if error is None:
             logger.info("%s %s: %s", operation.verb, operation.key, operation.cause)
@@ -365,21 +470,22 @@ class Reconciler:
             self._unsure = True
 
 
+def _unclear(desired: Desired, records: tuple[Record, ...]) -> frozenset[str]:
+    """Ids of containers whose section now states what dockerd may have set otherwise: only the engine can tell."""
+    edited = {
+        container.section: container
+        for container in desired.containers
+        if key_of("container", container.section) in desired.spec_hashes
+    }
+    found = set()
+    for record in records:
+        container = edited.get(record.section) if record.kind == "container" and not record.swap else None
+        if container is None or desired.spec_hashes[key_of("container", record.section)] == record.spec_hash:
+            continue
+        if newly_stated(record.spec, desired_spec(container)):
+            found.add(record.object_id)
+    return frozenset(found)
+
+
 def _is_rolled_back(plan: ops.Plan) -> bool:
     return any(finding.reason == "RolledBack" for finding in plan.findings)
-
-
-def plan_as_json(plan: ops.Plan) -> dict[str, object]:
-    """The shape that `ucidockd plan --json` and `/v1/plan` give."""
-    operations = [{"op": op.verb, "key": op.key, "cause": op.cause} for op in plan.operations]
-    return {"operations": operations, "text": str(plan)}
-
-
-def outcomes_as_json(plan: ops.Plan, outcomes: tuple[Outcome, ...]) -> dict[str, object]:
-    """The shape that `ucidockd reconcile --json` and `/v1/reconcile` give."""
-    failed = [
-        {"op": o.operation.verb, "key": o.operation.key, "error": str(o.error)}
-        for o in outcomes
-        if o.error is not None
-    ]
-    return {**plan_as_json(plan), "failed": failed}

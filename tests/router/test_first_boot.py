@@ -114,6 +114,21 @@ PLACES = {
         OURS,
     ),
     "a zone by subnet": ("", BASE + zone("list subnet '172.16.0.0/12'"), OURS),
+    "two zones and devices by the stock script": (
+        STOCK_NETWORK
+        + ANONYMOUS_DEVICE
+        + "config device 'docker0'\n\toption type 'bridge'\n\toption name 'docker0'\n\n",
+        BASE
+        + zone("list network 'docker'", "option input 'REJECT'")
+        + zone(
+            "list network 'docker'",
+            "option input 'ACCEPT'",
+            "option output 'ACCEPT'",
+            "option forward 'ACCEPT'",
+            section="docker",
+        ),
+        OURS,
+    ),
     "an anonymous device": (ANONYMOUS_DEVICE, BASE, OURS),
     "an interface of the user's in lan": (
         "config interface 'mine'\n\toption device 'docker0'\n\toption proto 'static'\n",
@@ -211,6 +226,17 @@ def test_docker0_gets_one_interface_one_zone_and_its_forwardings_once(
     before = {p.name: p.read_bytes() for p in (router.root / "etc/config").iterdir()}
     first_boot(router)
     assert {p.name: p.read_bytes() for p in (router.root / "etc/config").iterdir()} == before
+
+
+def test_a_router_that_runs_takes_up_what_was_changed_and_no_more(router: Router) -> None:
+    router.write("etc/config/network", "")
+    router.write("etc/config/firewall", BASE)
+    router.write("var/run/fw4.state", "{}")
+    router.script("etc/init.d/firewall", '#!/bin/ash\necho "firewall\t$1" >>/calls\n')
+    first_boot(router)
+    assert router.calls() == [["ubus", "call", "network", "reload"], ["firewall", "reload"]]
+    first_boot(router)
+    assert router.calls() == []
 
 
 def test_forwardings_that_were_deleted_never_come_back(router: Router) -> None:

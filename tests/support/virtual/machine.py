@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.apply.ports import Engine
-from agent.apply.swap import NEW_SUFFIX
 from agent.errors import EngineError
 from agent.model.identity import LABEL_INSTANCE, LABEL_SECTION, LABEL_SPEC_VERSION
 from agent.model.observed import ObservedContainer
-from agent.plan.containers import OLD_SUFFIX
+from agent.plan.swap_names import name_outside
 from tests.support.virtual.ground import Ground
 from tests.support.virtual.promises import Promises
 from tests.support.virtual.sections import CONTAINERS, NETWORKS, OPTIONS, SCARCE, SECRET, VOLUMES, Config
@@ -158,7 +157,9 @@ class Machine:
 
     def _may_adopt(self, ref: str) -> bool:
         seen = self.ground.raw.inspect_container(ref)
-        if seen is None:  # one that was taken over and is gone is removed once more where that could not be noted
+        if (
+            seen is None
+        ):  # one that was taken over and is gone is removed once more where that could not be noted
             return True
         return any(seen.name.startswith(taken) for taken in self.taken_over)
 
@@ -202,7 +203,8 @@ class Machine:
             if c.labels.get(LABEL_SECTION) == section and c.id not in self.foreign
         ]
         # in an adoption the old one carries no label of ours
-        if len(ours) != 1 or ours[0].name + OLD_SUFFIX in self.ground.raw.list_names():
+        aside = {name_outside(name, "old") for name in self.ground.raw.list_names()}
+        if len(ours) != 1 or ours[0].name in aside:
             return None
         return self.ground.raw.inspect_container(ours[0].id)
 
@@ -243,7 +245,11 @@ class Machine:
 
     def _check_tries(self, writes: list[str]) -> None:
         """What was refused is not tried again and again: each try would be a while without the container."""
-        tries = Counter(text for text in writes if text.endswith(NEW_SUFFIX) and "create_container" in text)
+        made = (
+            text.removeprefix("create_container ") for text in writes if text.startswith("create_container ")
+        )
+        tries = Counter(name_outside(name, "new") for name in made)
+        del tries[""]
         often = {text: count for text, count in tries.items() if count > _TRIES}
         assert not often, f"swapped again and again: {often}"
 
@@ -313,11 +319,15 @@ class Machine:
         if options["restart"]:
             policy = str(options["restart"]).partition(":")[0]
             assert host["RestartPolicy"]["Name"] == policy, f"{section} has {host['RestartPolicy']}"
-        if options["network"]:
-            networks = [str(n).partition(",")[0] for n in options["network"]]
-            endpoints = body["NetworkSettings"]["Networks"]
-            assert sorted(endpoints) == sorted(networks), f"{section} is on {sorted(endpoints)}"
-            assert all(e["EndpointID"] for e in endpoints.values()), f"{section} has no endpoint"
+        networks = {str(n).partition(",")[0]: str(n) for n in options["network"] or ("bridge",)}
+        endpoints = body["NetworkSettings"]["Networks"]
+        assert endpoints.keys() == networks.keys(), f"{section} is on {sorted(endpoints)}"
+        assert all(e["EndpointID"] for e in endpoints.values()), f"{section} has no endpoint"
+        for name, endpoint in endpoints.items():
+            named = "www" in (endpoint["Aliases"] or ())
+            assert named == ("alias=www" in networks[name]), f"{section} is {endpoint['Aliases']} on {name}"
+            fixed = (endpoint["IPAMConfig"] or {}).get("IPv4Address")
+            assert fixed is None or f"ip={fixed}" in networks[name], f"{section} has {fixed} on {name}"
         image = self.ground.raw.inspect_image(str(options["image"]))
         if image is not None:  # else its tag was taken away: what runs goes on
             assert body["Image"] == image["Id"], f"{section} runs an old image"
@@ -487,6 +497,7 @@ def _meddle(machine: Machine, choice: _Choice) -> None:
         engine.update(name, {"RestartPolicy": {"Name": choice.of(("no", "always"))}})
     elif hand == "remove":
         seen = engine.inspect_container(name)
+        machine.promises.removed(name)
         machine.data.pop(seen.labels.get(LABEL_SECTION, "") if seen is not None else "", None)
         engine.remove_container(name, volumes=False, force=True)
     elif hand == "stop":
@@ -494,7 +505,12 @@ def _meddle(machine: Machine, choice: _Choice) -> None:
     elif hand == "disconnect":
         engine.disconnect(choice.of(("lan", "dmz", "bridge")), name)
     elif hand == "connect":
-        engine.connect(choice.of(("lan", "dmz")), name, {})
+        # under a name that is not its own, and at an address that somebody chose
+        settings: dict[str, Any] = {"Aliases": ["www"]} if choice.below(2) else {}
+        network = choice.of(("lan", "dmz"))
+        if choice.below(2):
+            engine.disconnect(network, name)
+        engine.connect(network, name, settings)
     elif hand == "kill":
         ground.kill(name)
     elif hand == "pause":

@@ -157,7 +157,7 @@ class FakeContainer:
             "HostConfig": dict(self.host),
             "State": state,
             "RestartCount": self.restart_count,
-            "Mounts": [dict(mount) for mount in self.mounts],
+            "Mounts": [_shown(mount) for mount in self.mounts],
             "NetworkSettings": {"Networks": endpoints},
         }
 

@@ -29,6 +29,7 @@ class Promises:
     told_at: float | None = None  # when the agent was told of the configuration that is in force
     _stopped: dict[str, tuple[str, Any]] = field(default_factory=dict)  # section -> id, its options
     _limited: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    _data: dict[str, tuple[str, Any]] = field(default_factory=dict)  # section -> its anonymous volume
     _candidate: str = ""  # what was just stopped
     _gone: dict[str, tuple[float, float]] = field(
         default_factory=dict
@@ -46,7 +47,7 @@ class Promises:
         for section, options in config.containers.items():
             grace = float(str(options["grace"]))
             self._known[section] = min(grace, self._known.get(section, grace))
-        for promised in (self._stopped, self._limited):
+        for promised in (self._stopped, self._limited, self._data):
             for section in [s for s, (_, options) in promised.items() if self._written(s) != options]:
                 del promised[section]
         for section in self._known.keys() - config.containers.keys():
@@ -78,6 +79,15 @@ class Promises:
         self._stopped.pop(section, None)
         self._limited.pop(section, None)
 
+    def removed(self, name: str) -> None:
+        """About to be removed behind our back, without its volumes: the next container has the data again."""
+        section = self._section(name)
+        options, seen = self._declared(section), self.machine.whole(section)
+        if options and seen is not None and self._is_settled(section):
+            mounts = {m["Destination"]: m.get("Name", "") for m in (seen.inspect or {})["Mounts"]}
+            if "/anonymous" in mounts and "/anonymous" in options["volume"]:
+                self._data[section] = (mounts["/anonymous"], dict(options))
+
     def limited(self, name: str) -> None:
         """Its memory was set behind our back."""
         section = self._section(name)
@@ -96,6 +106,12 @@ class Promises:
             self._candidate = ""
         for section in [s for s in self._gone if self._declared(s) and self._is_settled(s)]:
             del self._gone[section]  # the agent has seen it come back
+        for section, (volume, options) in list(self._data.items()):
+            there = self.machine.whole(section) if self._declared(section) == options else None
+            if there is not None and ".ucidockd-" not in there.name:
+                mounts = {m["Destination"]: m.get("Name", "") for m in (there.inspect or {})["Mounts"]}
+                assert mounts.get("/anonymous") == volume, f"{section} did not get its data back"
+                del self._data[section]
         for section, (object_id, options) in list(self._limited.items()):
             seen = self._same(section, object_id, options)
             if seen is None:

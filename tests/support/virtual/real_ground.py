@@ -19,12 +19,13 @@ from agent.clients.state_file import StateFile
 from agent.clients.uci_store import TextUciStore
 from agent.errors import UcidockdError
 from agent.runtime.backoff import BackOff
-from agent.runtime.config import check_texts, load
+from agent.runtime.config import load, load_given
 from agent.runtime.holds import Holds
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
 from tests.support.dockerd import PrivateDockerd
+from tests.support.state import state_of
 from tests.support.virtual.clock import Killed
 from tests.support.virtual.stand import RealStand
 from tests.support.virtual.taps import CHANGING, Plan, Process, tap
@@ -105,7 +106,7 @@ class RealGround:
             records=tap(records, "records", process=process, plan=self.plan),
             board=StatusBoard(first=0),
             load=lambda: load(self.options),
-            check=lambda texts: check_texts(self.options, texts),
+            load_given=lambda given: load_given(self.options, given),
             store=TextUciStore(config_dir=self.config, override_dir=self.options.override_dir),
             backoff=BackOff(jitter=lambda: 1.0),
             holds=Holds(Path(self.options.socket or "").parent / "holds.json"),
@@ -238,8 +239,7 @@ class RealGround:
     # what can be seen
 
     def _state(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.options.state_dir / "state.json").read_text())
-        return found
+        return state_of(self.options.state_dir)
 
     def instance(self) -> str:
         return str(self._state()["instance"])

@@ -28,14 +28,16 @@ function engineFacts(version, info, mounts) {
 	];
 }
 
+// from API 1.52 on the engine adds up itself, and the lists are announced to go
 function diskFacts(df) {
-	const sum = (items, pick) => format.bytes((items ?? []).reduce((total, item) => total + Math.max(0, pick(item) ?? 0), 0));
+	const sum = (usage, items, pick) =>
+		format.bytes(usage ? usage.TotalSize ?? 0 : (items ?? []).reduce((total, item) => total + Math.max(0, pick(item) ?? 0), 0));
 
 	return D.facts([
-		[ _('Images'), format.bytes(df.LayersSize ?? 0) ],
-		[ _('Containers'), sum(df.Containers, one => one.SizeRw) ],
-		[ _('Volumes'), sum(df.Volumes, one => one.UsageData?.Size) ],
-		[ _('Build cache'), sum(df.BuildCache, one => one.Size) ]
+		[ _('Images'), format.bytes(df.ImageUsage?.TotalSize ?? df.LayersSize ?? 0) ],
+		[ _('Containers'), sum(df.ContainerUsage, df.Containers, one => one.SizeRw) ],
+		[ _('Volumes'), sum(df.VolumeUsage, df.Volumes, one => one.UsageData?.Size) ],
+		[ _('Build cache'), sum(df.BuildCacheUsage, df.BuildCache, one => one.Size) ]
 	]);
 }
 
