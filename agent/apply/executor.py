@@ -311,7 +311,9 @@ class Executor:
 
         Ranges are sent port by port, so nothing is left to pick in them.
         """
-        picks = container.spec.publish_all or any(not port.host_port for port in container.spec.ports)
+        picks = container.spec.publish_all or any(
+            not port.host_port or port.host_port_end for port in container.spec.ports
+        )
         return self.crew.one_at_a_time() if picks else nullcontext()
 
     @_do.register

@@ -23,6 +23,7 @@ from agent.apply.images import create_from
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
+from agent.apply.rejections import is_refusal
 from agent.apply.seen import made_for
 from agent.apply.volumes import inherit
 from agent.errors import ConflictError, EngineError, StorageError
@@ -251,7 +252,7 @@ def _is_rejection(exc: EngineError | StorageError) -> bool:
 
     An engine that went away or failed while the old one was put aside says nothing about the new one.
     """
-    return isinstance(exc, GateError) or (isinstance(exc, EngineError) and exc.status == 400)
+    return isinstance(exc, GateError) or (isinstance(exc, EngineError) and is_refusal(exc))
 
 
 def kept_policy(container: Container) -> dict[str, Any]:
