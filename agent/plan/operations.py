@@ -190,6 +190,7 @@ class Finding:
     status: bool
     reason: str
     message: str = ""
+    since: float | None = None  # wall clock, seconds: where the engine tells when it began
     once: str = ""  # with Waiting: what of ours it waits for, as "db is healthy"
 
 

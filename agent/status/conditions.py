@@ -163,7 +163,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         bad=False,
         level=Level.OFF,
         sentence="Not running.",
-        reasons={"CrashLoop": Level.ERROR, "Absent": Level.WAITING, "NotListening": Level.WAITING},
+        reasons={"CrashLoop": Level.ERROR, "Absent": Level.WAITING, "Unknown": Level.WAITING, "NotListening": Level.WAITING},
     ),
     ConditionType.DAEMON_UNMANAGED: Row(
         bad=True, level=Level.OFF, sentence="dockerd is configured by a daemon.json of your own."
