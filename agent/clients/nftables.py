@@ -102,9 +102,8 @@ class Filter:
         try:
             if other.is_there:
                 other.put_in_force((), keep=False)
-        except (
-            FirewallError
-        ) as exc:  # a kernel that has only one of them, or somebody is changing it right now
+        except FirewallError as exc:
+            # a kernel that has only one of them, or another program is changing the rules right now
             logger.debug("%s", exc)
         else:
             self._looks = 0
