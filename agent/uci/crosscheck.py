@@ -162,8 +162,8 @@ def _check_pools(draft: Draft) -> None:
     for reader, container in draft.containers:
         for endpoint in container.spec.endpoints:
             network = networks.get(endpoint.network)
-            for address in (endpoint.ip, endpoint.ip6) if network is not None else ():
-                if address:
+            for address in filter(None, (endpoint.ip, endpoint.ip6)):
+                if network is not None:
                     _check_pool(reader, network, address)
 
 
