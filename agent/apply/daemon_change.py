@@ -111,13 +111,25 @@ class DaemonChange:
             self.store.write_last_good(running)
         self._note(step=Step.NONE)
 
-    def stop(self) -> None:
-        """Ends dockerd because somebody asked for it. It stays down, over our own end too, until `released`."""
+    def stop(self, shutdown_s: int | None = None) -> None:
+        """Ends dockerd because somebody asked for it. It stays down, over our own end too, until `released`.
+
+        `shutdown_s`: seconds that it gives its containers, None where that is as the record says.
+        """
         self._note(stopped=True, step=Step.NONE, target=None, must=True)
         process = self.supervisor.find()
-        if process is not None:
+        if process is not None and shutdown_s is not None:
+            self.supervisor.stop(process, shutdown_s + _STOP_MARGIN_S)
+        elif process is not None:
             self._end(process, self.record.running)
         self._note(process=None)
+
+    def let_go(self, process: Process | None) -> None:
+        """dockerd's settings are not ours (any more): no change of ours is under way. What a `process` that we did not
+        start with our file follows is not known."""
+        if process is not None and process != self.record.process:
+            self.adopt(process, None)
+        self._note(step=Step.NONE, target=None, held=False, failed="", why="", fallback=False)
 
     def released(self) -> None:
         """dockerd is to run again."""

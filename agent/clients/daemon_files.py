@@ -62,6 +62,10 @@ class DaemonFiles:
     def write_current(self, data: bytes) -> None:
         _write(self.config_file, data)
 
+    def drop_current(self) -> None:
+        """dockerd follows another file now: one that comes back to ours must not take an old one for new."""
+        self.config_file.unlink(missing_ok=True)
+
     def last_good(self) -> Target | None:
         data = _read(self._last_good)
         if data is None:

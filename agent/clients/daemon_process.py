@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
+import struct
 import time
 from pathlib import Path
 
@@ -25,6 +27,23 @@ def find_with_config(config_file: Path) -> Process | None:
         process for pid in _pids() if _config_of(pid, wanted) and (process := process_of(pid)) is not None
     ]
     return min(found, key=lambda process: process.started, default=None)
+
+
+def serving(path: str, *, name: str) -> Process | None:
+    """The process of that name that listens at a unix socket (unix(7), SO_PEERCRED: whoever called listen)."""
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(2.0)
+        try:
+            link.connect(path)
+            found = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        except OSError:
+            return None
+    pid = struct.unpack("3i", found)[0]
+    try:
+        known = (_PROC / str(pid) / "comm").read_text().strip() == name
+    except OSError:
+        return None
+    return process_of(pid) if known else None
 
 
 def _pids() -> list[int]:

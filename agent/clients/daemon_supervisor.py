@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Who runs dockerd: we ourselves (`child`), procd through its init script, or somebody else (`external`).
 
-All of them know dockerd by its `--config-file`, so each finds the dockerd that another agent started.
+All of them know dockerd by its `--config-file`, so each finds the dockerd that another agent started. One that follows
+a file of the user's is known by the socket that it serves.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _WORDS_LIMIT = 256
 _KILL_WAIT_S = 10.0
 _STOP_OTHER_S = 30.0  # dockerd's own default is 15
 _TAIL_BYTES = 8192
+_LOOK_S = 2.0  # between two questions whether procd still runs it
 _CREDENTIALS = re.compile(r"//[^/\s@]+@")
 _LOG_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
 
@@ -128,7 +130,8 @@ class ProcdSupervisor:
         deadline = time.monotonic() + self._appear_s
         while (process := self.find()) is None:
             if time.monotonic() > deadline:
-                raise DaemonError(f"{self._script} start did not start dockerd", reason="NotStarted")
+                text = f"{self._script} start did not start dockerd{_hint(self._script)}"
+                raise DaemonError(text, reason="NotStarted")
             time.sleep(0.05)  # procd starts it after the script has ended, and tells nobody without ubus
         return process
 
@@ -147,15 +150,83 @@ class ProcdSupervisor:
         """Its log is logd's."""
 
     def _run(self, action: str) -> None:
-        try:
-            done = subprocess.run(
-                [str(self._script), action], capture_output=True, text=True, check=False, timeout=60
-            )
-        except (OSError, subprocess.TimeoutExpired) as exc:
-            raise DaemonError(f"{self._script} {action} does not work: {exc}", reason="NotStarted") from exc
-        if done.returncode:
-            words = _telling(done.stderr.strip().splitlines())
-            raise DaemonError(f"{self._script} {action} failed: {words}", reason="NotStarted")
+        _run_script(self._script, action)
+
+
+class OwnScriptSupervisor:
+    """dockerd as its init script starts it, with whichever file that is: the process that serves the engine's socket."""
+
+    def __init__(
+        self, *, script: Path, socket: str, answers: Callable[[], bool], start_s: float = 90.0
+    ) -> None:
+        self.socket = socket
+        self._answers = answers
+        self._script = script
+        self._start_s = start_s
+
+    def find(self) -> Process | None:
+        return daemon_process.serving(self.socket, name="dockerd")
+
+    def runs(self) -> bool:
+        """Whether procd runs it, listening or not."""
+        return _call(self._script, "running").returncode == 0
+
+    def wait_end(self, process: Process, timeout_s: float) -> bool:
+        return daemon_process.wait_end(process, timeout_s)
+
+    def start(self, arguments: tuple[str, ...]) -> Process:
+        """Waits until it answers: it listens before. Raises DaemonError when it does not come up, or not on the socket."""
+        del arguments  # the init script has its own
+        _run_script(self._script, "start")
+        deadline = time.monotonic() + self._start_s
+        look = time.monotonic() + _LOOK_S  # procd starts it after the script has ended
+        while (process := self.find()) is None or not self._answers():
+            now = time.monotonic()
+            if now > look and not self.runs():
+                text = f"dockerd ended soon after {self._script} start: see logread -e dockerd"
+                raise DaemonError(f"{text}{_hint(self._script)}", reason="NotStarted")
+            look = now + _LOOK_S if now > look else look
+            if now > deadline:
+                text = f"dockerd does not answer on {self.socket} {self._start_s:.0f} s after its start"
+                raise DaemonError(text, reason="NoAnswer")
+            time.sleep(0.1)
+        return process
+
+    def stop(self, process: Process, timeout_s: float) -> None:
+        stop_process(process, timeout_s)
+        _run_script(self._script, "stop")
+
+    def reload(self, process: Process) -> None:
+        daemon_process.send_signal(process, signal.SIGHUP)
+
+    def last_words(self, process: Process) -> str:
+        del process
+        return "see logread -e dockerd"
+
+    def tidy(self) -> None:
+        """Its log is logd's."""
+
+
+def _run_script(script: Path, action: str) -> None:
+    done = _call(script, action)
+    if done.returncode:
+        words = _telling(done.stderr.strip().splitlines())
+        raise DaemonError(f"{script} {action} failed: {words}{_hint(script)}", reason="NotStarted")
+
+
+def _hint(script: Path) -> str:
+    """Scripts of some forks have a switch of their own."""
+    with contextlib.suppress(OSError):
+        if "auto_start" in script.read_text(errors="replace"):
+            return "; this script starts nothing while dockerd.globals.auto_start is 0"
+    return ""
+
+
+def _call(script: Path, action: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run([str(script), action], capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise DaemonError(f"{script} {action} does not work: {exc}", reason="NotStarted") from exc
 
 
 def stop_process(process: Process, timeout_s: float) -> None:

@@ -75,6 +75,7 @@ SUCCESSORS: dict[str, Successor] = {
     "debug_path": _NOTHING,
     "daemon_hosts": Successor(option="dockerd.globals.hosts"),
     "daemon_data_root": Successor(option="dockerd.globals.data_root"),
+    "daemon_bip": Successor(option="dockerd.globals.bip"),
     "daemon_log_level": Successor(option="dockerd.globals.log_level"),
     "daemon_registry_mirrors": Successor(option="dockerd.globals.registry_mirrors"),
     "daemon_ea": _ENABLED,
@@ -104,6 +105,11 @@ SUCCESSORS: dict[str, Successor] = {
         option="dockerd.globals.dns", hint="the name servers themselves; also dns_search and dns_opts"
     ),
 }
+
+
+def of_dockerman(word: str) -> Successor:
+    """What takes the place of an option of a section of luci-app-dockerman."""
+    return SUCCESSORS.get(word) or Successor(hint="nothing: only luci-app-dockerman reads it")
 
 
 def successor_of(word: str) -> Successor | None:

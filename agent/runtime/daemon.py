@@ -15,12 +15,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.apply.daemon_change import DaemonChange, Limits
-from agent.apply.daemon_ports import Certificates
+from agent.apply.daemon_ports import Certificates, Supervisor
 from agent.clients import daemon_process
 from agent.clients.daemon_check import checker
 from agent.clients.daemon_files import DaemonFiles, material_of
 from agent.clients.daemon_probe import DaemonProbe
-from agent.clients.daemon_supervisor import ChildSupervisor, ProcdSupervisor
+from agent.clients.daemon_supervisor import ChildSupervisor, OwnScriptSupervisor, ProcdSupervisor
 from agent.clients.filesystems import file_system_of
 from agent.clients.local_names import local_server_names
 from agent.clients.routes import host_routes
@@ -47,12 +47,13 @@ from agent.runtime.daemon_external import External
 from agent.runtime.daemon_health import DaemonHealth
 from agent.runtime.daemon_home import EngineHome
 from agent.runtime.daemon_identity import ServerIdentities
-from agent.runtime.daemon_manual import ManualControl, ours
+from agent.runtime.daemon_manual import ManualControl, configured
 from agent.runtime.daemon_mounts import declared_mount, is_read_only, missing_mount
+from agent.runtime.daemon_own import DEFAULT_FILE, OwnDockerd, own_settings
 from agent.runtime.daemon_runner import INIT_SCRIPT, Runner, runner_of, version_of
 from agent.runtime.daemon_status import DaemonStatus
 from agent.runtime.daemon_target import Renderer, prior_drivers, target_of
-from agent.runtime.dockerd_settings import not_ours
+from agent.runtime.dockerd_settings import has_package, not_ours
 from agent.runtime.options import RuntimeOptions
 from agent.status.board import StatusBoard
 
@@ -69,6 +70,7 @@ class Tools:
     names: Callable[[tuple[str, ...]], tuple[str, ...]] = local_server_names
     limits: Limits = field(default_factory=Limits)
     init_script: Path = INIT_SCRIPT
+    default_file: Path = DEFAULT_FILE
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     routes: Callable[[], tuple[Route, ...]] = host_routes
@@ -114,6 +116,15 @@ class DaemonStage:
         self._store: tuple[Process, str] | None = None  # what keeps the data of that dockerd
         self._external = External(self.files, status)
         self._manual = ManualControl(status, acting=self._acting, runs=self.finds_dockerd)
+        self._own = OwnDockerd(
+            status=status,
+            manual=self._manual,
+            missing=self._not_there,
+            backing_off=self._backing_off,
+            acting=self._acting,
+            watch=self._watch,
+        )
+        self._own_script: OwnScriptSupervisor | None = None  # while dockerd follows a file of the user's
         self._home = EngineHome(self.files, status, on_disk=lambda root: bool(declared_mount(root, options)))
         self._health = DaemonHealth(
             status,
@@ -130,9 +141,10 @@ class DaemonStage:
 
     def ask(self, wish: Wish, desired: Desired | None) -> None:
         """Has dockerd started, stopped or restarted by the next pass. Raises ConflictError, which says why not."""
-        settings, agent = ours(desired)
+        settings, agent = configured(desired)
         runner = runner_of(agent, self._options)
-        self._manual.check(wish, kind=runner.kind, unmanaged=self._not_ours(settings, runner))
+        refused = "" if self._starts(runner) else self._not_ours(settings, runner)
+        self._manual.check(wish, kind=runner.kind, unmanaged=refused)
         self._backoff.clear()
         self._manual.ask(wish)
 
@@ -142,14 +154,19 @@ class DaemonStage:
         `holding` says why they may not.
         """
         self.holding = ""
-        if desired.daemon is None:
+        runner = runner_of(desired.agent, self._options)
+        if desired.daemon is None and not self._starts(runner):
             self._status.drop()
             return True
         self._status.begin(desired.daemon_mistakes)
         self._bridges = frozenset(bridge.device for bridge in bridges_of(desired.networks))
-        runner = runner_of(desired.agent, self._options)
         try:
             unmanaged = self._not_ours(desired.daemon, runner)
+            if unmanaged and self._starts(runner):
+                self.holding = self._keep_own(desired, runner, unmanaged, busy=busy)
+                return not self.holding
+            if self._own_script is not None:
+                self._own_script = self._change = None
             if runner.kind == "external" and not unmanaged:
                 unmanaged = self._report_external(desired, runner)
             self._status.unmanaged(unmanaged)
@@ -193,24 +210,58 @@ class DaemonStage:
         return probe.running() if running is None or change.stops or probe.swarm() else ()
 
     def finds_dockerd(self) -> bool:
-        """Whether a dockerd runs with our file."""
+        """Whether a dockerd runs with our file, or with the user's where that is the one that we start."""
+        if self._own_script is not None:
+            return self._own_script.find() is not None
         return daemon_process.find_with_config(self.files.config_file) is not None
 
     # who runs dockerd
 
-    def _not_ours(self, settings: DaemonSettings, runner: Runner) -> str:
+    def _not_ours(self, settings: DaemonSettings | None, runner: Runner) -> str:
         return not_ours(settings, runner, self.files.config_file, init_script=self._tools.init_script)
 
-    def _change_of(self, runner: Runner) -> DaemonChange:
+    def _starts(self, runner: Runner) -> bool:
+        """Whether dockerd is started by us whatever its settings are: its autostart has been taken."""
+        return runner.kind == "procd" and not runner.elsewhere and self._tools.init_script.exists()
+
+    def _keep_own(self, desired: Desired, runner: Runner, why: str, *, busy: bool) -> str:
+        """A dockerd with settings of the user's is started, and no more. As `_reconcile`."""
+        if self._own_script is None:
+            self._own_script = OwnScriptSupervisor(
+                script=self._tools.init_script,
+                socket=runner.socket,
+                answers=DaemonProbe(runner.socket).answers,
+                start_s=self._tools.limits.start_s,
+            )
+            self._change = None  # another supervisor
+        script = self._own_script
+        change = self._change_of(runner, script)
+        self.files.drop_current()
+        own = own_settings(
+            desired.daemon, has_package=has_package(self._options), default_file=self._tools.default_file
+        )
+        given = desired.daemon.alt_config_file if desired.daemon is not None else ""
+        self._status.unmanaged(f"{why}; ucidockd only starts it", started=True)
+        held = self._own.keep(change, script, own, given=given, busy=busy)
+        if change.record.running is not None and not held:
+            text = f"{why}; it still runs with the settings from before, until it is restarted"
+            self._status.unmanaged(text, started=True)
+        return held
+
+    def _change_of(self, runner: Runner, supervisor: Supervisor | None = None) -> DaemonChange:
         if self._change is not None and self._runner == runner:
             return self._change
         files = self.files
         self._runner = runner
+        if supervisor is None:
+            supervisor = (
+                ProcdSupervisor(script=self._tools.init_script, config_file=files.config_file)
+                if runner.kind == "procd"
+                else ChildSupervisor(program=runner.program, config_file=files.config_file)
+            )
         self._change = DaemonChange(
             store=files,
-            supervisor=ProcdSupervisor(script=self._tools.init_script, config_file=files.config_file)
-            if runner.kind == "procd"
-            else ChildSupervisor(program=runner.program, config_file=files.config_file),
+            supervisor=supervisor,
             probe=DaemonProbe(runner.socket),
             check=checker(runner.program, version=lambda: version_of(runner.program), run_dir=self._run_dir),
             socket=runner.socket,
@@ -312,7 +363,10 @@ class DaemonStage:
 
     def _disk_missing(self, target: Target) -> str:
         """What is missing, when the file system of dockerd's data is not mounted."""
-        root = data_root(target.document)
+        return self._not_there(data_root(target.document))
+
+    def _not_there(self, root: str) -> str:
+        """What is missing of the file system of a directory that dockerd needs."""
         mount = missing_mount(root, self._options)
         if mount:
             text = f"nothing is mounted on {mount}, where dockerd keeps its data"

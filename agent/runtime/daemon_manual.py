@@ -21,10 +21,10 @@ BY_HAND = "asked for by hand"
 _HELD = "dockerd was stopped by hand: it stays down until it is started, or a reconcile is asked for"
 
 
-def ours(desired: Desired | None) -> tuple[DaemonSettings, AgentSettings]:
-    """What is configured. Raises ConflictError where we have nothing to do with dockerd."""
-    if desired is None or desired.daemon is None:
-        raise ConflictError("the configuration of dockerd is not there, or cannot be read")
+def configured(desired: Desired | None) -> tuple[DaemonSettings | None, AgentSettings]:
+    """What is configured; no settings where no section is about dockerd. Raises ConflictError when we do nothing."""
+    if desired is None:
+        raise ConflictError("the configuration cannot be read")
     if not desired.agent.enabled:
         raise ConflictError("the agent is switched off (option enabled of the agent section)")
     return desired.daemon, desired.agent
@@ -61,10 +61,13 @@ class ManualControl:
         if runs is (wish is Wish.START):
             raise ConflictError("dockerd runs already" if runs else "dockerd does not run")
 
-    def hold(self, change: DaemonChange, process: Process | None, *, busy: bool) -> str:
+    def hold(
+        self, change: DaemonChange, process: Process | None, *, busy: bool, shutdown_s: int | None = None
+    ) -> str:
         """Stops dockerd where that is wished. Why it is down or about to be, "" when it is to run.
 
-        Raises OSError when that cannot be noted: then dockerd goes on.
+        `shutdown_s`: seconds that dockerd gives its containers, where the record does not know it. Raises OSError when
+        a stop cannot be noted: then dockerd goes on.
         """
         wish = self._wish
         if wish is Wish.STOP and busy and process is not None:
@@ -72,22 +75,26 @@ class ManualControl:
             return "dockerd is about to be stopped"
         if wish is Wish.STOP:
             self.begun(wish)
-            self._stop(change, process)
+            self._stop(change, process, shutdown_s)
         elif wish is Wish.START or (wish is Wish.RESTART and process is None):
             self.begun(wish)
             change.released()
         elif (
             change.record.stopped and process is not None
         ):  # an agent before us was killed while it stopped it
-            self._stop(change, process)
+            self._stop(change, process, shutdown_s)
         if not change.record.stopped:
             return ""
         self._status.running(None)
         self._status.synced("Held", _HELD)
         return _HELD
 
-    def _stop(self, change: DaemonChange, process: Process | None) -> None:
-        self._acting(change.stop)
+    def wants_restart(self) -> bool:
+        """Whether a restart was asked for that has not begun."""
+        return self._wish is Wish.RESTART
+
+    def _stop(self, change: DaemonChange, process: Process | None, shutdown_s: int | None) -> None:
+        self._acting(lambda: change.stop(shutdown_s))
         if process is not None:
             self._status.note("stop", BY_HAND, error="")
 

@@ -42,15 +42,19 @@ class DaemonStatus:
             message=text,
         )
 
-    def unmanaged(self, why: str) -> None:
-        """dockerd's settings are not ours: nothing else is said about them."""
+    def unmanaged(self, why: str, *, started: bool = False) -> None:
+        """dockerd's settings are not ours: nothing else is said about them. `started`: whether it runs still is."""
         if not why:
             self._clear(ConditionType.DAEMON_UNMANAGED)
             return
         self._set(ConditionType.DAEMON_UNMANAGED, status=True, reason="Unmanaged", message=why)
-        for condition in (
+        of_running = (
             ConditionType.SYNCED,
             ConditionType.DEGRADED,
+            ConditionType.WAITING,
+            ConditionType.RUNNING,
+        )
+        for condition in (
             ConditionType.ROLLED_BACK,
             ConditionType.INSECURE_API,
             ConditionType.ENGINE_CHANGED,
@@ -58,10 +62,22 @@ class DaemonStatus:
             ConditionType.ENGINE_IMPAIRED,
             ConditionType.STORAGE_UNSUITABLE,
             ConditionType.RESTART_NEEDED,
-            ConditionType.WAITING,
-            ConditionType.RUNNING,
+            *(() if started else of_running),
         ):
             self._clear(condition)
+
+    def own_runs(self, process: Process | None) -> None:
+        """A dockerd that follows a file of the user's runs; None where only its socket shows that."""
+        self._clear(ConditionType.SYNCED)
+        self._clear(ConditionType.DEGRADED)
+        self._clear(ConditionType.WAITING)
+        message = f"pid {process.pid}" if process is not None else ""
+        self._set(ConditionType.RUNNING, status=True, reason="Running", message=message)
+
+    def own_silent(self, message: str) -> None:
+        """It runs and does not listen where we look for it."""
+        self._clear(ConditionType.WAITING)
+        self._set(ConditionType.RUNNING, status=False, reason="NotListening", message=message)
 
     def found(self, rendered: Rendered) -> None:
         """What rendering found out."""

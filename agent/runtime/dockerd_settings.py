@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from pathlib import Path
 from agent.clients import daemon_process
 from agent.model.daemon import DaemonSettings, Document
 from agent.model.resources import Desired
+from agent.runtime.config import open_store
+from agent.runtime.daemon_own import own_settings, read_daemon_json
 from agent.runtime.daemon_runner import INIT_SCRIPT, Runner, runner_of
 from agent.runtime.options import RuntimeOptions
-
-_FILE_MAX = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +32,18 @@ def declared_settings(desired: Desired) -> DockerdSettings:
 
 
 def not_ours(
-    settings: DaemonSettings, runner: Runner, config_file: Path, *, init_script: Path = INIT_SCRIPT
+    settings: DaemonSettings | None, runner: Runner, config_file: Path, *, init_script: Path = INIT_SCRIPT
 ) -> str:
     """Why dockerd's settings are not ours, "" when they are."""
     if runner.elsewhere:
         return f"the engine is another machine's, {runner.elsewhere}: dockerd's settings are made there"
+    if settings is None:
+        decides = f": {init_script} decides what it runs with" if runner.kind == "procd" else ""
+        return f"no section in /etc/config/dockerd is about dockerd{decides}"
     given = settings.alt_config_file
     if given and os.path.realpath(given) != os.path.realpath(config_file):
+        if runner.kind == "procd" and not os.path.isfile(given):
+            return f"dockerd.globals.alt_config_file is {given}, which does not exist: {init_script} makes a file of its own"
         return f"dockerd.globals.alt_config_file is {given}: dockerd's settings are what is in there"
     if runner.kind == "procd" and not given:
         return f"{init_script} makes a file of its own; set dockerd.globals.alt_config_file to {config_file}"
@@ -51,28 +55,26 @@ def settings_source(options: RuntimeOptions, config_file: Path) -> Callable[[Des
 
     def found(desired: Desired) -> DockerdSettings:
         settings = desired.daemon
-        if settings is None:
-            return DockerdSettings(values={}, managed=False)
         runner = runner_of(desired.agent, options)
-        if not not_ours(settings, runner, config_file):
+        if settings is not None and not not_ours(settings, runner, config_file):
             # whoever runs an external dockerd may have given it another file
             managed = runner.kind != "external" or daemon_process.find_with_config(config_file) is not None
             return DockerdSettings(values=settings.values if managed else {}, managed=managed)
-        given = settings.alt_config_file
-        return DockerdSettings(values=_read(Path(given)) if given else settings.values, managed=False)
+        own = own_settings(settings, has_package=has_package(options))
+        declared = settings.values if settings is not None else {}
+        return DockerdSettings(values=_read(own.file) if own.file is not None else declared, managed=False)
 
     return found
 
 
+def has_package(options: RuntimeOptions) -> bool:
+    """Whether there is a file /etc/config/dockerd."""
+    return open_store(options).source_path("dockerd").exists()
+
+
 def _read(path: Path) -> Document:
-    """What matters here of a daemon.json of the user's; nothing while it cannot be read: then dockerd's defaults hold."""
-    try:
-        with path.open("rb") as file:
-            document = json.loads(file.read(_FILE_MAX))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(document, dict):
-        return {}
+    """What matters here of a daemon.json of the user's."""
+    document = read_daemon_json(path)
     kinds = {
         "iptables": bool,
         "userland-proxy": bool,

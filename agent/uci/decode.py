@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from agent.model.daemon_words import of_dockerman
 from agent.model.entries import VOLUME_NAME
 from agent.model.issues import Issue, shortened
 from agent.model.resources import Desired
@@ -21,7 +22,7 @@ from agent.uci.decode_container import decode_container
 from agent.uci.decode_daemon import decode_daemon, tidied
 from agent.uci.decode_network import decode_network, decode_volume
 from agent.uci.reader import SectionReader
-from agent.uci.syntax import Package, Section
+from agent.uci.syntax import Option, Package, Section
 
 PACKAGES = ("containers", "dockerd")  # in this order: a login in `containers` goes first
 
@@ -81,6 +82,9 @@ def _is_ours(section: Section, *, package: str, file: str, stray: list[Issue]) -
     )  # the agent's own is ours alone
     if section.type in kinds:
         return True
+    if package == "dockerd" and section.type == "dockerman" and section.options:
+        stray += [_of_dockerman(section, option, file) for option in section.options]
+        return False
     stray.append(
         Issue(
             severity="warning",
@@ -93,6 +97,19 @@ def _is_ours(section: Section, *, package: str, file: str, stray: list[Issue]) -
         )
     )
     return False
+
+
+def _of_dockerman(section: Section, option: Option, file: str) -> Issue:
+    return Issue(
+        severity="warning",
+        package="dockerd",
+        section=section.name,
+        option=option.name,
+        file=file,
+        line=option.lines[0] if option.lines else section.line,
+        message="luci-app-dockerman's, not in force",
+        expected=of_dockerman(option.name).text,
+    )
 
 
 def _check_names(readers: list[SectionReader]) -> None:

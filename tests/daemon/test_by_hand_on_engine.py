@@ -128,7 +128,7 @@ def test_what_is_not_ours_to_stop_is_said(lab: DaemonLab) -> None:
     lab.write("option alt_config_file '/etc/docker/mine.json'\n")
     assert "alt_config_file is /etc/docker/mine.json" in refusal(lab, Wish.STOP)
     (lab.root / "config" / "dockerd").unlink()
-    assert "is not there, or cannot be read" in refusal(lab, Wish.STOP)
+    assert "no section in /etc/config/dockerd is about dockerd" in refusal(lab, Wish.STOP)
     lab.write("")
     path = lab.root / "config" / "containers"
     path.write_text(path.read_text() + "\toption enabled '0'\n")

@@ -146,14 +146,6 @@ def test_a_configuration_that_cannot_be_read_does_not_keep_dockerd_down(
     assert lab.conditions()["Accepted"] == (False, "Invalid")
 
 
-def test_without_alt_config_file_the_stock_script_has_a_file_of_its_own(lab: DaemonLab, procd: Procd) -> None:
-    lab.write("", kind="procd")
-    assert lab.apply()
-    assert lab.conditions()["DaemonUnmanaged"] == (True, "Unmanaged")
-    assert f"set dockerd.globals.alt_config_file to {lab.daemon_json}" in lab.message("DaemonUnmanaged")
-    assert procd.done() == []
-
-
 def test_a_script_that_fails_or_starts_nothing_is_reported(lab: DaemonLab, procd: Procd) -> None:
     write(lab, "")
     procd.script.write_text("#!/bin/sh\necho 'no such service' >&2\nexit 1\n")

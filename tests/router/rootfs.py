@@ -62,6 +62,10 @@ _JSONFILTER = """#!/bin/ash
 # -i FILE -e @.KEY (one string), or @.document (as it stands between its braces), or -s TEXT with the pid in ubus' answer
 for word; do last="$word"; done
 case "$last" in
+'@["'*) # a number or a string
+	key="${last#???}"
+	sed -n "s/^.*\\"${key%??}\\": *\\"*\\([^\\",}]*\\).*$/\\1/p" "$2"
+	;;
 @.document) sed -n 's/^.*"document": \\({[^}]*}\\).*$/\\1/p' "$2" ;;
 @.dockerd*) printf '%s' "$2" | sed -n 's/^.*"pid": *\\([0-9]*\\).*$/\\1/p' ;;
 *) sed -n "s/^.*\\"${last#@.}\\": *\\"\\([^\\"]*\\)\\".*$/\\1/p" "$2" ;;

@@ -7,6 +7,9 @@ import stat
 
 import pytest
 
+from agent.model.issues import Issue
+from agent.runtime.config import load
+from agent.runtime.options import RuntimeOptions
 from agent.uci.router import text, words
 from agent.uci.syntax import parse
 from tests.router.rootfs import Router
@@ -269,12 +272,120 @@ def test_a_device_of_docker0_that_somebody_took_away_stays_away(router: Router) 
     ]
 
 
+# who starts dockerd, and the sections that are there already
+
+AUTOSTART = '#!/bin/ash\n# {word}\n[ "$1" != enabled ] || exit {code}\n'
+
+
+@pytest.mark.parametrize("globals_", ["config globals\n", "config globals 'main'\n"])
+def test_a_globals_section_without_its_name_gets_it(router: Router, globals_: str) -> None:
+    router.write("etc/config/dockerd", globals_ + "\toption data_root '/mnt/sda1/docker'\n")
+    first_boot(router)
+    found = parse((router.root / "etc/config/dockerd").read_text(), package="dockerd").sections
+    assert [(s.type, s.name) for s in found] == [("globals", "globals")]
+    assert text(found[0], "data_root") == "/mnt/sda1/docker"
+    assert text(found[0], "alt_config_file") == "/var/run/ucidockd/daemon.json"
+
+
+def test_the_second_globals_section_of_version_0_1_0_goes(router: Router) -> None:
+    router.write(
+        "etc/config/dockerd",
+        "config globals\n\toption bip '10.9.0.1/24'\n\n"
+        "config globals 'globals'\n\toption alt_config_file '/var/run/ucidockd/daemon.json'\n",
+    )
+    first_boot(router)
+    found = parse((router.root / "etc/config/dockerd").read_text(), package="dockerd").sections
+    assert [(s.name, text(s, "bip")) for s in found] == [("globals", "10.9.0.1/24")]
+
+
+def test_an_agent_section_without_a_name_is_the_agents(router: Router) -> None:
+    router.write("etc/config/containers", "config agent\n\toption workers '2'\n")
+    first_boot(router)
+    found = parse((router.root / "etc/config/containers").read_text(), package="containers").sections
+    assert [s.type for s in found] == ["agent"]
+
+
+@pytest.mark.parametrize(("code", "state", "noted"), [(0, False, "on"), (1, False, "off"), (1, True, "on")])
+def test_whether_dockerd_had_an_autostart_is_noted_once(
+    router: Router, code: int, state: bool, noted: str
+) -> None:
+    """Version 0.1.0 took it without a note: its state shows that it was there."""
+    router.script("etc/init.d/dockerd", AUTOSTART.format(word="", code=code))
+    if state:
+        router.write("etc/ucidockd/state.json", "{}")
+    first_boot(router)
+    assert (router.root / "etc/ucidockd/autostart").read_text() == f"{noted}\n"
+    router.script("etc/init.d/dockerd", AUTOSTART.format(word="", code=1 - code))
+    first_boot(router)
+    assert (router.root / "etc/ucidockd/autostart").read_text() == f"{noted}\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "enabled"),
+    [("auto_start", "0", "0"), ("auto_start", "off", "0"), ("auto_start", "1", ""), ("nothing", "0", "")],
+)
+def test_a_dockerd_that_its_script_keeps_off_stays_off(
+    router: Router, word: str, value: str, enabled: str
+) -> None:
+    """The stock script does not know auto_start: there dockerd has always been started."""
+    router.write("etc/config/dockerd", STOCK + f"\toption auto_start '{value}'\n")
+    router.script("etc/init.d/dockerd", AUTOSTART.format(word=word, code=0))
+    first_boot(router)
+    assert router.uci("get", "containers.agent.enabled") == enabled
+    assert any("auto_start" in call[-1] for call in router.calls() if call[0] == "logger") is (enabled == "0")
+    router.run("ash", "-c", "uci -q delete containers.agent.enabled; uci commit containers")
+    first_boot(router)
+    assert router.uci("get", "containers.agent.enabled") == "", "asked once"
+
+
+# settings of luci-app-dockerman
+
 DOCKERMAN = """config section 'local'
 	option daemon_data_root '/mnt/sda1/docker'
 	option daemon_log_level 'debug'
 	list daemon_registry_mirrors 'https://mirror.example'
 	list daemon_registry_mirrors "it's; $(touch /owned)"
+	list daemon_hosts 'unix://var/run/docker.sock'
+	list daemon_hosts 'tcp://127.0.0.1:2375'
+	option daemon_bip '172.18.0.1/24'
 """
+IN_DOCKERD = """
+config dockerman 'dockerman'
+	option socket_path '/var/run/docker.sock'
+	option status_path '/tmp/.docker_action_status'
+	option debug 'false'
+	option remote_endpoint '0'
+	list ac_allowed_interface 'br-lan'
+"""
+INTERFACES = """
+config interface 'loopback'
+	option device 'lo'
+
+config interface 'lan'
+	option device 'br-lan'
+
+config interface 'wan'
+	option device 'eth1'
+	option proto 'pppoe'
+
+config interface 'wan6'
+	option device '@wan'
+
+config interface 'guest'
+	option device 'br-guest'
+
+config interface 'vpn'
+	option proto 'wireguard'
+"""
+
+
+def take_over(router: Router) -> list[Issue]:
+    """Does what the log says, and what our own check has to say about the result."""
+    done = router.run("ash", "-c", "uci batch </etc/ucidockd/from-dockerman.uci")
+    assert done.stdout == ""
+    config = router.root / "etc/config"
+    options = RuntimeOptions(config_dir=config, override_dir=router.root / "none", state_dir=router.root / "s")
+    return [issue for issue in load(options).issues if issue.severity == "error"]
 
 
 def test_settings_of_the_old_dockerman_are_offered_and_not_applied(router: Router) -> None:
@@ -284,9 +395,92 @@ def test_settings_of_the_old_dockerman_are_offered_and_not_applied(router: Route
     assert router.uci("get", "dockerd.globals.data_root") == ""
     offer = router.root / "etc/ucidockd/from-dockerman.uci"
     assert stat.S_IMODE(offer.parent.stat().st_mode) == 0o700
-    router.run("ash", "-c", "uci batch </etc/ucidockd/from-dockerman.uci")
+    said = [call[-1] for call in router.calls() if call[0] == "logger"]
+    assert any(line.endswith("this is left out: it's; $(touch /owned)") for line in said)
+    assert take_over(router) == []
     assert router.uci("get", "dockerd.globals.data_root") == "/mnt/sda1/docker"
     assert router.uci("get", "dockerd.globals.log_level") == "warn"
-    mirrors = "'https://mirror.example' 'it'\\''s; $(touch /owned)'"
-    assert router.uci("show", "dockerd.globals.registry_mirrors").partition("=")[2] == mirrors
+    assert router.uci("get", "dockerd.globals.bip") == "172.18.0.1/24"
+    assert router.uci("get", "dockerd.globals.registry_mirrors") == "https://mirror.example"
+    assert router.uci("get", "dockerd.globals.hosts") == "unix:///var/run/docker.sock tcp://127.0.0.1:2375"
     assert not (router.root / "owned").exists()
+
+
+def test_who_may_reach_containers_becomes_who_may_not(router: Router) -> None:
+    router.write("etc/config/dockerd", STOCK + IN_DOCKERD)
+    router.write("etc/config/network", INTERFACES)
+    first_boot(router)
+    assert take_over(router) == []
+    assert router.uci("get", "dockerd.firewall.blocked_interfaces") == "wan guest vpn"
+    assert router.uci("get", "dockerd.firewall.device") == "docker0"
+    assert router.uci("get", "containers.agent.docker_host") == ""
+
+
+@pytest.mark.parametrize("allowed", ["pppoe-wan", "eth1", "wan"])
+def test_an_allowed_interface_is_known_by_each_of_its_names(router: Router, allowed: str) -> None:
+    router.write("etc/config/dockerd", STOCK + IN_DOCKERD.replace("br-lan", allowed))
+    router.write("etc/config/network", INTERFACES)
+    first_boot(router)
+    take_over(router)
+    assert router.uci("get", "dockerd.firewall.blocked_interfaces") == "lan guest vpn"
+
+
+REMOTE = {
+    "host and port": ("option remote_host '192.168.1.5'\n\toption remote_port '2376'", "tcp://192.168.1.5:2376"),
+    "a host": ("option remote_host 'nas.lan'", "tcp://nas.lan:2375"),
+    "IPv6": ("option remote_host 'fd00::5'\n\toption remote_port '2375'", "tcp://[fd00::5]:2375"),
+    "no host": ("option remote_port '2375'", ""),
+    "not a host": ("option remote_host 'a b;c'", ""),
+}
+
+
+@pytest.mark.parametrize(("options", "expected"), REMOTE.values(), ids=REMOTE)
+@pytest.mark.parametrize("on", ["1", "true"])
+def test_a_remote_engine_becomes_docker_host(router: Router, options: str, expected: str, on: str) -> None:
+    router.write("etc/config/dockerd", STOCK)
+    router.write(
+        "etc/config/dockerman",
+        f"config dockerman\n\toption remote_endpoint '{on}'\n\t{options}\n\toption daemon_log_level 'info'\n",
+    )
+    first_boot(router)
+    assert router.uci("get", "containers.agent.docker_host") == "", "offered, not applied"
+    if (router.root / "etc/ucidockd/from-dockerman.uci").exists():
+        assert take_over(router) == []
+    assert router.uci("get", "containers.agent.docker_host") == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "gone"),
+    [
+        ("option daemon_data_root 'opt/docker'", "data_root"),
+        ("option daemon_log_level 'verbose'", "log_level"),
+        ("list daemon_registry_mirrors 'docker.1ms.run'", "registry_mirrors"),
+        ("list daemon_hosts '0.0.0.0:2375'", "hosts"),
+        ("option daemon_bip '172.18.0.1'", "bip"),
+        ("option daemon_bip '172.18.0.300/24'", "bip"),
+    ],
+)
+def test_what_our_own_check_would_refuse_is_not_offered(router: Router, option: str, gone: str) -> None:
+    router.write("etc/config/dockerd", "config globals 'globals'\n")
+    router.write("etc/config/dockerman", f"config section 'local'\n\t{option}\n\toption daemon_ea '0'\n")
+    first_boot(router)
+    assert take_over(router) == []
+    assert router.uci("get", f"dockerd.globals.{gone}") == ""
+    assert router.uci("get", "containers.agent.enabled") == "0"
+
+
+def test_each_old_word_is_answered_with_its_successor_or_why_there_is_none(router: Router) -> None:
+    router.write(
+        "etc/config/dockerd",
+        IN_DOCKERD + "\toption remote_host 'x'\n\tlist ac_allowed_ports '80/tcp'\n\toption nonsense '1'\n",
+    )
+    first_boot(router)
+    config = router.root / "etc/config"
+    options = RuntimeOptions(config_dir=config, override_dir=router.root / "none", state_dir=router.root / "s")
+    found = {issue.option: issue.expected for issue in load(options).issues}
+    assert "dockerd.firewall.blocked_interfaces" in found["ac_allowed_interface"]
+    assert "containers.agent.docker_host" in found["remote_host"]
+    assert "containers.NAME.port" in found["ac_allowed_ports"]
+    assert found["status_path"].startswith("nothing")
+    assert found["nonsense"].startswith("nothing")
+    assert {issue.severity for issue in load(options).issues} == {"warning"}

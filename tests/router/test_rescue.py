@@ -118,3 +118,43 @@ def test_a_disk_that_is_not_mounted_is_waited_for(rescue: Router) -> None:
 def test_another_supervisor_than_procd_has_no_use_for_it(rescue: Router) -> None:
     rescue.write("etc/config/containers", "config agent 'agent'\n\toption daemon 'external'\n")
     assert run(rescue) == []
+
+
+OWN = {"data-root": "/mnt/sda1/docker", "hosts": ["unix:///var/run/docker.sock"]}
+OWN_FILES = {
+    "alt_config_file": "/etc/docker/mine.json",
+    "no configuration of dockerd": "/etc/docker/daemon.json",
+    "on the disk itself": "/mnt/sda1/daemon.json",
+}
+
+
+@pytest.mark.parametrize("path", OWN_FILES.values(), ids=OWN_FILES)
+def test_a_file_of_the_users_is_used_as_it_is_once_its_disk_is_there(rescue: Router, path: str) -> None:
+    (rescue.root / "etc/config/dockerd").unlink()
+    if path != "/etc/docker/daemon.json":
+        rescue.write("etc/config/dockerd", f"config globals 'globals'\n\toption alt_config_file '{path}'\n")
+    if not path.startswith("/mnt"):
+        rescue.write(path.lstrip("/"), json.dumps(OWN))
+    rescue.write("etc/config/fstab", "config mount\n\toption target '/mnt/sda1'\n\toption enabled '1'\n")
+    words = ["chroot", rescue.root, "/usr/lib/ucidockd/dockerd-rescue"]
+    with subprocess.Popen(
+        words, env={"PATH": "/sbin:/bin", "UCIDOCKD_RESCUE_PATIENCE_S": "1", "UCIDOCKD_RESCUE_STEP_S": "1"}
+    ) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(3)
+        assert [call for call in rescue.calls() if call[0] == "dockerd"] == []
+        rescue.write(path.lstrip("/"), json.dumps(OWN))
+        rescue.write("proc/mounts", "/dev/sda1 /mnt/sda1 ext4 rw 0 0\n")
+        assert process.wait(10) == 0
+    assert [call for call in rescue.calls() if call[0] == "dockerd"] == [["dockerd", "start"]]
+    assert not (rescue.root / "var/run/ucidockd/daemon.json").exists()
+    assert json.loads((rescue.root / path.lstrip("/")).read_text()) == OWN
+    if path != "/etc/docker/daemon.json":
+        assert rescue.uci("get", "dockerd.globals.alt_config_file") == path
+
+
+@pytest.mark.parametrize("option", ["enabled '0'", "docker_host 'tcp://192.168.1.5:2376'", "daemon 'external'"])
+@pytest.mark.parametrize("name", ["agent 'agent'", "agent"])
+def test_where_the_agent_would_not_start_it_nothing_does(rescue: Router, option: str, name: str) -> None:
+    rescue.write("etc/config/containers", f"config {name}\n\toption {option}\n")
+    assert run(rescue) == []

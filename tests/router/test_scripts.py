@@ -84,16 +84,66 @@ def test_start_gives_procd_the_agent_that_is_never_given_up(router: Router) -> N
     assert ["procd_open_instance", "rescue"] in calls
 
 
-def test_start_takes_the_autostart_of_dockerd_over(router: Router) -> None:
-    router.script(
-        "etc/init.d/dockerd",
-        '#!/bin/ash\necho "dockerd\t$1" >>/calls\n[ "$1" != enabled ] || [ ! -e /off ]\n',
-    )
+# an init script whose autostart is on unless there is a file /off
+DOCKERD_INIT = """#!/bin/ash
+case "$1" in
+enabled) [ ! -e /off ]; exit ;;
+enable) rm /off ;;
+disable) : >/off ;;
+esac
+echo "dockerd\t$1" >>/calls
+"""
+OURS = "option alt_config_file '/var/run/ucidockd/daemon.json'"
+OWN = "option alt_config_file '/etc/docker/daemon.json'"
+
+
+def done(router: Router) -> list[str]:
+    return [call[1] for call in router.calls() if call[0] == "dockerd"]
+
+
+@pytest.mark.parametrize("action", ["start", "reload"])
+@pytest.mark.parametrize("dockerd", [OURS, OWN, "", None])
+def test_the_autostart_of_dockerd_is_taken_whoever_makes_its_settings(
+    router: Router, dockerd: str | None, action: str
+) -> None:
+    """The agent starts it in each of these cases."""
+    if dockerd is not None:
+        router.write("etc/config/dockerd", f"config globals 'globals'\n\t{dockerd}\n")
+    router.script("etc/init.d/dockerd", DOCKERD_INIT)
+    router.init(action)
+    assert done(router) == ["disable"]
+    router.init(action)
+    assert done(router) == []
+
+
+@pytest.mark.parametrize("name", ["agent 'agent'", "agent"])
+@pytest.mark.parametrize(
+    "option", ["daemon 'external'", "daemon 'child'", "docker_host 'tcp://192.168.1.5:2376'"]
+)
+def test_a_dockerd_that_the_agent_does_not_start_keeps_its_autostart(
+    router: Router, option: str, name: str
+) -> None:
+    router.write("etc/config/containers", f"config {name}\n\toption {option}\n")
+    router.script("etc/init.d/dockerd", DOCKERD_INIT)
     router.init("start")
-    assert ["dockerd", "disable"] in router.calls()
-    router.write("off", "")
+    assert done(router) == []
+    router.write("off", "")  # taken by an agent that started it
+    router.write("etc/ucidockd/autostart", "off\n")
     router.init("start")
-    assert ["dockerd", "disable"] not in router.calls()
+    assert done(router) == [], "it had none before us"
+    router.write("etc/ucidockd/autostart", "on\n")
+    router.init("reload")
+    assert done(router) == ["enable", "start"]
+    router.init("start")
+    assert done(router) == []
+
+
+@pytest.mark.parametrize("host", ["unix:///run/other.sock", "tcp://127.0.0.1:2375", "tcp://localhost:2375"])
+def test_an_engine_on_this_router_is_started_by_the_agent(router: Router, host: str) -> None:
+    router.write("etc/config/containers", f"config agent\n\toption docker_host '{host}'\n")
+    router.script("etc/init.d/dockerd", DOCKERD_INIT)
+    router.init("start")
+    assert done(router) == ["disable"]
 
 
 def test_status_is_the_agents_own(router: Router) -> None:
