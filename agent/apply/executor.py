@@ -47,6 +47,8 @@ from agent.plan.payload import (
 
 logger = logging.getLogger(__name__)
 
+ASIDE_SUFFIX = ".ucidockd-aside-"  # of the name of one whose name another of ours is to have
+
 
 @dataclass(slots=True, kw_only=True)
 class Executor:
@@ -107,6 +109,17 @@ class Executor:
         if not found:
             raise InternalError(f"{key} has no record")
         return found[-1]
+
+    @_do.register
+    def _restart(self, operation: ops.RestartContainer) -> None:
+        self.engine.stop(operation.record.object_id, operation.container.spec.stop_timeout_s)
+        with self._starting(operation.container):
+            self._start_or_free(operation.record.object_id)
+
+    @_do.register
+    def _set_aside(self, operation: ops.SetAsideContainer) -> None:
+        record = operation.record
+        self.engine.rename(record.object_id, f"{record.name}{ASIDE_SUFFIX}{record.nonce[:4]}")
 
     def _announce(self, kind: str, resource: Container | Network | Volume, **more: Any) -> Record:
         """A record is written before its object is created: a crash in between leaves nothing unknown."""
@@ -205,7 +218,7 @@ class Executor:
         container = operation.container
         image_id = self.images.ensure(container)
         more = {"image_id": image_id, "joined": joined_ids(self.records.records(), container)}
-        record = self._announce("container", container, **more, **kept_policy(container))
+        record = self._announce("container", container, completed=False, **more, **kept_policy(container))
         try:
             body = container_body(container, labels=self._labels(record), image=image_id, api=self.api)
             object_id = self.engine.create_container(container.name, body)
@@ -270,7 +283,11 @@ class Executor:
 
     @_do.register
     def _note(self, operation: ops.NoteContainer) -> None:
-        self.records.change(operation.record.nonce, **kept_policy(operation.container))
+        record = operation.record
+        changes = kept_policy(operation.container)
+        if not operation.waits:
+            changes |= {"waits": record.waits, "waits_known": record.waits_known}
+        self.records.change(record.nonce, **changes, completed=record.completed and not operation.again)
 
     @_do.register
     def _update(self, operation: ops.UpdateContainer) -> None:
@@ -281,7 +298,11 @@ class Executor:
             ignored = self._update_and_look(record, operation)
         if ignored:
             logger.warning("%s: the engine ignores %s", operation.key, ", ".join(ignored))
-        self._applied(record, container, ignored=tuple(sorted({*record.ignored, *ignored})))
+        every = tuple(sorted({*record.ignored, *ignored}))
+        if operation.again:
+            self.records.change(record.nonce, ignored=every)
+        else:
+            self._applied(record, container, ignored=every)
 
     def _update_and_look(self, record: Record, operation: ops.UpdateContainer) -> tuple[str, ...]:
         """The fields that are not as they were set."""
@@ -308,10 +329,11 @@ class Executor:
         try:
             reconnect(self.engine, record.object_id, container.spec.endpoints)
         except EngineError as exc:
-            if exc.status and record.spec_hash != spec_hash(desired_spec(container)):
+            if exc.status and not operation.again and record.spec_hash != spec_hash(desired_spec(container)):
                 self.records.change(record.nonce, failed_hash=attempt_of(container, record.image_id))
             raise
-        self._applied(record, container)
+        if not operation.again:
+            self._applied(record, container)
 
     @_do.register
     def _replace(self, operation: ops.ReplaceContainer) -> None:

@@ -281,7 +281,9 @@ class DockerEngine:
 
     def inspect_image(self, ref: str) -> dict[str, Any] | None:
         """A reference that this engine cannot read (400) is no image that it has, and costs only who asked for it."""
-        body = self._call("GET", f"/images/{ref}/json", timeout_s=min(_READ_S, self._timeout_s), ok=(400, 404))
+        body = self._call(
+            "GET", f"/images/{ref}/json", timeout_s=min(_READ_S, self._timeout_s), ok=(400, 404)
+        )
         return None if body is None else self._read(body, dict)
 
     def create_container(self, name: str, body: dict[str, Any]) -> str:
@@ -417,6 +419,13 @@ class DockerEngine:
             )
         return self._translated(response)
 
+    def past_events(self, container: str, until: str) -> tuple[dict[str, Any], ...]:
+        """GET /events, up to `until` (unix seconds): the engine keeps the last 256 of all since it was started."""
+        filters = json.dumps({"type": ["container"], "container": [container]})
+        params = {"since": "1", "until": until, "filters": filters}
+        body = self._send("GET", "/events", params=params, timeout_s=min(_READ_S, self._timeout_s))
+        return self._read(body, lambda text: tuple(json.loads(line) for line in text.splitlines() if line))
+
     def _translated(self, response: Any) -> Iterator[dict[str, Any]]:
         try:
             with response:
@@ -497,6 +506,8 @@ def _inspected(body: dict[str, Any]) -> ObservedContainer:
         labels=config.get("Labels") or {},
         health="" if health == "none" else health,
         exit_code=state.get("ExitCode") if state.get("Status") in _ENDED else None,
+        started_at=str(state.get("StartedAt") or ""),
+        finished_at=str(state.get("FinishedAt") or ""),
         inspect=body,
     )
 

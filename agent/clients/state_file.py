@@ -119,7 +119,9 @@ class StateFile:
             return str(data["instance"]), {record.nonce: record for record in records}
         except FileNotFoundError:
             pass
-        except OSError as exc:  # the disk, or no descriptor left: what is in it may be good, so it is not disowned
+        except (
+            OSError
+        ) as exc:  # the disk, or no descriptor left: what is in it may be good, so it is not disowned
             raise StorageError(f"{self._path} cannot be read: {exc.strerror}") from exc
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             bad = self._path.with_name(self._path.name + ".bad")
@@ -202,6 +204,7 @@ _HASH = re.compile(r"|v[0-9]{1,9}:.*")
 _IS: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str),
     "bool": lambda value: isinstance(value, bool),
+    "bool | None": lambda value: value is None or isinstance(value, bool),
     "float": _is_number,
     "float | None": lambda value: value is None or _is_number(value),
     "dict[str, Any]": lambda value: isinstance(value, dict),

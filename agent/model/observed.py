@@ -19,6 +19,8 @@ class ObservedContainer:
     labels: dict[str, str] = field(default_factory=dict)
     health: str = ""  # healthy, unhealthy, starting or "" (no health check)
     exit_code: int | None = None  # of a container that ended, None while there is none
+    started_at: str = ""  # RFC 3339, the engine's clock; where it was looked at deeply only
+    finished_at: str = ""  # likewise
     # the engine's words, for people: "Up 2 seconds (healthy)". With the age in them they change all the time
     status_text: str = field(default="", compare=False)
     inspect: dict[str, Any] | None = None  # raw body of GET /containers/{id}/json
@@ -81,3 +83,7 @@ class Record:
     running: bool = True  # whether it ran when its swap began: what an undo brings back
     partner: str = ""  # with "new": nonce of the container that it is to replace
     adopted: bool = False  # a network or volume that was there before us: it has none of our labels
+    ended_at: str = ""  # FinishedAt of the last end that was looked into
+    completed: bool | None = None  # whether that one did its job; None: by a version that did not ask
+    waits: tuple[str, ...] = ()  # what it waited for when it was applied: "mount:/mnt", "db:healthy"
+    waits_known: bool = False  # False: by a version that did not write it down

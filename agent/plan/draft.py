@@ -47,6 +47,11 @@ class Context:
     routes: tuple[Route, ...] = ()  # of this machine; none where the engine is on another
     router_devices: frozenset[str] = frozenset()  # that carry its own addresses
     deletions_held: bool = False  # a LuCI rollback is pending
+    lost: Mapping[str, Missing] = field(
+        default_factory=dict
+    )  # key -> what is missing of that with which its container was applied
+    completed: frozenset[str] = frozenset()  # ids of containers that did their job
+    left_behind: frozenset[str] = frozenset()  # ids of those whose shared namespace is gone
 
 
 def key_of(kind: str, section: str) -> str:
@@ -102,8 +107,13 @@ class Draft:
     findings: list[ops.Finding] = field(default_factory=list)
     withheld: dict[str, str] = field(default_factory=dict)
     unchanged: set[str] = field(default_factory=set)  # withheld, but there: who uses it may run on
+    looked: set[str] = field(default_factory=set)  # see `Plan.looked`
+    after: dict[str, set[str]] = field(default_factory=dict)  # key -> works that its own has to wait for
     declared: dict[str, Container] = field(init=False)  # by key
     containers_seen: dict[str, ObservedContainer] = field(init=False)  # by id
+    holders: dict[str, Record] = field(
+        init=False
+    )  # name on the engine -> record of the one of ours that has it
     networks_declared: dict[str, str] = field(init=False)  # Docker name -> section
     volumes_declared: dict[str, str] = field(init=False)
     _records: dict[tuple[str, str], Record] = field(init=False)
@@ -113,6 +123,8 @@ class Draft:
         self.containers_seen = {c.id: c for c in self.observed.containers}
         self.networks_declared = {n.name: n.section for n in self.desired.networks}
         self.volumes_declared = {v.name: v.section for v in self.desired.volumes}
+        mine = {r.object_id: r for r in self.context.records if r.kind == "container" and not r.swap}
+        self.holders = {c.name: mine[c.id] for c in self.observed.containers if c.id in mine}
         self._records = {(r.kind, r.section): r for r in reversed(self.context.records) if not r.swap}
 
     def record(self, kind: str, section: str) -> Record | None:
@@ -127,14 +139,23 @@ class Draft:
         """Notes a condition."""
         self.findings.append(ops.Finding(key=key, type=kind, status=status, reason=reason, message=message))
 
-    def add(self, key: str, todo: Iterable[ops.Operation], needs: Iterable[str] = ()) -> None:
+    def add(
+        self,
+        key: str,
+        todo: Iterable[ops.Operation],
+        needs: Iterable[str] = (),
+        *,
+        partial: bool = False,
+    ) -> None:
         """Adds work on a resource, to be begun after that on `needs`; none while an earlier plan is at one of these."""
-        operations, wanted = tuple(todo), frozenset(needs)
+        operations, wanted = tuple(todo), frozenset(needs) | self.after.get(key, set())
         unfinished = sorted(wanted & self.context.busy)
         if unfinished and operations:
             self.find(key, "Synced", status=False, reason="Pending", message=f"after {', '.join(unfinished)}")
+            self.looked.discard(key)
         elif operations:
-            self.works[key] = ops.Work(key=key, operations=operations, needs=wanted & self.works.keys())
+            needed = wanted & self.works.keys()
+            self.works[key] = ops.Work(key=key, operations=operations, needs=needed, partial=partial)
 
     def hands_off(self, key: str, record: Record | None) -> bool:
         """Whether nothing may be planned for a resource now."""

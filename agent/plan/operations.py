@@ -96,12 +96,33 @@ class UnpauseContainer(Operation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RestartContainer(Operation):
+    """Stop and start: the namespace that it shares is another's by now."""
+
+    container: Container
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAsideContainer(Operation):
+    """Takes a Docker name from another container of ours, which is to have another one or is gone from UCI."""
+
+    record: Record  # the other one's
+
+    @property
+    def verb(self) -> str:
+        return "rename"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateContainer(Operation):
-    """POST /containers/{id}/update; `fields` are ContainerSpec field names."""
+    """POST /containers/{id}/update; `fields` are ContainerSpec field names. `again`: it is set to what was applied
+    last, and the section says something else."""
 
     container: Container
     record: Record
     fields: tuple[str, ...]
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +137,7 @@ class ReconnectContainer(Operation):
 
     container: Container
     record: Record
+    again: bool = False  # as with an update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +158,13 @@ class AdoptContainer(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoteContainer(Operation):
-    """Writes down what has to be known once the section is gone: its grace period and whether volumes go too."""
+    """Writes down what has to be known once the section is gone: its grace period and whether volumes go too; with
+    `waits` also what it waited for, with `again` that the job it did is to be done again."""
 
     container: Container
     record: Record
+    waits: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +213,7 @@ class Work:
     key: str
     operations: tuple[Operation, ...]
     needs: frozenset[str] = frozenset()
+    partial: bool = False  # the section asks for more, which cannot be done now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +222,9 @@ class Plan:
 
     works: tuple[Work, ...] = ()
     findings: tuple[Finding, ...] = ()
+    looked: frozenset[str] = (
+        frozenset()
+    )  # keys of containers that were compared in full, and may be worked on
 
     @property
     def operations(self) -> tuple[Operation, ...]:
