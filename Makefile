@@ -80,8 +80,9 @@ browser:
 browser-if-possible:
 	@$(MAKE) --no-print-directory browser || echo "tests with a browser will be skipped"
 
-# engines 26 and 28, before the tests' workers leave for networks of their own; without them their tests are skipped
+# engines 26, 28 and 29, before the tests' workers leave for networks of their own; without them their tests are skipped
 engines-if-possible: deps venv
+	@[ -e /usr/include/seccomp.h ] || ! command -v go >/dev/null || apt-get install -y -qq libseccomp-dev pkg-config >/dev/null || true
 	@$(BIN)/python -m tests.support.engines
 
 # fuzzing is guided by coverage with it, and blind without

@@ -42,7 +42,7 @@ def diff_text(answer: dict[str, Any], style: Style) -> str:
     rows = [_diff_row(field) for field in answer["fields"]]
     if rows:
         head = ("FIELD", "DESIRED", "APPLIED", "OBSERVED", "WHY")
-        lines.append(table([head, *rows], style, colour=_diff_colour))
+        lines.append(table([head, *rows], style, colour=lambda row, column: _diff_colour(column, rows[row][column])))
     else:
         lines.append("no differences")
     for operation in answer["operations"]:

@@ -61,9 +61,9 @@ def table(
     rows: Iterable[Sequence[str]],
     style: Style = PLAIN,
     *,
-    colour: Callable[[int, str], str] = lambda column, cell: "",
+    colour: Callable[[int, int], str] = lambda row, column: "",
 ) -> str:
-    """Left-aligned columns under a head; the last is cut at the terminal's edge. `colour`: (column, cell) -> name."""
+    """Left-aligned columns under a head; the last is cut at the terminal's edge. `colour`: (row, column) -> name."""
     lines = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in lines) for i in range(len(lines[0]) - 1)]
     room = max(8, style.width - sum(widths) - 2 * len(widths)) if style.width else 0
@@ -74,7 +74,7 @@ def table(
         while len(shown) > 1 and not shown[-1]:
             shown.pop()
         cells = [cell.ljust(width) for cell, width in zip(shown[:-1], widths, strict=False)] + shown[-1:]
-        names = ["head" if number == 0 else colour(i, row[i]) for i in range(len(cells))]
+        names = ["head" if number == 0 else colour(number - 1, i) for i in range(len(cells))]
         made.append("  ".join(style(n, c) for n, c in zip(names, cells, strict=True)))
     return "\n".join(made)
 
@@ -90,17 +90,19 @@ def status_table(status: dict[str, Any], style: Style = PLAIN) -> str:
     head = f"engine {reach}; configuration {wanted} ({agent.get('config', '?')}), reached {reached}"
     said = [*agent.get("config_issues", []), *agent.get("warnings", [])]
     issues = [style("bad", f"  {plain(text)}") for text in said]
-    rows = [_HEAD, *(_row(resource) for resource in status["resources"])]
-    return "\n".join([plain(head), *issues, table(rows, style, colour=_status_colour)])
+    resources = status["resources"]
+    rows = [_HEAD, *(_row(resource) for resource in resources)]
+    shown = table(rows, style, colour=lambda row, column: _status_colour(resources[row], column))
+    return "\n".join([plain(head), *issues, shown])
 
 
-def _status_colour(column: int, cell: str) -> str:
-    if column not in (3, 4) or not cell:
-        return ""
-    if cell == "yes":
-        return "good"
-    waits = ("Waiting", "Pending", "Grace", "Held", "Completed", "Disabled", "BackOff", "Stopped")
-    return "busy" if any(f"({word}" in cell for word in waits) or cell == "?" else "bad"
+_LEVEL_COLOURS = {"error": "bad", "warning": "busy", "waiting": "busy", "off": "busy", "ok": "good"}
+
+
+def _status_colour(resource: dict[str, Any], column: int) -> str:
+    name = {3: "Synced", 4: "Running"}.get(column)
+    condition = next((item for item in resource["conditions"] if item["type"] == name), None)
+    return _LEVEL_COLOURS[condition["level"] if condition is not None else "waiting"] if name else ""
 
 
 def _row(resource: dict[str, Any]) -> tuple[str, ...]:
@@ -112,7 +114,7 @@ def _row(resource: dict[str, Any]) -> tuple[str, ...]:
         resource["name"],
         word(synced),
         word(running) if resource["kind"] == "container" else "",
-        _detail(conditions),
+        _detail(resource, conditions),
     )
 
 
@@ -123,33 +125,13 @@ def word(condition: dict[str, Any] | None) -> str:
     return "yes" if condition["status"] else f"no ({condition['reason']})"
 
 
-_TELLING = (  # the first that holds is shown
-    ("Accepted", False),
-    ("EngineStorageLost", True),
-    ("Waiting", True),
-    ("Degraded", True),
-    ("Synced", False),
-    ("EngineChanged", True),
-    ("EngineImpaired", True),
-    ("InsecureAPI", True),
-    ("FirewallOpen", True),
-    ("DaemonUnmanaged", True),
-    ("StorageReadOnly", True),
-    ("PublicPort", True),
-    ("HostControl", True),
-)
-
-
-def _detail(conditions: dict[str, dict[str, Any]]) -> str:
+def _detail(resource: dict[str, Any], conditions: dict[str, dict[str, Any]]) -> str:
+    """Why the resource is not as declared, else what its container does."""
     pulling = conditions.get("ImageReady")
     if pulling is not None and pulling["reason"] == "Pulling":
         return str(pulling["message"])
-    for name, bad in _TELLING:
-        condition = conditions.get(name)
-        if condition is not None and condition["status"] is bad:
-            return str(condition["message"] or condition["reason"])
-    running = conditions.get("Running")
-    return str(running["message"]) if running else ""
+    told = conditions.get("Running") if resource["level"] == "ok" else conditions.get(resource["verdict"])
+    return str(told["message"] or told["reason"]) if told is not None else ""
 
 
 def plan_text(result: dict[str, Any], style: Style = PLAIN) -> str:

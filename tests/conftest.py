@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,18 +12,25 @@ import pytest
 
 from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd, is_root
+from tests.support.engines import VERSIONS, programs
 from tests.support.network import own_network
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--machine-minutes", type=float, default=1.0, help="how long the random state machine runs")
     parser.addoption("--machine-runs", type=int, default=10, help="how many times it runs on a real engine")
+    parser.addoption(
+        "--engine", choices=VERSIONS, help="the dockerd that tests run on, in place of the installed one"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """A worker of pytest-xdist has a network of its own: two engines would fight over bridges, ports and rules."""
     if hasattr(config, "workerinput") and is_root():
         own_network()
+    version = config.getoption("--engine")
+    if version:
+        os.environ["PATH"] = f"{programs(version)}:{os.environ['PATH']}"
 
 
 @pytest.fixture(scope="session")

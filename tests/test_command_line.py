@@ -22,24 +22,21 @@ from agent.cli_output import Style, plan_text, status_table
 from agent.cli_progress import Bars
 from agent.cli_status import Picture, changes
 from agent.errors import ConfigError
+from agent.status.board import StatusBoard
+from agent.status.conditions import ConditionType
 
 ESC = "\x1b"
 
 
 def a_resource(key: str, **conditions: tuple[bool, str, str]) -> dict[str, Any]:
+    """As the agent's board shows it."""
     kind, _, section = key.partition(":")
-    listed = [
-        {"type": name, "status": status, "reason": reason, "message": message}
-        for name, (status, reason, message) in conditions.items()
-    ]
-    return {
-        "key": key,
-        "kind": kind,
-        "section": section,
-        "name": section,
-        "object_id": "id-" + section,
-        "conditions": listed,
-    }
+    board = StatusBoard()
+    board.ensure(key, kind=kind, section=section, name=section, now=0)
+    board.set_object(key, "id-" + section, now=0)
+    for name, (status, reason, message) in conditions.items():
+        board.set(key, ConditionType(name), status=status, reason=reason, message=message, now=0)
+    return dict(board.snapshot()["resources"][0])
 
 
 SYNCED = {"Synced": (True, "InSync", ""), "Running": (True, "Running", "Up 2 seconds")}

@@ -16,7 +16,7 @@ from agent.clients.netifd import has_device, is_up
 from agent.model.interfaces import Interface
 from agent.runtime.config import open_store
 from agent.runtime.edges import Edges, EdgeTools
-from agent.status.board import ConditionType
+from agent.status.conditions import ConditionType
 from tests.support.agent_process import wait_for
 from tests.support.box import Box
 from tests.support.dockerd import is_root

@@ -17,7 +17,7 @@ from typing import Any
 
 from agent.apply.clock import Clock
 from agent.apply.crew import Crew, Outcome, Run, SkippedError
-from agent.apply.images import Images
+from agent.apply.images import Images, create_from
 from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect
 from agent.apply.ports import Engine
 from agent.apply.records import Records
@@ -34,9 +34,10 @@ from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
 from agent.model.observed import Record
 from agent.model.resources import Container, Network, Volume
 from agent.plan import operations as ops
-from agent.plan.containers import attempt_of
+from agent.plan.containers import failure_of
 from agent.plan.draft import desired_spec, joined_ids
 from agent.plan.drift import container_drift, network_difference, volume_difference
+from agent.plan.meaning import is_same_image, meaning_hash
 from agent.plan.payload import (
     container_body,
     extra_endpoints,
@@ -127,7 +128,7 @@ class Executor:
             r for r in self.records.records() if (r.kind, r.section, r.swap) == (kind, resource.section, "")
         ]
         for record in stale:
-            self.records.drop(record.nonce)
+            self.records.drop(record.nonce, lasting=False)  # it gets to the disk with the next one
         spec = desired_spec(resource)
         record = Record(
             kind=kind,
@@ -154,7 +155,7 @@ class Executor:
         except EngineError as exc:
             self._undo_announce(record, exc)
             raise
-        self.records.change(record.nonce, object_id=object_id)
+        self.records.change(record.nonce, lasting=False, object_id=object_id)
 
     @_do.register
     def _replace_network(self, operation: ops.ReplaceNetwork) -> None:
@@ -167,8 +168,10 @@ class Executor:
             self._create_network(create)
         except EngineError as exc:
             if exc.status:
-                failed = spec_hash(desired_spec(operation.network))
-                self.records.put(replace(exchange.put_back(old), failed_hash=failed))
+                spec = desired_spec(operation.network)
+                meant = meaning_hash("network", spec)
+                back = exchange.put_back(old)
+                self.records.put(replace(back, failed_hash=spec_hash(spec), failed_meaning=meant))
             raise
         exchange.connect_members(operation.network.name, declared)
 
@@ -204,7 +207,7 @@ class Executor:
             # the engine gives the one that is there without a word: somebody was quicker
             self.records.drop(record.nonce)
             raise ConflictError(f"a volume named {made.name} exists and is not ours")
-        self.records.change(record.nonce, object_id=made.name)
+        self.records.change(record.nonce, lasting=False, object_id=made.name)
 
     @_do.register
     def _remove_volume(self, operation: ops.RemoveVolume) -> None:
@@ -216,23 +219,34 @@ class Executor:
     @_do.register
     def _create_container(self, operation: ops.CreateContainer) -> None:
         container = operation.container
-        image_id = self.images.ensure(container)
+        image_id = self.images.ensure(container, known=self._known_image(container))
         more = {"image_id": image_id, "joined": joined_ids(self.records.records(), container)}
         record = self._announce("container", container, completed=False, **more, **kept_policy(container))
         try:
-            body = container_body(container, labels=self._labels(record), image=image_id, api=self.api)
-            object_id = self.engine.create_container(container.name, body)
+            image = container.spec.image
+            body = container_body(container, labels=self._labels(record), image=image, api=self.api)
+            object_id = create_from(self.engine, container.name, body, image_id=image_id)
         except EngineError as exc:
             self._undo_announce(record, exc)
             raise
-        self.records.change(record.nonce, object_id=object_id)
+        self.records.change(record.nonce, lasting=False, object_id=object_id)
         for network, endpoint in extra_endpoints(container):
             self.engine.connect(network, object_id, endpoint)
+
+    def _known_image(self, container: Container) -> str:
+        """The id that its image reference had when it was last applied, "" where the section names another one now."""
+        found = (
+            record.image_id
+            for record in self.records.records()
+            if (record.kind, record.section, record.swap) == ("container", container.section, "")
+            and is_same_image(record.spec.get("image"), container.spec.image)
+        )
+        return next(found, "")
 
     def _undo_announce(self, record: Record, exc: EngineError) -> None:
         # without an answer the engine may have created it: the record stays, the label's nonce tells at the next look
         if exc.status:
-            self.records.drop(record.nonce)
+            self.records.drop(record.nonce, lasting=False)
 
     @_do.register
     def _start(self, operation: ops.StartContainer) -> None:
@@ -330,15 +344,16 @@ class Executor:
             reconnect(self.engine, record.object_id, container.spec.endpoints)
         except EngineError as exc:
             if exc.status and not operation.again and record.spec_hash != spec_hash(desired_spec(container)):
-                self.records.change(record.nonce, failed_hash=attempt_of(container, record.image_id))
+                self.records.change(record.nonce, **failure_of(container, record.image_id))
             raise
         if not operation.again:
             self._applied(record, container)
 
     @_do.register
     def _replace(self, operation: ops.ReplaceContainer) -> None:
-        image_id = self.images.ensure(operation.container)
-        self._swap().run(operation.container, self._current(operation.key), image_id=image_id)
+        container = operation.container
+        image_id = self.images.ensure(container, known=self._known_image(container))
+        self._swap().run(container, self._current(operation.key), image_id=image_id)
 
     @_do.register
     def _adopt(self, operation: ops.AdoptContainer) -> None:

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 from agent.apply.crew import SkippedError
 from agent.apply.ports import Engine
 from agent.apply.pulling import PullProgress
 from agent.errors import EngineError
 from agent.model.resources import Container, Pull, RegistryAuth
+
+logger = logging.getLogger(__name__)
 
 _NO_SPACE = "no space left on device"  # strerror(ENOSPC), which the engine passes on
 _HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"})
@@ -33,10 +37,12 @@ class Images:
     clock: Callable[[], float] = time.monotonic
     _found: dict[str, str] = field(default_factory=dict)  # name -> id, of those that were there in this pass
 
-    def ensure(self, container: Container) -> str:
-        """The local image id (`sha256:...`), pulled first where `option pull` says so.
+    def ensure(self, container: Container, *, known: str = "") -> str:
+        """The local image id (`sha256:...`), pulled first where `option pull` says so; see `create_from`.
 
-        Containers are created by this id: a tag that moves in between changes nothing.
+        `known`: the id that this reference had when the section was last applied. Where the reference is no longer
+        local but that image is, it is used without a pull: a prune of names is not a wish for another image, and the
+        router may be offline.
         Raises EngineError naming the image; a failed pull with `always` uses the local image when there is one.
         SkippedError: its section names another image by now, a pull under way is cancelled.
         """
@@ -44,6 +50,10 @@ class Images:
         if container.policy.pull is not Pull.ALWAYS and image in self._found:
             return self._found[image]
         local = self.engine.inspect_image(image)
+        if local is None and known:
+            local = self.engine.inspect_image(known)
+            if local is not None and container.policy.pull is not Pull.ALWAYS:
+                logger.warning("%s has no local name any more: its image %s is used", image, short_id(known))
         if container.policy.pull is Pull.NEVER and local is None:
             raise EngineError(f"image {image} is not there and `option pull never` forbids to pull it")
         if container.policy.pull is Pull.ALWAYS or local is None:
@@ -82,6 +92,33 @@ class Images:
     def _check_wanted(self, container: Container) -> None:
         if not self.wanted(container):
             raise SkippedError(f"{container.spec.image} is not wanted any more", retryable=True)
+
+
+def create_from(engine: Engine, name: str, body: dict[str, Any], *, image_id: str) -> str:
+    """Creates a container from the image `image_id` under the reference that `body` gives; returns its id.
+
+    The reference is what `docker ps` and updaters read (`Config.Image`). A reference can move or vanish between our
+    look at the image and this call, so the id is verified afterwards; where it is another one, the container is
+    created again, by the id. Raises EngineError.
+    """
+    by_id = {**body, "Image": image_id}
+    try:
+        object_id = engine.create_container(name, body)
+    except EngineError as exc:
+        if exc.status != 404 or body["Image"] == image_id:
+            raise
+        return engine.create_container(name, by_id)
+    seen = engine.inspect_container(object_id)
+    if seen is None or seen.image_id == image_id:
+        return object_id
+    logger.info("%s: %s moved while it was created, it is created again", name, body["Image"])
+    engine.remove_container(object_id, volumes=True, force=True)
+    return engine.create_container(name, by_id)
+
+
+def short_id(image_id: str) -> str:
+    """As `docker images` shows it."""
+    return image_id.removeprefix("sha256:")[:12]
 
 
 def registry_of(image: str) -> str:

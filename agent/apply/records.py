@@ -9,7 +9,11 @@ from agent.model.observed import Record
 
 
 class Records(Protocol):
-    """Every method that changes something has written it to disk when it returns; StorageError: nothing is changed."""
+    """Every method that changes something has written it to disk when it returns; StorageError: nothing is changed.
+
+    What is not `lasting` survives the agent, and may be lost with the power: it is for what `recover` finds out again,
+    as the id of an object that carries the record's nonce.
+    """
 
     instance: str
 
@@ -19,6 +23,8 @@ class Records(Protocol):
 
     def put(self, *records: Record) -> None: ...
 
-    def change(self, nonce: str, **changes: Any) -> Record: ...
+    def change(self, nonce: str, *, lasting: bool = True, **changes: Any) -> Record: ...
 
-    def drop(self, nonce: str) -> None: ...
+    def drop(self, nonce: str, *, lasting: bool = True) -> None: ...
+
+    def fold(self) -> None: ...

@@ -19,22 +19,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.apply.clock import SYSTEM_CLOCK, Clock
+from agent.apply.images import create_from
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
 from agent.apply.seen import made_for
-from agent.errors import EngineError, StorageError
+from agent.errors import ConflictError, EngineError, StorageError
 from agent.model.identity import own_labels, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, RunState
 from agent.plan.applied import waits_of
-from agent.plan.containers import OLD_SUFFIX, attempt_of, is_alive, is_completed
+from agent.plan.containers import failure_of, is_alive, is_completed
 from agent.plan.draft import desired_spec, joined_ids, plugged_words
 from agent.plan.payload import container_body, extra_endpoints
+from agent.plan.swap_names import name_outside, swap_name
 
 logger = logging.getLogger(__name__)
 
-NEW_SUFFIX = ".ucidockd-new"
 _POLL_S = 0.2
 _HEALTH_LIMIT_S = 300.0
 
@@ -70,11 +71,13 @@ class Swap:
         if before is None:
             raise EngineError(f"{old.name} went away before it could be replaced", retryable=True)
         # it stayed from a swap whose old one was removed by hand
-        if before.name == container.name + NEW_SUFFIX:
+        if name_outside(before.name, "new") == container.name:
             self.engine.rename(old.object_id, container.name)
             before = replace(before, name=container.name)
         old = replace(old, running=is_alive(before))
-        new = self._announce(container, old, image_id)
+        nonce = secrets.token_hex(8)
+        self._check_names(swap_name(container.name, "new", nonce), swap_name(before.name, "old", nonce))
+        new = self._announce(container, old, image_id, nonce)
         try:
             new = self._create(container, new, before)
             self._switch(container, old, new, before)
@@ -84,12 +87,18 @@ class Swap:
             if container.policy.rollback or not rejected or not new.object_id:
                 self._roll_back(new)
                 if rejected and self.records.get(old.nonce) is not None:
-                    self.records.change(old.nonce, failed_hash=attempt_of(container, image_id))
+                    self.records.change(old.nonce, **failure_of(container, image_id))
                 raise
             told = without_secrets(exc, container)
             logger.warning("%s: %s; rollback is off, the new container stays", container.name, told)
             self._commit(old, new)
         self.finish(replace(old, swap="retired"), volumes=False)
+
+    def _check_names(self, *names: str) -> None:
+        """Raises ConflictError. Later it would be too late: the second name is needed after the stop."""
+        for name in names:
+            if self.engine.inspect_container(name) is not None:
+                raise ConflictError(f"a container named {name} exists and is not ours")
 
     def _roll_back(self, new: Record) -> None:
         """What keeps the old one from coming back is logged; the record stays, so the next pass tries again."""
@@ -98,12 +107,12 @@ class Swap:
         except (EngineError, StorageError) as exc:
             logger.warning("%s: the rollback is not complete: %s", new.name, exc)
 
-    def _announce(self, container: Container, old: Record, image_id: str) -> Record:
+    def _announce(self, container: Container, old: Record, image_id: str, nonce: str) -> Record:
         spec = desired_spec(container)
         new = Record(
             kind="container",
             section=container.section,
-            nonce=secrets.token_hex(8),
+            nonce=nonce,
             name=container.name,
             spec=spec,
             spec_hash=spec_hash(spec),
@@ -120,10 +129,10 @@ class Swap:
     def _create(self, container: Container, new: Record, before: ObservedContainer) -> Record:
         labels = own_labels(instance=self.records.instance, section=container.section, nonce=new.nonce)
         carry = anonymous_volumes(before.inspect or {})
-        image = new.image_id or container.spec.image
+        image = container.spec.image
         body = container_body(container, labels=labels, image=image, api=self.api, carry=carry)
-        object_id = self.engine.create_container(container.name + NEW_SUFFIX, body)
-        new = self.records.change(new.nonce, object_id=object_id)
+        object_id = create_from(self.engine, swap_name(container.name, "new", new.nonce), body, image_id=new.image_id)
+        new = self.records.change(new.nonce, lasting=False, object_id=object_id)
         for network, endpoint in extra_endpoints(container):
             self.engine.connect(network, object_id, endpoint)
         return new
@@ -131,7 +140,7 @@ class Swap:
     def _switch(self, container: Container, old: Record, new: Record, before: ObservedContainer) -> None:
         self._disable_restart(old)
         self.engine.stop(old.object_id, container.spec.stop_timeout_s)
-        self.engine.rename(old.object_id, before.name + OLD_SUFFIX)
+        self.engine.rename(old.object_id, swap_name(before.name, "old", new.nonce))
         self.engine.rename(new.object_id, container.name)
         if container.policy.state is RunState.RUNNING and container.policy.enabled:
             self._start(container, new)
@@ -180,7 +189,7 @@ class Swap:
     def finish(self, old: Record, *, volumes: bool) -> None:
         """Removes a replaced container; its anonymous volumes live on in the new one."""
         self.engine.remove_container(old.object_id, volumes=volumes, force=True)
-        self.records.drop(old.nonce)
+        self.records.drop(old.nonce, lasting=False)
 
     def undo(self, new: Record) -> None:
         """Puts the old container back as it was and removes the new one, which stays where the old one is gone: it has
@@ -223,8 +232,9 @@ class Swap:
 
     def _restore(self, old: Record, seen: ObservedContainer) -> None:
         """Its name, where it came so far as to lose it, and its restart policy."""
-        if seen.name.endswith(OLD_SUFFIX):
-            self._give_name_back(old, seen.name.removesuffix(OLD_SUFFIX))
+        name = name_outside(seen.name, "old")
+        if name:
+            self._give_name_back(old, name)
         policy = old.spec.get("restart") or {}
         self.engine.update(
             old.object_id, restart_body(policy.get("name", "no"), policy.get("max_retries", 0))

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""state.json: which objects on the engine are ours. Written on create, in-place change and swap only (flash).
+"""state.json: which objects on the engine are ours. The format is in `agent.wire.record_lines`.
+
+A change is appended; only when the changes outgrow the records is the file written anew, so that what a change costs
+the flash does not grow with the number of records. When the agent ends, the changes are folded into the document, which
+every version of us reads.
 
 Environment values are in it as hashes only. A corrupt file is set aside as `state.json.bad`; without it nothing on
 the engine counts as ours, so nothing is removed and `adopt` is asked for.
@@ -9,26 +13,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
-import re
+import os
 import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agent.clients.files import atomic_write
 from agent.errors import StorageError
-from agent.model.identity import SPEC_VERSION, spec_hash, version_of
-from agent.model.observed import SWAPS, Record
-from agent.wire.own_json import json_object
+from agent.model.observed import Record
+from agent.wire.record_lines import change_line, document, read
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+_FOLD_BYTES = 64 * 1024  # changes of so many bytes may follow the records, or as many as the records themselves have
 
 
 @dataclass(slots=True, eq=False)
@@ -36,8 +38,25 @@ class _Change:
     """A change that waits to be written, and what became of it."""
 
     make: Callable[[dict[str, Record]], dict[str, Record]]
+    lasting: bool = True
     done: bool = False
     error: StorageError | KeyError | TypeError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """The file as we left it. Another one in its place, or other bytes at its end, are not appended to."""
+
+    inode: int
+    size: int
+    folded: int  # bytes of the document at its begin
+
+    def is_full(self, more: int) -> bool:
+        return self.size - self.folded + more > max(_FOLD_BYTES, self.folded)
+
+
+class _OtherFileError(OSError):
+    """What is at the path is not what we wrote."""
 
 
 class StateFile:
@@ -51,39 +70,59 @@ class StateFile:
         self._path = path
         self._lock = threading.Lock()  # held by who writes
         self._waiting: deque[_Change] = deque()
-        self._texts: dict[str, tuple[Record, str]] = {}  # each record's JSON as it was written
+        self._place: _Place | None = None  # None: the next change writes the whole file
+        self._unsynced = False
         self.instance, self._records = self._load()
-        self._sorted = _in_order(self._records)
+        self._sorted: tuple[Record, ...] | None = None
 
     def records(self) -> tuple[Record, ...]:
         """All records, sorted by kind and section."""
-        return self._sorted
+        found = self._sorted
+        if found is None:
+            found = self._sorted = _in_order(self._records)
+        return found
 
     def get(self, nonce: str) -> Record | None:
         """The record of that nonce."""
         return self._records.get(nonce)
 
     def put(self, *records: Record) -> None:
-        """Adds or replaces records and writes the file once. Raises StorageError when it cannot be written."""
+        """Adds or replaces records, all or none. Raises StorageError when they cannot be written."""
         self._write(lambda old: {**old, **{record.nonce: record for record in records}})
 
-    def change(self, nonce: str, **changes: Any) -> Record:
-        """Replaces fields of one record and writes the file. Raises KeyError when it is gone."""
+    def change(self, nonce: str, *, lasting: bool = True, **changes: Any) -> Record:
+        """Replaces fields of one record. Raises KeyError when it is gone.
+
+        Not `lasting`: a power cut may take it back, as nothing waits for the disk.
+        """
         made: list[Record] = []
 
         def make(old: dict[str, Record]) -> dict[str, Record]:
             made.append(replace(old[nonce], **changes))
             return {**old, nonce: made[-1]}
 
-        self._write(make)
+        self._write(make, lasting=lasting)
         return made[-1]
 
-    def drop(self, nonce: str) -> None:
-        """Forgets a record."""
-        self._write(lambda old: {key: record for key, record in old.items() if key != nonce})
+    def drop(self, nonce: str, *, lasting: bool = True) -> None:
+        """Forgets a record. `lasting`: see `change`."""
+        self._write(
+            lambda old: {key: record for key, record in old.items() if key != nonce}, lasting=lasting
+        )
 
-    def _write(self, make: Callable[[dict[str, Record]], dict[str, Record]]) -> None:
-        change = _Change(make)
+    def fold(self) -> None:
+        """Writes the records without the changes that led to them, as version 0.1.0 reads them. Raises StorageError."""
+        with self._lock:
+            if self._place is not None and self._place.size > self._place.folded:
+                try:
+                    self._write_whole(self._records)
+                except OSError as exc:
+                    raise self._error(exc) from exc
+
+    def _write(
+        self, make: Callable[[dict[str, Record]], dict[str, Record]], *, lasting: bool = True
+    ) -> None:
+        change = _Change(make, lasting)
         self._waiting.append(change)
         with self._lock:
             if not change.done:
@@ -93,7 +132,7 @@ class StateFile:
             raise change.error
 
     def _write_batch(self, batch: list[_Change]) -> None:
-        """Writes once for all of them; when that fails, for each, since a smaller file may fit. Holds the lock."""
+        """Writes once for all of them; when that fails, for each, since less may fit. Holds the lock."""
         records = self._records
         for change in batch:
             change.error = None
@@ -102,7 +141,7 @@ class StateFile:
             except (KeyError, TypeError) as exc:  # there is no such record, or field
                 change.error = exc
         try:
-            self._save(records)
+            self._save(records, lasting=any(change.lasting for change in batch))
         except StorageError as exc:
             if len(batch) == 1:
                 batch[0].error = exc
@@ -114,17 +153,15 @@ class StateFile:
 
     def _load(self) -> tuple[str, dict[str, Record]]:
         try:
-            data = json_object(self._path.read_bytes())
-            records = [_record(item) for item in data["records"]]
-            return str(data["instance"]), {record.nonce: record for record in records}
+            data = self._path.read_bytes()
         except FileNotFoundError:
-            pass
-        except (
-            OSError
-        ) as exc:  # the disk, or no descriptor left: what is in it may be good, so it is not disowned
+            return secrets.token_hex(6), {}
+        except OSError as exc:  # the disk, or no descriptor left: what is in it may be good, so it is not disowned
             raise StorageError(f"{self._path} cannot be read: {exc.strerror}") from exc
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            bad = self._path.with_name(self._path.name + ".bad")
+        try:
+            found = read(data)
+        except ValueError as exc:
+            bad = self._bad()
             with contextlib.suppress(OSError):  # on a file system that is read-only it stays where it is
                 self._path.replace(bad)
             logger.error(
@@ -133,80 +170,96 @@ class StateFile:
                 exc,
                 bad,
             )
-        return secrets.token_hex(6), {}
+            return secrets.token_hex(6), {}
+        if found.damaged:
+            self._keep_copy(data)
+        elif found.is_whole:
+            self._place = _Place(inode=self._path.stat().st_ino, size=len(data), folded=found.folded)
+        elif found.folded:
+            logger.info("%s: the last change was cut short and does not count", self._path)
+        return found.instance, found.records
 
-    def _save(self, records: dict[str, Record]) -> None:
+    def _bad(self) -> Path:
+        return self._path.with_name(self._path.name + ".bad")
+
+    def _keep_copy(self, data: bytes) -> None:
+        """Later changes cannot be trusted where one before them is lost; what they made is not ours until adopted."""
+        with contextlib.suppress(OSError):
+            atomic_write(self._bad(), data, mode=0o600)
+        logger.error(
+            "%s is damaged: changes are lost and what they made is not ours until adopted; a copy is %s",
+            self._path,
+            self._bad(),
+        )
+
+    def _save(self, records: dict[str, Record], *, lasting: bool) -> None:
         """The disk first: what could not be written does not count in memory either."""
-        texts = {nonce: self._text(record) for nonce, record in records.items()}
-        if texts != self._texts:
+        line = change_line(self._records, records)
+        try:
+            if line or (lasting and self._unsynced):
+                self._to_disk(line, records, lasting=lasting)
+        except OSError as exc:
+            raise self._error(exc) from exc
+        if line:
+            self._records, self._sorted = records, None
+
+    def _error(self, exc: OSError) -> StorageError:
+        full = exc.errno in {errno.ENOSPC, errno.EDQUOT}
+        return StorageError(f"{self._path} cannot be written: {exc.strerror}", full=full)
+
+    def _to_disk(self, line: bytes, records: dict[str, Record], *, lasting: bool) -> None:
+        place = self._place
+        if place is not None and not place.is_full(len(line)):
             try:
-                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                atomic_write(self._path, self._file(texts), mode=0o600)
-            except OSError as exc:
-                full = exc.errno in {errno.ENOSPC, errno.EDQUOT}
-                raise StorageError(f"{self._path} cannot be written: {exc.strerror}", full=full) from exc
-            self._texts = texts
-        self._records, self._sorted = records, _in_order(records)
+                self._append(place, line, lasting=lasting)
+            except (_OtherFileError, FileNotFoundError):
+                pass
+            else:
+                return
+        self._write_whole(records)
 
-    def _text(self, record: Record) -> tuple[Record, str]:
-        known = self._texts.get(record.nonce)
-        if known is not None and known[0] is record:
-            return known
-        return record, json.dumps({f.name: getattr(record, f.name) for f in fields(record)}, sort_keys=True)
+    def _append(self, place: _Place, line: bytes, *, lasting: bool) -> None:
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            seen = os.fstat(descriptor)
+            if (seen.st_ino, seen.st_size) != (place.inode, place.size):
+                raise _OtherFileError
+            self._place = None  # of a file whose fsync failed a later one would lie: then a whole one is written
+            try:
+                _write_all(descriptor, line)
+            except OSError:
+                os.ftruncate(descriptor, place.size)
+                self._place = place
+                raise
+            if lasting:
+                self._sync(descriptor, place)
+        finally:
+            os.close(descriptor)
+        self._place = replace(place, size=place.size + len(line))
+        self._unsynced = not lasting
 
-    def _file(self, texts: Mapping[str, tuple[Record, str]]) -> bytes:
-        """One record a line."""
-        lines = ",\n".join(texts[nonce][1] for nonce in sorted(texts))
-        head = f'{{"version": {VERSION}, "instance": {json.dumps(self.instance)}, "records": [\n'
-        return f"{head}{lines}\n]}}\n".encode()
+    def _sync(self, descriptor: int, place: _Place) -> None:
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):  # else the next start may find what was refused
+                os.ftruncate(descriptor, place.size)
+            raise
+
+    def _write_whole(self, records: Mapping[str, Record]) -> None:
+        self._place = None
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        data = document(self.instance, records.values())
+        atomic_write(self._path, data, mode=0o600)
+        self._place = _Place(inode=self._path.stat().st_ino, size=len(data), folded=len(data))
+        self._unsynced = False
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def _in_order(records: Mapping[str, Record]) -> tuple[Record, ...]:
     return tuple(sorted(records.values(), key=lambda r: (r.kind, r.section, r.nonce)))
-
-
-def _record(item: dict[str, Any]) -> Record:
-    """Raises ValueError for a value that no record of ours has; fields that we do not know are passed over."""
-    values: dict[str, Any] = {
-        name: tuple(v) if isinstance(v, list) else v for name, v in item.items() if name in _FORMS
-    }
-    for name, value in values.items():
-        if not _IS[_FORMS[name]](value):
-            raise ValueError(f"{name} of a record: expected {_FORMS[name]}")
-    for name, words in _CLOSED.items():
-        if values.get(name, "") not in words:
-            raise ValueError(f"{name} of a record: expected one of {', '.join(filter(None, words))}")
-    for name in ("spec_hash", "failed_hash"):
-        if not _HASH.fullmatch(values.get(name, "")):
-            raise ValueError(f"{name} of a record: expected v<version>:<hash>")
-    record = Record(**values)
-    if _is_damaged(record):
-        raise ValueError(
-            f"the spec of {record.kind} {record.section} is not the one that its hash was made of"
-        )
-    return record
-
-
-def _is_damaged(record: Record) -> bool:
-    """Planning believes a spec; one that another version of us wrote is not read at all."""
-    if not record.spec_hash:
-        return bool(record.spec)
-    return version_of(record.spec_hash) == SPEC_VERSION and spec_hash(record.spec) != record.spec_hash
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-_FORMS = {f.name: str(f.type) for f in fields(Record)}
-_CLOSED = {"kind": ("container", "network", "volume"), "swap": SWAPS}
-_HASH = re.compile(r"|v[0-9]{1,9}:.*")
-_IS: dict[str, Callable[[Any], bool]] = {
-    "str": lambda value: isinstance(value, str),
-    "bool": lambda value: isinstance(value, bool),
-    "bool | None": lambda value: value is None or isinstance(value, bool),
-    "float": _is_number,
-    "float | None": lambda value: value is None or _is_number(value),
-    "dict[str, Any]": lambda value: isinstance(value, dict),
-    "tuple[str, ...]": lambda value: isinstance(value, tuple) and all(isinstance(v, str) for v in value),
-}

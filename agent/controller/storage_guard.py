@@ -11,7 +11,8 @@ import re
 
 from agent.errors import StorageLostError
 from agent.model.daemon import DAEMON_KEY
-from agent.status.board import ConditionType, StatusBoard
+from agent.status.board import StatusBoard
+from agent.status.conditions import ConditionType
 
 _LOOKS = frozenset({"GET", "HEAD"})
 # to stop what runs is always right, and consoles may help

@@ -71,6 +71,9 @@ class Record:
     spec_hash: str = ""
     image_id: str = ""
     failed_hash: str = ""  # spec hash whose swap was rolled back: not tried again
+    failed_meaning: str = (
+        ""  # beside it: what that spec meant, for a section that says the same in other words
+    )
     removed_at: float | None = None  # wall clock, seconds: when its section vanished (grace period)
     swap: str = ""  # one of SWAPS
     grace_s: float = 120.0  # options of a section that is needed once the section is gone

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from agent.plan.meaning import PLAIN, Defaults, changed_fields, meaning
 from agent.plan.words import words
 
 
@@ -104,14 +105,22 @@ def _macs(endpoints: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
     return {(e["network"], e["mac_address"]) for e in endpoints if e.get("mac_address")}
 
 
-def classify(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[FieldChange, ...]:
-    """The differences of two canonical masked specs, sorted by field."""
-    changes = []
-    for field in sorted(before.keys() | after.keys()):
-        old, new = before.get(field), after.get(field)
-        if old != new:
-            old_text, new_text = words(field, old, new)
-            changes.append(
-                FieldChange(field=field, old=old_text, new=new_text, level=level_of(field, old, new))
-            )
-    return tuple(changes)
+def classify(
+    before: Mapping[str, Any], after: Mapping[str, Any], defaults: Defaults = PLAIN
+) -> tuple[FieldChange, ...]:
+    """What two canonical masked specs of a container ask for differently, sorted by field."""
+    names = changed_fields("container", before, after, defaults)
+    if not names:
+        return ()
+    old, new = meaning("container", before, defaults), meaning("container", after, defaults)
+    return tuple(change_of(name, before.get(name), after.get(name), old, new) for name in names)
+
+
+def change_of(
+    field: str, old: Any, new: Any, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> FieldChange:
+    """One change; `before` and `after` are the meanings: a limit of 0 is taken away as one that is unset."""
+    old_text, new_text = words(field, old, new)
+    in_place = LEVELS.get(field) is Level.UPDATE
+    level = level_of(field, before.get(field), after.get(field)) if in_place else level_of(field, old, new)
+    return FieldChange(field=field, old=old_text, new=new_text, level=level)

@@ -4,20 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from agent.model.identity import spec_hash
+from agent.model.identity import canonical, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, DependsOn, OnDrift, Pull, RunState
 from agent.plan import operations as ops
 from agent.plan.applied import as_applied, waits_of
-from agent.plan.changes import FieldChange, Level, classify
-from agent.plan.difference import differences
+from agent.plan.changes import FieldChange, Level, change_of, classify
+from agent.plan.difference import differences, is_met
 from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, plugged_words, shared_names
 from agent.plan.drift import container_drift
 from agent.plan.endings import is_job
+from agent.plan.inspected import read_spec
+from agent.plan.meaning import is_same_image, meaning_hash, newly_stated
+from agent.plan.swap_names import name_outside
 from agent.plan.words import option_of
-
-OLD_SUFFIX = ".ucidockd-old"  # of the name of one that is being replaced
 
 
 def plan_container(draft: Draft, container: Container) -> None:
@@ -85,7 +87,7 @@ class _Planner:
         if seen is None or record is None:
             self._show_state(seen)
             return
-        pending = self._is_pending(record)
+        pending = self._is_pending(record, seen)
         if pending:
             self._find(
                 "Synced", status=False, reason="Waiting", message=f"the change waits: {missing.reason}"
@@ -103,9 +105,9 @@ class _Planner:
             todo = self._as_applied(record, seen, start=missing.keep)
             self.draft.add(self.key, todo, self.needs, partial=pending)
 
-    def _is_pending(self, record: Record) -> bool:
+    def _is_pending(self, record: Record, seen: ObservedContainer) -> bool:
         """Whether the section says something that has not been applied yet."""
-        if record.spec_hash != self.draft.spec_hash_of(self.key, self.container):
+        if self._edited(record, seen):
             return True
         waits = record.waits_known and record.waits != waits_of(self.container)
         return waits or bool(self._outside_change(record, ()))
@@ -200,9 +202,7 @@ class _Planner:
 
     def _adoption_failed(self, foreign: ObservedContainer) -> bool:
         return any(
-            record.swap == "foreign"
-            and record.object_id == foreign.id
-            and record.failed_hash == self._attempt()
+            record.swap == "foreign" and record.object_id == foreign.id and self._failed_before(record)
             for record in self.draft.context.records
         )
 
@@ -222,7 +222,7 @@ class _Planner:
             return
         changes = self._changes(record, seen)
         why = self._outside_change(record, changes)
-        if (why or changes) and record.failed_hash and record.failed_hash == self._attempt():
+        if (why or changes) and self._failed_before(record):
             self._rolled_back(record, seen)
             return
         if why or any(change.level is Level.RECREATE for change in changes):
@@ -277,8 +277,23 @@ class _Planner:
         image = "" if other_image else self._image_change(record)
         return _joined(image, self._joined_change(record), self._plugged_change(record))
 
-    def _attempt(self) -> str:
-        return attempt_of(self.container, self.draft.context.image_ids.get(self.container.spec.image, ""))
+    def _failed_before(self, record: Record) -> bool:
+        tried = failure_of(self.container, self._local_image())
+        return bool(record.failed_hash) and (
+            record.failed_hash == tried["failed_hash"] or record.failed_meaning == tried["failed_meaning"]
+        )
+
+    def _local_image(self) -> str:
+        """The id of the image that it would be created from now, "" = it has to be pulled first."""
+        local = self.draft.context.image_ids.get(self.container.spec.image, "")
+        return local or self._recorded_image()
+
+    def _recorded_image(self) -> str:
+        """The image that its reference stood for when it was applied, where that is still local."""
+        record = self.record
+        if record is None or not is_same_image(record.spec.get("image"), self.container.spec.image):
+            return ""
+        return self.draft.context.image_ids.get(record.image_id, "")
 
     def _image_change(self, record: Record) -> str:
         image = self.container.spec.image
@@ -307,8 +322,9 @@ class _Planner:
         return "; ".join(f"{name} is {path} now" for name, _, path in (m.partition("=") for m in moved))
 
     def _changes(self, record: Record, seen: ObservedContainer) -> tuple[FieldChange, ...]:
-        if record.spec_hash != self.draft.spec_hash_of(self.key, self.container):
-            return classify(record.spec, desired_spec(self.container))
+        edited = self._edited(record, seen)
+        if edited:
+            return edited
         if seen.inspect is None:
             return ()
         return self._to_repair(record, container_drift(self.container, seen.inspect, self._network_ids()))
@@ -323,6 +339,23 @@ class _Planner:
             self.reported.append(describe(drift))
             return ()
         return drift
+
+    def _edited(self, record: Record, seen: ObservedContainer) -> tuple[FieldChange, ...]:
+        """What the section asks for differently than it did when the container was made."""
+        if record.spec_hash == self.draft.spec_hash_of(self.key, self.container):
+            return ()
+        wanted = desired_spec(self.container)
+        changes = classify(record.spec, wanted, self.draft.defaults(record.image_id))
+        stated = set(newly_stated(record.spec, wanted)) - {change.field for change in changes}
+        if not stated or seen.inspect is None:
+            return changes
+        shown = read_spec(seen.inspect, {})
+        told = canonical(shown)
+        return changes + tuple(
+            change_of(name, told.get(name), wanted.get(name), told, wanted)
+            for name in sorted(stated)
+            if not is_met(name, self.container.spec, shown)
+        )
 
     def _in_place(
         self,
@@ -376,7 +409,7 @@ class _Planner:
         if seen.name == self.container.name:
             return []
         cause = f"named {seen.name}, declared {self.container.name}"
-        by_hand = record.name == self.container.name and not seen.name.endswith(OLD_SUFFIX)
+        by_hand = record.name == self.container.name and not name_outside(seen.name, "old")
         if self.container.policy.on_drift is OnDrift.REPORT and by_hand:
             self.reported.append(cause)
             return []
@@ -430,7 +463,7 @@ class _Planner:
             return [
                 ops.NoteContainer(key=self.key, cause=cause, container=container, record=record, again=True)
             ]
-        if not wanted or (self._is_completed(seen) and not self._has_changed(record)):
+        if not wanted or (self._is_completed(seen) and not self._has_changed(record, seen)):
             return []
         if seen.state == "paused":
             cause = "it is paused, state is running"
@@ -452,10 +485,9 @@ class _Planner:
     def _is_completed(self, seen: ObservedContainer) -> bool:
         return seen.id in self.draft.context.completed
 
-    def _has_changed(self, record: Record) -> bool:
+    def _has_changed(self, record: Record, seen: ObservedContainer) -> bool:
         """A job whose section says something new does it again."""
-        refused = bool(record.failed_hash) and record.failed_hash == self._attempt()
-        return record.spec_hash != self.draft.spec_hash_of(self.key, self.container) and not refused
+        return bool(self._edited(record, seen)) and not self._failed_before(record)
 
     # what it looks like
 
@@ -477,6 +509,10 @@ class _Planner:
         local = self.draft.context.image_ids.get(image)
         if local:
             self._find("ImageReady", status=True, reason="Present")
+        elif local is not None and (recorded := self._recorded_image()):
+            short = recorded.removeprefix("sha256:")[:12]
+            message = f"{image} is no longer local under this name; its image {short} is used"
+            self._find("ImageReady", status=True, reason="Untagged", message=message)
         elif local is not None and self.key not in self.draft.context.backoff:  # else the pull said more
             never = self.container.policy.pull is Pull.NEVER
             message = "`option pull never` forbids to pull it" if never else "it is pulled when it is needed"
@@ -535,6 +571,15 @@ def joined_keys(draft: Draft, container: Container) -> tuple[str, ...]:
 def attempt_of(container: Container, image_id: str) -> str:
     """What a swap tried: spec, image and devices. A rolled-back attempt is not made again."""
     return "@".join((spec_hash(desired_spec(container)), image_id, *plugged_words(container)))
+
+
+def failure_of(container: Container, image_id: str) -> dict[str, Any]:
+    """What a record keeps of an attempt that was rolled back."""
+    meant = meaning_hash("container", desired_spec(container))
+    return {
+        "failed_hash": attempt_of(container, image_id),
+        "failed_meaning": "@".join((meant, image_id, *plugged_words(container))),
+    }
 
 
 def is_alive(seen: ObservedContainer) -> bool:

@@ -16,6 +16,7 @@ from agent.model.identity import canonical, masked
 from agent.model.observed import Record
 from agent.model.resources import Container, ContainerSpec, Endpoint, Mount
 from agent.plan.inspected import DEFAULT_NETWORKS, read_spec
+from agent.plan.meaning import PLAIN, Defaults, changed_fields
 from agent.plan.words import option_of, words
 
 
@@ -41,20 +42,27 @@ def differences(
     *,
     names: Mapping[str, str],
     image_id: str,
+    defaults: Defaults = PLAIN,
 ) -> tuple[FieldDifference, ...]:
     """The fields in which the three are not the same, in the order of the spec.
 
-    `names`: see `read_spec`. `image_id`: of the desired image, "" when it is not there: ours are created by the id.
+    `names`: see `read_spec`. `image_id`: of the desired image, "" when it is not there. The id decides: what the
+    container was created by may be an id, or a reference that stands for another image now. `defaults`: for the record.
     """
     seen = read_spec(inspect, names) if inspect is not None else None
-    if seen is not None and inspect is not None and image_id and inspect.get("Image") == image_id:
-        seen = replace(seen, image=container.spec.image)
+    if seen is not None and inspect is not None and image_id:
+        used = str(inspect.get("Image") or "")
+        if used == image_id:
+            seen = replace(seen, image=container.spec.image)
+        elif used and seen.image == container.spec.image:
+            seen = replace(seen, image=used)
     wanted = masked(canonical(container.spec))
     shown = masked(canonical(seen)) if seen is not None else {}
     applied = record.spec if record is not None else {}
+    changed = changed_fields("container", applied, wanted, defaults) if record is not None else ()
     found = []
     for field in (f.name for f in fields(ContainerSpec)):
-        edited = record is not None and applied.get(field) != wanted.get(field)
+        edited = field in changed
         drifted = seen is not None and not is_met(field, container.spec, seen)
         if edited or drifted:
             was = words(field, applied.get(field), wanted.get(field))[0] if record is not None else ""

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from agent.model.identity import SPEC_VERSION, canonical, masked, spec_hash, version_of
 from agent.model.interfaces import Route
 from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.plan import operations as ops
+from agent.plan.meaning import Defaults, changed_fields, defaults_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,9 @@ class Context:
     image_ids: Mapping[str, str] = field(
         default_factory=dict
     )  # image -> local id ("" = none), where looked up
+    image_defaults: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict
+    )  # local image id -> what the image gives where a section says nothing, where looked up
     busy: frozenset[str] = frozenset()  # keys that an earlier plan is still at work on: hands off
     orphaned_s: Mapping[str, float] = field(
         default_factory=dict
@@ -134,6 +139,17 @@ class Draft:
     def spec_hash_of(self, key: str, resource: Container | Network | Volume) -> str:
         """The hash of a desired spec."""
         return self.desired.spec_hashes.get(key) or spec_hash(desired_spec(resource))
+
+    def defaults(self, image_id: str) -> Defaults:
+        """What unset fields of a container of that image stand for."""
+        return defaults_of(self.desired.daemon, self.context.image_defaults.get(image_id))
+
+    def is_as_recorded(self, record: Record, resource: Network | Volume) -> bool:
+        """Whether a section asks for what its record has, word for word or not."""
+        key = key_of(record.kind, record.section)
+        return record.spec_hash == self.spec_hash_of(key, resource) or not changed_fields(
+            record.kind, record.spec, desired_spec(resource)
+        )
 
     def find(self, key: str, kind: str, *, status: bool, reason: str, message: str = "") -> None:
         """Notes a condition."""

@@ -46,7 +46,7 @@ def _resources(container: Container, host: dict[str, Any]) -> tuple[FieldChange,
     changes = []
     for field, key in FIELDS:
         wanted, seen = getattr(container.spec, field), host.get(key)
-        if wanted is not None and wanted != seen:
+        if wanted is not None and not _is_same_limit(field, wanted, seen):
             level = level_of(field, seen, wanted)
             old, new = words(field, seen, wanted)
             changes.append(FieldChange(field=field, old=old, new=new, level=level))
@@ -61,6 +61,15 @@ def _resources(container: Container, host: dict[str, Any]) -> tuple[FieldChange,
             old, new = words("restart", was, canonical(container.spec.restart))
             changes.append(FieldChange(field="restart", old=old, new=new, level=Level.UPDATE))
     return tuple(changes)
+
+
+def _is_same_limit(field: str, wanted: Any, seen: Any) -> bool:
+    """A limit of 0 is none, and the engine shows none as 0, as -1 or not at all; of swap it is the engine's default."""
+    if not wanted and field == "memory_swap":
+        return True
+    return bool(wanted == seen) or (
+        wanted in (0, -1) and seen in (None, 0, -1) and (field != "memory_swap" or not seen)
+    )
 
 
 def _endpoints(container: Container, inspect: dict[str, Any], known: Mapping[str, str]) -> FieldChange | None:

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from agent.model.identity import LABEL_NONCE
 from agent.model.observed import ObservedVolume, Record
 from agent.model.resources import Network, Volume
 from agent.plan import operations as ops
 from agent.plan.draft import Draft, desired_spec, key_of
 from agent.plan.drift import network_difference
+from agent.plan.meaning import changed_fields, meaning_hash
 from agent.plan.subnets import obstacle
 
 
@@ -26,17 +25,26 @@ def plan_network(draft: Draft, network: Network) -> None:
         return
     if _is_ambiguous(draft, key, network, object_id=seen.id):
         return
-    if record.spec_hash == draft.spec_hash_of(key, network) and seen.name == network.name:
+    if draft.is_as_recorded(record, network) and seen.name == network.name:
         draft.find(key, "Synced", status=True, reason="InSync")
         return
-    if record.failed_hash == draft.spec_hash_of(key, network):
+    if _failed_before(draft, record, network):
         message = "the engine refused the change; tried again when its section changes, or on `reconcile`"
         draft.find(key, "Synced", status=False, reason="RolledBack", message=message)
         return
     if _is_hindered(draft, key, network, object_id=seen.id):
         draft.unchanged.add(key)
         return
-    _replace(draft, network, "its settings changed: " + _changed_names(record.spec, desired_spec(network)))
+    names = ", ".join(changed_fields("network", record.spec, desired_spec(network))) or "name"
+    _replace(draft, network, f"its settings changed: {names}")
+
+
+def _failed_before(draft: Draft, record: Record, network: Network) -> bool:
+    same = record.failed_hash == draft.spec_hash_of(key_of("network", network.section), network)
+    meant = bool(record.failed_hash) and record.failed_meaning == meaning_hash(
+        "network", desired_spec(network)
+    )
+    return same or meant
 
 
 def _withhold(draft: Draft, key: str, *, is_there: bool) -> None:
@@ -106,7 +114,7 @@ def plan_volume(draft: Draft, volume: Volume) -> None:
     if record is None or seen is None:
         _absent_volume(draft, key, volume, gone=record is not None)
         return
-    same = record.spec_hash == draft.spec_hash_of(key, volume) and record.name == volume.name
+    same = draft.is_as_recorded(record, volume) and record.name == volume.name
     message = "" if same else "a volume cannot change: copy its data to one with another name"
     draft.find(key, "Synced", status=same, reason="InSync" if same else "VolumeDiffers", message=message)
 
@@ -130,8 +138,3 @@ def _absent_volume(draft: Draft, key: str, volume: Volume, *, gone: bool) -> Non
         draft.add(key, [ops.AdoptVolume(key=key, cause=cause, volume=volume, foreign=foreign)])
     else:
         draft.conflict(key, f"a volume named {volume.name} exists and is not ours")
-
-
-def _changed_names(before: Mapping[str, object], after: Mapping[str, object]) -> str:
-    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    return ", ".join(names) or "name"

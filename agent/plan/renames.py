@@ -15,6 +15,7 @@ from agent.model.identity import spec_hash
 from agent.model.observed import Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.plan.draft import desired_spec, key_of
+from agent.plan.meaning import meaning_hash
 
 _Resource = Container | Network | Volume
 
@@ -66,9 +67,11 @@ class _Moves:
 
     def _is_same(self, record: Record, section: str) -> bool:
         resource = self.declared[section]
-        return record.spec_hash == (
-            self.desired.spec_hashes.get(self._key(section)) or spec_hash(desired_spec(resource))
-        )
+        known = self.desired.spec_hashes.get(self._key(section))
+        wanted = desired_spec(resource)
+        if record.spec_hash == (known or spec_hash(wanted)):
+            return True
+        return meaning_hash(self.kind, record.spec) == meaning_hash(self.kind, wanted)
 
     def find(self) -> list[Record]:
         wanted = {s: r for s in self.declared if (r := self._wanted(s)) is not None}

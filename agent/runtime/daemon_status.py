@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from agent.errors import DaemonError
 from agent.model.daemon import DAEMON_KEY, DaemonRecord, Process, Target
 from agent.plan.daemon import Rendered
-from agent.status.board import ConditionType, OperationNote, StatusBoard
+from agent.status.board import OperationNote, StatusBoard
+from agent.status.conditions import ConditionType
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, RunState
 from agent.plan.difference import FieldDifference, differences
 from agent.plan.draft import key_of
+from agent.plan.meaning import defaults_of
 from agent.runtime.reconciler import Reconciler
 
 
@@ -24,7 +25,10 @@ def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
     names = {r.object_id: r.name for r in records}
     plan = reconciler.make_plan(deep=None)
     image_id = reconciler.image_ids.get(container.spec.image, "")
-    found = differences(container, record, seen.inspect if seen else None, names=names, image_id=image_id)
+    daemon = reconciler.desired.daemon if reconciler.desired is not None else None
+    defaults = defaults_of(daemon, reconciler.image_defaults.get(record.image_id if record else ""))
+    inspect = seen.inspect if seen else None
+    found = differences(container, record, inspect, names=names, image_id=image_id, defaults=defaults)
     rows = (*_outside(container, record, seen), *found)
     return {
         "key": key,

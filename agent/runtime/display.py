@@ -14,7 +14,8 @@ from agent.model.observed import Observed
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import key_of
-from agent.status.board import ConditionType, OperationNote, StatusBoard
+from agent.status.board import OperationNote, StatusBoard
+from agent.status.conditions import ConditionType
 
 _KINDS = frozenset({"container", "network", "volume"})
 

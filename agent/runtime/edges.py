@@ -31,7 +31,8 @@ from agent.plan.zones import Bridge, bridges_of, interface_of, our_interfaces, w
 from agent.runtime.config import open_store
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.read_only import show_read_only
-from agent.status.board import ConditionType, StatusBoard
+from agent.status.board import StatusBoard
+from agent.status.conditions import ConditionType
 from agent.uci.router import devices_of, read_firewall
 from agent.uci.syntax import Package
 

@@ -18,7 +18,8 @@ from agent.model.resources import Container, Desired
 from agent.plan.hazards import host_control, open_to_pages, plain_luci, shared_origin
 from agent.runtime.config import open_store
 from agent.runtime.options import RuntimeOptions
-from agent.status.board import ConditionType, StatusBoard
+from agent.status.board import StatusBoard
+from agent.status.conditions import ConditionType
 from agent.uci.syntax import Package
 
 logger = logging.getLogger(__name__)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from agent.clients.files import atomic_write
-from agent.model.identity import canonical, masked, spec_hash
+from agent.model.identity import canonical, spec_hash
 from agent.model.resources import Container, Desired, RunState
-from agent.plan.draft import key_of
+from agent.plan.draft import desired_spec, key_of
+from agent.plan.meaning import meaning
 from agent.wire.own_json import json_object
 
 logger = logging.getLogger(__name__)
@@ -45,7 +47,11 @@ class Holds:
                 if held.get(key, {}).get("action") in _STOPPING_ACTIONS:
                     del held[key]
             else:
-                held[key] = {"action": action, "section": section_hash(container)}
+                held[key] = {
+                    "action": action,
+                    "section": section_hash(container),
+                    "meaning": _section_meaning(container),
+                }
             self._write(held)
 
     def take_back(self, container: Container) -> None:
@@ -75,7 +81,7 @@ class Holds:
             held = {
                 key: item
                 for key, item in known.items()
-                if key in desired.broken or (key in here and section_hash(here[key]) == item["section"])
+                if key in desired.broken or (key in here and _is_same(here[key], item))
             }
             self._write(held)
             return {key: item["action"] for key, item in held.items()}
@@ -101,7 +107,11 @@ def _load(path: Path) -> dict[str, dict[str, str]]:
     try:
         data = json_object(path.read_bytes())
         return {
-            str(key): {"action": str(item["action"]), "section": str(item["section"])}
+            str(key): {
+                "action": str(item["action"]),
+                "section": str(item["section"]),
+                "meaning": str(item.get("meaning", "")),
+            }
             for key, item in data.items()
         }
     except FileNotFoundError:
@@ -113,8 +123,20 @@ def _load(path: Path) -> dict[str, dict[str, str]]:
 
 def section_hash(container: Container) -> str:
     """Stands for all that a section says, policy and name included; environment values only as hashes."""
-    policy = canonical(container.policy)
-    return spec_hash({**masked(canonical(container.spec)), "policy": policy, "docker_name": container.name})
+    return _hash(container, desired_spec(container))
+
+
+def _section_meaning(container: Container) -> str:
+    """Stays when a section says the same in other words."""
+    return _hash(container, meaning("container", desired_spec(container)))
+
+
+def _hash(container: Container, spec: Mapping[str, object]) -> str:
+    return spec_hash({**spec, "policy": canonical(container.policy), "docker_name": container.name})
+
+
+def _is_same(container: Container, held: Mapping[str, str]) -> bool:
+    return section_hash(container) == held["section"] or _section_meaning(container) == held["meaning"]
 
 
 def _is_to_run(container: Container) -> bool:

@@ -22,7 +22,7 @@ from agent.apply.ports import Engine
 from agent.clients.file_watcher import UNSETTLED_LIMIT_S, FileWatcher
 from agent.clients.mount_watch import MountWatch
 from agent.clients.to_loop import tell
-from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
+from agent.errors import ConfigError, ConflictError, EngineError, StorageError, UcidockdError
 from agent.model.daemon import Wish
 from agent.model.issues import issue_as_json
 from agent.model.resources import RegistryAuth
@@ -247,6 +247,13 @@ class Loop:
             await self._stop.wait()
             timers.cancel()
             await self._settle(passes)
+            await asyncio.to_thread(self._fold)
+
+    def _fold(self) -> None:
+        try:
+            self.reconciler.records.fold()
+        except StorageError as exc:  # the next start reads what there is
+            logger.warning("%s", exc)
 
     async def _settle(self, passes: asyncio.Task[None]) -> None:
         """Waits for what is under way, not for ever: threads cannot be cancelled, and what a swap leaves half done

@@ -9,7 +9,8 @@ from __future__ import annotations
 from agent.model.resources import Container, Desired
 from agent.plan.draft import key_of
 from agent.runtime.daemon_mounts import is_read_only
-from agent.status.board import ConditionType, StatusBoard
+from agent.status.board import StatusBoard
+from agent.status.conditions import ConditionType
 
 
 def show_read_only(desired: Desired, board: StatusBoard, *, now: float) -> None:

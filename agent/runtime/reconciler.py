@@ -24,13 +24,14 @@ from agent.apply.recovery import recover
 from agent.clients.certificates import Certificates
 from agent.clients.devices import Plugged, UsbDevices
 from agent.clients.uci_store import UciStore
-from agent.errors import EngineUnreachableError, UcidockdError
+from agent.errors import EngineError, EngineUnreachableError, UcidockdError
 from agent.model.interfaces import Interface, Route
 from agent.model.issues import Issue
 from agent.model.observed import Observed, Record
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.plan import operations as ops
-from agent.plan.draft import Context, Missing, key_of, shared_names
+from agent.plan.draft import Context, Missing, desired_spec, key_of, shared_names
+from agent.plan.meaning import image_defaults, newly_stated
 from agent.plan.reconcile import reconcile
 from agent.plan.renames import moved
 from agent.runtime.backoff import BackOff
@@ -92,6 +93,7 @@ class Reconciler:
     last: LoadResult = field(default_factory=lambda: LoadResult(desired=None))
     desired: Desired | None = None
     image_ids: dict[str, str] = field(default_factory=dict)
+    image_defaults: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by the image's id
     work_ended: Callable[[], None] = lambda: None
     deletions_held: Callable[[], bool] = lambda: False  # asked only where something waits to be deleted
     settings_read: Callable[[AgentSettings], None] = lambda _: None
@@ -150,10 +152,12 @@ class Reconciler:
         ids = deep
         if ids is not None:  # looking at what may not be touched would be for nothing
             blocked = busy | self.backoff.blocked(self.monotonic()).keys() | unmended.keys() | held.keys()
-            ids -= {r.object_id for r in records if key_of(r.kind, r.section) in blocked}
+            ids = (ids | _unclear(desired, records)) - {
+                r.object_id for r in records if key_of(r.kind, r.section) in blocked
+            }
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=ids)
         if deep is None:
-            self._look_at_images(desired)
+            self.image_ids = self._images_of(desired, records)
         ends = self._look_at_ends(desired, records, snapshot.observed, stale=deep or frozenset())
         interfaces = self.edges.interfaces() if self.edges is not None and self.engine_is_here else None
         waits = self._waiting(desired, usb, interfaces)
@@ -172,6 +176,7 @@ class Reconciler:
             completed=ends.completed,
             left_behind=self._left_behind(desired, records, snapshot.observed),
             image_ids=self.image_ids,
+            image_defaults=self.image_defaults,
             busy=busy,
             routes=self.routes() if desired.networks else (),
             orphaned_s=self._grace.look(desired, records, now=self.monotonic()),
@@ -265,10 +270,23 @@ class Reconciler:
         declared = self.desired.containers if self.desired is not None else ()
         return next((c for c in declared if c.section in sections), None)
 
-    def _look_at_images(self, desired: Desired) -> None:
-        images = sorted({container.spec.image for container in desired.containers})
-        found = ((image, self.engine.inspect_image(image)) for image in images)
-        self.image_ids = {image: str(body["Id"]) if body is not None else "" for image, body in found}
+    def _images_of(self, desired: Desired, records: tuple[Record, ...]) -> dict[str, str]:
+        """Reference -> local id, "" = not there; then also whether the recorded image is there, under its id."""
+        self.image_defaults = {}
+        references = {container.spec.image for container in desired.containers}
+        found = {reference: self._image_id(reference) for reference in sorted(references)}
+        recorded = {
+            r.image_id for r in records if r.image_id and not found.get(r.spec.get("image", ""), r.image_id)
+        }
+        return found | {image_id: self._image_id(image_id) for image_id in sorted(recorded)}
+
+    def _image_id(self, reference: str) -> str:
+        body = self.engine.inspect_image(reference)
+        if body is None:
+            return ""
+        found = str(body["Id"])
+        self.image_defaults = {**self.image_defaults, found: image_defaults(body)}
+        return found
 
     def begin_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, Run | None]:
         """Plans and begins to apply. Raises EngineError when the engine could not even be looked at."""
@@ -418,6 +436,9 @@ class Reconciler:
     def _show_pulled(self, container: Container, image_id: str, reason: str) -> None:
         """The pull ended; with "" there is no image."""
         self.image_ids = {**self.image_ids, container.spec.image: image_id}
+        if image_id and image_id not in self.image_defaults:
+            with contextlib.suppress(EngineError):  # what is not known is not guessed
+                self._image_id(image_id)
         self._display.image(container, status=bool(image_id), reason="Present" if image_id else reason)
 
     def _work_ended(self, work: ops.Work, succeeded: bool) -> None:  # noqa: FBT001 - the executor's callback
@@ -459,6 +480,23 @@ def _is_unreached(plan: ops.Plan) -> bool:
 def _with(records: tuple[Record, ...], changed: tuple[Record, ...]) -> tuple[Record, ...]:
     by_nonce = {record.nonce: record for record in changed}
     return tuple(by_nonce.get(record.nonce, record) for record in records) if by_nonce else records
+
+
+def _unclear(desired: Desired, records: tuple[Record, ...]) -> frozenset[str]:
+    """Ids of containers whose section now states what dockerd may have set otherwise: only the engine can tell."""
+    edited = {
+        container.section: container
+        for container in desired.containers
+        if key_of("container", container.section) in desired.spec_hashes
+    }
+    found = set()
+    for record in records:
+        container = edited.get(record.section) if record.kind == "container" and not record.swap else None
+        if container is None or desired.spec_hashes[key_of("container", record.section)] == record.spec_hash:
+            continue
+        if newly_stated(record.spec, desired_spec(container)):
+            found.add(record.object_id)
+    return frozenset(found)
 
 
 def plan_as_json(plan: ops.Plan) -> dict[str, object]:

@@ -41,6 +41,7 @@ class Single:
             if changed is not None:
                 _follow(self._reconciler.board, changed)
             plan, outcomes = self._reconciler.run_pass(deep=None)
+            self._reconciler.records.fold()
         return {**outcomes_as_json(plan, outcomes), "issues": self._issues()}
 
     def diff(self, name: str) -> dict[str, Any]:

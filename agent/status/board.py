@@ -11,50 +11,33 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from enum import StrEnum
 from typing import Any
+
+from agent.status.conditions import ConditionType, Level, level_of, order_of, sentence_of, verdict
 
 RING = 256
 NOTES = 10
-
-
-class ConditionType(StrEnum):
-    """The conditions of a resource."""
-
-    ACCEPTED = "Accepted"
-    WAITING = "Waiting"
-    IMAGE_READY = "ImageReady"
-    SYNCED = "Synced"
-    RUNNING = "Running"
-    HEALTHY = "Healthy"
-    DEGRADED = "Degraded"
-    # of dockerd itself (design section 6)
-    ROLLED_BACK = "RolledBack"
-    INSECURE_API = "InsecureAPI"
-    DAEMON_UNMANAGED = "DaemonUnmanaged"
-    ENGINE_CHANGED = "EngineChanged"
-    RESTART_NEEDED = "RestartNeeded"
-    ENGINE_STORAGE_LOST = "EngineStorageLost"
-    ENGINE_IMPAIRED = "EngineImpaired"
-    # of the router around it
-    FIREWALL_OPEN = "FirewallOpen"
-    PUBLIC_PORT = "PublicPort"
-    ZONE_UNSET = "ZoneUnset"
-    STORAGE_READ_ONLY = "StorageReadOnly"
-    # allowed, and dangerous
-    HOST_CONTROL = "HostControl"
-    SHARED_ORIGIN_PORTS = "SharedOriginPorts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
     """`since` moves only when status or reason change."""
 
-    type: str
+    type: ConditionType
     status: bool
     reason: str
     message: str
     since: float
+
+    @property
+    def level(self) -> Level:
+        """How bad it is."""
+        return level_of(self.type, status=self.status, reason=self.reason)
+
+    def as_json(self) -> dict[str, Any]:
+        """With its level, and a message wherever it is bad."""
+        message = self.message or sentence_of(self.type, status=self.status)
+        return {**asdict(self), "message": message, "level": self.level}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,17 +58,21 @@ class _Resource:
     section: str
     name: str
     object_id: str = ""
-    conditions: dict[str, Condition] = field(default_factory=dict)
+    conditions: dict[ConditionType, Condition] = field(default_factory=dict)
     operations: deque[OperationNote] = field(default_factory=lambda: deque(maxlen=NOTES))
 
     def as_json(self) -> dict[str, Any]:
+        shown = [self.conditions[kind] for kind in sorted(self.conditions, key=order_of)]
+        level, told = verdict({each.type: each.level for each in shown})
         return {
             "key": self.key,
             "kind": self.kind,
             "section": self.section,
             "name": self.name,
             "object_id": self.object_id,
-            "conditions": [asdict(self.conditions[name]) for name in sorted(self.conditions)],
+            "level": level,
+            "verdict": told,
+            "conditions": [each.as_json() for each in shown],
             "operations": [asdict(note) for note in self.operations],
         }
 

@@ -53,12 +53,12 @@ def _escaped(text: str) -> str:
 
 
 def board_metrics(snapshot: Mapping[str, Any], passes: PassCounters) -> list[Metric]:
-    """Resources by kind, conditions by status, the engine, and the passes."""
+    """Resources by kind and level, conditions by status, the engine, and the passes."""
     resources: Counter[Labels] = Counter()
     conditions: Counter[Labels] = Counter()
     for resource in snapshot["resources"]:
         kind = ("kind", str(resource["kind"]))
-        resources[kind,] += 1
+        resources[kind, ("level", str(resource["level"]))] += 1
         for condition in resource["conditions"]:
             status = "true" if condition["status"] else "false"
             conditions[("condition", str(condition["type"])), kind, ("status", status)] += 1
@@ -69,7 +69,7 @@ def board_metrics(snapshot: Mapping[str, Any], passes: PassCounters) -> list[Met
         (("result", "failed"),): passes.failed,
     }
     return [
-        many("ucidockd_resources", "gauge", "Sections that are known, by kind.", dict(resources)),
+        many("ucidockd_resources", "gauge", "Sections that are known, by kind and by how well they are.", dict(resources)),
         many("ucidockd_conditions", "gauge", "Conditions of resources, by status.", dict(conditions)),
         one(
             "ucidockd_engine_reachable",

@@ -74,6 +74,16 @@ def root(scripted: Scripted, tmp_path: Path) -> Iterator[Controller]:
         yield made
 
 
+@pytest.mark.parametrize("kind", ["application/json", "application/jsonl", "application/x-ndjson; charset=utf-8"])
+def test_types_that_the_engine_streams_json_with_pass(scripted: Scripted, root: Controller, kind: str) -> None:
+    body = b'{"a":1}\n'
+    scripted.answer = (
+        f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    )
+    answer = root.client.get("/docker/containers/x/logs?stdout=1")
+    assert (answer.headers["content-type"], answer.content) == (kind, body)
+
+
 def test_headers_of_the_engine_pass_by_allow_list(scripted: Scripted, root: Controller) -> None:
     scripted.answer = HOSTILE.encode()
     answer = root.client.get("/docker/containers/x/logs?stdout=1")

@@ -25,7 +25,7 @@ from tests.controller.console_client import web_socket
 from tests.controller.test_streams_on_engine import tar_of
 from tests.support.connections import settled, wait_connections
 from tests.support.controller import Controller
-from tests.support.dockerd import BUSYBOX, PrivateDockerd
+from tests.support.dockerd import BUSYBOX, PrivateDockerd, unpacks_safely
 
 
 @pytest.fixture
@@ -145,7 +145,10 @@ def test_bodies_flow_both_ways_and_stay_what_they_are(
     with tarfile.open(fileobj=io.BytesIO(http.get(url, params={"path": "/data/file"}).content)) as tar:
         assert tar.getmember("file").size == 3_000_000
     packed = http.put(url, params={"path": "/data"}, content=gzip.compress(archive))
-    assert packed.status_code == 415 and "plain tar" in packed.json()["message"]
+    if unpacks_safely():
+        assert packed.status_code == 200
+    else:
+        assert packed.status_code == 415 and "plain tar" in packed.json()["message"]
 
 
 def test_images_are_loaded_saved_tagged_and_built(http: httpx.Client) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from agent.controller.routes.status import SlowReaderError, status_events
-from agent.status.board import RING, ConditionType, StatusBoard
+from agent.status.board import RING, StatusBoard
+from agent.status.conditions import ConditionType
 from tests.support.controller import Controller, serving, sse_events
 
 KEY = "container:web"

@@ -15,7 +15,8 @@ from agent.controller.app import make_app
 from agent.controller.storage_guard import StorageGuard
 from agent.errors import StorageLostError
 from agent.model.daemon import DAEMON_KEY
-from agent.status.board import ConditionType, StatusBoard
+from agent.status.board import StatusBoard
+from agent.status.conditions import ConditionType
 from tests.controller.conftest import Containers
 from tests.support.controller import Controller, QuietAgent, serving
 from tests.support.dockerd import BUSYBOX, PrivateDockerd

@@ -17,7 +17,7 @@ import docker
 from tests.controller.conftest import Containers
 from tests.support.connections import connections, settled, wait_connections
 from tests.support.controller import Controller, sse_events
-from tests.support.dockerd import BUSYBOX, PrivateDockerd
+from tests.support.dockerd import BUSYBOX, PrivateDockerd, unpacks_safely
 
 TALK = "echo out1; echo err1 >&2; printf 'caf\\303\\251\\n'; echo out3"
 
@@ -165,6 +165,9 @@ def test_packed_archives_do_not_reach_an_old_engine(controller: Controller, cont
     made = containers.run("sleep 60")
     packed = gzip.compress(tar_of("file", os.urandom(5000)))
     put = controller.client.put(f"/v1/containers/{made}/archive?path=/data", content=packed)
+    if unpacks_safely():
+        assert put.status_code == 204
+        return
     assert put.status_code == 415 and "plain tar" in put.json()["error"]["message"]
     assert controller.client.get(f"/v1/containers/{made}/archive?path=/data/file").status_code == 404
 

@@ -19,7 +19,7 @@ from agent.clients.rpcd import NOBODY
 from agent.clients.ubus_objects import TOO_LARGE
 from agent.controller.ubus import docker as ubus_docker
 from agent.controller.ubus.calls import CALLS
-from agent.controller.ubus.docker import DockerObjects, decoded_body
+from agent.controller.ubus.docker import DockerObjects
 from agent.controller.ubus.ttyd import Ttyd
 from agent.errors import BusError
 from agent.wire.ubus_message import Attr, Decoder, Status
@@ -256,24 +256,6 @@ async def test_the_envelope_has_code_headers_and_body(scripted: Scripted) -> Non
         got = await docker.call("docker.version")
     headers = {"content-type": "application/json", "x-extra": "Yes", "content-length": "2"}
     assert got == {"code": 200, "headers": headers, "body": {}}
-
-
-@pytest.mark.parametrize(
-    ("kind", "data", "body"),
-    [
-        ("application/json", b'{"a":1}', {"a": 1}),
-        ("application/json; charset=utf-8", b"[]", []),
-        ("application/json", b'{"a":1}\r\n{"b":2}\r\n', [{"a": 1}, {"b": 2}]),
-        ("application/json", b'{"a":1}\n', {"a": 1}),
-        ("application/json", b"", ""),
-        ("application/json", b"{", "{"),
-        ("application/json", b"[" * 100_000, "[" * 100_000),
-        ("text/plain; charset=utf-8", b"OK", "OK"),
-        ("", b"\xff", "\ufffd"),
-    ],
-)
-def test_a_body_is_a_value_a_list_of_values_or_text(kind: str, data: bytes, body: Any) -> None:
-    assert decoded_body(kind, data) == body
 
 
 async def test_an_engine_that_is_away_has_the_same_envelope(tmp_path: Path) -> None:

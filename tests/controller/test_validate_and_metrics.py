@@ -119,7 +119,7 @@ def test_metrics_count_what_is_and_what_was(client: httpx.Client) -> None:
         lambda: metrics().get('ucidockd_conditions{condition="Synced",kind="container",status="true"}') == 1
     )
     first = metrics()
-    assert first['ucidockd_resources{kind="container"}'] == 1
+    assert first['ucidockd_resources{kind="container",level="ok"}'] == 1
     assert first["ucidockd_engine_reachable"] == 1
     assert first["ucidockd_jobs_running"] == first["ucidockd_transfers_open"] == 0
     assert first["ucidockd_streams_open"] == 0

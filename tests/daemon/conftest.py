@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.daemon_lab import DaemonLab
 from tests.support.debian import CannotFetchError
-from tests.support.engines import programs
+from tests.support.engines import VERSIONS, programs
 from tests.support.netns import OwnNetwork
 
 _numbers = itertools.count()
@@ -32,8 +32,7 @@ def lab() -> Iterator[DaemonLab]:
 @pytest.fixture(
     params=[
         "installed",
-        pytest.param("26", marks=pytest.mark.long),
-        pytest.param("28", marks=pytest.mark.long),
+        *(pytest.param(version, marks=pytest.mark.long) for version in VERSIONS),
     ]
 )
 def any_lab(request: pytest.FixtureRequest) -> Iterator[DaemonLab]:

@@ -12,6 +12,7 @@ import docker
 import pytest
 
 from agent.errors import EngineError
+from agent.plan.swap_names import name_outside
 from tests.support.agent_process import Agent, wait_for
 from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd
@@ -132,7 +133,7 @@ def test_an_engine_killed_in_the_middle_of_a_swap_ends_with_the_right_container(
     agent.start()
     wait_for(lambda: settled(agent))
     agent.commit(WEB.replace("1000", "2000"))
-    wait_for(lambda: "web.ucidockd-old" in containers(agent))
+    wait_for(lambda: any(name_outside(name, "old") == "web" for name in containers(agent)))
     mortal.kill()
     mortal.start()
     wait_settled(agent)

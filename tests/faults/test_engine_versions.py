@@ -17,7 +17,7 @@ from tests.support.agent_process import Agent, wait_for
 from tests.support.box import Box
 from tests.support.debian import CannotFetchError
 from tests.support.dockerd import PrivateDockerd
-from tests.support.engines import programs
+from tests.support.engines import VERSIONS, programs
 
 INSTALLED = "installed"
 STOPPED = """
@@ -77,7 +77,7 @@ def a_box(lone: PrivateDockerd, folder: Path) -> Iterator[Box]:
     client.close()
 
 
-NEWER = [pytest.param(version, marks=pytest.mark.long) for version in ("26", "28")]
+NEWER = [pytest.param(version, marks=pytest.mark.long) for version in VERSIONS]
 
 
 @pytest.mark.parametrize("version", [INSTALLED, *NEWER])

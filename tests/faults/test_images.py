@@ -17,6 +17,7 @@ import pytest
 from agent.apply.swap import GateError, _judge
 from agent.model.observed import ObservedContainer
 from agent.model.resources import AgentSettings, Container, ContainerSpec
+from agent.runtime.differ import diff
 from agent.runtime.main import make_reconciler
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX, PrivateDockerd
@@ -151,6 +152,40 @@ def test_an_image_that_is_retagged_on_the_way_is_still_the_one_that_was_looked_u
     assert ready.errors(WEB.replace("1000", "2000")) == []
     assert ready.get("web").attrs["Image"] == ready.client.images.get(APP).id != meant
     assert str(ready.apply()[0]) == "nothing to do"
+
+
+def test_docker_ps_shows_the_reference_and_a_pruned_name_costs_nothing(
+    ready: Box, engine: PrivateDockerd
+) -> None:
+    engine.import_busybox(APP, changes=["LABEL a=b"])
+    assert ready.errors(WEB) == []  # the swap too
+    listed = {item["Names"][0]: item["Image"] for item in ready.client.api.containers()}
+    assert listed["/web"] == APP
+    image, made = ready.get("web").attrs["Image"], ready.get("web").id
+    ready.client.images.get(APP).tag("kept", "1")
+    ready.client.images.remove(APP, force=True)
+    assert str(ready.apply()[0]) == "nothing to do"
+    assert conditions(ready)["ImageReady"] == "Untagged"
+    # a change needs no registry, and what is rolled back is not tried again
+    assert ready.errors(WEB.replace("1000", "2000")) == []
+    assert (ready.get("web").attrs["Image"], ready.get("web").status) == (image, "running")
+    assert ready.get("web").id != made
+    assert len(ready.errors(WEB.replace("sleep 1000", "false", 1))) == 1
+    ready.reconciler.backoff.clear()
+    assert str(ready.apply()[0]) == "nothing to do"
+    assert conditions(ready)["Synced"] == "RolledBack"
+
+
+def test_what_was_created_by_the_id_stays_as_it_is(ready: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an earlier version of ours did."""
+    engine = ready.reconciler.engine
+    create, image = engine.create_container, ready.client.images.get(APP).id
+    monkeypatch.setattr(engine, "create_container", lambda name, body: create(name, {**body, "Image": image}))
+    assert ready.errors(WEB.replace("1000", "2000")) == []
+    monkeypatch.undo()
+    assert ready.get("web").attrs["Config"]["Image"] == image
+    assert str(ready.apply()[0]) == "nothing to do"
+    assert diff(ready.reconciler, "web")["fields"] == []
 
 
 def test_an_image_that_is_removed_on_the_way_leaves_the_old_container_until_it_is_back(

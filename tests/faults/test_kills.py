@@ -4,6 +4,7 @@ right one, nothing left over."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -229,11 +230,25 @@ def test_the_listed_steps_are_those_that_it_takes(
     wait_for(lambda: trace.exists() and len(trace.read_text().split()) >= len(scenario.points()))
     failing.end()
     # works run side by side, so only the calls count, not their order across works
-    assert sorted(trace.read_text().split()) == sorted(scenario.points())
+    assert sorted(trace.read_text().split()) == sorted([*scenario.points(), "records.fold#1"])
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_killed_at_its_end_it_has_lost_nothing(
+    box: Box, oracle: Oracle, failing: Agent, agent: Agent, side: str
+) -> None:
+    scenario = SCENARIOS["first apply"]
+    prepare(box, scenario)
+    failing.start(UCIDOCKD_FAILPOINT=f"records.fold#1:{side}")
+    wait_for(lambda: settled(failing) and running(box, "web"), 40)
+    failing.send(signal.SIGTERM)
+    failing.wait_killed()
+    assert (b"\n+" in (box.options.state_dir / "state.json").read_bytes()) == (side == "before")
+    check_after_a_new_start(box, agent, oracle, scenario)
 
 
 def test_every_call_that_changes_something_is_in_a_scenario() -> None:
     listed = {name for scenario in SCENARIOS.values() for name in scenario.trace.split()}
     for prefix, port in failing_agent.PORTS.items():
         missing = {f"{prefix}.{name}" for name in failing_agent.changing(port)} - listed
-        assert missing <= {"engine.pull"}, "a new call needs a scenario in which the agent is killed at it"
+        assert missing <= {"engine.pull", "records.fold"}, "a new call needs a scenario in which the agent is killed at it"

@@ -30,6 +30,7 @@ from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd, is_root
 from tests.support.fault_proxy import FaultProxy
 from tests.support.somebody import said_by_somebody
+from tests.support.state import state_of
 
 ROOT = Path(__file__).parents[2]
 WEB = """
@@ -141,17 +142,12 @@ def test_the_lock_does_not_follow_a_link(tmp_path: Path) -> None:
 # records of another version
 
 
-def state_of(box: Box) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((box.options.state_dir / "state.json").read_text())
-    return found
-
-
 def test_a_container_of_a_newer_version_is_only_looked_at(
     box: Box, engine: PrivateDockerd, tmp_path: Path
 ) -> None:
     box.apply(WEB)
     before = box.get("web").attrs
-    state = state_of(box)
+    state = state_of(box.options.state_dir)
     state["records"][0] |= {"spec_hash": "v2:0123", "spec": {"something": {"new": True}}, "colour": "red"}
     (box.options.state_dir / "state.json").write_text(json.dumps(state))
     with FaultProxy(tmp_path / "proxy.sock", engine.socket) as proxy:
@@ -175,7 +171,7 @@ def test_labels_of_other_versions_or_none_recreate_nothing_that_a_record_names(b
     older = box.client.containers.run(
         "busybox:test", "sleep 1000", name="web", labels=labels, mem_limit="64m", detach=True
     )
-    state = state_of(box)
+    state = state_of(box.options.state_dir)
     state["records"][0]["object_id"] = older.id
     (box.options.state_dir / "state.json").write_text(json.dumps(state))
     box.restart_agent()

@@ -9,8 +9,10 @@ from typing import Any
 
 import docker.errors
 import pytest
+from docker.models.containers import Container
 
 from agent.errors import EngineError
+from agent.plan.swap_names import Role, name_outside, swap_name
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX
 from tests.support.oracle import Oracle
@@ -23,7 +25,11 @@ config container 'web'
 	option gate '0.4'
 	option restart 'always'
 """
-OLD, NEW = "web.ucidockd-old", "web.ucidockd-new"
+
+
+def aside(box: Box, role: Role) -> Container:
+    """The container of that role while one is replaced."""
+    return box.get(next(name for name in box.names() if name_outside(name, role) == "web"))
 
 
 def take_the_name(box: Box) -> None:
@@ -76,14 +82,72 @@ def test_an_old_container_that_ends_while_its_restart_policy_is_switched_off_is_
     assert box.get("web").attrs["Config"]["Cmd"] == ["sleep", "2000"]
 
 
+def test_a_foreign_container_on_a_name_of_the_swap_costs_nothing(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    box.apply(WEB)
+    started = box.get("web").attrs["State"]["StartedAt"]
+    monkeypatch.setattr("agent.apply.swap.secrets.token_hex", lambda size: "ab" * size)
+    for role in ("old", "new"):
+        foreign = box.client.containers.create(BUSYBOX, ["sleep", "5"], name=swap_name("web", role, "ab" * 8))
+        [error] = box.errors(WEB.replace("1000", "2000"))
+        assert error == f"a container named {foreign.name} exists and is not ours"
+        assert box.get("web").attrs["State"]["StartedAt"] == started
+        assert box.get(foreign.name).id == foreign.id
+        assert [record.swap for record in box.reconciler.records.records()] == [""]
+        foreign.remove()
+        box.later(400)
+    monkeypatch.undo()
+    assert box.errors(WEB.replace("1000", "2000")) == []
+
+
+def test_names_that_were_those_of_a_swap_once_are_nothing_to_an_edit(box: Box) -> None:
+    box.apply(WEB)
+    for name in ("web.ucidockd-old", "web.ucidockd-new"):
+        box.client.containers.create(BUSYBOX, ["sleep", "5"], name=name)
+    assert box.errors(WEB.replace("1000", "2000")) == []
+    assert box.names() == ["web", "web.ucidockd-new", "web.ucidockd-old"]
+
+
+@pytest.mark.parametrize("step", ["start", "stop"])
+def test_a_swap_that_version_0_1_0_began_is_undone(box: Box, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Its names had no nonce."""
+    box.apply(WEB)
+    web = box.get("web").id
+
+    class Killed(BaseException):
+        pass
+
+    def die(*args: Any, **named: Any) -> Any:
+        raise Killed
+
+    monkeypatch.setattr(box.reconciler.engine, step, die)
+    record = box.reconciler.records.records()[0]
+    box.write(WEB.replace("1000", "2000"))
+    box.reconciler.read_config()
+    container = box.reconciler.desired.containers[0] if box.reconciler.desired else None
+    assert container is not None
+    executor = box.reconciler._executor(box.reconciler.desired, (1, 41))
+    with pytest.raises(Killed):
+        executor._swap().run(container, record, image_id=record.image_id)
+    monkeypatch.undo()
+    for role in ("old", "new"):
+        for name in box.names():
+            if name_outside(name, role):
+                box.get(name).rename(f"web.ucidockd-{role}")
+    assert len(box.names()) == 2
+    box.restart_agent()
+    box.apply(WEB)
+    assert box.names() == ["web"]
+    assert (box.get("web").id, box.get("web").status) == (web, "running")
+
+
 # before which call of the swap, which of them, and what is done
 RACES: dict[str, tuple[str, int, Callable[[Box], object]]] = {
     "the new one is removed before its start": ("start", 1, lambda box: box.get("web").remove(force=True)),
     "the old one is removed": ("rename", 1, lambda box: box.get("web").remove(force=True)),
-    "the old one is removed once set aside": ("start", 1, lambda box: box.get(OLD).remove(force=True)),
-    "the old one is started again": ("start", 1, lambda box: box.get(OLD).start()),
-    "the new one is renamed": ("rename", 1, lambda box: box.get(NEW).rename("mine")),
-    "the old one is renamed": ("start", 1, lambda box: box.get(OLD).rename("mine")),
+    "the old one is removed once set aside": ("start", 1, lambda box: aside(box, "old").remove(force=True)),
+    "the old one is started again": ("start", 1, lambda box: aside(box, "old").start()),
+    "the new one is renamed": ("rename", 1, lambda box: aside(box, "new").rename("mine")),
+    "the old one is renamed": ("start", 1, lambda box: aside(box, "old").rename("mine")),
     "the new one is killed at the gate": ("inspect_container", 2, lambda box: box.get("web").kill()),
     "somebody takes the name": ("rename", 2, take_the_name),
 }
@@ -122,7 +186,7 @@ def test_it_converges_when(box: Box, monkeypatch: pytest.MonkeyPatch, name: str)
         box.reconciler.backoff.clear()
         box.apply()
         with contextlib.suppress(docker.errors.NotFound):
-            assert box.get(OLD).status == "running"  # not under its name, but it runs
+            assert aside(box, "old").status == "running"  # not under its name, but it runs
         assert box.get("web").id == foreign.id
         foreign.remove(force=True)
     oracle.converge()

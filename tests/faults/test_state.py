@@ -90,20 +90,20 @@ def test_on_a_full_disk_nothing_is_made_that_could_not_be_recorded(small: Box, d
     assert [path.name for path in disk.path.iterdir()] == ["state.json"]
 
 
-def test_a_disk_that_fills_up_in_mid_swap_leaves_the_old_container_running(
+def test_a_disk_that_takes_nothing_more_in_mid_swap_leaves_the_old_container_running(
     small: Box, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Read-only, since the few bytes of the commit find room on a full one, in the last page of the file."""
     small.apply(WEB)
     before, start = small.get("web").id, small.reconciler.engine.start
 
-    def fill_and_start(ref: str) -> None:
-        if not (disk.path / "ballast").exists():
-            disk.fill()
+    def end_and_start(ref: str) -> None:
+        disk.read_only(on=True)
         start(ref)
 
-    monkeypatch.setattr(small.reconciler.engine, "start", fill_and_start)
+    monkeypatch.setattr(small.reconciler.engine, "start", end_and_start)
     (error,) = small.errors(WEB.replace("1000", "2000"))
-    assert "No space left on device" in error
+    assert "Read-only file system" in error
     old = small.get("web")
     assert (old.id, old.status, old.attrs["HostConfig"]["RestartPolicy"]["Name"]) == (
         before,
@@ -112,7 +112,7 @@ def test_a_disk_that_fills_up_in_mid_swap_leaves_the_old_container_running(
     )
     assert small.names() == ["web"]
     monkeypatch.undo()
-    disk.free()
+    disk.read_only(on=False)
     small.restart_agent()
     assert small.errors(WEB.replace("1000", "2000")) == []
     assert small.get("web").attrs["Config"]["Cmd"] == ["sleep", "2000"]

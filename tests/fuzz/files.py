@@ -11,7 +11,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from agent.model.observed import Record
 from agent.model.resources import Desired
 from agent.plan.daemon import classify, masked, minimal
 from agent.runtime.holds import Holds
+from agent.wire.record_lines import change_line, document
 from tests.fuzz.target import Target
 from tests.support.plans import World, a_world
 
@@ -164,6 +165,17 @@ def _state() -> bytes:
     return _json({"version": 1, "instance": "0123456789ab", "records": records})
 
 
+def _changed_state() -> bytes:
+    """With changes behind the document."""
+    records = dict(_world().records)
+    data, changed = document("0123456789ab", records.values()), dict(records)
+    for nonce, record in records.items():
+        before = dict(changed)
+        changed[nonce] = replace(record, object_id="0123", swap="new", partner="n-new", joined=("a",))
+        data += change_line(before, changed)
+    return data + change_line(changed, {"n-new": _NEW})
+
+
 _DAEMON_FILES = ("daemon.json", "daemon-record.json", "daemon-last-good.json", "daemon-engine.json")
 _DAEMON_SEEDS = (
     b"\0" + _TARGET.text,
@@ -177,7 +189,7 @@ _WORDS = (
     b'{"a":' * 800, b'"nonce"', b'"spec"', b'"kind"', b'"v2:0"', b'"v:"', b'"container"', b'["a"]', b'{"a": "b"}', b"\xff",
 )  # fmt: skip
 
-STATE = Target(name="state", check=check_state, seeds=(_state(),), words=_WORDS, size=8192)
+STATE = Target(name="state", check=check_state, seeds=(_state(), _changed_state()), words=_WORDS, size=8192)
 DAEMON = Target(name="daemon", check=check_daemon, seeds=_DAEMON_SEEDS, words=_WORDS)
 HOLDS = Target(
     name="holds",

@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import stat
 
+import pytest
+
+from agent.uci.router import text, words
+from agent.uci.syntax import parse
 from tests.router.rootfs import Router
 
 STOCK = "config globals 'globals'\n\toption data_root '/opt/docker/'\n\toption log_level 'warn'\n"
@@ -60,6 +64,183 @@ def test_docker0_gets_its_place_in_network_and_firewall(router: Router) -> None:
     assert router.uci("get", "network.docker.device") == "docker0"
     assert router.uci("get", "network.docker0.type") == "bridge"
     assert router.uci("get", "firewall.docker.network") == "docker"
+
+
+# docker0's place: every kind of router that people have posted or that the stock script makes
+
+DEFAULTS = "config defaults\n\toption forward 'REJECT'\n\n"
+LAN = "config zone\n\toption name 'lan'\n\tlist network 'lan'\n\n"
+WAN = "config zone\n\toption name 'wan'\n\tlist network 'wan'\n\tlist network 'wan6'\n\toption masq '1'\n\n"
+BASE = DEFAULTS + LAN + WAN
+STOCK_NETWORK = (
+    "config interface 'docker'\n\toption device 'docker0'\n\toption proto 'none'\n\toption auto '0'\n\n"
+)
+ANONYMOUS_DEVICE = "config device\n\toption type 'bridge'\n\toption name 'docker0'\n\n"
+
+
+def zone(*lines: str, name: str = "docker", section: str = "") -> str:
+    head = f"config zone '{section}'\n" if section else "config zone\n"
+    return head + f"\toption name '{name}'\n" + "".join(f"\t{line}\n" for line in lines) + "\n"
+
+
+def forwarding(src: str, dest: str, *lines: str) -> str:
+    given = f"config forwarding\n\toption src '{src}'\n\toption dest '{dest}'\n"
+    return given + "".join(f"\t{line}\n" for line in lines) + "\n"
+
+
+OURS = {"lan>docker", "docker>wan"}
+PLACES = {
+    "nothing there": ("", BASE, OURS),
+    "as the stock script makes it": (
+        STOCK_NETWORK + ANONYMOUS_DEVICE,
+        BASE + zone("list network 'docker'", section="docker"),
+        OURS,
+    ),
+    "a zone as LuCI makes it": (STOCK_NETWORK, BASE + zone("list network 'docker'"), OURS),
+    "a zone with an option of several words": (
+        STOCK_NETWORK,
+        BASE + zone("option network 'docker vpn'"),
+        OURS,
+    ),
+    "a zone by device": ("", BASE + zone("list device 'docker0'"), OURS),
+    "a zone by the beginning of devices": (
+        "",
+        BASE + zone("list device 'br-x'", "list device 'docker+'", name="things"),
+        set(),
+    ),
+    "a zone for an interface that is not docker0's": (
+        "config interface 'mine'\n\toption device 'docker0'\n",
+        BASE + zone("list network 'docker'"),
+        OURS,
+    ),
+    "a zone by subnet": ("", BASE + zone("list subnet '172.16.0.0/12'"), OURS),
+    "an anonymous device": (ANONYMOUS_DEVICE, BASE, OURS),
+    "an interface of the user's in lan": (
+        "config interface 'mine'\n\toption device 'docker0'\n\toption proto 'static'\n",
+        DEFAULTS + LAN.replace("list network 'lan'", "list network 'lan'\n\tlist network 'mine'") + WAN,
+        set(),
+    ),
+    "an interface of the user's by the older name": (
+        "config interface 'mine'\n\toption ifname 'docker0'\n",
+        BASE + zone("list network 'mine'", name="things"),
+        set(),
+    ),
+    "an interface of the user's in no zone": (
+        "config interface 'mine'\n\toption device 'docker0'\n",
+        BASE,
+        OURS,
+    ),
+    "an interface named docker for something else": (
+        "config interface 'docker'\n\toption device 'eth0.5'\n",
+        BASE,
+        OURS,
+    ),
+    "a zone that says nothing of its members": (STOCK_NETWORK, BASE + zone(), OURS),
+    "forwardings as LuCI makes them": (
+        STOCK_NETWORK,
+        BASE + zone("list network 'docker'") + forwarding("docker", "wan") + forwarding("lan", "docker"),
+        OURS,
+    ),
+    "one forwarding only": (
+        STOCK_NETWORK,
+        BASE + zone("list network 'docker'") + forwarding("docker", "wan"),
+        OURS,
+    ),
+    "a forwarding that is off": (
+        STOCK_NETWORK,
+        BASE + zone("list network 'docker'") + forwarding("docker", "wan", "option enabled '0'"),
+        OURS,
+    ),
+    "zones of other names": (
+        "",
+        DEFAULTS + LAN.replace("'lan'", "'home'", 1) + WAN.replace("'wan'", "'world'", 1),
+        set(),
+    ),
+    "values that are no addresses": (
+        "",
+        BASE + zone("list subnet 'fd00::/8'", "list subnet '!10.0.0.0/08'", name="odd"),
+        OURS,
+    ),
+}
+
+
+def zones_of_docker0(router: Router) -> list[str]:
+    """The names of the zones that have docker0, as fw4 resolves them."""
+    network = parse((router.root / "etc/config/network").read_text(), package="network")
+    firewall = parse((router.root / "etc/config/firewall").read_text(), package="firewall")
+    mine = {
+        s.name
+        for s in network.sections
+        if s.type == "interface" and "docker0" in (*words(s, "device"), *words(s, "ifname"))
+    }
+    return [
+        text(s, "name")
+        for s in firewall.sections
+        if s.type == "zone"
+        and (
+            mine & set(words(s, "network"))
+            or {"docker0", "docker+"} & set(words(s, "device"))
+            or "172.16.0.0/12" in words(s, "subnet")
+        )
+    ]
+
+
+def forwardings(router: Router) -> list[str]:
+    firewall = parse((router.root / "etc/config/firewall").read_text(), package="firewall")
+    return [f"{text(s, 'src')}>{text(s, 'dest')}" for s in firewall.sections if s.type == "forwarding"]
+
+
+@pytest.mark.parametrize(("network", "firewall", "expected"), PLACES.values(), ids=PLACES)
+def test_docker0_gets_one_interface_one_zone_and_its_forwardings_once(
+    router: Router, network: str, firewall: str, expected: set[str]
+) -> None:
+    router.write("etc/config/network", network)
+    router.write("etc/config/firewall", firewall)
+    first_boot(router)
+    there = parse((router.root / "etc/config/network").read_text(), package="network").sections
+    assert sum("docker0" in (*words(s, "device"), *words(s, "ifname")) for s in there) <= 1
+    assert sum(s.type == "device" and text(s, "name") == "docker0" for s in there) <= 1
+    assert len(zones_of_docker0(router)) == 1
+    names = [
+        text(s, "name")
+        for s in parse((router.root / "etc/config/firewall").read_text(), package="firewall").sections
+        if s.type == "zone"
+    ]
+    assert sorted(set(names)) == sorted(names)
+    assert sorted(forwardings(router)) == sorted(expected)
+    before = {p.name: p.read_bytes() for p in (router.root / "etc/config").iterdir()}
+    first_boot(router)
+    assert {p.name: p.read_bytes() for p in (router.root / "etc/config").iterdir()} == before
+
+
+def test_forwardings_that_were_deleted_never_come_back(router: Router) -> None:
+    router.write("etc/config/network", "")
+    router.write("etc/config/firewall", BASE)
+    first_boot(router)
+    assert router.uci("get", "firewall.lan_docker.dest") == "docker"
+    assert router.uci("get", "firewall.docker_wan.dest") == "wan"
+    router.run(
+        "ash", "-c", "uci delete firewall.lan_docker; uci delete firewall.docker_wan; uci commit firewall"
+    )
+    first_boot(router)
+    assert forwardings(router) == []
+
+
+def test_an_upgrade_of_a_version_that_added_none_adds_none(router: Router) -> None:
+    router.write("etc/config/network", STOCK_NETWORK)
+    router.write("etc/config/firewall", BASE + zone("list network 'docker'"))
+    router.write("etc/ucidockd/state.json", "{}")
+    first_boot(router)
+    assert forwardings(router) == []
+
+
+def test_a_device_of_docker0_that_somebody_took_away_stays_away(router: Router) -> None:
+    router.write("etc/config/network", STOCK_NETWORK)
+    router.write("etc/config/firewall", BASE)
+    first_boot(router)
+    assert "device" not in [
+        s.type for s in parse((router.root / "etc/config/network").read_text(), package="network").sections
+    ]
 
 
 DOCKERMAN = """config section 'local'

@@ -13,7 +13,8 @@ from pathlib import Path
 
 MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-CACHE = Path(__file__).parents[2] / ".cache"
+# outside of the checkout: what takes minutes to fetch or build serves every clone
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ucidockd-tests"
 
 
 class CannotFetchError(Exception):
@@ -42,6 +43,10 @@ def _fetch(packages: tuple[str, ...], suite: str, root: Path, unpacked: Path) ->
     (root / "cache" / "archives" / "partial").mkdir(parents=True)
     (root / "sources.list").write_text(f"deb [signed-by={KEYRING}] {MIRROR} {suite} main\n")
     settings = [
+        # no preferences and no installed packages: they would decide which version is taken
+        "Dir::Etc::preferences=-",
+        "Dir::Etc::preferencesparts=-",
+        "Dir::State::status=/dev/null",
         f"Dir::Etc::sourcelist={root / 'sources.list'}",
         "Dir::Etc::sourceparts=-",
         f"Dir::State::lists={root / 'lists'}",

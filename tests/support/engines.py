@@ -1,31 +1,97 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Newer dockerds from Debian's newer suites, beside the installed one: their programs are put first on PATH.
+"""Newer dockerds, beside the installed one: their programs are put first on PATH.
 
-`python -m tests.support.engines` fetches them. runc and docker-init stay the installed ones: the newer runc needs a newer
-libc than Debian 12 has. The environment variable ENGINES=off leaves them out.
+`python -m tests.support.engines [VERSION ...]` makes them ready. 26 and 28 are unpacked from Debian's newer suites; 29 is in
+none of them: dockerd and runc are built from the Go module proxy, its containerd 2 is Debian testing's. runc and docker-init
+of 26 and 28 stay the installed ones: the newer runc needs a newer libc than Debian 12 has. The environment variable
+ENGINES=off leaves them out.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 from tests.support.debian import CACHE, CannotFetchError, unpack
 
 SUITES = {"26": "trixie", "28": "sid"}
+VERSIONS = (*SUITES, "29")
 _PACKAGES = ("docker.io", "containerd")
+# moby/v2 has versions of its own: the one whose API (1.55) is that of the release
+_MOBY, _RELEASE = "github.com/moby/moby/v2@v2.0.0-beta.18", "29.6.1"
+_RUNC = "github.com/opencontainers/runc@v1.3.4"
+_BUILD_S = 3000
 
 
 def programs(version: str) -> str:
-    """Directories for PATH with that engine's programs. Raises CannotFetchError."""
+    """Directories for PATH with that engine's programs. Raises CannotFetchError; 29 takes minutes to build, so it is not
+    built by the way."""
     if os.environ.get("ENGINES") == "off":
         raise CannotFetchError("ENGINES=off")
     root = CACHE / "engines" / version
     if not root.exists():
+        if version not in SUITES:
+            raise CannotFetchError(f"run `python -m tests.support.engines {version}` to build it")
         unpack(_PACKAGES, suite=SUITES[version], into=root)
     _check(root / "usr/sbin/dockerd", version)
     return f"{root}/usr/sbin:{root}/usr/bin"
+
+
+def make_ready(version: str) -> str:
+    """As `programs`, and builds what no suite has."""
+    root = CACHE / "engines" / version
+    if version not in SUITES and not root.exists() and os.environ.get("ENGINES") != "off":
+        _build(root)
+    return programs(version)
+
+
+def _build(root: Path) -> None:
+    """`root` is whole or not there."""
+    if shutil.which("go") is None:
+        raise CannotFetchError("building it takes Go")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="building-", dir=root.parent) as folder:
+        made = Path(folder, "whole")
+        unpack(("containerd",), suite="forky", into=made)
+        sbin = made / "usr/sbin"
+        sbin.mkdir(parents=True, exist_ok=True)
+        version = f"-s -w -X github.com/moby/moby/v2/dockerversion.Version={_RELEASE}"
+        for name in ("dockerd", "docker-proxy"):
+            _go(Path(folder), _MOBY, f"cmd/{name}", sbin / name, "exclude_graphdriver_btrfs no_systemd", version)
+        _go(Path(folder), _RUNC, "", sbin / "runc", "seccomp", "-s -w")
+        made.rename(root)
+
+
+def _go(folder: Path, module: str, package: str, program: Path, tags: str, linking: str) -> None:
+    name = module.partition("@")[0]
+    source = folder / program.name
+    source.mkdir()
+    environment = {**os.environ, "CGO_ENABLED": "1", "GOFLAGS": ""}
+
+    def run(*words: str) -> None:
+        try:
+            subprocess.run(
+                ["go", *words], cwd=source, env=environment, check=True, capture_output=True, timeout=_BUILD_S
+            )
+        except (OSError, subprocess.SubprocessError) as exc:
+            said = (getattr(exc, "stderr", None) or b"").decode(errors="replace").strip()[-500:]
+            raise CannotFetchError(f"{name}: {said or exc}") from exc
+
+    run("mod", "init", "engine")
+    run("get", f"{name}/{package}@{module.partition('@')[2]}".replace("/@", "@"))
+    run(
+        "build",
+        "-trimpath",
+        f"-tags={tags}",
+        f"-ldflags={linking}",
+        "-o",
+        str(program),
+        f"{name}/{package}".rstrip("/"),
+    )
 
 
 def _check(dockerd: Path, version: str) -> None:
@@ -37,12 +103,12 @@ def _check(dockerd: Path, version: str) -> None:
     except (OSError, subprocess.SubprocessError) as exc:
         raise CannotFetchError(f"{dockerd} does not run here: {exc}") from exc
     if f"version {version}." not in said:
-        raise CannotFetchError(f"Debian's {SUITES[version]} has {said.strip()} now, not {version}")
+        raise CannotFetchError(f"{said.strip()} is there now, not {version}")
 
 
 if __name__ == "__main__":
-    for name in SUITES:
+    for name in sys.argv[1:] or VERSIONS:
         try:
-            print(f"dockerd {name}: {programs(name)}")
+            print(f"dockerd {name}: {make_ready(name)}")
         except CannotFetchError as exc:
-            print(f"dockerd {name} is not to be had, its tests will be skipped: {exc}")
+            print(f"dockerd {name} is not available, its tests will be skipped: {exc}")

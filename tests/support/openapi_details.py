@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.model.daemon import Wish
+from agent.status.conditions import Level
 
 
 def ref(name: str) -> dict[str, Any]:
@@ -28,6 +29,7 @@ SSE: dict[str, Any] = {"text/event-stream": {}}
 RAW: dict[str, Any] = {"application/octet-stream": {}}
 TEXT: dict[str, Any] = {"type": "string"}
 WHOLE: dict[str, Any] = {"type": "integer", "minimum": 0}
+LEVEL: dict[str, Any] = {"enum": [level.value for level in Level]}
 TEXTS: dict[str, Any] = {"type": "object", "additionalProperties": TEXT}
 
 PATH_PARAMETERS = {
@@ -101,6 +103,8 @@ SCHEMAS: dict[str, Any] = {
             "section": TEXT,
             "name": TEXT,
             "object_id": TEXT,
+            "level": {**LEVEL, "description": "Of the worst condition"},
+            "verdict": {"type": "string", "description": "The type of the condition that decides the level"},
             "conditions": {"type": "array", "items": ref("Condition")},
             "operations": {"type": "array", "items": {"type": "object"}},
         },
@@ -113,6 +117,7 @@ SCHEMAS: dict[str, Any] = {
             "reason": TEXT,
             "message": TEXT,
             "since": {"type": "number", "description": "Wall clock, seconds"},
+            "level": LEVEL,
         },
     },
     "Plan": {

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent.plan.swap_names import Role, name_outside
 from tests.support.virtual.taps import Fault
 from tests.support.virtual.world import World, a_world
 
@@ -38,6 +39,11 @@ def world(tmp_path: Path) -> Iterator[World]:
     with a_world(tmp_path) as made:
         made.start_agent()
         yield made
+
+
+def in_swap(world: World, role: Role) -> str:
+    """The name of web's container of that role."""
+    return next(c.name for c in world.engine.containers.values() if name_outside(c.name, role) == "web")
 
 
 def declare(world: World, text: str, seconds: float = 20) -> None:
@@ -124,7 +130,7 @@ def test_what_was_made_unseen_is_found_under_whatever_name(world: World) -> None
     )  # records.put, create_container
     declare(world, WEB.replace("100000", "200000"), 1)
     assert not world.alive
-    world.engine.rename("web.ucidockd-new", "moved")
+    world.engine.rename(in_swap(world, "new"), "moved")
     world.rest(30)
     assert [c.name for c in world.engine.containers.values()] == ["web"]
 
@@ -155,7 +161,7 @@ def test_an_empty_list_is_not_believed_about_what_was_made_unseen(world: World) 
     world.plan.fault, world.plan.count, world.plan.skip = Fault.KILL_AFTER, 1, 1
     declare(world, WEB.replace("100000", "200000") + WEB.replace("'web'", "'db'"), 1)
     assert not world.alive
-    world.engine.rename("web.ucidockd-new", "moved")
+    world.engine.rename(in_swap(world, "new"), "moved")
     world.plan.fault, world.plan.count = Fault.EMPTY_LIST, 3
     world.rest(60)
     assert sorted(c.name for c in world.engine.containers.values()) == ["db", "web"]
@@ -212,7 +218,7 @@ def in_mid_swap_somebody_takes_the_name(world: World, text: str) -> None:
 def test_an_old_one_whose_name_was_taken_goes_with_its_section(world: World) -> None:
     declare(world, WEB)
     in_mid_swap_somebody_takes_the_name(world, WEB)
-    assert sorted(c.name for c in world.engine.containers.values()) == ["web", "web.ucidockd-old"]
+    assert sorted(c.name for c in world.engine.containers.values()) == ["web", in_swap(world, "old")]
     declare(world, "\n", 400)
     assert [(c.name, c.state) for c in world.engine.containers.values()] == [("web", "created")]
     assert world.open_records() == []
@@ -223,11 +229,11 @@ def test_an_old_one_whose_name_was_taken_runs_and_gets_it_back(world: World, pol
     text = WEB + f"\toption on_drift '{policy}'\n"
     declare(world, text)
     in_mid_swap_somebody_takes_the_name(world, text)
-    old = world.engine.find("web.ucidockd-old")
+    old = world.engine.find(in_swap(world, "old"))
     assert old is not None
     world.engine.kill(old.id)
     world.rest(600)
-    assert (old.name, old.state) == ("web.ucidockd-old", "running")
+    assert (name_outside(old.name, "old"), old.state) == ("web", "running")
     world.engine.remove_container("web", volumes=False)
     world.reconcile()
     world.rest(600)
@@ -239,7 +245,7 @@ def test_the_new_one_stays_with_its_data_where_somebody_removed_the_old_one_in_m
     declare(world, WEB.replace("gate '1'", "gate '60'") + "\tlist volume '/anonymous'\n")
     new = world.engine.find("web")
     assert new is not None
-    world.engine.remove_container("web.ucidockd-old", volumes=False, force=True)
+    world.engine.remove_container(in_swap(world, "old"), volumes=False, force=True)
     world.plan.fault, world.plan.count, world.plan.changing = Fault.ERROR_404, 2, False
     world.rest(200)
     assert [(c.id, c.name, c.state) for c in world.engine.containers.values()] == [(new.id, "web", "running")]

@@ -36,6 +36,7 @@ from agent.controller.routes.files import HEAD_TIMEOUT_S, safe_archive
 from agent.controller.rules import WEBSOCKET, Need, Rule
 from agent.controller.streams.engine_streams import has_terminal
 from agent.errors import UcidockdError
+from agent.wire.media_types import JSON_LINES
 
 PREFIX = "/docker"
 VERSION = "{version:engine_version}"  # in a rule's path: `/v1.NN`, or nothing
@@ -53,7 +54,7 @@ _RESPONSE_HEADERS = (
 )
 # on old engines the type of logs is guessed from what a container printed: HTML must not become one of our pages
 _TYPES = re.compile(
-    r"(application/(json|x-tar|x-json-stream|json-seq|x-ndjson|vnd\.docker\.[a-z-]+)|text/plain)(;.*)?"
+    r"(application/(json|x-tar|x-json-stream|vnd\.docker\.[a-z-]+)|text/plain|" + "|".join(JSON_LINES) + r")(;.*)?"
 )
 _LARGE = frozenset(
     {"/containers/{id}/export", "/containers/{id}/archive", "/images/get", "/images/{image}/get"}

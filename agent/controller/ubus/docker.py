@@ -29,12 +29,12 @@ from agent.controller.ubus.calls import CALLS, TTYD_ARGS, EngineCall, Output, ar
 from agent.controller.ubus.ttyd import Ttyd
 from agent.errors import BusError, EngineError, UcidockdError
 from agent.wire.docker_frames import FrameDecoder
+from agent.wire.media_types import decoded
 from agent.wire.ubus_message import MESSAGE_LIMIT
 
 logger = logging.getLogger(__name__)
 
 UNDER_WAY = 32  # of ubus_client.CALLS; the rest is for the agent's own object
-_JSON = ("application/json", "application/x-ndjson", "application/json-seq")
 _BODY_LIMIT = 2 * MESSAGE_LIMIT  # JSON text may be longer than the same as a blob, not by more
 
 
@@ -170,7 +170,7 @@ async def _read(call: EngineCall, args: Arguments, response: EngineResponse) -> 
     if response.status < 400 and call.output is Output.EXEC:
         made["body"] = _output(data, tty=bool(exec_body(args.get("body", "")).get("Tty")))
     else:
-        made["body"] = decoded_body(response.headers.get("content-type", ""), data)
+        made["body"] = decoded(response.headers.get("content-type", ""), data)
     return made
 
 
@@ -178,18 +178,3 @@ def _output(data: bytes, *, tty: bool) -> str:
     if not tty:
         data = b"".join(piece for _, piece in engine_streams.decoded(FrameDecoder(), data))
     return data.decode("utf-8", "replace")
-
-
-def decoded_body(content_type: str, data: bytes) -> Any:
-    """One JSON value, a list of them where there is one a line, or text."""
-    text = data.decode("utf-8", "replace")
-    if content_type.split(";")[0].strip().lower() not in _JSON or not data:
-        return text
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return [json.loads(line) for line in text.split("\n") if line.strip()]
-    except (ValueError, RecursionError):
-        return text

@@ -39,6 +39,10 @@ def host_of(body: dict[str, Any]) -> dict[str, Any]:
     host["NetworkMode"] = host.get("NetworkMode") or "default"
     if host.get("Memory") and not host.get("MemorySwap"):
         host["MemorySwap"] = 2 * host["Memory"]
+    log = host.get("LogConfig") or {}
+    host["LogConfig"] = {"Type": log.get("Type") or "json-file", "Config": log.get("Config") or {}}
+    for name, default in (("ShmSize", 64 << 20), ("IpcMode", "private"), ("Runtime", "runc")):
+        host[name] = host.get(name) or default
     return host
 
 

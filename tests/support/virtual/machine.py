@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.apply.ports import Engine
-from agent.apply.swap import NEW_SUFFIX
 from agent.errors import EngineError
 from agent.model.identity import LABEL_INSTANCE, LABEL_SECTION, LABEL_SPEC_VERSION
 from agent.model.observed import ObservedContainer
-from agent.plan.containers import OLD_SUFFIX
+from agent.plan.swap_names import name_outside
 from tests.support.virtual.ground import Ground
 from tests.support.virtual.promises import Promises
 from tests.support.virtual.sections import CONTAINERS, NETWORKS, OPTIONS, SCARCE, SECRET, VOLUMES, Config
@@ -202,7 +201,8 @@ class Machine:
             if c.labels.get(LABEL_SECTION) == section and c.id not in self.foreign
         ]
         # in an adoption the old one carries no label of ours
-        if len(ours) != 1 or ours[0].name + OLD_SUFFIX in self.ground.raw.list_names():
+        aside = {name_outside(name, "old") for name in self.ground.raw.list_names()}
+        if len(ours) != 1 or ours[0].name in aside:
             return None
         return self.ground.raw.inspect_container(ours[0].id)
 
@@ -243,7 +243,9 @@ class Machine:
 
     def _check_tries(self, writes: list[str]) -> None:
         """What was refused is not tried again and again: each try would be a while without the container."""
-        tries = Counter(text for text in writes if text.endswith(NEW_SUFFIX) and "create_container" in text)
+        made = (text.removeprefix("create_container ") for text in writes if text.startswith("create_container "))
+        tries = Counter(name_outside(name, "new") for name in made)
+        del tries[""]
         often = {text: count for text, count in tries.items() if count > _TRIES}
         assert not often, f"swapped again and again: {often}"
 

@@ -25,6 +25,7 @@ from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
 from tests.support.dockerd import PrivateDockerd
+from tests.support.state import state_of
 from tests.support.virtual.clock import Killed
 from tests.support.virtual.stand import RealStand
 from tests.support.virtual.taps import CHANGING, Plan, Process, tap
@@ -238,8 +239,7 @@ class RealGround:
     # what can be seen
 
     def _state(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.options.state_dir / "state.json").read_text())
-        return found
+        return state_of(self.options.state_dir)
 
     def instance(self) -> str:
         return str(self._state()["instance"])

@@ -20,13 +20,13 @@ SCALARS: dict[str, tuple[_Spellings, ...]] = {
     "pids_limit": (("60",), ("90",)),
     "restart": (("always",), ("unless-stopped",), ("on-failure:3",), ("no",)),
     "hostname": (("alpha",), ("beta",)),
-    "user": (("0",), ("1000:1000",)),
-    "workdir": (("/tmp",), ("/",)),
+    "user": (("0", "root"), ("1000:1000",)),
+    "workdir": (("/tmp", "/tmp/", "//tmp"), ("/",)),
     "privileged": (("0", "no", "off", "false"),),
     "read_only": (("1", "yes", "on", "true"), ("0", "no")),
     "tty": (("1", "on", "true"),),
     "stdin": (("1", "enabled", "yes"),),
-    "stop_signal": (("SIGINT",), ("SIGQUIT",)),
+    "stop_signal": (("SIGINT", "INT", "2"), ("SIGQUIT", "QUIT")),
     "health_cmd": (("true",),),
     "health_retries": (("3",), ("5",)),
     "log_driver": (("json-file",),),
@@ -39,12 +39,32 @@ SETS: dict[str, tuple[_Spellings, ...]] = {
     "cap_add": (("NET_ADMIN", "net_admin", "CAP_NET_ADMIN"), ("SYS_TIME", "cap_sys_time")),
     "cap_drop": (("MKNOD", "CAP_MKNOD"), ("CHOWN",)),
     "ulimit": (("nofile=1024:2048",), ("nproc=512", "nproc=512:512")),
-    "tmpfs": (("/scratch",), ("/other:size=1m",)),
+    "tmpfs": (("/scratch", "/scratch:rw"), ("/other:size=1m", "/other:size=1024k,nosuid")),
     "label": (("a=b",), ("com.example.x=1",)),
     "sysctl": (("net.ipv4.ip_forward=1",), ("net.core.somaxconn=512",)),
     "group_add": (("20",), ("21",)),
     "volume": (("data:/data", "data:/data:rw"), ("cache:/cache:ro",), ("/anonymous",)),
     "log_opt": (("max-size=1m",), ("max-file=2",)),
+}
+# what is so without them: stated or not, nothing changes
+DEFAULTS = {
+    "privileged": ("0", "off"),
+    "read_only": ("0",),
+    "tty": ("0", "false"),
+    "stdin": ("0",),
+    "init": ("0",),
+    "publish_all": ("0",),
+    "oom_kill_disable": ("0",),
+    "memory": ("0",),
+    "pids_limit": ("0", "-1"),
+    "blkio_weight": ("0",),
+    "shm_size": ("64m", "65536k"),
+    "stop_signal": ("SIGTERM", "TERM", "15"),
+    "log_driver": ("json-file",),
+    "ipc": ("private",),
+    "user": ("root", "0"),
+    "on_drift": ("repair",),
+    "rollback": ("1",),
 }
 NETWORKS = ("lan", "dmz")
 NAMES = ("web", "db", "app")
@@ -135,8 +155,16 @@ def same_otherwise(spec: Sequence[Section], dice: random.Random) -> str:
             order = list(items) if option == "network" else dice.sample(list(items), len(items))
             word = "list" if is_list and (len(items) > 1 or dice.random() < 0.5) else "option"
             lines += [f"  {word} {option} {_quoted(dice.choice(item), dice)}" for item in order]
+        if section.kind == "container":
+            lines += _stated(section, dice)
         lines.append(dice.choice(("", "# nothing", "\t")))
     return "\n".join([*lines, ""])
+
+
+def _stated(section: Section, dice: random.Random) -> list[str]:
+    unset = sorted(DEFAULTS.keys() - {option for option, _, _ in section.entries})
+    stated = [option for option in unset if dice.random() < 0.2]
+    return [f"  option {option} {_quoted(dice.choice(DEFAULTS[option]), dice)}" for option in stated]
 
 
 def _single(value: str) -> str:

@@ -30,6 +30,7 @@ from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
+from tests.support.state import state_of
 from tests.support.virtual.clock import BEGIN, Killed, VirtualTime
 from tests.support.virtual.engine import FakeEngine
 from tests.support.virtual.loop import VirtualLoop
@@ -287,21 +288,15 @@ class World:
 
     # what can be seen
 
-    def _records(self) -> list[dict[str, Any]]:
-        text = (self.options.state_dir / "state.json").read_text()
-        found: list[dict[str, Any]] = json.loads(text)["records"]
-        return found
-
     def instance(self) -> str:
-        text = (self.options.state_dir / "state.json").read_text()
-        return str(json.loads(text)["instance"])
+        return str(state_of(self.options.state_dir)["instance"])
 
     def is_held(self, key: str) -> bool:
         path = Path(self.options.socket or "").parent / "holds.json"
         return path.exists() and key in json.loads(path.read_text())
 
     def open_records(self) -> list[str]:
-        return [str(r) for r in self._records() if r["swap"] or not r["object_id"]]
+        return [str(r) for r in state_of(self.options.state_dir)["records"] if r["swap"] or not r["object_id"]]
 
     def state_files(self) -> list[str]:
         return sorted(path.name for path in self.options.state_dir.iterdir())

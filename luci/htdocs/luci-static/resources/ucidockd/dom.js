@@ -5,7 +5,7 @@
 'require baseclass';
 'require ui';
 
-const COLOURS = { ok: 'success', wait: 'warning', error: 'important', off: '' };
+const COLOURS = { ok: 'success', waiting: 'notice', warning: 'warning', error: 'important', off: '' };
 const RED = 'background:#b94a48;color:#fff'; // themes differ in what is important
 
 function nodes(content) {

@@ -8,7 +8,7 @@
 
 const { agent } = calls;
 const RUNNING_MS = 1000, QUIET_MS = 10000, SHOWN = 10;
-const LEVELS = { running: 'wait', succeeded: 'ok', failed: 'error', cancelled: 'off' };
+const LEVELS = { running: 'waiting', succeeded: 'ok', failed: 'error', cancelled: 'off' };
 
 function bar(job) {
 	const percent = job.progress?.percent;

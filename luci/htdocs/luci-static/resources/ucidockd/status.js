@@ -4,38 +4,14 @@
 'use strict';
 'require baseclass';
 
-// the first condition that holds decides what a section is shown as
-const VERDICTS = [
-	{ type: 'Accepted', status: false, level: 'error' },
-	{ type: 'Degraded', status: true, level: 'error' },
-	{ type: 'RolledBack', status: true, level: 'error' },
-	{ type: 'InsecureAPI', status: true, level: 'error' },
-	{ type: 'EngineChanged', status: true, level: 'error' },
-	{ type: 'Waiting', status: true, level: 'wait' },
-	{ type: 'RestartNeeded', status: true, level: 'wait' },
-	{ type: 'ImageReady', status: false, level: 'wait' },
-	{ type: 'DaemonUnmanaged', status: true, level: 'off' },
-	{ type: 'Synced', status: false, level: 'wait' },
-	{ type: 'Healthy', status: false, level: 'wait' },
-	{ type: 'Running', status: false, level: 'off' }
-];
-const LEVEL_OF_REASON = { Conflict: 'error', NewerVersion: 'error', CrashLoop: 'error', Held: 'off', Grace: 'off', Disabled: 'off' };
-
+// what a section is shown as: the agent says which of its conditions decides, and how bad it is
 function verdict(resource) {
-	const conditions = resource.conditions ?? [];
+	const told = (resource.conditions ?? []).find(condition => condition.type === resource.verdict);
 
-	for (const { type, status, level } of VERDICTS) {
-		const found = conditions.find(condition => condition.type === type && condition.status === status);
-
-		if (found)
-			return { level: LEVEL_OF_REASON[found.reason] ?? level, type, reason: found.reason, message: found.message, since: found.since };
-	}
-
-	const synced = conditions.find(condition => condition.type === 'Synced');
-
-	return synced
-		? { level: 'ok', type: 'Synced', reason: synced.reason, message: synced.message, since: synced.since }
-		: { level: 'wait', type: 'Synced', reason: 'Pending', message: '', since: 0 };
+	return {
+		level: resource.level, type: resource.verdict,
+		reason: told?.reason ?? 'Pending', message: told?.message ?? '', since: told?.since ?? 0
+	};
 }
 
 const Model = baseclass.extend({
@@ -108,7 +84,7 @@ const Model = baseclass.extend({
 	},
 
 	counts() {
-		const counts = { ok: 0, wait: 0, off: 0, error: 0 };
+		const counts = { ok: 0, waiting: 0, off: 0, warning: 0, error: 0 };
 
 		for (const resource of this.known.values())
 			counts[verdict(resource).level]++;

@@ -12,7 +12,7 @@
 'require ucidockd.status as status';
 
 const QUIET_MS = 300;
-const LEVELS = { running: 'ok', paused: 'wait', restarting: 'wait', created: 'off', exited: 'off', dead: 'error' };
+const LEVELS = { running: 'ok', paused: 'waiting', restarting: 'waiting', created: 'off', exited: 'off', dead: 'error' };
 const EVENTS = JSON.stringify({ type: [ 'container' ] });
 const RENAMED_NEVER = /^exec_/;
 

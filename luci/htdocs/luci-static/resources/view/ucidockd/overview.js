@@ -28,14 +28,16 @@ function engineFacts(version, info, mounts) {
 	];
 }
 
+// from API 1.52 on the engine adds up itself, and the lists are announced to go
 function diskFacts(df) {
-	const sum = (items, pick) => format.bytes((items ?? []).reduce((total, item) => total + Math.max(0, pick(item) ?? 0), 0));
+	const sum = (usage, items, pick) =>
+		format.bytes(usage ? usage.TotalSize ?? 0 : (items ?? []).reduce((total, item) => total + Math.max(0, pick(item) ?? 0), 0));
 
 	return D.facts([
-		[ _('Images'), format.bytes(df.LayersSize ?? 0) ],
-		[ _('Containers'), sum(df.Containers, one => one.SizeRw) ],
-		[ _('Volumes'), sum(df.Volumes, one => one.UsageData?.Size) ],
-		[ _('Build cache'), sum(df.BuildCache, one => one.Size) ]
+		[ _('Images'), format.bytes(df.ImageUsage?.TotalSize ?? df.LayersSize ?? 0) ],
+		[ _('Containers'), sum(df.ContainerUsage, df.Containers, one => one.SizeRw) ],
+		[ _('Volumes'), sum(df.VolumeUsage, df.Volumes, one => one.UsageData?.Size) ],
+		[ _('Build cache'), sum(df.BuildCacheUsage, df.BuildCache, one => one.Size) ]
 	]);
 }
 
@@ -61,8 +63,9 @@ return view.extend({
 		const { engine, config_issues: issues } = this.model.agent;
 
 		D.fill(this.state,
-			D.badge('ok', _('%d in sync').format(counts.ok)), ' ', D.badge('wait', _('%d waiting').format(counts.wait)), ' ',
-			D.badge('off', _('%d off').format(counts.off)), ' ', D.badge(counts.error ? 'error' : 'off', _('%d in trouble').format(counts.error)), ' ',
+			D.badge('ok', _('%d in sync').format(counts.ok)), ' ', D.badge(counts.waiting ? 'waiting' : 'off', _('%d waiting').format(counts.waiting)), ' ',
+			D.badge('off', _('%d off').format(counts.off)), ' ', D.badge(counts.warning ? 'warning' : 'off', _('%d with warnings').format(counts.warning)), ' ',
+			D.badge(counts.error ? 'error' : 'off', _('%d in trouble').format(counts.error)), ' ',
 			D.page('sync', _('Details')),
 			engine?.reachable === false && D.el('p', { 'class': 'alert-message error' }, _('The engine does not answer: '), engine.error),
 			(issues ?? []).map(issue => D.el('p', { 'class': 'alert-message warning' }, issue.text ?? String(issue))));
@@ -83,7 +86,7 @@ return view.extend({
 		this.waits = waits;
 		this.wish = waits ? this.wish : null;
 		D.fill(this.buttons, waits
-			? D.el('p', {}, D.badge('wait', dockerd.underWay(this.wish.action)), ' ', _('The agent was told; containers that stop are given their time.'))
+			? D.el('p', {}, D.badge('waiting', dockerd.underWay(this.wish.action)), ' ', _('The agent was told; containers that stop are given their time.'))
 			: dockerd.buttons(reachable, action => this.wished(action)));
 	},
 

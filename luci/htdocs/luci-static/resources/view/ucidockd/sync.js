@@ -69,7 +69,7 @@ return view.extend({
 
 	pending(rows) {
 		return D.table([ _('Operation'), _('Section'), _('Why') ], rows.map(row => [
-			row.heavy ? D.badge('wait', row.op) : row.op, row.key, row.cause
+			row.heavy ? D.badge('waiting', row.op) : row.op, row.key, row.cause
 		]), _('nothing to do'));
 	},
 
@@ -86,7 +86,7 @@ return view.extend({
 		]), _('no container runs that UCI does not know')));
 		D.fill(this.agentState,
 			engine?.reachable === false ? D.el('p', { 'class': 'alert-message error' }, _('The engine does not answer: '), engine.error) : '',
-			wanted && generation === wanted ? D.badge('ok', _('the configuration was reached')) : D.badge('wait', _('on the way to the configuration')),
+			wanted && generation === wanted ? D.badge('ok', _('the configuration was reached')) : D.badge('waiting', _('on the way to the configuration')),
 			(issues ?? []).map(issue => D.el('p', { 'class': 'alert-message warning' }, issue.text ?? String(issue))));
 	},
 

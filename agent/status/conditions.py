@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""THE table of conditions: what each type means, when it is bad, and how bad.
+
+Readers of a status (command line, LuCI, metrics) hold no list of their own: they take the level of each condition and the
+verdict of each resource from the status itself. A new type is a member of `ConditionType` and a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """How bad something is, worst first."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    WAITING = "waiting"
+    OFF = "off"
+    OK = "ok"
+
+
+class ConditionType(StrEnum):
+    """The conditions of a resource."""
+
+    ACCEPTED = "Accepted"
+    WAITING = "Waiting"
+    IMAGE_READY = "ImageReady"
+    SYNCED = "Synced"
+    RUNNING = "Running"
+    HEALTHY = "Healthy"
+    DEGRADED = "Degraded"
+    # of dockerd itself
+    ROLLED_BACK = "RolledBack"
+    INSECURE_API = "InsecureAPI"
+    DAEMON_UNMANAGED = "DaemonUnmanaged"
+    ENGINE_CHANGED = "EngineChanged"
+    RESTART_NEEDED = "RestartNeeded"
+    ENGINE_STORAGE_LOST = "EngineStorageLost"
+    ENGINE_IMPAIRED = "EngineImpaired"
+    # of the router around it
+    FIREWALL_OPEN = "FirewallOpen"
+    PUBLIC_PORT = "PublicPort"
+    ZONE_UNSET = "ZoneUnset"
+    STORAGE_READ_ONLY = "StorageReadOnly"
+    # allowed, and dangerous
+    HOST_CONTROL = "HostControl"
+    SHARED_ORIGIN_PORTS = "SharedOriginPorts"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One condition type.
+
+    `bad`: the status that calls for attention. `level`: how bad that is, except for the `reasons` that have a level of
+    their own. `sentence`: what to tell people where the condition has no message.
+    """
+
+    bad: bool
+    level: Level
+    sentence: str
+    reasons: Mapping[str, Level] = field(default_factory=dict)
+
+
+# in the order in which equally bad conditions of one resource are told
+CONDITIONS: dict[ConditionType, Row] = {
+    ConditionType.ACCEPTED: Row(
+        bad=False, level=Level.ERROR, sentence="The section has mistakes; what runs for it is left alone."
+    ),
+    ConditionType.ENGINE_STORAGE_LOST: Row(
+        bad=True, level=Level.ERROR, sentence="The disk that holds Docker's data is gone or read-only."
+    ),
+    ConditionType.DEGRADED: Row(bad=True, level=Level.ERROR, sentence="The last change failed."),
+    ConditionType.ROLLED_BACK: Row(
+        bad=True, level=Level.ERROR, sentence="dockerd runs with its last working configuration."
+    ),
+    ConditionType.INSECURE_API: Row(
+        bad=True, level=Level.ERROR, sentence="Docker's API would be reachable without a client certificate."
+    ),
+    ConditionType.ENGINE_CHANGED: Row(
+        bad=True,
+        level=Level.ERROR,
+        sentence="This is another engine than before; nothing is created until `ucidockd reconcile`.",
+    ),
+    ConditionType.FIREWALL_OPEN: Row(
+        bad=True, level=Level.ERROR, sentence="The rules that block interfaces from containers are missing."
+    ),
+    ConditionType.ENGINE_IMPAIRED: Row(
+        bad=True, level=Level.WARNING, sentence="dockerd lacks something that a restart did not bring back."
+    ),
+    ConditionType.PUBLIC_PORT: Row(
+        bad=True, level=Level.WARNING, sentence="A published port can be reached from the internet."
+    ),
+    ConditionType.HOST_CONTROL: Row(
+        bad=True, level=Level.WARNING, sentence="The container can take control of the router."
+    ),
+    ConditionType.SHARED_ORIGIN_PORTS: Row(
+        bad=True,
+        level=Level.WARNING,
+        sentence="Browsers treat a web page of this container and LuCI as one site.",
+    ),
+    ConditionType.STORAGE_READ_ONLY: Row(
+        bad=True, level=Level.WARNING, sentence="A folder of the container is on a read-only file system."
+    ),
+    ConditionType.ZONE_UNSET: Row(
+        bad=True, level=Level.WARNING, sentence="The network is in none of the firewall's zones."
+    ),
+    ConditionType.WAITING: Row(
+        bad=True, level=Level.WAITING, sentence="Something that it needs is not there yet."
+    ),
+    ConditionType.RESTART_NEEDED: Row(
+        bad=True, level=Level.WAITING, sentence="dockerd must be restarted to apply its settings."
+    ),
+    ConditionType.IMAGE_READY: Row(bad=False, level=Level.WAITING, sentence="The image is not here yet."),
+    ConditionType.SYNCED: Row(
+        bad=False,
+        level=Level.WAITING,
+        sentence="Not applied yet.",
+        reasons={
+            "Conflict": Level.ERROR,
+            "NewerVersion": Level.ERROR,
+            "RolledBack": Level.ERROR,
+            "Refused": Level.ERROR,
+            "Failed": Level.ERROR,
+            "Held": Level.OFF,
+            "Grace": Level.OFF,
+        },
+    ),
+    ConditionType.HEALTHY: Row(
+        bad=False,
+        level=Level.WAITING,
+        sentence="The health check has not passed.",
+        reasons={"Unhealthy": Level.ERROR},
+    ),
+    ConditionType.RUNNING: Row(
+        bad=False,
+        level=Level.OFF,
+        sentence="Not running.",
+        reasons={"CrashLoop": Level.ERROR, "Absent": Level.WAITING, "NotListening": Level.WAITING},
+    ),
+    ConditionType.DAEMON_UNMANAGED: Row(
+        bad=True, level=Level.OFF, sentence="dockerd is configured by a daemon.json of your own."
+    ),
+}
+
+_RANK = {level: rank for rank, level in enumerate(Level)}
+_ORDER = {kind: rank for rank, kind in enumerate(CONDITIONS)}
+
+
+def order_of(kind: ConditionType) -> int:
+    """Where it stands in the table."""
+    return _ORDER[kind]
+
+
+def level_of(kind: ConditionType, *, status: bool, reason: str) -> Level:
+    """How bad a condition is as it stands."""
+    row = CONDITIONS[kind]
+    return row.reasons.get(reason, row.level) if status is row.bad else Level.OK
+
+
+def sentence_of(kind: ConditionType, *, status: bool) -> str:
+    """What to tell people of a condition without a message; "" while it is not bad."""
+    row = CONDITIONS[kind]
+    return row.sentence if status is row.bad else ""
+
+
+def verdict(levels: Mapping[ConditionType, Level]) -> tuple[Level, ConditionType]:
+    """The condition that a resource is judged by: the worst, the first in the table among equals.
+
+    A resource that was not compared with its section yet is waiting.
+    """
+    bad = [kind for kind, level in levels.items() if level is not Level.OK]
+    if bad:
+        told = min(bad, key=lambda kind: (_RANK[levels[kind]], _ORDER[kind]))
+        return levels[told], told
+    return (Level.OK if ConditionType.SYNCED in levels else Level.WAITING), ConditionType.SYNCED

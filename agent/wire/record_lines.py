@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The text of state.json: a JSON document with all records, then one line for each change made since.
+
+    {"version": 1, "instance": "0123456789ab", "records": [
+    {"kind": "container", "name": "web", "nonce": "...", "section": "web", ...}
+    ]}
+    +5f2a90c1 [{"nonce": "...", "object_id": "..."}]
+
+A line holds the fields that changed, of each record that one change touched, so that a change is there as a whole or
+not at all. The eight digits are the CRC-32 of what follows them: a line that the power cut short, or whose pages did
+not all reach the disk, does not count, nor does anything after it.
+
+A field that has its default is left out, so the default of a field of `Record` is part of the format. Fields that this
+version does not know are passed over. Version 0.1.0 wrote the document only; it is read as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from agent.model.identity import SPEC_VERSION, spec_hash, version_of
+from agent.model.observed import SWAPS, Record
+from agent.wire.own_json import json_object
+
+VERSION = 1
+_END = b"\n]}\n"
+_LINE = re.compile(rb"\+([0-9a-f]{8}) (.*)")
+_GONE = "gone"  # in the place of the fields of a record that was dropped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a state file says. `folded`: bytes of its document, 0 where it is not written as we write it; `is_whole`:
+    nothing follows the last change that counts; `damaged`: changes that are whole do."""
+
+    instance: str
+    records: dict[str, Record]
+    folded: int
+    is_whole: bool
+    damaged: bool
+
+
+def document(instance: str, records: Iterable[Record]) -> bytes:
+    """The whole file, without changes: one record a line, sorted by nonce."""
+    lines = ",\n".join(_text(_fields(None, record)) for record in sorted(records, key=lambda r: r.nonce))
+    return f'{{"version": {VERSION}, "instance": {json.dumps(instance)}, "records": [\n{lines}\n]}}\n'.encode()
+
+
+def change_line(before: Mapping[str, Record], after: Mapping[str, Record]) -> bytes:
+    """The line that makes `after` of `before`; b"" where they are equal."""
+    # what was not touched is the same object: looking into each would make every change as dear as all records
+    items = [
+        _fields(before.get(nonce), record)
+        for nonce, record in after.items()
+        if before.get(nonce) is not record and before.get(nonce) != record
+    ]
+    items += [{"nonce": nonce, _GONE: True} for nonce in before.keys() - after.keys()]
+    if not items:
+        return b""
+    text = _text(items).encode()
+    return b"+%08x %s\n" % (zlib.crc32(text), text)
+
+
+def read(data: bytes) -> Contents:
+    """What the bytes of a state file say. Raises ValueError where the document, or a whole line, is not ours."""
+    end = data.find(_END)
+    size = folded = end + len(_END) if end >= 0 else 0
+    found = json_object(data[:folded] if folded else data)
+    try:
+        items = {item["nonce"]: item for item in found["records"]}
+        instance = str(found["instance"])
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ValueError(f"no records, or no instance: {exc!r}") from exc
+    *lines, rest = data[folded:].split(b"\n") if folded else [b""]
+    damaged = False
+    for number, line in enumerate(lines):
+        changes = _changes(line)
+        if changes is None:
+            damaged = any(_changes(later) is not None for later in lines[number + 1 :])
+            break
+        _apply(items, changes)
+        size += len(line) + 1
+    whole = bool(folded) and size + len(rest) == len(data) and not rest
+    return Contents(
+        instance=instance, records=_records(items), folded=folded, is_whole=whole, damaged=damaged
+    )
+
+
+def _changes(line: bytes) -> Any:
+    """The changes of a line, None where it is not whole."""
+    found = _LINE.fullmatch(line)
+    if found is None or int(found[1], 16) != zlib.crc32(found[2]):
+        return None
+    return json_object(b'{"changes":%s}' % found[2])["changes"]
+
+
+def _apply(items: dict[str, Any], changes: Any) -> None:
+    try:
+        for change in changes:
+            if change.get(_GONE):
+                items.pop(change["nonce"], None)
+            else:
+                items[change["nonce"]] = items.get(change["nonce"], {}) | change
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ValueError(f"a change of a record: {exc!r}") from exc
+
+
+def _fields(before: Record | None, record: Record) -> dict[str, Any]:
+    """The fields by which a record differs from the one before, or from the defaults."""
+    found = {"nonce": record.nonce}
+    for each in _FIELDS:
+        value = getattr(record, each.name)
+        old = _default(each) if before is None else getattr(before, each.name)
+        if value != old:
+            found[each.name] = value
+    return found
+
+
+def _default(each: Any) -> Any:
+    return each.default_factory() if each.default_factory is not MISSING else each.default
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _records(items: Mapping[str, Any]) -> dict[str, Record]:
+    try:
+        return {nonce: _record(item) for nonce, item in items.items()}
+    except (TypeError, AttributeError) as exc:
+        raise ValueError(f"a record: {exc}") from exc
+
+
+def _record(item: Mapping[str, Any]) -> Record:
+    """Raises ValueError for a value that no record of ours has; fields that we do not know are passed over."""
+    values: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in item.items() if name in _FORMS
+    }
+    for name, value in values.items():
+        if not _IS[_FORMS[name]](value):
+            raise ValueError(f"{name} of a record: expected {_FORMS[name]}")
+    for name, words in _CLOSED.items():
+        if values.get(name, "") not in words:
+            raise ValueError(f"{name} of a record: expected one of {', '.join(filter(None, words))}")
+    for name in ("spec_hash", "failed_hash"):
+        if not _HASH.fullmatch(values.get(name, "")):
+            raise ValueError(f"{name} of a record: expected v<version>:<hash>")
+    record = Record(**values)
+    if _is_damaged(record):
+        raise ValueError(
+            f"the spec of {record.kind} {record.section} is not the one that its hash was made of"
+        )
+    return record
+
+
+def _is_damaged(record: Record) -> bool:
+    """Planning believes a spec; one that another version of us wrote is not read at all."""
+    if not record.spec_hash:
+        return bool(record.spec)
+    return version_of(record.spec_hash) == SPEC_VERSION and spec_hash(record.spec) != record.spec_hash
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_FIELDS = fields(Record)
+_FORMS = {f.name: str(f.type) for f in _FIELDS}
+_CLOSED = {"kind": ("container", "network", "volume"), "swap": SWAPS}
+_HASH = re.compile(r"|v[0-9]{1,9}:.*")
+_IS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "bool": lambda value: isinstance(value, bool),
+    "bool | None": lambda value: value is None or isinstance(value, bool),
+    "float": _is_number,
+    "float | None": lambda value: value is None or _is_number(value),
+    "dict[str, Any]": lambda value: isinstance(value, dict),
+    "dict[str, str]": lambda value: isinstance(value, dict) and all(isinstance(v, str) for v in value.values()),
+    "tuple[str, ...]": lambda value: isinstance(value, tuple) and all(isinstance(v, str) for v in value),
+}

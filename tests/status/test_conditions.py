@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The table of conditions is whole, and the only one."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+
+from agent.status.board import StatusBoard
+from agent.status.conditions import CONDITIONS, ConditionType, Level
+
+ROOT = Path(__file__).parents[2]
+READERS = [
+    *sorted((ROOT / "agent").glob("cli*.py")),
+    ROOT / "agent/status/metrics.py",
+    *sorted((ROOT / "luci/htdocs").rglob("*.js")),
+]
+
+
+def judged(*conditions: tuple[str, bool, str]) -> tuple[str, str]:
+    """The level and verdict of a resource with these conditions."""
+    board = StatusBoard()
+    board.ensure("container:web", kind="container", section="web", name="web", now=0)
+    for kind, status, reason in conditions:
+        board.set("container:web", ConditionType(kind), status=status, reason=reason, now=0)
+    (resource,) = board.snapshot()["resources"]
+    return resource["level"], resource["verdict"]
+
+
+def test_every_type_has_a_row_with_a_sentence() -> None:
+    assert set(CONDITIONS) == set(ConditionType)
+    for row in CONDITIONS.values():
+        assert row.level is not Level.OK
+        assert re.fullmatch(r"([A-Z]|dockerd ).*\.", row.sentence)
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda path: path.name)
+def test_no_reader_has_a_list_of_conditions_of_its_own(reader: Path) -> None:
+    """One that asks for a condition by name, as the columns of a table do, is no list."""
+    named = set(re.findall(r"['\"]([A-Z][A-Za-z]+)['\"]", reader.read_text()))
+    assert len(named & set(ConditionType)) <= 3
+
+
+@pytest.mark.parametrize(
+    ("conditions", "level", "verdict"),
+    [
+        ([("Synced", True, "InSync"), ("Running", True, "Running")], "ok", "Synced"),
+        ([("Synced", True, "InSync"), ("Accepted", False, "Invalid")], "error", "Accepted"),
+        ([("Synced", False, "RolledBack"), ("Degraded", True, "RolledBack")], "error", "Degraded"),
+        ([("Synced", False, "Conflict"), ("Running", False, "Absent")], "error", "Synced"),
+        ([("Synced", False, "Held"), ("Running", False, "Exited")], "off", "Synced"),
+        ([("Waiting", True, "Missing"), ("Synced", False, "Pending")], "waiting", "Waiting"),
+        ([("Synced", True, "InSync"), ("PublicPort", True, "Wan")], "warning", "PublicPort"),
+        ([("Synced", True, "InSync"), ("PublicPort", False, "Closed")], "ok", "Synced"),
+        ([("Synced", True, "InSync"), ("Running", False, "CrashLoop")], "error", "Running"),
+        ([("Waiting", True, "Missing"), ("FirewallOpen", True, "Failed")], "error", "FirewallOpen"),
+        ([("Accepted", True, "Valid")], "waiting", "Synced"),
+        ([], "waiting", "Synced"),
+    ],
+)
+def test_the_worst_condition_decides(
+    conditions: list[tuple[str, bool, str]], level: str, verdict: str
+) -> None:
+    for order in itertools.permutations(conditions):
+        assert judged(*order) == (level, verdict)
+
+
+@pytest.mark.parametrize("kind", ConditionType)
+def test_nothing_that_is_bad_looks_well(kind: ConditionType) -> None:
+    level, verdict = judged(("Synced", True, "InSync"), (kind, CONDITIONS[kind].bad, "Some"))
+    assert (level, verdict) == (CONDITIONS[kind].level, kind)
+
+
+def test_a_bad_condition_without_a_message_is_told_in_a_sentence() -> None:
+    board = StatusBoard()
+    board.ensure("daemon:dockerd", kind="daemon", section="dockerd", name="dockerd", now=0)
+    board.set("daemon:dockerd", ConditionType.ROLLED_BACK, status=True, reason="Failed", now=0)
+    (resource,) = board.snapshot()["resources"]
+    assert resource["conditions"][0]["message"] == CONDITIONS[ConditionType.ROLLED_BACK].sentence

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a state file says, whether it was written whole or changes follow."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from agent.wire.record_lines import read
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    """As version 0.1.0 wrote it; `json.dumps` of it is a state file again."""
+    found = read((folder / "state.json").read_bytes())
+    return {
+        "version": 1,
+        "instance": found.instance,
+        "records": [asdict(record) for record in found.records.values()],
+    }
