@@ -26,7 +26,7 @@ const required = {
 };
 
 const MODULES = new Set([
-	'baseclass', 'form', 'rpc', 'uci', 'ui', 'view', 'D', 'actions', 'addresses', 'adopt', 'bundle', 'calls', 'checks', 'clone', 'containerinfo', 'daemonchecks', 'declare', 'dockerd', 'fields', 'files', 'format', 'graph', 'imagefacts', 'inspect', 'jobs',
+	'baseclass', 'form', 'rpc', 'uci', 'ui', 'view', 'D', 'actions', 'addresses', 'adopt', 'bundle', 'calls', 'checks', 'clone', 'containerinfo', 'daemonchecks', 'declare', 'dockerd', 'fields', 'files', 'format', 'forwardings', 'graph', 'imagefacts', 'inspect', 'jobs',
 	'live', 'loads', 'logbuffer', 'logview', 'options', 'plan', 'provided', 'prune', 'resources', 'schemas', 'sha256', 'sse', 'stats', 'status', 'stream', 'tar', 'terminal', 'transfer', 'ucitext', 'words'
 ]);
 

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command line. Each command imports what it needs itself: `ucidockd status` has to start quickly on a router.
-
-Exit codes: 0 fine, 1 error, 2 usage, 3 already running, 4 `plan --exit-code` found changes.
-"""
+"""The command line. Each command imports what it needs itself: `ucidockd status` has to start quickly on a router."""
 
 from __future__ import annotations
 
@@ -14,13 +11,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import AlreadyRunningError, UcidockdError
+from agent.errors import AlreadyRunningError, ConfigError, UcidockdError
 from agent.runtime.options import RuntimeOptions
 
 if TYPE_CHECKING:
+    from agent.model.given import Given
     from agent.runtime.single import Single
 
 DEFAULT_SOCKET = "/var/run/ucidockd/agent.sock"
+EXIT_CODES = """\
+exit codes:
+  0  fine
+  1  an error: a mistake in the configuration, a conflict, a change that failed or is in back-off, no agent, no engine
+  2  wrong usage
+  3  another agent is running
+  4  `plan --exit-code`: there is something to do, in progress or waiting
+"""
+_FOLDERS = ("config_dir", "override_dir", "state_dir", "save_dir")
+_ENGINE = ("docker_host", "docker_cert_path")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UcidockdError as exc:
         print(f"ucidockd: {exc}", file=sys.stderr)
         return 1
+    except PermissionError as exc:
+        print(f"ucidockd: {_not_permitted(exc, args.command)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
+        print("ucidockd: interrupted; a running agent continues with what is under way", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # nobody reads on; Python would complain again when it flushes at exit
@@ -42,17 +54,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _not_permitted(exc: PermissionError, command: str) -> str:
+    place = f" on {exc.filename}" if exc.filename else ""
+    return f"permission denied{place}: run it as root (sudo ucidockd {command})"
+
+
 def _parser() -> argparse.ArgumentParser:
+    # None: not given, so that a running agent need not have the same
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--config-dir", type=Path, default=Path("/etc/config"), help="UCI files (%(default)s)"
-    )
-    common.add_argument(
-        "--override-dir", type=Path, default=Path("/var/run/uci"), help="UCI overrides (%(default)s)"
-    )
-    common.add_argument(
-        "--state-dir", type=Path, default=Path("/etc/ucidockd"), help="kept state (%(default)s)"
-    )
+    usual = RuntimeOptions()
+    common.add_argument("--config-dir", type=Path, help=f"UCI files ({usual.config_dir})")
+    common.add_argument("--override-dir", type=Path, help=f"UCI overrides ({usual.override_dir})")
+    common.add_argument("--save-dir", type=Path, help=f"staged UCI changes ({usual.save_dir})")
+    common.add_argument("--state-dir", type=Path, help=f"kept state ({usual.state_dir})")
     common.add_argument(
         "--socket", help="control socket (the agent section's, or /var/run/ucidockd/agent.sock)"
     )
@@ -65,23 +79,48 @@ def _parser() -> argparse.ArgumentParser:
         "--docker-cert-path", help="folder with ca.pem, cert.pem and key.pem, for tcp engines"
     )
     common.add_argument("--json", action="store_true", help="print JSON")
-    parser = argparse.ArgumentParser(prog="ucidockd", description="Keeps Docker the way UCI says.")
+    either = argparse.ArgumentParser(add_help=False)
+    either.add_argument("--no-agent", action="store_true", help="do it in this process, also beside an agent")
+    parser = argparse.ArgumentParser(
+        prog="ucidockd",
+        description="Keeps Docker the way UCI says.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", parents=[common], help="run the agent")
     run.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
     run.add_argument("--ubus-socket", default=RuntimeOptions().ubus_socket, help="ubusd (%(default)s)")
     commands.add_parser("check", parents=[common], help="check the configuration; every mistake is listed")
-    plan = commands.add_parser("plan", parents=[common], help="show what would be done, and why")
+    plan = commands.add_parser(
+        "plan",
+        parents=[common, either],
+        help="show what would be done, and why",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     plan.add_argument("--exit-code", action="store_true", help="exit with 4 when there is something to do")
-    commands.add_parser("reconcile", parents=[common], help="do it now")
+    plan.add_argument("--staged", action="store_true", help="as if `uci commit` had been run")
+    plan.add_argument(
+        "files", nargs="*", metavar="FILE", help="as if this were the committed file; `dockerd` by its name"
+    )
+    commands.add_parser(
+        "reconcile",
+        parents=[common, either],
+        help="do it now, and wait for it",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     status = commands.add_parser("status", parents=[common], help="what became of each section")
     status.add_argument("--watch", action="store_true", help="follow changes")
     render = commands.add_parser("render", parents=[common], help="print the daemon.json that UCI asks for")
     render.add_argument("--diff", action="store_true", help="what would change, and what that would take")
-    diff = commands.add_parser("diff", parents=[common], help="a section against what the engine shows")
+    diff = commands.add_parser(
+        "diff", parents=[common, either], help="a section against what the engine shows"
+    )
     diff.add_argument("name", metavar="NAME", help="a container section, or its Docker name")
     adopt = commands.add_parser(
-        "adopt", parents=[common], help="write the section of a container that was made by hand"
+        "adopt", parents=[common, either], help="write the section of a container that was made by hand"
     )
     adopt.add_argument("name", metavar="NAME", help="Docker name or id")
     adopt.add_argument("--section", default="", help="name of the section (made of the Docker name)")
@@ -117,16 +156,9 @@ def _engine(text: str) -> str:
 
 
 def _options(args: argparse.Namespace) -> RuntimeOptions:
-    return RuntimeOptions(
-        config_dir=args.config_dir,
-        override_dir=args.override_dir,
-        state_dir=args.state_dir,
-        socket=args.socket,
-        docker_host=args.docker_host,
-        docker_cert_path=args.docker_cert_path,
-        log_level=getattr(args, "log_level", None),
-        ubus_socket=getattr(args, "ubus_socket", RuntimeOptions().ubus_socket),
-    )
+    names = (*_FOLDERS, *_ENGINE, "socket", "log_level", "ubus_socket")
+    given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
+    return RuntimeOptions(**given)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -151,20 +183,51 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    result = _ask_or_do(args, ("GET", "/v1/plan"), lambda single: single.plan())
+    if args.staged or args.files:
+        body = {"staged": args.staged, **_read_packages(args.files)}
+        result = _ask_or_do(
+            args, ("POST", "/v1/plan"), lambda single: single.plan(_given(body)), body, changes=False
+        )
+    else:
+        result = _ask_or_do(args, ("GET", "/v1/plan"), lambda single: single.plan(), changes=False)
     _print_plan(args, result)
-    return 4 if args.exit_code and result["operations"] else 0
+    if not result["ok"]:
+        return 1
+    undone = result["operations"] or any(entry["level"] == "waiting" for entry in result["pending"])
+    return 4 if args.exit_code and undone else 0
+
+
+def _read_packages(files: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The texts of UCI files by package, and where each is from: a file named `dockerd` is that package's."""
+    from agent.clients.uci_store import read_text
+
+    texts: dict[str, str] = {}
+    paths: dict[str, str] = {}
+    for name in files:
+        package = "dockerd" if Path(name).name == "dockerd" else "containers"
+        if package in texts:
+            raise ConfigError(f"{paths[package]} and {name} are both for `{package}`: give one file for each")
+        texts[package], paths[package] = read_text(Path(name)), name
+    return {"packages": texts, "paths": paths}
+
+
+def _given(body: dict[str, Any]) -> Given:
+    from agent.model.given import Given
+
+    return Given(texts=body["packages"], paths=body["paths"], staged=body["staged"])
 
 
 def _reconcile(args: argparse.Namespace) -> int:
+    from agent.cli_output import plain
     from agent.cli_progress import bars_of
 
     with bars_of(_socket(args)) as feed:
         result = _ask_or_do(args, ("POST", "/v1/reconcile"), lambda single: single.reconcile(feed))
     _print_plan(args, result)
     for failure in result["failed"]:
-        print(f"failed: {failure['op']} {failure['key']}: {failure['error']}", file=sys.stderr)
-    return 1 if result["failed"] else 0
+        what = "skipped" if failure["skipped"] else "failed"
+        print(plain(f"{what}: {failure['op']} {failure['key']}: {failure['error']}"), file=sys.stderr)
+    return 0 if result["ok"] else 1
 
 
 def _ask_or_do(
@@ -172,17 +235,50 @@ def _ask_or_do(
     request: tuple[str, str],
     alone: Callable[[Single], dict[str, Any]],
     body: dict[str, Any] | None = None,
+    *,
+    changes: bool = True,
 ) -> dict[str, Any]:
-    """The running agent's answer; without one we do it ourselves."""
+    """The running agent's answer; without one we do it ourselves. `changes`: it is no mere look."""
     from agent.clients.agent_client import NoAgentError, call
 
-    try:
-        answer: dict[str, Any] = call(_socket(args), *request, body=body)
-        return answer
-    except NoAgentError:
-        from agent.runtime.single import Single
+    if not args.no_agent:
+        try:
+            _check_options(args)
+            answer: dict[str, Any] = call(_socket(args), *request, body=body)
+            return answer
+        except NoAgentError:
+            pass
+    import logging
 
-        return alone(Single(_options(args)))
+    from agent.runtime.single import Single
+
+    logging.getLogger("agent").addHandler(logging.NullHandler())  # what it warns of, the answer tells
+    answer = alone(Single(_options(args)))
+    if changes and any(entry["level"] == "waiting" for entry in answer.get("pending", ())):
+        print("no agent is running: what waits needs another `ucidockd reconcile`", file=sys.stderr)
+    return answer
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """A running agent has its own folders and engine. Raises ConfigError where others are named."""
+    from agent.clients.agent_client import call
+
+    asked = {name: value for name in (*_FOLDERS, *_ENGINE) if (value := getattr(args, name)) is not None}
+    if not asked:
+        return
+    agent = call(_socket(args), "GET", "/v1/status", timeout_s=10)["agent"]
+    for name, value in asked.items():
+        option, has = name.replace("_", "-"), agent.get("options", {}).get(name.replace("_", "-"), "")
+        wanted = str(value)
+        if (os.path.realpath(wanted) if name in _FOLDERS else wanted) == (
+            os.path.realpath(has) if name in _FOLDERS else has
+        ):
+            continue
+        alone = f"; `ucidockd {args.command} --no-agent` asks no agent" if hasattr(args, "no_agent") else ""
+        raise ConfigError(
+            f"the agent on {_socket(args)} runs with --{option} {has}, not {wanted}: leave the option out, or name"
+            f" another agent's --socket{alone}"
+        )
 
 
 def _print_plan(args: argparse.Namespace, result: dict[str, Any]) -> None:
@@ -198,6 +294,7 @@ def _print_plan(args: argparse.Namespace, result: dict[str, Any]) -> None:
 def _status(args: argparse.Namespace) -> int:
     from agent.cli_status import show_status
 
+    _check_options(args)
     return show_status(_socket(args), as_json=args.json, watch=args.watch)
 
 
@@ -225,6 +322,7 @@ def _adopt(args: argparse.Namespace) -> int:
 def _logs(args: argparse.Namespace) -> int:
     from agent.cli_container import show_logs
 
+    _check_options(args)
     form = "json" if args.json else "raw" if args.raw else "text"
     return show_logs(
         _socket(args), args.name, follow=args.follow, tail=args.tail, since=args.since, form=form
@@ -235,10 +333,11 @@ def _socket(args: argparse.Namespace) -> str:
     """The control socket: as asked for, where it usually is, or where the agent section says."""
     if args.socket:
         return str(args.socket)
-    if not Path(DEFAULT_SOCKET).exists():
+    if not os.path.exists(DEFAULT_SOCKET):
         from agent.clients.uci_store import TextUciStore
 
-        store = TextUciStore(config_dir=args.config_dir, override_dir=args.override_dir)
+        options = _options(args)
+        store = TextUciStore(config_dir=options.config_dir, override_dir=options.override_dir)
         try:
             sections = store.load("containers").sections
         except UcidockdError:
@@ -257,7 +356,9 @@ def _render(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(daemon_render.as_json(found), indent=1))
     else:
-        print(daemon_render.as_text(found) if args.diff else found.text.decode(), end="\n" if args.diff else "")
+        print(
+            daemon_render.as_text(found) if args.diff else found.text.decode(), end="\n" if args.diff else ""
+        )
     return 0
 
 
@@ -266,7 +367,8 @@ def _uci(args: argparse.Namespace) -> int:
     from agent.uci.syntax import format_export, format_show
 
     kind = PyuciStore if args.store == "pyuci" else TextUciStore
-    package = kind(config_dir=args.config_dir, override_dir=args.override_dir).load(args.package)
+    options = _options(args)
+    package = kind(config_dir=options.config_dir, override_dir=options.override_dir).load(args.package)
     text = format_show(package) if args.form == "show" else format_export(package)
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     return 0

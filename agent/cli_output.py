@@ -7,6 +7,7 @@ Colours only on a terminal that wants them; in a pipe everything is plain text.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
@@ -16,6 +17,11 @@ Paint = Callable[[str], str]
 _COLOURS = {"good": "32", "bad": "31", "busy": "33", "head": "1", "dim": "2"}
 _HEAD = ("KIND", "SECTION", "NAME", "SYNCED", "RUNNING", "DETAIL")
 _OP_COLOURS = {"remove": "bad", "retire": "bad", "replace": "busy", "stop": "busy", "adopt": "busy"}
+_BAD_STATES = frozenset({"failed", "rolled back", "conflict", "invalid", "blocked"})
+_STATE = re.compile(
+    r"(then \S+|in progress|waiting|removal|held|disabled|drift|retry in \d+ s|failed|rolled back|conflict|invalid|blocked)"
+    r"(?= )"
+)
 
 
 def colours_wanted(stream: TextIO) -> bool:
@@ -135,13 +141,14 @@ def _detail(resource: dict[str, Any], conditions: dict[str, dict[str, Any]]) -> 
 
 
 def plan_text(result: dict[str, Any], style: Style = PLAIN) -> str:
-    """The plan as it stands in the answer, each operation's word in a colour."""
+    """The plan as it stands in the answer, the first words of each line in a colour."""
     lines = []
     for line in str(result["text"]).splitlines():
-        verb, blank, rest = plain(line).partition(" ")
-        lines.append(
-            style(_OP_COLOURS.get(verb, "good" if result["operations"] else ""), verb) + blank + rest
-        )
+        text = plain(line)
+        state = _STATE.match(text)
+        word = state[0] if state else text.partition(" ")[0]
+        name = ("bad" if state[0] in _BAD_STATES else "busy") if state else _OP_COLOURS.get(word, "good")
+        lines.append(style(name if result["operations"] or state else "", word) + text[len(word) :])
     return "\n".join(lines)
 
 

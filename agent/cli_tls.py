@@ -14,6 +14,7 @@ from agent.clients.certificates import Certificates, ClientBundle
 from agent.model.daemon import DaemonSettings
 from agent.model.daemon_values import is_loopback
 from agent.model.server_names import is_address
+from agent.runtime.options import RuntimeOptions
 
 _PORT = 2376  # what docker takes for TLS, and where no host is configured yet
 
@@ -21,7 +22,7 @@ _PORT = 2376  # what docker takes for TLS, and where no host is configured yet
 def tls_client(args: argparse.Namespace, daemon: DaemonSettings | None) -> int:
     """`daemon`: what UCI says about dockerd, where that can be read. Raises what `Certificates.make_client` raises."""
     target = (args.out or Path(args.name)).absolute()
-    maker = Certificates(args.state_dir / "tls")
+    maker = Certificates((args.state_dir or RuntimeOptions().state_dir) / "tls")
     bundle = maker.make_client(args.name, target, days=args.days, now=time.time())
     print(json.dumps(_as_json(bundle), indent=1) if args.json else _text(bundle, _port_of(daemon)))
     return 0

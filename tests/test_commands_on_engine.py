@@ -195,7 +195,7 @@ def test_a_pull_that_broke_off_is_not_shown_as_going_on(box: Box, monkeypatch: p
 
     monkeypatch.setattr(box.reconciler.engine, "pull", pull)
     assert box.errors(WEB.replace("IMAGE", "never:1")) == ["the registry went away"]
-    assert image_ready(box.reconciler) == ""
+    assert image_ready(box.reconciler) == "The image is not here yet."
     assert "'PullFailed'" in str(box.reconciler.board.snapshot())
 
 

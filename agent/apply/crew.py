@@ -94,6 +94,10 @@ class Run:
             raise self._fault
         return tuple(self._outcomes)
 
+    def ended(self) -> bool:
+        """Whether every work ended."""
+        return self._ended.is_set()
+
     def _begin_ready(self) -> None:
         with self._lock:
             open_keys = self._pending.keys() | self._running

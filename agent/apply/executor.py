@@ -37,6 +37,7 @@ from agent.plan import operations as ops
 from agent.plan.containers import failure_of
 from agent.plan.draft import desired_spec, joined_ids
 from agent.plan.drift import container_drift, network_difference, volume_difference
+from agent.plan.endpoints import MAC_FIELD, shows_macs
 from agent.plan.meaning import is_same_image, meaning_hash
 from agent.plan.payload import (
     container_body,
@@ -312,7 +313,8 @@ class Executor:
             ignored = self._update_and_look(record, operation)
         if ignored:
             logger.warning("%s: the engine ignores %s", operation.key, ", ".join(ignored))
-        every = tuple(sorted({*record.ignored, *ignored}))
+        others = set(record.ignored) - set(operation.fields)  # one that took after all is looked at again
+        every = tuple(sorted({*others, *ignored}))
         if operation.again:
             self.records.change(record.nonce, ignored=every)
         else:
@@ -323,7 +325,7 @@ class Executor:
         container = operation.container
         self.engine.update(record.object_id, update_body(container.spec, operation.fields))
         seen = self.engine.inspect_container(record.object_id)
-        drift = container_drift(container, (seen.inspect if seen else None) or {}, {})
+        drift = container_drift(container, (seen.inspect if seen else None) or {}, {}, api=self.api)
         return tuple(change.field for change in drift if change.field in operation.fields)
 
     def _applied(self, record: Record, container: Container, **changes: Any) -> None:
@@ -341,19 +343,37 @@ class Executor:
     def _reconnect(self, operation: ops.ReconnectContainer) -> None:
         record, container = self._current(operation.key), operation.container
         try:
-            reconnect(self.engine, record.object_id, container.spec.endpoints)
+            reconnect(self.engine, record.object_id, container.spec, ignored=record.ignored)
         except EngineError as exc:
             if exc.status and not operation.again and record.spec_hash != spec_hash(desired_spec(container)):
                 self.records.change(record.nonce, **failure_of(container, record.image_id))
             raise
-        if not operation.again:
-            self._applied(record, container)
+        if operation.again:
+            return
+        self._applied(record, container)
+        if MAC_FIELD not in record.ignored and not self._has_its_macs(record.object_id, container):
+            logger.warning("%s: the engine forgot the MAC address in the reconnect", operation.key)
+            cause = "the engine forgets a MAC address in a reconnect"
+            self._replace(
+                ops.ReplaceContainer(key=operation.key, cause=cause, container=container, record=record)
+            )
 
     @_do.register
     def _replace(self, operation: ops.ReplaceContainer) -> None:
         container = operation.container
         image_id = self.images.ensure(container, known=self._known_image(container))
         self._swap().run(container, self._current(operation.key), image_id=image_id)
+        record = self._current(operation.key)
+        if not self._has_its_macs(record.object_id, container):
+            # it would not be there in the next new container either
+            logger.warning("%s: the engine ignores mac_address", operation.key)
+            self.records.change(record.nonce, ignored=(*record.ignored, MAC_FIELD))
+
+    def _has_its_macs(self, object_id: str, container: Container) -> bool:
+        if not any(endpoint.mac_address for endpoint in container.spec.endpoints):
+            return True
+        seen = self.engine.inspect_container(object_id)
+        return seen is None or shows_macs(container.spec, seen.inspect or {})
 
     @_do.register
     def _adopt(self, operation: ops.AdoptContainer) -> None:

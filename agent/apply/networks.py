@@ -8,7 +8,7 @@ there is read first, and put back when the new one is refused.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,36 +16,52 @@ from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.errors import ConflictError, EngineError
 from agent.model.observed import Record
-from agent.model.resources import Container, Endpoint
+from agent.model.resources import Container, ContainerSpec
+from agent.plan.endpoints import PREDEFINED, compare, wanted_endpoints
 from agent.plan.payload import endpoint_body
 
 logger = logging.getLogger(__name__)
 
-_PREDEFINED = frozenset({"bridge", "host", "none"})  # these go by name: each start of the engine gives them new ids
 
+def reconnect(engine: Engine, object_id: str, spec: ContainerSpec, *, ignored: Collection[str] = ()) -> None:
+    """Makes a container's networks those of its spec; a network that is as declared is not touched.
 
-def reconnect(engine: Engine, object_id: str, endpoints: Iterable[Endpoint]) -> None:
-    """Makes a container's endpoints these. When one is refused, those from before are back; raises EngineError."""
+    When one is refused, those from before are back; raises EngineError.
+    """
     _end_restarts(engine, object_id)
-    before = _endpoints(engine, object_id)
-    made: list[str] = []
-    for name in sorted(before):  # by name: the engine looks for the entry by that, whatever id it holds
-        engine.disconnect(name, object_id)
+    seen = engine.inspect_container(object_id)
+    body = (seen and seen.inspect) or {}
+    before = _endpoints_of(body)
+    wanted = {endpoint.network: endpoint for endpoint in wanted_endpoints(spec)}
+    found = compare(spec, body, _ids(engine, wanted), ignored=ignored)
+    touched: list[str] = []
     try:
-        for endpoint in endpoints:
-            made.append(endpoint.network)
-            engine.connect(endpoint.network, object_id, endpoint_body(endpoint))
+        for name in found.wrong:
+            touched.append(name)
+            if name in before:  # by name: the engine looks for the entry by that, whatever id it holds
+                engine.disconnect(name, object_id)
+            engine.connect(name, object_id, endpoint_body(wanted[name]))
+        for name in found.extra:  # last: until here the container had a network all the time
+            touched.append(name)
+            engine.disconnect(name, object_id)
     except EngineError:
-        # the last of `made` too: a refused connect may leave an entry without an endpoint
-        _quietly(lambda name: engine.disconnect(name, object_id), made)
-        _quietly(lambda name: engine.connect(name, object_id, _same_again(before[name])), sorted(before))
+        # the one that was refused too: that may leave an entry without an endpoint
+        _quietly(lambda name: engine.disconnect(name, object_id), touched)
+        back = [name for name in touched if name in before]
+        _quietly(lambda name: engine.connect(name, object_id, _same_again(before[name])), back)
         raise
+
+
+def _ids(engine: Engine, names: Iterable[str]) -> dict[str, str]:
+    """Name -> id of the networks that are there. The predefined ones are never compared by id."""
+    looked = ((name, engine.inspect_network(name)) for name in names if name not in PREDEFINED)
+    return {name: network.id for name, network in looked if network is not None}
 
 
 def disconnect_from_gone(engine: Engine, object_id: str) -> bool:
     """Takes the endpoints of networks that are not there any more off a container; False when it has none."""
     held = {name: item.get("NetworkID") or name for name, item in _endpoints(engine, object_id).items()}
-    mine = {name: network for name, network in held.items() if name not in _PREDEFINED}
+    mine = {name: network for name, network in held.items() if name not in PREDEFINED}
     gone = sorted(name for name, network in mine.items() if engine.inspect_network(network) is None)
     for name in gone:
         logger.warning("container %s: network %s is gone, disconnected", object_id[:12], name)
@@ -71,7 +87,11 @@ def _quietly(call: Any, names: Iterable[str]) -> None:
 
 def _endpoints(engine: Engine, object_id: str) -> dict[str, dict[str, Any]]:
     seen = engine.inspect_container(object_id)
-    return ((seen and seen.inspect) or {}).get("NetworkSettings", {}).get("Networks") or {}
+    return _endpoints_of((seen and seen.inspect) or {})
+
+
+def _endpoints_of(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return (body.get("NetworkSettings") or {}).get("Networks") or {}
 
 
 def _same_again(endpoint: dict[str, Any]) -> dict[str, Any]:

@@ -79,9 +79,13 @@ def _open(
         text = response.read()
     except TimeoutError as exc:
         raise UcidockdError(f"the agent on {path} does not answer within {timeout_s:g} s") from exc
+    except PermissionError as exc:
+        raise PermissionError(exc.errno, exc.strerror, path) from exc
     except (OSError, http.client.HTTPException) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else ""
-        raise NoAgentError(f"no agent answers on {path} ({reason or exc})") from exc
+        raise NoAgentError(
+            f"no agent answers on {path} ({reason or exc}); start it with `/etc/init.d/ucidockd start` or `ucidockd run`"
+        ) from exc
     raise UcidockdError(_message(text, response.status))
 
 

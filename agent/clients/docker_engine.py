@@ -169,6 +169,10 @@ class DockerEngine:
                 return EngineTlsError(f"no TLS with the engine at {self._host}: {_short(cause)}")
             if _is_no_http(cause):
                 return self._invalid("it is no HTTP")
+            if isinstance(cause, FileNotFoundError | ConnectionRefusedError):
+                return EngineUnreachableError(f"no Docker engine at {self._host}; is dockerd running?")
+            if isinstance(cause, PermissionError):
+                return EngineUnreachableError(f"permission denied on {self._host}: only root may use it")
         return EngineUnreachableError(f"the engine at {self._host} does not answer: {_short(exc)}")
 
     def _call(self, method: str, path: str, **args: Any) -> Any:

@@ -17,7 +17,7 @@ from agent.plan.firewall import Listing, Rule, parse_listing, steps
 
 logger = logging.getLogger(__name__)
 
-_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _WAIT_S = 5
 _LIMIT_S = 10.0
 
@@ -32,6 +32,14 @@ class Iptables:
     def name(self) -> str:
         """What it is called in messages."""
         return self._names[0]
+
+    @property
+    def is_there(self) -> bool:
+        """Whether one of the programs is installed."""
+        return self._program() is not None
+
+    def _program(self) -> str | None:
+        return next(filter(None, (shutil.which(name, path=PATH) for name in self._names)), None)
 
     def listing(self) -> Listing:
         """The filter table. Raises FirewallError."""
@@ -56,7 +64,7 @@ class Iptables:
         return bool(todo)
 
     def _run(self, *words: str) -> str:
-        program = next(filter(None, (shutil.which(name, path=_PATH) for name in self._names)), None)
+        program = self._program()
         if program is None:
             raise FirewallError(f"there is no program {self.name}")
         command = [program, "--wait", str(_WAIT_S), *words]

@@ -29,6 +29,7 @@ _SIOCGIFFLAGS = 0x8913  # linux/sockios.h
 _UP, _RUNNING = 0x1, 0x40  # linux/if.h
 _REQUEST = struct.Struct("16sH14x")
 _NAME_MAX = 15
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})
 
 
 class Netifd(Protocol):
@@ -106,6 +107,9 @@ def _interface(item: Mapping[str, Any]) -> Interface:
         device=str(item.get("device") or ""),
         l3_device=str(item.get("l3_device") or ""),
         addresses=frozenset(str(address["address"]) for address in addresses),
+        is_uplink=any(
+            route.get("target") in _EVERYWHERE and not route.get("mask") for route in item.get("route", ())
+        ),
     )
 
 

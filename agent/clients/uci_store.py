@@ -27,6 +27,8 @@ from typing import Protocol
 from agent.clients import libuci
 from agent.clients.files import atomic_write
 from agent.errors import ConfigError, ConflictError
+from agent.uci.delta import parse_delta
+from agent.uci.edit import Change
 from agent.uci.syntax import Option, Package, Section, UciSyntaxError, format_file, parse
 
 _COMMIT_LIMIT_S = 2.0  # between the first byte of `uci commit`'s temporary file and its rename
@@ -154,6 +156,15 @@ def _option(section: Section, name: str, value: str | tuple[str, ...]) -> Option
     return Option(name=name, value=value, lines=lines)
 
 
+def read_staged(save_dir: Path, package: str) -> tuple[Change, ...]:
+    """What `uci changes PACKAGE` holds, from libuci's save directory. Raises ConfigError where it cannot be read."""
+    try:
+        raw = _read(save_dir / package)
+    except UciMissing:
+        return ()
+    return parse_delta(raw.decode("utf-8", "surrogateescape"), package=package)
+
+
 def _hash(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
 
@@ -175,6 +186,11 @@ def _read(path: Path) -> bytes:
         if exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc
     raise UciMissing(f"there is no {path}")
+
+
+def read_text(path: Path) -> str:
+    """The text of a UCI file, wherever it is. Raises UciMissing, ConfigError."""
+    return _read(path).decode("utf-8", "surrogateescape")
 
 
 def _text(package: Package) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from agent.model.daemon import Wish
+from agent.model.given import Given
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
 from agent.status.counters import PassCounters
@@ -18,9 +19,16 @@ class AgentPort(Protocol):
     board: StatusBoard
     passes: PassCounters
 
-    async def plan(self) -> dict[str, Any]: ...
+    async def plan(self, given: Given | None = None) -> dict[str, Any]:
+        """What a pass would do now (`operations`), and all else that is not as declared (`pending`).
 
-    async def reconcile(self) -> dict[str, Any]: ...
+        `given`: were that committed; raises ConfigError for a package that is not ours.
+        """
+        ...
+
+    async def reconcile(self) -> dict[str, Any]:
+        """A full pass; returns when it and what was under way are ended."""
+        ...
 
     async def validate(self, texts: Mapping[str, str]) -> list[dict[str, Any]]:
         """The mistakes of the configuration, were these the files of the packages named. Writes nothing."""

@@ -48,11 +48,15 @@ class TlsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirewallRule:
-    """A `firewall` section: containers behind `device` are not reached from `blocked_interfaces`."""
+    """A `firewall` section: containers behind `device` are not reached from `blocked_interfaces`.
+
+    `enforce`: also where dockerd makes no rules, or its settings are not ours.
+    """
 
     device: str
     blocked_interfaces: tuple[str, ...]
     extra_iptables_args: str = ""
+    enforce: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

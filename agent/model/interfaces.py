@@ -8,13 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interface:
-    """`l3_device` carries the addresses (pppoe-wan), `device` lies below it (eth1); "" while netifd has none."""
+    """`l3_device` carries the addresses (pppoe-wan), `device` lies below it (eth1); "" while netifd has none.
+
+    `is_uplink`: it has a default route.
+    """
 
     name: str
     up: bool = False
     device: str = ""
     l3_device: str = ""
     addresses: frozenset[str] = frozenset()
+    is_uplink: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

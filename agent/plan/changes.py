@@ -74,7 +74,7 @@ LEVELS: Mapping[str, Level] = {
     "group_add": Level.RECREATE,
     "security_opt": Level.RECREATE,
 }
-# moby: zero means "unchanged" in an update (moby#22516), so these cannot be cleared in place
+# moby: zero means "unchanged" in an update (moby#22516), so only these can be taken back in place
 _CLEARABLE = frozenset({"pids_limit", "restart"})
 
 
@@ -88,11 +88,32 @@ class FieldChange:
     level: Level
 
 
+LIMITS = frozenset(name for name, level in LEVELS.items() if level is Level.UPDATE) - {"restart"}
+
+
+def is_no_limit(field: str, value: Any) -> bool:
+    """Whether a value of a field that an update can change means that there is no limit, or the default one.
+
+    `memory_swap` -1 is a setting of its own: swap without a limit.
+    """
+    return value in (None, 0, "") or (value == -1 and field != "memory_swap")
+
+
+def is_same_limit(field: str, wanted: Any, seen: Any, memory: Any) -> bool:
+    """Whether a limit that the engine shows is the declared one. `memory`: the memory limit that it shows.
+
+    Without a limit of its own for swap, the engine shows twice the memory limit.
+    """
+    if not is_no_limit(field, wanted):
+        return bool(wanted == seen)
+    return is_no_limit(field, seen) or (field == "memory_swap" and seen == 2 * (memory or 0))
+
+
 def level_of(field: str, old: Any, new: Any) -> Level:
     """What a change of `field` from `old` to `new` (canonical values, None = unset) takes."""
     level = LEVELS.get(field, Level.RECREATE)  # not of this version: what made it has to go
-    if level is Level.UPDATE and new is None and field not in _CLEARABLE:
-        return Level.RECREATE
+    if level is Level.UPDATE and is_no_limit(field, new) and field not in _CLEARABLE:
+        return level if is_no_limit(field, old) else Level.RECREATE
     if level is Level.RECONNECT:
         # with or without networks at all is a matter of the network mode, fixed at create
         fixed = not (old and new) or _macs(old) != _macs(new)

@@ -16,6 +16,7 @@ from agent.plan.difference import differences, is_met
 from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, plugged_words, shared_names
 from agent.plan.drift import container_drift
 from agent.plan.endings import is_job
+from agent.plan.endpoints import with_mac_level
 from agent.plan.inspected import read_spec
 from agent.plan.meaning import is_same_image, meaning_hash, newly_stated
 from agent.plan.swap_names import name_outside
@@ -81,7 +82,9 @@ class _Planner:
         return turn or self._dependency_missing()
 
     def _wait(self, missing: Missing, seen: ObservedContainer | None) -> None:
-        self._find("Waiting", status=True, reason="Waiting", message=missing.reason)
+        self.draft.find(
+            self.key, "Waiting", status=True, reason="Waiting", message=missing.reason, once=missing.once
+        )
         self.draft.withheld[self.key] = f"{self.container.section} waits: {missing.reason}"
         record = self.record
         if seen is None or record is None:
@@ -120,8 +123,10 @@ class _Planner:
         container = as_applied(self.container, record)
         changes: tuple[FieldChange, ...] = ()
         if container is not None and seen.inspect is not None:
-            found = container_drift(container, seen.inspect, self._network_ids())
-            changes = self._to_repair(record, found)
+            changes = self._to_repair(self._drift(container, record, seen.inspect))
+            fixed = [change for change in changes if change.level is Level.RECREATE]
+            if fixed:  # what it was made of is not known in full: values of variables are hashes
+                self.reported.append(describe(fixed))
         todo = self._in_place(record, seen, changes, container, again=True)
         running = self._running(record, seen)
         starts = [o for o in running if isinstance(o, ops.StartContainer)]
@@ -130,14 +135,18 @@ class _Planner:
     def _dependency_missing(self) -> Missing | None:
         for key in self.needs:
             if key in self.draft.withheld and not self._is_satisfied(key):
-                return Missing(
-                    reason=self.draft.withheld[key],
-                    keep=key in self.draft.unchanged or self._is_new_need(key),
-                )
+                reason, once = self.draft.withheld[key], f"{key.partition(':')[2]} is ready"
+                keep = key in self.draft.unchanged or self._is_new_need(key)
+                return Missing(reason=reason, once=once, keep=keep)
         for wanted in self.container.policy.depends_on:
+            if self.draft.context.assume_met:
+                break
             if not _condition_met(self.draft, wanted.section, wanted.condition):
+                state = f"{wanted.section} is {wanted.condition}"
                 keep = self._is_new_need(key_of("container", wanted.section))
-                return Missing(reason=f"{wanted.section} is not {wanted.condition} yet", keep=keep)
+                return Missing(
+                    reason=f"{wanted.section} is not {wanted.condition} yet", once=state, keep=keep
+                )
         return None
 
     def _is_new_need(self, key: str) -> bool:
@@ -322,19 +331,24 @@ class _Planner:
         return "; ".join(f"{name} is {path} now" for name, _, path in (m.partition("=") for m in moved))
 
     def _changes(self, record: Record, seen: ObservedContainer) -> tuple[FieldChange, ...]:
-        edited = self._edited(record, seen)
+        api = self.draft.context.api
+        edited = with_mac_level(self._edited(record, seen), record.spec, self.container, api)
         if edited:
             return edited
         if seen.inspect is None:
             return ()
-        return self._to_repair(record, container_drift(self.container, seen.inspect, self._network_ids()))
+        return self._to_repair(self._drift(self.container, record, seen.inspect))
 
-    def _network_ids(self) -> dict[str, str]:
-        return {n.name: n.id for n in self.draft.observed.networks}
+    def _drift(
+        self, container: Container, record: Record, inspect: dict[str, Any]
+    ) -> tuple[FieldChange, ...]:
+        networks = {n.name: n.id for n in self.draft.observed.networks}
+        return container_drift(
+            container, inspect, networks, api=self.draft.context.api, ignored=record.ignored
+        )
 
-    def _to_repair(self, record: Record, found: tuple[FieldChange, ...]) -> tuple[FieldChange, ...]:
+    def _to_repair(self, drift: tuple[FieldChange, ...]) -> tuple[FieldChange, ...]:
         """Of what was changed behind our back, what is not only to be reported."""
-        drift = tuple(change for change in found if change.field not in record.ignored)
         if drift and self.container.policy.on_drift is OnDrift.REPORT:
             self.reported.append(describe(drift))
             return ()

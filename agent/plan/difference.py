@@ -14,7 +14,9 @@ from typing import Any
 
 from agent.model.identity import canonical, masked
 from agent.model.observed import Record
-from agent.model.resources import Container, ContainerSpec, Endpoint, Mount
+from agent.model.resources import Container, ContainerSpec, Mount
+from agent.plan.changes import LIMITS, is_same_limit
+from agent.plan.endpoints import endpoint_drift
 from agent.plan.inspected import DEFAULT_NETWORKS, read_spec
 from agent.plan.meaning import PLAIN, Defaults, changed_fields
 from agent.plan.words import option_of, words
@@ -59,14 +61,20 @@ def differences(
     wanted = masked(canonical(container.spec))
     shown = masked(canonical(seen)) if seen is not None else {}
     applied = record.spec if record is not None else {}
+    # which networks count is for `endpoints` to say: the default one where a section names none, and no other
+    networks = endpoint_drift(container, inspect, {}, api=(1, 41)) if inspect is not None else None
     changed = changed_fields("container", applied, wanted, defaults) if record is not None else ()
     found = []
     for field in (f.name for f in fields(ContainerSpec)):
         edited = field in changed
         drifted = seen is not None and not is_met(field, container.spec, seen)
+        if field == "endpoints":
+            drifted = networks is not None
         if edited or drifted:
             was = words(field, applied.get(field), wanted.get(field))[0] if record is not None else ""
             now, new = words(field, shown.get(field), wanted.get(field))
+            if field == "endpoints" and networks is not None:
+                now, new = networks.old, new if field in wanted else networks.new
             observed = now if seen is not None and (field in wanted or drifted) else ""
             found.append(
                 FieldDifference(
@@ -93,13 +101,6 @@ def is_met(field: str, wanted: ContainerSpec, seen: ContainerSpec) -> bool:
             return set(want) <= set(have)
         case "mounts":
             return all(any(_is_mounted(mount, other) for other in have) for mount in want)
-        case "endpoints":
-            found = {endpoint.network: endpoint for endpoint in have} or {
-                "bridge": Endpoint(network="bridge")
-            }
-            return {e.network for e in want} == found.keys() and all(
-                _is_connected(e, found[e.network]) for e in want
-            )
         case "health":
             return all(
                 getattr(want, part.name) in (None, getattr(have, part.name, None)) for part in fields(want)
@@ -110,14 +111,11 @@ def is_met(field: str, wanted: ContainerSpec, seen: ContainerSpec) -> bool:
             return bool(want == (have or ("",)))
         case "security_opt" | "cap_add" | "cap_drop":
             return set(want) <= set(have)
-    return bool(want == have) or (want in (0, -1, False) and have in (None, 0, -1, False))
+    if field in LIMITS:
+        return is_same_limit(field, want, have, seen.memory)
+    return bool(want == have) or (want is False and have is None)
 
 
 def _is_mounted(wanted: Mount, seen: Mount) -> bool:
     same = (wanted.target, wanted.read_only) == (seen.target, seen.read_only)
     return same and wanted.source in ("", seen.source)
-
-
-def _is_connected(wanted: Endpoint, seen: Endpoint) -> bool:
-    same = wanted.ip in ("", seen.ip) and wanted.ip6 in ("", seen.ip6)
-    return same and set(wanted.aliases) <= set(seen.aliases)

@@ -18,9 +18,11 @@ from agent.plan.meaning import Defaults, changed_fields, defaults_of
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
     """Something that a container waits for. `stop`: without it the container must not run either; `keep`: what there
-    is of it runs on meanwhile, and is started again where it has ended."""
+    is of it runs on meanwhile, and is started again where it has ended. `once`: what of ours it waits for, as "db is
+    healthy"."""
 
     reason: str
+    once: str = ""
     stop: bool = False
     keep: bool = False
 
@@ -57,6 +59,9 @@ class Context:
     )  # key -> what is missing of that with which its container was applied
     completed: frozenset[str] = frozenset()  # ids of containers that did their job
     left_behind: frozenset[str] = frozenset()  # ids of those whose shared namespace is gone
+    api: tuple[int, int] = (1, 41)  # the version that the engine speaks
+    # as if each dependency were as far as it has to be: what the next waves would do
+    assume_met: bool = False
 
 
 def key_of(kind: str, section: str) -> str:
@@ -151,9 +156,13 @@ class Draft:
             record.kind, record.spec, desired_spec(resource)
         )
 
-    def find(self, key: str, kind: str, *, status: bool, reason: str, message: str = "") -> None:
+    def find(
+        self, key: str, kind: str, *, status: bool, reason: str, message: str = "", once: str = ""
+    ) -> None:
         """Notes a condition."""
-        self.findings.append(ops.Finding(key=key, type=kind, status=status, reason=reason, message=message))
+        self.findings.append(
+            ops.Finding(key=key, type=kind, status=status, reason=reason, message=message, once=once)
+        )
 
     def add(
         self,

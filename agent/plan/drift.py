@@ -8,12 +8,13 @@ Only fields that the user set are compared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from agent.model.identity import canonical
-from agent.model.resources import Container, Endpoint, Network, Volume
-from agent.plan.changes import FieldChange, Level, level_of
+from agent.model.resources import Container, Network, Volume
+from agent.plan.changes import FieldChange, Level, is_same_limit, level_of
+from agent.plan.endpoints import endpoint_drift
 from agent.plan.payload import update_body
 from agent.plan.words import words
 from agent.uci.decode_network import BRIDGE_NAME
@@ -31,22 +32,29 @@ FIELDS = (  # ContainerSpec field, HostConfig key
 
 
 def container_drift(
-    container: Container, inspect: dict[str, Any], networks: Mapping[str, str]
+    container: Container,
+    inspect: dict[str, Any],
+    networks: Mapping[str, str],
+    *,
+    api: tuple[int, int],
+    ignored: Collection[str] = (),
 ) -> tuple[FieldChange, ...]:
     """The differences between a container's spec and the body of GET /containers/{id}/json.
 
-    `networks`: name -> id of the engine's networks; a container may hold on to one that was removed.
+    `networks`: name -> id of the engine's networks; a container may hold on to one that was removed. `api`: the version
+    that the engine speaks. `ignored`: see `Record.ignored`.
     """
     changes = _resources(container, inspect.get("HostConfig") or {})
-    endpoints = _endpoints(container, inspect, networks)
-    return (*changes, endpoints) if endpoints else changes
+    endpoints = endpoint_drift(container, inspect, networks, api=api, ignored=ignored)
+    found = (*changes, endpoints) if endpoints else changes
+    return tuple(change for change in found if change.field not in ignored)
 
 
 def _resources(container: Container, host: dict[str, Any]) -> tuple[FieldChange, ...]:
     changes = []
     for field, key in FIELDS:
         wanted, seen = getattr(container.spec, field), host.get(key)
-        if wanted is not None and not _is_same_limit(field, wanted, seen):
+        if wanted is not None and not is_same_limit(field, wanted, seen, host.get("Memory")):
             level = level_of(field, seen, wanted)
             old, new = words(field, seen, wanted)
             changes.append(FieldChange(field=field, old=old, new=new, level=level))
@@ -61,53 +69,6 @@ def _resources(container: Container, host: dict[str, Any]) -> tuple[FieldChange,
             old, new = words("restart", was, canonical(container.spec.restart))
             changes.append(FieldChange(field="restart", old=old, new=new, level=Level.UPDATE))
     return tuple(changes)
-
-
-def _is_same_limit(field: str, wanted: Any, seen: Any) -> bool:
-    """A limit of 0 is none, and the engine shows none as 0, as -1 or not at all; of swap it is the engine's default."""
-    if not wanted and field == "memory_swap":
-        return True
-    return bool(wanted == seen) or (
-        wanted in (0, -1) and seen in (None, 0, -1) and (field != "memory_swap" or not seen)
-    )
-
-
-def _endpoints(container: Container, inspect: dict[str, Any], known: Mapping[str, str]) -> FieldChange | None:
-    if not container.spec.endpoints:
-        return None
-    seen = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
-    networks = {n: item for n, item in seen.items() if not _is_of_old_network(item, known.get(n))}
-    state = inspect.get("State") or {}
-    # between two restarts it counts as running and has no endpoints
-    running = state.get("Running", False) and not state.get("Restarting", False)
-    wrong = [
-        e.network
-        for e in container.spec.endpoints
-        if not _connected(e, networks.get(e.network), running=running)
-    ]
-    extra = sorted(networks.keys() - {e.network for e in container.spec.endpoints})
-    if not wrong and not extra:
-        return None
-    names = (f"{name} (other address or aliases)" if name in wrong else name for name in sorted(networks))
-    old = "[" + ", ".join(names) + "]"
-    new = "[" + ", ".join(str(canonical(e)["network"]) for e in container.spec.endpoints) + "]"
-    return FieldChange(field="endpoints", old=old, new=new, level=Level.RECONNECT)
-
-
-def _connected(wanted: Endpoint, seen: dict[str, Any] | None, *, running: bool) -> bool:
-    """A failed connect leaves an entry without an endpoint id: that is not connected."""
-    if seen is None or (running and not seen.get("EndpointID")):
-        return False
-    if not set(wanted.aliases) <= set(seen.get("Aliases") or ()):
-        return False
-    ipam = seen.get("IPAMConfig") or {}
-    addresses = ((wanted.ip, ipam.get("IPv4Address")), (wanted.ip6, ipam.get("IPv6Address")))
-    return all(not address or address == found for address, found in addresses)
-
-
-def _is_of_old_network(endpoint: dict[str, Any], network_id: str | None) -> bool:
-    held = endpoint.get("NetworkID")  # "" before the first start
-    return bool(held and network_id and held != network_id)
 
 
 def network_difference(network: Network, inspect: dict[str, Any]) -> tuple[str, ...]:

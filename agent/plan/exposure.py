@@ -4,43 +4,22 @@
 dockerd turns a published port into destination NAT: such a packet is forwarded, so a zone's input policy does not stop it.
 fw3 is asked after dockerd's own rules, which accept; fw4 has a table of its own and refuses what it has no forwarding
 for, unless the zone has any port forward: then it lets pass all that was redirected. Rules that the user made
-outside UCI are not seen. Comes after agent.uci.router; `agent.runtime.edges` shows the outcome.
+outside UCI are not seen. Comes after agent.plan.reach; `agent.runtime.edges` shows the outcome.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from agent.errors import ConfigError
 from agent.model.daemon import FirewallRule
-from agent.model.interfaces import Interface
 from agent.model.resources import Container, Port
 from agent.plan.firewall import parse_extra
-from agent.uci.router import Firewall, Zone
+from agent.plan.reach import Bridge, Surroundings, networks_of, passes, permitted, zones_with
+from agent.uci.router import Zone
 
-DEFAULT_BRIDGE = "docker0"
-_ON_DEFAULT = frozenset({None, "bridge", "default"})
 _OF_CONNECTIONS = frozenset({"-m", "--match", "--ctstate", "--state", "!"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What decides. `devices`: a UCI interface -> its devices. `bridges`: Docker network -> device of its bridge.
-
-    `zone_of`: device of a bridge -> the zone that it is in.
-    `forwards`: dockerd makes rules (`iptables`). `docker_first`: they come before the zones' (fw3).
-    """
-
-    firewall: Firewall
-    rules: Sequence[FirewallRule]
-    devices: Callable[[str], frozenset[str]]
-    bridges: Mapping[str, str]
-    zone_of: Callable[[str], Zone | None]
-    interfaces: Mapping[str, Interface]
-    forwards: bool
-    docker_first: bool
 
 
 def public_ports(container: Container, around: Surroundings) -> tuple[str, ...]:
@@ -56,11 +35,12 @@ def public_ports(container: Container, around: Surroundings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _bridges(container: Container, around: Surroundings) -> tuple[str, ...]:
-    """The bridges that it is on; "" for a network that is not ours to know. No ports are published elsewhere."""
-    if container.spec.endpoints:
-        return tuple(around.bridges.get(endpoint.network, "") for endpoint in container.spec.endpoints)
-    return (DEFAULT_BRIDGE,) if container.spec.network_mode in _ON_DEFAULT else ()
+def _bridges(container: Container, around: Surroundings) -> tuple[Bridge, ...]:
+    """The bridges that it is on; one without a device for a network that is not ours to know."""
+    unknown = Bridge(device="")
+    names = [name for name in networks_of(container) if name not in around.without_bridge]
+    found = [around.bridges.get(name, unknown) for name in names]
+    return tuple(bridge for bridge in found if not bridge.internal and not bridge.routed)
 
 
 def _listens(port: Port, zone: Zone, around: Surroundings) -> bool:
@@ -74,12 +54,13 @@ def _listens(port: Port, zone: Zone, around: Surroundings) -> bool:
     return port.host_ip in frozenset().union(*(each.addresses for each in known)) or address.is_global
 
 
-def _passes(port: Port, zone: Zone, bridges: Iterable[str], around: Surroundings) -> bool:
+def _passes(port: Port, zone: Zone, bridges: Iterable[Bridge], around: Surroundings) -> bool:
     """Whether nothing on the way stops it, to any of the bridges."""
     if not around.forwards:
-        return _permitted(around.firewall, zone.name, {""}, port.protocol, port.host_port)
+        return permitted(around.firewall, zone.name, {""}, port.protocol, port.host_port)
     return any(
-        not _blocked(zone, bridge, around) and (around.docker_first or _forwarded(port, zone, bridge, around))
+        not _blocked(zone, bridge.device, around)
+        and (around.docker_first or _forwarded(port, zone, bridge, around))
         for bridge in bridges
     )
 
@@ -107,23 +88,14 @@ def _is_whole(rule: FirewallRule) -> bool:
     return only_of_connections and len(states) == 1 and ("NEW" in states[0]) is not ("!" in extra)
 
 
-def _forwarded(port: Port, zone: Zone, bridge: str, around: Surroundings) -> bool:
+def _forwarded(port: Port, zone: Zone, bridge: Bridge, around: Surroundings) -> bool:
     """Whether fw4 lets what dockerd redirected go from the zone to the bridge."""
-    firewall = around.firewall
-    target = around.zone_of(bridge)
-    if zone.forward == "ACCEPT" or zone.name in firewall.redirected:
-        return True
-    names = {"*"} if target is None else {"*", target.name}
-    if target is not None and (zone.name, target.name) in firewall.forwardings:
-        return True
-    return _permitted(firewall, zone.name, names, port.protocol, port.container_port)
-
-
-def _permitted(firewall: Firewall, src: str, dests: Collection[str], protocol: str, port: int) -> bool:
-    return any(
-        rule.src in {src, "*"}
-        and rule.dest in dests
-        and (not rule.protocols or protocol in rule.protocols)
-        and (not rule.ports or any(port in ports for ports in rule.ports))
-        for rule in firewall.permits
+    targets = zones_with(bridge.device, bridge.subnets, around) if bridge.device else ()
+    return passes(
+        [zone],
+        targets,
+        around.firewall,
+        protocol=port.protocol,
+        port=port.container_port,
+        redirected=True,
     )

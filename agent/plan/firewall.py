@@ -2,8 +2,10 @@
 """Which rules `DOCKER-USER` has to have for the `firewall` sections of /etc/config/dockerd, and what is to be changed. Pure.
 
 The stock init script would add these rules (OpenWrt packages: utils/dockerd, dockerd.init), but returns before it does
-where daemon.json is ours. A rule of ours is known by its comment, which holds a digest of what it says:
-what iptables prints need not be compared word by word. Comes before agent.clients.firewall.
+where daemon.json is ours. Blocking is about who may open a connection: what belongs to one that a container opened passes,
+unless the section says otherwise. A rule of ours is known by its comment, which holds a digest of what it says:
+what iptables prints need not be compared word by word. Comes before agent.clients.firewall and agent.plan.nft, which has the
+same rules for a router without iptables.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from agent.errors import ConfigError
-from agent.model.daemon import FirewallRule
+from agent.model.daemon import Document, FirewallRule
 from agent.model.quantities import split_words
 
 CHAIN = "DOCKER-USER"
@@ -53,6 +55,8 @@ _VALUES = {  # option -> how many values it takes
     **dict.fromkeys(("--match-set", "--tcp-flags"), 2),
     "--syn": 0,
 }
+_STATES = frozenset({"--ctstate", "--state"})
+NEW_ONLY = ("-m", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED")
 _VALUE = re.compile(r"[A-Za-z0-9_.,:/+][A-Za-z0-9_.,:/+-]*\Z")
 _DEVICE = re.compile(r"[A-Za-z0-9_.:@+-]{1,15}\Z")
 
@@ -102,7 +106,7 @@ def wanted_rules(sections: Sequence[FirewallRule], resolve: Callable[[str], Bloc
     problems: list[str] = []
     for section in sections:
         try:
-            extra = parse_extra(section.extra_iptables_args) if section.blocked_interfaces else ()
+            extra = matches_of(section) if section.blocked_interfaces else ()
         except ConfigError as exc:
             problems.append(str(exc))
             continue
@@ -116,6 +120,21 @@ def wanted_rules(sections: Sequence[FirewallRule], resolve: Callable[[str], Bloc
             rules |= {Rule(inbound=device, bridge=section.device, extra=extra) for device in devices}
     ordered = sorted(rules, key=lambda rule: (rule.bridge, rule.inbound, rule.extra))
     return Wanted(rules=tuple(ordered), problems=tuple(dict.fromkeys(problems)))
+
+
+def is_enforced(rule: FirewallRule, values: Document, *, managed: bool) -> bool:
+    """Whether the section has rules at all.
+
+    The stock script makes none with `iptables 0` or a daemon.json of the user's: ports that the user forwards to containers
+    by rules of their own would be closed. `values`: what dockerd was told; `managed`: its settings are ours.
+    """
+    return rule.enforce or (managed and values.get("iptables") is not False)
+
+
+def matches_of(section: FirewallRule) -> Words:
+    """What a packet has to be beside coming from there. Raises ConfigError."""
+    extra = parse_extra(section.extra_iptables_args)
+    return extra if _STATES & frozenset(extra) else (*NEW_ONLY, *extra)
 
 
 def parse_extra(given: str) -> Words:

@@ -204,6 +204,7 @@ class Finding:
     status: bool
     reason: str
     message: str = ""
+    once: str = ""  # with Waiting: what of ours it waits for, as "db is healthy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

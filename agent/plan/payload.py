@@ -168,7 +168,7 @@ def update_body(spec: ContainerSpec, changed: Collection[str]) -> dict[str, Any]
         body["PidsLimit"] = -1
     if "memory" in changed and "memory_swap" not in changed and spec.memory is not None:
         # the engine set swap to twice the old memory by itself and refuses memory above it (moby#39541)
-        body["MemorySwap"] = spec.memory_swap if spec.memory_swap is not None else 2 * spec.memory
+        body["MemorySwap"] = spec.memory_swap or 2 * spec.memory
     return body
 
 

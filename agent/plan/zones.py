@@ -21,7 +21,7 @@ PREFIX = "ucidockd_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bridge:
+class BridgeInUci:
     """The bridge of a network section. `interface` is our name for it in UCI."""
 
     section: str
@@ -33,10 +33,10 @@ class Bridge:
         return PREFIX + self.section
 
 
-def bridges_of(networks: Iterable[Network]) -> tuple[Bridge, ...]:
+def bridges_of(networks: Iterable[Network]) -> tuple[BridgeInUci, ...]:
     """Of the networks that have a bridge, sorted by section."""
     found = (
-        Bridge(section=n.section, device=dict(n.spec.options).get(BRIDGE_NAME, ""), zone=n.zone)
+        BridgeInUci(section=n.section, device=dict(n.spec.options).get(BRIDGE_NAME, ""), zone=n.zone)
         for n in networks
         if n.spec.driver == "bridge"
     )
@@ -48,7 +48,7 @@ def our_interfaces(network: Package) -> frozenset[str]:
     return frozenset(section.name for section in network.sections if _is_ours(section, "interface"))
 
 
-def with_interfaces(network: Package, bridges: Iterable[Bridge], *, broken: Collection[str]) -> Package:
+def with_interfaces(network: Package, bridges: Iterable[BridgeInUci], *, broken: Collection[str]) -> Package:
     """The `network` package with an interface for each bridge that has none of the user's.
 
     `broken`: names of network sections that have a mistake; what is there for them stays.
@@ -65,7 +65,7 @@ def with_interfaces(network: Package, bridges: Iterable[Bridge], *, broken: Coll
 
 
 def with_zones(
-    firewall: Package, network: Package, bridges: Iterable[Bridge], *, broken: Collection[str]
+    firewall: Package, network: Package, bridges: Iterable[BridgeInUci], *, broken: Collection[str]
 ) -> Package:
     """The `firewall` package where each of our interfaces is in the zone of its network, and in no other."""
     ours = our_interfaces(network)
@@ -79,7 +79,8 @@ def with_zones(
         if section.type != "zone":
             sections.append(section)
             continue
-        changed = _with_networks(section, places.pop(text(section, "name"), []), kept)
+        wanted = places.pop(text(section, "name"), [])
+        changed = _with_networks(section, [] if _is_by_subnet(section) else wanted, kept)
         if not _is_ours(section, "zone") or networks_of(changed) != words(changed, "name"):
             sections.append(changed)
     sections += [_new_zone(zone, interfaces) for zone, interfaces in sorted(places.items())]
@@ -106,7 +107,7 @@ def _has_interface(network: Package, device: str) -> bool:
     return bool(interface_of(network, device, ours=False))
 
 
-def _interface(bridge: Bridge, there: Section | None) -> Section:
+def _interface(bridge: BridgeInUci, there: Section | None) -> Section:
     """Ours, with what the user may have added to it."""
     section = there or Section(type="interface", name=bridge.interface)
     for name, value in (("device", bridge.device), ("proto", "none"), ("auto", "0")):
@@ -119,6 +120,12 @@ def _with_networks(zone: Section, wanted: list[str], kept: Collection[str]) -> S
     after = [name for name in before if not name.startswith(PREFIX) or name in wanted or name in kept]
     after += [name for name in wanted if name not in before]
     return zone if after == list(before) else _set(zone, "network", tuple(after))
+
+
+def _is_by_subnet(zone: Section) -> bool:
+    """Then an interface would narrow it to what comes from there and from the subnet."""
+    by_address = any(zone.get(option) for option in ("subnet", "extra", "extra_src", "extra_dest"))
+    return by_address and not any(zone.get(option) for option in ("network", "device"))
 
 
 def _new_zone(name: str, interfaces: list[str]) -> Section:

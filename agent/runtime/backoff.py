@@ -68,6 +68,11 @@ class BackOff:
         both = (*self._starts.items(), *self._failures.items())
         return {key: failure.error for key, failure in both if failure.next_try > now}
 
+    def retry_in(self, now: float) -> dict[str, float]:
+        """Key -> seconds until it is tried again, for what must not be tried yet."""
+        both = (*self._starts.items(), *self._failures.items())
+        return {key: failure.next_try - now for key, failure in both if failure.next_try > now}
+
     def next_try(self, now: float) -> float | None:
         """When the next of them is due, None without any.
 

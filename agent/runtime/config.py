@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.clients.uci_store import PyuciStore, TextUciStore, UciMissing, UciStore
+from agent.clients.uci_store import PyuciStore, TextUciStore, UciMissing, UciStore, read_staged
 from agent.errors import ConfigError
+from agent.model.given import Given
 from agent.model.issues import Issue
 from agent.model.resources import Desired
 from agent.plan.draft import with_hashes
 from agent.runtime.options import RuntimeOptions
 from agent.uci.decode import decode
+from agent.uci.edit import replayed
 from agent.uci.syntax import Package, UciSyntaxError, parse
 
 PACKAGES = ("containers", "dockerd")
@@ -43,32 +44,37 @@ def load(options: RuntimeOptions) -> LoadResult:
     return _load(open_store(options))
 
 
-def check_texts(options: RuntimeOptions, texts: Mapping[str, str]) -> tuple[Issue, ...]:
-    """What `load` would report, were `texts` the files of the packages that they are for. Writes nothing.
-
-    Raises ConfigError for a package that is not ours.
-    """
-    for name in texts:
+def load_given(options: RuntimeOptions, given: Given) -> LoadResult:
+    """As `load`, were `given` committed. Writes nothing. Raises ConfigError for a package that is not ours."""
+    for name in given.texts:
         if name not in PACKAGES:
             raise ConfigError(f"package {name[:64]!r} is not known, expected {' or '.join(PACKAGES)}")
-    return _load(_Given(open_store(options), texts)).issues
+    save_dir = Path(given.save_dir) if given.save_dir else options.save_dir
+    return _load(_Given(open_store(options), given, save_dir))
 
 
 class _Given:
     """A store in which some packages are as given, not as committed."""
 
-    def __init__(self, store: UciStore, texts: Mapping[str, str]) -> None:
+    def __init__(self, store: UciStore, given: Given, save_dir: Path) -> None:
         self._store = store
-        self._texts = texts
+        self._given = given
+        self._save_dir = save_dir
 
     def source_path(self, package: str) -> Path:
-        return self._store.source_path(package)
+        said = self._given.paths.get(package, "")
+        return Path(said) if said else self._store.source_path(package)
 
     def load_with_hash(self, package: str) -> tuple[Package, str]:
-        if package not in self._texts:
-            return self._store.load_with_hash(package)
-        text = self._texts[package]
-        return parse(text, package=package, path=str(self.source_path(package))), ""
+        text = self._given.texts.get(package)
+        if text is not None:
+            digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+            return parse(text, package=package, path=str(self.source_path(package))), digest
+        committed, digest = self._store.load_with_hash(package)
+        changes = read_staged(self._save_dir, package) if self._given.staged else ()
+        if not changes:
+            return committed, digest
+        return replayed(committed, changes), hashlib.sha256(f"{digest} {changes}".encode()).hexdigest()
 
 
 def _load(store: UciStore | _Given) -> LoadResult:
@@ -89,7 +95,9 @@ def _load(store: UciStore | _Given) -> LoadResult:
     )
 
 
-def _read(store: UciStore | _Given, name: str, packages: dict[str, Package], hashes: list[str]) -> Issue | None:
+def _read(
+    store: UciStore | _Given, name: str, packages: dict[str, Package], hashes: list[str]
+) -> Issue | None:
     path = str(store.source_path(name))
     try:
         packages[name], content_hash = store.load_with_hash(name)

@@ -8,7 +8,6 @@ another engine that nobody has asked for. Whatever happens is shown on the statu
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -47,6 +46,7 @@ from agent.runtime.daemon_mounts import declared_mount, is_read_only, missing_mo
 from agent.runtime.daemon_runner import INIT_SCRIPT, Runner, runner_of, version_of
 from agent.runtime.daemon_status import DaemonStatus
 from agent.runtime.daemon_target import Renderer, target_of
+from agent.runtime.dockerd_settings import not_ours
 from agent.runtime.options import RuntimeOptions
 from agent.status.board import StatusBoard
 
@@ -185,16 +185,7 @@ class DaemonStage:
     # who runs dockerd
 
     def _not_ours(self, settings: DaemonSettings, runner: Runner) -> str:
-        """Why dockerd's settings are not ours, "" when they are."""
-        if runner.elsewhere:
-            return f"the engine is another machine's, {runner.elsewhere}: dockerd's settings are made there"
-        ours = str(self.files.config_file)
-        given = settings.alt_config_file
-        if given and os.path.realpath(given) != os.path.realpath(ours):
-            return f"dockerd.globals.alt_config_file is {given}: dockerd's settings are what is in there"
-        if runner.kind == "procd" and not given:
-            return f"{self._tools.init_script} makes a file of its own; set dockerd.globals.alt_config_file to {ours}"
-        return ""
+        return not_ours(settings, runner, self.files.config_file, init_script=self._tools.init_script)
 
     def _change_of(self, runner: Runner) -> DaemonChange:
         if self._change is not None and self._runner == runner:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The router around dockerd, in each pass: rules for `blocked_interfaces`, zones of the bridges, ports open to the world.
+"""The router around dockerd, in each pass: rules for `blocked_interfaces`, zones of the bridges, ports open to the world,
+containers that the zones cut off.
 
 Before the daemon's stage, so that the rules are there when dockerd starts, and after it, since dockerd makes its chains
 anew. Off OpenWrt (no /etc/config/firewall) there are no zones; on a remote engine there is nothing to do here.
@@ -8,27 +9,39 @@ Each part fails for itself: what could not be done is a condition on the board, 
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agent.clients.firewall import Iptables, of_ipv4, of_ipv6
+from agent.clients.addresses import device_addresses
 from agent.clients.kernel_events import KernelEvents
 from agent.clients.netifd import BusNetifd, Netifd, UbusNetifd, has_device
+from agent.clients.nftables import Filter, of_family_4, of_family_6
 from agent.clients.uci_store import UciMissing, UciStore
 from agent.errors import BusError, FirewallError, UcidockdError
-from agent.model.daemon import DAEMON_KEY, FirewallRule
+from agent.model.daemon import DAEMON_KEY, Document, FirewallRule
 from agent.model.engine_address import parse_engine_address
 from agent.model.interfaces import Interface
-from agent.model.resources import Desired
+from agent.model.listen import IpAddress
+from agent.model.resources import Container, Desired, Network
 from agent.plan.draft import key_of
-from agent.plan.exposure import DEFAULT_BRIDGE, Surroundings, public_ports
-from agent.plan.firewall import Blocked, Rule, wanted_rules
-from agent.plan.zones import Bridge, bridges_of, interface_of, our_interfaces, with_interfaces, with_zones
+from agent.plan.exposure import public_ports
+from agent.plan.firewall import Blocked, Rule, is_enforced, wanted_rules
+from agent.plan.isolation import CutOff, no_internet, unreachable_ports
+from agent.plan.reach import Bridge, Surroundings
+from agent.plan.zones import (
+    BridgeInUci,
+    bridges_of,
+    our_interfaces,
+    with_interfaces,
+    with_zones,
+)
 from agent.runtime.config import open_store
+from agent.runtime.dockerd_settings import DockerdSettings, declared_settings
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.read_only import show_read_only
 from agent.status.board import StatusBoard
@@ -39,8 +52,17 @@ from agent.uci.syntax import Package
 logger = logging.getLogger(__name__)
 
 _TRIES = 3
-_FIREWALL_OPTIONS = frozenset({"device", "blocked_interfaces", "extra_iptables_args"})
-_FW4 = Path("/sbin/fw4")
+DEFAULT_BRIDGE = "docker0"
+GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv4"
+_FIREWALL_OPTIONS = frozenset({"device", "blocked_interfaces", "extra_iptables_args", "enforce"})
+_FIREWALL4 = Path("/sbin/fw4")
+_FW4_STATE = Path("/var/run/fw4.state")  # of one that has loaded its rules
+_RC_D = Path("/etc/rc.d")
+
+
+def has_fw4() -> bool:
+    """Whether firewall4 is in force here, or will be from the next boot on."""
+    return _FIREWALL4.exists() and (_FW4_STATE.exists() or any(_RC_D.glob("S*firewall")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +70,12 @@ class EdgeTools:
     """What the stage takes from outside and tests replace."""
 
     netifd: Netifd = field(default_factory=UbusNetifd)
-    ipv4: Iptables = field(default_factory=of_ipv4)
-    ipv6: Iptables = field(default_factory=of_ipv6)
+    ipv4: Filter = field(default_factory=of_family_4)
+    ipv6: Filter = field(default_factory=of_family_6)
     has_device: Callable[[str], bool] = has_device
-    has_fw4: Callable[[], bool] = _FW4.exists
+    addresses: Callable[[str], Iterable[IpAddress]] = lambda device: device_addresses([device])
+    has_fw4: Callable[[], bool] = has_fw4
+    settings_of: Callable[[Desired], DockerdSettings] = declared_settings
     wall: Callable[[], float] = time.time
 
 
@@ -77,6 +101,8 @@ class Edges:
         self._asked = False
         self._read: _Packages | None = None
         self._rules: Mapping[str, tuple[Rule, ...]] | None = None
+        self._by_nftables = False  # dockerd makes its rules by nftables
+        self._enforced: tuple[FirewallRule, ...] = ()
         self._problems: tuple[str, ...] = ()  # with what the sections say, whatever the kernel holds
         self._in_force = True
         self._clean: set[str] = set()  # families in which none of our rules is left
@@ -99,11 +125,12 @@ class Edges:
             return
         packages = self._packages()
         interfaces = self._ask()
-        self._block(desired, packages, interfaces)
+        settings = self._tools.settings_of(desired)
+        self._block(desired, settings, packages, interfaces)
         if packages is not None:
             packages = self._zones(desired, packages)
             self._owe_what_was_cut_short(packages, interfaces)
-            self._show_ports(desired, packages, interfaces)
+            self._show_reach(desired, settings, packages, interfaces)
         self._reload()
         show_read_only(desired, self._board, now=self._tools.wall())
 
@@ -159,11 +186,20 @@ class Edges:
     # rules
 
     def _block(
-        self, desired: Desired, packages: _Packages | None, interfaces: Mapping[str, Interface] | None
+        self,
+        desired: Desired,
+        settings: DockerdSettings,
+        packages: _Packages | None,
+        interfaces: Mapping[str, Interface] | None,
     ) -> None:
         sections = desired.daemon.firewall if desired.daemon is not None else ()
-        wanted = wanted_rules(sections, lambda name: self._resolve(name, packages, interfaces))
-        values = desired.daemon.values if desired.daemon is not None else {}
+        values, managed = settings.values, settings.managed
+        self._enforced = tuple(rule for rule in sections if is_enforced(rule, values, managed=managed))
+        self._say("enforced", _not_enforced(sections, self._enforced, managed=managed))
+        wanted = wanted_rules(self._enforced, lambda name: self._resolve(name, packages, interfaces))
+        self._by_nftables = values.get("firewall-backend") == "nftables"
+        for tables in (self._tools.ipv4, self._tools.ipv6):
+            tables.dockerd_uses_nftables = self._by_nftables
         self._rules = {"4": wanted.rules, "6": wanted.rules if values.get("ip6tables") else ()}
         self._problems = (*wanted.problems, *_of_firewall(desired.daemon_mistakes))
         self._watch()
@@ -213,7 +249,7 @@ class Edges:
         return tuple(problems)
 
     def _give_up(self, family: str, exc: FirewallError) -> None:
-        """Where there is no iptables, nothing of ours is to be taken away; no need to ask in every pass."""
+        """Where there is neither iptables nor nft, nothing of ours is to be taken away; no need to ask in every pass."""
         self._failures[family] += 1
         if self._failures[family] >= _TRIES:
             logger.debug("%s", exc)
@@ -272,7 +308,7 @@ class Edges:
             self._owed.setdefault("network", self._tools.netifd.reload_network)
             self._owed.setdefault("firewall", self._tools.netifd.reload_firewall)
 
-    def _show_zones(self, bridges: Sequence[Bridge], problem: str) -> None:
+    def _show_zones(self, bridges: Sequence[BridgeInUci], problem: str) -> None:
         now = self._tools.wall()
         for bridge in bridges:
             key = key_of("network", bridge.section)
@@ -295,44 +331,97 @@ class Edges:
             else:
                 del self._owed[name]
 
-    # ports
+    # what can be reached
 
-    def _show_ports(
-        self, desired: Desired, packages: _Packages, interfaces: Mapping[str, Interface] | None
+    def _show_reach(
+        self,
+        desired: Desired,
+        settings: DockerdSettings,
+        packages: _Packages,
+        interfaces: Mapping[str, Interface] | None,
     ) -> None:
-        around = self._surroundings(desired, packages, interfaces)
-        now = self._tools.wall()
+        around = self._surroundings(desired, settings, packages, interfaces)
         for container in desired.containers:
-            key = key_of("container", container.section)
-            found = public_ports(container, around) if container.policy.enabled else ()
-            if not found:
-                self._board.clear(key, ConditionType.PUBLIC_PORT, now=now)
-                continue
-            self._board.ensure(key, kind="container", section=container.section, name=container.name, now=now)
-            text = f"{', '.join(found)}; blocked_interfaces or a LAN address in `port` closes it"
-            self._board.set(
-                key, ConditionType.PUBLIC_PORT, status=True, reason="Reachable", message=text, now=now
-            )
+            enabled = container.policy.enabled
+            public = public_ports(container, around) if enabled else ()
+            text = f"{', '.join(public)}; blocked_interfaces or a LAN address in `port` closes it"
+            found = CutOff(reason="Reachable", message=text) if public else None
+            self._show_container(container, ConditionType.PUBLIC_PORT, found)
+            closed = unreachable_ports(container, around) if enabled else None
+            self._show_container(container, ConditionType.PORT_UNREACHABLE, closed)
+            alone = no_internet(container, around) if enabled else None
+            self._show_container(container, ConditionType.NO_INTERNET, alone)
+
+    def _show_container(self, container: Container, condition: ConditionType, found: CutOff | None) -> None:
+        key, now = key_of("container", container.section), self._tools.wall()
+        if found is None:
+            self._board.clear(key, condition, now=now)
+            return
+        self._board.ensure(key, kind="container", section=container.section, name=container.name, now=now)
+        self._board.set(
+            key,
+            condition,
+            status=True,
+            reason=found.reason,
+            message=found.message,
+            details={"src": found.src, "dest": found.dest} if found.src and found.dest else {},
+            now=now,
+        )
 
     def _surroundings(
-        self, desired: Desired, packages: _Packages, interfaces: Mapping[str, Interface] | None
+        self,
+        desired: Desired,
+        settings: DockerdSettings,
+        packages: _Packages,
+        interfaces: Mapping[str, Interface] | None,
     ) -> Surroundings:
-        firewall = read_firewall(packages.firewall)
         devices = {bridge.section: bridge.device for bridge in bridges_of(desired.networks)}
-        bridges = {n.name: devices[n.section] for n in desired.networks if n.section in devices}
-        declared = desired.daemon.firewall if desired.daemon is not None else ()
-        rules: tuple[FirewallRule, ...] = declared if self._in_force else ()
-        values = desired.daemon.values if desired.daemon is not None else {}
+        known = [network for network in desired.networks if network.section in devices]
         return Surroundings(
-            firewall=firewall,
-            rules=rules,
+            firewall=read_firewall(packages.firewall),
+            rules=self._enforced if self._in_force else (),
             devices=lambda name: self._resolve(name, packages, interfaces).devices,
-            bridges={"bridge": DEFAULT_BRIDGE, **bridges},
-            zone_of=lambda device: firewall.zone_of(interface_of(packages.network, device), device),
+            bridges={
+                "bridge": self._default_bridge(settings.values),
+                **{network.name: self._bridge(network, devices[network.section]) for network in known},
+            },
+            without_bridge=frozenset(n.name for n in desired.networks if n.section not in devices),
             interfaces=interfaces or {},
-            forwards=values.get("iptables") is not False,
-            docker_first=not self._tools.has_fw4(),
+            values=settings.values,
+            docker_first=not self._tools.has_fw4() and not self._by_nftables,
         )
+
+    def _default_bridge(self, values: Document) -> Bridge:
+        device, bip = str(values.get("bridge") or DEFAULT_BRIDGE), values.get("bip")
+        subnets = (str(bip),) if bip else ()
+        return Bridge(device=device, subnets=self._subnets(device, subnets), internal=device == "none")
+
+    def _bridge(self, network: Network, device: str) -> Bridge:
+        subnets = [pool.subnet for pool in network.spec.pools]
+        modes = {value for name, value in network.spec.options if name == GATEWAY_MODE}
+        return Bridge(
+            device=device,
+            subnets=self._subnets(device, subnets),
+            internal=network.spec.internal or "isolated" in modes,
+            routed="routed" in modes,
+        )
+
+    def _subnets(self, device: str, declared: Iterable[str]) -> tuple[ipaddress.IPv4Network, ...]:
+        """As declared, else as the device has them now."""
+        given = [ipaddress.ip_interface(text).network for text in declared]
+        given = given or [
+            ipaddress.ip_interface(address).network for address in self._tools.addresses(device)
+        ]
+        return tuple(subnet for subnet in given if isinstance(subnet, ipaddress.IPv4Network))
+
+
+def _not_enforced(
+    sections: Sequence[FirewallRule], enforced: Sequence[FirewallRule], *, managed: bool
+) -> str:
+    if not any(section.blocked_interfaces and section not in enforced for section in sections):
+        return ""
+    why = "dockerd makes no rules (iptables 0)" if managed else "dockerd's settings are in a file of your own"
+    return f"blocked_interfaces are not enforced, since {why}; `option enforce '1'` does it all the same"
 
 
 def _of_firewall(mistakes: Sequence[str]) -> tuple[str, ...]:
@@ -341,6 +430,9 @@ def _of_firewall(mistakes: Sequence[str]) -> tuple[str, ...]:
     return tuple(text for text, option in places if option in _FIREWALL_OPTIONS)
 
 
-def make_edges(options: RuntimeOptions, board: StatusBoard) -> Edges:
+def make_edges(
+    options: RuntimeOptions, board: StatusBoard, settings_of: Callable[[Desired], DockerdSettings]
+) -> Edges:
     """The stage of the running agent."""
-    return Edges(open_store(options), board, docker_host=options.docker_host or "")
+    tools = EdgeTools(settings_of=settings_of)
+    return Edges(open_store(options), board, tools, docker_host=options.docker_host or "")

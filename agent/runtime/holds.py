@@ -70,8 +70,8 @@ class Holds:
             self._before.clear()
             self._write({})
 
-    def current(self, desired: Desired) -> dict[str, str]:
-        """Key -> action, for the sections that still are what they were; the others' holds are dropped.
+    def current(self, desired: Desired, *, keep: bool = False) -> dict[str, str]:
+        """Key -> action, for the sections that still are what they were; the others' holds are dropped, unless `keep`.
 
         Sections with a mistake keep theirs: what they will say is not known yet.
         """
@@ -83,7 +83,8 @@ class Holds:
                 for key, item in known.items()
                 if key in desired.broken or (key in here and _is_same(here[key], item))
             }
-            self._write(held)
+            if not keep:
+                self._write(held)
             return {key: item["action"] for key, item in held.items()}
 
     def _read(self) -> dict[str, dict[str, str]]:

@@ -16,20 +16,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from agent.apply.crew import Run
 from agent.apply.ports import Engine
 from agent.clients.file_watcher import UNSETTLED_LIMIT_S, FileWatcher
 from agent.clients.mount_watch import MountWatch
 from agent.clients.to_loop import tell
 from agent.errors import ConfigError, ConflictError, EngineError, StorageError, UcidockdError
 from agent.model.daemon import Wish
+from agent.model.given import Given
 from agent.model.issues import issue_as_json
 from agent.model.resources import RegistryAuth
-from agent.plan.operations import Plan
+from agent.plan.outlook import Outlook
 from agent.runtime.config import PACKAGES
 from agent.runtime.differ import diff
-from agent.runtime.reconciler import Reconciler, outcomes_as_json, plan_as_json
+from agent.runtime.planning import plan_answer, reconcile_answer
+from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
 from agent.status.counters import PassCounters
 
@@ -39,9 +41,9 @@ COALESCE_S = 0.1
 AGAIN_S = 1.0  # after the end of a container, for another look at it
 RECONNECT_S = 2.0
 POLL_S = 5.0  # how often to look for changed files where they cannot be watched
-LOST_S = (
-    10.0  # and where they can: the kernel drops events when its queue is full, and watchdog does not tell
-)
+LOST_S = 10.0  # and where they can: the kernel drops events when its queue is full, and watchdog does not tell
+_WAVES = 20  # passes of one `reconcile`: what comes back again and again does not keep it for ever
+_LOOK_AGAIN_S = 0.05
 SETTLE_S = 2.5  # procd kills what has not ended 5 s after SIGTERM
 _INTERESTING = frozenset({"container", "network", "volume", "image", "daemon"})
 # exec and health probes come by the dozen and change nothing that we declare; health_status does
@@ -122,31 +124,71 @@ class Loop:
 
     # the port for the controller
 
-    async def plan(self) -> dict[str, object]:
-        """What a pass would do now."""
+    async def plan(self, given: Given | None = None) -> dict[str, Any]:
+        """What a pass would do now, or would do were `given` committed."""
+        if given is not None:
+            return await self._plan_of(given)
+        await self._settled_files()
         async with self._one_pass:
-            plan = await asyncio.to_thread(self._plan_now)
-        return {**plan_as_json(plan), "issues": self.config_issues()}
+            found = await asyncio.to_thread(self._plan_now)
+        return plan_answer(found, self.config_issues())
 
-    def _plan_now(self) -> Plan:
+    def _plan_now(self) -> Outlook:
         self._read_config()
-        return self.reconciler.make_plan(deep=None)
+        return self.reconciler.foresee()
 
-    async def reconcile(self) -> dict[str, object]:
-        """Does a full pass now, without regard to what failed before."""
-        self.reconciler.holds.clear()
+    async def _plan_of(self, given: Given) -> dict[str, Any]:
+        loaded = await asyncio.to_thread(self.reconciler.load_given, given)
         async with self._one_pass:
-            plan, run = await asyncio.to_thread(self._reconcile_now)
-        outcomes = await asyncio.to_thread(run.wait) if run is not None else ()
-        return {**outcomes_as_json(plan, outcomes), "issues": self.config_issues()}
+            found = await asyncio.to_thread(self.reconciler.foresee_change, loaded)
+        return plan_answer(found, [issue_as_json(issue) for issue in loaded.issues])
 
-    def _reconcile_now(self) -> tuple[Plan, Run | None]:
+    async def reconcile(self) -> dict[str, Any]:
+        """Does a full pass now, without regard to what failed before.
+
+        Waits for that and for what was under way, and goes on while something can be done at once: what they leave to
+        do is a matter of this call too. What waits for something else is told.
+        """
+        self.reconciler.holds.clear()
+        await self._settled_files()
+        with self.reconciler.collecting() as outcomes:
+            async with self._one_pass:
+                await asyncio.to_thread(self._reconcile_now)
+            for _ in range(_WAVES):
+                await self._ended()
+                async with self._one_pass:
+                    found = await asyncio.to_thread(self._go_on)
+                if not self.reconciler.is_busy():
+                    break
+            return reconcile_answer(found, outcomes, self.config_issues())
+
+    def _reconcile_now(self) -> None:
         with self._counted():
             self.reconciler.forget_failures()
             self._read_config()
             if self.reconciler.daemon is not None:
                 self.reconciler.daemon.accept_engine()
-            return self.reconciler.begin_pass(deep=None)
+            self.reconciler.begin_pass(deep=None)
+
+    def _go_on(self) -> Outlook:
+        """Begins what can be done by now. What it gives counts when nothing is."""
+        found = self.reconciler.foresee()
+        if found.plan.works and not self._stop.is_set():
+            with self._counted():
+                self.reconciler.begin_pass(deep=None)
+        return found
+
+    async def _ended(self) -> None:
+        """Returns when nothing is under way that was so when it was called."""
+        for run in self.reconciler.under_way():
+            await asyncio.to_thread(run.wait)
+
+    async def _settled_files(self) -> None:
+        """Waits while somebody writes a file in place, not longer than a pass would."""
+        for _ in range(round(UNSETTLED_LIMIT_S / _LOOK_AGAIN_S)):
+            if not self._watcher.unsettled():
+                return
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -160,8 +202,8 @@ class Loop:
 
     async def validate(self, texts: Mapping[str, str]) -> list[dict[str, object]]:
         """The mistakes of the configuration, were `texts` the files of the packages that they are for."""
-        issues = await asyncio.to_thread(self.reconciler.check, texts)
-        return [issue_as_json(issue) for issue in issues]
+        loaded = await asyncio.to_thread(self.reconciler.load_given, Given(texts=texts))
+        return [issue_as_json(issue) for issue in loaded.issues]
 
     def api_version(self) -> str:
         """`dockerd.globals.api_version`."""

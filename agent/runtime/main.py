@@ -27,8 +27,9 @@ from agent.clients.token_file import TokenFile
 from agent.errors import AlreadyRunningError
 from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
-from agent.runtime.config import check_texts, load, open_store
+from agent.runtime.config import load, load_given, open_store
 from agent.runtime.daemon import Tools, make_stage
+from agent.runtime.dockerd_settings import settings_source
 from agent.runtime.edges import make_edges
 from agent.runtime.hazards import make_hazards
 from agent.runtime.holds import Holds
@@ -60,6 +61,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     source = random.Random()
     board = StatusBoard(first=secrets.randbelow(2**40))
     certificates = Certificates(options.state_dir / "tls")
+    daemon = make_stage(options, settings, board, Tools(certificates=certificates))
     engine_at = options.engine_address(settings)
     return Reconciler(
         usb=UsbDevices(monotonic=time.monotonic),
@@ -68,12 +70,12 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         records=StateFile(options.state_dir / "state.json"),
         board=board,
         load=lambda: load(options),
-        check=lambda texts: check_texts(options, texts),
+        load_given=lambda given: load_given(options, given),
         store=open_store(options),
-        daemon=make_stage(options, settings, board, Tools(certificates=certificates)),
+        daemon=daemon,
         certificates=certificates,
         routes=host_routes if engine_at.is_local else tuple,
-        edges=make_edges(options, board),
+        edges=make_edges(options, board, settings_source(options, daemon.files.config_file)),
         hazards=make_hazards(options, board, Path(options.socket or settings.socket).parent),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
@@ -125,6 +127,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.runtime.web import Parts, Web
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
+    agent.board.set_agent(time.time(), options=options.given(settings))
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.engine_address(settings), tls=_engine_tls(options, settings))
     engine.permit = StorageGuard(agent.board)

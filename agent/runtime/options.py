@@ -22,6 +22,18 @@ class RuntimeOptions:
     docker_cert_path: str | None = None
     log_level: str | None = None
     ubus_socket: str = "/var/run/ubus/ubus.sock"
+    save_dir: Path = Path("/tmp/.uci")
+
+    def given(self, agent: AgentSettings) -> dict[str, str]:
+        """What a command line may name and a running agent cannot change, as that agent has it."""
+        return {
+            "config-dir": str(self.config_dir.absolute()),
+            "override-dir": str(self.override_dir.absolute()),
+            "state-dir": str(self.state_dir.absolute()),
+            "save-dir": str(self.save_dir.absolute()),
+            "docker-host": str(self.engine_address(agent)),
+            "docker-cert-path": self.certificates_of_engine(agent),
+        }
 
     def engine_address(self, agent: AgentSettings) -> EngineAddress:
         """Where the engine is."""

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +25,14 @@ from agent.clients.certificates import Certificates
 from agent.clients.devices import Plugged, UsbDevices
 from agent.clients.uci_store import UciStore
 from agent.errors import EngineError, EngineUnreachableError, UcidockdError
+from agent.model.given import Given
 from agent.model.interfaces import Interface, Route
-from agent.model.issues import Issue
 from agent.model.observed import Observed, Record
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import Context, Missing, desired_spec, key_of, shared_names
 from agent.plan.meaning import image_defaults, newly_stated
+from agent.plan.outlook import Entry, Outlook, outlook
 from agent.plan.reconcile import reconcile
 from agent.plan.renames import moved
 from agent.runtime.backoff import BackOff
@@ -44,6 +45,7 @@ from agent.runtime.grace import GraceWatch
 from agent.runtime.hazards import Hazards
 from agent.runtime.holds import Holds
 from agent.runtime.observe import observe
+from agent.runtime.planning import entries_of
 from agent.runtime.sharing import Sharing
 from agent.runtime.waiting import (
     applied_names,
@@ -54,6 +56,7 @@ from agent.runtime.waiting import (
     with_plugged,
 )
 from agent.status.board import StatusBoard
+from agent.status.conditions import ConditionType
 
 if TYPE_CHECKING:
     from agent.runtime.adopt import AdoptRequest
@@ -66,6 +69,17 @@ _STARTS = (ops.StartContainer, ops.RestartContainer)
 _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.RemoveVolume)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """What planning works on, and where the USB devices in it were found."""
+
+    desired: Desired
+    usb: dict[str, Plugged]
+    observed: Observed
+    context: Context
+    ids: frozenset[str] | None  # of the containers that were looked at deeply, None for all
+
+
 @dataclass(slots=True, kw_only=True)
 class Reconciler:
     """Holds what outlives a pass. `wall`, `monotonic` and `sleep` are the clocks, in seconds (see `Clock`)."""
@@ -74,7 +88,7 @@ class Reconciler:
     records: Records
     board: StatusBoard
     load: Callable[[], LoadResult]
-    check: Callable[[Mapping[str, str]], tuple[Issue, ...]]
+    load_given: Callable[[Given], LoadResult]
     store: UciStore
     backoff: BackOff
     holds: Holds
@@ -97,7 +111,9 @@ class Reconciler:
     work_ended: Callable[[], None] = lambda: None
     deletions_held: Callable[[], bool] = lambda: False  # asked only where something waits to be deleted
     settings_read: Callable[[AgentSettings], None] = lambda _: None
-    _busy: set[str] = field(default_factory=set)
+    _busy: dict[str, ops.Work] = field(default_factory=dict)
+    _runs: list[Run] = field(default_factory=list)  # that are under way
+    _collectors: list[list[Outcome]] = field(default_factory=list)
     _grace: GraceWatch = field(default_factory=GraceWatch)
     _to_look: set[str] = field(default_factory=set)  # ids of containers that something was heard of
     _unsure: bool = False  # something failed half-way since the last deep look
@@ -138,17 +154,77 @@ class Reconciler:
         """Observes and plans, changing nothing. `deep`: ids to inspect, None for all. Raises EngineError."""
         return self._make_plan(None if self._unsure else deep, {})
 
+    def foresee(self) -> Outlook:
+        """What a pass would do now, and all else that is not as declared. Changes nothing. Raises EngineError."""
+        return self._outlook(self.last, self.desired, committed=True)
+
+    def foresee_change(self, loaded: LoadResult) -> Outlook:
+        """The same, were `loaded` the configuration. Raises EngineError."""
+        return self._outlook(loaded, loaded.desired, committed=False)
+
+    def _outlook(self, loaded: LoadResult, desired: Desired | None, *, committed: bool) -> Outlook:
+        extra = entries_of(loaded, desired, self.daemon.holding if self.daemon is not None else "")
+        if desired is None or not desired.agent.enabled:
+            return Outlook(plan=ops.Plan(), entries=tuple(extra))
+        look = self._look(desired, None, {}, committed=committed)
+        plan = reconcile(look.desired, look.observed, look.context)
+        later = plan
+        if any(finding.once for finding in plan.findings):
+            later = reconcile(look.desired, look.observed, replace(look.context, assume_met=True))
+        found = outlook(
+            plan,
+            later,
+            busy={key: self._under_way(work) for key, work in self._busy.copy().items()},
+            retry_in_s=self.backoff.retry_in(self.monotonic()),
+            extra=extra,
+        )
+        return replace(found, entries=tuple(map(self._explained, found.entries)))
+
+    def _under_way(self, work: ops.Work) -> str:
+        """What is being done on a resource, with the progress of its pull."""
+        image = self.board.standing(work.key, ConditionType.IMAGE_READY)
+        if image is not None and image.reason == "Pulling":
+            return image.message
+        first = work.operations[0]
+        return f"{first.verb}: {first.cause}"
+
+    def _explained(self, entry: Entry) -> Entry:
+        """Planning knows only that it was rolled back; the board knows why."""
+        if entry.state != "rolled back":
+            return entry
+        why = self.board.standing(entry.key, ConditionType.DEGRADED)
+        if why is None or why.reason != "RolledBack" or why.message in entry.message:
+            return entry
+        return replace(entry, message=f"{why.message}; {entry.message}")
+
     def _make_plan(self, deep: frozenset[str] | None, unmended: dict[str, str]) -> ops.Plan:
         desired = self.desired
         if desired is None:
             return ops.Plan()
+        look = self._look(desired, deep, unmended, committed=True)
+        if look.ids != frozenset():
+            return reconcile(look.desired, look.observed, look.context)
+        question = (look.desired, look.usb, look.observed, replace(look.context, now=0.0, orphaned_s={}))
+        if question == self._settled:
+            self._display.ages(before=self._settled[2], now=look.observed)
+            self._settled = question
+            return ops.Plan()  # same input, same plan; the board shows its findings already
+        plan = reconcile(look.desired, look.observed, look.context)
+        timed = any(record.removed_at is not None for record in look.context.records)
+        self._settled = None if plan.works or timed or _is_unreached(plan) else question
+        return plan
+
+    def _look(
+        self, desired: Desired, deep: frozenset[str] | None, unmended: dict[str, str], *, committed: bool
+    ) -> _Look:
+        """All that planning works on. `committed`: `desired` is in force, else nothing is remembered of it."""
         # before looking: what ends while we look was seen half done, and its end asks for another pass
         busy = frozenset(self._busy)
         records = _with(self.records.records(), moved(desired, self.records.records(), busy))
         names = {*usb_names(desired), *applied_names(desired, records)} if self.engine_is_here else set()
         usb = {name: self.usb.resolve(name) for name in sorted(names)}
         desired = with_plugged(desired, usb) if usb else desired
-        held = self.holds.current(desired)
+        held = self.holds.current(desired, keep=not committed)
         ids = deep
         if ids is not None:  # looking at what may not be touched would be for nothing
             blocked = busy | self.backoff.blocked(self.monotonic()).keys() | unmended.keys() | held.keys()
@@ -156,8 +232,12 @@ class Reconciler:
                 r.object_id for r in records if key_of(r.kind, r.section) in blocked
             }
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=ids)
+        known = self.image_ids, self.image_defaults
         if deep is None:
             self.image_ids = self._images_of(desired, records)
+        image_ids, defaults = self.image_ids, self.image_defaults
+        if not committed:
+            self.image_ids, self.image_defaults = known
         ends = self._look_at_ends(desired, records, snapshot.observed, stale=deep or frozenset())
         interfaces = self.edges.interfaces() if self.edges is not None and self.engine_is_here else None
         waits = self._waiting(desired, usb, interfaces)
@@ -171,31 +251,25 @@ class Reconciler:
                 if self.engine_is_here
                 else {}
             ),
-            backoff={**self.backoff.blocked(self.monotonic()), **unmended},
+            # a new configuration is tried at once
+            backoff={**self.backoff.blocked(self.monotonic()), **unmended} if committed else {},
             held=held,
             completed=ends.completed,
-            left_behind=self._left_behind(desired, records, snapshot.observed),
-            image_ids=self.image_ids,
-            image_defaults=self.image_defaults,
+            left_behind=(
+                self._left_behind(desired, records, snapshot.observed) if committed else frozenset()
+            ),
+            image_ids=image_ids,
+            image_defaults=defaults,
             busy=busy,
             routes=self.routes() if desired.networks else (),
-            orphaned_s=self._grace.look(desired, records, now=self.monotonic()),
+            orphaned_s=self._grace.look(desired, records, now=self.monotonic()) if committed else {},
             router_devices=frozenset(
                 each.l3_device or each.device for each in (interfaces or {}).values() if each.addresses
             ),
             deletions_held=any(r.removed_at is not None for r in records) and self.deletions_held(),
+            api=self.engine.api_version(),
         )
-        if ids != frozenset():
-            return reconcile(desired, snapshot.observed, context)
-        question = (desired, usb, snapshot.observed, replace(context, now=0.0, orphaned_s={}))
-        if question == self._settled:
-            self._display.ages(before=self._settled[2], now=snapshot.observed)
-            self._settled = question
-            return ops.Plan()  # same input, same plan; the board shows its findings already
-        plan = reconcile(desired, snapshot.observed, context)
-        timed = any(record.removed_at is not None for record in records)
-        self._settled = None if plan.works or timed or _is_unreached(plan) else question
-        return plan
+        return _Look(desired=desired, usb=usb, observed=snapshot.observed, context=context, ids=ids)
 
     def _look_at_ends(
         self, desired: Desired, records: tuple[Record, ...], observed: Observed, *, stale: frozenset[str]
@@ -318,15 +392,17 @@ class Reconciler:
             raise
         self._keep_for_later(desired, plan, every=unsure)
         self._endings.remember(self.records)
-        self._display.drop_undeclared(desired, self._busy)
+        self._display.drop_undeclared(desired, self._busy.keys())
         self._display.engine(api)
         self._display.plan(plan)
         if not plan.works:
             unreached = self._busy or self.backoff.any() or _is_unreached(plan)
             self._display.nothing_to_do(None if unreached else desired.generation)
             return plan, None
-        self._busy |= {work.key for work in plan.works}
-        return plan, self._executor(desired, api).begin(plan)
+        self._busy |= {work.key: work for work in plan.works}
+        run = self._executor(desired, api).begin(plan)
+        self._runs = [*(each for each in self._runs if not each.ended()), run]
+        return plan, run
 
     def _move_records(self, desired: Desired) -> None:
         """Sections that were renamed: what they are about stays theirs. Raises StorageError."""
@@ -369,7 +445,7 @@ class Reconciler:
             return {}
         blocked = self.backoff.blocked(self.monotonic())
         waiting = {key: blocked[_MENDING + key] for key in open_keys if _MENDING + key in blocked}
-        failed = recover(self.engine, self.records, self._busy | waiting.keys())
+        failed = recover(self.engine, self.records, self._busy.keys() | waiting.keys())
         for key in open_keys - failed.keys() - waiting.keys():
             self.backoff.succeeded(_MENDING + key)
         for key, error in failed.items():
@@ -377,6 +453,20 @@ class Reconciler:
             self._display.failure(key, error)
             self._unsure = True
         return {**waiting, **{key: str(error) for key, error in failed.items()}}
+
+    def under_way(self) -> list[Run]:
+        """What earlier passes began and is not ended."""
+        return [run for run in self._runs if not run.ended()]
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[list[Outcome]]:
+        """What became of each operation that ends while the block runs, whichever pass began it."""
+        outcomes: list[Outcome] = []
+        self._collectors.append(outcomes)
+        try:
+            yield outcomes
+        finally:
+            self._collectors = [each for each in self._collectors if each is not outcomes]
 
     def is_busy(self) -> bool:
         """Whether a work is under way."""
@@ -457,11 +547,13 @@ class Reconciler:
                 self._display.gone(work.key)
         self._display.ids()
         self._settled = None  # the board has moved on from what that look showed
-        self._busy.discard(work.key)
+        self._busy.pop(work.key, None)
         self.work_ended()
 
     def _report(self, outcome: Outcome) -> None:
         operation, error = outcome.operation, outcome.error
+        for collector in self._collectors:
+            collector.append(outcome)
         self._display.outcome(outcome)
         if error is None:
             logger.info("%s %s: %s", operation.verb, operation.key, operation.cause)
@@ -499,17 +591,3 @@ def _unclear(desired: Desired, records: tuple[Record, ...]) -> frozenset[str]:
     return frozenset(found)
 
 
-def plan_as_json(plan: ops.Plan) -> dict[str, object]:
-    """The shape that `ucidockd plan --json` and `/v1/plan` give."""
-    operations = [{"op": op.verb, "key": op.key, "cause": op.cause} for op in plan.operations]
-    return {"operations": operations, "text": str(plan)}
-
-
-def outcomes_as_json(plan: ops.Plan, outcomes: tuple[Outcome, ...]) -> dict[str, object]:
-    """The shape that `ucidockd reconcile --json` and `/v1/reconcile` give."""
-    failed = [
-        {"op": o.operation.verb, "key": o.operation.key, "error": str(o.error)}
-        for o in outcomes
-        if o.error is not None
-    ]
-    return {**plan_as_json(plan), "failed": failed}

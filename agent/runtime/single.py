@@ -7,14 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from agent.model.given import Given
+from agent.model.issues import issue_as_json
 from agent.model.resources import AgentSettings
 from agent.runtime.adopt import AdoptRequest
 from agent.runtime.config import load
 from agent.runtime.differ import diff
 from agent.runtime.main import locked, make_reconciler
 from agent.runtime.options import RuntimeOptions
-from agent.runtime.reconciler import outcomes_as_json, plan_as_json
+from agent.runtime.planning import plan_answer, reconcile_answer
 from agent.status.board import StatusBoard
+
+_WAVES = 20  # passes of one `reconcile`
 
 
 class Single:
@@ -27,12 +31,17 @@ class Single:
         self._reconciler = make_reconciler(options, settings)
         self._reconciler.read_config()
 
-    def plan(self) -> dict[str, Any]:
-        """What a pass would do now."""
-        return {**plan_as_json(self._reconciler.make_plan(deep=None)), "issues": self._issues()}
+    def plan(self, given: Given | None = None) -> dict[str, Any]:
+        """What a pass would do now, or would do were `given` committed."""
+        if given is None:
+            return plan_answer(self._reconciler.foresee(), self._issues())
+        loaded = self._reconciler.load_given(given)
+        issues = [issue_as_json(issue) for issue in loaded.issues]
+        return plan_answer(self._reconciler.foresee_change(loaded), issues)
 
     def reconcile(self, changed: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
-        """One pass. `changed` gets each change of the status board, in the thread that made it."""
+        """Passes until nothing can be done at once. `changed` gets each change of the status board, in the thread that
+        made it."""
         with locked(self._socket.parent / "agent.lock"):
             self._reconciler.forget_failures()
             self._reconciler.holds.clear()
@@ -40,9 +49,15 @@ class Single:
                 self._reconciler.daemon.accept_engine()
             if changed is not None:
                 _follow(self._reconciler.board, changed)
-            plan, outcomes = self._reconciler.run_pass(deep=None)
+            with self._reconciler.collecting() as outcomes:
+                self._reconciler.run_pass(deep=None)
+                for _ in range(_WAVES):
+                    found = self._reconciler.foresee()
+                    if not found.plan.works:
+                        break
+                    self._reconciler.run_pass(deep=None)
             self._reconciler.records.fold()
-        return {**outcomes_as_json(plan, outcomes), "issues": self._issues()}
+        return reconcile_answer(found, outcomes, self._issues())
 
     def diff(self, name: str) -> dict[str, Any]:
         """One container section against what the engine shows."""

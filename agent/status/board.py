@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -21,13 +21,14 @@ NOTES = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """`since` moves only when status or reason change."""
+    """`since` moves only when status or reason change. `details`: what a program can do about it."""
 
     type: ConditionType
     status: bool
     reason: str
     message: str
     since: float
+    details: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def level(self) -> Level:
@@ -37,7 +38,10 @@ class Condition:
     def as_json(self) -> dict[str, Any]:
         """With its level, and a message wherever it is bad."""
         message = self.message or sentence_of(self.type, status=self.status)
-        return {**asdict(self), "message": message, "level": self.level}
+        shown = {**asdict(self), "message": message, "level": self.level}
+        if not self.details:
+            del shown["details"]
+        return shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,18 +110,27 @@ class StatusBoard:
                 self._changed(key)
 
     def set(
-        self, key: str, condition: ConditionType, *, status: bool, reason: str, message: str = "", now: float
+        self,
+        key: str,
+        condition: ConditionType,
+        *,
+        status: bool,
+        reason: str,
+        message: str = "",
+        details: Mapping[str, str] | None = None,
+        now: float,
     ) -> bool:
-        """Sets a condition. True when anything changed."""
+        """Sets a condition. `details`: for programs. True when anything changed."""
         with self._lock:
             conditions = self._resources[key].conditions
             old = conditions.get(condition)
             same = old is not None and (old.status, old.reason) == (status, reason)
-            if same and old is not None and old.message == message:
+            given = details or {}
+            if same and old is not None and (old.message, old.details) == (message, given):
                 return False
             since = old.since if same and old is not None else now
             conditions[condition] = Condition(
-                type=condition, status=status, reason=reason, message=message, since=since
+                type=condition, status=status, reason=reason, message=message, since=since, details=given
             )
             self._changed(key)
             return True
@@ -130,6 +143,12 @@ class StatusBoard:
             if found is not None and standing is not None and standing.message != message:
                 found.conditions[condition] = replace(standing, message=message)
                 self._changed(key)
+
+    def standing(self, key: str, condition: ConditionType) -> Condition | None:
+        """A condition as it stands."""
+        with self._lock:
+            found = self._resources.get(key)
+            return found.conditions.get(condition) if found is not None else None
 
     def reason(self, key: str, condition: ConditionType) -> str:
         """The reason of a condition as it stands, "" without one."""

@@ -43,6 +43,8 @@ class ConditionType(StrEnum):
     # of the router around it
     FIREWALL_OPEN = "FirewallOpen"
     PUBLIC_PORT = "PublicPort"
+    PORT_UNREACHABLE = "PortUnreachable"
+    NO_INTERNET = "NoInternet"
     ZONE_UNSET = "ZoneUnset"
     STORAGE_READ_ONLY = "StorageReadOnly"
     # allowed, and dangerous
@@ -72,7 +74,12 @@ CONDITIONS: dict[ConditionType, Row] = {
     ConditionType.ENGINE_STORAGE_LOST: Row(
         bad=True, level=Level.ERROR, sentence="The disk that holds Docker's data is gone or read-only."
     ),
-    ConditionType.DEGRADED: Row(bad=True, level=Level.ERROR, sentence="The last change failed."),
+    ConditionType.DEGRADED: Row(
+        bad=True,
+        level=Level.ERROR,
+        sentence="The last change failed.",
+        reasons={"Drift": Level.WARNING},  # `on_drift report`: as somebody wants it
+    ),
     ConditionType.ROLLED_BACK: Row(
         bad=True, level=Level.ERROR, sentence="dockerd runs with its last working configuration."
     ),
@@ -92,6 +99,12 @@ CONDITIONS: dict[ConditionType, Row] = {
     ),
     ConditionType.PUBLIC_PORT: Row(
         bad=True, level=Level.WARNING, sentence="A published port can be reached from the internet."
+    ),
+    ConditionType.PORT_UNREACHABLE: Row(
+        bad=True, level=Level.WARNING, sentence="The firewall lets nothing reach a published port."
+    ),
+    ConditionType.NO_INTERNET: Row(
+        bad=True, level=Level.WARNING, sentence="The firewall keeps the container from the internet."
     ),
     ConditionType.HOST_CONTROL: Row(
         bad=True, level=Level.WARNING, sentence="The container can take control of the router."
@@ -119,6 +132,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.WAITING,
         sentence="Not applied yet.",
         reasons={
+            "BackOff": Level.ERROR,
             "Conflict": Level.ERROR,
             "NewerVersion": Level.ERROR,
             "RolledBack": Level.ERROR,

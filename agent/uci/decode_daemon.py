@@ -209,4 +209,5 @@ def _rule(reader: SectionReader) -> FirewallRule:
         device=reader.text("device") or "docker0",
         blocked_interfaces=reader.texts("blocked_interfaces"),
         extra_iptables_args=reader.text("extra_iptables_args") or "",
+        enforce=reader.flag("enforce") or False,
     )

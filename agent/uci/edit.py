@@ -10,7 +10,7 @@ Comes after agent.uci.syntax; agent.clients.uci_store writes the result.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -222,6 +222,14 @@ _WITH_VALUE: dict[str, Callable[[Staged, str, str], Staged]] = {
     "rename": rename,
     "reorder": reorder,
 }
+
+
+def replayed(package: Package, changes: Iterable[Change]) -> Package:
+    """The package with noted changes carried out; one that does not fit is passed over."""
+    staged = stage(package)
+    for change in changes:
+        staged = _replayed(staged, change) or staged
+    return staged.package
 
 
 def format_changes(staged: Staged) -> str:

@@ -8,6 +8,7 @@ here is netifd's and fw4's business: nothing is reported.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent.uci.syntax import Package, Section
@@ -20,11 +21,17 @@ _DEVICE = re.compile(r"[^\s/@][^\s/]{0,14}\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Zone:
-    """A firewall zone. Policies are upper case."""
+    """A firewall zone. Policies are upper case; `forward` is about packets between the zone's own members.
+
+    A device may end in `+`, any device or subnet may begin with `!`.
+    """
 
     name: str
     networks: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    subnets: tuple[str, ...] = ()
+    family: str = ""
+    implied: bool = False  # says nothing of its members: fw3 takes the interface of its name, fw4 none
     input: str = "DROP"
     forward: str = "DROP"
     masq: bool = False
@@ -46,19 +53,28 @@ class Permit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Forwarding:
+    """`src` may be "*", `dest` as well. `family`: "4", "6", or "" for both."""
+
+    src: str
+    dest: str
+    family: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Firewall:
-    """`forwardings`: pairs of source and target zone. `redirected`: source zones that have a port forward."""
+    """`redirected`: zones from which everything passes that was redirected, by whomever (firewall4, ruleset.uc).
+
+    `forward`: what becomes of a packet that no zone decides about. `has_includes`: there are rules for forwarded packets
+    that UCI only names the file of.
+    """
 
     zones: tuple[Zone, ...] = ()
-    forwardings: frozenset[tuple[str, str]] = frozenset()
+    forwardings: frozenset[Forwarding] = frozenset()
     permits: tuple[Permit, ...] = ()
     redirected: frozenset[str] = frozenset()
     forward: str = "DROP"
-
-    def zone_of(self, interface: str, device: str = "") -> Zone | None:
-        """The zone that an interface or a device is in."""
-        found = (zone for zone in self.zones if interface in zone.networks or device in zone.devices)
-        return next(found, None)
+    has_includes: bool = False
 
 
 def words(section: Section, option: str) -> tuple[str, ...]:
@@ -113,26 +129,62 @@ def read_firewall(package: Package) -> Firewall:
         name: text(defaults, name, "DROP").upper() if defaults is not None else "DROP"
         for name in ("input", "forward")
     }
+    zones = tuple(_zone(section, policies) for section in on if section.type == "zone")
     return Firewall(
-        zones=tuple(_zone(section, policies) for section in on if section.type == "zone"),
+        zones=zones,
         forwardings=frozenset(
-            (text(section, "src"), text(section, "dest")) for section in on if section.type == "forwarding"
+            Forwarding(src=text(section, "src"), dest=text(section, "dest"), family=_family(section))
+            for section in on
+            if section.type == "forwarding"
         ),
         permits=tuple(
             _permit(section)
             for section in on
             if section.type == "rule" and text(section, "target").upper() == "ACCEPT"
         ),
-        redirected=frozenset(text(section, "src") for section in on if section.type == "redirect"),
+        redirected=frozenset(
+            name
+            for section in on
+            if section.type == "redirect"
+            for name in _lets_redirected_pass(section, zones)
+        ),
         forward=policies["forward"],
+        has_includes=any(
+            section.type == "include"
+            and text(section, "type") == "nftables"
+            and text(section, "position").startswith("chain")
+            and text(section, "chain").startswith("forward")
+            for section in on
+        ),
     )
+
+
+def _lets_redirected_pass(redirect: Section, zones: tuple[Zone, ...]) -> Iterator[str]:
+    """The zones of a port forward: where it comes from and, so that the router's own hosts can use it, where it goes to.
+
+    Without `dest` firewall4 looks for the zone that has the address; here it may be any of the router's own.
+    """
+    if text(redirect, "target", "DNAT").upper() != "DNAT":
+        return
+    src, dest = text(redirect, "src"), text(redirect, "dest")
+    yield src
+    if is_on(redirect, "reflection") and any(zone.name == src and zone.masq for zone in zones):
+        yield from (zone.name for zone in zones if zone.name == dest or (not dest and not zone.is_wan))
+
+
+def _family(section: Section) -> str:
+    given = text(section, "family")
+    return next((digit for digit in "46" if digit in given), "")
 
 
 def _zone(section: Section, policies: dict[str, str]) -> Zone:
     return Zone(
         name=text(section, "name"),
         networks=networks_of(section),
+        implied=not any(section.get(option) for option in ("network", *_SELECTORS)),
         devices=words(section, "device"),
+        subnets=words(section, "subnet"),
+        family=_family(section),
         input=text(section, "input", policies["input"]).upper(),
         forward=text(section, "forward", policies["forward"]).upper(),
         masq=is_on(section, "masq") and section.get("masq") is not None,

@@ -9,6 +9,7 @@ the next character as it is); quoted parts go over line ends. `#` starts a comme
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from agent.errors import ConfigError
@@ -178,6 +179,10 @@ class _Buffer:
     def text(self, start: int) -> str:
         """The word that begins at `start`."""
         return self._bytes[start : self._bytes.index(0, start)].decode("utf-8", "surrogateescape")
+
+    def rest(self) -> str:
+        """What follows in the line."""
+        return self.text(self._at)
 
     def verb(self) -> str:
         """The next command word, "" at the end of the line; it is neither unquoted nor passed yet."""
@@ -349,6 +354,18 @@ def parse(text: str, *, package: str, path: str = "") -> Package:
     except UciSyntaxError as exc:
         exc.package, exc.path = package, path
         raise
+
+
+def arguments(text: str) -> Iterator[str]:
+    """The unquoted word of each line of a delta file; lines that hold anything else are passed over (uci: delta.c)."""
+    buffer = _Buffer(text.encode("utf-8", "surrogateescape"))
+    while buffer.next_line():
+        try:
+            word = buffer.text(buffer.word())
+        except UciSyntaxError:
+            continue
+        if word and not buffer.rest():
+            yield word
 
 
 def quote(value: str) -> str:

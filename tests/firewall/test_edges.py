@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 
 from agent.clients.firewall import Iptables
+from agent.clients.nftables import Filter, Nftables
 from agent.model.interfaces import Interface
 from agent.runtime.config import load, open_store
+from agent.runtime.dockerd_settings import settings_source
 from agent.runtime.edges import Edges, EdgeTools
 from agent.runtime.options import RuntimeOptions
 from agent.status.board import StatusBoard
 from agent.uci.syntax import Package
 from tests.support.dockerd import is_root
-from tests.support.iptables import in_force, iptables_in
+from tests.support.iptables import filter_in, in_force, nft_in, nft_in_force
 from tests.support.netns import OwnNetwork
 from tests.support.real_uci import RealUci, why_not
 from tests.support.router import FIREWALL, NETWORK, FakeNetifd, write_router
@@ -39,9 +41,15 @@ class Router:
             config_dir=self.config, override_dir=folder / "override", state_dir=folder / "state"
         )
         self.netifd = FakeNetifd()
-        none = Iptables("no-iptables-in-this-test")
+        none = Filter(Iptables("no-iptables-in-this-test"), Nftables("4", "no-nft-in-this-test"))
+        self.fw4 = False
         self.tools = EdgeTools(
-            netifd=self.netifd, ipv4=none, ipv6=none, has_device=lambda name: name == "usb0"
+            netifd=self.netifd,
+            ipv4=none,
+            ipv6=none,
+            has_device=lambda name: name == "usb0",
+            addresses=lambda device: (),
+            has_fw4=lambda: self.fw4,
         )
         self.restart_agent()
 
@@ -61,6 +69,13 @@ class Router:
         resources = {item["key"]: item for item in self.board.snapshot()["resources"]}
         found = resources.get(key, {"conditions": []})["conditions"]
         return next((c["message"] for c in found if c["type"] == name and c["status"]), None)
+
+    def details(self, key: str, name: str) -> dict[str, str]:
+        """What a program can do about it."""
+        resource = next(item for item in self.board.snapshot()["resources"] if item["key"] == key)
+        found = next(c for c in resource["conditions"] if c["type"] == name)
+        details: dict[str, str] = found["details"]
+        return details
 
     def open(self) -> str | None:
         return self.condition("daemon:dockerd", "FirewallOpen")
@@ -91,8 +106,8 @@ def guarded(router: Router, network: OwnNetwork, tmp_path: Path) -> Router:
     """A router whose rules are in the kernel."""
     router.tools = replace(
         router.tools,
-        ipv4=iptables_in(network, "iptables", tmp_path),
-        ipv6=iptables_in(network, "ip6tables", tmp_path),
+        ipv4=filter_in(network, "4", tmp_path),
+        ipv6=filter_in(network, "6", tmp_path),
     )
     router.restart_agent()
     return router
@@ -144,9 +159,9 @@ def test_rules_outlive_a_mistake_in_their_section_and_it_is_said(
     assert guarded.open() is None
 
 
-def test_without_iptables_the_board_says_that_it_is_open(router: Router) -> None:
+def test_without_iptables_and_nft_the_board_says_that_it_is_open(router: Router) -> None:
     router.apply(dockerd=BLOCKING)
-    assert "there is no program" in (router.open() or "")
+    assert "neither iptables nor nft is installed" in (router.open() or "")
     router.apply()
     assert router.open() is None
 
@@ -179,6 +194,65 @@ def test_put_back_restores_the_rules_that_dockerds_start_displaced(
     guarded.edges.put_rules_back()
     assert {"eth1>docker0", "pppoe-wan>docker0"} <= set(in_force(network))
     assert "wann is neither" in (guarded.open() or "")
+
+
+@pytest.mark.parametrize(
+    "globals_", ["option iptables '0'", "option alt_config_file '/etc/docker/daemon.json'"]
+)
+def test_where_dockerd_makes_no_rules_or_is_not_ours_none_are_made_unless_asked_for(
+    guarded: Router, network: OwnNetwork, globals_: str
+) -> None:
+    guarded.tools = replace(
+        guarded.tools, settings_of=settings_source(guarded.options, guarded.config / "daemon.json")
+    )
+    guarded.restart_agent()
+    agent = "config agent 'agent'\n\toption daemon 'child'\n"
+    section = f"config globals 'globals'\n\t{globals_}\n"
+    guarded.apply(agent, BLOCKING)
+    assert in_force(network)
+    guarded.apply(agent, section + BLOCKING)
+    assert in_force(network) == []
+    assert guarded.open() is None
+    guarded.apply(agent, section + BLOCKING + "\toption enforce '1'\n")
+    assert in_force(network)
+
+
+def test_what_a_daemon_json_of_the_users_says_is_what_counts(guarded: Router, network: OwnNetwork) -> None:
+    ours = guarded.config / "daemon.json"
+    guarded.tools = replace(guarded.tools, settings_of=settings_source(guarded.options, ours))
+    guarded.restart_agent()
+    theirs = guarded.config.parent / "theirs.json"
+    dockerd = f"config globals 'globals'\n\toption alt_config_file '{theirs}'\n"
+    web = "config agent 'agent'\n\toption daemon 'child'\n" + WEB
+    guarded.fw4 = False
+    for text, public in (
+        ("{}", True),
+        ('{"iptables": false, "bip": 5}', False),
+        ("[broken", True),
+        ("[]", True),
+    ):
+        theirs.write_text(text)
+        guarded.apply(web, dockerd + BLOCKING)
+        assert (guarded.condition("container:web", "PublicPort") is not None) is public
+    assert in_force(network) == []
+
+
+def test_without_iptables_nft_does_it(guarded: Router, network: OwnNetwork, tmp_path: Path) -> None:
+    missing = Iptables("no-iptables-in-this-test")
+    guarded.tools = replace(
+        guarded.tools,
+        ipv4=Filter(missing, nft_in(network, "4", tmp_path)),
+        ipv6=Filter(missing, nft_in(network, "6", tmp_path)),
+    )
+    guarded.restart_agent()
+    guarded.apply(dockerd=BLOCKING)
+    assert set(nft_in_force(network)) == {"eth1>docker0", "pppoe-wan>docker0", "wan>docker0"}
+    assert guarded.open() is None
+    guarded.apply(dockerd=BLOCKING + "\toption extra_iptables_args '-m set --match-set friends src'\n")
+    assert "--match-set needs iptables" in (guarded.open() or "")
+    assert nft_in_force(network)
+    guarded.apply()
+    assert nft_in_force(network) == []
 
 
 # zones
@@ -322,6 +396,61 @@ def test_a_public_port_is_a_condition_until_it_is_closed(guarded: Router) -> Non
     assert guarded.condition("container:web", "PublicPort") is None
     guarded.apply(web.replace("8080:80", "192.168.1.1:8080:80"))
     assert guarded.condition("container:web", "PublicPort") is None
+
+
+WEB = "config container 'web'\n\toption image 'web'\n\tlist port '8080:80'\n"
+
+
+def test_who_is_cut_off_is_told_until_the_zones_let_it_through(router: Router) -> None:
+    router.fw4 = True
+    router.apply(WEB)
+    assert "from zone lan to zone docker" in (router.condition("container:web", "PortUnreachable") or "")
+    assert "from zone docker to zone wan" in (router.condition("container:web", "NoInternet") or "")
+    assert router.details("container:web", "NoInternet") == {"src": "docker", "dest": "wan"}
+    allowed = "".join(
+        f"\nconfig forwarding\n\toption src '{src}'\n\toption dest '{dest}'\n"
+        for src, dest in (("lan", "docker"), ("docker", "wan"))
+    )
+    (router.config / "firewall").write_text(FIREWALL + allowed)
+    router.apply(WEB)
+    for name in ("PortUnreachable", "NoInternet", "PublicPort"):
+        assert router.condition("container:web", name) is None
+    router.fw4 = False
+    (router.config / "firewall").write_text(FIREWALL)
+    router.apply(WEB)
+    assert router.condition("container:web", "NoInternet") is None
+
+
+@needs_uci
+@pytest.mark.parametrize(
+    ("options", "cut_off"),
+    [
+        ("", True),
+        ("\toption internal '1'\n", False),
+        ("\toption driver 'macvlan'\n\toption parent 'eth0'\n", False),
+    ],
+)
+def test_a_network_in_a_zone_that_it_made_is_looked_at_too(
+    router: Router, options: str, cut_off: bool
+) -> None:
+    router.fw4 = True
+    zoned = IOT + ("\toption zone 'things'\n" if "driver" not in options else "") + options
+    router.apply(zoned + WEB + "\tlist network 'iot'\n")
+    for name, zones in (
+        ("PortUnreachable", "from zone lan to zone things"),
+        ("NoInternet", "from zone things to zone wan"),
+    ):
+        assert (zones in (router.condition("container:web", name) or "")) is cut_off
+    router.apply(WEB.replace("list port", "option network_mode 'host'\n\tlist port").split("\tlist port")[0])
+    assert router.condition("container:web", "NoInternet") is None
+
+
+@needs_uci
+def test_a_zone_by_subnet_is_not_narrowed(router: Router) -> None:
+    text = FIREWALL.replace("\toption network 'docker'\n", "\tlist subnet '172.16.0.0/12'\n")
+    (router.config / "firewall").write_text(text)
+    router.apply(IOT)
+    assert (router.config / "firewall").read_text() == text
 
 
 def test_rules_that_are_not_in_force_close_no_port(router: Router) -> None:

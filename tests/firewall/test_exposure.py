@@ -11,8 +11,8 @@ import pytest
 from agent.model.daemon import FirewallRule
 from agent.model.interfaces import Interface
 from agent.model.resources import Container, ContainerSpec, Endpoint, Port
-from agent.plan.exposure import Surroundings, public_ports
-from agent.plan.zones import interface_of
+from agent.plan.exposure import public_ports
+from agent.plan.reach import Bridge, Surroundings
 from agent.uci.router import devices_of, read_firewall
 from agent.uci.syntax import parse
 from tests.support.router import FIREWALL, NETWORK
@@ -32,15 +32,13 @@ def rule(**options: str) -> str:
 def around(
     more: str = "", *, blocked: Sequence[FirewallRule] = (), fw4: bool = False, iptables: bool = True
 ) -> Surroundings:
-    firewall = read_firewall(parse(FIREWALL + more, package="firewall"))
     return Surroundings(
-        firewall=firewall,
+        firewall=read_firewall(parse(FIREWALL + more, package="firewall")),
         rules=blocked,
         devices=lambda name: devices_of(_NETWORK, name) or frozenset({name}),
-        bridges={"bridge": "docker0", "iot": "br-iot"},
-        zone_of=lambda device: firewall.zone_of(interface_of(_NETWORK, device), device),
+        bridges={"bridge": Bridge(device="docker0"), "iot": Bridge(device="br-iot")},
         interfaces={"wan": _WAN},
-        forwards=iptables,
+        values={"iptables": iptables},
         docker_first=not fw4,
     )
 

@@ -7,7 +7,7 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.model.daemon import FirewallRule
-from agent.plan.firewall import Blocked, Rule, parse_extra, parse_listing, steps, wanted_rules
+from agent.plan.firewall import NEW_ONLY, Blocked, Rule, parse_extra, parse_listing, steps, wanted_rules
 
 ESTABLISHED = "--match conntrack ! --ctstate RELATED,ESTABLISHED"
 DEVICES = {"wan": {"pppoe-wan", "eth1"}, "lan": {"br-lan"}, "gone": set()}
@@ -41,10 +41,25 @@ def test_each_device_of_each_blocked_interface_gets_a_rule_per_bridge() -> None:
     assert wanted.problems == ()
     extra = ("--match", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED")
     assert [(rule.bridge, rule.inbound, rule.extra) for rule in wanted.rules] == [
-        ("br-iot", "br-lan", ()),
+        ("br-iot", "br-lan", NEW_ONLY),
         ("docker0", "eth1", extra),
         ("docker0", "pppoe-wan", extra),
     ]
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ("", NEW_ONLY),
+        ("-p tcp --dport 80", (*NEW_ONLY, "-p", "tcp", "--dport", "80")),
+        ("-m conntrack --ctorigdstport 80", (*NEW_ONLY, "-m", "conntrack", "--ctorigdstport", "80")),
+        ("-m state --state NEW,ESTABLISHED", ("-m", "state", "--state", "NEW,ESTABLISHED")),
+        ("-m conntrack --ctstate=NEW", ("-m", "conntrack", "--ctstate", "NEW")),
+    ],
+)
+def test_replies_pass_unless_the_section_says_otherwise(extra: str, expected: tuple[str, ...]) -> None:
+    (rule,) = wanted_rules([section("lan", extra=extra)], resolve).rules
+    assert rule.extra == expected
 
 
 @pytest.mark.parametrize(

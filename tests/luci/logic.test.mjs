@@ -218,3 +218,58 @@ test('graphs: empty samples of a stopped container are told from those of a runn
 	assert.equal(stats.ofRunning({ read: '2026-01-01T10:00:00.5Z' }), true);
 	assert.equal(stats.ofRunning({ read: '0001-01-01T00:00:00Z' }), false);
 });
+
+// LuCI's own module, as far as sections of one package go
+function uciOf(sections) {
+	const found = name => sections.find(one => one['.name'] === name);
+
+	return {
+		get: (_package, name) => found(name),
+		sections: (_package, type) => sections.filter(one => one['.type'] === type),
+		add: (_package, type, name) => (sections.push({ '.name': name, '.type': type }), name),
+		set: (_package, name, option, value) => { found(name)[option] = value; },
+		unset: (_package, name, option) => { delete found(name)[option]; },
+		load: async () => {}, save: async () => {}
+	};
+}
+
+function forwardingsOn(sections, writer = true) {
+	const calls = [];
+	const uci = uciOf(sections);
+	const ui = { changes: { init: async () => calls.push('init'), apply: async checked => calls.push(`apply ${checked}`) } };
+	const dom = { button: (kind, text, action) => writer ? { text, action } : null };
+
+	return { calls, module: load('ucidockd.forwardings', { 'uci': uci, 'ui': ui, 'ucidockd.dom': dom }) };
+}
+
+const OUT = { type: 'NoInternet', status: true, details: { src: 'docker', dest: 'wan' } };
+const IN = { type: 'PortUnreachable', status: true, details: { src: 'lan', dest: 'docker' } };
+
+test('forwardings: a button for each condition that names zones, and for nothing else', () => {
+	const { module } = forwardingsOn([]);
+	assert.equal(module.button(OUT).text, 'Allow containers to reach wan');
+	assert.equal(module.button(IN).text, 'Allow lan to reach containers');
+	assert.equal(module.button({ ...OUT, details: undefined }), '');
+	assert.equal(module.button({ ...OUT, status: false }), '');
+	assert.equal(module.button({ ...OUT, type: 'PublicPort' }), '');
+	assert.equal(forwardingsOn([], false).module.button(OUT), '');
+});
+
+test('forwardings: a named section is added, and applied with the way back', async () => {
+	const sections = [];
+	const { module, calls } = forwardingsOn(sections);
+	await module.button(OUT).action();
+	assert.deepEqual(sections, [ { '.name': 'docker_wan', '.type': 'forwarding', src: 'docker', dest: 'wan' } ]);
+	assert.deepEqual(calls, [ 'init', 'apply true' ]);
+});
+
+test('forwardings: one that is off is turned on, and a name that is taken is left alone', async () => {
+	const off = { '.name': 'cfg01', '.type': 'forwarding', src: 'docker', dest: 'wan', enabled: '0', family: 'ipv6' };
+	const taken = { '.name': 'lan_my_zone', '.type': 'rule' };
+	const sections = [ off, taken ];
+	const { module } = forwardingsOn(sections);
+	await module.allow(OUT.details);
+	assert.deepEqual(off, { '.name': 'cfg01', '.type': 'forwarding', src: 'docker', dest: 'wan' });
+	await module.allow({ src: 'lan', dest: 'my-zone' });
+	assert.deepEqual(sections.slice(1), [ taken, { '.name': 'lan_my_zone_2', '.type': 'forwarding', src: 'lan', dest: 'my-zone' } ]);
+});

@@ -76,7 +76,7 @@ def test_the_access_list_names_every_method_and_nothing_by_pattern() -> None:
         "the configuration holds passwords, and files are nobody's business"
     )
     assert set(RIGHTS["write"]) == {"ubus", "uci"}
-    assert RIGHTS["write"]["uci"] == {name: ["read", "write"] for name in ("containers", "dockerd")}
+    assert RIGHTS["write"]["uci"] == {name: ["read", "write"] for name in ("containers", "dockerd", "firewall")}
 
 
 def test_every_method_of_the_access_list_is_published() -> None:

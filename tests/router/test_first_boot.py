@@ -213,6 +213,17 @@ def test_docker0_gets_one_interface_one_zone_and_its_forwardings_once(
     assert {p.name: p.read_bytes() for p in (router.root / "etc/config").iterdir()} == before
 
 
+def test_a_router_that_runs_takes_up_what_was_changed_and_no_more(router: Router) -> None:
+    router.write("etc/config/network", "")
+    router.write("etc/config/firewall", BASE)
+    router.write("var/run/fw4.state", "{}")
+    router.script("etc/init.d/firewall", '#!/bin/ash\necho "firewall\t$1" >>/calls\n')
+    first_boot(router)
+    assert router.calls() == [["ubus", "call", "network", "reload"], ["firewall", "reload"]]
+    first_boot(router)
+    assert router.calls() == []
+
+
 def test_forwardings_that_were_deleted_never_come_back(router: Router) -> None:
     router.write("etc/config/network", "")
     router.write("etc/config/firewall", BASE)

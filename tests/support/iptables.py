@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.clients.firewall import Iptables
+from agent.clients.nftables import Filter, Nftables
 from tests.support.netns import OwnNetwork
 
 
@@ -15,6 +16,27 @@ def iptables_in(network: OwnNetwork, program: str, folder: Path) -> Iptables:
     script.write_text(f'#!/bin/sh\nexec nsenter --net={network.path} {program} "$@"\n')
     script.chmod(0o755)
     return Iptables(str(script))
+
+
+def nft_in(network: OwnNetwork, family: str, folder: Path) -> Nftables:
+    """The same for nft."""
+    script = folder / "nft"
+    script.write_text(f'#!/bin/sh\nexec nsenter --net={network.path} nft "$@"\n')
+    script.chmod(0o755)
+    return Nftables(family, str(script))
+
+
+def filter_in(network: OwnNetwork, family: str, folder: Path) -> Filter:
+    """Both, as the agent has them."""
+    program = "iptables" if family == "4" else "ip6tables"
+    return Filter(iptables_in(network, program, folder), nft_in(network, family, folder))
+
+
+def nft_in_force(network: OwnNetwork, family: str = "ip") -> list[str]:
+    """Our rules by nft, as the kernel has them: `IN>BRIDGE`, in order."""
+    done = network.run("nft", "list", "table", family, "ucidockd", check=False)
+    found = [line.split() for line in done.stdout.splitlines() if "ucidockd:" in line]
+    return [f"{words[1]}>{words[3]}".replace('"', "") for words in found]
 
 
 def in_force(network: OwnNetwork, program: str = "iptables") -> list[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.model.daemon import Wish
+from agent.plan.outlook import STATES
 from agent.status.conditions import Level
 
 
@@ -117,6 +118,11 @@ SCHEMAS: dict[str, Any] = {
             "reason": TEXT,
             "message": TEXT,
             "since": {"type": "number", "description": "Wall clock, seconds"},
+            "details": {
+                "type": "object",
+                "additionalProperties": TEXT,
+                "description": "`src` and `dest`: zones of a firewall forwarding that would help",
+            },
             "level": LEVEL,
         },
     },
@@ -127,7 +133,26 @@ SCHEMAS: dict[str, Any] = {
                 "type": "array",
                 "items": {"type": "object", "properties": {"op": TEXT, "key": TEXT, "cause": TEXT}},
             },
+            "pending": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "key": TEXT,
+                        "state": {"enum": list(STATES)},
+                        "level": LEVEL,
+                        "message": TEXT,
+                        "op": {**TEXT, "description": "With `then`: what will be done"},
+                        "retry_in": {"type": "number", "description": "With `retry`: seconds"},
+                    },
+                },
+                "description": "All else that is not as declared, or not yet",
+            },
             "text": TEXT,
+            "ok": {
+                "type": "boolean",
+                "description": "False with a mistake, a conflict or anything that failed",
+            },
             "failed": {"type": "array", "items": {"type": "object"}, "description": "After a reconcile"},
             "issues": {"type": "array", "items": {"type": "object"}},
         },
@@ -276,6 +301,26 @@ DETAILS: dict[str, dict[str, Any]] = {
         "answer": f"`status` first (the whole), then a `change` each. {_STREAM}",
     },
     "GET /v1/plan": {"content": given("Plan")},
+    "POST /v1/plan": {
+        "body": {
+            "type": "object",
+            "properties": {
+                "packages": {
+                    "type": "object",
+                    "properties": {"containers": TEXT, "dockerd": TEXT},
+                    "description": "UCI text by package; a package that is not given counts as it is committed",
+                },
+                "paths": {
+                    "type": "object",
+                    "properties": {"containers": TEXT, "dockerd": TEXT},
+                    "description": "Where that text is from, for messages",
+                },
+                "staged": {"type": "boolean", "description": "With what `uci changes` holds"},
+            },
+            "additionalProperties": False,
+        },
+        "content": given("Plan"),
+    },
     "POST /v1/reconcile": {"content": given("Plan")},
     "POST /v1/validate": {
         "body": {

@@ -12,6 +12,7 @@ from agent.model.observed import Observed, ObservedContainer, ObservedNetwork, O
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.plan.applied import waits_of
 from agent.plan.draft import Context, desired_spec
+from agent.plan.endpoints import wanted_endpoints
 from agent.plan.operations import Plan
 from agent.plan.payload import container_body
 from agent.plan.reconcile import reconcile
@@ -41,7 +42,7 @@ class World:
         container = next(c for c in self.desired.containers if c.section == section)
         body = container_body(container, labels={}, image="x", api=(1, 41))
         body["HostConfig"] |= host
-        names = [e.network for e in container.spec.endpoints]
+        names = [endpoint.network for endpoint in wanted_endpoints(container.spec)]
         networks = {name: {"EndpointID": "e", "NetworkID": name.upper()} for name in names}
         self.see(
             section,
@@ -64,6 +65,7 @@ class World:
             "Name": f"/{name}",
             "Config": {"Image": "nginx", "Cmd": [command]},
             "HostConfig": {},
+            "NetworkSettings": {"Networks": {"bridge": {}}},
         }
         seen = ObservedContainer(
             id="F" * 64, name=name, image="nginx", image_id="x", state="running", inspect=body

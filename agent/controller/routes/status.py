@@ -14,7 +14,7 @@ from agent.controller.http.replies import EventReply, read_json
 from agent.controller.port import AgentPort
 from agent.controller.rules import PUBLIC, Rule, read, write
 from agent.controller.streams.board_feed import board_feed
-from agent.controller.validation import validated
+from agent.controller.validation import given_of, validated
 from agent.errors import UcidockdError
 from agent.status.board import StatusBoard
 
@@ -57,10 +57,18 @@ class StatusRoutes:
             ),
             Rule(
                 method="POST",
+                path="/v1/plan",
+                grant=write("ucidockd", "preview"),  # files that the text names are read
+                handler=self.preview,
+                summary="What would be done, were staged changes or a given text committed; nothing is written",
+                body="json",
+            ),
+            Rule(
+                method="POST",
                 path="/v1/reconcile",
                 grant=write("ucidockd", "reconcile"),
                 handler=self.reconcile,
-                summary="Do it now",
+                summary="Do it now; answers when it and what was under way are ended",
             ),
             Rule(
                 method="POST",
@@ -82,6 +90,9 @@ class StatusRoutes:
     async def plan(self, request: Request) -> Response:
         del request
         return JsonReply(await self._agent.plan())
+
+    async def preview(self, request: Request) -> Response:
+        return JsonReply(await self._agent.plan(given_of(await read_json(request))))
 
     async def reconcile(self, request: Request) -> Response:
         del request

@@ -9,19 +9,32 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from agent.clients.to_loop import tell
 from agent.clients.ubus_client import UbusClient
-from agent.clients.ubus_objects import SESSION, STRING, TABLE, Arguments, BusObject, Handler, Method, Reply
+from agent.clients.ubus_objects import (
+    BOOLEAN,
+    SESSION,
+    STRING,
+    TABLE,
+    Arguments,
+    BusObject,
+    Handler,
+    Method,
+    Reply,
+)
 from agent.controller.port import AgentPort, Sessions
 from agent.controller.problems import body_of
+from agent.controller.validation import given_of
 from agent.errors import BusError, UcidockdError
 from agent.wire.ubus_message import Status
 
 logger = logging.getLogger(__name__)
 
 NAME = "ucidockd"
+_RPCD_SAVE_DIR = "/var/run/rpcd/uci-"  # and the session's id: where rpcd keeps what LuCI staged (rpcd: uci.c)
 FIRST_S = 0.1
 NEXT_S = 1.0  # uhttpd keeps for a browser whatever it does not read: few and small notifications only
 
@@ -64,6 +77,9 @@ class AgentMethods:
         return {
             "status": Method(handler=self._status),
             "plan": Method(handler=self._plan),
+            "preview": Method(
+                handler=self._preview, args={"packages": TABLE, "paths": TABLE, "staged": BOOLEAN}
+            ),
             "reconcile": Method(handler=self._reconcile),
             "hotplug": Method(handler=self._on_hotplug, args={"subsystem": STRING, "env": TABLE}),
         }
@@ -75,6 +91,12 @@ class AgentMethods:
     async def _plan(self, args: Arguments) -> Reply:
         del args
         return await self._agent.plan()
+
+    async def _preview(self, args: Arguments) -> Reply:
+        given = given_of({name: value for name, value in args.items() if name != SESSION})
+        if session := args.get(SESSION):  # its right was asked for, so that it is the id of one
+            given = replace(given, save_dir=f"{_RPCD_SAVE_DIR}{session}")
+        return await self._agent.plan(given)
 
     async def _reconcile(self, args: Arguments) -> Reply:
         del args

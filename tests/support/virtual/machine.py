@@ -315,11 +315,15 @@ class Machine:
         if options["restart"]:
             policy = str(options["restart"]).partition(":")[0]
             assert host["RestartPolicy"]["Name"] == policy, f"{section} has {host['RestartPolicy']}"
-        if options["network"]:
-            networks = [str(n).partition(",")[0] for n in options["network"]]
-            endpoints = body["NetworkSettings"]["Networks"]
-            assert sorted(endpoints) == sorted(networks), f"{section} is on {sorted(endpoints)}"
-            assert all(e["EndpointID"] for e in endpoints.values()), f"{section} has no endpoint"
+        networks = {str(n).partition(",")[0]: str(n) for n in options["network"] or ("bridge",)}
+        endpoints = body["NetworkSettings"]["Networks"]
+        assert endpoints.keys() == networks.keys(), f"{section} is on {sorted(endpoints)}"
+        assert all(e["EndpointID"] for e in endpoints.values()), f"{section} has no endpoint"
+        for name, endpoint in endpoints.items():
+            named = "www" in (endpoint["Aliases"] or ())
+            assert named == ("alias=www" in networks[name]), f"{section} is {endpoint['Aliases']} on {name}"
+            fixed = (endpoint["IPAMConfig"] or {}).get("IPv4Address")
+            assert fixed is None or f"ip={fixed}" in networks[name], f"{section} has {fixed} on {name}"
         image = self.ground.raw.inspect_image(str(options["image"]))
         if image is not None:  # else its tag was taken away: what runs goes on
             assert body["Image"] == image["Id"], f"{section} runs an old image"
@@ -496,7 +500,12 @@ def _meddle(machine: Machine, choice: _Choice) -> None:
     elif hand == "disconnect":
         engine.disconnect(choice.of(("lan", "dmz", "bridge")), name)
     elif hand == "connect":
-        engine.connect(choice.of(("lan", "dmz")), name, {})
+        # under a name that is not its own, and at an address that somebody chose
+        settings: dict[str, Any] = {"Aliases": ["www"]} if choice.below(2) else {}
+        network = choice.of(("lan", "dmz"))
+        if choice.below(2):
+            engine.disconnect(network, name)
+        engine.connect(network, name, settings)
     elif hand == "kill":
         ground.kill(name)
     elif hand == "pause":

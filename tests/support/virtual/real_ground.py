@@ -19,7 +19,7 @@ from agent.clients.state_file import StateFile
 from agent.clients.uci_store import TextUciStore
 from agent.errors import UcidockdError
 from agent.runtime.backoff import BackOff
-from agent.runtime.config import check_texts, load
+from agent.runtime.config import load, load_given
 from agent.runtime.holds import Holds
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
@@ -106,7 +106,7 @@ class RealGround:
             records=tap(records, "records", process=process, plan=self.plan),
             board=StatusBoard(first=0),
             load=lambda: load(self.options),
-            check=lambda texts: check_texts(self.options, texts),
+            load_given=lambda given: load_given(self.options, given),
             store=TextUciStore(config_dir=self.config, override_dir=self.options.override_dir),
             backoff=BackOff(jitter=lambda: 1.0),
             holds=Holds(Path(self.options.socket or "").parent / "holds.json"),

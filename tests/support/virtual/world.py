@@ -24,7 +24,7 @@ from agent.clients.state_file import StateFile
 from agent.clients.uci_store import TextUciStore
 from agent.errors import UcidockdError
 from agent.runtime.backoff import BackOff
-from agent.runtime.config import check_texts, load
+from agent.runtime.config import load, load_given
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
@@ -110,7 +110,7 @@ class World:
             records=records,
             board=StatusBoard(first=0),
             load=lambda: load(self.options),
-            check=lambda texts: check_texts(self.options, texts),
+            load_given=lambda given: load_given(self.options, given),
             store=TextUciStore(config_dir=self.config, override_dir=self.options.override_dir),
             backoff=BackOff(jitter=lambda: 0.8 + 0.4 * jitter.random()),
             holds=Holds(Path(self.options.socket or "").parent / "holds.json"),

@@ -36,7 +36,7 @@ const TABS = {
 	],
 	tls: [ [ 'general', [ 'enabled', 'verify', 'mode', 'san', 'days', 'renew_days', 'cacert', 'cert', 'key' ] ] ],
 	proxies: [ [ 'general', [ 'http_proxy', 'https_proxy', 'no_proxy' ] ] ],
-	firewall: [ [ 'general', [ 'device', 'blocked_interfaces', 'extra_iptables_args' ] ] ]
+	firewall: [ [ 'general', [ 'device', 'blocked_interfaces', 'extra_iptables_args', 'enforce' ] ] ]
 };
 
 return baseclass.extend({

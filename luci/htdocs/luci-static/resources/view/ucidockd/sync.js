@@ -7,6 +7,7 @@
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
 'require ucidockd.format as format';
+'require ucidockd.forwardings as forwardings';
 'require ucidockd.live as live';
 'require ucidockd.plan as plan';
 'require ucidockd.status as status';
@@ -59,12 +60,16 @@ return view.extend({
 
 		return [
 			resource.kind, D.el('strong', {}, resource.section),
-			D.badge(found.level, found.reason), [ found.message, found.since ? D.el('small', {}, ' ', format.age(found.since, now())) : '' ],
+			D.badge(found.level, found.reason), [ found.message, this.remedies(resource), found.since ? D.el('small', {}, ' ', format.age(found.since, now())) : '' ],
 			[
 				resource.kind === 'container' && resource.object_id ? D.page([ 'container', resource.object_id ], format.shortId(resource.object_id)) : format.shortId(resource.object_id),
 				' ', D.always('neutral', _('Details'), () => this.details(resource))
 			]
 		];
+	},
+
+	remedies(resource) {
+		return resource.conditions.map(one => [ ' ', forwardings.button(one) ]);
 	},
 
 	pending(rows) {

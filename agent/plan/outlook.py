@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a plan says beyond its operations: what is under way, waits, is in conflict, is retried, or comes later.
+
+A plan without operations is not "nothing to do" while anything of this stands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from agent.plan import operations as ops
+from agent.status.conditions import ConditionType, Level, level_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One resource that is not as declared, or not yet.
+
+    `state`: one of `STATES`. `level`: ERROR needs somebody, WAITING gets there by itself, WARNING and OFF are as
+    somebody wanted it. `op`: with `then`, what will be done. `retry_in_s`: seconds, with `retry`.
+    """
+
+    key: str
+    state: str
+    level: Level
+    message: str
+    op: str = ""
+    retry_in_s: float | None = None
+
+    def words(self) -> str:
+        """What the first column of a plan says."""
+        if self.state == "then":
+            return f"then {self.op}"
+        if self.retry_in_s is not None:
+            return f"retry in {math.ceil(self.retry_in_s)} s"
+        return self.state
+
+
+# in the order in which a plan lists them
+STATES = (
+    "then",  # a later wave: once something else is done
+    "in progress",
+    "waiting",
+    "removal",  # its section is gone, it is deleted after its grace period
+    "held",  # a manual action that is not undone
+    "disabled",
+    "drift",  # that is only reported
+    "retry",
+    "failed",
+    "rolled back",
+    "conflict",
+    "invalid",  # what UCI says cannot be used
+    "blocked",
+)
+_STATE_OF_REASON = {
+    "BackOff": "retry",
+    "Conflict": "conflict",
+    "Drift": "drift",
+    "Grace": "removal",
+    "Held": "held",
+    "Pending": "waiting",
+    "RolledBack": "rolled back",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """A plan, and what else there is to say. `ok`: nothing in it is an error."""
+
+    plan: ops.Plan
+    entries: tuple[Entry, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(entry.level is not Level.ERROR for entry in self.entries)
+
+
+def outlook(
+    plan: ops.Plan,
+    later: ops.Plan,
+    *,
+    busy: Mapping[str, str],
+    retry_in_s: Mapping[str, float],
+    extra: Iterable[Entry] = (),
+) -> Outlook:
+    """`later`: the plan were every dependency as far as `plan` waits for. `busy`: key -> what is under way.
+
+    `retry_in_s`: key -> seconds, of what is in back-off. `extra`: what the caller knows.
+    """
+    working = {work.key for work in plan.works}
+    coming = {work.key: work.operations[0].verb for work in later.works if work.key not in working}
+    found = [Entry(key=key, state="in progress", level=Level.WAITING, message=busy[key]) for key in busy]
+    for finding in plan.findings:
+        level = level_of(ConditionType(finding.type), status=finding.status, reason=finding.reason)
+        if finding.type not in _TOLD or level is Level.OK or finding.key in busy:
+            continue
+        if finding.once and finding.key in coming:
+            message, op = f"once {finding.once}", coming[finding.key]
+            found.append(Entry(key=finding.key, state="then", level=level, message=message, op=op))
+        elif not (finding.type == ConditionType.DEGRADED and _is_told_already(plan, finding)):
+            found.append(_entry(finding, level, retry_in_s.get(finding.key)))
+    ordered = sorted([*found, *extra], key=lambda entry: STATES.index(entry.state))
+    return Outlook(plan=plan, entries=tuple(ordered))
+
+
+_TOLD = frozenset({ConditionType.SYNCED, ConditionType.WAITING, ConditionType.DEGRADED})
+
+
+def _is_told_already(plan: ops.Plan, degraded: ops.Finding) -> bool:
+    return any(
+        f.key == degraded.key and f.type == ConditionType.SYNCED and not f.status for f in plan.findings
+    )
+
+
+def _entry(finding: ops.Finding, level: Level, retry_in_s: float | None) -> Entry:
+    state = _STATE_OF_REASON.get(finding.reason, "blocked")
+    if finding.type == ConditionType.WAITING:
+        state = "waiting"
+    return Entry(
+        key=finding.key,
+        state=state,
+        level=level,
+        message=finding.message or finding.reason,
+        retry_in_s=retry_in_s if state == "retry" else None,
+    )
+
+
+def text_of(operations: Iterable[ops.Operation], entries: Iterable[Entry]) -> str:
+    """A line for each: what, which resource, why. `nothing to do` only where there is neither."""
+    rows = [(operation.verb, operation.key, operation.cause) for operation in operations]
+    rows += [(entry.words(), entry.key, entry.message) for entry in entries]
+    return "\n".join(f"{what:<14} {key:<24} {why}".rstrip() for what, key, why in rows) or "nothing to do"

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whether dockerd's settings are ours, and what dockerd was told if they are not."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.clients import daemon_process
+from agent.model.daemon import DaemonSettings, Document
+from agent.model.resources import Desired
+from agent.runtime.daemon_runner import INIT_SCRIPT, Runner, runner_of
+from agent.runtime.options import RuntimeOptions
+
+_FILE_MAX = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DockerdSettings:
+    """`values`: as in daemon.json. `managed`: they are what UCI says, and dockerd follows them."""
+
+    values: Document
+    managed: bool = True
+
+
+def declared_settings(desired: Desired) -> DockerdSettings:
+    """As UCI says."""
+    return DockerdSettings(values=desired.daemon.values if desired.daemon is not None else {})
+
+
+def not_ours(
+    settings: DaemonSettings, runner: Runner, config_file: Path, *, init_script: Path = INIT_SCRIPT
+) -> str:
+    """Why dockerd's settings are not ours, "" when they are."""
+    if runner.elsewhere:
+        return f"the engine is another machine's, {runner.elsewhere}: dockerd's settings are made there"
+    given = settings.alt_config_file
+    if given and os.path.realpath(given) != os.path.realpath(config_file):
+        return f"dockerd.globals.alt_config_file is {given}: dockerd's settings are what is in there"
+    if runner.kind == "procd" and not given:
+        return f"{init_script} makes a file of its own; set dockerd.globals.alt_config_file to {config_file}"
+    return ""
+
+
+def settings_source(options: RuntimeOptions, config_file: Path) -> Callable[[Desired], DockerdSettings]:
+    """What dockerd was told, for each pass. `config_file`: the daemon.json that we write."""
+
+    def found(desired: Desired) -> DockerdSettings:
+        settings = desired.daemon
+        if settings is None:
+            return DockerdSettings(values={}, managed=False)
+        runner = runner_of(desired.agent, options)
+        if not not_ours(settings, runner, config_file):
+            # whoever runs an external dockerd may have given it another file
+            managed = runner.kind != "external" or daemon_process.find_with_config(config_file) is not None
+            return DockerdSettings(values=settings.values if managed else {}, managed=managed)
+        given = settings.alt_config_file
+        return DockerdSettings(values=_read(Path(given)) if given else settings.values, managed=False)
+
+    return found
+
+
+def _read(path: Path) -> Document:
+    """What matters here of a daemon.json of the user's; nothing while it cannot be read: then dockerd's defaults hold."""
+    try:
+        with path.open("rb") as file:
+            document = json.loads(file.read(_FILE_MAX))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(document, dict):
+        return {}
+    kinds = {
+        "iptables": bool,
+        "userland-proxy": bool,
+        "ip6tables": bool,
+        "firewall-backend": str,
+        "bridge": str,
+    }
+    values = {name: document[name] for name, kind in kinds.items() if isinstance(document.get(name), kind)}
+    if _is_address(document.get("bip")):
+        values["bip"] = document["bip"]
+    return values
+
+
+def _is_address(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(ipaddress.ip_interface(value))
+    except ValueError:
+        return False

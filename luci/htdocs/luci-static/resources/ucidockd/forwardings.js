@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The forwarding that a container needs: a condition of its names the two firewall zones, a button adds the section to UCI.
+'use strict';
+'require baseclass';
+'require uci';
+'require ui';
+'require ucidockd.dom as D';
+
+const LABELS = {
+	PortUnreachable: _('Allow %s to reach containers'),
+	NoInternet: _('Allow containers to reach %s')
+};
+
+function freeName(wanted) {
+	let name = wanted, number = 1;
+
+	while (uci.get('firewall', name))
+		name = '%s_%d'.format(wanted, ++number);
+
+	return name;
+}
+
+return baseclass.extend({
+	// stages it: what is there but off, or for IPv6 only, is turned on
+	stage({ src, dest }) {
+		const there = uci.sections('firewall', 'forwarding').find(one => one.src === src && one.dest === dest);
+
+		if (there) {
+			uci.unset('firewall', there['.name'], 'enabled');
+			uci.unset('firewall', there['.name'], 'family');
+
+			return;
+		}
+
+		const name = uci.add('firewall', 'forwarding', freeName('%s_%s'.format(src, dest).replace(/[^A-Za-z0-9_]/g, '_')));
+
+		uci.set('firewall', name, 'src', src);
+		uci.set('firewall', name, 'dest', dest);
+	},
+
+	// with LuCI's way back; the firewall is reloaded by the change of its file
+	async allow(zones) {
+		await uci.load('firewall');
+		this.stage(zones);
+		await uci.save();
+		await ui.changes.init();
+		await ui.changes.apply(true);
+	},
+
+	// '' for a condition that no forwarding mends
+	button(condition) {
+		const { src, dest } = condition.details ?? {};
+
+		if (!condition.status || !src || !dest || !(condition.type in LABELS))
+			return '';
+
+		const label = LABELS[condition.type].format(condition.type === 'NoInternet' ? dest : src);
+
+		return D.button('positive', label, () => this.allow({ src, dest })) ?? '';
+	}
+});

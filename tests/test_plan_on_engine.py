@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`plan` and `reconcile` over a running agent, over HTTP and without one: what they say, and how they end."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from docker.errors import APIError
+
+from agent.cli import main
+from tests.support.box import Box
+from tests.support.dockerd import BUSYBOX
+from tests.support.real_uci import RealUci, why_not
+from tests.support.somebody import said_by_somebody
+from tests.test_running_agent import Agent, running, wait_for
+
+WEB = """
+config container 'web'
+	option image 'IMAGE'
+	option command 'sleep 1000'
+	option stop_timeout '0'
+	option gate '0.1'
+"""
+SLOW = WEB.replace("'0.1'", "'3'").replace("1000", "2000")
+DB = """
+config container 'db'
+	option image 'IMAGE'
+	option command "sh -c 'sleep 2; touch /ok; sleep 1000'"
+	option health_cmd 'test -e /ok'
+	option health_interval '1s'
+	option stop_timeout '0'
+	option gate '0.1'
+
+config container 'app'
+	option image 'IMAGE'
+	option command 'sleep 1000'
+	option stop_timeout '0'
+	list depends_on 'db:healthy'
+"""
+MOUNT = WEB + "\tlist wait_for 'mount:/mnt/nothing-here'\n"
+
+
+@pytest.fixture
+def agent(box: Box) -> Iterator[Agent]:
+    made = Agent(box)
+    made.words.append(f"--save-dir={box.config.parent / 'save'}")
+    made.commit(WEB)
+    made.start()
+    wait_for(lambda: running(box, "web"))
+    wait_for(lambda: made.command("plan").stdout == "nothing to do\n")
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.end()
+
+
+def post(agent: Agent, route: str, body: dict[str, Any]) -> dict[str, Any]:
+    transport = httpx.HTTPTransport(uds=str(agent.box.options.socket))
+    with httpx.Client(transport=transport, base_url="http://localhost", timeout=20) as client:
+        return dict(client.post(route, json=body).json())
+
+
+def test_reconcile_waits_for_what_is_under_way_and_plan_shows_it(agent: Agent, box: Box) -> None:
+    before = box.get("web").id
+    agent.commit(SLOW)
+    wait_for(lambda: "in progress" in agent.command("plan").stdout)
+    plan = agent.command("plan", "--exit-code")
+    assert (plan.returncode, plan.stdout.split()[:3]) == (4, ["in", "progress", "container:web"])
+    done = agent.command("reconcile")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("replace        container:web            command")
+    assert box.get("web").id != before
+    assert box.names() == ["web"]
+    assert agent.command("plan", "--exit-code").returncode == 0
+    assert agent.command("reconcile").stdout == "nothing to do\n"
+
+
+def test_reconcile_right_after_a_commit_does_it(agent: Agent, box: Box) -> None:
+    for number in range(3):
+        agent.commit(WEB.replace("1000", f"30{number}").replace("'0.1'", "'2'"))
+        done = agent.command("reconcile")
+        assert (done.returncode, done.stdout.split()[:2]) == (0, ["replace", "container:web"])
+        assert box.get("web").attrs["Config"]["Cmd"] == ["sleep", f"30{number}"]
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["agent", "no agent"])
+def test_what_is_not_done_is_told(agent: Agent, box: Box, alone: bool) -> None:
+    if alone:
+        agent.end()
+    other = box.client.containers.run(BUSYBOX, "sleep 1000", name="dns", detach=True)
+    cases = [
+        (MOUNT, "waiting        container:web            nothing is mounted on /mnt/nothing-here", 0, 4),
+        (
+            WEB + WEB.replace("'web'", "'dns'"),
+            "conflict       container:dns            a container named dns",
+            1,
+            1,
+        ),
+        (WEB.replace("'IMAGE'", "'IMAGE"), "invalid        configuration            it cannot be read", 1, 1),
+        (
+            WEB + WEB.replace("'web'", "'bad'").replace("IMAGE", "127.0.0.1:1/no:1"),
+            "" if alone else "retry in ",
+            1,
+            4 if alone else 1,
+        ),
+    ]
+    try:
+        for text, line, code, plan_code in cases:
+            agent.commit(text)
+            done = agent.command("reconcile")
+            assert done.returncode == code, done
+            assert "nothing to do" not in done.stdout
+            assert line.startswith("retry") or line in done.stdout
+            plan = agent.command("plan", "--exit-code")
+            assert plan.returncode == plan_code, plan
+            assert line in plan.stdout
+            assert "nothing to do" not in plan.stdout
+    finally:
+        other.remove(force=True)
+
+
+def test_later_waves_are_told_and_come(agent: Agent, box: Box) -> None:
+    agent.commit(DB)
+    done = agent.command("reconcile")
+    assert done.returncode == 0
+    assert "create         container:db " in done.stdout
+    assert (
+        running(box, "app") or "then create    container:app            once db is healthy\n" in done.stdout
+    )
+    wait_for(lambda: running(box, "app"))
+
+
+def test_a_change_is_seen_before_it_happens(agent: Agent, box: Box, tmp_path: Path) -> None:
+    before = box.get("web").id
+    new = tmp_path / "new"
+    new.write_text(SLOW.replace("IMAGE", BUSYBOX))
+    want = "replace        container:web            command"
+    for words in ([str(new)], ["--no-agent", str(new)]):
+        plan = agent.command("plan", "--exit-code", *words)
+        assert (plan.returncode, plan.stdout[: len(want)]) == (4, want), plan
+    assert post(agent, "/v1/plan", {"packages": {"containers": new.read_text()}})["text"].startswith(want)
+    assert agent.command("plan").stdout == "nothing to do\n"
+    wrong = tmp_path / "wrong"
+    wrong.write_text(WEB.replace("'IMAGE'", "'IMAGE"))
+    plan = agent.command("plan", str(wrong))
+    assert plan.returncode == 1
+    assert str(wrong) in plan.stderr
+    assert "nothing to do" not in plan.stdout
+    assert post(agent, "/v1/plan", {"packages": {"network": ""}})["error"]["code"] == "config"
+    assert post(agent, "/v1/plan", {"packges": {}})["error"]["message"].startswith("'packges' is not known")
+    assert agent.command("plan", str(tmp_path / "nothing")).returncode == 1
+    assert box.get("web").id == before
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_staged_changes_are_planned_and_stay_staged(agent: Agent, box: Box) -> None:
+    save = box.config.parent / "save"
+    save.mkdir()
+    uci = RealUci(box.config, save)
+    assert agent.command("plan", "--staged").stdout == "nothing to do\n"
+    uci("set", "containers.web.command=sleep 4000")
+    uci("set", "containers.two=container")
+    uci("set", f"containers.two.image={BUSYBOX}")
+    changes = uci("changes", "containers")
+    for words in ([], ["--no-agent"]):
+        plan = agent.command("plan", "--staged", *words)
+        assert plan.returncode == 0
+        assert "replace        container:web " in plan.stdout
+        assert "create         container:two " in plan.stdout
+    assert post(agent, "/v1/plan", {"staged": True})["text"] + "\n" == plan.stdout
+    assert agent.command("plan").stdout == "nothing to do\n"
+    assert uci("changes", "containers") == changes
+    uci("delete", "containers.web")
+    assert "retire         container:web " in agent.command("plan", "--staged").stdout
+    # what was planned is what then happens
+    planned = [(o["op"], o["key"]) for o in post(agent, "/v1/plan", {"staged": True})["operations"]]
+    assert planned == [("create", "container:two"), ("start", "container:two"), ("retire", "container:web")]
+    uci("commit", "containers")
+    left = json.loads(agent.command("reconcile", "--json").stdout)["pending"]
+    assert [(entry["key"], entry["state"]) for entry in left] == [("container:web", "removal")]
+    assert (box.names(), running(box, "web")) == (["two", "web"], False)
+
+
+def test_options_that_a_running_agent_cannot_honour_are_an_error(agent: Agent, tmp_path: Path) -> None:
+    where = agent.words[3:4]
+    assert where[0].startswith("--socket=")
+    env = {**os.environ}
+    for command in (["plan"], ["reconcile"], ["diff", "web"], ["status"], ["logs", "web"]):
+        for option in ("--config-dir", "--state-dir", "--docker-host"):
+            value = f"unix://{tmp_path}/x.sock" if option == "--docker-host" else str(tmp_path)
+            words = [sys.executable, "-m", "agent", *command, *where, f"{option}={value}"]
+            done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
+            assert (done.returncode, done.stdout) == (1, ""), (command, option)
+            assert f"{option} " in done.stderr
+            assert "--socket" in done.stderr
+            assert ("--no-agent" in done.stderr) is (command[0] in {"plan", "reconcile", "diff"})
+    assert agent.command("plan").returncode == 0  # the same ones, said again
+
+
+def test_a_reconcile_is_not_kept_by_what_comes_back_again_and_again(agent: Agent, box: Box) -> None:
+    """A container that ends at once, and somebody who stops another each second."""
+    agent.commit(WEB + WEB.replace("'web'", "'ends'").replace("sleep 1000", "true").replace("'0.1'", "'0'"))
+    stop = threading.Event()
+
+    def meddle() -> None:
+        while not stop.wait(0.3):
+            with contextlib.suppress(APIError):
+                box.get("web").kill()
+
+    meddling = threading.Thread(target=meddle)
+    meddling.start()
+    try:
+        begun = time.monotonic()
+        agent.command("reconcile")
+        assert time.monotonic() - begun < 30
+    finally:
+        stop.set()
+        meddling.join()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming somebody else needs root")
+@pytest.mark.parametrize("command", ["status", "plan", "reconcile", "logs web", "run"])
+def test_who_is_not_root_gets_one_sentence(box: Box, command: str) -> None:
+    where = Path(str(box.options.socket)).parent
+    where.mkdir(exist_ok=True)
+    where.chmod(0o700)
+    words = [*command.split(), f"--config-dir={box.config}", f"--socket={box.options.socket}"]
+
+    def call() -> None:
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            code = main(words)
+        raise RuntimeError(f"{code} {said.getvalue()}")
+
+    import agent.runtime.main  # noqa: F401 - who is not root may not read the files of Python
+
+    said = said_by_somebody(call)
+    assert said.startswith(f"RuntimeError: 1 ucidockd: permission denied on {where}")
+    assert said.count("\n") == 1
+    assert f"run it as root (sudo ucidockd {command.split()[0]})" in said
