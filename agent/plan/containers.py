@@ -49,6 +49,10 @@ class _Planner:
             )
             self._show_state(seen)
             return
+        if self.key in draft.context.backoff:
+            if self.record is not None and seen is not None:
+                self._look_after(self.record, seen)
+            return
         missing = self._missing()
         if missing is not None:
             self._wait(missing, seen)
@@ -268,7 +272,16 @@ class _Planner:
 
     def _rolled_back(self, record: Record, seen: ObservedContainer) -> None:
         """Only a new spec or image is worth a new try; until then the old one is looked after as it was applied."""
-        lost = self.draft.context.lost.get(self.key)
+        self._look_after(record, seen)
+        message = "; ".join((_NOT_AGAIN, *self.reported))
+        self._find("Synced", status=False, reason="RolledBack", message=message)
+
+    def _look_after(self, record: Record, seen: ObservedContainer) -> None:
+        """Keeps what runs as it was applied, for as long as that with which it was is there."""
+        turn = self.draft.turns.get(self.key)
+        if turn is not None and not turn.keep and not turn.stop:
+            return
+        lost = turn if turn is not None and turn.stop else self.draft.context.lost.get(self.key)
         if lost is not None and lost.stop and is_alive(seen):
             timeout = self.container.spec.stop_timeout_s
             todo: list[ops.Operation] = [
@@ -277,8 +290,6 @@ class _Planner:
         else:
             todo = self._as_applied(record, seen, start=lost is None)
         self.draft.add(self.key, todo, self.needs, partial=True)
-        message = "; ".join((_NOT_AGAIN, *self.reported))
-        self._find("Synced", status=False, reason="RolledBack", message=message)
 
     def _outside_change(self, record: Record, changes: tuple[FieldChange, ...]) -> str:
         """What asks for a new container although the section does not: image, shared namespace, USB device."""

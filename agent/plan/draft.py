@@ -40,6 +40,7 @@ class Context:
     backoff: Mapping[str, str] = field(
         default_factory=dict
     )  # key -> last error, while not to be tried again yet
+    changing: frozenset[str] = frozenset()  # of these, the keys whose change failed: what runs is looked after
     held: Mapping[str, str] = field(default_factory=dict)  # key -> the manual action that must not be undone
     image_ids: Mapping[str, str] = field(
         default_factory=dict
@@ -193,7 +194,7 @@ class Draft:
         error = self.context.backoff.get(key)
         if error is not None:
             self.find(key, "Synced", status=False, reason="BackOff", message=error)
-        return error is not None
+        return error is not None and key not in self.context.changing
 
     def conflict(self, key: str, message: str) -> None:
         """Something foreign is in the way."""

@@ -83,10 +83,10 @@ class Endings:
     def _is_completed(self, record: Record, seen: ObservedContainer, stale: Collection[str]) -> bool:
         at = self._when(seen, stale)
         known = self._completed.get(seen.id)
-        if known is not None and known[0] == at:
-            return known[1]
         if record.ended_at == at and record.completed is not None:
-            verdict = record.completed
+            verdict = record.completed  # it may have been told to do it again since
+        elif known is not None and known[0] == at:
+            verdict = known[1]
         else:
             stopped = self._end(seen, stale).stopped
             verdict = not stopped if stopped is not None else self._guess(record, seen, at)

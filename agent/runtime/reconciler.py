@@ -116,6 +116,7 @@ class Reconciler:
     _collectors: list[list[Outcome]] = field(default_factory=list)
     _grace: GraceWatch = field(default_factory=GraceWatch)
     _to_look: set[str] = field(default_factory=set)  # ids of containers that something was heard of
+    _changing: set[str] = field(default_factory=set)  # keys of containers whose last failure was that of a change
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
@@ -227,7 +228,8 @@ class Reconciler:
         held = self.holds.current(desired, keep=not committed)
         ids = deep
         if ids is not None:  # looking at what may not be touched would be for nothing
-            blocked = busy | self.backoff.blocked(self.monotonic()).keys() | unmended.keys() | held.keys()
+            failed = self.backoff.blocked(self.monotonic()).keys() - self._changing
+            blocked = busy | failed | unmended.keys() | held.keys()
             ids = (ids | _unclear(desired, records)) - {
                 r.object_id for r in records if key_of(r.kind, r.section) in blocked
             }
@@ -253,6 +255,7 @@ class Reconciler:
             ),
             # a new configuration is tried at once
             backoff={**self.backoff.blocked(self.monotonic()), **unmended} if committed else {},
+            changing=frozenset(self._changing),
             held=held,
             completed=ends.completed,
             left_behind=(
@@ -534,7 +537,9 @@ class Reconciler:
     def _work_ended(self, work: ops.Work, succeeded: bool) -> None:  # noqa: FBT001 - the executor's callback
         """Called in the thread that did the work."""
         if succeeded:
-            self.backoff.succeeded(work.key)
+            if not work.partial:
+                self.backoff.succeeded(work.key)
+                self._changing.discard(work.key)
             if any(isinstance(operation, ops.StopContainer) for operation in work.operations):
                 self.backoff.stopped(work.key)
             if any(isinstance(operation, _STARTS) for operation in work.operations):
@@ -560,6 +565,10 @@ class Reconciler:
         elif not isinstance(error, SkippedError):  # once what it needs is there, it is its turn at once
             logger.warning("%s %s failed: %s", operation.verb, operation.key, error)
             self.backoff.failed(operation.key, str(error), self.monotonic())
+            if isinstance(operation, ops.ReplaceContainer):
+                self._changing.add(operation.key)
+            else:
+                self._changing.discard(operation.key)
             self._unsure = True
 
 
