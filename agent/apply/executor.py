@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import singledispatchmethod
@@ -23,6 +23,7 @@ from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
 from agent.apply.swap import Swap, kept_policy, restart_body
+from agent.apply.volumes import Inheritance, holds_data, inherit_from_gone, names
 from agent.errors import (
     ConflictError,
     EngineError,
@@ -38,6 +39,7 @@ from agent.plan.containers import failure_of
 from agent.plan.draft import desired_spec, joined_ids
 from agent.plan.drift import container_drift, network_difference, volume_difference
 from agent.plan.endpoints import MAC_FIELD, shows_macs
+from agent.plan.inspected import volume_words, volumes_of
 from agent.plan.meaning import is_same_image, meaning_hash
 from agent.plan.payload import (
     container_body,
@@ -202,13 +204,19 @@ class Executor:
 
     @_do.register
     def _create_volume(self, operation: ops.CreateVolume) -> None:
-        record = self._announce("volume", operation.volume)
+        before = self._record_of(operation.key)
+        empty = before is not None and before.object_id and holds_data(operation.volume)
+        record = self._announce("volume", operation.volume, lost=(operation.volume.name,) if empty else ())
         made = self.engine.create_volume(volume_body(operation.volume, self._labels(record)))
         if made.labels.get(LABEL_NONCE) != record.nonce:
             # the engine gives the one that is there without a word: somebody was quicker
             self.records.drop(record.nonce)
             raise ConflictError(f"a volume named {made.name} exists and is not ours")
         self.records.change(record.nonce, lasting=False, object_id=made.name)
+
+    @_do.register
+    def _acknowledge(self, operation: ops.AcknowledgeLoss) -> None:
+        self.records.change(operation.record.nonce, lost=())
 
     @_do.register
     def _remove_volume(self, operation: ops.RemoveVolume) -> None:
@@ -221,18 +229,39 @@ class Executor:
     def _create_container(self, operation: ops.CreateContainer) -> None:
         container = operation.container
         image_id = self.images.ensure(container, known=self._known_image(container))
+        before = self._record_of(operation.key)
+        heir = self._inherit(container, image_id, before)
         more = {"image_id": image_id, "joined": joined_ids(self.records.records(), container)}
-        record = self._announce("container", container, completed=False, **more, **kept_policy(container))
+        kept = {"volumes": volume_words(heir.carry), "left": heir.left, "lost": heir.lost}
+        record = self._announce("container", container, completed=False, **more, **kept, **kept_policy(container))
         try:
             image = container.spec.image
-            body = container_body(container, labels=self._labels(record), image=image, api=self.api)
-            object_id = create_from(self.engine, container.name, body, image_id=image_id)
+            labels = self._labels(record)
+            body = container_body(container, labels=labels, image=image, api=self.api, carry=heir.carry)
+            object_id, inspect = create_from(self.engine, container.name, body, image_id=image_id)
         except EngineError as exc:
-            self._undo_announce(record, exc)
+            self._undo_announce(record, exc, before)
             raise
-        self.records.change(record.nonce, lasting=False, object_id=object_id)
+        volumes = volumes_of(inspect) or record.volumes
+        self.records.change(record.nonce, lasting=False, object_id=object_id, volumes=volumes)
+        if heir.lost:
+            logger.warning("%s: created again, empty: %s", operation.key, ", ".join(heir.lost))
         for network, endpoint in extra_endpoints(container):
             self.engine.connect(network, object_id, endpoint)
+
+    def _record_of(self, key: str) -> Record | None:
+        """Of a container that is gone from the engine."""
+        kind, _, section = key.partition(":")
+        found = [r for r in self.records.records() if (r.kind, r.section, r.swap) == (kind, section, "")]
+        return found[-1] if found else None
+
+    def _inherit(self, container: Container, image_id: str, before: Record | None) -> Inheritance:
+        """From a container that was removed by others."""
+        if before is None or not before.object_id:
+            return Inheritance()
+        declared = [record.name for record in self.records.records() if record.kind == "volume"]
+        found = inherit_from_gone(self.engine, container, image_id, before, declared)
+        return replace(found, lost=(*before.lost, *(name for name in found.lost if name not in before.lost)))
 
     def _known_image(self, container: Container) -> str:
         """The id that its image reference had when it was last applied, "" where the section names another one now."""
@@ -244,9 +273,11 @@ class Executor:
         )
         return next(found, "")
 
-    def _undo_announce(self, record: Record, exc: EngineError) -> None:
+    def _undo_announce(self, record: Record, exc: EngineError, before: Record | None = None) -> None:
         # without an answer the engine may have created it: the record stays, the label's nonce tells at the next look
         if exc.status:
+            if before is not None:
+                self.records.put(before)  # it names the data of the one that is gone
             self.records.drop(record.nonce, lasting=False)
 
     @_do.register
@@ -260,6 +291,7 @@ class Executor:
                     raise
                 logger.warning("%s: made anew, the engine cannot start it any more", operation.key)
                 self.engine.remove_container(object_id, volumes=True, force=True)
+                self._forget_fresh_volumes(self._current(operation.key))
                 cause, container = operation.cause, operation.container
                 self._create_container(
                     ops.CreateContainer(key=operation.key, cause=cause, container=container)
@@ -275,6 +307,13 @@ class Executor:
                 raise
             self.engine.start(object_id)
 
+    def _forget_fresh_volumes(self, record: Record) -> None:
+        """Those that went with a container that never ran: nothing was in them."""
+        kept = tuple(
+            word for word in record.volumes if self.engine.inspect_volume(*names([word])) is not None
+        )
+        self.records.change(record.nonce, volumes=kept)
+
     def _never_ran(self, object_id: str) -> bool:
         """Nothing can be lost with such a container."""
         seen = self.engine.inspect_container(object_id)
@@ -285,7 +324,9 @@ class Executor:
 
         Ranges are sent port by port, so nothing is left to pick in them.
         """
-        picks = container.spec.publish_all or any(not port.host_port for port in container.spec.ports)
+        picks = container.spec.publish_all or any(
+            not port.host_port or port.host_port_end for port in container.spec.ports
+        )
         return self.crew.one_at_a_time() if picks else nullcontext()
 
     @_do.register
@@ -302,6 +343,8 @@ class Executor:
         changes = kept_policy(operation.container)
         if not operation.waits:
             changes |= {"waits": record.waits, "waits_known": record.waits_known}
+        if operation.volumes is not None:
+            changes["volumes"] = operation.volumes
         self.records.change(record.nonce, **changes, completed=record.completed and not operation.again)
 
     @_do.register
@@ -330,6 +373,8 @@ class Executor:
 
     def _applied(self, record: Record, container: Container, **changes: Any) -> None:
         spec = desired_spec(container)
+        if record.spec_hash != spec_hash(spec):
+            changes = {"lost": (), **changes}  # its section changed: somebody looked at it
         self.records.change(
             record.nonce, spec=spec, spec_hash=spec_hash(spec), name=container.name, **changes
         )
@@ -438,8 +483,21 @@ class Executor:
 
     @_do.register
     def _remove_container(self, operation: ops.RemoveContainer) -> None:
-        self.engine.remove_container(operation.record.object_id, volumes=operation.volumes, force=True)
-        self.records.drop(operation.record.nonce)
+        record = operation.record
+        self.engine.remove_container(record.object_id, volumes=operation.volumes, force=True)
+        if operation.volumes:
+            self._remove_volumes(names(record.volumes, record.left))
+        self.records.drop(record.nonce)
+
+    def _remove_volumes(self, volumes: Iterable[str]) -> None:
+        """The anonymous ones of a container that is gone; those that were carried over are named to the engine."""
+        for name in volumes:
+            try:
+                self.engine.remove_volume(name)
+            except EngineError as exc:
+                if exc.status != 409:  # another container uses it
+                    raise
+                logger.warning("volume %s stays: %s", name, exc)
 
     @_do.register
     def _forget(self, operation: ops.Forget) -> None:

@@ -94,8 +94,11 @@ class Images:
             raise SkippedError(f"{container.spec.image} is not wanted any more", retryable=True)
 
 
-def create_from(engine: Engine, name: str, body: dict[str, Any], *, image_id: str) -> str:
-    """Creates a container from the image `image_id` under the reference that `body` gives; returns its id.
+def create_from(
+    engine: Engine, name: str, body: dict[str, Any], *, image_id: str
+) -> tuple[str, dict[str, Any]]:
+    """Creates a container from the image `image_id` under the reference that `body` gives; returns its id and what
+    GET /containers/{id}/json then shows.
 
     The reference is what `docker ps` and updaters read (`Config.Image`). A reference can move or vanish between our
     look at the image and this call, so the id is verified afterwards; where it is another one, the container is
@@ -107,13 +110,18 @@ def create_from(engine: Engine, name: str, body: dict[str, Any], *, image_id: st
     except EngineError as exc:
         if exc.status != 404 or body["Image"] == image_id:
             raise
-        return engine.create_container(name, by_id)
+        return _looked_at(engine, engine.create_container(name, by_id))
     seen = engine.inspect_container(object_id)
     if seen is None or seen.image_id == image_id:
-        return object_id
+        return object_id, (seen and seen.inspect) or {}
     logger.info("%s: %s moved while it was created, it is created again", name, body["Image"])
     engine.remove_container(object_id, volumes=True, force=True)
-    return engine.create_container(name, by_id)
+    return _looked_at(engine, engine.create_container(name, by_id))
+
+
+def _looked_at(engine: Engine, object_id: str) -> tuple[str, dict[str, Any]]:
+    seen = engine.inspect_container(object_id)
+    return object_id, (seen and seen.inspect) or {}
 
 
 def short_id(image_id: str) -> str:

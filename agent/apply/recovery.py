@@ -12,7 +12,7 @@ from agent.apply.seen import made_for
 from agent.apply.swap import Swap
 from agent.errors import EngineError, EngineUnreachableError, StorageError, UcidockdError
 from agent.model.identity import LABEL_NONCE
-from agent.model.observed import ObservedContainer, ObservedNetwork, ObservedVolume, Record
+from agent.model.observed import NO_OBJECT, ObservedContainer, ObservedNetwork, ObservedVolume, Record
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,9 @@ def _settle(engine: Engine, records: Records, record: Record) -> None:
         look = engine.inspect_network if record.kind == "network" else engine.inspect_volume
         seen = look(record.name)
     if seen is None or seen.labels.get(LABEL_NONCE) != record.nonce:
-        records.drop(record.nonce)
+        if record.volumes or record.left or record.lost:  # it names the data of the one before
+            records.change(record.nonce, object_id=NO_OBJECT)
+        else:
+            records.drop(record.nonce)
         return
     records.change(record.nonce, object_id=seen.name if isinstance(seen, ObservedVolume) else seen.id)

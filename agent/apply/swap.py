@@ -23,7 +23,9 @@ from agent.apply.images import create_from
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
+from agent.apply.rejections import is_refusal
 from agent.apply.seen import made_for
+from agent.apply.volumes import inherit
 from agent.errors import ConflictError, EngineError, StorageError
 from agent.model.identity import own_labels, spec_hash
 from agent.model.observed import ObservedContainer, Record
@@ -31,6 +33,7 @@ from agent.model.resources import Container, RunState
 from agent.plan.applied import waits_of
 from agent.plan.containers import failure_of, is_alive, is_completed
 from agent.plan.draft import desired_spec, joined_ids, plugged_words
+from agent.plan.inspected import anonymous_volumes, volume_words, volumes_of
 from agent.plan.payload import container_body, extra_endpoints
 from agent.plan.swap_names import name_outside, swap_name
 
@@ -128,11 +131,19 @@ class Swap:
 
     def _create(self, container: Container, new: Record, before: ObservedContainer) -> Record:
         labels = own_labels(instance=self.records.instance, section=container.section, nonce=new.nonce)
-        carry = anonymous_volumes(before.inspect or {})
+        mounted = anonymous_volumes(before.inspect or {})
+        old = self.records.get(new.partner)
+        heir = inherit(
+            self.engine, container, new.image_id, mounted, left=old.left if old is not None else ()
+        )
         image = container.spec.image
-        body = container_body(container, labels=labels, image=image, api=self.api, carry=carry)
-        object_id = create_from(self.engine, swap_name(container.name, "new", new.nonce), body, image_id=new.image_id)
-        new = self.records.change(new.nonce, lasting=False, object_id=object_id)
+        body = container_body(container, labels=labels, image=image, api=self.api, carry=heir.carry)
+        name = swap_name(container.name, "new", new.nonce)
+        object_id, inspect = create_from(self.engine, name, body, image_id=new.image_id)
+        volumes = volumes_of(inspect) or volume_words(heir.carry)
+        new = self.records.change(
+            new.nonce, lasting=False, object_id=object_id, volumes=volumes, left=heir.left
+        )
         for network, endpoint in extra_endpoints(container):
             self.engine.connect(network, object_id, endpoint)
         return new
@@ -184,6 +195,9 @@ class Swap:
             )
 
     def _commit(self, old: Record, new: Record) -> None:
+        fresh = sorted(set(new.left) - set(old.left))
+        if fresh:
+            logger.warning("%s: not mounted any more and kept: volume %s", new.name, ", ".join(fresh))
         self.records.put(replace(new, swap="", partner=""), replace(old, swap="retired"))
 
     def finish(self, old: Record, *, volumes: bool) -> None:
@@ -205,7 +219,8 @@ class Swap:
             self.finish(replace(old, swap="retired"), volumes=False)
             return
         if object_id:
-            self.engine.remove_container(object_id, volumes=False, force=True)
+            # what was carried over is named to the engine, and stays: only what was made for this one goes
+            self.engine.remove_container(object_id, volumes=True, force=True)
         if old is None or seen is None:
             self.records.drop(new.nonce)
             return
@@ -246,7 +261,7 @@ def _is_rejection(exc: EngineError | StorageError) -> bool:
 
     An engine that went away or failed while the old one was put aside says nothing about the new one.
     """
-    return isinstance(exc, GateError) or (isinstance(exc, EngineError) and exc.status == 400)
+    return isinstance(exc, GateError) or (isinstance(exc, EngineError) and is_refusal(exc))
 
 
 def kept_policy(container: Container) -> dict[str, Any]:
@@ -333,13 +348,3 @@ def _judge(
             raise GateError(f"the new container is not healthy after {_HEALTH_LIMIT_S:.0f} s")
         return False
     return well_s >= container.policy.gate_s
-
-
-def anonymous_volumes(inspect: dict[str, Any]) -> dict[str, str]:
-    """Target -> volume name of anonymous volumes: the engine names them with 64 hex digits."""
-    mounts = (item for item in inspect.get("Mounts") or [] if item.get("Type") == "volume")
-    return {item["Destination"]: item["Name"] for item in mounts if _is_hex64(item.get("Name", ""))}
-
-
-def _is_hex64(name: str) -> bool:
-    return len(name) == 64 and set(name) <= set("0123456789abcdef")

@@ -13,9 +13,18 @@ from collections import deque
 UNSENT_LIMIT = 256 * 1024
 
 
+def can_lend(transport: asyncio.BaseTransport | None) -> bool:
+    """Whether a thread can go on with the connection's socket: not where it is encrypted, or gone."""
+    return (
+        transport is not None
+        and not transport.is_closing()
+        and transport.get_extra_info("sslcontext") is None
+    )
+
+
 def socket_of(transport: asyncio.BaseTransport | None) -> socket.socket | None:
-    """A copy of a connection's socket, to be closed. None where it is encrypted, or gone."""
-    if transport is None or transport.is_closing() or transport.get_extra_info("sslcontext") is not None:
+    """A copy of a connection's socket, to be closed. None where it cannot be lent."""
+    if transport is None or not can_lend(transport):
         return None
     try:
         copy: socket.socket = transport.get_extra_info("socket").dup()
@@ -118,8 +127,8 @@ class Wire(asyncio.BufferedProtocol):
 
     async def lend_sink(self) -> socket.socket | None:
         """A copy of the socket to write to, once all that was written has left; None where that cannot be."""
-        if self._transport is None:
-            return None
+        if self._transport is None or not can_lend(self._transport):
+            return None  # asked first: an encrypted transport that has to be empty never says that it is
         self._transport.set_write_buffer_limits(high=0)
         await self._writable.wait()
         self._transport.set_write_buffer_limits(high=UNSENT_LIMIT)

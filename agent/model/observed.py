@@ -21,7 +21,9 @@ class ObservedContainer:
     exit_code: int | None = None  # of a container that ended, None while there is none
     started_at: str = ""  # RFC 3339, the engine's clock; where it was looked at deeply only
     finished_at: str = ""  # likewise
-    # the engine's words, for people: "Up 2 seconds (healthy)". With the age in them they change all the time
+    last_exit_code: int | None = None  # of one that ended or is restarted in a loop
+    since: float | None = None  # wall clock, seconds: when its state began, see agent.runtime.ages
+    # the engine's words: "Up 2 seconds (healthy)". With the age in them they change all the time
     status_text: str = field(default="", compare=False)
     inspect: dict[str, Any] | None = None  # raw body of GET /containers/{id}/json
 
@@ -54,6 +56,9 @@ class Observed:
     volumes: tuple[ObservedVolume, ...] = ()
 
 
+# the id of a container that is known to be gone, while its record still names its data
+NO_OBJECT = "0" * 64
+
 # new: of a swap not yet committed; retired: replaced, to be removed; foreign: what an adoption takes over
 SWAPS = ("", "new", "retired", "foreign")
 
@@ -85,6 +90,9 @@ class Record:
     ignored: tuple[str, ...] = ()  # fields that the engine took without a word and did not set
     running: bool = True  # whether it ran when its swap began: what an undo brings back
     partner: str = ""  # with "new": nonce of the container that it is to replace
+    volumes: tuple[str, ...] = ()  # its anonymous volumes: "NAME=TARGET"
+    left: tuple[str, ...] = ()  # those of its predecessors that nothing mounts any more
+    lost: tuple[str, ...] = ()  # volumes whose data was removed by others, and that were created again, empty
     adopted: bool = False  # a network or volume that was there before us: it has none of our labels
     ended_at: str = ""  # FinishedAt of the last end that was looked into
     completed: bool | None = None  # whether that one did its job; None: by a version that did not ask

@@ -17,7 +17,7 @@ from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, p
 from agent.plan.drift import container_drift
 from agent.plan.endings import is_job
 from agent.plan.endpoints import with_mac_level
-from agent.plan.inspected import read_spec
+from agent.plan.inspected import read_spec, volumes_of
 from agent.plan.meaning import is_same_image, meaning_hash, newly_stated
 from agent.plan.swap_names import name_outside
 from agent.plan.words import option_of
@@ -47,7 +47,6 @@ class _Planner:
             self._find(
                 "Synced", status=False, reason="Held", message=f"{action} by hand; reconcile takes it back"
             )
-            self._show_state(seen)
             return
         if self.key in draft.context.backoff:
             if self.record is not None and seen is not None:
@@ -92,7 +91,6 @@ class _Planner:
         self.draft.withheld[self.key] = f"{self.container.section} waits: {missing.reason}"
         record = self.record
         if seen is None or record is None:
-            self._show_state(seen)
             return
         pending = self._is_pending(record, seen)
         if pending:
@@ -100,14 +98,13 @@ class _Planner:
                 "Synced", status=False, reason="Waiting", message=f"the change waits: {missing.reason}"
             )
         if missing.stop and is_alive(seen):
-            self._show_state(seen)
             timeout = self.container.spec.stop_timeout_s
             stop = ops.StopContainer(
                 key=self.key, cause=missing.reason, record=record, stop_timeout_s=timeout
             )
             self.draft.add(self.key, [stop], partial=pending)
         elif self.key in self.draft.turns and not missing.keep:
-            self._show_state(seen)  # whatever it did could take what is another's
+            return  # whatever it did could take what is another's
         else:
             todo = self._as_applied(record, seen, start=missing.keep)
             self.draft.add(self.key, todo, self.needs, partial=pending)
@@ -181,7 +178,6 @@ class _Planner:
     def _absent(self) -> None:
         container = self.container
         if not container.policy.enabled:
-            self._find("Running", status=False, reason="Disabled")
             self._find("Synced", status=True, reason="InSync")
             self._find("Degraded", status=False, reason="AsDeclared")
             return
@@ -223,7 +219,6 @@ class _Planner:
 
     def _present(self, record: Record, seen: ObservedContainer) -> None:
         if seen.state in _ENDING:
-            self._show_state(seen)
             message = (
                 f"the engine has it in state {seen.state}; if that stays, `docker rm -f {seen.name}` helps"
             )
@@ -407,6 +402,13 @@ class _Planner:
                 waits=not again,
             )
             todo.append(note)
+        volumes = volumes_of(seen.inspect) if seen.inspect is not None else record.volumes
+        if volumes != record.volumes:
+            cause = "the record does not name its anonymous volumes"
+            note = ops.NoteContainer(
+                key=key, cause=cause, container=self.container, record=record, volumes=volumes
+            )
+            todo.append(note)
         if record.removed_at is not None:
             cause = "its section is back"
             todo.append(ops.RestoreContainer(key=key, cause=cause, container=self.container, record=record))
@@ -478,7 +480,6 @@ class _Planner:
     def _running(self, record: Record, seen: ObservedContainer) -> list[ops.Operation]:
         container = self.container
         wanted = container.policy.enabled and container.policy.state is RunState.RUNNING
-        self._show_state(seen)
         if not wanted and is_alive(seen):
             cause = "disabled" if not container.policy.enabled else "state is stopped"
             timeout = container.spec.stop_timeout_s
@@ -513,21 +514,6 @@ class _Planner:
     def _has_changed(self, record: Record, seen: ObservedContainer) -> bool:
         """A job whose section says something new does it again."""
         return bool(self._edited(record, seen)) and not self._failed_before(record)
-
-    # what it looks like
-
-    def _show_state(self, seen: ObservedContainer | None) -> None:
-        if seen is None:
-            self._find("Running", status=False, reason="Absent")
-        elif self._is_completed(seen):
-            self._find("Running", status=False, reason="Completed", message=seen.status_text)
-        elif seen.state == "restarting":
-            self._find("Running", status=False, reason="CrashLoop", message=seen.status_text)
-        else:
-            running = seen.state == "running"
-            self._find("Running", status=running, reason=seen.state.capitalize(), message=seen.status_text)
-        if seen is not None and seen.health:
-            self._find("Healthy", status=seen.health == "healthy", reason=seen.health.capitalize())
 
     def _show_image(self) -> None:
         image = self.container.spec.image

@@ -85,7 +85,8 @@ def claims(spec: Mapping[str, Any]) -> frozenset[Claim]:
 
 def _ports(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     if (spec.get("network_mode") or "") in _BRIDGED:
-        yield from (port for port in spec.get("ports", ()) if port["host_port"])
+        # of a range the engine takes one that is free
+        yield from (p for p in spec.get("ports", ()) if p["host_port"] and not p.get("host_port_end"))
 
 
 def _keys(draft: Draft) -> list[str]:

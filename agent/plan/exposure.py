@@ -16,7 +16,7 @@ from agent.errors import ConfigError
 from agent.model.daemon import FirewallRule
 from agent.model.resources import Container, Port
 from agent.plan.firewall import parse_extra
-from agent.plan.reach import Bridge, Surroundings, networks_of, passes, permitted, zones_with
+from agent.plan.reach import Bridge, Surroundings, is_named, networks_of, passes, permitted, zones_with
 from agent.uci.router import Zone
 
 _OF_CONNECTIONS = frozenset({"-m", "--match", "--ctstate", "--state", "!"})
@@ -26,7 +26,7 @@ def public_ports(container: Container, around: Surroundings) -> tuple[str, ...]:
     """The ports that can be reached, as `8080/tcp from wan`."""
     bridges = _bridges(container, around)
     found = (
-        f"{port.host_port or 'a port'}/{port.protocol} from {zone.name}"
+        f"{port.host_text}/{port.protocol} from {zone.name}"
         for zone in around.firewall.zones
         if zone.is_wan and bridges
         for port in container.spec.ports
@@ -57,7 +57,9 @@ def _listens(port: Port, zone: Zone, around: Surroundings) -> bool:
 def _passes(port: Port, zone: Zone, bridges: Iterable[Bridge], around: Surroundings) -> bool:
     """Whether nothing on the way stops it, to any of the bridges."""
     if not around.forwards:
-        return permitted(around.firewall, zone.name, {""}, port.protocol, port.host_port)
+        return any(
+            permitted(around.firewall, zone.name, {""}, port.protocol, number) for number in port.host_ports
+        )
     return any(
         not _blocked(zone, bridge.device, around)
         and (around.docker_first or _forwarded(port, zone, bridge, around))
@@ -69,7 +71,7 @@ def _blocked(zone: Zone, bridge: str, around: Surroundings) -> bool:
     """Whether `blocked_interfaces` has every device of the zone for that bridge, for all new connections."""
     closed: set[str] = set()
     for rule in around.rules:
-        if rule.device == bridge and _is_whole(rule):
+        if is_named(bridge, rule.device) and _is_whole(rule):
             closed = closed.union(*(around.devices(name) for name in rule.blocked_interfaces))
     comes_by = frozenset(zone.devices).union(*(around.devices(name) for name in zone.networks))
     return bool(comes_by) and comes_by <= closed

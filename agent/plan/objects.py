@@ -117,6 +117,9 @@ def plan_volume(draft: Draft, volume: Volume) -> None:
     same = draft.is_as_recorded(record, volume) and record.name == volume.name
     message = "" if same else "a volume cannot change: copy its data to one with another name"
     draft.find(key, "Synced", status=same, reason="InSync" if same else "VolumeDiffers", message=message)
+    if record.lost and not same:
+        cause = "its section changed since its data was lost"
+        draft.add(key, [ops.AcknowledgeLoss(key=key, cause=cause, record=record)])
 
 
 def is_same_volume(seen: ObservedVolume, record: Record) -> bool:

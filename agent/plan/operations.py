@@ -68,6 +68,13 @@ class AdoptVolume(Operation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AcknowledgeLoss(Operation):
+    """The section changed since the volume's data was lost: whoever did that knows."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveVolume(Operation):
     record: Record
 
@@ -158,11 +165,15 @@ class AdoptContainer(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoteContainer(Operation):
-    """Writes down what has to be known once the section is gone: its grace period and whether volumes go too; with
-    `waits` also what it waited for, with `again` that the job it did is to be done again."""
+    """Writes down what has to be known once the section is gone: its grace period and whether volumes go too.
+
+    `volumes`: its anonymous volumes as the engine shows them, None where the record names them. `waits`: also what it
+    waited for. `again`: the job that it did is to be done again.
+    """
 
     container: Container
     record: Record
+    volumes: tuple[str, ...] | None = None
     waits: bool = False
     again: bool = False
 
@@ -204,6 +215,7 @@ class Finding:
     status: bool
     reason: str
     message: str = ""
+    since: float | None = None  # wall clock, seconds: where the engine tells when it began
     once: str = ""  # with Waiting: what of ours it waits for, as "db is healthy"
 
 

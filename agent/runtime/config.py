@@ -6,8 +6,11 @@ A file that does not parse, or is missing although it was there, gives no Desire
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
+import os
+import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from agent.uci.edit import replayed
 from agent.uci.syntax import Package, UciSyntaxError, parse
 
 PACKAGES = ("containers", "dockerd")
+_FILE_MAX = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,5 +131,14 @@ def _issue(package: str, path: str, line: int | None, message: str, expected: st
 
 
 def read_text(path: str) -> str:
-    """An env file's text."""
-    return Path(path).read_text(encoding="utf-8")
+    """A text file that UCI names: a regular one of at most 1 MiB, as it is, line ends too. Raises OSError, UnicodeError.
+
+    Opening does not wait: a FIFO or a device is refused.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", path)
+        data = file.read(_FILE_MAX + 1)
+    if len(data) > _FILE_MAX:
+        raise OSError(errno.EFBIG, "it is larger than 1 MiB", path)
+    return data.decode("utf-8")

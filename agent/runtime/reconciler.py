@@ -35,6 +35,7 @@ from agent.plan.meaning import image_defaults, newly_stated
 from agent.plan.outlook import Entry, Outlook, outlook
 from agent.plan.reconcile import reconcile
 from agent.plan.renames import moved
+from agent.runtime.ages import Ages
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
 from agent.runtime.daemon import DaemonStage
@@ -114,6 +115,7 @@ class Reconciler:
     _busy: dict[str, ops.Work] = field(default_factory=dict)
     _runs: list[Run] = field(default_factory=list)  # that are under way
     _collectors: list[list[Outcome]] = field(default_factory=list)
+    _ages: Ages = field(default_factory=Ages)
     _grace: GraceWatch = field(default_factory=GraceWatch)
     _to_look: set[str] = field(default_factory=set)  # ids of containers that something was heard of
     _changing: set[str] = field(default_factory=set)  # keys of containers whose last failure was that of a change
@@ -207,8 +209,6 @@ class Reconciler:
             return reconcile(look.desired, look.observed, look.context)
         question = (look.desired, look.usb, look.observed, replace(look.context, now=0.0, orphaned_s={}))
         if question == self._settled:
-            self._display.ages(before=self._settled[2], now=look.observed)
-            self._settled = question
             return ops.Plan()  # same input, same plan; the board shows its findings already
         plan = reconcile(look.desired, look.observed, look.context)
         timed = any(record.removed_at is not None for record in look.context.records)
@@ -240,7 +240,10 @@ class Reconciler:
         image_ids, defaults = self.image_ids, self.image_defaults
         if not committed:
             self.image_ids, self.image_defaults = known
-        ends = self._look_at_ends(desired, records, snapshot.observed, stale=deep or frozenset())
+        observed = replace(
+            snapshot.observed, containers=self._ages.dated(snapshot.observed.containers, now=self.wall())
+        )
+        ends = self._look_at_ends(desired, records, observed, stale=deep or frozenset())
         interfaces = self.edges.interfaces() if self.edges is not None and self.engine_is_here else None
         waits = self._waiting(desired, usb, interfaces)
         context = Context(
@@ -259,7 +262,7 @@ class Reconciler:
             held=held,
             completed=ends.completed,
             left_behind=(
-                self._left_behind(desired, records, snapshot.observed) if committed else frozenset()
+                self._left_behind(desired, records, observed) if committed else frozenset()
             ),
             image_ids=image_ids,
             image_defaults=defaults,
@@ -272,7 +275,7 @@ class Reconciler:
             deletions_held=any(r.removed_at is not None for r in records) and self.deletions_held(),
             api=self.engine.api_version(),
         )
-        return _Look(desired=desired, usb=usb, observed=snapshot.observed, context=context, ids=ids)
+        return _Look(desired=desired, usb=usb, observed=observed, context=context, ids=ids)
 
     def _look_at_ends(
         self, desired: Desired, records: tuple[Record, ...], observed: Observed, *, stale: frozenset[str]
@@ -398,6 +401,7 @@ class Reconciler:
         self._display.drop_undeclared(desired, self._busy.keys())
         self._display.engine(api)
         self._display.plan(plan)
+        self._display.losses()
         if not plan.works:
             unreached = self._busy or self.backoff.any() or _is_unreached(plan)
             self._display.nothing_to_do(None if unreached else desired.generation)
@@ -438,6 +442,7 @@ class Reconciler:
 
     def engine_failed(self, exc: UcidockdError) -> None:
         """Shows that the engine could not be looked at."""
+        self._settled = None  # the next look tells what runs
         self._display.engine_failure(exc)
 
     def _recover(self) -> dict[str, str]:
@@ -479,9 +484,9 @@ class Reconciler:
         """What failed or was rolled back is tried again by the next pass. Raises StorageError."""
         self.backoff.clear()
         for record in self.records.records():
-            if record.failed_hash:
+            if record.failed_hash or record.lost:
                 with contextlib.suppress(KeyError):  # a work that is under way may have dropped it by now
-                    self.records.change(record.nonce, failed_hash="")
+                    self.records.change(record.nonce, failed_hash="", lost=())
         self._endings.start_again(self.records)
 
     def run_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, tuple[Outcome, ...]]:
@@ -551,6 +556,7 @@ class Reconciler:
             if isinstance(work.operations[-1], _LAST_OPERATIONS):
                 self._display.gone(work.key)
         self._display.ids()
+        self._display.losses()
         self._settled = None  # the board has moved on from what that look showed
         self._busy.pop(work.key, None)
         self.work_ended()

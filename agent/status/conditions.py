@@ -32,6 +32,7 @@ class ConditionType(StrEnum):
     RUNNING = "Running"
     HEALTHY = "Healthy"
     DEGRADED = "Degraded"
+    DATA_LOST = "DataLost"
     # of dockerd itself
     ROLLED_BACK = "RolledBack"
     INSECURE_API = "InsecureAPI"
@@ -40,6 +41,7 @@ class ConditionType(StrEnum):
     RESTART_NEEDED = "RestartNeeded"
     ENGINE_STORAGE_LOST = "EngineStorageLost"
     ENGINE_IMPAIRED = "EngineImpaired"
+    STORAGE_UNSUITABLE = "StorageUnsuitable"
     # of the router around it
     FIREWALL_OPEN = "FirewallOpen"
     PUBLIC_PORT = "PublicPort"
@@ -74,11 +76,19 @@ CONDITIONS: dict[ConditionType, Row] = {
     ConditionType.ENGINE_STORAGE_LOST: Row(
         bad=True, level=Level.ERROR, sentence="The disk that holds Docker's data is gone or read-only."
     ),
+    ConditionType.STORAGE_UNSUITABLE: Row(
+        bad=True, level=Level.ERROR, sentence="No container can be created on the file system of data_root."
+    ),
     ConditionType.DEGRADED: Row(
         bad=True,
         level=Level.ERROR,
         sentence="The last change failed.",
         reasons={"Drift": Level.WARNING},  # `on_drift report`: as somebody wants it
+    ),
+    ConditionType.DATA_LOST: Row(
+        bad=True,
+        level=Level.ERROR,
+        sentence="A volume was removed outside of ucidockd and created again, empty.",
     ),
     ConditionType.ROLLED_BACK: Row(
         bad=True, level=Level.ERROR, sentence="dockerd runs with its last working configuration."
@@ -137,6 +147,7 @@ CONDITIONS: dict[ConditionType, Row] = {
             "NewerVersion": Level.ERROR,
             "RolledBack": Level.ERROR,
             "Refused": Level.ERROR,
+            "LeftOut": Level.ERROR,
             "Failed": Level.ERROR,
             "Held": Level.OFF,
             "Grace": Level.OFF,
@@ -152,7 +163,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         bad=False,
         level=Level.OFF,
         sentence="Not running.",
-        reasons={"CrashLoop": Level.ERROR, "Absent": Level.WAITING, "NotListening": Level.WAITING},
+        reasons={"CrashLoop": Level.ERROR, "Absent": Level.WAITING, "Unknown": Level.WAITING, "NotListening": Level.WAITING},
     ),
     ConditionType.DAEMON_UNMANAGED: Row(
         bad=True, level=Level.OFF, sentence="dockerd is configured by a daemon.json of your own."

@@ -24,7 +24,7 @@ from agent.model.resources import (
     RegistryAuth,
     Volume,
 )
-from agent.uci.decode_network import BRIDGE_NAME, contains
+from agent.uci.decode_network import BRIDGE_NAME, contains, reserved_address
 from agent.uci.reader import SectionReader
 
 BUILT_IN_NETWORKS = frozenset({"bridge", "host", "none"})
@@ -142,6 +142,14 @@ def _check_addresses(
                 option="network" if in_entry else option,
                 index=index if in_entry else None,
                 expected=f"an address in {', '.join(subnets)}" if subnets else "a network with `list subnet`",
+            )
+        reserved = (reserved_address(s, address) for s in subnets if address and contains(s, address))
+        for word in filter(None, reserved):
+            reader.report(
+                f"{address} is the {word} of network {network.section!r}",
+                option="network" if in_entry else option,
+                index=index if in_entry else None,
+                expected="an address of a host",
             )
 
 
@@ -271,7 +279,7 @@ def _check_host_ports(draft: Draft) -> None:
     for reader, container in draft.containers:
         if container.policy.enabled and container.spec.network_mode in {None, "bridge", "default"}:
             for port in container.spec.ports:
-                if port.host_port:
+                if port.host_port and not port.host_port_end:  # of a range the engine takes one that is free
                     taken.setdefault((port.host_port, port.protocol), []).append((reader, port))
     clashes: dict[str, tuple[SectionReader, set[str]]] = {}
     for (number, protocol), users in sorted(taken.items(), key=lambda item: item[0]):

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import logging
 import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -247,9 +249,10 @@ def test_closing_a_listener_gives_every_place_back(made: TcpController, tmp_path
         idle = [made.connect() for _ in range(5)]
         broken = made.connect()
         broken.sendall(b"GET /..\r\n\r\n")
-        _until(lambda: made.listeners._door.open.total() >= 5)
+        door = made.door
+        _until(lambda door=door: door.taken >= 5)  # type: ignore[misc]
         made.want()
-        assert made.listeners._door.open.total() == 0
+        assert door.taken == 0
         for one in [*idle, broken]:
             one.close()
 
@@ -376,6 +379,127 @@ def test_a_macvlan_network_does_not_lock_the_lan_out() -> None:
     seen = {str(net) for net in container_nets(networks, containers)}
     assert seen == {"192.168.1.77/32", "10.9.0.0/24", "172.17.0.0/16", "fd01::/64"}
     assert list(container_nets(None, {"message": "x"})) == []
+
+
+def test_a_link_local_address_is_judged_by_its_interface(tmp_path: Path) -> None:
+    networks = [
+        {"Id": "a" * 64, "Driver": "bridge", "Options": {"com.docker.network.bridge.name": "docker0"}},
+        {"Id": "b" * 64, "Driver": "bridge", "Options": None},
+        {"Id": "c" * 64, "Driver": "macvlan", "Options": {"parent": "eth1"}},
+        {"Id": "d" * 64, "Driver": "host"},
+        "junk",
+    ]
+    body = json.dumps(networks).encode()
+
+    def script(connection: socket.socket, head: bytes) -> None:
+        said = b"[]" if head.startswith(b"GET /containers") else body
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said))
+
+    engine = ScriptedEngine(tmp_path / "engine.sock", script)
+
+    async def main() -> None:
+        subnets = Subnets(DockerStream(engine.url))
+        for interface in ("docker0", "br-" + "b" * 12, "eth1"):
+            assert await subnets.holds(f"fe80::1%{interface}") is True
+        for client in ("fe80::1%br-lan", "fe80::1", "2001:db8::1", "192.168.1.2"):
+            assert await subnets.holds(client) is False
+
+    asyncio.run(main())
+    engine.close()
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 500 Oops\r\nContent-Length: 2\r\n\r\n{}"])
+def test_until_the_engine_has_told_its_networks_only_loopback_is_let_in(
+    tmp_path: Path, lan: str, no_uhttpd: tuple[Path, Path], answer: bytes
+) -> None:
+    make_certificate(tmp_path, "uhttpd")
+    down = [True]
+
+    def script(connection: socket.socket, head: bytes) -> None:
+        if down[0]:
+            connection.sendall(answer)
+        else:
+            engine_script(connection, head)
+
+    engine = ScriptedEngine(tmp_path / "engine.sock", script)
+    now = [0.0]
+    controller = TcpController(engine, tmp_path)
+    controller.access.subnets = Subnets(DockerStream(engine.url), lambda: now[0])
+    try:
+        assert controller.want(f"{lan}:0", "127.0.0.1:0") == ["Listening", "Listening"]
+        loopback = controller.listeners._servers[controller.settings.listen[1]].port
+        headers = {"authorization": f"Bearer {WRITE}"}
+
+        def neighbour() -> int:
+            with httpx.Client(transport=httpx.HTTPTransport(verify=False, local_address=lan)) as client:
+                return client.get(f"https://{controller.host()}/v1/status", headers=headers).status_code
+
+        with httpx.Client() as own:
+            assert neighbour() == 503
+            assert own.get(f"http://127.0.0.1:{loopback}/v1/status", headers=headers).status_code == 200
+            down[0] = False
+            now[0] = 60.0
+            assert neighbour() == 200
+    finally:
+        controller.close()
+        engine.close()
+
+
+def test_a_real_container_does_not_get_in_by_its_link_local_address(
+    engine: PrivateDockerd, tmp_path: Path, no_uhttpd: tuple[Path, Path]
+) -> None:
+    import docker
+
+    from tests.support.dockerd import BUSYBOX
+
+    listen = "fd00:215::1"
+    subprocess.run(["ip", "addr", "add", f"{listen}/128", "dev", "lo"], check=True)
+    client = docker.DockerClient(base_url=engine.host, version="auto")
+    pool = docker.types.IPAMConfig(
+        pool_configs=[
+            docker.types.IPAMPool(subnet="10.215.98.0/24"),
+            docker.types.IPAMPool(subnet="fd00:216::/64"),
+        ]
+    )
+    network = client.networks.create("linklocal", driver="bridge", enable_ipv6=True, ipam=pool)
+    fake = ScriptedEngine(tmp_path / "fake.sock", engine_script)
+    controller = TcpController(fake, tmp_path)
+    controller.access.subnets = Subnets(DockerStream(engine.host))
+    controller.listeners._tls = lambda *_: None  # type: ignore[method-assign]
+    made = client.containers.run(BUSYBOX, ["sleep", "300"], network="linklocal", detach=True)
+    try:
+        assert controller.want(f"[{listen}]:0") == ["Listening"]
+        made.reload()
+        pid = str(made.attrs["State"]["Pid"])
+        script = (
+            "import socket,sys\n"
+            "found=[l.split() for l in open('/proc/net/if_inet6') if l.startswith('fe80')]\n"
+            "own=':'.join(found[0][0][i:i+4] for i in range(0,32,4))\n"
+            "s=socket.socket(socket.AF_INET6)\n"
+            "s.settimeout(10)\n"
+            "s.bind((own,0,0,int(found[0][1],16)))\n"
+            "s.connect((sys.argv[1],int(sys.argv[2])))\n"
+            "s.sendall(sys.argv[3].replace('|','\\r\\n').encode())\n"
+            "print(s.recv(100).decode())\n"
+        )
+        request = (
+            f"GET /v1/status HTTP/1.1|Host: {controller.host()}|Authorization: Bearer {WRITE}|Connection: close||"
+        )
+        command = ["nsenter", "-t", pid, "-n", sys.executable, "-c", script]
+
+        def said() -> str:
+            asked = [*command, listen, str(controller.port), request]
+            return subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+
+        _until(lambda: bool(said()), limit_s=20)  # the address is tentative for a moment
+        assert said().startswith("HTTP/1.1 403 ")
+    finally:
+        made.remove(force=True)
+        network.remove()
+        client.close()
+        controller.close()
+        fake.close()
+        subprocess.run(["ip", "addr", "del", f"{listen}/128", "dev", "lo"], check=True)
 
 
 def test_a_real_container_does_not_get_in(

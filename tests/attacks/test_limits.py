@@ -188,7 +188,7 @@ def crowd(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     def counted(door: connection.Door, client: str) -> bool:
         entered = enter(door, client)
-        seen["most"] = max(seen["most"], door.open.total())
+        seen["most"] = max(seen["most"], door.taken)
         seen["refused"] += not entered
         return entered
 
@@ -202,13 +202,13 @@ def test_one_client_gets_sixteen_connections_and_leaves_room_for_others(narrow: 
     made = [narrow.connect(greedy) for _ in range(20)]
     try:
         closed = [one for one in made[16:] if _is_closed(one)]
-        assert len(closed) == 4 and narrow.listeners._door.open[greedy] == 16
+        assert len(closed) == 4 and narrow.door.open[greedy] == 16
         with narrow.client(READ) as client:
             assert client.get("/v1/status").status_code == 200
     finally:
         for one in made:
             one.close()
-    _until(lambda: narrow.listeners._door.open[greedy] == 0)
+    _until(lambda: narrow.door.open[greedy] == 0)
     with narrow.client(READ, greedy) as client:
         assert client.get("/v1/status").status_code == 200
 
@@ -229,7 +229,7 @@ def test_two_hundred_idle_connections_do_not_reach_the_control_socket_and_end(
         assert narrow.control.client.get("/v1/status").status_code == 200
         assert time.monotonic() - began < DEADLINE_S + 2
         assert _rss() - before < 16 * 2**20
-        _until(lambda: narrow.listeners._door.open.total() == 0)
+        _until(lambda: narrow.door.taken == 0)
         with narrow.client(READ) as client:
             assert client.get("/v1/status").status_code == 200
     finally:
@@ -238,17 +238,42 @@ def test_two_hundred_idle_connections_do_not_reach_the_control_socket_and_end(
     _until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
 
 
+def test_the_addresses_of_one_ipv6_host_do_not_take_all_places() -> None:
+    door = connection.Door(control=False, connections=64, per_client=16, per_prefix=32)
+    taken = [f"2001:db8::{number % 5:x}" for number in range(80)]
+    entered = [client for client in taken if door.enter(client)]
+    assert (len(entered), door.taken) == (32, 32)
+    assert door.enter("2001:db8:0:1::1") and door.enter("192.168.1.7") and door.enter("fe80::1%br-lan")
+    for client in [*entered, "2001:db8:0:1::1", "192.168.1.7", "fe80::1%br-lan"]:
+        door.leave(client)
+    assert not door.open
+
+
+def test_who_fills_one_listener_keeps_nobody_from_another(narrow: TcpController) -> None:
+    full = narrow.listeners._servers[narrow.settings.listen[1]]
+    address = (str(narrow.settings.listen[1].ip), full.port)
+    made = [socket.create_connection(address, 5, (new_client(), 0)) for _ in range(64)]
+    try:
+        _until(lambda: full._door.taken == 64)
+        with narrow.client(READ) as client:
+            assert client.get("/v1/status").status_code == 200
+    finally:
+        for one in made:
+            one.close()
+
+
 @pytest.mark.usefixtures("patience")
 def test_a_tls_handshake_that_does_not_come_counts_and_has_a_deadline(
     narrow: TcpController, crowd: Counter[str]
 ) -> None:
-    address = (str(narrow.settings.listen[1].ip), narrow.listeners._servers[narrow.settings.listen[1]].port)
+    server = narrow.listeners._servers[narrow.settings.listen[1]]
+    address = (str(narrow.settings.listen[1].ip), server.port)
     made = [socket.create_connection(address, 5, (new_client(), 0)) for _ in range(70)]
     try:
         _until(lambda: crowd["refused"] > 0)
         assert crowd["most"] == 64
         assert closed_after(made[0]) < 5
-        _until(lambda: narrow.listeners._door.open.total() == 0)
+        _until(lambda: server._door.taken == 0)
     finally:
         for one in made:
             one.close()
@@ -320,12 +345,12 @@ def test_a_web_socket_counts_as_a_connection_until_it_ends(served: TcpController
         request = f"GET /v1/echo/1/ws?ticket={ticket} HTTP/1.1\r\nHost: router\r\n{UPGRADE}\r\n"
         assert served.status(request, connection=one) == 101
         made.append(one)
-    _until(lambda: served.listeners._door.open[address] == 15)
+    _until(lambda: served.door.open[address] == 15)
     extra = [served.connect(address) for _ in range(2)]
     assert [_is_closed(one) for one in extra] == [False, True]
     for one in [*made, *extra]:
         one.close()
-    _until(lambda: served.listeners._door.open[address] == 0)
+    _until(lambda: served.door.open[address] == 0)
 
 
 def test_a_client_that_does_not_read_its_answers_does_not_keep_its_place(
@@ -343,7 +368,7 @@ def test_a_client_that_does_not_read_its_answers_does_not_keep_its_place(
         with pytest.raises(OSError):
             while True:
                 client.sendall(b"GET /healthz HTTP/1.1\r\nHost: router\r\n\r\n" * 100)
-        _until(lambda: made.listeners._door.open[address] == 0, limit_s=8)
+        _until(lambda: made.door.open[address] == 0, limit_s=8)
         client.close()
 
 

@@ -49,7 +49,7 @@ def done(world: World) -> None:
 
 def exited(world: World, code: int = 0) -> None:
     status = f"Exited ({code}) 1 second ago"
-    world.see("web", state="exited", exit_code=code, status_text=status)
+    world.see("web", state="exited", exit_code=code, last_exit_code=code, status_text=status)
 
 
 def failed(world: World) -> str:

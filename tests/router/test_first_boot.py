@@ -114,6 +114,21 @@ PLACES = {
         OURS,
     ),
     "a zone by subnet": ("", BASE + zone("list subnet '172.16.0.0/12'"), OURS),
+    "two zones and devices by the stock script": (
+        STOCK_NETWORK
+        + ANONYMOUS_DEVICE
+        + "config device 'docker0'\n\toption type 'bridge'\n\toption name 'docker0'\n\n",
+        BASE
+        + zone("list network 'docker'", "option input 'REJECT'")
+        + zone(
+            "list network 'docker'",
+            "option input 'ACCEPT'",
+            "option output 'ACCEPT'",
+            "option forward 'ACCEPT'",
+            section="docker",
+        ),
+        OURS,
+    ),
     "an anonymous device": (ANONYMOUS_DEVICE, BASE, OURS),
     "an interface of the user's in lan": (
         "config interface 'mine'\n\toption device 'docker0'\n\toption proto 'static'\n",

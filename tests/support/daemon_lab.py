@@ -164,7 +164,14 @@ class DaemonLab:
                 repository, _, tag = BUSYBOX.rpartition(":")
                 client.api.import_image_from_data(busybox_tar(), repository=repository, tag=tag)
             client.containers.run(
-                BUSYBOX, "sleep 1000", **{"name": name, "detach": True, "stop_signal": "SIGKILL", **options}
+                BUSYBOX,
+                **{
+                    "command": "sleep 1000",
+                    "name": name,
+                    "detach": True,
+                    "stop_signal": "SIGKILL",
+                    **options,
+                },
             )
         return self.pid_of(name)
 

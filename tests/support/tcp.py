@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from agent.clients.docker_stream import DockerStream
 from agent.controller.app import assemble, make_rules
 from agent.controller.doors.access import Access
+from agent.controller.doors.connection import Door
 from agent.controller.doors.listeners import Listeners
 from agent.controller.doors.server import ControlServer
 from agent.controller.doors.subnets import Subnets
@@ -139,6 +140,11 @@ class TcpController:
         return self.listeners._servers[self.settings.listen[0]].port
 
     @property
+    def door(self) -> Door:
+        """The first listener's."""
+        return self.listeners._servers[self.settings.listen[0]]._door
+
+    @property
     def ip(self) -> str:
         return str(self.settings.listen[0].ip)
 
@@ -180,7 +186,7 @@ class TcpController:
         return int(line[1]) if len(line) > 1 else 0
 
     def host(self) -> str:
-        return f"{self.ip}:{self.port}"
+        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
     def upgrade(self, target: str, headers: str = "", *, address: str = "", host: str | None = None) -> int:
         """The status of a WebSocket's handshake; the connection is closed."""

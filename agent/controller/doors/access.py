@@ -116,7 +116,7 @@ class Access:
         return origin in self._origins
 
     async def check_way(self, visit: Visit) -> None:
-        """What a request must be before any session counts. Raises AccessError 421 or 403."""
+        """What a request must be before any session counts. Raises AccessError 421, 403 or 503."""
         if not visit.control:
             names = own_names(self._hostname(), self._settings.allowed_host)
             if not host_allowed(visit.headers.get("host", ""), local=visit.local, names=names):
@@ -124,9 +124,20 @@ class Access:
                     "this Host is not ours; expected the address, the host name, or one of `allowed_host`",
                     status=421,
                 )
-            if not self._settings.allow_container_clients and await self.subnets.holds(visit.client):
-                raise AccessError("containers are not let in (option allow_container_clients)", status=403)
+            if not self._settings.allow_container_clients:
+                await self._check_client(visit.client)
         self._check_origin(visit)
+
+    async def _check_client(self, client: str) -> None:
+        is_container = await self.subnets.holds(client)
+        if is_container is None:
+            raise AccessError(
+                "the engine has not answered since the agent's start, so containers cannot be told apart; try again",
+                status=503,
+                headers={"retry-after": "5"},
+            )
+        if is_container:
+            raise AccessError("containers are not let in (option allow_container_clients)", status=403)
 
     def _check_origin(self, visit: Visit) -> None:
         origin = visit.headers.get("origin")

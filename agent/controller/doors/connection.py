@@ -8,6 +8,7 @@ uvicorn's h11 protocol with the checks that it has no place for. The request's h
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import os
 import socket
@@ -32,25 +33,57 @@ _UCRED = struct.Struct("3i")
 
 @dataclass(slots=True, kw_only=True)
 class Door:
-    """A listener: how many may stand in it. `control` is the unix socket of root."""
+    """A listener: how many connections it takes. `control` is the unix socket of root.
+
+    `per_client` counts an address, `per_prefix` all addresses of an IPv6 /64: a host has as many of those as it likes.
+    """
 
     control: bool
     connections: int
     per_client: int
+    per_prefix: int
     open: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def taken(self) -> int:
+        """How many connections it has."""
+        return self.open[_ALL]
 
     def enter(self, client: str) -> bool:
         """Whether there is room for one more of that client."""
-        if self.open.total() >= self.connections or self.open[client] >= self.per_client:
+        prefix = _prefix(client)
+        if (
+            self.taken >= self.connections
+            or self.open[client] >= self.per_client
+            or (prefix and self.open[prefix] >= self.per_prefix)
+        ):
             return False
-        self.open[client] += 1
+        self.open.update(_counted(client, prefix))
         return True
 
     def leave(self, client: str) -> None:
         """Makes room."""
-        self.open[client] -= 1
-        if self.open[client] <= 0:
-            del self.open[client]
+        self.open.subtract(_counted(client, _prefix(client)))
+        self.open = +self.open
+
+
+_ALL = "*"
+
+
+def _counted(client: str, prefix: str) -> list[str]:
+    return [_ALL, client, prefix] if prefix else [_ALL, client]
+
+
+def _prefix(client: str) -> str:
+    """An IPv6 client's /64, with the interface where that is part of the address; "" for others."""
+    text, _, interface = client.partition("%")
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:  # the control socket's clients have none
+        return ""
+    if address.version == 4 or address.ipv4_mapped is not None:
+        return ""
+    return f"{ipaddress.ip_network((address, 64), strict=False)}%{interface}"
 
 
 class Place:
@@ -96,7 +129,7 @@ class GuardedProtocol(LendingProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.client_address = self.client[0] if self.client else ""
+        self.client_address = "" if self.door.control else address_of(transport.get_extra_info("peername"))
         if self.door.control and not from_our_root(transport.get_extra_info("socket")):
             logger.warning("control socket: a peer that is not root, or runs in a container, was turned away")
             transport.abort()
@@ -188,6 +221,19 @@ class GuardedProtocol(LendingProtocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         """Nothing to warn of: the route answers."""
+
+
+def address_of(peer: tuple[str, int] | tuple[str, int, int, int] | None) -> str:
+    """A TCP peer's address, a link-local one with its interface: `fe80::1%br-lan`. Python leaves that to `scope_id`."""
+    if peer is None:
+        return ""
+    scope = peer[3] if len(peer) == 4 else 0
+    if not scope or "%" in peer[0]:
+        return peer[0]
+    try:
+        return f"{peer[0]}%{socket.if_indextoname(scope)}"
+    except OSError:  # the interface has gone meanwhile
+        return f"{peer[0]}%{scope}"
 
 
 def from_our_root(peer: socket.socket) -> bool:

@@ -25,7 +25,7 @@ from agent.clients.body_pump import (
     run_in_thread,
 )
 from agent.clients.docker_stream import EngineResponse, SourceError
-from agent.clients.engine_wire import socket_of
+from agent.clients.engine_wire import can_lend, socket_of
 from agent.controller.doors import h11_insides
 from agent.wire.http_body import Counted
 
@@ -57,7 +57,8 @@ class LendingProtocol(H11Protocol):
 
         Raises EngineUnreachableError when it breaks off, OSError when the client goes, TimeoutError when it does not read.
         """
-        if not has_room() or not h11_insides.fits(self):
+        # asked before the buffer has to be empty: an encrypted transport never says that it is
+        if not has_room() or not h11_insides.fits(self) or not can_lend(self.transport):
             return False
         self.transport.set_write_buffer_limits(high=0)
         async with asyncio.timeout(stall_s):

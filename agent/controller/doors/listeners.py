@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 RETRY_S = 10.0
 CONNECTIONS = 64
 PER_CLIENT = 16
+PER_PREFIX = 32
 UHTTPD = (Path("/etc/uhttpd.crt"), Path("/etc/uhttpd.key"))
 
 LISTENING = "Listening"
@@ -63,7 +64,6 @@ class Listeners:
         self._access = access
         self._board = board
         self._wan = wan
-        self._door = Door(control=False, connections=CONNECTIONS, per_client=PER_CLIENT)
         self._servers: dict[ListenAddress, TcpServer] = {}
         self._pairs: dict[tuple[Path, Path], TlsFiles] = {}
         self._states: tuple[ListenState, ...] = ()
@@ -161,7 +161,9 @@ class Listeners:
         if running is not None:
             running.tls = tls
             return
-        server = TcpServer(self._app, self._door, address, tls=tls)
+        # places of its own: who fills a listener of the LAN keeps nobody from loopback's
+        door = Door(control=False, connections=CONNECTIONS, per_client=PER_CLIENT, per_prefix=PER_PREFIX)
+        server = TcpServer(self._app, door, address, tls=tls)
         server.open()
         self._servers[address] = server
 

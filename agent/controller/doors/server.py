@@ -86,7 +86,7 @@ class ControlServer:
 
     def __init__(self, app: ASGIApp, path: Path, *, listener: socket.socket | None = None) -> None:
         room = places(CONTROL_CONNECTIONS)
-        door = Door(control=True, connections=room, per_client=room)
+        door = Door(control=True, connections=room, per_client=room, per_prefix=room)
         self._server = _Server(make_config(app, door))
         self._path = path
         self._listener = listener

@@ -2,7 +2,7 @@
 """Which addresses are containers', asked of the engine: a container must not reach the controller by TCP.
 
 A subnet of a bridge is all containers. One of macvlan or ipvlan is the LAN's own, where only the containers' own
-addresses, or the range that was set apart for them, count.
+addresses, or the range that was set apart for them, count. A link-local address is judged by the interface it came by.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import ipaddress
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.clients.docker_stream import DockerStream, as_it_is
@@ -30,10 +30,13 @@ Net = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """The subnets, and addresses in shared ones, at a moment of the monotonic clock."""
+    """The subnets, addresses in shared ones, and interfaces with containers behind them, at a moment of the monotonic
+    clock. `told`: the engine has answered once."""
 
     at: float
     nets: tuple[Net, ...] = ()
+    interfaces: frozenset[str] = frozenset()
+    told: bool = False
 
 
 class Subnets:
@@ -45,40 +48,58 @@ class Subnets:
         self._known = Known(at=float("-inf"))
         self._refreshing: asyncio.Task[None] | None = None
 
-    async def holds(self, address: str) -> bool:
-        """Whether the address is a container's, by an answer of the engine that is at most 5 s old."""
+    async def holds(self, address: str) -> bool | None:
+        """Whether the address is a container's, by an answer of the engine that is at most 5 s old.
+
+        None when the engine has not said since the start: then nobody but the router itself is known not to be one.
+        """
+        text, _, interface = address.partition("%")
         try:
-            wanted = ipaddress.ip_address(address.partition("%")[0])
+            wanted = ipaddress.ip_address(text)
         except ValueError:
             return False
-        return any(wanted in net for net in await self.nets())
+        mapped = wanted.ipv4_mapped if wanted.version == 6 else None
+        wanted = mapped or wanted
+        known = await self._current()
+        if not known.told:
+            return False if wanted.is_loopback else None
+        if wanted.version == 6 and wanted.is_link_local:
+            return interface in known.interfaces
+        return any(wanted in net for net in known.nets)
 
     async def nets(self) -> tuple[Net, ...]:
-        """All of them. An engine that is slow holds nobody up for long: then the last answer holds."""
+        """All of them, none while the engine has not answered."""
+        return (await self._current()).nets
+
+    async def _current(self) -> Known:
+        """An engine that is slow holds nobody up for long: then the last answer holds."""
         if self._clock() - self._known.at > FRESH_S and self._refreshing is None:
             self._refreshing = asyncio.create_task(self._refresh(), name="docker-subnets")
         if self._refreshing is not None:
             first = self._known.at == float("-inf")
             await asyncio.wait({self._refreshing}, timeout=_TIMEOUT_S if first else _PATIENCE_S)
-        return self._known.nets
+        return self._known
 
     async def _refresh(self) -> None:
         try:
-            nets = tuple(await self._ask())
+            networks, containers = await self._ask()
         except EngineError as exc:
             logger.debug("the networks of the engine are not known: %s", exc)
-            nets = self._known.nets
+            self._known = replace(self._known, at=self._clock())
+            return
         finally:
             self._refreshing = None
-        self._known = Known(at=self._clock(), nets=nets)
+        nets = tuple(container_nets(networks, containers))
+        interfaces = frozenset(container_interfaces(networks))
+        self._known = Known(at=self._clock(), nets=nets, interfaces=interfaces, told=True)
 
-    async def _ask(self) -> Iterator[Net]:
+    async def _ask(self) -> tuple[Any, Any]:
         networks = await self._engine.call("GET", "/networks", timeout_s=_TIMEOUT_S, read=as_it_is)
         shared = any(_driver(network) in _SHARED_DRIVERS for network in _dicts(networks))
         containers: Any = ()
         if shared:
             containers = await self._engine.call("GET", "/containers/json", timeout_s=_TIMEOUT_S, read=as_it_is)
-        return container_nets(networks, containers)
+        return networks, containers
 
 
 def container_nets(networks: Any, containers: Any) -> Iterator[Net]:
@@ -98,6 +119,20 @@ def container_nets(networks: Any, containers: Any) -> Iterator[Net]:
             if endpoint.get("NetworkID") in shared:
                 yield from _net(endpoint.get("IPAddress"))
                 yield from _net(endpoint.get("GlobalIPv6Address"))
+
+
+def container_interfaces(networks: Any) -> Iterator[str]:
+    """The router's interfaces that containers are behind, in the engine's GET /networks.
+
+    The parent of a macvlan or ipvlan is among them: a link-local address does not tell its containers from the LAN.
+    """
+    for network in _dicts(networks):
+        options = network.get("Options")
+        named = options if isinstance(options, dict) else {}
+        if _driver(network) in _SHARED_DRIVERS:
+            yield str(named.get("parent", ""))
+        else:
+            yield str(named.get("com.docker.network.bridge.name") or f"br-{str(network.get('Id', ''))[:12]}")
 
 
 def _driver(network: dict[str, Any]) -> str:

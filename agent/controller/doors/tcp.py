@@ -15,7 +15,7 @@ from asyncio import sslproto
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
-from agent.controller.doors.connection import Door, GuardedProtocol, Place
+from agent.controller.doors.connection import Door, GuardedProtocol, Place, address_of
 from agent.controller.doors.server import make_config
 from agent.controller.doors.tls_files import TlsFiles
 from agent.errors import ConfigError
@@ -120,7 +120,7 @@ class TcpServer:
                 self._loop.remove_reader(self._listener)
                 self._paused = self._loop.call_later(_PAUSE_S, self._resume)
                 return
-            self._take(connection, str(peer[0]))
+            self._take(connection, address_of(peer))
 
     def _resume(self) -> None:
         self._paused = None

@@ -181,6 +181,7 @@ class FakeEngine:
         writes = not sent.get("ReadOnly")
         if sent["Type"] == "bind":
             return {"Type": "bind", "Source": sent["Source"], "Destination": sent["Target"], "RW": writes}
+        own = not sent.get("Source")  # made for this container: goes with it where that is asked for
         name = sent.get("Source") or self.new_id()
         if name not in self.volumes:
             self.volumes[name] = FakeVolume(name=name, driver="local", labels={}, options={})
@@ -191,6 +192,7 @@ class FakeEngine:
             "Destination": sent["Target"],
             "RW": writes,
             "Driver": "local",
+            "_own": own,
         }
 
     def start(self, ref: str) -> None:
@@ -293,7 +295,7 @@ class FakeEngine:
         self._tell(container, "destroy")
         if volumes:
             for mount in container.mounts:
-                if len(mount.get("Name", "")) == 64 and not self._users(mount["Name"]):
+                if mount.get("_own") and not self._users(mount["Name"]):
                     self._remove_volume(mount["Name"])
 
     # the port: networks

@@ -157,7 +157,9 @@ class Machine:
 
     def _may_adopt(self, ref: str) -> bool:
         seen = self.ground.raw.inspect_container(ref)
-        if seen is None:  # one that was taken over and is gone is removed once more where that could not be noted
+        if (
+            seen is None
+        ):  # one that was taken over and is gone is removed once more where that could not be noted
             return True
         return any(seen.name.startswith(taken) for taken in self.taken_over)
 
@@ -243,7 +245,9 @@ class Machine:
 
     def _check_tries(self, writes: list[str]) -> None:
         """What was refused is not tried again and again: each try would be a while without the container."""
-        made = (text.removeprefix("create_container ") for text in writes if text.startswith("create_container "))
+        made = (
+            text.removeprefix("create_container ") for text in writes if text.startswith("create_container ")
+        )
         tries = Counter(name_outside(name, "new") for name in made)
         del tries[""]
         often = {text: count for text, count in tries.items() if count > _TRIES}
@@ -493,6 +497,7 @@ def _meddle(machine: Machine, choice: _Choice) -> None:
         engine.update(name, {"RestartPolicy": {"Name": choice.of(("no", "always"))}})
     elif hand == "remove":
         seen = engine.inspect_container(name)
+        machine.promises.removed(name)
         machine.data.pop(seen.labels.get(LABEL_SECTION, "") if seen is not None else "", None)
         engine.remove_container(name, volumes=False, force=True)
     elif hand == "stop":

@@ -92,6 +92,7 @@ class Processes:
         container.finished_text = self.time.text()
         container.stopped_by_hand = by_hand
         container.run += 1
+        container.ended_at = self.time.now
         self._detach(container)
         self._tell(container, "die")
         if not by_hand and self.up and wants_restart(container):
@@ -140,7 +141,9 @@ class Processes:
     def _is_fine(self, words: list[str], container: FakeContainer) -> bool:
         """`flap 5` is fine for 5 s from the start on, and then is not for 5 s, by turns."""
         if words[0] == "flap":
-            ran = self.time.now - container.started_at + 1e-6  # seconds added up are a little short of their sum
+            ran = (
+                self.time.now - container.started_at + 1e-6
+            )  # seconds added up are a little short of their sum
             return int(ran / float(words[1])) % 2 == 0
         return words[0] in {"true", "sleep"}
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _READ_S = 2.0  # a configuration that was told of is read by then
 _LITTLE = 16 << 20  # bytes
+_PASS_S = 15.0  # a resync, what an engine may take for its answers, and the pass itself
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Promises:
     told_at: float | None = None  # when the agent was told of the configuration that is in force
     _stopped: dict[str, tuple[str, Any]] = field(default_factory=dict)  # section -> id, its options
     _limited: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    _data: dict[str, tuple[str, Any]] = field(default_factory=dict)  # section -> its anonymous volume
     _candidate: str = ""  # what was just stopped
     _gone: dict[str, tuple[float, float]] = field(
         default_factory=dict
@@ -37,6 +39,9 @@ class Promises:
         default_factory=dict
     )  # section -> the shortest grace that it ever had, seconds
     _clock_is_set: bool = False
+    _untrue: dict[str, tuple[bool, bool, float]] = field(
+        default_factory=dict
+    )  # key -> what status says of it, what is so, since when
 
     # what happened
 
@@ -46,7 +51,7 @@ class Promises:
         for section, options in config.containers.items():
             grace = float(str(options["grace"]))
             self._known[section] = min(grace, self._known.get(section, grace))
-        for promised in (self._stopped, self._limited):
+        for promised in (self._stopped, self._limited, self._data):
             for section in [s for s, (_, options) in promised.items() if self._written(s) != options]:
                 del promised[section]
         for section in self._known.keys() - config.containers.keys():
@@ -78,6 +83,15 @@ class Promises:
         self._stopped.pop(section, None)
         self._limited.pop(section, None)
 
+    def removed(self, name: str) -> None:
+        """About to be removed behind our back, without its volumes: the next container has the data again."""
+        section = self._section(name)
+        options, seen = self._declared(section), self.machine.whole(section)
+        if options and seen is not None and self._is_settled(section):
+            mounts = {m["Destination"]: m.get("Name", "") for m in (seen.inspect or {})["Mounts"]}
+            if "/anonymous" in mounts and "/anonymous" in options["volume"]:
+                self._data[section] = (mounts["/anonymous"], dict(options))
+
     def limited(self, name: str) -> None:
         """Its memory was set behind our back."""
         section = self._section(name)
@@ -96,6 +110,12 @@ class Promises:
             self._candidate = ""
         for section in [s for s in self._gone if self._declared(s) and self._is_settled(s)]:
             del self._gone[section]  # the agent has seen it come back
+        for section, (volume, options) in list(self._data.items()):
+            there = self.machine.whole(section) if self._declared(section) == options else None
+            if there is not None and ".ucidockd-" not in there.name:
+                mounts = {m["Destination"]: m.get("Name", "") for m in (there.inspect or {})["Mounts"]}
+                assert mounts.get("/anonymous") == volume, f"{section} did not get its data back"
+                del self._data[section]
         for section, (object_id, options) in list(self._limited.items()):
             seen = self._same(section, object_id, options)
             if seen is None:
@@ -103,6 +123,26 @@ class Promises:
                 continue
             memory = (seen.inspect or {})["HostConfig"]["Memory"]
             assert memory == _LITTLE, f"drift of {section} was repaired, though only to be reported"
+        self._check_truth()
+
+    def _check_truth(self) -> None:
+        """What status says of each container is what `docker ps` says, within a pass."""
+        ground = self.machine.ground
+        if not ground.alive or not ground.engine_is_up():
+            self._untrue.clear()
+            return
+        ours = [c for c in ground.raw.list_containers(self.machine.instance) if c.id not in self.machine.foreign]
+        running = {c.labels.get(LABEL_SECTION, "") for c in ours if c.state == "running"}
+        untrue = {}
+        for resource in ground.snapshot()["resources"]:
+            said = next((c["status"] for c in resource["conditions"] if c["type"] == "Running"), None)
+            key, actual = resource["key"], resource["section"] in running
+            if said is not None and said is not actual and resource["kind"] == "container":
+                before = self._untrue.get(key)
+                since = before[2] if before is not None and before[:2] == (said, actual) else ground.now()
+                untrue[key] = (said, actual, since)
+                assert ground.now() - since < _PASS_S, f"{key}: status says {said} for {ground.now() - since:.0f} s"
+        self._untrue = untrue
 
     def check_call(self, name: str, args: tuple[Any, ...]) -> None:
         """Before each call of the agent."""

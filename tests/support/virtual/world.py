@@ -296,7 +296,9 @@ class World:
         return path.exists() and key in json.loads(path.read_text())
 
     def open_records(self) -> list[str]:
-        return [str(r) for r in state_of(self.options.state_dir)["records"] if r["swap"] or not r["object_id"]]
+        return [
+            str(r) for r in state_of(self.options.state_dir)["records"] if r["swap"] or not r["object_id"]
+        ]
 
     def state_files(self) -> list[str]:
         return sorted(path.name for path in self.options.state_dir.iterdir())

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The data of a container in volumes: which anonymous ones go on to its next container, and what was lost.
+
+A record names the anonymous volumes (`NAME=TARGET`), so that their data is found again after the container was removed
+by someone else, and deleted with it where `remove_volumes` says so. To the engine a volume that was carried over counts
+as named: it never deletes that with a container.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from agent.apply.ports import Engine
+from agent.model.observed import Record
+from agent.model.resources import Container, Volume
+from agent.plan.inspected import volume_words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inheritance:
+    """What a new container gets. `carry`: target -> volume; `left`: not mounted any more, as records name it; `lost`:
+    names of volumes, or targets of anonymous ones, that are made again, empty."""
+
+    carry: Mapping[str, str] = field(default_factory=dict)
+    left: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
+def names(*noted: Iterable[str]) -> tuple[str, ...]:
+    """The volumes that records name."""
+    return tuple(dict.fromkeys(word.partition("=")[0] for words in noted for word in words))
+
+
+def of_record(record: Record) -> dict[str, str]:
+    """Target -> anonymous volume."""
+    pairs = (word.partition("=") for word in record.volumes)
+    return {target: name for name, _, target in pairs}
+
+
+def inherit(
+    engine: Engine,
+    container: Container,
+    image_id: str,
+    mounted: Mapping[str, str],
+    *,
+    left: Iterable[str] = (),
+) -> Inheritance:
+    """Carries over what the new spec or image still has a place for. `mounted`: target -> anonymous volume."""
+    places = _places(engine, container, image_id, mounted)
+    carry = {target: name for target, name in mounted.items() if target in places}
+    unmounted = {target: name for target, name in mounted.items() if target not in places}
+    return Inheritance(carry=carry, left=tuple(dict.fromkeys((*left, *volume_words(unmounted)))))
+
+
+def inherit_from_gone(
+    engine: Engine, container: Container, image_id: str, record: Record, declared: Iterable[str]
+) -> Inheritance:
+    """The same for a container that is gone itself. `declared`: names of the volumes that have a section."""
+    mounted = of_record(record)
+    gone = {target: name for target, name in mounted.items() if engine.inspect_volume(name) is None}
+    there = {target: name for target, name in mounted.items() if target not in gone}
+    found = inherit(engine, container, image_id, there, left=record.left)
+    before = {str(mount.get("source") or "") for mount in record.spec.get("mounts", ())}
+    sources = {m.source for m in container.spec.mounts if m.source and not m.is_bind}
+    others = sorted((sources & before) - set(declared))
+    lost = [name for name in others if engine.inspect_volume(name) is None]
+    places = _places(engine, container, image_id, gone)
+    return Inheritance(
+        carry=found.carry,
+        left=found.left,
+        lost=(*lost, *sorted(target for target in gone if target in places)),
+    )
+
+
+def holds_data(volume: Volume) -> bool:
+    """Whether the data goes with the volume; with a device it lies elsewhere (a disk, NFS, memory)."""
+    return volume.spec.driver == "local" and "device" not in dict(volume.spec.options)
+
+
+def _places(engine: Engine, container: Container, image_id: str, mounted: Mapping[str, str]) -> set[str]:
+    """The targets at which a container has an anonymous volume, as far as it matters for `mounted`."""
+    spec = container.spec
+    places = {_path(mount.target) for mount in spec.mounts if not mount.source}
+    taken = {_path(mount.target) for mount in spec.mounts if mount.source}
+    taken |= {_path(entry.target) for entry in spec.tmpfs}
+    if any(_path(target) not in places | taken for target in mounted):
+        image = engine.inspect_image(image_id) or {}
+        places |= {_path(target) for target in (image.get("Config") or {}).get("Volumes") or ()}
+    return {target for target in mounted if _path(target) in places - taken}
+
+
+def _path(target: str) -> str:
+    return posixpath.normpath("/" + target.lstrip("/"))
