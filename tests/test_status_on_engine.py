@@ -128,10 +128,10 @@ def test_a_failed_change_keeps_what_the_new_container_printed(box: Box) -> None:
     failing = ONE.replace(
         "	option command 'sleep 1000'",
         commands(
-            'for n in $(seq 12); do echo line $n; done; echo boom S3CRET-token; sleep 0.2; echo -e "\\\\033[2Jred" >&2; exit 4'
+            'for n in $(seq 12); do echo line $n; done; echo boom S3CRET; sleep .2; echo -e "\\\\033[2Jred" >&2; exit 4'
         ),
     )
-    failing += "\tlist env 'TOKEN=S3CRET-token'\n"
+    failing = failing.replace("'0.1'", "'5'") + "\tlist env 'TOKEN=S3CRET'\n"
     (error,) = box.errors(failing)
     assert "exited with 4" in error
     output = shown(box)["Degraded"]["details"]["output"].split("\n")
