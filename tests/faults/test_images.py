@@ -258,9 +258,10 @@ def test_the_others_go_on_beside_an_image_with(ready: Box, name: str) -> None:
     )
     assert answer.status_code == 201, answer.text
     before = ready.get("web").id
-    text = WEB.replace("'other'", "'third'") + WEB.replace("'web'", "'evil'").replace(APP, "hostile:1").split(
-        "config container 'other'"
-    )[0]
+    text = (
+        WEB.replace("'other'", "'third'")
+        + WEB.replace("'web'", "'evil'").replace(APP, "hostile:1").split("config container 'other'")[0]
+    )
     ready.apply(text)
     assert (ready.get("web").id, ready.get("third").status) == (before, "running")
     snapshot = json.dumps(ready.reconciler.board.snapshot())
