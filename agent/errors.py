@@ -23,6 +23,7 @@ class UcidockdError(Exception):
     """Base of everything we raise on purpose."""
 
     code: ClassVar[str] = "error"
+    rolled_back = False  # whether something was changed for it, and has been put back
 
 
 class ConfigError(UcidockdError):
@@ -46,7 +47,8 @@ class StorageLostError(ConflictError):
 class EngineError(UcidockdError):
     """The Docker Engine failed or refused.
 
-    `status` is the HTTP status of the Engine API, 0 when there was no answer.
+    `status` is the HTTP status of the Engine API, 0 when there was no answer. `output`: the last lines that the container
+    printed that this is about, where there are any.
     """
 
     code: ClassVar[str] = "engine"
@@ -55,6 +57,7 @@ class EngineError(UcidockdError):
         super().__init__(message)
         self.status = status
         self.retryable = retryable
+        self.output = ""
 
 
 class EngineUnreachableError(EngineError):

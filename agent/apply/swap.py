@@ -16,10 +16,13 @@ import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from agent.apply.addresses import with_addresses
 from agent.apply.clock import SYSTEM_CLOCK, Clock
 from agent.apply.images import create_from
+from agent.apply.output import last_output
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
@@ -86,9 +89,12 @@ class Swap:
             self._switch(container, old, new, before)
             self._commit(old, new)
         except (EngineError, StorageError) as exc:
+            if isinstance(exc, GateError):
+                exc.output = last_output(self.engine, new.object_id, container)
             rejected = _is_rejection(exc)
             if container.policy.rollback or not rejected or not new.object_id:
                 self._roll_back(new)
+                exc.rolled_back = True
                 if rejected and self.records.get(old.nonce) is not None:
                     self.records.change(old.nonce, **failure_of(container, image_id))
                 raise
@@ -178,7 +184,8 @@ class Swap:
     def _start(self, container: Container, new: Record) -> None:
         try:
             with self.starting(container):
-                self.engine.start(new.object_id)
+                start = partial(self.engine.start, new.object_id)
+                with_addresses(self.engine, self.records, container.spec, new.object_id, start)
         except EngineError as exc:
             if exc.status:
                 raise GateError(str(exc), status=exc.status) from exc

@@ -216,16 +216,19 @@ class Finding:
     reason: str
     message: str = ""
     since: float | None = None  # wall clock, seconds: where the engine tells when it began
+    output: str = ""  # with Running: what it printed last before it ended
     once: str = ""  # with Waiting: what of ours it waits for, as "db is healthy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """The operations on one resource, in order; begun once every work of `needs` has succeeded."""
+    """The operations on one resource, in order; begun once every work of `needs` has succeeded, and every one of
+    `after` has ended in whatever way."""
 
     key: str
     operations: tuple[Operation, ...]
     needs: frozenset[str] = frozenset()
+    after: frozenset[str] = frozenset()
     partial: bool = False  # the section asks for more, which cannot be done now
 
 

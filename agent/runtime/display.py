@@ -140,7 +140,7 @@ class Display:
         if isinstance(error, SkippedError):
             self._pending(operation.key, text)
         elif error is not None:
-            self.failure(operation.key, error, rolled_back=isinstance(operation, ops.ReplaceContainer))
+            self.failure(operation.key, error, rolled_back=error.rolled_back)
 
     def failure(self, key: str, error: UcidockdError, *, rolled_back: bool = False) -> None:
         """A resource could not be made what it shall be."""
@@ -149,7 +149,11 @@ class Display:
             reason = "StorageFull" if error.full else "StorageFailed"
         self._ensure(key)
         now, text = self.wall(), str(error)
-        self.board.set(key, ConditionType.DEGRADED, status=True, reason=reason, message=text, now=now)
+        output = error.output if isinstance(error, EngineError) else ""
+        details = {"output": output} if output else {}
+        self.board.set(
+            key, ConditionType.DEGRADED, status=True, reason=reason, message=text, details=details, now=now
+        )
         self.board.set(key, ConditionType.SYNCED, status=False, reason=reason, message=text, now=now)
 
     def applied(self, key: str) -> None:
@@ -197,6 +201,7 @@ class Display:
             reason=finding.reason,
             message=finding.message,
             since=finding.since,
+            details={"output": finding.output} if finding.output else {},
             now=now,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from agent.apply.clock import Clock
 from agent.apply.crew import Crew, Outcome, Run, SkippedError
 from agent.apply.executor import Executor
-from agent.apply.images import Images
+from agent.apply.images import Images, look_at_image
+from agent.apply.output import last_output
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.recovery import recover
@@ -65,6 +67,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+_OUTPUT_EVERY_S = 5.0
+_OUTPUTS = 64  # of so many containers
 _MENDING = "mend "  # before a key: the back-off of what a crash or a broken rollback left to do
 _STARTS = (ops.StartContainer, ops.RestartContainer)
 _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.RemoveVolume)
@@ -122,6 +126,7 @@ class Reconciler:
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
+    _outputs: dict[str, tuple[float, str]] = field(default_factory=dict)  # id -> when it was asked for, lines
     _crews: dict[int, Crew] = field(default_factory=dict)
     _display: Display = field(init=False)
     _endings: Endings = field(init=False)
@@ -361,7 +366,7 @@ class Reconciler:
         return found | {image_id: self._image_id(image_id) for image_id in sorted(recorded)}
 
     def _image_id(self, reference: str) -> str:
-        body = self.engine.inspect_image(reference)
+        body = look_at_image(self.engine, reference)
         if body is None:
             return ""
         found = str(body["Id"])
@@ -400,7 +405,7 @@ class Reconciler:
         self._endings.remember(self.records)
         self._display.drop_undeclared(desired, self._busy.keys())
         self._display.engine(api)
-        self._display.plan(plan)
+        self._display.plan(self._with_outputs(plan, desired))
         self._display.losses()
         if not plan.works:
             unreached = self._busy or self.backoff.any() or _is_unreached(plan)
@@ -434,6 +439,30 @@ class Reconciler:
             for object_id in ids
             if (keys[object_id] in known - plan.looked if object_id in keys else bool(self._busy))
         }
+
+    def _with_outputs(self, plan: ops.Plan, desired: Desired) -> ops.Plan:
+        """With what the containers printed last that end again and again."""
+        blocked = self.backoff.blocked(self.monotonic())
+        findings = tuple(
+            replace(finding, output=self._output_of(finding.key, desired)) if _is_failing(finding, blocked) else finding
+            for finding in plan.findings
+        )
+        return replace(plan, findings=findings)
+
+    def _output_of(self, key: str, desired: Desired) -> str:
+        """Asked for every 5 s at most: a loop may turn several times a second."""
+        section, now = key.partition(":")[2], self.monotonic()
+        record = next(
+            (r for r in self.records.records() if (r.kind, r.section, r.swap) == ("container", section, "")), None
+        )
+        if record is None:
+            return ""
+        at, text = self._outputs.get(record.object_id, (-math.inf, ""))
+        if now >= at + _OUTPUT_EVERY_S:
+            container = next((c for c in desired.containers if c.section == section), None)
+            text = last_output(self.engine, record.object_id, container)
+            self._outputs = {**dict(list(self._outputs.items())[-_OUTPUTS:]), record.object_id: (now, text)}
+        return text
 
     def _show_engine_down(self) -> None:
         """An engine whose dockerd does not run is not reachable, and nobody asks it to find out."""
@@ -606,3 +635,6 @@ def _unclear(desired: Desired, records: tuple[Record, ...]) -> frozenset[str]:
     return frozenset(found)
 
 
+def _is_failing(finding: ops.Finding, blocked: Mapping[str, str]) -> bool:
+    ended = finding.reason == "Exited" and finding.key in blocked
+    return finding.type == ConditionType.RUNNING and (finding.reason == "CrashLoop" or ended)
