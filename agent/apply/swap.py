@@ -16,8 +16,10 @@ import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from agent.apply.addresses import with_addresses
 from agent.apply.clock import SYSTEM_CLOCK, Clock
 from agent.apply.images import create_from
 from agent.apply.ports import Engine
@@ -88,6 +90,7 @@ class Swap:
             rejected = _is_rejection(exc)
             if container.policy.rollback or not rejected or not new.object_id:
                 self._roll_back(new)
+                exc.rolled_back = True
                 if rejected and self.records.get(old.nonce) is not None:
                     self.records.change(old.nonce, **failure_of(container, image_id))
                 raise
@@ -169,7 +172,8 @@ class Swap:
     def _start(self, container: Container, new: Record) -> None:
         try:
             with self.starting(container):
-                self.engine.start(new.object_id)
+                start = partial(self.engine.start, new.object_id)
+                with_addresses(self.engine, self.records, container.spec, new.object_id, start)
         except EngineError as exc:
             if exc.status:
                 raise GateError(str(exc), status=exc.status) from exc

@@ -44,7 +44,8 @@ _IMAGE_HOST = (
 )
 _DIGEST = r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}"
 _IMAGE = re.compile(
-    rf"(?:{_IMAGE_HOST})?({_IMAGE_PART}(?:/{_IMAGE_PART})*)(?::\w[\w.-]{{0,127}})?(?:@(?:{_DIGEST}))?", re.ASCII
+    rf"(?:{_IMAGE_HOST})?({_IMAGE_PART}(?:/{_IMAGE_PART})*)(?::\w[\w.-]{{0,127}})?(?:@(?:{_DIGEST}))?",
+    re.ASCII,
 )
 _IMAGE_PATH_MAX = 255  # characters; distribution/reference, RepositoryNameTotalLengthMax
 _IMAGE_MAX = 512  # characters
@@ -75,10 +76,20 @@ def parse_address(text: str, *, version: int = 0, zone: bool = False) -> str:
     except ValueError:
         raise QuantityError(f"{text!r} is not an IP address", expected) from None
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id and not zone:
-        raise QuantityError(f"{text!r} has a zone, which means nothing here", f"{text.partition('%')[0]} without %")
+        raise QuantityError(
+            f"{text!r} has a zone, which means nothing here", f"{text.partition('%')[0]} without %"
+        )
     if version and address.version != version:
         raise QuantityError(f"{text!r} is an IPv{address.version} address", expected)
     return str(address)
+
+
+def same_address(one: str, other: str) -> bool:
+    """Whether two texts are one IP address; what is none equals nothing."""
+    try:
+        return ipaddress.ip_address(one) == ipaddress.ip_address(other)
+    except ValueError:
+        return False
 
 
 def parse_server(text: str) -> str:
@@ -153,7 +164,9 @@ def _split_port(body: str) -> tuple[str, str, str]:
             f"{body!r} is no port", f"{_PORT_FORM}, an IPv6 address in brackets: [::1]:8080:80"
         )
     if len(parts) == 3 and parts[0].isdigit():
-        raise QuantityError(f"{body!r} has too many parts", "8080:80, or an address first: 192.168.1.1:8080:80")
+        raise QuantityError(
+            f"{body!r} has too many parts", "8080:80, or an address first: 192.168.1.1:8080:80"
+        )
     if len(parts) == 3:
         return (parse_address(parts[0], version=4) if parts[0] else ""), parts[1], parts[2]
     if len(parts) == 2 and not parts[0]:
@@ -271,7 +284,9 @@ def parse_ulimit(text: str) -> Ulimit:
     if match is None:
         raise QuantityError(f"{text!r} is no ulimit", expected)
     if match[1] not in ULIMITS:
-        raise QuantityError(f"{match[1]!r} is not a limit{near(match[1], ULIMITS)}", ", ".join(sorted(ULIMITS)))
+        raise QuantityError(
+            f"{match[1]!r} is not a limit{near(match[1], ULIMITS)}", ", ".join(sorted(ULIMITS))
+        )
     soft, hard = int(match[2]), int(match[3] or match[2])
     if hard != -1 and (soft == -1 or soft > hard):
         raise QuantityError(f"the soft limit in {text!r} is above the hard one", expected)

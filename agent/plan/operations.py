@@ -196,11 +196,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """The operations on one resource, in order; begun once every work of `needs` has succeeded."""
+    """The operations on one resource, in order; begun once every work of `needs` has succeeded, and every one of
+    `after` has ended in whatever way."""
 
     key: str
     operations: tuple[Operation, ...]
     needs: frozenset[str] = frozenset()
+    after: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
