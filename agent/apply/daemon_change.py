@@ -9,7 +9,8 @@ Before it comes `agent.plan.daemon`, which says what a change takes. Every step 
     START  dockerd starts and answers; live-restore goes back to what UCI says
     WATCH  dying now counts as a failure of the change; after it the document is the last good one
 
-A failure takes the last good document, and if that fails too the minimal one with nothing but the unix socket.
+A failure takes the last good document, and if that fails too the minimal one of the same engine with nothing but the
+unix socket. What is proven (it equals the last good one) is not given up: it is tried again, slower and slower.
 """
 
 from __future__ import annotations
@@ -25,13 +26,12 @@ from typing import Any
 from agent.apply.daemon_ports import Check, DaemonStore, Probe, Supervisor
 from agent.errors import DaemonError
 from agent.model.daemon import DaemonRecord, Document, Effect, Json, Process, Step, Target, format_document
-from agent.plan.daemon import Change, minimal
+from agent.plan.daemon import Change, bare, minimal
 
 logger = logging.getLogger(__name__)
 
 _STOP_MARGIN_S = 15.0
 _PAUSE_S = 0.05
-_TRIES = 3
 _SIGNALS = 2  # an event may be dropped by the engine: a reload that is not confirmed is asked for twice
 
 
@@ -56,7 +56,6 @@ class DaemonChange:
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.monotonic
     record: DaemonRecord = field(init=False)
-    _failures: int = 0
 
     def __post_init__(self) -> None:
         self.record = self.store.load()
@@ -72,6 +71,8 @@ class DaemonChange:
             if exc.reason != "Refused":
                 raise
             self._refuse(target, exc)
+            if self.supervisor.find() is None:
+                self._roll_back(target, exc, way_back=False)
             return
         if change.effect is Effect.RELOAD:
             self._attempt(target, lambda: self._reload(target))
@@ -127,7 +128,7 @@ class DaemonChange:
         self._note(process=process, running=running, stopped=False)
 
     def forget_failure(self) -> None:
-        """What UCI says now runs: what failed before does not matter any more."""
+        """What failed before does not matter any more: what UCI says now runs, or is to be tried again."""
         self._note(failed="", why="", fallback=False)
 
     # steps
@@ -137,7 +138,7 @@ class DaemonChange:
         try:
             action()
         except DaemonError as exc:
-            if self._may_be_passing(target):
+            if self._is_proven(target):
                 self._note(step=Step.NONE, target=None, process=None)
                 raise
             self._roll_back(target, exc, way_back=way_back)
@@ -146,13 +147,9 @@ class DaemonChange:
                 self._note(step=Step.NONE, target=None)
             raise DaemonError(f"daemon.json cannot be written: {exc.strerror}", reason="StorageFull") from exc
 
-    def _may_be_passing(self, target: Target) -> bool:
-        """Whether a target that has proved itself deserves another try before it is given up: it is no news that fails.
-
-        A dockerd that was killed can fail to start once, while what it left behind is still ending.
-        """
-        self._failures += 1
-        return target == self.store.last_good() and self._failures < _TRIES
+    def _is_proven(self, target: Target) -> bool:
+        """Whether this has worked before: it is no news that fails, but something around it (a slow containerd, say)."""
+        return target == self.store.last_good()
 
     def _refuse(self, target: Target, exc: DaemonError) -> None:
         logger.error("dockerd's new settings are refused: %s", exc)
@@ -255,7 +252,6 @@ class DaemonChange:
                 )
 
     def _reached(self, target: Target, process: Process) -> None:
-        self._failures = 0
         # one that has proved itself is not watched again: when it dies, no change is to blame
         step = Step.NONE if target == self.store.last_good() else Step.WATCH
         watch_until = self.clock() + self.limits.watch_s
@@ -293,7 +289,10 @@ class DaemonChange:
         base = before or good or failed
         # with its arguments: without them it would be an engine in other directories, perhaps somebody else's
         smallest = minimal(base.document, socket=self.socket)
-        yield replace(base, document={**smallest, "live-restore": not self.record.swarm}, material="")
+        keeps = {"live-restore": not self.record.swarm}
+        yield replace(base, document={**smallest, **keeps}, material="")
+        if before is None and good is None:
+            yield replace(base, document={**bare(base.document, socket=self.socket), **keeps}, material="")
 
     def _note(self, *, must: bool = False, **changes: Any) -> None:
         """Writes down where we stand. After the point of no return a full disk must not stop us (`must` False)."""

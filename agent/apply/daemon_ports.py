@@ -53,6 +53,9 @@ class Probe(Protocol):
     def swarm(self) -> bool:
         """Whether the engine is part of a swarm: live-restore is not allowed then."""
 
+    def store(self) -> str:
+        """What keeps the engine's images and containers, "" when that is not known."""
+
     def reload_events(self, timeout_s: float) -> AbstractContextManager[ReloadEvents]:
         """Subscribes; an engine that does not even take the question in that time gives no events."""
 

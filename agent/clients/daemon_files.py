@@ -26,10 +26,14 @@ _MATERIAL = ("tlscacert", "tlscert", "tlskey")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineData:
-    """Where an engine keeps its data: its data_root, and our mark on the disk that this is on."""
+    """Where an engine keeps its data: its data_root, our mark on the disk that this is on, and its storage driver.
+
+    "" is not known.
+    """
 
     data_root: str = ""
     mark: str = ""
+    store: str = ""
 
 
 class DaemonFiles:
@@ -77,7 +81,7 @@ class DaemonFiles:
     def engine(self) -> EngineData:
         """The data that the containers were made for; an empty one when that is not known."""
         data = _read(self._engine) or {}
-        return EngineData(data_root=str(data.get("data_root") or ""), mark=str(data.get("mark") or ""))
+        return EngineData(**{name: str(data.get(name) or "") for name in ("data_root", "mark", "store")})
 
     def write_engine(self, engine: EngineData) -> None:
         if engine != self.engine():
@@ -158,6 +162,4 @@ def _target(data: Mapping[str, Any] | None) -> Target | None:
     arguments = data["arguments"]
     if not isinstance(arguments, list) or not all(isinstance(word, str) for word in arguments):
         raise ValueError("arguments: expected a list of words")
-    return Target(
-        document=dict(data["document"]), material=str(data["material"]), arguments=tuple(arguments)
-    )
+    return Target(document=dict(data["document"]), material=str(data["material"]), arguments=tuple(arguments))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import posixpath
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -62,6 +63,20 @@ class DaemonProbe:
         body = self._json("/info")
         state = (body.get("Swarm") or {}).get("LocalNodeState") if isinstance(body, dict) else None
         return state not in {None, "", "inactive"}
+
+    def store(self) -> str:
+        """GET /info: what keeps images and containers, such as `overlay2` or `containerd's native`; "" when not known.
+
+        With userns_remap there is one for each user, in a folder of its own (moby daemon, setupDaemonRoot).
+        """
+        body = self._json("/info")
+        if not isinstance(body, dict) or not body.get("Driver"):
+            return ""
+        status = body.get("DriverStatus") or ()
+        containerd = any("io.containerd.snapshotter" in str(pair) for pair in status)
+        name = f"containerd's {body['Driver']}" if containerd else str(body["Driver"])
+        remapped = any("userns" in str(option) for option in body.get("SecurityOptions") or ())
+        return f"{name} in {posixpath.basename(str(body.get('DockerRootDir')))}" if remapped else name
 
     @contextmanager
     def reload_events(self, timeout_s: float) -> Iterator[ReloadEvents]:

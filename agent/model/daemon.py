@@ -34,7 +34,10 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
-    """The `tls` section. `auto`: certificates are made by us; else the three paths are the user's."""
+    """The `tls` section. `auto`: certificates are made by us; else the three paths are the user's.
+
+    `broken`: which of the two, or with which files, cannot be read: only what was good before goes on.
+    """
 
     verify: bool = True
     auto: bool = True
@@ -44,6 +47,7 @@ class TlsSettings:
     san: tuple[str, ...] = ()
     days: int = 365
     renew_days: int = 30
+    broken: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +67,15 @@ class FirewallRule:
 class DaemonSettings:
     """All that UCI says about dockerd.
 
-    `values` holds the options of the table (`agent.model.daemon_table`) by their daemon.json key, ready for JSON.
+    `values` holds the options of the table (`agent.model.daemon_table`) by their daemon.json key, ready for JSON;
+    `left_out` are keys of the table whose options are wrong: what dockerd runs with goes on there.
+    `unreadable`: the file says something that nobody can read, so what runs goes on as it is.
     `api_version` is what LuCI asks the engine in, "" for its newest; dockerd itself does not know of it.
     """
 
     values: Document = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
+    unreadable: bool = False
     hosts: tuple[Host, ...] = ()
     tls: TlsSettings | None = None
     allow_insecure_tcp: bool = False

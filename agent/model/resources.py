@@ -342,7 +342,7 @@ class Desired:
     agent: AgentSettings = field(default_factory=AgentSettings)
     broken: frozenset[str] = frozenset()  # keys "container:web", "network:lan", ...
     daemon: DaemonSettings | None = None  # None: no section is about dockerd itself
-    daemon_mistakes: tuple[str, ...] = ()  # in those sections: dockerd is left as it is
+    daemon_mistakes: tuple[str, ...] = ()  # in those sections: what is wrong is left out
     generation: str = ""  # hash of the committed files
     spec_hashes: Mapping[str, str] = field(
         default_factory=dict

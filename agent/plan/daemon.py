@@ -21,11 +21,22 @@ from agent.model.daemon import (
     data_root,
     format_document,
 )
-from agent.model.daemon_table import TABLE, Version, effect_of, stops_containers
+from agent.model.daemon_table import (
+    TABLE,
+    DaemonOption,
+    Version,
+    effect_of,
+    identity_of,
+    put,
+    stops_containers,
+    value_at,
+)
 from agent.model.daemon_values import is_loopback
+from agent.plan.engine_storage import driver_trouble
 from agent.plan.operations import Finding
 
 _IP6TABLES_STABLE = (27, 0)  # older engines refuse ip6tables without `experimental`
+_IPV6_ALONE = (27, 0)  # older engines have no IPv6 subnet of their own for docker0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +50,15 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """The document, with what has to be said about it. `warnings` are for the log and `render`."""
+    """The document, with what has to be said about it.
+
+    `left_out`: options that are not applied here, and why; UCI is not what dockerd runs with then. `warnings` are for the
+    log and `render`.
+    """
 
     document: Document
     findings: tuple[Finding, ...] = ()
+    left_out: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -63,6 +79,14 @@ class Change:
         return "; ".join(self.causes)
 
 
+_KEPT_FIREWALL = (
+    "iptables",
+    "ip6tables",
+    "experimental",
+    "firewall-backend",
+    "ip-forward",
+    "ip-forward-no-drop",
+)
 NO_CHANGE = Change(effect=Effect.NOTHING)
 
 
@@ -73,38 +97,39 @@ def render(
     socket: str,
     identity: Identity | None = None,
     unavailable: Collection[str] = (),
+    refused: Document | None = None,
+    kept: Document | None = None,
+    prior: Collection[str] = (),
 ) -> Rendered:
     """daemon.json of these settings for an engine of that version.
 
     `socket` is the unix socket that the agent itself uses: it is always among the hosts. `identity` is None while there
     are no certificates (yet): then no host that needs TLS is opened. Hosts that are `unavailable` on this machine now
     are left out, since dockerd would not start for the sake of one.
+
+    `refused`: key of the table -> why its value cannot be used here. Such a key, and one whose option is wrong in UCI, is
+    as in `kept`, the document that dockerd follows or followed, so that a mistake neither stops a container nor makes
+    another engine of this one; without a value there, it is left out. `prior`: storage drivers that have left data in
+    data_root.
     """
     document: dict[str, Json] = {}
     warnings: list[str] = []
+    left_out: list[str] = []
+    why_not = {**(refused or {}), **_unfit(settings, version, prior)}
     for row in TABLE:
-        outer, _, inner = row.key.partition(".")
-        value = settings.values.get(outer, row.default)
-        if inner:
-            value = value.get(inner) if isinstance(value, dict) else None
-        if value is None:
+        if row.key in settings.left_out or row.key in why_not:
+            if row.key in why_not:
+                left_out.append(f"{row.uci} is not applied: {why_not[row.key]}")
+            old = value_at(kept or {}, row.key)
+            put(document, row.key, row.default if old is None else old)
             continue
-        if version < row.since:
-            needed = ".".join(map(str, row.since))
-            warnings.append(
-                f"{row.uci} is left out: dockerd {_dotted(version)} does not know it (since {needed})"
-            )
-            continue
-        if inner:
-            group = document.setdefault(outer, {})
-            if isinstance(group, dict):
-                group[inner] = value
-        else:
-            document[outer] = value
+        value, told = _of_version(row, value_at(settings.values, row.key), version)
+        left_out += told
+        put(document, row.key, _merged(document, row, row.default if value is None else value))
     if document.get("ip6tables") and version < _IP6TABLES_STABLE:
         document["experimental"] = True
         warnings.append(f"ip6tables switches on experimental features: dockerd {_dotted(version)} wants that")
-    allowed, refused = _sort_out([host for host in settings.hosts if not host.is_unix], settings)
+    allowed, closed = _sort_out([host for host in settings.hosts if not host.is_unix], settings)
     if settings.tls is not None and identity is None:
         allowed = []
     opened = [host for host in allowed if host.text not in unavailable]
@@ -112,8 +137,48 @@ def render(
     document["hosts"] = [f"unix://{socket}", *(host.text for host in (*unix, *opened))]
     document.update(_tls_keys(settings, identity))
     return Rendered(
-        document=document, findings=(_insecure(settings, allowed, refused),), warnings=tuple(warnings)
+        document=document,
+        findings=(_insecure(settings, allowed, closed),),
+        left_out=tuple(left_out),
+        warnings=tuple(warnings),
     )
+
+
+def _of_version(row: DaemonOption, value: Json, version: Version) -> tuple[Json, list[str]]:
+    """What an engine of that version can have of a value, and what it cannot."""
+    if value is None:
+        return None, []
+    if version < row.since:
+        return None, [_too_old(row.uci, version, row.since)]
+    if row.needs is None:
+        return value, []
+    if not isinstance(value, list):
+        needed = row.needs(value)
+        return (value, []) if version >= needed else (None, [_too_old(f"{row.uci} {value}", version, needed)])
+    new = [entry for entry in value if version < row.needs(entry)]
+    told = [_too_old(f"{row.uci} {entry}", version, row.needs(entry)) for entry in new]
+    return [entry for entry in value if entry not in new], told
+
+
+def _too_old(what: str, version: Version, needed: Version) -> str:
+    return f"{what} is left out: dockerd {_dotted(version)} does not know it (since {_dotted(needed)})"
+
+
+def _merged(document: Document, row: DaemonOption, value: Json) -> Json:
+    """An object that options of their own have put something into keeps that."""
+    there = document.get(row.key)
+    return {**value, **there} if isinstance(value, dict) and isinstance(there, dict) else value
+
+
+def _unfit(settings: DaemonSettings, version: Version, prior: Collection[str]) -> dict[str, str]:
+    """Keys whose values do not go with this version of dockerd, and why."""
+    found = {}
+    if trouble := driver_trouble(settings.values, version, prior):
+        found["storage-driver"] = trouble
+    six = settings.values.get("ipv6") and not settings.values.get("fixed-cidr-v6")
+    if six and version < _IPV6_ALONE:
+        found["ipv6"] = f"dockerd {_dotted(version)} does not start without fixed_cidr_v6 beside it"
+    return found
 
 
 def _dotted(version: Version) -> str:
@@ -209,18 +274,27 @@ def _cause(key: str, old: Document, new: Document) -> str:
 
 
 def minimal(target: Document, *, socket: str) -> Document:
-    """The least that dockerd answers with: its socket, on the same data, with containers left alone.
+    """The least that dockerd answers with: its socket, as the same engine on the same data, with containers left alone.
 
-    `iptables` is kept because its default would touch a firewall that the user keeps for himself.
+    What decides about the firewall is kept, because its default would touch one that the user keeps for himself.
     """
-    kept = {key: target[key] for key in ("iptables", "ip6tables", "experimental") if key in target}
     return {
-        **kept,
+        **_firewall_of(target),
+        **identity_of(target),
         "data-root": data_root(target),
         "hosts": [f"unix://{socket}"],
         "live-restore": True,
         "tls": False,
     }
+
+
+def bare(target: Document, *, socket: str) -> Document:
+    """The minimal one, with the storage that dockerd chooses by itself: another engine, where nothing may be created."""
+    return {**minimal({"data-root": data_root(target)}, socket=socket), **_firewall_of(target)}
+
+
+def _firewall_of(target: Document) -> dict[str, Json]:
+    return {key: target[key] for key in _KEPT_FIREWALL if key in target}
 
 
 def difference(old: bytes, new: bytes) -> str:

@@ -16,7 +16,7 @@ from agent.errors import ConfigError
 from agent.model.daemon import FirewallRule
 from agent.model.resources import Container, Port
 from agent.plan.firewall import parse_extra
-from agent.plan.reach import Bridge, Surroundings, networks_of, passes, permitted, zones_with
+from agent.plan.reach import Bridge, Surroundings, is_named, networks_of, passes, permitted, zones_with
 from agent.uci.router import Zone
 
 _OF_CONNECTIONS = frozenset({"-m", "--match", "--ctstate", "--state", "!"})
@@ -69,7 +69,7 @@ def _blocked(zone: Zone, bridge: str, around: Surroundings) -> bool:
     """Whether `blocked_interfaces` has every device of the zone for that bridge, for all new connections."""
     closed: set[str] = set()
     for rule in around.rules:
-        if rule.device == bridge and _is_whole(rule):
+        if is_named(bridge, rule.device) and _is_whole(rule):
             closed = closed.union(*(around.devices(name) for name in rule.blocked_interfaces))
     comes_by = frozenset(zone.devices).union(*(around.devices(name) for name in zone.networks))
     return bool(comes_by) and comes_by <= closed

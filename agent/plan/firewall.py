@@ -110,6 +110,9 @@ def wanted_rules(sections: Sequence[FirewallRule], resolve: Callable[[str], Bloc
         except ConfigError as exc:
             problems.append(str(exc))
             continue
+        if not _DEVICE.match(section.device):
+            problems.append(f"{section.device} is not a device name, so nothing is blocked for it")
+            continue
         for interface in section.blocked_interfaces:
             found = resolve(interface)
             if found.unknown:

@@ -94,8 +94,13 @@ def statement(rule: Rule, family: str) -> str:
     matches = sorted(_matches(rule.extra, family), key=lambda text: not text.startswith("meta l4proto"))
     if any("proto-" in text for text in matches) and not matches[0].startswith("meta l4proto"):
         matches.insert(0, "meta l4proto { tcp, udp }")
-    words = [f'iifname "{rule.inbound}"', f'oifname "{rule.bridge}"', *matches]
+    words = [f"iifname {_device(rule.inbound)}", f"oifname {_device(rule.bridge)}", *matches]
     return f'{" ".join(words)} reject comment "{rule.mark}"'
+
+
+def _device(name: str) -> str:
+    """iptables takes a `+` at the end for any end."""
+    return f'"{name[:-1]}*"' if name.endswith("+") else f'"{name}"'
 
 
 def _matches(extra: Sequence[str], family: str) -> Iterator[str]:

@@ -88,13 +88,14 @@ def members(zone: Zone, around: Surroundings) -> frozenset[str]:
 def _among(device: str, named: Collection[str]) -> bool:
     """All that begin with `!` have to be others; of the rest one has to fit."""
     refused = [name[1:].strip() for name in named if name.startswith("!")]
-    if any(_fits(device, name) for name in refused):
+    if any(is_named(device, name) for name in refused):
         return False
     taken = [name for name in named if not name.startswith("!")]
-    return not taken or any(_fits(device, name) for name in taken)
+    return not taken or any(is_named(device, name) for name in taken)
 
 
-def _fits(device: str, name: str) -> bool:
+def is_named(device: str, name: str) -> bool:
+    """Whether a name of the firewall's means the device: `*` is any, `br-+` any that begins so."""
     return name == "*" or name == device or (name.endswith("+") and device.startswith(name[:-1]))
 
 

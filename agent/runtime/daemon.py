@@ -21,7 +21,9 @@ from agent.clients.daemon_check import checker
 from agent.clients.daemon_files import DaemonFiles, material_of
 from agent.clients.daemon_probe import DaemonProbe
 from agent.clients.daemon_supervisor import ChildSupervisor, ProcdSupervisor
+from agent.clients.filesystems import file_system_of
 from agent.clients.local_names import local_server_names
+from agent.clients.routes import host_routes
 from agent.errors import DaemonError, UcidockdError
 from agent.model.daemon import (
     DAEMON_KEY,
@@ -34,8 +36,12 @@ from agent.model.daemon import (
     Wish,
     data_root,
 )
+from agent.model.daemon_table import TABLE, identity_of, value_at
+from agent.model.interfaces import Route
 from agent.model.resources import AgentSettings, Desired
 from agent.plan.daemon import Change, Rendered, as_wished, classify
+from agent.plan.engine_storage import store_trouble
+from agent.plan.zones import bridges_of
 from agent.runtime.backoff import BackOff
 from agent.runtime.daemon_external import External
 from agent.runtime.daemon_health import DaemonHealth
@@ -45,7 +51,7 @@ from agent.runtime.daemon_manual import ManualControl, ours
 from agent.runtime.daemon_mounts import declared_mount, is_read_only, missing_mount
 from agent.runtime.daemon_runner import INIT_SCRIPT, Runner, runner_of, version_of
 from agent.runtime.daemon_status import DaemonStatus
-from agent.runtime.daemon_target import Renderer, target_of
+from agent.runtime.daemon_target import Renderer, prior_drivers, target_of
 from agent.runtime.dockerd_settings import not_ours
 from agent.runtime.options import RuntimeOptions
 from agent.status.board import StatusBoard
@@ -65,6 +71,8 @@ class Tools:
     init_script: Path = INIT_SCRIPT
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
+    routes: Callable[[], tuple[Route, ...]] = host_routes
+    file_system: Callable[[str], str] = file_system_of
 
 
 class DaemonStage:
@@ -91,6 +99,7 @@ class DaemonStage:
         self._watched: Process | None = None
         self._intended = False  # dockerd's end is what we want right now
         self._accepted = threading.Event()
+        self._retry = threading.Event()  # what failed is to be tried once more
         self.holding = ""
         self._renderer = Renderer(
             files=self.files,
@@ -99,7 +108,10 @@ class DaemonStage:
                 names=self._tools.names,
                 wall=self._tools.wall,
             ),
+            routes=self._tools.routes,
         )
+        self._bridges: frozenset[str] = frozenset()  # devices of the networks that sections declare
+        self._store: tuple[Process, str] | None = None  # what keeps the data of that dockerd
         self._external = External(self.files, status)
         self._manual = ManualControl(status, acting=self._acting, runs=self.finds_dockerd)
         self._home = EngineHome(self.files, status, on_disk=lambda root: bool(declared_mount(root, options)))
@@ -110,8 +122,9 @@ class DaemonStage:
         )
 
     def accept_engine(self) -> None:
-        """A reconcile was asked for: the engine that runs is the one that is meant, and back-off is over."""
+        """A reconcile was asked for: the engine that runs is the one that is meant, and what failed is tried again."""
         self._accepted.set()
+        self._retry.set()
         self._backoff.clear()
         self._manual.ask(Wish.START)
 
@@ -133,6 +146,7 @@ class DaemonStage:
             self._status.drop()
             return True
         self._status.begin(desired.daemon_mistakes)
+        self._bridges = frozenset(bridge.device for bridge in bridges_of(desired.networks))
         runner = runner_of(desired.agent, self._options)
         try:
             unmanaged = self._not_ours(desired.daemon, runner)
@@ -148,7 +162,7 @@ class DaemonStage:
     def keep_up(self) -> None:
         """The configuration cannot be read at all: dockerd runs with what was good, where that is known."""
         if self.files.last_good() is not None:
-            settings = DaemonSettings(alt_config_file=str(self.files.config_file))
+            settings = DaemonSettings(alt_config_file=str(self.files.config_file), unreadable=True)
             mistakes = ("the configuration cannot be read",)
             self.reconcile(Desired(daemon=settings, daemon_mistakes=mistakes), busy=False)
 
@@ -168,7 +182,7 @@ class DaemonStage:
         runner = runner_of(agent, self._options)
         rendered, trouble = self._render(settings, runner, self.files.load().running)
         said = [finding.message for finding in rendered.findings if finding.status]
-        said += [*rendered.warnings, *([str(trouble)] if trouble else [])]
+        said += [*rendered.left_out, *rendered.warnings, *([str(trouble)] if trouble else [])]
         return target_of(rendered.document, runner), tuple(said)
 
     def stopped_by(self, change: Change, running: Target | None, agent: AgentSettings) -> tuple[str, ...]:
@@ -207,21 +221,23 @@ class DaemonStage:
 
     def _report_external(self, desired: Desired, runner: Runner) -> str:
         """Why the dockerd that somebody else runs does not use our file, "" when it does."""
-        if desired.daemon is None or desired.daemon_mistakes:
+        if desired.daemon is None or desired.daemon.unreadable:
             return ""
+        known = self.files.load().running
         try:
-            rendered, _ = self._renderer.render(desired.daemon, runner)
+            rendered, _ = self._renderer.render(desired.daemon, runner, running=known, bridges=self._bridges)
         except DaemonError as exc:
             return f"{exc}: the engine is somebody else's"
-        why = self._external.report(target_of(rendered.document, runner))
-        if not why:
-            self._status.found(rendered)
-        return why
+        self._status.found(rendered)
+        return self._external.report(target_of(rendered.document, runner))
 
     # the pass
 
     def _reconcile(self, desired: Desired, change: DaemonChange, runner: Runner, *, busy: bool) -> str:
         """One pass; why containers have to wait, "" when they need not."""
+        if self._retry.is_set():
+            self._retry.clear()
+            change.forget_failure()
         if change.record.step in {Step.RELOAD, Step.STOP, Step.START}:
             self._acting(change.resume)
         change.supervisor.tidy()
@@ -242,7 +258,9 @@ class DaemonStage:
             self._manual.begun()
             self._act(change, goal, step, process)
         self._show(change, wanted, trouble)
-        return "dockerd does not run" if change.record.process is None else self._other_engine(change)
+        if change.record.process is None:
+            return "dockerd does not run"
+        return self._other_engine(change, desired, wanted) or self._unsuitable(change, runner)
 
     def _why_not_now(self, goal: Target, step: Change, process: Process | None, *, busy: bool) -> str:
         """Why dockerd is not (re)started in this pass."""
@@ -308,8 +326,8 @@ class DaemonStage:
     def _wanted(
         self, desired: Desired, change: DaemonChange, runner: Runner
     ) -> tuple[Target | None, DaemonError | None]:
-        """What UCI asks for; with a mistake in it, what was there. The error is what could not be had of it."""
-        if desired.daemon_mistakes or desired.daemon is None:
+        """What UCI asks for, without what is wrong in it. The error is what could not be had of it."""
+        if desired.daemon is None or desired.daemon.unreadable:
             return change.record.running or change.store.last_good(), None
         rendered, trouble = self._render(desired.daemon, runner, change.record.running)
         self._status.found(rendered)
@@ -321,12 +339,15 @@ class DaemonStage:
         """As `Renderer.render`. A dockerd that nobody knows of, or an external one, may be listening itself."""
         known = running is not None or self._change is None or self._change.supervisor.find() is None
         probe = known and runner.kind != "external"
-        return self._renderer.render(settings, runner, running=running, probe=probe)
+        return self._renderer.render(settings, runner, running=running, probe=probe, bridges=self._bridges)
 
     def _goal(self, change: DaemonChange, wanted: Target) -> Target:
-        """`wanted`, or what runs (or ran) instead when that has failed: it is not tried again until it changes."""
+        """`wanted`, or what runs (or ran) instead when that has failed: it is not tried again until it changes.
+
+        What has worked before is: it failed for something else.
+        """
         record = change.record
-        if wanted.digest != record.failed:
+        if wanted.digest != record.failed or (record.process is None and wanted == change.store.last_good()):
             return wanted
         if record.running is not None:
             return record.running
@@ -411,14 +432,57 @@ class DaemonStage:
         if change.record.step is Step.WATCH:
             self.wake(max(0.0, change.record.watch_until - self._tools.monotonic()) + 0.05)
 
-    def _other_engine(self, change: DaemonChange) -> str:
+    def _other_engine(self, change: DaemonChange, desired: Desired, wanted: Target | None) -> str:
         """Whether this engine keeps other data than the containers were meant for, until a reconcile is asked for."""
-        running = change.record.running
-        if running is None:
+        running, process = change.record.running, change.record.process
+        if running is None or process is None:
             return ""
-        other = self._home.other(data_root(running.document), accepted=self._accepted.is_set())
+        other = self._home.other(
+            data_root(running.document),
+            store=self._store_of(change, process),
+            asked=_is_asked(desired, wanted, running),
+            accepted=self._accepted.is_set(),
+        )
         self._accepted.clear()
         return other
+
+    def _store_of(self, change: DaemonChange, process: Process) -> str:
+        """What keeps images and containers; each dockerd is asked once."""
+        if self._store is None or self._store[0] != process:
+            store = change.probe.store()
+            if not store:
+                return ""
+            self._store = (process, store)
+        return self._store[1]
+
+    def _unsuitable(self, change: DaemonChange, runner: Runner) -> str:
+        """Why no container can be created on the file system of the data; shown before anything is tried there."""
+        running, process = change.record.running, change.record.process
+        if running is None or process is None:
+            return ""
+        root = data_root(running.document)
+        driver = self._store_of(change, process).removeprefix("containerd's ").partition(" ")[0]
+        text = store_trouble(
+            {**running.document, "storage-driver": driver} if driver else running.document,
+            version_of(runner.program),
+            file_system=self._tools.file_system(root),
+            prior=prior_drivers(root),
+        )
+        self._status.unsuitable(text)
+        return text
+
+
+def _is_asked(desired: Desired, wanted: Target | None, running: Target) -> bool:
+    """Whether this is the engine that UCI asks for: none of what decides about that is wrong, or did not work."""
+    if (
+        desired.daemon is None
+        or wanted is None
+        or identity_of(running.document) != identity_of(wanted.document)
+    ):
+        return False
+    said = {row.key for row in TABLE if row.identity and value_at(desired.daemon.values, row.key) is not None}
+    given = all(value_at(desired.daemon.values, key) == value_at(wanted.document, key) for key in said)
+    return given and not any(row.key in desired.daemon.left_out for row in TABLE if row.identity)
 
 
 def make_stage(

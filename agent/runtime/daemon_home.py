@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whether the engine that runs keeps the data that the containers were meant for: the same data_root, on the same disk.
+"""Whether the engine that runs keeps the data that the containers were meant for: the same data_root, on the same disk,
+kept by the same storage driver.
 
 On a disk (a mount that fstab declares) we leave a mark in data_root. One that lacks it is another disk or was emptied:
 to create everything there anew is what the user may want, and has to say (`ucidockd reconcile`).
@@ -11,6 +12,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from agent.clients.daemon_files import DaemonFiles, EngineData
@@ -29,23 +31,33 @@ class EngineHome:
     def __init__(self, files: DaemonFiles, status: DaemonStatus, *, on_disk: Callable[[str], bool]) -> None:
         self._files, self._status, self._on_disk = files, status, on_disk
 
-    def other(self, root: str, *, accepted: bool) -> str:
+    def other(self, root: str, *, accepted: bool, store: str = "", asked: bool = True) -> str:
         """Why nothing is to be created on the engine with this data_root, "" where it is the right one.
 
-        `accepted`: a reconcile was asked for, so that this one is. Raises OSError.
+        `accepted`: a reconcile was asked for, so that this one is. `store`: what keeps its images and containers, "" when
+        that is not known. `asked`: whether it is the engine that UCI asks for, and not one that stands in for it. Raises
+        OSError.
         """
         meant = self._files.engine()
         disk = self._on_disk(root)
         found = _mark_of(root) if disk else ""
-        unmarked = disk and meant.data_root == root and not meant.mark
-        if not meant.data_root or accepted or unmarked:
+        now = EngineData(data_root=root, mark=found, store=store)
+        if accepted or (not meant.data_root and asked):
             mark = (found or _new_mark(root)) if disk else ""
-            self._files.write_engine(EngineData(data_root=root, mark=mark))
+            self._files.write_engine(replace(now, mark=mark, store=store or meant.store))
             return self._show("")
+        if not meant.data_root:
+            return self._show("this is not the engine that was asked for", reason="Fallback")
         if meant.data_root != root:
             return self._show(f"data_root was {meant.data_root} and is {root}", reason="DataRoot")
-        if disk and found != meant.mark:
+        if disk and meant.mark and found != meant.mark:
             return self._show(f"{root} is on another disk than before, or that was emptied", reason="Disk")
+        if store and meant.store and store != meant.store:
+            return self._show(
+                f"images and containers were kept by {meant.store}, now by {store}", reason="Store"
+            )
+        mark = meant.mark or ((found or _new_mark(root)) if disk else "")
+        self._files.write_engine(EngineData(data_root=root, mark=mark, store=meant.store or store))
         return self._show("")
 
     def _show(self, what: str, *, reason: str = "") -> str:

@@ -28,6 +28,12 @@ class ServerIdentities:
         """
         if tls is None:
             return None, None
+        if tls.broken:
+            kept = _kept(last_good)
+            text = "section tls has mistakes: " + (
+                "the certificates from before go on" if kept else "TCP hosts stay closed"
+            )
+            return kept, DaemonError(text, reason="Certificate")
         if not tls.auto:
             return Identity(cacert=tls.cacert, cert=tls.cert, key=tls.key), None
         try:

@@ -30,11 +30,13 @@ class Preview:
 
 
 def preview(options: RuntimeOptions) -> Preview:
-    """What UCI says now against what runs. Raises ConfigError for mistakes, DaemonError without a dockerd program."""
+    """What UCI says now against what runs; what is wrong in it is left out and among the messages.
+
+    Raises ConfigError when it cannot be read at all, DaemonError without a dockerd program.
+    """
     desired = load(options).desired
-    if desired is None or desired.daemon_mistakes:
-        mistakes = desired.daemon_mistakes if desired is not None else ("the configuration cannot be read",)
-        raise ConfigError("; ".join(mistakes))
+    if desired is None:
+        raise ConfigError("the configuration cannot be read")
     if desired.daemon is None:
         raise ConfigError(
             "no section is about dockerd, expected `config globals 'globals'` in /etc/config/dockerd"
@@ -49,7 +51,7 @@ def preview(options: RuntimeOptions) -> Preview:
         difference=difference(old, masked(target.document)),
         change=change,
         stopped=stage.stopped_by(change, running, desired.agent),
-        messages=messages,
+        messages=(*desired.daemon_mistakes, *messages),
     )
 
 

@@ -24,6 +24,7 @@ class DaemonStatus:
     board: StatusBoard
     wall: Callable[[], float] = time.time
     _warned: frozenset[str] = field(default_factory=frozenset)
+    _wrong: tuple[str, ...] = ()  # what of UCI is not in force because it is wrong
 
     def drop(self) -> None:
         """No section is about dockerd."""
@@ -32,6 +33,7 @@ class DaemonStatus:
     def begin(self, mistakes: tuple[str, ...]) -> None:
         """The settings were read."""
         self.board.ensure(DAEMON_KEY, kind="daemon", section="dockerd", name="dockerd", now=self.wall())
+        self._wrong = mistakes
         text = "; ".join(mistakes)
         self._set(
             ConditionType.ACCEPTED,
@@ -54,6 +56,7 @@ class DaemonStatus:
             ConditionType.ENGINE_CHANGED,
             ConditionType.ENGINE_STORAGE_LOST,
             ConditionType.ENGINE_IMPAIRED,
+            ConditionType.STORAGE_UNSUITABLE,
             ConditionType.RESTART_NEEDED,
             ConditionType.WAITING,
             ConditionType.RUNNING,
@@ -71,10 +74,11 @@ class DaemonStatus:
             )
             if finding.status:
                 self._warn(finding.message)
-        for warning in rendered.warnings:
+        said = (*rendered.left_out, *rendered.warnings)
+        for warning in said:
             self._warn(warning)
-        texts = {*rendered.warnings, *(finding.message for finding in rendered.findings)}
-        self._warned &= texts
+        self._warned &= {*said, *(finding.message for finding in rendered.findings)}
+        self._wrong = (*self._wrong, *rendered.left_out)
 
     def _warn(self, text: str) -> None:
         if text not in self._warned:
@@ -123,11 +127,19 @@ class DaemonStatus:
         else:
             self._clear(ConditionType.ENGINE_STORAGE_LOST)
 
+    def unsuitable(self, message: str) -> None:
+        """The file system of the data takes no containers; "" when it does."""
+        if message:
+            self._set(ConditionType.STORAGE_UNSUITABLE, status=True, reason="FileSystem", message=message)
+            self._warn(message)
+        else:
+            self._clear(ConditionType.STORAGE_UNSUITABLE)
+
     def restart_needed(self, reason: str, message: str) -> None:
         """An external dockerd does not follow its file; "" when it does."""
         if not reason:
             self._clear(ConditionType.RESTART_NEEDED)
-            self._set(ConditionType.SYNCED, status=True, reason="Applied")
+            self._applied()
             return
         self._set(ConditionType.RESTART_NEEDED, status=True, reason=reason, message=message)
         self._set(ConditionType.SYNCED, status=False, reason="RestartNeeded", message=message)
@@ -153,7 +165,15 @@ class DaemonStatus:
         if trouble is not None:
             self.synced(trouble.reason, str(trouble))
         else:
-            self._set(ConditionType.SYNCED, status=True, reason="Applied")
+            self._applied()
+
+    def _applied(self) -> None:
+        """dockerd follows its file; it is not what UCI says while something of that is left out."""
+        wrong = bool(self._wrong)
+        message = f"the rest is applied: {'; '.join(self._wrong)}" if wrong else ""
+        self._set(
+            ConditionType.SYNCED, status=not wrong, reason="LeftOut" if wrong else "Applied", message=message
+        )
 
     def note(self, verb: str, cause: str, *, error: str) -> None:
         """One operation that was carried out."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InternalError
+from agent.model.daemon_words import successor_of
 from agent.model.issues import Severity
 
 if TYPE_CHECKING:
@@ -96,12 +97,14 @@ def _instance(kind: str, name: str, value: RawValue) -> str | list[str]:
 
 
 def _unknown(kind: str, name: str) -> Mistake:
+    successor = successor_of(name) if kind in DAEMON_KINDS else None
     near = difflib.get_close_matches(name[:64], properties(kind), n=1)
+    if successor is not None:
+        expected = successor.text
+    else:
+        expected = f"perhaps `{near[0]}`" if near else "one of the documented options"
     return Mistake(
-        severity="warning",
-        option=name,
-        wrong=f"unknown option of a {kind} section",
-        expected=f"perhaps `{near[0]}`" if near else "one of the documented options",
+        severity="warning", option=name, wrong=f"unknown option of a {kind} section", expected=expected
     )
 
 

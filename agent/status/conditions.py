@@ -41,6 +41,7 @@ class ConditionType(StrEnum):
     RESTART_NEEDED = "RestartNeeded"
     ENGINE_STORAGE_LOST = "EngineStorageLost"
     ENGINE_IMPAIRED = "EngineImpaired"
+    STORAGE_UNSUITABLE = "StorageUnsuitable"
     # of the router around it
     FIREWALL_OPEN = "FirewallOpen"
     PUBLIC_PORT = "PublicPort"
@@ -74,6 +75,9 @@ CONDITIONS: dict[ConditionType, Row] = {
     ),
     ConditionType.ENGINE_STORAGE_LOST: Row(
         bad=True, level=Level.ERROR, sentence="The disk that holds Docker's data is gone or read-only."
+    ),
+    ConditionType.STORAGE_UNSUITABLE: Row(
+        bad=True, level=Level.ERROR, sentence="No container can be created on the file system of data_root."
     ),
     ConditionType.DEGRADED: Row(
         bad=True,
@@ -143,6 +147,7 @@ CONDITIONS: dict[ConditionType, Row] = {
             "NewerVersion": Level.ERROR,
             "RolledBack": Level.ERROR,
             "Refused": Level.ERROR,
+            "LeftOut": Level.ERROR,
             "Failed": Level.ERROR,
             "Held": Level.OFF,
             "Grace": Level.OFF,

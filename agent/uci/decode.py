@@ -18,7 +18,7 @@ from agent.schema.validate import DAEMON_KINDS, KINDS, validate
 from agent.uci.crosscheck import Draft, crosscheck
 from agent.uci.decode_agent import decode_agent, decode_auth
 from agent.uci.decode_container import decode_container
-from agent.uci.decode_daemon import decode_daemon
+from agent.uci.decode_daemon import decode_daemon, tidied
 from agent.uci.decode_network import decode_network, decode_volume
 from agent.uci.reader import SectionReader
 from agent.uci.syntax import Package, Section
@@ -43,7 +43,7 @@ def decode(
     """The desired resources of all packages. `paths` names each package's file, for messages."""
     stray: list[Issue] = []
     readers = [
-        SectionReader(section, package=name, file=paths.get(name, ""))
+        _reader(section, package=name, file=paths.get(name, ""))
         for name in PACKAGES
         if name in packages
         for section in packages[name].sections
@@ -65,8 +65,20 @@ def decode(
     return DecodeResult(desired=desired, issues=(*stray, *found))
 
 
+def _reader(section: Section, *, package: str, file: str) -> SectionReader:
+    if section.type not in DAEMON_KINDS:
+        return SectionReader(section, package=package, file=file)
+    tidy, notes = tidied(section)
+    reader = SectionReader(tidy, package=package, file=file)
+    for note in notes:
+        reader.warn(note.wrong, option=note.option, index=note.index, expected=note.better)
+    return reader
+
+
 def _is_ours(section: Section, *, package: str, file: str, stray: list[Issue]) -> bool:
-    kinds = KINDS if package == "containers" else (*DAEMON_KINDS, *KINDS[:-1])  # the agent's own is ours alone
+    kinds = (
+        KINDS if package == "containers" else (*DAEMON_KINDS, *KINDS[:-1])
+    )  # the agent's own is ours alone
     if section.type in kinds:
         return True
     stray.append(

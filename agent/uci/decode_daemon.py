@@ -7,22 +7,117 @@ Whether certificates and addresses exist on this machine is checked when they ar
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
 
 from agent.errors import ConfigError
 from agent.model.daemon import DaemonSettings, FirewallRule, Host, Json, TlsSettings
-from agent.model.daemon_table import TABLE, DaemonOption
-from agent.model.daemon_values import parse_host
+from agent.model.daemon_table import TABLE, DaemonOption, put, value_at
+from agent.model.daemon_values import Odd, parse_host, split_urls
 from agent.model.quantities import QuantityError, parse_int
 from agent.model.server_names import normal_name
+from agent.schema.validate import properties
 from agent.uci.reader import SectionReader
+from agent.uci.syntax import Option, Section
 
 _SINGLE = ("globals", "proxies", "tls")
+_STORE = "features.containerd-snapshotter"
+# lists whose entries never hold a space or a comma: several in one entry are told apart
+_WORDS = frozenset(
+    {
+        *((row.section, row.uci) for row in TABLE if row.words),
+        ("globals", "hosts"),
+        ("tls", "san"),
+        ("firewall", "blocked_interfaces"),
+    }
+)
+_BETWEEN = re.compile(r"[\s,;]+")
+_ONE = {
+    "registry_mirrors": "mirror",
+    "hosts": "host",
+    "dns": "name server",
+    "insecure_registries": "registry",
+}
+_ALIASES = {("log_level", "warning"): "warn"}  # moby took it up to 28
 _DAYS_MAX = 3650  # of agent.clients.certificates; its CA has to outlive them
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A value that is taken, at its place after tidying, and how it should be written."""
+
+    option: str
+    index: int | None
+    wrong: str
+    better: str
+
+
+def tidied(section: Section) -> tuple[Section, tuple[Note, ...]]:
+    """The section in the form that the schema knows, and what was written in another one that the stock script takes.
+
+    Spaces around values, several values in one entry, one value as a `list`, capitals in words.
+    """
+    notes: list[Note] = []
+    options = tuple(_tidied(section.type, option, notes) for option in section.options)
+    return replace(section, options=options), tuple(notes)
+
+
+def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
+    schema = properties(kind).get(option.name)
+    if schema is None:
+        return option
+    given = (option.value,) if isinstance(option.value, str) else option.value
+    entries: list[str] = []
+    lines: list[int] = []
+    for index, text in enumerate(given):
+        parts = [part.strip() for part in _split(kind, option.name, text.strip())]
+        if text != text.strip():
+            notes.append(
+                Note(option.name, len(entries), "starts or ends with a space", "the value without it")
+            )
+        if len(parts) > 1:
+            one = _ONE.get(option.name, "value")
+            notes.append(
+                Note(option.name, len(entries), f"{len(parts)} values in one entry", f"one {one} per entry")
+            )
+        entries += [part for part in parts if part]
+        line = option.lines[min(index, len(option.lines) - 1)] if option.lines else 0
+        lines += [line] * (len(entries) - len(lines))
+    if schema.get("type") == "array":
+        return replace(option, value=tuple(entries), lines=tuple(lines))
+    if len(entries) != 1:
+        return option
+    if not isinstance(option.value, str):
+        notes.append(Note(option.name, None, "is a list", f"option {option.name}"))
+    return replace(option, value=_word(option.name, entries[0], schema, notes), lines=tuple(lines))
+
+
+def _split(kind: str, name: str, text: str) -> Sequence[str]:
+    if name == "registry_mirrors":
+        return [url for word in text.split() for url in split_urls(word.strip(",;"))] or [text]
+    if (kind, name) in _WORDS:
+        return _BETWEEN.split(text.strip(",;"))
+    return text.split() if name == "default_address_pools" else [text]
+
+
+def _word(name: str, text: str, schema: Mapping[str, Any], notes: list[Note]) -> str:
+    """A word of a choice as it is to be written; dockerd does not mind capitals in most of them."""
+    choices = schema.get("enum", ())
+    word = _ALIASES.get((name, text.lower()), text.lower())
+    if text in choices or word not in choices:
+        return text
+    notes.append(Note(name, None, f"{text!r} is another way to write it", word))
+    return word
+
+
 def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
-    """The daemon's settings, None when no section is about the daemon. Mistakes go to the readers."""
+    """The daemon's settings, None when no section is about the daemon. Mistakes go to the readers.
+
+    What is wrong is left out, and its key is in `DaemonSettings.left_out`.
+    """
     sections = list(readers)
     if not sections:
         return None
@@ -33,22 +128,34 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
         if reader is not None:
             _read(reader, row, values)
     main = by_kind["globals"]
+    hosts = _hosts(main) if main else ()
     if main is not None:
         _check_bridge(main, values)
         _check_logging(main, values)
+        _check_rules(main, values)
+        _check_store(main, values)
     return DaemonSettings(
         values=values,
-        hosts=_hosts(main) if main else (),
+        left_out=frozenset(
+            row.key
+            for row in TABLE
+            if (reader := by_kind[row.section]) is not None
+            and reader.is_refused(row.uci)
+            and value_at(values, row.key) is None
+        ),
+        hosts=hosts,
         tls=_tls(by_kind["tls"]),
         allow_insecure_tcp=bool(main and main.flag("allow_insecure_tcp")),
         alt_config_file=(main.text("alt_config_file") if main else None) or "",
         api_version=(main.text("api_version") if main else None) or "",
-        firewall=tuple(_rule(reader) for reader in sections if reader.kind == "firewall"),
+        firewall=tuple(_rule(reader, values) for reader in sections if reader.kind == "firewall"),
     )
 
 
 def _only(kind: str, readers: list[SectionReader]) -> SectionReader | None:
+    """The section that counts: as for the stock script the one that is named like its type, else the first."""
     mine = [reader for reader in readers if reader.kind == kind]
+    mine.sort(key=lambda reader: reader.section.name != kind)
     for reader in mine[1:]:
         reader.report(f"there is another {kind} section", expected=f"one {kind} section")
     if mine and mine[0].section.name != kind:
@@ -63,52 +170,80 @@ def _only(kind: str, readers: list[SectionReader]) -> SectionReader | None:
 def _read(reader: SectionReader, row: DaemonOption, values: dict[str, Json]) -> None:
     """Puts one option of the table where daemon.json has it."""
     if not row.many:
-        found = reader.parsed(row.uci, row.parse)
-        if found is not None and not isinstance(found, tuple):
-            _put(values, row.key, found)
+        found = _plain(reader, row.uci, None, reader.parsed(row.uci, row.parse))
+        if not isinstance(found, (tuple, Host)):
+            put(values, row.key, found)
         return
-    entries = reader.parsed_items(row.uci, row.parse)
+    entries = [
+        (index, _plain(reader, row.uci, index, found))
+        for index, found in reader.parsed_items(row.uci, row.parse)
+    ]
     if not entries:
         return
     if row.pairs:
         pairs = dict(entry for _, entry in entries if isinstance(entry, tuple))
-        _put(values, row.key, dict(sorted(pairs.items())))
+        group = values.get(row.key)
+        put(values, row.key, {**(group if isinstance(group, dict) else {}), **dict(sorted(pairs.items()))})
         return
-    items = [entry for _, entry in entries if not isinstance(entry, tuple)]
-    _put(values, row.key, [item for at, item in enumerate(items) if item not in items[:at]])
     if row.uci == "labels":
-        _check_labels(reader, [(index, str(entry)) for index, entry in entries])
+        entries = _without_conflicts(reader, entries)
+    items: list[Json] = [entry for _, entry in entries if not isinstance(entry, (tuple, Host))]
+    put(values, row.key, [item for at, item in enumerate(items) if item not in items[:at]])
 
 
-def _put(values: dict[str, Json], key: str, value: Json) -> None:
-    outer, dot, inner = key.partition(".")
-    if not dot:
-        values[key] = value
-        return
-    group = values.setdefault(outer, {})
-    if isinstance(group, dict):
-        group[inner] = value
+def _plain(
+    reader: SectionReader, option: str, index: int | None, found: Json | tuple[str, Json] | Host | Odd
+) -> Json | tuple[str, Json] | Host:
+    """The value itself; of an odd one the user hears how it is to be written."""
+    if not isinstance(found, Odd):
+        return found
+    reader.warn(found.wrong, option=option, index=index, expected=found.better)
+    return found.value
 
 
-def _check_labels(reader: SectionReader, entries: list[tuple[int, str]]) -> None:
+def _without_conflicts(
+    reader: SectionReader, entries: list[tuple[int, Json | tuple[str, Json] | Host]]
+) -> list[tuple[int, Json | tuple[str, Json] | Host]]:
     """dockerd does not start with two values for a label (moby daemon/config, GetConflictFreeLabels)."""
     seen: dict[str, str] = {}
+    kept = []
     for index, text in entries:
-        key, _, value = text.partition("=")
-        if seen.setdefault(key, value) != value:
+        key, _, value = str(text).partition("=")
+        if seen.setdefault(key, value) == value:
+            kept.append((index, text))
+        else:
             reader.report(f"label {key!r} has two values", option="labels", index=index, expected="one value")
+    return kept
 
 
 def _check_bridge(reader: SectionReader, values: dict[str, Json]) -> None:
-    bip, fixed = values.get("bip"), values.get("fixed-cidr")
-    if isinstance(bip, str) and isinstance(fixed, str):
-        bridge = ipaddress.IPv4Interface(bip).network
-        if not ipaddress.IPv4Network(fixed).subnet_of(bridge):
+    for bip, fixed, option in (
+        ("bip", "fixed-cidr", "fixed_cidr"),
+        ("bip6", "fixed-cidr-v6", "fixed_cidr_v6"),
+    ):
+        address, part = values.get(bip), values.get(fixed)
+        if not isinstance(part, str):
+            continue
+        subnet = ipaddress.ip_network(part)
+        if not isinstance(address, str):
+            if bip == "bip" and not reader.is_refused("bip"):
+                reader.warn(
+                    "without bip docker0 keeps its own subnet up to Docker 27, and takes this one from 28 on",
+                    option=option,
+                    expected=f"`option bip '{next(iter(subnet.hosts()))}/{subnet.prefixlen}'` beside it,"
+                    " or default_address_pools for the networks of containers",
+                )
+            continue
+        bridge = ipaddress.ip_interface(address).network
+        if subnet.version == bridge.version and not _is_part(subnet, bridge):
             reader.report(
-                f"{fixed} is not inside the bridge's subnet",
-                option="fixed_cidr",
-                expected=f"a part of {bridge}",
+                f"{part} is not inside the bridge's subnet", option=option, expected=f"a part of {bridge}"
             )
+            del values[fixed]
+
+
+def _is_part(subnet: IPv4Network | IPv6Network, bridge: IPv4Network | IPv6Network) -> bool:
+    return subnet.network_address in bridge and subnet.prefixlen >= bridge.prefixlen
 
 
 def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
@@ -116,12 +251,36 @@ def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
         reader.report(
             "the driver none has no options", option="log_opts", expected="another log_driver, or no log_opts"
         )
+        del values["log-opts"]
+
+
+def _check_rules(reader: SectionReader, values: dict[str, Json]) -> None:
+    """dockerd does not start with it (moby daemon/daemon_unix.go, verifyDaemonSettings)."""
+    if values.get("icc") is False and values.get("iptables") is False:
+        reader.report("without iptables nothing separates containers", option="icc", expected="iptables 1, or icc 1")
+        del values["icc"]
+
+
+def _check_store(reader: SectionReader, values: dict[str, Json]) -> None:
+    """dockerd does not start with both (moby cmd/dockerd, setPlatformOptions)."""
+    if values.get("userns-remap") and value_at(values, _STORE) is True:
+        reader.report(
+            "containerd's image store does not go with userns_remap",
+            option="containerd_snapshotter" if reader.has("containerd_snapshotter") else "features",
+            expected="one of the two",
+        )
+        group = values[_STORE.partition(".")[0]]
+        if isinstance(group, dict):
+            group.pop(_STORE.partition(".")[2])
 
 
 def _hosts(reader: SectionReader) -> tuple[Host, ...]:
     """The hosts in order, each once; two on one port with a wildcard cannot both be opened."""
     found: list[Host] = []
-    for index, host in reader.parsed_items("hosts", parse_host):
+    for index, given in reader.parsed_items("hosts", parse_host):
+        host = _plain(reader, "hosts", index, given)
+        if not isinstance(host, Host):
+            continue
         other = next((seen for seen in found if _clash(seen, host)), None)
         if other is None:
             found.append(host)
@@ -168,7 +327,9 @@ def _tls(reader: SectionReader | None) -> TlsSettings | None:
     if enabled is False:
         return None
     _check_tls(reader, settings)
-    return settings
+    # without certificates that can be trusted to be the wanted ones, no new host is opened
+    whole = not any(reader.is_refused(name) for name in ("mode", "cacert", "cert", "key"))
+    return settings if whole else replace(settings, broken=True)
 
 
 def _name(text: str) -> str:
@@ -204,10 +365,17 @@ def _check_tls(reader: SectionReader, settings: TlsSettings) -> None:
             reader.report("is missing", option=name, expected="the path of a PEM file, or mode auto")
 
 
-def _rule(reader: SectionReader) -> FirewallRule:
-    return FirewallRule(
+def _rule(reader: SectionReader, values: dict[str, Json]) -> FirewallRule:
+    rule = FirewallRule(
         device=reader.text("device") or "docker0",
         blocked_interfaces=reader.texts("blocked_interfaces"),
         extra_iptables_args=reader.text("extra_iptables_args") or "",
         enforce=reader.flag("enforce") or False,
     )
+    if rule.blocked_interfaces and values.get("iptables") is False and not rule.enforce:
+        reader.warn(
+            "nothing is blocked while dockerd makes no rules (`iptables 0`)",
+            option="blocked_interfaces",
+            expected="`option enforce '1'` in this section to block all the same",
+        )
+    return rule

@@ -115,6 +115,10 @@ class SectionReader:
             return self.section.line
         return found.lines[min(index or 0, len(found.lines) - 1)]
 
+    def is_refused(self, option: str) -> bool:
+        """Whether the option, or any of its entries, is wrong."""
+        return any(name == option for name, _ in self._refused)
+
     def has(self, option: str) -> bool:
         return option in self._options
 

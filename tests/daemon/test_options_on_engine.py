@@ -48,7 +48,25 @@ list default_address_pools '10.217.0.0/16,26'
 option userland_proxy '0'
 option mtu '1410'
 list default_ulimits 'nofile=211:322'
+option ip_masq '0'
+option icc '1'
+list dns_opts 'ndots:3'
+list dns_search 'attic.lan'
+list exec_opts 'native.cgroupdriver=cgroupfs'
+option default_cgroupns_mode 'host'
+option no_new_privileges '1'
+option host_gateway_ip '10.9.8.6'
+option ip_forward '1'
+option init '0'
+option max_download_attempts '4'
+option cgroup_parent 'ucidocktest'
 """
+# what an engine of 29 alone knows, or what makes another engine of it: in test_new_options_on_engine
+ELSEWHERE = {
+    *("log_format", "firewall_backend", "ip_forward_no_drop", "allow_direct_routing", "bridge_accept_fwmark"),
+    *("bip6", "storage_opts", "containerd_snapshotter", "features", "userns_remap", "seccomp_profile"),
+}
+
 
 
 @pytest.fixture
@@ -101,7 +119,7 @@ def test_options_that_take_a_restart_are_in_force_after_it(started: DaemonLab) -
     with contextlib.closing(lab.client()) as client:
         seen = Seen(lab, client.api.inspect_container("web"), client.networks)
     rows = {row.uci for row in TABLE if row.effect is Effect.RESTART and row.section == "globals"}
-    assert set(CHECKS) == rows
+    assert set(CHECKS) == rows - ELSEWHERE
     wrong = {uci: check(seen) for uci, check in CHECKS.items() if check(seen) is not True}
     assert wrong == {}
 
@@ -153,6 +171,19 @@ CHECKS: dict[str, Callable[[Seen], Any]] = {
     "default_address_pools": lambda s: bool(re.fullmatch(r"10\.217\.\d+\.\d+/26", s.pool)),
     "userland_proxy": lambda s: not any(b"-host-port\x008099" in line for line in command_lines()),
     "mtu": lambda s: s.bridge["Options"]["com.docker.network.driver.mtu"] == "1410",
+    "ip_masq": lambda s: s.bridge["Options"]["com.docker.network.bridge.enable_ip_masquerade"] == "false",
+    "icc": lambda s: s.bridge["Options"]["com.docker.network.bridge.enable_icc"] == "true",
+    "dns_opts": lambda s: "ndots:3" in s.inside("cat", "/etc/resolv.conf"),
+    "dns_search": lambda s: "search attic.lan" in s.inside("cat", "/etc/resolv.conf"),
+    "exec_opts": lambda s: s.info["CgroupDriver"] == "cgroupfs",
+    "default_cgroupns_mode": lambda s: s.host["CgroupnsMode"] == "host",
+    "no_new_privileges": lambda s: "NoNewPrivs:\t1" in s.inside("cat", "/proc/1/status"),
+    "cgroup_parent": lambda s: "ucidocktest" in Path("/proc", str(s.lab.pid_of()), "cgroup").read_text(),
+    # not to be seen from outside: dockerd took the file with them
+    "host_gateway_ip": lambda s: s.lab.document()["host-gateway-ip"] == "10.9.8.6",
+    "ip_forward": lambda s: s.lab.document()["ip-forward"] is True,
+    "init": lambda s: s.lab.document()["init"] is False,
+    "max_download_attempts": lambda s: s.lab.document()["max-download-attempts"] == 4,
     "default_ulimits": lambda s: (
         re.search(
             r"Max open files\s+211\s+322", s.lab.network.run("cat", f"/proc/{s.lab.pid_of()}/limits").stdout

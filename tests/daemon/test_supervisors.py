@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ import pytest
 from agent.clients import daemon_process
 from agent.clients.daemon_supervisor import ChildSupervisor, engine_version, stop_process
 from agent.errors import DaemonError
+from agent.model.daemon_table import DaemonOption
+from agent.plan import daemon as plan_daemon
 from tests.support.daemon_lab import DaemonLab, wait_for
 
 
@@ -230,17 +233,62 @@ def test_without_the_package_dockerd_nothing_is_said_about_the_daemon(lab: Daemo
     assert not lab.daemon_json.exists()
 
 
-def test_settings_with_a_mistake_leave_dockerd_as_it_is(lab: DaemonLab) -> None:
-    assert lab.apply("option debug '1'\n")
+def test_a_wrong_option_costs_that_option_and_the_rest_is_applied(lab: DaemonLab) -> None:
+    """What dockerd runs with goes on there: a mistake must not take docker0 from containers."""
+    assert lab.apply("option bip '10.216.7.1/24'\n")
+    lab.settle()
+    pid = lab.run_container()
+    assert lab.apply("option debug '1'\noption bip 'x'\nlist dns '1.2.3'\n")
+    assert (lab.info()["Debug"], lab.document()["bip"]) == (True, "10.216.7.1/24")
+    assert lab.pid_of() == pid
+    assert lab.conditions()["Accepted"] == (False, "Invalid")
+    assert lab.conditions()["Synced"] == (False, "LeftOut")
+    assert "dockerd.globals.bip: 'x' is not valid here, expected an IPv4" in lab.message("Synced")
+    assert "/config/dockerd:4)" in lab.message("Synced"), "file and line"
     lab.settle()
     before = lab.process
-    assert lab.apply("option debug '0'\noption bip 'x'\n")
-    assert (lab.process, lab.info()["Debug"]) == (before, True)
-    assert lab.conditions()["Accepted"] == (False, "Invalid")
     os.kill(before.pid, signal.SIGTERM)
     daemon_process.wait_end(before, 20)
     wait_for(lab.apply)
-    assert lab.info()["Debug"], "it is started with what was good"
+    assert (lab.info()["Debug"], lab.document()["bip"]) == (True, "10.216.7.1/24")
+    assert lab.apply("option debug '1'\noption bip '10.216.8.1/24'\n")
+    assert lab.conditions()["Synced"] == (True, "Applied")
+    assert lab.document()["bip"] == "10.216.8.1/24"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "list registry_mirrors 'docker.1ms.run'",
+        "list hosts 'bogus'",
+        "option bip '172.18.0.0/24'",
+        "option max_concurrent_downloads '-1'",
+        "list log_opts 'x'",
+    ],
+)
+def test_a_first_boot_with_a_wrong_option_has_a_dockerd(lab: DaemonLab, wrong: str) -> None:
+    assert lab.apply(f"{wrong}\noption debug '1'\n")
+    assert lab.info()["Debug"]
+    assert lab.conditions()["Running"] == (True, "Running")
+    assert lab.conditions()["Synced"] == (False, "LeftOut")
+    assert wrong.split()[1] in lab.message("Synced")
+
+
+def test_a_first_boot_with_a_wrong_data_root_has_a_dockerd_where_nothing_is_created(lab: DaemonLab) -> None:
+    default = replace(row_of("data_root"), default=f"{lab.root}/data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            plan_daemon, "TABLE", tuple(default if row.uci == "data_root" else row for row in plan_daemon.TABLE)
+        )
+        assert not lab.apply("option data_root '/'\n")
+        assert lab.conditions()["Running"] == (True, "Running")
+        assert lab.conditions()["EngineChanged"] == (True, "Fallback")
+    assert lab.apply("")
+    assert "EngineChanged" not in lab.conditions()
+
+
+def row_of(uci: str) -> DaemonOption:
+    return next(row for row in plan_daemon.TABLE if row.uci == uci)
 
 
 def test_a_program_that_is_no_dockerd_is_reported(lab: DaemonLab, tmp_path: Path) -> None:

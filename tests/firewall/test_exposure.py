@@ -86,6 +86,7 @@ ESTABLISHED = "-m conntrack ! --ctstate RELATED,ESTABLISHED"
         ([replace(_BLOCKED, extra_iptables_args="-m conntrack --ctstate RELATED,ESTABLISHED")], True),
         ([replace(_BLOCKED, extra_iptables_args="-j ACCEPT")], True),
         ([replace(_BLOCKED, device="br-iot")], True),
+        ([replace(_BLOCKED, device="dock+")], False),
         ([replace(_BLOCKED, blocked_interfaces=("lan",))], True),
         ([replace(_BLOCKED, blocked_interfaces=())], True),
     ],

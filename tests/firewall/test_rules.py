@@ -67,6 +67,7 @@ def test_replies_pass_unless_the_section_says_otherwise(extra: str, expected: tu
     [
         (section("wann"), "blocked interface wann is neither a UCI interface nor a device here"),
         (section("gone"), "blocked interface gone has no device"),
+        (section("wan", device='x"accept'), "is not a device name"),
         (section("wan", extra="-j ACCEPT"), "extra_iptables_args: -j is not allowed"),
     ],
 )

@@ -114,7 +114,7 @@ def test_a_key_that_the_engine_is_too_old_for_is_left_out_with_a_warning() -> No
     settings = DaemonSettings(values={"proxies": {"http-proxy": "http://user:S3CRET@p:1"}})
     old, new = (render(settings, version=version, socket=SOCKET) for version in (OLD, NEW))
     assert "proxies" not in old.document
-    assert old.warnings == ("http_proxy is left out: dockerd 20.10 does not know it (since 23.0)",)
+    assert old.left_out == ("http_proxy is left out: dockerd 20.10 does not know it (since 23.0)",)
     assert new.document["proxies"] == {"http-proxy": "http://user:S3CRET@p:1"}
     assert b"S3CRET" not in masked(new.document)
 

@@ -7,6 +7,7 @@ import pytest
 
 from agent.model.daemon import DaemonSettings
 from agent.model.daemon_table import APART, TABLE
+from agent.model.daemon_words import SUCCESSORS
 from agent.schema.validate import DAEMON_KINDS, properties
 from agent.uci.decode import DecodeResult, decode
 from agent.uci.decode_daemon import decode_daemon
@@ -133,13 +134,13 @@ def test_a_host_is_brought_into_one_form(text: str, form: str) -> None:
         ("inet6://[::1]:2375", "expected tcp://[address]:port"),
         ("http://127.0.0.1:2375", "expected tcp://address:port"),
         ("fd://", "expected unix:///var/run/docker.sock"),
-        ("tcp://:2375", "expected tcp://0.0.0.0:port"),
+        ("tcp://[]:2375", "expected tcp://[::]:port"),
         ("tcp://::1:2375", "expected unix:///path, tcp://address:port or tcp://[IPv6 address]:port"),
         ("tcp://[127.0.0.1]:2375", "expected an IPv6 address"),
         ("tcp://127.0.0.1:99999", "expected a whole number of at least 1, at most 65535"),
         ("tcp://router.lan:2375", "expected an IPv4 address"),
         ("tcp://[fe80::1%eth0]:2375", "expected an address that is not link-local"),
-        ("unix://relative.sock", "expected unix:///var/run/docker.sock"),
+        ("unix:///var/run/", "expected unix:///var/run/docker.sock"),
         ("unix:///" + "x" * 120, "expected 107 bytes at most"),
         ("bogus", "expected unix:///path"),
     ],
@@ -153,7 +154,7 @@ def test_a_wrong_host_is_an_error_that_names_the_right_form(text: str, expected:
 @pytest.mark.parametrize(
     ("line", "wrong"),
     [
-        ("option bip '300.1.1.1/24'", "globals.bip: '300.1.1.1/24' is no address"),
+        ("option bip '300.1.1.1/24'", "globals.bip: '300.1.1.1/24' is not an address with a prefix"),
         ("option bip '172.18.0.0/24'", "is the subnet, not an address in it, expected 172.18.0.1/24"),
         ("option bip '172.18.0.1/31'", "leaves no address for a container"),
         (
@@ -168,12 +169,12 @@ def test_a_wrong_host_is_an_error_that_names_the_right_form(text: str, expected:
         ),
         ("option storage_driver 'nosuch'", "expected one of overlay2"),
         ("option log_level 'loud'", "expected one of debug, info, warn, error, fatal"),
-        ("option data_root 'opt'", "expected an absolute path"),
-        ("option data_root '/opt/../etc'", "is no directory of its own"),
+        ("option data_root '/'", "expected an absolute path such as /opt/docker"),
+        ("option data_root '/..'", "is not a directory of its own"),
         ("list dns '1.2.3'", "globals.dns[0]: '1.2.3' is no IP address"),
         ("list registry_mirrors 'ftp://m'", "expected http(s)://host[:port]"),
-        ("list registry_mirrors 'https://m/v2'", "the mirror has more than a host and a port"),
-        ("list insecure_registries 'http://r'", "expected host[:port] or a subnet"),
+        ("list registry_mirrors 'https://m/v2?a=b'", "the mirror has more than a host, a port and a path"),
+        ("list insecure_registries 'r/x'", "expected address/bits"),
         ("list insecure_registries 'r:99999'", "99999 is out of range"),
         ("list default_address_pools '10.10.0.0/16'", "expected subnet,prefix"),
         ("list default_address_pools '10.10.0.0/16,8'", "8 is out of range"),
@@ -181,7 +182,7 @@ def test_a_wrong_host_is_an_error_that_names_the_right_form(text: str, expected:
         ("list labels 'a=b'\nlist labels 'a=c'", "globals.labels[1]: label 'a' has two values"),
         ("list labels 'a'", "globals.labels[0]: 'a' is not valid here, expected key=value"),
         ("option mtu '20'", "globals.mtu: 20 is out of range"),
-        ("option default_shm_size '0'", "there has to be some"),
+        ("option default_shm_size '0'", "must be greater than 0"),
         ("option log_driver 'none'\nlist log_opts 'a=b'", "the driver none has no options"),
         ("list hosts 'tcp://[::]:1'\nlist hosts 'tcp://127.0.0.1:1'", "cannot both be opened"),
         ("option memroy '1'", "warning"),
@@ -192,6 +193,187 @@ def test_a_mistake_is_reported_with_its_place(line: str, wrong: str) -> None:
     (issue,) = result.issues
     assert wrong in issue.text() or wrong == issue.severity
     assert (result.desired.daemon_mistakes == ()) is (issue.severity == "warning")
+
+
+# what the stock init script hands on, dockerd's parsers or Go take, and how it is written properly
+TAKEN = [
+    ("list hosts 'unix://var/run/docker.sock'", "hosts", "unix:///var/run/docker.sock"),
+    ("list hosts 'unix://'", "hosts", "unix:///var/run/docker.sock"),
+    ("list hosts '127.0.0.1:2375'", "hosts", "tcp://127.0.0.1:2375"),
+    ("list hosts 'tcp://:2376'", "hosts", "tcp://127.0.0.1:2376"),
+    ("list hosts 'tcp://'", "hosts", "tcp://127.0.0.1:2375"),
+    ("list hosts 'tcp://0.0.0.0'", "hosts", "tcp://0.0.0.0:2375"),
+    ("list hosts 'tcp://[::1]'", "hosts", "tcp://[::1]:2375"),
+    (
+        "option hosts 'unix:///run/a.sock tcp://127.0.0.1:1'",
+        "hosts",
+        ["unix:///run/a.sock", "tcp://127.0.0.1:1"],
+    ),
+    (
+        "list hosts 'unix:///run/a.sock, tcp://127.0.0.1:1'",
+        "hosts",
+        ["unix:///run/a.sock", "tcp://127.0.0.1:1"],
+    ),
+    ("option dns '1.1.1.1 8.8.8.8'", "dns", ["1.1.1.1", "8.8.8.8"]),
+    ("list dns '1.1.1.1,8.8.8.8'", "dns", ["1.1.1.1", "8.8.8.8"]),
+    ("list registry_mirrors 'https://a,https://b/'", "registry-mirrors", ["https://a/", "https://b/"]),
+    ("option registry_mirrors 'https://a https://b'", "registry-mirrors", ["https://a/", "https://b/"]),
+    ("list registry_mirrors ' https://a '", "registry-mirrors", ["https://a/"]),
+    ("list insecure_registries 'http://r.lan:5000'", "insecure-registries", ["r.lan:5000"]),
+    ("list insecure_registries 'HTTPS://r.lan/'", "insecure-registries", ["r.lan"]),
+    ("list insecure_registries '10.0.0.1/8'", "insecure-registries", ["10.0.0.0/8"]),
+    ("option fixed_cidr '172.18.0.7/16'\noption bip '172.18.0.1/16'", "fixed-cidr", "172.18.0.0/16"),
+    ("option fixed_cidr_v6 'fd00::1/64'", "fixed-cidr-v6", "fd00::/64"),
+    (
+        "list default_address_pools '10.1.2.3/16,24'",
+        "default-address-pools",
+        [{"base": "10.1.0.0/16", "size": 24}],
+    ),
+    (
+        "list default_address_pools 'base=10.1.0.0/16,size=24'",
+        "default-address-pools",
+        [{"base": "10.1.0.0/16", "size": 24}],
+    ),
+    ("option max_concurrent_downloads '0'", "max-concurrent-downloads", 3),
+    ("option max_concurrent_uploads '0'", "max-concurrent-uploads", 5),
+    ("option shutdown_timeout '0'", "shutdown-timeout", 15),
+    ("option shutdown_timeout '-1'", "shutdown-timeout", 3600),
+    ("option mtu '0'", "mtu", None),
+    ("option iptables 'True'", "iptables", True),
+    ("option live_restore 'OFF'", "live-restore", False),
+    ("option log_level 'WARN'", "log-level", "warn"),
+    ("option log_level 'warning'", "log-level", "warn"),
+    ("list log_level 'info'", "log-level", "info"),
+    ("option data_root ' /mnt/sda1/docker '", "data-root", "/mnt/sda1/docker"),
+    ("option data_root 'mnt/docker'", "data-root", "/mnt/docker"),
+    ("option data_root '/opt/../mnt/docker'", "data-root", "/mnt/docker"),
+    ("option storage_driver 'Overlay2'", "storage-driver", "overlay2"),
+]
+
+
+@pytest.mark.parametrize(("line", "key", "value"), TAKEN)
+def test_what_works_on_the_stock_package_is_taken_and_told(line: str, key: str, value: object) -> None:
+    result = decoded(f"config globals 'globals'\n{line}\n")
+    daemon = result.desired.daemon
+    assert daemon is not None
+    assert {issue.severity for issue in result.issues} == {"warning"}
+    assert (result.desired.daemon_mistakes, daemon.left_out) == ((), frozenset())
+    if key == "hosts":
+        assert [host.text for host in daemon.hosts] == (value if isinstance(value, list) else [value])
+    else:
+        assert daemon.values.get(key) == value
+
+
+def test_two_mirrors_in_one_entry_are_told_apart() -> None:
+    (text,) = mistakes("list registry_mirrors 'https://a,https://b'")
+    assert text == (
+        "dockerd.globals.registry_mirrors[0]: 2 values in one entry, expected one mirror per entry (/etc/config/dockerd:2)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("http_proxy '192.168.2.54:1079'", "http://192.168.2.54:1079"),
+        ("http_proxy 'proxy.lan:3128'", "http://proxy.lan:3128"),
+        ("http_proxy 'user:S3CRET@proxy.lan:3128'", "http://user:S3CRET@proxy.lan:3128"),
+        ("https_proxy 'proxy.lan'", "http://proxy.lan"),
+        ("no_proxy 'a.lan, b.lan 10.0.0.0/8'", "a.lan,b.lan,10.0.0.0/8"),
+    ],
+)
+def test_a_proxy_is_taken_as_go_takes_it(line: str, value: str) -> None:
+    result = decoded(f"config proxies 'proxies'\noption {line}\n")
+    (issue,) = result.issues
+    assert result.desired.daemon is not None
+    assert (issue.severity, "S3CRET" in issue.text()) == ("warning", False)
+    assert result.desired.daemon.values["proxies"] == {line.split()[0].replace("_", "-"): value}
+
+
+def test_the_stock_template_with_every_comment_removed_has_no_mistake() -> None:
+    result = decoded(
+        """
+config globals 'globals'
+	option alt_config_file '/etc/docker/daemon.json'
+	option data_root '/opt/docker/'
+	option log_driver 'local'
+	option log_level 'warn'
+	option iptables '1'
+	list hosts 'unix:///var/run/docker.sock'
+	option bip '172.18.0.1/24'
+	option fixed_cidr_v6 'fc00:1::/80'
+	option ipv6 '1'
+	option ip '::ffff:0.0.0.0'
+	list dns '172.17.0.1'
+	list registry_mirrors 'https://<my-docker-mirror-host>'
+	list registry_mirrors 'https://hub.docker.com'
+
+config proxies 'proxies'
+	option http_proxy 'http://proxy.example.com:3128'
+	option https_proxy 'https://proxy.example.com:3129'
+	option no_proxy '*.test.example.com,.example.org,127.0.0.0/8'
+"""
+    )
+    assert [issue.text() for issue in result.issues] == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "left_out"),
+    [
+        ("option bip 'x'\noption log_level 'debug'", {"bip"}),
+        ("option bip '172.18.0.1/24'\noption fixed_cidr '172.19.0.0/25'", {"fixed-cidr"}),
+        ("list registry_mirrors 'docker.example'", {"registry-mirrors"}),
+        ("list registry_mirrors 'docker.example'\nlist registry_mirrors 'https://m'", set()),
+        (
+            "option userns_remap 'default'\noption containerd_snapshotter '1'",
+            {"features.containerd-snapshotter"},
+        ),
+        ("list log_level 'warn'\nlist log_level 'info'", {"log-level"}),
+        ("option icc '0'\noption iptables '0'", {"icc"}),
+        ("option log_driver 'none'\nlist log_opts 'a=b'", {"log-opts"}),
+    ],
+)
+def test_a_wrong_option_costs_that_option(lines: str, left_out: set[str]) -> None:
+    result = decoded(f"config globals 'globals'\n{lines}\n")
+    assert result.desired.daemon is not None
+    assert result.desired.daemon_mistakes != ()
+    assert result.desired.daemon.left_out == left_out
+    assert not left_out & set(result.desired.daemon.values)
+
+
+def test_a_mirror_without_a_scheme_is_told_the_whole_url() -> None:
+    (text,) = mistakes("list registry_mirrors 'docker.1ms.run'")
+    assert "expected https://docker.1ms.run" in text
+
+
+def test_the_section_that_is_named_like_its_type_counts() -> None:
+    result = decoded(
+        "config globals\noption log_level 'debug'\n\nconfig globals 'globals'\noption log_level 'info'\n"
+    )
+    assert result.desired.daemon is not None
+    assert result.desired.daemon.values["log-level"] == "info"
+
+
+def test_fixed_cidr_without_bip_is_told_what_it_lacks() -> None:
+    (text,) = mistakes("option fixed_cidr '10.112.0.0/16'")
+    assert "option bip '10.112.0.1/16'" in text
+    assert "default_address_pools" in text
+
+
+@pytest.mark.parametrize("word", sorted(SUCCESSORS))
+def test_words_of_forks_are_answered_with_their_successor(word: str) -> None:
+    result = decoded(f"config globals 'globals'\noption {word} '1'\n")
+    (issue,) = result.issues
+    assert (issue.severity, issue.expected) == ("warning", SUCCESSORS[word].text)
+    package, _, option = SUCCESSORS[word].option.rpartition(".")
+    section = package.partition(".")[2]
+    kinds = {"NAME": "container", "agent": "agent"}
+    if section:
+        assert option in properties(kinds.get(section, section))
+
+
+def test_a_key_of_dockerd_that_is_not_offered_says_why() -> None:
+    (text,) = mistakes("option default_gateway '172.17.0.9'")
+    assert "a network section sets a gateway" in text
 
 
 @pytest.mark.parametrize(
@@ -237,3 +419,14 @@ def test_a_password_in_a_proxy_or_a_log_option_is_in_no_message() -> None:
         result = decoded(f"config {section} '{section}'\n{line}\n")
         assert result.issues
         assert "S3CRET" not in " ".join(issue.text() for issue in result.issues)
+
+
+def test_blocking_without_rules_of_dockerd_is_a_warning_that_says_how_to_have_it() -> None:
+    section = "config firewall 'firewall'\n\tlist blocked_interfaces 'wan'\n"
+    (text,) = mistakes("\toption iptables '0'", section)
+    assert "option enforce '1'" in text
+    assert (
+        decoded(f"config globals 'globals'\n\toption iptables '0'\n\n{section}").desired.daemon_mistakes == ()
+    )
+    assert settings("\toption iptables '0'", section + "\toption enforce '1'\n").firewall[0].enforce
+    assert not settings("\toption iptables '1'", section).firewall[0].enforce

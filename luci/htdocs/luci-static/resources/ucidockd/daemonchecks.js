@@ -8,10 +8,37 @@
 
 const { cidr, isIPv4, isIPv6 } = addresses;
 const { expected, address, subnet, integer, seconds } = checks;
-const TCP = /^tcp:\/\/(?:\[([^\]]*)\]|([^:[\]/]*)):(\d{1,5})\/?$/;
+const TCP = /^(?:\[([^\]]*)\]|([^:[\]/]*))(?::(\d{0,5}))?\/?$/;
 const HOST_AND_PORT = /^(?:\[([^\]]*)\]|[^:[\]/?#@]+)(?::(\d*))?$/;
 const REGISTRY = /^(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(?::(\d{1,5}))?$/;
 const DNS_LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/;
+const PART = '[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?';
+const DOMAIN = new RegExp(`^(?=.*[A-Za-z])${PART}(?:\\.${PART})*\\.?$`);
+const ULIMITS = 'core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack'.split(' ');
+const INT_MAX = 2147483647;
+// lists whose entries never hold a space or a comma: the agent tells several in one apart
+const WORDS = {
+	globals: [ 'hosts', 'dns', 'dns_opts', 'dns_search', 'default_ulimits', 'exec_opts', 'features', 'insecure_registries', 'storage_opts' ],
+	tls: [ 'san' ], firewall: [ 'blocked_interfaces' ]
+};
+
+// The values that the agent finds in one entry: it takes what the stock script takes.
+function partsOf(type, name, text) {
+	if (name === 'registry_mirrors')
+		return text.split(/\s+/).flatMap(word => word.replace(/^[,;]+|[,;]+$/g, '').split(/[,;](?=https?:\/\/)/i)).filter(Boolean);
+
+	if (WORDS[type]?.includes(name))
+		return text.split(/[\s,;]+/).filter(Boolean);
+
+	return name === 'default_address_pools' ? text.split(/\s+/).filter(Boolean) : [ text.trim() ].filter(Boolean);
+}
+
+// [, IPv6, IPv4, port] of a TCP host, an incomplete one too; null for none
+function tcpOf(text) {
+	const found = TCP.exec(text.replace(/^tcp:\/\//, ''));
+
+	return !found || (!text.includes('://') && !found[3]) || (text.includes('://') && !text.startsWith('tcp://')) ? null : found;
+}
 
 function host(text) {
 	const wrong = /^(tcp6|inet6|inet|http|https):\/\//.exec(text);
@@ -20,40 +47,53 @@ function host(text) {
 		return expected(wrong[1].includes('6') ? 'tcp://[address]:port' : 'tcp://address:port');
 
 	if (text.startsWith('unix://')) {
-		const path = text.slice(7);
+		const path = (text.slice(7) || '/var/run/docker.sock').replace(/^(?!\/)/, '/');
 		const short = new TextEncoder().encode(path).length <= 107;
 
-		return path.startsWith('/') && !path.endsWith('/') && short ? '' : expected('unix:///var/run/docker.sock');
+		return !path.endsWith('/') && !path.includes('://') && short ? '' : expected('unix:///var/run/docker.sock');
 	}
 
-	const found = TCP.exec(text);
-	const good = found && (found[1] !== undefined ? isIPv6(found[1]) && !found[1].includes('%') : found[2] === 'localhost' || isIPv4(found[2]));
+	const found = tcpOf(text);
+	const good = found && (found[1] !== undefined ? isIPv6(found[1]) && !found[1].includes('%') : [ '', 'localhost' ].includes(found[2]) || isIPv4(found[2]));
 
-	return good && integer(found[3], 1, 65535) === '' ? '' : expected(_('unix:///path, tcp://address:port or tcp://[IPv6 address]:port'));
+	return good && (!found[3] || integer(found[3], 1, 65535) === '') ? '' : expected(_('unix:///path, tcp://address:port or tcp://[IPv6 address]:port'));
 }
 
 function dataRoot(text) {
-	const parts = text.split('/').filter(Boolean);
+	const path = [];
 
-	return text.startsWith('/') && parts.length && !parts.some(part => part === '.' || part === '..') ? '' : expected(_('an absolute path such as /opt/docker'));
+	for (const part of text.split('/'))
+		if (part === '..')
+			path.pop();
+		else if (part !== '' && part !== '.')
+			path.push(part);
+
+	return path.length ? '' : expected(_('an absolute path such as /opt/docker'));
 }
 
 // the address of the bridge itself: one that a device can have
-function bip(text) {
+function bridge(text, version) {
 	const found = cidr(text);
-	const good = found?.version === 4 && found.length <= 30 && found.address !== found.network && found.address !== found.last;
+	const good = found?.version === version && found.length <= found.width - 2 && found.address !== found.network && (version === 6 || found.address !== found.last);
 
-	return good ? '' : expected(_('an address of its own with the prefix of its subnet, such as 172.18.0.1/24'));
+	return good ? '' : expected(version === 4 ? _('an address of its own with the prefix of its subnet, such as 172.18.0.1/24') : _('an IPv6 address of its own with the prefix of its subnet, such as fd00:17::1/64'));
+}
+
+// an address inside of a subnet is taken for it
+function anySubnet(text, version) {
+	const found = cidr(text);
+
+	return found && (!version || found.version === version) ? '' : subnet(text, version);
 }
 
 function pool(text) {
-	const [ base, prefix, ...more ] = text.split(',');
+	const [ base, prefix, ...more ] = text.replace(/^base=(.*),size=/, '$1,').split(',');
 	const found = cidr(base);
 
 	if (!found || prefix === undefined || more.length)
 		return expected(_('subnet,prefix such as 10.10.0.0/16,24'));
 
-	return subnet(base) || integer(prefix, found.length, found.width - 2);
+	return integer(prefix, found.length, found.width - 2);
 }
 
 function isHostAndPort(text) {
@@ -63,24 +103,81 @@ function isHostAndPort(text) {
 }
 
 function mirror(text) {
-	const found = /^https?:\/\/([^/]*)\/?$/.exec(text);
+	const found = /^https?:\/\/([^/?#]*)(?:\/[^?#]*)?[?#]?$/i.exec(text);
 
-	return found && isHostAndPort(found[1]) ? '' : expected('http(s)://host[:port]');
+	return found && isHostAndPort(found[1]) ? '' : expected('http(s)://host[:port][/path]');
 }
 
 function proxy(text) {
-	const found = /^[a-z][a-z0-9+]*:\/\/(?:[^/?#]*@)?([^/?#@]*)/.exec(text);
+	const complete = /^[A-Za-z][A-Za-z0-9+.-]*:\/\//.test(text) ? text : `http://${text}`;
+	const found = /^(?:https?|socks5h?):\/\/(?:[^/?#]*@)?([^/?#@]*)/i.exec(complete);
 
 	return found && isHostAndPort(found[1]) ? '' : expected(_('a URL such as http://proxy.lan:3128'));
 }
 
-function registry(text) {
-	if (text.includes('/'))
-		return subnet(text);
+function noProxy(text) {
+	return /[^\s,;]/.test(text) ? '' : expected(_('names and subnets separated by commas'));
+}
 
-	const found = REGISTRY.exec(text);
+function registry(text) {
+	const name = text.replace(/^https?:\/\//i, '').replace(/\/$/, '');
+
+	if (name.includes('/'))
+		return anySubnet(name);
+
+	const found = REGISTRY.exec(name);
 
 	return found && (!found[1] || integer(found[1], 1, 65535) === '') ? '' : expected(_('host[:port] or a subnet, without http://'));
+}
+
+function defaultUlimit(text) {
+	return checks.ulimit(text) || (ULIMITS.includes(text.split('=')[0]) ? '' : expected(ULIMITS.join(', ')));
+}
+
+function daemonLabel(text) {
+	return /^(?:com\.docker|io\.docker|org\.dockerproject)\./i.test(text) ? expected(_('a key of your own: this one is reserved for Docker')) : '';
+}
+
+function feature(text) {
+	const [ name, ...value ] = text.split('=');
+	const good = name && (!value.length || /^(?:0|no|off|false|disabled|1|yes|on|true|enabled)$/i.test(value.join('=')));
+
+	return good ? '' : expected(_('name=1 or name=0'));
+}
+
+function execOption(text) {
+	const [ key, ...value ] = text.split('=');
+
+	return key.toLowerCase() === 'native.cgroupdriver' && [ 'cgroupfs', 'systemd' ].includes(value.join('=')) ? '' : expected('native.cgroupdriver=cgroupfs');
+}
+
+function remap(text) {
+	return /^[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?$/.test(text) ? '' : expected(_('default, or user[:group]'));
+}
+
+function seccomp(text) {
+	return [ 'builtin', 'unconfined' ].includes(text) || text.startsWith('/') ? '' : expected(_('builtin, unconfined, or the absolute path of a profile'));
+}
+
+function cgroup(text) {
+	const good = /^\/?[A-Za-z0-9_.:@-]+(?:\/[A-Za-z0-9_.:@-]+)*$/.test(text) && !text.split('/').includes('..');
+
+	return good ? '' : expected(_('a name such as docker, or a path such as /services/docker'));
+}
+
+function mark(text) {
+	const found = /^(0[xX][0-9a-fA-F]{1,8}|\d{1,10})(?:\/(0[xX][0-9a-fA-F]{1,8}|\d{1,10}))?$/.exec(text);
+	const isSmall = part => part === undefined || (/^0\d/.test(part) && +part !== 0) || +part < 2 ** 32;
+
+	return found && isSmall(found[1]) && isSmall(found[2]) ? '' : expected(_('mark[/mask] such as 0x1/0x3'));
+}
+
+function domain(text) {
+	return text === '.' || (DOMAIN.test(text) && text.length <= 254) ? '' : expected(_('a domain such as lan, or . for none'));
+}
+
+function count(text) {
+	return integer(text, 0, INT_MAX);
 }
 
 function shmSize(text) {
@@ -103,25 +200,31 @@ function listen(text) {
 }
 
 const GLOBALS = {
-	hosts: host, data_root: dataRoot, bip, fixed_cidr: text => subnet(text, 4), fixed_cidr_v6: text => subnet(text, 6), default_address_pools: pool,
-	registry_mirrors: mirror, insecure_registries: registry, log_opts: checks.assignment,
-	default_shm_size: shmSize, default_ulimits: checks.ulimit, dns: text => address(text), ip: text => address(text),
-	mtu: text => integer(text, 68, 65535), shutdown_timeout: text => integer(text, 1, 3600),
-	max_concurrent_downloads: text => integer(text, 1, 999), max_concurrent_uploads: text => integer(text, 1, 999)
+	hosts: host, data_root: dataRoot, bip: text => bridge(text, 4), bip6: text => bridge(text, 6), default_address_pools: pool,
+	fixed_cidr: text => anySubnet(text, 4), fixed_cidr_v6: text => anySubnet(text, 6), bridge_accept_fwmark: mark,
+	registry_mirrors: mirror, insecure_registries: registry, log_opts: checks.assignment, labels: daemonLabel,
+	default_shm_size: shmSize, default_ulimits: defaultUlimit, dns: text => address(text), ip: text => address(text), host_gateway_ip: text => address(text),
+	dns_search: domain, features: feature, exec_opts: execOption, userns_remap: remap, seccomp_profile: seccomp, cgroup_parent: cgroup,
+	mtu: text => text === '0' ? '' : integer(text, 68, 65535), shutdown_timeout: text => integer(text, -1, 3600),
+	max_concurrent_downloads: count, max_concurrent_uploads: count, max_download_attempts: count
 };
 
 const days = text => integer(text, 1, 3650);
 
 return baseclass.extend({
 	byOption: {
-		globals: GLOBALS, tls: { san: serverName, days, renew_days: days }, proxies: { http_proxy: proxy, https_proxy: proxy },
+		globals: GLOBALS, tls: { san: serverName, days, renew_days: days }, proxies: { http_proxy: proxy, https_proxy: proxy, no_proxy: noProxy },
 		agent: { listen, resync: seconds, resync_deep: seconds }
 	},
 
+	partsOf,
+
 	// whether a host of dockerd is open to the network without a key of its own
 	isOpenHost(text) {
-		const found = TCP.exec(text);
+		return partsOf('globals', 'hosts', text).some(one => {
+			const found = tcpOf(one);
 
-		return host(text) === '' && found != null && found[1] !== '::1' && found[2] !== 'localhost' && !(found[2] ?? '').startsWith('127.');
+			return host(one) === '' && found != null && found[1] !== '::1' && ![ '', 'localhost' ].includes(found[2]) && !(found[2] ?? '').startsWith('127.');
+		});
 	}
 });

@@ -8,6 +8,8 @@
 
 const WORDS = [ '0', 'no', 'off', 'false', 'disabled', '1', 'yes', 'on', 'true', 'enabled' ];
 
+const DAEMON = [ 'globals', 'proxies', 'tls', 'firewall' ];
+
 function isBoolean(property) {
 	return Array.isArray(property.enum) && property.enum.length === WORDS.length && WORDS.every(word => property.enum.includes(word));
 }
@@ -77,14 +79,22 @@ return baseclass.extend({
 		return typeof property.default === 'string' && property.default !== '' ? property.default : example;
 	},
 
-	// '' or what is wrong with one value: the schema's pattern, then the finer check
+	// '' or what is wrong with one value: the schema's pattern, then the finer check; of dockerd's settings for each part
 	check(type, name, property, value) {
 		const rule = property.type === 'array' ? property.items : property;
 		const expected = rule['x-expected'] ?? rule.enum?.join(', ') ?? _('another value');
+		const parts = DAEMON.includes(type) ? daemonchecks.partsOf(type, name, value) : [ value ];
 
-		if ((rule.pattern && !new RegExp(rule.pattern).test(value)) || (rule.enum && !rule.enum.includes(value)))
-			return _('expected: %s').format(expected);
+		for (const part of parts) {
+			if ((rule.pattern && !new RegExp(rule.pattern).test(part)) || (rule.enum && !rule.enum.includes(part)))
+				return _('expected: %s').format(expected);
 
-		return (checks.byOption[type] ?? daemonchecks.byOption[type])?.[name]?.(value) ?? '';
+			const wrong = (checks.byOption[type] ?? daemonchecks.byOption[type])?.[name]?.(part) ?? '';
+
+			if (wrong)
+				return wrong;
+		}
+
+		return '';
 	}
 });
