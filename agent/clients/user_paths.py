@@ -17,9 +17,10 @@ import re
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from agent.errors import PathError
 
@@ -69,26 +70,60 @@ def real_path(path: str) -> str:
 
 def file_bytes(path: str) -> bytes:
     """The whole of a regular file of at most FILE_LIMIT bytes. Never waits for a writer, as a FIFO would."""
-    return _read(path, FILE_LIMIT)
-
-
-def _read(path: str, limit: int) -> bytes:
-    with _opened(path) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise PathError(f"{path} is larger than {limit // 1024} KiB")
+    with _named(path), _opened(path) as file:
+        data: bytes = file.read(FILE_LIMIT + 1)
+    if len(data) > FILE_LIMIT:
+        raise _too_large(path)
     return data
 
 
-def _opened(path: str) -> Any:
-    """A regular file, unbuffered readers' way. What is not one is not even opened: to open a device can do things."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What changes when a file is written again."""
+
+    mode: int
+    written_ns: int
+    inode: int
+    size: int
+
+
+def file_stamp(path: str) -> Stamp:
+    """Of a file that `file_bytes` would read."""
+    with _named(path):
+        found = os.stat(path)
+    _check_regular(path, found.st_mode)
+    if found.st_size > FILE_LIMIT:
+        raise _too_large(path)
+    return Stamp(found.st_mode, found.st_mtime_ns, found.st_ino, found.st_size)
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise PathError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+
+
+def _too_large(path: str) -> PathError:
+    return PathError(f"{path} is larger than {FILE_LIMIT // 1024} KiB")
+
+
+def _check_regular(path: str, mode: int) -> None:
+    if not stat.S_ISREG(mode):
         raise PathError(f"{path} is not a regular file")
+
+
+def _opened(path: str) -> BinaryIO:
+    """What is not a regular file is not even opened: to open a device can do things."""
+    _check_regular(path, os.stat(path).st_mode)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     file = os.fdopen(descriptor, "rb")
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # it was exchanged in between
+    try:
+        _check_regular(path, os.fstat(descriptor).st_mode)  # it may have been exchanged in between
+    except PathError:
         file.close()
-        raise PathError(f"{path} is not a regular file")
+        raise
     return file
 
 
@@ -328,3 +363,7 @@ def _mount_points() -> frozenset[str]:
 @functools.lru_cache(maxsize=256)
 def _unescaped(text: str) -> str:
     return _ESCAPE.sub(lambda found: chr(int(found[1], 8)), text)
+
+
+PATHS = UserPaths()
+"""The process's own: which mounts hang is the same for all who ask."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.clients.uci_store import PyuciStore, TextUciStore, UciMissing, UciStore, read_staged
+from agent.clients.user_paths import PATHS
 from agent.errors import ConfigError
 from agent.model.given import Given
 from agent.model.issues import Issue
@@ -88,7 +89,7 @@ def _load(store: UciStore | _Given) -> LoadResult:
     if issues:
         return LoadResult(desired=None, issues=tuple(issues))
     paths = {name: str(store.source_path(name)) for name in packages}
-    result = decode(packages, paths=paths, read_file=read_text)
+    result = decode(packages, paths=paths, read_file=PATHS.read_text)
     generation = hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
     return LoadResult(
         desired=with_hashes(replace(result.desired, generation=generation)), issues=result.issues
@@ -124,8 +125,3 @@ def _issue(package: str, path: str, line: int | None, message: str, expected: st
         message=message,
         expected=expected,
     )
-
-
-def read_text(path: str) -> str:
-    """An env file's text."""
-    return Path(path).read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from agent.errors import PathError
 from agent.model.entries import (
     parse_address,
     parse_dependency,
@@ -235,9 +236,9 @@ def _env_files(reader: SectionReader, read_file: ReadFile | None) -> dict[str, s
             continue
         try:
             found.update(parse_env_file(read_file(path)))
-        except (OSError, UnicodeError):
+        except PathError as exc:
             reader.report(
-                f"{path} cannot be read", option="env_file", index=index, expected="a readable text file"
+                str(exc), option="env_file", index=index, expected="a UTF-8 text file of at most 1 MiB"
             )
         except QuantityError as exc:
             reader.report(f"{path}: {exc.wrong}", option="env_file", index=index, expected=exc.expected)

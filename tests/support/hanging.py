@@ -13,7 +13,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class HangingMount:
-    """`with HangingMount(folder) as mount:` every call on `folder` hangs until `die`, from when on it fails with ENOTCONN."""
+    """`with HangingMount(folder) as mount:` every call on `folder` hangs until `die`; then it fails with ENOTCONN."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
