@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // LuCI's modules are bodies of functions with their needs as parameters; the names below are those that LuCI gives them.
+import { readFileSync, readdirSync } from 'node:fs';
+
 import js from '@eslint/js';
 import json from '@eslint/json';
 import globals from 'globals';
 
 const REQUIRE = /^'require ([^' ]+)(?: as ([A-Za-z_$][\w$]*))?';$/gm;
 
+function namesIn(text) {
+	return [ ...text.matchAll(REQUIRE) ].map(([ , path, alias ]) => alias ?? path.replaceAll('.', '_'));
+}
+
 // each module may use what its own 'require' lines name, and nothing else
 const required = {
 	meta: { schema: [] },
 	create(context) {
-		const names = new Set([ ...context.sourceCode.text.matchAll(REQUIRE) ].map(([ , path, alias ]) => alias ?? path.replaceAll('.', '_')));
+		const names = new Set(namesIn(context.sourceCode.text));
 		return {
 			'Program:exit'() {
 				for (const name of MODULES) {
@@ -25,10 +31,10 @@ const required = {
 	}
 };
 
-const MODULES = new Set([
-	'baseclass', 'form', 'rpc', 'uci', 'ui', 'view', 'D', 'actions', 'addresses', 'adopt', 'bundle', 'calls', 'checks', 'clone', 'containerinfo', 'daemonchecks', 'declare', 'dockerd', 'fields', 'files', 'format', 'forwardings', 'graph', 'imagefacts', 'inspect', 'jobs',
-	'live', 'loads', 'logbuffer', 'logview', 'options', 'plan', 'provided', 'prune', 'resources', 'schemas', 'sha256', 'sse', 'stats', 'status', 'stream', 'tar', 'terminal', 'transfer', 'ucitext', 'words'
-]);
+// every name that some 'require' line gives a module
+const FOLDER = new URL('luci/htdocs/luci-static/resources/', import.meta.url);
+const MODULES = new Set([ 'ucidockd', 'view/ucidockd' ].flatMap(folder => readdirSync(new URL(folder, FOLDER)).filter(name => name.endsWith('.js'))
+	.flatMap(name => namesIn(readFileSync(new URL(`${folder}/${name}`, FOLDER), 'utf8')))));
 
 const NO_MARKUP = [
 	...[ 'innerHTML', 'outerHTML', 'insertAdjacentHTML' ].map(property => ({ property, message: 'outside data is text: use ucidockd.dom' })),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
@@ -85,8 +86,9 @@ def table(
     return "\n".join(made)
 
 
-def status_table(status: dict[str, Any], style: Style = PLAIN) -> str:
-    """The answer of /v1/status for a person."""
+def status_table(status: dict[str, Any], style: Style = PLAIN, *, now: float | None = None) -> str:
+    """The answer of /v1/status for a person. `now`: wall clock, seconds, by which ages are told."""
+    now = time.time() if now is None else now
     agent = status["agent"]
     engine = agent.get("engine") or {}
     reach = (
@@ -97,7 +99,7 @@ def status_table(status: dict[str, Any], style: Style = PLAIN) -> str:
     said = [*agent.get("config_issues", []), *agent.get("warnings", [])]
     issues = [style("bad", f"  {plain(text)}") for text in said]
     resources = status["resources"]
-    rows = [_HEAD, *(_row(resource) for resource in resources)]
+    rows = [_HEAD, *(_row(resource, now) for resource in resources)]
     shown = table(rows, style, colour=lambda row, column: _status_colour(resources[row], column))
     return "\n".join([plain(head), *issues, shown])
 
@@ -111,7 +113,7 @@ def _status_colour(resource: dict[str, Any], column: int) -> str:
     return _LEVEL_COLOURS[condition["level"] if condition is not None else "waiting"] if name else ""
 
 
-def _row(resource: dict[str, Any]) -> tuple[str, ...]:
+def _row(resource: dict[str, Any], now: float) -> tuple[str, ...]:
     conditions = {item["type"]: item for item in resource["conditions"]}
     synced, running = conditions.get("Synced"), conditions.get("Running")
     return (
@@ -120,24 +122,38 @@ def _row(resource: dict[str, Any]) -> tuple[str, ...]:
         resource["name"],
         word(synced),
         word(running) if resource["kind"] == "container" else "",
-        _detail(resource, conditions),
+        _detail(resource, conditions, now),
     )
 
 
 def word(condition: dict[str, Any] | None) -> str:
     """`yes`, `no (Reason)`, or `?` for what is not known yet."""
-    if condition is None:
+    if condition is None or condition["reason"] == "Unknown":
         return "?"
     return "yes" if condition["status"] else f"no ({condition['reason']})"
 
 
-def _detail(resource: dict[str, Any], conditions: dict[str, dict[str, Any]]) -> str:
+def _detail(resource: dict[str, Any], conditions: dict[str, dict[str, Any]], now: float) -> str:
     """Why the resource is not as declared, else what its container does."""
     pulling = conditions.get("ImageReady")
     if pulling is not None and pulling["reason"] == "Pulling":
         return str(pulling["message"])
     told = conditions.get("Running") if resource["level"] == "ok" else conditions.get(resource["verdict"])
-    return str(told["message"] or told["reason"]) if told is not None else ""
+    if told is None:
+        return ""
+    what = str(told["message"] or told["reason"])
+    if told["type"] != "Running" or told["reason"] == "Unknown":
+        return what
+    age = age_words(now - told["since"])
+    return f"up {age}" if told["status"] else f"{what}, {age} ago"
+
+
+def age_words(seconds: float) -> str:
+    """`40 s`, `7 min`, `26 h`, `12 days`: two digits or more of the unit that suits."""
+    for unit, size, least in (("days", 86_400, 172_800), ("h", 3600, 7200), ("min", 60, 120)):
+        if seconds >= least:
+            return f"{int(seconds // size)} {unit}"
+    return f"{max(0, int(seconds))} s"
 
 
 def plan_text(result: dict[str, Any], style: Style = PLAIN) -> str:

@@ -19,6 +19,7 @@ from benchmarks import (
     idle_memory,
     proxy_latency,
     reconcile_noop,
+    recreate_downtime,
     status_cold,
     streams,
     transfers,
@@ -30,6 +31,7 @@ from benchmarks.result import Result
 
 BENCHMARKS: dict[str, Callable[[Lab], Iterator[Result]]] = {
     "update-in-place": update_in_place.run,
+    "recreate-downtime": recreate_downtime.run,
     **{f"first-apply-{count}": partial(first_apply.run, count=count) for count in first_apply.ROUNDS},
     "export-throughput": transfers.run_export,
     "load-throughput": transfers.run_load,

@@ -56,10 +56,10 @@ STATUS = {
 
 
 def test_the_status_table_is_plain_in_a_pipe_and_escapes_what_it_did_not_write() -> None:
-    assert status_table(STATUS).splitlines() == [
+    assert status_table(STATUS, now=125).splitlines() == [
         "engine API 1.41; configuration g (Accepted), reached g",
         "KIND       SECTION  NAME  SYNCED         RUNNING  DETAIL",
-        "container  web      web   yes            yes      Up 2 seconds",
+        "container  web      web   yes            yes      up 2 min",
         "container  db       db    no (Pending)   ?        pulling nginx:1: 45 %",
         "network    lan      lan   no (Conflict)           bad \\x1b[31m name",
     ]

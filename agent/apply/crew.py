@@ -101,7 +101,7 @@ class Run:
     def _begin_ready(self) -> None:
         with self._lock:
             open_keys = self._pending.keys() | self._running
-            ready = [work for work in self._pending.values() if not work.needs & open_keys]
+            ready = [work for work in self._pending.values() if not (work.needs | work.after) & open_keys]
             for work in ready:
                 del self._pending[work.key]
                 self._running.add(work.key)

@@ -12,9 +12,10 @@ import secrets
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import singledispatchmethod
+from functools import partial, singledispatchmethod
 from typing import Any
 
+from agent.apply.addresses import with_addresses
 from agent.apply.clock import Clock
 from agent.apply.crew import Crew, Outcome, Run, SkippedError
 from agent.apply.images import Images, create_from
@@ -272,7 +273,8 @@ class Executor:
         with self._starting(operation.container):
             object_id = self._current(operation.key).object_id
             try:
-                self._start_or_free(object_id)
+                start = partial(self._start_or_free, object_id)
+                with_addresses(self.engine, self.records, operation.container.spec, object_id, start)
             except LeftoverError:
                 if not self._never_ran(object_id):
                     raise
@@ -311,7 +313,9 @@ class Executor:
 
         Ranges are sent port by port, so nothing is left to pick in them.
         """
-        picks = container.spec.publish_all or any(not port.host_port for port in container.spec.ports)
+        picks = container.spec.publish_all or any(
+            not port.host_port or port.host_port_end for port in container.spec.ports
+        )
         return self.crew.one_at_a_time() if picks else nullcontext()
 
     @_do.register
@@ -366,7 +370,7 @@ class Executor:
     def _reconnect(self, operation: ops.ReconnectContainer) -> None:
         record, container = self._current(operation.key), operation.container
         try:
-            reconnect(self.engine, record.object_id, container.spec, ignored=record.ignored)
+            reconnect(self.engine, self.records, record.object_id, container.spec, ignored=record.ignored)
         except EngineError as exc:
             if exc.status and record.spec_hash != spec_hash(desired_spec(container)):
                 self.records.change(record.nonce, **failure_of(container, record.image_id))

@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+from agent.apply.addresses import pinned_first, with_addresses
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.errors import ConflictError, EngineError
@@ -23,7 +25,14 @@ from agent.plan.payload import endpoint_body
 logger = logging.getLogger(__name__)
 
 
-def reconnect(engine: Engine, object_id: str, spec: ContainerSpec, *, ignored: Collection[str] = ()) -> None:
+def reconnect(
+    engine: Engine,
+    records: Records,
+    object_id: str,
+    spec: ContainerSpec,
+    *,
+    ignored: Collection[str] = (),
+) -> None:
     """Makes a container's networks those of its spec; a network that is as declared is not touched.
 
     When one is refused, those from before are back; raises EngineError.
@@ -40,7 +49,8 @@ def reconnect(engine: Engine, object_id: str, spec: ContainerSpec, *, ignored: C
             touched.append(name)
             if name in before:  # by name: the engine looks for the entry by that, whatever id it holds
                 engine.disconnect(name, object_id)
-            engine.connect(name, object_id, endpoint_body(wanted[name]))
+            connect = partial(engine.connect, name, object_id, endpoint_body(wanted[name]))
+            with_addresses(engine, records, replace(spec, endpoints=(wanted[name],)), object_id, connect)
         for name in found.extra:  # last: until here the container had a network all the time
             touched.append(name)
             engine.disconnect(name, object_id)
@@ -137,10 +147,14 @@ class NetworkExchange:
 
     def connect_members(self, network: str, declared: Mapping[str, Container]) -> None:
         """Connects those that the configuration wants on the new one."""
-        for object_id, (section, _) in self._members.items():
-            if section in declared:
-                endpoint = next(e for e in declared[section].spec.endpoints if e.network == network)
-                self.engine.connect(network, object_id, endpoint_body(endpoint))
+        found = [
+            (endpoint, object_id)
+            for object_id, (section, _) in self._members.items()
+            for endpoint in (declared[section].spec.endpoints if section in declared else ())
+            if endpoint.network == network
+        ]
+        for endpoint, object_id in sorted(found, key=lambda item: pinned_first(item[0])):
+            self.engine.connect(network, object_id, endpoint_body(endpoint))
 
     def put_back(self, old: Record) -> Record:
         """Makes the old network again from what it looked like, with its members; returns its new record."""
@@ -149,6 +163,7 @@ class NetworkExchange:
         object_id = self.engine.create_network({**body, "CheckDuplicate": True})
         record = replace(old, object_id=object_id)
         self.records.put(record)
-        for member, (_, endpoint) in self._members.items():
+        members = sorted(self._members.items(), key=lambda item: not item[1][1].get("IPAMConfig"))
+        for member, (_, endpoint) in members:
             self.engine.connect(object_id, member, _same_again(endpoint))
         return record

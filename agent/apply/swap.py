@@ -16,13 +16,16 @@ import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from agent.apply.addresses import with_addresses
 from agent.apply.clock import SYSTEM_CLOCK, Clock
 from agent.apply.images import create_from
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
+from agent.apply.rejections import is_refusal
 from agent.apply.seen import made_for
 from agent.apply.volumes import inherit
 from agent.errors import ConflictError, EngineError, StorageError
@@ -87,6 +90,7 @@ class Swap:
             rejected = _is_rejection(exc)
             if container.policy.rollback or not rejected or not new.object_id:
                 self._roll_back(new)
+                exc.rolled_back = True
                 if rejected and self.records.get(old.nonce) is not None:
                     self.records.change(old.nonce, **failure_of(container, image_id))
                 raise
@@ -168,7 +172,8 @@ class Swap:
     def _start(self, container: Container, new: Record) -> None:
         try:
             with self.starting(container):
-                self.engine.start(new.object_id)
+                start = partial(self.engine.start, new.object_id)
+                with_addresses(self.engine, self.records, container.spec, new.object_id, start)
         except EngineError as exc:
             if exc.status:
                 raise GateError(str(exc), status=exc.status) from exc
@@ -251,7 +256,7 @@ def _is_rejection(exc: EngineError | StorageError) -> bool:
 
     An engine that went away or failed while the old one was put aside says nothing about the new one.
     """
-    return isinstance(exc, GateError) or (isinstance(exc, EngineError) and exc.status == 400)
+    return isinstance(exc, GateError) or (isinstance(exc, EngineError) and is_refusal(exc))
 
 
 def kept_policy(container: Container) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import ipaddress
 import socket
@@ -41,3 +42,25 @@ def _ipv6(names: frozenset[str]) -> frozenset[IpAddress]:
     except FileNotFoundError:  # a kernel without IPv6
         return frozenset()
     return frozenset(ipaddress.IPv6Address(int(row[0], 16)) for row in rows if row[-1] in names)
+
+
+def has_address(text: str) -> bool:
+    """Whether something can listen on that address here; decided by bind(2), as for dockerd."""
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as tried:
+            tried.bind((text, 0))
+    except OSError as exc:
+        return exc.errno != errno.EADDRNOTAVAIL
+    return True
+
+
+def machine_addresses() -> tuple[tuple[str, IpAddress], ...]:
+    """Device and address of all that this machine has, without loopback and link-local ones, sorted by device."""
+    names = sorted(name for _, name in socket.if_nameindex())
+    return tuple(
+        (name, address)
+        for name in names
+        for address in sorted(device_addresses([name]), key=str)
+        if not address.is_loopback and not address.is_link_local
+    )

@@ -467,6 +467,7 @@ def _listed(item: dict[str, Any]) -> ObservedContainer:
         labels=item.get("Labels") or {},
         health=next((health for word, health in _HEALTH if word in status), ""),
         exit_code=_exit_code(status) if state in _ENDED else None,
+        last_exit_code=_exit_code(status),
         status_text=status,
     )
 
@@ -481,9 +482,9 @@ def _consistent(items: Any) -> tuple[ObservedContainer, ...]:
 
 
 def _exit_code(status: str) -> int | None:
-    """From the list's status text, `Exited (1) 2 minutes ago`."""
-    found = status.startswith("Exited (")
-    return int(status.removeprefix("Exited (").partition(")")[0]) if found else None
+    """From the list's status text, `Exited (1) 2 minutes ago`, `Restarting (1) 2 seconds ago`."""
+    word, found, rest = status.partition(" (")
+    return int(rest.partition(")")[0]) if found and word in ("Exited", "Restarting") else None
 
 
 def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -503,6 +504,7 @@ def _inspected(body: dict[str, Any]) -> ObservedContainer:
         labels=config.get("Labels") or {},
         health="" if health == "none" else health,
         exit_code=state.get("ExitCode") if state.get("Status") in _ENDED else None,
+        last_exit_code=state.get("ExitCode") if state.get("Status") in (*_ENDED, "restarting") else None,
         inspect=body,
     )
 

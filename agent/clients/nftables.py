@@ -84,14 +84,12 @@ class Filter:
 
     def put_in_force(self, rules: Sequence[Rule], *, keep: bool) -> bool:
         """As `Iptables.put_in_force`."""
-        by_nft = self.dockerd_uses_nftables or not self._iptables.is_there
+        has_nft, has_iptables = self._nftables.is_there, self._iptables.is_there
+        if not has_nft and not has_iptables:
+            raise FirewallError("neither iptables nor nft is installed")
+        by_nft = has_nft and (self.dockerd_uses_nftables or not has_iptables)
         if by_nft is not self._by_nft:
             self._by_nft, self._looks = by_nft, _LOOKS
-        if by_nft and not self._nftables.is_there:
-            missing = (
-                "nft is not installed" if self._iptables.is_there else "neither iptables nor nft is installed"
-            )
-            raise FirewallError(missing)
         used: Iptables | Nftables = self._nftables if by_nft else self._iptables
         changed = used.put_in_force(rules, keep=keep)
         if self._looks:
@@ -104,9 +102,8 @@ class Filter:
         try:
             if other.is_there:
                 other.put_in_force((), keep=False)
-        except (
-            FirewallError
-        ) as exc:  # a kernel that has only one of them, or somebody is changing it right now
+        except FirewallError as exc:
+            # a kernel that has only one of them, or another program is changing the rules right now
             logger.debug("%s", exc)
         else:
             self._looks = 0

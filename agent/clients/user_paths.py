@@ -106,7 +106,7 @@ def _named(path: str) -> Iterator[None]:
 
 
 def _too_large(path: str) -> PathError:
-    return PathError(f"{path} is larger than {FILE_LIMIT // 1024} KiB")
+    return PathError(f"{path} is larger than {FILE_LIMIT // 1024**2} MiB")
 
 
 def _check_regular(path: str, mode: int) -> None:

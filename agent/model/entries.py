@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from agent.model.kernel_names import ULIMITS, near
 from agent.model.quantities import QuantityError, parse_int
 from agent.model.resources import (
     Dependency,
@@ -30,40 +31,70 @@ _PORT_FORM = "[ip:]host[-range]:container[-range][/tcp|udp|sctp] such as 8080:80
 _VOLUME_FORM = (
     "source:/target[:ro,...] where source is an absolute path or a volume name (letters, digits, _ . -)"
 )
-_DEVICE_FORM = "/dev/host[:/dev/container[:rwm]] or usb:VID:PID[:serial]"
+_DEVICE_FORM = "/dev/host[:/dev/container[:rwm]], usb:VID:PID[:serial] or vendor.com/class=name"
 _NETWORK_FORM = "name[,alias=a][,ip=address][,ip6=address]"
 _PROPAGATION = frozenset({"shared", "rshared", "slave", "rslave", "private", "rprivate"})
-_RELABEL = frozenset({"z", "Z"})
+# of SELinux, and of Docker Desktop: they mean nothing here
+_WITHOUT_EFFECT = frozenset({"z", "Z", "cached", "delegated", "consistent"})
 _IMAGE_PART = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
+_HOST_PART = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+# only what looks like a host is one: else the name before the first slash is part of the path
+_IMAGE_HOST = (
+    rf"(?=[^/]*[.:A-Z]|localhost/)(?:{_HOST_PART}(?:\.{_HOST_PART})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?/"
+)
+_DIGEST = r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}"
 _IMAGE = re.compile(
-    r"(?:(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?/)?"
-    rf"{_IMAGE_PART}(?:/{_IMAGE_PART})*(?::\w[\w.-]{{0,127}})?(?:@[A-Za-z][A-Za-z0-9_+.-]*:[0-9a-fA-F]{{32,}})?",
+    rf"(?:{_IMAGE_HOST})?({_IMAGE_PART}(?:/{_IMAGE_PART})*)(?::\w[\w.-]{{0,127}})?(?:@(?:{_DIGEST}))?",
     re.ASCII,
 )
+_IMAGE_PATH_MAX = 255  # characters; distribution/reference, RepositoryNameTotalLengthMax
 _IMAGE_MAX = 512  # characters
+_CDI = re.compile(
+    r"[A-Za-z](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?/[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?=[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?",
+    re.ASCII,
+)
 _USB = re.compile(r"(usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(?::[^:/]+)?)(?::(/[^:]*)(?::([rwm]+))?)?")
 
 
 def parse_image(text: str) -> str:
     """An image's name or id (distribution/reference grammar): anything else the engine refuses even to look for."""
-    if len(text) > _IMAGE_MAX or not _IMAGE.fullmatch(text):
+    found = _IMAGE.fullmatch(text) if len(text) <= _IMAGE_MAX else None
+    if found is None or len(found[1]) > _IMAGE_PATH_MAX:
+        digest = "@" in text and found is None and _IMAGE.fullmatch(text.partition("@")[0])
+        wish = "a digest of sha256: and 64 hex digits" if digest else "lower-case letters"
         raise QuantityError(
-            f"{text!r} is no image",
-            "a reference such as nginx:1.27 or registry.lan:5000/app (lower-case letters)",
+            f"{text!r} is not an image reference", f"one such as nginx:1.27 or registry.lan:5000/app ({wish})"
         )
     return text
 
 
-def parse_address(text: str, *, version: int = 0) -> str:
-    """A canonical IP address; `version` 4 or 6 demands that family."""
+def parse_address(text: str, *, version: int = 0, zone: bool = False) -> str:
+    """A canonical IP address; `version` 4 or 6 demands that family, `zone` lets it have one (fe80::1%eth0)."""
     expected = f"an IPv{version} address" if version else "an IP address"
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        raise QuantityError(f"{text!r} is no IP address", expected) from None
+        raise QuantityError(f"{text!r} is not an IP address", expected) from None
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id and not zone:
+        raise QuantityError(
+            f"{text!r} has a zone, which means nothing here", f"{text.partition('%')[0]} without %"
+        )
     if version and address.version != version:
         raise QuantityError(f"{text!r} is an IPv{address.version} address", expected)
     return str(address)
+
+
+def same_address(one: str, other: str) -> bool:
+    """Whether two texts are one IP address; what is none equals nothing."""
+    try:
+        return ipaddress.ip_address(one) == ipaddress.ip_address(other)
+    except ValueError:
+        return False
+
+
+def parse_server(text: str) -> str:
+    """The address of a name server, which may be one of a link."""
+    return parse_address(text, zone=True)
 
 
 def addresses_meet(one: str, other: str) -> bool:
@@ -89,18 +120,33 @@ def parse_subnet(text: str) -> str:
 
 def parse_ports(text: str) -> tuple[Port, ...]:
     """Ports of one entry, ranges expanded. A lone container port leaves the host port (0) to the engine."""
+    if re.search(r"[\s,;]", text.strip()):
+        raise QuantityError(f"{text!r} holds more than one port", "one `list port` line for each")
     body, slash, protocol = text.partition("/")
+    protocol = protocol.lower()
     if slash and protocol not in {"tcp", "udp", "sctp"}:
-        raise QuantityError(f"{protocol!r} is no protocol", "tcp, udp or sctp")
+        raise QuantityError(f"{protocol!r} is not a protocol", "tcp, udp or sctp")
+    protocol = protocol or "tcp"
     host_ip, host, container = _split_port(body)
     inner = _port_range(container, text)
     outer = _port_range(host, text) if host else (0,) * len(inner)
+    if len(inner) == 1 < len(outer):
+        return (
+            Port(
+                container_port=inner[0],
+                host_port=outer[0],
+                host_port_end=outer[-1],
+                host_ip=host_ip,
+                protocol=protocol,
+            ),
+        )
     if len(inner) != len(outer):
         raise QuantityError(
-            f"{len(outer)} host ports for {len(inner)} container ports in {text!r}", "ranges of one length"
+            f"{len(outer)} host ports for {len(inner)} container ports in {text!r}",
+            "ranges of one length, or a range of host ports for one container port",
         )
     return tuple(
-        Port(container_port=c, host_port=h, host_ip=host_ip, protocol=protocol or "tcp")
+        Port(container_port=c, host_port=h, host_ip=host_ip, protocol=protocol)
         for h, c in zip(outer, inner, strict=True)
     )
 
@@ -116,6 +162,10 @@ def _split_port(body: str) -> tuple[str, str, str]:
     if len(parts) > 3:
         raise QuantityError(
             f"{body!r} is no port", f"{_PORT_FORM}, an IPv6 address in brackets: [::1]:8080:80"
+        )
+    if len(parts) == 3 and parts[0].isdigit():
+        raise QuantityError(
+            f"{body!r} has too many parts", "8080:80, or an address first: 192.168.1.1:8080:80"
         )
     if len(parts) == 3:
         return (parse_address(parts[0], version=4) if parts[0] else ""), parts[1], parts[2]
@@ -136,7 +186,7 @@ def _port_range(text: str, whole: str) -> tuple[int, ...]:
 
 
 def parse_volume(text: str) -> Mount:
-    """One `volume` entry. The SELinux options z and Z are accepted; they mean nothing here."""
+    """One `volume` entry."""
     parts = text.split(":")
     if len(parts) == 1:
         return Mount(source="", target=_target(parts[0], text))
@@ -160,10 +210,10 @@ def _mount(source: str, target: str, options: list[str]) -> Mount:
             no_copy = True
         elif option in _PROPAGATION and source.startswith("/"):
             propagation = option
-        elif option not in _RELABEL:
+        elif option not in _WITHOUT_EFFECT:
             raise QuantityError(
                 f"{option!r} is no option of this volume",
-                "ro, rw, z, Z, with a volume nocopy, with a path (r)shared, (r)slave or (r)private",
+                "ro, rw, z, Z, cached, with a volume nocopy, with a path (r)shared, (r)slave or (r)private",
             )
     return Mount(source=source, target=target, read_only=read_only, propagation=propagation, no_copy=no_copy)
 
@@ -208,6 +258,11 @@ def parse_device(text: str) -> Device:
     return _device(parts[0], container, parts[2] if len(parts) == 3 else "rwm")
 
 
+def is_cdi(text: str) -> bool:
+    """Whether a `device` entry is a device by its CDI name, `vendor.com/class=name` (container-device-interface)."""
+    return _CDI.fullmatch(text) is not None
+
+
 def _usb_name(text: str) -> str:
     """The numbers in lower case as sysfs has them; a serial number is taken as it is."""
     numbers, serial = text[: len("usb:0000:0000")], text[len("usb:0000:0000") :]
@@ -228,6 +283,10 @@ def parse_ulimit(text: str) -> Ulimit:
     match = re.fullmatch(r"([a-z]+)=(-1|\d{1,18})(?::(-1|\d{1,18}))?", text, re.ASCII)
     if match is None:
         raise QuantityError(f"{text!r} is no ulimit", expected)
+    if match[1] not in ULIMITS:
+        raise QuantityError(
+            f"{match[1]!r} is not a limit{near(match[1], ULIMITS)}", ", ".join(sorted(ULIMITS))
+        )
     soft, hard = int(match[2]), int(match[3] or match[2])
     if hard != -1 and (soft == -1 or soft > hard):
         raise QuantityError(f"the soft limit in {text!r} is above the hard one", expected)
@@ -263,6 +322,12 @@ def parse_endpoint(text: str) -> Endpoint:
         ip=addresses.get("ip", ""),
         ip6=addresses.get("ip6", ""),
     )
+
+
+def parse_mac(text: str) -> str:
+    """A MAC address in lower case with colons, of the forms that docker takes (Go: net.ParseMAC)."""
+    digits = re.sub("[:.-]", "", text).lower()
+    return ":".join(digits[at : at + 2] for at in range(0, 12, 2))
 
 
 def parse_dependency(text: str) -> Dependency:

@@ -19,7 +19,9 @@ class ObservedContainer:
     labels: dict[str, str] = field(default_factory=dict)
     health: str = ""  # healthy, unhealthy, starting or "" (no health check)
     exit_code: int | None = None  # of a container that ended, None while there is none
-    # the engine's words, for people: "Up 2 seconds (healthy)". With the age in them they change all the time
+    last_exit_code: int | None = None  # of one that ended or is restarted in a loop
+    since: float | None = None  # wall clock, seconds: when its state began, see agent.runtime.ages
+    # the engine's words: "Up 2 seconds (healthy)". With the age in them they change all the time
     status_text: str = field(default="", compare=False)
     inspect: dict[str, Any] | None = None  # raw body of GET /containers/{id}/json
 

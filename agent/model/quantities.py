@@ -149,11 +149,3 @@ def parse_assignment(text: str) -> tuple[str, str]:
     if "=" not in text:
         raise QuantityError("the entry has no `=`", "key=value")
     return parse_pair(text)
-
-
-def parse_capability(text: str) -> str:
-    """A capability's full name: `net_admin` becomes `CAP_NET_ADMIN`; `ALL` stays."""
-    name = text.upper()
-    if not re.fullmatch(r"[A-Z_]+", name):
-        raise QuantityError(f"{text!r} is no capability", "a name such as NET_ADMIN, or ALL")
-    return name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}"

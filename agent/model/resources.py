@@ -58,12 +58,28 @@ class WaitKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """One published port, ranges already expanded. `host_port` 0 lets the engine choose."""
+    """One published port, ranges already expanded.
+
+    `host_port` 0 lets the engine choose; up to `host_port_end`, where it is set, it takes the first one that is free.
+    """
 
     container_port: int
     host_port: int = 0
+    host_port_end: int | None = None
     host_ip: str = ""
     protocol: str = "tcp"
+
+    @property
+    def host_ports(self) -> range:
+        """Those that it can have on the host, just 0 where any will do."""
+        return range(self.host_port, (self.host_port_end or self.host_port) + 1)
+
+    @property
+    def host_text(self) -> str:
+        """For people."""
+        if not self.host_port:
+            return "a port"
+        return f"{self.host_port}-{self.host_port_end}" if self.host_port_end else str(self.host_port)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +209,8 @@ class ContainerSpec:
     log_opts: tuple[tuple[str, str], ...] = ()
     group_add: tuple[str, ...] = ()
     security_opt: tuple[str, ...] = ()
+    seccomp: str | None = None  # the profile that `security_opt` names as a file, JSON; only its hash leaves
+    cdi_devices: tuple[str, ...] = ()  # sorted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -171,6 +171,7 @@ def _without_engine(
         runtime=None if spec.runtime == info.get("DefaultRuntime", "runc") else spec.runtime,
         ipc=None if spec.ipc == "private" else spec.ipc,
         log_driver=None if plain_log else spec.log_driver,
+        seccomp=None,  # the option has it
         security_opt=tuple(o for o in spec.security_opt if not (labelled and o == "label=disable")),
     )
 

@@ -73,6 +73,8 @@ LEVELS: Mapping[str, Level] = {
     "log_opts": Level.RECREATE,
     "group_add": Level.RECREATE,
     "security_opt": Level.RECREATE,
+    "seccomp": Level.RECREATE,
+    "cdi_devices": Level.RECREATE,
 }
 # moby: zero means "unchanged" in an update (moby#22516), so only these can be taken back in place
 _CLEARABLE = frozenset({"pids_limit", "restart"})

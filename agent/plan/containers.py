@@ -45,7 +45,6 @@ class _Planner:
             self._find(
                 "Synced", status=False, reason="Held", message=f"{action} by hand; reconcile takes it back"
             )
-            self._show_state(seen)
             return
         missing = draft.context.waiting.get(self.key) or draft.turns.get(self.key)
         missing = missing or self._dependency_missing()
@@ -68,7 +67,6 @@ class _Planner:
             self.key, "Waiting", status=True, reason="Waiting", message=missing.reason, once=missing.once
         )
         self.draft.withheld[self.key] = f"{self.container.section} waits: {missing.reason}"
-        self._show_state(seen)
         if seen is None or self.record is None:
             return
         if missing.keep:
@@ -106,7 +104,6 @@ class _Planner:
     def _absent(self) -> None:
         container = self.container
         if not container.policy.enabled:
-            self._find("Running", status=False, reason="Disabled")
             self._find("Synced", status=True, reason="InSync")
             self._find("Degraded", status=False, reason="AsDeclared")
             return
@@ -142,7 +139,6 @@ class _Planner:
 
     def _present(self, record: Record, seen: ObservedContainer) -> None:
         if seen.state in _ENDING:
-            self._show_state(seen)
             message = (
                 f"the engine has it in state {seen.state}; if that stays, `docker rm -f {seen.name}` helps"
             )
@@ -331,7 +327,6 @@ class _Planner:
     def _running(self, record: Record, seen: ObservedContainer) -> list[ops.Operation]:
         container = self.container
         wanted = container.policy.enabled and container.policy.state is RunState.RUNNING
-        self._show_state(seen)
         if not wanted and is_alive(seen):
             cause = "disabled" if not container.policy.enabled else "state is stopped"
             timeout = container.spec.stop_timeout_s
@@ -345,21 +340,6 @@ class _Planner:
             cause = f"it is {seen.state}, state is running"
             return [ops.StartContainer(key=self.key, cause=cause, container=container)]
         return []
-
-    # what it looks like
-
-    def _show_state(self, seen: ObservedContainer | None) -> None:
-        if seen is None:
-            self._find("Running", status=False, reason="Absent")
-        elif is_completed(self.container, seen):
-            self._find("Running", status=False, reason="Completed", message=seen.status_text)
-        elif seen.state == "restarting":
-            self._find("Running", status=False, reason="CrashLoop", message=seen.status_text)
-        else:
-            running = seen.state == "running"
-            self._find("Running", status=running, reason=seen.state.capitalize(), message=seen.status_text)
-        if seen is not None and seen.health:
-            self._find("Healthy", status=seen.health == "healthy", reason=seen.health.capitalize())
 
     def _show_image(self) -> None:
         image = self.container.spec.image

@@ -20,6 +20,7 @@ from agent.plan.containers import is_alive
 from agent.plan.draft import Draft, Missing, desired_spec, key_of
 
 _OF_DESIRED = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer, ops.ReconnectContainer)
+_GIVES_ADDRESS = (ops.StartContainer, *_OF_DESIRED)
 _ENDS = (ops.StopContainer, ops.RetireContainer, ops.RemoveContainer, ops.Forget)
 _SWAPS = (ops.ReplaceContainer, ops.AdoptContainer)
 _BRIDGED = frozenset({"", "bridge", "default"})  # network modes in which ports are published
@@ -70,7 +71,36 @@ def settle(draft: Draft) -> dict[str, Missing]:
     for taker, holders in given.items():
         work = draft.works[taker]
         draft.works[taker] = replace(work, needs=work.needs | holders)
+    _fixed_addresses_first(draft, stands)
     return {}
+
+
+def _fixed_addresses_first(draft: Draft, stands: Mapping[str, _Stand]) -> None:
+    """Who takes a fixed address starts before those of the same network to whom the engine gives any that is free.
+
+    Only where that is soon: nobody waits for a pull or for the gate of a swap. Who comes first all the same moves out
+    of the way later (`agent.apply.addresses`).
+    """
+    fixed = [key for key in draft.works if key in draft.declared and _is_quick(draft, key)]
+    for key, work in list(draft.works.items()):
+        if key not in draft.declared or not any(isinstance(o, _GIVES_ADDRESS) for o in work.operations):
+            continue
+        endpoints = draft.declared[key].spec.endpoints
+        free = {(e.network, 4) for e in endpoints if not e.ip} | {
+            (e.network, 6) for e in endpoints if not e.ip6
+        }
+        for other in fixed:
+            taken = stands[other].after - stands[other].before if other != key else frozenset()
+            given = (
+                (claim.place, 6 if ":" in claim.value else 4) for claim in taken if claim.kind == "address"
+            )
+            if free.intersection(given) and not _leads(draft, {}, other, key):
+                draft.works[key] = replace(draft.works[key], after=draft.works[key].after | {other})
+
+
+def _is_quick(draft: Draft, key: str) -> bool:
+    swaps = any(isinstance(operation, _SWAPS) for operation in draft.works[key].operations)
+    return not swaps and bool(draft.context.image_ids.get(draft.declared[key].spec.image))
 
 
 def claims(spec: Mapping[str, Any]) -> frozenset[Claim]:
@@ -85,7 +115,8 @@ def claims(spec: Mapping[str, Any]) -> frozenset[Claim]:
 
 def _ports(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     if (spec.get("network_mode") or "") in _BRIDGED:
-        yield from (port for port in spec.get("ports", ()) if port["host_port"])
+        # of a range the engine takes one that is free
+        yield from (p for p in spec.get("ports", ()) if p["host_port"] and not p.get("host_port_end"))
 
 
 def _keys(draft: Draft) -> list[str]:
@@ -127,7 +158,7 @@ def _leads(draft: Draft, given: Mapping[str, set[str]], start: str, end: str) ->
             return True
         if key not in seen and key in draft.works:
             seen.add(key)
-            todo += [*draft.works[key].needs, *given.get(key, ())]
+            todo += [*draft.works[key].needs, *draft.works[key].after, *given.get(key, ())]
     return False
 
 

@@ -109,7 +109,7 @@ def is_met(field: str, wanted: ContainerSpec, seen: ContainerSpec) -> bool:
             return all(d in have for d in want if not d.host.startswith("usb:"))
         case "entrypoint":
             return bool(want == (have or ("",)))
-        case "security_opt" | "cap_add" | "cap_drop":
+        case "security_opt" | "cap_add" | "cap_drop" | "cdi_devices":
             return set(want) <= set(have)
     if field in LIMITS:
         return is_same_limit(field, want, have, seen.memory)

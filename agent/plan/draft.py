@@ -145,11 +145,21 @@ class Draft:
         )
 
     def find(
-        self, key: str, kind: str, *, status: bool, reason: str, message: str = "", once: str = ""
+        self,
+        key: str,
+        kind: str,
+        *,
+        status: bool,
+        reason: str,
+        message: str = "",
+        once: str = "",
+        since: float | None = None,
     ) -> None:
         """Notes a condition."""
         self.findings.append(
-            ops.Finding(key=key, type=kind, status=status, reason=reason, message=message, once=once)
+            ops.Finding(
+                key=key, type=kind, status=status, reason=reason, message=message, once=once, since=since
+            )
         )
 
     def add(self, key: str, todo: Iterable[ops.Operation], needs: Iterable[str] = ()) -> None:

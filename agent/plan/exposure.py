@@ -26,7 +26,7 @@ def public_ports(container: Container, around: Surroundings) -> tuple[str, ...]:
     """The ports that can be reached, as `8080/tcp from wan`."""
     bridges = _bridges(container, around)
     found = (
-        f"{port.host_port or 'a port'}/{port.protocol} from {zone.name}"
+        f"{port.host_text}/{port.protocol} from {zone.name}"
         for zone in around.firewall.zones
         if zone.is_wan and bridges
         for port in container.spec.ports
@@ -57,7 +57,9 @@ def _listens(port: Port, zone: Zone, around: Surroundings) -> bool:
 def _passes(port: Port, zone: Zone, bridges: Iterable[Bridge], around: Surroundings) -> bool:
     """Whether nothing on the way stops it, to any of the bridges."""
     if not around.forwards:
-        return permitted(around.firewall, zone.name, {""}, port.protocol, port.host_port)
+        return any(
+            permitted(around.firewall, zone.name, {""}, port.protocol, number) for number in port.host_ports
+        )
     return any(
         not _blocked(zone, bridge.device, around)
         and (around.docker_first or _forwarded(port, zone, bridge, around))

@@ -69,4 +69,4 @@ def _is_open(port: Port) -> bool:
 
 
 def _name(port: Port) -> str:
-    return f"{port.host_port or 'a port'}/tcp"
+    return f"{port.host_text}/tcp"

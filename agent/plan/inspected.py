@@ -13,7 +13,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from agent.model.quantities import QuantityError, parse_capability
+from agent.model.kernel_names import parse_capability, parse_profile
+from agent.model.quantities import QuantityError
 from agent.model.resources import (
     ContainerSpec,
     Device,
@@ -104,8 +105,29 @@ def _lists(host: Mapping[str, Any]) -> dict[str, Any]:
         "extra_hosts": tuple(host.get("ExtraHosts") or ()),
         "log_opts": _sorted_pairs((host.get("LogConfig") or {}).get("Config")),
         "group_add": _sorted(host.get("GroupAdd")),
-        "security_opt": _sorted(host.get("SecurityOpt")),
+        **_security(host),
+        "cdi_devices": _cdi(host),
     }
+
+
+def _security(host: Mapping[str, Any]) -> dict[str, Any]:
+    options = _sorted(host.get("SecurityOpt"))
+    profiles = (option.partition("=")[2] for option in options if option.startswith("seccomp={"))
+    if host.get("MaskedPaths") == [] and host.get("ReadonlyPaths") == []:
+        options = _sorted([*options, "systempaths=unconfined"])
+    return {"security_opt": options, "seccomp": next(map(_profile, profiles), None)}
+
+
+def _profile(text: str) -> str:
+    try:
+        return parse_profile(text)
+    except QuantityError:
+        return text
+
+
+def _cdi(host: Mapping[str, Any]) -> tuple[str, ...]:
+    asked = (item for item in host.get("DeviceRequests") or () if item.get("Driver") == "cdi")
+    return _sorted(name for item in asked for name in item.get("DeviceIDs") or ())
 
 
 def _sorted(items: Iterable[str] | None) -> tuple[str, ...]:
@@ -159,20 +181,20 @@ def _health(check: Mapping[str, Any]) -> Healthcheck | None:
 
 
 def _ports(bindings: Mapping[str, list[Mapping[str, str]] | None]) -> tuple[Port, ...]:
-    """A range of host ports for one container port lets the engine choose: host port 0."""
     found = set()
     for key, entries in bindings.items():
         match = _PORT.fullmatch(key)
         for entry in (entries or ()) if match else ():
-            host_port = entry.get("HostPort") or "0"
+            first, _, last = (entry.get("HostPort") or "0").partition("-")
             port = Port(
                 container_port=int(match[1]) if match else 0,
-                host_port=int(host_port) if host_port.isdigit() else 0,
+                host_port=int(first) if first.isdigit() else 0,
+                host_port_end=int(last) if last.isdigit() and last != first else None,
                 host_ip=entry.get("HostIp") or "",
                 protocol=(match[2] if match else "") or "tcp",
             )
             found.add(port)
-    return tuple(sorted(found, key=lambda p: (p.container_port, p.protocol, p.host_ip, p.host_port)))
+    return tuple(sorted(found, key=lambda p: (p.container_port, p.protocol, p.host_ip, p.host_port, p.host_text)))
 
 
 # mounts

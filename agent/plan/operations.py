@@ -190,16 +190,19 @@ class Finding:
     status: bool
     reason: str
     message: str = ""
+    since: float | None = None  # wall clock, seconds: where the engine tells when it began
     once: str = ""  # with Waiting: what of ours it waits for, as "db is healthy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """The operations on one resource, in order; begun once every work of `needs` has succeeded."""
+    """The operations on one resource, in order; begun once every work of `needs` has succeeded, and every one of
+    `after` has ended in whatever way."""
 
     key: str
     operations: tuple[Operation, ...]
     needs: frozenset[str] = frozenset()
+    after: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from agent.model.kernel_names import is_systempaths
 from agent.model.resources import (
     Container,
     ContainerSpec,
@@ -116,10 +117,21 @@ def host_config(spec: ContainerSpec, plugged: Mapping[str, str]) -> dict[str, An
         "DnsOptions": list(spec.dns_opt) or None,
         "ExtraHosts": list(spec.extra_hosts) or None,
         "GroupAdd": list(spec.group_add) or None,
-        "SecurityOpt": list(spec.security_opt) or None,
+        **_security(spec),
+        "DeviceRequests": [{"Driver": "cdi", "DeviceIDs": list(spec.cdi_devices)}] if spec.cdi_devices else None,
         "LogConfig": _log_config(spec),
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _security(spec: ContainerSpec) -> dict[str, Any]:
+    """`systempaths=unconfined` is docker's own: the engine knows two lists of paths instead, and empty ones hide none."""
+    options = [option for option in spec.security_opt if not is_systempaths(option)]
+    options += [f"seccomp={spec.seccomp}"] if spec.seccomp is not None else []
+    found: dict[str, Any] = {"SecurityOpt": options or None}
+    if any(is_systempaths(option) for option in spec.security_opt):
+        found |= {"MaskedPaths": [], "ReadonlyPaths": []}
+    return found
 
 
 def _device(device: Device, plugged: Mapping[str, str]) -> dict[str, str]:
@@ -186,6 +198,7 @@ def port_bindings(spec: ContainerSpec) -> dict[str, list[dict[str, str]]]:
     bindings: dict[str, list[dict[str, str]]] = {}
     for port in spec.ports:
         host_port = str(port.host_port) if port.host_port else ""
+        host_port += f"-{port.host_port_end}" if port.host_port_end else ""
         key = f"{port.container_port}/{port.protocol}"
         bindings.setdefault(key, []).append({"HostIp": port.host_ip, "HostPort": host_port})
     return bindings

@@ -18,6 +18,7 @@ from agent.plan.contention import settle
 from agent.plan.draft import Context, Draft, Missing, key_of
 from agent.plan.objects import plan_network, plan_volume
 from agent.plan.orphans import plan_orphans
+from agent.plan.states import show_states
 
 
 def reconcile(desired: Desired, observed: Observed, context: Context) -> ops.Plan:
@@ -42,6 +43,7 @@ def _draft(desired: Desired, observed: Observed, context: Context, turns: Mappin
     for container in _by_dependency(draft, desired.containers):
         plan_container(draft, container)
     plan_orphans(draft)
+    show_states(draft)
     return draft
 
 

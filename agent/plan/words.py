@@ -21,6 +21,8 @@ _OPTIONS = {
     "mounts": "volume",
     "endpoints": "network",
     "devices": "device",
+    "cdi_devices": "device",
+    "seccomp": "security_opt",
     "device_cgroup_rules": "device_cgroup_rule",
     "sysctls": "sysctl",
     "ulimits": "ulimit",

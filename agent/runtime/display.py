@@ -10,7 +10,6 @@ from agent.apply.crew import Outcome, SkippedError
 from agent.apply.records import Records
 from agent.errors import EngineError, EngineUnreachableError, StorageError, UcidockdError
 from agent.model.issues import Issue
-from agent.model.observed import Observed
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import key_of
@@ -34,6 +33,7 @@ class Display:
 
     def config(self, desired: Desired, issues: tuple[Issue, ...]) -> None:
         """The sections that were accepted, and those that were not, with their mistakes."""
+        self._drop_mended(desired)
         now = self.wall()
         config = "Accepted" if not desired.broken else "PartlyInvalid"
         texts = [issue.text() for issue in issues]
@@ -47,6 +47,15 @@ class Display:
             self.board.set(
                 key, ConditionType.ACCEPTED, status=False, reason="Invalid", message="; ".join(mine), now=now
             )
+
+    def _drop_mended(self, desired: Desired) -> None:
+        """What had a place for its mistake alone, as `config agent`."""
+        for key in sorted(self.board.keys() - declared(desired).keys() - desired.broken):
+            standing = self.board.standing(key, ConditionType.ACCEPTED)
+            if key.partition(":")[0] not in _KINDS and standing is not None:
+                self.board.clear(key, ConditionType.ACCEPTED, now=self.wall())
+                if not self.board.has_conditions(key):
+                    self.board.drop(key, now=self.wall())
 
     def drop_undeclared(self, desired: Desired, busy: Collection[str]) -> None:
         """What has neither a section nor an object, as a section that was never applied and is gone: no work ends it."""
@@ -72,7 +81,12 @@ class Display:
         retry = isinstance(exc, EngineError) and exc.retryable
         reason = exc.reason if isinstance(exc, EngineUnreachableError) else EngineUnreachableError.reason
         engine = {"reachable": False, "reason": reason, "error": str(exc), "retryable": retry}
-        self.board.set_agent(self.wall(), engine=engine)
+        now, message = self.wall(), "the engine does not answer"
+        self.board.set_agent(now, engine=engine)
+        for key in sorted(self.board.keys()):  # what runs is not known before it answers
+            for kind in (ConditionType.RUNNING, ConditionType.HEALTHY):
+                if key.startswith("container:") and self.board.standing(key, kind) is not None:
+                    self.board.set(key, kind, status=False, reason="Unknown", message=message, now=now)
 
     def nothing_to_do(self, generation: str | None) -> None:
         """A pass that planned no work. `generation`: the configuration that was reached, None when none was."""
@@ -103,17 +117,11 @@ class Display:
                 key, ConditionType.DATA_LOST, status=True, reason="VolumeEmpty", message=text, now=now
             )
 
-    def ages(self, *, before: Observed, now: Observed) -> None:
-        """The engine's words of containers that grew older and did nothing else."""
-        sections = {r.object_id: r.section for r in self.records.records() if r.kind == "container"}
-        for old, new in zip(before.containers, now.containers, strict=True):
-            if new.status_text != old.status_text and new.id in sections:
-                key = key_of("container", sections[new.id])
-                self.board.say(key, ConditionType.RUNNING, new.status_text)
-
     def plan(self, plan: ops.Plan) -> None:
         """What is to be done, and why, and what was found."""
         for work in plan.works:
+            if self.board.reason(work.key, ConditionType.DEGRADED) == "RolledBack":
+                self.board.clear(work.key, ConditionType.DEGRADED, now=self.wall())  # this is another try
             causes = "; ".join(operation.cause for operation in work.operations)
             self._pending(work.key, causes)
         for key in dict.fromkeys(finding.key for finding in plan.findings):
@@ -132,7 +140,7 @@ class Display:
         if isinstance(error, SkippedError):
             self._pending(operation.key, text)
         elif error is not None:
-            self.failure(operation.key, error, rolled_back=isinstance(operation, ops.ReplaceContainer))
+            self.failure(operation.key, error, rolled_back=error.rolled_back)
 
     def failure(self, key: str, error: UcidockdError, *, rolled_back: bool = False) -> None:
         """A resource could not be made what it shall be."""
@@ -178,7 +186,13 @@ class Display:
         if in_sync and self.board.reason(key, ConditionType.DEGRADED) not in {"", "Drift"}:
             self.board.clear(key, ConditionType.DEGRADED, now=now)
         self.board.set(
-            key, condition, status=finding.status, reason=finding.reason, message=finding.message, now=now
+            key,
+            condition,
+            status=finding.status,
+            reason=finding.reason,
+            message=finding.message,
+            since=finding.since,
+            now=now,
         )
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agent.clients.addresses import device_addresses
+from agent.clients.addresses import device_addresses, has_address, machine_addresses
 from agent.clients.kernel_events import KernelEvents
 from agent.clients.netifd import BusNetifd, Netifd, UbusNetifd, has_device
 from agent.clients.nftables import Filter, of_family_4, of_family_6
@@ -43,6 +43,7 @@ from agent.plan.zones import (
 from agent.runtime.config import open_store
 from agent.runtime.dockerd_settings import DockerdSettings, declared_settings
 from agent.runtime.options import RuntimeOptions
+from agent.runtime.published import show_missing_addresses
 from agent.runtime.read_only import show_read_only
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
@@ -73,6 +74,8 @@ class EdgeTools:
     ipv4: Filter = field(default_factory=of_family_4)
     ipv6: Filter = field(default_factory=of_family_6)
     has_device: Callable[[str], bool] = has_device
+    has_address: Callable[[str], bool] = has_address
+    machine_addresses: Callable[[], Iterable[tuple[str, IpAddress]]] = machine_addresses
     addresses: Callable[[str], Iterable[IpAddress]] = lambda device: device_addresses([device])
     has_fw4: Callable[[], bool] = has_fw4
     settings_of: Callable[[Desired], DockerdSettings] = declared_settings
@@ -133,6 +136,14 @@ class Edges:
             self._show_reach(desired, settings, packages, interfaces)
         self._reload()
         show_read_only(desired, self._board, now=self._tools.wall())
+        show_missing_addresses(
+            desired,
+            settings.values,
+            self._board,
+            now=self._tools.wall(),
+            has_address=self._tools.has_address,
+            addresses=self._tools.machine_addresses,
+        )
 
     def ask_by(self, call: Callable[[str, str], Mapping[str, Any] | None]) -> None:
         """From now on netifd is asked by that call to ubus; see `BusNetifd`."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from agent.apply.clock import Clock
 from agent.apply.crew import Crew, Outcome, Run, SkippedError
 from agent.apply.executor import Executor
-from agent.apply.images import Images
+from agent.apply.images import Images, look_at_image
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.recovery import recover
@@ -34,6 +34,7 @@ from agent.plan.draft import Context, Missing, desired_spec, key_of
 from agent.plan.meaning import image_defaults, newly_stated
 from agent.plan.outlook import Entry, Outlook, outlook
 from agent.plan.reconcile import reconcile
+from agent.runtime.ages import Ages
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
 from agent.runtime.daemon import DaemonStage
@@ -102,6 +103,7 @@ class Reconciler:
     _busy: dict[str, ops.Work] = field(default_factory=dict)
     _runs: list[Run] = field(default_factory=list)  # that are under way
     _collectors: list[list[Outcome]] = field(default_factory=list)
+    _ages: Ages = field(default_factory=Ages)
     _grace: GraceWatch = field(default_factory=GraceWatch)
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
@@ -190,8 +192,6 @@ class Reconciler:
             return reconcile(look.desired, look.observed, look.context)
         question = (look.desired, look.usb, look.observed, replace(look.context, now=0.0, orphaned_s={}))
         if question == self._settled:
-            self._display.ages(before=self._settled[2], now=look.observed)
-            self._settled = question
             return ops.Plan()  # same input, same plan; the board shows its findings already
         plan = reconcile(look.desired, look.observed, look.context)
         timed = any(record.removed_at is not None for record in look.context.records)
@@ -215,6 +215,9 @@ class Reconciler:
         image_ids, defaults = self.image_ids, self.image_defaults
         if not committed:
             self.image_ids, self.image_defaults = known
+        observed = replace(
+            snapshot.observed, containers=self._ages.dated(snapshot.observed.containers, now=self.wall())
+        )
         interfaces = self.edges.interfaces() if self.edges is not None and self.engine_is_here else None
         context = Context(
             now=self.wall(),
@@ -235,7 +238,7 @@ class Reconciler:
             deletions_held=any(r.removed_at is not None for r in records) and self.deletions_held(),
             api=self.engine.api_version(),
         )
-        return _Look(desired=desired, usb=usb, observed=snapshot.observed, context=context)
+        return _Look(desired=desired, usb=usb, observed=observed, context=context)
 
     def _waiting(
         self, desired: Desired, usb: Mapping[str, Plugged], interfaces: Mapping[str, Interface] | None
@@ -292,7 +295,7 @@ class Reconciler:
         return found | {image_id: self._image_id(image_id) for image_id in sorted(recorded)}
 
     def _image_id(self, reference: str) -> str:
-        body = self.engine.inspect_image(reference)
+        body = look_at_image(self.engine, reference)
         if body is None:
             return ""
         found = str(body["Id"])
@@ -345,6 +348,7 @@ class Reconciler:
 
     def engine_failed(self, exc: UcidockdError) -> None:
         """Shows that the engine could not be looked at."""
+        self._settled = None  # the next look tells what runs
         self._display.engine_failure(exc)
 
     def _recover(self) -> dict[str, str]:

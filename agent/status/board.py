@@ -10,18 +10,22 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from agent.status.conditions import ConditionType, Level, level_of, order_of, sentence_of, verdict
 
 RING = 256
 NOTES = 10
+_SAME_S = 1.0  # two times of one beginning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """`since` moves only when status or reason change. `details`: what a program can do about it."""
+    """`since` (wall clock, seconds) moves when status or reason change, and when it is learned better.
+
+    `details`: what a program can do about it.
+    """
 
     type: ConditionType
     status: bool
@@ -118,31 +122,28 @@ class StatusBoard:
         reason: str,
         message: str = "",
         details: Mapping[str, str] | None = None,
+        since: float | None = None,
         now: float,
     ) -> bool:
-        """Sets a condition. `details`: for programs. True when anything changed."""
+        """Sets a condition. `details`: for programs. `since`: when it began, where that is known better than by `now`.
+
+        True when anything changed.
+        """
         with self._lock:
             conditions = self._resources[key].conditions
             old = conditions.get(condition)
             same = old is not None and (old.status, old.reason) == (status, reason)
             given = details or {}
+            began = old.since if same and old is not None else now
+            if since is not None and abs(since - began) >= _SAME_S:
+                same, began = False, since
             if same and old is not None and (old.message, old.details) == (message, given):
                 return False
-            since = old.since if same and old is not None else now
             conditions[condition] = Condition(
-                type=condition, status=status, reason=reason, message=message, since=since, details=given
+                type=condition, status=status, reason=reason, message=message, since=began, details=given
             )
             self._changed(key)
             return True
-
-    def say(self, key: str, condition: ConditionType, message: str) -> None:
-        """Another message of a condition that stands."""
-        with self._lock:
-            found = self._resources.get(key)
-            standing = found.conditions.get(condition) if found is not None else None
-            if found is not None and standing is not None and standing.message != message:
-                found.conditions[condition] = replace(standing, message=message)
-                self._changed(key)
 
     def standing(self, key: str, condition: ConditionType) -> Condition | None:
         """A condition as it stands."""
@@ -189,6 +190,12 @@ class StatusBoard:
         with self._lock:
             if self._resources.pop(key, None) is not None:
                 self._event({"key": key, "removed": True})
+
+    def has_conditions(self, key: str) -> bool:
+        """Whether anything is said of the resource."""
+        with self._lock:
+            found = self._resources.get(key)
+            return found is not None and bool(found.conditions)
 
     def keys(self) -> frozenset[str]:
         """The resources that are on it."""

@@ -45,6 +45,7 @@ class ConditionType(StrEnum):
     # of the router around it
     FIREWALL_OPEN = "FirewallOpen"
     PUBLIC_PORT = "PublicPort"
+    ADDRESS_MISSING = "AddressMissing"
     PORT_UNREACHABLE = "PortUnreachable"
     NO_INTERNET = "NoInternet"
     ZONE_UNSET = "ZoneUnset"
@@ -110,6 +111,9 @@ CONDITIONS: dict[ConditionType, Row] = {
     ConditionType.PUBLIC_PORT: Row(
         bad=True, level=Level.WARNING, sentence="A published port can be reached from the internet."
     ),
+    ConditionType.ADDRESS_MISSING: Row(
+        bad=True, level=Level.ERROR, sentence="A port is published at an address that the router does not have."
+    ),
     ConditionType.PORT_UNREACHABLE: Row(
         bad=True, level=Level.WARNING, sentence="The firewall lets nothing reach a published port."
     ),
@@ -163,7 +167,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         bad=False,
         level=Level.OFF,
         sentence="Not running.",
-        reasons={"CrashLoop": Level.ERROR, "Absent": Level.WAITING, "NotListening": Level.WAITING},
+        reasons={"CrashLoop": Level.ERROR, "Absent": Level.WAITING, "Unknown": Level.WAITING, "NotListening": Level.WAITING},
     ),
     ConditionType.DAEMON_UNMANAGED: Row(
         bad=True, level=Level.OFF, sentence="dockerd is configured by a daemon.json of your own."

@@ -7,11 +7,12 @@ broken section is not an unknown one. Mistakes go to the readers of the sections
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from agent.model.entries import addresses_meet, parse_dependency, parse_endpoint
+from agent.model.entries import addresses_meet, parse_dependency, parse_endpoint, same_address
 from agent.model.resources import (
     AgentSettings,
     Container,
@@ -20,11 +21,12 @@ from agent.model.resources import (
     Endpoint,
     Mount,
     Network,
+    Pool,
     Port,
     RegistryAuth,
     Volume,
 )
-from agent.uci.decode_network import BRIDGE_NAME, contains
+from agent.uci.decode_network import BRIDGE_NAME, contains, reserved_address
 from agent.uci.reader import SectionReader
 
 BUILT_IN_NETWORKS = frozenset({"bridge", "host", "none"})
@@ -58,6 +60,7 @@ def crosscheck(draft: Draft) -> None:
     draft.containers = [
         (reader, _resolved(reader, container, draft)) for reader, container in draft.containers
     ]
+    _check_pools(draft)
     _check_dependencies(draft)
     _check_host_ports(draft)
 
@@ -143,6 +146,55 @@ def _check_addresses(
                 index=index if in_entry else None,
                 expected=f"an address in {', '.join(subnets)}" if subnets else "a network with `list subnet`",
             )
+        reserved = (reserved_address(s, address) for s in subnets if address and contains(s, address))
+        for word in filter(None, reserved):
+            reader.report(
+                f"{address} is the {word} of network {network.section!r}",
+                option="network" if in_entry else option,
+                index=index if in_entry else None,
+                expected="an address of a host",
+            )
+
+
+def _check_pools(draft: Draft) -> None:
+    """Warns of fixed addresses that the engine may give to another container, or keeps from all of them."""
+    networks = {network.name: network for source, network in draft.networks if not source.failed}
+    for reader, container in draft.containers:
+        for endpoint in container.spec.endpoints:
+            network = networks.get(endpoint.network)
+            for address in filter(None, (endpoint.ip, endpoint.ip6)):
+                if network is not None:
+                    _check_pool(reader, network, address)
+
+
+def _check_pool(reader: SectionReader, network: Network, address: str) -> None:
+    pool = next((pool for pool in network.spec.pools if contains(pool.subnet, address)), None)
+    if pool is None:
+        return  # said already
+    reserved = next((name for name, each in pool.aux_addresses if same_address(each, address)), None)
+    if reserved is not None or same_address(pool.gateway, address):
+        what = f"aux_address {reserved}" if reserved is not None else "gateway"
+        reader.warn(
+            f"{address} is the {what} of network {network.section!r}: the engine gives it to no container",
+            option="network",
+            expected="another address",
+        )
+    elif not pool.ip_range or contains(pool.ip_range, address):
+        reader.warn(
+            f"{address} lies where network {network.section!r} hands out addresses: another container may get it first",
+            option="network",
+            expected=f"`list ip_range` in that network that leaves it out{_example(pool, address)}",
+        )
+
+
+def _example(pool: Pool, address: str) -> str:
+    """The half of the subnet that the address is not in."""
+    subnet = ipaddress.ip_network(pool.subnet)
+    if subnet.prefixlen >= subnet.max_prefixlen - 2:
+        return ""
+    halves = subnet.subnets(prefixlen_diff=1)
+    other = next(half for half in halves if ipaddress.ip_address(address) not in half)
+    return f", such as {other}"
 
 
 def _check_network_mode(reader: SectionReader, container: Container) -> None:
@@ -271,7 +323,7 @@ def _check_host_ports(draft: Draft) -> None:
     for reader, container in draft.containers:
         if container.policy.enabled and container.spec.network_mode in {None, "bridge", "default"}:
             for port in container.spec.ports:
-                if port.host_port:
+                if port.host_port and not port.host_port_end:  # of a range the engine takes one that is free
                     taken.setdefault((port.host_port, port.protocol), []).append((reader, port))
     clashes: dict[str, tuple[SectionReader, set[str]]] = {}
     for (number, protocol), users in sorted(taken.items(), key=lambda item: item[0]):

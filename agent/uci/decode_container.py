@@ -9,26 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from agent.errors import PathError
 from agent.model.entries import (
+    is_cdi,
     parse_address,
     parse_dependency,
     parse_device,
     parse_endpoint,
     parse_extra_host,
     parse_image,
+    parse_mac,
     parse_ports,
     parse_restart,
+    parse_server,
     parse_tmpfs,
     parse_ulimit,
     parse_volume,
     parse_wait,
 )
+from agent.model.kernel_names import (
+    check_security_option,
+    parse_capability,
+    parse_profile,
+    parse_signal,
+    seccomp_file,
+    sysctl_namespace,
+)
 from agent.model.quantities import (
     QuantityError,
     parse_assignment,
-    parse_capability,
     parse_cpus,
     parse_duration,
     parse_int,
@@ -40,6 +51,7 @@ from agent.model.resources import (
     Container,
     ContainerPolicy,
     ContainerSpec,
+    Device,
     Endpoint,
     Healthcheck,
     Mount,
@@ -53,6 +65,7 @@ from agent.uci.decode_network import labels, pairs
 from agent.uci.reader import SectionReader
 
 ReadFile = Callable[[str], str]
+T = TypeVar("T")
 
 MEMORY_MIN = 6 * 1024 * 1024  # the engine's own lower bound
 PORTS_MAX = 16384  # each costs the engine rules, and a proxy's process unless `userland_proxy` is 0
@@ -63,6 +76,7 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
     spec = _scalars(reader)
     spec = _limits(reader, spec)
     spec = _lists(reader, spec)
+    spec = _with_profile(reader, spec, read_file)
     spec = replace(
         spec,
         health=_health(reader),
@@ -75,6 +89,7 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
     )
     _check_targets(reader, spec)
     _check_limits(reader, spec)
+    _check_namespaces(reader, spec)
     return Container(section=reader.name, name=reader.docker_name, spec=spec, policy=_policy(reader))
 
 
@@ -91,7 +106,7 @@ def _scalars(reader: SectionReader) -> ContainerSpec:
         read_only=reader.flag("read_only"),
         tty=reader.flag("tty"),
         stdin=reader.flag("stdin"),
-        stop_signal=reader.text("stop_signal"),
+        stop_signal=reader.parsed("stop_signal", parse_signal),
         stop_timeout_s=reader.parsed("stop_timeout", _parse_whole_seconds),
         runtime=reader.text("runtime"),
         network_mode=reader.text("network_mode"),
@@ -123,25 +138,89 @@ def _lists(reader: SectionReader, spec: ContainerSpec) -> ContainerSpec:
     return replace(
         spec,
         ports=_ports(reader),
-        devices=tuple(
-            sorted(set(reader.values("device", parse_device)), key=lambda d: (d.container, d.host))
-        ),
+        devices=_devices(reader),
+        cdi_devices=tuple(sorted({text for text in reader.texts("device") if is_cdi(text)})),
         device_cgroup_rules=tuple(sorted(set(reader.texts("device_cgroup_rule")))),
         cap_add=tuple(sorted(set(reader.values("cap_add", parse_capability)))),
         cap_drop=tuple(sorted(set(reader.values("cap_drop", parse_capability)))),
-        sysctls=tuple(sorted(dict(reader.values("sysctl", parse_assignment)).items())),
+        sysctls=tuple(sorted(dict(reader.values("sysctl", _parse_sysctl)).items())),
         ulimits=tuple(
             sorted({u.name: u for u in reader.values("ulimit", parse_ulimit)}.values(), key=lambda u: u.name)
         ),
-        dns=reader.values("dns", parse_address),
+        dns=reader.values("dns", parse_server),
         dns_search=reader.texts("dns_search"),
         dns_opt=reader.texts("dns_opt"),
         extra_hosts=reader.values("extra_host", parse_extra_host),
         labels=labels(reader),
         log_opts=tuple(sorted(pairs(reader, "log_opt").items())),
         group_add=tuple(sorted(set(reader.texts("group_add")))),
-        security_opt=tuple(sorted(set(reader.texts("security_opt")))),
+        security_opt=tuple(sorted(set(reader.values("security_opt", _parse_security)))),
     )
+
+
+def _devices(reader: SectionReader) -> tuple[Device, ...]:
+    found = reader.values("device", lambda text: None if is_cdi(text) else parse_device(text))
+    return tuple(sorted({device for device in found if device}, key=lambda d: (d.container, d.host)))
+
+
+def _parse_sysctl(text: str) -> tuple[str, str]:
+    name, value = parse_assignment(text)
+    sysctl_namespace(name)
+    return name, value
+
+
+def _parse_security(text: str) -> str:
+    check_security_option(text)
+    return text
+
+
+def _with_profile(reader: SectionReader, spec: ContainerSpec, read_file: ReadFile | None) -> ContainerSpec:
+    """The engine wants the profile itself: `seccomp=/file` is docker's own word, and the file lies here."""
+    profile = None
+    for index, text in reader.items("security_opt"):
+        path = seccomp_file(text)
+        if path:
+            content = _read(reader, read_file, "security_opt", index, path, parse_profile)
+            profile = profile if content is None else content
+    options = tuple(option for option in spec.security_opt if not seccomp_file(option))
+    return replace(spec, security_opt=options, seccomp=profile)
+
+
+def _read(
+    reader: SectionReader,
+    read_file: ReadFile | None,
+    option: str,
+    index: int,
+    path: str,
+    parse: Callable[[str], T],
+) -> T | None:
+    """What a file named in an option says, None where it cannot be had: that is a mistake of the option."""
+    if read_file is None:
+        reader.warn("the file was not read", option=option, index=index)
+        return None
+    try:
+        return parse(read_file(path))
+    except PathError as exc:
+        reader.report(str(exc), option=option, index=index, expected="a UTF-8 text file of at most 1 MiB")
+    except QuantityError as exc:
+        reader.report(f"{path}: {exc.wrong}", option=option, index=index, expected=exc.expected)
+    return None
+
+
+def _check_namespaces(reader: SectionReader, spec: ContainerSpec) -> None:
+    """Where a namespace is the router's, its settings are not to be set for one container (runc, validator)."""
+    shared = {"net": spec.network_mode == "host", "ipc": spec.ipc == "host", "uts": False}
+    shared["net"] = shared["net"] or any(endpoint.network == "host" for endpoint in spec.endpoints)
+    for index, (name, _) in reader.parsed_items("sysctl", _parse_sysctl):
+        kind = sysctl_namespace(name)
+        if shared[kind]:
+            mode = "network host" if kind == "net" else "ipc host"
+            reader.report(
+                f"{name} cannot be set with {mode}: it is the router's own",
+                option="sysctl",
+                index=index,
+                expected="no such sysctl, or another network" if kind == "net" else "no such sysctl, or no `ipc host`",
+            )
 
 
 def _parse_whole_seconds(text: str) -> int:
@@ -179,7 +258,7 @@ def _ports(reader: SectionReader) -> tuple[Port, ...]:
             )
             break
         found.update(ports)
-    return tuple(sorted(found, key=lambda p: (p.container_port, p.protocol, p.host_ip, p.host_port)))
+    return tuple(sorted(found, key=lambda p: (p.container_port, p.protocol, p.host_ip, p.host_port, p.host_text)))
 
 
 def _mounts(reader: SectionReader) -> tuple[Mount, ...]:
@@ -207,12 +286,20 @@ def _check_targets(reader: SectionReader, spec: ContainerSpec) -> None:
 def _health(reader: SectionReader) -> Healthcheck | None:
     health = Healthcheck(
         cmd=reader.text("health_cmd"),
-        interval_ns=reader.parsed("health_interval", parse_duration),
-        timeout_ns=reader.parsed("health_timeout", parse_duration),
+        interval_ns=reader.parsed("health_interval", _parse_health_time),
+        timeout_ns=reader.parsed("health_timeout", _parse_health_time),
         retries=reader.parsed("health_retries", parse_int),
-        start_period_ns=reader.parsed("health_start_period", parse_duration),
+        start_period_ns=reader.parsed("health_start_period", _parse_health_time),
     )
     return None if health == Healthcheck() else health
+
+
+def _parse_health_time(text: str) -> int:
+    """moby daemon/container.go, validateHealthCheck: at least a millisecond, or 0 for what the image says."""
+    found = parse_duration(text)
+    if 0 < found < 1_000_000:
+        raise QuantityError(f"{text!r} is less than a millisecond", "1ms at least, or 0 for the default")
+    return found
 
 
 def _env(reader: SectionReader, read_file: ReadFile | None) -> tuple[tuple[str, str], ...]:
@@ -231,25 +318,15 @@ def _env(reader: SectionReader, read_file: ReadFile | None) -> tuple[tuple[str, 
 def _env_files(reader: SectionReader, read_file: ReadFile | None) -> dict[str, str]:
     found: dict[str, str] = {}
     for index, path in reader.items("env_file"):
-        if read_file is None:
-            reader.warn("the file was not read", option="env_file", index=index)
-            continue
-        try:
-            found.update(parse_env_file(read_file(path)))
-        except PathError as exc:
-            reader.report(
-                str(exc), option="env_file", index=index, expected="a UTF-8 text file of at most 1 MiB"
-            )
-        except QuantityError as exc:
-            reader.report(f"{path}: {exc.wrong}", option="env_file", index=index, expected=exc.expected)
+        found.update(_read(reader, read_file, "env_file", index, path, parse_env_file) or {})
     return found
 
 
 def parse_env_file(text: str) -> dict[str, str]:
     """docker's env file: `K=V` lines without quoting, `#` comments; names without a value are left out."""
     found: dict[str, str] = {}
-    for number, raw in enumerate(text.splitlines(), start=1):
-        line = raw.lstrip().removeprefix("\ufeff")
+    for number, raw in enumerate(text.split("\n"), start=1):
+        line = raw.removesuffix("\r").lstrip().removeprefix("\ufeff")
         if not line or line.startswith("#"):
             continue
         key, equals, value = line.partition("=")
@@ -265,7 +342,7 @@ def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
     own = {
         "ip": reader.parsed("ip", lambda text: parse_address(text, version=4)),
         "ip6": reader.parsed("ip6", lambda text: parse_address(text, version=6)),
-        "mac_address": reader.text("mac_address"),
+        "mac_address": reader.parsed("mac_address", parse_mac),
     }
     endpoints = list(reader.values("network", parse_endpoint))
     for option, value in own.items():
@@ -280,7 +357,7 @@ def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
             endpoints[0],
             ip=endpoints[0].ip or own["ip"] or "",
             ip6=endpoints[0].ip6 or own["ip6"] or "",
-            mac_address=(own["mac_address"] or "").lower(),
+            mac_address=own["mac_address"] or "",
         )
     return tuple(endpoints)
 

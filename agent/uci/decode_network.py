@@ -58,6 +58,7 @@ def decode_volume(reader: SectionReader) -> Volume:
 def decode_network(reader: SectionReader) -> Network:
     driver = reader.text("driver") or "bridge"
     pools = _pools(reader)
+    _check_families(reader, driver, pools)
     return Network(
         section=reader.name,
         name=reader.docker_name,
@@ -73,6 +74,17 @@ def decode_network(reader: SectionReader) -> Network:
             labels=labels(reader),
         ),
     )
+
+
+def _check_families(reader: SectionReader, driver: str, pools: tuple[Pool, ...]) -> None:
+    """libnetwork drivers/bridge: one subnet of each family. Other drivers take several."""
+    six = sum(":" in pool.subnet for pool in pools)
+    if driver == "bridge" and max(six, len(pools) - six) > 1:
+        reader.report(
+            "a bridge takes one subnet for each family",
+            option="subnet",
+            expected="one IPv4 subnet and one IPv6 subnet at most, or another network section",
+        )
 
 
 def _ipv6(reader: SectionReader, pools: tuple[Pool, ...]) -> bool:
@@ -173,6 +185,13 @@ def _place(
                 index=index,
                 expected="a value inside one of `list subnet`",
             )
+        elif reserved := reserved_address(pools[at].subnet, entry[1]):
+            reader.report(
+                f"{entry[1]} is the {reserved} of {pools[at].subnet}",
+                option=name,
+                index=index,
+                expected="an address of a host",
+            )
         elif name != "aux_address" and at in taken:
             reader.report(
                 f"{pools[at].subnet} has one already", option=name, index=index, expected="one per subnet"
@@ -180,6 +199,20 @@ def _place(
         else:
             taken.add(at)
             pools[at] = put(pools[at], entry)
+
+
+def reserved_address(subnet: str, address: str) -> str:
+    """What an address is where no host may have it, "" where one may: the engine keeps both ends of a subnet.
+
+    Of IPv6 only the first one (RFC 4291, subnet-router anycast); subnets of one or two addresses have none.
+    """
+    outer = ipaddress.ip_network(subnet)
+    if "/" in address or outer.num_addresses <= 2:
+        return ""
+    found = ipaddress.ip_address(address)
+    if found == outer.network_address:
+        return "network address"
+    return "broadcast address" if found == outer.broadcast_address and outer.version == 4 else ""
 
 
 def contains(subnet: str, inner: str) -> bool:

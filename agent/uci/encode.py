@@ -172,7 +172,7 @@ def _lists(spec: ContainerSpec, networks: Mapping[str, str], volumes: Mapping[st
         "volume": [mount(item, volumes) for item in spec.mounts],
         "tmpfs": [tmpfs(item) for item in spec.tmpfs],
         "network": [endpoint(item, networks) for item in spec.endpoints],
-        "device": [device(item) for item in spec.devices],
+        "device": [*(device(item) for item in spec.devices), *spec.cdi_devices],
         "device_cgroup_rule": spec.device_cgroup_rules,
         "cap_add": [name.removeprefix("CAP_") for name in spec.cap_add],
         "cap_drop": [name.removeprefix("CAP_") for name in spec.cap_drop],
@@ -185,7 +185,7 @@ def _lists(spec: ContainerSpec, networks: Mapping[str, str], volumes: Mapping[st
         "label": _pairs(spec.labels),
         "log_opt": _pairs(spec.log_opts),
         "group_add": spec.group_add,
-        "security_opt": spec.security_opt,
+        "security_opt": [*spec.security_opt, *([f"seccomp={spec.seccomp}"] if spec.seccomp else [])],
     }
     return _filled(lists)
 
@@ -264,6 +264,7 @@ def ports(published: Iterable[Port]) -> Iterator[str]:
 
 def _is_next(before: Port, port: Port) -> bool:
     same = (before.protocol, before.host_ip) == (port.protocol, port.host_ip)
+    same = same and not before.host_port_end and not port.host_port_end
     host_step = 1 if before.host_port else 0  # 0: the engine chooses
     steps = (port.container_port - before.container_port, port.host_port - before.host_port)
     return same and steps == (1, host_step)
@@ -272,7 +273,7 @@ def _is_next(before: Port, port: Port) -> bool:
 def _range(run: list[Port]) -> str:
     first, last = run[0], run[-1]
     inner = _span(first.container_port, last.container_port)
-    outer = _span(first.host_port, last.host_port) if first.host_port else ""
+    outer = _span(first.host_port, first.host_port_end or last.host_port) if first.host_port else ""
     protocol = "" if first.protocol == "tcp" else f"/{first.protocol}"
     if not first.host_ip:
         return f"{outer}:{inner}{protocol}" if outer else f"{inner}{protocol}"

@@ -99,7 +99,7 @@ def test_only_a_regular_file_of_some_size_is_read(paths: UserPaths, tmp_path: Pa
             made.bind(str(path))
     elif kind == "large":
         path.write_bytes(bytes(FILE_LIMIT + 1))
-        wanted = "is larger than 1024 KiB"
+        wanted = "is larger than 1 MiB"
     elif kind == "absent":
         wanted = "No such file"
     else:

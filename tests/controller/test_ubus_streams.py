@@ -22,7 +22,7 @@ from tests.controller.conftest import Containers
 from tests.support.bus import running
 from tests.support.dockerd import PrivateDockerd
 from tests.support.fake_rpcd import ADMIN, READER
-from tests.support.streams_room import Room, a_room
+from tests.support.streams_room import Counter, Room, a_room
 
 
 @pytest.fixture
@@ -345,13 +345,82 @@ async def test_fetching_gives_the_same_packets_and_acknowledges_what_it_follows(
     assert again["packets"][0]["seq"] == seqs[-1]
 
 
-async def test_a_fetch_waits_for_news_delays_nobody_and_hears_of_the_end(room: Room) -> None:
+async def test_a_fetch_waits_for_news_and_hears_of_the_end(room: Room) -> None:
     opened = await room.call("stream_open", session=ADMIN)
     fetch = asyncio.create_task(room.call("stream_read", {"id": opened["id"], "wait": 20}, session=ADMIN))
-    assert await room.call("stream_read", {"id": opened["id"], "wait": 0}, session=ADMIN) == {"packets": []}
+    await asyncio.sleep(0.1)
     assert not fetch.done()
     await room.call("stream_close", {"id": opened["id"]}, session=ADMIN)
     assert await fetch == {"packets": [], "closed": "closed"}
+
+
+async def test_of_two_fetches_the_newer_one_reads(room: Room) -> None:
+    opened = await room.call("stream_open", session=ADMIN)
+
+    def fetch(after: int = 0) -> asyncio.Task[dict[str, Any]]:
+        args = {"id": opened["id"], "after": after, "wait": 20}
+        return asyncio.create_task(room.call("stream_read", args, session=ADMIN))
+
+    left = fetch()
+    await asyncio.sleep(0.1)
+    newer = fetch()
+    assert await left == {"packets": [], "replaced": True}
+    await room.call("stream_open", {"id": opened["id"], "kind": "count", "tag": "1"}, session=ADMIN)
+    first = (await newer)["packets"]
+    assert first[0]["items"][0] == {"stream": 1, "name": "opened", "json": {"owner": "", "tag": "1"}}
+    # one that comes with less than was read elsewhere takes nothing back, and loses nothing that was not read
+    again = (await fetch(after=0))["packets"]
+    assert [packet["seq"] for packet in again[: len(first)]] == [packet["seq"] for packet in first]
+
+
+async def test_streams_of_an_owner_end_together_and_say_whose_they_are(room: Room) -> None:
+    opened = await room.call("stream_open", session=ADMIN)
+    for owner, tag in (("a", "1"), ("b", "1"), ("a", "2")):
+        asked = {"id": opened["id"], "kind": "status", "owner": owner, "tag": tag}
+        await room.call("stream_open", asked, session=ADMIN)
+    got = await room.call("stream_read", {"id": opened["id"], "wait": 5}, session=ADMIN)
+    items = [item for packet in got["packets"] for item in packet["items"]]
+    said = [(item["stream"], *item["json"].values()) for item in items if item["name"] == "opened"]
+    assert said == [(1, "a", "1"), (2, "b", "1"), (3, "a", "2")]
+    await room.call("stream_close", {"id": opened["id"], "owner": "a"}, session=ADMIN)
+    ended = [
+        "error" in await room.call("stream_close", {"id": opened["id"], "stream": number}, session=ADMIN)
+        for number in (1, 2, 3)
+    ]
+    assert ended == [True, False, True]
+    long = {"id": opened["id"], "kind": "status", "owner": "x" * 65}
+    answer = await room.call("stream_open", long, session=ADMIN)
+    assert "at most 64" in answer["error"]["message"]
+
+
+async def test_a_stream_without_end_leaves_room_for_a_quiet_one(room: Room) -> None:
+    class Echo(Counter):
+        async def items(self) -> AsyncGenerator[Item, None]:
+            while True:
+                await asyncio.sleep(0.05)
+                yield {"name": "echo", "text": "x" * 3000}
+
+    kinds = room.streams._kinds
+    assert isinstance(kinds, dict)
+    kinds["echo"] = Kind(grant=read("test", "echo"), open=lambda _: Echo())
+    room.counter = Counter(size=100)
+    kinds["count"] = Kind(grant=read("test", "count"), open=lambda _: room.counter)
+    opened = await room.call("stream_open", {"kind": "count"}, session=ADMIN)
+    await room.call("stream_open", {"id": opened["id"], "kind": "echo"}, session=ADMIN)
+    after, echoes = 0, 0
+    for _ in range(40):
+        args = {"id": opened["id"], "after": after, "wait": 5}
+        for packet in (await room.call("stream_read", args, session=ADMIN))["packets"]:
+            after = packet["seq"]
+            echoes += sum(item["stream"] == 2 for item in packet["items"])
+        await asyncio.sleep(0.02)
+    assert echoes >= 5
+
+
+async def test_streams_of_all_are_limited(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ubus_streams, "SOURCES_OF_ALL", 2)
+    answers = [await room.call("stream_open", {"kind": "status"}, session=ADMIN) for _ in range(3)]
+    assert "2 streams are open" in answers[2]["error"]["message"]
 
 
 async def test_ends_and_errors_of_a_source_are_items_and_the_tab_goes_on(room: Room) -> None:

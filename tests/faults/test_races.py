@@ -82,7 +82,9 @@ def test_an_old_container_that_ends_while_its_restart_policy_is_switched_off_is_
     assert box.get("web").attrs["Config"]["Cmd"] == ["sleep", "2000"]
 
 
-def test_a_foreign_container_on_a_name_of_the_swap_costs_nothing(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_foreign_container_on_a_name_of_the_swap_costs_nothing(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
     box.apply(WEB)
     started = box.get("web").attrs["State"]["StartedAt"]
     monkeypatch.setattr("agent.apply.swap.secrets.token_hex", lambda size: "ab" * size)
@@ -108,7 +110,9 @@ def test_names_that_were_those_of_a_swap_once_are_nothing_to_an_edit(box: Box) -
 
 
 @pytest.mark.parametrize("step", ["start", "stop"])
-def test_a_swap_that_version_0_1_0_began_is_undone(box: Box, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_a_swap_that_version_0_1_0_began_is_undone(
+    box: Box, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     """Its names had no nonce."""
     box.apply(WEB)
     web = box.get("web").id

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from agent.clients.firewall import Iptables
 from agent.clients.nftables import Filter, Nftables
 from agent.model.interfaces import Interface
+from agent.model.listen import IpAddress
 from agent.runtime.config import load, open_store
 from agent.runtime.dockerd_settings import settings_source
 from agent.runtime.edges import Edges, EdgeTools
@@ -457,3 +460,60 @@ def test_rules_that_are_not_in_force_close_no_port(router: Router) -> None:
     router.apply("config container 'web'\n\toption image 'web'\n\tlist port '8080:80'\n", BLOCKING)
     assert router.open() is not None
     assert router.condition("container:web", "PublicPort") is not None
+
+
+def test_a_port_at_an_address_that_the_router_lost_is_a_condition_until_it_is_back(
+    router: Router, network: OwnNetwork
+) -> None:
+    """Asked of the kernel, in a network whose addresses come and go."""
+
+    def ask(call: str) -> str:
+        code = f"from agent.clients.addresses import *; print({call})"
+        return network.run(sys.executable, "-c", code).stdout.strip()
+
+    def machine_addresses() -> tuple[tuple[str, IpAddress], ...]:
+        found = ask("*(f'{device} {address}' for device, address in machine_addresses()), sep=','")
+        pairs = (line.split() for line in found.split(",") if line)
+        return tuple((device, ipaddress.ip_address(address)) for device, address in pairs)
+
+    network.run("ip", "link", "add", "br-lan", "type", "bridge")
+    network.run("ip", "link", "set", "br-lan", "up")
+    network.run("ip", "addr", "add", "192.168.1.1/24", "dev", "br-lan")
+    router.tools = replace(
+        router.tools,
+        has_address=lambda text: ask(f"has_address({text!r})") == "True",
+        machine_addresses=machine_addresses,
+    )
+    router.restart_agent()
+    ports = "".join(
+        f"\tlist port '{port}'\n"
+        for port in ("192.168.1.4:8080:80", "127.0.0.1:1:1", "0.0.0.0:2:2", "3:3", "[::1]:4:4")
+    )
+    section = f"config container 'web'\n\toption image 'a'\n{ports}"
+    router.apply(section)
+    text = router.condition("container:web", "AddressMissing")
+    assert text is not None
+    assert text.startswith("a port is published at 192.168.1.4, which this router does not have")
+    assert "it has 192.168.1.1 (br-lan)" in text
+    network.run("ip", "addr", "add", "192.168.1.4/24", "dev", "br-lan")
+    router.apply(section)
+    assert router.condition("container:web", "AddressMissing") is None
+    network.run("ip", "addr", "del", "192.168.1.4/24", "dev", "br-lan")
+    router.apply(section)
+    assert router.condition("container:web", "AddressMissing") is not None
+    router.apply(section + "\toption enabled '0'\n")
+    assert router.condition("container:web", "AddressMissing") is None
+
+
+def test_the_address_that_dockerd_publishes_at_by_default_counts_too(router: Router) -> None:
+    router.tools = replace(
+        router.tools, has_address=lambda text: False, machine_addresses=lambda: ()
+    )
+    router.restart_agent()
+    section = "config container 'web'\n\toption image 'a'\n\tlist port '8080:80'\n"
+    router.apply(section)
+    assert router.condition("container:web", "AddressMissing") is None
+    router.apply(section, "config globals 'globals'\n\toption ip '192.168.1.4'\n")
+    text = router.condition("container:web", "AddressMissing")
+    assert text is not None
+    assert "192.168.1.4" in text

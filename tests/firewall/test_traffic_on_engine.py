@@ -13,7 +13,6 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from agent.model.daemon_table import TABLE
 from tests.support.daemon_lab import DaemonLab, wait_for
 from tests.support.debian import CannotFetchError
 from tests.support.dockerd import is_root
@@ -137,9 +136,6 @@ def test_with_iptables_0_rules_of_the_users_own_go_on_until_enforce_is_asked_for
 
 
 @pytest.mark.long
-@pytest.mark.skipif(
-    "firewall_backend" not in {row.uci for row in TABLE}, reason="no such option of dockerd's yet"
-)
 def test_with_dockerds_nftables_the_rules_are_in_a_table_of_their_own() -> None:
     with router_with("29") as router:
         router.boot("option firewall_backend 'nftables'\n")

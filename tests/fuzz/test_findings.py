@@ -72,7 +72,7 @@ def test_a_time_that_no_thread_can_wait_for_is_refused(text: str) -> None:
     ["--privileged", "a$(reboot)", "UPPER", "a:", "a@sha256:1", "../x", "a//b", "http://a/b", "a\n", ""],
 )
 def test_what_the_engine_would_not_even_look_for_is_no_image(text: str) -> None:
-    with pytest.raises(QuantityError, match="is no image"):
+    with pytest.raises(QuantityError, match="is not an image reference"):
         parse_image(text)
 
 

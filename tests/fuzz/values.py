@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import ConfigError
-from agent.model import daemon_values, entries, quantities
+from agent.model import daemon_values, entries, kernel_names, quantities
 from agent.model.listen import parse_listen
 from agent.model.quantities import QuantityError
 from agent.model.server_names import normal_name
@@ -142,7 +142,9 @@ ENTRIES = target(
     Language(quantities.parse_pair, _pair, ("a=b", "a", "a=b=c")),
     Language(quantities.parse_assignment, _pair, ("net.ipv4.ip_forward=1",)),
     Language(quantities.split_words, shlex.join, ("sh -c 'a b'", 'x "y\\" z"', "")),
-    Language(quantities.parse_capability, str, ("net_admin", "CAP_SYS_TIME", "all")),
+    Language(kernel_names.parse_capability, str, ("net_admin", "CAP_SYS_TIME", "all")),
+    Language(kernel_names.parse_signal, str, ("SIGTERM", "term", "9", "SIGRTMIN+3")),
+    Language(entries.parse_mac, str, ("02-42-AC-11-00-02",)),
     Language(lambda text: daemon_values.parse_default_ulimit(text)[0] + "=1", None, ("nofile=1:2",)),
 )
 HOSTS = target(

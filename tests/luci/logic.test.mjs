@@ -10,7 +10,6 @@ const status = load('ucidockd.status');
 const plan = load('ucidockd.plan');
 const logs = load('ucidockd.logbuffer');
 const stats = load('ucidockd.stats');
-const sse = load('ucidockd.sse');
 const format = load('ucidockd.format');
 
 const resource = (key, level, verdict, ...conditions) => ({
@@ -137,17 +136,6 @@ test('stats: the newest sample is at the right edge, and the old memory account 
 	series.push(sample(0, 0, 1, { memory_stats: { usage: 300, stats: { total_inactive_file: 50 } } }));
 	assert.equal(series.points('memory', 100, 10, 250), '100.0,0.0');
 	assert.equal(series.push({ read: 'nonsense' }).memory, 0);
-});
-
-test('events: any split gives the same, comments and empty ones are none', () => {
-	const text = ': hello\n\nevent: data\ndata: {"a":\ndata: 1}\n\nretry: 5\n\nevent: closed\r\ndata: x\r\n\r\n';
-	for (let size = 1; size <= text.length; size++) {
-		const parser = sse.make(), found = [];
-		for (let at = 0; at < text.length; at += size)
-			found.push(...parser.push(text.slice(at, at + size)));
-		assert.deepEqual(found, [ { name: 'data', data: '{"a":\n1}' }, { name: 'closed', data: 'x' } ]);
-	}
-	assert.throws(() => sse.make().push('x'.repeat(3e6)));
 });
 
 test('format: what the engine says of a file', () => {

@@ -15,7 +15,8 @@ export const baseclass = {
 		const Class = function(...args) {
 			this.__init__?.(...args);
 		};
-		Class.prototype = Object.create(Object.prototype, Object.getOwnPropertyDescriptors(members));
+		// values, as LuCI copies them: a getter would be asked here
+		Class.prototype = { ...members };
 		return Class;
 	}
 };

@@ -1,240 +1,275 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The tab's stream object against an agent that breaks, closes, and is late: faults are what this is about.
+// The stream object that the tabs of a browser share: what each tab hears while tabs come, go, hide, sleep and die.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { load } from './load.mjs';
+import { Browser } from './browser_of_tabs.mjs';
 
-const stream = load('ucidockd.stream');
+const START_MS = 700;
 
-// as much of the agent and the page as the client works with; time passes when `tick` says so
-function scene({ eventStream = true } = {}) {
-	const page = new EventTarget();
-	page.hidden = false;
-	const timers = new Map();
-	const made = { page, opened: [], resumed: [], asked: [], acks: [], left: [], closed: [], readers: [], reads: [], next: 1 };
-	made.parts = {
-		page,
-		timer: {
-			set: call => {
-				timers.set(made.next, call);
-				return made.next++;
-			},
-			clear: id => timers.delete(id)
-		},
-		calls: {
-			open: async asked => {
-				if (made.refuse)
-					throw new Error('no agent');
-				made.opened.push(asked ?? 'object');
-				return { id: 'o', object: 'ucidockd.stream.o', stream: asked?.kind ? made.opened.length : undefined };
-			},
-			resume: async id => {
-				if (made.refuse)
-					throw new Error('no network');
-				made.resumed.push(id);
-				return made.gone ? null : { id, object: `ucidockd.stream.o${made.resumed.length}` };
-			},
-			ack: async (_id, seq) => made.acks.push(seq),
-			close: async (_id, number) => made.closed.push(number),
-			leave: id => made.left.push(id),
-			read: (_id, after) => new Promise((done, failed) => made.reads.push({ after, done, failed }))
-		},
-		subscribe: async (object, signal) => {
-			made.asked.push(object);
-			const body = new ReadableStream({
-				start: controller => made.readers.push({
-					send: (name, data) => controller.enqueue(new TextEncoder().encode(`event: ${name}\ndata: ${JSON.stringify(data)}\n\n`)),
-					cut: () => controller.error(new TypeError('network')),
-					end: () => controller.close()
-				})
-			});
-			signal.addEventListener('abort', () => made.readers.at(-1).cut());
-			const type = eventStream ? 'text/event-stream' : 'text/html';
-			return new Response(eventStream ? body : '', { status: eventStream ? 200 : 404, headers: { 'content-type': type } });
-		}
-	};
-	made.tab = stream.make(made.parts);
-	made.settle = () => new Promise(done => setImmediate(() => setImmediate(done)));
-	made.tick = async () => {
-		const due = [ ...timers.values() ];
-		timers.clear();
-		due.forEach(call => call());
-		await made.settle();
-	};
-	made.hide = async hidden => {
-		page.hidden = hidden;
-		page.dispatchEvent(new Event('visibilitychange'));
-		await made.settle();
-	};
-	return made;
-}
-
-const names = items => items.map(item => item.name ?? item);
-
-test('two streams share one object, and each gets its own items', async () => {
-	const one = scene(), logs = [], events = [];
-	one.tab.follow('logs', { container: 'web' }, item => logs.push(item));
-	one.tab.follow('events', () => ({ since: '5' }), item => events.push(item));
-	await one.settle();
-	assert.deepEqual(one.opened, [ 'object', { id: 'o', kind: 'logs', args: { container: 'web' } }, { id: 'o', kind: 'events', args: { since: '5' } } ]);
-	one.readers[0].send('data', { seq: 1, items: [ { stream: 3, name: 'event', json: {} }, { stream: 2, name: 'stdout', text: 'x' }, { stream: 0, name: 'ping' } ] });
-	await one.settle();
-	assert.deepEqual([ names(logs), names(events) ], [ [ 'begin', 'stdout' ], [ 'begin', 'event' ] ]);
-	await one.tick();
-	assert.deepEqual(one.acks, [ 1 ]);
+test('two streams of a tab share one object, and each gets its own items', async () => {
+	const browser = new Browser(), tab = browser.tab();
+	const logs = tab.follow('logs'), events = tab.follow('events');
+	await browser.clock.pass(START_MS);
+	browser.agent.send('logs', 'x');
+	browser.agent.send('events', 'y');
+	await browser.clock.settle();
+	assert.deepEqual([ logs.seen, events.seen ], [ [ 'begin', 'x' ], [ 'begin', 'y' ] ]);
+	assert.equal(browser.agent.objects.size, 1);
+	assert.deepEqual(logs.place(), [ 'object1', 1 ]);
 });
 
-test('items that come before the number of their stream is known are kept', async () => {
-	const one = scene(), seen = [];
-	let answer;
-	const open = one.parts.calls.open;
-	one.parts.calls.open = asked => asked?.kind ? new Promise(done => {
-		answer = () => done({ stream: 2 });
-	}) : open(asked);
-	one.tab.follow('logs', {}, item => seen.push(item));
-	await one.settle();
-	one.readers[0].send('data', { seq: 1, items: [ { stream: 2, name: 'stdout', text: 'early' } ] });
-	await one.settle();
-	answer();
-	await one.settle();
-	assert.deepEqual(seen.map(item => item.text ?? item.name), [ 'begin', 'early' ]);
+test('twelve tabs have one object and one fetch, and each its own items', async () => {
+	const browser = new Browser(), tabs = [];
+	for (let count = 0; count < 12; count++) {
+		tabs.push(browser.tab());
+		tabs[count].log = tabs[count].follow(`logs${count}`);
+	}
+	await browser.clock.pass(START_MS);
+	assert.deepEqual([ browser.agent.objects.size, tabs.filter(tab => tab.leads()).length ], [ 1, 1 ]);
+	tabs.forEach((_tab, count) => browser.agent.send(`logs${count}`, `line of ${count}`));
+	await browser.clock.pass(100);
+	tabs.forEach((tab, count) => assert.deepEqual(tab.log.seen, [ 'begin', `line of ${count}` ]));
 });
 
-test('a connection that broke is made again for the same streams: nothing twice, nothing lost', async () => {
-	const one = scene(), seen = [];
-	one.tab.follow('logs', {}, item => seen.push(item.text ?? item.name));
-	await one.settle();
-	one.readers[0].send('data', { seq: 1, items: [ { stream: 2, name: 'stdout', text: 'a' } ] });
-	await one.settle();
-	one.readers[0].cut();
-	await one.settle();
-	await one.tick();
-	one.readers[1].send('data', { seq: 1, items: [ { stream: 2, name: 'stdout', text: 'a' } ] });
-	one.readers[1].send('data', { seq: 2, items: [ { stream: 2, name: 'stdout', text: 'b' } ] });
-	await one.settle();
-	await one.tick();
-	assert.deepEqual(seen, [ 'begin', 'a', 'b' ]);
-	assert.deepEqual(one.left, []);
-	assert.equal(one.acks.at(-1), 2);
-	// uhttpd may hold the dead connection: the agent gives an object that only the new one reads
-	assert.deepEqual([ one.resumed, one.asked ], [ [ 'o' ], [ 'ucidockd.stream.o', 'ucidockd.stream.o1' ] ]);
+test('a tab that comes later joins at once, without another object', async () => {
+	const browser = new Browser();
+	browser.tab().follow('status');
+	await browser.clock.pass(60_000);
+	const log = browser.tab().follow('logs');
+	await browser.clock.settle();
+	browser.agent.send('logs', 'x');
+	await browser.clock.settle();
+	assert.deepEqual([ log.seen, browser.agent.opened ], [ [ 'begin', 'x' ], 1 ]);
 });
 
-test('without a network the object is asked for again, and one that is gone is opened anew at once', async () => {
-	const one = scene(), seen = [];
-	one.tab.follow('logs', {}, item => seen.push(item.text ?? item.name));
-	await one.settle();
-	one.readers[0].cut();
-	await one.settle();
-	one.refuse = true;
-	await one.tick();
-	await one.tick();
-	assert.deepEqual([ one.resumed, one.readers.length, seen ], [ [], 1, [ 'begin' ] ]);
-	one.refuse = false;
-	one.gone = true;
-	await one.tick();
-	await one.tick();
-	assert.deepEqual([ one.resumed, one.readers.length, seen ], [ [ 'o' ], 2, [ 'begin', 'begin' ] ]);
-});
-
-test('an acknowledgement that failed is sent again, and costs no stream', async () => {
-	const one = scene();
-	const ack = one.parts.calls.ack;
-	one.tab.follow('console', {}, () => {});
-	await one.settle();
-	one.parts.calls.ack = () => Promise.reject(new Error('offline'));
-	one.readers[0].send('data', { seq: 1, items: [] });
-	await one.settle();
-	await one.tick();
-	one.parts.calls.ack = ack;
-	await one.tick();
-	assert.deepEqual([ one.acks, one.left ], [ [ 1 ], [] ]);
-});
-
-test('an object that the agent closed is opened anew, and the page hears of both', async () => {
-	const one = scene(), seen = [], heard = [];
-	one.tab.onConnection((connected, error) => heard.push(connected || error.message));
-	one.tab.follow('status', {}, item => seen.push(item.name));
-	await one.settle();
-	one.readers[0].send('closed', { reason: 'the agent stops' });
-	await one.settle();
-	one.refuse = true;
-	await one.tick();
-	one.refuse = false;
-	await one.tick();
-	assert.deepEqual(heard, [ true, 'the agent stops', 'no agent', true ]);
-	assert.deepEqual(seen, [ 'begin', 'begin' ]);
-});
+for (const [ how, gone, patience ] of [ [ 'is closed', tab => tab.close(), 500 ], [ 'dies', tab => tab.kill(), 8000 ], [ 'falls asleep', tab => tab.sleep(), 8000 ], [ 'is hidden', tab => tab.hide(true), 500 ] ])
+	test(`when the leader ${how}, another tab reads on: nothing twice, nothing lost, consoles go on`, async () => {
+		const browser = new Browser(), leader = browser.tab(), other = browser.tab();
+		leader.follow('status');
+		await browser.clock.pass(START_MS);
+		const shell = other.follow('console', { keep: true });
+		await browser.clock.settle();
+		assert.ok(leader.leads());
+		browser.agent.send('console', 'a');
+		await gone(leader);
+		browser.agent.send('console', 'b');
+		await browser.clock.pass(patience);
+		assert.ok(other.leads());
+		browser.agent.send('console', 'c');
+		await browser.clock.settle();
+		await leader.wake();
+		browser.agent.send('console', 'd');
+		await browser.clock.pass(3000);
+		assert.deepEqual(shell.seen, [ 'begin', 'a', 'b', 'c', 'd' ]);
+		assert.deepEqual([ browser.agent.opened, [ leader, other ].filter(tab => tab.leads() && !tab.dead).length ], [ 1, 1 ]);
+	});
 
 test('a hidden tab lets go after a while, and comes back', async () => {
-	const one = scene();
-	one.tab.follow('status', {}, () => {});
-	await one.settle();
-	await one.hide(true);
-	assert.deepEqual(one.left, []);
-	await one.tick();
-	assert.deepEqual(one.left, [ 'o' ]);
-	await one.hide(false);
-	await one.settle();
-	assert.equal(one.opened.filter(asked => asked === 'object').length, 2);
+	const browser = new Browser(), tab = browser.tab(), log = tab.follow('logs');
+	await browser.clock.pass(START_MS);
+	await tab.hide(true);
+	assert.equal(browser.agent.objects.size, 1);
+	await browser.clock.pass(2000);
+	assert.equal(browser.agent.objects.size, 0);
+	await tab.hide(false);
+	await browser.clock.pass(START_MS);
+	browser.agent.send('logs', 'x');
+	await browser.clock.settle();
+	assert.deepEqual(log.seen, [ 'begin', 'begin', 'x' ]);
+	assert.deepEqual(tab.heard, [ true, true ], 'letting go is not the agent being away');
 });
 
-test('a console keeps the object while the tab is hidden', async () => {
-	const one = scene();
-	one.tab.follow('console', {}, () => {}, { keep: true });
-	await one.settle();
-	await one.hide(true);
-	await one.tick();
-	assert.deepEqual(one.left, []);
+test('a tab that is opened in the background asks for nothing', async () => {
+	const browser = new Browser(), tab = browser.tab({ hidden: true });
+	tab.follow('logs');
+	await browser.clock.pass(60_000);
+	assert.deepEqual([ browser.agent.opened, browser.agent.reads ], [ 0, 0 ]);
 });
 
-test('a tab that is hidden again while it connects holds nothing', async () => {
-	const one = scene();
-	let answer;
-	one.parts.calls.open = () => new Promise(done => {
-		answer = () => done({ id: 'late', object: 'x' });
-	});
-	one.tab.follow('status', {}, () => {});
-	await one.settle();
-	await one.hide(true);
-	await one.tick();
-	answer();
-	await one.settle();
-	assert.deepEqual(one.left, [ 'late' ]);
-	assert.equal(one.readers.length, 0);
+test('a console that is alone in a hidden tab goes on, and gives the lead to a tab that is seen', async () => {
+	const browser = new Browser(), hidden = browser.tab(), shell = hidden.follow('console', { keep: true });
+	await browser.clock.pass(START_MS);
+	await hidden.hide(true);
+	await browser.clock.pass(60_000);
+	browser.agent.send('console', 'a');
+	await browser.clock.settle();
+	assert.deepEqual([ shell.seen, hidden.leads() ], [ [ 'begin', 'a' ], true ]);
+	const seen = browser.tab();
+	seen.follow('status');
+	await browser.clock.pass(START_MS);
+	await hidden.hide(true);
+	await browser.clock.pass(START_MS);
+	assert.deepEqual([ hidden.leads(), seen.leads(), browser.agent.opened ], [ false, true, 1 ]);
 });
 
-test('the last stream that stops takes the object with it', async () => {
-	const one = scene();
-	const first = one.tab.follow('logs', {}, () => {}), second = one.tab.follow('stats', {}, () => {});
-	await one.settle();
-	assert.deepEqual(first.place(), [ 'o', 2 ]);
-	first.stop();
-	assert.deepEqual([ one.closed, one.left ], [ [ 2 ], [] ]);
-	second.stop();
-	assert.deepEqual([ one.closed, one.left ], [ [ 2, 3 ], [ 'o' ] ]);
+test('tabs of two sessions never share an object', async () => {
+	const browser = new Browser(), one = browser.tab({ session: 'a' }), two = browser.tab({ session: 'b' });
+	const first = one.follow('logs'), second = two.follow('events');
+	await browser.clock.pass(START_MS);
+	assert.equal(browser.agent.objects.size, 2);
+	browser.agent.send('logs', 'x');
+	await browser.clock.settle();
+	assert.deepEqual([ first.seen, second.seen ], [ [ 'begin', 'x' ], [ 'begin' ] ]);
+	await one.close();
+	await browser.clock.pass(60_000);
+	assert.ok(two.leads());
+	assert.equal(browser.agent.objects.size, 1);
+});
+
+test('where there is no BroadcastChannel each tab reads for itself', async () => {
+	const browser = new Browser(), tabs = [ browser.tab({ alone: true }), browser.tab({ alone: true }) ];
+	const logs = tabs.map(tab => tab.follow('logs'));
+	await browser.clock.pass(START_MS);
+	browser.agent.send('logs', 'x');
+	await browser.clock.settle();
+	logs.forEach(log => assert.deepEqual(log.seen, [ 'begin', 'x' ]));
+	await tabs[0].close();
+	assert.equal(browser.agent.objects.size, 1);
+});
+
+test('a tab that closes takes its own streams with it, the last one the object', async () => {
+	const browser = new Browser(), one = browser.tab(), two = browser.tab();
+	one.follow('logs');
+	await browser.clock.pass(START_MS);
+	two.follow('logs');
+	two.follow('stats');
+	await browser.clock.settle();
+	const [ object ] = browser.agent.objects.values();
+	assert.equal(object.streams.size, 3);
+	await two.close();
+	assert.deepEqual([ ...object.streams.values() ].map(stream => stream.kind), [ 'logs' ]);
+	await one.close();
+	assert.equal(browser.agent.objects.size, 0);
+});
+
+test('the streams of a tab that died are closed by the others', async () => {
+	const browser = new Browser(), one = browser.tab(), two = browser.tab();
+	one.follow('status');
+	await browser.clock.pass(START_MS);
+	two.follow('logs');
+	await browser.clock.settle();
+	two.kill();
+	await browser.clock.pass(200_000);
+	assert.equal([ ...browser.agent.objects.values() ][0].streams.size, 1);
+});
+
+test('a stream that stops before its first item is closed all the same', async () => {
+	const browser = new Browser(), tab = browser.tab();
+	tab.follow('status');
+	await browser.clock.pass(START_MS);
+	tab.follow('logs').stop();
+	await browser.clock.settle();
+	assert.deepEqual([ ...browser.agent.objects.values() ].flatMap(object => [ ...object.streams.values() ]).map(one => one.kind), [ 'status' ]);
+});
+
+test('an object that the agent closed is opened again, and every page hears of both', async () => {
+	const browser = new Browser(), one = browser.tab(), two = browser.tab();
+	const logs = [ one, two ].map(tab => tab.follow('logs'));
+	await browser.clock.pass(START_MS);
+	browser.agent.failing = new Error('no agent');
+	browser.agent.end('object1', 'the agent stops');
+	await browser.clock.pass(3000);
+	assert.deepEqual(one.heard.slice(0, 3), [ true, 'the agent stops', 'no agent' ]);
+	browser.agent.failing = null;
+	await browser.clock.pass(15_000);
+	browser.agent.send('logs', 'x');
+	await browser.clock.settle();
+	logs.forEach(log => assert.deepEqual([ log.seen.at(-1), log.seen.filter(word => word === 'x').length ], [ 'x', 1 ]));
+	assert.equal(browser.agent.objects.size, 1);
+	assert.equal(two.heard.at(-1), true);
+});
+
+test('a network that fails for some seconds costs nothing', async () => {
+	const browser = new Browser(), tab = browser.tab(), log = tab.follow('logs');
+	await browser.clock.pass(START_MS);
+	browser.agent.failing = new Error('no network');
+	browser.agent.send('logs', 'a');
+	await browser.clock.pass(5000);
+	browser.agent.failing = null;
+	browser.agent.send('logs', 'b');
+	await browser.clock.pass(3000);
+	assert.deepEqual([ log.seen, tab.heard ], [ [ 'begin', 'a', 'b' ], [ true ] ]);
+});
+
+test('when the login ends every tab asks once more, and never again', async () => {
+	const browser = new Browser(), tabs = [ browser.tab(), browser.tab(), browser.tab() ];
+	tabs.forEach(tab => tab.follow('logs'));
+	await browser.clock.pass(START_MS);
+	browser.agent.failing = Object.assign(new Error('Login session is expired'), { name: 'SessionError' });
+	browser.agent.end('object1', 'the session ended');
+	await browser.clock.pass(10_000);
+	const { reads } = browser.agent;
+	tabs.forEach(tab => assert.equal(tab.heard.at(-1), 'Login session is expired'));
+	browser.agent.failing = null;
+	await browser.clock.pass(120_000);
+	assert.deepEqual([ browser.agent.reads, browser.agent.objects.size ], [ reads, 0 ]);
 });
 
 test('a stream that may not be opened says so and leaves the others alone', async () => {
-	const one = scene(), seen = [];
-	const open = one.parts.calls.open;
-	one.parts.calls.open = asked => asked?.kind === 'console' ? Promise.reject(new Error('Permission denied')) : open(asked);
-	one.tab.follow('console', {}, item => seen.push(item));
-	const logs = one.tab.follow('logs', {}, () => {});
-	await one.settle();
-	assert.deepEqual(seen[1], { name: 'error', json: { message: 'Permission denied' } });
+	const browser = new Browser(), tab = browser.tab(), seen = [];
+	tab.live.follow('refused', {}, item => seen.push(item));
+	const logs = tab.follow('logs');
+	await browser.clock.pass(START_MS);
+	assert.deepEqual(seen, [ { name: 'begin' }, { name: 'error', json: { message: 'Permission denied' } } ]);
 	assert.ok(logs.place());
 });
 
-test('without /ubus/subscribe the packets are fetched, each after the one before', async () => {
-	const one = scene({ eventStream: false }), seen = [];
-	one.tab.follow('logs', {}, item => seen.push(item.text ?? item.name));
-	await one.settle();
-	one.reads[0].done({ packets: [ { seq: 1, items: [ { stream: 2, name: 'stdout', text: 'a' } ] }, { seq: 2, items: [] } ] });
-	await one.settle();
-	assert.equal(one.reads[1].after, 2);
-	one.reads[1].done({ packets: [], closed: 'the session ended' });
-	await one.settle();
-	assert.deepEqual([ seen, one.left ], [ [ 'begin', 'a' ], [ 'o' ] ]);
-});
+// what no single case above has: all of it at random, with a console in each tab that must hear everything once and in order
+for (let seed = 1; seed <= 60; seed++)
+	test(`tabs come, go, hide and sleep at random (${seed})`, async () => {
+		const random = generator(seed), pick = list => list[Math.floor(random() * list.length)];
+		const browser = new Browser(), tabs = [];
+		let sent = 0;
+		const add = () => {
+			const tab = browser.tab();
+			tab.shell = tab.follow('console', { keep: true });
+			tabs.push(tab);
+		};
+		const awake = () => tabs.filter(tab => !tab.asleep);
+		add();
+		await browser.clock.pass(START_MS);
+		for (let step = 0; step < 60; step++) {
+			const what = random();
+			if (what < 0.12 && tabs.length < 6) {
+				add();
+			} else if (what < 0.2 && tabs.length > 1) {
+				const tab = pick(tabs);
+				if (awake().every(one => one === tab))
+					continue;
+				tabs.splice(tabs.indexOf(tab), 1);
+				tab.asleep || random() < 0.3 ? tab.kill() : await tab.close();
+			} else if (what < 0.35) {
+				const tab = pick(tabs);
+				await tab.hide(!tab.page.hidden);
+			} else if (what < 0.42 && awake().length > 1) {
+				pick(awake()).sleep();
+			} else if (what < 0.5) {
+				await pick(tabs).wake();
+			} else {
+				browser.agent.send('console', sent++);
+			}
+			await browser.clock.pass(pick([ 0, 0, 10, 200, 3000, 12_000 ]));
+		}
+		for (const tab of tabs)
+			await tab.wake();
+		await browser.clock.pass(30_000);
+		browser.agent.send('console', sent++);
+		await browser.clock.pass(1000);
+		// two at most: a tab that came while all others slept has its own
+		assert.deepEqual(tabs.filter(tab => tab.leads()).map(tab => tab.live.circle.object.id).sort(), [ ...browser.agent.objects.keys() ].sort());
+		for (const { shell: { seen }, slept } of tabs) {
+			const begins = seen.filter(word => word === 'begin').length, from = seen.lastIndexOf('begin') + 1;
+			// the agent ends an object whose tabs all sleep
+			assert.ok(begins === 1 || slept, 'its process went on');
+			assert.deepEqual(seen.slice(from), Array.from({ length: seen.length - from }, (_none, index) => sent - (seen.length - from) + index));
+		}
+	});
+
+function generator(seed) {
+	let state = seed;
+	return () => {
+		state = (state * 1664525 + 1013904223) % 4294967296;
+		return state / 4294967296;
+	};
+}

@@ -39,8 +39,6 @@ from agent.model.resources import Dependency, DependsOn, Device, Endpoint, Mount
         (q.parse_bool, "enabled", True),
         (q.parse_bool, "off", False),
         (q.split_words, "a 'b c'", ("a", "b c")),
-        (q.parse_capability, "net_admin", "CAP_NET_ADMIN"),
-        (q.parse_capability, "all", "ALL"),
         (e.parse_ports, "80", (Port(container_port=80),)),
         (e.parse_ports, "8080:80/udp", (Port(container_port=80, host_port=8080, protocol="udp"),)),
         (e.parse_ports, "127.0.0.1:1:2", (Port(container_port=2, host_port=1, host_ip="127.0.0.1"),)),

@@ -256,3 +256,18 @@ def test_from_hand_to_hand(name: str) -> None:
     row = ROWS[name]
     plan = a_world(row.before, row.after, row.change).plan()
     assert (lines(plan), waits(plan)) == (row.plan, row.waits)
+
+
+def test_who_takes_a_fixed_address_starts_before_those_who_get_any() -> None:
+    """Unless it needs one of them, or is pulled first; nobody fails because it does."""
+    free, later = "list network 'lan'", "list depends_on 'aa'"
+    after = LAN + box("aa", free) + box("bb", NINE) + box("cc", TEN, later) + box("dd", free)
+    plan = a_world(LAN, after).plan()
+    order = {work.key.removeprefix("container:"): work for work in plan.works}
+    names = {
+        name: sorted(key.removeprefix("container:") for key in work.after) for name, work in order.items()
+    }
+    assert names == {"aa": ["bb"], "bb": [], "cc": [], "dd": ["bb", "cc"]}
+    assert order["dd"].needs == frozenset()
+    missing = a_world(LAN, after, lambda world: world.context.update(image_ids={"x": ""})).plan()
+    assert all(work.after == frozenset() for work in missing.works)

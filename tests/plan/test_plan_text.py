@@ -43,7 +43,7 @@ def web(*lines: str) -> str:
 
 def exited(world: World, code: int = 0) -> None:
     status = f"Exited ({code}) 1 second ago"
-    world.see("web", state="exited", exit_code=code, status_text=status)
+    world.see("web", state="exited", exit_code=code, last_exit_code=code, status_text=status)
 
 
 def failed(world: World) -> str:

@@ -138,7 +138,13 @@ def _record(kind: str, resource: Container | Network | Volume, **more: Any) -> R
     )
 
 
-_ORDINARY = {("Synced", "InSync"), ("Waiting", "Ready"), ("ImageReady", "Present"), ("Running", "Running")}
+_ORDINARY = {
+    ("Synced", "InSync"),
+    ("Waiting", "Ready"),
+    ("ImageReady", "Present"),
+    ("Running", "Running"),
+    ("Running", "Absent"),
+}
 
 
 def text_of(plan: Plan) -> str:

@@ -82,7 +82,7 @@ def test_every_schema_property_is_read(kind: str) -> None:
 
 def test_every_field_of_a_container_comes_from_some_option() -> None:
     reader = SectionReader(full_section("container"), package="containers", file="")
-    container = decode_container(reader, read_file=lambda _: "")
+    container = decode_container(reader, read_file=lambda path: "{}" if path.endswith(".json") else "")
     unset = [f.name for f in fields(ContainerSpec) if getattr(container.spec, f.name) in (None, ())]
     assert unset == []
     assert container.policy.wait_for
@@ -111,7 +111,7 @@ def test_the_order_of_sections_does_not_matter() -> None:
 
 def test_names_of_networks_and_volumes_become_docker_names() -> None:
     result = decoded(
-        a_section("network", "lan", name="my-lan", subnet="10.1.0.0/24"),
+        a_section("network", "lan", name="my-lan", subnet="10.1.0.0/24", ip_range="10.1.0.128/25"),
         a_section("volume", "data", name="my-data"),
         a_container("web", network=("lan,alias=w",), ip="10.1.0.5", volume=("data:/d", "other:/o")),
     )
@@ -222,7 +222,9 @@ def test_a_container_mistake_is_an_error(values: dict[str, Value], hint: str) ->
 
 def test_a_cycle_is_an_error_on_all_its_members_only() -> None:
     result = decoded(
-        a_container("aa", depends_on="bb"), a_container("bb", depends_on="aa"), a_container("cc", depends_on="aa")
+        a_container("aa", depends_on="bb"),
+        a_container("bb", depends_on="aa"),
+        a_container("cc", depends_on="aa"),
     )
     assert result.desired.broken == {"container:aa", "container:bb"}
 
@@ -328,3 +330,26 @@ def test_the_way_to_an_engine_is_looked_at(values: dict[str, Value], said: list[
     found = texts(result)
     assert len(found) == len(said), found
     assert all(any(part in text for text in found) for part in said), found
+
+
+def of_a_fixed_address(address: str, **network: Value) -> list[str]:
+    option = {"ip6" if ":" in address else "ip": address}
+    lan = a_section("network", "lan", **{"subnet": ("10.1.0.0/24", "fd01::/64"), "ipv6": "1", **network})
+    result = decoded(lan, a_container("web", network=("lan",), **option))
+    assert all(issue.severity == "warning" for issue in result.issues)
+    return texts(result)
+
+
+def test_a_fixed_address_that_the_pool_hands_out_is_warned_of() -> None:
+    (text,) = of_a_fixed_address("10.1.0.5")
+    assert "another container may get it first" in text
+    assert "`list ip_range` in that network that leaves it out, such as 10.1.0.128/25" in text
+    assert "such as fd01::8000:0:0:0/65" in of_a_fixed_address("fd01::5")[0]
+    assert of_a_fixed_address("10.1.0.200", ip_range="10.1.0.128/25") != []
+    assert of_a_fixed_address("10.1.0.5", ip_range="10.1.0.128/25") == []
+
+
+def test_a_fixed_address_that_the_network_keeps_for_itself_is_warned_of() -> None:
+    (text,) = of_a_fixed_address("10.1.0.5", aux_address=("nas=10.1.0.5",), ip_range="10.1.0.128/25")
+    assert "is the aux_address nas of network 'lan'" in text
+    assert "the gateway" in of_a_fixed_address("10.1.0.5", gateway="10.1.0.5")[0]

@@ -68,7 +68,7 @@ PATH = st.from_regex(r"(/[a-z0-9 _.]{1,5}){1,3}", fullmatch=True).filter(
     lambda p: all(part.strip() for part in p.split("/")[1:])
 )
 SIZE = st.integers(6 << 20, 1 << 40)
-TIME_NS = st.integers(0, 10**15)
+TIME_NS = st.just(0) | st.integers(10**6, 10**15)
 
 
 def sorted_set(items: st.SearchStrategy[Any], key: Any = None) -> st.SearchStrategy[Any]:
@@ -191,7 +191,7 @@ SPEC: dict[str, st.SearchStrategy[Any]] = {
     "device_cgroup_rules": sorted_set(st.sampled_from(["c 188:* rmw", "a *:* r"])),
     "cap_add": sorted_set(st.sampled_from(["ALL", "CAP_NET_ADMIN", "CAP_SYS_TIME"])),
     "cap_drop": sorted_set(st.sampled_from(["ALL", "CAP_MKNOD"])),
-    "sysctls": SET_PAIRS,
+    "sysctls": st.dictionaries(KEY.map("net.{}".format), WORD, max_size=3).map(lambda found: tuple(sorted(found.items()))),
     "ulimits": sorted_set(
         st.builds(
             Ulimit,
@@ -208,6 +208,8 @@ SPEC: dict[str, st.SearchStrategy[Any]] = {
     "labels": PAIRS,
     "log_opts": SET_PAIRS,
     "group_add": sorted_set(WORD),
+    "seccomp": st.none(),  # an option that names a file
+    "cdi_devices": sorted_set(st.sampled_from(["nvidia.com/gpu=all", "a.b/c=d:0"])),
     "security_opt": sorted_set(st.sampled_from(["no-new-privileges", 'seccomp={"a": [1]}'])),
 }
 POLICY: dict[str, st.SearchStrategy[Any]] = {
@@ -240,6 +242,8 @@ def containers(draw: st.DrawFn) -> Container:
     spec = replace(spec, memory=memory, memory_swap=swap, memory_reservation=reservation)
     if spec.endpoints:
         spec = replace(spec, network_mode=None)
+    if spec.network_mode == "host":
+        spec = replace(spec, sysctls=())
     policy = ContainerPolicy(**{name: draw(strategy) for name, strategy in POLICY.items()})
     return Container(section="web", name=draw(st.sampled_from(["web", "my-web.1"])), spec=spec, policy=policy)
 

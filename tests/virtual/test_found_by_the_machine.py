@@ -284,3 +284,19 @@ def test_what_somebody_sets_back_in_the_moment_of_a_change_is_not_taken_for_igno
     web = world.engine.find("web")
     assert web is not None
     assert (web.policy["Name"], updates) == ("always", ["engine.update", "by hand", "engine.update"])
+
+
+def test_a_container_of_a_section_with_a_mistake_that_somebody_removed_does_not_run_in_status(
+    world: World,
+) -> None:
+    world.write(WEB)
+    world.tell()
+    world.rest(10)
+    world.write(WEB.replace("'1'", "'soon'"))
+    world.tell()
+    world.rest(10)
+    world.engine.remove_container("web", volumes=False, force=True)
+    world.rest(10)
+    (web,) = [r for r in world.snapshot()["resources"] if r["key"] == "container:web"]
+    running = next(c for c in web["conditions"] if c["type"] == "Running")
+    assert (running["status"], running["reason"]) == (False, "Absent")

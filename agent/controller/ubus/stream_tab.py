@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One browser tab's stream object on ubus: `ucidockd.stream.<id>`, with all streams of that tab in it.
+"""A browser's stream object on ubus: `ucidockd.stream.<id>`, with the streams of all its tabs in it.
 
 Its name is public, subscriptions outlive a logout, and ubus tells a publisher nothing about its subscribers. So there
 is exactly one subscriber (a second one ends the stream), the owner's session is asked for every 5 s, and all that was
 sent waits in the outbox until it is acknowledged. An owner whose connection broke moves the tab to an object of another
 name: uhttpd may hold the dead connection for long, and it would count as the second subscriber. The same packets can be
-fetched by `read` where uhttpd's /ubus/subscribe is not there; a fetch acknowledges what it follows on.
+fetched by `read`, which is what LuCI's pages do (docs/uhttpd.md says why): a fetch acknowledges what it follows on, and
+ends the fetch before it, so that of two readers the newer one reads.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from agent.wire.ubus_message import MESSAGE_LIMIT
 logger = logging.getLogger(__name__)
 
 PREFIX = "ucidockd.stream."
-SOURCES = 16
+SOURCES = 64
 SESSION_S = 5.0
 UNREAD_S = 15.0  # nothing acknowledged for so long: the reader is gone, or reads too slowly
 IDLE_S = 25.0  # nobody subscribed, nobody fetching
@@ -51,13 +52,15 @@ class Tab:
         self._bus = bus
         self._still_allowed = still_allowed
         self._outbox = Outbox()
-        self._sources: dict[int, tuple[Source, asyncio.Task[None]]] = {}
+        self._sources: dict[int, tuple[Source, asyncio.Task[None], str]] = {}
         self._last_source = 0
         self._sent = 0  # seq of the last packet that the present subscriber got
         self._room = asyncio.Event()
+        self._turn = asyncio.Lock()  # first come, first served: a log without end keeps no console waiting
         self._news = asyncio.Event()
         self._end = asyncio.Event()
         self._fetching = 0
+        self._fetch = 0  # number of the newest fetch
         self._readers = 0  # how often one came or went
         self.reason = ""
         now = time.monotonic()
@@ -75,16 +78,25 @@ class Tab:
         self._on_subscribed(target.subscribed)
         return before
 
-    def add(self, source: Source) -> int:
-        """Starts a stream in this tab; its number. Raises RequestError when there are too many, or it is ending."""
+    def add(self, source: Source, *, owner: str = "", tag: str = "") -> int:
+        """Starts a stream; its number. With `tag` its first item is `opened` with both words: whose it is.
+
+        Raises RequestError when there are too many, or it is ending.
+        """
         self.check()
         if len(self._sources) >= SOURCES:
-            raise RequestError(f"{SOURCES} streams are open in this tab", status=429)
+            raise RequestError(f"{SOURCES} streams are open in this stream object", status=429)
         self._last_source += 1
         number = self._last_source
-        task = asyncio.create_task(self._pump(number, source), name=f"stream-{number}")
-        self._sources[number] = (source, task)
+        first = json_item("opened", {"owner": owner, "tag": tag}) if tag else None
+        task = asyncio.create_task(self._pump(number, source, first), name=f"stream-{number}")
+        self._sources[number] = (source, task, owner)
         return number
+
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+        return len(self._sources)
 
     def check(self) -> None:
         """Raises RequestError when it is ending."""
@@ -103,6 +115,11 @@ class Tab:
         self.source(number)
         self._sources.pop(number)[1].cancel()
 
+    def drop_of(self, owner: str) -> None:
+        """Ends the streams that were opened with that owner."""
+        for number in [number for number, (*_, whose) in self._sources.items() if whose == owner]:
+            self.drop(number)
+
     def acknowledge(self, seq: int) -> None:
         """All packets up to `seq` were read. Raises RequestError."""
         try:
@@ -115,12 +132,19 @@ class Tab:
             self._news.set()
 
     async def read(self, after: int, wait_s: float) -> dict[str, Any]:
-        """The packets after `after`, which is acknowledged; waits for one. Raises RequestError."""
+        """The packets after `after`, which is acknowledged; waits for one. Ends an earlier fetch, which gets `replaced`.
+
+        Raises RequestError.
+        """
         self.acknowledge(after)
+        self._fetch += 1
+        mine = self._fetch
+        self._news.set()
         self._fetching += 1
+        packets: list[Packet] = []
         try:
             async with asyncio.timeout(wait_s):
-                while not (packets := self._packed(after)) and not self._end.is_set():
+                while self._fetch == mine and not self._end.is_set() and not (packets := self._packed(after)):
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
@@ -128,6 +152,8 @@ class Tab:
         finally:
             self._fetching -= 1
             self._attended_at = self._read_at = time.monotonic()
+        if self._fetch != mine and not self._end.is_set():
+            return {"packets": [], "replaced": True}
         answer: dict[str, Any] = {"packets": [packet.as_json() for packet in packets]}
         return {**answer, "closed": self.reason} if self._end.is_set() else answer
 
@@ -153,7 +179,7 @@ class Tab:
         try:
             await self._end.wait()
         finally:
-            tasks += [task for _, task in self._sources.values()]
+            tasks += [task for _, task, _ in self._sources.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -166,10 +192,12 @@ class Tab:
 
     # filling
 
-    async def _pump(self, number: int, source: Source) -> None:
+    async def _pump(self, number: int, source: Source, first: Item | None) -> None:
         """One stream into the outbox, to its end."""
         items = source.items()
         try:
+            if first is not None:
+                await self._put(number, first)
             await self._copy(number, items)
             await self._put(number, json_item("end", {}))
         except UcidockdError as exc:
@@ -193,9 +221,10 @@ class Tab:
         except blobmsg.BlobError as exc:
             entry = {"stream": number, **json_item("error", {"code": "too-large", "message": str(exc)})}
             size = len(blobmsg.encode(entry))
-        while not self._outbox.has_room(size):
-            self._room.clear()
-            await self._room.wait()
+        async with self._turn:
+            while not self._outbox.has_room(size):
+                self._room.clear()
+                await self._room.wait()
         if self._outbox.last == self._outbox.acknowledged:
             self._read_at = time.monotonic()  # nothing was to be acknowledged up to now
         self._wrote_at = time.monotonic()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The methods `stream_*` of the object `ucidockd`: open, resume, feed, acknowledge, fetch and close a tab's stream object.
+"""The methods `stream_*` of the object `ucidockd`: open, resume, feed, acknowledge, fetch and close a stream object.
 
 The right to subscribe is granted to the one session that opened it, and revoked at its end: a pattern in an access
 list would let every reader see everybody's console.
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 TABS = 32
 TABS_OF_A_SESSION = 8
+SOURCES_OF_ALL = 512
+NAME_LIMIT = 64
 INPUT_LIMIT = 64 * 1024
 WAIT_LIMIT_S = 20  # LuCI gives a call up after that
 _WAIT_S = 20
@@ -50,13 +52,16 @@ class Streams:
         """To be published."""
         one = {"id": STRING, "stream": INTEGER}
         return {
-            "stream_open": Method(handler=self.open, args={"id": STRING, "kind": STRING, "args": TABLE}),
+            "stream_open": Method(
+                handler=self.open,
+                args={"id": STRING, "kind": STRING, "args": TABLE, "owner": STRING, "tag": STRING},
+            ),
             "stream_resume": Method(handler=self.resume, args={"id": STRING}),
             "stream_input": Method(handler=self.input, args={**one, "text": STRING, "data": STRING}),
             "stream_resize": Method(handler=self.resize, args={**one, "rows": INTEGER, "columns": INTEGER}),
             "stream_ack": Method(handler=self.acknowledge, args={"id": STRING, "seq": INTEGER}),
             "stream_read": Method(handler=self.read, args={"id": STRING, "after": INTEGER, "wait": INTEGER}),
-            "stream_close": Method(handler=self.close, args=one),
+            "stream_close": Method(handler=self.close, args={**one, "owner": STRING}),
         }
 
     async def stop(self) -> None:
@@ -73,10 +78,17 @@ class Streams:
     async def open(self, args: Arguments) -> Reply:
         """A new tab, or with `id` an open one; with `kind` a stream in it. {id, object, window, stream?}."""
         session = args.get(SESSION, "")
+        owner, tag = (args.get(name, "") for name in ("owner", "tag"))
+        if max(len(owner), len(tag)) > NAME_LIMIT:
+            raise RequestError(f"owner, tag: expected at most {NAME_LIMIT} characters")
         source = await self._source(session, args)
         tab = self._tab(args) if args.get("id") else await self._new_tab(session)
         reply: dict[str, object] = {"id": tab.id, "object": tab.object.name, "window": WINDOW}
-        return reply if source is None else {**reply, "stream": tab.add(source)}
+        if source is None:
+            return reply
+        if sum(one.streams for one in self._tabs.values()) >= SOURCES_OF_ALL:
+            raise RequestError(f"{SOURCES_OF_ALL} streams are open", status=429)
+        return {**reply, "stream": tab.add(source, owner=owner, tag=tag)}
 
     async def resume(self, args: Arguments) -> Reply:
         """The tab by a fresh object, for an owner whose connection broke; the object before ends. {id, object, window}."""
@@ -117,10 +129,12 @@ class Streams:
         return await self._tab(args).read(args.get("after", 0), wait)
 
     async def close(self, args: Arguments) -> Reply:
-        """Ends one stream, or without `stream` the tab."""
+        """Ends one stream, those of an `owner`, or without either the tab."""
         tab = self._tab(args)
         if "stream" in args:
             tab.drop(args["stream"])
+        elif args.get("owner"):
+            tab.drop_of(args["owner"])
         else:
             tab.end("closed")
         return {}

@@ -1,18 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// A page in Chromium. Each line on stdin is [[method of the page or the keyboard, argument, ...]] as JSON, each answer one on stdout.
+// Pages in one Chromium. Each line on stdin is [verb, argument, ...] as JSON and is about the tab chosen last, each answer one on stdout.
 // usage: node drive.mjs PLAYWRIGHT
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 
 const { chromium } = createRequire(import.meta.url)(process.argv[2]);
 const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: [ '--no-sandbox' ] });
-const page = await browser.newPage();
-const errors = [];
+const context = await browser.newContext();
+const tabs = new Map(), errors = [];
+let page;
 
-page.setDefaultTimeout(45000);
-page.on('pageerror', error => errors.push(error.stack));
+async function choose(name) {
+	if (!tabs.has(name)) {
+		const made = await context.newPage();
+		made.setDefaultTimeout(45000);
+		made.on('pageerror', error => errors.push(error.stack));
+		tabs.set(name, made);
+	}
+	page = tabs.get(name);
+	await page.bringToFront();
+}
+
+await choose('first');
 
 const verbs = {
+	tab: choose,
+	// the tab is closed; `first` is chosen
+	close: async name => {
+		await tabs.get(name).close({ runBeforeUnload: false });
+		tabs.delete(name);
+		await choose('first');
+	},
+	// as a browser does with a tab in the background: `frozen` or `active`
+	lifecycle: async state => (await context.newCDPSession(page)).send('Page.setWebLifecycleState', { state }),
 	open: async url => {
 		await page.goto(url);
 		await page.waitForFunction(() => window.ready);

@@ -26,9 +26,11 @@ globalThis.E = (name, attributes, children) => {
 
 async function call(object, method, params) {
 	const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'call', params: [ SESSION, object, method, params ] });
-	const { result } = await (await fetch('/ubus', { method: 'POST', body })).json();
+	const { result, error } = await (await fetch('/ubus', { method: 'POST', body })).json();
+	if (error)
+		throw Object.assign(new Error('Login session is expired'), { name: 'SessionError' });
 	if (result[0] !== 0)
-		throw new Error(`${object} ${method}: status ${result[0]}`);
+		throw new Error(`${object} ${method}: ubus code ${result[0]}`);
 	return result[1];
 }
 

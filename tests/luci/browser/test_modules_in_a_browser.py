@@ -12,6 +12,7 @@ import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +78,18 @@ class Browser:
 class Pages:
     """A page with an agent behind it."""
 
-    def __init__(self, browser: Browser, web: Web, loop: LoopThread) -> None:
-        self.browser, self._web, self._loop = browser, web, loop
+    def __init__(self, browser: Browser, router: Router, loop: LoopThread) -> None:
+        self.browser, self.router, self._loop = browser, router, loop
+        self._web = router.web
 
-    def open(self) -> Browser:
-        """The empty page, of a session that may do everything."""
-        self.browser.do("open", f"{self._web.address}/tests/browser/page.html?session={ADMIN}")
+    def open(self, tab: str = "first", session: str = ADMIN) -> Browser:
+        """The empty page in that tab, of a session that may do everything unless told otherwise."""
+        self.browser.do("tab", tab)
+        self.browser.do("open", f"{self._web.address}/tests/browser/page.html?session={session}")
         return self.browser
 
     def cut(self) -> int:
-        """Breaks the connections of the page's subscriptions."""
+        """Breaks the connections by which pages fetch live data."""
 
         async def cut() -> int:
             return self._web.cut()
@@ -94,11 +97,19 @@ class Pages:
         return int(self._loop.run(cut()))
 
 
+@dataclass
+class Router:
+    """What a browser reaches."""
+
+    web: Web
+    rpcd: FakeRpcd
+
+
 @asynccontextmanager
-async def a_router(bus: Path) -> AsyncIterator[Web]:
+async def a_router(bus: Path) -> AsyncIterator[Router]:
     web = Web(bus, {"/tests": HERE.parent, "/luci-static/resources": RESOURCES})
-    async with FakeUbusd(bus), FakeRpcd(bus), web.serving():
-        yield web
+    async with FakeUbusd(bus), FakeRpcd(bus) as rpcd, web.serving():
+        yield Router(web, rpcd)
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +117,12 @@ def pages(engine: PrivateDockerd, tmp_path_factory: pytest.TempPathFactory) -> I
     folder = tmp_path_factory.mktemp("pages")
     loop, client = LoopThread(), docker.DockerClient(base_url=engine.host, version="auto")
     router = a_router(folder / "ubus.sock")
-    web = loop.run(router.__aenter__())
+    made = loop.run(router.__aenter__())
     agent = Agent(Box.make(folder, engine, client), ubus=folder / "ubus.sock")
     browser = Browser()
     try:
         agent.start()
-        yield Pages(browser, web, loop)
+        yield Pages(browser, made, loop)
         assert browser.do("errors") == [], "errors of the page itself"
     finally:
         browser.close()

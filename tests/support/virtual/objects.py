@@ -92,6 +92,7 @@ class FakeContainer:
     restart_count: int = 0
     run: int = 0
     started_at: float = 0.0
+    ended_at: float = 0.0
     quick_exits: int = 0
     stopped_by_hand: bool = False
     started_before: bool = False
@@ -123,13 +124,14 @@ class FakeContainer:
 
     def _status_text(self, now: float) -> str:
         up = f"Up {max(0, int(now - self.started_at))} seconds"
+        ago = f"{max(0, int(now - self.ended_at))} seconds ago"
         health = {"starting": " (health: starting)", "": ""}.get(self.health, f" ({self.health})")
         return {
             "created": "Created",
             "running": up + health,
             "paused": up + " (Paused)",
-            "restarting": f"Restarting ({self.exit_code}) 1 second ago",
-            "exited": f"Exited ({self.exit_code}) 1 second ago",
+            "restarting": f"Restarting ({self.exit_code}) {ago}",
+            "exited": f"Exited ({self.exit_code}) {ago}",
             "removing": "Removal In Progress",
             "dead": "Dead",
         }[self.state]

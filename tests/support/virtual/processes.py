@@ -92,6 +92,7 @@ class Processes:
         container.exit_code, container.oom_killed, container.health = code, oom, ""
         container.stopped_by_hand = by_hand
         container.run += 1
+        container.ended_at = self.time.now
         self._detach(container)
         self._tell(container, "die")
         if not by_hand and self.up and wants_restart(container):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _READ_S = 2.0  # a configuration that was told of is read by then
 _LITTLE = 16 << 20  # bytes
+_PASS_S = 15.0  # a resync, what an engine may take for its answers, and the pass itself
 
 
 @dataclass
@@ -38,6 +39,9 @@ class Promises:
         default_factory=dict
     )  # section -> the shortest grace that it ever had, seconds
     _clock_is_set: bool = False
+    _untrue: dict[str, tuple[bool, bool, float]] = field(
+        default_factory=dict
+    )  # key -> what status says of it, what is so, since when
 
     # what happened
 
@@ -119,6 +123,26 @@ class Promises:
                 continue
             memory = (seen.inspect or {})["HostConfig"]["Memory"]
             assert memory == _LITTLE, f"drift of {section} was repaired, though only to be reported"
+        self._check_truth()
+
+    def _check_truth(self) -> None:
+        """What status says of each container is what `docker ps` says, within a pass."""
+        ground = self.machine.ground
+        if not ground.alive or not ground.engine_is_up():
+            self._untrue.clear()
+            return
+        ours = [c for c in ground.raw.list_containers(self.machine.instance) if c.id not in self.machine.foreign]
+        running = {c.labels.get(LABEL_SECTION, "") for c in ours if c.state == "running"}
+        untrue = {}
+        for resource in ground.snapshot()["resources"]:
+            said = next((c["status"] for c in resource["conditions"] if c["type"] == "Running"), None)
+            key, actual = resource["key"], resource["section"] in running
+            if said is not None and said is not actual and resource["kind"] == "container":
+                before = self._untrue.get(key)
+                since = before[2] if before is not None and before[:2] == (said, actual) else ground.now()
+                untrue[key] = (said, actual, since)
+                assert ground.now() - since < _PASS_S, f"{key}: status says {said} for {ground.now() - since:.0f} s"
+        self._untrue = untrue
 
     def check_call(self, name: str, args: tuple[Any, ...]) -> None:
         """Before each call of the agent."""

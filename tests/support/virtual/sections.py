@@ -23,7 +23,7 @@ OPTIONS: dict[str, tuple[Value, ...]] = {
         (),
         ("lan",),
         ("lan,ip=10.219.50.9",),
-        ("lan,ip=10.219.50.10",),
+        ("lan,ip=10.219.50.2",),
         ("dmz",),
         ("lan", "dmz,alias=www"),
     ),

@@ -8,7 +8,7 @@ const AGENT = {
 	status: [], plan: [], reconcile: [], diff: [ 'name' ], validate: [ 'packages' ], adopt: [ 'container', 'section', 'commit' ],
 	dockerd_start: [], dockerd_stop: [], dockerd_restart: [], tls_client: [ 'name' ],
 	job_start: { kind: '', image: '', source: '', remote: '', tags: null, dockerfile: '', what: '', all: false }, job_list: [], job_status: [ 'id' ], job_cancel: [ 'id' ],
-	stream_open: [ 'id', 'kind', 'args' ], stream_resume: [ 'id' ], stream_ack: [ 'id', 'seq' ], stream_read: [ 'id', 'after', 'wait' ],
+	stream_open: [ 'id', 'kind', 'args', 'owner', 'tag' ], stream_read: [ 'id', 'after', 'wait' ],
 	stream_close: [ 'id', 'stream' ], stream_input: [ 'id', 'stream', 'data' ], stream_resize: [ 'id', 'stream', 'rows', 'columns' ]
 };
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// What option values may look like, as the agent checks them (agent/model/quantities.py, entries.py): sections of
+// What option values may look like, as the agent checks them (agent/model/quantities.py, entries.py, kernel_names.py): sections of
 // containers, networks and volumes here, those of dockerd in `daemonchecks`. A check gives '' for a good value, else what
 // is wrong and what is expected. Pure: the forms call it on each key stroke, and the agent has the last word.
 'use strict';
 'require baseclass';
 'require ucidockd.addresses as addresses';
+'require ucidockd.kernelnames as kernel';
 
 const { isIPv4, isIPv6, cidr } = addresses;
 const INT64_MAX = 9223372036854775807n;
@@ -19,12 +20,17 @@ const CPUS = /^(?:\d+\.?\d*|\.\d+)$/;
 const VOLUME_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 const USB = /^usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(?::[^:/]+)?(?::(\/[^:]*)(?::([rwm]+))?)?$/;
 const SECONDS = { ns: 1e-9, us: 1e-6, 'µs': 1e-6, 'μs': 1e-6, ms: 1e-3, s: 1, m: 60, h: 3600 };
+const CDI = /^[A-Za-z](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?\/[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?=[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?$/;
 const BRIDGE_NAME = 'com.docker.network.bridge.name';
 const INTERFACE_NAME_MAX = 15;
 // distribution/reference grammar: [registry[:port]/]name[/name...][:tag][@digest]
 const IMAGE_PART = '[a-z0-9]+(?:(?:\\.|_{1,2}|-+)[a-z0-9]+)*';
-const IMAGE = new RegExp('^(?:(?:[A-Za-z0-9][A-Za-z0-9.-]*|\\[[0-9a-fA-F:]+\\])(?::[0-9]{1,5})?/)?' + IMAGE_PART + '(?:/' + IMAGE_PART + ')*' +
-	'(?::\\w[\\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9_+.-]*:[0-9a-fA-F]{32,})?$');
+const HOST_PART = '[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?';
+// only what looks like a host is one: else the name before the first slash is part of the path
+const IMAGE_HOST = '(?=[^/]*[.:A-Z]|localhost/)(?:' + HOST_PART + '(?:\\.' + HOST_PART + ')*|\\[[0-9a-fA-F:]+\\])(?::[0-9]{1,5})?/';
+const DIGEST = 'sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}';
+const IMAGE = new RegExp('^(?:' + IMAGE_HOST + ')?(' + IMAGE_PART + '(?:/' + IMAGE_PART + ')*)(?::\\w[\\w.-]{0,127})?(?:@(?:' + DIGEST + '))?$');
+const IMAGE_PATH_MAX = 255;
 const IMAGE_MAX = 512;
 const PROPAGATION = [ 'shared', 'rshared', 'slave', 'rslave', 'private', 'rprivate' ];
 
@@ -33,10 +39,15 @@ function expected(what) {
 }
 
 function address(text, version) {
-	if ((version !== 6 && isIPv4(text)) || (version !== 4 && isIPv6(text)))
+	if (!text.includes('%') && ((version !== 6 && isIPv4(text)) || (version !== 4 && isIPv6(text))))
 		return '';
 
 	return expected(version ? _('an IPv%d address').format(version) : _('an IP address'));
+}
+
+// a name server may be one of a link
+function server(text) {
+	return isIPv6(text) ? '' : address(text);
 }
 
 function subnet(text, version) {
@@ -55,7 +66,9 @@ function integer(text, minimum, maximum) {
 }
 
 function image(text) {
-	return text.length <= IMAGE_MAX && IMAGE.test(text) ? '' : expected(_('an image such as nginx:1.27 or registry.lan:5000/app, in lower-case letters'));
+	const found = text.length <= IMAGE_MAX && IMAGE.exec(text);
+
+	return found && found[1].length <= IMAGE_PATH_MAX ? '' : expected(_('an image such as nginx:1.27 or registry.lan:5000/app, in lower-case letters'));
 }
 
 function isAbsolute(path) {
@@ -106,6 +119,12 @@ function duration(text) {
 		return '';
 
 	return expected(NUMBER.test(text) ? _('a unit: did you mean %ss?').format(text) : _('a duration such as 30s, 1m30s or 500ms'));
+}
+
+function healthTime(text) {
+	const found = secondsOf(text);
+
+	return found > 0 && found < 1e-3 ? expected(_('1ms at least, or 0 for the default')) : duration(text);
 }
 
 function seconds(text) {
@@ -177,20 +196,20 @@ function splitPort(body) {
 
 function port(text) {
 	const [ , body, , protocol ] = /^([^/]*)(\/(.*))?$/s.exec(text);
-	const parts = (protocol === undefined || [ 'tcp', 'udp', 'sctp' ].includes(protocol)) ? splitPort(body) : null;
+	const parts = (protocol === undefined || [ 'tcp', 'udp', 'sctp' ].includes(protocol.toLowerCase())) ? splitPort(body) : null;
 	const inner = parts && portRange(parts[2]);
 
 	if (parts === null || inner === null || (parts[1] !== '' && portRange(parts[1]) === null))
 		return expected(_('[ip:]host[-range]:container[-range][/tcp|udp|sctp] such as 8080:80, 127.0.0.1:53:53/udp or [::1]:8080:80'));
 
-	if (parts[1] !== '' && portRange(parts[1]) !== inner)
+	if (parts[1] !== '' && inner !== 0 && portRange(parts[1]) !== inner)
 		return expected(_('as many host ports as container ports'));
 
 	return '';
 }
 
 function volumeOption(source, option) {
-	if ([ 'ro', 'rw', 'z', 'Z' ].includes(option))
+	if ([ 'ro', 'rw', 'z', 'Z', 'cached', 'delegated', 'consistent' ].includes(option))
 		return true;
 
 	return source.startsWith('/') ? PROPAGATION.includes(option) : option === 'nocopy';
@@ -221,7 +240,10 @@ function isPermissions(text) {
 }
 
 function device(text) {
-	const form = expected(_('/dev/host[:/dev/container[:rwm]] or usb:VID:PID[:serial]'));
+	const form = expected(_('/dev/host[:/dev/container[:rwm]], usb:VID:PID[:serial] or vendor.com/class=name'));
+
+	if (CDI.test(text))
+		return '';
 
 	if (text.startsWith('usb:')) {
 		const found = USB.exec(text);
@@ -244,13 +266,24 @@ function device(text) {
 }
 
 function ulimit(text) {
-	const found = /^[a-z]+=(-1|\d{1,18})(?::(-1|\d{1,18}))?$/.exec(text);
+	const found = kernel.isLimit(text.split('=', 1)[0]) && /^[a-z]+=(-1|\d{1,18})(?::(-1|\d{1,18}))?$/.exec(text);
 	const soft = found && BigInt(found[1]), hard = found && BigInt(found[2] ?? found[1]);
 
 	if (found && (hard === -1n || (soft !== -1n && soft <= hard)))
 		return '';
 
 	return expected(_('name=soft[:hard] such as nofile=1024:2048'));
+}
+
+function sysctl(text) {
+	if (assignment(text))
+		return assignment(text);
+
+	return kernel.isSysctl(text.split('=', 1)[0]) ? '' : expected(_('a setting of the container: net.*, fs.mqueue.*, kernel.msg*, kernel.sem or kernel.shm*'));
+}
+
+function named(isGood, what) {
+	return text => isGood(text) ? '' : expected(what);
 }
 
 function restart(text) {
@@ -307,10 +340,13 @@ const CONTAINER = {
 	cpu_shares: text => integer(text, 2, 262144), pids_limit: text => integer(text, -1, INT64_MAX), health_retries: text => integer(text, 0, INT64_MAX),
 	blkio_weight: text => text === '0' ? '' : integer(text, 10, 1000),
 	stop_timeout: wholeSeconds, gate: seconds, grace: seconds,
-	health_interval: duration, health_timeout: duration, health_start_period: duration,
+	health_interval: healthTime, health_timeout: healthTime, health_start_period: healthTime,
+	stop_signal: named(kernel.isSignal, _('a signal such as SIGTERM')),
+	cap_add: named(kernel.isCapability, _('a name such as NET_ADMIN, or ALL')), cap_drop: named(kernel.isCapability, _('a name such as NET_ADMIN, or ALL')),
+	security_opt: named(kernel.isSecurityOption, 'no-new-privileges, seccomp=/path, apparmor=..., label=..., systempaths=unconfined'),
 	ip: text => address(text, 4), ip6: text => address(text, 6),
-	port, volume, tmpfs, network, device, ulimit, dns: text => address(text), extra_host: extraHost,
-	sysctl: assignment, label, log_opt: text => pair(text),
+	port, volume, tmpfs, network, device, ulimit, dns: server, extra_host: extraHost,
+	sysctl, label, log_opt: text => pair(text),
 	depends_on: dependency, wait_for: waitFor
 };
 

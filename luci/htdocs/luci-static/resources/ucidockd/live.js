@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The tab's one stream object, on this page's LuCI session. What it does, `stream` knows.
+// The tab's live data, on this page's LuCI session. What it does, `stream` and `circle` know. Not by /ubus/subscribe:
+// uhttpd never gives the connection of a subscription back (docs/uhttpd.md).
 'use strict';
 'require baseclass';
 'require rpc';
 'require ucidockd.calls as calls';
+'require ucidockd.circle as circle';
 'require ucidockd.stream as stream';
 
 const { agent } = calls;
 
-// goes out even while the page goes away, which an ordinary call does not
-function leave(id) {
-	const params = [ rpc.getSessionID(), 'ucidockd', 'stream_close', { id } ];
+// goes out even while the page goes away, which an ordinary call does not; without `owner` the whole object ends
+function leave(id, owner) {
+	const params = [ rpc.getSessionID(), 'ucidockd', 'stream_close', owner ? { id, owner } : { id } ];
 
 	fetch(rpc.getBaseURL(), {
 		method: 'POST', keepalive: true, credentials: 'same-origin', headers: { 'Content-Type': 'application/json' },
@@ -18,31 +20,33 @@ function leave(id) {
 	}).catch(() => {});
 }
 
-function subscribe(object, signal) {
-	return fetch('%s/subscribe/%s'.format(rpc.getBaseURL().replace(/\/$/, ''), object), {
-		headers: { Authorization: 'Bearer %s'.format(rpc.getSessionID()) }, cache: 'no-store', signal
-	});
-}
-
-// null where the agent says that there is no such object any more; other errors are the network's
-async function resume(id) {
+// `closed` where ubus says that there is no such object any more; other errors are the network's
+async function read(id, after, wait) {
 	try {
-		return await agent.stream_resume(id);
+		return await agent.stream_read(id, after, wait);
 	} catch (error) {
-		if (/ubus code|the stream object has ended/.test(error.message))
-			return null;
+		if (/ubus code/.test(error.message))
+			return { packets: [], closed: _('the stream has ended') };
 
 		throw error;
 	}
 }
 
+// tabs of another session, such as another user's, are in another circle
+function channel() {
+	return window.BroadcastChannel ? new BroadcastChannel('ucidockd %s'.format(rpc.getSessionID())) : null;
+}
+
 const tab = stream.make({
+	circle: circle.make,
 	calls: {
-		open: ({ id, kind, args } = {}) => agent.stream_open(id, kind, args),
-		resume, ack: agent.stream_ack, read: agent.stream_read, close: agent.stream_close, leave
+		open: ({ id, kind, args, owner, tag } = {}) => agent.stream_open(id, kind, args, owner, tag),
+		read, close: agent.stream_close, leave
 	},
-	subscribe,
+	id: Array.from(crypto.getRandomValues(new Uint8Array(8)), byte => byte.toString(16).padStart(2, '0')).join(''),
+	channel,
 	page: document,
+	now: () => Date.now(),
 	timer: { set: (call, span) => window.setTimeout(call, span), clear: id => window.clearTimeout(id) }
 });
 

@@ -1,22 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// All live data of a browser tab, over one stream object of the agent (docs/ubus.md, "Streams"). It is read from
-// /ubus/subscribe/<object> with fetch(), since EventSource can send no session; where that is missing (LuCI on nginx) the
-// same packets are fetched by `stream_read`. Closed while the tab is hidden, opened again with growing pauses when it broke.
+// All live data of a browser tab: its streams in the stream object that the tabs of a browser share (`circle`, docs/ubus.md).
+// Closed while the tab is hidden, opened again with growing pauses when it broke, and not any more once the login has ended.
 //
-// `make` takes what it works with, so that a test can give other: `calls` {open, resume, ack, read, close, leave}, `subscribe`
-// (object, signal) -> Response, `page` (the document), `timer` (setTimeout and clearTimeout).
+// `make` takes what it works with, so that a test can give other: `circle` (parts -> Circle), `calls` {open, read, close, leave},
+// `page` (the document), `timer` {set, clear}, and what else a circle takes.
 'use strict';
 'require baseclass';
-'require ucidockd.sse as sse';
 
-const ACK_MS = 200;
 const HIDDEN_MS = 2000;
 const PAUSES_MS = [ 500, 1000, 2000, 5000, 10000 ];
-const AGAIN = 5, AGAIN_MS = 2000; // the agent keeps an object without a reader for 25 s
-const READ_S = 15;
-const EARLY_LIMIT = 1024;
 
-class Broken extends Error {}
+class Left extends Error {}
 
 const Tab = baseclass.extend({
 	__init__(parts) {
@@ -24,8 +18,16 @@ const Tab = baseclass.extend({
 		this.wanted = new Set();
 		this.listeners = new Set();
 		this.broken = 0;
-		this.running = false;
+		this.tags = 0;
+		this.running = this.connected = this.dropped = this.over = false;
 		this.hidden = null;
+		this.end = () => {};
+		this.circle = parts.circle({
+			...parts,
+			take: packet => packet.items.forEach(item => this.hand(item)),
+			broken: error => this.end(error),
+			mayMove: () => !this.keeps()
+		});
 		parts.page.addEventListener('visibilitychange', () => this.onVisibility());
 	},
 
@@ -37,18 +39,18 @@ const Tab = baseclass.extend({
 
 		this.wanted.add(entry);
 
-		if (this.object)
-			this.start(entry).catch(() => this.drop());
+		if (this.connected)
+			this.start(entry);
 		else
 			this.run();
 
 		return {
 			stop: () => this.forget(entry),
-			place: () => this.object && entry.number ? [ this.object.id, entry.number ] : null
+			place: () => this.connected && entry.number ? [ this.circle.object.id, entry.number ] : null
 		};
 	},
 
-	// `listener(connected)` hears when the agent is lost and found
+	// `listener(connected, error)` hears when the agent is lost and found
 	onConnection(listener) {
 		this.listeners.add(listener);
 	},
@@ -56,11 +58,15 @@ const Tab = baseclass.extend({
 	forget(entry) {
 		this.wanted.delete(entry);
 
-		if (this.object && entry.number)
-			this.parts.calls.close(this.object.id, entry.number).catch(() => {});
+		if (this.connected && entry.number)
+			this.close(entry.number);
 
 		if (!this.wanted.size)
 			this.drop();
+	},
+
+	close(number) {
+		this.parts.calls.close(this.circle.object.id, number).catch(() => {});
 	},
 
 	onVisibility() {
@@ -68,6 +74,7 @@ const Tab = baseclass.extend({
 
 		timer.clear(this.hidden);
 		this.hidden = null;
+		this.circle.onVisibility();
 
 		if (this.resting())
 			this.hidden = timer.set(() => this.resting() && this.drop(), HIDDEN_MS);
@@ -76,25 +83,34 @@ const Tab = baseclass.extend({
 	},
 
 	resting() {
-		return this.parts.page.hidden && ![ ...this.wanted ].some(entry => entry.keep);
+		return this.parts.page.hidden && !this.keeps();
 	},
 
-	// one after the other until nobody wants anything, or the tab is hidden
+	keeps() {
+		return [ ...this.wanted ].some(entry => entry.keep);
+	},
+
+	wants() {
+		return this.wanted.size > 0 && !this.resting() && !this.dropped && !this.over;
+	},
+
+	// one after the other until nobody wants anything, the tab is hidden, or the login has ended
 	async run() {
+		this.dropped = false;
+
 		if (this.running)
 			return;
 
 		this.running = true;
 
-		while (this.wanted.size && !this.resting()) {
-			const began = Date.now();
+		while (this.wants()) {
+			const began = this.parts.now();
+			const wait = await this.attempt();
 
-			await this.attempt();
-
-			if (Date.now() - began > PAUSES_MS[PAUSES_MS.length - 1])
+			if (this.parts.now() - began > PAUSES_MS[PAUSES_MS.length - 1])
 				this.broken = 0;
 
-			if (this.wanted.size && !this.resting())
+			if (wait && this.wants())
 				await this.pause();
 		}
 
@@ -107,33 +123,29 @@ const Tab = baseclass.extend({
 		return new Promise(done => this.parts.timer.set(done, span));
 	},
 
+	// whether to wait before the next one
 	async attempt() {
-		this.abort = new AbortController();
-
 		try {
-			const object = await this.parts.calls.open();
+			const ended = new Promise((_done, failed) => {
+				this.end = failed;
+			});
 
-			if (this.abort.signal.aborted) {
-				this.parts.calls.leave(object.id);
-				return;
-			}
-
-			this.object = object;
-			this.early = [];
-			this.read = this.acked = 0;
-			this.fetching = false;
-
-			const reading = this.deliver();
-
-			reading.catch(() => {});
-			await Promise.all([ ...this.wanted ].map(entry => this.start(entry)));
+			await Promise.race([ ended, this.circle.join() ]);
+			this.connected = true;
+			[ ...this.wanted ].forEach(entry => this.start(entry));
 			this.report(true);
-			await reading;
+			await ended;
 		} catch (error) {
+			if (error instanceof Left || error.moved)
+				return false;
+
+			this.over = error.name === 'SessionError';
 			this.report(false, error);
 		} finally {
-			this.drop();
+			this.leave();
 		}
+
+		return true;
 	},
 
 	report(connected, error) {
@@ -141,176 +153,70 @@ const Tab = baseclass.extend({
 			listener(connected, error);
 	},
 
+	// its number comes with its first item, and so in order with all others
 	async start(entry) {
-		const object = this.object;
+		const { object, id: owner } = this.circle;
 		const args = typeof entry.args === 'function' ? entry.args() : entry.args;
 
 		entry.number = 0;
+		entry.tag = String(++this.tags);
 		entry.take({ name: 'begin' });
 
 		try {
-			const { stream } = await this.parts.calls.open({ id: object.id, kind: entry.kind, args: args ?? {} });
-
-			if (this.object !== object)
+			await this.parts.calls.open({ id: object.id, kind: entry.kind, args: args ?? {}, owner, tag: entry.tag });
+		} catch (error) {
+			if (this.circle.object !== object)
 				return;
 
-			entry.number = stream;
-		} catch (error) {
-			entry.take({ name: 'error', json: { message: error.message } });
-
-			return;
-		}
-
-		const mine = this.early.filter(item => item.stream === entry.number);
-
-		this.early = this.early.filter(item => item.stream !== entry.number);
-		mine.forEach(item => entry.take(item));
-	},
-
-	// Reads until the agent closes it, or cannot be reached for a while; always throws. A connection that breaks is made again
-	// for the same streams: what was not acknowledged comes again, and consoles go on.
-	async deliver() {
-		for (let left = AGAIN, again = false; ; left--, again = true) {
-			const seen = this.read;
-
-			try {
-				if (again && !this.fetching)
-					await this.resume();
-
-				await this.listen(!again);
-			} catch (error) {
-				if (error instanceof Broken || left <= 0)
-					throw error;
-			}
-
-			if (this.abort.signal.aborted)
-				throw new Broken(_('the connection was closed'));
-
-			if (this.read > seen)
-				left = AGAIN;
-
-			await new Promise(done => this.parts.timer.set(done, AGAIN_MS));
+			if (error.name === 'SessionError')
+				this.end(error);
+			else
+				entry.take({ name: 'error', json: { message: error.message } });
 		}
 	},
 
-	// A connection that broke may live on in uhttpd, where it would count as a second reader: the agent gives another object.
-	async resume() {
-		const mine = this.object, fresh = await this.parts.calls.resume(mine.id);
-
-		if (!fresh || this.object !== mine)
-			throw new Broken(_('the stream is gone'));
-
-		mine.object = fresh.object;
-	},
-
-	// one connection; `fresh`: the first one, which shows whether there is /ubus/subscribe at all
-	async listen(fresh) {
-		const response = await this.parts.subscribe(this.object.object, this.abort.signal);
-
-		if (!response.ok || !/^text\/event-stream/.test(response.headers.get('content-type'))) {
-			if (!fresh)
-				throw new Broken(_('the stream is gone'));
-
-			return this.fetchPackets();
-		}
-
-		const parser = sse.make(), decoder = new TextDecoder();
-		const reader = response.body.getReader();
-
-		for (let piece = await reader.read(); !piece.done; piece = await reader.read())
-			for (const event of parser.push(decoder.decode(piece.value, { stream: true })))
-				this.onEvent(event);
-	},
-
-	onEvent({ name, data }) {
-		const packet = JSON.parse(data);
-
-		if (name === 'closed')
-			throw new Broken(packet.reason);
-
-		if (packet.seq === undefined)
-			return;
-
-		this.take(packet);
-		this.acked = Math.min(this.acked, packet.seq - 1);
-		this.acknowledge();
-	},
-
-	async fetchPackets() {
-		const signal = this.abort.signal;
-
-		this.fetching = true;
-
-		while (!signal.aborted) {
-			const { packets, closed } = await this.parts.calls.read(this.object.id, this.read, READ_S);
-
-			if (signal.aborted)
-				break;
-
-			packets.forEach(packet => this.take(packet));
-
-			if (closed)
-				throw new Broken(closed);
-		}
-
-		throw new Broken(_('the connection was lost'));
-	},
-
-	take(packet) {
-		if (packet.seq <= this.read)
-			return;
-
-		this.read = packet.seq;
-
-		for (const item of packet.items)
-			this.hand(item);
-	},
-
-	// items may come before the answer that says which stream they are of
 	hand(item) {
-		const entry = [ ...this.wanted ].find(one => one.number === item.stream);
+		if (item.name === 'opened')
+			return this.bind(item.stream, item.json);
+
+		const entry = item.stream && [ ...this.wanted ].find(one => one.number === item.stream);
+
+		try {
+			entry && entry.take(item);
+		} catch (error) {
+			Promise.reject(error); // one page's mistake is no reason that others hear less; the browser's console shows it
+		}
+	},
+
+	bind(number, { owner, tag }) {
+		if (owner !== this.circle.id)
+			return;
+
+		const entry = [ ...this.wanted ].find(one => one.tag === tag);
 
 		if (entry)
-			entry.take(item);
-		else if (item.stream !== 0 && this.early.length < EARLY_LIMIT)
-			this.early.push(item);
+			entry.number = number;
+		else
+			this.close(number); // it was stopped before
 	},
 
-	// at once what was read in a while, since every call costs; a call that failed is made again
-	acknowledge() {
-		if (this.acking)
-			return;
-
-		this.acking = this.parts.timer.set(() => {
-			this.acking = null;
-
-			if (!this.object || this.read === this.acked)
-				return;
-
-			const before = this.acked, object = this.object;
-
-			this.acked = this.read;
-			this.parts.calls.ack(object.id, this.read).catch(() => {
-				if (this.object !== object)
-					return;
-
-				this.acked = before;
-				this.acknowledge();
-			});
-		}, ACK_MS);
-	},
-
+	// lets go, until `run`
 	drop() {
-		this.abort?.abort();
+		this.dropped = true;
+		this.leave();
+		this.end(new Left());
+	},
 
-		if (!this.object)
-			return;
+	leave() {
+		const left = this.circle.part();
 
-		this.parts.calls.leave(this.object.id);
-		this.object = null;
+		this.connected = false;
 
 		for (const entry of this.wanted)
 			entry.number = 0;
+
+		if (left)
+			this.parts.calls.leave(left.id, left.alone ? null : this.circle.id);
 	}
 });
 

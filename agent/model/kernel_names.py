@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Names of the kernel and of the engine that options hold: signals, capabilities, limits, sysctls, security options.
+
+What is not among them no engine takes, and it would say so only once the old container has been stopped.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Collection
+
+from agent.model.quantities import QuantityError
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# moby sys/signal (signal_linux.go); its table for MIPS lacks STKFLT
+_SIGNALS = (
+    _words(
+        """ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP SYS TERM TRAP
+        TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX"""
+    )
+    | {f"RTMIN+{n}" for n in range(1, 16)}
+    | {f"RTMAX-{n}" for n in range(1, 15)}
+)
+_SIGNAL_MAX = 127  # _NSIG of MIPS, less one
+# linux/capability.h of Linux 6.12
+CAPABILITIES = _words(
+    """AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER
+    FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN NET_BIND_SERVICE
+    NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYSLOG SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_MODULE SYS_NICE
+    SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG WAKE_ALARM"""
+)
+# docker/go-units, ulimit.go
+ULIMITS = _words(
+    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
+)
+# runc libcontainer/configs/validate: those that belong to an IPC or UTS namespace; of a network's all do
+_SYSCTLS_IPC = _words(
+    """kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem kernel.shmall kernel.shmmax kernel.shmmni
+    kernel.shm_rmid_forced"""
+)
+_SYSCTL = re.compile(r"[A-Za-z0-9_./:@+-]+")
+# moby daemon/daemon_unix.go, parseSecurityOpt; docker's own command line knows systempaths
+_SECURITY = ("apparmor", "label", "no-new-privileges", "seccomp", "systempaths", "writable-cgroups")
+_BOOLEANS = _words("1 t T true TRUE True 0 f F false FALSE False")  # Go: strconv.ParseBool
+_LABELS = ("disable", "user:", "role:", "type:", "level:", "filetype:", "nested")
+
+
+def near(name: str, known: Collection[str]) -> str:
+    """`, did you mean X?` where a known name is close."""
+    found = difflib.get_close_matches(name[:64], sorted(known), n=1)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+def parse_signal(text: str) -> str:
+    """A stop signal; upper case, else as it is written."""
+    upper = text.upper()
+    name = upper.removeprefix("SIG")
+    if name.isascii() and name.isdigit() and 0 < int(name[:9]) <= _SIGNAL_MAX and upper == name:
+        return text
+    if name not in _SIGNALS:
+        raise QuantityError(f"{text!r} is not a signal{near(name, _SIGNALS)}", "a signal such as SIGTERM")
+    return upper
+
+
+def parse_capability(text: str) -> str:
+    """A capability's full name: `net_admin` becomes `CAP_NET_ADMIN`; `ALL` stays."""
+    name = text.upper().removeprefix("CAP_")
+    if name == "ALL" and text.upper() == "ALL":
+        return "ALL"
+    if name not in CAPABILITIES:
+        wrong = f"{text!r} is not a capability{near(name, CAPABILITIES)}"
+        raise QuantityError(wrong, "a name such as NET_ADMIN, or ALL")
+    return f"CAP_{name}"
+
+
+def sysctl_namespace(name: str) -> str:
+    """`net`, `ipc` or `uts`: the namespace that a sysctl belongs to. Raises QuantityError where it has none."""
+    slash, dot = name.find("/"), name.find(".")
+    dotted = name.translate(str.maketrans("./", "/.")) if slash != -1 and (dot == -1 or slash < dot) else name
+    if dotted.startswith("net.") and _SYSCTL.fullmatch(dotted):
+        return "net"
+    if dotted in _SYSCTLS_IPC or dotted.startswith("fs.mqueue."):
+        return "ipc"
+    if dotted == "kernel.domainname":
+        return "uts"
+    raise QuantityError(
+        f"{name!r} belongs to the whole router, a container cannot have its own",
+        "net.*, fs.mqueue.* or one of kernel.msg*, kernel.sem and kernel.shm* (others go into /etc/sysctl.conf)",
+    )
+
+
+def check_security_option(text: str) -> None:
+    """Raises QuantityError for what no engine takes."""
+    if text == "no-new-privileges":
+        return
+    separator = "=" if "=" in text else ":"
+    name, _, value = text.partition(separator)
+    if name not in _SECURITY or not value:
+        raise QuantityError(
+            f"{text[:64]!r} is not a security option{near(name, _SECURITY)}",
+            "no-new-privileges, seccomp=unconfined, seccomp=/path/profile.json, apparmor=..., label=... or "
+            "systempaths=unconfined",
+        )
+    if name in {"no-new-privileges", "writable-cgroups"} and value not in _BOOLEANS:
+        raise QuantityError(f"{value[:64]!r} is not true or false", f"{name}=true or {name}=false")
+    if name == "systempaths" and value != "unconfined":
+        raise QuantityError(f"{value[:64]!r} is not a value of systempaths", "systempaths=unconfined")
+    if name == "label" and not value.startswith(_LABELS):
+        raise QuantityError(f"{value[:64]!r} is not a label option", "label=disable, or label=type:NAME and the like")
+    if name == "seccomp" and value not in {"unconfined", "builtin"} and not value.startswith(("/", "{")):
+        raise QuantityError(
+            f"{value[:64]!r} is not a seccomp profile", "unconfined, or the absolute path of a JSON file"
+        )
+
+
+def is_systempaths(text: str) -> bool:
+    """Whether a security option is `systempaths=unconfined`."""
+    return text in {"systempaths=unconfined", "systempaths:unconfined"}
+
+
+def seccomp_file(text: str) -> str:
+    """The path of the profile that a security option names, "" where it names none."""
+    found = re.fullmatch(r"seccomp[=:](/.*)", text, re.DOTALL)
+    return found[1] if found is not None else ""
+
+
+def parse_profile(text: str) -> str:
+    """A seccomp profile in one form of all those that mean the same."""
+    try:
+        profile = json.loads(text)
+    except (ValueError, RecursionError):
+        profile = None
+    if not isinstance(profile, dict):
+        raise QuantityError("it is not a JSON object", "a seccomp profile in JSON")
+    return json.dumps(profile, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What status says is what the engine shows, in every state."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from agent.cli_output import status_table
+from agent.errors import EngineUnreachableError
+from tests.support.box import Box
+
+ONE = """
+config container 'one'
+	option image 'IMAGE'
+	option command 'sleep 1000'
+	option network_mode 'none'
+	option stop_timeout '0'
+	option gate '0.1'
+"""
+
+
+def shown(box: Box, key: str = "container:one") -> dict[str, Any]:
+    """Type -> condition."""
+    resources = {r["key"]: r for r in box.reconciler.board.snapshot()["resources"]}
+    return {c["type"]: c for c in resources[key]["conditions"]} if key in resources else {}
+
+
+def test_a_container_that_the_agent_stopped_does_not_run_in_status(box: Box) -> None:
+    assert box.errors(ONE) == []
+    box.apply()
+    assert shown(box)["Running"]["status"] is True
+    box.apply("\n")
+    box.apply()
+    running = shown(box)["Running"]
+    assert (running["status"], running["message"]) == (False, "exited with 137")
+    assert shown(box)["Synced"]["reason"] == "Grace"
+    assert abs(running["since"] - time.time()) < 20
+
+
+@pytest.mark.parametrize("state", ["back-off", "mistake", "held", "waiting"])
+def test_what_runs_is_told_whatever_is_planned(box: Box, state: str) -> None:
+    assert box.errors(ONE) == []
+    box.apply()
+    text = ONE
+    if state == "back-off":
+        box.reconciler.backoff.failed("container:one", "no", box.reconciler.monotonic() + 100)
+    elif state == "mistake":
+        text = ONE.replace("'0.1'", "'soon'")
+    elif state == "held":
+        box.reconciler.hold("one", "kill")
+    else:
+        text = ONE + "\tlist wait_for 'file:/not/there'\n"
+    box.get("one").kill()
+    box.config.joinpath("containers").write_text(text.replace("IMAGE", "busybox:test"))
+    box.reconciler.read_config()
+    if state == "back-off":
+        box.reconciler.backoff.failed("container:one", "no", box.reconciler.monotonic() + 100)
+    box.reconciler.run_pass(deep=frozenset())
+    running = shown(box)["Running"]
+    assert (running["status"], running["reason"], running["message"]) == (False, "Exited", "exited with 137")
+
+
+def test_the_age_is_the_engines_at_any_time(box: Box) -> None:
+    assert box.errors(ONE) == []
+    box.apply()
+    status = box.reconciler.board.snapshot()
+    for seconds in (23, 45):
+        detail = status_table(status, now=time.time() + seconds).splitlines()[-1]
+        age = int(detail.partition(" up ")[2].split()[0])
+        assert seconds <= age <= seconds + 20
+    began = shown(box)["Running"]["since"]
+    time.sleep(2.1)
+    box.get("one").restart(timeout=0)
+    box.reconciler.run_pass(deep=frozenset({box.get("one").id}))
+    assert shown(box)["Running"]["since"] > began + 2
+
+
+def test_what_runs_is_not_known_while_the_engine_is_away(box: Box) -> None:
+    assert box.errors(ONE) == []
+    box.apply()
+    box.reconciler.run_pass(deep=frozenset())  # settled: nothing to plan
+    box.reconciler.engine_failed(EngineUnreachableError("no Docker engine"))
+    assert shown(box)["Running"]["reason"] == "Unknown"
+    row = status_table(box.reconciler.board.snapshot()).splitlines()[-1].split()
+    assert row[4:6] == ["?", "the"]
+    box.reconciler.run_pass(deep=frozenset())
+    assert shown(box)["Running"]["reason"] == "Running"
+
+
+def test_a_mended_mistake_of_the_agent_section_is_gone(box: Box) -> None:
+    wrong = "config agent 'agent'\n\toption remove 'immediate'\n"
+    box.errors(ONE + wrong)
+    keys = [key for key in sorted(box.reconciler.board.keys()) if key.startswith("agent:")]
+    assert keys
+    box.apply(ONE + "config agent 'agent'\n")
+    assert [key for key in sorted(box.reconciler.board.keys()) if key.startswith("agent:")] == []
+
+
+def test_another_try_after_a_rollback_is_not_said_to_be_rolled_back(box: Box) -> None:
+    assert box.errors(ONE) == []
+    assert len(box.errors(ONE.replace("sleep 1000", "false"))) == 1
+    assert shown(box)["Degraded"]["reason"] == "RolledBack"
+    seen: list[bool] = []
+    engine = box.reconciler.engine
+    create = engine.create_container
+
+    def watched(*args: Any) -> str:
+        seen.append("Degraded" in shown(box))
+        return create(*args)
+
+    engine.create_container = watched  # type: ignore[method-assign]
+    assert box.errors(ONE.replace("1000", "2000")) == []
+    assert seen == [False]
