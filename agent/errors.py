@@ -47,7 +47,8 @@ class StorageLostError(ConflictError):
 class EngineError(UcidockdError):
     """The Docker Engine failed or refused.
 
-    `status` is the HTTP status of the Engine API, 0 when there was no answer.
+    `status` is the HTTP status of the Engine API, 0 when there was no answer. `output`: the last lines that the container
+    printed that this is about, where there are any.
     """
 
     code: ClassVar[str] = "engine"
@@ -56,6 +57,7 @@ class EngineError(UcidockdError):
         super().__init__(message)
         self.status = status
         self.retryable = retryable
+        self.output = ""
 
 
 class EngineUnreachableError(EngineError):
