@@ -82,7 +82,8 @@ REFUSED: dict[str, str] = {
 
 @pytest.mark.parametrize("line", REFUSED)
 def test_what_no_engine_takes_is_told(line: str) -> None:
-    [said] = [issue.message for issue in checked(line).issues if issue.severity == "error"]
+    found = [i for i in checked(line).issues if i.severity == "error"]
+    [said] = [f"{i.message}, expected {i.expected}" for i in found]
     assert REFUSED[line] in said
 
 
