@@ -91,7 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", parents=[common], help="run the agent")
     run.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
     run.add_argument("--ubus-socket", default=RuntimeOptions().ubus_socket, help="ubusd (%(default)s)")
-    commands.add_parser("check", parents=[common], help="check the configuration; every mistake is listed")
+    check = commands.add_parser(
+        "check", parents=[common], help="check the configuration; every mistake is listed"
+    )
+    check.add_argument("--strict", action="store_true", help="fail on warnings too")
     plan = commands.add_parser(
         "plan",
         parents=[common, either],
@@ -168,18 +171,19 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from agent.model.issues import issue_as_json
     from agent.runtime.config import load
 
     issues = load(_options(args)).issues
     errors = [issue for issue in issues if issue.severity == "error"]
     if args.json:
-        print(json.dumps([{"severity": i.severity, "text": i.text()} for i in issues], indent=1))
+        print(json.dumps([issue_as_json(issue) for issue in issues], indent=1))
     else:
         for issue in issues:
             print(f"{issue.severity}: {issue.text()}")
         if not issues:
             print("no mistakes")
-    return 1 if errors else 0
+    return 1 if errors or (args.strict and issues) else 0
 
 
 def _plan(args: argparse.Namespace) -> int:

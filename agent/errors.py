@@ -23,6 +23,7 @@ class UcidockdError(Exception):
     """Base of everything we raise on purpose."""
 
     code: ClassVar[str] = "error"
+    rolled_back = False  # whether something was changed for it, and has been put back
 
 
 class ConfigError(UcidockdError):

@@ -13,7 +13,7 @@ from typing import Any
 from agent.apply.crew import SkippedError
 from agent.apply.ports import Engine
 from agent.apply.pulling import PullProgress
-from agent.errors import EngineError
+from agent.errors import EngineError, EngineUnreachableError
 from agent.model.resources import Container, Pull, RegistryAuth
 
 logger = logging.getLogger(__name__)
@@ -49,9 +49,9 @@ class Images:
         image = container.spec.image
         if container.policy.pull is not Pull.ALWAYS and image in self._found:
             return self._found[image]
-        local = self.engine.inspect_image(image)
+        local = look_at_image(self.engine, image)
         if local is None and known:
-            local = self.engine.inspect_image(known)
+            local = look_at_image(self.engine, known)
             if local is not None and container.policy.pull is not Pull.ALWAYS:
                 logger.warning("%s has no local name any more: its image %s is used", image, short_id(known))
         if container.policy.pull is Pull.NEVER and local is None:
@@ -82,7 +82,7 @@ class Images:
             if local is not None:
                 return local
             raise
-        pulled = self.engine.inspect_image(image)
+        pulled = look_at_image(self.engine, image)
         if pulled is None:
             raise EngineError(f"image {image} was pulled but is not there", retryable=True)
         self.pulled(container, str(pulled["Id"]), "Present")
@@ -127,6 +127,17 @@ def _looked_at(engine: Engine, object_id: str) -> tuple[str, dict[str, Any]]:
 def short_id(image_id: str) -> str:
     """As `docker images` shows it."""
     return image_id.removeprefix("sha256:")[:12]
+
+
+def look_at_image(engine: Engine, reference: str) -> dict[str, Any] | None:
+    """GET /images/{name}/json, None where it is not there. Raises EngineError that names the image."""
+    try:
+        return engine.inspect_image(reference)
+    except EngineUnreachableError:
+        raise
+    except EngineError as exc:
+        text = f"cannot look at image {reference}: {exc}"
+        raise EngineError(text, status=exc.status, retryable=exc.retryable) from exc
 
 
 def registry_of(image: str) -> str:

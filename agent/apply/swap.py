@@ -90,6 +90,7 @@ class Swap:
             rejected = _is_rejection(exc)
             if container.policy.rollback or not rejected or not new.object_id:
                 self._roll_back(new)
+                exc.rolled_back = True
                 if rejected and self.records.get(old.nonce) is not None:
                     self.records.change(old.nonce, **failure_of(container, image_id))
                 raise

@@ -153,7 +153,8 @@ def _option(section: Section, name: str, value: str | tuple[str, ...]) -> Option
     ours = section.get(name)
     count = 1 if isinstance(value, str) else len(value)
     lines = ours.lines if ours is not None and len(ours.lines) == count else (section.line,) * count
-    return Option(name=name, value=value, lines=lines)
+    overwritten = ours.overwritten if ours is not None else ()
+    return Option(name=name, value=value, lines=lines, overwritten=overwritten)
 
 
 def read_staged(save_dir: Path, package: str) -> tuple[Change, ...]:

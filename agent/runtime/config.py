@@ -23,6 +23,7 @@ from agent.plan.draft import with_hashes
 from agent.runtime.options import RuntimeOptions
 from agent.uci.decode import decode
 from agent.uci.edit import replayed
+from agent.uci.mistakes import mistakes_of
 from agent.uci.syntax import Package, UciSyntaxError, parse
 
 PACKAGES = ("containers", "dockerd")
@@ -86,9 +87,7 @@ def _load(store: UciStore | _Given) -> LoadResult:
     hashes: list[str] = []
     issues: list[Issue] = []
     for name in PACKAGES:
-        issue = _read(store, name, packages, hashes)
-        if issue is not None:
-            issues.append(issue)
+        issues += _read(store, name, packages, hashes)
     if issues:
         return LoadResult(desired=None, issues=tuple(issues))
     paths = {name: str(store.source_path(name)) for name in packages}
@@ -101,19 +100,20 @@ def _load(store: UciStore | _Given) -> LoadResult:
 
 def _read(
     store: UciStore | _Given, name: str, packages: dict[str, Package], hashes: list[str]
-) -> Issue | None:
+) -> list[Issue]:
     path = str(store.source_path(name))
     try:
         packages[name], content_hash = store.load_with_hash(name)
         hashes.append(content_hash)
     except UciMissing:
         # the stock package brings /etc/config/dockerd; without dockerd's settings containers still can be managed
-        return None if name == "dockerd" else _issue(name, path, None, "there is no such file", "a UCI file")
+        return [] if name == "dockerd" else [_issue(name, path, None, "there is no such file", "a UCI file")]
     except UciSyntaxError as exc:
-        return _issue(name, path, exc.line, str(exc), "UCI syntax")
+        found = mistakes_of(exc.text, package=name)
+        return [_issue(name, path, m.line, m.wrong, m.expected) for m in found]
     except ConfigError as exc:
-        return _issue(name, path, None, f"cannot be read: {exc}", "a readable UCI file")
-    return None
+        return [_issue(name, path, None, f"cannot be read: {exc}", "a readable UCI file")]
+    return []
 
 
 def _issue(package: str, path: str, line: int | None, message: str, expected: str) -> Issue:

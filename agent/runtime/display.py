@@ -140,7 +140,7 @@ class Display:
         if isinstance(error, SkippedError):
             self._pending(operation.key, text)
         elif error is not None:
-            self.failure(operation.key, error, rolled_back=isinstance(operation, ops.ReplaceContainer))
+            self.failure(operation.key, error, rolled_back=error.rolled_back)
 
     def failure(self, key: str, error: UcidockdError, *, rolled_back: bool = False) -> None:
         """A resource could not be made what it shall be."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from agent.apply.clock import Clock
 from agent.apply.crew import Crew, Outcome, Run, SkippedError
 from agent.apply.executor import Executor
-from agent.apply.images import Images
+from agent.apply.images import Images, look_at_image
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.recovery import recover
@@ -296,7 +296,7 @@ class Reconciler:
         return found | {image_id: self._image_id(image_id) for image_id in sorted(recorded)}
 
     def _image_id(self, reference: str) -> str:
-        body = self.engine.inspect_image(reference)
+        body = look_at_image(self.engine, reference)
         if body is None:
             return ""
         found = str(body["Id"])

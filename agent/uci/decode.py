@@ -49,6 +49,20 @@ def decode(
         for section in packages[name].sections
         if _is_ours(section, package=name, file=paths.get(name, ""), stray=stray)
     ]
+    stray += [
+        Issue(
+            severity="warning",
+            package=name,
+            section="",
+            file=paths.get(name, ""),
+            line=line,
+            message="a quoted value goes on over a line that looks like a command",
+            expected="a closing quote on this line",
+        )
+        for name in PACKAGES
+        if name in packages
+        for line in packages[name].swallowed
+    ]
     daemon = [reader for reader in readers if reader.kind in DAEMON_KINDS]
     readers = [reader for reader in readers if reader.kind not in DAEMON_KINDS]
     _check_names(readers)

@@ -2,7 +2,6 @@
 // Docker > Sync: every section, what became of it and why, and what the agent would do next.
 'use strict';
 'require view';
-'require ui';
 'require ucidockd.adopt as adopt';
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
@@ -45,14 +44,12 @@ return view.extend({
 	async details(resource) {
 		const diff = resource.kind === 'container' ? await L.resolveDefault(agent.diff(resource.section), null) : null;
 
-		ui.showModal(resource.key, [
+		D.show(resource.key,
 			D.el('div', { 'style': 'max-height:65vh;overflow:auto' },
 				D.el('h4', {}, _('Conditions')), conditions(resource),
 				diff && [ D.el('h4', {}, _('Differences')), differences(diff) ],
 				D.el('h4', {}, _('Pending')), this.pending(plan.ofSection(this.plan, resource.key)),
-				D.el('h4', {}, _('Last operations')), operations(resource)),
-			D.el('div', { 'class': 'right' }, D.el('button', { 'class': 'btn', 'click': () => ui.hideModal() }, _('Close')))
-		]);
+				D.el('h4', {}, _('Last operations')), operations(resource)));
 	},
 
 	row(resource) {
@@ -113,7 +110,7 @@ return view.extend({
 		const answer = await agent.reconcile();
 
 		for (const failed of answer.failed ?? [])
-			ui.addNotification(null, D.el('p', {}, failed.key, ': ', failed.op, ': ', failed.error), 'error');
+			D.notify('error', failed.key, ': ', failed.op, ': ', failed.error);
 
 		await this.refresh();
 	},
