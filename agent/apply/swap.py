@@ -22,6 +22,7 @@ from typing import Any
 from agent.apply.addresses import with_addresses
 from agent.apply.clock import SYSTEM_CLOCK, Clock
 from agent.apply.images import create_from
+from agent.apply.output import last_output
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
@@ -87,6 +88,8 @@ class Swap:
             self._switch(container, old, new, before)
             self._commit(old, new)
         except (EngineError, StorageError) as exc:
+            if isinstance(exc, GateError):
+                exc.output = last_output(self.engine, new.object_id, container)
             rejected = _is_rejection(exc)
             if container.policy.rollback or not rejected or not new.object_id:
                 self._roll_back(new)

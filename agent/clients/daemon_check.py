@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.clients.daemon_supervisor import validate
-from agent.errors import DaemonError
+from agent.clients.user_paths import PATHS, file_bytes
+from agent.errors import DaemonError, PathError
 from agent.model.daemon import Host, Target
 from agent.model.daemon_table import TABLE, Version, value_at, without_key
 
@@ -79,10 +80,9 @@ def check_certificates(ca: str, cert: str, key: str) -> None:
 
     for path in filter(None, (ca, cert, key)):
         try:
-            with Path(path).open("rb"):
-                pass
-        except OSError as exc:
-            raise DaemonError(f"{path} cannot be read: {exc.strerror}", reason="Refused") from exc
+            PATHS.ask(file_bytes, path)
+        except PathError as exc:
+            raise DaemonError(str(exc), reason="Refused") from exc
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(cert, key, password=_no_password)

@@ -290,6 +290,16 @@ class DockerEngine:
         )
         return None if body is None else self._read(body, dict)
 
+    def inspect_output(self, ref: str, *, lines: int) -> bytes:
+        """GET /containers/{id}/logs of the last lines, framed as the engine sends them.
+
+        Raises EngineError, also where its log driver cannot be read.
+        """
+        params = {"stdout": "1", "stderr": "1", "tail": str(lines)}
+        return self._send(
+            "GET", f"/containers/{ref}/logs", params=params, timeout_s=min(_READ_S, self._timeout_s)
+        )
+
     def create_container(self, name: str, body: dict[str, Any]) -> str:
         return self._read(
             self._call("POST", "/containers/create", params={"name": name}, json=body), _id_of_new

@@ -191,6 +191,7 @@ class Finding:
     reason: str
     message: str = ""
     since: float | None = None  # wall clock, seconds: where the engine tells when it began
+    output: str = ""  # with Running: what it printed last before it ended
     once: str = ""  # with Waiting: what of ours it waits for, as "db is healthy"
 
 

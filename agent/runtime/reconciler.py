@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,9 +19,11 @@ from agent.apply.clock import Clock
 from agent.apply.crew import Crew, Outcome, Run, SkippedError
 from agent.apply.executor import Executor
 from agent.apply.images import Images, look_at_image
+from agent.apply.output import last_output
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.recovery import recover
+from agent.apply.volumes import names
 from agent.clients.certificates import Certificates
 from agent.clients.devices import Plugged, UsbDevices
 from agent.clients.uci_store import UciStore
@@ -55,6 +58,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+_OUTPUT_EVERY_S = 5.0
+_OUTPUTS = 64  # of so many containers
 _MENDING = "mend "  # before a key: the back-off of what a crash or a broken rollback left to do
 _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.RemoveVolume)
 
@@ -108,6 +113,7 @@ class Reconciler:
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
+    _outputs: dict[str, tuple[float, str]] = field(default_factory=dict)  # id -> when it was asked for, lines
     _crews: dict[int, Crew] = field(default_factory=dict)
     _display: Display = field(init=False)
 
@@ -330,7 +336,7 @@ class Reconciler:
             raise
         self._display.drop_undeclared(desired, self._busy.keys())
         self._display.engine(api)
-        self._display.plan(plan)
+        self._display.plan(self._with_outputs(plan, desired))
         self._display.losses()
         if not plan.works:
             unreached = self._busy or self.backoff.any() or _is_rolled_back(plan)
@@ -340,6 +346,30 @@ class Reconciler:
         run = self._executor(desired, api).begin(plan)
         self._runs = [*(each for each in self._runs if not each.ended()), run]
         return plan, run
+
+    def _with_outputs(self, plan: ops.Plan, desired: Desired) -> ops.Plan:
+        """With what the containers printed last that end again and again."""
+        blocked = self.backoff.blocked(self.monotonic())
+        findings = tuple(
+            replace(finding, output=self._output_of(finding.key, desired)) if _is_failing(finding, blocked) else finding
+            for finding in plan.findings
+        )
+        return replace(plan, findings=findings)
+
+    def _output_of(self, key: str, desired: Desired) -> str:
+        """Asked for every 5 s at most: a loop may turn several times a second."""
+        section, now = key.partition(":")[2], self.monotonic()
+        record = next(
+            (r for r in self.records.records() if (r.kind, r.section, r.swap) == ("container", section, "")), None
+        )
+        if record is None:
+            return ""
+        at, text = self._outputs.get(record.object_id, (-math.inf, ""))
+        if now >= at + _OUTPUT_EVERY_S:
+            container = next((c for c in desired.containers if c.section == section), None)
+            text = last_output(self.engine, record.object_id, container)
+            self._outputs = {**dict(list(self._outputs.items())[-_OUTPUTS:]), record.object_id: (now, text)}
+        return text
 
     def _show_engine_down(self) -> None:
         """An engine whose dockerd does not run is not reachable, and nobody asks it to find out."""
@@ -390,9 +420,21 @@ class Reconciler:
         """What failed or was rolled back is tried again by the next pass. Raises StorageError."""
         self.backoff.clear()
         for record in self.records.records():
+            self._forget_deleted_volumes(record)
             if record.failed_hash or record.lost:
                 with contextlib.suppress(KeyError):  # a work that is under way may have dropped it by now
                     self.records.change(record.nonce, failed_hash="", lost=())
+
+    def _forget_deleted_volumes(self, record: Record) -> None:
+        """Of those that nothing mounts any more: whoever deleted one knows."""
+        try:
+            left = tuple(word for word in record.left if self.engine.inspect_volume(*names([word])) is not None)
+        except EngineError as exc:
+            logger.info("%s: its volumes cannot be looked at now: %s", record.name, exc)
+            return
+        if left != record.left:
+            with contextlib.suppress(KeyError):
+                self.records.change(record.nonce, left=left)
 
     def run_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, tuple[Outcome, ...]]:
         """As `begin_pass`, and waits for the end of what it began."""
@@ -489,6 +531,11 @@ def _unclear(desired: Desired, records: tuple[Record, ...]) -> frozenset[str]:
         if newly_stated(record.spec, desired_spec(container)):
             found.add(record.object_id)
     return frozenset(found)
+
+
+def _is_failing(finding: ops.Finding, blocked: Mapping[str, str]) -> bool:
+    ended = finding.reason == "Exited" and finding.key in blocked
+    return finding.type == ConditionType.RUNNING and (finding.reason == "CrashLoop" or ended)
 
 
 def _is_rolled_back(plan: ops.Plan) -> bool:

@@ -38,15 +38,18 @@ function differences(diff) {
 
 return view.extend({
 	load() {
-		return Promise.all([ L.resolveDefault(agent.plan(), { operations: [] }), L.resolveDefault(calls.container.list({ all: true }), []) ]);
+		return Promise.all([ L.resolveDefault(agent.plan(), null), L.resolveDefault(calls.container.list({ all: true }), []) ]);
 	},
 
 	async details(resource) {
 		const diff = resource.kind === 'container' ? await L.resolveDefault(agent.diff(resource.section), null) : null;
 
+		const output = resource.conditions.map(one => one.details?.output).find(Boolean);
+
 		D.show(resource.key,
 			D.el('div', { 'style': 'max-height:65vh;overflow:auto' },
 				D.el('h4', {}, _('Conditions')), conditions(resource),
+				output && [ D.el('h4', {}, _('Last lines of the failed container')), D.el('pre', {}, output) ],
 				diff && [ D.el('h4', {}, _('Differences')), differences(diff) ],
 				D.el('h4', {}, _('Pending')), this.pending(plan.ofSection(this.plan, resource.key)),
 				D.el('h4', {}, _('Last operations')), operations(resource)));
@@ -71,8 +74,8 @@ return view.extend({
 
 	pending(rows) {
 		return D.table([ _('Operation'), _('Section'), _('Why') ], rows.map(row => [
-			row.heavy ? D.badge('waiting', row.op) : row.op, row.key, row.cause
-		]), _('nothing to do'));
+			row.level ? D.badge(row.level, row.op) : row.heavy ? D.badge('waiting', row.op) : row.op, row.key, row.cause
+		]), plan.isKnown(this.plan) ? _('nothing to do') : _('not known: the agent or the engine does not answer'));
 	},
 
 	draw() {
