@@ -3,6 +3,7 @@
 
 UcidockdError
 +-- ConfigError      the user can mend it (UCI, arguments)
++-- PathError        a path that the user names cannot be used, or does not answer
 +-- ConflictError    two writers, or somebody else's object in our way
 +-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
 +-- DaemonError      dockerd could not be started, or did not take a change
@@ -30,6 +31,12 @@ class ConfigError(UcidockdError):
     """Configuration or arguments that a user can mend."""
 
     code: ClassVar[str] = "config"
+
+
+class PathError(UcidockdError):
+    """A path that the user names cannot be looked at or read; the message says which and why."""
+
+    code: ClassVar[str] = "path"
 
 
 class ConflictError(UcidockdError):

@@ -255,8 +255,7 @@ class _Planner:
         if todo:
             self.draft.add(self.key, todo, self.needs)
         else:
-            message = f"the engine ignores {', '.join(record.ignored)}" if record.ignored else ""
-            self._find("Synced", status=True, reason="InSync", message=message)
+            self._find("Synced", status=True, reason="InSync", message=_remarks(record))
 
     def _nameless(self, record: Record, seen: ObservedContainer) -> None:
         """Somebody else has its name: a swap or a renaming would fail half-way. What there is runs as it is."""
@@ -612,6 +611,14 @@ def is_completed(container: Container, seen: ObservedContainer, *, replaces: boo
 def describe(changes: Iterable[FieldChange]) -> str:
     """Changes in words: `memory 1 -> 2; restart no -> always`."""
     return "; ".join(f"{option_of(change.field)} {change.old} -> {change.new}" for change in changes)
+
+
+def _remarks(record: Record) -> str:
+    """What is worth knowing of a container that is as declared."""
+    ignored = f"the engine ignores {', '.join(record.ignored)}" if record.ignored else ""
+    places = (f"{name[:12]} ({target})" for name, _, target in (word.partition("=") for word in record.left))
+    kept = f"volumes that are no longer mounted are kept: {', '.join(places)}" if record.left else ""
+    return _joined(ignored, kept)
 
 
 def _joined(*causes: str) -> str:

@@ -23,6 +23,7 @@ from agent.apply.output import last_output
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.recovery import recover
+from agent.apply.volumes import names
 from agent.clients.certificates import Certificates
 from agent.clients.devices import Plugged, UsbDevices
 from agent.clients.uci_store import UciStore
@@ -513,10 +514,22 @@ class Reconciler:
         """What failed or was rolled back is tried again by the next pass. Raises StorageError."""
         self.backoff.clear()
         for record in self.records.records():
+            self._forget_deleted_volumes(record)
             if record.failed_hash or record.lost:
                 with contextlib.suppress(KeyError):  # a work that is under way may have dropped it by now
                     self.records.change(record.nonce, failed_hash="", lost=())
         self._endings.start_again(self.records)
+
+    def _forget_deleted_volumes(self, record: Record) -> None:
+        """Of those that nothing mounts any more: whoever deleted one knows."""
+        try:
+            left = tuple(word for word in record.left if self.engine.inspect_volume(*names([word])) is not None)
+        except EngineError as exc:
+            logger.info("%s: its volumes cannot be looked at now: %s", record.name, exc)
+            return
+        if left != record.left:
+            with contextlib.suppress(KeyError):
+                self.records.change(record.nonce, left=left)
 
     def run_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, tuple[Outcome, ...]]:
         """As `begin_pass`, and waits for the end of what it began."""
