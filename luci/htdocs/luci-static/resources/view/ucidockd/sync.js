@@ -48,7 +48,7 @@ return view.extend({
 			D.el('div', { 'style': 'max-height:65vh;overflow:auto' },
 				D.el('h4', {}, _('Conditions')), conditions(resource),
 				diff && [ D.el('h4', {}, _('Differences')), differences(diff) ],
-				D.el('h4', {}, _('Pending')), this.pending(plan.ofSection(this.plan, resource.key)),
+				D.el('h4', {}, _('Pending')), this.pending(plan.ofSection(this.plan, resource.key), [ resource ]),
 				D.el('h4', {}, _('Last operations')), operations(resource)));
 	},
 
@@ -69,19 +69,24 @@ return view.extend({
 		return resource.conditions.map(one => [ ' ', forwardings.button(one) ]);
 	},
 
-	pending(rows) {
+	// `resources`: those that it is about
+	pending(rows, resources) {
+		const isHeld = resources.some(one => [ 'error', 'waiting' ].includes(status.verdict(one).level)) || this.model.agent.config_issues?.length;
+
 		return D.table([ _('Operation'), _('Section'), _('Why') ], rows.map(row => [
 			row.heavy ? D.badge('waiting', row.op) : row.op, row.key, row.cause
-		]), _('nothing to do'));
+		]), isHeld ? _('Nothing can be done now; the reasons are above.') : _('Nothing to do.'));
 	},
 
 	draw() {
 		const known = new Set(this.model.resources().flatMap(resource => resource.kind === 'container' ? [ resource.object_id, resource.name ] : []));
-		const foreign = this.containers.filter(one => ![ one.Id, ...one.Names.map(name => name.replace(/^\//, '')) ].some(name => known.has(name)));
+		// not the old or the new one of a swap that is under way, which has a name of its own meanwhile
+		const namesOf = one => one.Names.map(name => name.replace(/^\//, '').split('.ucidockd-')[0]);
+		const foreign = this.containers.filter(one => ![ one.Id, ...namesOf(one) ].some(name => known.has(name)));
 		const { generation, desired_generation: wanted, engine, config_issues: issues } = this.model.agent;
 
 		D.fill(this.sections, D.table([ _('Kind'), _('Section'), _('State'), _('Reason'), '' ], this.model.resources().map(one => this.row(one)), _('no section declares anything')));
-		D.fill(this.next, this.pending(plan.rows(this.plan)));
+		D.fill(this.next, this.pending(plan.rows(this.plan), this.model.resources()));
 		D.fill(this.others, D.table([ _('Name'), _('Image'), _('State'), '' ], foreign.map(one => [
 			one.Names.join(' ').replaceAll('/', ''), one.Image, one.Status,
 			D.button('positive', _('Adopt'), () => adopt.show(one.Id, () => this.refresh()))
