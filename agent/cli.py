@@ -134,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
     logs.add_argument("-n", "--tail", default="all", metavar="N", help="the last N lines only")
     logs.add_argument("--since", default="", help="10m, seconds since 1970 or an RFC 3339 time")
+    logs.add_argument("--failed", action="store_true", help="the last lines of its container that failed")
     logs.add_argument("--raw", action="store_true", help="as it is, control characters too")
     uci = commands.add_parser("uci", parents=[common], help="print what the agent reads")
     uci.add_argument("form", choices=["show", "export"])
@@ -324,9 +325,11 @@ def _adopt(args: argparse.Namespace) -> int:
 
 
 def _logs(args: argparse.Namespace) -> int:
-    from agent.cli_container import show_logs
+    from agent.cli_container import show_failed, show_logs
 
     _check_options(args)
+    if args.failed:
+        return show_failed(_socket(args), args.name)
     form = "json" if args.json else "raw" if args.raw else "text"
     return show_logs(
         _socket(args), args.name, follow=args.follow, tail=args.tail, since=args.since, form=form

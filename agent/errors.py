@@ -3,6 +3,7 @@
 
 UcidockdError
 +-- ConfigError      the user can mend it (UCI, arguments)
++-- PathError        a path that the user names cannot be used, or does not answer
 +-- ConflictError    two writers, or somebody else's object in our way
 +-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
 +-- DaemonError      dockerd could not be started, or did not take a change
@@ -32,6 +33,12 @@ class ConfigError(UcidockdError):
     code: ClassVar[str] = "config"
 
 
+class PathError(UcidockdError):
+    """A path that the user names cannot be looked at or read; the message says which and why."""
+
+    code: ClassVar[str] = "path"
+
+
 class ConflictError(UcidockdError):
     """Somebody else changed or owns what we were about to change."""
 
@@ -47,7 +54,8 @@ class StorageLostError(ConflictError):
 class EngineError(UcidockdError):
     """The Docker Engine failed or refused.
 
-    `status` is the HTTP status of the Engine API, 0 when there was no answer.
+    `status` is the HTTP status of the Engine API, 0 when there was no answer. `output`: the last lines that the container
+    printed that this is about, where there are any.
     """
 
     code: ClassVar[str] = "engine"
@@ -56,6 +64,7 @@ class EngineError(UcidockdError):
         super().__init__(message)
         self.status = status
         self.retryable = retryable
+        self.output = ""
 
 
 class EngineUnreachableError(EngineError):

@@ -327,7 +327,7 @@ class DockerStream:
             return (await loop.create_connection(lambda: Wire(buffer), where.host, where.port))[1]
         from agent.clients.tls_wire import TlsWire
 
-        context = self._tls.context()
+        context = await asyncio.to_thread(self._tls.context)  # its files may be anywhere
         made = TlsWire(buffer, context, where.host)
         await loop.create_connection(lambda: made, where.host, where.port)
         try:

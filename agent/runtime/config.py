@@ -6,15 +6,13 @@ A file that does not parse, or is missing although it was there, gives no Desire
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib.util
-import os
-import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.clients.uci_store import PyuciStore, TextUciStore, UciMissing, UciStore, read_staged
+from agent.clients.user_paths import PATHS
 from agent.errors import ConfigError
 from agent.model.given import Given
 from agent.model.issues import Issue
@@ -27,7 +25,6 @@ from agent.uci.mistakes import mistakes_of
 from agent.uci.syntax import Package, UciSyntaxError, parse
 
 PACKAGES = ("containers", "dockerd")
-_FILE_MAX = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +88,7 @@ def _load(store: UciStore | _Given) -> LoadResult:
     if issues:
         return LoadResult(desired=None, issues=tuple(issues))
     paths = {name: str(store.source_path(name)) for name in packages}
-    result = decode(packages, paths=paths, read_file=read_text)
+    result = decode(packages, paths=paths, read_file=PATHS.read_text)
     generation = hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
     return LoadResult(
         desired=with_hashes(replace(result.desired, generation=generation)), issues=result.issues
@@ -128,17 +125,3 @@ def _issue(package: str, path: str, line: int | None, message: str, expected: st
         message=message,
         expected=expected,
     )
-
-
-def read_text(path: str) -> str:
-    """A text file that UCI names: a regular one of at most 1 MiB, as it is, line ends too. Raises OSError, UnicodeError.
-
-    Opening does not wait: a FIFO or a device is refused.
-    """
-    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", path)
-        data = file.read(_FILE_MAX + 1)
-    if len(data) > _FILE_MAX:
-        raise OSError(errno.EFBIG, "it is larger than 1 MiB", path)
-    return data.decode("utf-8")

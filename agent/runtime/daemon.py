@@ -17,7 +17,7 @@ from pathlib import Path
 from agent.apply.daemon_change import DaemonChange, Limits
 from agent.apply.daemon_ports import Certificates
 from agent.clients import daemon_process
-from agent.clients.daemon_check import checker
+from agent.clients.daemon_check import checker, culprits
 from agent.clients.daemon_files import DaemonFiles, material_of
 from agent.clients.daemon_probe import DaemonProbe
 from agent.clients.daemon_supervisor import ChildSupervisor, ProcdSupervisor
@@ -30,6 +30,7 @@ from agent.model.daemon import (
     DaemonRecord,
     DaemonSettings,
     Effect,
+    Json,
     Process,
     Step,
     Target,
@@ -110,6 +111,8 @@ class DaemonStage:
             ),
             routes=self._tools.routes,
         )
+        # key -> the value that dockerd has refused, and why
+        self._refused: dict[str, tuple[Json, str]] = {}
         self._bridges: frozenset[str] = frozenset()  # devices of the networks that sections declare
         self._store: tuple[Process, str] | None = None  # what keeps the data of that dockerd
         self._external = External(self.files, status)
@@ -237,6 +240,7 @@ class DaemonStage:
         """One pass; why containers have to wait, "" when they need not."""
         if self._retry.is_set():
             self._retry.clear()
+            self._refused.clear()
             change.forget_failure()
         if change.record.step in {Step.RELOAD, Step.STOP, Step.START}:
             self._acting(change.resume)
@@ -257,6 +261,7 @@ class DaemonStage:
                 return waits
             self._manual.begun()
             self._act(change, goal, step, process)
+            self._learn(change, desired.daemon, wanted, runner)
         self._show(change, wanted, trouble)
         if change.record.process is None:
             return "dockerd does not run"
@@ -339,7 +344,12 @@ class DaemonStage:
         """As `Renderer.render`. A dockerd that nobody knows of, or an external one, may be listening itself."""
         known = running is not None or self._change is None or self._change.supervisor.find() is None
         probe = known and runner.kind != "external"
-        return self._renderer.render(settings, runner, running=running, probe=probe, bridges=self._bridges)
+        refused = {
+            key: why for key, (value, why) in self._refused.items() if value_at(settings.values, key) == value
+        }
+        return self._renderer.render(
+            settings, runner, running=running, probe=probe, bridges=self._bridges, refused=refused
+        )
 
     def _goal(self, change: DaemonChange, wanted: Target) -> Target:
         """`wanted`, or what runs (or ran) instead when that has failed: it is not tried again until it changes.
@@ -379,6 +389,19 @@ class DaemonStage:
         reached = change.record.running == goal
         self._status.note(verb, step.cause, error="" if reached else change.record.why)
         logger.info("%s dockerd: %s (%.1f s)", verb, step.cause, taken)
+
+    def _learn(
+        self, change: DaemonChange, settings: DaemonSettings | None, wanted: Target, runner: Runner
+    ) -> None:
+        """Which option dockerd refuses: it is left out from the next pass on, and the rest is applied."""
+        if settings is None or change.refused != wanted:
+            return
+        change.refused = None
+        found = culprits(runner.program, wanted, self._run_dir, version_of(runner.program))
+        found = {key: why for key, why in found.items() if value_at(settings.values, key) is not None}
+        if found:
+            self._refused |= {key: (value_at(settings.values, key), why) for key, why in found.items()}
+            self.wake(0)
 
     def _acting(self, action: Callable[[], None]) -> None:
         """Runs what ends and starts dockerd on purpose."""

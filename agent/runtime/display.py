@@ -149,7 +149,11 @@ class Display:
             reason = "StorageFull" if error.full else "StorageFailed"
         self._ensure(key)
         now, text = self.wall(), str(error)
-        self.board.set(key, ConditionType.DEGRADED, status=True, reason=reason, message=text, now=now)
+        output = error.output if isinstance(error, EngineError) else ""
+        details = {"output": output} if output else {}
+        self.board.set(
+            key, ConditionType.DEGRADED, status=True, reason=reason, message=text, details=details, now=now
+        )
         self.board.set(key, ConditionType.SYNCED, status=False, reason=reason, message=text, now=now)
 
     def applied(self, key: str) -> None:
@@ -157,6 +161,11 @@ class Display:
         now = self.wall()
         self.board.clear(key, ConditionType.DEGRADED, now=now)
         self.board.set(key, ConditionType.SYNCED, status=True, reason="Applied", now=now)
+
+    def kept(self, key: str) -> None:
+        """What there is was looked after, and the section asks for more: what was said of that stays."""
+        if self.board.reason(key, ConditionType.DEGRADED) == "Failed":
+            self.board.clear(key, ConditionType.DEGRADED, now=self.wall())
 
     def gone(self, key: str) -> None:
         """The resource is no more."""
@@ -192,6 +201,7 @@ class Display:
             reason=finding.reason,
             message=finding.message,
             since=finding.since,
+            details={"output": finding.output} if finding.output else {},
             now=now,
         )
 

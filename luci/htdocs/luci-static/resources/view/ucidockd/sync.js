@@ -38,17 +38,20 @@ function differences(diff) {
 
 return view.extend({
 	load() {
-		return Promise.all([ L.resolveDefault(agent.plan(), { operations: [] }), L.resolveDefault(calls.container.list({ all: true }), []) ]);
+		return Promise.all([ L.resolveDefault(agent.plan(), null), L.resolveDefault(calls.container.list({ all: true }), []) ]);
 	},
 
 	async details(resource) {
 		const diff = resource.kind === 'container' ? await L.resolveDefault(agent.diff(resource.section), null) : null;
 
+		const output = resource.conditions.map(one => one.details?.output).find(Boolean);
+
 		D.show(resource.key,
 			D.el('div', { 'style': 'max-height:65vh;overflow:auto' },
 				D.el('h4', {}, _('Conditions')), conditions(resource),
+				output && [ D.el('h4', {}, _('Last lines of the failed container')), D.el('pre', {}, output) ],
 				diff && [ D.el('h4', {}, _('Differences')), differences(diff) ],
-				D.el('h4', {}, _('Pending')), this.pending(plan.ofSection(this.plan, resource.key), [ resource ]),
+				D.el('h4', {}, _('Pending')), this.pending(plan.ofSection(this.plan, resource.key)),
 				D.el('h4', {}, _('Last operations')), operations(resource)));
 	},
 
@@ -69,13 +72,10 @@ return view.extend({
 		return resource.conditions.map(one => [ ' ', forwardings.button(one) ]);
 	},
 
-	// `resources`: those that it is about
-	pending(rows, resources) {
-		const isHeld = resources.some(one => [ 'error', 'waiting' ].includes(status.verdict(one).level)) || this.model.agent.config_issues?.length;
-
+	pending(rows) {
 		return D.table([ _('Operation'), _('Section'), _('Why') ], rows.map(row => [
-			row.heavy ? D.badge('waiting', row.op) : row.op, row.key, row.cause
-		]), isHeld ? _('Nothing can be done now; the reasons are above.') : _('Nothing to do.'));
+			row.level ? D.badge(row.level, row.op) : row.heavy ? D.badge('waiting', row.op) : row.op, row.key, row.cause
+		]), plan.isKnown(this.plan) ? _('nothing to do') : _('not known: the agent or the engine does not answer'));
 	},
 
 	draw() {
@@ -86,7 +86,7 @@ return view.extend({
 		const { generation, desired_generation: wanted, engine, config_issues: issues } = this.model.agent;
 
 		D.fill(this.sections, D.table([ _('Kind'), _('Section'), _('State'), _('Reason'), '' ], this.model.resources().map(one => this.row(one)), _('no section declares anything')));
-		D.fill(this.next, this.pending(plan.rows(this.plan), this.model.resources()));
+		D.fill(this.next, this.pending(plan.rows(this.plan)));
 		D.fill(this.others, D.table([ _('Name'), _('Image'), _('State'), '' ], foreign.map(one => [
 			one.Names.join(' ').replaceAll('/', ''), one.Image, one.Status,
 			D.button('positive', _('Adopt'), () => adopt.show(one.Id, () => this.refresh()))
