@@ -54,6 +54,15 @@ class Observed:
     volumes: tuple[ObservedVolume, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineIdentity:
+    """What `GET /info` says of the engine itself. `id`: before 23.0 one of the machine, not of the data root."""
+
+    id: str = ""
+    root: str = ""  # DockerRootDir
+    driver: str = ""  # of its storage
+
+
 # the id of a container that is known to be gone, while its record still names its data
 NO_OBJECT = "0" * 64
 
@@ -92,3 +101,4 @@ class Record:
     left: tuple[str, ...] = ()  # those of its predecessors that nothing mounts any more
     lost: tuple[str, ...] = ()  # volumes whose data was removed by others, and that were created again, empty
     adopted: bool = False  # a network or volume that was there before us: it has none of our labels
+    engine: str = ""  # the tag of the engine that it is on (agent.plan.engines); "": version 0.1.0 wrote it
