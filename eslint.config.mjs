@@ -36,6 +36,13 @@ const FOLDER = new URL('luci/htdocs/luci-static/resources/', import.meta.url);
 const MODULES = new Set([ 'ucidockd', 'view/ucidockd' ].flatMap(folder => readdirSync(new URL(folder, FOLDER)).filter(name => name.endsWith('.js'))
 	.flatMap(name => namesIn(readFileSync(new URL(`${folder}/${name}`, FOLDER), 'utf8')))));
 
+// parts of LuCI that take a string as HTML (ui.js, luci.js `dom`)
+const SINKS = [
+	...[ 'showModal', 'addNotification', 'addTimeLimitedNotification', 'showIndicator' ].map(property => ({ object: 'ui', property, message: 'a string becomes HTML: use D.dialogue() or D.notify()' })),
+	...[ 'dom', 'itemlist' ].map(property => ({ object: 'L', property, message: 'a string becomes HTML: use ucidockd.dom' })),
+	...[ 'createContextualFragment', 'setHTMLUnsafe', 'parseFromString', 'srcdoc' ].map(property => ({ property, message: 'outside data is text: use ucidockd.dom' })),
+	...[ 'rawhtml', 'sectiontitle' ].map(property => ({ property, message: 'a string becomes HTML' }))
+];
 const NO_MARKUP = [
 	...[ 'innerHTML', 'outerHTML', 'insertAdjacentHTML' ].map(property => ({ property, message: 'outside data is text: use ucidockd.dom' })),
 	...[ 'write', 'writeln' ].map(property => ({ object: 'document', property, message: 'outside data is text: use ucidockd.dom' }))
@@ -66,10 +73,13 @@ export default [
 		}
 	},
 	{
-		// dom.js is the one place that may call E()
+		// dom.js is the one place that may call E(), and LuCI's dialogues and notices
 		files: [ 'luci/**/*.js' ],
 		ignores: [ '**/dom.js' ],
-		rules: { 'no-restricted-globals': [ 'error', { name: 'E', message: 'a string in E() becomes HTML: use D.el()' } ] }
+		rules: {
+			'no-restricted-globals': [ 'error', { name: 'E', message: 'a string in E() becomes HTML: use D.el()' } ],
+			'no-restricted-properties': [ 'error', ...NO_MARKUP, ...SINKS ]
+		}
 	},
 	{
 		files: [ 'tests/luci/**/*.mjs', 'eslint.config.mjs' ],

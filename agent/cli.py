@@ -91,7 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", parents=[common], help="run the agent")
     run.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
     run.add_argument("--ubus-socket", default=RuntimeOptions().ubus_socket, help="ubusd (%(default)s)")
-    commands.add_parser("check", parents=[common], help="check the configuration; every mistake is listed")
+    check = commands.add_parser(
+        "check", parents=[common], help="check the configuration; every mistake is listed"
+    )
+    check.add_argument("--strict", action="store_true", help="fail on warnings too")
     plan = commands.add_parser(
         "plan",
         parents=[common, either],
@@ -131,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
     logs.add_argument("-n", "--tail", default="all", metavar="N", help="the last N lines only")
     logs.add_argument("--since", default="", help="10m, seconds since 1970 or an RFC 3339 time")
+    logs.add_argument("--failed", action="store_true", help="the last lines of its container that failed")
     logs.add_argument("--raw", action="store_true", help="as it is, control characters too")
     uci = commands.add_parser("uci", parents=[common], help="print what the agent reads")
     uci.add_argument("form", choices=["show", "export"])
@@ -168,18 +172,19 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from agent.model.issues import issue_as_json
     from agent.runtime.config import load
 
     issues = load(_options(args)).issues
     errors = [issue for issue in issues if issue.severity == "error"]
     if args.json:
-        print(json.dumps([{"severity": i.severity, "text": i.text()} for i in issues], indent=1))
+        print(json.dumps([issue_as_json(issue) for issue in issues], indent=1))
     else:
         for issue in issues:
             print(f"{issue.severity}: {issue.text()}")
         if not issues:
             print("no mistakes")
-    return 1 if errors else 0
+    return 1 if errors or (args.strict and issues) else 0
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -320,9 +325,11 @@ def _adopt(args: argparse.Namespace) -> int:
 
 
 def _logs(args: argparse.Namespace) -> int:
-    from agent.cli_container import show_logs
+    from agent.cli_container import show_failed, show_logs
 
     _check_options(args)
+    if args.failed:
+        return show_failed(_socket(args), args.name)
     form = "json" if args.json else "raw" if args.raw else "text"
     return show_logs(
         _socket(args), args.name, follow=args.follow, tail=args.tail, since=args.since, form=form

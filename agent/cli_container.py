@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from agent.cli_output import Style, plain, table
+from agent.cli_output import Style, output_lines, output_of, plain, table
 from agent.clients.agent_client import call, stream
 from agent.errors import ConfigError
 
@@ -54,7 +54,22 @@ def diff_text(answer: dict[str, Any], style: Style) -> str:
         lines += [plain(f"plan: nothing, {f['reason']}: {f['message']}") for f in said] or [
             "plan: nothing to do"
         ]
+    if answer.get("output"):
+        lines += ["the failed container printed last:", *output_lines(answer["output"])]
     return "\n".join(lines)
+
+
+def show_failed(socket: str, name: str) -> int:
+    """The last lines of a container whose start failed, or that ends again and again."""
+    status = call(socket, "GET", "/v1/status", timeout_s=10)
+    named = [r for r in status["resources"] if r["kind"] == "container" and name in (r["section"], r["name"])]
+    if not named:
+        raise ConfigError(f"{name}: no container section has this name")
+    output = output_of(named[0])
+    if not output:
+        raise ConfigError(f"{name}: no output of a failed container is kept; see `ucidockd logs {name}`")
+    print("\n".join(plain(line) for line in output.split("\n")))
+    return 0
 
 
 def _diff_row(field: dict[str, Any]) -> tuple[str, ...]:

@@ -101,7 +101,24 @@ def status_table(status: dict[str, Any], style: Style = PLAIN, *, now: float | N
     resources = status["resources"]
     rows = [_HEAD, *(_row(resource, now) for resource in resources)]
     shown = table(rows, style, colour=lambda row, column: _status_colour(resources[row], column))
-    return "\n".join([plain(head), *issues, shown])
+    failed = [line for resource in resources for line in _failed_lines(resource)]
+    return "\n".join([plain(head), *issues, shown, *failed])
+
+
+def output_of(resource: dict[str, Any]) -> str:
+    """What its container printed last before it failed, "" where nothing is kept."""
+    details = (condition.get("details", {}) for condition in resource["conditions"])
+    return str(next((each["output"] for each in details if "output" in each), ""))
+
+
+def output_lines(output: str) -> list[str]:
+    """Indented, for a terminal."""
+    return [f"    {plain(line)}" for line in output.split("\n")]
+
+
+def _failed_lines(resource: dict[str, Any]) -> list[str]:
+    output = output_of(resource)
+    return [plain(f"{resource['key']} printed last:"), *output_lines(output)] if output else []
 
 
 _LEVEL_COLOURS = {"error": "bad", "warning": "busy", "waiting": "busy", "off": "busy", "ok": "good"}

@@ -3,6 +3,7 @@
 
 UcidockdError
 +-- ConfigError      the user can mend it (UCI, arguments)
++-- PathError        a path that the user names cannot be used, or does not answer
 +-- ConflictError    two writers, or somebody else's object in our way
 +-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
 +-- DaemonError      dockerd could not be started, or did not take a change
@@ -23,12 +24,19 @@ class UcidockdError(Exception):
     """Base of everything we raise on purpose."""
 
     code: ClassVar[str] = "error"
+    rolled_back = False  # whether something was changed for it, and has been put back
 
 
 class ConfigError(UcidockdError):
     """Configuration or arguments that a user can mend."""
 
     code: ClassVar[str] = "config"
+
+
+class PathError(UcidockdError):
+    """A path that the user names cannot be looked at or read; the message says which and why."""
+
+    code: ClassVar[str] = "path"
 
 
 class ConflictError(UcidockdError):
@@ -46,7 +54,8 @@ class StorageLostError(ConflictError):
 class EngineError(UcidockdError):
     """The Docker Engine failed or refused.
 
-    `status` is the HTTP status of the Engine API, 0 when there was no answer.
+    `status` is the HTTP status of the Engine API, 0 when there was no answer. `output`: the last lines that the container
+    printed that this is about, where there are any.
     """
 
     code: ClassVar[str] = "engine"
@@ -55,6 +64,7 @@ class EngineError(UcidockdError):
         super().__init__(message)
         self.status = status
         self.retryable = retryable
+        self.output = ""
 
 
 class EngineUnreachableError(EngineError):

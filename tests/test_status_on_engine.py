@@ -10,7 +10,9 @@ import pytest
 
 from agent.cli_output import status_table
 from agent.errors import EngineUnreachableError
+from agent.runtime.differ import diff
 from tests.support.box import Box
+from tests.test_running_agent import wait_for
 
 ONE = """
 config container 'one'
@@ -20,6 +22,11 @@ config container 'one'
 	option stop_timeout '0'
 	option gate '0.1'
 """
+
+
+def commands(script: str) -> str:
+    """A shell's script as the lines of an option."""
+    return f"\tlist command 'sh'\n\tlist command '-c'\n\tlist command '{script}'"
 
 
 def shown(box: Box, key: str = "container:one") -> dict[str, Any]:
@@ -114,3 +121,43 @@ def test_another_try_after_a_rollback_is_not_said_to_be_rolled_back(box: Box) ->
     engine.create_container = watched  # type: ignore[method-assign]
     assert box.errors(ONE.replace("1000", "2000")) == []
     assert seen == [False]
+
+
+def test_a_failed_change_keeps_what_the_new_container_printed(box: Box) -> None:
+    assert box.errors(ONE) == []
+    failing = ONE.replace(
+        "	option command 'sleep 1000'",
+        commands(
+            'for n in $(seq 12); do echo line $n; done; echo boom S3CRET; sleep .2; echo -e "\\\\033[2Jred" >&2; exit 4'
+        ),
+    )
+    failing = failing.replace("'0.1'", "'5'") + "\tlist env 'TOKEN=S3CRET'\n"
+    (error,) = box.errors(failing)
+    assert "exited with 4" in error
+    output = shown(box)["Degraded"]["details"]["output"].split("\n")
+    assert (len(output), output[0], output[-2]) == (10, "line 5", "boom ***")
+    assert output[-1] == "\\x1b[2Jred"
+    assert diff(box.reconciler, "one")["output"].split("\n") == output
+    table = status_table(box.reconciler.board.snapshot())
+    assert "container:one printed last:\n    line 5\n" in table
+    assert "S3CRET" not in table
+    box.reconciler.backoff.clear()
+    box.apply()  # rolled back: it stays
+    assert shown(box)["Degraded"]["details"]["output"].split("\n") == output
+    assert box.errors(ONE) == []
+    assert "printed last" not in status_table(box.reconciler.board.snapshot())
+
+
+def test_a_crash_loop_tells_its_code_and_what_it_printed(box: Box) -> None:
+    command = commands("echo no such database; sleep 0.5; exit 3")
+    text = ONE.replace("	option command 'sleep 1000'", command).replace("'0.1'", "'0'")
+    box.apply(text + "\toption restart 'always'\n")
+
+    def looping() -> bool:
+        box.reconciler.run_pass(deep=frozenset())
+        return shown(box)["Running"]["reason"] == "CrashLoop"
+
+    wait_for(looping)
+    running = shown(box)["Running"]
+    assert running["message"] == "exited with 3"
+    assert running["details"]["output"].split("\n")[-1] == "no such database"

@@ -56,6 +56,7 @@ class DaemonChange:
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.monotonic
     record: DaemonRecord = field(init=False)
+    refused: Target | None = None  # what dockerd itself would not take, until somebody has looked at it
 
     def __post_init__(self) -> None:
         self.record = self.store.load()
@@ -165,6 +166,7 @@ class DaemonChange:
 
     def _refuse(self, target: Target, exc: DaemonError) -> None:
         logger.error("dockerd's new settings are refused: %s", exc)
+        self.refused = target
         self._note(failed=target.digest, why=str(exc), fallback=False)
 
     def _hold(self, change: Change) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from agent.apply.crew import SkippedError
 from agent.apply.ports import Engine
 from agent.apply.pulling import PullProgress
-from agent.errors import EngineError
+from agent.errors import EngineError, EngineUnreachableError
 from agent.model.resources import Container, Pull, RegistryAuth
 
 logger = logging.getLogger(__name__)
@@ -49,9 +49,9 @@ class Images:
         image = container.spec.image
         if container.policy.pull is not Pull.ALWAYS and image in self._found:
             return self._found[image]
-        local = self.engine.inspect_image(image)
+        local = look_at_image(self.engine, image)
         if local is None and known:
-            local = self.engine.inspect_image(known)
+            local = look_at_image(self.engine, known)
             if local is not None and container.policy.pull is not Pull.ALWAYS:
                 logger.warning("%s has no local name any more: its image %s is used", image, short_id(known))
         if container.policy.pull is Pull.NEVER and local is None:
@@ -82,7 +82,7 @@ class Images:
             if local is not None:
                 return local
             raise
-        pulled = self.engine.inspect_image(image)
+        pulled = look_at_image(self.engine, image)
         if pulled is None:
             raise EngineError(f"image {image} was pulled but is not there", retryable=True)
         self.pulled(container, str(pulled["Id"]), "Present")
@@ -102,7 +102,7 @@ def create_from(
 
     The reference is what `docker ps` and updaters read (`Config.Image`). A reference can move or vanish between our
     look at the image and this call, so the id is verified afterwards; where it is another one, the container is
-    created again, by the id. Raises EngineError.
+    created again, by the id. Raises EngineError; one with a status means that nothing was left.
     """
     by_id = {**body, "Image": image_id}
     try:
@@ -111,22 +111,44 @@ def create_from(
         if exc.status != 404 or body["Image"] == image_id:
             raise
         return _looked_at(engine, engine.create_container(name, by_id))
-    seen = engine.inspect_container(object_id)
-    if seen is None or seen.image_id == image_id:
-        return object_id, (seen and seen.inspect) or {}
-    logger.info("%s: %s moved while it was created, it is created again", name, body["Image"])
-    engine.remove_container(object_id, volumes=True, force=True)
+    try:
+        seen = engine.inspect_container(object_id)
+        if seen is None or seen.image_id == image_id:
+            return object_id, (seen and seen.inspect) or {}
+        logger.info("%s: %s moved while it was created, it is created again", name, body["Image"])
+        engine.remove_container(object_id, volumes=True, force=True)
+    except EngineError as exc:
+        raise _left_behind(exc) from exc
     return _looked_at(engine, engine.create_container(name, by_id))
 
 
 def _looked_at(engine: Engine, object_id: str) -> tuple[str, dict[str, Any]]:
-    seen = engine.inspect_container(object_id)
+    try:
+        seen = engine.inspect_container(object_id)
+    except EngineError as exc:
+        raise _left_behind(exc) from exc
     return object_id, (seen and seen.inspect) or {}
+
+
+def _left_behind(exc: EngineError) -> EngineError:
+    """Without a status: the container is there, so its record must not go."""
+    return exc if not exc.status else EngineError(str(exc), retryable=exc.retryable)
 
 
 def short_id(image_id: str) -> str:
     """As `docker images` shows it."""
     return image_id.removeprefix("sha256:")[:12]
+
+
+def look_at_image(engine: Engine, reference: str) -> dict[str, Any] | None:
+    """GET /images/{name}/json, None where it is not there. Raises EngineError that names the image."""
+    try:
+        return engine.inspect_image(reference)
+    except EngineUnreachableError:
+        raise
+    except EngineError as exc:
+        text = f"cannot look at image {reference}: {exc}"
+        raise EngineError(text, status=exc.status, retryable=exc.retryable) from exc
 
 
 def registry_of(image: str) -> str:

@@ -17,6 +17,11 @@ def without_secrets(error: UcidockdError, container: Container | None) -> Ucidoc
     return error
 
 
+def blotted(text: str, container: Container | None) -> str:
+    """`text` without the secrets of the container that it is about."""
+    return text if container is None else _blot(text, _secrets(container))
+
+
 def _secrets(container: Container) -> list[str]:
     spec = container.spec
     values = [value for _, value in spec.env]

@@ -9,12 +9,14 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from agent.clients.daemon_supervisor import validate
-from agent.errors import DaemonError
+from agent.clients.user_paths import PATHS, file_bytes
+from agent.errors import DaemonError, PathError
 from agent.model.daemon import Host, Target
-from agent.model.daemon_table import Version
+from agent.model.daemon_table import TABLE, Version, value_at, without_key
 
 _VALIDATES = (23, 0)
 _CLEAR = {
@@ -37,7 +39,29 @@ def checker(program: str, *, version: Callable[[], Version], run_dir: Path) -> C
     return check
 
 
+def culprits(program: str, target: Target, run_dir: Path, version: Version) -> dict[str, str]:
+    """Keys without which dockerd would take these settings, and what it says of them: one wrong value, as a rule.
+
+    Nothing where dockerd cannot validate (before 23.0), and where no single key is to blame. Raises DaemonError.
+    """
+    wrong = _refusal(program, target, run_dir) if version >= _VALIDATES else ""
+    for row in TABLE if wrong else ():
+        if value_at(target.document, row.key) in (None, row.default):
+            continue
+        without = replace(target, document=without_key(target.document, row.key))
+        if not _refusal(program, without, run_dir):
+            return {row.key: f"dockerd refuses it: {wrong}"}
+    return {}
+
+
 def _check_with_engine(program: str, target: Target, run_dir: Path) -> None:
+    wrong = _refusal(program, target, run_dir)
+    if wrong:
+        raise DaemonError(f"dockerd refuses these settings: {wrong}", reason="Refused")
+
+
+def _refusal(program: str, target: Target, run_dir: Path) -> str:
+    """What dockerd says against the settings, "" for nothing."""
     try:
         descriptor, name = tempfile.mkstemp(prefix=".daemon-candidate-", dir=run_dir)
         with os.fdopen(descriptor, "wb") as file:
@@ -45,11 +69,9 @@ def _check_with_engine(program: str, target: Target, run_dir: Path) -> None:
     except OSError as exc:
         raise DaemonError(f"daemon.json cannot be written: {exc.strerror}", reason="StorageFull") from exc
     try:
-        wrong = validate(program, Path(name), target.arguments)
+        return validate(program, Path(name), target.arguments)
     finally:
         Path(name).unlink()
-    if wrong:
-        raise DaemonError(f"dockerd refuses these settings: {wrong}", reason="Refused")
 
 
 def check_certificates(ca: str, cert: str, key: str) -> None:
@@ -58,10 +80,9 @@ def check_certificates(ca: str, cert: str, key: str) -> None:
 
     for path in filter(None, (ca, cert, key)):
         try:
-            with Path(path).open("rb"):
-                pass
-        except OSError as exc:
-            raise DaemonError(f"{path} cannot be read: {exc.strerror}", reason="Refused") from exc
+            PATHS.ask(file_bytes, path)
+        except PathError as exc:
+            raise DaemonError(str(exc), reason="Refused") from exc
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(cert, key, password=_no_password)

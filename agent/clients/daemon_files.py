@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.clients.files import atomic_write
+from agent.clients.user_paths import PATHS, file_bytes
+from agent.errors import PathError
 from agent.model.daemon import DaemonRecord, Document, Process, Step, Target
 from agent.wire.own_json import json_object
 
@@ -106,16 +108,18 @@ class DaemonFiles:
 
 
 def material_of(document: Document) -> str:
-    """A digest of the certificate files that the document names; a missing one counts as such."""
+    """A digest of the certificate files that the document names; one that cannot be read counts as missing."""
+    if not document.get("tls"):
+        return ""
+    named = [path for key in _MATERIAL if isinstance(path := document.get(key), str) and path]
+    view = PATHS.view((file_bytes, path) for path in named)
     digest = hashlib.sha256()
-    for key in _MATERIAL:
-        path = document.get(key)
-        if isinstance(path, str) and path:
-            try:
-                digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
-            except OSError:
-                digest.update(b"missing")
-    return digest.hexdigest()[:16] if document.get("tls") else ""
+    for path in named:
+        try:
+            digest.update(hashlib.sha256(view(file_bytes, path)).digest())
+        except PathError:
+            digest.update(b"missing")
+    return digest.hexdigest()[:16]
 
 
 def _write(path: Path, data: bytes) -> None:

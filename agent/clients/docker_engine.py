@@ -39,7 +39,7 @@ from agent.errors import (
     LeftoverError,
 )
 from agent.model.identity import LABEL_INSTANCE
-from agent.model.observed import ObservedContainer, ObservedNetwork, ObservedVolume
+from agent.model.observed import EngineIdentity, ObservedContainer, ObservedNetwork, ObservedVolume
 from agent.model.resources import RegistryAuth
 
 logger = logging.getLogger(__name__)
@@ -103,6 +103,7 @@ class DockerEngine:
         self._timeout_s = timeout_s
         self._local = threading.local()  # requests' sessions are not made for several threads
         self._version = ""
+        self._identity: EngineIdentity | None = None
         self._last_list = _ListReply(instance="", body=b"", containers=())
 
     def _client(self) -> Any:
@@ -161,7 +162,7 @@ class DockerEngine:
             raise self._invalid("it is a redirect")
 
     def _away(self, exc: Exception) -> EngineUnreachableError:
-        self._version = ""  # what answers next may be another engine
+        self._version, self._identity = "", None  # what answers next may be another engine
         if isinstance(exc, requests.exceptions.Timeout) or "timed out" in str(exc):
             return EngineSlowError(f"the engine at {self._host} gives no answer in time")
         for cause in _causes(exc):
@@ -245,6 +246,13 @@ class DockerEngine:
         self._version = found
         return pair
 
+    def identity(self, *, fresh: bool = False) -> EngineIdentity:
+        """Which engine this is. It is not noticed when another one took its place between two calls, unless `fresh`."""
+        found = self._identity
+        if found is None or fresh:
+            found = self._identity = _identity(self.info())
+        return found
+
     def info(self) -> dict[str, Any]:
         return self._get("/info", dict)
 
@@ -289,6 +297,16 @@ class DockerEngine:
             "GET", f"/images/{ref}/json", timeout_s=min(_READ_S, self._timeout_s), ok=(400, 404)
         )
         return None if body is None else self._read(body, dict)
+
+    def inspect_output(self, ref: str, *, lines: int) -> bytes:
+        """GET /containers/{id}/logs of the last lines, framed as the engine sends them.
+
+        Raises EngineError, also where its log driver cannot be read.
+        """
+        params = {"stdout": "1", "stderr": "1", "tail": str(lines)}
+        return self._send(
+            "GET", f"/containers/{ref}/logs", params=params, timeout_s=min(_READ_S, self._timeout_s)
+        )
 
     def create_container(self, name: str, body: dict[str, Any]) -> str:
         return self._read(
@@ -423,6 +441,13 @@ class DockerEngine:
             )
         return self._translated(response)
 
+    def past_events(self, container: str, until: str) -> tuple[dict[str, Any], ...]:
+        """GET /events, up to `until` (unix seconds): the engine keeps the last 256 of all since it was started."""
+        filters = json.dumps({"type": ["container"], "container": [container]})
+        params = {"since": "1", "until": until, "filters": filters}
+        body = self._send("GET", "/events", params=params, timeout_s=min(_READ_S, self._timeout_s))
+        return self._read(body, lambda text: tuple(json.loads(line) for line in text.splitlines() if line))
+
     def _translated(self, response: Any) -> Iterator[dict[str, Any]]:
         try:
             with response:
@@ -453,6 +478,14 @@ def _label_filter(instance: str) -> str:
 def _names(item: dict[str, Any]) -> list[str]:
     """Further names are links ("/other/alias"): one's own has one slash."""
     return [name[1:] for name in item.get("Names") or () if name.count("/") == 1]
+
+
+def _identity(info: dict[str, Any]) -> EngineIdentity:
+    return EngineIdentity(
+        id=str(info.get("ID") or ""),
+        root=str(info.get("DockerRootDir") or ""),
+        driver=str(info.get("Driver") or ""),
+    )
 
 
 def _listed(item: dict[str, Any]) -> ObservedContainer:
@@ -505,6 +538,8 @@ def _inspected(body: dict[str, Any]) -> ObservedContainer:
         health="" if health == "none" else health,
         exit_code=state.get("ExitCode") if state.get("Status") in _ENDED else None,
         last_exit_code=state.get("ExitCode") if state.get("Status") in (*_ENDED, "restarting") else None,
+        started_at=str(state.get("StartedAt") or ""),
+        finished_at=str(state.get("FinishedAt") or ""),
         inspect=body,
     )
 

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.clients.engine_limits import TimedTlsSocket
-from agent.errors import EngineClockError, EngineTlsError
+from agent.clients.user_paths import PATHS, Stamp, file_stamp
+from agent.errors import EngineClockError, EngineTlsError, PathError
 from agent.model.clock import clock_is_set
 
 _OTHERS = 0o077  # mode bits of everybody but the owner
-_Stamp = tuple[tuple[int, int, int], ...]
+_Stamps = tuple[Stamp, ...]
 
 
 class EngineTls:
@@ -26,7 +27,7 @@ class EngineTls:
     def __init__(self, folder: str, *, wall: Callable[[], float] = time.time) -> None:
         self.ca, self._cert, self._key = (Path(folder, name) for name in ("ca.pem", "cert.pem", "key.pem"))
         self._wall = wall
-        self._made: tuple[_Stamp, ssl.SSLContext] | None = None
+        self._made: tuple[_Stamps, ssl.SSLContext] | None = None
 
     def context(self) -> ssl.SSLContext:
         """For any number of connections of one thread. Raises EngineTlsError, EngineClockError."""
@@ -44,20 +45,19 @@ class EngineTls:
         """What the command `docker` needs to be told."""
         return ["--tlsverify", f"--tlscacert={self.ca}", f"--tlscert={self._cert}", f"--tlskey={self._key}"]
 
-    def _stamp(self) -> _Stamp:
+    def _stamp(self) -> _Stamps:
         """What the files are now. Raises where they cannot be used, whatever is in them."""
         if not clock_is_set(self._wall()):
             raise EngineClockError("the clock is not set: the engine's certificate cannot be checked yet")
-        found = []
-        for path in (self.ca, self._cert, self._key):
-            try:
-                seen = path.stat()
-            except OSError as exc:
-                raise EngineTlsError(f"docker_cert_path: {path} cannot be read: {exc.strerror}") from exc
-            if path is self._key and seen.st_mode & _OTHERS:
-                raise EngineTlsError(f"docker_cert_path: {path} is open to others, expected mode 0600")
-            found.append((seen.st_mtime_ns, seen.st_ino, seen.st_size))
-        return tuple(found)
+        files = (self.ca, self._cert, self._key)
+        view = PATHS.view((file_stamp, str(path)) for path in files)
+        try:
+            found = tuple(view(file_stamp, str(path)) for path in files)
+        except PathError as exc:
+            raise EngineTlsError(f"docker_cert_path: {exc}") from exc
+        if found[-1].mode & _OTHERS:
+            raise EngineTlsError(f"docker_cert_path: {self._key} is open to others, expected mode 0600")
+        return found
 
     def _make(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -13,7 +13,8 @@ import secrets
 from pathlib import Path
 
 from agent.clients.files import atomic_write
-from agent.errors import BusError
+from agent.clients.user_paths import PATHS, file_bytes, file_stamp
+from agent.errors import BusError, PathError
 
 logger = logging.getLogger(__name__)
 
@@ -35,16 +36,15 @@ class TokenFile:
         """The token: 32 hexadecimal digits. Raises BusError."""
         try:
             return self._read() or self._make()
-        except OSError as exc:
-            raise BusError(f"the token file {self._path} cannot be used: {exc.strerror}") from exc
+        except (OSError, PathError) as exc:
+            raise BusError(f"the token file {self._path} cannot be used: {exc}") from exc
 
     def _read(self) -> str:
-        try:
-            mode = self._path.stat().st_mode
-            text = self._path.read_text(encoding="ascii", errors="replace")
-        except FileNotFoundError:
+        if not self._path.exists():
             return ""
-        if mode & 0o077:
+        stamp = PATHS.ask(file_stamp, str(self._path))
+        text = PATHS.ask(file_bytes, str(self._path)).decode("ascii", "replace")
+        if stamp.mode & 0o077:
             logger.warning("%s could be read by others, and is replaced", self._path)
             return ""
         if not _TOKEN.fullmatch(text):

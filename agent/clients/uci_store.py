@@ -31,6 +31,7 @@ from agent.uci.delta import parse_delta
 from agent.uci.edit import Change
 from agent.uci.syntax import Option, Package, Section, UciSyntaxError, format_file, parse
 
+SIZE_LIMIT = 8 * 1024 * 1024  # bytes of a UCI file; the parser takes some forty times as much memory
 _COMMIT_LIMIT_S = 2.0  # between the first byte of `uci commit`'s temporary file and its rename
 _LOOK_AGAIN_S = 0.002
 _PACKAGE = re.compile(r"[A-Za-z0-9_-]+\Z")  # libuci: util.c, uci_validate_package
@@ -153,7 +154,8 @@ def _option(section: Section, name: str, value: str | tuple[str, ...]) -> Option
     ours = section.get(name)
     count = 1 if isinstance(value, str) else len(value)
     lines = ours.lines if ours is not None and len(ours.lines) == count else (section.line,) * count
-    return Option(name=name, value=value, lines=lines)
+    overwritten = ours.overwritten if ours is not None else ()
+    return Option(name=name, value=value, lines=lines, overwritten=overwritten)
 
 
 def read_staged(save_dir: Path, package: str) -> tuple[Change, ...]:
@@ -180,8 +182,12 @@ def _read(path: Path) -> bytes:
     """The whole file; only a regular file is one, as for libuci, and opening another kind does not block."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return file.read()
+            found = os.fstat(file.fileno())
+            if stat.S_ISREG(found.st_mode):
+                data = file.read(SIZE_LIMIT + 1) if found.st_size <= SIZE_LIMIT else b""
+                if found.st_size > SIZE_LIMIT or len(data) > SIZE_LIMIT:
+                    raise ConfigError(f"{path} is larger than {SIZE_LIMIT // 1024**2} MiB")
+                return data
     except OSError as exc:
         if exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc

@@ -309,3 +309,13 @@ def put(document: dict[str, Json], key: str, value: Json) -> None:
         return
     group = document.get(outer)
     document[outer] = {**(group if isinstance(group, dict) else {}), inner: value}
+
+
+def without_key(document: Document, key: str) -> dict[str, Json]:
+    """The document without that row's key."""
+    outer, dot, inner = key.partition(".")
+    left = {name: value for name, value in document.items() if name != outer}
+    group = document.get(outer)
+    if dot and isinstance(group, dict):
+        left[outer] = {name: value for name, value in group.items() if name != inner}
+    return left

@@ -31,6 +31,7 @@ _SEVERAL_URLS = re.compile(r"[,;]\s*(?=https?://)", re.IGNORECASE)
 _MARK = re.compile(r"(0[xX][0-9a-fA-F]{1,8}|\d{1,10})(?:/(0[xX][0-9a-fA-F]{1,8}|\d{1,10}))?", re.ASCII)
 _DOMAIN_PART = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.*[A-Za-z]){_DOMAIN_PART}(?:\.{_DOMAIN_PART})*\.?")
+_LINK_LOCAL = ipaddress.IPv6Network("fe80::/64")
 _RESERVED_LABELS = ("com.docker.", "io.docker.", "org.dockerproject.")
 _INT_MAX = 2**31 - 1
 _TIMEOUT_MAX = 3600  # seconds
@@ -153,7 +154,12 @@ def parse_fixed_cidr(text: str) -> Json | Odd:
 
 
 def parse_fixed_cidr_v6(text: str) -> Json | Odd:
-    return _subnet(text, 6, "fd00:17::/64")
+    """moby libnetwork, ValidateFixedCIDRV6: neither a part of the link-local prefix nor more than it, and not IPv4."""
+    found = _subnet(text, 6, "fd00:17::/64")
+    network = ipaddress.IPv6Network(str(found.value if isinstance(found, Odd) else found))
+    if (network.overlaps(_LINK_LOCAL) and network != _LINK_LOCAL) or network.network_address.ipv4_mapped:
+        raise QuantityError(f"{text!r} cannot be docker0's subnet", "an IPv6 subnet such as fd00:17::/64")
+    return found
 
 
 def _subnet(text: str, version: int, example: str) -> Json | Odd:

@@ -19,6 +19,8 @@ class ObservedContainer:
     labels: dict[str, str] = field(default_factory=dict)
     health: str = ""  # healthy, unhealthy, starting or "" (no health check)
     exit_code: int | None = None  # of a container that ended, None while there is none
+    started_at: str = ""  # RFC 3339, the engine's clock; where it was looked at deeply only
+    finished_at: str = ""  # likewise
     last_exit_code: int | None = None  # of one that ended or is restarted in a loop
     since: float | None = None  # wall clock, seconds: when its state began, see agent.runtime.ages
     # the engine's words: "Up 2 seconds (healthy)". With the age in them they change all the time
@@ -52,6 +54,15 @@ class Observed:
     containers: tuple[ObservedContainer, ...] = ()
     networks: tuple[ObservedNetwork, ...] = ()
     volumes: tuple[ObservedVolume, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineIdentity:
+    """What `GET /info` says of the engine itself. `id`: before 23.0 one of the machine, not of the data root."""
+
+    id: str = ""
+    root: str = ""  # DockerRootDir
+    driver: str = ""  # of its storage
 
 
 # the id of a container that is known to be gone, while its record still names its data
@@ -92,3 +103,8 @@ class Record:
     left: tuple[str, ...] = ()  # those of its predecessors that nothing mounts any more
     lost: tuple[str, ...] = ()  # volumes whose data was removed by others, and that were created again, empty
     adopted: bool = False  # a network or volume that was there before us: it has none of our labels
+    ended_at: str = ""  # FinishedAt of the last end that was looked into
+    completed: bool | None = None  # whether that one did its job; None: by a version that did not ask
+    waits: tuple[str, ...] = ()  # what it waited for when it was applied: "mount:/mnt", "db:healthy"
+    waits_known: bool = False  # False: by a version that did not write it down
+    engine: str = ""  # the tag of the engine that it is on (agent.plan.engines); "": version 0.1.0 wrote it

@@ -116,6 +116,9 @@ def defaults_of(settings: DaemonSettings | None, image: Mapping[str, Any] | None
     values = settings.values if settings is not None else {}
     engine = dict(_ENGINE)
     engine["log_driver"] = values.get("log-driver") or engine["log_driver"]
+    engine["init"] = bool(values.get("init", engine["init"]))
+    engine["runtime"] = values.get("default-runtime") or engine["runtime"]
+    engine["ipc"] = values.get("default-ipc-mode") or engine["ipc"]
     engine["shm_size"] = int(str(values.get("default-shm-size") or engine["shm_size"]))
     return Defaults(engine=engine, address=str(values.get("ip") or _EVERYWHERE), image=image)
 

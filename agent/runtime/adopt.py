@@ -14,13 +14,14 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from agent.apply.ports import Engine
-from agent.clients.uci_store import UciMissing, UciStore
+from agent.clients.uci_store import UciMissing, UciStore, read_text
+from agent.clients.user_paths import PATHS
 from agent.errors import ConfigError, ConflictError, EngineError
 from agent.model.identity import masked_pair, masked_words
 from agent.model.observed import Record
 from agent.model.resources import Container, Desired, Endpoint, Network, Volume
 from agent.plan.adoption import Adoption, Surroundings, adopt, section_name
-from agent.runtime.config import PACKAGES, read_text
+from agent.runtime.config import PACKAGES
 from agent.uci.decode import DecodeResult, decode
 from agent.uci.decode_container import decode_container
 from agent.uci.decode_network import decode_network, decode_volume
@@ -121,7 +122,7 @@ class Adopter:
                     packages[other] = self.store.load(other)
                 except UciMissing:
                     continue
-        return decode(packages, paths={}, read_file=read_text)
+        return decode(packages, paths={}, read_file=PATHS.read_text)
 
     def _surroundings(self, inspect: Mapping[str, Any], desired: Desired, taken: set[str]) -> Surroundings:
         networks = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
@@ -161,8 +162,8 @@ class Adopter:
     def _lost_comments(self) -> list[str]:
         path = self.store.source_path(PACKAGE)
         try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
+            lines = read_text(path).splitlines()
+        except ConfigError:
             return []
         lost = any(line.lstrip().startswith("#") for line in lines)
         return [f"the comments in {path} are lost, as with `uci commit`"] if lost else []

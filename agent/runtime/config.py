@@ -6,15 +6,13 @@ A file that does not parse, or is missing although it was there, gives no Desire
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib.util
-import os
-import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.clients.uci_store import PyuciStore, TextUciStore, UciMissing, UciStore, read_staged
+from agent.clients.user_paths import PATHS
 from agent.errors import ConfigError
 from agent.model.given import Given
 from agent.model.issues import Issue
@@ -23,10 +21,10 @@ from agent.plan.draft import with_hashes
 from agent.runtime.options import RuntimeOptions
 from agent.uci.decode import decode
 from agent.uci.edit import replayed
+from agent.uci.mistakes import mistakes_of
 from agent.uci.syntax import Package, UciSyntaxError, parse
 
 PACKAGES = ("containers", "dockerd")
-_FILE_MAX = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +84,11 @@ def _load(store: UciStore | _Given) -> LoadResult:
     hashes: list[str] = []
     issues: list[Issue] = []
     for name in PACKAGES:
-        issue = _read(store, name, packages, hashes)
-        if issue is not None:
-            issues.append(issue)
+        issues += _read(store, name, packages, hashes)
     if issues:
         return LoadResult(desired=None, issues=tuple(issues))
     paths = {name: str(store.source_path(name)) for name in packages}
-    result = decode(packages, paths=paths, read_file=read_text)
+    result = decode(packages, paths=paths, read_file=PATHS.read_text)
     generation = hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
     return LoadResult(
         desired=with_hashes(replace(result.desired, generation=generation)), issues=result.issues
@@ -101,19 +97,20 @@ def _load(store: UciStore | _Given) -> LoadResult:
 
 def _read(
     store: UciStore | _Given, name: str, packages: dict[str, Package], hashes: list[str]
-) -> Issue | None:
+) -> list[Issue]:
     path = str(store.source_path(name))
     try:
         packages[name], content_hash = store.load_with_hash(name)
         hashes.append(content_hash)
     except UciMissing:
         # the stock package brings /etc/config/dockerd; without dockerd's settings containers still can be managed
-        return None if name == "dockerd" else _issue(name, path, None, "there is no such file", "a UCI file")
+        return [] if name == "dockerd" else [_issue(name, path, None, "there is no such file", "a UCI file")]
     except UciSyntaxError as exc:
-        return _issue(name, path, exc.line, str(exc), "UCI syntax")
+        found = mistakes_of(exc.text, package=name)
+        return [_issue(name, path, m.line, m.wrong, m.expected) for m in found]
     except ConfigError as exc:
-        return _issue(name, path, None, f"cannot be read: {exc}", "a readable UCI file")
-    return None
+        return [_issue(name, path, None, f"cannot be read: {exc}", "a readable UCI file")]
+    return []
 
 
 def _issue(package: str, path: str, line: int | None, message: str, expected: str) -> Issue:
@@ -128,17 +125,3 @@ def _issue(package: str, path: str, line: int | None, message: str, expected: st
         message=message,
         expected=expected,
     )
-
-
-def read_text(path: str) -> str:
-    """A text file that UCI names: a regular one of at most 1 MiB, as it is, line ends too. Raises OSError, UnicodeError.
-
-    Opening does not wait: a FIFO or a device is refused.
-    """
-    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", path)
-        data = file.read(_FILE_MAX + 1)
-    if len(data) > _FILE_MAX:
-        raise OSError(errno.EFBIG, "it is larger than 1 MiB", path)
-    return data.decode("utf-8")

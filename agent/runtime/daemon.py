@@ -17,7 +17,7 @@ from pathlib import Path
 from agent.apply.daemon_change import DaemonChange, Limits
 from agent.apply.daemon_ports import Certificates, Supervisor
 from agent.clients import daemon_process
-from agent.clients.daemon_check import checker
+from agent.clients.daemon_check import checker, culprits
 from agent.clients.daemon_files import DaemonFiles, material_of
 from agent.clients.daemon_probe import DaemonProbe
 from agent.clients.daemon_supervisor import ChildSupervisor, OwnScriptSupervisor, ProcdSupervisor
@@ -30,6 +30,7 @@ from agent.model.daemon import (
     DaemonRecord,
     DaemonSettings,
     Effect,
+    Json,
     Process,
     Step,
     Target,
@@ -101,8 +102,13 @@ class DaemonStage:
         self._watched: Process | None = None
         self._intended = False  # dockerd's end is what we want right now
         self._accepted = threading.Event()
+        self._asked: Process | None = None  # whose identity was asked for
         self._retry = threading.Event()  # what failed is to be tried once more
         self.holding = ""
+        self.other_engine = ""  # why the engine that runs is not the one that the containers were meant for
+        # what the reconciler knows of the engine that answers
+        self.has_ours: Callable[[], bool] = lambda: False
+        self.restarted: Callable[[], None] = lambda: None
         self._renderer = Renderer(
             files=self.files,
             identities=ServerIdentities(
@@ -112,6 +118,8 @@ class DaemonStage:
             ),
             routes=self._tools.routes,
         )
+        # key -> the value that dockerd has refused, and why
+        self._refused: dict[str, tuple[Json, str]] = {}
         self._bridges: frozenset[str] = frozenset()  # devices of the networks that sections declare
         self._store: tuple[Process, str] | None = None  # what keeps the data of that dockerd
         self._external = External(self.files, status)
@@ -153,7 +161,7 @@ class DaemonStage:
 
         `holding` says why they may not.
         """
-        self.holding = ""
+        self.holding = self.other_engine = ""
         runner = runner_of(desired.agent, self._options)
         if desired.daemon is None and not self._starts(runner):
             self._status.drop()
@@ -288,6 +296,7 @@ class DaemonStage:
         """One pass; why containers have to wait, "" when they need not."""
         if self._retry.is_set():
             self._retry.clear()
+            self._refused.clear()
             change.forget_failure()
         if change.record.step in {Step.RELOAD, Step.STOP, Step.START}:
             self._acting(change.resume)
@@ -308,6 +317,7 @@ class DaemonStage:
                 return waits
             self._manual.begun()
             self._act(change, goal, step, process)
+            self._learn(change, desired.daemon, wanted, runner)
         self._show(change, wanted, trouble)
         if change.record.process is None:
             return "dockerd does not run"
@@ -393,7 +403,12 @@ class DaemonStage:
         """As `Renderer.render`. A dockerd that nobody knows of, or an external one, may be listening itself."""
         known = running is not None or self._change is None or self._change.supervisor.find() is None
         probe = known and runner.kind != "external"
-        return self._renderer.render(settings, runner, running=running, probe=probe, bridges=self._bridges)
+        refused = {
+            key: why for key, (value, why) in self._refused.items() if value_at(settings.values, key) == value
+        }
+        return self._renderer.render(
+            settings, runner, running=running, probe=probe, bridges=self._bridges, refused=refused
+        )
 
     def _goal(self, change: DaemonChange, wanted: Target) -> Target:
         """`wanted`, or what runs (or ran) instead when that has failed: it is not tried again until it changes.
@@ -433,6 +448,19 @@ class DaemonStage:
         reached = change.record.running == goal
         self._status.note(verb, step.cause, error="" if reached else change.record.why)
         logger.info("%s dockerd: %s (%.1f s)", verb, step.cause, taken)
+
+    def _learn(
+        self, change: DaemonChange, settings: DaemonSettings | None, wanted: Target, runner: Runner
+    ) -> None:
+        """Which option dockerd refuses: it is left out from the next pass on, and the rest is applied."""
+        if settings is None or change.refused != wanted:
+            return
+        change.refused = None
+        found = culprits(runner.program, wanted, self._run_dir, version_of(runner.program))
+        found = {key: why for key, why in found.items() if value_at(settings.values, key) is not None}
+        if found:
+            self._refused |= {key: (value_at(settings.values, key), why) for key, why in found.items()}
+            self.wake(0)
 
     def _acting(self, action: Callable[[], None]) -> None:
         """Runs what ends and starts dockerd on purpose."""
@@ -491,14 +519,22 @@ class DaemonStage:
         running, process = change.record.running, change.record.process
         if running is None or process is None:
             return ""
-        other = self._home.other(
+        if self._asked != process:
+            self.restarted()
+            self._asked = process
+        self.other_engine = self._home.other(
             data_root(running.document),
             store=self._store_of(change, process),
             asked=_is_asked(desired, wanted, running),
             accepted=self._accepted.is_set(),
+            has_ours=self.has_ours,
         )
         self._accepted.clear()
-        return other
+        return self.other_engine
+
+    def mark(self) -> str:
+        """Our mark on the disk of the engine that runs, "" where there is none."""
+        return self._home.mark
 
     def _store_of(self, change: DaemonChange, process: Process) -> str:
         """What keeps images and containers; each dockerd is asked once."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from agent.apply.daemon_ports import Certificates
-from agent.errors import DaemonError, UcidockdError
+from agent.clients.user_paths import PATHS, mode_of
+from agent.errors import DaemonError, PathError, UcidockdError
 from agent.model.daemon import Document, TlsSettings
 from agent.plan.daemon import Identity
 
@@ -58,7 +58,10 @@ class ServerIdentities:
 
 def _kept(document: Mapping[str, object]) -> Identity | None:
     paths = [str(document.get(key) or "") for key in ("tlscacert", "tlscert", "tlskey")]
-    if not all(path and Path(path).exists() for path in paths):
+    try:
+        if not all(path and PATHS.ask(mode_of, path) for path in paths):
+            return None
+    except PathError:
         return None
     return Identity(cacert=paths[0], cert=paths[1], key=paths[2])
 

@@ -35,11 +35,12 @@ class Renderer:
         running: Target | None = None,
         probe: bool = False,
         bridges: Collection[str] = (),
+        refused: Document | None = None,
     ) -> tuple[Rendered, DaemonError | None]:
         """The file, and what could not be had of it. Raises DaemonError.
 
         `probe`: whether hosts that `running` has not opened are tried; nobody must be listening there yet. `bridges`:
-        devices of the networks that sections declare.
+        devices of the networks that sections declare. `refused`: what dockerd is known not to take, and why.
         """
         good = self.files.last_good()
         identity, trouble = self.identities.get(settings.tls, good.document if good is not None else {})
@@ -58,7 +59,7 @@ class Renderer:
             socket=runner.socket,
             identity=identity,
             unavailable=unavailable,
-            refused=fitted.refused,
+            refused={**fitted.refused, **(refused or {})},
             kept=kept,
             prior=prior_drivers(str(root)) if root else (),
         )

@@ -13,6 +13,7 @@ from agent.plan.difference import FieldDifference, differences
 from agent.plan.draft import key_of
 from agent.plan.meaning import defaults_of
 from agent.runtime.reconciler import Reconciler
+from agent.status.conditions import ConditionType
 
 
 def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
@@ -39,12 +40,21 @@ def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
         "operations": [
             {"op": op.verb, "key": op.key, "cause": op.cause} for op in plan.operations if op.key == key
         ],
+        "output": _failed_output(reconciler, key),
         "findings": [
             {"type": f.type, "status": f.status, "reason": f.reason, "message": f.message}
             for f in plan.findings
             if f.key == key
         ],
     }
+
+
+def _failed_output(reconciler: Reconciler, key: str) -> str:
+    """What the container printed last whose start failed, or that ends again and again."""
+    standing = (
+        reconciler.board.standing(key, kind) for kind in (ConditionType.DEGRADED, ConditionType.RUNNING)
+    )
+    return next((c.details["output"] for c in standing if c is not None and "output" in c.details), "")
 
 
 def _find(reconciler: Reconciler, name: str) -> Container:

@@ -88,6 +88,26 @@ class Display:
                 if key.startswith("container:") and self.board.standing(key, kind) is not None:
                     self.board.set(key, kind, status=False, reason="Unknown", message=message, now=now)
 
+    def held(self, desired: Desired, why: str) -> None:
+        """Another engine than before answers: nothing of what is declared is there, and nothing is created."""
+        now = self.wall()
+        for key, name in declared(desired).items():
+            self._ensure(key, name)
+            self.board.set(
+                key, ConditionType.SYNCED, status=False, reason="EngineChanged", message=why, now=now
+            )
+        for key in sorted(self.board.keys()):
+            if key.partition(":")[0] not in _KINDS:
+                continue
+            self.board.set_object(key, "", now=now)
+            for condition in (ConditionType.HEALTHY, ConditionType.WAITING, ConditionType.DEGRADED):
+                self.board.clear(key, condition, now=now)
+            if key.startswith("container:"):
+                self.board.set(
+                    key, ConditionType.RUNNING, status=False, reason="EngineChanged", message=why, now=now
+                )
+        self.board.set_agent(now, generation="")
+
     def nothing_to_do(self, generation: str | None) -> None:
         """A pass that planned no work. `generation`: the configuration that was reached, None when none was."""
         self.ids()
@@ -95,11 +115,11 @@ class Display:
         self.board.set_agent(now, generation=generation, last_pass=now)
 
     def ids(self) -> None:
-        """Which object each resource is."""
-        for record in self.records.records():
-            if not record.swap:
-                key = key_of(record.kind, record.section)
-                self.board.set_object(key, record.object_id, now=self.wall())
+        """Which object each resource is, on the engine that answers."""
+        ids = {key_of(r.kind, r.section): r.object_id for r in self.records.records() if not r.swap}
+        for key in sorted(self.board.keys()):
+            if key.partition(":")[0] in _KINDS:
+                self.board.set_object(key, ids.get(key, ""), now=self.wall())
 
     def losses(self) -> None:
         """Volumes that were removed by others and are there again, empty: until that was acknowledged."""
@@ -140,7 +160,7 @@ class Display:
         if isinstance(error, SkippedError):
             self._pending(operation.key, text)
         elif error is not None:
-            self.failure(operation.key, error, rolled_back=isinstance(operation, ops.ReplaceContainer))
+            self.failure(operation.key, error, rolled_back=error.rolled_back)
 
     def failure(self, key: str, error: UcidockdError, *, rolled_back: bool = False) -> None:
         """A resource could not be made what it shall be."""
@@ -149,7 +169,11 @@ class Display:
             reason = "StorageFull" if error.full else "StorageFailed"
         self._ensure(key)
         now, text = self.wall(), str(error)
-        self.board.set(key, ConditionType.DEGRADED, status=True, reason=reason, message=text, now=now)
+        output = error.output if isinstance(error, EngineError) else ""
+        details = {"output": output} if output else {}
+        self.board.set(
+            key, ConditionType.DEGRADED, status=True, reason=reason, message=text, details=details, now=now
+        )
         self.board.set(key, ConditionType.SYNCED, status=False, reason=reason, message=text, now=now)
 
     def applied(self, key: str) -> None:
@@ -157,6 +181,11 @@ class Display:
         now = self.wall()
         self.board.clear(key, ConditionType.DEGRADED, now=now)
         self.board.set(key, ConditionType.SYNCED, status=True, reason="Applied", now=now)
+
+    def kept(self, key: str) -> None:
+        """What there is was looked after, and the section asks for more: what was said of that stays."""
+        if self.board.reason(key, ConditionType.DEGRADED) == "Failed":
+            self.board.clear(key, ConditionType.DEGRADED, now=self.wall())
 
     def gone(self, key: str) -> None:
         """The resource is no more."""
@@ -192,6 +221,7 @@ class Display:
             reason=finding.reason,
             message=finding.message,
             since=finding.since,
+            details={"output": finding.output} if finding.output else {},
             now=now,
         )
 

@@ -38,6 +38,7 @@ from agent.status.counters import PassCounters
 logger = logging.getLogger(__name__)
 
 COALESCE_S = 0.1
+AGAIN_S = 1.0  # after the end of a container, for another look at it
 RECONNECT_S = 2.0
 POLL_S = 5.0  # how often to look for changed files where they cannot be watched
 LOST_S = 10.0  # and where they can: the kernel drops events when its queue is full, and watchdog does not tell
@@ -208,6 +209,11 @@ class Loop:
         """`dockerd.globals.api_version`."""
         desired = self.reconciler.desired
         return desired.daemon.api_version if desired is not None and desired.daemon is not None else ""
+
+    def images(self) -> frozenset[str]:
+        """The images that sections name."""
+        desired = self.reconciler.desired
+        return frozenset(c.spec.image for c in desired.containers) if desired is not None else frozenset()
 
     def auths(self) -> Sequence[RegistryAuth]:
         """The registry logins that UCI has now."""
@@ -437,3 +443,8 @@ class Loop:
         if event.get("Type") == "network" and isinstance(actor, dict):
             object_id = str((actor.get("Attributes") or {}).get("container", ""))
         self.trigger_threadsafe(deep=event.get("Type") == "image", object_id=object_id)
+        if action == "die":  # the engine says so before all that it shows is up to date
+            self._look_again(object_id)
+
+    def _look_again(self, object_id: str) -> None:
+        tell(self._loop, lambda: self._loop.call_later(AGAIN_S, lambda: self.trigger(object_id=object_id)))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import InternalError
 from agent.model.daemon_words import successor_of
 from agent.model.issues import Severity
+from agent.schema.docker_words import WORDS
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
@@ -98,6 +99,11 @@ def _instance(kind: str, name: str, value: RawValue) -> str | list[str]:
 
 def _unknown(kind: str, name: str) -> Mistake:
     successor = successor_of(name) if kind in DAEMON_KINDS else None
+    meant = WORDS.get(kind, {}).get(name)
+    if meant is not None:
+        return Mistake(
+            severity="warning", option=name, wrong=f"is not an option of {kind} sections", expected=meant
+        )
     near = difflib.get_close_matches(name[:64], properties(kind), n=1)
     if successor is not None:
         expected = successor.text

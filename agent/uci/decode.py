@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from agent.model.daemon_words import of_dockerman
 from agent.model.entries import VOLUME_NAME
 from agent.model.issues import Issue, shortened
-from agent.model.resources import Desired
+from agent.model.resources import DependsOn, Desired
 from agent.schema.validate import DAEMON_KINDS, KINDS, validate
 from agent.uci.crosscheck import Draft, crosscheck
 from agent.uci.decode_agent import decode_agent, decode_auth
@@ -49,6 +49,20 @@ def decode(
         if name in packages
         for section in packages[name].sections
         if _is_ours(section, package=name, file=paths.get(name, ""), stray=stray)
+    ]
+    stray += [
+        Issue(
+            severity="warning",
+            package=name,
+            section="",
+            file=paths.get(name, ""),
+            line=line,
+            message="a quoted value goes on over a line that looks like a command",
+            expected="a closing quote on this line",
+        )
+        for name in PACKAGES
+        if name in packages
+        for line in packages[name].swallowed
     ]
     daemon = [reader for reader in readers if reader.kind in DAEMON_KINDS]
     readers = [reader for reader in readers if reader.kind not in DAEMON_KINDS]
@@ -162,7 +176,14 @@ def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None)
 
 
 def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
-    containers = [c for reader, c in draft.containers if not reader.failed]
+    accepted = [c for reader, c in draft.containers if not reader.failed]
+    awaited = {
+        wanted.section
+        for container in accepted
+        for wanted in container.policy.depends_on
+        if wanted.condition is DependsOn.COMPLETED
+    }
+    containers = [replace(c, awaited=c.section in awaited) for c in accepted]
     networks = [n for reader, n in draft.networks if not reader.failed]
     volumes = [v for reader, v in draft.volumes if not reader.failed]
     base = Desired()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
+from agent.errors import PathError
 from agent.model.entries import (
     is_cdi,
     parse_address,
@@ -199,11 +200,8 @@ def _read(
         return None
     try:
         return parse(read_file(path))
-    except UnicodeError:
-        reader.report(f"{path} is not UTF-8", option=option, index=index, expected="a text file")
-    except OSError as exc:
-        why = exc.strerror or "cannot be read"
-        reader.report(f"{path} cannot be read: {why}", option=option, index=index, expected="a readable text file")
+    except PathError as exc:
+        reader.report(str(exc), option=option, index=index, expected="a UTF-8 text file of at most 1 MiB")
     except QuantityError as exc:
         reader.report(f"{path}: {exc.wrong}", option=option, index=index, expected=exc.expected)
     return None

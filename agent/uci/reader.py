@@ -21,6 +21,12 @@ T = TypeVar("T")
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")  # how the stores read such bytes
 
 
+def _in_words(lines: tuple[int, ...]) -> str:
+    """`lines 3 and 9`."""
+    *first, last = map(str, dict.fromkeys(lines))
+    return f"lines {', '.join(first)} and {last}" if first else f"line {last}"
+
+
 class SectionReader:
     """One section with its place in the files, and the issues found so far."""
 
@@ -60,6 +66,8 @@ class SectionReader:
     def _validate(self) -> None:
         for option in self._options.values():
             self._check_encoding(option)
+            self._check_overwritten(option)
+        self._check_repeats()
         for mistake in validate(self.kind, {name: option.value for name, option in self._options.items()}):
             self.report(
                 mistake.wrong,
@@ -68,6 +76,25 @@ class SectionReader:
                 expected=mistake.expected,
                 severity=mistake.severity,
             )
+
+    def _check_repeats(self) -> None:
+        if self.section.repeats:
+            lines = _in_words((self.section.line, *self.section.repeats))
+            self.warn(
+                f"the section is written in {lines}: they are one section, and of equal options the last one counts",
+                expected="one `config` line for it, or another name",
+            )
+
+    def _check_overwritten(self, option: Option) -> None:
+        if not option.overwritten:
+            return
+        lines = _in_words((*option.overwritten, *option.lines))
+        many = is_list(self.kind, option.name)
+        self.warn(
+            f"is set in {lines}: only the last value counts",
+            option=option.name,
+            expected=f"one `list {option.name}` line for each value" if many else "one line",
+        )
 
     def _check_encoding(self, option: Option) -> None:
         """Neither JSON nor the engine carries other bytes."""

@@ -8,6 +8,7 @@ the next character as it is); quoted parts go over line ends. `#` starts a comme
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ _BARE = re.compile(rb"[^ \t\n\v\f\r\0#;'\"\\]*")
 _IN_SINGLE = re.compile(rb"[^'\0]*")
 _IN_DOUBLE = re.compile(rb'[^"\\\0]*')
 _VERB = re.compile(rb"[ \t]*([^ \t\0]*)")
+_COMMAND = re.compile(rb"[ \t]*(?:config|option|list)[ \t]+['\"]?[A-Za-z0-9_]+")
+_HEAD = re.compile(rb"[ \t]*(config|option|list)[ \t]+['\"]?([A-Za-z0-9_-]+)")
+_ASSIGNMENTS = ("option", "o", "list", "l")
+_UNTERMINATED = "EOF with unterminated"
 _FIRST_SIZE = 32  # bytes; libuci: file.c, LINEBUF
 _NAME = re.compile(r"[A-Za-z0-9_]+\Z")
 _PACKAGE = re.compile(r"[A-Za-z0-9_-]+\Z")
@@ -42,27 +47,35 @@ class UciSyntaxError(ConfigError):
         shown = line if reported_line is None else reported_line
         super().__init__(f"Parse error ({detail}) at line {shown}, byte {byte}")
         self.detail, self.line, self.byte = detail, line, byte
-        self.package = self.path = ""
+        self.package = self.path = self.text = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """A str is an `option`, a tuple a `list`. `lines`: where the value, or each item, stands."""
+    """A str is an `option`, a tuple a `list`. `lines`: where the value, or each item, stands.
+
+    `overwritten`: where values stood that a later `option` of the name took the place of.
+    """
 
     name: str
     value: str | tuple[str, ...]
     lines: tuple[int, ...] = ()
+    overwritten: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One section; an anonymous one has the name that libuci generates for it."""
+    """One section; an anonymous one has the name that libuci generates for it.
+
+    `repeats`: the lines of further `config` commands of its name, whose options libuci merges into it.
+    """
 
     type: str
     name: str
     anonymous: bool = False
     options: tuple[Option, ...] = ()
     line: int = 0
+    repeats: tuple[int, ...] = ()
 
     def get(self, name: str) -> Option | None:
         """The option of that name."""
@@ -71,10 +84,11 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """A whole file."""
+    """A whole file. `swallowed`: lines of quotes that go over a line which looks like a command."""
 
     name: str
     sections: tuple[Section, ...] = ()
+    swallowed: tuple[int, ...] = ()
 
 
 def generated_name(number: int, section_type: str) -> str:
@@ -93,6 +107,7 @@ class _Values:
     values: list[str]
     lines: list[int]
     is_list: bool
+    overwritten: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -102,14 +117,25 @@ class _Draft:
     anonymous: bool
     line: int
     options: dict[str, _Values] = field(default_factory=dict)
+    repeats: list[int] = field(default_factory=list)
 
     def section(self) -> Section:
         options = tuple(
-            Option(name=name, value=tuple(o.values) if o.is_list else o.values[0], lines=tuple(o.lines))
+            Option(
+                name=name,
+                value=tuple(o.values) if o.is_list else o.values[0],
+                lines=tuple(o.lines),
+                overwritten=tuple(o.overwritten),
+            )
             for name, o in self.options.items()
         )
         return Section(
-            type=self.type, name=self.name, anonymous=self.anonymous, options=options, line=self.line
+            type=self.type,
+            name=self.name,
+            anonymous=self.anonymous,
+            options=options,
+            line=self.line,
+            repeats=tuple(self.repeats),
         )
 
 
@@ -121,7 +147,7 @@ class _Buffer:
     grows as libuci's does (uci_getln), since a zero byte in the file costs what was read with it at once.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, line: int = 0) -> None:
         self._data = data
         self._next = 0  # in `data`
         self._size = _FIRST_SIZE  # of libuci's buffer
@@ -130,7 +156,10 @@ class _Buffer:
         self._at = 0
         self._ended = False
         self._line_ended = True
-        self.line = 0  # of what was read last, as people count
+        self.line = line  # of what was read last, as people count
+        self.begun = line  # where the logical line begins
+        self.quote = line  # where the last quote was opened
+        self.swallowed: list[int] = []  # of the logical line: see Package
         self._complete_lines = 0  # as libuci counts: a last line without a line end is none
 
     def error(self, detail: str) -> UciSyntaxError:
@@ -141,6 +170,8 @@ class _Buffer:
         if self._ended:
             return False
         self._at = 0
+        self.swallowed = []
+        self.begun = self.line + 1
         self._read(0)
         self._skip_space()
         return True
@@ -226,9 +257,12 @@ class _Buffer:
         self._bytes[target] = 0
 
     def _quoted(self, quote: int, target: int) -> int:
+        self.quote = opened = self.line
         while self._here() != quote:
             if not self._here():
                 self._read(self._at)
+                if _COMMAND.match(self._bytes, self._at) and opened not in self.swallowed:
+                    self.swallowed.append(opened)
                 if not self._here():
                     raise self.error(f"EOF with unterminated {chr(quote)}")
             elif quote == _SINGLE:
@@ -264,14 +298,25 @@ class _Parser:
         self._drafts: list[_Draft] = []
         self._named: dict[str, _Draft] = {}
         self._current: _Draft | None = None
+        self._swallowed: list[int] = []
+        self._verb = self._word = ""  # of the command being read
 
     def run(self) -> Package:
         while self._buffer.next_line():
             while (verb := self._buffer.verb()) and not verb.startswith("#"):
                 self._command(verb)
-        return Package(name=self._package_name, sections=tuple(draft.section() for draft in self._drafts))
+            self._line_read()
+        return Package(
+            name=self._package_name,
+            sections=tuple(draft.section() for draft in self._drafts),
+            swallowed=tuple(self._swallowed),
+        )
+
+    def _line_read(self) -> None:
+        self._swallowed += self._buffer.swallowed
 
     def _command(self, verb: str) -> None:
+        self._verb, self._word = verb, ""
         match verb:
             case "package" | "p":
                 self._package(verb)
@@ -286,7 +331,7 @@ class _Parser:
 
     def _argument(self, *, required: bool = False, valid: re.Pattern[str] | None = None) -> int:
         start = self._buffer.word()
-        text = self._buffer.text(start)
+        text = self._word = self._buffer.text(start)
         if required and not text:
             raise self._buffer.error("insufficient arguments")
         if text and valid is not None and not valid.match(text):
@@ -315,6 +360,8 @@ class _Parser:
             known = self._new_section(section_type, name, line)
         elif known.type != section_type:
             raise self._buffer.error("section of different type overwrites prior section with same name")
+        else:
+            known.repeats.append(line)
         self._current = known
 
     def _new_section(self, section_type: str, name: str, line: int) -> _Draft:
@@ -337,7 +384,9 @@ class _Parser:
     def _option(self, verb: str) -> None:
         section, name, value, line = self._assignment(verb)
         if value:  # libuci passes over an option without a value, and keeps what was there
-            section.options[name] = _Values([value], [line], is_list=False)
+            before = section.options.get(name)
+            lost = [*before.overwritten, *before.lines] if before is not None else []
+            section.options[name] = _Values([value], [line], is_list=False, overwritten=lost)
 
     def _list(self, verb: str) -> None:
         section, name, value, line = self._assignment(verb)
@@ -352,8 +401,71 @@ def parse(text: str, *, package: str, path: str = "") -> Package:
     try:
         return _Parser(text, package).run()
     except UciSyntaxError as exc:
-        exc.package, exc.path = package, path
+        exc.package, exc.path, exc.text = package, path, text
         raise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One of the mistakes of a file that libuci refuses. `detail` is libuci's word for it.
+
+    `line`: where it began; of a quote that is never closed where that was opened. `head`: the command there with its first
+    word. `word`: the word at fault. `other`: of a section whose name is taken the type and line of the first one.
+    """
+
+    detail: str
+    line: int
+    head: str = ""
+    word: str = ""
+    other: tuple[str, int] = ("", 0)
+
+
+class _Recovering(_Parser):
+    """Goes on behind a mistake, where libuci gives up."""
+
+    def _line_read(self) -> None:
+        """Two quotes that lack their other half close each other, and hide all that is between them."""
+        if self._buffer.swallowed:
+            raise self._buffer.error(_UNTERMINATED)
+
+    def faults(self, text: str) -> Iterator[Fault]:
+        data = text.encode("utf-8", "surrogateescape")
+        lines = data.split(b"\n")
+        line = 0  # those that are passed
+        while line < len(lines):
+            rest = b"\n".join(lines[line:])
+            self._buffer = _Buffer(rest, line=line)
+            try:
+                self.run()
+                return
+            except UciSyntaxError as exc:
+                fault, line = self._fault(exc, lines)
+                yield fault
+
+    def _fault(self, exc: UciSyntaxError, lines: list[bytes]) -> tuple[Fault, int]:
+        """And the line to go on behind."""
+        buffer, detail = self._buffer, exc.detail
+        opened = buffer.swallowed[0] if buffer.swallowed else 0
+        if not opened and detail.startswith(_UNTERMINATED):
+            opened = buffer.quote
+        head = _HEAD.match(lines[(opened or buffer.begun) - 1])
+        found = self._named.get(self._word)
+        if self._current is None or self._verb not in _ASSIGNMENTS:
+            # what follows belongs to a section that could not be read
+            self._current = _Draft(type="", name="", anonymous=True, line=0)
+        fault = Fault(
+            detail=_UNTERMINATED if opened else detail,
+            line=opened or buffer.begun,
+            head=" ".join(part.decode() for part in head.groups()) if head is not None else self._verb,
+            word=self._word,
+            other=(found.type, found.line) if found is not None else ("", 0),
+        )
+        return fault, opened or max(exc.line, buffer.begun)
+
+
+def faults(text: str, *, package: str, most: int) -> tuple[Fault, ...]:
+    """What is wrong with a file that `parse` refuses, the first `most`."""
+    return tuple(itertools.islice(_Recovering("", package).faults(text), most))
 
 
 def arguments(text: str) -> Iterator[str]:

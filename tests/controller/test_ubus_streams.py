@@ -20,6 +20,7 @@ from agent.errors import BusError, EngineError
 from agent.wire.ubus_message import Status
 from tests.controller.conftest import Containers
 from tests.support.bus import running
+from tests.support.controller import QuietAgent
 from tests.support.dockerd import PrivateDockerd
 from tests.support.fake_rpcd import ADMIN, READER
 from tests.support.streams_room import Counter, Room, a_room
@@ -515,6 +516,23 @@ async def test_plan_reconcile_status_and_hotplug_answer(room: Room) -> None:
     room.bus.rpcd.rights[READER] = {("ucidockd", "status")}
     with pytest.raises(BusError, match="permission denied"):
         await room.call("reconcile", session=READER)
+
+
+async def test_a_reconcile_that_takes_long_is_answered_with_what_is_under_way(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = asyncio.Event()
+
+    async def long() -> dict[str, Any]:
+        await ended.wait()
+        return {"operations": ["much"]}
+
+    monkeypatch.setattr(QuietAgent, "reconcile", lambda self: long())
+    monkeypatch.setattr("agent.controller.ubus.agent.ANSWER_S", 0.2)
+    answer = await room.call("reconcile")
+    assert (answer["under_way"], answer["operations"]) == (True, [])
+    ended.set()
+    assert await room.call("reconcile") == {"operations": ["much"]}
 
 
 async def test_logs_and_stats_of_the_engine_come_through_one_tab(

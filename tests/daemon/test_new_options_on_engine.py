@@ -135,6 +135,22 @@ def test_on_an_overlay_nothing_is_tried_and_native_works(new: DaemonLab) -> None
         new.stop()
 
 
+@pytest.mark.long
+def test_an_option_that_only_dockerd_refuses_costs_that_option(new: DaemonLab) -> None:
+    """On a first boot, and later: whether a user is there is nothing that the text of an option can say."""
+    wrong = "option userns_remap 'nosuchuser'\n"
+    for settings, level in ((wrong, "warn"), (f"{wrong}option log_level 'info'\n", "info")):
+        new.apply(settings)
+        new.apply()
+        assert new.conditions()["Running"] == (True, "Running")
+        assert new.conditions()["Synced"] == (False, "LeftOut")
+        assert "userns_remap is not applied: dockerd refuses it" in new.message("Synced")
+        assert new.document()["log-level"] == level
+        assert "RolledBack" not in new.conditions()
+    assert new.apply("option log_level 'info'\n")
+    assert new.conditions()["Synced"] == (True, "Applied")
+
+
 @contextlib.contextmanager
 def overlay(root: Path) -> Iterator[Path]:
     """A mounted overlay; its layers are on the lab's own file system."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from agent.apply.swap import GateError, _judge
+from agent.errors import EngineError
 from agent.model.observed import ObservedContainer
 from agent.model.resources import AgentSettings, Container, ContainerSpec
 from agent.runtime.differ import diff
@@ -269,3 +270,21 @@ def test_the_others_go_on_beside_an_image_with(ready: Box, name: str) -> None:
     ready.apply(text)
     assert (ready.get("web").id, ready.get("third").status) == (before, "running")
     assert set(ready.names()) <= {"evil", "other", "third", "web"}
+
+
+def test_a_missing_image_is_no_rollback(box: Box) -> None:
+    """Nothing was touched for it."""
+    text = "config container 'web'\n\toption image 'IMAGE'\n\toption command 'sleep 1000'\n\toption stop_timeout '0'\n"
+    box.apply(text)
+    assert len(box.errors(text.replace("IMAGE", "nosuch:1") + "\toption pull 'never'\n")) == 1
+    for condition in ("Degraded", "Synced"):
+        assert box.reconciler.board.reason("container:web", condition) == "Failed"
+
+
+def test_an_image_that_cannot_be_looked_at_is_named(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(reference: str) -> None:
+        raise EngineError("input/output error", status=500, retryable=True)
+
+    monkeypatch.setattr(box.reconciler.engine, "inspect_image", broken)
+    with pytest.raises(EngineError, match="cannot look at image busybox:test: input/output error"):
+        box.apply("config container 'web'\n\toption image 'IMAGE'\n")

@@ -66,6 +66,11 @@ def lost(box: Box, key: str) -> str:
     return next((str(c["message"]) for r in found for c in r["conditions"] if c["type"] == "DataLost"), "")
 
 
+def said(box: Box) -> str:
+    (web,) = (r for r in box.reconciler.board.snapshot()["resources"] if r["key"] == "container:web")
+    return str(next(c["message"] for c in web["conditions"] if c["type"] == "Synced"))
+
+
 def test_a_volume_that_the_section_takes_out_is_not_mounted_any_more_and_kept(room: Box) -> None:
     verbs(room, WEB + CACHE + "\tlist volume '/other'\n")
     mark(room, "/other")
@@ -75,6 +80,11 @@ def test_a_volume_that_the_section_takes_out_is_not_mounted_any_more_and_kept(ro
     assert is_marked(room, "/other")
     assert before["/cache"] in volumes(room)
     assert str(room.apply()[0]) == "nothing to do"
+    assert f"kept: {before['/cache'][:12]} (/cache)" in said(room)
+    room.client.volumes.get(before["/cache"]).remove()
+    room.reconciler.forget_failures()
+    room.apply()
+    assert said(room) == ""
 
 
 def test_the_next_image_gets_the_volumes_that_it_has_a_place_for(room: Box) -> None:

@@ -60,6 +60,18 @@ test('plan: rows keep the order and say what stops something', () => {
 	assert.equal(plan.summary(made), '2 operations pending');
 	assert.equal(plan.summary({ operations: [] }), 'nothing to do');
 	assert.deepEqual(plan.rows(undefined), []);
+	assert.deepEqual([ made, null, { error: {} } ].map(one => plan.isKnown(one)), [ true, false, false ]);
+
+	const left = { operations: [], pending: [
+		{ key: 'container:app', state: 'then', level: 'waiting', message: 'once db is healthy', op: 'create' },
+		{ key: 'container:web', state: 'retry', level: 'error', message: 'no such image', retry_in: 39.2 },
+		{ key: 'container:new', state: 'a later word', level: 'warning', message: '' }
+	] };
+
+	assert.deepEqual(plan.rows(left).map(row => [ row.op, row.level ]), [
+		[ 'then create', 'waiting' ], [ 'retry in 40 s', 'error' ], [ 'a later word', 'warning' ]
+	]);
+	assert.equal(plan.summary(left), '2 operations pending, 1 problem');
 });
 
 test('log: any split of the text gives the same lines', () => {

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from agent.errors import PathError
 from agent.model.resources import ContainerPolicy, ContainerSpec, Desired, Endpoint, Mount, Pull
 from agent.schema.validate import KINDS, properties
 from agent.uci.decode import DecodeResult, decode
@@ -205,8 +206,8 @@ def test_an_anonymous_container_wants_a_name() -> None:
     ],
 )
 def test_a_container_mistake_is_an_error(values: dict[str, Value], hint: str) -> None:
-    def missing(_: str) -> str:
-        raise FileNotFoundError
+    def missing(path: str) -> str:
+        raise PathError(f"{path} cannot be read: No such file or directory")
 
     lan = a_section("network", "lan", subnet="10.1.0.0/24")
     package = Package(

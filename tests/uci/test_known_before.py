@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from agent.clients.user_paths import PATHS
 from agent.model.resources import Container, Device, Port
 from agent.plan.payload import container_body, host_config
-from agent.runtime.config import read_text
 from agent.uci.decode import DecodeResult, decode
 from agent.uci.syntax import parse
 
@@ -20,7 +20,7 @@ NET = "config network 'lan'\n\tlist subnet '10.1.0.0/24'\n\tlist subnet 'fd00:1:
 def checked(*lines: str, network: str = NET) -> DecodeResult:
     image = () if any(line.startswith("option image") for line in lines) else ("option image 'nginx'",)
     text = network + "config container 'web'\n" + "".join(f"\t{line}\n" for line in (*image, *lines))
-    return decode({"containers": parse(text, package="containers")}, paths={}, read_file=read_text)
+    return decode({"containers": parse(text, package="containers")}, paths={}, read_file=PATHS.read_text)
 
 
 def mistakes(*lines: str, network: str = NET) -> list[str]:
@@ -82,7 +82,8 @@ REFUSED: dict[str, str] = {
 
 @pytest.mark.parametrize("line", REFUSED)
 def test_what_no_engine_takes_is_told(line: str) -> None:
-    [said] = mistakes(line)
+    found = [i for i in checked(line).issues if i.severity == "error"]
+    [said] = [f"{i.message}, expected {i.expected}" for i in found]
     assert REFUSED[line] in said
 
 

@@ -27,7 +27,8 @@ def declare(world: World, text: str, seconds: float) -> None:
     world.write(text)
     world.tell()
     world.rest(seconds)
-    assert world.agent.config_issues() == [], text
+    # that a pinned address lies where the network hands out others is a warning
+    assert [issue for issue in world.agent.config_issues() if issue["severity"] == "error"] == [], text
     assert world.plan_text() == "nothing to do", text
 
 

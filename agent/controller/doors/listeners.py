@@ -120,7 +120,7 @@ class Listeners:
             message = f"{exposed}; not listened on (option allow_exposed)"
             return ListenState(address=str(address), state=EXPOSED, message=message)
         try:
-            tls = self._tls(address, settings)
+            tls = await asyncio.to_thread(self._tls, address, settings)
             self._open(address, tls)
         except ConfigError as exc:
             await self._close(address)

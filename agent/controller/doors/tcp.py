@@ -141,7 +141,7 @@ class TcpServer:
     async def _open(self, connection: socket.socket, place: Place) -> None:
         protocol = GuardedProtocol(self._door, self._config, self._state, {}, self._loop)
         protocol.place = place
-        context = self.tls.context() if self.tls is not None else None
+        context = await asyncio.to_thread(self.tls.context) if self.tls is not None else None
         await self._loop.connect_accepted_socket(
             lambda: protocol,
             connection,

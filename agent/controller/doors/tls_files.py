@@ -12,14 +12,13 @@ import os
 import ssl
 from pathlib import Path
 
-from agent.errors import ConfigError
+from agent.clients.user_paths import PATHS, Stamp, file_bytes, file_stamp
+from agent.errors import ConfigError, PathError
 from agent.wire.pem import PemError, certificate_pem, key_pem
 
 logger = logging.getLogger(__name__)
 
-_SIZE_LIMIT = 256 * 1024
-
-Stamp = tuple[tuple[int, int, int], ...]
+Stamps = tuple[Stamp, ...]
 
 
 class TlsFiles:
@@ -28,15 +27,16 @@ class TlsFiles:
     def __init__(self, cert: Path, key: Path) -> None:
         self.paths = (cert, key)
         self._context: ssl.SSLContext | None = None
-        self._seen: Stamp | None = None
+        self._seen: Stamps | None = None
         self._problem = ""
 
     def context(self) -> ssl.SSLContext:
-        """For a new connection. Raises ConfigError when there never was a usable pair."""
+        """For a new connection. Blocks: the files may be anywhere. Raises ConfigError when there never was a usable pair."""
+        view = PATHS.view((file_stamp, str(path)) for path in self.paths)
         try:
-            stamp = tuple(_stamp(path) for path in self.paths)
-        except OSError as exc:
-            self._failed(f"{exc.filename}: {exc.strerror}", None)
+            stamp = tuple(view(file_stamp, str(path)) for path in self.paths)
+        except PathError as exc:
+            self._failed(str(exc), None)
         else:
             if stamp != self._seen:
                 self._load(stamp)
@@ -44,31 +44,25 @@ class TlsFiles:
             raise ConfigError(self._problem)
         return self._context
 
-    def _load(self, stamp: Stamp) -> None:
+    def _load(self, stamp: Stamps) -> None:
         cert, key = self.paths
         try:
             self._context = _context(certificate_pem(_read(cert)), key_pem(_read(key)))
-        except (OSError, PemError) as exc:  # an SSLError is an OSError
+        except (OSError, PathError, PemError) as exc:  # an SSLError is an OSError
             self._failed(f"{cert} and {key} cannot be used: {exc}", stamp)
             return
         if self._seen is not None:
             logger.info("certificate %s was loaded again", cert)
         self._seen, self._problem = stamp, ""
 
-    def _failed(self, problem: str, stamp: Stamp | None) -> None:
+    def _failed(self, problem: str, stamp: Stamps | None) -> None:
         if problem != self._problem and self._context is not None:
             logger.warning("%s; the certificate before goes on", problem)
         self._problem, self._seen = problem, stamp or self._seen
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_mtime_ns, found.st_ino, found.st_size
-
-
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_SIZE_LIMIT)
+    return PATHS.ask(file_bytes, str(path))
 
 
 def _context(cert: bytes, key: bytes) -> ssl.SSLContext:

@@ -34,6 +34,7 @@ from agent.wire.ubus_message import Status
 logger = logging.getLogger(__name__)
 
 NAME = "ucidockd"
+ANSWER_S = 15.0  # by then a reconcile is answered, whatever is still under way
 _RPCD_SAVE_DIR = "/var/run/rpcd/uci-"  # and the session's id: where rpcd keeps what LuCI staged (rpcd: uci.c)
 FIRST_S = 0.1
 NEXT_S = 1.0  # uhttpd keeps for a browser whatever it does not read: few and small notifications only
@@ -71,6 +72,7 @@ class AgentMethods:
     def __init__(self, agent: AgentPort, hotplug: Callable[[str, Mapping[str, Any]], None]) -> None:
         self._agent = agent
         self._hotplug = hotplug
+        self._going_on: set[asyncio.Task[dict[str, Any]]] = set()
 
     def methods(self) -> dict[str, Method]:
         """To be published."""
@@ -99,8 +101,20 @@ class AgentMethods:
         return await self._agent.plan(given)
 
     async def _reconcile(self, args: Arguments) -> Reply:
+        """On HTTP one waits for as long as it takes; callers on ubus, LuCI among them, give up after 20 to 30 s."""
         del args
-        return await self._agent.reconcile()
+        task = asyncio.create_task(self._agent.reconcile(), name="reconcile")
+        done, _ = await asyncio.wait({task}, timeout=ANSWER_S)
+        if done:
+            return task.result()
+        self._going_on.add(task)
+        task.add_done_callback(self._went_on)
+        return {**await self._agent.plan(), "operations": [], "failed": [], "under_way": True}
+
+    def _went_on(self, task: asyncio.Task[dict[str, Any]]) -> None:
+        self._going_on.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            logger.warning("reconcile: %s", exc)
 
     async def _on_hotplug(self, args: Arguments) -> Reply:
         self._hotplug(args.get("subsystem", ""), args.get("env", {}))

@@ -18,7 +18,7 @@ from typing import Any
 from agent.clients.docker_engine import _inspected, _listed, _network, _volume
 from agent.errors import EngineError, EngineUnreachableError
 from agent.model.identity import LABEL_INSTANCE
-from agent.model.observed import ObservedContainer, ObservedNetwork, ObservedVolume
+from agent.model.observed import EngineIdentity, ObservedContainer, ObservedNetwork, ObservedVolume
 from agent.model.resources import RegistryAuth
 from tests.support.virtual.bodies import (
     check_host,
@@ -31,8 +31,8 @@ from tests.support.virtual.bodies import (
 )
 from tests.support.virtual.clock import VirtualTime
 from tests.support.virtual.networking import Networks, check_address
-from tests.support.virtual.objects import FakeContainer, FakeImage, FakeNetwork, FakeVolume
-from tests.support.virtual.processes import KILLED_CODE, Processes, wants_restart
+from tests.support.virtual.objects import KILLED_CODE, FakeContainer, FakeImage, FakeNetwork, FakeVolume
+from tests.support.virtual.processes import Processes, wants_restart
 
 _NUMBERS = (
     "Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares", "CpusetCpus", "BlkioWeight",
@@ -57,13 +57,19 @@ class FakeEngine:
         self.registry: dict[str, FakeImage] = {}
         self.containers: dict[str, FakeContainer] = {}
         self.volumes: dict[str, FakeVolume] = {}
+        self.root = "data"
+        self._roots: dict[
+            str, tuple[dict[str, FakeContainer], Networks, dict[str, FakeVolume]]
+        ] = {}  # the others
         self.up = True
         self.mute = False  # events are lost
         self.removed_volumes: list[str] = []
         self._api = api
         self._numbers = itertools.count(1)
         self._streams: list[_Stream] = []
+        self._past: deque[dict[str, Any]] = deque(maxlen=256)
         self.networks = Networks(self.new_id)
+        self.networks.get("bridge").created = time.text()
         self.processes = Processes(time, self._attach, self._detach, self._tell)
 
     def new_id(self) -> str:
@@ -75,9 +81,15 @@ class FakeEngine:
         self._check_up()
         return self._api
 
+    def identity(self, *, fresh: bool = False) -> EngineIdentity:
+        """20.10's id is the machine's, whatever the data root."""
+        del fresh
+        self._check_up()
+        return EngineIdentity(id="FAKE", root=self.root, driver="overlay2")
+
     def info(self) -> dict[str, Any]:
         self._check_up()
-        return {"ID": "FAKE", "Containers": len(self.containers)}
+        return {"ID": "FAKE", "Containers": len(self.containers), "SystemTime": self.time.text()}
 
     def list_containers(self, instance: str) -> tuple[ObservedContainer, ...]:
         self._check_up()
@@ -118,6 +130,11 @@ class FakeEngine:
         if found is None:
             return None
         return deepcopy(found.body([tag for tag, image in self.images.items() if image.id == found.id]))
+
+    def inspect_output(self, ref: str, *, lines: int) -> bytes:
+        del lines
+        self._get(ref)
+        return b""
 
     # the port: containers
 
@@ -220,7 +237,8 @@ class FakeEngine:
         self.time.sleep(timeout_s if timeout_s is not None else stop_timeout(container))
         self._check_up()
         if container.run == run and container.alive and container.id in self.containers:
-            self.processes.exit(container, KILLED_CODE, by_hand=True)
+            self._signal(container, "15")
+            self.processes.exit(container, container.stopped_code, by_hand=True)
             self._tell(container, "stop")
 
     def kill(self, ref: str) -> None:
@@ -230,6 +248,7 @@ class FakeEngine:
             raise EngineError(
                 f"Cannot kill container: {ref}: Container {container.id} is not running", status=409
             )
+        self._signal(container, "9")
         self.processes.exit(container, KILLED_CODE, by_hand=True)
 
     def pause(self, ref: str) -> None:
@@ -414,6 +433,11 @@ class FakeEngine:
         self._streams.append(stream)
         return self._follow(stream)
 
+    def past_events(self, container: str, until: str) -> tuple[dict[str, Any], ...]:
+        del until
+        self._check_up()
+        return tuple(deepcopy(e) for e in self._past if e["Actor"]["ID"] == container)
+
     def _follow(self, stream: _Stream) -> Iterator[dict[str, Any]]:
         try:
             while True:
@@ -446,20 +470,28 @@ class FakeEngine:
         """It goes away; without live-restore the containers end with it."""
         self.up = self.processes.up = False
         self.cut_streams()
+        self._past.clear()
         if live_restore:
             return
         for container in self.containers.values():
             if container.state in {"running", "paused"}:
                 by_hand = container.stopped_by_hand
-                self.processes.exit(container, KILLED_CODE)
+                self.processes.exit(container, container.stopped_code)
                 container.stopped_by_hand = by_hand
             elif container.state == "restarting":
                 container.run += 1
                 container.state = "exited"
 
+    def exchange(self, root: str) -> None:
+        """While it is down: its data root becomes another one, empty unless it was used before. Images are in both."""
+        self._roots[self.root] = (self.containers, self.networks, self.volumes)
+        self.root = root
+        self.containers, self.networks, self.volumes = self._roots.get(root) or ({}, Networks(self.new_id), {})
+
     def start_engine(self) -> None:
         """It comes back and starts what the restart policies say."""
         self.up = self.processes.up = True
+        self.networks.get("bridge").created = self.time.text()
         for container in list(self.containers.values()):
             if container.state == "exited" and container.started_before and wants_restart(container):
                 try:
@@ -529,6 +561,9 @@ class FakeEngine:
     def _tell(self, container: FakeContainer, action: str) -> None:
         self._say("container", action, container.id, {"name": container.name, "image": container.image})
 
+    def _signal(self, container: FakeContainer, number: str) -> None:
+        self._say("container", "kill", container.id, {"name": container.name, "signal": number})
+
     def _tell_network(self, network: FakeNetwork, action: str) -> None:
         self._say(
             "network", action, network.id, {"name": network.name, "type": network.sent.get("Driver", "")}
@@ -538,5 +573,6 @@ class FakeEngine:
         actor = {"ID": object_id, "Attributes": attributes}
         moment = int(self.time.wall())
         event = {"Type": kind, "Action": action, "Actor": actor, "time": moment, "timeNano": moment * 10**9}
+        self._past.append(event)
         for stream in self._streams if not self.mute else ():
             stream.events.append(event)

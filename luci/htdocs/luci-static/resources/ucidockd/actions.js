@@ -14,6 +14,17 @@ const BY_UCI = {
 	remove: null,
 	rename: ({ name }) => ({ name })
 };
+// what the engine does at once, whoever declared the container
+const AT_ONCE = {
+	start: () => _('%s is started now.'),
+	stop: () => _('%s is stopped now.'),
+	restart: () => _('%s is restarted now.'),
+	pause: () => _('%s is paused now.'),
+	unpause: () => _('%s continues now.'),
+	kill: () => _('%s is killed now, without time to end by itself.'),
+	remove: () => _('%s is deleted now.'),
+	rename: () => _('%s is renamed now.')
+};
 const QUERY = { remove: () => ({ force: true }), rename: ({ name }) => ({ name }) };
 
 return baseclass.extend({
@@ -39,7 +50,7 @@ return baseclass.extend({
 		case 'reconcile':
 			return _('The agent brings %s to what its section says.').format(name);
 		default:
-			return _('%s is no section\'s container: the engine does it at once.').format(name);
+			return AT_ONCE[decision.method]().replace('%s', () => name);
 		}
 	},
 

@@ -86,6 +86,15 @@ function anySubnet(text, version) {
 	return found && (!version || found.version === version) ? '' : subnet(text, version);
 }
 
+// of docker0: neither a part of the link-local prefix nor more than it, and no IPv4 in IPv6
+function fixedSix(text) {
+	const found = cidr(text), local = cidr('fe80::/64');
+	const meets = found?.version === 6 && found.network <= local.last && found.last >= local.network && (found.network !== local.network || found.length !== 64);
+	const isMapped = found?.version === 6 && found.network >> 32n === 0xffffn;
+
+	return anySubnet(text, 6) || (meets || isMapped ? expected(_('an IPv6 subnet such as fd00:17::/64')) : '');
+}
+
 function pool(text) {
 	const [ base, prefix, ...more ] = text.replace(/^base=(.*),size=/, '$1,').split(',');
 	const found = cidr(base);
@@ -201,7 +210,7 @@ function listen(text) {
 
 const GLOBALS = {
 	hosts: host, data_root: dataRoot, bip: text => bridge(text, 4), bip6: text => bridge(text, 6), default_address_pools: pool,
-	fixed_cidr: text => anySubnet(text, 4), fixed_cidr_v6: text => anySubnet(text, 6), bridge_accept_fwmark: mark,
+	fixed_cidr: text => anySubnet(text, 4), fixed_cidr_v6: fixedSix, bridge_accept_fwmark: mark,
 	registry_mirrors: mirror, insecure_registries: registry, log_opts: checks.assignment, labels: daemonLabel,
 	default_shm_size: shmSize, default_ulimits: defaultUlimit, dns: text => address(text), ip: text => address(text), host_gateway_ip: text => address(text),
 	dns_search: domain, features: feature, exec_opts: execOption, userns_remap: remap, seccomp_profile: seccomp, cgroup_parent: cgroup,

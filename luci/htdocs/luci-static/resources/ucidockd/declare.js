@@ -5,7 +5,6 @@
 'require baseclass';
 'require form';
 'require uci';
-'require ui';
 'require ucidockd.calls as calls';
 'require ucidockd.clone as clone';
 'require ucidockd.dom as D';
@@ -62,7 +61,7 @@ return baseclass.extend({
 		section.handleClone = id => clone.ask(section, id);
 		section.nodescriptions = true;
 		section.sortable = false;
-		section.modaltitle = name => '%s: %s'.format(title, name);
+		section.modaltitle = name => '%s: %s'.format(title, D.escape(name));
 
 		section.addModalOptions = (one, id) => {
 			this.guard(one, id, map.config);
@@ -104,7 +103,7 @@ return baseclass.extend({
 		map.children.filter(section => section.section).forEach(section => fields.forgive(section, section.section));
 
 		return this.withoutProvided(() => map.save(() => this.check(map), true)).catch(error => {
-			ui.addNotification(null, D.el('p', { 'style': 'white-space:pre-wrap' }, error.message), 'error');
+			D.notify('error', error.message);
 			throw error;
 		});
 	},
@@ -153,14 +152,14 @@ return baseclass.extend({
 
 		for (const text of mistakes.map(issueText).filter(one => !told.has(one))) {
 			told.add(text);
-			ui.addNotification(null, D.el('p', {}, _('Still wrong, and left alone by the agent: '), text), 'warning');
+			D.notify('warning', _('Still wrong, and left alone by the agent: '), text);
 		}
 	},
 
 	// what the agent finds in the whole file, as it would be saved; without an answer nothing
 	mistakes(config) {
 		return this.validate(config).catch(error => {
-			ui.addNotification(null, D.el('p', {}, _('The agent could not check this: '), D.wordsOf(error)), 'warning');
+			D.notify('warning', _('The agent could not check this: '), D.wordsOf(error));
 
 			return [];
 		});

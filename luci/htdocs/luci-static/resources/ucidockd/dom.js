@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Elements for the pages. LuCI's E() makes HTML of a bare string, and names, labels and logs come from strangers: here a
-// string is a text node, always.
+// Elements, dialogues and notices for the pages. LuCI's E(), the title of its dialogues and of its notices make HTML of a bare
+// string, and names, labels and logs come from strangers: here a string is a text node, always. Only here are LuCI's own called.
 'use strict';
 'require baseclass';
 'require ui';
@@ -85,20 +85,36 @@ return baseclass.extend({
 
 	attempt(action) {
 		return Promise.resolve().then(action).catch(error => {
-			ui.addNotification(null, el('p', {}, wordsOf(error)), 'error');
+			this.notify('error', wordsOf(error));
 		});
+	},
+
+	// a notice above the page; `kind` is info, warning or error
+	notify(kind, ...content) {
+		ui.addNotification(null, el('p', { 'style': 'white-space:pre-wrap' }, content), kind);
+	},
+
+	// a dialogue; gives what closes it
+	dialogue(title, ...content) {
+		ui.showModal([ String(title) ], nodes(content));
+
+		return () => ui.hideModal();
+	},
+
+	// one that only shows something
+	show(title, ...content) {
+		this.dialogue(title, ...content, el('div', { 'class': 'right' }, el('button', { 'class': 'btn', 'click': () => ui.hideModal() }, _('Close'))));
 	},
 
 	// asks first; `consequences` are named one a line
 	ask(title, consequences, label, action) {
 		const close = () => ui.hideModal();
 
-		ui.showModal(title, [
-			...consequences.map(text => el('p', {}, text)),
+		this.dialogue(title,
+			consequences.map(text => el('p', {}, text)),
 			el('div', { 'class': 'right' },
 				el('button', { 'class': 'btn', 'click': close }, _('Cancel')), ' ',
-				el('button', { 'class': 'btn cbi-button-negative', 'click': ui.createHandlerFn(this, () => this.attempt(action).finally(close)) }, label))
-		]);
+				el('button', { 'class': 'btn cbi-button-negative', 'click': ui.createHandlerFn(this, () => this.attempt(action).finally(close)) }, label)));
 	},
 
 	// says so while the agent cannot be reached
@@ -107,7 +123,7 @@ return baseclass.extend({
 
 		live.onConnection((connected, error) => {
 			node.style.display = connected ? 'none' : '';
-			this.fill(node, _('The agent does not answer; trying again.'), ' ', error ? wordsOf(error) : '');
+			this.fill(node, error?.name === 'SessionError' ? _('Your session has ended. Log in again.') : [ _('The agent does not answer; trying again.'), ' ', error ? wordsOf(error) : '' ]);
 		});
 
 		return node;

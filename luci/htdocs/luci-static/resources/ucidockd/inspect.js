@@ -2,17 +2,13 @@
 // A dialogue with all that the engine says of an object.
 'use strict';
 'require baseclass';
-'require ui';
 'require ucidockd.dom as D';
 
 return baseclass.extend({
 	async show(title, asked) {
 		const found = await asked;
 
-		ui.showModal(title, [
-			D.el('pre', { 'style': 'max-height:65vh;overflow:auto' }, JSON.stringify(found, null, 2)),
-			D.el('div', { 'class': 'right' }, D.el('button', { 'class': 'btn', 'click': () => ui.hideModal() }, _('Close')))
-		]);
+		D.show(title, D.el('pre', { 'style': 'max-height:65vh;overflow:auto' }, JSON.stringify(found, null, 2)));
 	},
 
 	// a button that shows it

@@ -2,7 +2,6 @@
 // Clears away what nobody uses: a job of the agent, which leaves alone what sections declare.
 'use strict';
 'require baseclass';
-'require ui';
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
 'require ucidockd.jobs as jobs';
@@ -16,7 +15,7 @@ return baseclass.extend({
 			if (job.state !== 'succeeded')
 				throw new Error(jobs.words(job));
 
-			ui.addNotification(null, D.el('p', {}, jobs.words(job)), 'info');
+			D.notify('info', jobs.words(job));
 			await done();
 		}));
 	}

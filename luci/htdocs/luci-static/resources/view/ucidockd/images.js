@@ -2,7 +2,6 @@
 // Docker > Images: what is there, and the jobs that bring, send, build and clear away.
 'use strict';
 'require view';
-'require ui';
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
 'require ucidockd.files as files';
@@ -24,28 +23,25 @@ return view.extend({
 	async history(one) {
 		const layers = await image.history(one.Id);
 
-		ui.showModal(_('History of %s').format(namesOf(one)[0] ?? format.shortId(one.Id)), [
+		D.show(_('History of %s').format(namesOf(one)[0] ?? format.shortId(one.Id)),
 			D.el('div', { 'style': 'max-height:60vh;overflow:auto' }, D.table([ _('Age'), _('Size'), _('Made by') ], layers.map(layer => [
 				format.age(layer.Created, Date.now() / 1000), format.bytes(layer.Size), layer.CreatedBy
-			]))),
-			D.el('div', { 'class': 'right' }, D.el('button', { 'class': 'btn', 'click': () => ui.hideModal() }, _('Close')))
-		]);
+			]))));
 	},
 
 	tag(one) {
 		const field = D.el('input', { 'type': 'text', 'placeholder': 'registry.lan:5000/name:tag' });
 
-		ui.showModal(_('Tag'), [
+		const close = D.dialogue(_('Tag'),
 			D.el('p', {}, field),
-			D.el('div', { 'class': 'right' }, D.el('button', { 'class': 'btn', 'click': () => ui.hideModal() }, _('Cancel')), ' ',
+			D.el('div', { 'class': 'right' }, D.el('button', { 'class': 'btn', 'click': () => close() }, _('Cancel')), ' ',
 				D.button('positive', _('Tag'), async () => {
 					const [ , repo, , tag ] = /^(.*?)(:([^:/]*))?$/.exec(field.value);
 
 					await image.tag(one.Id, { repo, tag: tag ?? 'latest' });
-					ui.hideModal();
+					close();
 					await this.refresh();
-				}))
-		]);
+				})));
 	},
 
 	untag(name) {
@@ -145,7 +141,7 @@ return view.extend({
 	},
 
 	prune(what, label) {
-		D.ask(label, [ _('What no container uses goes: %s.').format(label), _('What a section needs is pulled again when it is made anew.') ], label, () => this.jobs.begin({ kind: 'prune', ...what }));
+		D.ask(label, [ _('Images that no container uses are removed: %s.').format(label), _('Images that a section names stay.') ], label, () => this.jobs.begin({ kind: 'prune', ...what }));
 	},
 
 	tools() {

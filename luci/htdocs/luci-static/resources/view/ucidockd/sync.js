@@ -2,7 +2,6 @@
 // Docker > Sync: every section, what became of it and why, and what the agent would do next.
 'use strict';
 'require view';
-'require ui';
 'require ucidockd.adopt as adopt';
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
@@ -39,20 +38,21 @@ function differences(diff) {
 
 return view.extend({
 	load() {
-		return Promise.all([ L.resolveDefault(agent.plan(), { operations: [] }), L.resolveDefault(calls.container.list({ all: true }), []) ]);
+		return Promise.all([ L.resolveDefault(agent.plan(), null), L.resolveDefault(calls.container.list({ all: true }), []) ]);
 	},
 
 	async details(resource) {
 		const diff = resource.kind === 'container' ? await L.resolveDefault(agent.diff(resource.section), null) : null;
 
-		ui.showModal(resource.key, [
+		const output = resource.conditions.map(one => one.details?.output).find(Boolean);
+
+		D.show(resource.key,
 			D.el('div', { 'style': 'max-height:65vh;overflow:auto' },
 				D.el('h4', {}, _('Conditions')), conditions(resource),
+				output && [ D.el('h4', {}, _('Last lines of the failed container')), D.el('pre', {}, output) ],
 				diff && [ D.el('h4', {}, _('Differences')), differences(diff) ],
 				D.el('h4', {}, _('Pending')), this.pending(plan.ofSection(this.plan, resource.key)),
-				D.el('h4', {}, _('Last operations')), operations(resource)),
-			D.el('div', { 'class': 'right' }, D.el('button', { 'class': 'btn', 'click': () => ui.hideModal() }, _('Close')))
-		]);
+				D.el('h4', {}, _('Last operations')), operations(resource)));
 	},
 
 	row(resource) {
@@ -74,13 +74,15 @@ return view.extend({
 
 	pending(rows) {
 		return D.table([ _('Operation'), _('Section'), _('Why') ], rows.map(row => [
-			row.heavy ? D.badge('waiting', row.op) : row.op, row.key, row.cause
-		]), _('nothing to do'));
+			row.level ? D.badge(row.level, row.op) : row.heavy ? D.badge('waiting', row.op) : row.op, row.key, row.cause
+		]), plan.isKnown(this.plan) ? _('nothing to do') : _('not known: the agent or the engine does not answer'));
 	},
 
 	draw() {
 		const known = new Set(this.model.resources().flatMap(resource => resource.kind === 'container' ? [ resource.object_id, resource.name ] : []));
-		const foreign = this.containers.filter(one => ![ one.Id, ...one.Names.map(name => name.replace(/^\//, '')) ].some(name => known.has(name)));
+		// not the old or the new one of a swap that is under way, which has a name of its own meanwhile
+		const namesOf = one => one.Names.map(name => name.replace(/^\//, '').split('.ucidockd-')[0]);
+		const foreign = this.containers.filter(one => ![ one.Id, ...namesOf(one) ].some(name => known.has(name)));
 		const { generation, desired_generation: wanted, engine, config_issues: issues } = this.model.agent;
 
 		D.fill(this.sections, D.table([ _('Kind'), _('Section'), _('State'), _('Reason'), '' ], this.model.resources().map(one => this.row(one)), _('no section declares anything')));
@@ -113,7 +115,7 @@ return view.extend({
 		const answer = await agent.reconcile();
 
 		for (const failed of answer.failed ?? [])
-			ui.addNotification(null, D.el('p', {}, failed.key, ': ', failed.op, ': ', failed.error), 'error');
+			D.notify('error', failed.key, ': ', failed.op, ': ', failed.error);
 
 		await this.refresh();
 	},

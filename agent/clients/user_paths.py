@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one place that looks at paths and reads files that users name: binds, mounts, devices, env files, certificates.
+
+Such a path may be too long, forbidden, on a dead sshfs, or on a mount that never answers (NFS, CIFS, FUSE, a disk that
+sleeps): a system call on it can then block for ever, and no signal ends it. Looks are made in threads of their own with a
+deadline. A mount that misses it is remembered, and everything on it fails at once, until the call that hangs returns.
+Which mount that is, is found by following the path one component at a time: a link may lead anywhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import re
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from agent.errors import PathError
+
+logger = logging.getLogger(__name__)
+
+DEADLINE_S = 2.0
+FILE_LIMIT = 1024 * 1024  # bytes of a file that a section names
+_LINKS = 40  # as the kernel's limit (path_resolution(7))
+_MOUNTINFO = Path("/proc/self/mountinfo")
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
+
+Value = TypeVar("Value")
+Question = tuple[Callable[[str], Any], str]
+
+
+# questions: each takes a path, may block, and raises OSError
+
+
+def mode_of(path: str) -> int | None:
+    """`st_mode`, links followed; None where nothing is there."""
+    try:
+        return os.stat(path).st_mode
+    except OSError as exc:
+        if exc.errno in _ABSENT:
+            return None
+        raise
+
+
+def is_mounted(path: str) -> bool:
+    """Whether something is mounted on that directory."""
+    return mode_of(path) is not None and os.path.ismount(path)
+
+
+def is_read_only(path: str) -> bool:
+    """Whether the file system of a path, or of the first of its parents that is there, takes no writing."""
+    here = path
+    while mode_of(here) is None and here != os.path.dirname(here):
+        here = os.path.dirname(here)
+    return bool(os.statvfs(here).f_flag & os.ST_RDONLY)
+
+
+def real_path(path: str) -> str:
+    """Without links."""
+    return os.path.realpath(path)
+
+
+def file_bytes(path: str) -> bytes:
+    """The whole of a regular file of at most FILE_LIMIT bytes. Never waits for a writer, as a FIFO would."""
+    with _named(path), _opened(path) as file:
+        data: bytes = file.read(FILE_LIMIT + 1)
+    if len(data) > FILE_LIMIT:
+        raise _too_large(path)
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What changes when a file is written again."""
+
+    mode: int
+    written_ns: int
+    inode: int
+    size: int
+
+
+def file_stamp(path: str) -> Stamp:
+    """Of a file that `file_bytes` would read."""
+    with _named(path):
+        found = os.stat(path)
+    _check_regular(path, found.st_mode)
+    if found.st_size > FILE_LIMIT:
+        raise _too_large(path)
+    return Stamp(found.st_mode, found.st_mtime_ns, found.st_ino, found.st_size)
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise PathError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+
+
+def _too_large(path: str) -> PathError:
+    return PathError(f"{path} is larger than {FILE_LIMIT // 1024**2} MiB")
+
+
+def _check_regular(path: str, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise PathError(f"{path} is not a regular file")
+
+
+def _opened(path: str) -> BinaryIO:
+    """What is not a regular file is not even opened: to open a device can do things."""
+    _check_regular(path, os.stat(path).st_mode)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    file = os.fdopen(descriptor, "rb")
+    try:
+        _check_regular(path, os.fstat(descriptor).st_mode)  # it may have been exchanged in between
+    except PathError:
+        file.close()
+        raise
+    return file
+
+
+@dataclass(slots=True)
+class View:
+    """Answers of one moment: a question that was answered is not asked again."""
+
+    _paths: UserPaths
+    _answers: dict[Question, Any] = field(default_factory=dict)
+
+    def __call__(self, question: Callable[[str], Value], path: str) -> Value:
+        """The answer. Raises PathError with a reason for people."""
+        key: Question = (question, path)
+        if key not in self._answers:
+            self._answers.update(self._paths.answers([key]))
+        answer = self._answers[key]
+        if isinstance(answer, PathError):
+            raise answer
+        found: Value = answer
+        return found
+
+
+class UserPaths:
+    """`woken` is called, in any thread, when a mount answers again."""
+
+    def __init__(
+        self, *, deadline_s: float = DEADLINE_S, woken: Callable[[], None] = lambda: None
+    ) -> None:
+        self._deadline_s = deadline_s
+        self.woken = woken
+        self._lock = threading.Lock()
+        self._hung: dict[str, _Walk] = {}
+        self._stuck: dict[Question, _Batch] = {}  # where the mount answers, and this all the same does not
+
+    def view(self, questions: Iterable[Question] = ()) -> View:
+        """Asks all of them at once: one thread for many."""
+        return View(self, self.answers(dict.fromkeys(questions)))
+
+    def ask(self, question: Callable[[str], Value], path: str) -> Value:
+        """One question. Blocks for little more than the deadline. Raises PathError."""
+        return self.view()(question, path)
+
+    def read_text(self, path: str) -> str:
+        """A file's text, UTF-8. Raises PathError."""
+        try:
+            return self.ask(file_bytes, path).decode("utf-8-sig")
+        except UnicodeDecodeError as exc:
+            raise PathError(f"{path} is not UTF-8 text (byte {exc.start})") from exc
+
+    def hung(self) -> tuple[str, ...]:
+        """The mount points that do not answer."""
+        with self._lock:
+            return tuple(sorted(self._hung))
+
+    def answers(self, questions: Iterable[Question]) -> dict[Question, Any]:
+        """The value of each, or the PathError."""
+        with self._lock:
+            stuck = frozenset(self._stuck)
+        found: dict[Question, Any] = {}
+        todo = []
+        for question in questions:
+            if question in stuck:
+                found[question] = _late(question)
+            else:
+                todo.append(question)
+        while todo:
+            batch = _Batch(todo, self.hung(), self._batch_returned)
+            batch.start()
+            while not batch.done.wait(self._deadline_s):
+                if not batch.moved():
+                    break
+            found.update(batch.leave())
+            todo = [question for question in todo if question not in found]
+            if todo:
+                question = todo.pop(0)
+                found[question] = self._blame(question, batch)
+        return found
+
+    def _blame(self, question: Question, batch: _Batch) -> PathError:
+        """Finds the mount that hangs on the way to a path, and remembers it; else the question itself."""
+        walk = _Walk(question[1], self._walk_returned)
+        walk.start()
+        walk.join(self._deadline_s)
+        with self._lock:
+            mount = "" if walk.returned else walk.at
+            if mount:
+                self._hung[mount] = walk
+            elif not batch.returned:
+                self._stuck[question] = batch
+        if not mount and batch.returned:
+            self.woken()  # it answers just now
+        else:
+            logger.warning("%s does not answer; what needs it waits", mount or question[1])
+        return _silent(mount) if mount else _late(question)
+
+    def _walk_returned(self, walk: _Walk) -> None:
+        with self._lock:
+            walk.returned = True
+            mounts = [mount for mount, known in self._hung.items() if known is walk]
+            for mount in mounts:
+                del self._hung[mount]
+        if mounts:
+            logger.info("%s answers again", mounts[0])
+            self.woken()
+
+    def _batch_returned(self, batch: _Batch) -> None:
+        with self._lock:
+            batch.returned = True
+            questions = [question for question, known in self._stuck.items() if known is batch]
+            for question in questions:
+                del self._stuck[question]
+        if questions:
+            self.woken()
+
+
+def _silent(mount: str) -> PathError:
+    return PathError(f"{mount} does not answer")
+
+
+def _late(question: Question) -> PathError:
+    return PathError(f"{question[1]} does not answer")
+
+
+class _Batch(threading.Thread):
+    """Answers questions one after the other. One that hangs takes the thread with it, and nothing else."""
+
+    def __init__(
+        self, questions: list[Question], hung: tuple[str, ...], returned: Callable[[_Batch], None]
+    ) -> None:
+        super().__init__(name="paths", daemon=True)
+        self._on_return, self.returned = returned, False
+        self.done = threading.Event()
+        self._questions = questions
+        self._hung = frozenset(hung)
+        self._answers: dict[Question, Any] = {}
+        self._left = False
+        self._seen = 0
+
+    def run(self) -> None:
+        for question in self._questions:
+            self._answers[question] = self._answer(*question)
+            if self._left:
+                self._on_return(self)
+                return
+        self.done.set()
+
+    def moved(self) -> bool:
+        """Whether something was answered since the last time."""
+        before, self._seen = self._seen, len(self._answers)
+        return self._seen > before
+
+    def leave(self) -> dict[Question, Any]:
+        """The answers so far; it gives no more."""
+        self._left = True
+        return dict(self._answers.copy())
+
+    def _answer(self, question: Callable[[str], Any], path: str) -> Any:
+        try:
+            if self._hung:
+                for mount in mounts_on_the_way(path):
+                    if mount in self._hung:
+                        return _silent(mount)
+            return question(path)
+        except PathError as exc:
+            return exc
+        except OSError as exc:
+            return PathError(f"{path}: {exc.strerror or exc}")
+        except ValueError as exc:  # a NUL
+            return PathError(f"{path!r}: {exc}")
+
+
+class _Walk(threading.Thread):
+    """Follows a path to where it hangs: on the mount `at`."""
+
+    def __init__(self, path: str, returned: Callable[[_Walk], None]) -> None:
+        super().__init__(name="paths", daemon=True)
+        self.at, self.returned = "/", False
+        self._path, self._on_return = path, returned
+
+    def run(self) -> None:
+        try:
+            for mount in mounts_on_the_way(self._path, to_the_end=True):
+                self.at = mount
+        except (OSError, ValueError):
+            pass  # it answers: that is all that was asked
+        self._on_return(self)
+
+
+def mounts_on_the_way(path: str, *, to_the_end: bool = False) -> Iterator[str]:
+    """The mount that each component of a path, links followed, is on, each before that component is looked at.
+
+    `to_the_end`: the last component is looked at as well, through `stat` and `statvfs`. Raises OSError.
+    """
+    points = _mount_points()
+    here, links = "/", 0
+    parts = _parts(path)
+    while parts:
+        name = parts.pop(0)
+        if name == "..":
+            here = os.path.dirname(here)
+            continue
+        wanted = os.path.join(here, name)
+        yield _mount_of(wanted, points)
+        if not stat.S_ISLNK(os.lstat(wanted).st_mode):
+            here = wanted
+            continue
+        links += 1
+        if links > _LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        target = os.readlink(wanted)
+        parts = _parts(target) + parts
+        if target.startswith("/"):
+            here = "/"
+    yield _mount_of(here, points)
+    if to_the_end:
+        os.stat(here)
+        os.statvfs(here)
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def _mount_of(path: str, points: frozenset[str]) -> str:
+    while path not in points and path != "/":
+        path = os.path.dirname(path)
+    return path
+
+
+def _mount_points() -> frozenset[str]:
+    """Of this mount namespace (proc(5), mountinfo, the fifth field)."""
+    lines = _MOUNTINFO.read_text(errors="surrogateescape").splitlines()
+    fields = (line.split(" ", 5) for line in lines)
+    return frozenset(_unescaped(field[4]) for field in fields if len(field) > 4)
+
+
+@functools.lru_cache(maxsize=256)
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 8)), text)
+
+
+PATHS = UserPaths()
+"""The process's own: which mounts hang is the same for all who ask."""

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The mistakes of a UCI file in words: what is wrong with a line, and what to write instead.
+
+libuci knows a dozen words for them and stops at the first. Values are never shown: they may be secrets.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from agent.uci.syntax import Fault, faults
+
+_MOST = 50
+_COMMANDS = ("config", "option", "list", "package")
+_TYPOGRAPHIC = "\u2018\u2019\u201c\u201d\u201a\u201e\u00ab\u00bb"
+_BOM = "\ufeff"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileMistake:
+    """One mistake; `line` is where it began, from 1."""
+
+    line: int
+    wrong: str
+    expected: str
+
+
+def mistakes_of(text: str, *, package: str) -> tuple[FileMistake, ...]:
+    """All mistakes of a file that libuci refuses, 50 at most."""
+    lines = text.split("\n")
+    return tuple(_mistake(fault, lines[fault.line - 1], package) for fault in faults(text, package=package, most=_MOST))
+
+
+def _mistake(fault: Fault, line: str, package: str) -> FileMistake:
+    wrong, expected = _words(fault, line, package)
+    return FileMistake(line=fault.line, wrong=wrong, expected=expected)
+
+
+def _words(fault: Fault, line: str, package: str) -> tuple[str, str]:
+    verb, _, first = fault.head.partition(" ")
+    if line.startswith(_BOM):
+        return "the file begins with a byte order mark", "UTF-8 without BOM"
+    if any(letter in line for letter in _TYPOGRAPHIC):
+        return "the line holds typographic quotes", "plain quotes: ' or \""
+    match fault.detail:
+        case "EOF with unterminated":
+            return f"the quote opened in `{fault.head}` is never closed", "a closing quote on the same line"
+        case "invalid command":
+            return _unknown_command(line)
+        case "too many arguments":
+            return f"`{fault.head}` has more than one value", f"one value in quotes, as in `{fault.head} 'a b c'`"
+        case "option/list command found before the first section":
+            return f"`{fault.head}` stands before the first section", "a `config` line above it"
+        case "section of different type overwrites prior section with same name":
+            kind, number = fault.other
+            taken = f"`{fault.word}` is already the {kind} of line {number}; names are unique in a UCI file"
+            other = f"`config {first or 'TYPE'} '{fault.word}_{first or '2'}'`"
+            return taken, f"another name, as in {other}, with `option name '{fault.word}'`"
+        case "invalid character in name field":
+            return _bad_name(fault, verb, package)
+        case "invalid character in type field":
+            return "the section type holds a character that is not allowed", "a type such as `container`"
+    return f"`{verb or 'the command'}` is not complete", _FORMS.get(verb, "config TYPE 'NAME'")
+
+
+_FORMS = {
+    "config": "`config TYPE 'NAME'`, as in `config container 'web'`",
+    "option": "`option NAME 'VALUE'`",
+    "list": "`list NAME 'VALUE'`",
+}
+
+
+def _unknown_command(line: str) -> tuple[str, str]:
+    """A word is shown only where it is nearly one of the commands: it may be a piece of a value."""
+    word = line.split(maxsplit=1)[0] if line.split() else ""
+    near = difflib.get_close_matches(word[:32], _COMMANDS, n=1)
+    if near and near[0] == word:
+        return f"`{word}` is not complete", _FORMS.get(word, "`package NAME`")
+    if near:
+        return f"`{word[:32]}` is not a UCI command", f"`{near[0]}`"
+    return "the line does not begin with a UCI command", "`config`, `option` or `list`"
+
+
+def _bad_name(fault: Fault, verb: str, package: str) -> tuple[str, str]:
+    shown = fault.word[:64]
+    plain = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in shown)
+    if verb != "config" and verb in _FORMS:
+        return f"`{shown}` is not an option name: letters, digits and `_` only", f"`{verb} {plain}`"
+    wish = f"`config {fault.head.partition(' ')[2] or 'TYPE'} '{plain}'`"
+    named = f" and `option name '{shown}'`" if package == "containers" else ""
+    return f"section names may hold letters, digits and `_` only, unlike `{shown}`", wish + named

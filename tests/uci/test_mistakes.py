@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""All mistakes of a file are told, each with the line where it began; and what libuci merges or drops without a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.cli import main
+from agent.schema.docker_words import WORDS
+from agent.schema.validate import properties
+from agent.uci.decode import decode
+from agent.uci.mistakes import mistakes_of
+from agent.uci.syntax import UciSyntaxError, parse
+
+WEB = "config container 'web'\n\toption image 'nginx'\n"
+
+
+def told(text: str) -> list[tuple[int, str, str]]:
+    with pytest.raises(UciSyntaxError):
+        parse(text, package="containers")
+    return [(m.line, m.wrong, m.expected) for m in mistakes_of(text, package="containers")]
+
+
+ONE: dict[str, tuple[str, int, str, str]] = {
+    "a dash in a section name": (
+        "config container 'home-assistant'\n\toption image 'x'\n",
+        1,
+        "section names may hold letters, digits and `_` only, unlike `home-assistant`",
+        "`config container 'home_assistant'` and `option name 'home-assistant'`",
+    ),
+    "a quote that is never closed": (
+        "config container 'web'\n\toption image 'nginx\n\toption memory '64m'\n\tlist port '80:80'\n",
+        2,
+        "the quote opened in `option image` is never closed",
+        "a closing quote on the same line",
+    ),
+    "one at the end": (WEB + "\toption user \"root\n", 3, "the quote opened in `option user` is never closed", "a closing"),
+    "a section of another type": (
+        "config volume 'db'\n\nconfig container 'db'\n\toption image 'x'\n",
+        3,
+        "`db` is already the volume of line 1; names are unique in a UCI file",
+        "another name, as in `config container 'db_container'`, with `option name 'db'`",
+    ),
+    "an option without a section": ("option a 'b'\n", 1, "`option a` stands before the first section", "a `config` line"),
+    "a misspelt command": (WEB + "\toptoin user 'x'\n", 3, "`optoin` is not a UCI command", "`option`"),
+    "no command at all": (WEB + "S3CRET hidden\n", 3, "the line does not begin with a UCI command", "`config`"),
+    "several words": (WEB + "\toption command sleep 5\n", 3, "`option command` has more than one value", "'a b c'"),
+    "a dash in an option": (WEB + "\toption mem-limit '1'\n", 3, "`mem-limit` is not an option name", "`option mem_limit`"),
+    "a byte order mark": ("\ufeff" + WEB, 1, "byte order mark", "UTF-8 without BOM"),
+    "typographic quotes": (WEB + "\toption user \u201ca b\u201d\n", 3, "typographic quotes", "plain quotes"),
+    "an option without a name": (WEB + "\toption\n", 3, "`option` is not complete", "`option NAME 'VALUE'`"),
+    "a section without a type": ("config\n", 1, "`config` is not complete", "`config TYPE 'NAME'`"),
+}
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_a_mistake_is_told_with_its_line(name: str) -> None:
+    text, line, wrong, expected = ONE[name]
+    [(found, said, wish)] = told(text)
+    assert found == line
+    assert wrong in said
+    assert expected in wish
+
+
+def test_all_mistakes_are_told_each_with_its_line() -> None:
+    text = (
+        "config container 'a-b'\n\toption image 'x'\n"  # 1
+        "config container 'web'\n\toption image 'nginx\n\toption user 'me'\n"  # 4
+        "\toptoin memory '64m'\n"  # 6
+        "\toption command sleep 5\n"  # 7
+        "config volume 'web'\n\toption driver 'local'\n"  # 8
+        "\n\tlist port '80:80\n"  # 11
+    )
+    assert [line for line, _, _ in told(text)] == [1, 4, 6, 7, 8, 11]
+
+
+def test_no_value_is_told() -> None:
+    for text in (
+        WEB + "\tlist env 'PASSWORD=S3CRET\n\toption user 'x'\n",
+        WEB + "\tlist env PASSWORD=S3CRET x\n",
+        WEB + "\tlist env 'A=1\nS3CRET\n",
+        "S3CRET\n",
+    ):
+        assert "S3CRET" not in str(told(text))
+
+
+def test_a_file_of_mistakes_is_told_quickly() -> None:
+    assert len(told("x\n" * 200_000)) == 50
+
+
+@pytest.mark.parametrize(
+    "text", ["config 'a\n", "config a b c", "'", "\"\\", "option", "config x '\nconfig y '\n\n'", "\0", "a;b;c"]
+)
+def test_any_text_ends(text: str) -> None:
+    for mistake in mistakes_of(text, package="x"):
+        assert 1 <= mistake.line <= text.count("\n") + 1
+
+
+def warnings(text: str) -> list[str]:
+    found = decode({"containers": parse(text, package="containers")}, paths={}).issues
+    assert all(issue.severity == "warning" for issue in found), found
+    return [issue.text() for issue in found]
+
+
+def test_a_section_that_is_written_twice_is_told() -> None:
+    [said] = warnings(WEB + "\nconfig container 'web'\n\toption user 'x'\n")
+    assert "containers.web: the section is written in lines 1 and 4" in said
+
+
+def test_an_option_that_is_written_twice_is_told() -> None:
+    [said] = warnings(WEB + "\toption port '80:80'\n\toption port '443:443'\n")
+    assert "port: is set in lines 3 and 4: only the last value counts, expected one `list port` line" in said
+    [said] = warnings(WEB + "\toption user 'a'\n\toption user 'b'\n\toption user 'c'\n")
+    assert "user: is set in lines 3, 4 and 5" in said
+    assert warnings(WEB + "\tlist port '80:80'\n\tlist port '443:443'\n") == []
+
+
+def test_a_value_that_swallowed_a_command_is_told() -> None:
+    text = WEB + "\tlist env 'A=1\n\tlist env 'B=2'\n\tlist env C='\n"
+    said = [issue.text() for issue in decode({"containers": parse(text, package="containers")}, paths={}).issues]
+    assert any("goes on over a line that looks like a command" in text for text in said)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in WORDS.items() for name in names])
+def test_names_from_elsewhere_are_told_what_to_write(kind: str, name: str) -> None:
+    assert name not in properties(kind)
+    login = "\toption serveraddress 'ghcr.io'\n\toption token 'x'\n"
+    required = {"container": "\toption image 'x'\n", "auth": login}.get(kind, "")
+    [said] = warnings(f"config {kind} 'abc'\n{required}\toption {name} '1'\n")
+    assert WORDS[kind][name] in said
+    assert "perhaps" not in said
+
+
+def test_check_strict_fails_on_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "containers"
+    file.write_text(WEB + "\toption memroy '64m'\n")
+    args = ["check", "--config-dir", str(tmp_path), "--override-dir", str(tmp_path / "none")]
+    assert main(args) == 0
+    assert main([*args, "--strict"]) == 1
+    assert "perhaps `memory`" in capsys.readouterr().out
+    file.write_text(WEB)
+    assert main([*args, "--strict"]) == 0
+    file.write_text("config container 'a-b'\nfoo\n")
+    assert main(args) == 1
+    out = capsys.readouterr().out
+    assert f"({file}:1)" in out
+    assert f"({file}:2)" in out
