@@ -18,7 +18,7 @@ import pytest
 from tests.router.rootfs import PROJECT, Router
 from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
-from tests.support.dockerd import BUSYBOX, is_root
+from tests.support.dockerd import busybox_tar, is_root
 from tests.support.registry import Registry, is_installed
 
 pytestmark = [
@@ -64,7 +64,8 @@ def image(box: Box, tmp_path: Path) -> Iterator[str]:
     registry = Registry(tmp_path / "registry")
     name = f"{registry.address}/kept"
     try:
-        box.client.api.tag(BUSYBOX, name, "1")
+        # not the engine's busybox under another name: what stays in the engine would be used again, without a pull
+        box.client.api.import_image_from_data(busybox_tar(), repository=name, tag="1")
         for line in box.client.api.push(name, "1", stream=True, decode=True):
             assert "error" not in line, line
         box.client.images.remove(f"{name}:1")
