@@ -52,6 +52,8 @@ from agent.plan.payload import (
 
 logger = logging.getLogger(__name__)
 
+ASIDE_SUFFIX = ".ucidockd-aside-"  # of the name of one whose name another of ours is to have
+
 
 @dataclass(slots=True, kw_only=True)
 class Executor:
@@ -112,6 +114,17 @@ class Executor:
         if not found:
             raise InternalError(f"{key} has no record")
         return found[-1]
+
+    @_do.register
+    def _restart(self, operation: ops.RestartContainer) -> None:
+        self.engine.stop(operation.record.object_id, operation.container.spec.stop_timeout_s)
+        with self._starting(operation.container):
+            self._start_or_free(operation.record.object_id)
+
+    @_do.register
+    def _set_aside(self, operation: ops.SetAsideContainer) -> None:
+        record = operation.record
+        self.engine.rename(record.object_id, f"{record.name}{ASIDE_SUFFIX}{record.nonce[:4]}")
 
     def _announce(self, kind: str, resource: Container | Network | Volume, **more: Any) -> Record:
         """A record is written before its object is created: a crash in between leaves nothing unknown."""
@@ -221,7 +234,7 @@ class Executor:
         heir = self._inherit(container, image_id, before)
         more = {"image_id": image_id, "joined": joined_ids(self.records.records(), container)}
         kept = {"volumes": volume_words(heir.carry), "left": heir.left, "lost": heir.lost}
-        record = self._announce("container", container, **more, **kept, **kept_policy(container))
+        record = self._announce("container", container, completed=False, **more, **kept, **kept_policy(container))
         try:
             image = container.spec.image
             labels = self._labels(record)
@@ -328,10 +341,13 @@ class Executor:
 
     @_do.register
     def _note(self, operation: ops.NoteContainer) -> None:
+        record = operation.record
         changes = kept_policy(operation.container)
+        if not operation.waits:
+            changes |= {"waits": record.waits, "waits_known": record.waits_known}
         if operation.volumes is not None:
             changes["volumes"] = operation.volumes
-        self.records.change(operation.record.nonce, **changes)
+        self.records.change(record.nonce, **changes, completed=record.completed and not operation.again)
 
     @_do.register
     def _update(self, operation: ops.UpdateContainer) -> None:
@@ -343,7 +359,11 @@ class Executor:
         if ignored:
             logger.warning("%s: the engine ignores %s", operation.key, ", ".join(ignored))
         others = set(record.ignored) - set(operation.fields)  # one that took after all is looked at again
-        self._applied(record, container, ignored=tuple(sorted({*others, *ignored})))
+        every = tuple(sorted({*others, *ignored}))
+        if operation.again:
+            self.records.change(record.nonce, ignored=every)
+        else:
+            self._applied(record, container, ignored=every)
 
     def _update_and_look(self, record: Record, operation: ops.UpdateContainer) -> tuple[str, ...]:
         """The fields that are not as they were set."""
@@ -372,9 +392,11 @@ class Executor:
         try:
             reconnect(self.engine, self.records, record.object_id, container.spec, ignored=record.ignored)
         except EngineError as exc:
-            if exc.status and record.spec_hash != spec_hash(desired_spec(container)):
+            if exc.status and not operation.again and record.spec_hash != spec_hash(desired_spec(container)):
                 self.records.change(record.nonce, **failure_of(container, record.image_id))
             raise
+        if operation.again:
+            return
         self._applied(record, container)
         if MAC_FIELD not in record.ignored and not self._has_its_macs(record.object_id, container):
             logger.warning("%s: the engine forgot the MAC address in the reconnect", operation.key)

@@ -33,6 +33,7 @@ from agent.errors import ConflictError, EngineError, StorageError
 from agent.model.identity import own_labels, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, RunState
+from agent.plan.applied import waits_of
 from agent.plan.containers import failure_of, is_alive, is_completed
 from agent.plan.draft import desired_spec, joined_ids, plugged_words
 from agent.plan.inspected import anonymous_volumes, volume_words, volumes_of
@@ -128,6 +129,7 @@ class Swap:
             swap="new",
             partner=old.nonce,
             joined=joined_ids(self.records.records(), container),
+            completed=False,
             **kept_policy(container),
         )
         self.records.put(new, old)
@@ -160,7 +162,14 @@ class Swap:
         if container.policy.state is RunState.RUNNING and container.policy.enabled:
             self._start(container, new)
             with self.waiting():
-                gate(self.engine, container, new.object_id, leave=self._leave, clock=self.clock)
+                gate(
+                    self.engine,
+                    container,
+                    new.object_id,
+                    replaces=old.running,
+                    leave=self._leave,
+                    clock=self.clock,
+                )
 
     def _disable_restart(self, old: Record) -> None:
         try:
@@ -263,11 +272,14 @@ def _is_rejection(exc: EngineError | StorageError) -> bool:
 
 
 def kept_policy(container: Container) -> dict[str, Any]:
-    """The record's fields that hold what has to be known once the section is gone, and where devices were."""
+    """The record's fields that hold what has to be known once the section is gone, where devices were, and what the
+    container was applied with."""
     return {
         "grace_s": container.policy.grace_s,
         "remove_volumes": container.policy.remove_volumes,
         "plugged": plugged_words(container),
+        "waits": waits_of(container),
+        "waits_known": True,
     }
 
 
@@ -277,7 +289,13 @@ def restart_body(name: str, max_retries: int = 0) -> dict[str, Any]:
 
 
 def gate(
-    engine: Engine, container: Container, object_id: str, *, leave: Callable[[Container], None], clock: Clock
+    engine: Engine,
+    container: Container,
+    object_id: str,
+    *,
+    replaces: bool = False,
+    leave: Callable[[Container], None],
+    clock: Clock,
 ) -> None:
     """Waits until the new container stayed up for `gate` seconds, healthy all the time where it has a health check.
 
@@ -290,7 +308,7 @@ def gate(
         now = clock.monotonic()
         if _is_starting(seen):
             well_since = now
-        if _judge(container, seen, elapsed_s=now - begun, well_s=now - well_since):
+        if _judge(container, seen, replaces=replaces, elapsed_s=now - begun, well_s=now - well_since):
             return
         leave(container)
         clock.sleep(_POLL_S)
@@ -306,13 +324,23 @@ def _health(seen: ObservedContainer) -> str:
     return str((state.get("Health") or {}).get("Status") or "")
 
 
-def _judge(container: Container, seen: ObservedContainer | None, *, elapsed_s: float, well_s: float) -> bool:
+def _judge(
+    container: Container,
+    seen: ObservedContainer | None,
+    *,
+    replaces: bool,
+    elapsed_s: float,
+    well_s: float,
+) -> bool:
     if seen is None:
         raise GateError("the new container is gone")
     state: dict[str, Any] = (seen.inspect or {}).get("State", {})
     if state.get("Status") != "running":
-        if is_completed(container, seen):
+        if is_completed(container, seen, replaces=replaces):
             return True
+        if state.get("ExitCode") == 0:
+            text = f"the new container ended with 0 after {elapsed_s:.1f} s, and a service goes on"
+            raise GateError(f"{text}; a job says `restart no`")
         killed = " (OOMKilled: out of memory)" if state.get("OOMKilled") else ""
         raise GateError(
             f"the new container exited with {state.get('ExitCode')}{killed} after {elapsed_s:.1f} s"

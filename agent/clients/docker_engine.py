@@ -433,6 +433,13 @@ class DockerEngine:
             )
         return self._translated(response)
 
+    def past_events(self, container: str, until: str) -> tuple[dict[str, Any], ...]:
+        """GET /events, up to `until` (unix seconds): the engine keeps the last 256 of all since it was started."""
+        filters = json.dumps({"type": ["container"], "container": [container]})
+        params = {"since": "1", "until": until, "filters": filters}
+        body = self._send("GET", "/events", params=params, timeout_s=min(_READ_S, self._timeout_s))
+        return self._read(body, lambda text: tuple(json.loads(line) for line in text.splitlines() if line))
+
     def _translated(self, response: Any) -> Iterator[dict[str, Any]]:
         try:
             with response:
@@ -515,6 +522,8 @@ def _inspected(body: dict[str, Any]) -> ObservedContainer:
         health="" if health == "none" else health,
         exit_code=state.get("ExitCode") if state.get("Status") in _ENDED else None,
         last_exit_code=state.get("ExitCode") if state.get("Status") in (*_ENDED, "restarting") else None,
+        started_at=str(state.get("StartedAt") or ""),
+        finished_at=str(state.get("FinishedAt") or ""),
         inspect=body,
     )
 

@@ -19,6 +19,8 @@ class ObservedContainer:
     labels: dict[str, str] = field(default_factory=dict)
     health: str = ""  # healthy, unhealthy, starting or "" (no health check)
     exit_code: int | None = None  # of a container that ended, None while there is none
+    started_at: str = ""  # RFC 3339, the engine's clock; where it was looked at deeply only
+    finished_at: str = ""  # likewise
     last_exit_code: int | None = None  # of one that ended or is restarted in a loop
     since: float | None = None  # wall clock, seconds: when its state began, see agent.runtime.ages
     # the engine's words: "Up 2 seconds (healthy)". With the age in them they change all the time
@@ -92,3 +94,7 @@ class Record:
     left: tuple[str, ...] = ()  # those of its predecessors that nothing mounts any more
     lost: tuple[str, ...] = ()  # volumes whose data was removed by others, and that were created again, empty
     adopted: bool = False  # a network or volume that was there before us: it has none of our labels
+    ended_at: str = ""  # FinishedAt of the last end that was looked into
+    completed: bool | None = None  # whether that one did its job; None: by a version that did not ask
+    waits: tuple[str, ...] = ()  # what it waited for when it was applied: "mount:/mnt", "db:healthy"
+    waits_known: bool = False  # False: by a version that did not write it down

@@ -256,6 +256,8 @@ class Container:
     policy: ContainerPolicy = field(default_factory=ContainerPolicy)
     # where its `usb:` devices are now: (name, path). Found at run time, no part of what the section says
     plugged: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    # whether another section waits for it to be completed
+    awaited: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -160,7 +160,6 @@ def _without_engine(
         hostname=None if unnamed else spec.hostname,
         domainname=None if elsewhere or hosts else spec.domainname,
         privileged=spec.privileged or None,
-        restart=None if spec.restart is not None and spec.restart.name == "no" else spec.restart,
         memory_swap=None if twice else spec.memory_swap,
         shm_size=None if spec.shm_size == _SHM_SIZE else spec.shm_size,
         oom_kill_disable=spec.oom_kill_disable or None,

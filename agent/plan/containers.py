@@ -10,10 +10,12 @@ from agent.model.identity import canonical, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, DependsOn, OnDrift, Pull, RunState
 from agent.plan import operations as ops
+from agent.plan.applied import as_applied, waits_of
 from agent.plan.changes import FieldChange, Level, change_of, classify
 from agent.plan.difference import differences, is_met
 from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, plugged_words, shared_names
 from agent.plan.drift import container_drift
+from agent.plan.endings import is_job
 from agent.plan.endpoints import with_mac_level
 from agent.plan.inspected import read_spec, volumes_of
 from agent.plan.meaning import is_same_image, meaning_hash, newly_stated
@@ -46,50 +48,122 @@ class _Planner:
                 "Synced", status=False, reason="Held", message=f"{action} by hand; reconcile takes it back"
             )
             return
-        missing = draft.context.waiting.get(self.key) or draft.turns.get(self.key)
-        missing = missing or self._dependency_missing()
+        if self.key in draft.context.backoff:
+            if self.record is not None and seen is not None:
+                self._look_after(self.record, seen)
+            return
+        missing = self._missing()
         if missing is not None:
             self._wait(missing, seen)
             return
         self._find("Waiting", status=False, reason="Ready")
         if self.record is None or seen is None:
+            draft.looked.add(self.key)
             self._absent()
         else:
+            self._note_look(seen)
             self._present(self.record, seen)
+
+    def _note_look(self, seen: ObservedContainer) -> None:
+        if seen.inspect is not None:
+            self.draft.looked.add(self.key)
 
     def _find(self, kind: str, *, status: bool, reason: str, message: str = "") -> None:
         self.draft.find(self.key, kind, status=status, reason=reason, message=message)
 
     # what it waits for
 
+    def _missing(self) -> Missing | None:
+        turn = self.draft.turns.get(self.key)
+        if turn is not None and turn.stop:
+            return turn
+        waiting = self.draft.context.waiting.get(self.key)
+        if waiting is not None:
+            lost = self.draft.context.lost.get(self.key)
+            stop, keep = lost is not None and lost.stop, lost is None and (turn is None or turn.keep)
+            return Missing(reason=waiting.reason, stop=stop, keep=keep)
+        return turn or self._dependency_missing()
+
     def _wait(self, missing: Missing, seen: ObservedContainer | None) -> None:
         self.draft.find(
             self.key, "Waiting", status=True, reason="Waiting", message=missing.reason, once=missing.once
         )
         self.draft.withheld[self.key] = f"{self.container.section} waits: {missing.reason}"
-        if seen is None or self.record is None:
+        record = self.record
+        if seen is None or record is None:
             return
-        if missing.keep:
-            self.draft.add(self.key, self._running(self.record, seen), self.needs)
-        elif missing.stop and is_alive(seen):
+        pending = self._is_pending(record, seen)
+        if pending:
+            self._find(
+                "Synced", status=False, reason="Waiting", message=f"the change waits: {missing.reason}"
+            )
+        if missing.stop and is_alive(seen):
             timeout = self.container.spec.stop_timeout_s
             stop = ops.StopContainer(
-                key=self.key, cause=missing.reason, record=self.record, stop_timeout_s=timeout
+                key=self.key, cause=missing.reason, record=record, stop_timeout_s=timeout
             )
-            self.draft.add(self.key, [stop])
+            self.draft.add(self.key, [stop], partial=pending)
+        elif self.key in self.draft.turns and not missing.keep:
+            return  # whatever it did could take what is another's
+        else:
+            todo = self._as_applied(record, seen, start=missing.keep)
+            self.draft.add(self.key, todo, self.needs, partial=pending)
+
+    def _is_pending(self, record: Record, seen: ObservedContainer) -> bool:
+        """Whether the section says something that has not been applied yet."""
+        if self._edited(record, seen):
+            return True
+        waits = record.waits_known and record.waits != waits_of(self.container)
+        return waits or bool(self._outside_change(record, ()))
+
+    def _as_applied(
+        self, record: Record, seen: ObservedContainer, *, start: bool = True
+    ) -> list[ops.Operation]:
+        """Looks after what runs by what it was applied with: a change of its section waits, or was refused."""
+        self._note_look(seen)
+        container = as_applied(self.container, record)
+        changes: tuple[FieldChange, ...] = ()
+        if container is not None and seen.inspect is not None:
+            changes = self._to_repair(self._drift(container, record, seen.inspect))
+            fixed = [change for change in changes if change.level is Level.RECREATE]
+            if fixed:  # what it was made of is not known in full: values of variables are hashes
+                self.reported.append(describe(fixed))
+        todo = self._in_place(record, seen, changes, container, again=True)
+        running = self._running(record, seen)
+        starts = [o for o in running if isinstance(o, ops.StartContainer)]
+        return [*todo, *(o for o in running if start or o not in starts), *self._renaming(record, seen)]
 
     def _dependency_missing(self) -> Missing | None:
         for key in self.needs:
             if key in self.draft.withheld and not self._is_satisfied(key):
                 reason, once = self.draft.withheld[key], f"{key.partition(':')[2]} is ready"
-                return Missing(reason=reason, once=once, keep=key in self.draft.unchanged)
+                keep = key in self.draft.unchanged or self._is_new_need(key)
+                return Missing(reason=reason, once=once, keep=keep)
         for wanted in self.container.policy.depends_on:
             if self.draft.context.assume_met:
                 break
             if not _condition_met(self.draft, wanted.section, wanted.condition):
                 state = f"{wanted.section} is {wanted.condition}"
-                return Missing(reason=f"{wanted.section} is not {wanted.condition} yet", once=state)
+                keep = self._is_new_need(key_of("container", wanted.section))
+                return Missing(
+                    reason=f"{wanted.section} is not {wanted.condition} yet", once=state, keep=keep
+                )
         return None
+
+    def _is_new_need(self, key: str) -> bool:
+        """Whether what runs was applied without it, and so can do without."""
+        record = self.record
+        if record is None or not record.waits_known:
+            return False
+        kind, _, section = key.partition(":")
+        if kind == "container":
+            before = {text.split(":")[0].removeprefix("depends_on ") for text in record.waits}
+            sharing = {key_of("container", c.section) for c in self.draft.desired.containers} & set(
+                joined_keys(self.draft, self.container)
+            )
+            return section not in before and key not in sharing
+        applied = as_applied(self.container, record)
+        return applied is not None and key not in needs_of(self.draft, applied)
 
     def _is_satisfied(self, key: str) -> bool:
         """A prerequisite that runs, or did its job, is good enough, whatever cannot be done to it now."""
@@ -106,6 +180,9 @@ class _Planner:
         if not container.policy.enabled:
             self._find("Synced", status=True, reason="InSync")
             self._find("Degraded", status=False, reason="AsDeclared")
+            return
+        room = self._make_room()
+        if room is None:
             return
         foreign = self.draft.context.foreign.get(container.name)
         if foreign is not None and not container.policy.adopt:
@@ -124,7 +201,10 @@ class _Planner:
             self.draft.add(self.key, [adopt], self.needs)
             return
         cause = "declared, not there" if self.record is None else "it was removed behind our back"
-        todo: list[ops.Operation] = [ops.CreateContainer(key=self.key, cause=cause, container=container)]
+        todo: list[ops.Operation] = [
+            *room,
+            ops.CreateContainer(key=self.key, cause=cause, container=container),
+        ]
         if container.policy.state is RunState.RUNNING:
             todo.append(ops.StartContainer(key=self.key, cause="state is running", container=container))
         self.draft.add(self.key, todo, self.needs)
@@ -154,14 +234,17 @@ class _Planner:
             self._rolled_back(record, seen)
             return
         if why or any(change.level is Level.RECREATE for change in changes):
+            room = self._make_room()
+            if room is None:
+                return
             swap = ops.ReplaceContainer(
                 key=self.key, cause=_joined(describe(changes), why), container=self.container, record=record
             )
-            self.draft.add(self.key, [swap], self.needs)
+            self.draft.add(self.key, [*room, swap], self.needs)
             return
         # that it runs does not hang on its name, which somebody may have taken
         todo = [
-            *self._in_place(record, seen, changes),
+            *self._in_place(record, seen, changes, self.container),
             *self._running(record, seen),
             *self._renaming(record, seen),
         ]
@@ -176,18 +259,31 @@ class _Planner:
 
     def _nameless(self, record: Record, seen: ObservedContainer) -> None:
         """Somebody else has its name: a swap or a renaming would fail half-way. What there is runs as it is."""
-        todo = self._running(record, seen)
-        self.draft.add(self.key, todo, self.needs)
+        todo = [o for o in self._as_applied(record, seen) if not isinstance(o, ops.RenameContainer)]
+        self.draft.add(self.key, todo, self.needs, partial=True)
         message = f"a container named {self.container.name} exists and is not ours; ours is {seen.name}"
         self._find("Synced", status=False, reason="Conflict", message=message)
 
     def _rolled_back(self, record: Record, seen: ObservedContainer) -> None:
-        """Only a new spec or image is worth a new try; until then the old one is kept running under its name."""
-        todo = [*self._running(record, seen), *self._renaming(record, seen)]
-        if todo:
-            self.draft.add(self.key, todo, self.needs)
+        """Only a new spec or image is worth a new try; until then the old one is looked after as it was applied."""
+        self._look_after(record, seen)
+        message = "; ".join((_NOT_AGAIN, *self.reported))
+        self._find("Synced", status=False, reason="RolledBack", message=message)
+
+    def _look_after(self, record: Record, seen: ObservedContainer) -> None:
+        """Keeps what runs as it was applied, for as long as that with which it was is there."""
+        turn = self.draft.turns.get(self.key)
+        if turn is not None and not turn.keep and not turn.stop:
             return
-        self._find("Synced", status=False, reason="RolledBack", message=_NOT_AGAIN)
+        lost = turn if turn is not None and turn.stop else self.draft.context.lost.get(self.key)
+        if lost is not None and lost.stop and is_alive(seen):
+            timeout = self.container.spec.stop_timeout_s
+            todo: list[ops.Operation] = [
+                ops.StopContainer(key=self.key, cause=lost.reason, record=record, stop_timeout_s=timeout)
+            ]
+        else:
+            todo = self._as_applied(record, seen, start=lost is None)
+        self.draft.add(self.key, todo, self.needs, partial=True)
 
     def _outside_change(self, record: Record, changes: tuple[FieldChange, ...]) -> str:
         """What asks for a new container although the section does not: image, shared namespace, USB device."""
@@ -246,8 +342,18 @@ class _Planner:
             return edited
         if seen.inspect is None:
             return ()
+        return self._to_repair(self._drift(self.container, record, seen.inspect))
+
+    def _drift(
+        self, container: Container, record: Record, inspect: dict[str, Any]
+    ) -> tuple[FieldChange, ...]:
         networks = {n.name: n.id for n in self.draft.observed.networks}
-        drift = container_drift(self.container, seen.inspect, networks, api=api, ignored=record.ignored)
+        return container_drift(
+            container, inspect, networks, api=self.draft.context.api, ignored=record.ignored
+        )
+
+    def _to_repair(self, drift: tuple[FieldChange, ...]) -> tuple[FieldChange, ...]:
+        """Of what was changed behind our back, what is not only to be reported."""
         if drift and self.container.policy.on_drift is OnDrift.REPORT:
             self.reported.append(describe(drift))
             return ()
@@ -271,35 +377,58 @@ class _Planner:
         )
 
     def _in_place(
-        self, record: Record, seen: ObservedContainer, changes: tuple[FieldChange, ...]
+        self,
+        record: Record,
+        seen: ObservedContainer,
+        changes: tuple[FieldChange, ...],
+        container: Container | None,
+        *,
+        again: bool = False,
     ) -> list[ops.Operation]:
-        key, container = self.key, self.container
+        """`container` says what it is to be; with `again` that is what it was applied with, None where nobody knows."""
+        key = self.key
         todo: list[ops.Operation] = []
-        policy = container.policy
-        if (record.grace_s, record.remove_volumes) != (policy.grace_s, policy.remove_volumes):
-            cause = "grace or remove_volumes changed"
-            todo.append(ops.NoteContainer(key=key, cause=cause, container=container, record=record))
+        policy = self.container.policy
+        kept = (record.grace_s, record.remove_volumes) != (policy.grace_s, policy.remove_volumes)
+        waits = not again and (not record.waits_known or record.waits != waits_of(self.container))
+        if kept or (waits and (record.waits_known or waits_of(self.container))):
+            names = ["grace or remove_volumes"] * kept + ["what it waits for"] * waits
+            note = ops.NoteContainer(
+                key=key,
+                cause=f"{' and '.join(names)} changed",
+                container=self.container,
+                record=record,
+                waits=not again,
+            )
+            todo.append(note)
         volumes = volumes_of(seen.inspect) if seen.inspect is not None else record.volumes
         if volumes != record.volumes:
             cause = "the record does not name its anonymous volumes"
             note = ops.NoteContainer(
-                key=key, cause=cause, container=container, record=record, volumes=volumes
+                key=key, cause=cause, container=self.container, record=record, volumes=volumes
             )
             todo.append(note)
         if record.removed_at is not None:
             cause = "its section is back"
-            todo.append(ops.RestoreContainer(key=key, cause=cause, container=container, record=record))
+            todo.append(ops.RestoreContainer(key=key, cause=cause, container=self.container, record=record))
+        if container is None:
+            return todo
         updates = tuple(change for change in changes if change.level is Level.UPDATE)
         if updates:
-            names = tuple(change.field for change in updates)
+            changed = tuple(change.field for change in updates)
             cause = describe(updates)
             todo.append(
-                ops.UpdateContainer(key=key, cause=cause, container=container, record=record, fields=names)
+                ops.UpdateContainer(
+                    key=key, cause=cause, container=container, record=record, fields=changed, again=again
+                )
             )
         cause = describe(change for change in changes if change.level is Level.RECONNECT)
-        cause = cause or self._network_is_new()
+        cause = cause or self._network_is_new(container)
         if cause:
-            todo.append(ops.ReconnectContainer(key=key, cause=cause, container=container, record=record))
+            reconnect = ops.ReconnectContainer(
+                key=key, cause=cause, container=container, record=record, again=again
+            )
+            todo.append(reconnect)
         return todo
 
     def _renaming(self, record: Record, seen: ObservedContainer) -> list[ops.Operation]:
@@ -310,16 +439,40 @@ class _Planner:
         if self.container.policy.on_drift is OnDrift.REPORT and by_hand:
             self.reported.append(cause)
             return []
-        return [ops.RenameContainer(key=self.key, cause=cause, container=self.container, record=record)]
+        room = self._make_room()
+        if room is None:
+            return []
+        return [
+            *room,
+            ops.RenameContainer(key=self.key, cause=cause, container=self.container, record=record),
+        ]
 
-    def _network_is_new(self) -> str:
+    def _make_room(self) -> list[ops.Operation] | None:
+        """What gets its Docker name free, where another of ours has it; None while an earlier plan is at that one."""
+        draft, name = self.draft, self.container.name
+        holder = draft.holders.get(name)
+        if holder is None or (holder.section == self.container.section):
+            return []
+        key = key_of("container", holder.section)
+        if key in draft.context.busy:
+            self._find("Synced", status=False, reason="Pending", message=f"after {key}, which has its name")
+            return None
+        work = draft.works.get(key)
+        if work is not None and any(isinstance(o, _NAMES) for o in work.operations):
+            self.needs = (*self.needs, key)  # that one gets another name before
+            return []
+        draft.after.setdefault(key, set()).add(self.key)
+        return [ops.SetAsideContainer(key=self.key, cause=f"{name} is {key}'s no more", record=holder)]
+
+    def _network_is_new(self, container: Container) -> str:
         """A network that was removed and is made again has another id: a container keeps the old one."""
         fresh = [
             operation.network.name
-            for key in self.needs
+            for key in needs_of(self.draft, container)
             if key in self.draft.works
             for operation in self.draft.works[key].operations
             if isinstance(operation, ops.CreateNetwork)
+            and operation.network.name in {e.network for e in container.spec.endpoints}
         ]
         return f"network {', '.join(fresh)} is made anew" if fresh else ""
 
@@ -330,7 +483,12 @@ class _Planner:
             cause = "disabled" if not container.policy.enabled else "state is stopped"
             timeout = container.spec.stop_timeout_s
             return [ops.StopContainer(key=self.key, cause=cause, record=record, stop_timeout_s=timeout)]
-        if not wanted or is_completed(container, seen):
+        if not wanted and seen.id in self.draft.context.completed and record.completed:
+            cause = "it is to do its job again once it may run"
+            return [
+                ops.NoteContainer(key=self.key, cause=cause, container=container, record=record, again=True)
+            ]
+        if not wanted or (self._is_completed(seen) and not self._has_changed(record, seen)):
             return []
         if seen.state == "paused":
             cause = "it is paused, state is running"
@@ -338,7 +496,23 @@ class _Planner:
         if not is_alive(seen):
             cause = f"it is {seen.state}, state is running"
             return [ops.StartContainer(key=self.key, cause=cause, container=container)]
+        if seen.state == "running" and self._is_left_behind(seen):
+            cause = "the container whose namespace it shares was started anew"
+            return [ops.RestartContainer(key=self.key, cause=cause, container=container, record=record)]
         return []
+
+    def _is_left_behind(self, seen: ObservedContainer) -> bool:
+        if seen.id in self.draft.context.left_behind:
+            return True
+        works = (self.draft.works.get(key) for key in joined_keys(self.draft, self.container))
+        return any(isinstance(o, _STARTS) for work in works if work is not None for o in work.operations)
+
+    def _is_completed(self, seen: ObservedContainer) -> bool:
+        return seen.id in self.draft.context.completed
+
+    def _has_changed(self, record: Record, seen: ObservedContainer) -> bool:
+        """A job whose section says something new does it again."""
+        return bool(self._edited(record, seen)) and not self._failed_before(record)
 
     def _show_image(self) -> None:
         image = self.container.spec.image
@@ -361,6 +535,8 @@ _NOT_AGAIN = (
     "the last change was rolled back; tried again when its section or image changes, or on `reconcile`"
 )
 _ENDING = frozenset({"dead", "removing"})  # the engine starts such a container no more
+_STARTS = (ops.StartContainer, ops.RestartContainer)
+_NAMES = (ops.RenameContainer, ops.ReplaceContainer, ops.RemoveContainer)
 _NEW_OBJECT = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer)
 
 
@@ -379,7 +555,8 @@ def _condition_met(draft: Draft, section: str, condition: DependsOn, *, planned:
         return False
     if condition is DependsOn.HEALTHY:
         return seen.health == "healthy"
-    return seen.exit_code == 0 or (condition is DependsOn.STARTED and seen.state == "running")
+    completed = seen.id in draft.context.completed
+    return completed or (condition is DependsOn.STARTED and seen.state == "running")
 
 
 def needs_of(draft: Draft, container: Container) -> tuple[str, ...]:
@@ -420,10 +597,15 @@ def is_alive(seen: ObservedContainer) -> bool:
     return seen.state in {"running", "restarting", "paused"}
 
 
-def is_completed(container: Container, seen: ObservedContainer) -> bool:
-    """Whether it did its job: restart `no` or `on-failure`, and it exited with 0."""
-    policy = container.spec.restart.name if container.spec.restart else "no"
-    return policy in {"no", "on-failure"} and seen.exit_code == 0
+def is_completed(container: Container, seen: ObservedContainer, *, replaces: bool = False) -> bool:
+    """Whether one that was just started, and ended, did its job. `replaces`: one that ran has made room for it.
+
+    With `on-failure` a service may mean itself too: then it is none that ends at once where another ran on.
+    """
+    if seen.exit_code != 0 or not is_job(container):
+        return False
+    restart = container.spec.restart
+    return not replaces or restart is None or restart.name == "no"
 
 
 def describe(changes: Iterable[FieldChange]) -> str:

@@ -176,7 +176,10 @@ def _stand(draft: Draft, key: str) -> _Stand:
         return _Stand(before=before, after=before)
     if not _runs_after(work, declared, alive=alive):
         return _Stand(before=before, after=frozenset())
-    is_declared = any(isinstance(operation, _OF_DESIRED) for operation in work.operations)
+    is_declared = any(
+        isinstance(operation, _OF_DESIRED) and not getattr(operation, "again", False)
+        for operation in work.operations
+    )
     return _Stand(before=before, after=_declared(declared) if is_declared else held)
 
 

@@ -40,6 +40,7 @@ class Context:
     backoff: Mapping[str, str] = field(
         default_factory=dict
     )  # key -> last error, while not to be tried again yet
+    changing: frozenset[str] = frozenset()  # of these, the keys whose change failed: what runs is looked after
     held: Mapping[str, str] = field(default_factory=dict)  # key -> the manual action that must not be undone
     image_ids: Mapping[str, str] = field(
         default_factory=dict
@@ -54,6 +55,11 @@ class Context:
     routes: tuple[Route, ...] = ()  # of this machine; none where the engine is on another
     router_devices: frozenset[str] = frozenset()  # that carry its own addresses
     deletions_held: bool = False  # a LuCI rollback is pending
+    lost: Mapping[str, Missing] = field(
+        default_factory=dict
+    )  # key -> what is missing of that with which its container was applied
+    completed: frozenset[str] = frozenset()  # ids of containers that did their job
+    left_behind: frozenset[str] = frozenset()  # ids of those whose shared namespace is gone
     api: tuple[int, int] = (1, 41)  # the version that the engine speaks
     # as if each dependency were as far as it has to be: what the next waves would do
     assume_met: bool = False
@@ -112,8 +118,13 @@ class Draft:
     findings: list[ops.Finding] = field(default_factory=list)
     withheld: dict[str, str] = field(default_factory=dict)
     unchanged: set[str] = field(default_factory=set)  # withheld, but there: who uses it may run on
+    looked: set[str] = field(default_factory=set)  # see `Plan.looked`
+    after: dict[str, set[str]] = field(default_factory=dict)  # key -> works that its own has to wait for
     declared: dict[str, Container] = field(init=False)  # by key
     containers_seen: dict[str, ObservedContainer] = field(init=False)  # by id
+    holders: dict[str, Record] = field(
+        init=False
+    )  # name on the engine -> record of the one of ours that has it
     networks_declared: dict[str, str] = field(init=False)  # Docker name -> section
     volumes_declared: dict[str, str] = field(init=False)
     _records: dict[tuple[str, str], Record] = field(init=False)
@@ -123,6 +134,8 @@ class Draft:
         self.containers_seen = {c.id: c for c in self.observed.containers}
         self.networks_declared = {n.name: n.section for n in self.desired.networks}
         self.volumes_declared = {v.name: v.section for v in self.desired.volumes}
+        mine = {r.object_id: r for r in self.context.records if r.kind == "container" and not r.swap}
+        self.holders = {c.name: mine[c.id] for c in self.observed.containers if c.id in mine}
         self._records = {(r.kind, r.section): r for r in reversed(self.context.records) if not r.swap}
 
     def record(self, kind: str, section: str) -> Record | None:
@@ -162,14 +175,23 @@ class Draft:
             )
         )
 
-    def add(self, key: str, todo: Iterable[ops.Operation], needs: Iterable[str] = ()) -> None:
+    def add(
+        self,
+        key: str,
+        todo: Iterable[ops.Operation],
+        needs: Iterable[str] = (),
+        *,
+        partial: bool = False,
+    ) -> None:
         """Adds work on a resource, to be begun after that on `needs`; none while an earlier plan is at one of these."""
-        operations, wanted = tuple(todo), frozenset(needs)
+        operations, wanted = tuple(todo), frozenset(needs) | self.after.get(key, set())
         unfinished = sorted(wanted & self.context.busy)
         if unfinished and operations:
             self.find(key, "Synced", status=False, reason="Pending", message=f"after {', '.join(unfinished)}")
+            self.looked.discard(key)
         elif operations:
-            self.works[key] = ops.Work(key=key, operations=operations, needs=wanted & self.works.keys())
+            needed = wanted & self.works.keys()
+            self.works[key] = ops.Work(key=key, operations=operations, needs=needed, partial=partial)
 
     def hands_off(self, key: str, record: Record | None) -> bool:
         """Whether nothing may be planned for a resource now."""
@@ -182,7 +204,7 @@ class Draft:
         error = self.context.backoff.get(key)
         if error is not None:
             self.find(key, "Synced", status=False, reason="BackOff", message=error)
-        return error is not None
+        return error is not None and key not in self.context.changing
 
     def conflict(self, key: str, message: str) -> None:
         """Something foreign is in the way."""

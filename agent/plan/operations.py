@@ -103,12 +103,33 @@ class UnpauseContainer(Operation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RestartContainer(Operation):
+    """Stop and start: the namespace that it shares is another's by now."""
+
+    container: Container
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAsideContainer(Operation):
+    """Takes a Docker name from another container of ours, which is to have another one or is gone from UCI."""
+
+    record: Record  # the other one's
+
+    @property
+    def verb(self) -> str:
+        return "rename"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateContainer(Operation):
-    """POST /containers/{id}/update; `fields` are ContainerSpec field names."""
+    """POST /containers/{id}/update; `fields` are ContainerSpec field names. `again`: it is set to what was applied
+    last, and the section says something else."""
 
     container: Container
     record: Record
     fields: tuple[str, ...]
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +144,7 @@ class ReconnectContainer(Operation):
 
     container: Container
     record: Record
+    again: bool = False  # as with an update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,12 +167,15 @@ class AdoptContainer(Operation):
 class NoteContainer(Operation):
     """Writes down what has to be known once the section is gone: its grace period and whether volumes go too.
 
-    `volumes`: its anonymous volumes as the engine shows them, None where the record names them.
+    `volumes`: its anonymous volumes as the engine shows them, None where the record names them. `waits`: also what it
+    waited for. `again`: the job that it did is to be done again.
     """
 
     container: Container
     record: Record
     volumes: tuple[str, ...] | None = None
+    waits: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +229,7 @@ class Work:
     operations: tuple[Operation, ...]
     needs: frozenset[str] = frozenset()
     after: frozenset[str] = frozenset()
+    partial: bool = False  # the section asks for more, which cannot be done now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +238,9 @@ class Plan:
 
     works: tuple[Work, ...] = ()
     findings: tuple[Finding, ...] = ()
+    looked: frozenset[str] = (
+        frozenset()
+    )  # keys of containers that were compared in full, and may be worked on
 
     @property
     def operations(self) -> tuple[Operation, ...]:

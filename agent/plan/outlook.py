@@ -96,6 +96,8 @@ def outlook(
         level = level_of(ConditionType(finding.type), status=finding.status, reason=finding.reason)
         if finding.type not in _TOLD or level is Level.OK or finding.key in busy:
             continue
+        if finding.type == ConditionType.SYNCED and finding.reason == "Waiting":
+            continue  # what it waits for is a finding of its own
         if finding.once and finding.key in coming:
             message, op = f"once {finding.once}", coming[finding.key]
             found.append(Entry(key=finding.key, state="then", level=level, message=message, op=op))

@@ -30,7 +30,11 @@ def reconcile(desired: Desired, observed: Observed, context: Context) -> ops.Pla
             raise InternalError(f"no order of turns: {found}")  # never: each takes work away
         turns |= found
         draft = _draft(desired, observed, context, turns)
-    return ops.Plan(works=tuple(draft.works.values()), findings=tuple(draft.findings))
+    return ops.Plan(
+        works=tuple(draft.works.values()),
+        findings=tuple(draft.findings),
+        looked=frozenset(draft.looked),
+    )
 
 
 def _draft(desired: Desired, observed: Observed, context: Context, turns: Mapping[str, Missing]) -> Draft:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from agent.model.observed import ObservedContainer
 from agent.model.resources import Container
-from agent.plan.containers import is_alive, is_completed
+from agent.plan.containers import is_alive
 from agent.plan.draft import Draft, key_of
 
 
@@ -37,7 +37,7 @@ def _show(draft: Draft, key: str, container: Container | None, seen: ObservedCon
         draft.find(key, "Running", status=False, reason="Absent" if enabled else "Disabled")
         return
     running, reason = seen.state == "running", seen.state.capitalize()
-    if container is not None and is_completed(container, seen):
+    if seen.id in draft.context.completed:
         reason = "Completed"
     elif seen.state == "restarting":
         reason = "CrashLoop"

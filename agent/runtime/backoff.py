@@ -42,8 +42,12 @@ class BackOff:
         text = "it ended again soon after it was started"
         self._starts[key] = _Failure(count, now + (self._delay(count - 1) if count > 1 else 0.0), text)
 
+    def started(self) -> frozenset[str]:
+        """The keys of what was started, and is counted when it is started again."""
+        return frozenset(self._starts)
+
     def stopped(self, key: str) -> None:
-        """We stopped it: that it does not run is no failure of its own."""
+        """It was stopped from outside: that it does not run is no failure of its own."""
         self._starts.pop(key, None)
 
     def _delay(self, count: int) -> float:

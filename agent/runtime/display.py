@@ -162,6 +162,11 @@ class Display:
         self.board.clear(key, ConditionType.DEGRADED, now=now)
         self.board.set(key, ConditionType.SYNCED, status=True, reason="Applied", now=now)
 
+    def kept(self, key: str) -> None:
+        """What there is was looked after, and the section asks for more: what was said of that stays."""
+        if self.board.reason(key, ConditionType.DEGRADED) == "Failed":
+            self.board.clear(key, ConditionType.DEGRADED, now=self.wall())
+
     def gone(self, key: str) -> None:
         """The resource is no more."""
         self.board.drop(key, now=self.wall())

@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
 COALESCE_S = 0.1
+AGAIN_S = 1.0  # after the end of a container, for another look at it
 RECONNECT_S = 2.0
 POLL_S = 5.0  # how often to look for changed files where they cannot be watched
 LOST_S = 10.0  # and where they can: the kernel drops events when its queue is full, and watchdog does not tell
@@ -486,3 +487,8 @@ class Loop:
         if event.get("Type") == "network" and isinstance(actor, dict):
             object_id = str((actor.get("Attributes") or {}).get("container", ""))
         self.trigger_threadsafe(deep=event.get("Type") == "image", object_id=object_id)
+        if action == "die":  # the engine says so before all that it shows is up to date
+            self._look_again(object_id)
+
+    def _look_again(self, object_id: str) -> None:
+        tell(self._loop, lambda: self._loop.call_later(AGAIN_S, lambda: self.trigger(object_id=object_id)))

@@ -61,8 +61,18 @@ def observe(
 
 
 def _deepen(engine: Engine, container: ObservedContainer) -> ObservedContainer:
+    """What is inspected after the list was made is the fresher: before 25.0 the list may lag behind by some 100 ms."""
     full = engine.inspect_container(container.id)
-    return container if full is None else replace(container, inspect=full.inspect)
+    if full is None:
+        return container
+    same = (full.state, full.exit_code) == (container.state, container.exit_code)
+    code = f" ({full.exit_code})" if full.exit_code is not None else ""
+    return replace(
+        full,
+        image=container.image,
+        health=full.health if full.state == "running" else "",
+        status_text=container.status_text if same else f"{full.state.capitalize()}{code}",
+    )
 
 
 def _foreign(
@@ -74,8 +84,12 @@ def _foreign(
     # many at a first apply, and none of them there: one call tells
     taken = engine.list_names() if len(odd) > 1 else frozenset(c.name for c in odd)
     found = ((c, engine.inspect_container(c.name)) for c in odd if c.name in taken)
+    ours = {r.object_id for r in records if r.kind == "container" and r.swap != "foreign"}
     return {
         c.name: item
         for c, item in found
-        if item is not None and item.name == c.name and not (c.section in held and item.id in names)
+        if item is not None
+        and item.name == c.name
+        and item.id not in ours
+        and not (c.section in held and item.id in names)
     }

@@ -33,22 +33,32 @@ from agent.model.interfaces import Interface, Route
 from agent.model.observed import Observed, Record
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.plan import operations as ops
-from agent.plan.draft import Context, Missing, desired_spec, key_of
+from agent.plan.draft import Context, Missing, desired_spec, key_of, shared_names
 from agent.plan.meaning import image_defaults, newly_stated
 from agent.plan.outlook import Entry, Outlook, outlook
 from agent.plan.reconcile import reconcile
+from agent.plan.renames import moved
 from agent.runtime.ages import Ages
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
 from agent.runtime.daemon import DaemonStage
-from agent.runtime.display import Display
+from agent.runtime.display import Display, declared
 from agent.runtime.edges import Edges
+from agent.runtime.endings import Endings, Ends
 from agent.runtime.grace import GraceWatch
 from agent.runtime.hazards import Hazards
 from agent.runtime.holds import Holds
 from agent.runtime.observe import observe
 from agent.runtime.planning import entries_of
-from agent.runtime.waiting import usb_names, waiting, waiting_elsewhere, with_plugged
+from agent.runtime.sharing import Sharing
+from agent.runtime.waiting import (
+    applied_names,
+    lost,
+    usb_names,
+    waiting,
+    waiting_elsewhere,
+    with_plugged,
+)
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 
@@ -61,6 +71,7 @@ logger = logging.getLogger(__name__)
 _OUTPUT_EVERY_S = 5.0
 _OUTPUTS = 64  # of so many containers
 _MENDING = "mend "  # before a key: the back-off of what a crash or a broken rollback left to do
+_STARTS = (ops.StartContainer, ops.RestartContainer)
 _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.RemoveVolume)
 
 
@@ -72,6 +83,7 @@ class _Look:
     usb: dict[str, Plugged]
     observed: Observed
     context: Context
+    ids: frozenset[str] | None  # of the containers that were looked at deeply, None for all
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,15 +122,20 @@ class Reconciler:
     _collectors: list[list[Outcome]] = field(default_factory=list)
     _ages: Ages = field(default_factory=Ages)
     _grace: GraceWatch = field(default_factory=GraceWatch)
+    _to_look: set[str] = field(default_factory=set)  # ids of containers that something was heard of
+    _changing: set[str] = field(default_factory=set)  # keys of containers whose last failure was that of a change
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
     _outputs: dict[str, tuple[float, str]] = field(default_factory=dict)  # id -> when it was asked for, lines
     _crews: dict[int, Crew] = field(default_factory=dict)
     _display: Display = field(init=False)
+    _endings: Endings = field(init=False)
+    _sharing: Sharing = field(init=False)
 
     def __post_init__(self) -> None:
         # the clock is looked up at each call: it can be replaced
+        self._endings, self._sharing = Endings(engine=self.engine), Sharing(engine=self.engine)
         self._display = Display(board=self.board, records=self.records, wall=lambda: self.wall())
 
     def read_config(self, *, unless: Callable[[], bool] = lambda: False) -> None:
@@ -194,14 +211,14 @@ class Reconciler:
         if desired is None:
             return ops.Plan()
         look = self._look(desired, deep, unmended, committed=True)
-        if deep != frozenset():
+        if look.ids != frozenset():
             return reconcile(look.desired, look.observed, look.context)
         question = (look.desired, look.usb, look.observed, replace(look.context, now=0.0, orphaned_s={}))
         if question == self._settled:
             return ops.Plan()  # same input, same plan; the board shows its findings already
         plan = reconcile(look.desired, look.observed, look.context)
         timed = any(record.removed_at is not None for record in look.context.records)
-        self._settled = None if plan.works or timed or _is_rolled_back(plan) else question
+        self._settled = None if plan.works or timed or _is_unreached(plan) else question
         return plan
 
     def _look(
@@ -210,11 +227,19 @@ class Reconciler:
         """All that planning works on. `committed`: `desired` is in force, else nothing is remembered of it."""
         # before looking: what ends while we look was seen half done, and its end asks for another pass
         busy = frozenset(self._busy)
-        usb = {name: self.usb.resolve(name) for name in usb_names(desired)} if self.engine_is_here else {}
+        records = _with(self.records.records(), moved(desired, self.records.records(), busy))
+        names = {*usb_names(desired), *applied_names(desired, records)} if self.engine_is_here else set()
+        usb = {name: self.usb.resolve(name) for name in sorted(names)}
         desired = with_plugged(desired, usb) if usb else desired
-        records = self.records.records()
-        deep = None if deep is None else deep | _unclear(desired, records)
-        snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=deep)
+        held = self.holds.current(desired, keep=not committed)
+        ids = deep
+        if ids is not None:  # looking at what may not be touched would be for nothing
+            failed = self.backoff.blocked(self.monotonic()).keys() - self._changing
+            blocked = busy | failed | unmended.keys() | held.keys()
+            ids = (ids | _unclear(desired, records)) - {
+                r.object_id for r in records if key_of(r.kind, r.section) in blocked
+            }
+        snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=ids)
         known = self.image_ids, self.image_defaults
         if deep is None:
             self.image_ids = self._images_of(desired, records)
@@ -224,15 +249,27 @@ class Reconciler:
         observed = replace(
             snapshot.observed, containers=self._ages.dated(snapshot.observed.containers, now=self.wall())
         )
+        ends = self._look_at_ends(desired, records, observed, stale=deep or frozenset())
         interfaces = self.edges.interfaces() if self.edges is not None and self.engine_is_here else None
+        waits = self._waiting(desired, usb, interfaces)
         context = Context(
             now=self.wall(),
             records=records,
             foreign=snapshot.foreign,
-            waiting=self._waiting(desired, usb, interfaces),
+            waiting=waits,
+            lost=(
+                lost(desired, records, waits, now=self.wall(), usb=usb, interfaces=interfaces)
+                if self.engine_is_here
+                else {}
+            ),
             # a new configuration is tried at once
             backoff={**self.backoff.blocked(self.monotonic()), **unmended} if committed else {},
-            held=self.holds.current(desired, keep=not committed),
+            changing=frozenset(self._changing),
+            held=held,
+            completed=ends.completed,
+            left_behind=(
+                self._left_behind(desired, records, observed) if committed else frozenset()
+            ),
             image_ids=image_ids,
             image_defaults=defaults,
             busy=busy,
@@ -244,7 +281,36 @@ class Reconciler:
             deletions_held=any(r.removed_at is not None for r in records) and self.deletions_held(),
             api=self.engine.api_version(),
         )
-        return _Look(desired=desired, usb=usb, observed=observed, context=context)
+        return _Look(desired=desired, usb=usb, observed=observed, context=context, ids=ids)
+
+    def _look_at_ends(
+        self, desired: Desired, records: tuple[Record, ...], observed: Observed, *, stale: frozenset[str]
+    ) -> Ends:
+        """How what does not run has ended. One that was stopped by hand did not end soon of its own."""
+        seen = {c.id: c for c in observed.containers}
+        own = {r.section: r for r in records if r.kind == "container" and not r.swap and r.object_id in seen}
+        found = {
+            key_of("container", c.section): (c, own[c.section], seen[own[c.section].object_id])
+            for c in desired.containers
+            if c.section in own
+        }
+        counted = self.backoff.started()
+        ends = self._endings.look(found, stale=stale, counted=counted)
+        for key, (_, _, container) in found.items():
+            if key in counted and container.id in ends.stopped:
+                self.backoff.stopped(key)
+        return ends
+
+    def _left_behind(
+        self, desired: Desired, records: tuple[Record, ...], observed: Observed
+    ) -> frozenset[str]:
+        sharing = {c.section for c in desired.containers if shared_names(c)}
+        ids = {
+            r.object_id
+            for r in records
+            if r.kind == "container" and not r.swap and (r.section in sharing or r.joined)
+        }
+        return self._sharing.left_behind({c.id: c for c in observed.containers if c.id in ids})
 
     def _waiting(
         self, desired: Desired, usb: Mapping[str, Plugged], interfaces: Mapping[str, Interface] | None
@@ -311,6 +377,7 @@ class Reconciler:
     def begin_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, Run | None]:
         """Plans and begins to apply. Raises EngineError when the engine could not even be looked at."""
         desired = self.desired
+        self._to_look |= deep or set()
         if desired is None and self.daemon is not None:
             self.daemon.keep_up()
         if desired is None or not desired.agent.enabled:
@@ -330,22 +397,49 @@ class Reconciler:
         try:
             api = self.engine.api_version()
             unmended = self._recover()
-            plan = self._make_plan(None if unsure else deep, unmended)
+            self._move_records(desired)
+            plan = self._make_plan(None if unsure else frozenset(self._to_look), unmended)
         except UcidockdError:
             self._unsure = self._unsure or unsure
             raise
+        self._keep_for_later(desired, plan, every=unsure)
+        self._endings.remember(self.records)
         self._display.drop_undeclared(desired, self._busy.keys())
         self._display.engine(api)
         self._display.plan(self._with_outputs(plan, desired))
         self._display.losses()
         if not plan.works:
-            unreached = self._busy or self.backoff.any() or _is_rolled_back(plan)
+            unreached = self._busy or self.backoff.any() or _is_unreached(plan)
             self._display.nothing_to_do(None if unreached else desired.generation)
             return plan, None
         self._busy |= {work.key: work for work in plan.works}
         run = self._executor(desired, api).begin(plan)
         self._runs = [*(each for each in self._runs if not each.ended()), run]
         return plan, run
+
+    def _move_records(self, desired: Desired) -> None:
+        """Sections that were renamed: what they are about stays theirs. Raises StorageError."""
+        changed = moved(desired, self.records.records(), self._busy)
+        before = {record.nonce: record.section for record in self.records.records()}
+        if changed:
+            self.records.put(*changed)
+        for record in changed:
+            old = before[record.nonce]
+            logger.info(
+                "%s %s is %s's now: section %s is renamed", record.kind, record.name, record.section, old
+            )
+
+    def _keep_for_later(self, desired: Desired, plan: ops.Plan, *, every: bool) -> None:
+        """What was heard of is forgotten once it was looked at by a pass that could act on it."""
+        records = [r for r in self.records.records() if r.kind == "container" and r.object_id]
+        keys = {r.object_id: key_of(r.kind, r.section) for r in records}
+        known = declared(desired).keys() | desired.broken
+        ids = keys.keys() | self._to_look if every else self._to_look
+        self._to_look = {
+            object_id
+            for object_id in ids
+            if (keys[object_id] in known - plan.looked if object_id in keys else bool(self._busy))
+        }
 
     def _with_outputs(self, plan: ops.Plan, desired: Desired) -> ops.Plan:
         """With what the containers printed last that end again and again."""
@@ -424,6 +518,7 @@ class Reconciler:
             if record.failed_hash or record.lost:
                 with contextlib.suppress(KeyError):  # a work that is under way may have dropped it by now
                     self.records.change(record.nonce, failed_hash="", lost=())
+        self._endings.start_again(self.records)
 
     def _forget_deleted_volumes(self, record: Record) -> None:
         """Of those that nothing mounts any more: whoever deleted one knows."""
@@ -489,12 +584,17 @@ class Reconciler:
     def _work_ended(self, work: ops.Work, succeeded: bool) -> None:  # noqa: FBT001 - the executor's callback
         """Called in the thread that did the work."""
         if succeeded:
-            self.backoff.succeeded(work.key)
+            if not work.partial:
+                self.backoff.succeeded(work.key)
+                self._changing.discard(work.key)
             if any(isinstance(operation, ops.StopContainer) for operation in work.operations):
                 self.backoff.stopped(work.key)
-            if any(isinstance(operation, ops.StartContainer) for operation in work.operations):
+            if any(isinstance(operation, _STARTS) for operation in work.operations):
                 self.backoff.started_again(work.key, self.monotonic())
-            self._display.applied(work.key)
+            if work.partial:
+                self._display.kept(work.key)
+            else:
+                self._display.applied(work.key)
             if isinstance(work.operations[-1], _LAST_OPERATIONS):
                 self._display.gone(work.key)
         self._display.ids()
@@ -513,7 +613,22 @@ class Reconciler:
         elif not isinstance(error, SkippedError):  # once what it needs is there, it is its turn at once
             logger.warning("%s %s failed: %s", operation.verb, operation.key, error)
             self.backoff.failed(operation.key, str(error), self.monotonic())
+            if isinstance(operation, ops.ReplaceContainer):
+                self._changing.add(operation.key)
+            else:
+                self._changing.discard(operation.key)
             self._unsure = True
+
+
+def _is_unreached(plan: ops.Plan) -> bool:
+    """Whether a section says something that is not done, and that no work will do."""
+    held_up = {"RolledBack", "Waiting"}
+    return any(f.type == "Synced" and not f.status and f.reason in held_up for f in plan.findings)
+
+
+def _with(records: tuple[Record, ...], changed: tuple[Record, ...]) -> tuple[Record, ...]:
+    by_nonce = {record.nonce: record for record in changed}
+    return tuple(by_nonce.get(record.nonce, record) for record in records) if by_nonce else records
 
 
 def _unclear(desired: Desired, records: tuple[Record, ...]) -> frozenset[str]:
@@ -536,7 +651,3 @@ def _unclear(desired: Desired, records: tuple[Record, ...]) -> frozenset[str]:
 def _is_failing(finding: ops.Finding, blocked: Mapping[str, str]) -> bool:
     ended = finding.reason == "Exited" and finding.key in blocked
     return finding.type == ConditionType.RUNNING and (finding.reason == "CrashLoop" or ended)
-
-
-def _is_rolled_back(plan: ops.Plan) -> bool:
-    return any(finding.reason == "RolledBack" for finding in plan.findings)

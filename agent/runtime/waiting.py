@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from agent.clients.devices import Plugged
 from agent.clients.netifd import is_up
 from agent.model.clock import clock_is_set
 from agent.model.interfaces import Interface
+from agent.model.observed import Record
 from agent.model.resources import Container, Desired, WaitFor, WaitKind
+from agent.plan.applied import applied_waits, as_applied, waits_of
 from agent.plan.draft import Missing, key_of
 
 
@@ -44,6 +46,49 @@ def waiting(
     looked = _Looked(now=now, usb=usb, interfaces=interfaces)
     missing = ((key_of("container", c.section), _missing(c, looked)) for c in desired.containers)
     return {key: item for key, item in missing if item is not None}
+
+
+def lost(
+    desired: Desired,
+    records: Iterable[Record],
+    missing: Mapping[str, Missing],
+    *,
+    now: float,
+    usb: Mapping[str, Plugged],
+    interfaces: Mapping[str, Interface] | None = None,
+) -> dict[str, Missing]:
+    """Key -> what is missing of that with which its container was applied. `missing`: as `waiting` gave it for what
+    the sections say now; the rest as there."""
+    looked = _Looked(now=now, usb=usb, interfaces=interfaces)
+    own = {r.section: r for r in records if r.kind == "container" and not r.swap}
+    found: dict[str, Missing] = {}
+    for container in desired.containers:
+        key = key_of("container", container.section)
+        before = _applied(desired, container, own.get(container.section))
+        item = missing.get(key) if before is None else _missing(before, looked)
+        if item is not None:
+            found[key] = item
+    return found
+
+
+def applied_names(desired: Desired, records: Iterable[Record]) -> list[str]:
+    """The `usb:` devices that containers were applied with, where their sections say something else now; sorted."""
+    own = {r.section: r for r in records if r.kind == "container" and not r.swap}
+    before = (_applied(desired, c, own.get(c.section)) for c in desired.containers)
+    return usb_names(Desired(containers=tuple(c for c in before if c is not None)))
+
+
+def _applied(desired: Desired, container: Container, record: Record | None) -> Container | None:
+    """The container as it was applied, where its section says something else by now."""
+    if record is None:
+        return None
+    same = record.spec_hash == desired.spec_hashes.get(key_of("container", container.section))
+    if same and (not record.waits_known or record.waits == waits_of(container)):
+        return None
+    before = as_applied(container, record)
+    if before is None or not record.waits_known:
+        return before
+    return replace(before, policy=replace(container.policy, wait_for=applied_waits(record)))
 
 
 def waiting_elsewhere(desired: Desired, *, now: float) -> dict[str, Missing]:

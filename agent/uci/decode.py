@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from agent.model.entries import VOLUME_NAME
 from agent.model.issues import Issue, shortened
-from agent.model.resources import Desired
+from agent.model.resources import DependsOn, Desired
 from agent.schema.validate import DAEMON_KINDS, KINDS, validate
 from agent.uci.crosscheck import Draft, crosscheck
 from agent.uci.decode_agent import decode_agent, decode_auth
@@ -159,7 +159,14 @@ def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None)
 
 
 def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
-    containers = [c for reader, c in draft.containers if not reader.failed]
+    accepted = [c for reader, c in draft.containers if not reader.failed]
+    awaited = {
+        wanted.section
+        for container in accepted
+        for wanted in container.policy.depends_on
+        if wanted.condition is DependsOn.COMPLETED
+    }
+    containers = [replace(c, awaited=c.section in awaited) for c in accepted]
     networks = [n for reader, n in draft.networks if not reader.failed]
     volumes = [v for reader, v in draft.volumes if not reader.failed]
     base = Desired()

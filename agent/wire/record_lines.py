@@ -177,6 +177,7 @@ _IS: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str),
     "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
     "bool": lambda value: isinstance(value, bool),
+    "bool | None": lambda value: value is None or isinstance(value, bool),
     "float": _is_number,
     "float | None": lambda value: value is None or _is_number(value),
     "dict[str, Any]": lambda value: isinstance(value, dict),

@@ -105,7 +105,8 @@ def test_a_bare_container_has_no_notes_and_only_an_image() -> None:
     found = adopted(an_inspect(host={"CgroupnsMode": "host", "ConsoleSize": [24, 80], "IpcMode": "private"}))
     assert found.notes == ()
     assert [name for name in found.container.spec.__slots__ if getattr(found.container.spec, name)] == [
-        "image"
+        "image",
+        "restart",  # none is a job's; unset is a service's
     ]
 
 

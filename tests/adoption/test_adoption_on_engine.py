@@ -235,7 +235,7 @@ def test_adopted_containers_have_the_settings_they_had(adopted: Adopted) -> None
     assert states == {name: "created" if row.create else "running" for name, row in ROWS.items()}
     said = {name: said_options(answer) for name, answer in adopted.answers.items()}
     # the section says what differs from image and engine, and no more
-    assert said == {name: row.options | {"image", "adopt"} for name, row in ROWS.items()}
+    assert said == {name: row.options | {"image", "adopt", "restart"} for name, row in ROWS.items()}
     notes = {name: sorted(answer["notes"]) for name, answer in adopted.answers.items()}
     assert notes == {name: row.notes for name, row in ROWS.items()}
     assert sections_of(adopted, "networks") == ["network front", "network back", "container networks"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from agent.model.observed import ObservedContainer
 from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd
 
@@ -172,9 +173,13 @@ def test_a_container_that_the_engine_cannot_get_rid_of_is_a_condition_and_no_loo
 
     box = drifting
     box.apply(CONFIG)
-    real = box.reconciler.engine.list_containers
-    dead = lambda instance: tuple(replace(c, state="dead") for c in real(instance))  # noqa: E731
-    monkeypatch.setattr(box.reconciler.engine, "list_containers", dead)
+    real = box.reconciler.engine.inspect_container
+
+    def dead(ref: str) -> ObservedContainer | None:
+        seen = real(ref)
+        return replace(seen, state="dead") if seen is not None else None
+
+    monkeypatch.setattr(box.reconciler.engine, "inspect_container", dead)
     for _ in range(2):
         assert str(box.apply()[0]) == "nothing to do"
     assert "docker rm -f web" in degraded(box)["Dead"]
@@ -196,7 +201,10 @@ def test_an_anonymous_volume_is_carried_over_and_only_it(drifting: Box) -> None:
 
 def test_a_job_that_is_done_stays_done_until_its_spec_changes(drifting: Box) -> None:
     box = drifting
-    job = "config container 'job'\n\toption image 'drift:1'\n\toption command 'true'\n\toption gate '0.2'\n"
+    job = (
+        "config container 'job'\n\toption image 'drift:1'\n\toption command 'true'\n"
+        "\toption gate '0.2'\n\toption restart 'no'\n"
+    )
     box.apply(job)
     box.get("job").wait()
     assert str(box.apply()[0]) == "nothing to do"

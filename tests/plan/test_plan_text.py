@@ -39,6 +39,12 @@ APP = "config container 'app'\n\toption image 'app'\n\tlist depends_on 'db'\n\tl
 
 def web(*lines: str) -> str:
     return WEB + "".join(f"\t{line}\n" for line in lines)
+JOB = WEB + "\toption restart 'no'\n"
+
+
+def done(world: World) -> None:
+    exited(world)
+    world.context["completed"] = frozenset({"WEB"})
 
 
 def exited(world: World, code: int = 0) -> None:
@@ -100,7 +106,10 @@ ROWS: dict[str, Row] = {
     "disabled and not there": Row("", web("option enabled '0'")),
     "stopped": Row(WEB, web("option state 'stopped'")),
     "declared stopped": Row("", web("option state 'stopped'")),
-    "completed": Row(WEB, WEB, exited),
+    "completed": Row(JOB, JOB, done),
+    "ended with 0, not of its own": Row(JOB, JOB, exited),
+    "a service that ended with 0": Row(WEB, WEB, exited),
+    "a job that is edited does it again": Row(JOB, JOB + "\toption memory '64m'\n", done),
     "failed": Row(WEB, WEB, lambda w: exited(w, 1)),
     "one that is always to run has ended": Row(
         web("option restart 'always'"), web("option restart 'always'"), exited
@@ -156,7 +165,25 @@ ROWS: dict[str, Row] = {
         WEB,
         WEB,
         lambda w: w.context.update(
+            waiting={"container:web": Missing(reason="device /dev/x is not there", stop=True)},
+            lost={"container:web": Missing(reason="device /dev/x is not there", stop=True)},
+        ),
+    ),
+    "a new device is missing": Row(
+        WEB,
+        web("list device '/dev/x'"),
+        lambda w: w.context.update(
             waiting={"container:web": Missing(reason="device /dev/x is not there", stop=True)}
+        ),
+    ),
+    "while a change waits, what ended is started": Row(
+        WEB,
+        web("list device '/dev/x'"),
+        lambda w: (
+            exited(w, 137),
+            w.context.update(
+                waiting={"container:web": Missing(reason="device /dev/x is not there", stop=True)}
+            ),
         ),
     ),
     "a mount is missing": Row(
@@ -180,6 +207,20 @@ ROWS: dict[str, Row] = {
         WEB + "config container 'peer'\n\toption image 'x'\n\toption network_mode 'service:web'\n",
         WEB.replace("nginx", "caddy")
         + "config container 'peer'\n\toption image 'x'\n\toption network_mode 'service:web'\n",
+    ),
+    "a namespace that was started anew": Row(
+        WEB + "config container 'peer'\n\toption image 'x'\n\toption network_mode 'service:web'\n",
+        WEB + "config container 'peer'\n\toption image 'x'\n\toption network_mode 'service:web'\n",
+        lambda w: w.context.update(left_behind=frozenset({"PEER"})),
+    ),
+    "a namespace that is about to be": Row(
+        WEB + "config container 'peer'\n\toption image 'x'\n\toption network_mode 'service:web'\n",
+        WEB + "config container 'peer'\n\toption image 'x'\n\toption network_mode 'service:web'\n",
+        lambda w: exited(w, 137),
+    ),
+    "two exchange their names": Row(
+        web("option name 'a1'") + "config container 'peer'\n\toption image 'x'\n\toption name 'b1'\n",
+        web("option name 'b1'") + "config container 'peer'\n\toption image 'x'\n\toption name 'a1'\n",
     ),
     "a stick that moved": Row(
         web("list device 'usb:0403:6001:/dev/z'"), web("list device 'usb:0403:6001:/dev/z'"), plugged

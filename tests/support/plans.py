@@ -10,6 +10,7 @@ from typing import Any
 from agent.model.identity import spec_hash
 from agent.model.observed import Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import Container, Desired, Network, Volume
+from agent.plan.applied import waits_of
 from agent.plan.draft import Context, desired_spec
 from agent.plan.endpoints import wanted_endpoints
 from agent.plan.operations import Plan
@@ -126,7 +127,13 @@ def _record(kind: str, resource: Container | Network | Volume, **more: Any) -> R
     values: Mapping[str, Any] = {"object_id": resource.section.upper(), **more}
     if isinstance(resource, Container):
         policy = resource.policy
-        values = {**values, "grace_s": policy.grace_s, "remove_volumes": policy.remove_volumes}
+        values = {
+            **values,
+            "grace_s": policy.grace_s,
+            "remove_volumes": policy.remove_volumes,
+            "waits": waits_of(resource),
+            "waits_known": True,
+        }
     return Record(
         kind=kind,
         section=resource.section,

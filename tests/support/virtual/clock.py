@@ -13,6 +13,7 @@ import itertools
 import random
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 BEGIN = 1_750_000_000.0  # wall clock, unix seconds: a time at which a router's clock counts as set
 
@@ -71,6 +72,10 @@ class VirtualTime:
 
     def wall(self) -> float:
         return self.now + self._wall_minus_monotonic
+
+    def text(self) -> str:
+        """The wall clock as the engine writes it."""
+        return f"{datetime.fromtimestamp(self.wall(), UTC):%Y-%m-%dT%H:%M:%S.%f}000Z"
 
     def set_wall(self, seconds: float) -> None:
         """Somebody sets the clock; no timer notices."""

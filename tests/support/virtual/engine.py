@@ -31,8 +31,8 @@ from tests.support.virtual.bodies import (
 )
 from tests.support.virtual.clock import VirtualTime
 from tests.support.virtual.networking import Networks, check_address
-from tests.support.virtual.objects import FakeContainer, FakeImage, FakeNetwork, FakeVolume
-from tests.support.virtual.processes import KILLED_CODE, Processes, wants_restart
+from tests.support.virtual.objects import KILLED_CODE, FakeContainer, FakeImage, FakeNetwork, FakeVolume
+from tests.support.virtual.processes import Processes, wants_restart
 
 _NUMBERS = (
     "Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares", "CpusetCpus", "BlkioWeight",
@@ -63,7 +63,9 @@ class FakeEngine:
         self._api = api
         self._numbers = itertools.count(1)
         self._streams: list[_Stream] = []
+        self._past: deque[dict[str, Any]] = deque(maxlen=256)
         self.networks = Networks(self.new_id)
+        self.networks.get("bridge").created = time.text()
         self.processes = Processes(time, self._attach, self._detach, self._tell)
 
     def new_id(self) -> str:
@@ -77,7 +79,7 @@ class FakeEngine:
 
     def info(self) -> dict[str, Any]:
         self._check_up()
-        return {"ID": "FAKE", "Containers": len(self.containers)}
+        return {"ID": "FAKE", "Containers": len(self.containers), "SystemTime": self.time.text()}
 
     def list_containers(self, instance: str) -> tuple[ObservedContainer, ...]:
         self._check_up()
@@ -225,7 +227,8 @@ class FakeEngine:
         self.time.sleep(timeout_s if timeout_s is not None else stop_timeout(container))
         self._check_up()
         if container.run == run and container.alive and container.id in self.containers:
-            self.processes.exit(container, KILLED_CODE, by_hand=True)
+            self._signal(container, "15")
+            self.processes.exit(container, container.stopped_code, by_hand=True)
             self._tell(container, "stop")
 
     def kill(self, ref: str) -> None:
@@ -235,6 +238,7 @@ class FakeEngine:
             raise EngineError(
                 f"Cannot kill container: {ref}: Container {container.id} is not running", status=409
             )
+        self._signal(container, "9")
         self.processes.exit(container, KILLED_CODE, by_hand=True)
 
     def pause(self, ref: str) -> None:
@@ -419,6 +423,11 @@ class FakeEngine:
         self._streams.append(stream)
         return self._follow(stream)
 
+    def past_events(self, container: str, until: str) -> tuple[dict[str, Any], ...]:
+        del until
+        self._check_up()
+        return tuple(deepcopy(e) for e in self._past if e["Actor"]["ID"] == container)
+
     def _follow(self, stream: _Stream) -> Iterator[dict[str, Any]]:
         try:
             while True:
@@ -451,12 +460,13 @@ class FakeEngine:
         """It goes away; without live-restore the containers end with it."""
         self.up = self.processes.up = False
         self.cut_streams()
+        self._past.clear()
         if live_restore:
             return
         for container in self.containers.values():
             if container.state in {"running", "paused"}:
                 by_hand = container.stopped_by_hand
-                self.processes.exit(container, KILLED_CODE)
+                self.processes.exit(container, container.stopped_code)
                 container.stopped_by_hand = by_hand
             elif container.state == "restarting":
                 container.run += 1
@@ -465,6 +475,7 @@ class FakeEngine:
     def start_engine(self) -> None:
         """It comes back and starts what the restart policies say."""
         self.up = self.processes.up = True
+        self.networks.get("bridge").created = self.time.text()
         for container in list(self.containers.values()):
             if container.state == "exited" and container.started_before and wants_restart(container):
                 try:
@@ -534,6 +545,9 @@ class FakeEngine:
     def _tell(self, container: FakeContainer, action: str) -> None:
         self._say("container", action, container.id, {"name": container.name, "image": container.image})
 
+    def _signal(self, container: FakeContainer, number: str) -> None:
+        self._say("container", "kill", container.id, {"name": container.name, "signal": number})
+
     def _tell_network(self, network: FakeNetwork, action: str) -> None:
         self._say(
             "network", action, network.id, {"name": network.name, "type": network.sent.get("Driver", "")}
@@ -543,5 +557,6 @@ class FakeEngine:
         actor = {"ID": object_id, "Attributes": attributes}
         moment = int(self.time.wall())
         event = {"Type": kind, "Action": action, "Actor": actor, "time": moment, "timeNano": moment * 10**9}
+        self._past.append(event)
         for stream in self._streams if not self.mute else ():
             stream.events.append(event)

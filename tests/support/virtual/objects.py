@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+KILLED_CODE = 137
+
 
 @dataclass(slots=True, kw_only=True)
 class FakeImage:
@@ -45,6 +47,7 @@ class FakeNetwork:
     name: str
     sent: dict[str, Any]
     pools: list[dict[str, Any]]
+    created: str = ""
     members: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def body(self, *, members: bool) -> dict[str, Any]:
@@ -61,6 +64,7 @@ class FakeNetwork:
         return {
             "Name": self.name,
             "Id": self.id,
+            "Created": self.created,
             "Driver": sent.get("Driver") or "bridge",
             "Internal": bool(sent.get("Internal")),
             "Attachable": bool(sent.get("Attachable")),
@@ -96,6 +100,8 @@ class FakeContainer:
     quick_exits: int = 0
     stopped_by_hand: bool = False
     started_before: bool = False
+    started_text: str = "0001-01-01T00:00:00Z"  # by the wall clock, RFC 3339
+    finished_text: str = "0001-01-01T00:00:00Z"
     error: str = ""
 
     @property
@@ -105,6 +111,11 @@ class FakeContainer:
     @property
     def policy(self) -> dict[str, Any]:
         return self.host.get("RestartPolicy") or {"Name": "no", "MaximumRetryCount": 0}
+
+    @property
+    def stopped_code(self) -> int:
+        """What it ends with on SIGTERM: `httpd` stands for what then ends well, the others do not take it."""
+        return 0 if self.command()[0] == "httpd" else KILLED_CODE
 
     def command(self) -> list[str]:
         return [*(self.config.get("Entrypoint") or ()), *(self.config.get("Cmd") or ())]
@@ -147,6 +158,8 @@ class FakeContainer:
             "Dead": self.state == "dead",
             "ExitCode": self.exit_code,
             "Error": self.error,
+            "StartedAt": self.started_text,
+            "FinishedAt": self.finished_text,
         }
         if self.health:
             state["Health"] = {"Status": self.health, "FailingStreak": self.failing_streak}

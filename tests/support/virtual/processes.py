@@ -20,7 +20,6 @@ _KNOWN = frozenset({"sleep", "true", "false", "sh", "cat", "httpd", "echo"})
 _FIRST_DELAY_S = 0.1  # moby's restartmanager: doubled up to a minute, anew after 10 s of running
 _LONGEST_DELAY_S = 60.0
 _GOOD_RUN_S = 10.0
-KILLED_CODE = 137
 
 
 def outcome(words: list[str]) -> tuple[float, int]:
@@ -68,7 +67,7 @@ class Processes:
         container.state, container.exit_code, container.error = "running", 0, ""
         container.oom_killed = False
         container.started_before = True
-        container.started_at = self.time.now
+        container.started_at, container.started_text = self.time.now, self.time.text()
         container.run += 1
         self._tell(container, "start")
         seconds, code = outcome(container.command())
@@ -90,6 +89,7 @@ class Processes:
         good = self.time.now - container.started_at >= _GOOD_RUN_S
         container.quick_exits = 0 if good else container.quick_exits + 1
         container.exit_code, container.oom_killed, container.health = code, oom, ""
+        container.finished_text = self.time.text()
         container.stopped_by_hand = by_hand
         container.run += 1
         container.ended_at = self.time.now

@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Edits behind our back, restarts and renamed sections in the states that a router gets into: done, stopped, waiting,
+rolled back, sharing a namespace."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.box import Box
+from tests.support.dockerd import PrivateDockerd
+
+STOPS_WELL = """sh -c "trap \\"exit 0\\" TERM; while :; do sleep 0.1; done\""""
+WEB = """
+config container 'web'
+	option image 'IMAGE'
+	option command 'COMMAND'
+	option stop_timeout '5'
+	option gate '0.2'
+""".replace("COMMAND", STOPS_WELL)
+PLAIN = WEB.replace(STOPS_WELL, "sleep 100000").replace("'5'", "'0'")
+LAN = "\nconfig network 'lan'\n\tlist subnet '10.219.81.0/24'\n"
+POLICIES = ["", "\toption restart 'no'\n", "\toption restart 'on-failure'\n"]
+
+
+def conditions(box: Box, section: str = "web") -> dict[str, tuple[bool, str]]:
+    resources = box.reconciler.board.snapshot()["resources"]
+    found = next(r["conditions"] for r in resources if r["key"] == f"container:{section}")
+    return {c["type"]: (c["status"], c["reason"]) for c in found}
+
+
+def state(box: Box, name: str = "web") -> dict[str, Any]:
+    found: dict[str, Any] = box.client.api.inspect_container(name)["State"]
+    return found
+
+
+def hear(box: Box, name: str) -> None:
+    """A pass as after an event of that container."""
+    box.reconciler.read_config()
+    box.reconciler.run_pass(deep=frozenset({box.get(name).id}))
+
+
+# what ended with 0
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("option", ["state 'stopped'", "enabled '0'"])
+def test_what_was_stopped_by_its_section_starts_again(box: Box, policy: str, option: str) -> None:
+    box.apply(WEB + policy)
+    box.apply(WEB + policy + f"\toption {option}\n")
+    assert (state(box)["Status"], state(box)["ExitCode"]) == ("exited", 0)
+    box.apply()
+    box.restart_agent()
+    box.apply(WEB + policy)
+    assert state(box)["Status"] == "running"
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_was_stopped_with_its_section_or_by_hand_starts_again(box: Box, policy: str) -> None:
+    box.apply(WEB + policy)
+    before = box.get("web").id
+    box.apply("\n")
+    assert state(box)["ExitCode"] == 0
+    box.apply(WEB + policy)
+    assert (box.get("web").id, state(box)["Status"]) == (before, "running")
+    box.get("web").stop(timeout=5)
+    hear(box, "web")
+    assert state(box)["Status"] == "running"
+    box.get("web").stop(timeout=5)
+    box.restart_agent()  # it was away when that happened
+    box.apply()
+    assert state(box)["Status"] == "running"
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_waited_starts_when_that_is_back(box: Box, tmp_path: Path, policy: str) -> None:
+    there = tmp_path / "there"
+    there.touch()
+    config = WEB + policy + f"\tlist wait_for 'file:{there}'\n"
+    box.apply(config)
+    there.unlink()
+    box.apply()
+    assert state(box)["Status"] == "exited"
+    there.touch()
+    box.apply()
+    assert state(box)["Status"] == "running"
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_ended_with_the_engine_starts_again_and_a_job_that_was_done_does_not(
+    box: Box, engine: PrivateDockerd, policy: str
+) -> None:
+    job = PLAIN.replace("'web'", "'job'").replace("sleep 100000", "true") + "\toption restart 'no'\n"
+    box.apply(WEB + policy + job)
+    box.get("job").wait()
+    box.apply()
+    finished = state(box, "job")["FinishedAt"]
+    engine.stop()
+    engine.start()
+    assert state(box)["ExitCode"] == 0
+    box.apply()
+    assert (state(box)["Status"], state(box, "job")["FinishedAt"]) == ("running", finished)
+    box.restart_agent()
+    assert str(box.apply()[0]) == "nothing to do"
+    assert conditions(box, "job")["Running"] == (False, "Completed")
+
+
+def test_a_job_is_done_again_on_reconcile_and_when_its_section_changes(box: Box) -> None:
+    job = PLAIN.replace("sleep 100000", "true") + "\toption restart 'on-failure'\n"
+    limited = job + "\toption memory '64m'\n"
+    finished = []
+    for text in (job, job, limited, limited + "\toption state 'stopped'\n", limited):
+        if finished and text is job:
+            box.reconciler.forget_failures()
+        box.apply(text)
+        box.get("web").wait()
+        box.apply()
+        finished.append(state(box)["FinishedAt"])
+    first, asked, edited, stopped, back = finished
+    assert len({first, asked, edited, back}) == 4
+    assert stopped == edited
+    assert str(box.apply()[0]) == "nothing to do"
+
+
+def test_an_unset_restart_is_a_service_whatever_it_ends_with(box: Box) -> None:
+    box.apply(PLAIN.replace("sleep 100000", "sleep 1"))
+    box.get("web").wait()
+    started = state(box)["StartedAt"]
+    box.apply()
+    assert state(box)["StartedAt"] != started
+
+
+def test_a_section_that_waits_for_completion_makes_a_job_of_the_other(box: Box) -> None:
+    app = PLAIN.replace("'web'", "'app'") + "\tlist depends_on 'web:completed'\n"
+    job = PLAIN.replace("sleep 100000", "sleep 0.3")
+    box.apply(job + app)
+    box.get("web").wait()
+    box.apply()
+    assert state(box, "app")["Status"] == "running"
+    assert str(box.apply()[0]) == "nothing to do"
+
+
+@pytest.mark.parametrize("policy", [POLICIES[0], POLICIES[2], "\toption restart 'always'\n"])
+def test_a_service_is_not_replaced_by_what_ends_at_once(box: Box, policy: str) -> None:
+    box.apply(PLAIN + policy)
+    before = box.get("web").id
+    assert len(box.errors(PLAIN.replace("sleep 100000", "echo hello") + policy)) == 1
+    assert (box.get("web").id, state(box)["Status"]) == (before, "running")
+
+
+def test_killed_by_hand_again_and_again_is_no_crash_loop(box: Box) -> None:
+    box.apply(PLAIN)
+    for _ in range(4):
+        box.get("web").kill()
+        hear(box, "web")
+        assert state(box)["Status"] == "running"
+
+
+# shared namespaces
+
+
+@pytest.mark.parametrize("mode", ["network_mode", "ipc", "pid"])
+@pytest.mark.parametrize("how", ["restart", "kill", "away"])
+def test_who_shares_a_namespace_follows_its_owner(box: Box, mode: str, how: str) -> None:
+    other = "service:web" if mode == "network_mode" else "container:web"
+    app = PLAIN.replace("'web'", "'app'") + f"\toption {mode} '{other}'\n"
+    config = PLAIN + "\toption ipc 'shareable'\n" + app
+    box.apply(config)
+    ids = box.get("web").id, box.get("app").id
+    kind = {"network_mode": "net"}.get(mode, mode)
+    if how == "kill":
+        box.get("web").kill()
+    else:
+        box.get("web").restart(timeout=0)
+    if how == "away":
+        box.restart_agent()
+    for _ in range(3):
+        box.reconciler.run_pass(deep=frozenset()) if how != "away" else box.apply()
+    spaces = {Path(f"/proc/{state(box, name)['Pid']}/ns/{kind}").readlink() for name in ("web", "app")}
+    assert len(spaces) == 1
+    assert ids == (box.get("web").id, box.get("app").id)
+    started = state(box, "app")["StartedAt"]
+    assert str(box.apply()[0]) == "nothing to do"
+    assert state(box, "app")["StartedAt"] == started
+
+
+# what was heard of while nothing could be done
+
+
+@pytest.mark.parametrize("why", ["back-off", "held", "waiting"])
+def test_what_was_heard_of_is_kept_until_a_pass_may_act_on_it(box: Box, tmp_path: Path, why: str) -> None:
+    there = tmp_path / "there"
+    there.touch()
+    config = LAN + PLAIN + f"\tlist network 'lan'\n\toption restart 'always'\n\tlist wait_for 'file:{there}'\n"
+    box.apply(config)
+    box.apply()
+    reconciler = box.reconciler
+    now = reconciler.monotonic()
+    if why == "back-off":
+        reconciler.backoff.failed("container:web", "a test", now)
+    elif why == "held":
+        reconciler.hold("web", "start")
+        reconciler.hold("web", "pause")
+    else:
+        there.unlink()
+        box.apply()
+    box.client.networks.get("lan").disconnect("web")
+    hear(box, "web")
+    if why == "back-off":
+        reconciler.backoff.clear()
+    elif why == "held":
+        reconciler.holds.clear()
+    there.touch()
+    reconciler.run_pass(deep=frozenset())  # as a timer's
+    if why == "waiting":
+        reconciler.run_pass(deep=frozenset())
+    assert "lan" in box.client.api.inspect_container("web")["NetworkSettings"]["Networks"]
+
+
+def test_what_was_inspected_is_believed_before_what_was_listed(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.apply(PLAIN + "\toption restart 'always'\n")
+    lagging = box.reconciler.engine.list_containers(box.reconciler.records.instance)
+    box.get("web").kill()
+    monkeypatch.setattr(box.reconciler.engine, "list_containers", lambda instance: lagging)
+    hear(box, "web")
+    assert state(box)["Status"] == "running"
+
+
+# while a change waits, or was rolled back
+
+
+HANDS: dict[str, Any] = {
+    "memory": lambda box: box.get("web").update(mem_limit="16m", memswap_limit="32m"),
+    "policy": lambda box: box.get("web").update(restart_policy={"Name": "no"}),
+    "name": lambda box: box.get("web").rename("elsewhere"),
+    "kill": lambda box: box.get("web").kill(),
+    "stop": lambda box: box.get("web").stop(timeout=0),
+    "pause": lambda box: box.get("web").pause(),
+    "disconnect": lambda box: box.client.networks.get("lan").disconnect("web"),
+    "network": lambda box: (
+        box.client.networks.get("lan").disconnect("web"),
+        box.client.networks.get("lan").remove(),
+    ),
+}
+CHANGES = {
+    "rolled back": ("sleep 100000", "/nonexistent"),
+    "a device": ("\toption gate", "\tlist device '/dev/ttyUSB99'\n\toption gate"),
+    "a mount": ("\toption gate", "\tlist wait_for 'mount:/nonexistent'\n\toption gate"),
+    "a bind source": ("\toption gate", "\tlist volume '/nonexistent:/x'\n\toption gate"),
+    "an image": ("\toption image 'IMAGE'", "\toption image 'not-there:1'\n\toption pull 'never'"),
+    "a dependency": ("\toption gate", "\tlist depends_on 'dead'\n\toption gate"),
+}
+SERVED = PLAIN + "\tlist network 'lan,ip=10.219.81.9'\n\toption memory '64m'\n\toption restart 'always'\n"
+DEAD = PLAIN.replace("'web'", "'dead'") + "\toption state 'stopped'\n"
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("hand", HANDS)
+def test_the_old_one_is_looked_after_while_its_change_is_not_made(box: Box, change: str, hand: str) -> None:
+    box.apply(LAN + SERVED + DEAD)
+    before = box.get("web").id
+    box.apply(LAN + SERVED.replace(*CHANGES[change]) + DEAD)
+    box.apply()
+    assert (box.get("web").id, state(box)["Status"]) == (before, "running")
+    assert conditions(box)["Synced"][0] is False
+    HANDS[hand](box)
+    for _ in range(3):
+        box.apply()
+    web = box.client.api.inspect_container(before)
+    assert (web["Name"], web["State"]["Status"], web["State"]["Paused"]) == ("/web", "running", False)
+    assert web["HostConfig"]["Memory"] == 64 << 20
+    assert web["HostConfig"]["RestartPolicy"]["Name"] == "always"
+    assert web["NetworkSettings"]["Networks"]["lan"]["IPAddress"] == "10.219.81.9"
+    assert conditions(box)["Synced"][0] is False
+    box.later(60)
+    box.apply(LAN + SERVED + DEAD)
+    box.apply()
+    assert conditions(box)["Synced"][0] is True
+    assert box.get("web").id == before
+
+
+def test_it_stops_when_that_goes_away_which_it_was_applied_with(box: Box, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.touch()
+    box.apply(PLAIN + f"\tlist wait_for 'file:{first}'\n")
+    box.apply(PLAIN + f"\tlist wait_for 'file:{second}'\n")
+    assert state(box)["Status"] == "running"
+    first.unlink()
+    box.apply()
+    assert state(box)["Status"] == "exited"
+    second.touch()
+    box.apply()
+    assert state(box)["Status"] == "running"
+    box.apply()
+    second.unlink()
+    box.apply()
+    assert state(box)["Status"] == "exited"
+
+
+# sections under other names
+
+
+def named(section: str, name: str, command: str = "sleep 100000", more: str = "") -> str:
+    text = PLAIN.replace("'web'", f"'{section}'").replace("sleep 100000", command)
+    return text + (f"\toption name '{name}'\n" if name else "") + "\tlist volume '/kept'\n" + more
+
+
+RENAMES = {
+    "the Docker name stays": ([named("web", "")], [named("www", "web")]),
+    "and the spec changes": ([named("web", "")], [named("www", "web", "sleep 200000")]),
+    "without option name": ([named("web", "")], [named("www", "")]),
+    "two exchange their names": (
+        [named("a1", "x1", "sleep 1000"), named("b1", "y1", "sleep 2000")],
+        [named("a1", "y1", "sleep 1000"), named("b1", "x1", "sleep 2000")],
+    ),
+    "two sections exchange what they are": (
+        [named("a1", "x1", "sleep 1000"), named("b1", "y1", "sleep 2000")],
+        [named("a1", "y1", "sleep 2000"), named("b1", "x1", "sleep 1000")],
+    ),
+    "a chain of sections": (
+        [named("a1", "x1", "sleep 1000"), named("b1", "y1", "sleep 2000")],
+        [named("b1", "x1", "sleep 1000"), named("c1", "y1", "sleep 2000")],
+    ),
+    "a chain of names": (
+        [named("a1", "x1", "sleep 1000"), named("b1", "y1", "sleep 2000"), named("c1", "z1", "sleep 3000")],
+        [named("a1", "y1", "sleep 1000"), named("b1", "z1", "sleep 2000"), named("c1", "x1", "sleep 3000")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RENAMES)
+def test_a_renamed_section_keeps_what_it_has(box: Box, name: str) -> None:
+    before, after = RENAMES[name]
+    box.apply("".join(before))
+    commands = {item["Id"]: (item["Command"], kept(item)) for item in box.client.api.containers(all=True)}
+    box.apply("".join(after))
+    for _ in range(3):
+        box.later(400)
+        box.apply()
+    assert str(box.apply()[0]) == "nothing to do"
+    now = {item["Id"]: (item["Command"], kept(item)) for item in box.client.api.containers(all=True)}
+    if name == "and the spec changes":
+        assert [volume for _, volume in now.values()] == [volume for _, volume in commands.values()]
+    else:
+        assert now == commands
+    assert all(item["State"] == "running" for item in box.client.api.containers(all=True))
+    wanted = {part.split("'")[1] for text in after for part in [text]}
+    sections = {r["section"] for r in box.reconciler.board.snapshot()["resources"]}
+    assert sections == wanted
+
+
+def test_a_network_and_a_volume_whose_sections_are_renamed_stay(box: Box) -> None:
+    config = LAN + "\nconfig volume 'data'\n" + PLAIN + "\tlist network 'lan'\n\tlist volume 'data:/data'\n"
+    box.apply(config)
+    before = box.get("web").id
+    renamed = config.replace("network 'lan'\n\tlist subnet", "network 'home'\n\toption name 'lan'\n\tlist subnet")
+    renamed = renamed.replace("config volume 'data'", "config volume 'kept'\n\toption name 'data'")
+    renamed = renamed.replace("list network 'lan'", "list network 'home'").replace("'data:/", "'kept:/")
+    assert box.errors(renamed) == []
+    assert str(box.apply()[0]) == "nothing to do"
+    assert (box.get("web").id, state(box)["Status"]) == (before, "running")
+
+
+def kept(item: dict[str, Any]) -> list[str]:
+    return [mount["Name"] for mount in item["Mounts"]]
+
+
+def test_a_name_that_one_whose_section_is_gone_has_is_free(box: Box) -> None:
+    first = named("web", "", "sleep 1000")
+    box.apply(first + named("b1", "", "sleep 2000"))
+    box.apply(named("b1", "web", "sleep 2000"))
+    box.apply()
+    time.sleep(0.1)
+    assert state(box)["Status"] == "running"
+    assert "2000" in " ".join(box.get("web").attrs["Config"]["Cmd"])
