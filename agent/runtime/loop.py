@@ -226,6 +226,11 @@ class Loop:
         desired = self.reconciler.desired
         return desired.daemon.api_version if desired is not None and desired.daemon is not None else ""
 
+    def images(self) -> frozenset[str]:
+        """The images that sections name."""
+        desired = self.reconciler.desired
+        return frozenset(c.spec.image for c in desired.containers) if desired is not None else frozenset()
+
     def auths(self) -> Sequence[RegistryAuth]:
         """The registry logins that UCI has now."""
         desired = self.reconciler.desired

@@ -123,6 +123,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.controller.ubus.daemon import DaemonMethods
     from agent.controller.ubus.jobs import JobMethods, job_kinds
     from agent.controller.work.jobs import Jobs
+    from agent.controller.work.kept_names import KeptNames
     from agent.runtime.bus import Bus
     from agent.runtime.web import Parts, Web
 
@@ -131,6 +132,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.engine_address(settings), tls=_engine_tls(options, settings))
     engine.permit = StorageGuard(agent.board)
+    engine.around = KeptNames(engine, agent.images)
     jobs = Jobs(engine)
     consoles = Consoles(engine)
     bus = Bus(options.ubus_socket)

@@ -313,7 +313,6 @@ def named(section: str, name: str, command: str = "sleep 100000", more: str = ""
 RENAMES = {
     "the Docker name stays": ([named("web", "")], [named("www", "web")]),
     "and the spec changes": ([named("web", "")], [named("www", "web", "sleep 200000")]),
-    "without option name": ([named("web", "")], [named("www", "")]),
     "two exchange their names": (
         [named("a1", "x1", "sleep 1000"), named("b1", "y1", "sleep 2000")],
         [named("a1", "y1", "sleep 1000"), named("b1", "x1", "sleep 2000")],

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from agent.apply.ports import Engine
+from agent.plan.engines import tags_of, visible
 from agent.wire.record_lines import read
 
 
@@ -18,3 +20,10 @@ def state_of(folder: Path) -> dict[str, Any]:
         "instance": found.instance,
         "records": [asdict(record) for record in found.records.values()],
     }
+
+
+def open_records(folder: Path, engine: Engine) -> list[str]:
+    """The records of works that are not finished, on the engine that answers."""
+    records = list(read((folder / "state.json").read_bytes()).records.values())
+    here = visible(records, tags_of(records, engine.identity(fresh=True), ""))
+    return [str(record) for record in here if record.swap or not record.object_id]

@@ -626,6 +626,19 @@ def _restart_engine(machine: Machine, choice: _Choice) -> None:
     machine.ground.start_engine()
 
 
+def _exchange_engine(machine: Machine, choice: _Choice) -> None:
+    """Another data root for a while, then the old one again: what is there is ours."""
+    ground = machine.ground
+    for root in ("elsewhere", "data"):
+        ground.stop_engine(live_restore=False)
+        ground.rest(choice.of((3.0, 40.0)))
+        ground.exchange_engine(root)
+        ground.start_engine()
+        ground.rest(choice.of((0.0, 1.0, 20.0, 200.0)))
+        if choice.below(2):
+            ground.reconcile()
+
+
 def _lose_events(machine: Machine, choice: _Choice) -> None:
     machine.ground.lose_events(choice.of(("cut", "mute", "hear")))
 
@@ -666,6 +679,7 @@ VERBS: dict[str, Callable[[Machine, _Choice], None]] = {
     "kill": _kill_agent,
     "term": _end_agent,
     "engine": _stop_engine,
+    "root": _exchange_engine,
     "events": _lose_events,
     "clock": _set_clock,
     "wait": _wait,

@@ -30,7 +30,7 @@ from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
-from tests.support.state import state_of
+from tests.support.state import open_records, state_of
 from tests.support.virtual.clock import BEGIN, Killed, VirtualTime
 from tests.support.virtual.engine import FakeEngine
 from tests.support.virtual.loop import VirtualLoop
@@ -261,6 +261,9 @@ class World:
     def start_engine(self) -> None:
         self.engine.start_engine()
 
+    def exchange_engine(self, root: str) -> None:
+        self.engine.exchange(root)
+
     def lose_events(self, how: str) -> None:
         """`cut` ends the streams, `mute` loses events silently until `hear`."""
         if how == "cut":
@@ -279,6 +282,7 @@ class World:
         """All faults end; procd has the agent running."""
         self.plan.clear()
         if not self.engine.up:
+            self.engine.exchange("data")
             self.engine.start_engine()
         self.engine.mute = False
         self.set_clock(0)
@@ -296,9 +300,7 @@ class World:
         return path.exists() and key in json.loads(path.read_text())
 
     def open_records(self) -> list[str]:
-        return [
-            str(r) for r in state_of(self.options.state_dir)["records"] if r["swap"] or not r["object_id"]
-        ]
+        return open_records(self.options.state_dir, self.engine)
 
     def state_files(self) -> list[str]:
         return sorted(path.name for path in self.options.state_dir.iterdir())
