@@ -9,6 +9,7 @@ when it dies, and does what is asked for manually. It never changes its settings
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 from agent.apply.daemon_change import DaemonChange
 from agent.clients.daemon_supervisor import OwnScriptSupervisor
+from agent.clients.user_paths import PATHS, file_bytes, mode_of
+from agent.errors import PathError
 from agent.model.daemon import DaemonSettings, Process, Wish
 from agent.runtime.daemon_manual import BY_HAND, ManualControl
 from agent.runtime.daemon_status import DaemonStatus
@@ -24,7 +27,6 @@ DEFAULT_FILE = Path("/etc/docker/daemon.json")  # dockerd's own, without --confi
 _SCRIPTS_DATA_ROOT = "/opt/docker/"  # what the script writes where UCI says nothing
 _DOCKERDS_DATA_ROOT = "/var/lib/docker"
 _SHUTDOWN_S = 15  # dockerd's default of shutdown-timeout
-_FILE_MAX = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +47,18 @@ def own_settings(
     `has_package`: there is a file /etc/config/dockerd. A file named in alt_config_file that does not exist does not count.
     """
     given = Path(settings.alt_config_file) if settings is not None and settings.alt_config_file else None
-    if given is not None and given.is_file():
+    if given is not None and exists(str(given)):
         return _of_file(given)
     if not has_package:
         return _of_file(default_file)
     values = settings.values if settings is not None else {}
     return OwnSettings(file=None, data_root=str(values.get("data-root") or _SCRIPTS_DATA_ROOT))
+
+
+def exists(path: str) -> bool:
+    """Whether there is a regular file, as the script asks. Raises PathError where its mount does not answer."""
+    mode = PATHS.ask(mode_of, path)
+    return mode is not None and stat.S_ISREG(mode)
 
 
 def _of_file(file: Path) -> OwnSettings:
@@ -66,9 +74,8 @@ def _of_file(file: Path) -> OwnSettings:
 def read_daemon_json(path: Path) -> dict[str, Any]:
     """A daemon.json of the user's; empty while it cannot be read: then dockerd's defaults hold."""
     try:
-        with path.open("rb") as file:
-            document = json.loads(file.read(_FILE_MAX))
-    except (OSError, ValueError, RecursionError):
+        document = json.loads(PATHS.ask(file_bytes, str(path)))
+    except (PathError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 

@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.clients import daemon_process
+from agent.clients.user_paths import PATHS
 from agent.model.daemon import DaemonSettings, Document
 from agent.model.resources import Desired
 from agent.runtime.config import open_store
-from agent.runtime.daemon_own import own_settings, read_daemon_json
+from agent.runtime.daemon_own import exists, own_settings, read_daemon_json
 from agent.runtime.daemon_runner import INIT_SCRIPT, Runner, runner_of
 from agent.runtime.options import RuntimeOptions
 
@@ -41,8 +41,8 @@ def not_ours(
         decides = f": {init_script} decides what it runs with" if runner.kind == "procd" else ""
         return f"no section in /etc/config/dockerd is about dockerd{decides}"
     given = settings.alt_config_file
-    if given and os.path.realpath(given) != os.path.realpath(config_file):
-        if runner.kind == "procd" and not os.path.isfile(given):
+    if given and PATHS.real(given) != PATHS.real(str(config_file)):
+        if runner.kind == "procd" and not exists(given):
             return f"dockerd.globals.alt_config_file is {given}, which does not exist: {init_script} makes a file of its own"
         return f"dockerd.globals.alt_config_file is {given}: dockerd's settings are what is in there"
     if runner.kind == "procd" and not given:

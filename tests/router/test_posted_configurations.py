@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""First boot on what people have: uci-defaults under busybox with the real `uci`, then the agent's stage on a real dockerd.
+
+Each ends with dockerd running, one zone and one device for docker0, and a status that tells what was left out.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.uci.router import text
+from agent.uci.syntax import parse
+from tests.daemon import conftest as daemon_conftest
+from tests.router.posted import POSTED, Posted
+from tests.router.rootfs import PROJECT, Router
+from tests.support.daemon_lab import DaemonLab
+from tests.support.stock_script import StockScript
+
+lab = daemon_conftest.lab
+NAMES = ("dockerd", "network", "firewall", "fstab", "dockerman")
+
+
+@pytest.fixture
+def script(lab: DaemonLab) -> Iterator[StockScript]:
+    made = StockScript.make(lab, default=lab.root / "own.json")
+    lab.tools = {"init_script": made.path, "default_file": lab.root / "own.json"}
+    lab.restart_agent()
+    yield made
+    made.end()
+
+
+def put(lab: DaemonLab, router: Router, row: Posted) -> None:
+    """The row's files, as they are before our package is installed."""
+    disk = lab.root / "disk"
+    places = {
+        "data": str(disk / "docker" if row.fstab else lab.root / "data"),
+        "disk": str(disk),
+        "own": str(lab.root / "own.json"),
+        "socket": str(lab.socket),
+    }
+    if row.own:
+        (lab.root / "own.json").write_text(row.own.format(**places))
+        shutil.copytree(lab.root, router.root / str(lab.root).lstrip("/"), ignore=shutil.ignore_patterns("*.sock"))
+    for name in NAMES:
+        content = getattr(row, name)
+        if content or (name == "dockerd" and content is not None):
+            filled = re.sub(r"\{(\w+)\}", lambda found: places[found[1]], content)
+            (router.root / "etc/config" / name).write_bytes(filled.encode())
+    router.script("etc/init.d/dockerd", "#!/bin/ash\n")
+    if row.fstab:
+        disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], check=True)
+
+
+def first_boot(lab: DaemonLab, router: Router) -> None:
+    """uci-defaults, and what it made as the agent's configuration; only the place of our daemon.json is the lab's."""
+    assert router.run("/etc/uci-defaults/60-ucidockd").returncode == 0
+    for path in (router.root / "etc/config").iterdir():
+        shutil.copy(path, lab.root / "config" / path.name)
+    dockerd = lab.root / "config" / "dockerd"
+    if dockerd.exists():
+        ours = dockerd.read_bytes().replace(b"/var/run/ucidockd/daemon.json", str(lab.daemon_json).encode())
+        dockerd.write_bytes(ours)
+    (lab.root / "config" / "containers").write_text(lab.agent_section("procd"))
+
+
+def count(lab: DaemonLab, package: str, kind: str, option: str, value: str) -> int:
+    content = (lab.root / "config" / package).read_text()
+    return sum(s.type == kind and text(s, option) == value for s in parse(content, package=package).sections)
+
+
+@pytest.mark.parametrize("row", POSTED.values(), ids=POSTED)
+def test_first_boot_ends_with_a_running_dockerd(
+    lab: DaemonLab, script: StockScript, router: Router, row: Posted
+) -> None:
+    lab.network.add_address("10.203.0.1/24")
+    put(lab, router, row)
+    first_boot(lab, router)
+    assert count(lab, "firewall", "zone", "name", "docker") <= 1
+    assert count(lab, "network", "device", "name", "docker0") <= 1
+    assert lab.apply(), lab.conditions()
+    assert lab.probe.answers()
+    shown = lab.conditions()
+    assert shown["Running"] == (True, "Running")
+    managed = "DaemonUnmanaged" not in shown
+    assert managed is (not row.own)
+    if managed:
+        assert shown["Synced"] == ((False, "LeftOut") if row.left_out else (True, "Applied")), lab.message("Synced")
+    for option in row.left_out:
+        assert option in lab.message("Synced")
+    for key, value in row.rendered:
+        assert lab.document()[key] == value
+    assert (shown.get("InsecureAPI", (False, ""))[0]) is row.insecure
+    lab.settle()
+    assert lab.probe.answers(), "still"
+    if row.traffic:
+        assert reaches_outside(lab)
+
+
+def reaches_outside(lab: DaemonLab) -> bool:
+    """Whether a container on docker0 gets an answer from an address beyond the router's own bridges."""
+    lab.run_container("probe", command="sleep 100")
+    client = lab.client()
+    try:
+        return bool(client.containers.get("probe").exec_run("ping -c 1 -W 2 10.203.0.1").exit_code == 0)
+    finally:
+        client.close()
+
+
+def test_the_table_of_the_docs_has_each_of_them() -> None:
+    table = Path(PROJECT, "docs/posted-configurations.md").read_text()
+    rows = re.findall(r"^\| ([^|]+?) \|", table, re.MULTILINE)[2:]
+    assert rows == list(POSTED)
+    assert len(rows) >= 25
