@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Kinds of configuration that people have posted, in our own words. Each row is one of docs/posted-configurations.md.
 
-In `dockerd` and `own` {data} is a directory for dockerd's data, {socket} the engine's socket. Everything runs as it would on the
-stock package, so everything has to run here.
+In the files {data} is a directory for dockerd's data, {disk} a mount, {socket} the engine's, {own} the user's daemon.json.
+All of them run on the stock package, or did not because of one value.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class Posted:
     """`dockerd`: /etc/config/dockerd, None for no such file. `own`: a daemon.json of the user's, at /etc/docker/daemon.json.
 
     `left_out`: options that are not applied, each told in the status; `rendered`: what daemon.json has to say.
-    `traffic`: whether a container's way to the internet is tried as well.
+    `traffic`: whether a container's way to the internet is tried as well. `stand_in`: it is not the engine that was asked
+    for, so nothing is created there before `ucidockd reconcile`.
     """
 
     dockerd: str | None
@@ -80,6 +81,8 @@ class Posted:
     rendered: tuple[tuple[str, object], ...] = ()
     traffic: bool = False
     insecure: bool = False
+    unmanaged: bool = False
+    stand_in: bool = False
 
 
 def options(*lines: str, rest: str = "") -> str:
@@ -100,7 +103,8 @@ POSTED: dict[str, Posted] = {
             "option ip '::ffff:0.0.0.0'",
             "list dns '172.18.0.1'",
             "list registry_mirrors 'https://mirror.example'    # a mirror",
-            rest=STOCK_BLOCK + "\toption extra_iptables_args '--match conntrack ! --ctstate RELATED,ESTABLISHED'\n",
+            rest=STOCK_BLOCK
+            + "\toption extra_iptables_args '--match conntrack ! --ctstate RELATED,ESTABLISHED'\n",
         ),
         rendered=(("bip", "172.18.0.1/24"),),
         traffic=True,
@@ -110,7 +114,8 @@ POSTED: dict[str, Posted] = {
         rendered=(("bip", "172.19.0.1/24"),),
     ),
     "two globals sections": Posted(
-        dockerd=options() + "\nconfig globals\n\toption log_level 'debug'\n", rendered=(("log-level", "warn"),),
+        dockerd=options() + "\nconfig globals\n\toption log_level 'debug'\n",
+        rendered=(("log-level", "warn"),),
         left_out=("another globals section",),
     ),
     "anonymous zone and device": Posted(
@@ -118,7 +123,8 @@ POSTED: dict[str, Posted] = {
     ),
     "docker0 in the zone lan": Posted(
         dockerd=options(),
-        network=NETWORK + "\nconfig interface 'containers'\n\toption device 'docker0'\n\toption proto 'none'\n",
+        network=NETWORK
+        + "\nconfig interface 'containers'\n\toption device 'docker0'\n\toption proto 'none'\n",
         firewall=LAN_WAN.replace("list network 'lan'", "list network 'lan'\n\tlist network 'containers'"),
     ),
     "a zone by subnet": Posted(
@@ -128,63 +134,79 @@ POSTED: dict[str, Posted] = {
     "a daemon.json of the user's": Posted(
         dockerd="config globals 'globals'\n\toption alt_config_file '{own}'\n",
         own=OWN + ', "log-level": "warn"}}',
+        unmanaged=True,
         traffic=True,
     ),
     "a daemon.json of the user's and a stock firewall section": Posted(
         dockerd=options("option alt_config_file '{own}'", "option iptables '0'", rest=STOCK_BLOCK),
         own=OWN + ', "iptables": true}}',
+        unmanaged=True,
         traffic=True,
     ),
-    "an alt_config_file that does not exist": Posted(dockerd=options("option alt_config_file '/nowhere/daemon.json'")),
-    "no /etc/config/dockerd": Posted(dockerd=None, own=OWN + "}}"),
+    "an alt_config_file that does not exist": Posted(
+        dockerd=options("option alt_config_file '/nowhere/daemon.json'"), unmanaged=True
+    ),
+    "no /etc/config/dockerd": Posted(dockerd=None, own=OWN + "}}", unmanaged=True),
     "an empty /etc/config/dockerd": Posted(dockerd=""),
     "a mirror without a scheme": Posted(
         dockerd=options("list registry_mirrors 'docker.mirror.example'"), left_out=("registry_mirrors",)
     ),
     "a good mirror and a bad one": Posted(
-        dockerd=options("list registry_mirrors 'mirror.example'", "list registry_mirrors 'https://mirror.example'"),
+        dockerd=options(
+            "list registry_mirrors 'mirror.example'", "list registry_mirrors 'https://mirror.example'"
+        ),
         left_out=("registry_mirrors",),
-        rendered=(("registry-mirrors", ["https://mirror.example"]),),
+        rendered=(("registry-mirrors", ["https://mirror.example/"]),),
     ),
     "two mirrors in one entry": Posted(
         dockerd=options("list registry_mirrors 'https://a.example,https://b.example'"),
-        rendered=(("registry-mirrors", ["https://a.example", "https://b.example"]),),
+        rendered=(("registry-mirrors", ["https://a.example/", "https://b.example/"]),),
     ),
     "a mirror with a path": Posted(
         dockerd=options("list registry_mirrors 'https://mirror.example/hub'"), left_out=("registry_mirrors",)
     ),
     "a mirror as an option": Posted(
         dockerd=options("option registry_mirrors 'https://mirror.example'"),
-        rendered=(("registry-mirrors", ["https://mirror.example"]),),
+        rendered=(("registry-mirrors", ["https://mirror.example/"]),),
     ),
-    "the old preset of hosts": Posted(dockerd=options("option hosts 'unix://var/run/docker.sock'", "option remote_endpoint '0'")),
+    "the old preset of hosts": Posted(
+        dockerd=options("option hosts 'unix://var/run/docker.sock'", "option remote_endpoint '0'")
+    ),
     "several hosts in one option": Posted(
         dockerd=options("option hosts 'unix:///var/run/docker.sock tcp://127.0.0.1:2375'"),
     ),
     "tcp without TLS": Posted(
-        dockerd=options("list hosts 'unix:///var/run/docker.sock'", "list hosts 'tcp://0.0.0.0:2375'"), insecure=True
+        dockerd=options("list hosts 'unix:///var/run/docker.sock'", "list hosts 'tcp://0.0.0.0:2375'"),
+        insecure=True,
     ),
     "a proxy without a scheme": Posted(
         dockerd=options(rest="\nconfig proxies 'proxies'\n\toption http_proxy '192.168.2.54:1079'\n"),
-        left_out=("proxies.http_proxy",),
+        left_out=("http_proxy",),
     ),
     "an empty proxies section": Posted(dockerd=options(rest="\nconfig proxies 'proxies'\n")),
     "IPv6 NAT": Posted(
         dockerd=options(
-            "option ipv6 '1'", "option experimental '1'", "option ip6tables '1'", "option fixed_cidr_v6 'fc00:100:1::/80'"
+            "option ipv6 '1'",
+            "option experimental '1'",
+            "option ip6tables '1'",
+            "option fixed_cidr_v6 'fc00:100:1::/80'",
         ),
         rendered=(("ip6tables", True), ("fixed-cidr-v6", "fc00:100:1::/80")),
     ),
-    "iptables 0": Posted(dockerd=options("option iptables '0'", rest=STOCK_BLOCK), rendered=(("iptables", False),)),
+    "iptables 0": Posted(
+        dockerd=options("option iptables '0'", rest=STOCK_BLOCK), rendered=(("iptables", False),)
+    ),
     "data on a disk of fstab": Posted(
         dockerd=GLOBALS,
         fstab="config mount\n\toption target '{disk}'\n\toption enabled '1'\n",
     ),
     "a storage driver that this dockerd does not have": Posted(
-        dockerd=options("option storage_driver 'ext4'"), left_out=("storage_driver",)
+        dockerd=options("option storage_driver 'ext4'"), left_out=("storage_driver",), stand_in=True
     ),
     "limits on logs": Posted(
-        dockerd=options("option log_driver 'json-file'", "list log_opts 'max-size=10m'", "list log_opts 'max-file=3'"),
+        dockerd=options(
+            "option log_driver 'json-file'", "list log_opts 'max-size=10m'", "list log_opts 'max-file=3'"
+        ),
         rendered=(("log-opts", {"max-size": "10m", "max-file": "3"}),),
     ),
     "a zero for the default": Posted(dockerd=options("option max_concurrent_downloads '0'")),
@@ -196,13 +218,17 @@ POSTED: dict[str, Posted] = {
         dockerd=options("option bip '10.203.0.1/24'"), left_out=("bip",)
     ),
     "words of forks": Posted(
-        dockerd=options("option auto_start '1'", "option wan_mode '0'", "option wait_path '/mnt/x'", "option enabled '1'")
+        dockerd=options(
+            "option auto_start '1'", "option wan_mode '0'", "option wait_path '/mnt/x'", "option enabled '1'"
+        )
     ),
     "luci-app-dockerman's section": Posted(
-        dockerd=options(rest="\nconfig dockerman 'dockerman'\n\toption remote_endpoint '0'\n\tlist ac_allowed_interface 'br-lan'\n")
+        dockerd=options(
+            rest="\nconfig dockerman 'dockerman'\n\toption remote_endpoint '0'\n\tlist ac_allowed_interface 'br-lan'\n"
+        )
     ),
     "luci-app-dockerman's own file": Posted(
         dockerd=options(),
-        dockerman="config section 'local'\n\tlist daemon_hosts 'unix://var/run/docker.sock'\n\toption daemon_data_root '/opt/docker'\n",
+        dockerman="config section 'local'\n\tlist daemon_hosts 'unix://var/run/docker.sock'\n",
     ),
 }
