@@ -173,6 +173,13 @@ class UserPaths:
         except UnicodeDecodeError as exc:
             raise PathError(f"{path} is not UTF-8 text (byte {exc.start})") from exc
 
+    def real(self, path: str) -> str:
+        """The path without links; as it stands where that cannot be known."""
+        try:
+            return self.ask(real_path, path)
+        except PathError:
+            return path
+
     def hung(self) -> tuple[str, ...]:
         """The mount points that do not answer."""
         with self._lock:

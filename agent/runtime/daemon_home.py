@@ -18,6 +18,8 @@ from pathlib import Path
 
 from agent.clients.daemon_files import DaemonFiles, EngineData
 from agent.clients.files import atomic_write
+from agent.clients.user_paths import PATHS, file_bytes
+from agent.errors import PathError
 from agent.runtime.daemon_status import DaemonStatus
 
 logger = logging.getLogger(__name__)
@@ -86,9 +88,8 @@ def _difference(meant: EngineData, now: EngineData, *, disk: bool) -> tuple[str,
 
 def _mark_of(root: str) -> str:
     try:
-        with Path(root, MARK).open("rb") as file:
-            return file.read(_MARK_BYTES).decode("ascii", "replace").strip()
-    except OSError:
+        return PATHS.ask(file_bytes, f"{root}/{MARK}")[:_MARK_BYTES].decode("ascii", "replace").strip()
+    except PathError:
         return ""
 
 

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.clients.uci_store import UciStore
+from agent.clients.user_paths import PATHS
 from agent.errors import UcidockdError
 from agent.model.resources import Container, Desired
 from agent.plan.hazards import host_control, open_to_pages, plain_luci, shared_origin
@@ -50,7 +50,7 @@ class Hazards:
         precious = self._precious(desired)
         plain = plain_luci(uhttpd)
         for container in desired.containers:
-            control = host_control(container, precious, os.path.realpath)
+            control = host_control(container, precious, PATHS.real)
             self._set(container, ConditionType.HOST_CONTROL, "Mounted", _CONTROL, control)
             ports = shared_origin(container) if plain else ()
             self._set(container, ConditionType.SHARED_ORIGIN_PORTS, "PlainLuci", _SHARED, ports)
@@ -71,7 +71,7 @@ class Hazards:
         for host in (self.docker_host or desired.agent.docker_host, "unix:///var/run/docker.sock"):
             if host.startswith("unix://"):
                 found[host.removeprefix("unix://")] = "the engine's socket"
-        return {os.path.realpath(path): what for path, what in found.items()}
+        return {PATHS.real(path): what for path, what in found.items()}
 
     def _set(
         self, container: Container, condition: ConditionType, reason: str, text: str, found: Sequence[str]

@@ -33,6 +33,8 @@ class ConditionType(StrEnum):
     HEALTHY = "Healthy"
     DEGRADED = "Degraded"
     DATA_LOST = "DataLost"
+    # of the agent itself
+    PASS_STUCK = "PassStuck"
     # of dockerd itself
     ROLLED_BACK = "RolledBack"
     INSECURE_API = "InsecureAPI"
@@ -73,6 +75,9 @@ class Row:
 CONDITIONS: dict[ConditionType, Row] = {
     ConditionType.ACCEPTED: Row(
         bad=False, level=Level.ERROR, sentence="The section has mistakes; what runs for it is left alone."
+    ),
+    ConditionType.PASS_STUCK: Row(
+        bad=True, level=Level.ERROR, sentence="The agent does not get to the end of a pass; nothing is applied."
     ),
     ConditionType.ENGINE_STORAGE_LOST: Row(
         bad=True, level=Level.ERROR, sentence="The disk that holds Docker's data is gone or read-only."

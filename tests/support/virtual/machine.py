@@ -801,7 +801,9 @@ def _exchange_engine(machine: Machine, choice: _Choice) -> None:
 
 
 def _lose_events(machine: Machine, choice: _Choice) -> None:
-    machine.ground.lose_events(choice.of(("cut", "mute", "hear")))
+    how = choice.of(("cut", "mute", "hear"))
+    machine.promises.deaf = machine.promises.deaf or how == "mute"
+    machine.ground.lose_events(how)
 
 
 def _set_clock(machine: Machine, choice: _Choice) -> None:
