@@ -537,7 +537,8 @@ def _reword(machine: Machine, choice: _Choice) -> None:
     machine.config.reworded ^= {section}
     machine.commit(told=True)
     machine.ground.rest(3)
-    if seen is not None:
+    limit = seen is not None and (seen.inspect or {})["HostConfig"].get("Memory")
+    if seen is not None and (machine.config.containers[section]["memory"] or not limit):  # a limit set by hand is taken back
         done = [text for text in machine.ground.writes[before:] if seen.id in text or seen.name in text]
         done = [text for text in done if "start " not in text]  # it may end by itself
         assert not done, f"an edit of {section} that changes nothing: {done}"
