@@ -271,7 +271,7 @@ def _check_options(args: argparse.Namespace) -> None:
     asked = {name: value for name in (*_FOLDERS, *_ENGINE) if (value := getattr(args, name)) is not None}
     if not asked:
         return
-    agent = call(_socket(args), "GET", "/v1/status", timeout_s=10)["agent"]
+    agent = call(_socket(args), "GET", "/v1/status?limit=1", timeout_s=10)["agent"]
     for name, value in asked.items():
         option, has = name.replace("_", "-"), agent.get("options", {}).get(name.replace("_", "-"), "")
         wanted = str(value)

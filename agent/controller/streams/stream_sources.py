@@ -130,15 +130,16 @@ async def _status_items(board: StatusBoard) -> AsyncGenerator[Item, None]:
     """`status` (facts about the agent), a `resource` each, `synced`; then a `change` each."""
     feed = board_feed(board)
     try:
-        async for name, data, _ in feed:
+        async for name, data, version in feed:
             if name != "status":
                 yield json_item(name, data)
                 continue
-            resources = data.pop("resources")
-            yield json_item("status", data)
-            for resource in resources:
+            if "after" not in data:
+                yield json_item("status", {"version": data["version"], "agent": data["agent"]})
+            for resource in data["resources"]:
                 yield json_item("resource", resource)
-            yield json_item("synced", {"version": data["version"]})
+            if version is not None:
+                yield json_item("synced", {"version": version})
     finally:
         await feed.aclose()
 
