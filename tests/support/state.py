@@ -22,6 +22,12 @@ def state_of(folder: Path) -> dict[str, Any]:
     }
 
 
+def sections_of(folder: Path) -> dict[str, str]:
+    """The section of each container by its id, of all engines."""
+    records = read((folder / "state.json").read_bytes()).records.values()
+    return {r.object_id: r.section for r in records if r.kind == "container" and r.object_id}
+
+
 def open_records(folder: Path, engine: Engine) -> list[str]:
     """The records of works that are not finished, on the engine that answers."""
     records = list(read((folder / "state.json").read_bytes()).records.values())

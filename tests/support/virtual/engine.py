@@ -529,7 +529,7 @@ class FakeEngine:
         self._check_ports(container)
         mode = container.host.get("NetworkMode") or "default"
         if mode.startswith("container:"):
-            self._check_joined(mode.partition(":")[2])
+            container.joined = self._joined(mode.partition(":")[2])
         made: list[str] = []
         try:
             for name in container.networks:
@@ -539,12 +539,15 @@ class FakeEngine:
             self.networks.detach(container, made)
             raise
 
-    def _check_joined(self, ref: str) -> None:
+    def _joined(self, ref: str) -> tuple[str, int]:
         other = self.find(ref)
         if other is None:
             raise EngineError(f"No such container: {ref}", status=404)
         if not other.alive:
             raise EngineError(f"cannot join network of a non running container: {other.id}", status=409)
+        if other.state == "restarting":
+            raise EngineError(f"Container {other.id} is restarting, wait until the container is running", status=409)
+        return other.id, other.run
 
     def _check_ports(self, container: FakeContainer) -> None:
         mine = host_ports(container)

@@ -25,7 +25,7 @@ from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
 from tests.support.dockerd import PrivateDockerd
-from tests.support.state import open_records, state_of
+from tests.support.state import open_records, sections_of, state_of
 from tests.support.virtual.clock import Killed
 from tests.support.virtual.stand import RealStand
 from tests.support.virtual.taps import CHANGING, Plan, Process, tap
@@ -257,6 +257,14 @@ class RealGround:
     def snapshot(self) -> dict[str, Any]:
         assert self._reconciler is not None
         return self._reconciler.board.snapshot()
+
+    def sections(self) -> dict[str, str]:
+        there = (self.options.state_dir / "state.json").exists()
+        return sections_of(self.options.state_dir) if there else {}
+
+    def is_in_network_of(self, name: str, other: str) -> bool:
+        bodies = [self.stand.body(ref)["State"]["Pid"] for ref in (name, other)]
+        return len({Path(f"/proc/{pid}/ns/net").readlink() for pid in bodies}) == 1
 
     def is_held(self, key: str) -> bool:
         path = Path(self.options.socket or "").parent / "holds.json"
