@@ -470,7 +470,6 @@ class FakeEngine:
         """It goes away; without live-restore the containers end with it."""
         self.up = self.processes.up = False
         self.cut_streams()
-        self._past.clear()
         if live_restore:
             return
         for container in self.containers.values():
@@ -491,6 +490,7 @@ class FakeEngine:
     def start_engine(self) -> None:
         """It comes back and starts what the restart policies say."""
         self.up = self.processes.up = True
+        self._past.clear()  # it keeps them in memory, those of its own end too
         self.networks.get("bridge").created = self.time.text()
         for container in list(self.containers.values()):
             if container.state == "exited" and container.started_before and wants_restart(container):
