@@ -6,7 +6,6 @@ What is not among them no engine takes, and it would say so only once the old co
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Collection
@@ -53,6 +52,8 @@ _LABELS = ("disable", "user:", "role:", "type:", "level:", "filetype:", "nested"
 
 def near(name: str, known: Collection[str]) -> str:
     """`, did you mean X?` where a known name is close."""
+    import difflib  # only where there is a mistake
+
     found = difflib.get_close_matches(name[:64], sorted(known), n=1)
     return f" (did you mean {found[0]}?)" if found else ""
 
@@ -112,7 +113,9 @@ def check_security_option(text: str) -> None:
     if name == "systempaths" and value != "unconfined":
         raise QuantityError(f"{value[:64]!r} is not a value of systempaths", "systempaths=unconfined")
     if name == "label" and not value.startswith(_LABELS):
-        raise QuantityError(f"{value[:64]!r} is not a label option", "label=disable, or label=type:NAME and the like")
+        raise QuantityError(
+            f"{value[:64]!r} is not a label option", "label=disable, or label=type:NAME and the like"
+        )
     if name == "seccomp" and value not in {"unconfined", "builtin"} and not value.startswith(("/", "{")):
         raise QuantityError(
             f"{value[:64]!r} is not a seccomp profile", "unconfined, or the absolute path of a JSON file"

@@ -6,7 +6,6 @@ libuci knows a dozen words for them and stops at the first. Values are never sho
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 from agent.uci.syntax import Fault, faults
@@ -29,7 +28,9 @@ class FileMistake:
 def mistakes_of(text: str, *, package: str) -> tuple[FileMistake, ...]:
     """All mistakes of a file that libuci refuses, 50 at most."""
     lines = text.split("\n")
-    return tuple(_mistake(fault, lines[fault.line - 1], package) for fault in faults(text, package=package, most=_MOST))
+    return tuple(
+        _mistake(fault, lines[fault.line - 1], package) for fault in faults(text, package=package, most=_MOST)
+    )
 
 
 def _mistake(fault: Fault, line: str, package: str) -> FileMistake:
@@ -49,7 +50,10 @@ def _words(fault: Fault, line: str, package: str) -> tuple[str, str]:
         case "invalid command":
             return _unknown_command(line)
         case "too many arguments":
-            return f"`{fault.head}` has more than one value", f"one value in quotes, as in `{fault.head} 'a b c'`"
+            return (
+                f"`{fault.head}` has more than one value",
+                f"one value in quotes, as in `{fault.head} 'a b c'`",
+            )
         case "option/list command found before the first section":
             return f"`{fault.head}` stands before the first section", "a `config` line above it"
         case "section of different type overwrites prior section with same name":
@@ -73,6 +77,8 @@ _FORMS = {
 
 def _unknown_command(line: str) -> tuple[str, str]:
     """A word is shown only where it is nearly one of the commands: it may be a piece of a value."""
+    import difflib  # only where there is a mistake
+
     word = line.split(maxsplit=1)[0] if line.split() else ""
     near = difflib.get_close_matches(word[:32], _COMMANDS, n=1)
     if near and near[0] == word:
