@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from agent.cli_output import Style, output_lines, output_of, plain, table
+from agent.cli_output import Style, output_lines, output_of, table
 from agent.clients.agent_client import stream, whole_status
 from agent.errors import ConfigError
+from agent.model.plain_text import plain
 
 _LINE_END = re.compile(r"\r+\n")
 
@@ -42,7 +43,9 @@ def diff_text(answer: dict[str, Any], style: Style) -> str:
     rows = [_diff_row(field) for field in answer["fields"]]
     if rows:
         head = ("FIELD", "DESIRED", "APPLIED", "OBSERVED", "WHY")
-        lines.append(table([head, *rows], style, colour=lambda row, column: _diff_colour(column, rows[row][column])))
+        lines.append(
+            table([head, *rows], style, colour=lambda row, column: _diff_colour(column, rows[row][column]))
+        )
     else:
         lines.append("no differences")
     for operation in answer["operations"]:

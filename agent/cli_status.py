@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from agent.cli_output import Style, plain, status_table, word
+from agent.cli_output import Style, status_table, word
 from agent.clients.agent_client import follow, whole_status
+from agent.model.plain_text import plain
 
 _CLEAR = "\x1b[H\x1b[J"  # cursor home, clear to the end
 

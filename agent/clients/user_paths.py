@@ -149,9 +149,7 @@ class View:
 class UserPaths:
     """`woken` is called, in any thread, when a mount answers again."""
 
-    def __init__(
-        self, *, deadline_s: float = DEADLINE_S, woken: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, *, deadline_s: float = DEADLINE_S, woken: Callable[[], None] = lambda: None) -> None:
         self._deadline_s = deadline_s
         self.woken = woken
         self._lock = threading.Lock()

@@ -47,7 +47,9 @@ COALESCE_S = 0.1
 AGAIN_S = 1.0  # after the end of a container, for another look at it
 RECONNECT_S = 2.0
 POLL_S = 5.0  # how often to look for changed files where they cannot be watched
-LOST_S = 10.0  # and where they can: the kernel drops events when its queue is full, and watchdog does not tell
+LOST_S = (
+    10.0  # and where they can: the kernel drops events when its queue is full, and watchdog does not tell
+)
 _WAVES = 20  # passes of one `reconcile`: what comes back again and again does not keep it for ever
 _LOOK_AGAIN_S = 0.05
 FIRST_RESYNC_S = 60.0  # while no configuration has been read

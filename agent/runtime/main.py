@@ -25,6 +25,7 @@ from agent.clients.routes import host_routes
 from agent.clients.state_file import StateFile
 from agent.clients.token_file import TokenFile
 from agent.errors import AlreadyRunningError
+from agent.model.plain_text import plain
 from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import load, load_given, open_store
@@ -33,6 +34,7 @@ from agent.runtime.dockerd_settings import settings_source
 from agent.runtime.edges import make_edges
 from agent.runtime.hazards import make_hazards
 from agent.runtime.holds import Holds
+from agent.runtime.logs import set_up_logging
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
@@ -44,14 +46,14 @@ logger = logging.getLogger(__name__)
 def run(options: RuntimeOptions) -> int:
     """Runs the agent until SIGTERM or SIGINT. Returns the exit code: 0, or 3 when another agent runs."""
     settings = _settings(options)
-    _set_up_logging(options.log_level or settings.log_level)
+    set_up_logging(options.log_level or settings.log_level)
     socket = Path(options.socket or settings.socket)
     try:
         with locked(socket.parent / "agent.lock"):
             remove_leftovers(options.state_dir / "state.json")
             asyncio.run(_run(options, settings, socket))
     except AlreadyRunningError as exc:
-        print(f"ucidockd: {exc}", file=sys.stderr)
+        print(plain(f"ucidockd: {exc}"), file=sys.stderr)
         return 3
     return 0
 
@@ -91,11 +93,6 @@ def _settings(options: RuntimeOptions) -> AgentSettings:
 def _engine_tls(options: RuntimeOptions, settings: AgentSettings) -> EngineTls | None:
     folder = options.certificates_of_engine(settings)
     return EngineTls(folder) if folder else None
-
-
-def _set_up_logging(level: str) -> None:
-    logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("urllib3").setLevel(logging.WARNING)
 
 
 @contextmanager

@@ -29,10 +29,10 @@ def show_read_only(desired: Desired, board: StatusBoard, *, now: float) -> None:
             board.clear(key, ConditionType.STORAGE_READ_ONLY, now=now)
             continue
         board.ensure(key, kind="container", section=container.section, name=container.name, now=now)
-        text = f"{', '.join(found)}: the file system is mounted read-only; `:ro` in `volume` says that it may be"
-        board.set(
-            key, ConditionType.STORAGE_READ_ONLY, status=True, reason="ReadOnly", message=text, now=now
+        text = (
+            f"{', '.join(found)}: the file system is mounted read-only; `:ro` in `volume` says that it may be"
         )
+        board.set(key, ConditionType.STORAGE_READ_ONLY, status=True, reason="ReadOnly", message=text, now=now)
 
 
 def _is_read_only(look: View, path: str) -> bool:

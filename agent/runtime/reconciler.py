@@ -128,7 +128,9 @@ class Reconciler:
     _ages: Ages = field(default_factory=Ages)
     _grace: GraceWatch = field(default_factory=GraceWatch)
     _to_look: set[str] = field(default_factory=set)  # ids of containers that something was heard of
-    _changing: set[str] = field(default_factory=set)  # keys of containers whose last failure was that of a change
+    _changing: set[str] = field(
+        default_factory=set
+    )  # keys of containers whose last failure was that of a change
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
@@ -279,9 +281,7 @@ class Reconciler:
             changing=frozenset(self._changing),
             held=held,
             completed=ends.completed,
-            left_behind=(
-                self._left_behind(desired, records, observed) if committed else frozenset()
-            ),
+            left_behind=(self._left_behind(desired, records, observed) if committed else frozenset()),
             image_ids=image_ids,
             image_defaults=defaults,
             busy=busy,
@@ -467,7 +467,9 @@ class Reconciler:
         """With what the containers printed last that end again and again."""
         blocked = self.backoff.blocked(self.monotonic())
         findings = tuple(
-            replace(finding, output=self._output_of(finding.key, desired)) if _is_failing(finding, blocked) else finding
+            replace(finding, output=self._output_of(finding.key, desired))
+            if _is_failing(finding, blocked)
+            else finding
             for finding in plan.findings
         )
         return replace(plan, findings=findings)
@@ -476,7 +478,8 @@ class Reconciler:
         """Asked for every 5 s at most: a loop may turn several times a second."""
         section, now = key.partition(":")[2], self.monotonic()
         record = next(
-            (r for r in self.records.records() if (r.kind, r.section, r.swap) == ("container", section, "")), None
+            (r for r in self.records.records() if (r.kind, r.section, r.swap) == ("container", section, "")),
+            None,
         )
         if record is None:
             return ""
@@ -550,7 +553,9 @@ class Reconciler:
     def _forget_deleted_volumes(self, record: Record) -> None:
         """Of those that nothing mounts any more: whoever deleted one knows."""
         try:
-            left = tuple(word for word in record.left if self.engine.inspect_volume(*names([word])) is not None)
+            left = tuple(
+                word for word in record.left if self.engine.inspect_volume(*names([word])) is not None
+            )
         except EngineError as exc:
             logger.info("%s: its volumes cannot be looked at now: %s", record.name, exc)
             return

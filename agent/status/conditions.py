@@ -77,7 +77,9 @@ CONDITIONS: dict[ConditionType, Row] = {
         bad=False, level=Level.ERROR, sentence="The section has mistakes; what runs for it is left alone."
     ),
     ConditionType.PASS_STUCK: Row(
-        bad=True, level=Level.ERROR, sentence="The agent does not get to the end of a pass; nothing is applied."
+        bad=True,
+        level=Level.ERROR,
+        sentence="The agent does not get to the end of a pass; nothing is applied.",
     ),
     ConditionType.ENGINE_STORAGE_LOST: Row(
         bad=True, level=Level.ERROR, sentence="The disk that holds Docker's data is gone or read-only."
@@ -117,7 +119,9 @@ CONDITIONS: dict[ConditionType, Row] = {
         bad=True, level=Level.WARNING, sentence="A published port can be reached from the internet."
     ),
     ConditionType.ADDRESS_MISSING: Row(
-        bad=True, level=Level.ERROR, sentence="A port is published at an address that the router does not have."
+        bad=True,
+        level=Level.ERROR,
+        sentence="A port is published at an address that the router does not have.",
     ),
     ConditionType.PORT_UNREACHABLE: Row(
         bad=True, level=Level.WARNING, sentence="The firewall lets nothing reach a published port."
@@ -172,7 +176,12 @@ CONDITIONS: dict[ConditionType, Row] = {
         bad=False,
         level=Level.OFF,
         sentence="Not running.",
-        reasons={"CrashLoop": Level.ERROR, "Absent": Level.WAITING, "Unknown": Level.WAITING, "NotListening": Level.WAITING},
+        reasons={
+            "CrashLoop": Level.ERROR,
+            "Absent": Level.WAITING,
+            "Unknown": Level.WAITING,
+            "NotListening": Level.WAITING,
+        },
     ),
     ConditionType.DAEMON_UNMANAGED: Row(
         bad=True, level=Level.OFF, sentence="dockerd is configured by a daemon.json of your own."

@@ -66,7 +66,10 @@ def test_a_prune_takes_no_name_that_a_section_uses(box: Box, agent: Agent, door:
             wait_for(lambda: client.get(f"/v1/jobs/{job['id']}").json()["job"]["state"] == "succeeded")
     assert tags(box) >= {"declared/web:1", "declared/off:1"}
     assert "litter:1" not in tags(box)
-    assert (box.client.images.get("declared/web:1").id, box.client.images.get("declared/off:1").id) == (web, off)
+    assert (box.client.images.get("declared/web:1").id, box.client.images.get("declared/off:1").id) == (
+        web,
+        off,
+    )
     assert sorted(name for name in box.names() if "keeps" in name) == []
     base.remove()
     box.get("web").remove(force=True)

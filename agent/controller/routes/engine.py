@@ -10,24 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from typing import Any
 
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from agent.clients.docker_stream import Body, DockerStream, EngineResponse, SourceError
 from agent.controller.doors.access import may_write
 from agent.controller.engine_query import checked_query
 from agent.controller.engine_versions import EngineVersions
-from agent.controller.http.replies import ClientGoneError, EngineReply, Inbox
+from agent.controller.http.replies import ClientGoneError, EngineReply, Inbox, StreamReply
 from agent.controller.http.sockets import refuse
 from agent.controller.manual_actions import manual_action
-from agent.controller.masking import mask_env
+from agent.controller.masking import READER_LIMIT, for_readers, masked_json
 from agent.controller.names import checked_id, checked_image, checked_network
 from agent.controller.port import AgentPort
 from agent.controller.problems import RequestError
@@ -36,7 +37,8 @@ from agent.controller.routes.engine_routes import HIJACKED, ROUTES, EngineRoute
 from agent.controller.routes.files import HEAD_TIMEOUT_S, safe_archive
 from agent.controller.rules import WEBSOCKET, Need, Rule
 from agent.controller.streams.engine_streams import has_terminal
-from agent.errors import UcidockdError
+from agent.controller.streams.json_lines import json_lines
+from agent.errors import EngineError, UcidockdError
 from agent.wire.media_types import JSON_LINES
 from agent.wire.natural import natural
 
@@ -152,7 +154,7 @@ class EngineRoutes:
         else:
             response = await _while_there(request, inbox, opening)
         if route.masks and not writer:
-            return await _masked(response)
+            return await _masked(response, lines=route.path == "/events")
         return EngineReply(
             response,
             status=response.status,
@@ -254,7 +256,25 @@ def _shown(response: EngineResponse) -> Mapping[str, str]:
     return headers
 
 
-async def _masked(response: EngineResponse) -> Response:
+async def _masked(response: EngineResponse, *, lines: bool) -> Response:
+    """For a reader. `lines`: JSON without end, an object a line."""
+    if lines and response.status < 400:
+        headers = {name: value for name, value in _shown(response).items() if name != "content-length"}
+        return StreamReply(_masked_lines(response), headers=headers)
     async with response:
-        body = mask_env(await response.json())
-    return JSONResponse(body, status_code=response.status)
+        try:
+            body = await response.read(READER_LIMIT)
+        except EngineError as exc:
+            if exc.retryable:
+                raise
+            raise RequestError(
+                f"the answer is larger than {READER_LIMIT // 1024**2} MiB: only a session that may change things gets it",
+                status=502,
+            ) from exc
+    return Response(await masked_json(body), status_code=response.status, media_type="application/json")
+
+
+async def _masked_lines(response: EngineResponse) -> AsyncGenerator[bytes, None]:
+    async with response:
+        async for item in json_lines(response.chunks()):
+            yield json.dumps(for_readers(item)).encode() + b"\n"

@@ -163,7 +163,14 @@ class Streams:
             raise RequestError(f"kind {name[:64]!r}: expected one of {', '.join(sorted(self._kinds))}")
         if session and not await self._rpcd.allowed_now(session, kind.grant.object, kind.grant.method):
             raise BusError("the session may not read that", status=Status.PERMISSION_DENIED)
-        return kind.open(args.get("args", {}))
+        opening = kind.open
+        if kind.open_for_reader is not None and not await self._may_write(session):
+            opening = kind.open_for_reader
+        return opening(args.get("args", {}))
+
+    async def _may_write(self, session: str) -> bool:
+        """Who came without a session is root."""
+        return not session or await self._rpcd.allowed_now(session, WRITER.object, WRITER.method)
 
     def _check_sources(self, tab: Tab) -> None:
         """Raises RequestError 429 where no stream may be added: readers leave some to writers."""
@@ -216,7 +223,7 @@ class Streams:
     async def _run(self, tab: Tab) -> None:
         try:
             await tab.run()
-            logger.info("stream %s ended: %s", tab.id[:8], tab.reason)
+            logger.debug("stream %s ended: %s", tab.id[:8], tab.reason)
         finally:
             self._tabs.pop(tab.id, None)
             async with tab.moving:

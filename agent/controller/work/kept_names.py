@@ -66,11 +66,18 @@ class KeptNames:
     async def _hold(self, ids: set[str]) -> list[str]:
         """Makes a container of each image that has none; returns their ids. One that cannot be made is logged."""
         containers = await self._containers({})
-        await self._remove([c["Id"] for c in containers if _LABEL in (c.get("Labels") or {})])  # of a killed agent
+        await self._remove(
+            [c["Id"] for c in containers if _LABEL in (c.get("Labels") or {})]
+        )  # of a killed agent
         used = {c.get("ImageID") for c in containers if _LABEL not in (c.get("Labels") or {})}
         made = []
         for image_id in sorted(ids - used):
-            body = {"Image": image_id, "Cmd": ["-"], "Labels": {_LABEL: "1"}, "HostConfig": {"NetworkMode": "none"}}
+            body = {
+                "Image": image_id,
+                "Cmd": ["-"],
+                "Labels": {_LABEL: "1"},
+                "HostConfig": {"NetworkMode": "none"},
+            }
             name = f"ucidockd-keeps-{secrets.token_hex(4)}"
             try:
                 answer = await self._post("/containers/create", (("name", name),), body)
