@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import AlreadyRunningError, ConfigError, UcidockdError
+from agent.model.plain_text import plain
 from agent.runtime.options import RuntimeOptions
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(_COMMANDS[args.command](args))
     except AlreadyRunningError as exc:
-        print(f"ucidockd: {exc}", file=sys.stderr)
+        print(plain(f"ucidockd: {exc}"), file=sys.stderr)
         return 3
     except UcidockdError as exc:
-        print(f"ucidockd: {exc}", file=sys.stderr)
+        print(plain(f"ucidockd: {exc}"), file=sys.stderr)
         return 1
     except PermissionError as exc:
         print(f"ucidockd: {_not_permitted(exc, args.command)}", file=sys.stderr)
@@ -181,7 +182,7 @@ def _check(args: argparse.Namespace) -> int:
         print(json.dumps([issue_as_json(issue) for issue in issues], indent=1))
     else:
         for issue in issues:
-            print(f"{issue.severity}: {issue.text()}")
+            print(plain(f"{issue.severity}: {issue.text()}"))
         if not issues:
             print("no mistakes")
     return 1 if errors or (args.strict and issues) else 0
@@ -223,7 +224,6 @@ def _given(body: dict[str, Any]) -> Given:
 
 
 def _reconcile(args: argparse.Namespace) -> int:
-    from agent.cli_output import plain
     from agent.cli_progress import bars_of
 
     with bars_of(_socket(args)) as feed:
@@ -271,7 +271,7 @@ def _check_options(args: argparse.Namespace) -> None:
     asked = {name: value for name in (*_FOLDERS, *_ENGINE) if (value := getattr(args, name)) is not None}
     if not asked:
         return
-    agent = call(_socket(args), "GET", "/v1/status", timeout_s=10)["agent"]
+    agent = call(_socket(args), "GET", "/v1/status?limit=1", timeout_s=10)["agent"]
     for name, value in asked.items():
         option, has = name.replace("_", "-"), agent.get("options", {}).get(name.replace("_", "-"), "")
         wanted = str(value)
@@ -359,7 +359,7 @@ def _render(args: argparse.Namespace) -> int:
 
     found = daemon_render.preview(_options(args))
     for message in found.messages:
-        print(f"warning: {message}", file=sys.stderr)
+        print(plain(f"warning: {message}"), file=sys.stderr)
     if args.json:
         print(json.dumps(daemon_render.as_json(found), indent=1))
     else:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from agent.cli_output import Style, output_lines, output_of, plain, table
-from agent.clients.agent_client import call, stream
+from agent.cli_output import Style, output_lines, output_of, table
+from agent.clients.agent_client import stream, whole_status
 from agent.errors import ConfigError
+from agent.model.plain_text import plain
 
 _LINE_END = re.compile(r"\r+\n")
 
@@ -42,7 +43,9 @@ def diff_text(answer: dict[str, Any], style: Style) -> str:
     rows = [_diff_row(field) for field in answer["fields"]]
     if rows:
         head = ("FIELD", "DESIRED", "APPLIED", "OBSERVED", "WHY")
-        lines.append(table([head, *rows], style, colour=lambda row, column: _diff_colour(column, rows[row][column])))
+        lines.append(
+            table([head, *rows], style, colour=lambda row, column: _diff_colour(column, rows[row][column]))
+        )
     else:
         lines.append("no differences")
     for operation in answer["operations"]:
@@ -61,7 +64,7 @@ def diff_text(answer: dict[str, Any], style: Style) -> str:
 
 def show_failed(socket: str, name: str) -> int:
     """The last lines of a container whose start failed, or that ends again and again."""
-    status = call(socket, "GET", "/v1/status", timeout_s=10)
+    status = whole_status(socket)
     named = [r for r in status["resources"] if r["kind"] == "container" and name in (r["section"], r["name"])]
     if not named:
         raise ConfigError(f"{name}: no container section has this name")
@@ -126,7 +129,7 @@ def show_logs(socket: str, name: str, *, follow: bool, tail: str, since: str, fo
 
 def _container_id(socket: str, name: str) -> str:
     """The engine's id for a section or one of our Docker names; any other name is the engine's own business."""
-    resources = call(socket, "GET", "/v1/status", timeout_s=10)["resources"]
+    resources = whole_status(socket)["resources"]
     ours = [r for r in resources if r["kind"] == "container" and r["object_id"]]
     by_section = [r["object_id"] for r in ours if r["section"] == name]
     by_name = [r["object_id"] for r in ours if r["name"] == name]

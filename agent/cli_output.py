@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
+from agent.model.plain_text import plain
+
 Paint = Callable[[str], str]
 
 _COLOURS = {"good": "32", "bad": "31", "busy": "33", "head": "1", "dim": "2"}
@@ -28,11 +30,6 @@ _STATE = re.compile(
 def colours_wanted(stream: TextIO) -> bool:
     """https://no-color.org, and a terminal that can."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def plain(text: str) -> str:
-    """`text` without the power to move a terminal's cursor or colours."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 class Style:

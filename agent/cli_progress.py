@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from agent.cli_output import Style, plain
+from agent.cli_output import Style
 from agent.clients.agent_client import follow
 from agent.errors import UcidockdError
+from agent.model.plain_text import plain
 
 _PERCENT = re.compile(r"pulling (.+): ([0-9]{1,3}) %")
 _BAR = 30

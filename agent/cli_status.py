@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from agent.cli_output import Style, plain, status_table, word
-from agent.clients.agent_client import call, follow
+from agent.cli_output import Style, status_table, word
+from agent.clients.agent_client import follow, whole_status
+from agent.model.plain_text import plain
 
 _CLEAR = "\x1b[H\x1b[J"  # cursor home, clear to the end
 
@@ -18,7 +19,7 @@ _CLEAR = "\x1b[H\x1b[J"  # cursor home, clear to the end
 def show_status(socket: str, *, as_json: bool, watch: bool) -> int:
     """Prints the status once, or for as long as the agent runs."""
     if not watch:
-        status = call(socket, "GET", "/v1/status", timeout_s=10)
+        status = whole_status(socket)
         print(json.dumps(status, indent=1) if as_json else status_table(status, Style.of(sys.stdout)))
         return 0
     events = follow(socket, "/v1/status/stream")
@@ -38,6 +39,8 @@ def _watched(events: Iterable[dict[str, Any]], *, as_json: bool, redraw: bool) -
         whole = picture.take(event)
         if as_json:
             yield json.dumps(event)
+        elif "next" in event:
+            continue  # a page of the status, and not the last
         elif redraw:
             yield _CLEAR + status_table(picture.status(), Style.of(sys.stdout))
         elif whole:
@@ -48,18 +51,19 @@ def _watched(events: Iterable[dict[str, Any]], *, as_json: bool, redraw: bool) -
 
 
 class Picture:
-    """The status as it stands after the events so far: the first is a snapshot, so is each after a gap."""
+    """The status as it stands after the events so far: first its pages, and again after a gap."""
 
     def __init__(self) -> None:
         self._agent: dict[str, Any] = {}
         self._resources: dict[str, dict[str, Any]] = {}
 
     def take(self, event: dict[str, Any]) -> bool:
-        """Takes an event in. True for a snapshot."""
+        """Takes an event in. True for the last page of a status."""
         if "resources" in event:
-            self._agent = event["agent"]
-            self._resources = {resource["key"]: resource for resource in event["resources"]}
-            return True
+            if "after" not in event:
+                self._agent, self._resources = event["agent"], {}
+            self._resources |= {resource["key"]: resource for resource in event["resources"]}
+            return "next" not in event
         if "agent" in event:
             self._agent = event["agent"]
         elif event.get("removed"):

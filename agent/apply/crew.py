@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from agent.errors import EngineError, UcidockdError
 from agent.plan import operations as ops
@@ -38,13 +38,36 @@ class Outcome:
 
 
 class Crew:
-    """The threads that works run in, shared by all plans; at most `workers` of them talk to the engine at once."""
+    """The threads that works run in, shared by all plans; at most `workers` of them talk to the engine at once.
+
+    They end when no work is left: an agent that waits for changes keeps none.
+    """
 
     def __init__(self, workers: int) -> None:
-        self.pool: Pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="apply")
         self.make_event: Callable[[], threading.Event] = threading.Event
         self._places = threading.BoundedSemaphore(workers)
         self._alone = threading.Lock()
+        self._guard = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._under_way = 0
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Runs it in one of the threads, when one is free."""
+        with self._guard:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="apply")
+            self._pool.submit(self._do, work)
+            self._under_way += 1
+
+    def _do(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        finally:
+            with self._guard:
+                self._under_way -= 1
+                if not self._under_way and self._pool is not None:
+                    self._pool.shutdown(wait=False)
+                    self._pool = None
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -108,7 +131,7 @@ class Run:
             if not self._running:
                 self._ended.set()
         for work in ready:
-            self._crew.pool.submit(self._carry_out, work, self._failed & work.needs)
+            self._crew.submit(partial(self._carry_out, work, self._failed & work.needs))
 
     def _carry_out(self, work: ops.Work, failed_needs: set[str]) -> None:
         outcomes: list[Outcome] = []

@@ -234,7 +234,9 @@ class Executor:
         heir = self._inherit(container, image_id, before)
         more = {"image_id": image_id, "joined": joined_ids(self.records.records(), container)}
         kept = {"volumes": volume_words(heir.carry), "left": heir.left, "lost": heir.lost}
-        record = self._announce("container", container, completed=False, **more, **kept, **kept_policy(container))
+        record = self._announce(
+            "container", container, completed=False, **more, **kept, **kept_policy(container)
+        )
         try:
             image = container.spec.image
             labels = self._labels(record)

@@ -104,7 +104,7 @@ def create_from(
 
     The reference is what `docker ps` and updaters read (`Config.Image`). A reference can move or vanish between our
     look at the image and this call, so the id is verified afterwards; where it is another one, the container is
-    created again, by the id. Raises EngineError.
+    created again, by the id. Raises EngineError; one with a status means that nothing was left.
     """
     by_id = {**body, "Image": image_id}
     try:
@@ -113,17 +113,28 @@ def create_from(
         if exc.status != 404 or body["Image"] == image_id:
             raise
         return _looked_at(engine, engine.create_container(name, by_id))
-    seen = engine.inspect_container(object_id)
-    if seen is None or seen.image_id == image_id:
-        return object_id, (seen and seen.inspect) or {}
-    logger.info("%s: %s moved while it was created, it is created again", name, body["Image"])
-    engine.remove_container(object_id, volumes=True, force=True)
+    try:
+        seen = engine.inspect_container(object_id)
+        if seen is None or seen.image_id == image_id:
+            return object_id, (seen and seen.inspect) or {}
+        logger.info("%s: %s moved while it was created, it is created again", name, body["Image"])
+        engine.remove_container(object_id, volumes=True, force=True)
+    except EngineError as exc:
+        raise _left_behind(exc) from exc
     return _looked_at(engine, engine.create_container(name, by_id))
 
 
 def _looked_at(engine: Engine, object_id: str) -> tuple[str, dict[str, Any]]:
-    seen = engine.inspect_container(object_id)
+    try:
+        seen = engine.inspect_container(object_id)
+    except EngineError as exc:
+        raise _left_behind(exc) from exc
     return object_id, (seen and seen.inspect) or {}
+
+
+def _left_behind(exc: EngineError) -> EngineError:
+    """Without a status: the container is there, so its record must not go."""
+    return exc if not exc.status else EngineError(str(exc), retryable=exc.retryable)
 
 
 def short_id(image_id: str) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from agent.apply.ports import Engine
 from agent.apply.redact import blotted
 from agent.errors import EngineError
-from agent.model.identity import masked_words
+from agent.model.plain_text import plain
 from agent.model.resources import Container
 from agent.wire.docker_frames import FrameDecoder, FrameError
 
@@ -33,14 +33,8 @@ def tidied(raw: bytes, container: Container | None) -> str:
     except FrameError:
         data = raw
     text = blotted(data.decode("utf-8", "replace"), container)
-    lines = [_plain(masked_words(line)) for line in text.replace("\r\n", "\n").split("\n")]
+    lines = [plain(line.replace("\t", "    ")) for line in text.replace("\r\n", "\n").split("\n")]
     while lines and not lines[-1].strip():
         lines.pop()
     kept = "\n".join(lines[-LINES:])
     return kept if len(kept) <= _LIMIT else f"...{kept[-_LIMIT:]}"
-
-
-def _plain(line: str) -> str:
-    """Without the power to move a terminal's cursor or colours."""
-    shown = line.replace("\t", "    ")
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in shown)

@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from agent.model.observed import ObservedContainer, ObservedNetwork, ObservedVolume
+from agent.model.observed import EngineIdentity, ObservedContainer, ObservedNetwork, ObservedVolume
 from agent.model.resources import RegistryAuth
 
 
 class Engine(Protocol):
-    """One Docker Engine; each method is one engine call, `api_version` one after a lost connection only."""
+    """One Docker Engine; each method is one engine call, `api_version` and `identity` (unless it is to be `fresh`) one
+    after a lost connection only.
+    """
 
     def api_version(self) -> tuple[int, int]: ...
+    def identity(self, *, fresh: bool = False) -> EngineIdentity: ...
     def info(self) -> dict[str, Any]: ...
     def list_containers(self, instance: str) -> tuple[ObservedContainer, ...]: ...
     def list_names(self) -> frozenset[str]: ...

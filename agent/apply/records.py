@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from agent.model.observed import Record
+from agent.plan.engines import Claims, Tags
 
 
 class Records(Protocol):
@@ -18,6 +19,10 @@ class Records(Protocol):
     instance: str
 
     def records(self) -> tuple[Record, ...]: ...
+
+    def everywhere(self) -> tuple[Record, ...]: ...
+
+    def stand_on(self, tags: Tags, claims: Claims, *, keep: bool) -> None: ...
 
     def get(self, nonce: str) -> Record | None: ...
 

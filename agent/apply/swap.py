@@ -202,9 +202,15 @@ class Swap:
             )
 
     def _commit(self, old: Record, new: Record) -> None:
+        """What else the records say of the section is over: one that was removed, and a foreign one adopted instead."""
         fresh = sorted(set(new.left) - set(old.left))
         if fresh:
             logger.warning("%s: not mounted any more and kept: volume %s", new.name, ", ".join(fresh))
+        of = ("container", new.section, "")
+        for record in self.records.records():
+            is_of_it = (record.kind, record.section, record.swap) == of
+            if is_of_it and record.nonce not in {old.nonce, new.nonce}:
+                self.records.drop(record.nonce, lasting=False)
         self.records.put(replace(new, swap="", partner=""), replace(old, swap="retired"))
 
     def finish(self, old: Record, *, volumes: bool) -> None:

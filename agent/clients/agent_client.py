@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 from agent.errors import UcidockdError
 
@@ -43,6 +44,17 @@ def call(
     data = None if body is None else json.dumps(body).encode()
     response = _open(path, method, route, data, timeout_s)
     return json.loads(response.read())
+
+
+def whole_status(path: str) -> dict[str, Any]:
+    """The status, all its pages. Raises as `call`."""
+    status: dict[str, Any] = call(path, "GET", "/v1/status", timeout_s=10)
+    page = status
+    while "next" in page:
+        page = call(path, "GET", f"/v1/status?{urlencode({'after': page['next']})}", timeout_s=10)
+        status["resources"] += page["resources"]
+    status.pop("next", None)
+    return status
 
 
 def follow(path: str, route: str) -> Iterator[dict[str, Any]]:

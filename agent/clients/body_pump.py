@@ -37,7 +37,9 @@ _SO_RCVTIMEO_NEW = 66  # asm-generic/socket.h
 _SO_SNDBUFFORCE = 32  # the same; past net.core.wmem_max, for who may
 _PARTS = 512  # that the kernel takes at once, and some to spare (IOV_MAX is 1024)
 
-Note = Callable[[int], None]  # gets the bytes that were moved since it was called last, now and then and at the end
+Note = Callable[
+    [int], None
+]  # gets the bytes that were moved since it was called last, now and then and at the end
 
 _pool: ThreadPoolExecutor | None = None
 _pumps = 0

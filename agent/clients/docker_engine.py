@@ -39,7 +39,7 @@ from agent.errors import (
     LeftoverError,
 )
 from agent.model.identity import LABEL_INSTANCE
-from agent.model.observed import ObservedContainer, ObservedNetwork, ObservedVolume
+from agent.model.observed import EngineIdentity, ObservedContainer, ObservedNetwork, ObservedVolume
 from agent.model.resources import RegistryAuth
 
 logger = logging.getLogger(__name__)
@@ -103,6 +103,7 @@ class DockerEngine:
         self._timeout_s = timeout_s
         self._local = threading.local()  # requests' sessions are not made for several threads
         self._version = ""
+        self._identity: EngineIdentity | None = None
         self._last_list = _ListReply(instance="", body=b"", containers=())
 
     def _client(self) -> Any:
@@ -161,7 +162,7 @@ class DockerEngine:
             raise self._invalid("it is a redirect")
 
     def _away(self, exc: Exception) -> EngineUnreachableError:
-        self._version = ""  # what answers next may be another engine
+        self._version, self._identity = "", None  # what answers next may be another engine
         if isinstance(exc, requests.exceptions.Timeout) or "timed out" in str(exc):
             return EngineSlowError(f"the engine at {self._host} gives no answer in time")
         for cause in _causes(exc):
@@ -244,6 +245,13 @@ class DockerEngine:
             raise self._invalid("it does not tell its API version") from exc
         self._version = found
         return pair
+
+    def identity(self, *, fresh: bool = False) -> EngineIdentity:
+        """Which engine this is. It is not noticed when another one took its place between two calls, unless `fresh`."""
+        found = self._identity
+        if found is None or fresh:
+            found = self._identity = _identity(self.info())
+        return found
 
     def info(self) -> dict[str, Any]:
         return self._get("/info", dict)
@@ -473,6 +481,14 @@ def _label_filter(instance: str) -> str:
 def _names(item: dict[str, Any]) -> list[str]:
     """Further names are links ("/other/alias"): one's own has one slash."""
     return [name[1:] for name in item.get("Names") or () if name.count("/") == 1]
+
+
+def _identity(info: dict[str, Any]) -> EngineIdentity:
+    return EngineIdentity(
+        id=str(info.get("ID") or ""),
+        root=str(info.get("DockerRootDir") or ""),
+        driver=str(info.get("Driver") or ""),
+    )
 
 
 def _listed(item: dict[str, Any]) -> ObservedContainer:

@@ -16,6 +16,7 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -211,10 +212,16 @@ class EnginePipe:
 
 
 Permit = Callable[[str, str], None]  # given method and path; raises for what must not be
+Around = Callable[[str, str, Pairs], AbstractAsyncContextManager[None]]  # given method, path and query
 
 
 def _permit_all(method: str, path: str) -> None:
     del method, path
+
+
+def _nothing_around(method: str, path: str, query: Pairs) -> AbstractAsyncContextManager[None]:
+    del method, path, query
+    return nullcontext()
 
 
 class DockerStream:
@@ -223,6 +230,7 @@ class DockerStream:
     def __init__(self, address: EngineAddress | str, *, tls: EngineTls | None = None) -> None:
         self.address = parse_engine_address(address) if isinstance(address, str) else address
         self.permit: Permit = _permit_all
+        self.around: Around = _nothing_around  # from before a request until the head of its response is there
         self._tls = tls
         self._buffer = memoryview(bytearray(PIECE_LIMIT))
 
@@ -249,15 +257,16 @@ class DockerStream:
         EngineUnreachableError, or SourceError where the body's source failed, or what `permit` raises.
         """
         self.permit(method, path)
-        wire = await self._connect(piece_limit)
-        try:
-            return await self._exchange(wire, method, path, query, headers, body, length, head_timeout_s)
-        except OSError as exc:
-            wire.abort()
-            raise self._lost(exc, "went away") from exc
-        except BaseException:
-            wire.abort()
-            raise
+        async with self.around(method, path, query):
+            wire = await self._connect(piece_limit)
+            try:
+                return await self._exchange(wire, method, path, query, headers, body, length, head_timeout_s)
+            except OSError as exc:
+                wire.abort()
+                raise self._lost(exc, "went away") from exc
+            except BaseException:
+                wire.abort()
+                raise
 
     async def call(
         self,

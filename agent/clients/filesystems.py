@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path, PurePosixPath
+
+from agent.clients.user_paths import PATHS, real_path
+from agent.errors import PathError
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _ESCAPED = re.compile(r"\\([0-7]{3})")
@@ -13,7 +15,10 @@ _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 def file_system_of(path: str, mounts: Path = _MOUNTS) -> str:
     """Its type, such as ext4 or overlay, links followed; "" when that cannot be known. The path need not be there."""
-    real = PurePosixPath(os.path.realpath(path))
+    try:
+        real = PurePosixPath(PATHS.ask(real_path, path))
+    except PathError:
+        return ""
     found, depth = "", -1
     try:
         lines = mounts.read_text(errors="surrogateescape").splitlines()

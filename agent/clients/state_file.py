@@ -18,7 +18,7 @@ import os
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,13 @@ from typing import Any
 from agent.clients.files import atomic_write
 from agent.errors import StorageError
 from agent.model.observed import Record
+from agent.plan.engines import Claims, Tags, visible
 from agent.wire.record_lines import change_line, document, read
 
 logger = logging.getLogger(__name__)
 
-_FOLD_BYTES = 64 * 1024  # changes of so many bytes may follow the records, or as many as the records themselves have
+# changes of so many bytes may follow the records, or as many as the records themselves have
+_FOLD_BYTES = 64 * 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +57,15 @@ class _Place:
         return self.size - self.folded + more > max(_FOLD_BYTES, self.folded)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sorted:
+    """The records of one engine in order, and what they were made of."""
+
+    records: Mapping[str, Record]
+    tags: Tags | None
+    found: tuple[Record, ...]
+
+
 class _OtherFileError(OSError):
     """What is at the path is not what we wrote."""
 
@@ -73,14 +84,44 @@ class StateFile:
         self._place: _Place | None = None  # None: the next change writes the whole file
         self._unsynced = False
         self.instance, self._records = self._load()
-        self._sorted: tuple[Record, ...] | None = None
+        self._sorted: _Sorted | None = None
+        self._tags: Tags | None = None
 
     def records(self) -> tuple[Record, ...]:
-        """All records, sorted by kind and section."""
-        found = self._sorted
-        if found is None:
-            found = self._sorted = _in_order(self._records)
-        return found
+        """The records of the engine that `stand_on` named, all before that, sorted by kind and section."""
+        records, tags, known = self._records, self._tags, self._sorted
+        if known is None or known.records is not records or known.tags is not tags:
+            # kept with what it was made of: another thread may have changed that by now
+            found = _in_order(_here(records, tags))
+            known = self._sorted = _Sorted(records=records, tags=tags, found=found)
+        return known.found
+
+    def everywhere(self) -> tuple[Record, ...]:
+        """The records of all engines."""
+        return tuple(self._records.values())
+
+    def stand_on(self, tags: Tags, claims: Claims, *, keep: bool) -> None:
+        """From now on `records` are those of this engine, and new ones are its. Raises StorageError.
+
+        Without `keep` the claims are believed and not written, by who may not write.
+        """
+        changed = {record.nonce: record for record in claims.changed}
+        dropped = frozenset(claims.dropped)
+
+        def make(old: dict[str, Record]) -> dict[str, Record]:
+            return {nonce: record for nonce, record in (old | changed).items() if nonce not in dropped}
+
+        if keep:
+            self._write(make)
+        else:
+            self._records = make(self._records)
+        self._tags = tags
+
+    def _stamped(self, record: Record) -> Record:
+        """With the engine that it is on."""
+        if record.engine or self._tags is None:
+            return record
+        return replace(record, engine=self._tags.of(record.kind))
 
     def get(self, nonce: str) -> Record | None:
         """The record of that nonce."""
@@ -88,7 +129,7 @@ class StateFile:
 
     def put(self, *records: Record) -> None:
         """Adds or replaces records, all or none. Raises StorageError when they cannot be written."""
-        self._write(lambda old: {**old, **{record.nonce: record for record in records}})
+        self._write(lambda old: {**old, **{record.nonce: self._stamped(record) for record in records}})
 
     def change(self, nonce: str, *, lasting: bool = True, **changes: Any) -> Record:
         """Replaces fields of one record. Raises KeyError when it is gone.
@@ -106,9 +147,7 @@ class StateFile:
 
     def drop(self, nonce: str, *, lasting: bool = True) -> None:
         """Forgets a record. `lasting`: see `change`."""
-        self._write(
-            lambda old: {key: record for key, record in old.items() if key != nonce}, lasting=lasting
-        )
+        self._write(lambda old: {key: record for key, record in old.items() if key != nonce}, lasting=lasting)
 
     def fold(self) -> None:
         """Writes the records without the changes that led to them, as version 0.1.0 reads them. Raises StorageError."""
@@ -119,9 +158,7 @@ class StateFile:
                 except OSError as exc:
                     raise self._error(exc) from exc
 
-    def _write(
-        self, make: Callable[[dict[str, Record]], dict[str, Record]], *, lasting: bool = True
-    ) -> None:
+    def _write(self, make: Callable[[dict[str, Record]], dict[str, Record]], *, lasting: bool = True) -> None:
         change = _Change(make, lasting)
         self._waiting.append(change)
         with self._lock:
@@ -156,7 +193,8 @@ class StateFile:
             data = self._path.read_bytes()
         except FileNotFoundError:
             return secrets.token_hex(6), {}
-        except OSError as exc:  # the disk, or no descriptor left: what is in it may be good, so it is not disowned
+        except OSError as exc:
+            # the disk, or no descriptor left: what is in it may be good, so it is not disowned
             raise StorageError(f"{self._path} cannot be read: {exc.strerror}") from exc
         try:
             found = read(data)
@@ -201,7 +239,7 @@ class StateFile:
         except OSError as exc:
             raise self._error(exc) from exc
         if line:
-            self._records, self._sorted = records, None
+            self._records = records
 
     def _error(self, exc: OSError) -> StorageError:
         full = exc.errno in {errno.ENOSPC, errno.EDQUOT}
@@ -224,7 +262,8 @@ class StateFile:
             seen = os.fstat(descriptor)
             if (seen.st_ino, seen.st_size) != (place.inode, place.size):
                 raise _OtherFileError
-            self._place = None  # of a file whose fsync failed a later one would lie: then a whole one is written
+            # of a file whose fsync failed a later one would lie: then a whole one is written
+            self._place = None
             try:
                 _write_all(descriptor, line)
             except OSError:
@@ -249,7 +288,8 @@ class StateFile:
     def _write_whole(self, records: Mapping[str, Record]) -> None:
         self._place = None
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        data = document(self.instance, records.values())
+        here = {record.nonce: record for record in _here(records, self._tags)}
+        data = document(self.instance, here.values(), [r for n, r in records.items() if n not in here])
         atomic_write(self._path, data, mode=0o600)
         self._place = _Place(inode=self._path.stat().st_ino, size=len(data), folded=len(data))
         self._unsynced = False
@@ -261,5 +301,9 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _in_order(records: Mapping[str, Record]) -> tuple[Record, ...]:
-    return tuple(sorted(records.values(), key=lambda r: (r.kind, r.section, r.nonce)))
+def _here(records: Mapping[str, Record], tags: Tags | None) -> Iterable[Record]:
+    return records.values() if tags is None else visible(records.values(), tags)
+
+
+def _in_order(records: Iterable[Record]) -> tuple[Record, ...]:
+    return tuple(sorted(records, key=lambda r: (r.kind, r.section, r.nonce)))

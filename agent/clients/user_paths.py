@@ -149,9 +149,7 @@ class View:
 class UserPaths:
     """`woken` is called, in any thread, when a mount answers again."""
 
-    def __init__(
-        self, *, deadline_s: float = DEADLINE_S, woken: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, *, deadline_s: float = DEADLINE_S, woken: Callable[[], None] = lambda: None) -> None:
         self._deadline_s = deadline_s
         self.woken = woken
         self._lock = threading.Lock()
@@ -172,6 +170,13 @@ class UserPaths:
             return self.ask(file_bytes, path).decode("utf-8-sig")
         except UnicodeDecodeError as exc:
             raise PathError(f"{path} is not UTF-8 text (byte {exc.start})") from exc
+
+    def real(self, path: str) -> str:
+        """The path without links; as it stands where that cannot be known."""
+        try:
+            return self.ask(real_path, path)
+        except PathError:
+            return path
 
     def hung(self) -> tuple[str, ...]:
         """The mount points that do not answer."""

@@ -1,51 +1,52 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Hides the values of environment variables in what the engine tells a reader: passwords live there.
+"""What a reader gets of the engine's answers: `agent.model.secrets` applied to whole answers, off the event loop.
 
-Inspects of containers (`Config.Env`), images (`Config.Env`, `ContainerConfig.Env`), services and tasks
-(`ContainerSpec.Env`) and plugins (`Settings.Env`, `Config.Env[].Value`), and the process of an exec.
+A writer, and root, get what the engine says.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
-from agent.errors import EngineError
+from agent.errors import EngineError, EngineInvalidError
+from agent.model.secrets import hidden
 
-MASK = "***"
-_NAMES = frozenset({"env", "environment"})
+READER_LIMIT = 4 * 1024 * 1024  # bytes of an answer that is looked through for a reader
 
 
-def mask_env(value: Any) -> Any:
-    """A copy of decoded JSON with `K=***` for each variable, wherever an `Env` stands. The names stay.
-
-    Raises EngineError for what is nested too deeply to be looked through.
-    """
+def for_readers(value: Any) -> Any:
+    """A copy of decoded JSON without secrets. Raises EngineError for what is nested too deeply to be looked through."""
     try:
-        return _copy(value)
+        return hidden(value)
     except RecursionError as exc:
         raise EngineError("the engine's answer is nested too deeply") from exc
 
 
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            name: _masked(inner) if name.lower() in _NAMES else _copy(inner) for name, inner in value.items()
-        }
-    if isinstance(value, list):
-        return [_copy(inner) for inner in value]
-    return value
+async def masked_value(value: Any) -> Any:
+    """The same in a thread: a large answer holds nobody else up."""
+    return await asyncio.get_running_loop().run_in_executor(_worker(), for_readers, value)
 
 
-def _masked(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_masked_variable(item) for item in value]
-    if isinstance(value, dict):
-        return dict.fromkeys(value, MASK)
-    return value if value is None else MASK
+async def masked_json(body: bytes) -> bytes:
+    """The same of a body, as JSON text. Raises EngineError where it is none."""
+    return await asyncio.get_running_loop().run_in_executor(_worker(), _masked, body)
 
 
-def _masked_variable(item: Any) -> Any:
-    if isinstance(item, dict):
-        return {name: inner if name == "Name" else MASK for name, inner in item.items()}
-    name, equals, _ = str(item).partition("=")
-    return f"{name}={MASK}" if equals else name
+def _masked(body: bytes) -> bytes:
+    try:
+        value = json.loads(body) if body.strip() else None
+        return json.dumps(hidden(value), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    except RecursionError as exc:
+        raise EngineInvalidError("the engine's answer is nested too deeply") from exc
+    except ValueError as exc:
+        raise EngineInvalidError("the engine's answer is no JSON") from exc
+
+
+@cache
+def _worker() -> ThreadPoolExecutor:
+    """One thread: that many large answers are in memory at a time."""
+    return ThreadPoolExecutor(1, "masking")

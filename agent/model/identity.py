@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -23,28 +22,6 @@ LABEL_SPEC_VERSION = "ucidockd.spec-version"
 LABEL_NONCE = "ucidockd.nonce"
 OWN_LABELS = frozenset({LABEL_OWNER, LABEL_INSTANCE, LABEL_SECTION, LABEL_SPEC_VERSION, LABEL_NONCE})
 OWNER = "ucidockd"
-
-_SECRET_NAME = re.compile(
-    r"pass(word|wd|phrase)?|secret|token|api_?key|private_?key|credential|auth", re.IGNORECASE
-)
-
-
-_ASSIGNED = re.compile(r"([A-Za-z0-9_.-]+)=([^\s;&|]+)")
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether an environment variable, option or label of this name holds a secret by convention."""
-    return _SECRET_NAME.search(name) is not None
-
-
-def masked_pair(key: str, value: str) -> str:
-    """`key=value` for people; the value is hidden when the key's name says that it is a secret."""
-    return f"{key}=***" if is_secret_name(key) else f"{key}={value}"
-
-
-def masked_words(command: str) -> str:
-    """A command line without the values of `--token=...` and `TOKEN=...`, wherever they stand."""
-    return _ASSIGNED.sub(lambda m: masked_pair(m[1], m[2]), command)
 
 
 def own_labels(*, instance: str, section: str, nonce: str) -> dict[str, str]:

@@ -112,7 +112,9 @@ def check_security_option(text: str) -> None:
     if name == "systempaths" and value != "unconfined":
         raise QuantityError(f"{value[:64]!r} is not a value of systempaths", "systempaths=unconfined")
     if name == "label" and not value.startswith(_LABELS):
-        raise QuantityError(f"{value[:64]!r} is not a label option", "label=disable, or label=type:NAME and the like")
+        raise QuantityError(
+            f"{value[:64]!r} is not a label option", "label=disable, or label=type:NAME and the like"
+        )
     if name == "seccomp" and value not in {"unconfined", "builtin"} and not value.startswith(("/", "{")):
         raise QuantityError(
             f"{value[:64]!r} is not a seccomp profile", "unconfined, or the absolute path of a JSON file"

@@ -56,6 +56,15 @@ class Observed:
     volumes: tuple[ObservedVolume, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineIdentity:
+    """What `GET /info` says of the engine itself. `id`: before 23.0 one of the machine, not of the data root."""
+
+    id: str = ""
+    root: str = ""  # DockerRootDir
+    driver: str = ""  # of its storage
+
+
 # the id of a container that is known to be gone, while its record still names its data
 NO_OBJECT = "0" * 64
 
@@ -98,3 +107,4 @@ class Record:
     completed: bool | None = None  # whether that one did its job; None: by a version that did not ask
     waits: tuple[str, ...] = ()  # what it waited for when it was applied: "mount:/mnt", "db:healthy"
     waits_known: bool = False  # False: by a version that did not write it down
+    engine: str = ""  # the tag of the engine that it is on (agent.plan.engines); "": version 0.1.0 wrote it

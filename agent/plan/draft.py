@@ -40,7 +40,9 @@ class Context:
     backoff: Mapping[str, str] = field(
         default_factory=dict
     )  # key -> last error, while not to be tried again yet
-    changing: frozenset[str] = frozenset()  # of these, the keys whose change failed: what runs is looked after
+    changing: frozenset[str] = (
+        frozenset()
+    )  # of these, the keys whose change failed: what runs is looked after
     held: Mapping[str, str] = field(default_factory=dict)  # key -> the manual action that must not be undone
     image_ids: Mapping[str, str] = field(
         default_factory=dict

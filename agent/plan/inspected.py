@@ -194,7 +194,9 @@ def _ports(bindings: Mapping[str, list[Mapping[str, str]] | None]) -> tuple[Port
                 protocol=(match[2] if match else "") or "tcp",
             )
             found.add(port)
-    return tuple(sorted(found, key=lambda p: (p.container_port, p.protocol, p.host_ip, p.host_port, p.host_text)))
+    return tuple(
+        sorted(found, key=lambda p: (p.container_port, p.protocol, p.host_ip, p.host_port, p.host_text))
+    )
 
 
 # mounts

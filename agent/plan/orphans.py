@@ -23,8 +23,13 @@ def plan_orphans(draft: Draft) -> None:
     known |= desired.broken
     for record in sorted(draft.context.records, key=lambda r: (_ORDER[r.kind], r.section)):
         key = key_of(record.kind, record.section)
-        if key not in known and not record.swap and not draft.hands_off(key, record):
-            _orphan(draft, key, record)
+        if key in known or record.swap or draft.hands_off(key, record):
+            continue
+        if key_of(record.kind, record.name) in desired.claimed:
+            message = f"its section is gone; one with a mistake has its name, {record.name}: kept until that is mended"
+            draft.find(key, "Synced", status=False, reason="Pending", message=message)
+            continue
+        _orphan(draft, key, record)
 
 
 def _orphan(draft: Draft, key: str, record: Record) -> None:

@@ -118,7 +118,9 @@ def host_config(spec: ContainerSpec, plugged: Mapping[str, str]) -> dict[str, An
         "ExtraHosts": list(spec.extra_hosts) or None,
         "GroupAdd": list(spec.group_add) or None,
         **_security(spec),
-        "DeviceRequests": [{"Driver": "cdi", "DeviceIDs": list(spec.cdi_devices)}] if spec.cdi_devices else None,
+        "DeviceRequests": [{"Driver": "cdi", "DeviceIDs": list(spec.cdi_devices)}]
+        if spec.cdi_devices
+        else None,
         "LogConfig": _log_config(spec),
     }
     return {name: value for name, value in values.items() if value is not None}

@@ -2,12 +2,12 @@
 """Sections under another name: whose object is whose now. What runs goes on, under the section that has its Docker name.
 
 A section is known by its name, an object by its Docker name. Where a section is renamed, the object with its Docker
-name has a record of a section that is gone, or of one that took another Docker name: the record moves.
+name has a record of a section that is gone, or of one that took another Docker name: the record moves. A section that has
+neither its name nor its Docker name any more is a new one: nothing tells it from one that was added beside.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -78,8 +78,6 @@ class _Moves:
         while bad := [s for s, record in wanted.items() if not self._may_take(s, record, wanted)]:
             for section in bad:
                 del wanted[section]
-        if self.kind == "container":
-            wanted |= self._by_spec({r.nonce for r in wanted.values()}, wanted)
         return [replace(record, section=section) for section, record in sorted(wanted.items())]
 
     def _wanted(self, section: str) -> Record | None:
@@ -101,23 +99,3 @@ class _Moves:
         if holder not in self.declared or holder in wanted:
             return True
         return self._is_same(record, section) and not self._is_same(record, holder)
-
-    def _by_spec(self, taken: set[str], wanted: dict[str, Record]) -> dict[str, Record]:
-        """Renamed without `option name`, so that the Docker name is another too: known by all else being the same."""
-        free = [
-            r
-            for r in self.own.values()
-            if r.section not in self.declared and r.nonce not in taken and r.removed_at is None
-        ]
-        fresh = [
-            s
-            for s, resource in self.declared.items()
-            if s not in self.own
-            and s not in self.hands_off
-            and s not in wanted
-            and resource.name not in self.named
-            and self._key(s) not in self.busy
-        ]
-        pairs = [(s, r) for s in fresh for r in free if self._is_same(r, s)] if free else []
-        sections, nonces = Counter(s for s, _ in pairs), Counter(r.nonce for _, r in pairs)
-        return {s: r for s, r in pairs if sections[s] == nonces[r.nonce] == 1}

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent.model.identity import masked_pair, masked_words
 from agent.model.resources import Device, Endpoint, Mount, Port, RestartPolicy, Tmpfs, Ulimit
+from agent.model.secrets import hidden_pair, hidden_text, hidden_words
 from agent.uci import encode
 
 _OPTIONS = {
@@ -70,7 +70,7 @@ def _words(field: str, value: Any) -> str:
     if value is None:
         return "unset"
     if field in _PAIRS:
-        return _text([masked_pair(key, item) for key, item in value])
+        return "[" + ", ".join(hidden_pair(key, item) for key, item in value) + "]"
     if field in _FORMATS:
         try:
             return _text(_FORMATS[field](value))
@@ -83,8 +83,10 @@ def _text(value: object) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name}={_text(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
+        if value and all(isinstance(item, str) for item in value):
+            return "[" + ", ".join(hidden_words(value)) + "]"
         return "[" + ", ".join(_text(item) for item in value) + "]"
-    return masked_words(value) if isinstance(value, str) else str(value)
+    return hidden_text(value) if isinstance(value, str) else str(value)
 
 
 def _endpoint(item: Mapping[str, Any]) -> str:

@@ -17,9 +17,9 @@ from agent.apply.ports import Engine
 from agent.clients.uci_store import UciMissing, UciStore, read_text
 from agent.clients.user_paths import PATHS
 from agent.errors import ConfigError, ConflictError, EngineError
-from agent.model.identity import masked_pair, masked_words
 from agent.model.observed import Record
 from agent.model.resources import Container, Desired, Endpoint, Network, Volume
+from agent.model.secrets import hidden_pair, hidden_text, hidden_words
 from agent.plan.adoption import Adoption, Surroundings, adopt, section_name
 from agent.runtime.config import PACKAGES
 from agent.uci.decode import DecodeResult, decode
@@ -271,16 +271,16 @@ def _masked(section: Section) -> Section:
 
 def _masked_option(option: Option) -> Option:
     if isinstance(option.value, str):
-        return replace(option, value=masked_words(option.value)) if option.name == "health_cmd" else option
+        return replace(option, value=hidden_text(option.value)) if option.name == "health_cmd" else option
     if option.name == "env":
         return replace(option, value=tuple(item.partition("=")[0] + "=***" for item in option.value))
     if option.name in {"label", "log_opt", "opt"}:
         return replace(option, value=tuple(_masked_entry(item) for item in option.value))
     if option.name in {"command", "entrypoint"}:
-        return replace(option, value=tuple(masked_words(item) for item in option.value))
+        return replace(option, value=tuple(hidden_words(option.value)))
     return option
 
 
 def _masked_entry(entry: str) -> str:
     key, _, value = entry.partition("=")
-    return masked_pair(key, value)
+    return hidden_pair(key, value)

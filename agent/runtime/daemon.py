@@ -100,8 +100,13 @@ class DaemonStage:
         self._watched: Process | None = None
         self._intended = False  # dockerd's end is what we want right now
         self._accepted = threading.Event()
+        self._asked: Process | None = None  # whose identity was asked for
         self._retry = threading.Event()  # what failed is to be tried once more
         self.holding = ""
+        self.other_engine = ""  # why the engine that runs is not the one that the containers were meant for
+        # what the reconciler knows of the engine that answers
+        self.has_ours: Callable[[], bool] = lambda: False
+        self.restarted: Callable[[], None] = lambda: None
         self._renderer = Renderer(
             files=self.files,
             identities=ServerIdentities(
@@ -144,7 +149,7 @@ class DaemonStage:
 
         `holding` says why they may not.
         """
-        self.holding = ""
+        self.holding = self.other_engine = ""
         if desired.daemon is None:
             self._status.drop()
             return True
@@ -460,14 +465,22 @@ class DaemonStage:
         running, process = change.record.running, change.record.process
         if running is None or process is None:
             return ""
-        other = self._home.other(
+        if self._asked != process:
+            self.restarted()
+            self._asked = process
+        self.other_engine = self._home.other(
             data_root(running.document),
             store=self._store_of(change, process),
             asked=_is_asked(desired, wanted, running),
             accepted=self._accepted.is_set(),
+            has_ours=self.has_ours,
         )
         self._accepted.clear()
-        return other
+        return self.other_engine
+
+    def mark(self) -> str:
+        """Our mark on the disk of the engine that runs, "" where there is none."""
+        return self._home.mark
 
     def _store_of(self, change: DaemonChange, process: Process) -> str:
         """What keeps images and containers; each dockerd is asked once."""

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from agent.errors import UcidockdError
+from agent.clients import user_paths
+from agent.clients.user_paths import PATHS, is_mounted, real_path
+from agent.errors import PathError, UcidockdError
 from agent.runtime.config import open_store
 from agent.runtime.options import RuntimeOptions
 from agent.uci.router import is_on, text
@@ -14,28 +15,36 @@ from agent.uci.router import is_on, text
 
 def missing_mount(root: str, options: RuntimeOptions) -> str:
     """The mount point that /etc/config/fstab has for that directory and where nothing is mounted; "" for none."""
-    declared = declared_mount(root, options)
-    return "" if not declared or os.path.ismount(declared) else declared
+    try:
+        declared = _declared(root, options)
+        return "" if not declared or PATHS.ask(is_mounted, declared) else declared
+    except PathError:
+        return root  # it does not answer: dockerd would hang on it
 
 
 def is_read_only(path: str) -> bool:
     """Whether the file system of a path (or of the first of its parents that is there) takes no writing."""
-    here = Path(path)
-    while not here.exists() and here != here.parent:
-        here = here.parent
     try:
-        return bool(os.statvfs(here).f_flag & os.ST_RDONLY)
-    except OSError:
+        return PATHS.ask(user_paths.is_read_only, path)
+    except PathError:
         return False
 
 
 def declared_mount(root: str, options: RuntimeOptions) -> str:
-    """The deepest mount point of /etc/config/fstab above that directory, links followed; "" for none."""
+    """The deepest mount point of /etc/config/fstab above that directory, links followed; "" for none, and where
+    that directory does not answer."""
+    try:
+        return _declared(root, options)
+    except PathError:
+        return ""
+
+
+def _declared(root: str, options: RuntimeOptions) -> str:
     try:
         package = open_store(options).load("fstab")
     except UcidockdError:
         return ""  # no such file off OpenWrt, and a broken one is no reason to keep dockerd down
-    real = PurePosixPath(os.path.realpath(root))
+    real = PurePosixPath(PATHS.ask(real_path, root))
     targets = (
         text(section, "target") for section in package.sections if section.type == "mount" and is_on(section)
     )
@@ -44,4 +53,4 @@ def declared_mount(root: str, options: RuntimeOptions) -> str:
 
 
 def _is_under(folder: PurePosixPath, target: str) -> bool:
-    return folder.is_relative_to(os.path.realpath(target))
+    return folder.is_relative_to(PATHS.ask(real_path, target))

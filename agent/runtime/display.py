@@ -88,6 +88,26 @@ class Display:
                 if key.startswith("container:") and self.board.standing(key, kind) is not None:
                     self.board.set(key, kind, status=False, reason="Unknown", message=message, now=now)
 
+    def held(self, desired: Desired, why: str) -> None:
+        """Another engine than before answers: nothing of what is declared is there, and nothing is created."""
+        now = self.wall()
+        for key, name in declared(desired).items():
+            self._ensure(key, name)
+            self.board.set(
+                key, ConditionType.SYNCED, status=False, reason="EngineChanged", message=why, now=now
+            )
+        for key in sorted(self.board.keys()):
+            if key.partition(":")[0] not in _KINDS:
+                continue
+            self.board.set_object(key, "", now=now)
+            for condition in (ConditionType.HEALTHY, ConditionType.WAITING, ConditionType.DEGRADED):
+                self.board.clear(key, condition, now=now)
+            if key.startswith("container:"):
+                self.board.set(
+                    key, ConditionType.RUNNING, status=False, reason="EngineChanged", message=why, now=now
+                )
+        self.board.set_agent(now, generation="")
+
     def nothing_to_do(self, generation: str | None) -> None:
         """A pass that planned no work. `generation`: the configuration that was reached, None when none was."""
         self.ids()
@@ -95,11 +115,11 @@ class Display:
         self.board.set_agent(now, generation=generation, last_pass=now)
 
     def ids(self) -> None:
-        """Which object each resource is."""
-        for record in self.records.records():
-            if not record.swap:
-                key = key_of(record.kind, record.section)
-                self.board.set_object(key, record.object_id, now=self.wall())
+        """Which object each resource is, on the engine that answers."""
+        ids = {key_of(r.kind, r.section): r.object_id for r in self.records.records() if not r.swap}
+        for key in sorted(self.board.keys()):
+            if key.partition(":")[0] in _KINDS:
+                self.board.set_object(key, ids.get(key, ""), now=self.wall())
 
     def losses(self) -> None:
         """Volumes that were removed by others and are there again, empty: until that was acknowledged."""

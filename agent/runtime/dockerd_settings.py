@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.clients import daemon_process
+from agent.clients.user_paths import PATHS, file_bytes
+from agent.errors import PathError
 from agent.model.daemon import DaemonSettings, Document
 from agent.model.resources import Desired
 from agent.runtime.daemon_runner import INIT_SCRIPT, Runner, runner_of
 from agent.runtime.options import RuntimeOptions
-
-_FILE_MAX = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +38,7 @@ def not_ours(
     if runner.elsewhere:
         return f"the engine is another machine's, {runner.elsewhere}: dockerd's settings are made there"
     given = settings.alt_config_file
-    if given and os.path.realpath(given) != os.path.realpath(config_file):
+    if given and PATHS.real(given) != PATHS.real(str(config_file)):
         return f"dockerd.globals.alt_config_file is {given}: dockerd's settings are what is in there"
     if runner.kind == "procd" and not given:
         return f"{init_script} makes a file of its own; set dockerd.globals.alt_config_file to {config_file}"
@@ -67,9 +66,8 @@ def settings_source(options: RuntimeOptions, config_file: Path) -> Callable[[Des
 def _read(path: Path) -> Document:
     """What matters here of a daemon.json of the user's; nothing while it cannot be read: then dockerd's defaults hold."""
     try:
-        with path.open("rb") as file:
-            document = json.loads(file.read(_FILE_MAX))
-    except (OSError, ValueError, RecursionError):
+        document = json.loads(PATHS.ask(file_bytes, str(path)))
+    except (PathError, ValueError, RecursionError):
         return {}
     if not isinstance(document, dict):
         return {}

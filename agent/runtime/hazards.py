@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from posixpath import normpath
 
 from agent.clients.uci_store import UciStore
-from agent.errors import UcidockdError
+from agent.clients.user_paths import PATHS, real_path
+from agent.errors import PathError, UcidockdError
 from agent.model.resources import Container, Desired
-from agent.plan.hazards import host_control, open_to_pages, plain_luci, shared_origin
+from agent.plan.hazards import HOST_PATHS, host_control, looked_at, open_to_pages, plain_luci, shared_origin
 from agent.runtime.config import open_store
 from agent.runtime.options import RuntimeOptions
 from agent.status.board import StatusBoard
@@ -30,11 +31,11 @@ _NONE = Package(name=_WEB_SERVER)
 
 @dataclass(slots=True, kw_only=True)
 class Hazards:
-    """`folders`: path -> what lies there that no container should have. `docker_host`: in place of the agent section's."""
+    """`folders`: of this agent, as in `HOST_PATHS`. `docker_host`: in place of the agent section's."""
 
     store: UciStore
     board: StatusBoard
-    folders: dict[str, str]
+    folders: dict[str, tuple[str, bool]]
     docker_host: str = ""
     wall: Callable[[], float] = time.time
     _read: tuple[str, Package] = ("", _NONE)
@@ -47,11 +48,20 @@ class Hazards:
         if self._shown[0] is desired and self._shown[1] is uhttpd:
             return
         self._shown = (desired, uhttpd)
-        precious = self._precious(desired)
+        paths = [path for container in desired.containers for path in looked_at(container, desired.volumes)]
+        view = PATHS.view([(real_path, path) for path in (*HOST_PATHS, *self.folders, *paths)])
+
+        def resolve(path: str) -> str:
+            try:
+                return view(real_path, path)
+            except PathError:  # its own condition tells why; by its name it is judged all the same
+                return normpath(path)
+
+        precious = self._precious(desired, resolve)
         plain = plain_luci(uhttpd)
         for container in desired.containers:
-            control = host_control(container, precious, os.path.realpath)
-            self._set(container, ConditionType.HOST_CONTROL, "Mounted", _CONTROL, control)
+            control = host_control(container, desired.volumes, precious, resolve)
+            self._set(container, ConditionType.HOST_CONTROL, "ControlsHost", _CONTROL, control)
             ports = shared_origin(container) if plain else ()
             self._set(container, ConditionType.SHARED_ORIGIN_PORTS, "PlainLuci", _SHARED, ports)
         self._warn(open_to_pages(uhttpd))
@@ -66,12 +76,12 @@ class Hazards:
             self._read = ("", _NONE)
         return self._read[1]
 
-    def _precious(self, desired: Desired) -> dict[str, str]:
-        found = dict(self.folders)
+    def _precious(self, desired: Desired, resolve: Callable[[str], str]) -> dict[str, tuple[str, bool]]:
+        found = {**HOST_PATHS, **self.folders}
         for host in (self.docker_host or desired.agent.docker_host, "unix:///var/run/docker.sock"):
             if host.startswith("unix://"):
-                found[host.removeprefix("unix://")] = "the engine's socket"
-        return {os.path.realpath(path): what for path, what in found.items()}
+                found[host.removeprefix("unix://")] = ("the engine's socket", True)
+        return {resolve(path): what for path, what in found.items()}
 
     def _set(
         self, container: Container, condition: ConditionType, reason: str, text: str, found: Sequence[str]
@@ -105,8 +115,12 @@ _CORS = "pages of every origin may use /ubus with the session of who looks at th
 def make_hazards(options: RuntimeOptions, board: StatusBoard, run_dir: Path) -> Hazards:
     """Of the running agent."""
     folders = {
-        str(run_dir): "the agent's socket",
-        str(options.state_dir): "the agent's state and keys",
+        str(run_dir): ("the agent's socket", True),
+        str(options.state_dir): ("the agent's state and keys", True),
+        **dict.fromkeys(
+            map(str, (options.config_dir, options.override_dir, options.save_dir)),
+            ("the router's configuration", False),
+        ),
     }
     return Hazards(
         store=open_store(options), board=board, folders=folders, docker_host=options.docker_host or ""

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.apply.ports import Engine
 from agent.clients.file_watcher import UNSETTLED_LIMIT_S, FileWatcher
 from agent.clients.mount_watch import MountWatch
 from agent.clients.to_loop import tell
+from agent.clients.user_paths import PATHS
 from agent.errors import ConfigError, ConflictError, EngineError, StorageError, UcidockdError
 from agent.model.daemon import Wish
 from agent.model.given import Given
@@ -33,17 +36,25 @@ from agent.runtime.differ import diff
 from agent.runtime.planning import plan_answer, reconcile_answer
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
+from agent.status.conditions import ConditionType
 from agent.status.counters import PassCounters
 
 logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
 
 COALESCE_S = 0.1
 AGAIN_S = 1.0  # after the end of a container, for another look at it
 RECONNECT_S = 2.0
 POLL_S = 5.0  # how often to look for changed files where they cannot be watched
-LOST_S = 10.0  # and where they can: the kernel drops events when its queue is full, and watchdog does not tell
+LOST_S = (
+    10.0  # and where they can: the kernel drops events when its queue is full, and watchdog does not tell
+)
 _WAVES = 20  # passes of one `reconcile`: what comes back again and again does not keep it for ever
 _LOOK_AGAIN_S = 0.05
+FIRST_RESYNC_S = 60.0  # while no configuration has been read
+STUCK_RESYNCS = 2  # without the end of a pass, until that is a condition
+PASSES_KEY = "agent:passes"
 SETTLE_S = 2.5  # procd kills what has not ended 5 s after SIGTERM
 _INTERESTING = frozenset({"container", "network", "volume", "image", "daemon"})
 # exec and health probes come by the dozen and change nothing that we declare; health_status does
@@ -84,10 +95,13 @@ class Loop:
         self._wake.set()
         self._one_pass = asyncio.Lock()
         self._one_client = asyncio.Lock()
+        # a thread of its own: whatever else uses up the shared ones, passes go on
+        self._pass_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pass")
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._pass_ended = asyncio.Event()
         self._last_pass = self._last_deep = self._last_look = self.reconciler.monotonic()
+        self._last_end = self._last_pass
         self._retries: dict[bool, asyncio.TimerHandle] = {}
         self.parked = False
         self._watch_mounts, self._begin_thread, self._jitter = watch_mounts, begin_thread, jitter
@@ -97,6 +111,10 @@ class Loop:
         if reconciler.edges is not None:
             reconciler.edges.wake = lambda: self._trigger_after(0)
         self._watcher = FileWatcher(watch, frozenset(PACKAGES), lambda: self.trigger_threadsafe(config=True))
+
+    async def _in_pass(self, work: Callable[[], Value]) -> Value:
+        """Runs what blocks in the passes' own thread. Under `_one_pass`."""
+        return await self._loop.run_in_executor(self._pass_thread, work)
 
     # triggers
 
@@ -130,7 +148,7 @@ class Loop:
             return await self._plan_of(given)
         await self._settled_files()
         async with self._one_pass:
-            found = await asyncio.to_thread(self._plan_now)
+            found = await self._in_pass(self._plan_now)
         return plan_answer(found, self.config_issues())
 
     def _plan_now(self) -> Outlook:
@@ -140,7 +158,7 @@ class Loop:
     async def _plan_of(self, given: Given) -> dict[str, Any]:
         loaded = await asyncio.to_thread(self.reconciler.load_given, given)
         async with self._one_pass:
-            found = await asyncio.to_thread(self.reconciler.foresee_change, loaded)
+            found = await self._in_pass(lambda: self.reconciler.foresee_change(loaded))
         return plan_answer(found, [issue_as_json(issue) for issue in loaded.issues])
 
     async def reconcile(self) -> dict[str, Any]:
@@ -153,11 +171,11 @@ class Loop:
         await self._settled_files()
         with self.reconciler.collecting() as outcomes:
             async with self._one_pass:
-                await asyncio.to_thread(self._reconcile_now)
+                await self._in_pass(self._reconcile_now)
             for _ in range(_WAVES):
                 await self._ended()
                 async with self._one_pass:
-                    found = await asyncio.to_thread(self._go_on)
+                    found = await self._in_pass(self._go_on)
                 if not self.reconciler.is_busy():
                     break
             return reconcile_answer(found, outcomes, self.config_issues())
@@ -210,6 +228,11 @@ class Loop:
         desired = self.reconciler.desired
         return desired.daemon.api_version if desired is not None and desired.daemon is not None else ""
 
+    def images(self) -> frozenset[str]:
+        """The images that sections name."""
+        desired = self.reconciler.desired
+        return frozenset(c.spec.image for c in desired.containers) if desired is not None else frozenset()
+
     def auths(self) -> Sequence[RegistryAuth]:
         """The registry logins that UCI has now."""
         desired = self.reconciler.desired
@@ -227,7 +250,7 @@ class Loop:
     async def diff(self, name: str) -> dict[str, object]:
         """One container section against what the engine shows."""
         async with self._one_pass:
-            return await asyncio.to_thread(self._diff_now, name)
+            return await self._in_pass(lambda: self._diff_now(name))
 
     def _diff_now(self, name: str) -> dict[str, object]:
         self.reconciler.read_config()
@@ -273,11 +296,13 @@ class Loop:
     async def run(self) -> None:
         """Runs until `stop`. Afterwards `parked` says whether something is still under way in a thread."""
         self._look_at_files()
+        PATHS.woken = lambda: self.trigger_threadsafe(config=True, deep=True)
         try:
             with self._watch_mounts(self.trigger):
                 await self._run()
         finally:
             self._watcher.stop()
+            self._pass_thread.shutdown(wait=False)
             if self.reconciler.edges is not None:
                 self.reconciler.edges.stop()
 
@@ -285,9 +310,11 @@ class Loop:
         async with asyncio.TaskGroup() as group:
             self._begin_thread(self._follow_events)
             timers = group.create_task(self._timers(), name="timers")
+            watchdog = group.create_task(self._watch_passes(), name="watchdog")
             passes = group.create_task(self._passes(), name="passes")
             await self._stop.wait()
             timers.cancel()
+            watchdog.cancel()
             await self._settle(passes)
             await asyncio.to_thread(self._fold)
 
@@ -324,10 +351,39 @@ class Loop:
             async with self._one_pass:
                 # its begin: what became due during the pass has not been tried by it
                 self._last_pass = self.reconciler.monotonic()
-                await asyncio.to_thread(self._body, dirty)
+                await self._in_pass(functools.partial(self._body, dirty))
+                self._pass_is_over()
             if dirty.deep:
                 self._last_deep = self._last_pass
             self._pass_ended.set()
+
+    def _pass_is_over(self) -> None:
+        self._last_end = self.reconciler.monotonic()
+        if self.board.message(PASSES_KEY, ConditionType.PASS_STUCK):
+            logger.info("passes go on")
+            self.board.drop(PASSES_KEY, now=self.reconciler.wall())
+
+    async def _watch_passes(self) -> None:
+        """Says so when passes have stopped: nothing else on the board would, as only a pass changes it."""
+        while True:
+            known = self.reconciler.desired is not None  # before, the first pass may be waiting for dockerd
+            limit_s = STUCK_RESYNCS * (self._settings()[0] if known else FIRST_RESYNC_S)
+            late_s = self.reconciler.monotonic() - self._last_end
+            if late_s < limit_s:
+                await asyncio.sleep(limit_s - late_s)
+                continue
+            self._show_stuck(late_s)
+            await asyncio.sleep(limit_s)
+
+    def _show_stuck(self, late_s: float) -> None:
+        now = self.reconciler.wall()
+        hung = ", ".join(PATHS.hung())
+        message = f"no pass has ended for {late_s:.0f} s" + (f"; {hung} does not answer" if hung else "")
+        self.board.ensure(PASSES_KEY, kind="agent", section="agent", name="ucidockd", now=now)
+        if self.board.set(
+            PASSES_KEY, ConditionType.PASS_STUCK, status=True, reason="NoPass", message=message, now=now
+        ):
+            logger.error("%s: what is declared is not followed", message)
 
     def _body(self, dirty: Dirty) -> None:
         """One pass. Blocks."""

@@ -25,6 +25,7 @@ from agent.clients.routes import host_routes
 from agent.clients.state_file import StateFile
 from agent.clients.token_file import TokenFile
 from agent.errors import AlreadyRunningError
+from agent.model.plain_text import plain
 from agent.model.resources import AgentSettings
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import load, load_given, open_store
@@ -33,6 +34,7 @@ from agent.runtime.dockerd_settings import settings_source
 from agent.runtime.edges import make_edges
 from agent.runtime.hazards import make_hazards
 from agent.runtime.holds import Holds
+from agent.runtime.logs import set_up_logging
 from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
@@ -44,14 +46,14 @@ logger = logging.getLogger(__name__)
 def run(options: RuntimeOptions) -> int:
     """Runs the agent until SIGTERM or SIGINT. Returns the exit code: 0, or 3 when another agent runs."""
     settings = _settings(options)
-    _set_up_logging(options.log_level or settings.log_level)
+    set_up_logging(options.log_level or settings.log_level)
     socket = Path(options.socket or settings.socket)
     try:
         with locked(socket.parent / "agent.lock"):
             remove_leftovers(options.state_dir / "state.json")
             asyncio.run(_run(options, settings, socket))
     except AlreadyRunningError as exc:
-        print(f"ucidockd: {exc}", file=sys.stderr)
+        print(plain(f"ucidockd: {exc}"), file=sys.stderr)
         return 3
     return 0
 
@@ -93,11 +95,6 @@ def _engine_tls(options: RuntimeOptions, settings: AgentSettings) -> EngineTls |
     return EngineTls(folder) if folder else None
 
 
-def _set_up_logging(level: str) -> None:
-    logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("urllib3").setLevel(logging.WARNING)
-
-
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds the one-agent lock. flock, not a pid file: it ends with the process however that ends."""
@@ -123,6 +120,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.controller.ubus.daemon import DaemonMethods
     from agent.controller.ubus.jobs import JobMethods, job_kinds
     from agent.controller.work.jobs import Jobs
+    from agent.controller.work.kept_names import KeptNames
     from agent.runtime.bus import Bus
     from agent.runtime.web import Parts, Web
 
@@ -131,6 +129,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.engine_address(settings), tls=_engine_tls(options, settings))
     engine.permit = StorageGuard(agent.board)
+    engine.around = KeptNames(engine, agent.images)
     jobs = Jobs(engine)
     consoles = Consoles(engine)
     bus = Bus(options.ubus_socket)

@@ -47,9 +47,7 @@ def show_missing_addresses(
             " expected one of these, or no address, in `port`"
         )
         board.ensure(key, kind="container", section=container.section, name=container.name, now=now)
-        board.set(
-            key, ConditionType.ADDRESS_MISSING, status=True, reason="NotHere", message=text, now=now
-        )
+        board.set(key, ConditionType.ADDRESS_MISSING, status=True, reason="NotHere", message=text, now=now)
 
 
 def _published_at(container: Container, default: str) -> tuple[str, ...]:

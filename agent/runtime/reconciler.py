@@ -51,6 +51,7 @@ from agent.runtime.holds import Holds
 from agent.runtime.observe import observe
 from agent.runtime.planning import entries_of
 from agent.runtime.sharing import Sharing
+from agent.runtime.standing import Standing
 from agent.runtime.waiting import (
     applied_names,
     lost,
@@ -71,6 +72,10 @@ logger = logging.getLogger(__name__)
 _OUTPUT_EVERY_S = 5.0
 _OUTPUTS = 64  # of so many containers
 _MENDING = "mend "  # before a key: the back-off of what a crash or a broken rollback left to do
+_NEW_OPERATIONS = (
+    *(ops.CreateContainer, ops.AdoptContainer, ops.CreateNetwork, ops.AdoptNetwork),
+    *(ops.CreateVolume, ops.AdoptVolume, ops.Forget),
+)
 _STARTS = (ops.StartContainer, ops.RestartContainer)
 _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.RemoveVolume)
 
@@ -123,13 +128,16 @@ class Reconciler:
     _ages: Ages = field(default_factory=Ages)
     _grace: GraceWatch = field(default_factory=GraceWatch)
     _to_look: set[str] = field(default_factory=set)  # ids of containers that something was heard of
-    _changing: set[str] = field(default_factory=set)  # keys of containers whose last failure was that of a change
+    _changing: set[str] = field(
+        default_factory=set
+    )  # keys of containers whose last failure was that of a change
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
     _outputs: dict[str, tuple[float, str]] = field(default_factory=dict)  # id -> when it was asked for, lines
     _crews: dict[int, Crew] = field(default_factory=dict)
     _display: Display = field(init=False)
+    standing: Standing = field(init=False)
     _endings: Endings = field(init=False)
     _sharing: Sharing = field(init=False)
 
@@ -137,6 +145,10 @@ class Reconciler:
         # the clock is looked up at each call: it can be replaced
         self._endings, self._sharing = Endings(engine=self.engine), Sharing(engine=self.engine)
         self._display = Display(board=self.board, records=self.records, wall=lambda: self.wall())
+        self.standing = Standing(engine=self.engine, records=self.records)
+        if self.daemon is not None:
+            self.standing.mark = self.daemon.mark
+            self.daemon.has_ours, self.daemon.restarted = self.standing.has_ours, self.standing.doubt
 
     def read_config(self, *, unless: Callable[[], bool] = lambda: False) -> None:
         """Reads UCI. A configuration that does not parse leaves the last good one in force.
@@ -161,6 +173,7 @@ class Reconciler:
 
     def make_plan(self, *, deep: frozenset[str] | None) -> ops.Plan:
         """Observes and plans, changing nothing. `deep`: ids to inspect, None for all. Raises EngineError."""
+        self.standing.look(thoroughly=deep is None)
         return self._make_plan(None if self._unsure else deep, {})
 
     def foresee(self) -> Outlook:
@@ -175,6 +188,7 @@ class Reconciler:
         extra = entries_of(loaded, desired, self.daemon.holding if self.daemon is not None else "")
         if desired is None or not desired.agent.enabled:
             return Outlook(plan=ops.Plan(), entries=tuple(extra))
+        self.standing.look(thoroughly=True)
         look = self._look(desired, None, {}, committed=committed)
         plan = reconcile(look.desired, look.observed, look.context)
         later = plan
@@ -267,9 +281,7 @@ class Reconciler:
             changing=frozenset(self._changing),
             held=held,
             completed=ends.completed,
-            left_behind=(
-                self._left_behind(desired, records, observed) if committed else frozenset()
-            ),
+            left_behind=(self._left_behind(desired, records, observed) if committed else frozenset()),
             image_ids=image_ids,
             image_defaults=defaults,
             busy=busy,
@@ -390,15 +402,15 @@ class Reconciler:
         if self.edges is not None:
             self.edges.put_rules_back()
         if not ready:
-            self._show_engine_down()
+            self._show_why_not(desired)
             self._unsure = self._unsure or deep is None
             return ops.Plan(), None
         unsure, self._unsure = self._unsure or deep is None, False
         try:
             api = self.engine.api_version()
-            unmended = self._recover()
-            self._move_records(desired)
-            plan = self._make_plan(None if unsure else frozenset(self._to_look), unmended)
+            plan = self._plan_here(desired, None if unsure else frozenset(self._to_look))
+            if _brings_new(plan) and self.standing.is_another():
+                plan = self._plan_here(desired, None)
         except UcidockdError:
             self._unsure = self._unsure or unsure
             raise
@@ -416,6 +428,16 @@ class Reconciler:
         run = self._executor(desired, api).begin(plan)
         self._runs = [*(each for each in self._runs if not each.ended()), run]
         return plan, run
+
+    def _plan_here(self, desired: Desired, deep: frozenset[str] | None) -> ops.Plan:
+        """Plans for the engine that answers, with its records."""
+        other = self.standing.look(thoroughly=deep is None)
+        if other:  # what failed, and what was seen, was on the one before
+            self._settled, deep = None, None
+            self.backoff.clear()
+        unmended = self._recover()
+        self._move_records(desired)
+        return self._make_plan(deep, unmended)
 
     def _move_records(self, desired: Desired) -> None:
         """Sections that were renamed: what they are about stays theirs. Raises StorageError."""
@@ -445,7 +467,9 @@ class Reconciler:
         """With what the containers printed last that end again and again."""
         blocked = self.backoff.blocked(self.monotonic())
         findings = tuple(
-            replace(finding, output=self._output_of(finding.key, desired)) if _is_failing(finding, blocked) else finding
+            replace(finding, output=self._output_of(finding.key, desired))
+            if _is_failing(finding, blocked)
+            else finding
             for finding in plan.findings
         )
         return replace(plan, findings=findings)
@@ -454,7 +478,8 @@ class Reconciler:
         """Asked for every 5 s at most: a loop may turn several times a second."""
         section, now = key.partition(":")[2], self.monotonic()
         record = next(
-            (r for r in self.records.records() if (r.kind, r.section, r.swap) == ("container", section, "")), None
+            (r for r in self.records.records() if (r.kind, r.section, r.swap) == ("container", section, "")),
+            None,
         )
         if record is None:
             return ""
@@ -465,9 +490,14 @@ class Reconciler:
             self._outputs = {**dict(list(self._outputs.items())[-_OUTPUTS:]), record.object_id: (now, text)}
         return text
 
-    def _show_engine_down(self) -> None:
+    def _show_why_not(self, desired: Desired) -> None:
         """An engine whose dockerd does not run is not reachable, and nobody asks it to find out."""
-        if self.daemon is not None and not self.daemon.finds_dockerd():
+        if self.daemon is None:
+            return
+        if self.daemon.other_engine:
+            self._display.held(desired, self.daemon.other_engine)
+            self._settled, self._unsure = None, True
+        elif not self.daemon.finds_dockerd():
             self.engine_failed(EngineUnreachableError(self.daemon.holding))
 
     def engine_failed(self, exc: UcidockdError) -> None:
@@ -523,7 +553,9 @@ class Reconciler:
     def _forget_deleted_volumes(self, record: Record) -> None:
         """Of those that nothing mounts any more: whoever deleted one knows."""
         try:
-            left = tuple(word for word in record.left if self.engine.inspect_volume(*names([word])) is not None)
+            left = tuple(
+                word for word in record.left if self.engine.inspect_volume(*names([word])) is not None
+            )
         except EngineError as exc:
             logger.info("%s: its volumes cannot be looked at now: %s", record.name, exc)
             return
@@ -646,6 +678,11 @@ def _unclear(desired: Desired, records: tuple[Record, ...]) -> frozenset[str]:
         if newly_stated(record.spec, desired_spec(container)):
             found.add(record.object_id)
     return frozenset(found)
+
+
+def _brings_new(plan: ops.Plan) -> bool:
+    """Whether it is about what the engine does not have: another engine lacks everything."""
+    return any(isinstance(operation, _NEW_OPERATIONS) for operation in plan.operations)
 
 
 def _is_failing(finding: ops.Finding, blocked: Mapping[str, str]) -> bool:

@@ -30,6 +30,7 @@ class Single:
         self._socket = Path(options.socket or settings.socket)
         self._reconciler = make_reconciler(options, settings)
         self._reconciler.read_config()
+        self._reconciler.standing.keeps = False  # without the lock nothing is written
 
     def plan(self, given: Given | None = None) -> dict[str, Any]:
         """What a pass would do now, or would do were `given` committed."""
@@ -43,6 +44,7 @@ class Single:
         """Passes until nothing can be done at once. `changed` gets each change of the status board, in the thread that
         made it."""
         with locked(self._socket.parent / "agent.lock"):
+            self._reconciler.standing.keeps = True
             self._reconciler.forget_failures()
             self._reconciler.holds.clear()
             if self._reconciler.daemon is not None:
@@ -61,10 +63,12 @@ class Single:
 
     def diff(self, name: str) -> dict[str, Any]:
         """One container section against what the engine shows."""
+        self._reconciler.standing.look(thoroughly=True)
         return diff(self._reconciler, name)
 
     def adopt(self, request: dict[str, Any]) -> dict[str, Any]:
         """A container's sections, by the body of `POST /v1/adopt`; the next reconcile carries a commit out."""
+        self._reconciler.standing.look(thoroughly=True)
         return self._reconciler.adopt(AdoptRequest(**request))
 
     def _issues(self) -> list[dict[str, object]]:

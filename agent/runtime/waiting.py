@@ -6,20 +6,23 @@ A missing bind source is never created: on a router it would end up on the flash
 
 from __future__ import annotations
 
-import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import TypeVar
 
 from agent.clients.devices import Plugged
 from agent.clients.netifd import is_up
+from agent.clients.user_paths import PATHS, Question, View, is_mounted, mode_of
+from agent.errors import PathError
 from agent.model.clock import clock_is_set
 from agent.model.interfaces import Interface
 from agent.model.observed import Record
 from agent.model.resources import Container, Desired, WaitFor, WaitKind
 from agent.plan.applied import applied_waits, as_applied, waits_of
 from agent.plan.draft import Missing, key_of
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,7 @@ class _Looked:
     now: float
     usb: Mapping[str, Plugged]
     interfaces: Mapping[str, Interface] | None
+    look: View
 
 
 def waiting(
@@ -43,7 +47,8 @@ def waiting(
     `usb`: name -> where the device is, for each that `usb_names` gave. `interfaces`: netifd's; without it, and for a
     name that it does not know, the kernel's device of that name counts.
     """
-    looked = _Looked(now=now, usb=usb, interfaces=interfaces)
+    look = PATHS.view(question for container in desired.containers for question in _questions(container, usb))
+    looked = _Looked(now=now, usb=usb, interfaces=interfaces, look=look)
     missing = ((key_of("container", c.section), _missing(c, looked)) for c in desired.containers)
     return {key: item for key, item in missing if item is not None}
 
@@ -59,7 +64,7 @@ def lost(
 ) -> dict[str, Missing]:
     """Key -> what is missing of that with which its container was applied. `missing`: as `waiting` gave it for what
     the sections say now; the rest as there."""
-    looked = _Looked(now=now, usb=usb, interfaces=interfaces)
+    looked = _Looked(now=now, usb=usb, interfaces=interfaces, look=PATHS.view())
     own = {r.section: r for r in records if r.kind == "container" and not r.swap}
     found: dict[str, Missing] = {}
     for container in desired.containers:
@@ -123,43 +128,78 @@ def _places(container: Container, usb: Mapping[str, Plugged]) -> tuple[tuple[str
     return tuple((name, usb[name].path) for name in names if usb[name].path)
 
 
+def _questions(container: Container, usb: Mapping[str, Plugged]) -> Iterator[Question]:
+    """What `_missing` is going to look at: many looks at once are cheaper."""
+    for wanted in container.policy.wait_for:
+        if wanted.kind is WaitKind.MOUNT:
+            yield is_mounted, wanted.target
+        elif wanted.kind is WaitKind.FILE or (wanted.kind is WaitKind.DEVICE and wanted.target not in usb):
+            yield mode_of, wanted.target
+    for device in container.spec.devices:
+        if device.host not in usb:
+            yield mode_of, device.host
+    for mount in container.spec.mounts:
+        if mount.is_bind:
+            yield mode_of, mount.source
+
+
 def _missing(container: Container, looked: _Looked) -> Missing | None:
     """Without a mount, interface or device a container must not run; a clock that is set back does not stop it."""
+    return next((item for item in _all_missing(container, looked) if item is not None), None)
+
+
+def _all_missing(container: Container, looked: _Looked) -> Iterator[Missing | None]:
     waits = container.policy.wait_for
-    found = [_wait_for(wanted, looked) for wanted in waits if wanted.kind is not WaitKind.CLOCK]
-    found += [_device(device.host, looked.usb) for device in container.spec.devices]
-    found += [_wait_for(wanted, looked) for wanted in waits if wanted.kind is WaitKind.CLOCK]
-    found += [_bind(mount.source) for mount in container.spec.mounts if mount.is_bind]
-    return next((item for item in found if item is not None), None)
+    yield from (_wait_for(wanted, looked) for wanted in waits if wanted.kind is not WaitKind.CLOCK)
+    yield from (_device(device.host, looked) for device in container.spec.devices)
+    yield from (_wait_for(wanted, looked) for wanted in waits if wanted.kind is WaitKind.CLOCK)
+    yield from (_bind(mount.source, looked) for mount in container.spec.mounts if mount.is_bind)
 
 
 def _wait_for(wanted: WaitFor, looked: _Looked) -> Missing | None:
     target = wanted.target
+    there: object
     if wanted.kind is WaitKind.DEVICE:
-        return _device(target, looked.usb)
+        return _device(target, looked)
     if wanted.kind is WaitKind.MOUNT:
-        there, reason = os.path.ismount(target), f"nothing is mounted on {target}"
+        there = _seen(is_mounted, target, looked)
+        reason = f"nothing is mounted on {target}"
     elif wanted.kind is WaitKind.FILE:
-        there, reason = Path(target).exists(), f"{target} is not there: another disk, or an empty one"
+        there = _seen(mode_of, target, looked)
+        reason = f"{target} is not there: another disk, or an empty one"
     elif wanted.kind is WaitKind.INTERFACE:
         there, reason = is_up(target, looked.interfaces), f"{target} is not up"
     else:
         there, reason = clock_is_set(looked.now), "the clock is not set"
+    if isinstance(there, Missing):
+        return there
     return None if there else Missing(reason=reason, stop=wanted.kind is not WaitKind.CLOCK)
 
 
-def _bind(source: str) -> Missing | None:
-    return None if Path(source).exists() else Missing(reason=f"bind source {source} is not there")
-
-
-def _device(path: str, usb: Mapping[str, Plugged]) -> Missing | None:
-    """Of two sticks that fit, or one that has just come, it is not known which one to take: what runs goes on."""
-    if path in usb:
-        found = usb[path]
-        return None if found.path else Missing(reason=found.reason, stop=found.gone)
+def _seen(question: Callable[[str], Value], path: str, looked: _Looked) -> Value | Missing:
+    """The answer. Where there is none the container waits; one that runs is left alone: nobody knows that it is gone."""
     try:
-        mode = Path(path).stat().st_mode
-    except OSError:
+        return looked.look(question, path)
+    except PathError as exc:
+        return Missing(reason=str(exc))
+
+
+def _bind(source: str, looked: _Looked) -> Missing | None:
+    mode = _seen(mode_of, source, looked)
+    if isinstance(mode, Missing):
+        return mode
+    return None if mode is not None else Missing(reason=f"bind source {source} is not there")
+
+
+def _device(path: str, looked: _Looked) -> Missing | None:
+    """Of two sticks that fit, or one that has just come, it is not known which one to take: what runs goes on."""
+    if path in looked.usb:
+        found = looked.usb[path]
+        return None if found.path else Missing(reason=found.reason, stop=found.gone)
+    mode = _seen(mode_of, path, looked)
+    if isinstance(mode, Missing):
+        return mode
+    if mode is None:
         return Missing(reason=f"device {path} is not there", stop=True)
     fits = stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or stat.S_ISDIR(mode)
     return None if fits else Missing(reason=f"{path} is not a device", stop=True)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The status board: conditions per resource, facts about the agent, and a ring of changes for streams.
 
+No text gets onto it with a secret in it, whoever wrote it.
+
 Written by the runtime's threads, read by the controller: one lock guards it. `now` is wall clock, seconds.
 """
 
@@ -9,14 +11,19 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from agent.model.secrets import hidden, hidden_text
 from agent.status.conditions import ConditionType, Level, level_of, order_of, sentence_of, verdict
 
 RING = 256
 NOTES = 10
+_TOLD = frozenset({"engine", "warnings", "config_issues"})  # facts with words of others in them
+PAGE_BYTES = 256 * 1024
+"""Of JSON, what a page of the status has at most. On ubus it takes up to three times that, and 1 MiB is the limit."""
+_TEXTS_BYTES = 64 * 1024  # what a list of texts may take among the facts about the agent
 _SAME_S = 1.0  # two times of one beginning
 
 
@@ -133,7 +140,8 @@ class StatusBoard:
             conditions = self._resources[key].conditions
             old = conditions.get(condition)
             same = old is not None and (old.status, old.reason) == (status, reason)
-            given = details or {}
+            message = hidden_text(message)
+            given = {name: hidden_text(value) for name, value in (details or {}).items()}
             began = old.since if same and old is not None else now
             if since is not None and abs(since - began) >= _SAME_S:
                 same, began = False, since
@@ -206,14 +214,19 @@ class StatusBoard:
         """Adds an operation to the resource's last ten."""
         del now
         with self._lock:
-            self._resources[key].operations.append(note)
+            shown = replace(note, cause=hidden_text(note.cause), error=hidden_text(note.error))
+            self._resources[key].operations.append(shown)
             self._changed(key)
 
     def set_agent(self, now: float, **facts: Any) -> None:
         """Sets facts about the agent; None leaves a fact as it is."""
         del now
         with self._lock:
-            fresh = {name: value for name, value in facts.items() if value is not None}
+            fresh = {
+                name: _bounded(hidden(value) if name in _TOLD else value)
+                for name, value in facts.items()
+                if value is not None
+            }
             visible = {n: v for n, v in fresh.items() if self._agent.get(n) != v and n != "last_pass"}
             self._agent.update(fresh)
             if visible:
@@ -224,6 +237,39 @@ class StatusBoard:
         with self._lock:
             resources = [self._resources[key].as_json() for key in sorted(self._resources)]
             return {"version": self.version, "agent": dict(self._agent), "resources": resources}
+
+    def page(self, after: str = "", limit: int = 0) -> dict[str, Any]:
+        """As many resources as fit in PAGE_BYTES, `limit` at most (0: no matter), from the first key past `after` on.
+
+        With `after` where it is not the first page, and with `next` where there is more: the `after` of the next page.
+        """
+        with self._lock:
+            keys = sorted(key for key in self._resources if key > after)
+            head = {
+                "version": self.version,
+                "agent": dict(self._agent),
+                **({"after": after} if after else {}),
+            }
+            shown: list[dict[str, Any]] = []
+            size = len(json.dumps(head))
+            for key in keys[: limit or None]:
+                resource = self._resources[key].as_json()
+                size += len(json.dumps(resource))
+                if shown and size > PAGE_BYTES:
+                    break
+                shown.append(resource)
+        more = {"next": shown[-1]["key"]} if len(shown) < len(keys) else {}
+        return {**head, **more, "resources": shown}
+
+    def pages(self) -> Iterator[dict[str, Any]]:
+        """The status, page for page, each as it is when it is asked for. The changes after the first one's version
+        lead from there to what is.
+        """
+        page = self.page()
+        yield page
+        while "next" in page:
+            page = self.page(page["next"])
+            yield page
 
     def events_after(self, version: int) -> list[dict[str, Any]] | None:
         """The changes after `version`; None when the ring does not reach back so far."""
@@ -253,3 +299,16 @@ class StatusBoard:
         self._ring.append((self.version, json.dumps({"id": self.version, **event})))
         for callback in list(self._subscribers):
             callback()
+
+
+def _bounded(value: Any) -> Any:
+    """A long list of texts, cut: a thousand sections with a mistake in each would fill an answer alone."""
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        return value
+    room = _TEXTS_BYTES
+    for number, text in enumerate(value):
+        room -= len(json.dumps(text))
+        if room < 0:
+            left = len(value) - number
+            return [*value[:number], f"{left} more are not shown; `ucidockd check` shows those of the files"]
+    return value

@@ -33,6 +33,8 @@ class ConditionType(StrEnum):
     HEALTHY = "Healthy"
     DEGRADED = "Degraded"
     DATA_LOST = "DataLost"
+    # of the agent itself
+    PASS_STUCK = "PassStuck"
     # of dockerd itself
     ROLLED_BACK = "RolledBack"
     INSECURE_API = "InsecureAPI"
@@ -74,6 +76,11 @@ CONDITIONS: dict[ConditionType, Row] = {
     ConditionType.ACCEPTED: Row(
         bad=False, level=Level.ERROR, sentence="The section has mistakes; what runs for it is left alone."
     ),
+    ConditionType.PASS_STUCK: Row(
+        bad=True,
+        level=Level.ERROR,
+        sentence="The agent does not get to the end of a pass; nothing is applied.",
+    ),
     ConditionType.ENGINE_STORAGE_LOST: Row(
         bad=True, level=Level.ERROR, sentence="The disk that holds Docker's data is gone or read-only."
     ),
@@ -112,7 +119,9 @@ CONDITIONS: dict[ConditionType, Row] = {
         bad=True, level=Level.WARNING, sentence="A published port can be reached from the internet."
     ),
     ConditionType.ADDRESS_MISSING: Row(
-        bad=True, level=Level.ERROR, sentence="A port is published at an address that the router does not have."
+        bad=True,
+        level=Level.ERROR,
+        sentence="A port is published at an address that the router does not have.",
     ),
     ConditionType.PORT_UNREACHABLE: Row(
         bad=True, level=Level.WARNING, sentence="The firewall lets nothing reach a published port."
@@ -167,7 +176,12 @@ CONDITIONS: dict[ConditionType, Row] = {
         bad=False,
         level=Level.OFF,
         sentence="Not running.",
-        reasons={"CrashLoop": Level.ERROR, "Absent": Level.WAITING, "Unknown": Level.WAITING, "NotListening": Level.WAITING},
+        reasons={
+            "CrashLoop": Level.ERROR,
+            "Absent": Level.WAITING,
+            "Unknown": Level.WAITING,
+            "NotListening": Level.WAITING,
+        },
     ),
     ConditionType.DAEMON_UNMANAGED: Row(
         bad=True, level=Level.OFF, sentence="dockerd is configured by a daemon.json of your own."

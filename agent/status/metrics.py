@@ -69,7 +69,12 @@ def board_metrics(snapshot: Mapping[str, Any], passes: PassCounters) -> list[Met
         (("result", "failed"),): passes.failed,
     }
     return [
-        many("ucidockd_resources", "gauge", "Sections that are known, by kind and by how well they are.", dict(resources)),
+        many(
+            "ucidockd_resources",
+            "gauge",
+            "Sections that are known, by kind and by how well they are.",
+            dict(resources),
+        ),
         many("ucidockd_conditions", "gauge", "Conditions of resources, by status.", dict(conditions)),
         one(
             "ucidockd_engine_reachable",

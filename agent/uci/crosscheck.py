@@ -298,7 +298,8 @@ def _check_dependencies(draft: Draft) -> None:
             members = sorted(
                 s for s in _reachable(container.section, edges) if container.section in _reachable(s, edges)
             )
-            option = "depends_on" if reader.has("depends_on") else "network_mode"
+            options = ("depends_on", "network_mode", "ipc", "pid")
+            option = next((name for name in options if reader.has(name)), "network_mode")
             reader.report(
                 f"depends on itself through {', '.join(members)}",
                 option=option,

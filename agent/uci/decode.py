@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from agent.model.entries import VOLUME_NAME
 from agent.model.issues import Issue, shortened
-from agent.model.resources import DependsOn, Desired
+from agent.model.resources import Container, DependsOn, Desired, Network, Volume
 from agent.schema.validate import DAEMON_KINDS, KINDS, validate
 from agent.uci.crosscheck import Draft, crosscheck
 from agent.uci.decode_agent import decode_agent, decode_auth
@@ -170,6 +170,7 @@ def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
     networks = [n for reader, n in draft.networks if not reader.failed]
     volumes = [v for reader, v in draft.volumes if not reader.failed]
     base = Desired()
+    named: list[tuple[SectionReader, Container | Network | Volume]] = [*draft.containers, *draft.networks, *draft.volumes]
     return Desired(
         containers=tuple(sorted(containers, key=lambda c: c.section)),
         networks=tuple(sorted(networks, key=lambda n: n.section)),
@@ -178,4 +179,5 @@ def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
         # a wrong option of the agent's own section costs that option, not the others
         agent=draft.agents[0][1] if draft.agents else base.agent,
         broken=frozenset(reader.key for reader in readers if reader.failed),
+        claimed=frozenset(f"{reader.kind}:{resource.name}" for reader, resource in named if reader.failed),
     )

@@ -219,7 +219,9 @@ def _check_namespaces(reader: SectionReader, spec: ContainerSpec) -> None:
                 f"{name} cannot be set with {mode}: it is the router's own",
                 option="sysctl",
                 index=index,
-                expected="no such sysctl, or another network" if kind == "net" else "no such sysctl, or no `ipc host`",
+                expected="no such sysctl, or another network"
+                if kind == "net"
+                else "no such sysctl, or no `ipc host`",
             )
 
 
@@ -258,7 +260,9 @@ def _ports(reader: SectionReader) -> tuple[Port, ...]:
             )
             break
         found.update(ports)
-    return tuple(sorted(found, key=lambda p: (p.container_port, p.protocol, p.host_ip, p.host_port, p.host_text)))
+    return tuple(
+        sorted(found, key=lambda p: (p.container_port, p.protocol, p.host_ip, p.host_port, p.host_text))
+    )
 
 
 def _mounts(reader: SectionReader) -> tuple[Mount, ...]:

@@ -257,7 +257,9 @@ def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
 def _check_rules(reader: SectionReader, values: dict[str, Json]) -> None:
     """dockerd does not start with it (moby daemon/daemon_unix.go, verifyDaemonSettings)."""
     if values.get("icc") is False and values.get("iptables") is False:
-        reader.report("without iptables nothing separates containers", option="icc", expected="iptables 1, or icc 1")
+        reader.report(
+            "without iptables nothing separates containers", option="icc", expected="iptables 1, or icc 1"
+        )
         del values["icc"]
 
 

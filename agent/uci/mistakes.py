@@ -29,7 +29,9 @@ class FileMistake:
 def mistakes_of(text: str, *, package: str) -> tuple[FileMistake, ...]:
     """All mistakes of a file that libuci refuses, 50 at most."""
     lines = text.split("\n")
-    return tuple(_mistake(fault, lines[fault.line - 1], package) for fault in faults(text, package=package, most=_MOST))
+    return tuple(
+        _mistake(fault, lines[fault.line - 1], package) for fault in faults(text, package=package, most=_MOST)
+    )
 
 
 def _mistake(fault: Fault, line: str, package: str) -> FileMistake:
@@ -49,7 +51,10 @@ def _words(fault: Fault, line: str, package: str) -> tuple[str, str]:
         case "invalid command":
             return _unknown_command(line)
         case "too many arguments":
-            return f"`{fault.head}` has more than one value", f"one value in quotes, as in `{fault.head} 'a b c'`"
+            return (
+                f"`{fault.head}` has more than one value",
+                f"one value in quotes, as in `{fault.head} 'a b c'`",
+            )
         case "option/list command found before the first section":
             return f"`{fault.head}` stands before the first section", "a `config` line above it"
         case "section of different type overwrites prior section with same name":

@@ -10,6 +10,9 @@ A line holds the fields that changed, of each record that one change touched, so
 not at all. The eight digits are the CRC-32 of what follows them: a line that the power cut short, or whose pages did
 not all reach the disk, does not count, nor does anything after it.
 
+Records of other engines than the last one stand under "elsewhere" in the document, where version 0.1.0, which knows one
+engine only, does not look.
+
 A field that has its default is left out, so the default of a field of `Record` is part of the format. Fields that this
 version does not know are passed over. Version 0.1.0 wrote the document only; it is read as it is.
 """
@@ -45,10 +48,17 @@ class Contents:
     damaged: bool
 
 
-def document(instance: str, records: Iterable[Record]) -> bytes:
+def document(instance: str, records: Iterable[Record], elsewhere: Iterable[Record] = ()) -> bytes:
     """The whole file, without changes: one record a line, sorted by nonce."""
-    lines = ",\n".join(_text(_fields(None, record)) for record in sorted(records, key=lambda r: r.nonce))
-    return f'{{"version": {VERSION}, "instance": {json.dumps(instance)}, "records": [\n{lines}\n]}}\n'.encode()
+    head = f'"version": {VERSION}, "instance": {json.dumps(instance)}'
+    others = _lines(elsewhere)
+    if others:
+        head += f', "elsewhere": [\n{others}\n]'
+    return f'{{{head}, "records": [\n{_lines(records)}\n]}}\n'.encode()
+
+
+def _lines(records: Iterable[Record]) -> str:
+    return ",\n".join(_text(_fields(None, record)) for record in sorted(records, key=lambda r: r.nonce))
 
 
 def change_line(before: Mapping[str, Record], after: Mapping[str, Record]) -> bytes:
@@ -72,7 +82,7 @@ def read(data: bytes) -> Contents:
     size = folded = end + len(_END) if end >= 0 else 0
     found = json_object(data[:folded] if folded else data)
     try:
-        items = {item["nonce"]: item for item in found["records"]}
+        items = {item["nonce"]: item for item in (*found.get("elsewhere", ()), *found["records"])}
         instance = str(found["instance"])
     except (KeyError, TypeError, AttributeError) as exc:
         raise ValueError(f"no records, or no instance: {exc!r}") from exc
@@ -181,6 +191,8 @@ _IS: dict[str, Callable[[Any], bool]] = {
     "float": _is_number,
     "float | None": lambda value: value is None or _is_number(value),
     "dict[str, Any]": lambda value: isinstance(value, dict),
-    "dict[str, str]": lambda value: isinstance(value, dict) and all(isinstance(v, str) for v in value.values()),
+    "dict[str, str]": lambda value: (
+        isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+    ),
     "tuple[str, ...]": lambda value: isinstance(value, tuple) and all(isinstance(v, str) for v in value),
 }

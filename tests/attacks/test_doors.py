@@ -482,9 +482,7 @@ def test_a_real_container_does_not_get_in_by_its_link_local_address(
             "s.sendall(sys.argv[3].replace('|','\\r\\n').encode())\n"
             "print(s.recv(100).decode())\n"
         )
-        request = (
-            f"GET /v1/status HTTP/1.1|Host: {controller.host()}|Authorization: Bearer {WRITE}|Connection: close||"
-        )
+        request = f"GET /v1/status HTTP/1.1|Host: {controller.host()}|Authorization: Bearer {WRITE}|Connection: close||"
         command = ["nsenter", "-t", pid, "-n", sys.executable, "-c", script]
 
         def said() -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from agent.controller.app import assemble
 from agent.controller.doors.access import may_write
-from agent.controller.masking import mask_env
+from agent.controller.masking import for_readers
 from agent.controller.rules import Rule, read
 from tests.support.tcp import READ, WRITE, TcpController, engine_script, serving_tcp
 
@@ -37,7 +37,7 @@ INSPECT: dict[str, Any] = {
 
 def test_values_of_variables_are_masked_and_the_rest_is_as_it_was() -> None:
     before = copy.deepcopy(INSPECT)
-    masked = mask_env(INSPECT)
+    masked = for_readers(INSPECT)
     assert before == INSPECT, "the original is left alone"
     assert SECRET not in json.dumps(masked)
     assert masked["Config"] == {"Env": ["PATH=***", "PASSWORD=***", "URL=***", "FLAG"], "Tty": False}
@@ -46,7 +46,7 @@ def test_values_of_variables_are_masked_and_the_rest_is_as_it_was() -> None:
     assert masked["Plugin"]["Env"] == [{"Name": "D", "Value": "***", "Description": "***"}]
     assert masked["Other"][0] == {"env": {"E": "***"}}
     for plain in (None, 1, "text", [], {}, [1, [2, {"a": None}]]):
-        assert mask_env(plain) == plain
+        assert for_readers(plain) == plain
 
 
 def test_a_handler_can_tell_readers_from_writers_and_root(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_handler_can_tell_readers_from_writers_and_root(tmp_path: Path) -> Non
     from starlette.responses import JSONResponse, Response
 
     async def inspect(request: Request) -> Response:
-        return JSONResponse(INSPECT if await may_write(request) else mask_env(INSPECT))
+        return JSONResponse(INSPECT if await may_write(request) else for_readers(INSPECT))
 
     rule = Rule(method="GET", path="/v1/inspect", grant=read("test", "echo"), handler=inspect, summary="")
     with serving_tcp(tmp_path, "127.0.0.1:0") as made:

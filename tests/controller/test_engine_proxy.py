@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.controller.masking import mask_env
+from agent.controller.masking import for_readers
 from agent.controller.names import ID, IMAGE
 from agent.controller.routes.engine_routes import ROUTES
 from agent.errors import EngineError
@@ -74,8 +74,12 @@ def root(scripted: Scripted, tmp_path: Path) -> Iterator[Controller]:
         yield made
 
 
-@pytest.mark.parametrize("kind", ["application/json", "application/jsonl", "application/x-ndjson; charset=utf-8"])
-def test_types_that_the_engine_streams_json_with_pass(scripted: Scripted, root: Controller, kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/jsonl", "application/x-ndjson; charset=utf-8"]
+)
+def test_types_that_the_engine_streams_json_with_pass(
+    scripted: Scripted, root: Controller, kind: str
+) -> None:
     body = b'{"a":1}\n'
     scripted.answer = (
         f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
@@ -310,4 +314,4 @@ def test_what_is_nested_too_deeply_to_be_masked_is_refused() -> None:
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(EngineError, match="nested too deeply"):
-        mask_env(deep)
+        for_readers(deep)

@@ -18,6 +18,7 @@ import pytest
 
 from tests.support.daemon_lab import KEY, DaemonLab, wait_for
 from tests.support.dockerd import BUSYBOX, busybox_tar
+from tests.support.state import state_of
 
 WEB = f"""
 config container 'web'
@@ -165,6 +166,112 @@ def test_another_data_root_waits_for_a_reconcile(agent: Agent) -> None:
     done = agent.command("reconcile")
     assert done.returncode == 0, done.stderr
     wait_for(lambda: "/web" in running(lab))
+
+
+ALL = (
+    "\nconfig network 'lan'\n\nconfig volume 'store'\n"
+    + WEB
+    + "\tlist network 'lan'\n\tlist volume 'store:/data'\n"
+)
+SECTIONS = ("container:web", "network:lan", "volume:store")
+
+
+def resources(agent: Agent) -> dict[str, Any]:
+    done = agent.command("status", "--json")
+    items = json.loads(done.stdout)["resources"] if done.returncode == 0 else []
+    return {r["key"]: {**{c["type"]: c for c in r["conditions"]}, "id": r["object_id"]} for r in items}
+
+
+def are(agent: Agent, status: bool, reason: str) -> bool:
+    """Whether each section says so of its being in sync."""
+    found = resources(agent)
+    said = {
+        (found[key]["Synced"]["status"], found[key]["Synced"]["reason"]) for key in SECTIONS if key in found
+    }
+    return found.keys() >= set(SECTIONS) and said <= {(status, reason), (status, "Applied")}
+
+
+@pytest.mark.parametrize("adopts", [False, True])
+def test_another_data_root_and_back_finds_what_is_ours(agent: Agent, *, adopts: bool) -> None:
+    lab = agent.lab
+    agent.commit("", containers=ALL)
+    agent.start()
+    wait_for(lab.probe.answers)
+    import_image(lab)
+    wait_for(lambda: "/web" in running(lab) and are(agent, True, "InSync"))
+    first = running(lab)["/web"]
+
+    agent.commit(f"option data_root '{lab.root}/data2'\n", containers=ALL)
+    wait_for(lambda: agent.conditions().get("EngineChanged") == (True, "DataRoot"))
+    wait_for(lambda: are(agent, False, "EngineChanged"))
+    held = resources(agent)
+    assert (held["container:web"]["Running"]["status"], held["container:web"]["id"]) == (False, "")
+    assert "until `ucidockd reconcile`" in held["network:lan"]["Synced"]["message"]
+    import_image(lab)
+    if adopts:
+        with contextlib.closing(lab.client()) as client:
+            foreign = client.containers.run(
+                BUSYBOX, ["sleep", "9"], name="web", network_mode="none", detach=True
+            )
+            assert foreign.id
+    agent.commit(
+        f"option data_root '{lab.root}/data2'\n", containers=ALL + ("\toption adopt '1'\n" if adopts else "")
+    )
+    assert agent.command("reconcile").returncode == 0
+    wait_for(lambda: "/web" in running(lab) and are(agent, True, "InSync"))
+    second = running(lab)["/web"]
+    assert second not in {first, ""}
+    assert resources(agent)["container:web"]["id"] == second
+
+    agent.commit("", containers=ALL)
+    wait_for(lambda: running(lab).get("/web") == first)
+    wait_for(lambda: are(agent, True, "InSync") and resources(agent)["container:web"]["id"] == first)
+    assert "EngineChanged" not in agent.conditions()
+    of_web = [r for r in state_of(lab.options.state_dir)["records"] if r["section"] == "web"]
+    assert len({r["engine"] for r in of_web}) == len(of_web) == 2
+    agent.commit("", containers=ALL.replace("1000", "2000"))
+    wait_for(lambda: running(lab).get("/web") not in {first, None})
+    wait_for(lambda: are(agent, True, "InSync"))
+
+
+def test_data_that_was_moved_is_not_held(agent: Agent) -> None:
+    lab = agent.lab
+    agent.commit("", containers=ALL)
+    agent.start()
+    wait_for(lab.probe.answers)
+    import_image(lab)
+    wait_for(lambda: "/web" in running(lab) and are(agent, True, "InSync"))
+    first = running(lab)["/web"]
+    agent.end()
+    lab.stop()
+    subprocess.run(["cp", "-a", f"{lab.root}/data", f"{lab.root}/data2"], check=True)
+    agent.commit(f"option data_root '{lab.root}/data2'\n", containers=ALL)
+    agent.start()
+    wait_for(lambda: running(lab).get("/web") == first)
+    wait_for(lambda: are(agent, True, "InSync"))
+    assert lab.info()["DockerRootDir"] == f"{lab.root}/data2"
+    assert "EngineChanged" not in agent.conditions()
+    assert resources(agent)["container:web"]["id"] == first
+
+
+def test_another_storage_driver_is_another_engine(agent: Agent) -> None:
+    """Containers of one are not seen with another; networks and volumes are."""
+    lab = agent.lab
+    agent.commit("option storage_driver 'vfs'\n", containers=ALL)
+    agent.start()
+    wait_for(lab.probe.answers)
+    import_image(lab)
+    wait_for(lambda: "/web" in running(lab) and are(agent, True, "InSync"))
+    first = running(lab)["/web"]
+    agent.commit("option storage_driver 'overlay2'\n", containers=ALL)
+    wait_for(lambda: agent.conditions().get("EngineChanged") == (True, "Store"))
+    wait_for(lambda: are(agent, False, "EngineChanged"))
+    import_image(lab)
+    assert agent.command("reconcile").returncode == 0
+    wait_for(lambda: "/web" in running(lab) and are(agent, True, "InSync"))
+    agent.commit("option storage_driver 'vfs'\n", containers=ALL)
+    wait_for(lambda: running(lab).get("/web") == first)
+    wait_for(lambda: are(agent, True, "InSync"))
 
 
 def test_tls_made_by_the_agent_lets_a_bundle_in_and_nobody_else(agent: Agent, tmp_path: Path) -> None:

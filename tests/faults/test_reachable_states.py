@@ -4,6 +4,8 @@ rolled back, sharing a namespace."""
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,16 @@ def conditions(box: Box, section: str = "web") -> dict[str, tuple[bool, str]]:
 def state(box: Box, name: str = "web") -> dict[str, Any]:
     found: dict[str, Any] = box.client.api.inspect_container(name)["State"]
     return found
+
+
+def crash(box: Box, name: str) -> None:
+    """Its process dies, and the engine starts it again by its policy."""
+    before = state(box, name)["Pid"]
+    os.kill(before, signal.SIGKILL)
+    end = time.monotonic() + 20
+    while state(box, name)["Pid"] in {0, before} or not state(box, name)["Running"]:
+        assert time.monotonic() < end, "the engine did not start it again"
+        time.sleep(0.05)
 
 
 def hear(box: Box, name: str) -> None:
@@ -163,16 +175,18 @@ def test_killed_by_hand_again_and_again_is_no_crash_loop(box: Box) -> None:
 
 
 @pytest.mark.parametrize("mode", ["network_mode", "ipc", "pid"])
-@pytest.mark.parametrize("how", ["restart", "kill", "away"])
+@pytest.mark.parametrize("how", ["restart", "kill", "away", "policy"])
 def test_who_shares_a_namespace_follows_its_owner(box: Box, mode: str, how: str) -> None:
-    other = "service:web" if mode == "network_mode" else "container:web"
-    app = PLAIN.replace("'web'", "'app'") + f"\toption {mode} '{other}'\n"
-    config = PLAIN + "\toption ipc 'shareable'\n" + app
+    app = PLAIN.replace("'web'", "'app'") + f"\toption {mode} 'service:web'\n"
+    restart = "\toption restart 'always'\n" if how == "policy" else ""
+    config = PLAIN + restart + "\toption ipc 'shareable'\n" + app
     box.apply(config)
     ids = box.get("web").id, box.get("app").id
     kind = {"network_mode": "net"}.get(mode, mode)
     if how == "kill":
         box.get("web").kill()
+    elif how == "policy":
+        crash(box, "web")
     else:
         box.get("web").restart(timeout=0)
     if how == "away":
@@ -313,7 +327,6 @@ def named(section: str, name: str, command: str = "sleep 100000", more: str = ""
 RENAMES = {
     "the Docker name stays": ([named("web", "")], [named("www", "web")]),
     "and the spec changes": ([named("web", "")], [named("www", "web", "sleep 200000")]),
-    "without option name": ([named("web", "")], [named("www", "")]),
     "two exchange their names": (
         [named("a1", "x1", "sleep 1000"), named("b1", "y1", "sleep 2000")],
         [named("a1", "y1", "sleep 1000"), named("b1", "x1", "sleep 2000")],
@@ -378,3 +391,18 @@ def test_a_name_that_one_whose_section_is_gone_has_is_free(box: Box) -> None:
     time.sleep(0.1)
     assert state(box)["Status"] == "running"
     assert "2000" in " ".join(box.get("web").attrs["Config"]["Cmd"])
+
+
+def test_a_renamed_section_with_a_mistake_keeps_its_container_until_that_is_mended(box: Box) -> None:
+    box.apply(named("web", ""))
+    before = box.get("web").id
+    renamed = named("www", "web")
+    wrong = renamed + "\toption memory 'much'\n"
+    for text in (wrong, wrong, renamed):
+        box.apply(text)
+        box.later(600)
+        box.apply(text)
+        assert (box.get("web").id, state(box)["Status"]) == (before, "running")
+    assert conditions(box, "www")["Synced"][0] is True
+    box.apply("\n")
+    assert state(box)["Status"] == "exited"

@@ -273,3 +273,12 @@ test('forwardings: one that is off is turned on, and a name that is taken is lef
 	await module.allow({ src: 'lan', dest: 'my-zone' });
 	assert.deepEqual(sections.slice(1), [ taken, { '.name': 'lan_my_zone_2', '.type': 'forwarding', src: 'lan', dest: 'my-zone' } ]);
 });
+
+test('calls: the status is read page for page', async () => {
+	const pages = { '': { version: 3, agent: {}, resources: [ 'a', 'b' ], next: 'b' }, b: { resources: [ 'c' ], next: 'c' }, c: { resources: [ 'd' ] } };
+	const rpc = { declare: ({ method }) => async after => (method === 'status' ? structuredClone(pages[after ?? '']) : {}) };
+	const calls = load('ucidockd.calls', { rpc });
+
+	assert.deepEqual((await calls.agent.status()).resources, [ 'a', 'b', 'c', 'd' ]);
+	assert.equal((await calls.agent.status()).version, 3);
+});

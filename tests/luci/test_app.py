@@ -13,6 +13,11 @@ from typing import Any
 
 import pytest
 
+from agent.clients.docker_stream import DockerStream
+from agent.controller.app import make_rules
+from agent.controller.doors.access import Access
+from agent.controller.routes.engine_routes import ROUTES
+from agent.controller.rules import Need
 from agent.controller.ubus.adoption import AdoptionMethods
 from agent.controller.ubus.agent import AgentMethods
 from agent.controller.ubus.calls import CALLS
@@ -24,6 +29,7 @@ from agent.controller.ubus.ttyd import Ttyd
 from agent.controller.work.jobs import Jobs
 from agent.model.daemon_table import APART, TABLE
 from agent.schema.validate import DAEMON_KINDS, properties
+from tests.support.controller import QuietAgent
 
 PROJECT = Path(__file__).parents[2]
 LUCI = PROJECT / "luci"
@@ -38,8 +44,8 @@ RIGHTS = ACL["luci-app-ucidockd"]
 READING = {
     "status", "plan", "diff", "job_list", "job_status",
     "stream_open", "stream_resume", "stream_ack", "stream_read", "stream_close",
-    "df", "events", "info", "ping", "version", "changes", "info_archive", "inspect", "list", "logs", "stats", "top",
-    "history", "search", "getMountPoints",
+    "df", "events", "info", "ping", "version", "changes", "inspect", "list", "logs", "stats", "top",
+    "history", "getMountPoints",
 }  # fmt: skip
 
 
@@ -76,7 +82,9 @@ def test_the_access_list_names_every_method_and_nothing_by_pattern() -> None:
         "the configuration holds passwords, and files are nobody's business"
     )
     assert set(RIGHTS["write"]) == {"ubus", "uci"}
-    assert RIGHTS["write"]["uci"] == {name: ["read", "write"] for name in ("containers", "dockerd", "firewall")}
+    assert RIGHTS["write"]["uci"] == {
+        name: ["read", "write"] for name in ("containers", "dockerd", "firewall")
+    }
 
 
 def test_every_method_of_the_access_list_is_published() -> None:
@@ -92,6 +100,36 @@ def test_every_method_of_the_access_list_is_published() -> None:
 def test_reading_and_changing_are_apart() -> None:
     assert {m for methods in granted("read").values() for m in methods} <= READING
     assert {m for methods in granted("write").values() for m in methods} & READING == set()
+
+
+def needed() -> dict[tuple[str, str], Need]:
+    """What each method on ubus takes, by the route that it stands for: the same request to the engine, or the same right."""
+    nothing: Any = None
+    by_request = {(route.method, route.path.replace("{image}", "{id}")): route.grant for route in ROUTES}
+    found = {
+        (name, method): by_request[call.verb, call.path].need
+        for name, calls in CALLS.items()
+        for method, call in calls.items()
+    }
+    access = Access(nothing, nothing)
+    for rule in make_rules(QuietAgent(), DockerStream("unix:///none"), access):
+        if rule.grant.object == "ucidockd":
+            found.setdefault((rule.grant.object, rule.grant.method), rule.grant.need)
+    return found
+
+
+def test_the_access_list_and_the_routes_agree_row_by_row() -> None:
+    rights = needed()
+    for (name, method), need in sorted(rights.items()):
+        level = "read" if need is Need.READ else "write"
+        assert method in granted(level).get(name, set()), f"{name} {method}: the routes say {level}"
+    # what has no route: streams of one's own, and LuCI's own list of file systems
+    rest = {(name, m) for name, methods in granted("read").items() for m in methods} - rights.keys()
+    assert rest == {
+        ("luci", "getMountPoints"), ("ucidockd", "diff"), *(
+            ("ucidockd", f"stream_{what}") for what in ("open", "resume", "ack", "read", "close")
+        ),
+    }  # fmt: skip
 
 
 def test_every_call_of_the_pages_is_granted() -> None:

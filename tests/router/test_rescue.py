@@ -42,9 +42,9 @@ def rendered(router: Router) -> dict[str, object]:
 
 
 @contextmanager
-def an_agent(router: Router) -> Iterator[None]:
+def an_agent(router: Router, place: str = "var/run/ucidockd") -> Iterator[None]:
     """What the script looks for: the lock held, and the socket."""
-    folder = router.root / "var/run/ucidockd"
+    folder = router.root / place
     folder.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "agent.sock"))
@@ -93,6 +93,39 @@ def test_what_the_agent_rendered_since_boot_is_used_as_it_is(rescue: Router) -> 
 def test_with_an_agent_it_does_nothing(rescue: Router) -> None:
     with an_agent(rescue):
         assert run(rescue, patience_s=20) == []
+
+
+def test_the_agent_is_looked_for_where_its_section_says(rescue: Router) -> None:
+    rescue.write("etc/config/containers", "config agent 'other'\n\toption socket '/tmp/ours/agent.sock'\n")
+    with an_agent(rescue, "tmp/ours"):
+        assert run(rescue, patience_s=20) == []
+
+
+MOUNTED = {
+    "/mnt/sda1": ("/mnt/sda1", True),
+    "/mnt/my disk": (r"/mnt/my\040disk", True),
+    r"/mnt/a\b": (r"/mnt/a\134b", True),
+    "/mnt/.": ("/mnt/x", False),
+    "/mnt/a[1]": ("/mnt/a1", False),
+    "/mnt/a*": ("/mnt/a*", True),
+    "/mnt/sda": ("/mnt/sda1", False),
+}
+
+
+@pytest.mark.parametrize("point", MOUNTED)
+def test_a_mount_point_is_compared_as_it_is_written(rescue: Router, point: str) -> None:
+    shown, mounted = MOUNTED[point]
+    rescue.write("etc/config/dockerd", OPEN.replace("/opt/docker/", f"{point}/docker"))
+    rescue.write("etc/config/fstab", f"config mount\n\toption target '{point}'\n\toption enabled '1'\n")
+    rescue.write("proc/mounts", f"/dev/sda1 {shown} ext4 rw 0 0\n")
+    words = ["chroot", rescue.root, "/usr/lib/ucidockd/dockerd-rescue"]
+    times = {"UCIDOCKD_RESCUE_PATIENCE_S": "1", "UCIDOCKD_RESCUE_STEP_S": "1"}
+    with subprocess.Popen(words, env={"PATH": "/sbin:/bin", **times}) as process:
+        try:
+            assert process.wait(4) == 0 and mounted
+        except subprocess.TimeoutExpired:
+            assert not mounted
+            process.kill()
 
 
 def test_a_dockerd_that_runs_is_left_alone(rescue: Router) -> None:

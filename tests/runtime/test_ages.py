@@ -62,7 +62,12 @@ def test_a_time_that_was_told_stays_while_the_words_agree() -> None:
     ages = Ages()
     (first,) = ages.dated([seen("Up 1 second", StartedAt="2023-11-14T22:13:19Z")], now=NOW)
     assert first.since == NOW - 1
-    for age, words in ((44, "Up 45 seconds"), (200, "Up 3 minutes"), (7000, "Up 2 hours"), (6e5, "Up 6 days")):
+    for age, words in (
+        (44, "Up 45 seconds"),
+        (200, "Up 3 minutes"),
+        (7000, "Up 2 hours"),
+        (6e5, "Up 6 days"),
+    ):
         (later,) = ages.dated([seen(words)], now=NOW + age)
         assert later.since == NOW - 1
         assert later == first or later.inspect != first.inspect

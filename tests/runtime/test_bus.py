@@ -18,6 +18,7 @@ from agent.clients.ubus_client import UbusClient
 from agent.clients.ubus_objects import BusObject
 from agent.runtime import bus as module
 from agent.runtime.bus import Bus
+from agent.status.conditions import ConditionType
 from tests.support.box import Box
 from tests.support.bus import running
 from tests.support.controller import QuietAgent
@@ -214,3 +215,25 @@ def test_a_removed_container_stays_until_the_rollback_is_over(box: Box) -> None:
         assert box.get("one").id == made
     box.apply()
     assert box.names() == []
+
+
+async def test_a_status_of_thousands_comes_in_pages_that_the_bus_carries(daemon: FakeUbusd) -> None:
+    async with serving(daemon.path) as (bus, agent):
+        await ready(bus)
+        keys = [f"container:c{number:04}" for number in range(3000)]
+        for key in keys:
+            agent.board.ensure(key, kind="container", section=key, name=key, now=1)
+            for kind in (ConditionType.ACCEPTED, ConditionType.SYNCED, ConditionType.RUNNING):
+                agent.board.set(key, kind, status=True, reason="R", message="m" * 100, now=1)
+        caller = UbusClient(str(daemon.path), jitter=lambda: 1.0)
+        async with running(caller):
+            page = await caller.call("ucidockd", "status", {}, timeout_s=20)
+            found = page["resources"]
+            while "next" in page:
+                page = await caller.call("ucidockd", "status", {"after": page["next"]}, timeout_s=20)
+                found += page["resources"]
+            assert [resource["key"] for resource in found] == keys
+            page = await caller.call("ucidockd", "status", {"after": keys[9], "limit": 2}, timeout_s=20)
+            assert [resource["key"] for resource in page["resources"]] == keys[10:12]
+            refused = await caller.call("ucidockd", "status", {"limit": 0}, timeout_s=20)
+            assert refused["error"]["code"] == "bad-request"

@@ -25,15 +25,18 @@ class Router:
             (folder / name).mkdir()
         (folder / "var").symlink_to("run")
         self.options = RuntimeOptions(
-            config_dir=folder / "config", override_dir=folder / "override", state_dir=folder / "state"
+            config_dir=folder / "config",
+            override_dir=folder / "override",
+            state_dir=folder / "state",
+            save_dir=folder / "save",
         )
         self.board = StatusBoard()
         self.hazards = make_hazards(self.options, self.board, folder / "run")
 
-    def show(self, *lines: str, uhttpd: str | None = None) -> None:
+    def show(self, *lines: str, uhttpd: str | None = None, more: str = "") -> None:
         options = "".join(f"\t{line}\n" for line in ("option image 'a'", *lines))
         host = f"config agent 'agent'\n\toption docker_host 'unix://{self.folder}/engine.sock'\n"
-        (self.folder / "config" / "containers").write_text(f"{host}config container 'web'\n{options}")
+        (self.folder / "config" / "containers").write_text(f"{host}config container 'web'\n{options}{more}")
         if uhttpd is not None:
             (self.folder / "config" / "uhttpd").write_text(uhttpd)
         desired = load(self.options).desired
@@ -50,6 +53,7 @@ def router(tmp_path: Path) -> Router:
     return Router(tmp_path)
 
 
+OURS = "the agent's socket, the agent's state and keys, the engine's socket, the router's configuration"
 MOUNTS = {
     "/var/run/docker.sock:/x": "the engine's socket",
     "/var/run/docker.sock:/x:ro": "the engine's socket",
@@ -58,8 +62,38 @@ MOUNTS = {
     "{}/run/agent.sock:/x": "the agent's socket",
     "{}/var:/x": "the agent's socket",
     "{}/state/tls:/x:ro": "the agent's state and keys",
-    "{}:/x": "the agent's socket, the agent's state and keys, the engine's socket",
-    "/:/x": "the agent's socket, the agent's state and keys, the engine's socket",
+    "{}:/x": OURS,
+    "{}:/x:ro": OURS.removesuffix(", the router's configuration"),
+    "{}/./override/../.:/x": OURS,
+    "{}/config:/x": "the router's configuration",
+    "{}/config/containers:/x": "the router's configuration",
+    "{}/override:/x": "the router's configuration",
+    "{}/config:/x:ro": None,
+    "/:/x": "the router's whole file system",
+    "/:/x:ro": "the router's whole file system",
+    "//:/x:ro": "the router's whole file system",
+    "/etc/crontabs:/x": "what the router runs",
+    "/etc/init.d/cron:/x": "what the router runs",
+    "/etc/rc.local:/x": "what the router runs",
+    "/etc/dropbear:/x:ro": "SSH keys",
+    "/root/.ssh:/x": "SSH keys",
+    "/root/.ssh/authorized_keys:/x": "SSH keys",
+    "/var/run/ubus/ubus.sock:/x": "ubus",
+    "/usr/sbin:/x": "the router's programs",
+    "/proc:/host/proc": "the kernel's settings",
+    "/proc:/host/proc:ro": None,
+    "/sys:/sys:ro": None,
+    "/lib/modules:/lib/modules:ro": None,
+    "/etc/localtime:/etc/localtime:ro": None,
+    "/etc/timezone:/etc/timezone": None,
+    "/etc/resolv.conf:/x:ro": None,
+    "/etc/ssl/certs:/x:ro": None,
+    "/var/log:/x": None,
+    "/dev/net/tun:/dev/net/tun": None,
+    "/dev/serial/by-id:/x": None,
+    "/home:/x": None,
+    "/srv/etc/config:/x": None,
+    "/root/data:/x": None,
     "{}/state-of-mind:/x": None,
     "{}/runner:/x": None,
     "/mnt/sda1:/x": None,
@@ -74,8 +108,90 @@ def test_a_mount_that_gives_control_of_the_router_is_named(router: Router, mount
     if what is None:
         assert shown is None
     else:
-        assert shown is not None
-        assert shown.endswith(f"by {mount.format(router.folder).partition(':')[0]} ({what})")
+        assert shown is not None and shown.endswith(f" ({what})")
+
+
+def volume(device: str, o: str = "bind", **more: str) -> str:
+    options = {"type": "none", "o": o, "device": device, **more}
+    return "config volume 'vol'\n" + "".join(
+        f"\tlist opt '{name}={value}'\n" for name, value in options.items()
+    )
+
+
+VOLUMES = {
+    "a bind": (volume("{}/run"), True),
+    "a parent": (volume("{}", "rbind,rw"), True),
+    "a link": (volume("{}/var"), True),
+    "read-only": (volume("{}/config", "bind,ro"), False),
+    "its type says it": (volume("{}/config", "rw", type="bind"), True),
+    "a disk": (volume("/dev/sda1", "rw", type="ext4"), False),
+    "data": (volume("/mnt/sda1/data"), False),
+    "NFS": (volume(":/export", "addr=10.0.0.1,bind", type="nfs"), False),
+    "another name in Docker": (volume("{}/run") + "\toption name 'other'\n", True),
+}
+
+
+@pytest.mark.parametrize("name", VOLUMES)
+def test_a_volume_that_is_a_bind_is_judged_like_one(router: Router, name: str) -> None:
+    section, named = VOLUMES[name]
+    router.show("list volume 'vol:/x'", more=section.format(router.folder))
+    assert (router.condition("HostControl") is not None) is named
+
+
+RIGHTS: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "privileged": (("option privileged '1'",), "privileged"),
+    "not privileged": (("option privileged '0'",), None),
+    "pid host": (("option pid 'host'",), None),
+    "SYS_PTRACE": (("list cap_add 'SYS_PTRACE'",), None),
+    "SYS_ADMIN": (("list cap_add 'SYS_ADMIN'",), None),
+    "both": (("option pid 'host'", "list cap_add 'sys_ptrace'"), "pid host with CAP_SYS_PTRACE"),
+    "pid host, SYS_ADMIN": (
+        ("option pid 'host'", "list cap_add 'CAP_SYS_ADMIN'"),
+        "pid host with CAP_SYS_ADMIN",
+    ),
+    "SYS_MODULE": (("list cap_add 'SYS_MODULE'",), "CAP_SYS_MODULE"),
+    "SYS_RAWIO": (("list cap_add 'SYS_RAWIO'",), "CAP_SYS_RAWIO"),
+    "ALL": (("list cap_add 'ALL'",), "ALL"),
+    "NET_ADMIN": (("list cap_add 'NET_ADMIN'",), None),
+    "network host": (("option network_mode 'host'",), None),
+    "its network": (
+        ("option network_mode 'host'", "list cap_add 'NET_ADMIN'"),
+        "network_mode host with CAP_NET_ADMIN (the router's network and firewall)",
+    ),
+    "memory": (("list device '/dev/mem'",), "device /dev/mem"),
+    "a disk": (("list device '/dev/sda:/dev/x'",), "device /dev/sda"),
+    "flash": (("list device '/dev/mtdblock3'",), "device /dev/mtdblock3"),
+    "a whole card": (("list device '/dev/mmcblk0'",), "device /dev/mmcblk0"),
+    "all devices": (("list device '/dev:/dev'",), "device /dev"),
+    "by a link": (("list device '{}/disk'",), "device {}/disk"),
+    "a partition": (("list device '/dev/sda1'",), None),
+    "usual ones": (
+        (
+            "list device '/dev/net/tun'",
+            "list device '/dev/ttyUSB0'",
+            "list device '/dev/dri'",
+            "list device '/dev/fuse'",
+        ),
+        None,
+    ),
+    "a rule for disks": (("list device_cgroup_rule 'b 8:* rmw'",), "devices b 8:* rmw"),
+    "a rule for all": (("list device_cgroup_rule 'a *:* rwm'",), "devices a *:* rwm"),
+    "a rule for serial ports": (("list device_cgroup_rule 'c 188:* rmw'",), None),
+}
+
+
+@pytest.mark.parametrize("name", RIGHTS)
+def test_a_right_that_gives_control_of_the_router_is_named(router: Router, name: str) -> None:
+    lines, what = RIGHTS[name]
+    (router.folder / "disk").symlink_to("/dev/sda")
+    router.show(*(line.format(router.folder) for line in lines))
+    shown = router.condition("HostControl")
+    assert shown is None if what is None else str(shown).endswith(f"by {what.format(router.folder)}")
+
+
+def test_a_path_that_cannot_be_looked_at_is_judged_by_its_name(router: Router) -> None:
+    router.show(f"list volume '/etc/crontabs/{'a' * 300}:/x'", "list volume '/proc/1/root/x:/y:ro'")
+    assert "what the router runs" in str(router.condition("HostControl"))
 
 
 def test_the_condition_goes_with_the_mount(router: Router) -> None:

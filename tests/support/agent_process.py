@@ -41,7 +41,7 @@ class Agent:
     def start(self, **environment: str) -> None:
         """Returns once the control socket is there."""
         self.spawn(**environment)
-        wait_for(lambda: Path(str(self.box.options.socket)).exists())
+        wait_for(lambda: Path(str(self.box.options.socket)).exists(), 60)
 
     def spawn(self, **environment: str) -> None:
         """Begins to start."""

@@ -25,7 +25,10 @@ from agent.clients.state_file import StateFile
 from agent.runtime import main as wiring
 
 PORTS = {"engine": Engine, "records": Records}
-LOOKING = {"ping", "api_version", "info", "events", "past_events", "records", "get"}
+LOOKING = {
+    *("ping", "api_version", "identity", "info", "events", "past_events"),
+    *("records", "everywhere", "get", "stand_on"),
+}
 
 
 def methods(port: type) -> list[str]:

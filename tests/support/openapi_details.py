@@ -93,6 +93,8 @@ SCHEMAS: dict[str, Any] = {
             "version": WHOLE,
             "agent": {"type": "object"},
             "resources": {"type": "array", "items": ref("Resource")},
+            "after": {"type": "string", "description": "Where it is not the first page: what was asked for"},
+            "next": {"type": "string", "description": "Where there is more: `after` of the next page"},
         },
         "required": ["version", "agent", "resources"],
     },
@@ -295,10 +297,18 @@ ENGINE: dict[str, Any] = {"answer": "As the engine answers, whose API descriptio
 DETAILS: dict[str, dict[str, Any]] = {
     "GET /healthz": {"content": {"text/plain": {}}},
     "GET /metrics": {"content": {"text/plain": {}}},
-    "GET /v1/status": {"content": given("Status")},
+    "GET /v1/status": {
+        "query": {
+            "after": "The page from the first key past this one on: what `next` of the page before says",
+            "limit": "Resources of this page at most",
+        },
+        "content": given("Status"),
+        "answer": "A page of 256 KiB at most, in the order of keys; there is more where it has `next`",
+    },
     "GET /v1/status/stream": {
         "content": SSE,
-        "answer": f"`status` first (the whole), then a `change` each. {_STREAM}",
+        "answer": "`status` first (in pages as `GET /v1/status` gives them; only the last has an id, and no `next`),"
+        f" then a `change` each. {_STREAM}",
     },
     "GET /v1/plan": {"content": given("Plan")},
     "POST /v1/plan": {

@@ -95,7 +95,7 @@ def test_an_issue_names_place_mistake_expectation_and_line() -> None:
     (text,) = texts(result)
     assert text.startswith("containers.web.port[1]: '80:x' is no port, expected [ip:]host")
     assert text.endswith("(/etc/config/containers:11)")
-    assert result.desired == Desired(broken=frozenset({"container:web"}))
+    assert result.desired == Desired(broken=frozenset({"container:web"}), claimed=frozenset({"container:web"}))
 
 
 def test_a_broken_section_leaves_the_others_alone() -> None:
@@ -251,11 +251,20 @@ def test_host_mode_with_a_port_is_only_a_warning() -> None:
     assert result.desired.containers
 
 
-def test_sharing_a_network_implies_a_dependency() -> None:
-    result = decoded(a_container("vpn", name="my-vpn"), a_container("web", network_mode="service:vpn"))
+@pytest.mark.parametrize("option", ["network_mode", "ipc", "pid"])
+@pytest.mark.parametrize("other", ["service:vpn", "container:my-vpn"])
+def test_sharing_a_namespace_implies_a_dependency(option: str, other: str) -> None:
+    result = decoded(a_container("vpn", name="my-vpn"), a_container("web", **{option: other}))
     web = result.desired.containers[1]
-    assert web.spec.network_mode == "container:my-vpn"
+    assert getattr(web.spec, option) == "container:my-vpn"
     assert [d.section for d in web.policy.depends_on] == ["vpn"]
+
+
+@pytest.mark.parametrize("option", ["network_mode", "ipc", "pid"])
+def test_a_namespace_that_goes_in_circles_is_said_at_its_option(option: str) -> None:
+    circle = (a_container("aa", **{option: "service:bb"}), a_container("bb", **{option: "service:aa"}))
+    found = decoded(*circle)
+    assert [i.option for i in found.issues if i.severity == "error"] == [option, option]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from agent.errors import EngineError
 from agent.plan.swap_names import Role, name_outside
+from tests.support.state import state_of
 from tests.support.virtual.taps import Fault
 from tests.support.virtual.world import World, a_world
 
@@ -300,3 +302,102 @@ def test_a_container_of_a_section_with_a_mistake_that_somebody_removed_does_not_
     (web,) = [r for r in world.snapshot()["resources"] if r["key"] == "container:web"]
     running = next(c for c in web["conditions"] if c["type"] == "Running")
     assert (running["status"], running["reason"]) == (False, "Absent")
+
+
+# another engine, and the one from before again
+
+
+def exchange(world: World, root: str, seconds: float = 60) -> None:
+    world.stop_engine(live_restore=False)
+    world.rest(3)
+    world.exchange_engine(root)
+    world.start_engine()
+    world.rest(seconds)
+
+
+ALL = NETWORKS + "\nconfig volume 'data'\n" + WEB + "\tlist network 'lan'\n\tlist volume 'data:/data'\n"
+
+
+@pytest.mark.parametrize("reconciles", [False, True])
+@pytest.mark.parametrize("killed", [False, True])
+def test_another_engine_and_back_finds_what_is_ours(world: World, *, killed: bool, reconciles: bool) -> None:
+    declare(world, ALL)
+    first = world.engine.find("web")
+    assert first is not None
+    exchange(world, "elsewhere")
+    second = world.engine.find("web")
+    assert second is not None
+    assert second.id != first.id
+    if reconciles:
+        world.reconcile()
+        world.rest(10)
+    if killed:
+        world.kill_agent()
+    exchange(world, "data")
+    for _ in range(2):
+        assert world.engine.containers.keys() == {first.id}
+        assert first.state == "running"
+        keys = ("container:web", "network:lan", "network:dmz", "volume:data")
+        assert {key: conditions(world, key)["Synced"][0] for key in keys} == dict.fromkeys(keys, True)
+        ids = {r["key"]: r["object_id"] for r in world.snapshot()["resources"]}
+        assert ids["container:web"] == first.id
+        world.rest(DEEP_S)
+    declare(world, ALL.replace("100000", "200000"))
+    third = world.engine.find("web")
+    assert third is not None
+    assert (world.engine.containers.keys(), third.config["Cmd"]) == ({third.id}, ["sleep", "200000"])
+
+
+def test_data_that_was_moved_is_the_same_engine(world: World) -> None:
+    declare(world, ALL)
+    before = world.engine.find("web")
+    assert before is not None
+    writes = len(world.writes)
+    world.stop_engine(live_restore=False)
+    world.engine.root = "moved"
+    world.rest(3)
+    world.start_engine()
+    world.rest(DEEP_S)
+    assert world.engine.containers.keys() == {before.id}
+    assert world.writes[writes:] in ([], [f"start {before.id}"])
+    records = state_of(world.options.state_dir)["records"]
+    assert len({r["engine"] for r in records if r["kind"] == "container"}) == 1
+    assert len(records) == 4
+
+
+def test_an_adopted_container_takes_the_place_of_one_that_was_removed(world: World) -> None:
+    """Two records of one section led to changes that failed for ever."""
+    declare(world, ALL)
+    world.lose_events("mute")
+    world.engine.remove_container("web", volumes=False, force=True)
+    body = {"Image": "app:1", "Cmd": ["sleep", "1"], "HostConfig": {"NetworkMode": "none"}}
+    foreign = world.engine.create_container("web", body)
+    world.lose_events("hear")
+    declare(world, ALL + "\toption adopt '1'\n")
+    web = world.engine.find("web")
+    assert web is not None
+    assert web.id != foreign
+    assert [
+        r["object_id"] for r in state_of(world.options.state_dir)["records"] if r["kind"] == "container"
+    ] == [web.id]
+
+
+def test_a_look_at_a_new_container_that_fails_disowns_nothing(world: World) -> None:
+    """The engine refused the look that follows the creation; the container was there, and its record was dropped."""
+    inspect, looks = world.engine.inspect_container, []
+
+    def refuse_once(ref: str) -> Any:
+        if len(ref) == 64 and not looks:
+            looks.append(ref)
+            raise EngineError("injected", status=500, retryable=True)
+        return inspect(ref)
+
+    world.engine.inspect_container = refuse_once  # type: ignore[method-assign]
+    world.kill_agent()
+    world.rest(6)
+    declare(world, WEB, 60)
+    web = world.engine.find("web")
+    assert looks
+    assert web is not None
+    assert (web.id, web.state) == (looks[0], "running")
+    assert conditions(world, "container:web")["Synced"] == (True, "InSync")

@@ -69,7 +69,7 @@ def caller_of(request: HTTPConnection) -> Caller:
 
 
 async def may_write(request: HTTPConnection) -> bool:
-    """Whether a writer asks. A reader gets no values of environment variables: see `masking`. Raises BusError."""
+    """Whether a writer asks. A reader gets no secrets: see `masking`. Raises BusError."""
     return await caller_of(request).may(WRITER)
 
 

@@ -50,6 +50,11 @@ class _Server(uvicorn.Server):
                 connection.transport.abort()
 
 
+def _is_ours(record: logging.LogRecord) -> bool:
+    """A handshake that was refused or is none, and broken frames: anybody can send them, and they are no errors."""
+    return record.msg.startswith("Exception in ASGI application")
+
+
 def make_config(app: ASGIApp, door: Door) -> uvicorn.Config:
     """uvicorn's settings for connections that pass `door`."""
 
@@ -63,6 +68,7 @@ def make_config(app: ASGIApp, door: Door) -> uvicorn.Config:
 
     # below that it repeats what strangers send: targets, and the headers of WebSockets
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    logging.getLogger("uvicorn.error").addFilter(_is_ours)
     return uvicorn.Config(
         app,
         http=protocol,  # type: ignore[arg-type]  # a factory does, though the hint wants a class

@@ -98,7 +98,9 @@ class Subnets:
         shared = any(_driver(network) in _SHARED_DRIVERS for network in _dicts(networks))
         containers: Any = ()
         if shared:
-            containers = await self._engine.call("GET", "/containers/json", timeout_s=_TIMEOUT_S, read=as_it_is)
+            containers = await self._engine.call(
+                "GET", "/containers/json", timeout_s=_TIMEOUT_S, read=as_it_is
+            )
         return networks, containers
 
 

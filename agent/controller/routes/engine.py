@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from typing import Any
 
 from starlette.convertors import Convertor, register_url_convertor
@@ -24,9 +25,9 @@ from agent.clients.docker_stream import Body, DockerStream, EngineResponse, Sour
 from agent.controller.doors.access import may_write
 from agent.controller.engine_query import checked_query
 from agent.controller.engine_versions import EngineVersions
-from agent.controller.http.replies import ClientGoneError, EngineReply, Inbox
+from agent.controller.http.replies import ClientGoneError, EngineReply, Inbox, StreamReply
 from agent.controller.http.sockets import refuse
-from agent.controller.masking import mask_env
+from agent.controller.masking import READER_LIMIT, for_readers, masked_json
 from agent.controller.names import checked_id, checked_image
 from agent.controller.port import AgentPort
 from agent.controller.problems import RequestError, body_of, status_of
@@ -35,7 +36,8 @@ from agent.controller.routes.engine_routes import ROUTES, EngineRoute
 from agent.controller.routes.files import HEAD_TIMEOUT_S, safe_archive
 from agent.controller.rules import WEBSOCKET, Need, Rule
 from agent.controller.streams.engine_streams import has_terminal
-from agent.errors import UcidockdError
+from agent.controller.streams.json_lines import json_lines
+from agent.errors import EngineError, UcidockdError
 from agent.wire.media_types import JSON_LINES
 
 PREFIX = "/docker"
@@ -54,7 +56,9 @@ _RESPONSE_HEADERS = (
 )
 # on old engines the type of logs is guessed from what a container printed: HTML must not become one of our pages
 _TYPES = re.compile(
-    r"(application/(json|x-tar|x-json-stream|vnd\.docker\.[a-z-]+)|text/plain|" + "|".join(JSON_LINES) + r")(;.*)?"
+    r"(application/(json|x-tar|x-json-stream|vnd\.docker\.[a-z-]+)|text/plain|"
+    + "|".join(JSON_LINES)
+    + r")(;.*)?"
 )
 _LARGE = frozenset(
     {"/containers/{id}/export", "/containers/{id}/archive", "/images/get", "/images/{image}/get"}
@@ -136,7 +140,7 @@ class EngineRoutes:
         else:
             response = await _while_there(request, inbox, opening)
         if route.masks and not writer:
-            return await _masked(response)
+            return await _masked(response, lines=route.path == "/events")
         return EngineReply(
             response,
             status=response.status,
@@ -229,10 +233,28 @@ def _shown(response: EngineResponse) -> Mapping[str, str]:
     return headers
 
 
-async def _masked(response: EngineResponse) -> Response:
+async def _masked(response: EngineResponse, *, lines: bool) -> Response:
+    """For a reader. `lines`: JSON without end, an object a line."""
+    if lines and response.status < 400:
+        headers = {name: value for name, value in _shown(response).items() if name != "content-length"}
+        return StreamReply(_masked_lines(response), headers=headers)
     async with response:
-        body = mask_env(await response.json())
-    return JSONResponse(body, status_code=response.status)
+        try:
+            body = await response.read(READER_LIMIT)
+        except EngineError as exc:
+            if exc.retryable:
+                raise
+            raise RequestError(
+                f"the answer is larger than {READER_LIMIT // 1024**2} MiB: only a session that may change things gets it",
+                status=502,
+            ) from exc
+    return Response(await masked_json(body), status_code=response.status, media_type="application/json")
+
+
+async def _masked_lines(response: EngineResponse) -> AsyncGenerator[bytes, None]:
+    async with response:
+        async for item in json_lines(response.chunks()):
+            yield json.dumps(for_readers(item)).encode() + b"\n"
 
 
 _QUIET_SIGNALS = frozenset({"HUP", "USR1", "USR2", "WINCH", "CONT"})

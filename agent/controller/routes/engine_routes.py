@@ -23,7 +23,7 @@ class EngineRoute:
     method: str
     path: str
     grant: Grant
-    masks: bool = False  # a reader gets no values of environment variables
+    masks: bool = False  # a reader gets it without secrets
     takes_tar: bool = False
     action: str = ""
 
@@ -145,15 +145,15 @@ _WRITES = (
     ("DELETE", "/configs/{id}", _SWARM, "manage"),
 )
 
-_MASKED = frozenset(
+# what is no JSON of the engine, or holds numbers only
+_PLAIN = frozenset(
     {
-        "/containers/{id}/json",
-        "/exec/{id}/json",
-        "/images/{image}/json",
-        "/services",
-        "/services/{id}",
-        "/tasks",
-        "/tasks/{id}",
+        "/_ping",
+        "/containers/{id}/logs",
+        "/containers/{id}/stats",
+        "/containers/{id}/wait",
+        "/services/{id}/logs",
+        "/tasks/{id}/logs",
     }
 )
 _MANUAL = frozenset({"start", "stop", "restart", "kill", "pause", "unpause", "rename", "remove"})
@@ -165,7 +165,7 @@ def _is_manual(thing: str, method: str) -> bool:
 
 ROUTES: tuple[EngineRoute, ...] = (
     *(
-        EngineRoute(method=method, path=path, grant=read(thing, right), masks=path in _MASKED)
+        EngineRoute(method=method, path=path, grant=read(thing, right), masks=path not in _PLAIN)
         for method, path, thing, right in _READS
     ),
     *(

@@ -11,7 +11,9 @@ from starlette.responses import PlainTextResponse, Response
 from agent.controller.http import sse
 from agent.controller.http.json_reply import JsonReply
 from agent.controller.http.replies import EventReply, read_json
+from agent.controller.names import picked
 from agent.controller.port import AgentPort
+from agent.controller.problems import RequestError
 from agent.controller.rules import PUBLIC, Rule, read, write
 from agent.controller.streams.board_feed import board_feed
 from agent.controller.validation import given_of, validated
@@ -39,7 +41,7 @@ class StatusRoutes:
                 path="/v1/status",
                 grant=read("ucidockd", "status"),
                 handler=self.status,
-                summary="Conditions of every resource, facts about the agent",
+                summary="Conditions of every resource, facts about the agent; in pages where it is long",
             ),
             Rule(
                 method="GET",
@@ -81,8 +83,11 @@ class StatusRoutes:
         ]
 
     async def status(self, request: Request) -> Response:
-        del request
-        return JsonReply(self._agent.board.snapshot())
+        asked = dict(picked(request, ("after", "limit")))
+        limit = asked.get("limit", "1")
+        if not (limit.isascii() and limit.isdigit() and 0 < int(limit) < 10**6):
+            raise RequestError(f"query limit: {limit[:64]!r} is not a number of resources, 1 at least")
+        return JsonReply(self._agent.board.page(asked.get("after", ""), int(asked.get("limit", 0))))
 
     async def stream(self, request: Request) -> Response:
         return EventReply(status_events(self._agent.board, sse.resume_id(request.headers)))
@@ -110,16 +115,16 @@ async def healthz(request: Request) -> Response:
 
 
 async def status_events(board: StatusBoard, resume: int | None) -> AsyncGenerator[bytes, None]:
-    """A snapshot, then changes, as server-sent events. Resumes after id `resume` where the ring still reaches.
+    """The status in pages, then changes, as server-sent events. Resumes after id `resume` where the ring still reaches.
 
-    A reader that falls behind the ring while it is here is dropped and told why; when it comes back, it gets a new
-    snapshot. Raises SlowReaderError.
+    A reader that falls behind the ring while it is here is dropped and told why; when it comes back, it gets the
+    whole status. Raises SlowReaderError.
     """
     feed = board_feed(board, resume)
     follows = False
     try:
         async for name, data, number in feed:
-            if name == "status" and follows:
+            if name == "status" and follows and "after" not in data:
                 raise SlowReaderError("this reader is too slow: changes that it has not read are gone")
             follows = True
             yield sse.event(name, data, number)

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from agent.clients.docker_stream import DockerStream
 from agent.clients.to_loop import tell
+from agent.controller.doors.access import may_write
 from agent.controller.http import sse
 from agent.controller.http.replies import EventReply, StreamReply
 from agent.controller.names import container_id, flag, picked
@@ -99,7 +100,7 @@ class StreamRoutes:
         if seen_ns:
             pairs = [(name, value) for name, value in pairs if name != "since"]
             pairs.append(("since", f"{seen_ns // 10**9}.{seen_ns % 10**9:09d}"))
-        source = engine_streams.events(self._engine, pairs)
+        source = engine_streams.events(self._engine, pairs, writer=await may_write(request))
         # counted from here: a change between the answer's head and its first event belongs to the reader too
         sent = self._board.version if version is None else version
         return EventReply(_merged(source, self._board, seen_ns, sent))

@@ -13,10 +13,11 @@ from agent.status.board import StatusBoard
 
 async def board_feed(
     board: StatusBoard, resume: int | None = None
-) -> AsyncGenerator[tuple[str, dict[str, Any], int], None]:
-    """("status", snapshot, version) and ("change", event, version). Resumes after `resume` where the ring reaches.
+) -> AsyncGenerator[tuple[str, dict[str, Any], int | None], None]:
+    """("status", page, version) for each page of it, then ("change", event, version). Resumes after `resume` where the
+    ring reaches. The last page has no `next`; the version of those before it is None, as nobody can resume after them.
 
-    A reader that falls behind the ring gets a new snapshot instead of what it missed: it slows nobody down.
+    A reader that falls behind the ring gets the whole status instead of what it missed: it slows nobody down.
     """
     loop = asyncio.get_running_loop()
     wake = asyncio.Event()
@@ -31,9 +32,9 @@ async def board_feed(
             wake.clear()
             events = board.events_after(sent) if sent is not None else None
             if sent is None or events is None:
-                snapshot = board.snapshot()
-                sent = int(snapshot["version"])
-                yield "status", snapshot, sent
+                sent = board.version  # what changes while the pages go out comes after them
+                for page in board.pages():
+                    yield "status", page, None if "next" in page else sent
                 continue
             for event in events:
                 sent = int(event["id"])

@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from agent.clients.docker_stream import LIVE_PIECE_LIMIT, DockerStream
+from agent.controller.masking import for_readers
 from agent.controller.streams.json_lines import json_lines
 from agent.errors import EngineError
 from agent.wire.docker_frames import FrameDecoder, FrameError
@@ -75,12 +76,12 @@ async def stats(engine: DockerStream, container: str, query: Query) -> AsyncGene
             yield item
 
 
-async def events(engine: DockerStream, query: Query) -> AsyncGenerator[dict[str, Any], None]:
-    """GET /events."""
+async def events(engine: DockerStream, query: Query, *, writer: bool) -> AsyncGenerator[dict[str, Any], None]:
+    """GET /events. Who is no `writer` gets them without secrets."""
     # the head of an event stream comes with the first event on some engines: no deadline for it
     response = await engine.open(
         "GET", "/events", query=query, head_timeout_s=None, piece_limit=LIVE_PIECE_LIMIT
     )
     async with await response.checked():
         async for item in json_lines(response.chunks()):
-            yield item
+            yield item if writer else for_readers(item)

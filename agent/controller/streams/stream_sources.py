@@ -60,10 +60,14 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """`grant` is the right that it takes to open one; `open` gets the arguments and raises RequestError."""
+    """`grant` is the right that it takes to open one; `open` gets the arguments and raises RequestError.
+
+    `open_for_reader`: where a reader gets it without secrets.
+    """
 
     grant: Grant
     open: Callable[[Args], Source]
+    open_for_reader: Callable[[Args], Source] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,11 @@ def our_kinds(board: StatusBoard, engine: DockerStream) -> dict[str, Kind]:
     """The kinds that need nothing but these two."""
     return {
         "status": Kind(grant=read("ucidockd", "status"), open=lambda args: _status(board, args)),
-        "events": Kind(grant=read("docker", "events"), open=lambda args: _events(engine, args)),
+        "events": Kind(
+            grant=read("docker", "events"),
+            open=lambda args: _events(engine, args, writer=True),
+            open_for_reader=lambda args: _events(engine, args, writer=False),
+        ),
         "logs": Kind(grant=read("docker.container", "logs"), open=lambda args: _logs(engine, args)),
         "stats": Kind(grant=read("docker.container", "stats"), open=lambda args: _stats(engine, args)),
     }
@@ -130,28 +138,31 @@ async def _status_items(board: StatusBoard) -> AsyncGenerator[Item, None]:
     """`status` (facts about the agent), a `resource` each, `synced`; then a `change` each."""
     feed = board_feed(board)
     try:
-        async for name, data, _ in feed:
+        async for name, data, version in feed:
             if name != "status":
                 yield json_item(name, data)
                 continue
-            resources = data.pop("resources")
-            yield json_item("status", data)
-            for resource in resources:
+            if "after" not in data:
+                yield json_item("status", {"version": data["version"], "agent": data["agent"]})
+            for resource in data["resources"]:
                 yield json_item("resource", resource)
-            yield json_item("synced", {"version": data["version"]})
+            if version is not None:
+                yield json_item("synced", {"version": version})
     finally:
         await feed.aclose()
 
 
-def _events(engine: DockerStream, args: Args) -> Source:
+def _events(engine: DockerStream, args: Args, *, writer: bool) -> Source:
     query = _query(args, ("since", "filters"))
-    return OutputOnly(lambda: _json_items("event", engine_streams.events(engine, query)))
+    return OutputOnly(lambda: _json_items("event", engine_streams.events(engine, query, writer=writer)))
 
 
 def _stats(engine: DockerStream, args: Args) -> Source:
     container = _container(args)
     _query(args, ())
-    return OutputOnly(lambda: _json_items("stats", engine_streams.stats(engine, container, [("stream", "1")])))
+    return OutputOnly(
+        lambda: _json_items("stats", engine_streams.stats(engine, container, [("stream", "1")]))
+    )
 
 
 async def _json_items(name: str, source: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[Item, None]:

@@ -16,6 +16,7 @@ from agent.clients.to_loop import tell
 from agent.clients.ubus_client import UbusClient
 from agent.clients.ubus_objects import (
     BOOLEAN,
+    INTEGER,
     SESSION,
     STRING,
     TABLE,
@@ -26,7 +27,7 @@ from agent.clients.ubus_objects import (
     Reply,
 )
 from agent.controller.port import AgentPort, Sessions
-from agent.controller.problems import body_of
+from agent.controller.problems import RequestError, body_of
 from agent.controller.validation import given_of
 from agent.errors import BusError, UcidockdError
 from agent.wire.ubus_message import Status
@@ -77,7 +78,7 @@ class AgentMethods:
     def methods(self) -> dict[str, Method]:
         """To be published."""
         return {
-            "status": Method(handler=self._status),
+            "status": Method(handler=self._status, args={"after": STRING, "limit": INTEGER}),
             "plan": Method(handler=self._plan),
             "preview": Method(
                 handler=self._preview, args={"packages": TABLE, "paths": TABLE, "staged": BOOLEAN}
@@ -87,8 +88,10 @@ class AgentMethods:
         }
 
     async def _status(self, args: Arguments) -> Reply:
-        del args
-        return self._agent.board.snapshot()
+        limit = args.get("limit")
+        if limit is not None and limit < 1:
+            raise RequestError("limit: expected a number of resources, 1 at least")
+        return self._agent.board.page(args.get("after", ""), limit or 0)
 
     async def _plan(self, args: Arguments) -> Reply:
         del args

@@ -19,7 +19,7 @@ from agent.clients.docker_stream import DockerStream, EngineResponse
 from agent.clients.ubus_objects import SESSION, TOO_LARGE, Arguments, BusObject, Method, Reply
 from agent.controller.engine_query import checked_query
 from agent.controller.engine_versions import EngineVersions
-from agent.controller.masking import mask_env
+from agent.controller.masking import masked_value
 from agent.controller.port import AgentPort, Sessions
 from agent.controller.problems import RequestError, status_of
 from agent.controller.rules import WRITER
@@ -101,7 +101,7 @@ class DockerObjects:
         target = call.target(args)
         path = call.path.replace("{id}", target)
         version = await self._versions.wanted(self._agent.api_version())
-        # a reader gets no values of environment variables; who came without a session is root
+        # a reader gets no secrets; who came without a session is root
         writer = SESSION not in args or await self._may_write(args[SESSION])
         query, headers = checked_query(call.path, call.pairs(args), writer=writer), call.headers(args)
         if call.output is Output.LOGS:
@@ -128,7 +128,7 @@ class DockerObjects:
             if call.manual and response.status >= 400:
                 await self._agent.manual_failed(target)
             made = await _read(call, args, response)
-        return made if writer else {**made, "body": mask_env(made["body"])}
+        return made if writer else {**made, "body": await masked_value(made["body"])}
 
     async def _may_write(self, session: str) -> bool:
         return await self._sessions.allowed(session, WRITER.object, WRITER.method)

@@ -19,6 +19,7 @@ from agent.clients.rpcd import Rpcd
 from agent.clients.ubus_client import UbusClient
 from agent.clients.ubus_objects import INTEGER, SESSION, STRING, TABLE, Arguments, BusObject, Method, Reply
 from agent.controller.problems import RequestError
+from agent.controller.rules import WRITER
 from agent.controller.streams.stream_sources import Kind, Source
 from agent.controller.ubus.outbox import WINDOW
 from agent.controller.ubus.stream_tab import Tab
@@ -160,7 +161,14 @@ class Streams:
             raise RequestError(f"kind {name[:64]!r}: expected one of {', '.join(sorted(self._kinds))}")
         if session and not await self._rpcd.allowed_now(session, kind.grant.object, kind.grant.method):
             raise BusError("the session may not read that", status=Status.PERMISSION_DENIED)
-        return kind.open(args.get("args", {}))
+        opening = kind.open
+        if kind.open_for_reader is not None and not await self._may_write(session):
+            opening = kind.open_for_reader
+        return opening(args.get("args", {}))
+
+    async def _may_write(self, session: str) -> bool:
+        """Who came without a session is root."""
+        return not session or await self._rpcd.allowed_now(session, WRITER.object, WRITER.method)
 
     async def _new_tab(self, session: str) -> Tab:
         if len(self._tabs) >= TABS:
@@ -185,7 +193,7 @@ class Streams:
     async def _run(self, tab: Tab) -> None:
         try:
             await tab.run()
-            logger.info("stream %s ended: %s", tab.id[:8], tab.reason)
+            logger.debug("stream %s ended: %s", tab.id[:8], tab.reason)
         finally:
             self._tabs.pop(tab.id, None)
             async with tab.moving:

@@ -32,6 +32,9 @@ _NAMED_KEPT = (
 _OURS = f"{LABEL_OWNER}={OWNER}"
 
 
+_SHORTEST = 4  # of a build argument: "1" or "yes" is no secret
+
+
 class JobKind(StrEnum):
     """What a job does."""
 
@@ -167,7 +170,11 @@ def _build_spec(body: Mapping[str, object], auths: Auths, *, remote: str = "") -
         path="/build",
         query=tuple(query),
         headers=(("x-registry-config", _encoded(logins)), ("content-type", "application/x-tar")),
-        secrets=(*_secrets(*auths), *_userinfo(remote)),
+        secrets=(
+            *_secrets(*auths),
+            *_userinfo(remote),
+            *(value for value in arguments.values() if len(value) >= _SHORTEST),
+        ),
         uploads=not remote,
     )
 

@@ -22,6 +22,7 @@ from agent.clients.docker_stream import DockerStream, SourceError
 from agent.controller.streams.json_lines import json_lines
 from agent.controller.work.job_specs import STALL_S, JobKind, JobSpec
 from agent.errors import ConflictError, EngineError, UcidockdError
+from agent.model.secrets import blotter
 from agent.status.progress import Progress, clean
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Job:
         self.body_taken = asyncio.Event()  # the upload was read to its end, or nobody will read it any more
         self._messages: deque[tuple[int, str]] = deque()
         self._dropped = 0
+        self._blot = blotter(spec.secrets, shortest=1)
         self._news = asyncio.Event()
         self._stall: asyncio.Timeout | None = None
         self._stall_s = 0.0
@@ -182,9 +184,8 @@ class Job:
                 self.result["images"] = [*images, stream.removeprefix(prefix)][:_IMAGES_LIMIT]
 
     def _hide(self, text: str) -> str:
-        for secret in self.spec.secrets:
-            text = text.replace(secret, "***")
-        return text
+        """Readers see jobs too, and whoever writes these texts may repeat what it was given."""
+        return self._blot(text)
 
     def _changed(self, *, worked: bool = True) -> None:
         self.version += 1

@@ -38,6 +38,7 @@ const verbs = {
 		await page.waitForFunction(() => window.ready);
 	},
 	show: (name, options, begin) => page.evaluate(args => window.show(...args), [ name, options, begin ]),
+	view: (name, id) => page.evaluate(args => window.view(...args), [ name, id ]),
 	click: text => page.click(`button:has-text("${text}")`),
 	fill: (selector, text) => page.fill(selector, text),
 	type: text => page.keyboard.type(text),

@@ -3,6 +3,7 @@
 import { baseclass, instanceOf, needsOf } from '../standin.mjs';
 
 const SESSION = new URLSearchParams(location.search).get('session');
+const HOSTILE = new URLSearchParams(location.search).has('hostile');
 const RESOURCES = '/luci-static/resources';
 
 globalThis.L = {
@@ -13,16 +14,45 @@ globalThis.L = {
 	resolveDefault: (promise, value) => Promise.resolve(promise).catch(() => value)
 };
 
-globalThis.E = (name, attributes, children) => {
+// as dangerous as LuCI's: a string becomes HTML, only in a list it is text
+function append(node, children) {
+	if (Array.isArray(children))
+		node.append(...children.filter(one => one !== null && one !== undefined));
+	else if (children instanceof Node)
+		node.append(children);
+	else if (children !== null && children !== undefined)
+		node.innerHTML = `${children}`;
+}
+
+const E = globalThis.E = (name, attributes, children) => {
 	const node = document.createElement(name);
 	for (const [ key, value ] of Object.entries(attributes))
 		if (typeof value === 'function')
 			node.addEventListener(key, value);
 		else if (value !== null && value !== undefined)
 			node.setAttribute(key, value);
-	node.append(...children);
+	append(node, children);
 	return node;
 };
+
+// What a stranger could have written in an answer: markup in every text, but for the words that pages decide by.
+const WORDS = new Set([ 'Id', 'ID', 'ImageID', 'id', 'object', 'object_id', 'section', 'kind', 'status', 'verdict', 'state', 'State', 'Type', 'level' ]);
+const NAMES = new Set([ 'Labels', 'Attributes', 'Networks' ]);
+let marks = 0;
+
+const marked = text => `${text}<img src=x onerror="(window.ran ??= []).push(${marks++})">`;
+
+function hostile(value, key) {
+	if (typeof value === 'string')
+		return WORDS.has(key) ? value : marked(value);
+	if (Array.isArray(value))
+		return value.map(one => hostile(one, key));
+	if (!value || typeof value !== 'object')
+		return value;
+	if (typeof value.stream === 'number' && value.name) // an item of a stream
+		return value.name === 'opened' ? value : { ...value, ...(value.json === undefined ? {} : { json: hostile(value.json) }), ...(value.text === undefined ? {} : { text: value.text.replaceAll('\n', `${marked('')}\n`) }) };
+	return Object.fromEntries(Object.entries(value).map(([ name, one ]) => [ NAMES.has(key) ? marked(name) : name, hostile(one, name) ]));
+}
 
 async function call(object, method, params) {
 	const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'call', params: [ SESSION, object, method, params ] });
@@ -31,14 +61,30 @@ async function call(object, method, params) {
 		throw Object.assign(new Error('Login session is expired'), { name: 'SessionError' });
 	if (result[0] !== 0)
 		throw new Error(`${object} ${method}: ubus code ${result[0]}`);
-	return result[1];
+	return HOSTILE ? hostile(result[1]) : result[1];
 }
 
 const GIVEN = {
 	baseclass,
+	view: baseclass,
+	uci: { load: async () => {}, get: () => undefined, sections: () => [] },
 	ui: {
 		createHandlerFn: (self, action) => () => action.call(self),
-		addNotification: (_title, node) => document.getElementById('notes').append(node)
+		addNotification: (title, children) => {
+			const note = document.getElementById('notes').appendChild(E('div', {}));
+			title === null || note.append(E('h4', {}, title));
+			append(note.appendChild(E('div', {})), children);
+		},
+		showModal: (title, children) => {
+			const dialogue = document.getElementById('modal');
+			dialogue.replaceChildren(E('h4', {}, title));
+			append(dialogue, children);
+			window.dialogues = (window.dialogues ?? 0) + 1;
+		},
+		hideModal: () => document.getElementById('modal').replaceChildren(),
+		tabs: {
+			initTabGroup: panes => setTimeout(() => [ ...panes ].forEach(pane => pane.dispatchEvent(new CustomEvent('cbi-tab-active', { detail: { tab: pane.dataset.tab } }))))
+		}
 	},
 	rpc: {
 		getSessionID: () => SESSION,
@@ -68,5 +114,13 @@ window.show = async (name, options, begin = 'start') => {
 	const shown = window.shown = instance(name).make(options ?? (() => {}));
 	document.getElementById('view').replaceChildren(shown.render?.() ?? shown.node);
 	await shown[begin]();
+};
+
+/** Puts a page of the app on the page; `id` is the last word of its address. */
+window.view = async (name, id) => {
+	history.replaceState(null, '', `/pages/${id}${location.search}`);
+	await fetchSources(`view.ucidockd.${name}`);
+	const shown = window.shown = instance(`view.ucidockd.${name}`);
+	document.getElementById('view').replaceChildren(shown.render(await shown.load()));
 };
 window.ready = true;

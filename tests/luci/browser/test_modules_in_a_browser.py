@@ -82,10 +82,10 @@ class Pages:
         self.browser, self.router, self._loop = browser, router, loop
         self._web = router.web
 
-    def open(self, tab: str = "first", session: str = ADMIN) -> Browser:
+    def open(self, tab: str = "first", session: str = ADMIN, more: str = "") -> Browser:
         """The empty page in that tab, of a session that may do everything unless told otherwise."""
         self.browser.do("tab", tab)
-        self.browser.do("open", f"{self._web.address}/tests/browser/page.html?session={session}")
+        self.browser.do("open", f"{self._web.address}/tests/browser/page.html?session={session}{more}")
         return self.browser
 
     def cut(self) -> int:
@@ -103,6 +103,7 @@ class Router:
 
     web: Web
     rpcd: FakeRpcd
+    box: Box | None = None
 
 
 @asynccontextmanager
@@ -118,7 +119,8 @@ def pages(engine: PrivateDockerd, tmp_path_factory: pytest.TempPathFactory) -> I
     loop, client = LoopThread(), docker.DockerClient(base_url=engine.host, version="auto")
     router = a_router(folder / "ubus.sock")
     made = loop.run(router.__aenter__())
-    agent = Agent(Box.make(folder, engine, client), ubus=folder / "ubus.sock")
+    made.box = Box.make(folder, engine, client)
+    agent = Agent(made.box, ubus=folder / "ubus.sock")
     browser = Browser()
     try:
         agent.start()

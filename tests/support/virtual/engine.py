@@ -18,7 +18,7 @@ from typing import Any
 from agent.clients.docker_engine import _inspected, _listed, _network, _volume
 from agent.errors import EngineError, EngineUnreachableError
 from agent.model.identity import LABEL_INSTANCE
-from agent.model.observed import ObservedContainer, ObservedNetwork, ObservedVolume
+from agent.model.observed import EngineIdentity, ObservedContainer, ObservedNetwork, ObservedVolume
 from agent.model.resources import RegistryAuth
 from tests.support.virtual.bodies import (
     check_host,
@@ -57,6 +57,10 @@ class FakeEngine:
         self.registry: dict[str, FakeImage] = {}
         self.containers: dict[str, FakeContainer] = {}
         self.volumes: dict[str, FakeVolume] = {}
+        self.root = "data"
+        self._roots: dict[
+            str, tuple[dict[str, FakeContainer], Networks, dict[str, FakeVolume]]
+        ] = {}  # the others
         self.up = True
         self.mute = False  # events are lost
         self.removed_volumes: list[str] = []
@@ -76,6 +80,12 @@ class FakeEngine:
     def api_version(self) -> tuple[int, int]:
         self._check_up()
         return self._api
+
+    def identity(self, *, fresh: bool = False) -> EngineIdentity:
+        """20.10's id is the machine's, whatever the data root."""
+        del fresh
+        self._check_up()
+        return EngineIdentity(id="FAKE", root=self.root, driver="overlay2")
 
     def info(self) -> dict[str, Any]:
         self._check_up()
@@ -476,6 +486,12 @@ class FakeEngine:
                 container.run += 1
                 container.state = "exited"
 
+    def exchange(self, root: str) -> None:
+        """While it is down: its data root becomes another one, empty unless it was used before. Images are in both."""
+        self._roots[self.root] = (self.containers, self.networks, self.volumes)
+        self.root = root
+        self.containers, self.networks, self.volumes = self._roots.get(root) or ({}, Networks(self.new_id), {})
+
     def start_engine(self) -> None:
         """It comes back and starts what the restart policies say."""
         self.up = self.processes.up = True
@@ -517,7 +533,7 @@ class FakeEngine:
         self._check_ports(container)
         mode = container.host.get("NetworkMode") or "default"
         if mode.startswith("container:"):
-            self._check_joined(mode.partition(":")[2])
+            container.joined = self._joined(mode.partition(":")[2])
         made: list[str] = []
         try:
             for name in container.networks:
@@ -527,12 +543,15 @@ class FakeEngine:
             self.networks.detach(container, made)
             raise
 
-    def _check_joined(self, ref: str) -> None:
+    def _joined(self, ref: str) -> tuple[str, int]:
         other = self.find(ref)
         if other is None:
             raise EngineError(f"No such container: {ref}", status=404)
         if not other.alive:
             raise EngineError(f"cannot join network of a non running container: {other.id}", status=409)
+        if other.state == "restarting":
+            raise EngineError(f"Container {other.id} is restarting, wait until the container is running", status=409)
+        return other.id, other.run
 
     def _check_ports(self, container: FakeContainer) -> None:
         mine = host_ports(container)

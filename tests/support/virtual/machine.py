@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,16 @@ from agent.model.observed import ObservedContainer
 from agent.plan.swap_names import name_outside
 from tests.support.virtual.ground import Ground
 from tests.support.virtual.promises import Promises
-from tests.support.virtual.sections import CONTAINERS, NETWORKS, OPTIONS, SCARCE, SECRET, VOLUMES, Config
+from tests.support.virtual.sections import (
+    CONTAINERS,
+    NETWORKS,
+    OPTIONS,
+    SCARCE,
+    SECRET,
+    UNMAKEABLE,
+    VOLUMES,
+    Config,
+)
 from tests.support.virtual.taps import Fault
 
 DECOY = "decoy"
@@ -82,6 +92,8 @@ class Machine:
         self.data: dict[
             str, str
         ] = {}  # section -> its anonymous volume, as long as nobody else takes it away
+        self.disposable: dict[str, str] = {}  # anonymous volumes that go with their sections
+        self.given_up: set[str] = set()  # sections that said `remove_volumes` at some time
         self.promises = Promises(self)
         self._make_decoys()
         for section in CONTAINERS[:2]:
@@ -133,6 +145,8 @@ class Machine:
     def commit(self, *, told: bool) -> None:
         self.garbled = False
         for section, options in self.config.containers.items():
+            if options["remove_volumes"]:
+                self.given_up.add(section)
             if options["adopt"]:
                 self.taken_over.add(self.config.docker_name(section))
         self.ground.write(self.config.text(bind=str(self.ground.bind), device=str(self.ground.device)))
@@ -150,7 +164,7 @@ class Machine:
         if name in {"engine.create_container", "engine.rename"}:
             refs = refs[:1] if name == "engine.rename" else []
         if name == "engine.remove_volume":
-            raise AssertionError(f"a volume was removed: {refs}")
+            assert self.disposable.get(refs[0], "") in self.given_up, f"a volume was removed: {refs}"
         for ref in refs if name in _ON_OBJECTS else ():
             if ref in self.foreign and not self._may_adopt(ref):
                 raise AssertionError(f"{name} of a foreign object")
@@ -169,7 +183,7 @@ class Machine:
             return
         live: dict[str, str] = {}
         for container in self.ground.raw.list_containers(self.instance):
-            section = container.labels.get(LABEL_SECTION, "")
+            section = self.section_of(container)
             if container.state in {"running", "paused", "restarting"} and container.id not in self.foreign:
                 assert section not in live, f"{section} runs twice: {live.get(section)} and {container.name}"
                 live[section] = container.name
@@ -188,10 +202,15 @@ class Machine:
             if "/anonymous" in mounts:
                 kept = self.data.setdefault(section, mounts["/anonymous"])
                 assert mounts["/anonymous"] == kept, f"{section} lost its anonymous volume"
+                self.disposable[kept] = section
 
     def is_in_a_swap(self, name: str) -> bool:
         seen = self.ground.raw.inspect_container(name)
-        return seen is None or self.whole(seen.labels.get(LABEL_SECTION, "")) is None
+        return seen is None or self.whole(self.section_of(seen)) is None
+
+    def section_of(self, container: ObservedContainer) -> str:
+        """By the agent's record: the label says what it was when it was made."""
+        return self.ground.sections().get(container.id) or container.labels.get(LABEL_SECTION, "")
 
     def whole(self, section: str) -> ObservedContainer | None:
         """The section's container, where nothing is under way and nobody removed it."""
@@ -200,13 +219,41 @@ class Machine:
         ours = [
             c
             for c in self.ground.raw.list_containers(self.instance)
-            if c.labels.get(LABEL_SECTION) == section and c.id not in self.foreign
+            if c.id not in self.foreign and self.section_of(c) == section
         ]
         # in an adoption the old one carries no label of ours
         aside = {name_outside(name, "old") for name in self.ground.raw.list_names()}
         if len(ours) != 1 or ours[0].name in aside:
             return None
         return self.ground.raw.inspect_container(ours[0].id)
+
+    def is_quiet(self, section: str) -> bool:
+        """All is as declared, the agent knows it, and nothing fails soon: what follows is by what is done next."""
+        ground = self.ground
+        if not ground.alive or not ground.engine_is_up() or self.garbled or section in self.config.wrong:
+            return False
+        ready = not ground.plan.count and self.promises.is_settled(section)
+        return ready and not ground.is_held(f"container:{section}") and ground.plan_text() == "nothing to do"
+
+    def condition(self, section: str, kind: str) -> dict[str, Any]:
+        resources = self.ground.snapshot()["resources"]
+        found = next(r["conditions"] for r in resources if r["key"] == f"container:{section}")
+        return dict(next(c for c in found if c["type"] == kind))
+
+    def check_kept(self, section: str, object_id: str, when: str) -> None:
+        """What ran before still does, as it is declared but for the change that cannot be made."""
+        name, options = self.config.docker_name(section), self.config.containers[section]
+        seen = self.ground.raw.inspect_container(object_id)
+        assert seen is not None, f"{section} is gone {when}"
+        assert (seen.name, seen.state) == (name, "running"), f"{section} is {seen.name}, {seen.state} {when}"
+        host = (seen.inspect or {})["HostConfig"]
+        memory, policy = options["memory"], options["restart"]
+        assert not memory or host["Memory"] == _MEMORY[str(memory)], f"{section} has {host['Memory']} {when}"
+        named = host["RestartPolicy"]["Name"]
+        assert not policy or named == str(policy).partition(":")[0], f"{section} has {named} {when}"
+        networks = {str(n).partition(",")[0] for n in options["network"] or ("bridge",)}
+        endpoints = (seen.inspect or {})["NetworkSettings"]["Networks"]
+        assert endpoints.keys() == networks, f"{section} is on {sorted(endpoints)} {when}"
 
     # the end
 
@@ -290,7 +337,7 @@ class Machine:
         found = {c.name: c for c in engine.list_containers(self.instance) if c.id not in self.foreign}
         wanted = {self.config.docker_name(s): s for s in self.config.containers}
         declared = {n for n, s in wanted.items() if self.config.is_to_run(s)}
-        missing = {n for n in declared if n not in found or found[n].state != "running"}
+        missing = {n for n in declared if n not in found or not self._is_as_far(wanted[n], found[n])}
         assert not missing, f"not running: { {n: found[n].state if n in found else None for n in missing} }"
         assert not found.keys() - wanted.keys(), f"left over: {found.keys() - wanted.keys()}"
         idle = {
@@ -303,6 +350,12 @@ class Machine:
         assert set(NETWORKS) <= networks, f"networks: {networks}"
         assert set(VOLUMES) <= {v.name for v in engine.list_volumes()}, "a volume is gone"
 
+    def _is_as_far(self, section: str, seen: ObservedContainer) -> bool:
+        """It runs, or did its job."""
+        if not self.config.is_job(section):
+            return seen.state == "running"
+        return seen.state == "exited" and (self.ground.raw.inspect_container(seen.id) or seen).exit_code == 0
+
     def _check_spec(self, section: str, object_id: str) -> None:
         """What runs is what is declared, as the engine shows it."""
         seen = self.ground.raw.inspect_container(object_id)
@@ -310,7 +363,7 @@ class Machine:
         body, options = seen.inspect or {}, self.config.containers[section]
         host = body["HostConfig"]
         words = body["Config"]["Cmd"]
-        assert " ".join(words) == options["command"], f"{section} runs {words}"
+        assert words == shlex.split(str(options["command"])), f"{section} runs {words}"
         # what a section does not set is nobody's business
         if options["memory"]:
             assert host.get("Memory") == _MEMORY[str(options["memory"])], (
@@ -319,7 +372,23 @@ class Machine:
         if options["restart"]:
             policy = str(options["restart"]).partition(":")[0]
             assert host["RestartPolicy"]["Name"] == policy, f"{section} has {host['RestartPolicy']}"
-        networks = {str(n).partition(",")[0]: str(n) for n in options["network"] or ("bridge",)}
+        self._check_image(section, body)
+        other = self.config.shares_with(section)
+        if other:
+            shared = self.ground.is_in_network_of(object_id, self.config.docker_name(other))
+            assert shared or self.promises.clock_is_set, f"{section} is not in the network of {other}"
+        elif not self.config.is_job(section):  # who ended has no endpoints
+            self._check_networks(section, body)
+
+    def _check_image(self, section: str, body: dict[str, Any]) -> None:
+        image = self.ground.raw.inspect_image(str(self.config.containers[section]["image"]))
+        if image is not None:  # else its tag was taken away: what runs goes on
+            assert body["Image"] == image["Id"], f"{section} runs an old image"
+
+    def _check_networks(self, section: str, body: dict[str, Any]) -> None:
+        options = self.config.written(section)
+        listed = options["network"]
+        networks = {str(n).partition(",")[0]: str(n) for n in listed or ("bridge",)} if isinstance(listed, tuple) else {}
         endpoints = body["NetworkSettings"]["Networks"]
         assert endpoints.keys() == networks.keys(), f"{section} is on {sorted(endpoints)}"
         assert all(e["EndpointID"] for e in endpoints.values()), f"{section} has no endpoint"
@@ -328,9 +397,8 @@ class Machine:
             assert named == ("alias=www" in networks[name]), f"{section} is {endpoint['Aliases']} on {name}"
             fixed = (endpoint["IPAMConfig"] or {}).get("IPv4Address")
             assert fixed is None or f"ip={fixed}" in networks[name], f"{section} has {fixed} on {name}"
-        image = self.ground.raw.inspect_image(str(options["image"]))
-        if image is not None:  # else its tag was taken away: what runs goes on
-            assert body["Image"] == image["Id"], f"{section} runs an old image"
+        mac = options["mac_address"]
+        assert not mac or endpoints[next(iter(networks))]["MacAddress"] == mac, f"{section} has not its MAC address"
 
     def _check_status(self) -> None:
         snapshot = self.ground.snapshot()
@@ -341,7 +409,11 @@ class Machine:
         for section in self.config.containers:
             conditions = resources[f"container:{section}"]
             running = conditions["Running"]["status"]
-            assert running is self.config.is_to_run(section), f"{section}: {conditions['Running']}"
+            job = self.config.is_job(section)
+            to_run = self.config.is_to_run(section) and not job
+            assert running is to_run, f"{section}: {conditions['Running']}"
+            done = not job or not self.config.is_to_run(section) or conditions["Running"]["reason"] == "Completed"
+            assert done, f"{section}: {conditions['Running']}"
             assert "Degraded" not in conditions or not conditions["Degraded"]["status"], conditions[
                 "Degraded"
             ]
@@ -361,7 +433,7 @@ def _is_held_up(condition: dict[str, Any]) -> bool:
     return condition["reason"] == "RolledBack" or (waits and by_others)
 
 
-_MEMORY = {"64m": 64 << 20, "128m": 128 << 20}
+_MEMORY = {"64m": 64 << 20, "128m": 128 << 20, "0": 0}
 _ON_OBJECTS = frozenset(
     f"engine.{name}"
     for name in "start stop unpause update rename remove_container connect disconnect remove_network".split()  # noqa: SIM905
@@ -376,14 +448,17 @@ def _set(machine: Machine, choice: _Choice) -> None:
     told = choice.below(5) > 0
     option = choice.of(OPTIONS)
     machine.config.add(section)
-    machine.config.containers[section][option] = choice.of(OPTIONS[option])
+    value = choice.of(OPTIONS[option])
+    if option == "name" and not machine.config.is_free((value and f"{section}-alias") or section, section):
+        return
+    machine.config.containers[section][option] = value
     machine.commit(told=told)
 
 
 def _add(machine: Machine, choice: _Choice) -> None:
     section = choice.of(CONTAINERS)
     machine.config.add(section)
-    for option in ("command", "network", "volume", "restart", "depends_on"):
+    for option in ("command", "network", "volume", "restart", "depends_on", "network_mode"):
         machine.config.containers[section][option] = choice.of(OPTIONS[option])
     machine.commit(told=True)
 
@@ -424,6 +499,83 @@ def _move(machine: Machine, choice: _Choice) -> None:
         mine, theirs = containers[one][option], containers[other][option]
         containers[one][option], containers[other][option] = theirs, mine
         machine.commit(told=True)
+
+
+def _rename(machine: Machine, choice: _Choice) -> None:
+    """A section gets another name and keeps its Docker name, or two exchange their Docker names."""
+    config = machine.config
+    section, other = choice.of(config.containers or CONTAINERS), choice.of(CONTAINERS)
+    if section not in config.containers:
+        return
+    name = config.docker_name(section)
+    if other in config.containers:
+        theirs = config.docker_name(other)
+        config.containers[section]["name"], config.containers[other]["name"] = theirs, name
+        machine.commit(told=True)
+        return
+    seen = machine.whole(section) if machine.is_quiet(section) else None
+    config.rename(section, other)
+    if section in machine.data:
+        machine.data.pop(section)
+    machine.commit(told=True)
+    if seen is not None:
+        machine.ground.rest(3)
+        owner = machine.ground.sections().get(seen.id)
+        assert owner == other or other in config.wrong, f"{section} is called {other}, its container is {owner}'s"
+        assert (now := machine.ground.raw.inspect_container(seen.id)) is not None, f"{section} is gone"
+        job = config.is_job(other) or seen.state != "running"
+        assert job or not config.is_good(other) or now.state == "running", f"{section} is {now.state} as {other}"
+
+
+def _reword(machine: Machine, choice: _Choice) -> None:
+    """A section says the same in other words: nothing is done."""
+    section = choice.of(machine.config.containers or CONTAINERS)
+    if section not in machine.config.containers:
+        return
+    seen = machine.whole(section) if machine.is_quiet(section) else None
+    before = len(machine.ground.writes)
+    machine.config.reworded ^= {section}
+    machine.commit(told=True)
+    machine.ground.rest(3)
+    limit = seen is not None and (seen.inspect or {})["HostConfig"].get("Memory")
+    if seen is not None and (machine.config.containers[section]["memory"] or not limit):  # a limit set by hand is taken back
+        done = [text for text in machine.ground.writes[before:] if seen.id in text or seen.name in text]
+        done = [text for text in done if "start " not in text]  # it may end by itself
+        assert not done, f"an edit of {section} that changes nothing: {done}"
+
+
+def _attempt(machine: Machine, choice: _Choice) -> None:
+    """A change that cannot be made, or not yet, and a hand at what runs on meanwhile, in whatever state that is."""
+    config, ground = machine.config, machine.ground
+    section = choice.of(config.containers or CONTAINERS)
+    if not machine.is_quiet(section) or not config.is_plain(section):
+        return
+    seen, change, options = machine.whole(section), choice.of(UNMAKEABLE), config.containers[section]
+    if seen is None or seen.state != "running" or seen.name != config.docker_name(section):
+        return
+    if "command" in change and (options["rollback"] or options["gate"] == "0" or options["restart"] == "no"):
+        return  # the new one stays, or did its job
+    before = dict(options)
+    ground.lose_events("hear")
+    options |= change
+    machine.commit(told=True)
+    ground.rest(choice.of((2.0, 40.0)))
+    machine.check_kept(section, seen.id, f"while {change} cannot be made")
+    if choice.below(3) == 0:
+        ground.kill_agent()
+    hands = ["kill", "pause", "stop", "policy", "rename", "disconnect"]
+    if options["memory"] in {"64m", "128m"}:  # to have none again takes a new container
+        hands.append("memory")
+    hand = choice.of(hands)
+    _HANDS[hand](machine, seen.id, choice)
+    ground.rest(90)
+    machine.check_kept(section, seen.id, f"after {hand} while {change} cannot be made")
+    synced = machine.condition(section, "Synced")
+    assert not synced["status"], f"{section} says {synced} while {change} cannot be made"
+    config.containers[section] = before
+    machine.commit(told=True)
+    ground.rest(60)
+    machine.check_kept(section, seen.id, f"after {change} was taken back")
 
 
 def _mistake(machine: Machine, choice: _Choice) -> None:
@@ -473,6 +625,28 @@ def _reconcile(machine: Machine, choice: _Choice) -> None:
 # what is done behind our back
 
 
+def _limit(machine: Machine, name: str, choice: _Choice) -> None:
+    del choice
+    machine.ground.raw.update(name, {"Memory": 16 << 20, "MemorySwap": 32 << 20})
+    machine.promises.limited(name)
+
+
+def _set_policy(machine: Machine, name: str, choice: _Choice) -> None:
+    machine.ground.raw.update(name, {"RestartPolicy": {"Name": choice.of(("no", "always"))}})
+
+
+_HANDS: dict[str, Callable[[Machine, str, _Choice], None]] = {
+    "kill": lambda machine, name, choice: machine.ground.kill(name),
+    "pause": lambda machine, name, choice: machine.ground.pause(name),
+    "crash": lambda machine, name, choice: machine.ground.crash(name),
+    "stop": lambda machine, name, choice: machine.ground.raw.stop(name, 0),
+    "memory": _limit,
+    "policy": _set_policy,
+    "rename": lambda machine, name, choice: machine.ground.raw.rename(name, f"moved-{choice.below(3)}"),
+    "disconnect": lambda machine, name, choice: machine.ground.raw.disconnect(choice.of(("lan", "dmz", "bridge")), name),
+}
+
+
 def _victim(machine: Machine, choice: _Choice) -> str:
     """A container of ours, whatever its name is at the moment."""
     engine = machine.ground.raw
@@ -481,29 +655,18 @@ def _victim(machine: Machine, choice: _Choice) -> str:
 
 
 def _meddle(machine: Machine, choice: _Choice) -> None:
-    ground, engine = machine.ground, machine.ground.raw
+    engine = machine.ground.raw
     name = _victim(machine, choice)
     hand = choice.of(HANDS)
     machine.promises.meddled(name)
     if hand == "start":
         if not machine.is_in_a_swap(name):  # who starts the old one in a swap has two of them
             engine.start(name)
-    elif hand == "rename":
-        engine.rename(name, f"moved-{choice.below(3)}")
-    elif hand == "memory":
-        engine.update(name, {"Memory": 16 << 20, "MemorySwap": 32 << 20})
-        machine.promises.limited(name)
-    elif hand == "policy":
-        engine.update(name, {"RestartPolicy": {"Name": choice.of(("no", "always"))}})
     elif hand == "remove":
         seen = engine.inspect_container(name)
         machine.promises.removed(name)
-        machine.data.pop(seen.labels.get(LABEL_SECTION, "") if seen is not None else "", None)
+        machine.data.pop(machine.section_of(seen) if seen is not None else "", None)
         engine.remove_container(name, volumes=False, force=True)
-    elif hand == "stop":
-        engine.stop(name, 0)
-    elif hand == "disconnect":
-        engine.disconnect(choice.of(("lan", "dmz", "bridge")), name)
     elif hand == "connect":
         # under a name that is not its own, and at an address that somebody chose
         settings: dict[str, Any] = {"Aliases": ["www"]} if choice.below(2) else {}
@@ -511,12 +674,8 @@ def _meddle(machine: Machine, choice: _Choice) -> None:
         if choice.below(2):
             engine.disconnect(network, name)
         engine.connect(network, name, settings)
-    elif hand == "kill":
-        ground.kill(name)
-    elif hand == "pause":
-        ground.pause(name)
-    elif hand == "crash":
-        ground.crash(name)
+    else:
+        _HANDS[hand](machine, name, choice)
 
 
 HANDS = "kill pause crash start rename memory policy remove stop disconnect connect".split()  # noqa: SIM905
@@ -615,6 +774,7 @@ def _end_agent(machine: Machine, choice: _Choice) -> None:
 
 
 def _stop_engine(machine: Machine, choice: _Choice) -> None:
+    machine.promises.engine_went()
     machine.ground.stop_engine(live_restore=bool(choice.below(2)))
     machine.ground.rest(choice.of((0.1, 3.0, 40.0)))
     machine.ground.start_engine()
@@ -622,12 +782,29 @@ def _stop_engine(machine: Machine, choice: _Choice) -> None:
 
 def _restart_engine(machine: Machine, choice: _Choice) -> None:
     """At once: it starts what its policies say, whatever the agent is in the middle of."""
+    machine.promises.engine_went()
     machine.ground.stop_engine(live_restore=bool(choice.below(2)))
     machine.ground.start_engine()
 
 
+def _exchange_engine(machine: Machine, choice: _Choice) -> None:
+    """Another data root for a while, then the old one again: what is there is ours."""
+    ground = machine.ground
+    for root in ("elsewhere", "data"):
+        machine.promises.engine_went()
+        ground.stop_engine(live_restore=False)
+        ground.rest(choice.of((3.0, 40.0)))
+        ground.exchange_engine(root)
+        ground.start_engine()
+        ground.rest(choice.of((0.0, 1.0, 20.0, 200.0)))
+        if choice.below(2):
+            _reconcile(machine, choice)
+
+
 def _lose_events(machine: Machine, choice: _Choice) -> None:
-    machine.ground.lose_events(choice.of(("cut", "mute", "hear")))
+    how = choice.of(("cut", "mute", "hear"))
+    machine.promises.deaf = machine.promises.deaf or how == "mute"
+    machine.ground.lose_events(how)
 
 
 def _set_clock(machine: Machine, choice: _Choice) -> None:
@@ -647,6 +824,9 @@ VERBS: dict[str, Callable[[Machine, _Choice], None]] = {
     "label": _label,
     "back": _put_back,
     "move": _move,
+    "rename": _rename,
+    "reword": _reword,
+    "attempt": _attempt,
     "mistake": _mistake,
     "garble": _garble,
     "correct": _correct,
@@ -666,11 +846,24 @@ VERBS: dict[str, Callable[[Machine, _Choice], None]] = {
     "kill": _kill_agent,
     "term": _end_agent,
     "engine": _stop_engine,
+    "root": _exchange_engine,
     "events": _lose_events,
     "clock": _set_clock,
     "wait": _wait,
 }
-_WEIGHTS = {"set": 14, "move": 3, "add": 3, "remove": 3, "meddle": 12, "fail": 5, "die": 5, "interfere": 4}
+_WEIGHTS = {
+    "set": 14,
+    "move": 3,
+    "rename": 2,
+    "reword": 2,
+    "attempt": 4,
+    "add": 3,
+    "remove": 3,
+    "meddle": 12,
+    "fail": 5,
+    "die": 5,
+    "interfere": 4,
+}
 
 
 def random_steps(seed: int, count: int) -> list[Step]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -96,6 +97,9 @@ class Networks:
             return
         endpoint["IPAddress"] = self._address(network, (endpoint.get("IPAMConfig") or {}).get("IPv4Address"))
         endpoint["EndpointID"] = self._new_id()
+        # before API 1.44 an address of one's own is only for the network that the container was made in
+        own = container.config.get("MacAddress") if container.host["NetworkMode"] == network.name else ""
+        endpoint["MacAddress"] = own or "02:42:" + ":".join(re.findall("..", endpoint["EndpointID"][:8]))
         endpoint["Gateway"] = network.pools[0]["Gateway"] if network.pools else ""
         endpoint["_name"] = container.name
         network.members[container.id] = endpoint
@@ -120,7 +124,7 @@ class Networks:
             network = self.by_id.get(endpoint.get("NetworkID") or "")
             if network is not None:
                 network.members.pop(container.id, None)
-            endpoint |= {"EndpointID": "", "IPAddress": "", "Gateway": ""}
+            endpoint |= {"EndpointID": "", "IPAddress": "", "Gateway": "", "MacAddress": ""}
 
 
 def check_address(network: FakeNetwork, endpoint: dict[str, Any]) -> None:

@@ -103,6 +103,7 @@ class FakeContainer:
     started_text: str = "0001-01-01T00:00:00Z"  # by the wall clock, RFC 3339
     finished_text: str = "0001-01-01T00:00:00Z"
     error: str = ""
+    joined: tuple[str, int] = ("", 0)  # whose network it got, and that one's run
 
     @property
     def alive(self) -> bool:
@@ -114,8 +115,9 @@ class FakeContainer:
 
     @property
     def stopped_code(self) -> int:
-        """What it ends with on SIGTERM: `httpd` stands for what then ends well, the others do not take it."""
-        return 0 if self.command()[0] == "httpd" else KILLED_CODE
+        """What it ends with on SIGTERM: 0 where it traps it or is `httpd`, the others do not take it."""
+        words = self.command()
+        return 0 if words[0] == "httpd" or "trap" in words[-1] else KILLED_CODE
 
     def command(self) -> list[str]:
         return [*(self.config.get("Entrypoint") or ()), *(self.config.get("Cmd") or ())]

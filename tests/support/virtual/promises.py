@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import EngineError
-from agent.model.identity import LABEL_SECTION
 from agent.model.observed import ObservedContainer
 
 if TYPE_CHECKING:
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
 
 _READ_S = 2.0  # a configuration that was told of is read by then
 _LITTLE = 16 << 20  # bytes
-_PASS_S = 15.0  # a resync, what an engine may take for its answers, and the pass itself
+_PASS_S = 15.0  # what is heard of, what an engine may take for its answers, and the pass itself
+_RESYNC_S = 60.0
 
 
 @dataclass
@@ -27,6 +27,7 @@ class Promises:
     """`look` and `check_call` raise AssertionError where one is not kept."""
 
     machine: Machine
+    deaf: bool = False  # events were lost at some time
     told_at: float | None = None  # when the agent was told of the configuration that is in force
     _stopped: dict[str, tuple[str, Any]] = field(default_factory=dict)  # section -> id, its options
     _limited: dict[str, tuple[str, Any]] = field(default_factory=dict)
@@ -38,7 +39,7 @@ class Promises:
     _known: dict[str, float] = field(
         default_factory=dict
     )  # section -> the shortest grace that it ever had, seconds
-    _clock_is_set: bool = False
+    clock_is_set: bool = False
     _untrue: dict[str, tuple[bool, bool, float]] = field(
         default_factory=dict
     )  # key -> what status says of it, what is so, since when
@@ -71,7 +72,11 @@ class Promises:
 
     def clock_was_set(self) -> None:
         """Grace periods go by the wall clock."""
-        self._clock_is_set = True
+        self.clock_is_set = True
+
+    def engine_went(self) -> None:
+        """Until it is back nobody can know what runs."""
+        self._untrue.clear()
 
     def stopped(self, name: str) -> None:
         """Through a door of the agent, which may have been dead or at work on it."""
@@ -87,7 +92,7 @@ class Promises:
         """About to be removed behind our back, without its volumes: the next container has the data again."""
         section = self._section(name)
         options, seen = self._declared(section), self.machine.whole(section)
-        if options and seen is not None and self._is_settled(section):
+        if options and seen is not None and self.is_settled(section):
             mounts = {m["Destination"]: m.get("Name", "") for m in (seen.inspect or {})["Mounts"]}
             if "/anonymous" in mounts and "/anonymous" in options["volume"]:
                 self._data[section] = (mounts["/anonymous"], dict(options))
@@ -96,7 +101,7 @@ class Promises:
         """Its memory was set behind our back."""
         section = self._section(name)
         options = self._declared(section)
-        if options and options["on_drift"] == "report" and self._is_settled(section):
+        if options and options["on_drift"] == "report" and self.is_settled(section):
             seen = self.machine.ground.raw.inspect_container(name)
             if seen is not None:
                 self._limited[section] = (seen.id, dict(options))
@@ -108,7 +113,7 @@ class Promises:
         if self._candidate:
             self._confirm(self._candidate)
             self._candidate = ""
-        for section in [s for s in self._gone if self._declared(s) and self._is_settled(s)]:
+        for section in [s for s in self._gone if self._declared(s) and self.is_settled(s)]:
             del self._gone[section]  # the agent has seen it come back
         for section, (volume, options) in list(self._data.items()):
             there = self.machine.whole(section) if self._declared(section) == options else None
@@ -132,7 +137,7 @@ class Promises:
             self._untrue.clear()
             return
         ours = [c for c in ground.raw.list_containers(self.machine.instance) if c.id not in self.machine.foreign]
-        running = {c.labels.get(LABEL_SECTION, "") for c in ours if c.state == "running"}
+        running = {self.machine.section_of(c) for c in ours if c.state == "running"}
         untrue = {}
         for resource in ground.snapshot()["resources"]:
             said = next((c["status"] for c in resource["conditions"] if c["type"] == "Running"), None)
@@ -141,7 +146,8 @@ class Promises:
                 before = self._untrue.get(key)
                 since = before[2] if before is not None and before[:2] == (said, actual) else ground.now()
                 untrue[key] = (said, actual, since)
-                assert ground.now() - since < _PASS_S, f"{key}: status says {said} for {ground.now() - since:.0f} s"
+                limit = _PASS_S + _RESYNC_S * self.deaf
+                assert ground.now() - since < limit, f"{key}: status says {said} for {ground.now() - since:.0f} s"
         self._untrue = untrue
 
     def check_call(self, name: str, args: tuple[Any, ...]) -> None:
@@ -157,7 +163,7 @@ class Promises:
         for section in self._gone.keys() - self.machine.config.containers.keys():
             since, grace = self._gone[section]
             seen = self.machine.whole(section)
-            if seen is not None and seen.id == object_id and not self._clock_is_set:
+            if seen is not None and seen.id == object_id and not self.clock_is_set:
                 kept = self.machine.ground.now() - since
                 assert kept >= grace, f"{section} was kept for {kept:.1f} of {grace:.0f} s"
 
@@ -169,9 +175,9 @@ class Promises:
 
     def _is_held(self, section: str) -> bool:
         """The agent answered the door, and is not at work on it."""
-        return self._is_settled(section) and self.machine.ground.is_held(f"container:{section}")
+        return self.is_settled(section) and self.machine.ground.is_held(f"container:{section}")
 
-    def _is_settled(self, section: str) -> bool:
+    def is_settled(self, section: str) -> bool:
         """The agent is alive, knows the configuration, and has nothing to do on a section."""
         machine = self.machine
         if not machine.ground.alive or machine.garbled or self.told_at is None:
@@ -202,4 +208,4 @@ class Promises:
 
     def _section(self, name: str) -> str:
         seen = self.machine.ground.raw.inspect_container(name)
-        return seen.labels.get(LABEL_SECTION, "") if seen is not None else ""
+        return self.machine.section_of(seen) if seen is not None else ""

@@ -25,7 +25,7 @@ from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
 from tests.support.dockerd import PrivateDockerd
-from tests.support.state import state_of
+from tests.support.state import open_records, sections_of, state_of
 from tests.support.virtual.clock import Killed
 from tests.support.virtual.stand import RealStand
 from tests.support.virtual.taps import CHANGING, Plan, Process, tap
@@ -221,6 +221,10 @@ class RealGround:
     def start_engine(self) -> None:
         self.stand.dockerd.start()
 
+    def exchange_engine(self, root: str) -> None:
+        """Its images come along."""
+        self.stand.dockerd.exchange(root)
+
     def lose_events(self, how: str) -> None:
         del how
 
@@ -230,6 +234,7 @@ class RealGround:
     def heal(self) -> None:
         self.plan.clear()
         if not self.engine_is_up():
+            self.exchange_engine("data")
             self.start_engine()
         self.set_clock(0)
         for what in ("bind", "device"):
@@ -253,12 +258,20 @@ class RealGround:
         assert self._reconciler is not None
         return self._reconciler.board.snapshot()
 
+    def sections(self) -> dict[str, str]:
+        there = (self.options.state_dir / "state.json").exists()
+        return sections_of(self.options.state_dir) if there else {}
+
+    def is_in_network_of(self, name: str, other: str) -> bool:
+        bodies = [self.stand.body(ref)["State"]["Pid"] for ref in (name, other)]
+        return len({Path(f"/proc/{pid}/ns/net").readlink() for pid in bodies}) == 1
+
     def is_held(self, key: str) -> bool:
         path = Path(self.options.socket or "").parent / "holds.json"
         return path.exists() and key in json.loads(path.read_text())
 
     def open_records(self) -> list[str]:
-        return [str(r) for r in self._state()["records"] if r["swap"] or not r["object_id"]]
+        return open_records(self.options.state_dir, self.raw)
 
     def state_files(self) -> list[str]:
         return sorted(path.name for path in self.options.state_dir.iterdir())

@@ -10,14 +10,18 @@ Value = str | tuple[str, ...] | None
 
 SECRET = "S3CRET-4711"
 BIND, DEVICE = "@BIND@", "@DEVICE@"  # places that come and go
+MISSING = "/dev/nonexistent"
 CONTAINERS = ("web", "db", "app", "job")
 NETWORKS = {"lan": "10.219.50.0/24", "dmz": "10.219.51.0/24"}
 VOLUMES = ("data", "cache")
 GOOD_COMMAND = "sleep 100000"
+# ends with 0 when it is stopped, as nginx and mosquitto do
+ENDS_WELL = """sh -c 'trap "exit 0" TERM; while :; do sleep 1; done'"""
+JOB = "sh -c 'sleep 20; exit 0'"
 FAILING = frozenset({"sh -c 'sleep 2; exit 1'", "false", "no-such-program", "true"})
 # the first value of each is a good one
 OPTIONS: dict[str, tuple[Value, ...]] = {
-    "command": (GOOD_COMMAND, "sleep 200000", *sorted(FAILING)),
+    "command": (GOOD_COMMAND, "sleep 200000", ENDS_WELL, JOB, *sorted(FAILING)),
     "image": ("app:1", "app:2", "pulled:1", "missing:1"),
     "network": (
         (),
@@ -28,8 +32,8 @@ OPTIONS: dict[str, tuple[Value, ...]] = {
         ("lan", "dmz,alias=www"),
     ),
     "volume": ((), ("data:/data",), ("/anonymous",), (f"{BIND}:/srv",), ("cache:/data", "/anonymous")),
-    "restart": (None, "always", "unless-stopped", "on-failure:3"),
-    "memory": (None, "64m", "128m"),
+    "restart": (None, "always", "unless-stopped", "on-failure:3", "no"),
+    "memory": (None, "64m", "128m", "0"),
     "env": ((), (f"TOKEN={SECRET}",), ("A=1", "B=2")),
     "name": (None, "alias"),
     "enabled": (None, "0"),
@@ -38,8 +42,12 @@ OPTIONS: dict[str, tuple[Value, ...]] = {
     "grace": ("5", "0", "600"),
     "rollback": (None, "0"),
     "on_drift": (None, "report"),
-    "depends_on": ((), ("before",)),
+    "depends_on": ((), ("before",), ("before:completed",)),
+    "network_mode": (None, "before"),
+    "mac_address": (None, "02:42:ac:11:00:09"),
     "wait_for": ((), (f"device:{DEVICE}",)),
+    "device": ((), (f"{MISSING}:/dev/x",)),
+    "remove_volumes": (None, "1"),
     "health_cmd": (None, "true", "false"),
     "adopt": (None, "1"),
     "port": ((), ("18080:80",), ("18081:80",)),
@@ -47,6 +55,19 @@ OPTIONS: dict[str, tuple[Value, ...]] = {
     "pull": (None, "always", "never"),
     "pids_limit": (None, "50"),
 }
+
+# changes that cannot be made, or not yet: what runs goes on
+UNMAKEABLE: tuple[dict[str, Value], ...] = (
+    {"wait_for": (f"device:{MISSING}",)},
+    {"device": (f"{MISSING}:/dev/x",)},
+    {"volume": ("/nonexistent:/srv",)},
+    {"image": "missing:1", "pull": "never"},
+    {"command": "no-such-program"},
+    {"command": "false"},
+    {"command": "true"},
+)
+# what says the same as if it were not there, as forms write it
+_DEFAULTS = {"privileged": "0", "read_only": "0", "tty": "0", "init": "0", "shm_size": "64m", "log_driver": "json-file"}
 
 SCARCE = ("port", "network")  # of their values, those that name a number are for one section at a time
 
@@ -60,12 +81,18 @@ class Config:
     volumes: list[str] = field(default_factory=lambda: list(VOLUMES))
     labelled: set[str] = field(default_factory=set)  # networks that carry a label: another spec
     wrong: set[str] = field(default_factory=set)  # sections with a mistake
+    reworded: set[str] = field(default_factory=set)  # sections that say the same in other words
     adopts_volumes: bool = False
     workers: int = 4
     pulls: bool = True  # whether `pulled:1` can be had
 
     def docker_name(self, section: str) -> str:
-        return f"{section}-alias" if self.containers[section].get("name") else section
+        name = self.containers[section].get("name")
+        return f"{section}-alias" if name == "alias" else str(name or section)
+
+    def is_free(self, name: str, section: str) -> bool:
+        """Whether no other section has that Docker name."""
+        return all(self.docker_name(other) != name for other in self.containers if other != section)
 
     def text(self, *, bind: str, device: str) -> str:
         """As UCI text."""
@@ -89,38 +116,97 @@ class Config:
         options = self.written(section)
         if section in self.wrong:
             options["memory"] = "much"
+        if section in self.reworded:
+            options = self._in_other_words(options)
         for option, value in options.items():
             if isinstance(value, tuple):
                 yield from (f"\tlist {option} '{item}'\n" for item in value)
             elif value is not None:
                 yield f"\toption {option} {_quoted(value)}\n"
 
+    @staticmethod
+    def _in_other_words(options: dict[str, object]) -> dict[str, object]:
+        env = options["env"]
+        same: dict[str, object] = {"env": env[::-1] if isinstance(env, tuple) else env}
+        if not options["memory"]:
+            same["memory"] = "0"
+        if not options["network"] and not options["network_mode"]:
+            same["network_mode"] = "bridge"
+        return {**options, **_DEFAULTS, **same}
+
     def written(self, section: str) -> dict[str, object]:
         """Its options as the file has them; they change with the sections before it."""
         options = dict(self.containers[section])
         if options.get("name"):
             options["name"] = self.docker_name(section)
-        if options.get("depends_on"):
-            options["depends_on"] = self.dependencies(section)
+        options["depends_on"] = tuple(
+            f"{name}:completed" if self.is_awaited(name) else name for name in self.dependencies(section)
+        )
+        other = self.shares_with(section)
+        options["network_mode"] = f"service:{other}" if other else None
+        if other:
+            options |= {"network": (), "port": ()}
+        if not options["network"]:
+            options["mac_address"] = None
         if options.get("health_cmd"):
             options |= {"health_interval": "2s", "health_retries": "2"}
         return options
 
     def dependencies(self, section: str) -> tuple[str, ...]:
         """The section before it, so that there is no cycle."""
+        wants = self.containers[section].get("depends_on") and not self.shares_with(section)
+        return self._before(section) if wants else ()
+
+    def shares_with(self, section: str) -> str:
+        """The section before it, where it is in the network of that one, "" else."""
+        before = self._before(section) if self.containers[section].get("network_mode") else ()
+        return before[0] if before else ""
+
+    def _before(self, section: str) -> tuple[str, ...]:
         names = list(self.containers)
-        before = names[: names.index(section)]
-        return tuple(before[-1:]) if self.containers[section].get("depends_on") else ()
+        return tuple(names[: names.index(section)][-1:])
+
+    def is_awaited(self, section: str) -> bool:
+        """Whether another one waits until it has done its job."""
+        return any(
+            options["depends_on"] == ("before:completed",) and section in self.dependencies(name)
+            for name, options in self.containers.items()
+        )
+
+    def is_job(self, section: str) -> bool:
+        """Whether it does its job, and ends."""
+        options = self.containers[section]
+        policy = options["restart"]
+        ends = policy in {"no", "on-failure:3"} or (policy is None and self.is_awaited(section))
+        return options["command"] == JOB and ends
+
+    def rename(self, section: str, other: str) -> None:
+        """The section is called `other` from now on; its Docker name stays."""
+        name = self.docker_name(section)
+        self.containers = {other if s == section else s: options for s, options in self.containers.items()}
+        self.containers[other]["name"] = name
+        for names in (self.wrong, self.reworded):
+            if section in names:
+                names.symmetric_difference_update({section, other})
 
     def add(self, section: str) -> None:
-        if section not in self.containers:
-            self.containers[section] = {name: values[0] for name, values in OPTIONS.items()}
+        if section in self.containers:
+            return
+        self.containers[section] = {name: values[0] for name, values in OPTIONS.items()}
+        names = (section, f"{section}-alias", *(f"{section}-{n}" for n in range(2, 9)))
+        free = next(name for name in names if self.is_free(name, section))
+        if free != section:
+            self.containers[section]["name"] = free
 
     def is_good(self, section: str) -> bool:
         """Whether its container runs, as far as it is for the section itself to say."""
         options = self.containers[section]
         return (
             options["command"] not in FAILING
+            and (options["command"] != JOB or self.is_job(section))
+            and not options["device"]
+            and MISSING not in str(options["wait_for"])
+            and "/nonexistent" not in str(options["volume"])
             and options["image"] != "missing:1"
             and options["health_cmd"] != "false"
             and not (options["image"] == "pulled:1" and (options["pull"] == "never" or not self.pulls))
@@ -138,6 +224,8 @@ class Config:
             and options["on_drift"] is None
             and options["pull"] != "never"  # a tag may be taken away
             and not options["depends_on"]
+            and not self.shares_with(section)
+            and not self.is_job(section)
             and not any(self._is_shared(section, name) for name in SCARCE)
             and networks <= set(self.networks)
             and volumes <= set(self.volumes)
@@ -161,6 +249,7 @@ class Config:
         for section, options in self.containers.items():
             if not self.is_good(section):
                 options |= {"command": GOOD_COMMAND, "image": "app:1", "health_cmd": None, "pull": None}
+                options |= {"device": (), "wait_for": (), "volume": ()}
             options |= {"on_drift": None, "pull": None}
             for name in SCARCE:
                 if options[name] in scarce:
@@ -170,6 +259,13 @@ class Config:
         for section in self.containers:
             for before in self.dependencies(section):
                 self.containers[before] |= {"enabled": None, "state": None}
+            if self.is_awaited(section):
+                self.containers[section] |= {"command": JOB, "restart": "no", "health_cmd": None}
+            other = self.shares_with(section)
+            if other:
+                self.containers[other] |= {"enabled": None, "state": None}
+                if self.containers[other]["command"] == JOB:
+                    self.containers[other]["command"] = GOOD_COMMAND
         self.networks = list(NETWORKS)
         self.volumes = list(VOLUMES)
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from typing import Any
 
 from agent.apply.crew import Crew
 from tests.support.virtual.clock import VirtualTime
@@ -28,26 +26,17 @@ class GuestEvent(threading.Event):
         return self.is_set()
 
 
-class _Pool(Executor):
-    """Each job is a guest; nobody looks at the futures."""
-
-    def __init__(self, time: VirtualTime, group: object) -> None:
-        self._time, self._group = time, group
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        self._time.spawn(lambda: fn(*args, **kwargs), self._group)
-        return Future()
-
-
 class GuestCrew(Crew):
     """A crew of guests of the process `group`."""
 
     def __init__(self, workers: int, time: VirtualTime, group: object) -> None:
         super().__init__(workers)
-        self.pool.shutdown(wait=False)
-        self.pool = _Pool(time, group)
         self.make_event = lambda: GuestEvent(time)
-        self._time, self._free, self._is_alone = time, workers, False
+        self._time, self._group, self._free, self._is_alone = time, group, workers, False
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Each work is a guest."""
+        self._time.spawn(work, self._group)
 
     @contextmanager
     def place(self) -> Iterator[None]:

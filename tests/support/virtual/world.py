@@ -30,7 +30,7 @@ from agent.runtime.loop import Loop
 from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
-from tests.support.state import state_of
+from tests.support.state import open_records, sections_of, state_of
 from tests.support.virtual.clock import BEGIN, Killed, VirtualTime
 from tests.support.virtual.engine import FakeEngine
 from tests.support.virtual.loop import VirtualLoop
@@ -83,6 +83,7 @@ class World:
         self._task: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._begin_again_at = 0.0
+        self._sections: tuple[object, dict[str, str]] = None, {}  # what the state file's stat said, what it said
         for tag in ("app:1", "app:2"):
             self.engine.images[tag] = self.engine.registry[tag] = self.an_image()
 
@@ -261,6 +262,9 @@ class World:
     def start_engine(self) -> None:
         self.engine.start_engine()
 
+    def exchange_engine(self, root: str) -> None:
+        self.engine.exchange(root)
+
     def lose_events(self, how: str) -> None:
         """`cut` ends the streams, `mute` loses events silently until `hear`."""
         if how == "cut":
@@ -279,6 +283,7 @@ class World:
         """All faults end; procd has the agent running."""
         self.plan.clear()
         if not self.engine.up:
+            self.engine.exchange("data")
             self.engine.start_engine()
         self.engine.mute = False
         self.set_clock(0)
@@ -291,14 +296,24 @@ class World:
     def instance(self) -> str:
         return str(state_of(self.options.state_dir)["instance"])
 
+    def sections(self) -> dict[str, str]:
+        path = self.options.state_dir / "state.json"
+        stat = path.stat() if path.exists() else None
+        version = (stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat is not None else None
+        if version != self._sections[0]:
+            self._sections = version, sections_of(self.options.state_dir) if stat is not None else {}
+        return self._sections[1]
+
+    def is_in_network_of(self, name: str, other: str) -> bool:
+        one, owner = self.engine.find(name), self.engine.find(other)
+        return one is not None and owner is not None and one.joined == (owner.id, owner.run)
+
     def is_held(self, key: str) -> bool:
         path = Path(self.options.socket or "").parent / "holds.json"
         return path.exists() and key in json.loads(path.read_text())
 
     def open_records(self) -> list[str]:
-        return [
-            str(r) for r in state_of(self.options.state_dir)["records"] if r["swap"] or not r["object_id"]
-        ]
+        return open_records(self.options.state_dir, self.engine)
 
     def state_files(self) -> list[str]:
         return sorted(path.name for path in self.options.state_dir.iterdir())

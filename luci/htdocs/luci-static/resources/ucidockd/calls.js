@@ -5,7 +5,7 @@
 'require rpc';
 
 const AGENT = {
-	status: [], plan: [], reconcile: [], diff: [ 'name' ], validate: [ 'packages' ], adopt: [ 'container', 'section', 'commit' ],
+	status: [ 'after' ], plan: [], reconcile: [], diff: [ 'name' ], validate: [ 'packages' ], adopt: [ 'container', 'section', 'commit' ],
 	dockerd_start: [], dockerd_stop: [], dockerd_restart: [], tls_client: [ 'name' ],
 	job_start: { kind: '', image: '', source: '', remote: '', tags: null, dockerfile: '', what: '', all: false }, job_list: [], job_status: [ 'id' ], job_cancel: [ 'id' ],
 	stream_open: [ 'id', 'kind', 'args', 'owner', 'tag' ], stream_read: [ 'id', 'after', 'wait' ],
@@ -68,8 +68,22 @@ function table(object, methods, unwrap) {
 	return made;
 }
 
+const agent = table('ucidockd', AGENT, answerOf), pageOf = agent.status;
+
+// the status comes in pages, as no answer on ubus may pass 1 MiB
+agent.status = async () => {
+	const status = await pageOf();
+
+	for (let page = status; page.next !== undefined;) {
+		page = await pageOf(page.next);
+		status.resources.push(...page.resources);
+	}
+
+	return status;
+};
+
 return baseclass.extend({
-	agent: table('ucidockd', AGENT, answerOf),
+	agent,
 	docker: table('docker', DOCKER['docker'], bodyOf),
 	container: table('docker.container', DOCKER['docker.container'], bodyOf),
 	mounts: table('luci', { getMountPoints: [] }, answerOf),

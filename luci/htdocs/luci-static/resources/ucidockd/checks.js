@@ -1,25 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// What option values may look like, as the agent checks them (agent/model/quantities.py, entries.py, kernel_names.py): sections of
+// What option values may look like, as the agent checks them (agent/model/entries.py, kernel_names.py): sections of
 // containers, networks and volumes here, those of dockerd in `daemonchecks`. A check gives '' for a good value, else what
 // is wrong and what is expected. Pure: the forms call it on each key stroke, and the agent has the last word.
 'use strict';
 'require baseclass';
 'require ucidockd.addresses as addresses';
 'require ucidockd.kernelnames as kernel';
+'require ucidockd.quantities as quantities';
 
 const { isIPv4, isIPv6, cidr } = addresses;
-const INT64_MAX = 9223372036854775807n;
-const LONGEST = 64; // characters of a number
-const SECONDS_MAX = 1e9;
-const MEMORY_MIN = 6 * 1024 * 1024; // the engine's own
-const SIZE = /^(\d+(?:\.\d+)?) ?(?:([kmgtp])i?b?|b)?$/i;
-const SIZE_POWER = { k: 1n, m: 2n, g: 3n, t: 4n, p: 5n };
-const DURATION = /^(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+$/;
-const NUMBER = /^\d+(?:\.\d+)?$/;
-const CPUS = /^(?:\d+\.?\d*|\.\d+)$/;
+const { INT64_MAX, expected, bytesOf, size, memory, swap, healthTime, seconds, wholeSeconds, cpus } = quantities;
 const VOLUME_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 const USB = /^usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(?::[^:/]+)?(?::(\/[^:]*)(?::([rwm]+))?)?$/;
-const SECONDS = { ns: 1e-9, us: 1e-6, 'µs': 1e-6, 'μs': 1e-6, ms: 1e-3, s: 1, m: 60, h: 3600 };
 const CDI = /^[A-Za-z](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?\/[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?=[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?$/;
 const BRIDGE_NAME = 'com.docker.network.bridge.name';
 const INTERFACE_NAME_MAX = 15;
@@ -33,10 +25,6 @@ const IMAGE = new RegExp('^(?:' + IMAGE_HOST + ')?(' + IMAGE_PART + '(?:/' + IMA
 const IMAGE_PATH_MAX = 255;
 const IMAGE_MAX = 512;
 const PROPAGATION = [ 'shared', 'rshared', 'slave', 'rslave', 'private', 'rprivate' ];
-
-function expected(what) {
-	return _('expected: %s').format(what);
-}
 
 function address(text, version) {
 	if (!text.includes('%') && ((version !== 6 && isIPv4(text)) || (version !== 4 && isIPv6(text))))
@@ -73,72 +61,6 @@ function image(text) {
 
 function isAbsolute(path) {
 	return path.startsWith('/') && path.split('/').some(part => part !== '');
-}
-
-// null for what is no size
-function bytesOf(text) {
-	const found = text.length <= LONGEST && SIZE.exec(text);
-
-	if (!found)
-		return null;
-
-	const factor = 1024n ** (SIZE_POWER[(found[2] ?? '').toLowerCase()] ?? 0n);
-
-	return BigInt(found[1].split('.')[0]) * factor > INT64_MAX ? null : Math.floor(+found[1] * Number(factor));
-}
-
-function size(text) {
-	return bytesOf(text) === null ? expected(_('a size such as 512k, 64m or 2g')) : '';
-}
-
-function memory(text) {
-	const bytes = bytesOf(text);
-
-	return bytes > 0 && bytes < MEMORY_MIN ? expected(_('6m at least')) : size(text);
-}
-
-function swap(text) {
-	return text === '-1' ? '' : size(text);
-}
-
-// null for what is no duration
-function secondsOf(text) {
-	if (text === '0')
-		return 0;
-
-	if (text.length > LONGEST || !DURATION.test(text))
-		return null;
-
-	const sum = [ ...text.matchAll(/([\d.]+)(\D+)/g) ].reduce((total, [ , number, unit ]) => total + +number * SECONDS[unit], 0);
-
-	return sum < Number(INT64_MAX) / 1e9 ? sum : null;
-}
-
-function duration(text) {
-	if (secondsOf(text) !== null)
-		return '';
-
-	return expected(NUMBER.test(text) ? _('a unit: did you mean %ss?').format(text) : _('a duration such as 30s, 1m30s or 500ms'));
-}
-
-function healthTime(text) {
-	const found = secondsOf(text);
-
-	return found > 0 && found < 1e-3 ? expected(_('1ms at least, or 0 for the default')) : duration(text);
-}
-
-function seconds(text) {
-	return (NUMBER.test(text) ? +text : secondsOf(text) ?? Infinity) <= SECONDS_MAX ? '' : expected(_('seconds such as 5, or a duration such as 1m30s'));
-}
-
-function wholeSeconds(text) {
-	const whole = NUMBER.test(text) ? +text : secondsOf(text);
-
-	return seconds(text) || (Math.abs(whole - Math.round(whole)) < 1e-9 ? '' : expected(_('whole seconds such as 10')));
-}
-
-function cpus(text) {
-	return CPUS.test(text) && +text >= 1e-9 && +text < 9223372036.85 ? '' : expected(_('a number of CPUs above 0 such as 0.5 or 2'));
 }
 
 function pair(text, needsValue) {

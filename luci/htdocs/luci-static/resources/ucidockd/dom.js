@@ -123,7 +123,7 @@ return baseclass.extend({
 
 		live.onConnection((connected, error) => {
 			node.style.display = connected ? 'none' : '';
-			this.fill(node, _('The agent does not answer; trying again.'), ' ', error ? wordsOf(error) : '');
+			this.fill(node, error?.name === 'SessionError' ? _('Your session has ended. Log in again.') : [ _('The agent does not answer; trying again.'), ' ', error ? wordsOf(error) : '' ]);
 		});
 
 		return node;

@@ -141,7 +141,7 @@ return view.extend({
 	},
 
 	prune(what, label) {
-		D.ask(label, [ _('What no container uses goes: %s.').format(label), _('What a section needs is pulled again when it is made anew.') ], label, () => this.jobs.begin({ kind: 'prune', ...what }));
+		D.ask(label, [ _('Images that no container uses are removed: %s.').format(label), _('Images that a section names stay.') ], label, () => this.jobs.begin({ kind: 'prune', ...what }));
 	},
 
 	tools() {

@@ -80,7 +80,9 @@ return view.extend({
 
 	draw() {
 		const known = new Set(this.model.resources().flatMap(resource => resource.kind === 'container' ? [ resource.object_id, resource.name ] : []));
-		const foreign = this.containers.filter(one => ![ one.Id, ...one.Names.map(name => name.replace(/^\//, '')) ].some(name => known.has(name)));
+		// not the old or the new one of a swap that is under way, which has a name of its own meanwhile
+		const namesOf = one => one.Names.map(name => name.replace(/^\//, '').split('.ucidockd-')[0]);
+		const foreign = this.containers.filter(one => ![ one.Id, ...namesOf(one) ].some(name => known.has(name)));
 		const { generation, desired_generation: wanted, engine, config_issues: issues } = this.model.agent;
 
 		D.fill(this.sections, D.table([ _('Kind'), _('Section'), _('State'), _('Reason'), '' ], this.model.resources().map(one => this.row(one)), _('no section declares anything')));

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What hides secrets: `hidden` for JSON of the engine, `hidden_text` for one text. Pure; times are linear in the input.
+
+Names tell (`DB_PASSWORD=`, `--token`, a label `...basicauth.users`), forms tell (`scheme://user:pass@`, `Bearer X`, hashes
+of passwords, private keys), and so do places, whatever stands there: variables of the environment, build arguments,
+options of volumes and log drivers, commands of `docker exec`. A mask keeps the type: text becomes text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+MASK = "***"
+TEXT_LIMIT = 64 * 1024  # characters; a longer text is not looked through, but hidden whole
+
+# names
+
+_WORDS = re.compile(
+    r"pass(?:w(?:or)?d|phrase|code)|secret|tokens?(?![a-z])|credential|htpasswd|cookie|bearer"
+    r"|(?:api|private|secret|access|encrypt(?:ion)?|master|root|app|auth|sign(?:ing)?|session|service|licen[cs]e"
+    r"|preshared|shared|account|storage|admin|deploy|client|server|user|wg|web|jwt|hmac|aes)[_.-]?key"
+    r"|(?:^|[^a-z])(?:pw|pwd|psk|pin|jwt|otp|totp)(?![a-z])|[._-]key$|^key$"
+    r"|authorization(?![a-z])|auth(?![a-z])|(?<!by)(?<!com)(?<!tres)pass(?![a-z])|(?:root|admin|user|db|mysql)pw$",
+    re.IGNORECASE,
+)
+_HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_NO_SECRETS = re.compile(
+    r"(?:[_.-]|^)(?:no|skip|without|disable|enable|allow|use|require|with)[_.-]"
+    r"|(?:[_.-]|(?<=[a-z])(?=[A-Z]))(?:file|path|dir|stdin|prompt|policy|length|ttl|expiry|expires?|timeout|type|name|method"
+    r"|enabled|disabled|required|server|endpoint|issuer|realm|host|port|plugins?)$"
+    r"|public[_.-]?key",
+    re.IGNORECASE,
+)
+
+
+@lru_cache(4096)
+def is_secret_name(name: str) -> bool:
+    """Whether an environment variable, option, label or field of this name holds a secret by convention."""
+    spaced = _HUMPS.sub("_", name[-256:])
+    return _WORDS.search(spaced) is not None and _NO_SECRETS.search(spaced) is None
+
+
+# text
+
+_VALUE = r"""(?:"(?:[^"\\]|\\.)*+"?|'[^']*+'?|\\"(?:[^"\\]|\\(?!"))*+(?:\\")?|[^\s;&|"'<>]++)"""
+_NAME = re.compile(r"(?<![\w.-])([\w.-]++)(?:\\?[\"']?\s?=\s?|\\?[\"']\s*+:\s*+(?=[\"']|\\[\"']))")
+_GIVEN = re.compile(_VALUE)
+_FLAG = re.compile(rf"(?<![\w.-])(--?[A-Za-z][\w.-]*+)(\s++)({_VALUE})")
+_URL = re.compile(
+    r"((?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*+:)?//(?!\[)([^\s/@:\"'<>]*+)(?::(?!\d++(?:[/?#]|$))([^\s\"'<>]{0,256}))?@"
+)
+_HEADER = re.compile(
+    r"((?<![\w-])(?:(?:proxy-)?authorization|(?:set-)?cookie|private-token|x-[\w-]{0,64}(?:token|key|auth|secret)[\w-]{0,64})"
+    r"\\?[\"']?\s*:\s*\\?[\"']?)([^\r\n\"'\\]++)",
+    re.IGNORECASE,
+)
+_BEARER = re.compile(r"\b(bearer)(\s++)([^\s,;\"'\\]++)", re.IGNORECASE)
+_BASIC = re.compile(r"\b(basic\s++)([A-Za-z0-9+/_-]{6,}=*+)", re.IGNORECASE)
+_SAID = re.compile(
+    r"((?:pass(?:word|wd|phrase)|secret|token|api[ _-]?key)\b\s?(?::|\bis\b)\s{0,8}+)([^\s,;\"']++)(?=(\s{0,8}+$)?)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SQL = re.compile(
+    r"\b(identified\s{1,8}(?:with\s{1,8}\S{1,64}\s{1,8})?by|password)(\s{1,8})('[^']*+'?|\"[^\"]*+\"?)",
+    re.IGNORECASE,
+)
+_HASH = re.compile(
+    r"\$(?:1|2[abxy]?|5|6|7|y|gy|apr1|argon2\w*+|scrypt|pbkdf2[\w-]*+)\$[^\s\"',:]++|\{S?SHA\d*\}[\w+/=]++"
+)
+_TOKEN = re.compile(
+    r"(?<![\w-])(?:eyJ[\w-]{8,}+\.[\w-]++\.[\w-]*+|gh[pousr]_\w{16,}+|github_pat_\w{16,}+|glpat-[\w-]{16,}+|dckr_pat_[\w-]{16,}+"
+    r"|xox[abprs]-[\w-]{8,}+|AKIA[0-9A-Z]{16}|SWMTKN-[\w-]++|sk-[\w-]{20,}+)"
+)
+_PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)")
+_WORD_LIKE = re.compile(r"[A-Za-z][a-z]*[.,:;!?)]?")
+_PLAIN_P = re.compile(r"[\d.:/,-]+(?:/?(?:tcp|udp|sctp))?|[/.=:].*|[a-z_-]+(?:=.*)?")
+# programs, and their short options that take a secret
+_SHORT = {
+    "p": ("mysql", "mariadb", "mongo", "sshpass", "docker login", "podman login", "nerdctl login", "rabbitmqadmin", "7z"),
+    "a": ("redis-cli", "valkey-cli", "keydb-cli", "snmp"),
+    "u": ("curl",),
+    "U": ("curl", "smbclient", "rpcclient"),
+    "w": ("ldap",),
+    "P": ("mosquitto_", "ipmitool", "sshpass"),
+}  # fmt: skip
+_SHORT_ARGS = re.compile(rf"(?<![\w-])-([A-Za-z])([^\S\r\n]*+)({_VALUE})")
+_PROGRAMS = sorted({word for names in _SHORT.values() for name in names for word in name.split()})
+_PROGRAM = re.compile(r"(?<![\w.-])(" + "|".join(_PROGRAMS) + r")[\w-]*+(?=[\s\"']|$)")
+_LOGIN = re.compile(rf"(--(?:proxy-)?user(?:\s++|=))({_VALUE})")
+
+
+def hidden_text(text: str) -> str:
+    """A text of whatever kind without its secrets: a command, a message, a line of output, a value."""
+    if len(text) > TEXT_LIMIT:
+        return MASK
+    if "PRIVATE KEY" in text:
+        text = _PEM.sub(MASK, text)
+    if "//" in text:
+        text = _URL.sub(_without_login, text)
+    if "$" in text or "{" in text:
+        text = _HASH.sub(MASK, text)
+    if "=" in text or ":" in text:
+        text = _without_values(text)
+        text = _HEADER.sub(rf"\1{MASK}", text)
+    if "-" in text:
+        text = _FLAG.sub(_without_argument, text)
+        text = _short_options(text)
+    text = _BEARER.sub(rf"\1\2{MASK}", text)
+    text = _BASIC.sub(_without_basic, text)
+    text = _SAID.sub(_without_said, text)
+    text = _SQL.sub(rf"\1\2'{MASK}'", text)
+    return _TOKEN.sub(MASK, text)
+
+
+def hidden_pair(name: str, value: str) -> str:
+    """`name=value` for people."""
+    return f"{name}={hidden_value(name, value)}"
+
+
+def hidden_value(name: str, value: str) -> str:
+    """The value of an option, a label or a field of that name."""
+    return MASK if value and is_secret_name(name) else hidden_text(value)
+
+
+def hidden_words(words: Sequence[str]) -> list[str]:
+    """A command as a list: the word after `--password` is one."""
+    made: list[str] = []
+    programs, before = "", ""
+    for word in words:
+        if _takes_secret(before) and not word.startswith("--"):
+            shown = MASK
+        elif before.startswith("-") and len(before) == 2 and _is_secret_option(programs, before[1]):
+            shown = _short_value(before[1], word)
+        elif before in ("--user", "--proxy-user") and "curl" in programs:
+            shown = _short_value("u", word)
+        elif programs and word.startswith("-") and len(word) > 2 and word[1] != "-":
+            shown = hidden_text(f"{programs} {word}")[len(programs) + 1 :]
+        else:
+            shown = hidden_text(word)
+        made.append(shown)
+        before = word
+        for found in _PROGRAM.findall(word[:4096]):
+            programs = f"{programs} {found}".strip()[:256]
+    return made
+
+
+def _takes_secret(word: str) -> bool:
+    if word.startswith("-") and "=" not in word:
+        return is_secret_name(word.lstrip("-"))
+    return word.lower() in ("requirepass", "masterauth", "masterpass")
+
+
+def _without_login(found: re.Match[str]) -> str:
+    scheme, user, password = found[1] or "", found[2], found[3]
+    if password is None:  # a name alone is one, a token is not: https://TOKEN@host
+        is_name = not scheme or scheme.lower() in ("ssh:", "git+ssh:", "sftp:", "git:", "rsync:")
+        return f"{scheme}//{user if is_name or not user else MASK}@"
+    return f"{scheme}//{user}:{MASK}@"
+
+
+def _without_values(text: str) -> str:
+    """`NAME=value`, `"name": "value"`. A value that is kept may hold others: `o=username=a,password=b`."""
+    made, at, done = [], 0, 0
+    while (found := _NAME.search(text, at)) is not None:
+        at = found.end()
+        if is_secret_name(found[1].lstrip("-")) and (value := _GIVEN.match(text, at)) is not None:
+            made += [text[done:at], MASK]
+            at = done = value.end()
+    return "".join([*made, text[done:]])
+
+
+def _without_argument(found: re.Match[str]) -> str:
+    name, value = found[1].lstrip("-"), found[3]
+    return f"{found[1]}{found[2]}{MASK}" if not value.startswith("--") and is_secret_name(name) else found[0]
+
+
+def _without_said(found: re.Match[str]) -> str:
+    """`password: hunter2`, but not `password: expected text`: prose goes on after a word."""
+    goes_on = found[3] is None or not found[1].rstrip().endswith(":")
+    if goes_on and _WORD_LIKE.fullmatch(found[2]):
+        return found[0]
+    return found[1] + MASK
+
+
+def _without_basic(found: re.Match[str]) -> str:
+    """`Basic dXNlcjpwYXNz`, but not `basic settings`."""
+    return found[0] if _WORD_LIKE.fullmatch(found[2]) else found[1] + MASK
+
+
+def _short_options(text: str) -> str:
+    programs = " ".join(_PROGRAM.findall(text))
+    if "curl" in programs:
+        text = _LOGIN.sub(lambda found: found[1] + _short_value("u", found[2]), text)
+
+    def shown(found: re.Match[str]) -> str:
+        option, gap, value = found[1], found[2], found[3]
+        if _is_secret_option(programs, option):
+            return f"-{option}{gap}{_short_value(option, value)}"
+        if option == "p" and not gap and not programs and not _PLAIN_P.fullmatch(value):
+            return f"-p{MASK}"
+        return found[0]
+
+    return _SHORT_ARGS.sub(shown, text)
+
+
+def _is_secret_option(programs: str, option: str) -> bool:
+    return any(name in programs for name in _SHORT.get(option, ()))
+
+
+def _short_value(option: str, value: str) -> str:
+    if value.startswith("-"):
+        return value
+    if option in ("u", "U"):  # user:password, and user%password of Samba
+        user, sign, _ = value.strip("\"'").partition("%" if "%" in value else ":")
+        return f"{user}{sign}{MASK}" if sign else value
+    return MASK
+
+
+# JSON of the engine
+
+_ENVIRONMENT = frozenset({"env", "environment"})
+_LOG_OPTIONS = frozenset(
+    {
+        "max-size", "max-file", "max-buffer-size", "mode", "compress", "labels", "labels-regex", "env", "env-regex", "tag",
+        "syslog-facility", "syslog-format", "cache-disabled", "cache-max-size", "cache-max-file", "cache-compress",
+    }
+)  # fmt: skip
+_VOLUME_OPTIONS = frozenset({"type", "o", "device", "size", "uid", "gid"})
+_EXEC = re.compile(r"(exec_(?:create|start|detach)): ?[\s\S]*")
+_BUILT = re.compile(r"(?:/bin/sh -c #\(nop\) +)?(ENV|ARG) +([A-Za-z_]\w*)(=)?")
+_ARGS = re.compile(r"(RUN )?\|(\d{1,4}) ")
+
+
+def hidden(value: Any) -> Any:
+    """A copy of decoded JSON for somebody who may see what there is, but no secrets. Names, numbers and forms stay.
+
+    Raises RecursionError for what is nested too deeply.
+    """
+    if isinstance(value, dict):
+        return {name: _hidden_field(str(name), inner, value) for name, inner in value.items()}
+    if isinstance(value, list):
+        return _hidden_list(value)
+    return hidden_text(value) if isinstance(value, str) else value
+
+
+def _hidden_list(items: list[Any]) -> list[Any]:
+    if items and all(isinstance(item, str) for item in items):
+        return list(hidden_words(items))
+    return [hidden(item) for item in items]
+
+
+def _hidden_field(name: str, value: Any, around: Mapping[str, Any]) -> Any:
+    if name.lower() in _ENVIRONMENT:
+        return _environment(value)
+    if isinstance(value, str):
+        return _hidden_string(name, value)
+    if isinstance(value, list):
+        is_secret = is_secret_name(name) and any(isinstance(item, str) for item in value)
+        return (
+            [MASK if isinstance(item, str) else hidden(item) for item in value]
+            if is_secret
+            else _hidden_list(value)
+        )
+    if isinstance(value, dict) and (kept := _options_of(name, around)) is not None:
+        return {key: _option(key, inner, kept) for key, inner in value.items()}
+    return hidden(value)
+
+
+def _hidden_string(name: str, value: str) -> str:
+    if name in ("Action", "status") and (found := _EXEC.match(value)):
+        return f"{found[1]}: {MASK}"
+    return _built(value) if name == "CreatedBy" else hidden_value(name, value)
+
+
+def _options_of(name: str, around: Mapping[str, Any]) -> frozenset[str] | None:
+    """Which options of a driver are no secret in this place; None for what are no such options."""
+    if name == "Config" and "Type" in around and len(around) == 2:
+        return _LOG_OPTIONS  # HostConfig.LogConfig
+    if name == "Options" and ("Mountpoint" in around or ("Name" in around and len(around) == 2)):
+        return _VOLUME_OPTIONS  # a volume; DriverConfig of a mount; swarm's LogDriver
+    return None
+
+
+def _option(name: str, value: Any, kept: frozenset[str]) -> Any:
+    if not isinstance(value, str):
+        return hidden(value)
+    if name not in kept:
+        return MASK if value else value
+    if name == "o":  # mount(8): commas between them
+        return (
+            ",".join(_mount_option(part) for part in value.split(",")) if len(value) <= TEXT_LIMIT else MASK
+        )
+    return hidden_text(value)
+
+
+def _mount_option(part: str) -> str:
+    name, equals, value = part.partition("=")
+    return f"{name}={MASK}" if equals and value and is_secret_name(name) else hidden_text(part)
+
+
+def _built(text: str) -> str:
+    """A line of an image's history: what ENV and ARG set, and what build arguments a RUN had, is hidden whole."""
+    if found := _BUILT.match(text):
+        return f"{found[0]}{MASK}" if found[3] else found[0]
+    if found := _ARGS.match(text):
+        rest = text[found.end() :]
+        at = _shell(rest)
+        return f"{found[0]}{MASK}{' ' + hidden_text(rest[at:]) if at is not None else ''}"
+    return hidden_text(text)
+
+
+def _shell(text: str) -> int | None:
+    """Where the command begins behind the arguments."""
+    found = list(re.finditer(r"(?<= )/\S+ (?:-\S+ )*-\w*c ", text[:TEXT_LIMIT]))
+    return found[-1].start() if found else None
+
+
+def _environment(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_variable(item) for item in value]
+    if isinstance(value, dict):
+        return {name: MASK if isinstance(inner, str) else inner for name, inner in value.items()}
+    return MASK if isinstance(value, str) else value
+
+
+def _variable(item: Any) -> Any:
+    if isinstance(item, dict):  # of a plugin: Name, Description, Value
+        return {
+            name: MASK if isinstance(inner, str) and name != "Name" else inner for name, inner in item.items()
+        }
+    if not isinstance(item, str):
+        return item
+    name, equals, _ = item.partition("=")
+    return f"{name}={MASK}" if equals else name
+
+
+def blotter(values: Sequence[str], *, shortest: int = 4) -> Callable[[str], str]:
+    """Takes these very values out of a text, then what `hidden_text` finds. "1" or "yes" is no secret."""
+    known = sorted({value for value in values if len(value) >= shortest}, key=len, reverse=True)
+
+    def blot(text: str) -> str:
+        for value in known:
+            text = text.replace(value, MASK)
+        return hidden_text(text)
+
+    return blot

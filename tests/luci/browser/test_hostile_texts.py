@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every text of every answer is markup, as strangers may write it: names, labels, logs, messages. None of it may run.
+
+The pages are the app's own, the answers those of a real engine and agent; the stand-ins for LuCI's elements, dialogues
+and notices make HTML of a bare string, as LuCI does.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.test_reverse_proxy import why_no_browser
+from tests.controller.conftest import Containers, containers
+from tests.luci.browser.test_modules_in_a_browser import Pages, pages
+
+__all__ = ["containers", "pages"]
+
+pytestmark = pytest.mark.skipif(bool(why_no_browser()), reason=why_no_browser())
+
+# presses every button that only shows or asks, one after the other, and looks at every dialogue
+PRESS = """
+(async () => {
+    const names = new Set([...document.querySelectorAll('#view button')].map(one => one.textContent.trim()));
+    for (const name of names)
+        if (!/Download|Export|Unpack|Open|Pull|Build|Import|Load|Save|Reconcile/.test(name)) {
+            [...document.querySelectorAll('#view button')].find(one => one.textContent.trim() === name)?.click();
+            await new Promise(done => setTimeout(done, 300));
+        }
+})()
+"""
+REFUSED = """
+config container 'refused'
+	option image 'a b'
+	option name '<b>x</b>'
+
+config network 'net'
+"""
+MARKS = "(document.getElementById('view').textContent.match(/<img src=x/g) ?? []).length"
+
+
+def test_the_stand_ins_run_a_bare_string(pages: Pages) -> None:
+    browser = pages.open()
+    mark = "'<img src=x onerror=\"(window.ran ??= []).push(1)\">'"
+    browser.do("evaluate", f"document.body.append(E('div', {{}}, {mark}))")
+    browser.do("until", "window.ran?.length === 1")
+
+
+@pytest.mark.parametrize(
+    ("view", "dialogues"),
+    [("containers", 1), ("container", 6), ("images", 4), ("sync", 1), ("overview", 0), ("events", 0)],
+)
+def test_no_text_of_a_page_runs(pages: Pages, containers: Containers, view: str, dialogues: int) -> None:
+    made = containers.run("echo begin; sleep 1000", stop_signal="KILL", labels={"a": "b"})
+    assert pages.router.box
+    pages.router.box.write(
+        "config container 'refused'\n option image 'a b'\n option name '<b>x</b>'\nconfig network 'net'\n"
+    )
+    browser = pages.open(more="&hostile")
+    browser.do("view", view, made)
+    browser.do("until", f"{MARKS} > 0 && {MARKS}")
+    browser.do("evaluate", PRESS)
+    assert browser.do("evaluate", "window.dialogues ?? 0") >= dialogues
+    assert browser.do("evaluate", "document.querySelectorAll('img').length") == 0
+    assert browser.do("evaluate", "window.ran ?? []") == []
