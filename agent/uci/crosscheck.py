@@ -63,6 +63,7 @@ def crosscheck(draft: Draft) -> None:
     _check_pools(draft)
     _check_dependencies(draft)
     _check_host_ports(draft)
+    _check_own_ports(draft)
 
 
 def _check_docker_names(items: list[tuple[SectionReader, R]]) -> None:
@@ -338,6 +339,24 @@ def _check_host_ports(draft: Draft) -> None:
             option="port",
             expected="a host port or address of its own",
         )
+
+
+def _check_own_ports(draft: Draft) -> None:
+    """A container's port where the agent itself listens: the engine could not publish it, or the agent not listen."""
+    own = [place for _, agent in draft.agents for place in agent.listen if place.port]
+    for reader, container in draft.containers:
+        if not container.policy.enabled or container.spec.network_mode not in {None, "bridge", "default"}:
+            continue
+        for port in container.spec.ports:
+            first = port.host_port or 0
+            numbers = range(first, (port.host_port_end or first) + 1) if port.protocol == "tcp" else range(0)
+            for place in own:
+                if place.port in numbers and addresses_meet(port.host_ip, str(place.ip)):
+                    reader.warn(
+                        f"the agent itself listens on {place} (`list listen`)",
+                        option="port",
+                        expected="another host port or address",
+                    )
 
 
 def _rivals(reader: SectionReader, port: Port, users: Iterable[tuple[SectionReader, Port]]) -> set[str]:

@@ -170,7 +170,11 @@ def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
     networks = [n for reader, n in draft.networks if not reader.failed]
     volumes = [v for reader, v in draft.volumes if not reader.failed]
     base = Desired()
-    named: list[tuple[SectionReader, Container | Network | Volume]] = [*draft.containers, *draft.networks, *draft.volumes]
+    named: list[tuple[SectionReader, Container | Network | Volume]] = [
+        *draft.containers,
+        *draft.networks,
+        *draft.volumes,
+    ]
     return Desired(
         containers=tuple(sorted(containers, key=lambda c: c.section)),
         networks=tuple(sorted(networks, key=lambda n: n.section)),
