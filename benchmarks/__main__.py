@@ -20,6 +20,7 @@ from benchmarks import (
     proxy_latency,
     reconcile_noop,
     recreate_downtime,
+    scale,
     status_cold,
     streams,
     transfers,
@@ -36,6 +37,8 @@ BENCHMARKS: dict[str, Callable[[Lab], Iterator[Result]]] = {
     "export-throughput": transfers.run_export,
     "load-throughput": transfers.run_load,
     "streams": streams.run,
+    "flash-bytes": scale.flash_bytes,
+    "scale-1000": scale.run,
     # these share a fleet of running containers; the last of them takes it down
     "status-cold": status_cold.run,
     "idle-memory": idle_memory.run,

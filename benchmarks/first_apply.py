@@ -7,32 +7,39 @@ Peers: the bare create and start calls with as many workers as the agent has (ht
 
 from __future__ import annotations
 
+import os
+import statistics
 import time
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 from agent.model.resources import AgentSettings
 from benchmarks.bare import Bare, create_and_start
 from benchmarks.compose import Project
-from benchmarks.lab import Fleet, Lab, name_of, services
+from benchmarks.lab import Fleet, Lab, must_be_fine, name_of, services
+from benchmarks.proxy import Recorder
 from benchmarks.result import Result, interleave
 from tests.support.dockerd import BUSYBOX
 
-ROUNDS = {10: 5, 50: 3, 100: 3}
+ROUNDS = {10: 5, 50: 3, 100: 5}
 
 
 def run(lab: Lab, count: int) -> Iterator[Result]:
     """first-apply-N and first-apply-N-compose."""
     project = Project(lab.folder, lab.engine.host, f"first{count}")
     project.write(services(count))
+    cpu: list[float] = []
 
     def ours() -> float:
         lab.empty()
         fleet = lab.fresh()
         fleet.commit(count)
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), time.process_time()
         fleet.apply()
-        return _checked(lab, count, time.perf_counter() - begun)
+        taken = time.perf_counter() - begun
+        cpu.append(time.process_time() - used)
+        return _checked(lab, count, taken)
 
     def bare() -> float:
         lab.empty()
@@ -47,24 +54,46 @@ def run(lab: Lab, count: int) -> Iterator[Result]:
 
     _warm_up(lab)
     mine, floor, peer = interleave(ours, bare, theirs, rounds=ROUNDS[count])
-    lab.empty()
     yield Result(
         name=f"first-apply-{count}",
         ours=mine,
         peer=floor,
         unit="s",
-        goal="at most 1.15x the bare create and start calls",
-        met=mine <= 1.15 * floor,
+        goal="no slower than the bare create and start calls",
+        met=mine <= floor,
+        note=_effort(lab, count, statistics.median(cpu)),
     )
     yield Result(
         name=f"first-apply-{count}-compose",
         ours=mine,
         peer=peer,
         unit="s",
-        goal="not slower than `docker-compose up -d`",
-        met=mine <= peer,
+        goal="at most 0.95x `docker-compose up -d`",
+        met=mine <= 0.95 * peer,
         note=f"docker-compose {project.version()}",
     )
+    lab.empty()
+
+
+def _effort(lab: Lab, count: int, cpu_s: float) -> str:
+    """What an apply takes of its own: wall time alone says little on a busy machine."""
+    lab.empty()
+    fleet = lab.fresh()
+    fleet.commit(count)
+    syncs: list[int] = []
+    real = os.fsync
+
+    def counted(descriptor: int) -> None:
+        syncs.append(descriptor)
+        real(descriptor)
+
+    with (
+        Recorder(fleet.folder / "proxy.sock", lab.engine.socket) as recorder,
+        mock.patch.object(os, "fsync", counted),
+    ):
+        must_be_fine([outcome.error for outcome in fleet.reconciler(recorder.host).run_pass(deep=None)[1]])
+    calls = len(recorder.calls) / count
+    return f"a container: {cpu_s / count * 1000:.1f} ms CPU, {calls:.2f} engine calls, {len(syncs) / count:.2f} fsyncs"
 
 
 def _warm_up(lab: Lab) -> None:

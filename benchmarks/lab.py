@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -56,11 +57,12 @@ class Lab:
         (folder / "config").mkdir(parents=True)
         return Fleet(folder, self.engine)
 
-    def fleet(self, count: int) -> Fleet:
-        """`count` running containers that the agent made; kept until `empty`."""
-        if self._fleet is None or self._fleet.count != count:
+    def fleet(self, count: int, **each: str) -> Fleet:
+        """`count` running containers that the agent made, with these options; kept until `empty`."""
+        if self._fleet is None or (self._fleet.count, self._fleet.each) != (count, each):
             self.empty()
             self._fleet = self.fresh()
+            self._fleet.each = each
             self._fleet.commit(count)
             self._fleet.apply()
         return self._fleet
@@ -74,6 +76,7 @@ class Fleet:
         self.engine = engine
         self.config = folder / "config"
         self.count = 0
+        self.each: dict[str, str] = {}  # options of all containers
 
     def options(self, host: str | None = None) -> RuntimeOptions:
         """Where an agent finds everything; `host` None: the engine without a proxy."""
@@ -92,7 +95,9 @@ class Fleet:
         Returns the monotonic time of the rename.
         """
         self.count = count
-        self._write(before + "".join(_section(i, first if i == 0 else {}) for i in range(count)))
+        self._write(
+            before + "".join(_section(i, self.each | (first if i == 0 else {})) for i in range(count))
+        )
         return self._rename()
 
     def commit_again(self, remark: str) -> float:
@@ -121,13 +126,22 @@ class Fleet:
         must_be_fine([outcome.error for outcome in outcomes])
         return plan
 
+    def _compiled(self) -> dict[str, str]:
+        """An environment in which the agent's code is compiled, as in a package: compiling costs 2 MiB that stay."""
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        subprocess.run([sys.executable, "-m", "compileall", "-q", "agent"], cwd=ROOT, env=env, check=True)
+        return env
+
     @contextlib.contextmanager
     def agent(self, host: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
         """`ucidockd run`, up and idle."""
         options = self.options(host)
         with (self.folder / "agent.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "agent", "run", *words(options)], cwd=ROOT, stderr=log
+                [sys.executable, "-m", "agent", "run", *words(options)],
+                cwd=ROOT,
+                env=self._compiled(),
+                stderr=log,
             )
         try:
             wait_for(

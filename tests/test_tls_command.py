@@ -168,7 +168,9 @@ def running_agent(folder: Path, state: Path) -> Iterator[tuple[httpx.Client, int
     words += [f"--ubus-socket={folder}/no-ubus/ubus.sock", "--log-level=debug"]
     with (
         log.open("wb") as errors,
-        subprocess.Popen([sys.executable, "-m", "agent", "run", *words], stderr=errors) as agent,
+        subprocess.Popen(
+            [sys.executable, "-m", "agent", "run", *words], stdout=errors, stderr=errors
+        ) as agent,
     ):
         wait_for(lambda: "ready on" in log.read_text())
         with httpx.Client(

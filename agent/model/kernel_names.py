@@ -6,7 +6,6 @@ What is not among them no engine takes, and it would say so only once the old co
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Collection
@@ -53,6 +52,8 @@ _LABELS = ("disable", "user:", "role:", "type:", "level:", "filetype:", "nested"
 
 def near(name: str, known: Collection[str]) -> str:
     """`, did you mean X?` where a known name is close."""
+    import difflib  # only where there is a mistake
+
     found = difflib.get_close_matches(name[:64], sorted(known), n=1)
     return f" (did you mean {found[0]}?)" if found else ""
 

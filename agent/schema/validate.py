@@ -7,7 +7,6 @@ bytes, references). jsonschema costs some MiB, hence it is imported at the first
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 from collections.abc import Iterator, Mapping
@@ -98,6 +97,8 @@ def _instance(kind: str, name: str, value: RawValue) -> str | list[str]:
 
 
 def _unknown(kind: str, name: str) -> Mistake:
+    import difflib  # only where there is a mistake
+
     successor = successor_of(name) if kind in DAEMON_KINDS else None
     meant = WORDS.get(kind, {}).get(name)
     if meant is not None:

@@ -6,7 +6,6 @@ libuci knows a dozen words for them and stops at the first. Values are never sho
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 from agent.uci.syntax import Fault, faults
@@ -78,6 +77,8 @@ _FORMS = {
 
 def _unknown_command(line: str) -> tuple[str, str]:
     """A word is shown only where it is nearly one of the commands: it may be a piece of a value."""
+    import difflib  # only where there is a mistake
+
     word = line.split(maxsplit=1)[0] if line.split() else ""
     near = difflib.get_close_matches(word[:32], _COMMANDS, n=1)
     if near and near[0] == word:

@@ -50,7 +50,7 @@ class Agent:
         command = [*self.prefix, sys.executable, "-m", self.module, "run", *self.words, bus]
         env = {**os.environ, **environment}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stderr=log, env=env, cwd=ROOT)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=ROOT)
 
     def wait_killed(self, limit_s: float = 20) -> None:
         """Until it was killed."""
