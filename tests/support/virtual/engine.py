@@ -407,7 +407,11 @@ class FakeEngine:
         return [c.id for c in self.containers.values() if any(m.get("Name") == volume for m in c.mounts)]
 
     def pull(
-        self, image: str, auth: RegistryAuth | None, on_progress: Callable[[dict[str, Any]], None] | None
+        self,
+        image: str,
+        auth: RegistryAuth | None,
+        on_progress: Callable[[dict[str, Any]], None],
+        meanwhile: Callable[[], None],
     ) -> None:
         del auth
         self._check_up()
@@ -416,8 +420,8 @@ class FakeEngine:
             self._check_up()
             if image not in self.registry:
                 raise EngineError(f"cannot pull {image}: manifest unknown", status=404, retryable=True)
-            if on_progress is not None:
-                on_progress({"id": "layer", "status": status})
+            meanwhile()
+            on_progress({"id": "layer", "status": status})
         self.images[image] = self.registry[image]
         self._say("image", "pull", image, {"name": image})
 
