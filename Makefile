@@ -17,8 +17,8 @@ demo: deps venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
 
 test: deps browser-if-possible venv libuci-if-possible style
-	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 	$(if $(PYTEST_ARGS),,@$(MAKE) --no-print-directory sample-on-29)
+	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-long: deps browser-if-possible engines-if-possible venv fuzzer-if-possible libuci-if-possible style
 	$(BIN)/python -m pytest $(WORKERS) -m '' $(PYTEST_ARGS)
