@@ -5,16 +5,32 @@ BIN := .venv/bin
 # each has an engine and a network of its own
 WORKERS := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-long bench bench-deps style eslint xterm pot openapi deps browser browser-if-possible engines-if-possible fuzzer-if-possible venv libuci libuci-if-possible clean
+# what is run on another dockerd than the installed one, and the few of it that show at once whether dockerd 29 is served
+ON_ENGINE := tests/test_*_on_engine.py tests/*/test_*_on_engine.py tests/adoption tests/daemon tests/faults tests/firewall \
+	tests/virtual/test_engine_contract.py
+ON_ENGINE_SAMPLE := tests/test_agent_on_engine.py tests/test_options_on_engine.py tests/controller/test_streams_on_engine.py \
+	tests/virtual/test_engine_contract.py
+
+.PHONY: demo test test-long test-on-engine sample-on-29 bench bench-deps style eslint xterm pot openapi deps browser browser-if-possible engines-if-possible fuzzer-if-possible venv libuci libuci-if-possible clean
 
 demo: deps venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
 
 test: deps browser-if-possible venv libuci-if-possible style
+	$(if $(PYTEST_ARGS),,@$(MAKE) --no-print-directory sample-on-29)
 	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-long: deps browser-if-possible engines-if-possible venv fuzzer-if-possible libuci-if-possible style
 	$(BIN)/python -m pytest $(WORKERS) -m '' $(PYTEST_ARGS)
+	$(if $(PYTEST_ARGS),,@for engine in 26 28 29; do $(MAKE) --no-print-directory test-on-engine ENGINE=$$engine || exit; done)
+
+# `make test-on-engine ENGINE=28`: the tests of an engine on dockerd 26, 28 or 29; nothing where that is not at hand
+test-on-engine: venv
+	@! $(BIN)/python -m tests.support.engines --at-hand $(ENGINE) || \
+		$(BIN)/python -m pytest $(WORKERS) -m '' --engine $(ENGINE) $(or $(PYTEST_ARGS),$(ON_ENGINE))
+
+sample-on-29: venv
+	@$(MAKE) --no-print-directory test-on-engine ENGINE=29 PYTEST_ARGS="-m 'not long' $(ON_ENGINE_SAMPLE)"
 
 # all benchmarks, or one: `make bench BENCH=reconcile-noop`
 bench: deps bench-deps venv
@@ -82,7 +98,11 @@ browser-if-possible:
 
 # engines 26, 28 and 29, before the tests' workers leave for networks of their own; without them their tests are skipped
 engines-if-possible: deps venv
-	@[ -e /usr/include/seccomp.h ] || ! command -v go >/dev/null || apt-get install -y -qq libseccomp-dev pkg-config >/dev/null || true
+	@command -v go >/dev/null || exit 0; \
+	missing=; \
+	[ -e /usr/include/seccomp.h ] || missing="$$missing libseccomp-dev"; \
+	command -v pkg-config >/dev/null || missing="$$missing pkg-config"; \
+	[ -z "$$missing" ] || apt-get install -y -qq $$missing >/dev/null || echo "cannot install$$missing: dockerd 29 is not built"
 	@$(BIN)/python -m tests.support.engines
 
 # fuzzing is guided by coverage with it, and blind without

@@ -53,7 +53,7 @@ def _mount(body: Inspect) -> Any:
 
 HEALTH = "option health_cmd 'true'\n\t"
 ROWS: dict[str, Row] = {
-    "image": ("", _config("Image"), ...),
+    "image": ("", _config("Image"), "busybox:test"),
     "command": ("option command 'sh -c \"sleep 99\"'", _config("Cmd"), ["sh", "-c", "sleep 99"]),
     "entrypoint": (
         "list entrypoint 'sh'\n\tlist entrypoint '-c'\n\tlist entrypoint 'sleep 99'",
@@ -192,5 +192,5 @@ def test_the_option_reaches_the_engine_and_stays(box: Box, tmp_path: Path, optio
     text = NETS + BASE + command + state + f"\t{lines}\n".replace("FOLDER", str(tmp_path))
     assert box.errors(text) == []
     seen = look(box.get("web").attrs)
-    assert seen == (box.client.images.get("busybox:test").id if expected is ... else expected)
+    assert seen == expected
     assert str(box.apply()[0]) == "nothing to do"

@@ -61,6 +61,7 @@ def test_what_runs_is_told_whatever_is_planned(box: Box, state: str) -> None:
     else:
         text = ONE + "\tlist wait_for 'file:/not/there'\n"
     box.get("one").kill()
+    wait_for(lambda: box.get("one").status == "exited")  # newer engines answer before it is
     box.config.joinpath("containers").write_text(text.replace("IMAGE", "busybox:test"))
     box.reconciler.read_config()
     if state == "back-off":

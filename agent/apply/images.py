@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.apply.crew import SkippedError
 from agent.apply.ports import Engine
-from agent.apply.pulling import PullProgress
+from agent.apply.pulling import STALL_S, PullProgress
 from agent.errors import EngineError, EngineUnreachableError
 from agent.model.resources import Container, Pull, RegistryAuth
 
@@ -65,15 +65,17 @@ class Images:
         image = container.spec.image
         progress = PullProgress(lambda percent: self.pulling(container, percent), self.clock)
 
-        def on_step(step: dict[str, object]) -> None:
+        def check() -> None:
             if self.stopping():
                 raise EngineError("the agent stops", retryable=True)
             self._check_wanted(container)
-            progress.step(step)
+            if progress.is_stalled():
+                text = f"cannot pull {image}: no progress for {STALL_S:.0f} s, cancelled"
+                raise EngineError(text, retryable=True)
 
         try:
             with self.waiting():
-                self.engine.pull(image, auth_for(image, self.auths), on_step)
+                self.engine.pull(image, auth_for(image, self.auths), progress.step, check)
         except SkippedError:
             raise
         except EngineError as exc:

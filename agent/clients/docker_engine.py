@@ -92,8 +92,8 @@ class _Encrypted(HTTPAdapter):
 class DockerEngine:
     """`host` is a Docker host URL; with `tls` a tcp one is encrypted.
 
-    `timeout_s`: how long a call that changes something may take, and how long the engine may be silent in a pull, before
-    it counts as lost; calls that only look get 20 s at most. EngineSlowError: the time is over, the engine may still be
+    `timeout_s`: how long a call that changes something may take before it counts as lost; calls that only look get 20 s
+    at most. EngineSlowError: the time is over, the engine may still be
     at it. What it may send is in `engine_limits`.
     """
 
@@ -376,36 +376,40 @@ class DockerEngine:
         self._unless_gone("DELETE", f"/volumes/{name}", lambda: self.inspect_volume(name))
 
     def pull(
-        self, image: str, auth: RegistryAuth | None, on_progress: Callable[[dict[str, Any]], None] | None
+        self,
+        image: str,
+        auth: RegistryAuth | None,
+        on_progress: Callable[[dict[str, Any]], None],
+        meanwhile: Callable[[], None],
     ) -> None:
         """POST /images/create; an error inside the progress stream is raised.
 
-        docker-py's own pull has no time-out: when the registry stalls it would wait for ever. The end of our request
-        ends the engine's.
+        `meanwhile` is called at least once a second, however silent the engine is: with the containerd store it says
+        nothing until the first MiB is there. What it raises ends the pull: the end of our request ends the engine's.
         """
         repository, tag = docker.utils.parse_repository_tag(image)
         login = {"username": auth.username, "password": auth.token or auth.password} if auth else {}
         try:
-            client = self._client()
-            with client.request(
-                "POST",
-                client._url("/images/create"),  # noqa: SLF001 - as in _call
-                params={"fromImage": repository, "tag": tag or "latest"},
-                headers={"X-Registry-Auth": docker.auth.encode_header(login)},
-                timeout=self._timeout_s,
-                stream=True,
-                allow_redirects=False,
-            ) as response:
+            client = self._client()  # asks for the version first, with a time of its own
+            with (
+                self._local.deadline.attend(meanwhile),
+                client.request(
+                    "POST",
+                    client._url("/images/create"),  # noqa: SLF001 - as in _call
+                    params={"fromImage": repository, "tag": tag or "latest"},
+                    headers={"X-Registry-Auth": docker.auth.encode_header(login)},
+                    timeout=self._timeout_s,
+                    stream=True,
+                    allow_redirects=False,
+                ) as response,
+            ):
                 self._refuse_redirect(response)
                 self._follow_pull(image, response, on_progress)
         except (*_BROKEN, ValueError) as exc:
-            if "timed out" in str(exc):
-                text = f"cannot pull {image}: nothing came for {self._timeout_s:.0f} s, cancelled"
-                raise EngineSlowError(text) from exc
             raise EngineUnreachableError(f"cannot pull {image}: the engine went away: {_short(exc)}") from exc
 
     def _follow_pull(
-        self, image: str, response: Any, on_progress: Callable[[dict[str, Any]], None] | None
+        self, image: str, response: Any, on_progress: Callable[[dict[str, Any]], None]
     ) -> None:
         status = response.status_code
         if status >= 400:
@@ -414,8 +418,7 @@ class DockerEngine:
         for step in json_lines(response):
             if "error" in step:
                 raise EngineError(f"cannot pull {image}: {_cut(str(step['error']))}", retryable=True)
-            if on_progress is not None:
-                on_progress(step)
+            on_progress(step)
 
     def events(self, since: int | None) -> Iterator[dict[str, Any]]:
         """GET /events. Every end means "list again": the engine's own end looks like a connection that broke."""

@@ -30,6 +30,7 @@ from agent.errors import EngineError, EngineInvalidError, EngineTlsError, Engine
 from agent.model.engine_address import EngineAddress, parse_engine_address
 from agent.wire.http_body import BodyError, Counted, Framing, UntilClosed, payload
 from agent.wire.http_chunks import LAST, ChunkDecoder, encode_chunk
+from agent.wire.natural import natural
 
 CONNECT_TIMEOUT_S = 10.0
 HEAD_TIMEOUT_S = 60.0
@@ -90,7 +91,7 @@ class EngineResponse:
     def length(self) -> int | None:
         """Content-Length, where stated."""
         text = self.headers.get("content-length", "")
-        return int(text) if text.isascii() and text.isdigit() else None
+        return natural(text)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body in pieces of up to 128 KiB.
@@ -381,7 +382,8 @@ class DockerStream:
             async with asyncio.timeout(
                 None if body is not None and not isinstance(body, bytes) else head_timeout_s
             ) as limit:
-                await wire.write(start + body if isinstance(body, bytes) else start)
+                with contextlib.suppress(ConnectionError):  # an answer may have come before: the reader tells
+                    await wire.write(start + body if isinstance(body, bytes) else start)
                 if body is not None and not isinstance(body, bytes):
                     sender = asyncio.create_task(_send(wire, body, chunked=length is None))
                     if head_timeout_s is not None:

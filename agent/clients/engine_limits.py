@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import json
 import math
+import select
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 BODY_LIMIT = 16 * 1024 * 1024  # of an answer with JSON
 LINE_LIMIT = 1024 * 1024  # of a progress or event stream
 _PIECE = 64 * 1024
+_ATTEND_MS = 1000
 
 
 class OversizeError(ValueError):
@@ -30,6 +33,17 @@ class Deadline:
 
     def __init__(self) -> None:
         self.at = math.inf
+        self.meanwhile: Callable[[], None] | None = None  # see `attend`
+
+    @contextmanager
+    def attend(self, meanwhile: Callable[[], None]) -> Iterator[None]:
+        """In here `meanwhile` is called before each read, and each second while nothing comes. What it raises ends the
+        read, and is raised where that was asked for."""
+        self.meanwhile = meanwhile
+        try:
+            yield
+        finally:
+            self.meanwhile = None
 
     def begin(self, seconds: float) -> None:
         """A call begins."""
@@ -61,11 +75,24 @@ class TimedTlsSocket(ssl.SSLSocket):
 
 
 def _wait_until(deadline: Deadline, reader: socket.socket) -> None:
+    if deadline.meanwhile is not None:
+        deadline.meanwhile()
+        while not _has_data(reader):
+            deadline.meanwhile()
     if deadline.at != math.inf:
         left = deadline.at - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
         reader.settimeout(left)
+
+
+def _has_data(reader: socket.socket) -> bool:
+    """Waits for it, for a second at most."""
+    if isinstance(reader, ssl.SSLSocket) and reader.pending():
+        return True  # decrypted already: the kernel has nothing more
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    return bool(poll.poll(_ATTEND_MS))
 
 
 def keep_time(client: Any, deadline: Deadline) -> None:

@@ -7,10 +7,12 @@ What the pieces mean, `docker_stream` knows.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections import deque
 
 UNSENT_LIMIT = 256 * 1024
+_REST_LIMIT = 256 * 1024  # of an answer whose connection is broken
 
 
 def can_lend(transport: asyncio.BaseTransport | None) -> bool:
@@ -26,6 +28,10 @@ def socket_of(transport: asyncio.BaseTransport | None) -> socket.socket | None:
     """A copy of a connection's socket, to be closed. None where it cannot be lent."""
     if transport is None or not can_lend(transport):
         return None
+    return _copy(transport)
+
+
+def _copy(transport: asyncio.BaseTransport) -> socket.socket | None:
     try:
         copy: socket.socket = transport.get_extra_info("socket").dup()
     except OSError:
@@ -77,10 +83,25 @@ class Wire(asyncio.BufferedProtocol):
         return True  # our side stays open: a console may end its output before it takes the last input
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self._error is None:
+            self._take_the_rest()
         self._ended = True
         self._error = self._error or exc
         self._news.set()
         self._writable.set()
+
+    def _take_the_rest(self) -> None:
+        """What the other side said before it closed: asyncio drops it when a write fails (an engine refuses a body by its
+        head, answers and closes, while the body is still being written). The kernel has it until the socket is closed.
+        """
+        copy = None if self._transport is None else _copy(self._transport)
+        if copy is None:
+            return
+        with copy, contextlib.suppress(OSError):  # nothing there, or reset
+            copy.settimeout(0)
+            while self._unread < _REST_LIMIT and (size := copy.recv_into(self._buffer)):
+                self._pieces.append(bytes(self._buffer[:size]))
+                self._unread += size
 
     def pause_writing(self) -> None:
         self._writable.clear()

@@ -45,6 +45,7 @@ def make_rules(
     """The route table. `jobs` is given where another door (ubus) shows them too."""
     jobs = jobs or Jobs(engine)
     transfers = Transfers(engine, jobs)
+    through = EngineRoutes(agent, engine)
     return [
         *StatusRoutes(agent).rules(),
         *StreamRoutes(engine, agent.board).rules(),
@@ -56,7 +57,8 @@ def make_rules(
         *DaemonRoutes(agent).rules(),
         *ConsoleRoutes(consoles or Consoles(engine)).rules(),
         *TicketRoutes(access or control_only(engine)).rules(),
-        *EngineRoutes(agent, engine).rules(),  # last: there are many, and what comes before is found sooner
+        *through.rules(),  # last: there are many, and what comes before is found sooner
+        *through.refusals(),
     ]
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from agent.controller.problems import RequestError
 
@@ -17,6 +18,7 @@ IMAGE = r"(?:[A-Za-z0-9][A-Za-z0-9_.:-]*/)*[A-Za-z0-9][A-Za-z0-9_.:@-]*"
 TOKEN = r"[0-9a-f]{32}"
 _ID, _IMAGE = re.compile(ID), re.compile(IMAGE)
 _IMAGE_LIMIT = 512
+_NETWORK_LIMIT = 512
 _VALUE_LIMIT = 8192
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -33,6 +35,17 @@ def checked_id(text: str) -> str:
             "an id or name is letters, digits, `_`, `.` and `-`, and starts with a letter or digit"
         )
     return text
+
+
+def checked_network(text: str) -> str:
+    """A network's id or name, encoded as one segment of a path: engines take any name. Raises RequestError.
+
+    One with an empty segment, `.` or `..` has to be called by its id: the engine tidies paths.
+    """
+    segments = text.split("/")
+    if len(text) > _NETWORK_LIMIT or _CONTROL.search(text) or not {"", ".", ".."}.isdisjoint(segments):
+        raise RequestError("no name of a network that can stand in a path; use its id")
+    return quote(text, safe="")
 
 
 def checked_image(text: str) -> str:

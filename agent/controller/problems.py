@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Errors on their way to a client: `{"error": {"code", "message"}}` with the status that tells whose fault it is."""
+"""Errors on their way to a client: `{"error": {"code", "message"}}` with the status that tells whose fault it is.
+
+On HTTP they have `message` beside it, whichever route it was: clients of the engine look for nothing else (Engine API,
+"Errors"), and where a request is refused its path may not be known.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.clients.docker_stream import SourceError
-from agent.errors import BusError, ConfigError, ConflictError, EngineError, UcidockdError
+from agent.errors import (
+    BusError,
+    ClockNotSetError,
+    ConfigError,
+    ConflictError,
+    EngineError,
+    PathError,
+    StorageError,
+    UcidockdError,
+)
 
 
 class RequestError(UcidockdError):
@@ -31,7 +44,22 @@ def status_of(exc: Exception) -> int:
         return 409
     if isinstance(exc, SourceError):
         return 400
-    return 422 if isinstance(exc, ConfigError) else 500
+    if isinstance(exc, ClockNotSetError):
+        return 503
+    if isinstance(exc, StorageError):
+        return 507
+    return 422 if isinstance(exc, ConfigError | PathError) else 500
+
+
+def http_body(code: str, message: str) -> dict[str, Any]:
+    """The body of an error on HTTP."""
+    return {"message": message, "error": {"code": code, "message": message}}
+
+
+def http_body_of(exc: Exception) -> dict[str, Any]:
+    """`http_body` of an error."""
+    error = body_of(exc)["error"]
+    return http_body(error["code"], error["message"])
 
 
 def body_of(exc: Exception) -> dict[str, Any]:

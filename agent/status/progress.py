@@ -126,6 +126,11 @@ class Progress:
         return max(self._body_total, self._body) if self._uploads else self._sums.total
 
     @property
+    def work(self) -> tuple[object, ...]:
+        """Differs from the one before where something came forward: an engine repeats the lines of a stalled download."""
+        return self._body, self._share, replace(self._sums)
+
+    @property
     def layers_done(self) -> int:
         """Layers that need nothing more."""
         return self._sums.ready

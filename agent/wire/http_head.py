@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Request heads that two parsers could read in two ways (RFC 9112 sections 2.2, 5.2, 6.3, 11.2; RFC 3986 sections 2.4, 6.2):
-refused before parsing.
+refused before parsing. Names under `/docker/` are the engine's, which lets a network be called anything.
 
 h11 forgives some of them (a bare line feed, a folded line, length and transfer coding together). Behind a proxy that
 forgives others, one request would be two.
@@ -14,6 +14,9 @@ from urllib.parse import unquote_to_bytes
 END = b"\r\n\r\n"
 HEADERS_LIMIT = 100
 HEAD_LIMIT = 16 * 1024  # bytes
+_LONG, _MANY = f"a head of more than {HEAD_LIMIT} bytes", f"more than {HEADERS_LIMIT} headers"
+TOO_LARGE = frozenset({_LONG, _MANY})
+"""Problems of the size, for which HTTP has an answer of its own (431, RFC 6585)."""
 
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS"})
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
@@ -21,6 +24,10 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _TARGET = re.compile(rb"/[\x21-\x7e]*")
 _PATH = re.compile(rb"[!-~]*")
 _STRANGE = re.compile(rb"[%?#;\\]|//|/\.{1,2}(/|\Z)")
+_NAMED = b"/docker/"
+_STRANGE_IN_NAMES = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029]|%[0-9A-Fa-f]{2}|//|[/\\]\.{1,2}(?:[/\\]|\Z)"
+)
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"origin", b"authorization", b"upgrade"})
 
 
@@ -29,7 +36,7 @@ def head_problem(data: bytes) -> str | None:
     end = data.find(END)
     head = data if end < 0 else data[:end]
     if len(head) > HEAD_LIMIT:
-        return f"a head of more than {HEAD_LIMIT} bytes"
+        return _LONG
     if _BARE.search(head):
         return "a line ends without CR LF"
     if _CONTROL.search(head):
@@ -46,12 +53,23 @@ def path_problem(raw: bytes) -> str | None:
     """What is wrong with a path as it came: it must mean the same to whoever decodes it, once or twice, or tidies it.
 
     After one decoding it is printable ASCII, and holds no `%`, which a second one would change, no delimiter of
-    anything (`?`, `#`, `;`, a backslash), no empty segment, no `.` and no `..`.
+    anything (`?`, `#`, `;`, a backslash), no empty segment, no `.` and no `..`. Under `/docker/` it is any text but for
+    control characters and what a second decoding or tidying would change.
     """
     path = unquote_to_bytes(raw)
-    if not _PATH.fullmatch(path) or _STRANGE.search(path):
-        return "the path has a character or a segment that is not taken"
-    return None
+    plain = _has_names_only(path) if path.startswith(_NAMED) else _is_plain(path)
+    return None if plain else "the path has a character or a segment that is not taken"
+
+
+def _is_plain(path: bytes) -> bool:
+    return _PATH.fullmatch(path) is not None and _STRANGE.search(path) is None
+
+
+def _has_names_only(path: bytes) -> bool:
+    try:
+        return _STRANGE_IN_NAMES.search(path.decode()) is None
+    except UnicodeDecodeError:
+        return False
 
 
 def _problem(lines: list[bytes]) -> str | None:
@@ -65,7 +83,7 @@ def _problem(lines: list[bytes]) -> str | None:
     if problem := path_problem(words[1].partition(b"?")[0]):
         return problem
     if len(lines) - 1 > HEADERS_LIMIT:
-        return f"more than {HEADERS_LIMIT} headers"
+        return _MANY
     seen: set[bytes] = set()
     for line in lines[1:]:
         name, colon, value = line.partition(b":")

@@ -182,7 +182,7 @@ def test_calls_of_a_thread_share_a_connection_whatever_their_answers_are(tmp_pat
 ASKING: dict[str, Callable[[DockerEngine], object]] = {
     "/v1.41/info": DockerEngine.info,
     "/v1.41/images/create": lambda engine: engine.pull(
-        "busybox", RegistryAuth(server="", token="S3CRET"), None
+        "busybox", RegistryAuth(server="", token="S3CRET"), print, lambda: None
     ),
     "/v1.41/events": lambda engine: next(engine.events(None)),
 }
@@ -233,4 +233,4 @@ def test_a_line_without_end_is_not_collected(
         next(engine.events(None))
     assert hostile.gone.wait(10)
     with pytest.raises(EngineError, match="longer than 100000 bytes"):
-        engine.pull("busybox", None, None)
+        engine.pull("busybox", None, print, lambda: None)

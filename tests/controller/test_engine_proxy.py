@@ -175,7 +175,7 @@ def targets(draw: st.DrawFn) -> str:
 
 def _request_lines() -> re.Pattern[str]:
     """What may reach the engine, as one pattern made from the table."""
-    parts = {"id": ID, "image": IMAGE}
+    parts = {"id": ID, "image": IMAGE, "network": r"[A-Za-z0-9_.~%-]+"}
     paths = "|".join(re.sub(r"\{(\w+)\}", lambda found: parts[found[1]], path) for path in GETS)
     return re.compile(rf"GET (/v1\.\d+)?({paths}) HTTP/1\.1")
 

@@ -110,12 +110,12 @@ async def test_a_refusal_is_a_failed_job_with_the_engines_message(make: Any, sta
     assert job.error == {"code": "engine", "message": "no such thing", "retryable": status == 500}
 
 
-def again_and_again(line: dict[str, Any]) -> Script:
+def again_and_again(*lines: dict[str, Any]) -> Script:
     def script(connection: socket.socket, head: bytes) -> None:
         del head
         connection.sendall(HEAD)
         while True:  # ends when the client is gone
-            connection.sendall(chunk(line) * 50)
+            connection.sendall(chunk(*lines) * 50)
 
     return script
 
@@ -129,6 +129,10 @@ def again_and_again(line: dict[str, Any]) -> Script:
             HEAD + chunk({"status": "Downloading", "id": "a", "progressDetail": {"current": 5, "total": 9}})
         ),
         again_and_again({"status": "Downloading", "id": "a", "progressDetail": {"current": 5, "total": 9}}),
+        again_and_again(
+            {"status": "Downloading", "id": "a", "progressDetail": {"current": 5, "total": 9}},
+            {"status": "Downloading", "id": "b", "progressDetail": {"current": 2, "total": 4}},
+        ),
         again_and_again({}),
     ],
 )

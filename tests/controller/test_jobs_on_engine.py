@@ -313,6 +313,7 @@ def test_an_upload_that_is_cut_ends_the_engines_request_and_fails_the_job(
     if route == "archive":
         route = f"/v1/containers/{containers.run('sleep 60')}/archive?path=/data"
     before = settled(engine)
+    files = set((engine.root / "data" / "tmp").iterdir())  # an engine keeps some of its own there
     number = ""
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(controller.path))
@@ -330,8 +331,7 @@ def test_an_upload_that_is_cut_ends_the_engines_request_and_fails_the_job(
         assert (job["state"], job["error"]["code"]) == ("failed", "upload")
         assert "went away" in job["error"]["message"]
     wait_connections(engine, before)
-    leftovers = [path.name for path in (engine.root / "data" / "tmp").iterdir()]
-    assert not leftovers, leftovers
+    assert set((engine.root / "data" / "tmp").iterdir()) <= files
 
 
 def test_what_is_no_image_archive_fails_with_the_engines_words(controller: Controller) -> None:

@@ -99,7 +99,8 @@ def test_the_engines_own_words_and_status_reach_the_client(
 def test_stats_once_and_as_a_stream(controller: Controller, containers: Containers) -> None:
     made = containers.run("sleep 60")
     once = controller.client.get(f"/v1/containers/{made}/stats?stream=0&one-shot=1").json()
-    assert once["id"] == made
+    assert once["memory_stats"]["usage"] > 0
+    assert once.get("id", made) == made  # from 26 on an engine leaves it out where it reads once
     with controller.client.stream("GET", f"/v1/containers/{made}/stats?format=sse") as response:
         events = sse_events(response.iter_lines())
         name, data, _ = next(events)

@@ -316,6 +316,59 @@ async def test_too_many_calls_are_refused_and_hold_nobody(
             task.cancel()
 
 
+async def test_readers_leave_room_for_writers(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, places in (("UNDER_WAY", 5), ("UNDER_WAY_OF_READERS", 3), ("UNDER_WAY_OF_A_READER", 2)):
+        monkeypatch.setattr(ubus_docker, name, places)
+    second = "d" * 32
+
+    def hang(connection: Any, head: bytes) -> None:
+        if b"/info" in head:
+            connection.recv(1)  # until the other side goes
+        else:
+            connection.sendall(OK)
+
+    async with scripted(hang) as (docker, fake):
+        rights = {("docker", "info"), ("docker", "version")}
+        docker.bus.rpcd.rights[READER] = docker.bus.rpcd.rights[second] = rights
+        slow = []
+
+        async def fill(session: str, count: int) -> None:
+            before = len(fake.heads)
+            slow.extend(
+                asyncio.create_task(docker.call("docker.info", session=session)) for _ in range(count)
+            )
+            async with asyncio.timeout(5):
+                while len(fake.heads) < before + count:  # noqa: ASYNC110 - the engine is a thread
+                    await asyncio.sleep(0.01)
+
+        await fill(READER, 2)
+        assert (await docker.call("docker.version", session=READER))["code"] == 503  # its own share
+        await fill(second, 1)
+        assert (await docker.call("docker.version", session=second))["code"] == 503  # that of all readers
+        assert (await docker.call("docker.version", session=ADMIN))["code"] == 200
+        await fill(ADMIN, 2)
+        assert (await docker.call("docker.version", session=ADMIN))["code"] == 503
+        for task in slow:
+            task.cancel()
+
+
+@pytest.mark.parametrize(
+    "until", [9999999999, "9999999999.5", 2**53, ["99999999999", "1"], "", None, "1", "-5"]
+)
+async def test_events_end_now_at_the_latest(scripted: Scripted, until: Any) -> None:
+    async with scripted(answer(OK)) as (docker, fake):
+        await docker.call("docker.events", {"query": {"since": 0, "until": until}})
+        (sent,) = re.findall(rb"until=([^ &]+)", fake.heads[0])
+        assert float(sent) <= time.time()
+
+
+@pytest.mark.parametrize("until", ["10m", "-10m", "9" * 4400, "2030-01-01", "1e12", "nan", "inf"])
+async def test_another_form_of_time_is_refused(scripted: Scripted, until: str) -> None:
+    async with scripted(answer(OK)) as (docker, fake):
+        assert (await docker.call("docker.events", {"query": {"until": until}}))["code"] == 400
+        assert fake.heads == []
+
+
 # rights
 
 

@@ -334,6 +334,20 @@ async def test_tabs_of_a_session_and_streams_of_a_tab_are_limited(
     assert "id" in await room.call("stream_open", session=ADMIN)
 
 
+async def test_readers_leave_room_for_writers(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ubus_streams, "TABS_OF_READERS", 1)
+    monkeypatch.setattr(ubus_streams, "SOURCES_OF_A_READER", 2)
+    room.bus.rpcd.rights[READER] = {("ucidockd", "status"), ("ucidockd", "stream_open")}
+    mine = await room.call("stream_open", session=READER)
+    refused = await room.call("stream_open", session=READER)
+    assert "may only read" in refused["error"]["message"]
+    more = [
+        await room.call("stream_open", {"id": mine["id"], "kind": "status"}, session=READER) for _ in range(3)
+    ]
+    assert [answer.get("stream") for answer in more] == [1, 2, None]
+    assert "id" in await room.call("stream_open", {"kind": "status"}, session=ADMIN)
+
+
 async def test_fetching_gives_the_same_packets_and_acknowledges_what_it_follows(room: Room) -> None:
     opened = await room.call("stream_open", {"kind": "count"}, session=ADMIN)
     seqs: list[int] = []

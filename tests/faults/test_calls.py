@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.apply.images import Images
 from agent.clients.docker_engine import DockerEngine
-from agent.errors import EngineError, EngineSlowError
-from agent.model.resources import AgentSettings
+from agent.errors import EngineError, EngineSlowError, EngineUnreachableError
+from agent.model.resources import AgentSettings, Container, ContainerSpec
 from agent.runtime.main import make_reconciler
 from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
@@ -216,10 +217,13 @@ def test_a_hanging_engine_neither_blocks_status_nor_the_end(faulty: Box, proxy: 
 
 
 def test_a_pull_that_stalls_is_cancelled(proxy: FaultProxy) -> None:
-    engine = impatient(proxy.host)
+    """By time that runs 600 times as fast."""
     proxy.reset(first("POST", "/images/create", Fault.STALL))
-    with pytest.raises(EngineSlowError, match="nothing came for 0 s, cancelled"):
-        engine.pull("127.0.0.1:1/nothing", None, None)
+    images = Images(engine=DockerEngine(proxy.host), clock=lambda: time.monotonic() * 600)
+    container = Container(section="web", name="web", spec=ContainerSpec(image="127.0.0.1:1/nothing:1"))
+    with pytest.raises(EngineError, match="no progress for 300 s, cancelled") as raised:
+        images.ensure(container)
+    assert not isinstance(raised.value, EngineUnreachableError), "the engine is there, one image is not"
 
 
 def test_pull_always_takes_what_is_there_while_the_registry_is_away(faulty: Box) -> None:

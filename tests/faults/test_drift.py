@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from agent.model.observed import ObservedContainer
+from tests.support.agent_process import wait_for
 from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd
 
@@ -56,6 +57,11 @@ def remove_volume(box: Box) -> None:
     box.client.volumes.get("data").remove()
 
 
+def kill(box: Box) -> None:
+    box.get("web").kill()
+    wait_for(lambda: box.get("web").status == "exited")  # from 26 on the engine answers before it is
+
+
 def retag(box: Box) -> None:
     other = box.client.images.get(IMAGE)
     built = box.client.containers.create(other, ["true"])
@@ -80,7 +86,7 @@ SETTINGS = {
     "alias": Edit(without_alias, ("reconnect: network [lan (other address or aliases)] -> [lan]",)),
 }
 OBJECTS = {
-    "killed": Edit(lambda box: box.get("web").kill(), ("start: it is exited, state is running",)),
+    "killed": Edit(kill, ("start: it is exited, state is running",)),
     "stopped": Edit(lambda box: box.get("web").stop(timeout=0), ("start: it is exited, state is running",)),
     "paused": Edit(lambda box: box.get("web").pause(), ("unpause: it is paused, state is running",)),
     "removed": Edit(

@@ -225,7 +225,7 @@ def test_memory_is_named_as_the_reason_where_the_engine_names_it() -> None:
     )
     container = Container(section="web", name="web", spec=ContainerSpec(image="a"))
     with pytest.raises(GateError, match=r"exited with 137 \(OOMKilled: out of memory\)"):
-        _judge(container, seen, elapsed_s=1, well_s=1)
+        _judge(container, seen, replaces=False, elapsed_s=1, well_s=1)
 
 
 # images that are made to do harm

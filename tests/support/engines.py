@@ -3,8 +3,8 @@
 
 `python -m tests.support.engines [VERSION ...]` makes them ready. 26 and 28 are unpacked from Debian's newer suites; 29 is in
 none of them: dockerd and runc are built from the Go module proxy, its containerd 2 is Debian testing's. runc and docker-init
-of 26 and 28 stay the installed ones: the newer runc needs a newer libc than Debian 12 has. The environment variable
-ENGINES=off leaves them out.
+of 26 and 28 stay the installed ones: the newer runc needs a newer libc than Debian 12 has. With `--at-hand VERSION ...` it
+fetches nothing and fails where one of them is not ready. The environment variable ENGINES=off leaves them out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def programs(version: str) -> str:
     built by the way."""
     if os.environ.get("ENGINES") == "off":
         raise CannotFetchError("ENGINES=off")
-    root = CACHE / "engines" / version
+    root = _root(version)
     if not root.exists():
         if version not in SUITES:
             raise CannotFetchError(f"run `python -m tests.support.engines {version}` to build it")
@@ -43,10 +43,14 @@ def programs(version: str) -> str:
 
 def make_ready(version: str) -> str:
     """As `programs`, and builds what no suite has."""
-    root = CACHE / "engines" / version
+    root = _root(version)
     if version not in SUITES and not root.exists() and os.environ.get("ENGINES") != "off":
         _build(root)
     return programs(version)
+
+
+def _root(version: str) -> Path:
+    return CACHE / "engines" / version
 
 
 def _build(root: Path) -> None:
@@ -106,9 +110,27 @@ def _check(dockerd: Path, version: str) -> None:
         raise CannotFetchError(f"{said.strip()} is there now, not {version}")
 
 
+def is_at_hand(version: str) -> bool:
+    """Whether it can be used without fetching or building anything; says what is lacking."""
+    try:
+        if not _root(version).exists():
+            raise CannotFetchError(f"run `python -m tests.support.engines {version}` to get it")
+        programs(version)
+    except CannotFetchError as exc:
+        print(f"dockerd {version} is not available, its tests are skipped: {exc}")
+        return False
+    return True
+
+
+def _get_ready(version: str) -> None:
+    try:
+        print(f"dockerd {version}: {make_ready(version)}")
+    except CannotFetchError as exc:
+        print(f"dockerd {version} is not available, its tests will be skipped: {exc}")
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--at-hand"]:
+        sys.exit(not all(is_at_hand(name) for name in sys.argv[2:]))
     for name in sys.argv[1:] or VERSIONS:
-        try:
-            print(f"dockerd {name}: {make_ready(name)}")
-        except CannotFetchError as exc:
-            print(f"dockerd {name} is not available, its tests will be skipped: {exc}")
+        _get_ready(name)

@@ -83,9 +83,10 @@ SCHEMAS: dict[str, Any] = {
                 "type": "object",
                 "properties": {"code": TEXT, "message": TEXT},
                 "required": ["code", "message"],
-            }
+            },
+            "message": TEXT,  # the same, where clients of the Engine API look for it
         },
-        "required": ["error"],
+        "required": ["error", "message"],
     },
     "Status": {
         "type": "object",

@@ -11,20 +11,20 @@ from pathlib import Path
 import docker
 import pytest
 
+from tests.support import engines
 from tests.support.box import Box
 from tests.support.debian import CannotFetchError
 from tests.support.dockerd import PrivateDockerd
-from tests.support.engines import SUITES, programs
 
 INSTALLED = "installed"
-VERSIONS = [INSTALLED, *(pytest.param(version, marks=pytest.mark.long) for version in SUITES)]
+VERSIONS = [INSTALLED, *(pytest.param(version, marks=pytest.mark.long) for version in engines.VERSIONS)]
 
 
 @contextmanager
 def an_engine(version: str) -> Iterator[PrivateDockerd]:
     """A running dockerd of that version. Skips the test where it cannot be fetched."""
     try:
-        own = [] if version == INSTALLED else [programs(version)]
+        own = [] if version == INSTALLED else [engines.programs(version)]
     except CannotFetchError as exc:
         pytest.skip(str(exc))
     dockerd, path = PrivateDockerd(subnet=4), os.environ["PATH"]

@@ -253,9 +253,17 @@ def one_that_ends_is_restarted_and_counted(stand: Stand) -> None:
 @statement
 def one_between_restarts_counts_as_running_and_can_be_stopped(stand: Stand) -> None:
     stand.run("web", "false", RestartPolicy={"Name": "always"})
+    seen: list[tuple[bool, bool, int]] = []
+
+    def is_between() -> bool:
+        # one answer, since the next may be of the next run; 29's list says "restarting" for a while longer
+        state = stand.body("web")["State"]
+        seen.append((state["Running"], state["Restarting"], state["ExitCode"]))
+        return seen[-1][1]
+
+    stand.wait(is_between)
+    assert seen[-1] == (True, True, 1)
     stand.wait(lambda: stand.state("web") == "restarting")
-    state = stand.body("web")["State"]
-    assert (state["Running"], state["Restarting"], state["ExitCode"]) == (True, True, 1)
     stand.engine.stop("web", 0)
     stand.let_pass(0.5)
     assert stand.state("web") == "exited"
@@ -614,7 +622,7 @@ def a_host_port_in_use_is_found_out_at_the_start(stand: Stand) -> None:
 def a_namespace_is_joined_of_one_that_runs(stand: Stand) -> None:
     stand.create("nobody-runs")
     stand.create("one", network="container:nobody")
-    assert refused(lambda: stand.engine.start("one")) == 404
+    assert refused(lambda: stand.engine.start("one")) in (404, 500)  # 500 from 28 on
     stand.create("two", network="container:nobody-runs")
     assert refused(lambda: stand.engine.start("two")) == 409
     stand.engine.start("nobody-runs")
@@ -751,6 +759,8 @@ def each_change_of_a_container_is_told_in_order(stand: Stand) -> None:
     # under load an engine tells of a pause and its end twice, the second time late
     said = list(dict.fromkeys(e["Action"] for e in heard if e["Action"] != "kill"))
     wanted = ["create", "start", "update", "rename", "pause", "unpause", "die", "stop", "destroy"]
+    ends = said.index("unpause") + 1
+    said[ends : ends + 2] = sorted(said[ends : ends + 2])  # from 26 on "stop" comes before "die"
     assert said == wanted
     assert {e["Actor"]["ID"] for e in heard} == {object_id}
 

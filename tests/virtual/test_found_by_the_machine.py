@@ -401,3 +401,40 @@ def test_a_look_at_a_new_container_that_fails_disowns_nothing(world: World) -> N
     assert web is not None
     assert (web.id, web.state) == (looks[0], "running")
     assert conditions(world, "container:web")["Synced"] == (True, "InSync")
+
+
+def test_a_renamed_section_with_a_mistake_keeps_its_container(world: World) -> None:
+    """It was stopped, and removed after the grace period."""
+    declare(world, WEB)
+    web = world.engine.find("web")
+    assert web is not None
+    renamed = WEB.replace("'web'", "'www'") + "\toption name 'web'\n"
+    declare(world, renamed + "\toption memory 'much'\n", DEEP_S)
+    assert (world.engine.find("web"), web.state) == (web, "running")
+    assert "container:web" in world.plan_text()
+    declare(world, renamed)
+    assert (world.engine.find("web"), web.state) == (web, "running")
+    assert conditions(world, "container:www")["Synced"] == (True, "InSync")
+
+
+ENDS_WELL = WEB.replace("sleep 100000", 'sh -c "trap \\"exit 0\\" TERM; while :; do sleep 1; done"')
+
+
+@pytest.mark.parametrize("policy", ["", "no", "on-failure", "unless-stopped"])
+def test_a_service_that_ends_with_0_when_it_is_stopped_runs_again(world: World, policy: str) -> None:
+    text = ENDS_WELL + (f"\toption restart '{policy}'\n" if policy else "")
+    declare(world, text)
+    web = world.engine.find("web")
+    assert web is not None
+    declare(world, text + "\toption state 'stopped'\n")
+    assert (web.state, web.exit_code) == ("exited", 0)
+    declare(world, text)
+    assert web.state == "running"
+    world.engine.stop("web", 0)
+    world.rest(20)
+    assert web.state == "running"
+    world.stop_engine(live_restore=False)
+    world.rest(5)
+    world.start_engine()
+    world.rest(60)
+    assert web.state == "running"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import logging
 import os
 import socket
@@ -22,7 +23,8 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from agent.controller.doors.lending import LendingProtocol
-from agent.wire.http_head import head_problem
+from agent.controller.problems import http_body
+from agent.wire.http_head import TOO_LARGE, head_problem
 
 logger = logging.getLogger(__name__)
 
@@ -180,16 +182,21 @@ class GuardedProtocol(LendingProtocol):
             self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """As uvicorn's, with our headers. What cannot be answered any more is cut."""
-        body = msg.encode("ascii", "replace")
+        """As uvicorn's, with our headers and in the form of our errors, 431 for a head that is too large. What cannot be
+        answered any more is cut.
+        """
+        status, reason = (
+            (431, b"Request Header Fields Too Large") if msg in TOO_LARGE else (400, b"Bad Request")
+        )
+        body = json.dumps(http_body(f"http-{status}", msg)).encode()
         headers = [
-            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
             *self.config.encoded_headers,
         ]
         answer = (
-            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Response(status_code=status, headers=headers, reason=reason),
             h11.Data(data=body),
             h11.EndOfMessage(),
         )

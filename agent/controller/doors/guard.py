@@ -19,7 +19,7 @@ from agent.controller.doors.access import Access, AccessError, Caller, Visit
 from agent.controller.doors.connection import GuardedProtocol
 from agent.controller.doors.origins import cors_headers, is_preflight, preflight_headers
 from agent.controller.http.routing import matching_rule
-from agent.controller.problems import body_of
+from agent.controller.problems import http_body_of
 from agent.controller.rules import WRITER, Grant, Need
 from agent.errors import BusError
 
@@ -157,4 +157,4 @@ async def refuse(exc: AccessError, scope: Scope, receive: Receive, send: Send) -
     headers = dict(exc.headers or {})
     if scope["type"] == "websocket":
         headers |= dict(HEADERS)
-    await JSONResponse(body_of(exc), status_code=exc.status, headers=headers)(scope, receive, send)
+    await JSONResponse(http_body_of(exc), status_code=exc.status, headers=headers)(scope, receive, send)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.controller.http.json_reply import JsonReply
-from agent.controller.problems import RequestError, body_of, status_of
+from agent.controller.problems import RequestError, http_body, http_body_of, status_of
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ async def on_error(request: Request, exc: Exception) -> Response:
     if status == 304:  # the engine's "it is so already" has no body
         return Response(status_code=304)
     headers = dict(exc.headers or {}) if isinstance(exc, RequestError) else {}
-    return JsonReply(body_of(exc), status_code=status, headers=headers)
+    return JsonReply(http_body_of(exc), status_code=status, headers=headers)
 
 
 async def on_http_error(request: Request, exc: Exception) -> Response:
@@ -31,12 +31,10 @@ async def on_http_error(request: Request, exc: Exception) -> Response:
     status = exc.status_code if isinstance(exc, HTTPException) else 500
     detail = str(exc.detail) if isinstance(exc, HTTPException) else "internal error"
     headers = dict(exc.headers or {}) if isinstance(exc, HTTPException) else {}
-    return JsonReply(
-        {"error": {"code": f"http-{status}", "message": detail}}, status_code=status, headers=headers
-    )
+    return JsonReply(http_body(f"http-{status}", detail), status_code=status, headers=headers)
 
 
 async def on_defect(request: Request, exc: Exception) -> Response:
     """Our own defect: the log has the trace, the client learns nothing of it."""
     logger.error("%s %s failed", request.method, request.url.path, exc_info=exc)
-    return JsonReply({"error": {"code": "internal", "message": "internal error"}}, status_code=500)
+    return JsonReply(http_body("internal", "internal error"), status_code=500)

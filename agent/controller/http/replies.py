@@ -25,6 +25,7 @@ from agent.clients.docker_stream import EngineResponse, SourceError
 from agent.controller.http import sse
 from agent.controller.problems import RequestError, body_of
 from agent.errors import EngineError, UcidockdError
+from agent.wire.natural import natural
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class Inbox:
 def _length(request: Request) -> int:
     """Content-Length, 0 where it is not stated."""
     text = request.headers.get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return natural(text) or 0
 
 
 def _connection(scope: Scope) -> Connection | None:

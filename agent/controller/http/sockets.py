@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from agent.controller.http.replies import STALL_S
-from agent.controller.problems import body_of, status_of
+from agent.controller.problems import body_of, http_body_of, status_of
 from agent.errors import UcidockdError
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ _REASON_LIMIT = 123  # bytes: RFC 6455 section 5.5
 
 async def refuse(socket: WebSocket, exc: UcidockdError) -> None:
     """Answers the handshake with the error's status instead of 101."""
-    await socket.send_denial_response(JSONResponse(body_of(exc), status_code=status_of(exc)))
+    await socket.send_denial_response(JSONResponse(http_body_of(exc), status_code=status_of(exc)))
 
 
 async def run_both(

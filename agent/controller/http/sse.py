@@ -8,6 +8,8 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
+from agent.wire.natural import natural
+
 HEARTBEAT_S = 15.0
 HEARTBEAT = b": still here\n\n"
 MEDIA_TYPE = "text/event-stream"
@@ -22,7 +24,7 @@ def event(name: str, data: Any, number: int | str | None = None) -> bytes:
 def resume_id(headers: Mapping[str, str]) -> int | None:
     """The Last-Event-ID of a reader that comes back; None for one that starts, or whose id is not ours."""
     last = headers.get("last-event-id", "")
-    return int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None
+    return natural(last)
 
 
 async def with_heartbeat(

@@ -96,8 +96,7 @@ class ConsoleRoutes:
 
     async def stream(self, request: Request) -> Response:
         console = self._console(request)
-        last = request.headers.get("last-event-id", "")
-        after = int(last) if last.isascii() and last.isdigit() else 0
+        after = sse.resume_id(request.headers) or 0
         if console.is_over(after):
             return Response(status_code=204)  # an EventSource would come back for ever: this tells it not to
         return EventReply(_events(console, after))

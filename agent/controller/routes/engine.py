@@ -18,7 +18,7 @@ from typing import Any
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from agent.clients.docker_stream import Body, DockerStream, EngineResponse, SourceError
@@ -27,27 +27,39 @@ from agent.controller.engine_query import checked_query
 from agent.controller.engine_versions import EngineVersions
 from agent.controller.http.replies import ClientGoneError, EngineReply, Inbox, StreamReply
 from agent.controller.http.sockets import refuse
+from agent.controller.manual_actions import manual_action
 from agent.controller.masking import READER_LIMIT, for_readers, masked_json
-from agent.controller.names import checked_id, checked_image
+from agent.controller.names import checked_id, checked_image, checked_network
 from agent.controller.port import AgentPort
-from agent.controller.problems import RequestError, body_of, status_of
+from agent.controller.problems import RequestError
 from agent.controller.routes.attach import attach
-from agent.controller.routes.engine_routes import ROUTES, EngineRoute
+from agent.controller.routes.engine_routes import HIJACKED, ROUTES, EngineRoute
 from agent.controller.routes.files import HEAD_TIMEOUT_S, safe_archive
 from agent.controller.rules import WEBSOCKET, Need, Rule
 from agent.controller.streams.engine_streams import has_terminal
 from agent.controller.streams.json_lines import json_lines
 from agent.errors import EngineError, UcidockdError
 from agent.wire.media_types import JSON_LINES
+from agent.wire.natural import natural
 
 PREFIX = "/docker"
 VERSION = "{version:engine_version}"  # in a rule's path: `/v1.NN`, or nothing
-_CHECKS = {"id": checked_id, "image": checked_image}
+_CHECKS = {"id": checked_id, "image": checked_image, "network": checked_network}
+_WITH_SLASHES = re.compile(r"\{(image|network)\}")
+# the engine's own words for what is not there (moby, errdefs): clients look for some of them
+_NOT_THERE = {
+    "containers": "No such container: {}",
+    "images": "No such image: {}: invalid reference format",
+    "distribution": "No such image: {}: invalid reference format",
+    "networks": "network {} not found",
+    "volumes": "get {}: no such volume",
+    "exec": "No such exec instance: {}",
+}
+_SHOWN_LIMIT = 256  # characters of a name in a message
 _PART = re.compile(r"\{(\w+)\}")
 _REQUEST_HEADERS = ("content-type", "x-registry-auth", "x-registry-config")
 _RESPONSE_HEADERS = (
     "api-version",
-    "builder-version",
     "content-length",
     "docker-experimental",
     "ostype",
@@ -92,27 +104,29 @@ class EngineRoutes:
     def rules(self) -> list[Rule]:
         return [self._rule(route) for route in ROUTES]
 
+    def refusals(self) -> list[Rule]:
+        """Routes that only say what to use instead."""
+        return [self._rule(route) for route in HIJACKED]
+
     def _rule(self, route: EngineRoute) -> Rule:
-        handler = self._attach if route.method == WEBSOCKET else functools.partial(self._answer, route)
+        handler = self._attach if route.method == WEBSOCKET else functools.partial(self._pass, route)
         return Rule(
             method=route.method,
-            path=f"{PREFIX}{VERSION}{route.path.replace('{image}', '{image:path}')}",
+            path=PREFIX + VERSION + _WITH_SLASHES.sub(r"{\1:path}", route.path),
             grant=route.grant,
             handler=handler,
             summary=f"Engine API {route.method} {route.path}",
             body="raw" if route.method in ("POST", "PUT") else "none",
         )
 
-    async def _answer(self, route: EngineRoute, request: Request) -> Response:
-        """Our own errors in the engine's form too: its clients look for `message`."""
-        try:
-            return await self._pass(route, request)
-        except (UcidockdError, SourceError) as exc:
-            body = {"message": str(exc), **body_of(exc)}
-            headers = dict(exc.headers or {}) if isinstance(exc, RequestError) else {}
-            return JSONResponse(body, status_code=status_of(exc), headers=headers)
-
     async def _pass(self, route: EngineRoute, request: Request) -> Response:
+        if route in HIJACKED:
+            raise RequestError(
+                "BuildKit's sessions are not passed on: build with DOCKER_BUILDKIT=0, by POST /v1/builds, or on the "
+                "router's own Docker socket",
+                status=501,
+                headers={"connection": "close"},
+            )
         if "upgrade" in request.headers:
             raise RequestError(
                 "raw upgrades are not passed on: use /v1/containers/{id}/exec and /v1/exec/{id}/ws, or attach/ws",
@@ -133,9 +147,9 @@ class EngineRoutes:
             headers=_picked(request.headers),
             body=b"" if body is None else body,
             length=_length(request.headers),
-            head_timeout_s=None if route.path in _ENDLESS or route.action else HEAD_TIMEOUT_S,
+            head_timeout_s=None if route.path in _ENDLESS or route.is_manual else HEAD_TIMEOUT_S,
         )
-        if action := _manual_action(route, dict(query)):
+        if action := manual_action(route.grant.object, route.grant.method, query):
             response = await self._done_by_hand(str(request.path_params["id"]), action, opening)
         else:
             response = await _while_there(request, inbox, opening)
@@ -171,7 +185,13 @@ class EngineRoutes:
         version = await self._versions.prefix(asked) if asked else ""
 
         def checked(found: re.Match[str]) -> str:
-            return _CHECKS[found[1]](str(parts[found[1]]))
+            text = str(parts[found[1]])
+            try:
+                return _CHECKS[found[1]](text)
+            except RequestError as exc:  # what cannot be a name is the name of nothing
+                kind = pattern.split("/")[1]
+                message = _NOT_THERE.get(kind, f"no such object in {kind}: {{}}").format(text[:_SHOWN_LIMIT])
+                raise RequestError(message, status=404) from exc
 
         return version + _PART.sub(checked, pattern)
 
@@ -217,8 +237,7 @@ def _has_body(request: Request) -> bool:
 
 
 def _length(headers: Headers) -> int | None:
-    text = headers.get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() else None
+    return natural(headers.get("content-length", ""))
 
 
 def _picked(headers: Headers) -> list[tuple[str, str]]:
@@ -228,6 +247,10 @@ def _picked(headers: Headers) -> list[tuple[str, str]]:
 def _shown(response: EngineResponse) -> Mapping[str, str]:
     headers = {name: response.headers[name] for name in _RESPONSE_HEADERS if name in response.headers}
     kind = response.headers.get("content-type", "")
+    if "builder-version" in response.headers:
+        headers["builder-version"] = (
+            "1"  # BuildKit needs /session: the command `docker build` asks for the other one then
+        )
     if kind or response.status not in (204, 304):
         headers["content-type"] = kind if _TYPES.fullmatch(kind) else "application/octet-stream"
     return headers
@@ -255,13 +278,3 @@ async def _masked_lines(response: EngineResponse) -> AsyncGenerator[bytes, None]
     async with response:
         async for item in json_lines(response.chunks()):
             yield json.dumps(for_readers(item)).encode() + b"\n"
-
-
-_QUIET_SIGNALS = frozenset({"HUP", "USR1", "USR2", "WINCH", "CONT"})
-
-
-def _manual_action(route: EngineRoute, query: Mapping[str, str]) -> str:
-    """A signal that asks a program to look at its files again is nothing to hold the container for."""
-    if route.action == "kill" and query.get("signal", "").upper().removeprefix("SIG") in _QUIET_SIGNALS:
-        return ""
-    return route.action

@@ -6,29 +6,35 @@ and the routes of its source; a test holds it against their list. Reading means 
 the engine nor a container changes, nothing leaves that may hold secrets, and nobody outside is called: files of a
 container, its console and swarm's tokens are a writer's.
 
-Placeholders: `{id}` an id or name, `{image}` an image's or plugin's reference, which has slashes.
+Placeholders: `{id}` an id or name, `{image}` an image's or plugin's reference, which has slashes, `{network}` a network's
+id or name, which may be any text.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.controller.manual_actions import CONTAINER, is_manual
 from agent.controller.rules import WEBSOCKET, Grant, read, write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRoute:
-    """One request. `action` is the manual action that a managed container is held for."""
+    """One request."""
 
     method: str
     path: str
     grant: Grant
     masks: bool = False  # a reader gets it without secrets
     takes_tar: bool = False
-    action: str = ""
+
+    @property
+    def is_manual(self) -> bool:
+        """Whether it may be a manual action that a managed container is held for."""
+        return is_manual(self.grant.object, self.grant.method)
 
 
-_ENGINE, _CONTAINER, _EXEC = "docker", "docker.container", "docker.exec"
+_ENGINE, _CONTAINER, _EXEC = "docker", CONTAINER, "docker.exec"
 _IMAGE, _NETWORK, _VOLUME = "docker.image", "docker.network", "docker.volume"
 _SWARM, _PLUGIN = "docker.swarm", "docker.plugin"
 
@@ -52,7 +58,7 @@ _READS = (
     ("GET", "/images/{image}/history", _IMAGE, "history"),
     ("GET", "/images/{image}/attestations", _IMAGE, "inspect"),
     ("GET", "/networks", _NETWORK, "list"),
-    ("GET", "/networks/{id}", _NETWORK, "inspect"),
+    ("GET", "/networks/{network}", _NETWORK, "inspect"),
     ("GET", "/volumes", _VOLUME, "list"),
     ("GET", "/volumes/{id}", _VOLUME, "inspect"),
     ("GET", "/nodes", _SWARM, "list"),
@@ -103,9 +109,9 @@ _WRITES = (
     ("GET", "/distribution/{image}/json", _IMAGE, "create"),
     ("POST", "/networks/create", _NETWORK, "create"),
     ("POST", "/networks/prune", _NETWORK, "prune"),
-    ("POST", "/networks/{id}/connect", _NETWORK, "connect"),
-    ("POST", "/networks/{id}/disconnect", _NETWORK, "disconnect"),
-    ("DELETE", "/networks/{id}", _NETWORK, "remove"),
+    ("POST", "/networks/{network}/connect", _NETWORK, "connect"),
+    ("POST", "/networks/{network}/disconnect", _NETWORK, "disconnect"),
+    ("DELETE", "/networks/{network}", _NETWORK, "remove"),
     ("POST", "/volumes/create", _VOLUME, "create"),
     ("POST", "/volumes/prune", _VOLUME, "prune"),
     ("PUT", "/volumes/{id}", _VOLUME, "update"),
@@ -156,12 +162,11 @@ _PLAIN = frozenset(
         "/tasks/{id}/logs",
     }
 )
-_MANUAL = frozenset({"start", "stop", "restart", "kill", "pause", "unpause", "rename", "remove"})
 
-
-def _is_manual(thing: str, method: str) -> bool:
-    return thing == _CONTAINER and method in _MANUAL
-
+HIJACKED = tuple(
+    EngineRoute(method="POST", path=path, grant=write(_IMAGE, "build")) for path in ("/session", "/grpc")
+)
+"""BuildKit's: the connection becomes another protocol, past every check of a request. They are refused with the way out."""
 
 ROUTES: tuple[EngineRoute, ...] = (
     *(
@@ -174,7 +179,6 @@ ROUTES: tuple[EngineRoute, ...] = (
             path=path,
             grant=write(thing, right),
             takes_tar=right == "put_archive",
-            action=right if _is_manual(thing, right) else "",
         )
         for method, path, thing, right in _WRITES
     ),

@@ -23,6 +23,7 @@ from agent.controller.problems import RequestError
 from agent.controller.rules import Rule, read
 from agent.controller.streams import engine_streams
 from agent.status.board import StatusBoard
+from agent.wire.natural import natural
 
 _LOG_QUERY = ("follow", "since", "until", "tail", "timestamps", "stdout", "stderr", "format")
 _TIME = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?|[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9:.]+(Z|[+-][0-9:]+)?)?")
@@ -216,9 +217,8 @@ async def _json_text(
 def _cursors(last: str) -> tuple[int, int | None]:
     """The two cursors of an event id `<engine's nanoseconds>-<board's version>`."""
     engine, _, board = last.partition("-")
-    if engine.isascii() and engine.isdigit() and board.isascii() and board.isdigit():
-        return int(engine), int(board)
-    return 0, None
+    seen_ns, version = natural(engine), natural(board)
+    return (0, None) if seen_ns is None or version is None else (seen_ns, version)
 
 
 async def _merged(

@@ -26,9 +26,9 @@ from agent.controller.work.transfer import Transfer
 from agent.controller.work.transfers import Transfers
 from agent.controller.work.upload import Upload
 from agent.model.resources import RegistryAuth
+from agent.wire.natural import natural
 
 _SIZE_LIMIT = 2**53 - 1
-_DIGITS = 16
 _WAIT_S = 15.0  # for the engine: well below what the shortest door gives a request
 _TARGETS = {"up": "archive, load or build", "down": "export, archive or save"}
 
@@ -135,7 +135,7 @@ class TransferRoutes:
     async def put_part(self, request: Request) -> Response:
         found = self._found(request)
         if not isinstance(found, Upload):
-            raise RequestError("this transfer goes down: GET its parts", status=405)
+            raise _not_allowed("this is a download: use GET", "GET")
         picked(request, ())
         await found.take(_offset(request), aiter(Inbox(request)))
         return _answer(found)
@@ -143,7 +143,7 @@ class TransferRoutes:
     async def get_part(self, request: Request) -> Response:
         found = self._found(request)
         if not isinstance(found, Download):
-            raise RequestError("this transfer goes up: PUT its parts", status=405)
+            raise _not_allowed("this is an upload: use PUT", "PUT")
         picked(request, ("length",))
         offset, length = _offset(request), _length(request.query_params)
         found.check(offset)
@@ -153,7 +153,7 @@ class TransferRoutes:
     async def end(self, request: Request) -> Response:
         found = self._found(request)
         if not isinstance(found, Upload):
-            raise RequestError("only an upload is ended; DELETE ends a download", status=405)
+            raise _not_allowed("only an upload is ended by POST: use DELETE for a download", "GET, DELETE")
         body = await read_json(request)
         size = number(body, "size", low=0, high=_SIZE_LIMIT, default=0) if "size" in body else None
         await found.end(sha256=text(body, "sha256"), size=size)
@@ -201,6 +201,10 @@ class TransferRoutes:
         return self._transfers.get(str(request.path_params["id"]))
 
 
+def _not_allowed(message: str, allowed: str) -> RequestError:
+    return RequestError(message, status=405, headers={"allow": allowed})
+
+
 def _answer(transfer: Transfer, *, status: int = 200) -> Response:
     return JsonReply({"transfer": transfer.as_json()}, status_code=status)
 
@@ -227,6 +231,7 @@ def _length(query: Mapping[str, str]) -> int | None:
 
 
 def _natural(name: str, digits: str) -> int:
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS):
+    found = natural(digits, high=_SIZE_LIMIT)
+    if found is None:
         raise RequestError(f"{name}: expected a whole number of bytes")
-    return int(digits)
+    return found

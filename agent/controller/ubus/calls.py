@@ -27,6 +27,7 @@ Pairs = list[tuple[str, str]]
 
 READ_S = 30.0
 CHANGE_S = 600.0  # a change is awaited to its end: what became of it would not be known otherwise
+_SECONDS = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?")  # as the engine takes it (Engine API, GET /events)
 _EXEC = re.compile(r"[0-9a-f]{64}")
 _HEADERS = {"x-registry-auth": re.compile(r"[A-Za-z0-9+/=_-]{0,16384}")}
 
@@ -62,7 +63,6 @@ class EngineCall:
     query: Callable[[Pairs], Pairs] = _as_is
     body: str = ""
     output: Output = Output.JSON
-    manual: bool = False  # an action that the reconciler must not undo
 
     @property
     def deadline_s(self) -> float:
@@ -112,12 +112,13 @@ def _text(value: Any) -> str:
 
 
 def _ended(pairs: Pairs) -> Pairs:
-    """Events up to now: a call that waits for more would hold its caller."""
-    return (
-        pairs
-        if any(name == "until" and value for name, value in pairs)
-        else [*pairs, ("until", f"{time.time():.9f}")]
-    )
+    """Events up to now: a call that waits for more would hold its caller, and a place. Raises RequestError."""
+    now = time.time()
+    until = next((value for name, value in pairs if name == "until" and value), f"{now:.9f}")
+    if not _SECONDS.fullmatch(until):
+        raise RequestError("query until: expected seconds since 1970")
+    kept = [pair for pair in pairs if pair[0] != "until"]
+    return [*kept, ("until", until if float(until) < now else f"{now:.9f}")]
 
 
 def _without_follow(pairs: Pairs) -> Pairs:
@@ -182,10 +183,6 @@ def _call(verb: str, path: str, *args: str, **more: Any) -> EngineCall:
     return EngineCall(verb=verb, path=path, args=types, body=body, **more)
 
 
-def _manual(verb: str, path: str, *args: str) -> EngineCall:
-    return _call(verb, path, "id", *args, manual=True)
-
-
 _CONTAINER = "/containers/{id}"
 _IMAGE: dict[str, Any] = {"name": checked_image}
 _TAR: dict[str, Any] = {"output": Output.TAR}
@@ -208,15 +205,15 @@ CALLS: Mapping[str, Mapping[str, EngineCall]] = {
         "export": _call("GET", f"{_CONTAINER}/export", "id", **_TAR),
         "stats": _call("GET", f"{_CONTAINER}/stats", "id", "query", query=_once),
         "resize": _call("POST", f"{_CONTAINER}/resize", "id", "query"),
-        "start": _manual("POST", f"{_CONTAINER}/start", "query"),
-        "stop": _manual("POST", f"{_CONTAINER}/stop", "query"),
-        "restart": _manual("POST", f"{_CONTAINER}/restart", "query"),
-        "kill": _manual("POST", f"{_CONTAINER}/kill", "query"),
-        "update": _manual("POST", f"{_CONTAINER}/update", "body"),
-        "rename": _manual("POST", f"{_CONTAINER}/rename", "query"),
-        "pause": _manual("POST", f"{_CONTAINER}/pause"),
-        "unpause": _manual("POST", f"{_CONTAINER}/unpause"),
-        "remove": _manual("DELETE", _CONTAINER, "query"),
+        "start": _call("POST", f"{_CONTAINER}/start", "id", "query"),
+        "stop": _call("POST", f"{_CONTAINER}/stop", "id", "query"),
+        "restart": _call("POST", f"{_CONTAINER}/restart", "id", "query"),
+        "kill": _call("POST", f"{_CONTAINER}/kill", "id", "query"),
+        "update": _call("POST", f"{_CONTAINER}/update", "id", "body"),
+        "rename": _call("POST", f"{_CONTAINER}/rename", "id", "query"),
+        "pause": _call("POST", f"{_CONTAINER}/pause", "id"),
+        "unpause": _call("POST", f"{_CONTAINER}/unpause", "id"),
+        "remove": _call("DELETE", _CONTAINER, "id", "query"),
         "info_archive": _call("HEAD", f"{_CONTAINER}/archive", "id", "query"),
         "get_archive": _call("GET", f"{_CONTAINER}/archive", "id", "query", **_TAR),
         "put_archive": _call("PUT", f"{_CONTAINER}/archive", "id", "query", types={"body": STRING}),

@@ -19,6 +19,7 @@ from agent.clients.docker_stream import DockerStream, EngineResponse
 from agent.clients.ubus_objects import SESSION, TOO_LARGE, Arguments, BusObject, Method, Reply
 from agent.controller.engine_query import checked_query
 from agent.controller.engine_versions import EngineVersions
+from agent.controller.manual_actions import manual_action
 from agent.controller.masking import masked_value
 from agent.controller.port import AgentPort, Sessions
 from agent.controller.problems import RequestError, status_of
@@ -26,6 +27,7 @@ from agent.controller.rules import WRITER
 from agent.controller.streams import engine_streams
 from agent.controller.ubus.agent import guarded
 from agent.controller.ubus.calls import CALLS, TTYD_ARGS, EngineCall, Output, archive_body, exec_body
+from agent.controller.ubus.shares import Shares
 from agent.controller.ubus.ttyd import Ttyd
 from agent.errors import BusError, EngineError, UcidockdError
 from agent.wire.docker_frames import FrameDecoder
@@ -35,6 +37,8 @@ from agent.wire.ubus_message import MESSAGE_LIMIT
 logger = logging.getLogger(__name__)
 
 UNDER_WAY = 32  # of ubus_client.CALLS; the rest is for the agent's own object
+UNDER_WAY_OF_READERS = 20  # of UNDER_WAY
+UNDER_WAY_OF_A_READER = 8
 _BODY_LIMIT = 2 * MESSAGE_LIMIT  # JSON text may be longer than the same as a blob, not by more
 
 
@@ -56,7 +60,13 @@ class DockerObjects:
         self._sessions = sessions
         self._ttyd = ttyd
         self._versions = EngineVersions(engine)
-        self._under_way = 0
+        self._shares = Shares(
+            what="calls to the engine are under way",
+            room=UNDER_WAY,
+            readers=UNDER_WAY_OF_READERS,
+            each=UNDER_WAY_OF_A_READER,
+            status=503,
+        )
 
     def objects(self) -> list[BusObject]:
         """One per table of `ubus.calls`."""
@@ -75,19 +85,23 @@ class DockerObjects:
 
     def _method(self, name: str, method: str, call: EngineCall) -> Method:
         async def handle(args: Arguments) -> Reply:
-            return await self._answer(method, call, args)
+            return await self._answer(name, method, call, args)
 
         return Method(
             handler=guarded(self._sessions, name, method, handle), args=call.args, oversize=_OVERSIZE
         )
 
-    async def _answer(self, method: str, call: EngineCall, args: Arguments) -> Reply:
-        if self._under_way >= UNDER_WAY:
-            return failure(503, f"{UNDER_WAY} calls to the engine are under way; try again")
-        self._under_way += 1
+    async def _answer(self, name: str, method: str, call: EngineCall, args: Arguments) -> Reply:
+        # who came without a session is root
+        session = args.get(SESSION, "")
+        writer = SESSION not in args or await self._may_write(session)
+        try:
+            self._shares.take(session, writer=writer)
+        except RequestError as exc:
+            return failure(exc.status, str(exc))
         try:
             async with asyncio.timeout(call.deadline_s):
-                return await self._envelope(method, call, args)
+                return await self._envelope(name, method, call, args, writer=writer)
         except TimeoutError:
             return failure(504, f"the engine did not answer in {call.deadline_s:g} s")
         except UcidockdError as exc:
@@ -95,22 +109,23 @@ class DockerObjects:
                 raise
             return failure(500 if status_of(exc) == 503 else status_of(exc), str(exc))
         finally:
-            self._under_way -= 1
+            self._shares.give_back(session, writer=writer)
 
-    async def _envelope(self, method: str, call: EngineCall, args: Arguments) -> dict[str, Any]:
+    async def _envelope(
+        self, name: str, method: str, call: EngineCall, args: Arguments, *, writer: bool
+    ) -> dict[str, Any]:
         target = call.target(args)
         path = call.path.replace("{id}", target)
         version = await self._versions.wanted(self._agent.api_version())
-        # a reader gets no secrets; who came without a session is root
-        writer = SESSION not in args or await self._may_write(args[SESSION])
+        # a reader gets no secrets
         query, headers = checked_query(call.path, call.pairs(args), writer=writer), call.headers(args)
         if call.output is Output.LOGS:
             return await self._logs(target, query)
         body, content_type = _request_body(call, args)
         if body is not None:
             headers = [*headers, ("content-type", content_type)]
-        if call.manual:
-            await self._agent.manual(target, method)
+        if action := manual_action(name, method, query):
+            await self._agent.manual(target, action)
         try:
             response = await self._engine.open(
                 call.verb,
@@ -121,11 +136,11 @@ class DockerObjects:
                 head_timeout_s=call.deadline_s,
             )
         except UcidockdError:
-            if call.manual:
+            if action:
                 await self._agent.manual_failed(target)
             raise
         async with response:
-            if call.manual and response.status >= 400:
+            if action and response.status >= 400:
                 await self._agent.manual_failed(target)
             made = await _read(call, args, response)
         return made if writer else {**made, "body": await masked_value(made["body"])}

@@ -42,11 +42,20 @@ StillAllowed = Callable[[], Awaitable[bool]]
 
 
 class Tab:
-    """`still_allowed` asks for the owner's session, and raises BusError when nobody answers."""
+    """`still_allowed` asks for the owner's session, and raises BusError when nobody answers. `writes`: a writer's."""
 
-    def __init__(self, number: str, session: str, bus: UbusClient, still_allowed: StillAllowed) -> None:
+    def __init__(
+        self,
+        number: str,
+        session: str,
+        bus: UbusClient,
+        still_allowed: StillAllowed,
+        *,
+        writes: bool = True,
+    ) -> None:
         self.id = number
         self.session = session
+        self.writes = writes
         self.object = self.make_object(number)
         self.moving = asyncio.Lock()
         self._bus = bus

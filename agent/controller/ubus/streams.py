@@ -30,7 +30,10 @@ logger = logging.getLogger(__name__)
 
 TABS = 32
 TABS_OF_A_SESSION = 8
+TABS_OF_READERS = 24  # of TABS
 SOURCES_OF_ALL = 512
+SOURCES_OF_READERS = 384
+SOURCES_OF_A_READER = 128
 NAME_LIMIT = 64
 INPUT_LIMIT = 64 * 1024
 WAIT_LIMIT_S = 20  # LuCI gives a call up after that
@@ -87,8 +90,7 @@ class Streams:
         reply: dict[str, object] = {"id": tab.id, "object": tab.object.name, "window": WINDOW}
         if source is None:
             return reply
-        if sum(one.streams for one in self._tabs.values()) >= SOURCES_OF_ALL:
-            raise RequestError(f"{SOURCES_OF_ALL} streams are open", status=429)
+        self._check_sources(tab)
         return {**reply, "stream": tab.add(source, owner=owner, tag=tag)}
 
     async def resume(self, args: Arguments) -> Reply:
@@ -170,12 +172,40 @@ class Streams:
         """Who came without a session is root."""
         return not session or await self._rpcd.allowed_now(session, WRITER.object, WRITER.method)
 
+    def _check_sources(self, tab: Tab) -> None:
+        """Raises RequestError 429 where no stream may be added: readers leave some to writers."""
+        tabs = self._tabs.values()
+        limits = [(SOURCES_OF_ALL, "", list(tabs))]
+        if not tab.writes:
+            limits += [
+                (
+                    SOURCES_OF_READERS,
+                    " of sessions that may only read",
+                    [one for one in tabs if not one.writes],
+                ),
+                (
+                    SOURCES_OF_A_READER,
+                    " of this session",
+                    [one for one in tabs if one.session == tab.session],
+                ),
+            ]
+        for limit, whose, counted in limits:
+            if sum(one.streams for one in counted) >= limit:
+                raise RequestError(f"{limit} streams{whose} are open", status=429)
+
     async def _new_tab(self, session: str) -> Tab:
+        writes = not session or await self._rpcd.allowed_now(session, WRITER.object, WRITER.method)
         if len(self._tabs) >= TABS:
             raise RequestError(f"{TABS} stream objects are open", status=429)
         if sum(tab.session == session for tab in self._tabs.values()) >= TABS_OF_A_SESSION:
             raise RequestError(f"{TABS_OF_A_SESSION} stream objects of this session are open", status=429)
-        tab = Tab(secrets.token_hex(16), session, self._bus, lambda: self._still_allowed(session))
+        if not writes and sum(not tab.writes for tab in self._tabs.values()) >= TABS_OF_READERS:
+            raise RequestError(
+                f"{TABS_OF_READERS} stream objects of sessions that may only read are open", status=429
+            )
+        tab = Tab(
+            secrets.token_hex(16), session, self._bus, lambda: self._still_allowed(session), writes=writes
+        )
         self._tabs[tab.id] = tab
         try:
             await self._publish(session, tab.object)

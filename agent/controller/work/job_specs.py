@@ -46,10 +46,11 @@ class JobKind(StrEnum):
     PRUNE = "prune"
 
 
-# seconds without any news after which the engine is thought to hang; a build step may well be silent for long
+# seconds without progress after which the engine is thought to hang; a build step may well be silent for long, and with
+# the containerd store a layer's first MiB
 STALL_S = {
-    JobKind.PULL: 120.0,
-    JobKind.PUSH: 120.0,
+    JobKind.PULL: 300.0,
+    JobKind.PUSH: 300.0,
     JobKind.IMPORT: 600.0,
     JobKind.LOAD: 600.0,
     JobKind.BUILD: 1800.0,

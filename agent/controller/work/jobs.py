@@ -130,12 +130,14 @@ class Job:
         wrong = _error_in(line)
         if wrong:
             raise EngineError(self._hide(wrong))
-        moved = self.progress.feed(line)
+        before = self.progress.work
+        is_new = self.progress.feed(line)
         self._note_result(line)
-        if "id" not in line or line.get("stream"):
-            moved = self._add_message(line.get("stream") or line.get("status")) or moved
-        if moved:
-            self._changed()
+        said = ("id" not in line or bool(line.get("stream"))) and self._add_message(
+            line.get("stream") or line.get("status")
+        )
+        if is_new or said:
+            self._changed(worked=said or self.progress.work != before)
 
     def sent(self, count: int) -> None:
         """`count` bytes of the upload went on to the engine."""
@@ -143,7 +145,7 @@ class Job:
         self._changed()
 
     def watched(self, stall: asyncio.Timeout, stall_s: float) -> None:
-        """Every change puts `stall` off by `stall_s`."""
+        """Whatever comes forward puts `stall` off by `stall_s`."""
         self._stall, self._stall_s = stall, stall_s
 
     def end(self, state: JobState, *, now: float, error: dict[str, Any] | None = None) -> None:
@@ -185,9 +187,9 @@ class Job:
         """Readers see jobs too, and whoever writes these texts may repeat what it was given."""
         return self._blot(text)
 
-    def _changed(self) -> None:
+    def _changed(self, *, worked: bool = True) -> None:
         self.version += 1
-        if self._stall is not None and not self._stall.expired():
+        if worked and self._stall is not None and not self._stall.expired():
             self._stall.reschedule(asyncio.get_running_loop().time() + self._stall_s)
         self._news.set()
         self._news = asyncio.Event()

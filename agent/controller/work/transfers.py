@@ -19,17 +19,20 @@ from agent.controller.work.job_specs import JobSpec
 from agent.controller.work.jobs import Jobs
 from agent.controller.work.transfer import Transfer
 from agent.controller.work.upload import Upload
-from agent.errors import ConflictError, UcidockdError
+from agent.errors import ConflictError
 
 IDLE_S = 120.0
 OPEN_LIMIT = 4
 KEPT = 32
 
 
-class IdleError(UcidockdError):
-    """The client did not come back."""
+class IdleError(RequestError):
+    """The client did not come back in time (410: it begins anew)."""
 
     code = "idle"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=410)
 
 
 class Transfers:

@@ -407,7 +407,11 @@ class FakeEngine:
         return [c.id for c in self.containers.values() if any(m.get("Name") == volume for m in c.mounts)]
 
     def pull(
-        self, image: str, auth: RegistryAuth | None, on_progress: Callable[[dict[str, Any]], None] | None
+        self,
+        image: str,
+        auth: RegistryAuth | None,
+        on_progress: Callable[[dict[str, Any]], None],
+        meanwhile: Callable[[], None],
     ) -> None:
         del auth
         self._check_up()
@@ -416,8 +420,8 @@ class FakeEngine:
             self._check_up()
             if image not in self.registry:
                 raise EngineError(f"cannot pull {image}: manifest unknown", status=404, retryable=True)
-            if on_progress is not None:
-                on_progress({"id": "layer", "status": status})
+            meanwhile()
+            on_progress({"id": "layer", "status": status})
         self.images[image] = self.registry[image]
         self._say("image", "pull", image, {"name": image})
 
@@ -470,7 +474,6 @@ class FakeEngine:
         """It goes away; without live-restore the containers end with it."""
         self.up = self.processes.up = False
         self.cut_streams()
-        self._past.clear()
         if live_restore:
             return
         for container in self.containers.values():
@@ -491,6 +494,7 @@ class FakeEngine:
     def start_engine(self) -> None:
         """It comes back and starts what the restart policies say."""
         self.up = self.processes.up = True
+        self._past.clear()  # it keeps them in memory, those of its own end too
         self.networks.get("bridge").created = self.time.text()
         for container in list(self.containers.values()):
             if container.state == "exited" and container.started_before and wants_restart(container):
