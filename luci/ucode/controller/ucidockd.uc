@@ -164,9 +164,10 @@ function forward(sock) {
 	return true;
 }
 
-// A request with the body that the browser sends: raw, or the file of a form. Pieces go on as they come.
+// A request with the body that the browser sends: raw, or the file of a form. Pieces go on as they come. One that was cut
+// gets no last chunk: else the agent would take half a file for the whole.
 function send_body(method, path, headers) {
-	let sock, failed = false;
+	let sock, failed = false, whole = false, received = 0;
 
 	let begin = () => {
 		if (!has_token() || !(sock = open_request(method, path, { ...headers, 'Transfer-Encoding': 'chunked' })))
@@ -181,6 +182,9 @@ function send_body(method, path, headers) {
 
 		if (length(chunk))
 			failed = !send_all(sock, sprintf('%x\r\n', length(chunk))) || !send_all(sock, chunk) || !send_all(sock, '\r\n');
+
+		received += length(chunk);
+		whole = eof && (meta.file || received == +http.getenv('CONTENT_LENGTH'));
 	});
 	http.content();
 
@@ -189,6 +193,12 @@ function send_body(method, path, headers) {
 
 	if (!sock)
 		return false;
+
+	if (received && !whole) {
+		sock.close();
+
+		return refuse(400, 'the upload ended before its end');
+	}
 
 	send_all(sock, '0\r\n\r\n');
 
