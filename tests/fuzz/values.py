@@ -37,7 +37,7 @@ def check(languages: Sequence[Language], data: bytes) -> None:
     language = languages[data[0] % len(languages)] if data else languages[0]
     text = data[1:].decode("utf-8", "replace")  # other bytes are refused before (agent.uci.reader)
     try:
-        value = language.parse(text)
+        value = _plain(language.parse(text))
     except QuantityError as exc:
         assert exc.wrong and exc.expected, f"{text!r}: says too little"
         return
@@ -46,7 +46,12 @@ def check(languages: Sequence[Language], data: bytes) -> None:
         return
     if language.write is not None:
         written = language.write(value)
-        assert language.parse(written) == value, f"{text!r} is {value!r}, is written {written!r}"
+        assert _plain(language.parse(written)) == value, f"{text!r} is {value!r}, is written {written!r}"
+
+
+def _plain(value: Any) -> Any:
+    """Of a value in an odd form, the value."""
+    return value.value if isinstance(value, daemon_values.Odd) else value
 
 
 def target(name: str, *languages: Language, words: Sequence[str] = ()) -> Target:

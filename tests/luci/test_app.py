@@ -105,7 +105,7 @@ def test_reading_and_changing_are_apart() -> None:
 def needed() -> dict[tuple[str, str], Need]:
     """What each method on ubus takes, by the route that it stands for: the same request to the engine, or the same right."""
     nothing: Any = None
-    by_request = {(route.method, route.path.replace("{image}", "{id}")): route.grant for route in ROUTES}
+    by_request = {(route.method, re.sub(r"\{\w+\}", "{id}", route.path)): route.grant for route in ROUTES}
     found = {
         (name, method): by_request[call.verb, call.path].need
         for name, calls in CALLS.items()
