@@ -43,7 +43,7 @@ DEEP = b"[" * 100_000
 )
 @pytest.mark.parametrize("parser", [parse_mirror, parse_proxy])
 def test_an_address_that_cannot_be_split_is_a_mistake_in_our_words(parser: object, url: str) -> None:
-    with pytest.raises(QuantityError, match="URL|https?://"):
+    with pytest.raises(QuantityError, match=r"URL|https?://"):
         parser(url)  # type: ignore[operator]
 
 
