@@ -48,6 +48,7 @@ _MESSAGE_LIMIT = 256  # engine bodies may echo what they were sent
 _LEAST_API = "1.41"  # where nobody has said yet; what it says itself is spoken
 _PING_S = 10.0
 _READ_S = 20.0
+_PAST_S = 3.0  # for what the engine has in memory
 _BROKEN = (
     docker.errors.DockerException,
     requests.exceptions.RequestException,
@@ -448,7 +449,7 @@ class DockerEngine:
         """GET /events, up to `until` (unix seconds): the engine keeps the last 256 of all since it was started."""
         filters = json.dumps({"type": ["container"], "container": [container]})
         params = {"since": "1", "until": until, "filters": filters}
-        body = self._send("GET", "/events", params=params, timeout_s=min(_READ_S, self._timeout_s))
+        body = self._send("GET", "/events", params=params, timeout_s=min(_PAST_S, self._timeout_s))
         return self._read(body, lambda text: tuple(json.loads(line) for line in text.splitlines() if line))
 
     def _translated(self, response: Any) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from agent.apply.ports import Engine
 from agent.apply.records import Records
-from agent.errors import StorageError
+from agent.errors import EngineError, StorageError
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container
 from agent.plan.endings import is_job, moment, unwitnessed, was_stopped
@@ -120,7 +120,11 @@ class Endings:
         if known is None or known.at != found.finished_at:
             now = moment(str(self.engine.info().get("SystemTime") or "")) or 0.0
             config = (found.inspect or {}).get("Config") or {}
-            events = self.engine.past_events(found.id, f"{now:.9f}")
+            try:
+                events = self.engine.past_events(found.id, f"{now:.9f}")
+            except EngineError as exc:  # an engine without events must not end the pass
+                logger.debug("how %s ended is not known: %s", found.name, exc)
+                return _End(found.finished_at, None)
             known = _End(found.finished_at, was_stopped(events, str(config.get("StopSignal") or "")))
             self._known[seen.id] = known
         return known
