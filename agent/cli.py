@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     diff.add_argument("name", metavar="NAME", help="a container section, or its Docker name")
     adopt = commands.add_parser(
-        "adopt", parents=[common, either], help="write the section of a container that was made by hand"
+        "adopt", parents=[common, either], help="write the section of a container that was created with docker"
     )
     adopt.add_argument("name", metavar="NAME", help="Docker name or id")
     adopt.add_argument("--section", default="", help="name of the section (made of the Docker name)")
@@ -243,7 +243,7 @@ def _ask_or_do(
     *,
     changes: bool = True,
 ) -> dict[str, Any]:
-    """The running agent's answer; without one we do it ourselves. `changes`: it is no mere look."""
+    """The running agent's answer; without one we do it ourselves. `changes`: it may change something."""
     from agent.clients.agent_client import NoAgentError, call
 
     if not args.no_agent:

@@ -2,7 +2,7 @@
 """A fixed address that another container has: one of ours whose address is any that was free moves out of the way.
 
 The engine hands out addresses first come, first served, also after a reboot, when it starts containers itself. Where
-somebody else has the address, the error names who.
+another container has the address, the error names it.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class DaemonChange:
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.monotonic
     record: DaemonRecord = field(init=False)
-    refused: Target | None = None  # what dockerd itself would not take, until somebody has looked at it
+    refused: Target | None = None  # what dockerd itself rejected, until a reconcile is asked for
 
     def __post_init__(self) -> None:
         self.record = self.store.load()
@@ -113,7 +113,7 @@ class DaemonChange:
         self._note(step=Step.NONE)
 
     def stop(self, shutdown_s: int | None = None) -> None:
-        """Ends dockerd because somebody asked for it. It stays down, over our own end too, until `released`.
+        """Stops dockerd on request. It stays down, even when the agent restarts, until `released`.
 
         `shutdown_s`: seconds that it gives its containers, None where that is as the record says.
         """
@@ -161,7 +161,7 @@ class DaemonChange:
             raise DaemonError(f"daemon.json cannot be written: {exc.strerror}", reason="StorageFull") from exc
 
     def _is_proven(self, target: Target) -> bool:
-        """Whether this has worked before: it is no news that fails, but something around it (a slow containerd, say)."""
+        """Whether this has worked before: then something around it is at fault (a slow containerd, say)."""
         return target == self.store.last_good()
 
     def _refuse(self, target: Target, exc: DaemonError) -> None:

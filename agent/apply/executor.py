@@ -378,7 +378,7 @@ class Executor:
     def _applied(self, record: Record, container: Container, **changes: Any) -> None:
         spec = desired_spec(container)
         if record.spec_hash != spec_hash(spec):
-            changes = {"lost": (), **changes}  # its section changed: somebody looked at it
+            changes = {"lost": (), **changes}  # its section changed: the loss is acknowledged
         self.records.change(
             record.nonce, spec=spec, spec_hash=spec_hash(spec), name=container.name, **changes
         )

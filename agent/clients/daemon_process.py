@@ -30,7 +30,7 @@ def find_with_config(config_file: Path) -> Process | None:
 
 
 def serving(path: str, *, name: str) -> Process | None:
-    """The process of that name that listens at a unix socket (unix(7), SO_PEERCRED: whoever called listen)."""
+    """The process of that name that listens at a unix socket (unix(7), SO_PEERCRED: the process that called listen)."""
     with socket.socket(socket.AF_UNIX) as link:
         link.settimeout(2.0)
         try:
