@@ -124,7 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     diff.add_argument("name", metavar="NAME", help="a container section, or its Docker name")
     adopt = commands.add_parser(
-        "adopt", parents=[common, either], help="write the section of a container that was created with docker"
+        "adopt",
+        parents=[common, either],
+        help="write the section of a container that was created with docker",
     )
     adopt.add_argument("name", metavar="NAME", help="Docker name or id")
     adopt.add_argument("--section", default="", help="name of the section (made of the Docker name)")

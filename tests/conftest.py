@@ -17,7 +17,9 @@ from tests.support.network import own_network
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--machine-minutes", type=float, default=1.0, help="how long the random state machine runs")
+    parser.addoption(
+        "--machine-minutes", type=float, default=1.0, help="how long the random state machine runs"
+    )
     parser.addoption("--machine-runs", type=int, default=10, help="how many times it runs on a real engine")
     parser.addoption(
         "--engine", choices=VERSIONS, help="the dockerd that tests run on, in place of the installed one"

@@ -25,7 +25,9 @@ def with_lines(*lines: str) -> str:
 
 def test_a_range_of_host_ports_takes_one_that_is_free(box: Box) -> None:
     other = WEB.replace("'web'", "'other'")
-    assert box.errors(with_lines("list port '21900-21901:80'") + other + "\tlist port '21900-21901:80'\n") == []
+    assert (
+        box.errors(with_lines("list port '21900-21901:80'") + other + "\tlist port '21900-21901:80'\n") == []
+    )
     found = {
         box.get(name).attrs["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"] for name in ("web", "other")
     }

@@ -409,9 +409,7 @@ class DockerEngine:
         except (*_BROKEN, ValueError) as exc:
             raise EngineUnreachableError(f"cannot pull {image}: the engine went away: {_short(exc)}") from exc
 
-    def _follow_pull(
-        self, image: str, response: Any, on_progress: Callable[[dict[str, Any]], None]
-    ) -> None:
+    def _follow_pull(self, image: str, response: Any, on_progress: Callable[[dict[str, Any]], None]) -> None:
         status = response.status_code
         if status >= 400:
             said = _message(read_body(response), status)

@@ -361,7 +361,9 @@ class Desired:
     auths: tuple[RegistryAuth, ...] = ()
     agent: AgentSettings = field(default_factory=AgentSettings)
     broken: frozenset[str] = frozenset()  # keys "container:web", "network:lan", ...
-    claimed: frozenset[str] = frozenset()  # kinds and Docker names of the objects that those are about: "container:web"
+    claimed: frozenset[str] = (
+        frozenset()
+    )  # kinds and Docker names of the objects that those are about: "container:web"
     daemon: DaemonSettings | None = None  # None: no section is about dockerd itself
     daemon_mistakes: tuple[str, ...] = ()  # in those sections: what is wrong is left out
     generation: str = ""  # hash of the committed files

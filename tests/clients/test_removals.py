@@ -19,7 +19,9 @@ BUSY = (409, {"message": "removal of container web is already in progress"})
 
 
 @contextmanager
-def engine(path: Path, answers: dict[str, tuple[int, object]]) -> Iterator[tuple[DockerEngine, ScriptedEngine]]:
+def engine(
+    path: Path, answers: dict[str, tuple[int, object]]
+) -> Iterator[tuple[DockerEngine, ScriptedEngine]]:
     """`answers`: method and last part of the path -> status and body."""
 
     def script(connection: socket.socket, head: bytes) -> None:

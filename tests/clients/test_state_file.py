@@ -218,8 +218,12 @@ def a_record(number: int) -> Record:
     spec = {
         "image": "docker.io/library/nginx:1.27",
         "env": [[f"NAME_{n}", "sha256:0123456789abcdef"] for n in range(5)],
-        "mounts": [{"source": "/mnt/sda1/data", "target": f"/data/{n}", "read_only": False} for n in range(2)],
-        "ports": [{"container_port": 80, "host_port": 8000 + n, "protocol": "tcp", "host_ip": ""} for n in range(2)],
+        "mounts": [
+            {"source": "/mnt/sda1/data", "target": f"/data/{n}", "read_only": False} for n in range(2)
+        ],
+        "ports": [
+            {"container_port": 80, "host_port": 8000 + n, "protocol": "tcp", "host_ip": ""} for n in range(2)
+        ],
         "memory": 67108864,
     }
     return record(number, spec=spec, spec_hash=spec_hash(spec), image_id="sha256:" + "0" * 64)

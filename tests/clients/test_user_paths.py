@@ -67,9 +67,7 @@ def test_what_is_there_and_what_is_not(paths: UserPaths, tmp_path: Path) -> None
         ("LOOP", "Too many levels of symbolic links"),
     ],
 )
-def test_a_path_that_cannot_be_has_a_reason(
-    paths: UserPaths, tmp_path: Path, path: str, reason: str
-) -> None:
+def test_a_path_that_cannot_be_has_a_reason(paths: UserPaths, tmp_path: Path, path: str, reason: str) -> None:
     if path == "LOOP":
         (tmp_path / "x").symlink_to("y")
         (tmp_path / "y").symlink_to("x")
@@ -82,7 +80,9 @@ def test_a_path_that_cannot_be_has_a_reason(
             assert reason in str(exc)
 
 
-@pytest.mark.parametrize("kind", ["fifo", "endless", "device", "folder", "socket", "large", "absent", "binary"])
+@pytest.mark.parametrize(
+    "kind", ["fifo", "endless", "device", "folder", "socket", "large", "absent", "binary"]
+)
 def test_only_a_regular_file_of_some_size_is_read(paths: UserPaths, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "file"
     wanted = "is not a regular file"
@@ -115,7 +115,9 @@ def test_a_mount_that_hangs_costs_what_is_on_it_and_no_more_than_a_thread(tmp_pa
     (tmp_path / "here").write_text("fine")
     with HangingMount(tmp_path / "nas") as mount:
         (tmp_path / "link").symlink_to("nas/deep/../folder")
-        inside = [str(tmp_path / name) for name in ("nas", "nas/a", "nas/b/../c", "link", "link/x", "./nas//d")]
+        inside = [
+            str(tmp_path / name) for name in ("nas", "nas/a", "nas/b/../c", "link", "link/x", "./nas//d")
+        ]
         for _ in range(3):
             began = time.monotonic()
             asked = [(question, path) for path in [*inside, str(tmp_path / "here")] for question in QUESTIONS]

@@ -50,7 +50,10 @@ def test_a_proven_configuration_is_tried_until_it_works(lab: DaemonLab) -> None:
     assert lab.conditions()["Degraded"] == (True, "NotStarted")
     assert not lab.apply(), "back-off"
     assert passes_until_up(lab, FAILS + 2) == FAILS - 1
-    assert (lab.document()["bip"], lab.document()["registry-mirrors"]) == ("10.216.9.1/24", ["https://m.lan/"])
+    assert (lab.document()["bip"], lab.document()["registry-mirrors"]) == (
+        "10.216.9.1/24",
+        ["https://m.lan/"],
+    )
     assert lab.conditions()["Synced"] == (True, "Applied")
     assert "RolledBack" not in lab.conditions()
 
@@ -123,7 +126,9 @@ def test_a_bip_over_a_network_of_the_router_is_not_applied(lab: DaemonLab) -> No
     assert "bip" not in lab.document()
     assert lab.info()["Debug"]
     assert lab.conditions()["Synced"] == (False, "LeftOut")
-    assert "10.216.4.128/25 overlaps 10.216.4.0/24, which the router itself reaches by br-lan" in lab.message("Synced")
+    assert "10.216.4.128/25 overlaps 10.216.4.0/24, which the router itself reaches by br-lan" in lab.message(
+        "Synced"
+    )
     lan.clear()
     assert lab.apply()
     assert lab.document()["bip"] == "10.216.4.129/25"
@@ -140,4 +145,3 @@ def test_the_file_system_of_data_root_is_looked_at(lab: DaemonLab) -> None:
     lab.restart_agent()
     assert lab.apply()
     assert "StorageUnsuitable" not in lab.conditions()
-

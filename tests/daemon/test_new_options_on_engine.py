@@ -126,7 +126,9 @@ def test_on_an_overlay_nothing_is_tried_and_native_works(new: DaemonLab) -> None
         assert "set storage_driver 'native'" in text
         assert "ext4" in text
         new.stop()
-        assert not new.apply(f"{root}option storage_driver 'native'\n"), "another store, which has to be accepted"
+        assert not new.apply(f"{root}option storage_driver 'native'\n"), (
+            "another store, which has to be accepted"
+        )
         new.stage.accept_engine()
         assert new.apply()
         assert "StorageUnsuitable" not in new.conditions()

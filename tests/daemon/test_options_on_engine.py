@@ -68,7 +68,6 @@ ELSEWHERE = {
 }
 
 
-
 @pytest.fixture
 def started(any_lab: DaemonLab) -> DaemonLab:
     assert any_lab.apply("")

@@ -72,7 +72,9 @@ def test_it_is_started_with_the_users_file(lab: DaemonLab, script: StockScript) 
     assert not lab.daemon_json.exists()
 
 
-def test_without_a_configuration_of_dockerd_its_default_file_counts(lab: DaemonLab, script: StockScript) -> None:
+def test_without_a_configuration_of_dockerd_its_default_file_counts(
+    lab: DaemonLab, script: StockScript
+) -> None:
     own_file(lab).rename(lab.root / "etc-docker-daemon.json")
     lab.write("", kind="procd")
     (lab.root / "config" / "dockerd").unlink()
@@ -85,7 +87,8 @@ def test_without_a_configuration_of_dockerd_its_default_file_counts(lab: DaemonL
 
 
 @pytest.mark.parametrize(
-    ("given", "said"), [("missing.json", "which does not exist"), ("", "set dockerd.globals.alt_config_file to")]
+    ("given", "said"),
+    [("missing.json", "which does not exist"), ("", "set dockerd.globals.alt_config_file to")],
 )
 def test_without_such_a_file_dockerd_runs_as_the_script_makes_it(
     lab: DaemonLab, script: StockScript, given: str, said: str
@@ -100,7 +103,9 @@ def test_without_such_a_file_dockerd_runs_as_the_script_makes_it(
 def test_it_waits_for_the_disk(lab: DaemonLab, script: StockScript, where: str) -> None:
     disk = lab.root / "disk"
     disk.mkdir()
-    (lab.root / "config" / "fstab").write_text(f"config mount\n\toption target '{disk}'\n\toption enabled '1'\n")
+    (lab.root / "config" / "fstab").write_text(
+        f"config mount\n\toption target '{disk}'\n\toption enabled '1'\n"
+    )
     content = own_file(lab, **{"data-root": f"{disk}/docker"}).read_text()
     path = (disk if where == "its file" else lab.root) / "user.json"
     if where == "its data":

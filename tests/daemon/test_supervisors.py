@@ -270,7 +270,9 @@ def test_a_first_boot_with_a_wrong_data_root_has_a_dockerd_where_nothing_is_crea
     default = replace(row_of("data_root"), default=f"{lab.root}/data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            plan_daemon, "TABLE", tuple(default if row.uci == "data_root" else row for row in plan_daemon.TABLE)
+            plan_daemon,
+            "TABLE",
+            tuple(default if row.uci == "data_root" else row for row in plan_daemon.TABLE),
         )
         assert not lab.apply("option data_root '/'\n")
         assert lab.conditions()["Running"] == (True, "Running")

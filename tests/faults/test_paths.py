@@ -113,7 +113,9 @@ def test_a_mount_that_hangs_holds_its_containers_and_nothing_else(
         agent.end(signal.SIGTERM)
         assert time.monotonic() - began < 8
         agent.start()
-        wait_for(lambda: "does not answer" in _conditions(agent, "one").get("Waiting", {}).get("message", ""), 30)
+        wait_for(
+            lambda: "does not answer" in _conditions(agent, "one").get("Waiting", {}).get("message", ""), 30
+        )
     wait_for(lambda: _conditions(agent, "one").get("Waiting", {}).get("status") is False, 30)
 
 

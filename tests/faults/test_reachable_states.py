@@ -208,7 +208,9 @@ def test_who_shares_a_namespace_follows_its_owner(box: Box, mode: str, how: str)
 def test_what_was_heard_of_is_kept_until_a_pass_may_act_on_it(box: Box, tmp_path: Path, why: str) -> None:
     there = tmp_path / "there"
     there.touch()
-    config = LAN + PLAIN + f"\tlist network 'lan'\n\toption restart 'always'\n\tlist wait_for 'file:{there}'\n"
+    config = (
+        LAN + PLAIN + f"\tlist network 'lan'\n\toption restart 'always'\n\tlist wait_for 'file:{there}'\n"
+    )
     box.apply(config)
     box.apply()
     reconciler = box.reconciler
@@ -371,7 +373,9 @@ def test_a_network_and_a_volume_whose_sections_are_renamed_stay(box: Box) -> Non
     config = LAN + "\nconfig volume 'data'\n" + PLAIN + "\tlist network 'lan'\n\tlist volume 'data:/data'\n"
     box.apply(config)
     before = box.get("web").id
-    renamed = config.replace("network 'lan'\n\tlist subnet", "network 'home'\n\toption name 'lan'\n\tlist subnet")
+    renamed = config.replace(
+        "network 'lan'\n\tlist subnet", "network 'home'\n\toption name 'lan'\n\tlist subnet"
+    )
     renamed = renamed.replace("config volume 'data'", "config volume 'kept'\n\toption name 'data'")
     renamed = renamed.replace("list network 'lan'", "list network 'home'").replace("'data:/", "'kept:/")
     assert box.errors(renamed) == []

@@ -506,9 +506,7 @@ def test_a_port_at_an_address_that_the_router_lost_is_a_condition_until_it_is_ba
 
 
 def test_the_address_that_dockerd_publishes_at_by_default_counts_too(router: Router) -> None:
-    router.tools = replace(
-        router.tools, has_address=lambda text: False, machine_addresses=lambda: ()
-    )
+    router.tools = replace(router.tools, has_address=lambda text: False, machine_addresses=lambda: ())
     router.restart_agent()
     section = "config container 'web'\n\toption image 'a'\n\tlist port '8080:80'\n"
     router.apply(section)

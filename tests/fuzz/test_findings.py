@@ -127,7 +127,9 @@ def test_a_mistake_quotes_a_long_value_by_its_ends() -> None:
 
 def test_ranges_of_ports_cannot_take_all_the_memory() -> None:
     entries = "\tlist port '1-60000:1-60000'\n" * 5000
-    text = f"config container 'web'\n\toption image 'x'\n{entries}config container 'app'\n\toption image 'x'\n"
+    text = (
+        f"config container 'web'\n\toption image 'x'\n{entries}config container 'app'\n\toption image 'x'\n"
+    )
     result = decode({"containers": parse(text, package="containers")}, paths={})
     assert [issue.place for issue in result.issues] == ["containers.web.port[0]"]
     assert [container.section for container in result.desired.containers] == ["app"]

@@ -39,6 +39,8 @@ APP = "config container 'app'\n\toption image 'app'\n\tlist depends_on 'db'\n\tl
 
 def web(*lines: str) -> str:
     return WEB + "".join(f"\t{line}\n" for line in lines)
+
+
 JOB = WEB + "\toption restart 'no'\n"
 
 

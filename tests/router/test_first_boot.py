@@ -384,7 +384,9 @@ def take_over(router: Router) -> list[Issue]:
     done = router.run("ash", "-c", "uci batch </etc/ucidockd/from-dockerman.uci")
     assert done.stdout == ""
     config = router.root / "etc/config"
-    options = RuntimeOptions(config_dir=config, override_dir=router.root / "none", state_dir=router.root / "s")
+    options = RuntimeOptions(
+        config_dir=config, override_dir=router.root / "none", state_dir=router.root / "s"
+    )
     return [issue for issue in load(options).issues if issue.severity == "error"]
 
 
@@ -426,7 +428,10 @@ def test_an_allowed_interface_is_known_by_each_of_its_names(router: Router, allo
 
 
 REMOTE = {
-    "host and port": ("option remote_host '192.168.1.5'\n\toption remote_port '2376'", "tcp://192.168.1.5:2376"),
+    "host and port": (
+        "option remote_host '192.168.1.5'\n\toption remote_port '2376'",
+        "tcp://192.168.1.5:2376",
+    ),
     "a host": ("option remote_host 'nas.lan'", "tcp://nas.lan:2375"),
     "IPv6": ("option remote_host 'fd00::5'\n\toption remote_port '2375'", "tcp://[fd00::5]:2375"),
     "no host": ("option remote_port '2375'", ""),
@@ -476,7 +481,9 @@ def test_each_old_word_is_answered_with_its_successor_or_why_there_is_none(route
     )
     first_boot(router)
     config = router.root / "etc/config"
-    options = RuntimeOptions(config_dir=config, override_dir=router.root / "none", state_dir=router.root / "s")
+    options = RuntimeOptions(
+        config_dir=config, override_dir=router.root / "none", state_dir=router.root / "s"
+    )
     found = {issue.option: issue.expected for issue in load(options).issues}
     assert "dockerd.firewall.blocked_interfaces" in found["ac_allowed_interface"]
     assert "containers.agent.docker_host" in found["remote_host"]

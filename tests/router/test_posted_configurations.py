@@ -101,7 +101,9 @@ def test_first_boot_ends_with_a_running_dockerd(
     managed = "DaemonUnmanaged" not in shown
     assert managed is not row.unmanaged
     if managed:
-        assert shown["Synced"] == ((False, "LeftOut") if row.left_out else (True, "Applied")), lab.message("Synced")
+        assert shown["Synced"] == ((False, "LeftOut") if row.left_out else (True, "Applied")), lab.message(
+            "Synced"
+        )
     for option in row.left_out:
         assert option in lab.message("Synced")
     for key, value in row.rendered:
@@ -117,7 +119,9 @@ def reaches_outside(lab: DaemonLab) -> bool:
     """Whether a container on docker0 gets an answer from another machine, which knows the router's address only."""
     outside = OwnNetwork(f"{lab.network.name}o")
     try:
-        lab.network.run("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "eth0", "netns", outside.name)
+        lab.network.run(
+            "ip", "link", "add", "eth1", "type", "veth", "peer", "name", "eth0", "netns", outside.name
+        )
         for network, device, address in ((lab.network, "eth1", "1"), (outside, "eth0", "2")):
             network.run("ip", "addr", "add", f"203.0.113.{address}/24", "dev", device)
             network.run("ip", "link", "set", device, "up")

@@ -186,7 +186,9 @@ def test_a_file_of_the_users_is_used_as_it_is_once_its_disk_is_there(rescue: Rou
         assert rescue.uci("get", "dockerd.globals.alt_config_file") == path
 
 
-@pytest.mark.parametrize("option", ["enabled '0'", "docker_host 'tcp://192.168.1.5:2376'", "daemon 'external'"])
+@pytest.mark.parametrize(
+    "option", ["enabled '0'", "docker_host 'tcp://192.168.1.5:2376'", "daemon 'external'"]
+)
 @pytest.mark.parametrize("name", ["agent 'agent'", "agent"])
 def test_where_the_agent_would_not_start_it_nothing_does(rescue: Router, option: str, name: str) -> None:
     rescue.write("etc/config/containers", f"config {name}\n\toption {option}\n")

@@ -65,7 +65,14 @@ def _build(root: Path) -> None:
         sbin.mkdir(parents=True, exist_ok=True)
         version = f"-s -w -X github.com/moby/moby/v2/dockerversion.Version={_RELEASE}"
         for name in ("dockerd", "docker-proxy"):
-            _go(Path(folder), _MOBY, f"cmd/{name}", sbin / name, "exclude_graphdriver_btrfs no_systemd", version)
+            _go(
+                Path(folder),
+                _MOBY,
+                f"cmd/{name}",
+                sbin / name,
+                "exclude_graphdriver_btrfs no_systemd",
+                version,
+            )
         _go(Path(folder), _RUNC, "", sbin / "runc", "seccomp", "-s -w")
         made.rename(root)
 

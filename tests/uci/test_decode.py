@@ -95,7 +95,9 @@ def test_an_issue_names_place_mistake_expectation_and_line() -> None:
     (text,) = texts(result)
     assert text.startswith("containers.web.port[1]: '80:x' is no port, expected [ip:]host")
     assert text.endswith("(/etc/config/containers:11)")
-    assert result.desired == Desired(broken=frozenset({"container:web"}), claimed=frozenset({"container:web"}))
+    assert result.desired == Desired(
+        broken=frozenset({"container:web"}), claimed=frozenset({"container:web"})
+    )
 
 
 def test_a_broken_section_leaves_the_others_alone() -> None:

@@ -191,7 +191,9 @@ SPEC: dict[str, st.SearchStrategy[Any]] = {
     "device_cgroup_rules": sorted_set(st.sampled_from(["c 188:* rmw", "a *:* r"])),
     "cap_add": sorted_set(st.sampled_from(["ALL", "CAP_NET_ADMIN", "CAP_SYS_TIME"])),
     "cap_drop": sorted_set(st.sampled_from(["ALL", "CAP_MKNOD"])),
-    "sysctls": st.dictionaries(KEY.map("net.{}".format), WORD, max_size=3).map(lambda found: tuple(sorted(found.items()))),
+    "sysctls": st.dictionaries(KEY.map("net.{}".format), WORD, max_size=3).map(
+        lambda found: tuple(sorted(found.items()))
+    ),
     "ulimits": sorted_set(
         st.builds(
             Ulimit,

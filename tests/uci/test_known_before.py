@@ -121,11 +121,16 @@ def test_gateways(lines: list[str], words: str) -> None:
 def test_a_bridge_takes_one_subnet_for_each_family() -> None:
     [said] = mistakes(network=NET.rstrip() + "\n\tlist subnet '10.2.0.0/24'\n\n")
     assert "one subnet for each family" in said
-    assert mistakes(network=NET.rstrip() + "\n\tlist subnet '10.2.0.0/24'\n\toption driver 'macvlan'\n\n") == []
+    assert (
+        mistakes(network=NET.rstrip() + "\n\tlist subnet '10.2.0.0/24'\n\toption driver 'macvlan'\n\n") == []
+    )
 
 
 def test_subnets_of_two_addresses_have_no_ends() -> None:
-    assert mistakes(network="config network 'p'\n\tlist subnet '10.1.0.0/31'\n\tlist gateway '10.1.0.0'\n\n") == []
+    assert (
+        mistakes(network="config network 'p'\n\tlist subnet '10.1.0.0/31'\n\tlist gateway '10.1.0.0'\n\n")
+        == []
+    )
 
 
 TAKEN = [
@@ -176,12 +181,19 @@ def test_other_spellings_of_docker_run() -> None:
         "option user ':100'",
     ).spec
     assert [(m.target, m.read_only) for m in spec.mounts] == [("/a", False), ("/b", True), ("/c", False)]
-    assert (spec.endpoints[0].mac_address, spec.stop_signal, spec.user) == ("02:42:ac:11:00:02", "SIGTERM", ":100")
+    assert (spec.endpoints[0].mac_address, spec.stop_signal, spec.user) == (
+        "02:42:ac:11:00:02",
+        "SIGTERM",
+        ":100",
+    )
 
 
 def test_a_device_by_its_cdi_name() -> None:
     spec = container("list device 'vendor.com/gpu=all'", "list device '/dev/a'").spec
-    assert (spec.devices, spec.cdi_devices) == ((Device(host="/dev/a", container="/dev/a"),), ("vendor.com/gpu=all",))
+    assert (spec.devices, spec.cdi_devices) == (
+        (Device(host="/dev/a", container="/dev/a"),),
+        ("vendor.com/gpu=all",),
+    )
     assert host_config(spec, {})["DeviceRequests"] == [{"Driver": "cdi", "DeviceIDs": ["vendor.com/gpu=all"]}]
 
 
@@ -191,8 +203,14 @@ def body(made: Container) -> dict[str, Any]:
 
 
 def test_system_paths() -> None:
-    host = body(container("list security_opt 'systempaths=unconfined'", "list security_opt 'no-new-privileges'"))
-    assert (host["SecurityOpt"], host["MaskedPaths"], host["ReadonlyPaths"]) == (["no-new-privileges"], [], [])
+    host = body(
+        container("list security_opt 'systempaths=unconfined'", "list security_opt 'no-new-privileges'")
+    )
+    assert (host["SecurityOpt"], host["MaskedPaths"], host["ReadonlyPaths"]) == (
+        ["no-new-privileges"],
+        [],
+        [],
+    )
 
 
 def test_a_seccomp_profile_is_read_and_sent(tmp_path: Path) -> None:

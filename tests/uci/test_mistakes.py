@@ -36,18 +36,43 @@ ONE: dict[str, tuple[str, int, str, str]] = {
         "the quote opened in `option image` is never closed",
         "a closing quote on the same line",
     ),
-    "one at the end": (WEB + "\toption user \"root\n", 3, "the quote opened in `option user` is never closed", "a closing"),
+    "one at the end": (
+        WEB + '\toption user "root\n',
+        3,
+        "the quote opened in `option user` is never closed",
+        "a closing",
+    ),
     "a section of another type": (
         "config volume 'db'\n\nconfig container 'db'\n\toption image 'x'\n",
         3,
         "`db` is already the volume of line 1; names are unique in a UCI file",
         "another name, as in `config container 'db_container'`, with `option name 'db'`",
     ),
-    "an option without a section": ("option a 'b'\n", 1, "`option a` stands before the first section", "a `config` line"),
+    "an option without a section": (
+        "option a 'b'\n",
+        1,
+        "`option a` stands before the first section",
+        "a `config` line",
+    ),
     "a misspelt command": (WEB + "\toptoin user 'x'\n", 3, "`optoin` is not a UCI command", "`option`"),
-    "no command at all": (WEB + "S3CRET hidden\n", 3, "the line does not begin with a UCI command", "`config`"),
-    "several words": (WEB + "\toption command sleep 5\n", 3, "`option command` has more than one value", "'a b c'"),
-    "a dash in an option": (WEB + "\toption mem-limit '1'\n", 3, "`mem-limit` is not an option name", "`option mem_limit`"),
+    "no command at all": (
+        WEB + "S3CRET hidden\n",
+        3,
+        "the line does not begin with a UCI command",
+        "`config`",
+    ),
+    "several words": (
+        WEB + "\toption command sleep 5\n",
+        3,
+        "`option command` has more than one value",
+        "'a b c'",
+    ),
+    "a dash in an option": (
+        WEB + "\toption mem-limit '1'\n",
+        3,
+        "`mem-limit` is not an option name",
+        "`option mem_limit`",
+    ),
     "a byte order mark": ("\ufeff" + WEB, 1, "byte order mark", "UTF-8 without BOM"),
     "typographic quotes": (WEB + "\toption user \u201ca b\u201d\n", 3, "typographic quotes", "plain quotes"),
     "an option without a name": (WEB + "\toption\n", 3, "`option` is not complete", "`option NAME 'VALUE'`"),
@@ -91,7 +116,8 @@ def test_a_file_of_mistakes_is_told_quickly() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["config 'a\n", "config a b c", "'", "\"\\", "option", "config x '\nconfig y '\n\n'", "\0", "a;b;c"]
+    "text",
+    ["config 'a\n", "config a b c", "'", '"\\', "option", "config x '\nconfig y '\n\n'", "\0", "a;b;c"],
 )
 def test_any_text_ends(text: str) -> None:
     for mistake in mistakes_of(text, package="x"):
@@ -119,7 +145,9 @@ def test_an_option_that_is_written_twice_is_told() -> None:
 
 def test_a_value_that_swallowed_a_command_is_told() -> None:
     text = WEB + "\tlist env 'A=1\n\tlist env 'B=2'\n\tlist env C='\n"
-    said = [issue.text() for issue in decode({"containers": parse(text, package="containers")}, paths={}).issues]
+    said = [
+        issue.text() for issue in decode({"containers": parse(text, package="containers")}, paths={}).issues
+    ]
     assert any("goes on over a line that looks like a command" in text for text in said)
 
 

@@ -489,7 +489,11 @@ class FakeEngine:
         """While it is down: its data root becomes another one, empty unless it was used before. Images are in both."""
         self._roots[self.root] = (self.containers, self.networks, self.volumes)
         self.root = root
-        self.containers, self.networks, self.volumes = self._roots.get(root) or ({}, Networks(self.new_id), {})
+        self.containers, self.networks, self.volumes = self._roots.get(root) or (
+            {},
+            Networks(self.new_id),
+            {},
+        )
 
     def start_engine(self) -> None:
         """It comes back and starts what the restart policies say."""
@@ -550,7 +554,9 @@ class FakeEngine:
         if not other.alive:
             raise EngineError(f"cannot join network of a non running container: {other.id}", status=409)
         if other.state == "restarting":
-            raise EngineError(f"Container {other.id} is restarting, wait until the container is running", status=409)
+            raise EngineError(
+                f"Container {other.id} is restarting, wait until the container is running", status=409
+            )
         return other.id, other.run
 
     def _check_ports(self, container: FakeContainer) -> None:

@@ -388,7 +388,11 @@ class Machine:
     def _check_networks(self, section: str, body: dict[str, Any]) -> None:
         options = self.config.written(section)
         listed = options["network"]
-        networks = {str(n).partition(",")[0]: str(n) for n in listed or ("bridge",)} if isinstance(listed, tuple) else {}
+        networks = (
+            {str(n).partition(",")[0]: str(n) for n in listed or ("bridge",)}
+            if isinstance(listed, tuple)
+            else {}
+        )
         endpoints = body["NetworkSettings"]["Networks"]
         assert endpoints.keys() == networks.keys(), f"{section} is on {sorted(endpoints)}"
         assert all(e["EndpointID"] for e in endpoints.values()), f"{section} has no endpoint"
@@ -398,7 +402,9 @@ class Machine:
             fixed = (endpoint["IPAMConfig"] or {}).get("IPv4Address")
             assert fixed is None or f"ip={fixed}" in networks[name], f"{section} has {fixed} on {name}"
         mac = options["mac_address"]
-        assert not mac or endpoints[next(iter(networks))]["MacAddress"] == mac, f"{section} has not its MAC address"
+        assert not mac or endpoints[next(iter(networks))]["MacAddress"] == mac, (
+            f"{section} has not its MAC address"
+        )
 
     def _check_status(self) -> None:
         snapshot = self.ground.snapshot()
@@ -412,7 +418,11 @@ class Machine:
             job = self.config.is_job(section)
             to_run = self.config.is_to_run(section) and not job
             assert running is to_run, f"{section}: {conditions['Running']}"
-            done = not job or not self.config.is_to_run(section) or conditions["Running"]["reason"] == "Completed"
+            done = (
+                not job
+                or not self.config.is_to_run(section)
+                or conditions["Running"]["reason"] == "Completed"
+            )
             assert done, f"{section}: {conditions['Running']}"
             assert "Degraded" not in conditions or not conditions["Degraded"]["status"], conditions[
                 "Degraded"
@@ -521,10 +531,14 @@ def _rename(machine: Machine, choice: _Choice) -> None:
     if seen is not None:
         machine.ground.rest(3)
         owner = machine.ground.sections().get(seen.id)
-        assert owner == other or other in config.wrong, f"{section} is called {other}, its container is {owner}'s"
+        assert owner == other or other in config.wrong, (
+            f"{section} is called {other}, its container is {owner}'s"
+        )
         assert (now := machine.ground.raw.inspect_container(seen.id)) is not None, f"{section} is gone"
         job = config.is_job(other) or seen.state != "running"
-        assert job or not config.is_good(other) or now.state == "running", f"{section} is {now.state} as {other}"
+        assert job or not config.is_good(other) or now.state == "running", (
+            f"{section} is {now.state} as {other}"
+        )
 
 
 def _reword(machine: Machine, choice: _Choice) -> None:
@@ -538,7 +552,9 @@ def _reword(machine: Machine, choice: _Choice) -> None:
     machine.commit(told=True)
     machine.ground.rest(3)
     limit = seen is not None and (seen.inspect or {})["HostConfig"].get("Memory")
-    if seen is not None and (machine.config.containers[section]["memory"] or not limit):  # a limit set by hand is taken back
+    if seen is not None and (
+        machine.config.containers[section]["memory"] or not limit
+    ):  # a limit set by hand is taken back
         done = [text for text in machine.ground.writes[before:] if seen.id in text or seen.name in text]
         done = [text for text in done if "start " not in text]  # it may end by itself
         assert not done, f"an edit of {section} that changes nothing: {done}"
@@ -643,7 +659,9 @@ _HANDS: dict[str, Callable[[Machine, str, _Choice], None]] = {
     "memory": _limit,
     "policy": _set_policy,
     "rename": lambda machine, name, choice: machine.ground.raw.rename(name, f"moved-{choice.below(3)}"),
-    "disconnect": lambda machine, name, choice: machine.ground.raw.disconnect(choice.of(("lan", "dmz", "bridge")), name),
+    "disconnect": lambda machine, name, choice: machine.ground.raw.disconnect(
+        choice.of(("lan", "dmz", "bridge")), name
+    ),
 }
 
 

@@ -136,7 +136,9 @@ class Promises:
         if not ground.alive or not ground.engine_is_up():
             self._untrue.clear()
             return
-        ours = [c for c in ground.raw.list_containers(self.machine.instance) if c.id not in self.machine.foreign]
+        ours = [
+            c for c in ground.raw.list_containers(self.machine.instance) if c.id not in self.machine.foreign
+        ]
         running = {self.machine.section_of(c) for c in ours if c.state == "running"}
         untrue = {}
         for resource in ground.snapshot()["resources"]:
@@ -147,7 +149,9 @@ class Promises:
                 since = before[2] if before is not None and before[:2] == (said, actual) else ground.now()
                 untrue[key] = (said, actual, since)
                 limit = _PASS_S + _RESYNC_S * self.deaf
-                assert ground.now() - since < limit, f"{key}: status says {said} for {ground.now() - since:.0f} s"
+                assert ground.now() - since < limit, (
+                    f"{key}: status says {said} for {ground.now() - since:.0f} s"
+                )
         self._untrue = untrue
 
     def check_call(self, name: str, args: tuple[Any, ...]) -> None:

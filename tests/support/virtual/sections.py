@@ -67,7 +67,14 @@ UNMAKEABLE: tuple[dict[str, Value], ...] = (
     {"command": "true"},
 )
 # what says the same as if it were not there, as forms write it
-_DEFAULTS = {"privileged": "0", "read_only": "0", "tty": "0", "init": "0", "shm_size": "64m", "log_driver": "json-file"}
+_DEFAULTS = {
+    "privileged": "0",
+    "read_only": "0",
+    "tty": "0",
+    "init": "0",
+    "shm_size": "64m",
+    "log_driver": "json-file",
+}
 
 SCARCE = ("port", "network")  # of their values, those that name a number are for one section at a time
 

@@ -83,7 +83,10 @@ class World:
         self._task: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._begin_again_at = 0.0
-        self._sections: tuple[object, dict[str, str]] = None, {}  # what the state file's stat said, what it said
+        self._sections: tuple[object, dict[str, str]] = (
+            None,
+            {},
+        )  # what the state file's stat said, what it said
         for tag in ("app:1", "app:2"):
             self.engine.images[tag] = self.engine.registry[tag] = self.an_image()
 
