@@ -56,7 +56,7 @@ class Context:
     )  # nonce -> seconds since its section was seen to be gone, by a clock that nobody sets
     routes: tuple[Route, ...] = ()  # of this machine; none where the engine is on another
     router_devices: frozenset[str] = frozenset()  # that carry its own addresses
-    deletions_held: bool = False  # a LuCI rollback is pending
+    deletions_held: str = ""  # why nothing may be deleted: a rollback of LuCI may bring its section back
     lost: Mapping[str, Missing] = field(
         default_factory=dict
     )  # key -> what is missing of that with which its container was applied

@@ -120,7 +120,9 @@ class Reconciler:
     image_ids: dict[str, str] = field(default_factory=dict)
     image_defaults: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by the image's id
     work_ended: Callable[[], None] = lambda: None
-    deletions_held: Callable[[], bool] = lambda: False  # asked only where something waits to be deleted
+    deletions_held: Callable[[], str] = lambda: (
+        ""
+    )  # why they wait; asked only where something waits to be deleted
     settings_read: Callable[[AgentSettings], None] = lambda _: None
     _busy: dict[str, ops.Work] = field(default_factory=dict)
     _runs: list[Run] = field(default_factory=list)  # that are under way
@@ -265,14 +267,23 @@ class Reconciler:
         )
         ends = self._look_at_ends(desired, records, observed, stale=deep or frozenset())
         interfaces = self.edges.interfaces() if self.edges is not None and self.engine_is_here else None
-        waits = self._waiting(desired, usb, interfaces)
+        silent = self.edges.silent if self.edges is not None else ""
+        waits = self._waiting(desired, usb, interfaces, silent)
         context = Context(
             now=self.wall(),
             records=records,
             foreign=snapshot.foreign,
             waiting=waits,
             lost=(
-                lost(desired, records, waits, now=self.wall(), usb=usb, interfaces=interfaces)
+                lost(
+                    desired,
+                    records,
+                    waits,
+                    now=self.wall(),
+                    usb=usb,
+                    interfaces=interfaces,
+                    silent=silent,
+                )
                 if self.engine_is_here
                 else {}
             ),
@@ -290,7 +301,7 @@ class Reconciler:
             router_devices=frozenset(
                 each.l3_device or each.device for each in (interfaces or {}).values() if each.addresses
             ),
-            deletions_held=any(r.removed_at is not None for r in records) and self.deletions_held(),
+            deletions_held=(self.deletions_held() if any(r.removed_at is not None for r in records) else ""),
             api=self.engine.api_version(),
         )
         return _Look(desired=desired, usb=usb, observed=observed, context=context, ids=ids)
@@ -325,11 +336,15 @@ class Reconciler:
         return self._sharing.left_behind({c.id: c for c in observed.containers if c.id in ids})
 
     def _waiting(
-        self, desired: Desired, usb: Mapping[str, Plugged], interfaces: Mapping[str, Interface] | None
+        self,
+        desired: Desired,
+        usb: Mapping[str, Plugged],
+        interfaces: Mapping[str, Interface] | None,
+        silent: str,
     ) -> dict[str, Missing]:
         if not self.engine_is_here:
             return waiting_elsewhere(desired, now=self.wall())
-        return waiting(desired, now=self.wall(), usb=usb, interfaces=interfaces)
+        return waiting(desired, now=self.wall(), usb=usb, interfaces=interfaces, silent=silent)
 
     def hold(self, ref: str, action: str) -> bool:
         """Keeps the reconciler from undoing a manual action on one of our containers; False when it is none.
