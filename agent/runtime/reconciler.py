@@ -42,6 +42,7 @@ from agent.runtime.ages import Ages
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
 from agent.runtime.daemon import DaemonStage
+from agent.runtime.daemon_foresight import foreseen
 from agent.runtime.display import Display, declared
 from agent.runtime.edges import Edges
 from agent.runtime.endings import Endings, Ends
@@ -187,9 +188,14 @@ class Reconciler:
         return self._outlook(loaded, loaded.desired, committed=False)
 
     def _outlook(self, loaded: LoadResult, desired: Desired | None, *, committed: bool) -> Outlook:
-        extra = entries_of(loaded, desired, self.daemon.holding if self.daemon is not None else "")
+        holding = self.daemon.holding if self.daemon is not None else ""
+        extra = entries_of(loaded, desired, holding)
         if desired is None or not desired.agent.enabled:
             return Outlook(plan=ops.Plan(), entries=tuple(extra))
+        before: tuple[ops.ChangeDaemon, ...] = ()
+        if self.daemon is not None and not holding:
+            before, failed = foreseen(self.daemon, desired)
+            extra += failed
         self.standing.look(thoroughly=True)
         look = self._look(desired, None, {}, committed=committed)
         plan = reconcile(look.desired, look.observed, look.context)
@@ -203,7 +209,7 @@ class Reconciler:
             retry_in_s=self.backoff.retry_in(self.monotonic()),
             extra=extra,
         )
-        return replace(found, entries=tuple(map(self._explained, found.entries)))
+        return replace(found, entries=tuple(map(self._explained, found.entries)), before=before)
 
     def _under_way(self, work: ops.Work) -> str:
         """What is being done on a resource, with the progress of its pull."""

@@ -400,7 +400,7 @@ def test_a_job_cancelled_during_its_upload_answers_at_once(
         client.settimeout(10)
         client.connect(str(controller.path))
         # an archive: engines from 29 on refuse anything else at once
-        entry = tarfile.TarInfo("manifest.json")
+        entry = tarfile.TarInfo("layer.tar")
         entry.size = 4_000_000
         client.sendall(
             b"PUT /v1/images/load HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n"
