@@ -177,6 +177,23 @@ class Draft:
             )
         )
 
+    def find_rolled_back(self, key: str, record: Record, message: str) -> None:
+        """Notes that the last change of a resource failed: why, as `record` keeps it, and what becomes of it."""
+        why = record.failed_why
+        if why:
+            self.findings.append(
+                ops.Finding(
+                    key=key,
+                    type="Degraded",
+                    status=True,
+                    reason="RolledBack",
+                    message=why,
+                    output=record.failed_output,
+                )
+            )
+        text = f"{why}; {message}" if why else message
+        self.find(key, "Synced", status=False, reason="RolledBack", message=text)
+
     def add(
         self,
         key: str,

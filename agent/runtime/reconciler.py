@@ -568,7 +568,9 @@ class Reconciler:
             self._forget_deleted_volumes(record)
             if record.failed_hash or record.lost:
                 with contextlib.suppress(KeyError):  # a work that is under way may have dropped it by now
-                    self.records.change(record.nonce, failed_hash="", lost=())
+                    self.records.change(
+                        record.nonce, failed_hash="", failed_why="", failed_output="", lost=()
+                    )
         self._endings.start_again(self.records)
 
     def _forget_deleted_volumes(self, record: Record) -> None:
