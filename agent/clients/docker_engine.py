@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 _MESSAGE_LIMIT = 256  # engine bodies may echo what they were sent
 _LEAST_API = "1.41"  # where nobody has said yet; what it says itself is spoken
 _PING_S = 10.0
+_MAC_HIDDEN_SINCE = (1, 52)
 _READ_S = 20.0
 _PAST_S = 3.0  # for what the engine has in memory
 _BROKEN = (
@@ -188,11 +189,22 @@ class DockerEngine:
             raise self._invalid() from exc
 
     def _send(
-        self, method: str, path: str, *, timeout_s: float | None = None, ok: tuple[int, ...] = (), **args: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout_s: float | None = None,
+        ok: tuple[int, ...] = (),
+        versioned: bool = True,
+        **args: Any,
     ) -> bytes:
-        """One request; `ok` are error statuses that count as success (and as an empty answer)."""
+        """One request; `ok` are error statuses that count as success (and as an empty answer).
+
+        `versioned`: by the API version that was negotiated, else `path` names one.
+        """
         client = self._client()
-        url = client._url(path)  # noqa: SLF001 - docker-py has no public way to send a body of one's own
+        # docker-py has no public way to send a body of one's own
+        url = client._url(path, versioned_api=versioned)  # noqa: SLF001
         limit = timeout_s or self._timeout_s
         status, body = self._exchange(client, self._local.deadline, method, url, timeout=limit, **args)
         if status in ok:
@@ -285,6 +297,20 @@ class DockerEngine:
 
     def inspect_container(self, ref: str) -> ObservedContainer | None:
         return self._find(f"/containers/{ref}/json", _inspected)
+
+    def inspect_chosen_mac(self, ref: str) -> str | None:
+        """The MAC address that was asked for on a container's first network, "" where the engine made it up.
+
+        Up to API 1.51 that is `Config.MacAddress`. None where the engine no longer speaks 1.51. Raises EngineError.
+        """
+        path = f"/containers/{ref}/json"
+        if self.api_version() < _MAC_HIDDEN_SINCE:
+            body = self._call("GET", path, ok=(404,))
+        else:
+            body = self._call("GET", f"/v1.51{path}", ok=(400, 404), versioned=False)
+        if body is None:
+            return None
+        return self._read(body, lambda found: str(found["Config"].get("MacAddress") or ""))
 
     def inspect_network(self, ref: str) -> ObservedNetwork | None:
         return self._find(f"/networks/{ref}", _network)

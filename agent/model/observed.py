@@ -88,6 +88,10 @@ class Record:
     failed_meaning: str = (
         ""  # beside it: what that spec meant, for a section that says the same in other words
     )
+    failed_why: str = (
+        ""  # beside it, without secrets: the error, and the last lines that the new container printed
+    )
+    failed_output: str = ""
     removed_at: float | None = None  # wall clock, seconds: when its section vanished (grace period)
     swap: str = ""  # one of SWAPS
     grace_s: float = 120.0  # options of a section that is needed once the section is gone

@@ -39,7 +39,7 @@ from agent.model.daemon import (
 )
 from agent.model.daemon_table import TABLE, identity_of, value_at
 from agent.model.interfaces import Route
-from agent.model.resources import AgentSettings, Desired
+from agent.model.resources import AgentSettings, Desired, Network
 from agent.plan.daemon import Change, Rendered, as_wished, classify
 from agent.plan.engine_storage import store_trouble
 from agent.plan.zones import bridges_of
@@ -167,7 +167,7 @@ class DaemonStage:
             self._status.drop()
             return True
         self._status.begin(desired.daemon_mistakes)
-        self._bridges = frozenset(bridge.device for bridge in bridges_of(desired.networks))
+        self._bridges = _devices(desired.networks)
         try:
             unmanaged = self._not_ours(desired.daemon, runner)
             if unmanaged and self._starts(runner):
@@ -202,10 +202,29 @@ class DaemonStage:
         if self._change is not None and not self._change.probe.answers():
             self.holding = str(exc)
 
-    def preview(self, settings: DaemonSettings, agent: AgentSettings) -> tuple[Target, tuple[str, ...]]:
-        """What would be written, and what has to be said about it. Makes no certificates."""
+    def manages(self, desired: Desired) -> bool:
+        """Whether dockerd follows our file and is started by us."""
+        runner = runner_of(desired.agent, self._options)
+        return runner.kind != "external" and not self._not_ours(desired.daemon, runner)
+
+    def preview(
+        self,
+        settings: DaemonSettings,
+        agent: AgentSettings,
+        *,
+        networks: tuple[Network, ...],
+        make: bool = True,
+    ) -> tuple[Target, tuple[str, ...]]:
+        """What would be written, and what has to be said about it.
+
+        `networks`: those that sections declare. `make`: whether missing certificates may be made; else those that would
+        be are named as if they were there. Raises DaemonError.
+        """
         runner = runner_of(agent, self._options)
-        rendered, trouble = self._render(settings, runner, self.files.load().running)
+        renderer = self._renderer if make else self._renderer.foreseeing()
+        rendered, trouble = self._render(
+            settings, runner, self.files.load().running, renderer=renderer, bridges=_devices(networks)
+        )
         said = [finding.message for finding in rendered.findings if finding.status]
         said += [*rendered.left_out, *rendered.warnings, *([str(trouble)] if trouble else [])]
         return target_of(rendered.document, runner), tuple(said)
@@ -398,7 +417,13 @@ class DaemonStage:
         return target_of(rendered.document, runner), trouble
 
     def _render(
-        self, settings: DaemonSettings, runner: Runner, running: Target | None
+        self,
+        settings: DaemonSettings,
+        runner: Runner,
+        running: Target | None,
+        *,
+        renderer: Renderer | None = None,
+        bridges: frozenset[str] | None = None,
     ) -> tuple[Rendered, DaemonError | None]:
         """As `Renderer.render`. A dockerd that nobody knows of, or an external one, may be listening itself."""
         known = running is not None or self._change is None or self._change.supervisor.find() is None
@@ -406,8 +431,13 @@ class DaemonStage:
         refused = {
             key: why for key, (value, why) in self._refused.items() if value_at(settings.values, key) == value
         }
-        return self._renderer.render(
-            settings, runner, running=running, probe=probe, bridges=self._bridges, refused=refused
+        return (renderer or self._renderer).render(
+            settings,
+            runner,
+            running=running,
+            probe=probe,
+            bridges=self._bridges if bridges is None else bridges,
+            refused=refused,
         )
 
     def _goal(self, change: DaemonChange, wanted: Target) -> Target:
@@ -573,6 +603,10 @@ def _is_asked(desired: Desired, wanted: Target | None, running: Target) -> bool:
     said = {row.key for row in TABLE if row.identity and value_at(desired.daemon.values, row.key) is not None}
     given = all(value_at(desired.daemon.values, key) == value_at(wanted.document, key) for key in said)
     return given and not any(row.key in desired.daemon.left_out for row in TABLE if row.identity)
+
+
+def _devices(networks: tuple[Network, ...]) -> frozenset[str]:
+    return frozenset(bridge.device for bridge in bridges_of(networks))
 
 
 def make_stage(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.agent_process import wait_for
 from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd
 
@@ -185,6 +186,7 @@ def test_who_shares_a_namespace_follows_its_owner(box: Box, mode: str, how: str)
     kind = {"network_mode": "net"}.get(mode, mode)
     if how == "kill":
         box.get("web").kill()
+        wait_for(lambda: box.get("web").status == "exited")  # with the PIDs shared, app ends first
     elif how == "policy":
         crash(box, "web")
     else:
