@@ -113,6 +113,7 @@ class EngineRoutes:
             handler=handler,
             summary=call.summary,
             body="raw" if call.verb in ("POST", "PUT") else "none",
+            answer="As the engine answers, whose API description has the details",
         )
 
     async def _pass(self, call: EngineCall, request: Request) -> Response:

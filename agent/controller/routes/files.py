@@ -12,7 +12,7 @@ from agent.clients.docker_stream import DockerStream, EngineResponse
 from agent.controller.http.replies import STALL_S, EngineReply, Inbox, attachment
 from agent.controller.names import checked_image, container_id, picked
 from agent.controller.problems import RequestError
-from agent.controller.rules import Rule, write
+from agent.controller.rules import Rule, get, put, write
 from agent.wire.tar_magic import BLOCK, is_plain_tar
 
 _UNPACKS_SAFELY = (29, 5, 1)
@@ -29,34 +29,38 @@ class FileRoutes:
     def rules(self) -> list[Rule]:
         container = "docker.container"
         return [
-            Rule(
-                method="GET",
-                path="/v1/containers/{id}/export",
-                grant=write(container, "export"),
-                handler=self.export,
-                summary="A container's file system as tar",
+            get(
+                "/v1/containers/{id}/export",
+                write(container, "export"),
+                self.export,
+                "A container's file system as tar",
             ),
-            Rule(
-                method="GET",
-                path="/v1/containers/{id}/archive",
-                grant=write(container, "get_archive"),
-                handler=self.get_archive,
-                summary="A file or directory of a container as tar",
+            get(
+                "/v1/containers/{id}/archive",
+                write(container, "get_archive"),
+                self.get_archive,
+                "A file or directory of a container as tar",
+                query={"path": "A path in the container"},
             ),
-            Rule(
-                method="PUT",
-                path="/v1/containers/{id}/archive",
-                grant=write(container, "put_archive"),
-                handler=self.put_archive,
-                summary="Unpacks a plain tar into a directory of a container",
-                body="raw",
+            put(
+                "/v1/containers/{id}/archive",
+                write(container, "put_archive"),
+                self.put_archive,
+                "Unpacks a plain tar into a directory of a container",
+                query={
+                    "path": "A directory in the container",
+                    "noOverwriteDirNonDir": "1: no file takes a directory's place, nor the other way",
+                    "copyUIDGID": "1: keep owners",
+                },
+                status=204,
+                answer="It is unpacked",
             ),
-            Rule(
-                method="GET",
-                path="/v1/images/get",
-                grant=write("docker.image", "get"),
-                handler=self.get_images,
-                summary="Images as `docker save` makes them",
+            get(
+                "/v1/images/get",
+                write("docker.image", "get"),
+                self.get_images,
+                "Images as `docker save` makes them",
+                query={"names": "An image; may stand several times"},
             ),
         ]
 

@@ -15,7 +15,7 @@ from agent.controller.http.json_reply import JsonReply
 from agent.controller.http.replies import EventReply, Inbox, read_json
 from agent.controller.names import flag, picked
 from agent.controller.problems import RequestError
-from agent.controller.rules import Rule, read, write
+from agent.controller.rules import EVENT_STREAM, Rule, delete, get, post, put, read, write
 from agent.controller.work.job_specs import JobSpec, build_upload, load_spec, parse_job
 from agent.controller.work.jobs import Job, Jobs, UnknownJobError
 from agent.model.resources import RegistryAuth
@@ -33,57 +33,63 @@ class JobRoutes:
 
     def rules(self) -> list[Rule]:
         return [
-            Rule(
-                method="POST",
-                path="/v1/jobs",
-                grant=write("ucidockd", "job_start"),
-                handler=self.start,
-                summary="Starts a pull, push, prune, or a build of a remote context",
+            post(
+                "/v1/jobs",
+                write("ucidockd", "job_start"),
+                self.start,
+                "Starts a pull, push, prune, or a build of a remote context",
                 body="json",
+                status=202,
             ),
-            Rule(
-                method="GET",
-                path="/v1/jobs",
-                grant=read("ucidockd", "job_list"),
-                handler=self.list_all,
-                summary="The last 100 jobs, newest first",
+            get("/v1/jobs", read("ucidockd", "job_list"), self.list_all, "The last 100 jobs, newest first"),
+            get(
+                "/v1/jobs/{id}",
+                read("ucidockd", "job_status"),
+                self.show,
+                "A job: state, progress, result or error",
             ),
-            Rule(
-                method="GET",
-                path="/v1/jobs/{id}",
-                grant=read("ucidockd", "job_status"),
-                handler=self.show,
-                summary="A job: state, progress, result or error",
+            get(
+                "/v1/jobs/{id}/stream",
+                read("ucidockd", "job_status"),
+                self.stream,
+                "A job's progress and messages as server-sent events, resumable",
+                answer=(
+                    "`job`: the whole job, the newest only; `message`: a line of output, each once; "
+                    "`gap`: earlier ones are gone."
+                    f" {EVENT_STREAM}"
+                ),
             ),
-            Rule(
-                method="GET",
-                path="/v1/jobs/{id}/stream",
-                grant=read("ucidockd", "job_status"),
-                handler=self.stream,
-                summary="A job's progress and messages as server-sent events, resumable",
+            delete("/v1/jobs/{id}", write("ucidockd", "job_cancel"), self.cancel, "Cancels a job"),
+            put(
+                "/v1/images/load",
+                write("docker.image", "load"),
+                self.load,
+                "Loads images from an archive of `docker save`; answers with a job",
+                status=202,
+                answer=(
+                    "The engine has the whole body, or wants no more of it; the job may go on, or have failed"
+                ),
             ),
-            Rule(
-                method="DELETE",
-                path="/v1/jobs/{id}",
-                grant=write("ucidockd", "job_cancel"),
-                handler=self.cancel,
-                summary="Cancels a job",
-            ),
-            Rule(
-                method="PUT",
-                path="/v1/images/load",
-                grant=write("docker.image", "load"),
-                handler=self.load,
-                summary="Loads images from an archive of `docker save`; answers with a job",
-                body="raw",
-            ),
-            Rule(
-                method="PUT",
-                path="/v1/builds",
-                grant=write("docker.image", "build"),
-                handler=self.build,
-                summary="Builds an image from a context sent as tar; answers with a job",
-                body="raw",
+            put(
+                "/v1/builds",
+                write("docker.image", "build"),
+                self.build,
+                "Builds an image from a context sent as tar; answers with a job",
+                query={
+                    "t": "name:tag; may stand several times",
+                    "dockerfile": "Its path in the context",
+                    "target": "The stage to build",
+                    "platform": "os/architecture",
+                    "networkmode": "Network of the steps",
+                    "nocache": "1: use no cache",
+                    "pull": "1: pull the base images again",
+                    "buildargs": "JSON object of texts",
+                },
+                status=202,
+                answer=(
+                    "The engine has the whole context, or wants no more of it; the job may go on, or "
+                    "have failed"
+                ),
             ),
         ]
 

@@ -20,7 +20,7 @@ from agent.controller.http import sse
 from agent.controller.http.replies import EventReply, StreamReply
 from agent.controller.names import container_id, flag, picked
 from agent.controller.problems import RequestError
-from agent.controller.rules import Rule, read
+from agent.controller.rules import EVENT_STREAM, Rule, get, read
 from agent.controller.streams import engine_streams
 from agent.status.board import StatusBoard
 from agent.wire.natural import natural
@@ -44,26 +44,43 @@ class StreamRoutes:
     def rules(self) -> list[Rule]:
         container = "docker.container"
         return [
-            Rule(
-                method="GET",
-                path="/v1/containers/{id}/logs",
-                grant=read(container, "logs"),
-                handler=self.logs,
-                summary="A container's output, without the engine's frames: text, ndjson or server-sent events",
+            get(
+                "/v1/containers/{id}/logs",
+                read(container, "logs"),
+                self.logs,
+                "A container's output, without the engine's frames: text, ndjson or server-sent events",
+                query={
+                    "follow": "1: go on while the container runs",
+                    "since": "Seconds since 1970, or RFC 3339",
+                    "until": "Seconds since 1970, or RFC 3339",
+                    "tail": "Last lines, or all",
+                    "timestamps": "1: a time before each line",
+                    "stdout": "1: only standard output",
+                    "stderr": "1: only standard error",
+                    "format": "text, ndjson or sse",
+                },
             ),
-            Rule(
-                method="GET",
-                path="/v1/containers/{id}/stats",
-                grant=read(container, "stats"),
-                handler=self.stats,
-                summary="A container's use of resources, each second",
+            get(
+                "/v1/containers/{id}/stats",
+                read(container, "stats"),
+                self.stats,
+                "A container's use of resources, each second",
+                query={
+                    "stream": "0: once",
+                    "one-shot": "1: do not wait for a second value",
+                    "format": "ndjson or sse",
+                },
             ),
-            Rule(
-                method="GET",
-                path="/v1/events",
-                grant=read("docker", "events"),
-                handler=self.events,
-                summary="The engine's events and our own operations in one stream, resumable",
+            get(
+                "/v1/events",
+                read("docker", "events"),
+                self.events,
+                "The engine's events and our own operations in one stream, resumable",
+                query={"since": "Seconds", "until": "Seconds", "filters": "The engine's filters, JSON"},
+                answer=(
+                    "`engine`: the engine's; `change`: our status; `gap`: some of these are gone."
+                    f" {EVENT_STREAM}"
+                ),
             ),
         ]
 
