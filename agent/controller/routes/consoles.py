@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from starlette.requests import HTTPConnection, Request
@@ -26,6 +26,7 @@ from agent.controller.rules import EVENT_STREAM, Rule, delete, get, post, websoc
 from agent.controller.streams.consoles import Console, Consoles
 from agent.controller.streams.exec_request import exec_spec, size_of
 from agent.controller.streams.output_buffer import Ended, Item
+from agent.controller.streams.wrappers import mapped
 from agent.errors import UcidockdError
 
 _ID = "/v1/exec/{id}"
@@ -106,7 +107,7 @@ class ConsoleRoutes:
         after = sse.resume_id(request.headers) or 0
         if console.is_over(after):
             return Response(status_code=204)  # an EventSource would come back for ever: this tells it not to
-        return EventReply(_events(console, after))
+        return EventReply(mapped(console.output(after), _event))
 
     async def input(self, request: Request) -> Response:
         console = self._console(request)
@@ -147,15 +148,6 @@ async def _resize(console: Console, body: Mapping[str, Any]) -> None:
     if not rows or not columns:
         raise RequestError("rows and columns: expected whole numbers from 1")
     await console.resize(rows=rows, columns=columns)
-
-
-async def _events(console: Console, after: int) -> AsyncGenerator[bytes, None]:
-    output = console.output(after)
-    try:
-        async for item in output:
-            yield _event(item)
-    finally:
-        await output.aclose()
 
 
 def _event(item: Item | None) -> bytes:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -16,6 +16,7 @@ from agent.controller.http.replies import EventReply, Inbox, read_json
 from agent.controller.names import flag, picked
 from agent.controller.problems import RequestError
 from agent.controller.rules import EVENT_STREAM, Rule, delete, get, post, put, read, write
+from agent.controller.streams.wrappers import mapped
 from agent.controller.work.job_specs import JobSpec, build_upload, load_spec, parse_job
 from agent.controller.work.jobs import Job, Jobs, UnknownJobError
 from agent.model.resources import RegistryAuth
@@ -105,7 +106,8 @@ class JobRoutes:
         return _answer(self._job(request))
 
     async def stream(self, request: Request) -> Response:
-        return EventReply(_events(self._job(request), sse.resume_id(request.headers)))
+        changes = self._job(request).changes(sse.resume_id(request.headers))
+        return EventReply(mapped(changes, lambda change: sse.event(*change)))
 
     async def cancel(self, request: Request) -> Response:
         return _answer(await self._jobs.cancel(self._job(request).id))
@@ -151,12 +153,3 @@ def _json_query(name: str, text: str) -> Any:
 
 def _answer(job: Job, *, status: int = 200) -> Response:
     return JsonReply({"job": job.as_json()}, status_code=status)
-
-
-async def _events(job: Job, after: int | None) -> AsyncGenerator[bytes, None]:
-    changes = job.changes(after)
-    try:
-        async for name, data, number in changes:
-            yield sse.event(name, data, number)
-    finally:
-        await changes.aclose()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 import json
 import re
 from collections.abc import AsyncGenerator
@@ -22,6 +21,7 @@ from agent.controller.names import container_id, flag, picked
 from agent.controller.problems import RequestError
 from agent.controller.rules import EVENT_STREAM, Rule, get, read
 from agent.controller.streams import engine_streams
+from agent.controller.streams.wrappers import mapped, primed, texts
 from agent.status.board import StatusBoard
 from agent.wire.natural import natural
 
@@ -95,22 +95,22 @@ class StreamRoutes:
         query += [(n, str(int(flag(asked, n)))) for n in ("follow", "timestamps")]
         both = "stdout" not in asked and "stderr" not in asked
         query += [(n, str(int(flag(asked, n, default=both)))) for n in ("stdout", "stderr")]
-        source = engine_streams.logs(self._engine, container_id(request), query)
-        first = await _first(source)  # an error of the engine is an answer of its own, not a broken stream
+        output = await primed(engine_streams.logs(self._engine, container_id(request), query))
         if kind == "sse":
-            return EventReply(_as_events(first, source))
+            return EventReply(mapped(texts(output), lambda item: sse.event(*item)))
         if kind == "ndjson":
-            return StreamReply(_as_lines(first, source), headers={"content-type": "application/x-ndjson"})
-        return StreamReply(_as_text(first, source), headers={"content-type": "text/plain; charset=utf-8"})
+            lines = mapped(texts(output), lambda item: _line({"stream": item[0], "text": item[1]}))
+            return StreamReply(lines, headers={"content-type": "application/x-ndjson"})
+        pieces = mapped(output, lambda item: item[1])
+        return StreamReply(pieces, headers={"content-type": "text/plain; charset=utf-8"})
 
     async def stats(self, request: Request) -> Response:
         pairs = picked(request, ("stream", "one-shot", "format"))
         query = [(name, value) for name, value in pairs if name != "format"]
-        source = engine_streams.stats(self._engine, container_id(request), query)
-        first = await _first(source)
+        values = await primed(engine_streams.stats(self._engine, container_id(request), query))
         if _format(request, default="ndjson") == "sse":
-            return EventReply(_json_events("stats", first, source))
-        return StreamReply(_json_text(first, source), headers={"content-type": "application/x-ndjson"})
+            return EventReply(mapped(values, lambda value: sse.event("stats", value)))
+        return StreamReply(mapped(values, _line), headers={"content-type": "application/x-ndjson"})
 
     async def events(self, request: Request) -> Response:
         pairs = picked(request, ("since", "until", "filters"))
@@ -133,102 +133,8 @@ def _format(request: Request, default: str = "text") -> str:
     return kind or default
 
 
-async def _first(source: AsyncGenerator[Any, None], wait_s: float = 0.25) -> asyncio.Future[Any]:
-    """Starts the source. Raises what it raises at once; output may come later."""
-    step = asyncio.ensure_future(anext(source))
-    done, _ = await asyncio.wait({step}, timeout=wait_s)
-    if done and step.exception() is not None and not isinstance(step.exception(), StopAsyncIteration):
-        step.result()
-    return step
-
-
-async def _resumed(
-    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
-) -> AsyncGenerator[Any, None]:
-    try:
-        try:
-            yield await first
-        except StopAsyncIteration:
-            return
-        async for item in source:
-            yield item
-    finally:
-        first.cancel()
-        await asyncio.wait({first})
-        await source.aclose()
-
-
-async def _as_text(
-    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
-) -> AsyncGenerator[bytes, None]:
-    items = _resumed(first, source)
-    try:
-        async for _, piece in items:
-            yield piece
-    finally:
-        await items.aclose()
-
-
-async def _texts(
-    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
-) -> AsyncGenerator[tuple[str, str], None]:
-    """Text per stream: a character that two pieces share stays whole, bytes that are no UTF-8 become U+FFFD."""
-    make = codecs.getincrementaldecoder("utf-8")
-    decoders = {name: make("replace") for name in ("stdin", "stdout", "stderr")}
-    items = _resumed(first, source)
-    try:
-        async for name, piece in items:
-            if text := decoders[name].decode(piece):
-                yield name, text
-        for name, decoder in decoders.items():
-            if text := decoder.decode(b"", final=True):
-                yield name, text
-    finally:
-        await items.aclose()
-
-
-async def _as_lines(
-    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
-) -> AsyncGenerator[bytes, None]:
-    items = _texts(first, source)
-    try:
-        async for name, text in items:
-            yield json.dumps({"stream": name, "text": text}).encode() + b"\n"
-    finally:
-        await items.aclose()
-
-
-async def _as_events(
-    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
-) -> AsyncGenerator[bytes, None]:
-    items = _texts(first, source)
-    try:
-        async for name, text in items:
-            yield sse.event(name, text)
-    finally:
-        await items.aclose()
-
-
-async def _json_events(
-    name: str, first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
-) -> AsyncGenerator[bytes, None]:
-    items = _resumed(first, source)
-    try:
-        async for item in items:
-            yield sse.event(name, item)
-    finally:
-        await items.aclose()
-
-
-async def _json_text(
-    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
-) -> AsyncGenerator[bytes, None]:
-    items = _resumed(first, source)
-    try:
-        async for item in items:
-            yield json.dumps(item).encode() + b"\n"
-    finally:
-        await items.aclose()
+def _line(value: Any) -> bytes:
+    return json.dumps(value).encode() + b"\n"
 
 
 def _cursors(last: str) -> tuple[int, int | None]:

@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.clients.docker_stream import DockerStream
+from agent.controller.archives import open_download
 from agent.controller.http.json_reply import JsonReply
 from agent.controller.http.replies import Inbox, StreamReply, attachment, read_json
 from agent.controller.names import checked_id, checked_image, number, picked, text
 from agent.controller.problems import RequestError
-from agent.controller.routes.files import open_download
 from agent.controller.rules import Rule, delete, get, post, put, read, write
 from agent.controller.work.download import WINDOW, Download
 from agent.controller.work.job_specs import build_upload, load_spec
