@@ -41,6 +41,7 @@ from agent.errors import (
 from agent.model.identity import LABEL_INSTANCE
 from agent.model.observed import EngineIdentity, ObservedContainer, ObservedNetwork, ObservedVolume
 from agent.model.resources import RegistryAuth
+from agent.wire.error_body import error_message
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +211,9 @@ class DockerEngine:
         if status in ok:
             return b""
         if status >= 400:
-            raise EngineError(_message(body, status), status=status, retryable=status >= 500)
+            raise EngineError(
+                error_message(body, status, limit=_MESSAGE_LIMIT), status=status, retryable=status >= 500
+            )
         return body
 
     def _exchange(
@@ -250,7 +253,7 @@ class DockerEngine:
             url = client._url("/version", versioned_api=False)  # noqa: SLF001 - as in _call
             status, body = self._exchange(client, deadline, "GET", url, timeout=limit)
         if status >= 400:
-            raise self._away(EngineError(_message(body, status)))
+            raise self._away(EngineError(error_message(body, status, limit=_MESSAGE_LIMIT)))
         try:
             found = str(json.loads(body)["ApiVersion"])
             pair = _version_pair(found)
@@ -438,7 +441,7 @@ class DockerEngine:
     def _follow_pull(self, image: str, response: Any, on_progress: Callable[[dict[str, Any]], None]) -> None:
         status = response.status_code
         if status >= 400:
-            said = _message(read_body(response), status)
+            said = error_message(read_body(response), status, limit=_MESSAGE_LIMIT)
             raise EngineError(f"cannot pull {image}: {said}", status=status, retryable=True)
         for step in json_lines(response):
             if "error" in step:
@@ -463,7 +466,7 @@ class DockerEngine:
         self._refuse_redirect(response)
         if response.status_code >= 400:
             raise EngineError(
-                _message(read_body(response), response.status_code),
+                error_message(read_body(response), response.status_code, limit=_MESSAGE_LIMIT),
                 status=response.status_code,
                 retryable=True,
             )
@@ -578,13 +581,6 @@ def _network(item: dict[str, Any]) -> ObservedNetwork:
 
 def _volume(item: dict[str, Any]) -> ObservedVolume:
     return ObservedVolume(name=item["Name"], labels=item.get("Labels") or {}, inspect=item)
-
-
-def _message(body: bytes, status: int) -> str:
-    try:
-        return _cut(str(json.loads(body)["message"]))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return f"the engine answered {status}"
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:

@@ -99,6 +99,7 @@ class Record:
     joined: tuple[
         str, ...
     ] = ()  # ids of the containers whose network, ipc or pid namespace it was created in
+    starts: tuple[str, ...] = ()  # when it was started, and each of those was, as last seen together
     plugged: tuple[str, ...] = ()  # where its USB devices were when it was created: "usb:VID:PID=/dev/..."
     ignored: tuple[str, ...] = ()  # fields that the engine took without a word and did not set
     running: bool = True  # whether it ran when its swap began: what an undo brings back

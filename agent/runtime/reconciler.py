@@ -334,12 +334,12 @@ class Reconciler:
         self, desired: Desired, records: tuple[Record, ...], observed: Observed
     ) -> frozenset[str]:
         sharing = {c.section for c in desired.containers if shared_names(c)}
-        ids = {
-            r.object_id
+        own = {
+            r.object_id: r
             for r in records
             if r.kind == "container" and not r.swap and (r.section in sharing or r.joined)
         }
-        return self._sharing.left_behind({c.id: c for c in observed.containers if c.id in ids})
+        return self._sharing.left_behind({c.id: (own[c.id], c) for c in observed.containers if c.id in own})
 
     def _waiting(
         self,
@@ -412,7 +412,7 @@ class Reconciler:
         desired = self.desired
         self._to_look |= deep or set()
         if desired is None and self.daemon is not None:
-            self.daemon.keep_up()
+            self.daemon.keep_up(self.last.readable)
         if desired is None or not desired.agent.enabled:
             return ops.Plan(), None
         if self.edges is not None:
@@ -437,6 +437,7 @@ class Reconciler:
             raise
         self._keep_for_later(desired, plan, every=unsure)
         self._endings.remember(self.records)
+        self._sharing.remember(self.records)
         self._display.drop_undeclared(desired, self._busy.keys())
         self._display.engine(api)
         self._display.plan(self._with_outputs(plan, desired))

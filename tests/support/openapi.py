@@ -3,8 +3,8 @@
 
 `python -m tests.support.openapi` writes both, a test compares.
 
-Paths, methods, summaries and rights come from the rules; what a query, a body or an answer looks like is in
-`openapi_details`, because handlers check their input in code.
+Paths, methods, rights and all words come from the rules; the form of bodies and answers is in `openapi_schemas`, because
+handlers check their input in code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from agent.controller.engine_calls import BUILDKIT_CALLS, ENGINE_CALLS
 from agent.controller.routes.engine import VERSION
 from agent.controller.rules import WEBSOCKET, Need, Rule
 from tests.support.controller import QuietAgent
-from tests.support.openapi_details import DETAILS, ENGINE, PATH_PARAMETERS, SCHEMAS
+from tests.support.openapi_schemas import PATH_PARAMETERS, SCHEMAS, SHAPES
 
 FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
 CALLS_FILE = FILE.with_name("engine-calls.md")
@@ -76,11 +76,9 @@ def method_of(rule: Rule) -> str:
 
 
 def _operation(rule: Rule) -> dict[str, Any]:
-    details = DETAILS.get(
-        f"{rule.method} {path_of(rule)}", ENGINE if rule.path.startswith("/docker/") else {}
-    )
+    shape = SHAPES.get(f"{rule.method} {path_of(rule)}", {})
     parameters = [_path_parameter(found[1]) for found in _PARAMETER.finditer(path_of(rule))]
-    parameters += [_query_parameter(name, text) for name, text in details.get("query", {}).items()]
+    parameters += [_query_parameter(name, text) for name, text in rule.query.items()]
     operation: dict[str, Any] = {"summary": rule.summary, "x-need": rule.grant.need.value}
     if rule.grant.object:
         operation["x-ubus"] = f"{rule.grant.object} {rule.grant.method}"
@@ -89,10 +87,10 @@ def _operation(rule: Rule) -> dict[str, Any]:
     if parameters:
         operation["parameters"] = parameters
     if rule.body != "none":
-        operation["requestBody"] = _body(rule, details)
+        operation["requestBody"] = _body(rule, shape)
     if rule.method == WEBSOCKET:
         operation["x-websocket"] = True
-    operation["responses"] = _responses(rule, details)
+    operation["responses"] = _responses(rule, shape)
     return operation
 
 
@@ -105,19 +103,19 @@ def _query_parameter(name: str, text: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
 
 
-def _body(rule: Rule, details: dict[str, Any]) -> dict[str, Any]:
+def _body(rule: Rule, shape: dict[str, Any]) -> dict[str, Any]:
     if rule.body == "json":
-        schema = details.get("body", {"type": "object"})
+        schema = shape.get("body", {"type": "object"})
         return {"content": {"application/json": {"schema": schema}}}
     return {"required": True, "content": {"application/octet-stream": {}}}
 
 
-def _responses(rule: Rule, details: dict[str, Any]) -> dict[str, Any]:
+def _responses(rule: Rule, shape: dict[str, Any]) -> dict[str, Any]:
     if rule.method == WEBSOCKET:
         return {"101": {"description": "The WebSocket is open"}, "default": _ERROR}
-    status = str(details.get("status", 200))
-    answer: dict[str, Any] = {"description": details.get("answer", rule.summary)}
-    if content := details.get("content"):
+    status = str(rule.status)
+    answer: dict[str, Any] = {"description": rule.answer or rule.summary}
+    if content := shape.get("content"):
         answer["content"] = content
     responses = {status: answer}
     if rule.grant.need is not Need.PUBLIC:

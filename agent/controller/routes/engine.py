@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from agent.clients.docker_stream import Body, DockerStream, EngineResponse
+from agent.controller.archives import HEAD_TIMEOUT_S, safe_archive
 from agent.controller.doors.access import may_write
 from agent.controller.engine_calls import BUILDKIT_CALLS, ENGINE_CALLS, EngineCall
 from agent.controller.engine_query import checked_query
@@ -34,7 +35,6 @@ from agent.controller.names import checked_id, checked_image, checked_network
 from agent.controller.port import AgentPort
 from agent.controller.problems import RequestError
 from agent.controller.routes.attach import attach
-from agent.controller.routes.files import HEAD_TIMEOUT_S, safe_archive
 from agent.controller.rules import WEBSOCKET, Need, Rule
 from agent.controller.streams.engine_streams import has_terminal
 from agent.controller.streams.json_lines import json_lines
@@ -113,6 +113,7 @@ class EngineRoutes:
             handler=handler,
             summary=call.summary,
             body="raw" if call.verb in ("POST", "PUT") else "none",
+            answer="As the engine answers, whose API description has the details",
         )
 
     async def _pass(self, call: EngineCall, request: Request) -> Response:
