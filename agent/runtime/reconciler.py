@@ -412,7 +412,7 @@ class Reconciler:
         desired = self.desired
         self._to_look |= deep or set()
         if desired is None and self.daemon is not None:
-            self.daemon.keep_up()
+            self.daemon.keep_up(self.last.readable)
         if desired is None or not desired.agent.enabled:
             return ops.Plan(), None
         if self.edges is not None:
