@@ -11,23 +11,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from agent.model.container_table import BY_FIELD, Level
 from agent.model.identity import canonical
 from agent.model.resources import Container, Network, Volume
-from agent.plan.changes import FieldChange, Level, is_same_limit, level_of
+from agent.plan.changes import LIMITS, FieldChange, is_same_limit, level_of
 from agent.plan.endpoints import endpoint_drift
 from agent.plan.payload import update_body
-from agent.plan.words import words
+from agent.plan.describe import words
 from agent.uci.decode_network import BRIDGE_NAME
 
-FIELDS = (  # ContainerSpec field, HostConfig key
-    ("blkio_weight", "BlkioWeight"),
-    ("cpu_shares", "CpuShares"),
-    ("cpuset", "CpusetCpus"),
-    ("memory", "Memory"),
-    ("memory_reservation", "MemoryReservation"),
-    ("memory_swap", "MemorySwap"),
-    ("nano_cpus", "NanoCpus"),
-    ("pids_limit", "PidsLimit"),
+FIELDS = tuple(  # ContainerSpec field, HostConfig key
+    (field, BY_FIELD[field].key.partition(".")[2]) for field in sorted(LIMITS)
 )
 
 

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent.model.container_table import Level
 from agent.model.identity import canonical
 from agent.model.resources import Container, ContainerSpec, Endpoint
-from agent.plan.changes import FieldChange, Level
+from agent.plan.changes import FieldChange
 from agent.plan.inspected import DEFAULT_NETWORKS
 from agent.plan.payload import ENDPOINT_MAC_SINCE
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
+from agent.model.container_table import Level
 from agent.model.identity import canonical, masked
 from agent.model.resources import Container, ContainerSpec
-from agent.plan.changes import LEVELS, Level, classify
+from agent.plan.changes import LEVELS, classify
 from agent.plan.draft import with_hashes
 from agent.plan.inspected import read_spec
 from agent.plan.payload import container_body, extra_endpoints, update_body
