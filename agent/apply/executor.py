@@ -177,7 +177,7 @@ class Executor:
                 back = exchange.put_back(old)
                 self.records.put(replace(back, failed_hash=spec_hash(spec), failed_meaning=meant))
             raise
-        exchange.connect_members(operation.network.name, declared)
+        exchange.connect_members(self._current(operation.key), declared)
 
     @_do.register
     def _adopt_network(self, operation: ops.AdoptNetwork) -> None:
