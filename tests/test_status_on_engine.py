@@ -145,6 +145,14 @@ def test_a_failed_change_keeps_what_the_new_container_printed(box: Box) -> None:
     box.reconciler.backoff.clear()
     box.apply()  # rolled back: it stays
     assert shown(box)["Degraded"]["details"]["output"].split("\n") == output
+    (record,) = box.reconciler.records.records()
+    assert record.failed_output.split("\n") == output
+    box.restart_agent()
+    box.apply()  # another agent knows it from its records
+    assert shown(box)["Degraded"]["reason"] == "RolledBack"
+    assert "exited with 4" in shown(box)["Degraded"]["message"]
+    assert shown(box)["Degraded"]["details"]["output"].split("\n") == output
+    assert diff(box.reconciler, "one")["output"].split("\n") == output
     assert box.errors(ONE) == []
     assert "printed last" not in status_table(box.reconciler.board.snapshot())
 

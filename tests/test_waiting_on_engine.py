@@ -216,3 +216,26 @@ def test_netifd_says_whether_a_uci_interface_is_up(box: Box, device: str) -> Non
     netifd.failing = ""
     turn(up=True)
     assert next(life, "done") == "done"
+
+
+def test_while_netifd_is_silent_nothing_is_stopped_and_the_status_says_why(box: Box) -> None:
+    """An agent that starts beside a ubusd that is away knows of no interface at all."""
+    netifd = FakeNetifd()
+    netifd.known = {"wwan": Interface(name="wwan", up=True, l3_device="wwan0")}
+
+    def start_beside(failing: str) -> None:
+        netifd.failing = failing
+        box.reconciler.edges = Edges(open_store(box.options), box.reconciler.board, EdgeTools(netifd=netifd))
+
+    start_beside("")
+    box.apply(f"{WEB}\tlist wait_for 'interface:wwan'\n")
+    made = box.get("web").attrs["State"]["StartedAt"]
+    box.restart_agent()
+    start_beside("ubus: no connection")
+    box.apply()
+    assert waits(box) == "it is not known whether wwan is up: ubus: no connection"
+    assert (box.get("web").status, box.get("web").attrs["State"]["StartedAt"]) == ("running", made)
+    netifd.failing = ""
+    netifd.known = {"wwan": Interface(name="wwan", up=False, l3_device="wwan0")}
+    box.apply()
+    assert (waits(box), box.get("web").status) == ("wwan is not up", "exited")

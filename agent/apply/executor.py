@@ -175,7 +175,14 @@ class Executor:
                 spec = desired_spec(operation.network)
                 meant = meaning_hash("network", spec)
                 back = exchange.put_back(old)
-                self.records.put(replace(back, failed_hash=spec_hash(spec), failed_meaning=meant))
+                self.records.put(
+                    replace(
+                        back,
+                        failed_hash=spec_hash(spec),
+                        failed_meaning=meant,
+                        failed_why=str(without_secrets(exc, None)),
+                    )
+                )
             raise
         exchange.connect_members(self._current(operation.key), declared)
 

@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_S = 0.2
 _HEALTH_LIMIT_S = 300.0
+_WHY_LIMIT = 512  # characters of an error that a record keeps
 
 
 class GateError(EngineError):
@@ -96,7 +97,13 @@ class Swap:
                 self._roll_back(new)
                 exc.rolled_back = True
                 if rejected and self.records.get(old.nonce) is not None:
-                    self.records.change(old.nonce, **failure_of(container, image_id))
+                    told = without_secrets(exc, container)
+                    self.records.change(
+                        old.nonce,
+                        **failure_of(container, image_id),
+                        failed_why=str(told)[:_WHY_LIMIT],
+                        failed_output=exc.output if isinstance(exc, EngineError) else "",
+                    )
                 raise
             told = without_secrets(exc, container)
             logger.warning("%s: %s; rollback is off, the new container stays", container.name, told)

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from agent.errors import UcidockdError
+from agent.wire.error_body import error_message
 
 _PIECE = 65536
 
@@ -98,11 +99,4 @@ def _open(
         raise NoAgentError(
             f"no agent answers on {path} ({reason or exc}); start it with `/etc/init.d/ucidockd start` or `ucidockd run`"
         ) from exc
-    raise UcidockdError(_message(text, response.status))
-
-
-def _message(text: bytes, status: int) -> str:
-    try:
-        return str(json.loads(text)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"the agent answered {status}"
+    raise UcidockdError(error_message(text, response.status, who="the agent"))

@@ -64,14 +64,14 @@ def _refusal(program: str, target: Target, run_dir: Path) -> str:
     """What dockerd says against the settings, "" for nothing."""
     try:
         descriptor, name = tempfile.mkstemp(prefix=".daemon-candidate-", dir=run_dir)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(target.text)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(target.text)
+            return validate(program, Path(name), target.arguments)
+        finally:
+            Path(name).unlink()
     except OSError as exc:
         raise DaemonError(f"daemon.json cannot be written: {exc.strerror}", reason="StorageFull") from exc
-    try:
-        return validate(program, Path(name), target.arguments)
-    finally:
-        Path(name).unlink()
 
 
 def check_certificates(ca: str, cert: str, key: str) -> None:

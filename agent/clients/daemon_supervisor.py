@@ -49,11 +49,15 @@ class ChildSupervisor:
         return daemon_process.wait_end(process, timeout_s)
 
     def start(self, arguments: tuple[str, ...]) -> Process:
+        return self.launch((f"--config-file={self._config_file}", *arguments))
+
+    def launch(self, arguments: tuple[str, ...]) -> Process:
+        """dockerd with these arguments and no others."""
         try:
             self._log.write_bytes(b"")
             with self._log.open("ab") as log:
                 self._child = subprocess.Popen(
-                    [self._program, f"--config-file={self._config_file}", *arguments],
+                    [self._program, *arguments],
                     cwd="/",
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -80,6 +84,10 @@ class ChildSupervisor:
         code = self._reap(process)
         ended = "" if code is None else f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         return ", ".join(part for part in (ended, _telling(self._end_of_log())) if part)
+
+    def runs(self) -> bool:
+        """Whether the dockerd that we started last still runs."""
+        return self._child is not None and self._child.poll() is None
 
     def _end_of_log(self) -> list[str]:
         try:
@@ -205,6 +213,55 @@ class OwnScriptSupervisor:
 
     def tidy(self) -> None:
         """Its log is logd's."""
+
+
+class OwnChildSupervisor:
+    """dockerd that we start ourselves, with a file of the user's: the process that serves the engine's socket."""
+
+    def __init__(
+        self, child: ChildSupervisor, *, socket: str, answers: Callable[[], bool], start_s: float = 90.0
+    ) -> None:
+        self.socket = socket
+        self._answers = answers
+        self._child = child
+        self._start_s = start_s
+
+    def find(self) -> Process | None:
+        self._child.runs()  # leaves no zombie
+        return daemon_process.serving(self.socket, name="dockerd")
+
+    def runs(self) -> bool:
+        """Whether it runs, listening or not."""
+        return self._child.runs()
+
+    def wait_end(self, process: Process, timeout_s: float) -> bool:
+        return daemon_process.wait_end(process, timeout_s)
+
+    def start(self, arguments: tuple[str, ...]) -> Process:
+        """Waits until it answers: it listens before. Raises DaemonError when it does not come up, or not on the socket."""
+        begun = self._child.launch(arguments)
+        deadline = time.monotonic() + self._start_s
+        while (process := self.find()) is None or not self._answers():
+            if not self.runs():
+                text = f"dockerd ended soon after its start: {self._child.last_words(begun)}"
+                raise DaemonError(text, reason="NotStarted")
+            if time.monotonic() > deadline:
+                text = f"dockerd does not answer on {self.socket} {self._start_s:.0f} s after its start"
+                raise DaemonError(text, reason="NoAnswer")
+            time.sleep(0.1)
+        return process
+
+    def stop(self, process: Process, timeout_s: float) -> None:
+        self._child.stop(process, timeout_s)
+
+    def reload(self, process: Process) -> None:
+        self._child.reload(process)
+
+    def last_words(self, process: Process) -> str:
+        return self._child.last_words(process)
+
+    def tidy(self) -> None:
+        self._child.tidy()
 
 
 def _run_script(script: Path, action: str) -> None:

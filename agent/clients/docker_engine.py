@@ -41,12 +41,14 @@ from agent.errors import (
 from agent.model.identity import LABEL_INSTANCE
 from agent.model.observed import EngineIdentity, ObservedContainer, ObservedNetwork, ObservedVolume
 from agent.model.resources import RegistryAuth
+from agent.wire.error_body import error_message
 
 logger = logging.getLogger(__name__)
 
 _MESSAGE_LIMIT = 256  # engine bodies may echo what they were sent
 _LEAST_API = "1.41"  # where nobody has said yet; what it says itself is spoken
 _PING_S = 10.0
+_MAC_HIDDEN_SINCE = (1, 52)
 _READ_S = 20.0
 _PAST_S = 3.0  # for what the engine has in memory
 _BROKEN = (
@@ -188,17 +190,30 @@ class DockerEngine:
             raise self._invalid() from exc
 
     def _send(
-        self, method: str, path: str, *, timeout_s: float | None = None, ok: tuple[int, ...] = (), **args: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout_s: float | None = None,
+        ok: tuple[int, ...] = (),
+        versioned: bool = True,
+        **args: Any,
     ) -> bytes:
-        """One request; `ok` are error statuses that count as success (and as an empty answer)."""
+        """One request; `ok` are error statuses that count as success (and as an empty answer).
+
+        `versioned`: by the API version that was negotiated, else `path` names one.
+        """
         client = self._client()
-        url = client._url(path)  # noqa: SLF001 - docker-py has no public way to send a body of one's own
+        # docker-py has no public way to send a body of one's own
+        url = client._url(path, versioned_api=versioned)  # noqa: SLF001
         limit = timeout_s or self._timeout_s
         status, body = self._exchange(client, self._local.deadline, method, url, timeout=limit, **args)
         if status in ok:
             return b""
         if status >= 400:
-            raise EngineError(_message(body, status), status=status, retryable=status >= 500)
+            raise EngineError(
+                error_message(body, status, limit=_MESSAGE_LIMIT), status=status, retryable=status >= 500
+            )
         return body
 
     def _exchange(
@@ -238,7 +253,7 @@ class DockerEngine:
             url = client._url("/version", versioned_api=False)  # noqa: SLF001 - as in _call
             status, body = self._exchange(client, deadline, "GET", url, timeout=limit)
         if status >= 400:
-            raise self._away(EngineError(_message(body, status)))
+            raise self._away(EngineError(error_message(body, status, limit=_MESSAGE_LIMIT)))
         try:
             found = str(json.loads(body)["ApiVersion"])
             pair = _version_pair(found)
@@ -285,6 +300,20 @@ class DockerEngine:
 
     def inspect_container(self, ref: str) -> ObservedContainer | None:
         return self._find(f"/containers/{ref}/json", _inspected)
+
+    def inspect_chosen_mac(self, ref: str) -> str | None:
+        """The MAC address that was asked for on a container's first network, "" where the engine made it up.
+
+        Up to API 1.51 that is `Config.MacAddress`. None where the engine no longer speaks 1.51. Raises EngineError.
+        """
+        path = f"/containers/{ref}/json"
+        if self.api_version() < _MAC_HIDDEN_SINCE:
+            body = self._call("GET", path, ok=(404,))
+        else:
+            body = self._call("GET", f"/v1.51{path}", ok=(400, 404), versioned=False)
+        if body is None:
+            return None
+        return self._read(body, lambda found: str(found["Config"].get("MacAddress") or ""))
 
     def inspect_network(self, ref: str) -> ObservedNetwork | None:
         return self._find(f"/networks/{ref}", _network)
@@ -412,7 +441,7 @@ class DockerEngine:
     def _follow_pull(self, image: str, response: Any, on_progress: Callable[[dict[str, Any]], None]) -> None:
         status = response.status_code
         if status >= 400:
-            said = _message(read_body(response), status)
+            said = error_message(read_body(response), status, limit=_MESSAGE_LIMIT)
             raise EngineError(f"cannot pull {image}: {said}", status=status, retryable=True)
         for step in json_lines(response):
             if "error" in step:
@@ -437,7 +466,7 @@ class DockerEngine:
         self._refuse_redirect(response)
         if response.status_code >= 400:
             raise EngineError(
-                _message(read_body(response), response.status_code),
+                error_message(read_body(response), response.status_code, limit=_MESSAGE_LIMIT),
                 status=response.status_code,
                 retryable=True,
             )
@@ -552,13 +581,6 @@ def _network(item: dict[str, Any]) -> ObservedNetwork:
 
 def _volume(item: dict[str, Any]) -> ObservedVolume:
     return ObservedVolume(name=item["Name"], labels=item.get("Labels") or {}, inspect=item)
-
-
-def _message(body: bytes, status: int) -> str:
-    try:
-        return _cut(str(json.loads(body)["message"]))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return f"the engine answered {status}"
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:

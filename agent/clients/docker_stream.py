@@ -28,6 +28,7 @@ from agent.clients.engine_tls import EngineTls, is_mistrust
 from agent.clients.engine_wire import Wire
 from agent.errors import EngineError, EngineInvalidError, EngineTlsError, EngineUnreachableError
 from agent.model.engine_address import EngineAddress, parse_engine_address
+from agent.wire.error_body import error_message
 from agent.wire.http_body import BodyError, Counted, Framing, UntilClosed, payload
 from agent.wire.http_chunks import LAST, ChunkDecoder, encode_chunk
 from agent.wire.natural import natural
@@ -38,7 +39,6 @@ JSON_LIMIT = 16 * 1024 * 1024
 PIECE_LIMIT = 128 * 1024
 LIVE_PIECE_LIMIT = 16 * 1024  # of streams of which many are open for long
 _HEAD_LIMIT = 64 * 1024
-_MESSAGE_LIMIT = 1024
 _INTERIM_LIMIT = 8  # 1xx responses before the real one
 
 Body = bytes | AsyncIterable[bytes] | None
@@ -167,7 +167,7 @@ class EngineResponse:
             body = await self.read(64 * 1024)
         except EngineError:
             body = b""
-        return EngineError(_message(body, self.status), status=self.status, retryable=self.status >= 500)
+        return EngineError(error_message(body, self.status), status=self.status, retryable=self.status >= 500)
 
     async def checked(self) -> EngineResponse:
         """Itself; closes and raises EngineError where the status is an error."""
@@ -461,15 +461,3 @@ async def _read_head(wire: Wire, http: h11.Connection) -> h11.Response | h11.Inf
                 raise EngineUnreachableError("the engine closed the connection without an answer")
     except h11.RemoteProtocolError as exc:
         raise EngineInvalidError(f"the engine's answer is no HTTP: {exc}") from exc
-
-
-def _message(body: bytes, status: int) -> str:
-    """The engine's `message`, cut: a body may echo what it was sent."""
-    text = ""
-    try:
-        found = json.loads(body)
-        text = str(found["message"]) if isinstance(found, dict) else ""
-    except (ValueError, KeyError, RecursionError):
-        text = body.decode("utf-8", "replace").strip()
-    text = text or f"the engine answered {status}"
-    return text if len(text) <= _MESSAGE_LIMIT else text[:_MESSAGE_LIMIT] + "..."

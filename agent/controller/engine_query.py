@@ -6,13 +6,17 @@ program on the host, it is looked at more closely.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable
 
 from agent.controller.names import checked_value
 from agent.controller.problems import RequestError
 
+Pairs = list[tuple[str, str]]
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _SOURCE = re.compile(r"https?://[A-Za-z0-9\[][^\s]*|git://[A-Za-z0-9\[][^\s]*|git@[A-Za-z0-9][^\s]*")
+_SECONDS = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?")  # as the engine takes it (Engine API, GET /events)
 _READERS_PS = frozenset(
     {"", "-e", "-ef", "-eF", "-A", "-f", "-l", "-w", "-ww", "ax", "aux", "axuww", "auxww"}
 )
@@ -44,3 +48,35 @@ def _look(path: str, name: str, value: str, *, writer: bool) -> None:
 def _check_source(name: str, value: str) -> None:
     if not _SOURCE.fullmatch(value):
         raise RequestError(f"query {name}: expected http://, https://, git:// or git@ and a host")
+
+
+# a call on ubus is answered once: it can neither follow nor send a build context
+
+
+def up_to_now(pairs: Pairs) -> Pairs:
+    """Events up to now: a call that waits for more would hold its caller, and a place. Raises RequestError."""
+    now = time.time()
+    until = next((value for name, value in pairs if name == "until" and value), f"{now:.9f}")
+    if not _SECONDS.fullmatch(until):
+        raise RequestError("query until: expected seconds since 1970")
+    kept = [pair for pair in pairs if pair[0] != "until"]
+    return [*kept, ("until", until if float(until) < now else f"{now:.9f}")]
+
+
+def without_follow(pairs: Pairs) -> Pairs:
+    """A call cannot follow; where no stream is chosen, both are."""
+    kept = [(name, value) for name, value in pairs if name != "follow"]
+    chosen = any(name in ("stdout", "stderr") for name, _ in kept)
+    return kept if chosen else [*kept, ("stdout", "true"), ("stderr", "true")]
+
+
+def once(pairs: Pairs) -> Pairs:
+    """One value instead of one each second."""
+    return [*(pair for pair in pairs if pair[0] != "stream"), ("stream", "false")]
+
+
+def from_remote(pairs: Pairs) -> Pairs:
+    """A call carries no build context; the engine fetches it."""
+    if not any(name == "remote" and value for name, value in pairs):
+        raise RequestError("query remote: expected the URL of the build's context")
+    return pairs

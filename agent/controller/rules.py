@@ -7,8 +7,8 @@ be forgotten by one of them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -34,16 +34,56 @@ WEBSOCKET = "WS"
 PUBLIC = Grant(need=Need.PUBLIC)
 
 
+Handler = Callable[[Any], Awaitable[Any]]
+
+EVENT_STREAM = (
+    "Server-sent events: `event`, JSON `data`, `id`; `error` and `end` are the last. Last-Event-ID resumes"
+)
+"""Documents every stream of events in the same words."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One route. `method` is an HTTP method or WEBSOCKET. `body` says what a request carries: json, raw, or none."""
+    """One route. `method` is an HTTP method or WEBSOCKET. `body` says what a request carries: json, raw, or none.
+
+    The rest is documentation: the words for each parameter of the query, the status of success, and what the answer is
+    (the summary unless given).
+    """
 
     method: str
     path: str
     grant: Grant
-    handler: Callable[[Any], Awaitable[Any]]
+    handler: Handler
     summary: str
     body: str = "none"
+    query: Mapping[str, str] = field(default_factory=dict)
+    status: int = 200
+    answer: str = ""
+
+
+def get(path: str, grant: Grant, handler: Handler, summary: str, **words: Any) -> Rule:
+    """A GET route; `words` are the other fields of Rule."""
+    return Rule(method="GET", path=path, grant=grant, handler=handler, summary=summary, **words)
+
+
+def post(path: str, grant: Grant, handler: Handler, summary: str, **words: Any) -> Rule:
+    """A POST route."""
+    return Rule(method="POST", path=path, grant=grant, handler=handler, summary=summary, **words)
+
+
+def put(path: str, grant: Grant, handler: Handler, summary: str, **words: Any) -> Rule:
+    """A PUT route: its body is a file."""
+    return Rule(method="PUT", path=path, grant=grant, handler=handler, summary=summary, body="raw", **words)
+
+
+def delete(path: str, grant: Grant, handler: Handler, summary: str, **words: Any) -> Rule:
+    """A DELETE route."""
+    return Rule(method="DELETE", path=path, grant=grant, handler=handler, summary=summary, **words)
+
+
+def websocket(path: str, grant: Grant, handler: Handler, summary: str) -> Rule:
+    """A WebSocket."""
+    return Rule(method=WEBSOCKET, path=path, grant=grant, handler=handler, summary=summary)
 
 
 def read(name: str, method: str) -> Grant:

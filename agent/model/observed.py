@@ -88,6 +88,10 @@ class Record:
     failed_meaning: str = (
         ""  # beside it: what that spec meant, for a section that says the same in other words
     )
+    failed_why: str = (
+        ""  # beside it, without secrets: the error, and the last lines that the new container printed
+    )
+    failed_output: str = ""
     removed_at: float | None = None  # wall clock, seconds: when its section vanished (grace period)
     swap: str = ""  # one of SWAPS
     grace_s: float = 120.0  # options of a section that is needed once the section is gone
@@ -95,6 +99,7 @@ class Record:
     joined: tuple[
         str, ...
     ] = ()  # ids of the containers whose network, ipc or pid namespace it was created in
+    starts: tuple[str, ...] = ()  # when it was started, and each of those was, as last seen together
     plugged: tuple[str, ...] = ()  # where its USB devices were when it was created: "usb:VID:PID=/dev/..."
     ignored: tuple[str, ...] = ()  # fields that the engine took without a word and did not set
     running: bool = True  # whether it ran when its swap began: what an undo brings back

@@ -9,7 +9,7 @@ result, `agent.runtime.adopt` gathers what it needs.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -363,9 +363,11 @@ def _mount_notes(inspect: Mapping[str, Any]) -> Iterator[str]:
             yield f"mount {item['Destination']}: an anonymous volume cannot be read-only in UCI"
 
 
-def _endpoint_notes(inspect: Mapping[str, Any], endpoints: Collection[Endpoint]) -> Iterator[str]:
+def _endpoint_notes(inspect: Mapping[str, Any], endpoints: Sequence[Endpoint]) -> Iterator[str]:
     networks = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
     fixed = {e.network for e in endpoints if e.mac_address}
+    if "MacAddress" in (inspect.get("Config") or {}):  # the engine does say, for the first one
+        fixed |= {e.network for e in endpoints[:1]} or {"bridge"}
     for name, item in sorted(networks.items()):
         for key in ("Links", "DriverOpts", "GwPriority"):
             if item.get(key):

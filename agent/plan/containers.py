@@ -192,8 +192,9 @@ class _Planner:
             how = f"; it differs in {', '.join(differing)}" if differing else ""
             self.draft.conflict(self.key, f"a container named {container.name} exists and is not ours{how}")
             return
-        if foreign is not None and self._adoption_failed(foreign):
-            self._find("Synced", status=False, reason="RolledBack", message=_NOT_AGAIN)
+        failed = self._failed_adoption(foreign) if foreign is not None else None
+        if failed is not None:
+            self.draft.find_rolled_back(self.key, failed, _NOT_AGAIN)
             return
         if foreign is not None:
             cause = f"takes over the container {foreign.name} ({foreign.id[:12]})"
@@ -209,11 +210,14 @@ class _Planner:
             todo.append(ops.StartContainer(key=self.key, cause="state is running", container=container))
         self.draft.add(self.key, todo, self.needs)
 
-    def _adoption_failed(self, foreign: ObservedContainer) -> bool:
-        return any(
-            record.swap == "foreign" and record.object_id == foreign.id and self._failed_before(record)
+    def _failed_adoption(self, foreign: ObservedContainer) -> Record | None:
+        """What is remembered of an attempt to take it over that failed."""
+        tried = (
+            record
             for record in self.draft.context.records
+            if record.swap == "foreign" and record.object_id == foreign.id and self._failed_before(record)
         )
+        return next(tried, None)
 
     # there
 
@@ -267,8 +271,7 @@ class _Planner:
     def _rolled_back(self, record: Record, seen: ObservedContainer) -> None:
         """Only a new spec or image is worth a new try; until then the old one is looked after as it was applied."""
         self._look_after(record, seen)
-        message = "; ".join((_NOT_AGAIN, *self.reported))
-        self._find("Synced", status=False, reason="RolledBack", message=message)
+        self.draft.find_rolled_back(self.key, record, "; ".join((_NOT_AGAIN, *self.reported)))
 
     def _look_after(self, record: Record, seen: ObservedContainer) -> None:
         """Keeps what runs as it was applied, for as long as that with which it was is there."""

@@ -56,7 +56,7 @@ class Context:
     )  # nonce -> seconds since its section was seen to be gone, by a clock that nobody sets
     routes: tuple[Route, ...] = ()  # of this machine; none where the engine is on another
     router_devices: frozenset[str] = frozenset()  # that carry its own addresses
-    deletions_held: bool = False  # a LuCI rollback is pending
+    deletions_held: str = ""  # why nothing may be deleted: a rollback of LuCI may bring its section back
     lost: Mapping[str, Missing] = field(
         default_factory=dict
     )  # key -> what is missing of that with which its container was applied
@@ -176,6 +176,23 @@ class Draft:
                 key=key, type=kind, status=status, reason=reason, message=message, once=once, since=since
             )
         )
+
+    def find_rolled_back(self, key: str, record: Record, message: str) -> None:
+        """Notes that the last change of a resource failed: why, as `record` keeps it, and what becomes of it."""
+        why = record.failed_why
+        if why:
+            self.findings.append(
+                ops.Finding(
+                    key=key,
+                    type="Degraded",
+                    status=True,
+                    reason="RolledBack",
+                    message=why,
+                    output=record.failed_output,
+                )
+            )
+        text = f"{why}; {message}" if why else message
+        self.find(key, "Synced", status=False, reason="RolledBack", message=text)
 
     def add(
         self,

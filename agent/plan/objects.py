@@ -30,7 +30,7 @@ def plan_network(draft: Draft, network: Network) -> None:
         return
     if _failed_before(draft, record, network):
         message = "the engine refused the change; tried again when its section changes, or on `reconcile`"
-        draft.find(key, "Synced", status=False, reason="RolledBack", message=message)
+        draft.find_rolled_back(key, record, message)
         return
     if _is_hindered(draft, key, network, object_id=seen.id):
         draft.unchanged.add(key)

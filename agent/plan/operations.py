@@ -29,6 +29,17 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeDaemon(Operation):
+    """What dockerd's own stage does before the containers' turn: shown in a plan, never part of its works."""
+
+    step: str  # start, reload or restart
+
+    @property
+    def verb(self) -> str:
+        return self.step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CreateNetwork(Operation):
     network: Network
 

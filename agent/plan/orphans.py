@@ -43,9 +43,13 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
         cause = "its section is gone, and the clock was set since: the grace period begins again"
         draft.add(key, [ops.RetireContainer(key=key, cause=cause, record=record)])
         return
-    if draft.context.deletions_held or _is_kept(draft, record, record.removed_at):
+    if _is_kept(draft, record, record.removed_at):
         message = f"its section is gone; kept for {record.grace_s:.0f} s"
         draft.find(key, "Synced", status=False, reason="Grace", message=message)
+        return
+    if draft.context.deletions_held:
+        message = f"its section is gone; it is deleted later: {draft.context.deletions_held}"
+        draft.find(key, "Synced", status=False, reason="Pending", message=message)
         return
     cause = "its section has been gone for the grace period"
     operation: ops.Operation

@@ -67,10 +67,16 @@ _STATE_OF_REASON = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """A plan, and what else there is to say. `ok`: nothing in it is an error."""
+    """A plan, and what else there is to say. `before`: what dockerd's stage does first. `ok`: nothing is an error."""
 
     plan: ops.Plan
     entries: tuple[Entry, ...]
+    before: tuple[ops.ChangeDaemon, ...] = ()
+
+    @property
+    def operations(self) -> tuple[ops.Operation, ...]:
+        """All that would be done, in its order."""
+        return (*self.before, *self.plan.operations)
 
     @property
     def ok(self) -> bool:

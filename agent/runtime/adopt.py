@@ -84,7 +84,10 @@ class Adopter:
             raise ConflictError(
                 f"{seen.name} was run with --rm: the engine removes it when it stops, there would be no way back"
             )
-        return seen.inspect
+        chosen = self.engine.inspect_chosen_mac(seen.id)
+        if chosen is None:
+            return seen.inspect
+        return {**seen.inspect, "Config": {**(seen.inspect.get("Config") or {}), "MacAddress": chosen}}
 
     def _package(self) -> tuple[Package, str]:
         try:

@@ -103,25 +103,31 @@ class Bus:
             asked.cancel()
             raise BusError(f"ubus: {name} {method}: no answer") from exc
 
-    def _deletions_held(self, agent: Loop, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether LuCI may still take the last change back; who cannot be asked may. Blocks, in a pass's thread."""
+    def _deletions_held(self, agent: Loop, loop: asyncio.AbstractEventLoop) -> str:
+        """Why LuCI may still take the last change back, "" where it may not; where rpcd cannot be asked it may.
+
+        Blocks, in a pass's thread.
+        """
         if not self.has_ubus():
-            return False
+            return ""
         asked = asyncio.run_coroutine_threadsafe(self._rollback_pending(), loop)
         try:
             pending = asked.result(2 * DEADLINE_S)
         except TimeoutError:  # the agent is ending
             asked.cancel()
-            return True
+            return "the agent is ending"
         if pending:
             tell(loop, self._ask_again, agent, loop)
         return pending
 
-    async def _rollback_pending(self) -> bool:
+    async def _rollback_pending(self) -> str:
         try:
-            return await self.rpcd.rollback_left_s() > 0
+            left_s = await self.rpcd.rollback_left_s()
         except BusError as exc:
-            return exc.status != Status.NOT_FOUND  # no rpcd, no LuCI
+            if exc.status == Status.NOT_FOUND:  # no rpcd, no LuCI
+                return ""
+            return f"rpcd cannot be asked whether LuCI may roll the change back ({exc})"
+        return "LuCI may still roll the change back" if left_s > 0 else ""
 
     def _ask_again(self, agent: Loop, loop: asyncio.AbstractEventLoop) -> None:
         """Nobody tells when a rollback is confirmed."""

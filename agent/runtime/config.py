@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.clients.uci_store import PyuciStore, TextUciStore, UciMissing, UciStore, read_staged
@@ -29,10 +29,12 @@ PACKAGES = ("containers", "dockerd")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadResult:
-    """`desired` is None when a file could not be read as a whole."""
+    """`desired` is None when a file could not be read as a whole; then `readable` has the agent section and dockerd's
+    settings of what could."""
 
     desired: Desired | None
     issues: tuple[Issue, ...] = ()
+    readable: Desired = field(default_factory=Desired)
 
 
 def open_store(options: RuntimeOptions) -> UciStore:
@@ -85,10 +87,12 @@ def _load(store: UciStore | _Given) -> LoadResult:
     issues: list[Issue] = []
     for name in PACKAGES:
         issues += _read(store, name, packages, hashes)
-    if issues:
-        return LoadResult(desired=None, issues=tuple(issues))
     paths = {name: str(store.source_path(name)) for name in packages}
     result = decode(packages, paths=paths, read_file=PATHS.read_text)
+    if issues:
+        found = result.desired
+        readable = Desired(agent=found.agent, daemon=found.daemon, daemon_mistakes=found.daemon_mistakes)
+        return LoadResult(desired=None, issues=tuple(issues), readable=readable)
     generation = hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
     return LoadResult(
         desired=with_hashes(replace(result.desired, generation=generation)), issues=result.issues

@@ -20,7 +20,12 @@ from agent.clients import daemon_process
 from agent.clients.daemon_check import checker, culprits
 from agent.clients.daemon_files import DaemonFiles, material_of
 from agent.clients.daemon_probe import DaemonProbe
-from agent.clients.daemon_supervisor import ChildSupervisor, OwnScriptSupervisor, ProcdSupervisor
+from agent.clients.daemon_supervisor import (
+    ChildSupervisor,
+    OwnChildSupervisor,
+    OwnScriptSupervisor,
+    ProcdSupervisor,
+)
 from agent.clients.filesystems import file_system_of
 from agent.clients.local_names import local_server_names
 from agent.clients.routes import host_routes
@@ -39,7 +44,7 @@ from agent.model.daemon import (
 )
 from agent.model.daemon_table import TABLE, identity_of, value_at
 from agent.model.interfaces import Route
-from agent.model.resources import AgentSettings, Desired
+from agent.model.resources import AgentSettings, Desired, Network
 from agent.plan.daemon import Change, Rendered, as_wished, classify
 from agent.plan.engine_storage import store_trouble
 from agent.plan.zones import bridges_of
@@ -50,7 +55,14 @@ from agent.runtime.daemon_home import EngineHome
 from agent.runtime.daemon_identity import ServerIdentities
 from agent.runtime.daemon_manual import ManualControl, configured
 from agent.runtime.daemon_mounts import declared_mount, is_read_only, missing_mount
-from agent.runtime.daemon_own import DEFAULT_FILE, OwnDockerd, own_settings
+from agent.runtime.daemon_own import (
+    DEFAULT_FILE,
+    OwnDockerd,
+    OwnSupervisor,
+    exists,
+    own_arguments,
+    own_settings,
+)
 from agent.runtime.daemon_runner import INIT_SCRIPT, Runner, runner_of, version_of
 from agent.runtime.daemon_status import DaemonStatus
 from agent.runtime.daemon_target import Renderer, prior_drivers, target_of
@@ -132,7 +144,7 @@ class DaemonStage:
             acting=self._acting,
             watch=self._watch,
         )
-        self._own_script: OwnScriptSupervisor | None = None  # while dockerd follows a file of the user's
+        self._own_script: OwnSupervisor | None = None  # while dockerd follows a file of the user's
         self._home = EngineHome(self.files, status, on_disk=lambda root: bool(declared_mount(root, options)))
         self._health = DaemonHealth(
             status,
@@ -151,7 +163,7 @@ class DaemonStage:
         """Has dockerd started, stopped or restarted by the next pass. Raises ConflictError, which says why not."""
         settings, agent = configured(desired)
         runner = runner_of(agent, self._options)
-        refused = "" if self._starts(runner) else self._not_ours(settings, runner)
+        refused = "" if self._starts(settings, runner) else self._not_ours(settings, runner)
         self._manual.check(wish, kind=runner.kind, unmanaged=refused)
         self._backoff.clear()
         self._manual.ask(wish)
@@ -163,14 +175,14 @@ class DaemonStage:
         """
         self.holding = self.other_engine = ""
         runner = runner_of(desired.agent, self._options)
-        if desired.daemon is None and not self._starts(runner):
+        if desired.daemon is None and not self._starts(None, runner):
             self._status.drop()
             return True
         self._status.begin(desired.daemon_mistakes)
-        self._bridges = frozenset(bridge.device for bridge in bridges_of(desired.networks))
+        self._bridges = _devices(desired.networks)
         try:
             unmanaged = self._not_ours(desired.daemon, runner)
-            if unmanaged and self._starts(runner):
+            if unmanaged and self._starts(desired.daemon, runner):
                 self.holding = self._keep_own(desired, runner, unmanaged, busy=busy)
                 return not self.holding
             if self._own_script is not None:
@@ -184,12 +196,23 @@ class DaemonStage:
             self._failed(exc)
         return not self.holding
 
-    def keep_up(self) -> None:
-        """The configuration cannot be read at all: dockerd runs with what was good, where that is known."""
-        if self.files.last_good() is not None:
-            settings = DaemonSettings(alt_config_file=str(self.files.config_file), unreadable=True)
-            mistakes = ("the configuration cannot be read",)
-            self.reconcile(Desired(daemon=settings, daemon_mistakes=mistakes), busy=False)
+    def keep_up(self, readable: Desired) -> None:
+        """A file of the configuration cannot be read, and nothing is known of what it said before. `readable`: the agent
+        section and dockerd's settings, where theirs can.
+
+        Else dockerd runs with what was good; where there is nothing such, as the stock script would start it, or with
+        its defaults.
+        """
+        if not readable.agent.enabled:
+            return
+        settings = readable.daemon
+        mistakes = (*readable.daemon_mistakes, "the configuration cannot be read")
+        ours = str(self.files.config_file)
+        if settings is None and self.files.last_good() is not None:
+            settings = DaemonSettings(alt_config_file=ours, unreadable=True)
+        elif settings is None and runner_of(readable.agent, self._options).kind == "child":
+            settings = DaemonSettings(alt_config_file=ours)
+        self.reconcile(replace(readable, daemon=settings, daemon_mistakes=mistakes), busy=False)
 
     def _failed(self, exc: UcidockdError | OSError) -> None:
         """Nothing was changed for a passing reason, or dockerd is down: tried again, slower and slower."""
@@ -202,10 +225,29 @@ class DaemonStage:
         if self._change is not None and not self._change.probe.answers():
             self.holding = str(exc)
 
-    def preview(self, settings: DaemonSettings, agent: AgentSettings) -> tuple[Target, tuple[str, ...]]:
-        """What would be written, and what has to be said about it. Makes no certificates."""
+    def manages(self, desired: Desired) -> bool:
+        """Whether dockerd follows our file and is started by us."""
+        runner = runner_of(desired.agent, self._options)
+        return runner.kind != "external" and not self._not_ours(desired.daemon, runner)
+
+    def preview(
+        self,
+        settings: DaemonSettings,
+        agent: AgentSettings,
+        *,
+        networks: tuple[Network, ...],
+        make: bool = True,
+    ) -> tuple[Target, tuple[str, ...]]:
+        """What would be written, and what has to be said about it.
+
+        `networks`: those that sections declare. `make`: whether missing certificates may be made; else those that would
+        be are named as if they were there. Raises DaemonError.
+        """
         runner = runner_of(agent, self._options)
-        rendered, trouble = self._render(settings, runner, self.files.load().running)
+        renderer = self._renderer if make else self._renderer.foreseeing()
+        rendered, trouble = self._render(
+            settings, runner, self.files.load().running, renderer=renderer, bridges=_devices(networks)
+        )
         said = [finding.message for finding in rendered.findings if finding.status]
         said += [*rendered.left_out, *rendered.warnings, *([str(trouble)] if trouble else [])]
         return target_of(rendered.document, runner), tuple(said)
@@ -226,21 +268,27 @@ class DaemonStage:
     # who runs dockerd
 
     def _not_ours(self, settings: DaemonSettings | None, runner: Runner) -> str:
+        if runner.kind == "child" and self._names_nothing(settings):
+            return ""  # as with the script, UCI's options count then
         return not_ours(settings, runner, self.files.config_file, init_script=self._tools.init_script)
 
-    def _starts(self, runner: Runner) -> bool:
-        """Whether dockerd is started by us whatever its settings are: its autostart has been taken."""
-        return runner.kind == "procd" and not runner.elsewhere and self._tools.init_script.exists()
+    def _names_nothing(self, settings: DaemonSettings | None) -> bool:
+        """Whether alt_config_file is one that does not exist, and not for its disk being away."""
+        given = settings.alt_config_file if settings is not None else ""
+        return bool(given) and not exists(given) and not missing_mount(given, self._options)
+
+    def _starts(self, settings: DaemonSettings | None, runner: Runner) -> bool:
+        """Whether we start dockerd, whoever makes its settings: its autostart has been taken, or we are asked to."""
+        if runner.elsewhere:
+            return False
+        if runner.kind == "child":
+            return settings is not None
+        return runner.kind == "procd" and self._tools.init_script.exists()
 
     def _keep_own(self, desired: Desired, runner: Runner, why: str, *, busy: bool) -> str:
         """A dockerd with settings of the user's is started, and no more. As `_reconcile`."""
         if self._own_script is None:
-            self._own_script = OwnScriptSupervisor(
-                script=self._tools.init_script,
-                socket=runner.socket,
-                answers=DaemonProbe(runner.socket).answers,
-                start_s=self._tools.limits.start_s,
-            )
+            self._own_script = self._own_supervisor(runner)
             self._change = None  # another supervisor
         script = self._own_script
         change = self._change_of(runner, script)
@@ -248,6 +296,8 @@ class DaemonStage:
         own = own_settings(
             desired.daemon, has_package=has_package(self._options), default_file=self._tools.default_file
         )
+        if runner.kind == "child":
+            own = replace(own, arguments=own_arguments(own, runner.arguments))
         given = desired.daemon.alt_config_file if desired.daemon is not None else ""
         self._status.unmanaged(f"{why}; ucidockd only starts it", started=True)
         held = self._own.keep(change, script, own, given=given, busy=busy)
@@ -255,6 +305,15 @@ class DaemonStage:
             text = f"{why}; it still runs with the settings from before, until it is restarted"
             self._status.unmanaged(text, started=True)
         return held
+
+    def _own_supervisor(self, runner: Runner) -> OwnSupervisor:
+        answers, start_s = DaemonProbe(runner.socket).answers, self._tools.limits.start_s
+        if runner.kind == "child":
+            child = ChildSupervisor(program=runner.program, config_file=self.files.config_file)
+            return OwnChildSupervisor(child, socket=runner.socket, answers=answers, start_s=start_s)
+        return OwnScriptSupervisor(
+            script=self._tools.init_script, socket=runner.socket, answers=answers, start_s=start_s
+        )
 
     def _change_of(self, runner: Runner, supervisor: Supervisor | None = None) -> DaemonChange:
         if self._change is not None and self._runner == runner:
@@ -394,11 +453,25 @@ class DaemonStage:
         if desired.daemon is None or desired.daemon.unreadable:
             return change.record.running or change.store.last_good(), None
         rendered, trouble = self._render(desired.daemon, runner, change.record.running)
+        given = desired.daemon.alt_config_file
+        if (
+            given != str(self.files.config_file)
+            and runner.kind == "child"
+            and self._names_nothing(desired.daemon)
+        ):
+            text = f"dockerd.globals.alt_config_file is {given}, which does not exist: dockerd gets the options of UCI"
+            rendered = replace(rendered, warnings=(*rendered.warnings, text))
         self._status.found(rendered)
         return target_of(rendered.document, runner), trouble
 
     def _render(
-        self, settings: DaemonSettings, runner: Runner, running: Target | None
+        self,
+        settings: DaemonSettings,
+        runner: Runner,
+        running: Target | None,
+        *,
+        renderer: Renderer | None = None,
+        bridges: frozenset[str] | None = None,
     ) -> tuple[Rendered, DaemonError | None]:
         """As `Renderer.render`. A dockerd that nobody knows of, or an external one, may be listening itself."""
         known = running is not None or self._change is None or self._change.supervisor.find() is None
@@ -406,8 +479,13 @@ class DaemonStage:
         refused = {
             key: why for key, (value, why) in self._refused.items() if value_at(settings.values, key) == value
         }
-        return self._renderer.render(
-            settings, runner, running=running, probe=probe, bridges=self._bridges, refused=refused
+        return (renderer or self._renderer).render(
+            settings,
+            runner,
+            running=running,
+            probe=probe,
+            bridges=self._bridges if bridges is None else bridges,
+            refused=refused,
         )
 
     def _goal(self, change: DaemonChange, wanted: Target) -> Target:
@@ -573,6 +651,10 @@ def _is_asked(desired: Desired, wanted: Target | None, running: Target) -> bool:
     said = {row.key for row in TABLE if row.identity and value_at(desired.daemon.values, row.key) is not None}
     given = all(value_at(desired.daemon.values, key) == value_at(wanted.document, key) for key in said)
     return given and not any(row.key in desired.daemon.left_out for row in TABLE if row.identity)
+
+
+def _devices(networks: tuple[Network, ...]) -> frozenset[str]:
+    return frozenset(bridge.device for bridge in bridges_of(networks))
 
 
 def make_stage(

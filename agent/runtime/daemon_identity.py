@@ -20,6 +20,7 @@ class ServerIdentities:
     certificates: Certificates | None
     names: Callable[[tuple[str, ...]], tuple[str, ...]]
     wall: Callable[[], float]
+    foresees: bool = False  # certificates that would be made are named as if they were there
 
     def get(self, tls: TlsSettings | None, last_good: Document) -> tuple[Identity | None, DaemonError | None]:
         """The identity, and what is wrong when it is not the one that was asked for.
@@ -36,6 +37,8 @@ class ServerIdentities:
             return kept, DaemonError(text, reason="Certificate")
         if not tls.auto:
             return Identity(cacert=tls.cacert, cert=tls.cert, key=tls.key), None
+        if self.foresees:
+            return _kept(last_good) or _TO_BE_MADE, None
         try:
             return self._make(tls)
         except UcidockdError as exc:
@@ -54,6 +57,9 @@ class ServerIdentities:
         )
         identity = Identity(cacert=str(made.ca), cert=str(made.cert), key=str(made.key))
         return identity, DaemonError(made.problem, reason="Certificate") if made.problem else None
+
+
+_TO_BE_MADE = Identity(cacert="(new)", cert="(new)", key="(new)")
 
 
 def _kept(document: Mapping[str, object]) -> Identity | None:

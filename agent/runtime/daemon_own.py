@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.apply.daemon_change import DaemonChange
-from agent.clients.daemon_supervisor import OwnScriptSupervisor
+from agent.clients.daemon_supervisor import OwnChildSupervisor, OwnScriptSupervisor
 from agent.clients.user_paths import PATHS, file_bytes, mode_of
 from agent.errors import PathError
 from agent.model.daemon import DaemonSettings, Process, Wish
@@ -28,15 +28,19 @@ _SCRIPTS_DATA_ROOT = "/opt/docker/"  # what the script writes where UCI says not
 _DOCKERDS_DATA_ROOT = "/var/lib/docker"
 _SHUTDOWN_S = 15  # dockerd's default of shutdown-timeout
 
+OwnSupervisor = OwnScriptSupervisor | OwnChildSupervisor
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnSettings:
     """What the script starts dockerd with. `file`: the daemon.json that dockerd follows, None where the script makes one
-    of UCI's options. `data_root`: a directory. `shutdown_s`: seconds that dockerd gives its containers to end."""
+    of UCI's options. `data_root`: a directory. `shutdown_s`: seconds that dockerd gives its containers to end. `arguments`:
+    of a dockerd that we start without the script."""
 
     file: Path | None
     data_root: str
     shutdown_s: int = _SHUTDOWN_S
+    arguments: tuple[str, ...] = ()
 
 
 def own_settings(
@@ -53,6 +57,11 @@ def own_settings(
         return _of_file(default_file)
     values = settings.values if settings is not None else {}
     return OwnSettings(file=None, data_root=str(values.get("data-root") or _SCRIPTS_DATA_ROOT))
+
+
+def own_arguments(own: OwnSettings, arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """What dockerd is started with where we start it ourselves. `arguments`: the agent section's."""
+    return (f"--config-file={own.file}", *arguments) if own.file is not None else arguments
 
 
 def exists(path: str) -> bool:
@@ -95,7 +104,7 @@ class OwnDockerd:
     def keep(
         self,
         change: DaemonChange,
-        supervisor: OwnScriptSupervisor,
+        supervisor: OwnSupervisor,
         own: OwnSettings,
         *,
         given: str,
@@ -119,7 +128,7 @@ class OwnDockerd:
         elif process is None and not change.probe.answers():
             if waits := self._why_not_started(supervisor, own, given):
                 return waits
-            self.acting(lambda: self._start(supervisor))
+            self.acting(lambda: self._start(supervisor, own))
         process = supervisor.find()
         change.let_go(process)
         self.manual.begun()
@@ -128,7 +137,7 @@ class OwnDockerd:
             self.watch(process)
         return ""
 
-    def _why_not_started(self, supervisor: OwnScriptSupervisor, own: OwnSettings, given: str) -> str:
+    def _why_not_started(self, supervisor: OwnSupervisor, own: OwnSettings, given: str) -> str:
         if self.backing_off():
             return "dockerd ended and is started again in a moment"
         # the file itself may be on the disk that is missing: without it the script would make an engine elsewhere
@@ -143,18 +152,18 @@ class OwnDockerd:
             return text
         return ""
 
-    def _start(self, supervisor: OwnScriptSupervisor) -> None:
+    def _start(self, supervisor: OwnSupervisor, own: OwnSettings) -> None:
         self.status.synced("Pending", "dockerd does not run")
-        supervisor.start(())
+        supervisor.start(own.arguments)
         self.status.note("start", "dockerd does not run", error="")
 
-    def _restart(self, supervisor: OwnScriptSupervisor, process: Process, own: OwnSettings) -> None:
+    def _restart(self, supervisor: OwnSupervisor, process: Process, own: OwnSettings) -> None:
         self.manual.begun(Wish.RESTART)
         self.status.synced("Pending", BY_HAND)
 
         def again() -> None:
             supervisor.stop(process, own.shutdown_s + _SHUTDOWN_S)
-            supervisor.start(())
+            supervisor.start(own.arguments)
 
         self.acting(again)
         self.status.note("restart", BY_HAND, error="")

@@ -42,7 +42,7 @@ def preview(options: RuntimeOptions) -> Preview:
             "no section is about dockerd, expected `config globals 'globals'` in /etc/config/dockerd"
         )
     stage = make_stage(options, desired.agent, StatusBoard(), Tools())  # makes no certificates
-    target, messages = stage.preview(desired.daemon, desired.agent)
+    target, messages = stage.preview(desired.daemon, desired.agent, networks=desired.networks)
     running = stage.files.load().running
     change = as_wished(_change(stage, running, target), desired.daemon)
     old = masked(running.document) if running is not None else b""

@@ -27,6 +27,10 @@ class Renderer:
     identities: ServerIdentities
     routes: Callable[[], tuple[Route, ...]]
 
+    def foreseeing(self) -> Renderer:
+        """The same for a look ahead: it makes no certificates."""
+        return replace(self, identities=replace(self.identities, foresees=True))
+
     def render(
         self,
         settings: DaemonSettings,

@@ -158,6 +158,11 @@ class Edges:
         """As the last `reconcile` found them; None where there is no netifd."""
         return self._interfaces if self._asked else self._ask()
 
+    @property
+    def silent(self) -> str:
+        """Why netifd did not answer the last question, "" where it did."""
+        return self._said.get("netifd", "")
+
     # what is there
 
     def _packages(self) -> _Packages | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agent.apply.crew import Outcome, SkippedError
+from agent.model.daemon import DAEMON_KEY
 from agent.model.resources import Desired
 from agent.plan.outlook import Entry, Outlook, text_of
 from agent.runtime.config import LoadResult
@@ -30,7 +31,7 @@ def entries_of(loaded: LoadResult, desired: Desired | None, holding: str) -> lis
         message = "`option enabled '0'` in `config agent`: nothing is changed"
         found.append(Entry(key="agent", state="disabled", level=Level.OFF, message=message))
     if holding:
-        found.append(Entry(key="dockerd", state="waiting", level=Level.WAITING, message=holding))
+        found.append(Entry(key=DAEMON_KEY, state="waiting", level=Level.WAITING, message=holding))
     return found
 
 
@@ -40,9 +41,9 @@ def plan_answer(found: Outlook, issues: Issues) -> dict[str, Any]:
     `ok` is False where anything is an error: a mistake, a conflict, what failed.
     """
     return {
-        "operations": [{"op": op.verb, "key": op.key, "cause": op.cause} for op in found.plan.operations],
+        "operations": [{"op": op.verb, "key": op.key, "cause": op.cause} for op in found.operations],
         "pending": [_entry_as_json(entry) for entry in found.entries],
-        "text": text_of(found.plan.operations, found.entries),
+        "text": text_of(found.operations, found.entries),
         "ok": found.ok and _are_fine(issues),
         "issues": list(issues),
     }

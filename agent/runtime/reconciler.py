@@ -42,6 +42,7 @@ from agent.runtime.ages import Ages
 from agent.runtime.backoff import BackOff
 from agent.runtime.config import LoadResult
 from agent.runtime.daemon import DaemonStage
+from agent.runtime.daemon_foresight import foreseen
 from agent.runtime.display import Display, declared
 from agent.runtime.edges import Edges
 from agent.runtime.endings import Endings, Ends
@@ -120,7 +121,9 @@ class Reconciler:
     image_ids: dict[str, str] = field(default_factory=dict)
     image_defaults: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by the image's id
     work_ended: Callable[[], None] = lambda: None
-    deletions_held: Callable[[], bool] = lambda: False  # asked only where something waits to be deleted
+    deletions_held: Callable[[], str] = lambda: (
+        ""
+    )  # why they wait; asked only where something waits to be deleted
     settings_read: Callable[[AgentSettings], None] = lambda _: None
     _busy: dict[str, ops.Work] = field(default_factory=dict)
     _runs: list[Run] = field(default_factory=list)  # that are under way
@@ -185,9 +188,14 @@ class Reconciler:
         return self._outlook(loaded, loaded.desired, committed=False)
 
     def _outlook(self, loaded: LoadResult, desired: Desired | None, *, committed: bool) -> Outlook:
-        extra = entries_of(loaded, desired, self.daemon.holding if self.daemon is not None else "")
+        holding = self.daemon.holding if self.daemon is not None else ""
+        extra = entries_of(loaded, desired, holding)
         if desired is None or not desired.agent.enabled:
             return Outlook(plan=ops.Plan(), entries=tuple(extra))
+        before: tuple[ops.ChangeDaemon, ...] = ()
+        if self.daemon is not None and not holding:
+            before, failed = foreseen(self.daemon, desired)
+            extra += failed
         self.standing.look(thoroughly=True)
         look = self._look(desired, None, {}, committed=committed)
         plan = reconcile(look.desired, look.observed, look.context)
@@ -201,7 +209,7 @@ class Reconciler:
             retry_in_s=self.backoff.retry_in(self.monotonic()),
             extra=extra,
         )
-        return replace(found, entries=tuple(map(self._explained, found.entries)))
+        return replace(found, entries=tuple(map(self._explained, found.entries)), before=before)
 
     def _under_way(self, work: ops.Work) -> str:
         """What is being done on a resource, with the progress of its pull."""
@@ -265,14 +273,23 @@ class Reconciler:
         )
         ends = self._look_at_ends(desired, records, observed, stale=deep or frozenset())
         interfaces = self.edges.interfaces() if self.edges is not None and self.engine_is_here else None
-        waits = self._waiting(desired, usb, interfaces)
+        silent = self.edges.silent if self.edges is not None else ""
+        waits = self._waiting(desired, usb, interfaces, silent)
         context = Context(
             now=self.wall(),
             records=records,
             foreign=snapshot.foreign,
             waiting=waits,
             lost=(
-                lost(desired, records, waits, now=self.wall(), usb=usb, interfaces=interfaces)
+                lost(
+                    desired,
+                    records,
+                    waits,
+                    now=self.wall(),
+                    usb=usb,
+                    interfaces=interfaces,
+                    silent=silent,
+                )
                 if self.engine_is_here
                 else {}
             ),
@@ -290,7 +307,7 @@ class Reconciler:
             router_devices=frozenset(
                 each.l3_device or each.device for each in (interfaces or {}).values() if each.addresses
             ),
-            deletions_held=any(r.removed_at is not None for r in records) and self.deletions_held(),
+            deletions_held=(self.deletions_held() if any(r.removed_at is not None for r in records) else ""),
             api=self.engine.api_version(),
         )
         return _Look(desired=desired, usb=usb, observed=observed, context=context, ids=ids)
@@ -317,19 +334,23 @@ class Reconciler:
         self, desired: Desired, records: tuple[Record, ...], observed: Observed
     ) -> frozenset[str]:
         sharing = {c.section for c in desired.containers if shared_names(c)}
-        ids = {
-            r.object_id
+        own = {
+            r.object_id: r
             for r in records
             if r.kind == "container" and not r.swap and (r.section in sharing or r.joined)
         }
-        return self._sharing.left_behind({c.id: c for c in observed.containers if c.id in ids})
+        return self._sharing.left_behind({c.id: (own[c.id], c) for c in observed.containers if c.id in own})
 
     def _waiting(
-        self, desired: Desired, usb: Mapping[str, Plugged], interfaces: Mapping[str, Interface] | None
+        self,
+        desired: Desired,
+        usb: Mapping[str, Plugged],
+        interfaces: Mapping[str, Interface] | None,
+        silent: str,
     ) -> dict[str, Missing]:
         if not self.engine_is_here:
             return waiting_elsewhere(desired, now=self.wall())
-        return waiting(desired, now=self.wall(), usb=usb, interfaces=interfaces)
+        return waiting(desired, now=self.wall(), usb=usb, interfaces=interfaces, silent=silent)
 
     def hold(self, ref: str, action: str) -> bool:
         """Keeps the reconciler from undoing a manual action on one of our containers; False when it is none.
@@ -391,7 +412,7 @@ class Reconciler:
         desired = self.desired
         self._to_look |= deep or set()
         if desired is None and self.daemon is not None:
-            self.daemon.keep_up()
+            self.daemon.keep_up(self.last.readable)
         if desired is None or not desired.agent.enabled:
             return ops.Plan(), None
         if self.edges is not None:
@@ -416,6 +437,7 @@ class Reconciler:
             raise
         self._keep_for_later(desired, plan, every=unsure)
         self._endings.remember(self.records)
+        self._sharing.remember(self.records)
         self._display.drop_undeclared(desired, self._busy.keys())
         self._display.engine(api)
         self._display.plan(self._with_outputs(plan, desired))
@@ -547,7 +569,9 @@ class Reconciler:
             self._forget_deleted_volumes(record)
             if record.failed_hash or record.lost:
                 with contextlib.suppress(KeyError):  # a work that is under way may have dropped it by now
-                    self.records.change(record.nonce, failed_hash="", lost=())
+                    self.records.change(
+                        record.nonce, failed_hash="", failed_why="", failed_output="", lost=()
+                    )
         self._endings.start_again(self.records)
 
     def _forget_deleted_volumes(self, record: Record) -> None:

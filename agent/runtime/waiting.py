@@ -32,6 +32,7 @@ class _Looked:
     now: float
     usb: Mapping[str, Plugged]
     interfaces: Mapping[str, Interface] | None
+    silent: str
     look: View
 
 
@@ -41,14 +42,16 @@ def waiting(
     now: float,
     usb: Mapping[str, Plugged],
     interfaces: Mapping[str, Interface] | None = None,
+    silent: str = "",
 ) -> dict[str, Missing]:
     """Key -> the first thing that is missing, for the containers that have to wait. `now`: wall clock, seconds.
 
     `usb`: name -> where the device is, for each that `usb_names` gave. `interfaces`: netifd's; without it, and for a
-    name that it does not know, the kernel's device of that name counts.
+    name that it does not know, the kernel's device of that name counts. `silent`: why netifd does not answer, then
+    `interfaces` are the last known.
     """
     look = PATHS.view(question for container in desired.containers for question in _questions(container, usb))
-    looked = _Looked(now=now, usb=usb, interfaces=interfaces, look=look)
+    looked = _Looked(now=now, usb=usb, interfaces=interfaces, silent=silent, look=look)
     missing = ((key_of("container", c.section), _missing(c, looked)) for c in desired.containers)
     return {key: item for key, item in missing if item is not None}
 
@@ -61,10 +64,11 @@ def lost(
     now: float,
     usb: Mapping[str, Plugged],
     interfaces: Mapping[str, Interface] | None = None,
+    silent: str = "",
 ) -> dict[str, Missing]:
     """Key -> what is missing of that with which its container was applied. `missing`: as `waiting` gave it for what
     the sections say now; the rest as there."""
-    looked = _Looked(now=now, usb=usb, interfaces=interfaces, look=PATHS.view())
+    looked = _Looked(now=now, usb=usb, interfaces=interfaces, silent=silent, look=PATHS.view())
     own = {r.section: r for r in records if r.kind == "container" and not r.swap}
     found: dict[str, Missing] = {}
     for container in desired.containers:
@@ -169,6 +173,9 @@ def _wait_for(wanted: WaitFor, looked: _Looked) -> Missing | None:
         reason = f"{target} is not there: another disk, or an empty one"
     elif wanted.kind is WaitKind.INTERFACE:
         there, reason = is_up(target, looked.interfaces), f"{target} is not up"
+        if looked.silent and not there and target not in (looked.interfaces or {}):
+            # as with a mount that does not answer, what runs is left alone
+            return Missing(reason=f"it is not known whether {target} is up: {looked.silent}", keep=True)
     else:
         there, reason = clock_is_set(looked.now), "the clock is not set"
     if isinstance(there, Missing):

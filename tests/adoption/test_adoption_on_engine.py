@@ -23,6 +23,7 @@ Inspect = dict[str, Any]
 
 # a shell that goes when it is told to: the engine would wait 10 s for a sleep
 STAY = "trap exit TERM; sleep 1000 & wait"
+MAC = "02:42:0a:00:00:07"
 RICH = "rich:test"
 RICH_CHANGES = [
     "ENV FROM_IMAGE=1",
@@ -75,7 +76,7 @@ ROWS: dict[str, Row] = {
     ),
     "networks": a_run(
         *["--network", "front", "--ip", "10.219.6.9", "--ip6", "fd00:6::9", "--network-alias", "al"],
-        *["--mac-address", "02:42:0a:00:00:07", "--dns", "9.9.9.9", "--dns-search", "lan"],
+        *["--mac-address", MAC, "--dns", "9.9.9.9", "--dns-search", "lan"],
         *["--dns-option", "ndots:2", "--add-host", "nas:10.0.0.9", "--sysctl", "net.ipv4.ip_forward=1"],
         options={"network", "mac_address", "dns", "dns_search", "dns_opt", "extra_host", "sysctl"},
         connect="back",
@@ -236,7 +237,11 @@ def test_adopted_containers_have_the_settings_they_had(adopted: Adopted) -> None
     said = {name: said_options(answer) for name, answer in adopted.answers.items()}
     # the section says what differs from image and engine, and no more
     assert said == {name: row.options | {"image", "adopt", "restart"} for name, row in ROWS.items()}
-    notes = {name: sorted(answer["notes"]) for name, answer in adopted.answers.items()}
+    # engines from 28 on make random MAC addresses, and say only of a container's first network that it was chosen
+    notes = {
+        name: sorted(note for note in answer["notes"] if not note.startswith("network back: the MAC address"))
+        for name, answer in adopted.answers.items()
+    }
     assert notes == {name: row.notes for name, row in ROWS.items()}
     assert sections_of(adopted, "networks") == ["network front", "network back", "container networks"]
     assert sections_of(adopted, "mounts") == ["volume store_1", "container mounts"]
@@ -273,6 +278,7 @@ def settings(body: Inspect, all_bodies: dict[str, Inspect]) -> dict[str, Any]:
     config = {key: value for key, value in body["Config"].items() if key not in SESSION}
     if config["Hostname"] in {other[:12] for other in names}:
         del config["Hostname"]
+    config.pop("MacAddress", None)  # engines from API 1.44 on say it of the endpoint only
     config["Env"] = sorted(config["Env"] or ())
     config["ExposedPorts"] = sorted(set(config.get("ExposedPorts") or ()) - {"99/tcp"})
     config["Labels"] = {k: v for k, v in config["Labels"].items() if not k.startswith("ucidockd.")}
@@ -305,7 +311,11 @@ def settings(body: Inspect, all_bodies: dict[str, Inspect]) -> dict[str, Any]:
         if m["Type"] != "tmpfs"
     )
     networks = {
-        name: (sorted(set(item["Aliases"] or ()) - {body["Id"][:12]}), item["IPAMConfig"] or {})
+        name: (
+            sorted(set(item["Aliases"] or ()) - {body["Id"][:12]}),
+            item["IPAMConfig"] or {},
+            item["MacAddress"] == MAC,
+        )
         for name, item in body["NetworkSettings"]["Networks"].items()
     }
     return {

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from agent.controller.routes.engine_routes import ROUTES
+from agent.controller.engine_calls import BUS_CALLS, Output
 from agent.controller.rules import Need, Rule
-from agent.controller.ubus.calls import CALLS, Output
+from agent.controller.ubus.calls import signature
 from agent.controller.work.job_specs import parse_job
 from agent.controller.work.jobs import Job
 from agent.status.board import OperationNote
@@ -162,23 +162,21 @@ def test_a_large_answer_is_masked_beside_the_event_loop(tcp: TcpController) -> N
 
 
 def test_no_method_on_ubus_gives_a_reader_a_secret(tmp_path: Path) -> None:
-    reads = {(r.method, r.path.replace("{image}", "{id}")) for r in ROUTES if r.grant.need is Need.READ}
-
     async def run() -> None:
         engine = ScriptedEngine(tmp_path / "engine.sock", speak)
         async with docker_on(tmp_path / "ubus.sock", engine.url) as made:
             made.bus.rpcd.rights[RPCD_READER] = {
-                (f"{name}", method) for name in CALLS for method in CALLS[name]
+                (f"{name}", method) for name in BUS_CALLS for method in BUS_CALLS[name]
             }
-            for name, calls in CALLS.items():
+            for name, calls in BUS_CALLS.items():
                 for method, call in calls.items():
                     if (
-                        (call.verb, call.path) not in reads
+                        call.need is not Need.READ
                         or call.output is not Output.JSON
                         or method in ("stats", "ping")
                     ):
                         continue
-                    args = {"id": "e" * 64} if "id" in call.args else {}
+                    args = {"id": "e" * 64} if "id" in signature(call) else {}
                     shown = await made.call(f"{name}.{method}", args, session=RPCD_READER)
                     assert shown["code"] == 200 and S not in json.dumps(shown), f"{name} {method}"
                     if method == "inspect":

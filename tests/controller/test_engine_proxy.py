@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent.controller.engine_calls import ENGINE_CALLS
 from agent.controller.masking import for_readers
 from agent.controller.names import ID, IMAGE
-from agent.controller.routes.engine_routes import ROUTES
 from agent.errors import EngineError
 from tests.support.controller import Controller, serving
 from tests.support.scripted_engine import ScriptedEngine, until_gone
@@ -141,7 +141,7 @@ def test_the_engine_gets_a_request_line_built_anew(
     assert [head.split("HTTP/")[0] for head in scripted.heads] == ([wanted] if wanted else [])
 
 
-GETS = tuple(route.path for route in ROUTES if route.method == "GET")
+GETS = tuple(call.path for call in ENGINE_CALLS if call.verb == "GET")
 NAMES = ("a", "json", "get", "b:1", "a/b", "v1.41", "registry.lan:5000/x/y", "a" * 64)
 ODD = (
     "..",

@@ -10,10 +10,10 @@ import pytest
 from starlette.routing import compile_path
 
 from agent.clients.docker_stream import DockerStream
+from agent.controller.engine_calls import ENGINE_CALLS
 from agent.controller.engine_query import checked_query
 from agent.controller.problems import RequestError
 from agent.controller.routes.engine import EngineRoutes
-from agent.controller.routes.engine_routes import ROUTES
 from agent.controller.rules import WEBSOCKET, Need
 from tests.support.controller import QuietAgent
 
@@ -50,7 +50,7 @@ def _plain(method: str, path: str) -> tuple[str, str]:
     return method, re.sub(r"\{\w+\}", "{}", path)
 
 
-OURS = {_plain(route.method, route.path): route for route in ROUTES}
+OURS = {_plain(call.verb, call.path): call for call in ENGINE_CALLS}
 REFUSED = {_plain(*route) for route in DENIED}
 
 
@@ -91,19 +91,19 @@ def test_every_route_of_the_engine_is_in_the_table_or_denied_on_purpose() -> Non
     ],
 )
 def test_what_gives_root_or_secrets_is_a_writers(path: str) -> None:
-    found = [route for (_, where), route in OURS.items() if where == path]
+    found = [call for (_, where), call in OURS.items() if where == path]
     assert found
-    assert {route.grant.need for route in found} == {Need.WRITE}
+    assert {call.need for call in found} == {Need.WRITE}
 
 
 def test_only_a_wait_is_a_reading_post() -> None:
-    reading = {key for key, route in OURS.items() if route.grant.need is Need.READ}
+    reading = {key for key, call in OURS.items() if call.need is Need.READ}
     assert {key for key in reading if key[0] not in ("GET", "HEAD")} == {("POST", "/containers/{}/wait")}
 
 
 def test_each_route_is_one_rule_with_and_without_a_version() -> None:
     rules = EngineRoutes(QuietAgent(), DockerStream("unix:///nowhere")).rules()
-    assert len(rules) == len(ROUTES) == len({(rule.method, rule.path) for rule in rules})
+    assert len(rules) == len(ENGINE_CALLS) == len({(rule.method, rule.path) for rule in rules})
     for rule in rules:
         assert rule.path.startswith("/docker{version:engine_version}/")
         pattern, _, _ = compile_path(rule.path)

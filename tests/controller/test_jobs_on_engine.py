@@ -205,10 +205,11 @@ def test_cancel_ends_the_pull_in_the_engine(
     answer = controller.client.delete(f"/v1/jobs/{job['id']}")
     assert answer.json()["job"]["state"] == "cancelled" and answer.json()["job"]["error"] is None
     wait_connections(engine, before)
-    deadline = time.monotonic() + 10
-    while free.open:
+    deadline, carried = time.monotonic() + 10, -1
+    while free.open and free.carried != carried:  # engines from 29 on keep an idle connection
         assert time.monotonic() < deadline, "the engine still pulls"
-        time.sleep(0.05)
+        carried = free.carried
+        time.sleep(0.5)
     assert controller.client.delete(f"/v1/jobs/{job['id']}").status_code == 409
     free.bytes_per_s = 2**30
     assert finished(controller, start(controller, kind="pull", image=name)["id"])["state"] == "succeeded"
@@ -400,8 +401,13 @@ def test_a_job_cancelled_during_its_upload_answers_at_once(
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(10)
         client.connect(str(controller.path))
+        # an archive: engines from 29 on refuse anything else at once
+        entry = tarfile.TarInfo("layer.tar")
+        entry.size = 4_000_000
         client.sendall(
-            b"PUT /v1/images/load HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n" + bytes(99_000)
+            b"PUT /v1/images/load HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n"
+            + entry.tobuf()
+            + bytes(99_000)
         )
         number = running(controller, "load")["id"]
         assert controller.client.delete(f"/v1/jobs/{number}").json()["job"]["state"] == "cancelled"

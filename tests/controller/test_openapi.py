@@ -8,8 +8,8 @@ import json
 import pytest
 
 from agent.controller.rules import Rule
-from tests.support.openapi import FILE, all_rules, method_of, path_of, text_of
-from tests.support.openapi_details import DETAILS
+from tests.support.openapi import CALLS_FILE, FILE, all_rules, calls_text, method_of, path_of, text_of
+from tests.support.openapi_schemas import SHAPES
 
 RULES = all_rules()
 PUBLISHED = json.loads(FILE.read_text(encoding="utf-8"))
@@ -19,6 +19,10 @@ def test_the_file_is_what_the_route_table_says() -> None:
     told = {(path, method) for path, methods in PUBLISHED["paths"].items() for method in methods}
     assert told == {(path_of(rule), method_of(rule)) for rule in RULES}
     assert FILE.read_text(encoding="utf-8") == text_of(RULES), "run `make openapi`"
+
+
+def test_the_list_of_engine_calls_is_what_the_table_says() -> None:
+    assert CALLS_FILE.read_text(encoding="utf-8") == calls_text(), "run `make openapi`"
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.method} {rule.path}")
@@ -37,8 +41,8 @@ def test_no_two_routes_are_the_same_operation() -> None:
     assert len(keys) == len(set(keys))
 
 
-def test_no_details_are_left_of_routes_that_are_gone() -> None:
-    assert DETAILS.keys() <= {f"{rule.method} {path_of(rule)}" for rule in RULES}
+def test_no_schemas_are_left_of_routes_that_are_gone() -> None:
+    assert SHAPES.keys() <= {f"{rule.method} {path_of(rule)}" for rule in RULES}
 
 
 def test_each_reference_leads_somewhere() -> None:

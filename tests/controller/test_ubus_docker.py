@@ -17,8 +17,8 @@ import pytest
 from agent.clients.docker_stream import DockerStream
 from agent.clients.rpcd import NOBODY
 from agent.clients.ubus_objects import TOO_LARGE
+from agent.controller.engine_calls import BUS_CALLS
 from agent.controller.ubus import docker as ubus_docker
-from agent.controller.ubus.calls import CALLS
 from agent.controller.ubus.docker import DockerObjects
 from agent.controller.ubus.ttyd import Ttyd
 from agent.errors import BusError
@@ -138,7 +138,7 @@ ELSEWHERE = {
 
 
 async def test_each_method_asks_the_engine_what_it_stands_for(scripted: Scripted) -> None:
-    known = {f"{name}.{method}" for name, calls in CALLS.items() for method in calls}
+    known = {f"{name}.{method}" for name, calls in BUS_CALLS.items() for method in calls}
     assert {name for name, _, _ in REQUESTS} | ELSEWHERE == known
     async with scripted(answer(OK)) as (docker, fake):
         for name, args, expected in REQUESTS:
@@ -198,9 +198,9 @@ BAD_IDS = [
 async def test_an_id_of_another_form_never_reaches_the_engine(scripted: Scripted, text: str) -> None:
     names = [
         f"{name}.{method}"
-        for name, calls in CALLS.items()
+        for name, calls in BUS_CALLS.items()
         for method, call in calls.items()
-        if "{id}" in call.path and not (name == "docker.image" and text == "a/b")
+        if "{" in call.path and not (name == "docker.image" and text == "a/b")
     ]
     assert len(names) > 25
     async with scripted(answer(OK)) as (docker, fake):

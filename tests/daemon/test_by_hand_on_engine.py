@@ -125,7 +125,7 @@ def test_what_is_not_ours_to_stop_is_said(lab: DaemonLab) -> None:
     assert refusal(lab, Wish.RESTART) == "dockerd is run by somebody else (option daemon is external)"
     lab.write("", kind="procd")
     assert "set dockerd.globals.alt_config_file" in refusal(lab, Wish.STOP)
-    lab.write("option alt_config_file '/etc/docker/mine.json'\n")
+    lab.write("option alt_config_file '/etc/docker/mine.json'\n", kind="procd")
     assert "alt_config_file is /etc/docker/mine.json" in refusal(lab, Wish.STOP)
     (lab.root / "config" / "dockerd").unlink()
     assert "no section in /etc/config/dockerd is about dockerd" in refusal(lab, Wish.STOP)

@@ -22,6 +22,7 @@ from agent.apply.daemon_change import Limits
 from agent.clients import daemon_process
 from agent.clients.daemon_files import DaemonFiles
 from agent.model.daemon import DaemonRecord, Step
+from agent.runtime.daemon_runner import version_of
 from tests.support.daemon_lab import DaemonLab, wait_for
 
 
@@ -118,13 +119,19 @@ def test_the_socket_is_never_lost_by_other_hosts(lab: DaemonLab) -> None:
 
 
 @pytest.mark.long
-def test_arguments_that_move_the_socket_or_are_unknown_are_rolled_back(lab: DaemonLab) -> None:
+def test_arguments_that_move_the_socket_or_are_unknown_are_not_in_force(lab: DaemonLab) -> None:
+    """Engines from 23.0 on refuse them before anything is stopped."""
     pid = started(lab)
     for argument in ("--host=unix:///run/elsewhere.sock", "--no-such-flag"):
         config = lab.options.config_dir / "containers"
         config.write_text(f"{lab.agent_section()}\tlist dockerd_args '{argument}'\n")
         assert lab.apply()
-        assert_rolled_back(lab, pid)
+        if version_of(str(lab.program)) >= (23, 0):
+            assert (lab.probe.answers(), lab.pid_of()) == (True, pid)
+            assert lab.conditions()["Degraded"] == (True, "Refused")
+            assert lab.conditions()["Synced"] == (False, "Refused")
+        else:
+            assert_rolled_back(lab, pid)
         assert_not_tried_again(lab)
 
 
@@ -279,7 +286,7 @@ def killed_at(lab: DaemonLab, step: Step, *, way_back: bool = False) -> None:
 @pytest.fixture
 def small_run_dir(lab: DaemonLab) -> Iterator[Path]:
     folder = lab.root / "run"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], check=True)
     yield folder
     lab.stop()
     subprocess.run(["umount", "-l", str(folder)], check=True)
@@ -295,6 +302,7 @@ def test_a_full_disk_leaves_dockerd_and_its_file_alone(lab: DaemonLab, small_run
     assert lab.apply("option debug '0'\noption log_level 'info'\n")
     assert (lab.process, lab.daemon_json.read_bytes()) == (before, text)
     assert lab.conditions()["Degraded"] == (True, "StorageFull")
+    assert list(small_run_dir.glob(".daemon*")) == [], "nothing of an attempt is left over"
     filler.unlink()
     assert lab.apply()
     assert lab.conditions()["Synced"] == (True, "Applied")

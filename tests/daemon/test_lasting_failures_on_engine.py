@@ -9,6 +9,8 @@ import signal
 import pytest
 
 from agent.clients import daemon_process
+from agent.runtime.config import load
+from agent.runtime.daemon_foresight import foreseen
 from tests.support.daemon_lab import DaemonLab
 
 FAILS = 5
@@ -64,6 +66,10 @@ def test_a_reconcile_tries_again_what_failed(lab: DaemonLab) -> None:
     slow(lab, 1)
     assert lab.apply("option log_level 'info'\n")
     assert lab.conditions()["RolledBack"][0]
+    desired = load(lab.options).desired
+    assert desired is not None
+    operations, (told,) = foreseen(lab.stage, desired)
+    assert (operations, told.state) == ((), "rolled back"), "a plan says so"
     process = lab.process
     assert lab.apply()
     assert lab.process == process, "not tried again by itself"

@@ -108,6 +108,7 @@ def test_the_image_store_is_the_one_that_is_asked_for(new: DaemonLab, settings: 
 def test_a_remapped_engine_is_another_one(new: DaemonLab) -> None:
     if "dockremap" not in Path("/etc/subuid").read_text():
         pytest.skip("/etc/subuid has no range for dockremap")
+    new.root.chmod(0o711)  # as dockerd asks of every folder above its data
     assert new.apply("")
     new.settle()
     assert not new.apply("option userns_remap 'default'\n")

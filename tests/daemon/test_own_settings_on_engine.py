@@ -72,6 +72,50 @@ def test_it_is_started_with_the_users_file(lab: DaemonLab, script: StockScript) 
     assert not lab.daemon_json.exists()
 
 
+def test_a_child_is_started_with_the_users_file(lab: DaemonLab, caplog: pytest.LogCaptureFixture) -> None:
+    def use(path: Path, more: str = "") -> None:
+        lab.write(f"option alt_config_file '{path}'\n{more}", kind="child")
+
+    use(own_file(lab, debug=True))
+    assert lab.apply(), "containers are managed"
+    assert (lab.info()["DockerRootDir"], lab.info()["Debug"]) == (f"{lab.root}/own", True)
+    assert "ucidockd only starts it" in lab.message("DaemonUnmanaged")
+    before = engine(lab)
+    lab.restart_agent()
+    assert lab.apply()
+    assert engine(lab) == before
+    stop_process(before, 20)
+    wait_for(lab.apply)
+    assert engine(lab) != before, "it is started again"
+    ask(lab, Wish.STOP)
+    assert not lab.apply()
+    assert not lab.probe.answers()
+    ask(lab, Wish.START)
+    broken = own_file(lab)
+    broken.write_text("{")
+    assert not lab.apply()
+    assert "dockerd ended soon after its start" in lab.message("Degraded")
+    use(lab.root / "missing.json", "option debug '1'\n")
+    lab.stage._backoff.clear()
+    assert lab.apply(), "as on the stock package, UCI's options count where there is no such file"
+    assert lab.info()["DockerRootDir"] == f"{lab.root}/data"
+    assert lab.info()["Debug"]
+    assert "missing.json, which does not exist" in caplog.text
+    assert "missing.json, which does not exist" in caplog.text
+
+
+def test_a_child_waits_for_the_disk_of_the_users_file(lab: DaemonLab) -> None:
+    disk = lab.root / "disk"
+    disk.mkdir()
+    (lab.root / "config" / "fstab").write_text(
+        f"config mount\n\toption target '{disk}'\n\toption enabled '1'\n"
+    )
+    lab.write(f"option alt_config_file '{disk}/own.json'\n", kind="child")
+    assert not lab.apply()
+    assert f"nothing is mounted on {disk}" in lab.stage.holding
+    assert not lab.probe.answers()
+
+
 def test_without_a_configuration_of_dockerd_its_default_file_counts(
     lab: DaemonLab, script: StockScript
 ) -> None:

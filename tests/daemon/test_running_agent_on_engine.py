@@ -326,6 +326,44 @@ def test_render_prints_the_file_and_what_a_change_would_take(agent: Agent) -> No
     assert "dockerd.globals.bip" in done.stderr
 
 
+def planned(agent: Agent, globals_: str, rest: str = "") -> list[tuple[str, str, str]]:
+    """What a running agent would do, were that `/etc/config/dockerd`."""
+    path = agent.lab.root / "config" / "dockerd"
+    before = path.read_bytes()
+    agent.lab.write(globals_, rest)
+    text = path.read_text()
+    path.write_bytes(before)
+    with httpx.Client(
+        transport=httpx.HTTPTransport(uds=str(agent.lab.options.socket)), base_url="http://x", timeout=20
+    ) as client:
+        found = client.post("/v1/plan", json={"packages": {"dockerd": text}}).json()
+    return [(o["op"], o["key"], o["cause"]) for o in found["operations"]]
+
+
+def test_a_plan_shows_what_it_takes_of_dockerd(agent: Agent) -> None:
+    lab = agent.lab
+    agent.commit("")
+    assert lab.apply()
+    lab.run_container("web")
+    assert agent.command("plan", "--no-agent").stdout == "nothing to do\n"
+    agent.commit("option log_level 'info'\n")
+    plan = agent.command("plan", "--no-agent").stdout
+    assert plan == "restart        daemon:dockerd           log-level changed; no container stops\n"
+    agent.commit("")
+    agent.start()
+    wait_for(lambda: agent.command("plan").stdout == "nothing to do\n")
+    document, process = lab.document(), lab.process
+    assert planned(agent, "option debug '1'\n") == [("reload", KEY, "debug changed")]
+    assert planned(agent, "option bip '10.216.1.1/24'\n") == [
+        ("restart", KEY, "bip set; containers stop: web")
+    ]
+    tls = planned(agent, "list hosts 'tcp://127.0.0.1:2399'\n", "config tls 'tls'\n\toption auto '1'\n")
+    assert [(op, key) for op, key, _ in tls] == [("restart", KEY)]
+    assert "tlscert set" in tls[0][2]
+    assert not list((lab.root / "state").glob("tls*/*")), "a plan makes no certificates"
+    assert (lab.document(), lab.process) == (document, process)
+
+
 @pytest.mark.long
 def test_status_tells_a_person_what_is_the_matter_with_dockerd(agent: Agent) -> None:
     agent.commit("list hosts 'tcp://0.0.0.0:2375'\n")

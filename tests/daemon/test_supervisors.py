@@ -18,7 +18,9 @@ from agent.clients.daemon_supervisor import ChildSupervisor, engine_version, sto
 from agent.errors import DaemonError
 from agent.model.daemon_table import DaemonOption
 from agent.plan import daemon as plan_daemon
+from agent.runtime.config import load
 from tests.support.daemon_lab import DaemonLab, wait_for
+from tests.support.stock_script import StockScript
 
 
 class Procd:
@@ -140,10 +142,34 @@ def test_a_configuration_that_cannot_be_read_does_not_keep_dockerd_down(
     (lab.root / "config" / "containers").write_text("config agent 'unclosed\n")
     lab.restart_agent()
     monkeypatch.setattr("agent.runtime.daemon_runner.on_openwrt", lambda: True)
-    lab.stage.keep_up()
+    lab.stage.keep_up(load(lab.options).readable)
     assert lab.probe.answers()
     assert lab.info()["Debug"]
     assert lab.conditions()["Accepted"] == (False, "Invalid")
+
+
+@pytest.mark.parametrize("broken", ["containers", "dockerd"])
+@pytest.mark.parametrize("kind", ["child", "procd"])
+def test_a_first_boot_on_a_configuration_that_cannot_be_read_has_a_dockerd(
+    lab: DaemonLab, monkeypatch: pytest.MonkeyPatch, broken: str, kind: str
+) -> None:
+    """As the stock package would have one: with the options that can be read, else without any."""
+    script = StockScript.make(lab)
+    lab.tools = {"init_script": script.path, "default_file": lab.root / "etc-docker-daemon.json"}
+    lab.restart_agent()
+    lab.write(f"option alt_config_file '{lab.daemon_json}'\noption debug '1'\n", kind=kind)
+    file = lab.root / "config" / broken
+    file.write_text(f"{file.read_text()}\toption x 'unclosed\n")
+    if broken == "containers":
+        monkeypatch.setattr("agent.runtime.daemon_runner.on_openwrt", lambda: kind == "procd")
+    loaded = load(lab.options)
+    assert loaded.desired is None
+    lab.stage.keep_up(loaded.readable)
+    if (broken, kind) == ("containers", "child"):
+        assert not lab.probe.answers(), "nothing says that it is ours to start"
+    else:
+        assert lab.probe.answers()
+    script.end()
 
 
 def test_a_script_that_fails_or_starts_nothing_is_reported(lab: DaemonLab, procd: Procd) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.agent_process import wait_for
 from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd
 
@@ -185,6 +186,7 @@ def test_who_shares_a_namespace_follows_its_owner(box: Box, mode: str, how: str)
     kind = {"network_mode": "net"}.get(mode, mode)
     if how == "kill":
         box.get("web").kill()
+        wait_for(lambda: box.get("web").status == "exited")  # with the PIDs shared, app ends first
     elif how == "policy":
         crash(box, "web")
     else:
@@ -199,6 +201,28 @@ def test_who_shares_a_namespace_follows_its_owner(box: Box, mode: str, how: str)
     started = state(box, "app")["StartedAt"]
     assert str(box.apply()[0]) == "nothing to do"
     assert state(box, "app")["StartedAt"] == started
+
+
+@pytest.mark.parametrize("seen", ["1970-01-01T00:01:00Z", "2099-01-01T00:00:00Z"])
+def test_an_owner_that_restarted_while_the_agent_was_away_is_noticed_whatever_the_clock_says(
+    box: Box, seen: str
+) -> None:
+    """Without a clock of its own the router may date the owner's new start before the one of who shares with it."""
+    app = PLAIN.replace("'web'", "'app'") + "\toption network_mode 'service:web'\n"
+    box.apply(PLAIN + app)
+    box.apply()  # as the loop does once a work has ended
+    record = next(r for r in box.reconciler.records.records() if r.section == "app")
+    ids, started = (box.get("web").id, box.get("app").id), state(box, "app")["StartedAt"]
+    assert record.starts == (started, state(box, "web")["StartedAt"])
+    box.restart_agent()
+    box.apply()
+    assert state(box, "app")["StartedAt"] == started, "nothing has happened"
+    box.reconciler.records.change(record.nonce, starts=(started, seen))  # as the agent saw it before
+    box.restart_agent()
+    box.apply()
+    assert state(box, "app")["StartedAt"] != started
+    assert ids == (box.get("web").id, box.get("app").id)
+    assert str(box.apply()[0]) == "nothing to do"
 
 
 # what was heard of while nothing could be done

@@ -145,7 +145,12 @@ ROWS: dict[str, Row] = {
         lambda w: (w.record("web", removed_at=NOW - 121), w.record("lan", removed_at=NOW - 121)),
     ),
     "a rollback of LuCI may bring it back": Row(
-        WEB, "", lambda w: (w.record("web", removed_at=NOW - 999), w.context.update(deletions_held=True))
+        WEB,
+        "",
+        lambda w: (
+            w.record("web", removed_at=NOW - 999),
+            w.context.update(deletions_held="LuCI may still roll the change back"),
+        ),
     ),
     "a section that is back": Row(WEB, WEB, lambda w: (w.record("web", removed_at=NOW - 60), exited(w, 137))),
     "section and object are gone": Row(WEB, "", lambda w: w.lose("web")),

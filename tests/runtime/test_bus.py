@@ -119,9 +119,9 @@ async def test_a_hotplug_notice_triggers_a_pass(daemon: FakeUbusd) -> None:
         assert agent.triggers == [{}]
 
 
-async def held(agent: Agent) -> bool:
+async def held(agent: Agent) -> str:
     """As a pass asks it, in its thread."""
-    answer: bool = await asyncio.to_thread(agent.reconciler.deletions_held)
+    answer: str = await asyncio.to_thread(agent.reconciler.deletions_held)
     return answer
 
 
@@ -133,7 +133,7 @@ async def test_deletions_wait_for_a_pending_rollback_and_are_tried_again(
         await ready(bus)
         assert not await held(agent)
         rpcd.values = {"rollback": {"token": "t", "session": ADMIN, "timeout": int(time.time()) + 90}}
-        assert await held(agent)
+        assert await held(agent) == "LuCI may still roll the change back"
         assert await agent.wait() == {}
         rpcd.values = {"rollback": {}}
         assert not await held(agent)
@@ -146,10 +146,10 @@ async def test_deletions_wait_while_nobody_answers(
     async with serving(daemon.path) as (bus, agent):
         await ready(bus)
         rpcd.answering.clear()
-        assert await held(agent)
+        assert "rpcd cannot be asked" in await held(agent)
         rpcd.answering.set()
         await daemon.stop()
-        assert await held(agent)
+        assert "rpcd cannot be asked" in await held(agent)
         await daemon.start()
 
 
@@ -201,9 +201,9 @@ async def test_a_defect_on_the_bus_does_not_end_the_agent(
 def test_a_removed_container_stays_until_the_rollback_is_over(box: Box) -> None:
     asked = []
 
-    def pending() -> bool:
+    def pending() -> str:
         asked.append(True)
-        return len(asked) < 3
+        return "LuCI may still roll the change back" if len(asked) < 3 else ""
 
     box.reconciler.deletions_held = pending
     box.apply(ONE)
@@ -211,8 +211,10 @@ def test_a_removed_container_stays_until_the_rollback_is_over(box: Box) -> None:
     assert asked == []
     box.apply("")  # stopped, and kept
     for _ in range(2):
-        box.apply()
+        plan = box.apply()[0]
         assert box.get("one").id == made
+        said = next(f for f in plan.findings if f.key == "container:one" and f.type == "Synced")
+        assert (said.reason, "LuCI may still" in said.message) == ("Pending", True)
     box.apply()
     assert box.names() == []
 

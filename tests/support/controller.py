@@ -19,6 +19,7 @@ from agent.controller.app import make_app
 from agent.controller.doors.server import ControlServer
 from agent.controller.streams.consoles import Consoles
 from agent.model.daemon import Wish
+from agent.model.given import Given
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
 from agent.status.counters import PassCounters
@@ -43,7 +44,8 @@ class QuietAgent:
     async def validate(self, texts: Mapping[str, str]) -> list[dict[str, Any]]:
         raise NotImplementedError("the running agent's tests ask for it")
 
-    async def plan(self) -> dict[str, Any]:
+    async def plan(self, given: Given | None = None) -> dict[str, Any]:
+        del given
         return {"operations": []}
 
     async def reconcile(self) -> dict[str, Any]:

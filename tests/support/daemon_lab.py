@@ -83,7 +83,7 @@ class DaemonLab:
         lines = [
             "#!/bin/sh",
             f"export PATH='{path}:/usr/sbin:/sbin'",
-            f'[ "$1" = --version ] && exec {real} --version',
+            f'case " $* " in *" --version "*|*" --validate "*) exec {real} "$@" ;; esac',
             *self.before,
             f'exec nsenter --net={self.network.path} {real} "$@" {" ".join(self.extra)}',
         ]

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`docs/openapi.json` from the route table: `python -m tests.support.openapi` writes it, a test compares.
+"""`docs/openapi.json` from the route table, `docs/engine-calls.md` from the table of engine calls.
 
-Paths, methods, summaries and rights come from the rules; what a query, a body or an answer looks like is in
-`openapi_details`, because handlers check their input in code.
+`python -m tests.support.openapi` writes both, a test compares.
+
+Paths, methods, rights and all words come from the rules; the form of bodies and answers is in `openapi_schemas`, because
+handlers check their input in code.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from typing import Any
 
 from agent.clients.docker_stream import DockerStream
 from agent.controller.app import make_rules
+from agent.controller.engine_calls import BUILDKIT_CALLS, ENGINE_CALLS
 from agent.controller.routes.engine import VERSION
 from agent.controller.rules import WEBSOCKET, Need, Rule
 from tests.support.controller import QuietAgent
-from tests.support.openapi_details import DETAILS, ENGINE, PATH_PARAMETERS, SCHEMAS
+from tests.support.openapi_schemas import PATH_PARAMETERS, SCHEMAS, SHAPES
 
 FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
+CALLS_FILE = FILE.with_name("engine-calls.md")
 _PARAMETER = re.compile(r"\{([a-z_]+)(:[a-z_]+)?\}")
 _ERROR = {"$ref": "#/components/responses/Error"}
 
@@ -72,11 +76,9 @@ def method_of(rule: Rule) -> str:
 
 
 def _operation(rule: Rule) -> dict[str, Any]:
-    details = DETAILS.get(
-        f"{rule.method} {path_of(rule)}", ENGINE if rule.path.startswith("/docker/") else {}
-    )
+    shape = SHAPES.get(f"{rule.method} {path_of(rule)}", {})
     parameters = [_path_parameter(found[1]) for found in _PARAMETER.finditer(path_of(rule))]
-    parameters += [_query_parameter(name, text) for name, text in details.get("query", {}).items()]
+    parameters += [_query_parameter(name, text) for name, text in rule.query.items()]
     operation: dict[str, Any] = {"summary": rule.summary, "x-need": rule.grant.need.value}
     if rule.grant.object:
         operation["x-ubus"] = f"{rule.grant.object} {rule.grant.method}"
@@ -85,10 +87,10 @@ def _operation(rule: Rule) -> dict[str, Any]:
     if parameters:
         operation["parameters"] = parameters
     if rule.body != "none":
-        operation["requestBody"] = _body(rule, details)
+        operation["requestBody"] = _body(rule, shape)
     if rule.method == WEBSOCKET:
         operation["x-websocket"] = True
-    operation["responses"] = _responses(rule, details)
+    operation["responses"] = _responses(rule, shape)
     return operation
 
 
@@ -101,19 +103,19 @@ def _query_parameter(name: str, text: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
 
 
-def _body(rule: Rule, details: dict[str, Any]) -> dict[str, Any]:
+def _body(rule: Rule, shape: dict[str, Any]) -> dict[str, Any]:
     if rule.body == "json":
-        schema = details.get("body", {"type": "object"})
+        schema = shape.get("body", {"type": "object"})
         return {"content": {"application/json": {"schema": schema}}}
     return {"required": True, "content": {"application/octet-stream": {}}}
 
 
-def _responses(rule: Rule, details: dict[str, Any]) -> dict[str, Any]:
+def _responses(rule: Rule, shape: dict[str, Any]) -> dict[str, Any]:
     if rule.method == WEBSOCKET:
         return {"101": {"description": "The WebSocket is open"}, "default": _ERROR}
-    status = str(details.get("status", 200))
-    answer: dict[str, Any] = {"description": details.get("answer", rule.summary)}
-    if content := details.get("content"):
+    status = str(rule.status)
+    answer: dict[str, Any] = {"description": rule.answer or rule.summary}
+    if content := shape.get("content"):
         answer["content"] = content
     responses = {status: answer}
     if rule.grant.need is not Need.PUBLIC:
@@ -134,9 +136,35 @@ def text_of(rules: Sequence[Rule]) -> str:
     return head.removesuffix("\n}") + ',\n "paths": {\n' + ",\n".join(lines) + "\n }\n}\n"
 
 
+_CALLS_HEAD = """# Calls of the Engine API
+Clients may make these calls below `/docker/` ([browsers.md](browsers.md)) and, where a ubus method is named, on ubus
+([ubus.md](ubus.md)). Every other call is refused. `make openapi` writes this file from `agent/controller/engine_calls.py`.
+
+*Right*: `read` or `write`, and the ubus object and method that the session must be allowed to call. *Masked*: readers get
+the answer without secrets. *Manual*: a managed container is held as the call leaves it (a `kill` only with a signal that
+can stop it); see [browsers.md](browsers.md).
+
+| call | what it does | right | on ubus | |
+|---|---|---|---|---|
+"""
+
+
+def calls_text() -> str:
+    """The document of all engine calls."""
+    rows = []
+    for call in sorted(ENGINE_CALLS, key=lambda call: (call.path, call.verb)):
+        notes = ", ".join(name for name, is_so in (("masked", call.masked), ("manual", call.manual)) if is_so)
+        bus = "" if call.args is None else f"`{call.method}({', '.join(call.args.split())})`"
+        right = f"{call.need}: `{call.object}` `{call.method}`"
+        rows.append(f"| `{call.verb} {call.path}` | {call.summary} | {right} | {bus} | {notes} |\n")
+    refused = ", ".join(f"`{call.verb} {call.path}`" for call in BUILDKIT_CALLS)
+    return f"{_CALLS_HEAD}{''.join(rows)}\n{refused} (BuildKit) get 501 with the way to build without it.\n"
+
+
 def _compact(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
 if __name__ == "__main__":
     FILE.write_text(text_of(all_rules()), encoding="utf-8")
+    CALLS_FILE.write_text(calls_text(), encoding="utf-8")

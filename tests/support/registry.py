@@ -73,6 +73,7 @@ class Throttle:
     def __init__(self, port: int, *, bytes_per_s: int) -> None:
         self.bytes_per_s = bytes_per_s
         self.open = 0
+        self.carried = 0  # bytes that clients were given
         self._target = port
         self._lock = threading.Lock()
         self._due = time.monotonic()
@@ -99,6 +100,8 @@ class Throttle:
                 if counted:
                     self._wait_for(len(piece))
                 sink.sendall(piece)
+                with self._lock:
+                    self.carried += len(piece) * counted
         except OSError:
             pass
         finally:

@@ -11,7 +11,7 @@ from agent.controller.http.replies import read_json
 from agent.controller.names import checked_id, container_id, text
 from agent.controller.port import AgentPort
 from agent.controller.problems import RequestError
-from agent.controller.rules import Rule, read, write
+from agent.controller.rules import Rule, get, post, read, write
 
 _SWITCHES = ("commit", "show_secrets")
 
@@ -24,20 +24,18 @@ class AdoptionRoutes:
 
     def rules(self) -> list[Rule]:
         return [
-            Rule(
-                method="POST",
-                path="/v1/adopt",
-                grant=write("ucidockd", "adopt"),
-                handler=self.adopt,
-                summary="A running container as UCI sections: a preview, or committed",
+            post(
+                "/v1/adopt",
+                write("ucidockd", "adopt"),
+                self.adopt,
+                "A running container as UCI sections: a preview, or committed",
                 body="json",
             ),
-            Rule(
-                method="GET",
-                path="/v1/containers/{id}/diff",
-                grant=read("ucidockd", "plan"),
-                handler=self.diff,
-                summary="A container section (by its or by the Docker name) against what the engine shows",
+            get(
+                "/v1/containers/{id}/diff",
+                read("ucidockd", "plan"),
+                self.diff,
+                "A container section (by its or by the Docker name) against what the engine shows",
             ),
         ]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from starlette.requests import HTTPConnection, Request
@@ -22,10 +22,11 @@ from agent.controller.http.replies import EventReply, Inbox, read_json
 from agent.controller.http.sockets import each_message, refuse, run_both, send_bytes, send_json
 from agent.controller.names import container_id, flag, picked
 from agent.controller.problems import RequestError
-from agent.controller.rules import WEBSOCKET, Rule, write
+from agent.controller.rules import EVENT_STREAM, Rule, delete, get, post, websocket, write
 from agent.controller.streams.consoles import Console, Consoles
 from agent.controller.streams.exec_request import exec_spec, size_of
 from agent.controller.streams.output_buffer import Ended, Item
+from agent.controller.streams.wrappers import mapped
 from agent.errors import UcidockdError
 
 _ID = "/v1/exec/{id}"
@@ -40,50 +41,57 @@ class ConsoleRoutes:
 
     def rules(self) -> list[Rule]:
         return [
-            Rule(
-                method="POST",
-                path="/v1/containers/{id}/exec",
-                grant=write("docker.container", "exec"),
-                handler=self.open,
-                summary="Runs a command in a container; its console's id",
+            post(
+                "/v1/containers/{id}/exec",
+                write("docker.container", "exec"),
+                self.open,
+                "Runs a command in a container; its console's id",
                 body="json",
+                status=201,
             ),
-            Rule(
-                method="GET",
-                path=f"{_ID}/stream",
-                grant=_START,
-                handler=self.stream,
-                summary="A console's output and exit code as server-sent events, resumable",
+            get(
+                f"{_ID}/stream",
+                _START,
+                self.stream,
+                "A console's output and exit code as server-sent events, resumable",
+                answer=(
+                    "`output`: {stream, data in base64}; `exit`: {code, reason}; `gap`: output is "
+                    "gone. 204 once all was read."
+                    f" {EVENT_STREAM}"
+                ),
             ),
-            Rule(
-                method="POST",
-                path=f"{_ID}/input",
-                grant=_START,
-                handler=self.input,
-                summary="Bytes for a console's input; `eof=1` ends it",
+            post(
+                f"{_ID}/input",
+                _START,
+                self.input,
+                "Bytes for a console's input; `eof=1` ends it",
                 body="raw",
+                query={"eof": "1: the input ends with this body"},
+                status=204,
+                answer="It was taken",
             ),
-            Rule(
-                method="POST",
-                path=f"{_ID}/resize",
-                grant=write("docker.exec", "resize"),
-                handler=self.resize,
-                summary="The size of a console's terminal",
+            post(
+                f"{_ID}/resize",
+                write("docker.exec", "resize"),
+                self.resize,
+                "The size of a console's terminal",
                 body="json",
+                status=204,
+                answer="It has that size",
             ),
-            Rule(
-                method="DELETE",
-                path=_ID,
-                grant=_START,
-                handler=self.end,
-                summary="Kills a console's process",
+            delete(
+                _ID,
+                _START,
+                self.end,
+                "Kills a console's process",
+                status=204,
+                answer="It is killed",
             ),
-            Rule(
-                method=WEBSOCKET,
-                path=f"{_ID}/ws",
-                grant=_START,
-                handler=self.socket,
-                summary="A console: binary frames for data, JSON text frames for resize, eof and exit",
+            websocket(
+                f"{_ID}/ws",
+                _START,
+                self.socket,
+                "A console: binary frames for data, JSON text frames for resize, eof and exit",
             ),
         ]
 
@@ -99,7 +107,7 @@ class ConsoleRoutes:
         after = sse.resume_id(request.headers) or 0
         if console.is_over(after):
             return Response(status_code=204)  # an EventSource would come back for ever: this tells it not to
-        return EventReply(_events(console, after))
+        return EventReply(mapped(console.output(after), _event))
 
     async def input(self, request: Request) -> Response:
         console = self._console(request)
@@ -140,15 +148,6 @@ async def _resize(console: Console, body: Mapping[str, Any]) -> None:
     if not rows or not columns:
         raise RequestError("rows and columns: expected whole numbers from 1")
     await console.resize(rows=rows, columns=columns)
-
-
-async def _events(console: Console, after: int) -> AsyncGenerator[bytes, None]:
-    output = console.output(after)
-    try:
-        async for item in output:
-            yield _event(item)
-    finally:
-        await output.aclose()
 
 
 def _event(item: Item | None) -> bytes:

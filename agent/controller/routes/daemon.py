@@ -13,7 +13,7 @@ from agent.controller.http.json_reply import JsonReply
 from agent.controller.http.replies import read_json
 from agent.controller.port import AgentPort
 from agent.controller.problems import RequestError
-from agent.controller.rules import Rule, write
+from agent.controller.rules import Rule, post, write
 from agent.model.daemon import Wish
 
 _SUMMARIES = {
@@ -32,21 +32,19 @@ class DaemonRoutes:
     def rules(self) -> list[Rule]:
         return [
             *(
-                Rule(
-                    method="POST",
-                    path=f"/v1/dockerd/{wish}",
-                    grant=write("ucidockd", f"dockerd_{wish}"),
-                    handler=self._wished(wish),
-                    summary=_SUMMARIES[wish],
+                post(
+                    f"/v1/dockerd/{wish}",
+                    write("ucidockd", f"dockerd_{wish}"),
+                    self._wished(wish),
+                    _SUMMARIES[wish],
                 )
                 for wish in Wish
             ),
-            Rule(
-                method="POST",
-                path="/v1/tls/clients",
-                grant=write("ucidockd", "tls_client"),
-                handler=self.client,
-                summary="A new client's certificates for dockerd's TLS: whoever has them is root",
+            post(
+                "/v1/tls/clients",
+                write("ucidockd", "tls_client"),
+                self.client,
+                "A new client's certificates for dockerd's TLS: whoever has them is root",
                 body="json",
             ),
         ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Routes: the Engine API for browsers, `/docker/...` and `/docker/v1.NN/...`, from the table in `engine_routes`.
+"""Routes: the Engine API for browsers, `/docker/...` and `/docker/v1.NN/...`, from the table in `engine_calls`.
 
 Nothing of the client's request line reaches the engine: the path is built anew from the table's pattern and checked
 parts. Headers pass by allow-list both ways. Bodies flow with constant memory; the engine's status and message are the
@@ -21,20 +21,20 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from agent.clients.docker_stream import Body, DockerStream, EngineResponse, SourceError
+from agent.clients.docker_stream import Body, DockerStream, EngineResponse
+from agent.controller.archives import HEAD_TIMEOUT_S, safe_archive
 from agent.controller.doors.access import may_write
+from agent.controller.engine_calls import BUILDKIT_CALLS, ENGINE_CALLS, EngineCall
 from agent.controller.engine_query import checked_query
 from agent.controller.engine_versions import EngineVersions
 from agent.controller.http.replies import ClientGoneError, EngineReply, Inbox, StreamReply
 from agent.controller.http.sockets import refuse
-from agent.controller.manual_actions import manual_action
+from agent.controller.manual_actions import carry_out
 from agent.controller.masking import READER_LIMIT, for_readers, masked_json
 from agent.controller.names import checked_id, checked_image, checked_network
 from agent.controller.port import AgentPort
 from agent.controller.problems import RequestError
 from agent.controller.routes.attach import attach
-from agent.controller.routes.engine_routes import HIJACKED, ROUTES, EngineRoute
-from agent.controller.routes.files import HEAD_TIMEOUT_S, safe_archive
 from agent.controller.rules import WEBSOCKET, Need, Rule
 from agent.controller.streams.engine_streams import has_terminal
 from agent.controller.streams.json_lines import json_lines
@@ -72,10 +72,6 @@ _TYPES = re.compile(
     + "|".join(JSON_LINES)
     + r")(;.*)?"
 )
-_LARGE = frozenset(
-    {"/containers/{id}/export", "/containers/{id}/archive", "/images/get", "/images/{image}/get"}
-)
-_ENDLESS = frozenset({"/events", "/containers/{id}/wait"})  # the head comes with the first news
 
 
 class _VersionPart(Convertor[str]):
@@ -102,25 +98,26 @@ class EngineRoutes:
         self._versions = EngineVersions(engine)
 
     def rules(self) -> list[Rule]:
-        return [self._rule(route) for route in ROUTES]
+        return [self._rule(call) for call in ENGINE_CALLS]
 
     def refusals(self) -> list[Rule]:
         """Routes that only say what to use instead."""
-        return [self._rule(route) for route in HIJACKED]
+        return [self._rule(call) for call in BUILDKIT_CALLS]
 
-    def _rule(self, route: EngineRoute) -> Rule:
-        handler = self._attach if route.method == WEBSOCKET else functools.partial(self._pass, route)
+    def _rule(self, call: EngineCall) -> Rule:
+        handler = self._attach if call.verb == WEBSOCKET else functools.partial(self._pass, call)
         return Rule(
-            method=route.method,
-            path=PREFIX + VERSION + _WITH_SLASHES.sub(r"{\1:path}", route.path),
-            grant=route.grant,
+            method=call.verb,
+            path=PREFIX + VERSION + _WITH_SLASHES.sub(r"{\1:path}", call.path),
+            grant=call.grant,
             handler=handler,
-            summary=f"Engine API {route.method} {route.path}",
-            body="raw" if route.method in ("POST", "PUT") else "none",
+            summary=call.summary,
+            body="raw" if call.verb in ("POST", "PUT") else "none",
+            answer="As the engine answers, whose API description has the details",
         )
 
-    async def _pass(self, route: EngineRoute, request: Request) -> Response:
-        if route in HIJACKED:
+    async def _pass(self, call: EngineCall, request: Request) -> Response:
+        if call in BUILDKIT_CALLS:
             raise RequestError(
                 "BuildKit's sessions are not passed on: build with DOCKER_BUILDKIT=0, by POST /v1/builds, or on the "
                 "router's own Docker socket",
@@ -133,51 +130,36 @@ class EngineRoutes:
                 status=501,
                 headers={"connection": "close"},
             )
-        path = await self._path(route.path, request)
-        writer = route.grant.need is Need.WRITE or await may_write(request)
-        query = checked_query(route.path, request.query_params.multi_items(), writer=writer)
+        path = await self._path(call.path, request)
+        writer = call.need is Need.WRITE or await may_write(request)
+        query = checked_query(call.path, request.query_params.multi_items(), writer=writer)
         inbox = Inbox(request) if _has_body(request) else None
         body: Body = inbox
-        if route.takes_tar and inbox is not None:
+        if call.takes_tar and inbox is not None:
             body = await safe_archive(self._engine, inbox)
         opening = self._engine.open(
-            route.method,
+            call.verb,
             path,
             query=query,
             headers=_picked(request.headers),
             body=b"" if body is None else body,
             length=_length(request.headers),
-            head_timeout_s=None if route.path in _ENDLESS or route.is_manual else HEAD_TIMEOUT_S,
+            head_timeout_s=None if call.endless or call.manual else HEAD_TIMEOUT_S,
         )
-        if action := manual_action(route.grant.object, route.grant.method, query):
-            response = await self._done_by_hand(str(request.path_params["id"]), action, opening)
-        else:
-            response = await _while_there(request, inbox, opening)
-        if route.masks and not writer:
-            return await _masked(response, lines=route.path == "/events")
+        action = call.action(query)
+        if not action:  # a manual action is carried out whether its client stays or not
+            opening = _while_there(request, inbox, opening)
+        container = str(request.path_params.get("id", ""))
+        response = await carry_out(self._agent, action, container, opening)
+        if call.masked and not writer:
+            return await _masked(response, lines=call.endless)
         return EngineReply(
             response,
             status=response.status,
             headers=_shown(response),
             inbox=inbox,
-            large=route.method == "GET" and route.path in _LARGE,
+            large=call.large,
         )
-
-    async def _done_by_hand(
-        self, container: str, action: str, opening: Coroutine[Any, Any, EngineResponse]
-    ) -> EngineResponse:
-        """To its end, whether its client stays or not: the engine goes through with it in any case."""
-        try:
-            await self._agent.manual(container, action)
-            response = await opening
-        except (UcidockdError, SourceError):
-            await self._agent.manual_failed(container)
-            raise
-        finally:
-            opening.close()
-        if response.status >= 400:
-            await self._agent.manual_failed(container)
-        return response
 
     async def _path(self, pattern: str, connection: HTTPConnection) -> str:
         parts = connection.path_params

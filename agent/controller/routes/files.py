@@ -3,20 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
-
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.clients.docker_stream import DockerStream, EngineResponse
+from agent.clients.docker_stream import DockerStream
+from agent.controller.archives import open_download, put_archive
 from agent.controller.http.replies import STALL_S, EngineReply, Inbox, attachment
 from agent.controller.names import checked_image, container_id, picked
 from agent.controller.problems import RequestError
-from agent.controller.rules import Rule, write
-from agent.wire.tar_magic import BLOCK, is_plain_tar
-
-_UNPACKS_SAFELY = (29, 5, 1)
-HEAD_TIMEOUT_S = 600.0  # the engine packs a large image before it answers
+from agent.controller.rules import Rule, get, put, write
 
 
 class FileRoutes:
@@ -29,34 +24,38 @@ class FileRoutes:
     def rules(self) -> list[Rule]:
         container = "docker.container"
         return [
-            Rule(
-                method="GET",
-                path="/v1/containers/{id}/export",
-                grant=write(container, "export"),
-                handler=self.export,
-                summary="A container's file system as tar",
+            get(
+                "/v1/containers/{id}/export",
+                write(container, "export"),
+                self.export,
+                "A container's file system as tar",
             ),
-            Rule(
-                method="GET",
-                path="/v1/containers/{id}/archive",
-                grant=write(container, "get_archive"),
-                handler=self.get_archive,
-                summary="A file or directory of a container as tar",
+            get(
+                "/v1/containers/{id}/archive",
+                write(container, "get_archive"),
+                self.get_archive,
+                "A file or directory of a container as tar",
+                query={"path": "A path in the container"},
             ),
-            Rule(
-                method="PUT",
-                path="/v1/containers/{id}/archive",
-                grant=write(container, "put_archive"),
-                handler=self.put_archive,
-                summary="Unpacks a plain tar into a directory of a container",
-                body="raw",
+            put(
+                "/v1/containers/{id}/archive",
+                write(container, "put_archive"),
+                self.put_archive,
+                "Unpacks a plain tar into a directory of a container",
+                query={
+                    "path": "A directory in the container",
+                    "noOverwriteDirNonDir": "1: no file takes a directory's place, nor the other way",
+                    "copyUIDGID": "1: keep owners",
+                },
+                status=204,
+                answer="It is unpacked",
             ),
-            Rule(
-                method="GET",
-                path="/v1/images/get",
-                grant=write("docker.image", "get"),
-                handler=self.get_images,
-                summary="Images as `docker save` makes them",
+            get(
+                "/v1/images/get",
+                write("docker.image", "get"),
+                self.get_images,
+                "Images as `docker save` makes them",
+                query={"names": "An image; may stand several times"},
             ),
         ]
 
@@ -97,70 +96,3 @@ class FileRoutes:
         if stat := response.headers.get("x-docker-container-path-stat", ""):
             headers["x-docker-container-path-stat"] = stat[:65536]
         return EngineReply(response, headers=headers, large=True, stall_s=self._stall_s)
-
-
-async def open_download(engine: DockerStream, path: str, query: list[tuple[str, str]]) -> EngineResponse:
-    """A download's response, its status checked."""
-    response = await engine.open("GET", path, query=query, head_timeout_s=HEAD_TIMEOUT_S)
-    return await response.checked()
-
-
-async def put_archive(
-    engine: DockerStream,
-    container: str,
-    query: list[tuple[str, str]],
-    body: AsyncIterable[bytes],
-    *,
-    length: int | None = None,
-) -> None:
-    """PUT /containers/{id}/archive with a body as it comes; `length` None: not known.
-
-    Raises RequestError 415, EngineError.
-    """
-    response = await engine.open(
-        "PUT",
-        f"/containers/{container}/archive",
-        query=query,
-        headers=[("content-type", "application/x-tar")],
-        body=await safe_archive(engine, body),
-        length=length,
-        head_timeout_s=HEAD_TIMEOUT_S,
-    )
-    async with await response.checked():
-        await response.read(65536)
-
-
-async def safe_archive(engine: DockerStream, body: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
-    """The same archive, as far as that engine may have it. Raises RequestError 415.
-
-    Engines before 29.5.1 unpack compressed archives in a way that lets them break out (CVE-2026-41567): only plain tar
-    goes there.
-    """
-    return body if await _unpacks_safely(engine) else await _plain_only(body)
-
-
-async def _plain_only(body: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
-    head = b""
-    pieces = aiter(body)
-    async for piece in pieces:
-        head += piece
-        if len(head) >= BLOCK:
-            break
-    if not is_plain_tar(head):
-        raise RequestError("this engine takes plain tar archives only (not compressed)", status=415)
-    if isinstance(body, Inbox):
-        body.give_back(head)
-        return body
-
-    async def rest() -> AsyncIterator[bytes]:
-        yield head
-        async for piece in pieces:
-            yield piece
-
-    return rest()
-
-
-async def _unpacks_safely(engine: DockerStream) -> bool:
-    version = await engine.call("GET", "/version", read=lambda body: str(body.get("Version", "")))
-    numbers = version.split("-")[0].split("+")[0].split(".")
-    return all(n.isdigit() for n in numbers) and tuple(map(int, numbers)) >= _UNPACKS_SAFELY

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -15,7 +15,8 @@ from agent.controller.http.json_reply import JsonReply
 from agent.controller.http.replies import EventReply, Inbox, read_json
 from agent.controller.names import flag, picked
 from agent.controller.problems import RequestError
-from agent.controller.rules import Rule, read, write
+from agent.controller.rules import EVENT_STREAM, Rule, delete, get, post, put, read, write
+from agent.controller.streams.wrappers import mapped
 from agent.controller.work.job_specs import JobSpec, build_upload, load_spec, parse_job
 from agent.controller.work.jobs import Job, Jobs, UnknownJobError
 from agent.model.resources import RegistryAuth
@@ -33,57 +34,63 @@ class JobRoutes:
 
     def rules(self) -> list[Rule]:
         return [
-            Rule(
-                method="POST",
-                path="/v1/jobs",
-                grant=write("ucidockd", "job_start"),
-                handler=self.start,
-                summary="Starts a pull, push, prune, or a build of a remote context",
+            post(
+                "/v1/jobs",
+                write("ucidockd", "job_start"),
+                self.start,
+                "Starts a pull, push, prune, or a build of a remote context",
                 body="json",
+                status=202,
             ),
-            Rule(
-                method="GET",
-                path="/v1/jobs",
-                grant=read("ucidockd", "job_list"),
-                handler=self.list_all,
-                summary="The last 100 jobs, newest first",
+            get("/v1/jobs", read("ucidockd", "job_list"), self.list_all, "The last 100 jobs, newest first"),
+            get(
+                "/v1/jobs/{id}",
+                read("ucidockd", "job_status"),
+                self.show,
+                "A job: state, progress, result or error",
             ),
-            Rule(
-                method="GET",
-                path="/v1/jobs/{id}",
-                grant=read("ucidockd", "job_status"),
-                handler=self.show,
-                summary="A job: state, progress, result or error",
+            get(
+                "/v1/jobs/{id}/stream",
+                read("ucidockd", "job_status"),
+                self.stream,
+                "A job's progress and messages as server-sent events, resumable",
+                answer=(
+                    "`job`: the whole job, the newest only; `message`: a line of output, each once; "
+                    "`gap`: earlier ones are gone."
+                    f" {EVENT_STREAM}"
+                ),
             ),
-            Rule(
-                method="GET",
-                path="/v1/jobs/{id}/stream",
-                grant=read("ucidockd", "job_status"),
-                handler=self.stream,
-                summary="A job's progress and messages as server-sent events, resumable",
+            delete("/v1/jobs/{id}", write("ucidockd", "job_cancel"), self.cancel, "Cancels a job"),
+            put(
+                "/v1/images/load",
+                write("docker.image", "load"),
+                self.load,
+                "Loads images from an archive of `docker save`; answers with a job",
+                status=202,
+                answer=(
+                    "The engine has the whole body, or wants no more of it; the job may go on, or have failed"
+                ),
             ),
-            Rule(
-                method="DELETE",
-                path="/v1/jobs/{id}",
-                grant=write("ucidockd", "job_cancel"),
-                handler=self.cancel,
-                summary="Cancels a job",
-            ),
-            Rule(
-                method="PUT",
-                path="/v1/images/load",
-                grant=write("docker.image", "load"),
-                handler=self.load,
-                summary="Loads images from an archive of `docker save`; answers with a job",
-                body="raw",
-            ),
-            Rule(
-                method="PUT",
-                path="/v1/builds",
-                grant=write("docker.image", "build"),
-                handler=self.build,
-                summary="Builds an image from a context sent as tar; answers with a job",
-                body="raw",
+            put(
+                "/v1/builds",
+                write("docker.image", "build"),
+                self.build,
+                "Builds an image from a context sent as tar; answers with a job",
+                query={
+                    "t": "name:tag; may stand several times",
+                    "dockerfile": "Its path in the context",
+                    "target": "The stage to build",
+                    "platform": "os/architecture",
+                    "networkmode": "Network of the steps",
+                    "nocache": "1: use no cache",
+                    "pull": "1: pull the base images again",
+                    "buildargs": "JSON object of texts",
+                },
+                status=202,
+                answer=(
+                    "The engine has the whole context, or wants no more of it; the job may go on, or "
+                    "have failed"
+                ),
             ),
         ]
 
@@ -99,7 +106,8 @@ class JobRoutes:
         return _answer(self._job(request))
 
     async def stream(self, request: Request) -> Response:
-        return EventReply(_events(self._job(request), sse.resume_id(request.headers)))
+        changes = self._job(request).changes(sse.resume_id(request.headers))
+        return EventReply(mapped(changes, lambda change: sse.event(*change)))
 
     async def cancel(self, request: Request) -> Response:
         return _answer(await self._jobs.cancel(self._job(request).id))
@@ -145,12 +153,3 @@ def _json_query(name: str, text: str) -> Any:
 
 def _answer(job: Job, *, status: int = 200) -> Response:
     return JsonReply({"job": job.as_json()}, status_code=status)
-
-
-async def _events(job: Job, after: int | None) -> AsyncGenerator[bytes, None]:
-    changes = job.changes(after)
-    try:
-        async for name, data, number in changes:
-            yield sse.event(name, data, number)
-    finally:
-        await changes.aclose()

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from agent.controller.http.replies import StreamReply
 from agent.controller.port import AgentPort
-from agent.controller.rules import Rule, read
+from agent.controller.rules import Rule, get, read
 from agent.controller.work.jobs import Jobs, JobState
 from agent.controller.work.transfers import Transfers
 from agent.status.metrics import MEDIA_TYPE, Labels, Metric, board_metrics, format_metrics, many, one
@@ -27,13 +27,7 @@ class MetricsRoutes:
 
     def rules(self) -> list[Rule]:
         return [
-            Rule(
-                method="GET",
-                path="/metrics",
-                grant=read("ucidockd", "status"),
-                handler=self.metrics,
-                summary="Metrics in Prometheus' text format",
-            )
+            get("/metrics", read("ucidockd", "status"), self.metrics, "Metrics in Prometheus' text format")
         ]
 
     async def metrics(self, request: Request) -> Response:

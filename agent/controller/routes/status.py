@@ -14,7 +14,7 @@ from agent.controller.http.replies import EventReply, read_json
 from agent.controller.names import picked
 from agent.controller.port import AgentPort
 from agent.controller.problems import RequestError
-from agent.controller.rules import PUBLIC, Rule, read, write
+from agent.controller.rules import EVENT_STREAM, PUBLIC, Rule, get, post, read, write
 from agent.controller.streams.board_feed import board_feed
 from agent.controller.validation import given_of, validated
 from agent.errors import UcidockdError
@@ -35,49 +35,50 @@ class StatusRoutes:
 
     def rules(self) -> list[Rule]:
         return [
-            Rule(method="GET", path="/healthz", grant=PUBLIC, handler=healthz, summary="The agent is alive"),
-            Rule(
-                method="GET",
-                path="/v1/status",
-                grant=read("ucidockd", "status"),
-                handler=self.status,
-                summary="Conditions of every resource, facts about the agent; in pages where it is long",
+            get("/healthz", PUBLIC, healthz, "The agent is alive"),
+            get(
+                "/v1/status",
+                read("ucidockd", "status"),
+                self.status,
+                "Conditions of every resource, facts about the agent; in pages where it is long",
+                query={
+                    "after": (
+                        "The page from the first key past this one on: what `next` of the page before says"
+                    ),
+                    "limit": "Resources of this page at most",
+                },
+                answer=("A page of 256 KiB at most, in the order of keys; there is more where it has `next`"),
             ),
-            Rule(
-                method="GET",
-                path="/v1/status/stream",
-                grant=read("ucidockd", "status"),
-                handler=self.stream,
-                summary="The status and each change of it as server-sent events, resumable",
+            get(
+                "/v1/status/stream",
+                read("ucidockd", "status"),
+                self.stream,
+                "The status and each change of it as server-sent events, resumable",
+                answer=(
+                    "`status` first (in pages as `GET /v1/status` gives them; only the last has an "
+                    "id, and no `next`), then a `change` each."
+                    f" {EVENT_STREAM}"
+                ),
             ),
-            Rule(
-                method="GET",
-                path="/v1/plan",
-                grant=read("ucidockd", "plan"),
-                handler=self.plan,
-                summary="What would be done, and why",
-            ),
-            Rule(
-                method="POST",
-                path="/v1/plan",
-                grant=write("ucidockd", "preview"),  # files that the text names are read
-                handler=self.preview,
-                summary="What would be done, were staged changes or a given text committed; nothing is written",
+            get("/v1/plan", read("ucidockd", "plan"), self.plan, "What would be done, and why"),
+            post(
+                "/v1/plan",
+                write("ucidockd", "preview"),  # files that the text names are read
+                self.preview,
+                "What would be done, were staged changes or a given text committed; nothing is written",
                 body="json",
             ),
-            Rule(
-                method="POST",
-                path="/v1/reconcile",
-                grant=write("ucidockd", "reconcile"),
-                handler=self.reconcile,
-                summary="Do it now; answers when it and what was under way are ended",
+            post(
+                "/v1/reconcile",
+                write("ucidockd", "reconcile"),
+                self.reconcile,
+                "Do it now; answers when it and what was under way are ended",
             ),
-            Rule(
-                method="POST",
-                path="/v1/validate",
-                grant=write("ucidockd", "validate"),  # env files that the text names are read
-                handler=self.validate,
-                summary="Checks UCI text as `ucidockd check` would; nothing is written",
+            post(
+                "/v1/validate",
+                write("ucidockd", "validate"),  # env files that the text names are read
+                self.validate,
+                "Checks UCI text as `ucidockd check` would; nothing is written",
                 body="json",
             ),
         ]

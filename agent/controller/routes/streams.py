@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 import json
 import re
 from collections.abc import AsyncGenerator
@@ -20,8 +19,9 @@ from agent.controller.http import sse
 from agent.controller.http.replies import EventReply, StreamReply
 from agent.controller.names import container_id, flag, picked
 from agent.controller.problems import RequestError
-from agent.controller.rules import Rule, read
+from agent.controller.rules import EVENT_STREAM, Rule, get, read
 from agent.controller.streams import engine_streams
+from agent.controller.streams.wrappers import mapped, primed, texts
 from agent.status.board import StatusBoard
 from agent.wire.natural import natural
 
@@ -44,26 +44,43 @@ class StreamRoutes:
     def rules(self) -> list[Rule]:
         container = "docker.container"
         return [
-            Rule(
-                method="GET",
-                path="/v1/containers/{id}/logs",
-                grant=read(container, "logs"),
-                handler=self.logs,
-                summary="A container's output, without the engine's frames: text, ndjson or server-sent events",
+            get(
+                "/v1/containers/{id}/logs",
+                read(container, "logs"),
+                self.logs,
+                "A container's output, without the engine's frames: text, ndjson or server-sent events",
+                query={
+                    "follow": "1: go on while the container runs",
+                    "since": "Seconds since 1970, or RFC 3339",
+                    "until": "Seconds since 1970, or RFC 3339",
+                    "tail": "Last lines, or all",
+                    "timestamps": "1: a time before each line",
+                    "stdout": "1: only standard output",
+                    "stderr": "1: only standard error",
+                    "format": "text, ndjson or sse",
+                },
             ),
-            Rule(
-                method="GET",
-                path="/v1/containers/{id}/stats",
-                grant=read(container, "stats"),
-                handler=self.stats,
-                summary="A container's use of resources, each second",
+            get(
+                "/v1/containers/{id}/stats",
+                read(container, "stats"),
+                self.stats,
+                "A container's use of resources, each second",
+                query={
+                    "stream": "0: once",
+                    "one-shot": "1: do not wait for a second value",
+                    "format": "ndjson or sse",
+                },
             ),
-            Rule(
-                method="GET",
-                path="/v1/events",
-                grant=read("docker", "events"),
-                handler=self.events,
-                summary="The engine's events and our own operations in one stream, resumable",
+            get(
+                "/v1/events",
+                read("docker", "events"),
+                self.events,
+                "The engine's events and our own operations in one stream, resumable",
+                query={"since": "Seconds", "until": "Seconds", "filters": "The engine's filters, JSON"},
+                answer=(
+                    "`engine`: the engine's; `change`: our status; `gap`: some of these are gone."
+                    f" {EVENT_STREAM}"
+                ),
             ),
         ]
 
@@ -78,22 +95,22 @@ class StreamRoutes:
         query += [(n, str(int(flag(asked, n)))) for n in ("follow", "timestamps")]
         both = "stdout" not in asked and "stderr" not in asked
         query += [(n, str(int(flag(asked, n, default=both)))) for n in ("stdout", "stderr")]
-        source = engine_streams.logs(self._engine, container_id(request), query)
-        first = await _first(source)  # an error of the engine is an answer of its own, not a broken stream
+        output = await primed(engine_streams.logs(self._engine, container_id(request), query))
         if kind == "sse":
-            return EventReply(_as_events(first, source))
+            return EventReply(mapped(texts(output), lambda item: sse.event(*item)))
         if kind == "ndjson":
-            return StreamReply(_as_lines(first, source), headers={"content-type": "application/x-ndjson"})
-        return StreamReply(_as_text(first, source), headers={"content-type": "text/plain; charset=utf-8"})
+            lines = mapped(texts(output), lambda item: _line({"stream": item[0], "text": item[1]}))
+            return StreamReply(lines, headers={"content-type": "application/x-ndjson"})
+        pieces = mapped(output, lambda item: item[1])
+        return StreamReply(pieces, headers={"content-type": "text/plain; charset=utf-8"})
 
     async def stats(self, request: Request) -> Response:
         pairs = picked(request, ("stream", "one-shot", "format"))
         query = [(name, value) for name, value in pairs if name != "format"]
-        source = engine_streams.stats(self._engine, container_id(request), query)
-        first = await _first(source)
+        values = await primed(engine_streams.stats(self._engine, container_id(request), query))
         if _format(request, default="ndjson") == "sse":
-            return EventReply(_json_events("stats", first, source))
-        return StreamReply(_json_text(first, source), headers={"content-type": "application/x-ndjson"})
+            return EventReply(mapped(values, lambda value: sse.event("stats", value)))
+        return StreamReply(mapped(values, _line), headers={"content-type": "application/x-ndjson"})
 
     async def events(self, request: Request) -> Response:
         pairs = picked(request, ("since", "until", "filters"))
@@ -116,102 +133,8 @@ def _format(request: Request, default: str = "text") -> str:
     return kind or default
 
 
-async def _first(source: AsyncGenerator[Any, None], wait_s: float = 0.25) -> asyncio.Future[Any]:
-    """Starts the source. Raises what it raises at once; output may come later."""
-    step = asyncio.ensure_future(anext(source))
-    done, _ = await asyncio.wait({step}, timeout=wait_s)
-    if done and step.exception() is not None and not isinstance(step.exception(), StopAsyncIteration):
-        step.result()
-    return step
-
-
-async def _resumed(
-    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
-) -> AsyncGenerator[Any, None]:
-    try:
-        try:
-            yield await first
-        except StopAsyncIteration:
-            return
-        async for item in source:
-            yield item
-    finally:
-        first.cancel()
-        await asyncio.wait({first})
-        await source.aclose()
-
-
-async def _as_text(
-    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
-) -> AsyncGenerator[bytes, None]:
-    items = _resumed(first, source)
-    try:
-        async for _, piece in items:
-            yield piece
-    finally:
-        await items.aclose()
-
-
-async def _texts(
-    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
-) -> AsyncGenerator[tuple[str, str], None]:
-    """Text per stream: a character that two pieces share stays whole, bytes that are no UTF-8 become U+FFFD."""
-    make = codecs.getincrementaldecoder("utf-8")
-    decoders = {name: make("replace") for name in ("stdin", "stdout", "stderr")}
-    items = _resumed(first, source)
-    try:
-        async for name, piece in items:
-            if text := decoders[name].decode(piece):
-                yield name, text
-        for name, decoder in decoders.items():
-            if text := decoder.decode(b"", final=True):
-                yield name, text
-    finally:
-        await items.aclose()
-
-
-async def _as_lines(
-    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
-) -> AsyncGenerator[bytes, None]:
-    items = _texts(first, source)
-    try:
-        async for name, text in items:
-            yield json.dumps({"stream": name, "text": text}).encode() + b"\n"
-    finally:
-        await items.aclose()
-
-
-async def _as_events(
-    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
-) -> AsyncGenerator[bytes, None]:
-    items = _texts(first, source)
-    try:
-        async for name, text in items:
-            yield sse.event(name, text)
-    finally:
-        await items.aclose()
-
-
-async def _json_events(
-    name: str, first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
-) -> AsyncGenerator[bytes, None]:
-    items = _resumed(first, source)
-    try:
-        async for item in items:
-            yield sse.event(name, item)
-    finally:
-        await items.aclose()
-
-
-async def _json_text(
-    first: asyncio.Future[Any], source: AsyncGenerator[Any, None]
-) -> AsyncGenerator[bytes, None]:
-    items = _resumed(first, source)
-    try:
-        async for item in items:
-            yield json.dumps(item).encode() + b"\n"
-    finally:
-        await items.aclose()
+def _line(value: Any) -> bytes:
+    return json.dumps(value).encode() + b"\n"
 
 
 def _cursors(last: str) -> tuple[int, int | None]:

@@ -12,7 +12,7 @@ from agent.controller.http.replies import read_json
 from agent.controller.http.routing import matching_socket
 from agent.controller.names import text
 from agent.controller.problems import RequestError
-from agent.controller.rules import READER, Rule
+from agent.controller.rules import READER, Rule, post
 
 
 class TicketRoutes:
@@ -23,12 +23,11 @@ class TicketRoutes:
 
     def rules(self) -> list[Rule]:
         return [
-            Rule(
-                method="POST",
-                path="/v1/tickets",
-                grant=READER,
-                handler=self.issue,
-                summary="A single-use ticket for one WebSocket: {path} gives {ticket, expires_s}",
+            post(
+                "/v1/tickets",
+                READER,
+                self.issue,
+                "A single-use ticket for one WebSocket: {path} gives {ticket, expires_s}",
                 body="json",
             )
         ]

@@ -14,12 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.clients.docker_stream import DockerStream
+from agent.controller.archives import open_download
 from agent.controller.http.json_reply import JsonReply
 from agent.controller.http.replies import Inbox, StreamReply, attachment, read_json
 from agent.controller.names import checked_id, checked_image, number, picked, text
 from agent.controller.problems import RequestError
-from agent.controller.routes.files import open_download
-from agent.controller.rules import Rule, read, write
+from agent.controller.rules import Rule, delete, get, post, put, read, write
 from agent.controller.work.download import WINDOW, Download
 from agent.controller.work.job_specs import build_upload, load_spec
 from agent.controller.work.transfer import Transfer
@@ -46,56 +46,49 @@ class TransferRoutes:
     def rules(self) -> list[Rule]:
         create, status = write("ucidockd", "job_start"), read("ucidockd", "job_status")
         return [
-            Rule(
-                method="POST",
-                path="/v1/transfers",
-                grant=create,
-                handler=self.create,
-                summary="Begins a file in parts, into the engine (up) or out of it (down)",
+            post(
+                "/v1/transfers",
+                create,
+                self.create,
+                "Begins a file in parts, into the engine (up) or out of it (down)",
                 body="json",
+                status=201,
             ),
-            Rule(
-                method="GET",
-                path="/v1/transfers",
-                grant=status,
-                handler=self.list_all,
-                summary="The transfers, newest first",
+            get("/v1/transfers", status, self.list_all, "The transfers, newest first"),
+            get(
+                "/v1/transfers/{id}",
+                status,
+                self.show,
+                "A transfer: state, offset, size and sha256 once known",
             ),
-            Rule(
-                method="GET",
-                path="/v1/transfers/{id}",
-                grant=status,
-                handler=self.show,
-                summary="A transfer: state, offset, size and sha256 once known",
+            delete(
+                "/v1/transfers/{id}",
+                create,
+                self.remove,
+                "Ends and forgets a transfer",
+                status=204,
+                answer="It is ended and forgotten",
             ),
-            Rule(
-                method="DELETE",
-                path="/v1/transfers/{id}",
-                grant=create,
-                handler=self.remove,
-                summary="Ends and forgets a transfer",
+            put(
+                "/v1/transfers/{id}/{offset}",
+                create,
+                self.put_part,
+                "A part of an upload; what was taken already is passed over",
+                answer=("The part was taken. 409 with the header x-transfer-offset: it is not the next one"),
             ),
-            Rule(
-                method="PUT",
-                path="/v1/transfers/{id}/{offset}",
-                grant=create,
-                handler=self.put_part,
-                summary="A part of an upload; what was taken already is passed over",
-                body="raw",
+            get(
+                "/v1/transfers/{id}/{offset}",
+                create,
+                self.get_part,
+                "A part of a download; the last 4 MiB can be asked for again",
+                query={"length": "Bytes, 4194304 unless given: such a part can be asked for again; or all"},
+                answer="The part; one that came whole and is shorter than asked for is the last",
             ),
-            Rule(
-                method="GET",
-                path="/v1/transfers/{id}/{offset}",
-                grant=create,
-                handler=self.get_part,
-                summary="A part of a download; the last 4 MiB can be asked for again",
-            ),
-            Rule(
-                method="POST",
-                path="/v1/transfers/{id}",
-                grant=create,
-                handler=self.end,
-                summary="The upload is complete: its sha256 is checked before the engine gets its end",
+            post(
+                "/v1/transfers/{id}",
+                create,
+                self.end,
+                "The upload is complete: its sha256 is checked before the engine gets its end",
                 body="json",
             ),
         ]

@@ -7,8 +7,8 @@ Another part adds its own (job progress, consoles): a `Kind` with the right that
 from __future__ import annotations
 
 import base64
-import codecs
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from agent.controller.problems import RequestError
 from agent.controller.rules import Grant, read
 from agent.controller.streams import engine_streams
 from agent.controller.streams.board_feed import board_feed
+from agent.controller.streams.wrappers import mapped, texts
 from agent.status.board import StatusBoard
 
 Args = Mapping[str, Any]
@@ -165,12 +166,8 @@ def _stats(engine: DockerStream, args: Args) -> Source:
     )
 
 
-async def _json_items(name: str, source: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[Item, None]:
-    try:
-        async for value in source:
-            yield json_item(name, value)
-    finally:
-        await source.aclose()
+def _json_items(name: str, source: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[Item, None]:
+    return mapped(source, lambda value: json_item(name, value))
 
 
 def _logs(engine: DockerStream, args: Args) -> Source:
@@ -185,15 +182,7 @@ def _logs(engine: DockerStream, args: Args) -> Source:
 
 
 async def _log_items(source: AsyncGenerator[tuple[str, bytes], None]) -> AsyncGenerator[Item, None]:
-    """A character that two pieces share stays whole; bytes that are no UTF-8 become U+FFFD."""
-    make = codecs.getincrementaldecoder("utf-8")
-    decoders = {name: make("replace") for name in ("stdin", "stdout", "stderr")}
-    try:
-        async for name, piece in source:
-            for item in text_items(name, decoders[name].decode(piece)):
+    async with aclosing(texts(source)) as output:
+        async for name, text in output:
+            for item in text_items(name, text):
                 yield item
-        for name, decoder in decoders.items():
-            for item in text_items(name, decoder.decode(b"", final=True)):
-                yield item
-    finally:
-        await source.aclose()

@@ -10,23 +10,23 @@ and a session without the right PERMISSION_DENIED. Each call is a task of its ow
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from contextlib import aclosing
 from typing import Any
 
 from agent.clients.docker_stream import DockerStream, EngineResponse
 from agent.clients.ubus_objects import SESSION, TOO_LARGE, Arguments, BusObject, Method, Reply
+from agent.controller.engine_calls import BUS_CALLS, EngineCall, Output
 from agent.controller.engine_query import checked_query
 from agent.controller.engine_versions import EngineVersions
-from agent.controller.manual_actions import manual_action
+from agent.controller.manual_actions import carry_out
 from agent.controller.masking import masked_value
 from agent.controller.port import AgentPort, Sessions
 from agent.controller.problems import RequestError, status_of
 from agent.controller.rules import WRITER
 from agent.controller.streams import engine_streams
+from agent.controller.ubus import calls
 from agent.controller.ubus.agent import guarded
-from agent.controller.ubus.calls import CALLS, TTYD_ARGS, EngineCall, Output, archive_body, exec_body
 from agent.controller.ubus.shares import Shares
 from agent.controller.ubus.ttyd import Ttyd
 from agent.errors import BusError, EngineError, UcidockdError
@@ -69,29 +69,31 @@ class DockerObjects:
         )
 
     def objects(self) -> list[BusObject]:
-        """One per table of `ubus.calls`."""
+        """One per object of the table in `engine_calls`."""
         made = [
-            BusObject(name=name, methods={m: self._method(name, m, call) for m, call in calls.items()})
-            for name, calls in CALLS.items()
+            BusObject(name=name, methods={call.method: self._method(call) for call in rows.values()})
+            for name, rows in BUS_CALLS.items()
         ]
         for owned in made:
             if owned.name == "docker.container":
                 start = Method(
                     handler=guarded(self._sessions, owned.name, "ttyd_start", self._ttyd.start),
-                    args=TTYD_ARGS,
+                    args=calls.TTYD_ARGS,
                 )
                 owned.methods = {**owned.methods, "ttyd_start": start}
         return made
 
-    def _method(self, name: str, method: str, call: EngineCall) -> Method:
+    def _method(self, call: EngineCall) -> Method:
         async def handle(args: Arguments) -> Reply:
-            return await self._answer(name, method, call, args)
+            return await self._answer(call, args)
 
         return Method(
-            handler=guarded(self._sessions, name, method, handle), args=call.args, oversize=_OVERSIZE
+            handler=guarded(self._sessions, call.object, call.method, handle),
+            args=calls.signature(call),
+            oversize=_OVERSIZE,
         )
 
-    async def _answer(self, name: str, method: str, call: EngineCall, args: Arguments) -> Reply:
+    async def _answer(self, call: EngineCall, args: Arguments) -> Reply:
         # who came without a session is root
         session = args.get(SESSION, "")
         writer = SESSION not in args or await self._may_write(session)
@@ -100,10 +102,10 @@ class DockerObjects:
         except RequestError as exc:
             return failure(exc.status, str(exc))
         try:
-            async with asyncio.timeout(call.deadline_s):
-                return await self._envelope(name, method, call, args, writer=writer)
+            async with asyncio.timeout(calls.deadline_s(call)):
+                return await self._envelope(call, args, writer=writer)
         except TimeoutError:
-            return failure(504, f"the engine did not answer in {call.deadline_s:g} s")
+            return failure(504, f"the engine did not answer in {calls.deadline_s(call):g} s")
         except UcidockdError as exc:
             if isinstance(exc, BusError):
                 raise
@@ -111,37 +113,26 @@ class DockerObjects:
         finally:
             self._shares.give_back(session, writer=writer)
 
-    async def _envelope(
-        self, name: str, method: str, call: EngineCall, args: Arguments, *, writer: bool
-    ) -> dict[str, Any]:
-        target = call.target(args)
-        path = call.path.replace("{id}", target)
+    async def _envelope(self, call: EngineCall, args: Arguments, *, writer: bool) -> dict[str, Any]:
+        target = calls.target(call, args)
         version = await self._versions.wanted(self._agent.api_version())
         # a reader gets no secrets
-        query, headers = checked_query(call.path, call.pairs(args), writer=writer), call.headers(args)
+        query = checked_query(call.path, calls.query(call, args), writer=writer)
+        headers = calls.headers(args)
         if call.output is Output.LOGS:
             return await self._logs(target, query)
-        body, content_type = _request_body(call, args)
+        body, content_type = calls.body(call, args)
         if body is not None:
             headers = [*headers, ("content-type", content_type)]
-        if action := manual_action(name, method, query):
-            await self._agent.manual(target, action)
-        try:
-            response = await self._engine.open(
-                call.verb,
-                f"{version}{path}",
-                query=query,
-                headers=headers,
-                body=body,
-                head_timeout_s=call.deadline_s,
-            )
-        except UcidockdError:
-            if action:
-                await self._agent.manual_failed(target)
-            raise
-        async with response:
-            if action and response.status >= 400:
-                await self._agent.manual_failed(target)
+        opening = self._engine.open(
+            call.verb,
+            f"{version}{calls.path_of(call, target)}",
+            query=query,
+            headers=headers,
+            body=body,
+            head_timeout_s=calls.deadline_s(call),
+        )
+        async with await carry_out(self._agent, call.action(query), target, opening) as response:
             made = await _read(call, args, response)
         return made if writer else {**made, "body": await masked_value(made["body"])}
 
@@ -160,17 +151,6 @@ class DockerObjects:
         return {"code": 200, "headers": {"content-type": "text/plain; charset=utf-8"}, "body": text}
 
 
-def _request_body(call: EngineCall, args: Arguments) -> tuple[bytes | None, str]:
-    """The body and its type. Raises RequestError."""
-    if call.body:
-        return json.dumps(args.get(call.body, {})).encode(), "application/json"
-    if call.output is Output.EXEC:
-        return json.dumps(exec_body(args.get("body", ""))).encode(), "application/json"
-    if call.verb == "PUT":
-        return archive_body(args.get("body", "")), "application/x-tar"
-    return None, ""
-
-
 async def _read(call: EngineCall, args: Arguments, response: EngineResponse) -> dict[str, Any]:
     """The envelope of an answer. Raises EngineError."""
     made: dict[str, Any] = {"code": response.status, "headers": dict(response.headers)}
@@ -183,7 +163,7 @@ async def _read(call: EngineCall, args: Arguments, response: EngineResponse) -> 
             raise
         return _OVERSIZE
     if response.status < 400 and call.output is Output.EXEC:
-        made["body"] = _output(data, tty=bool(exec_body(args.get("body", "")).get("Tty")))
+        made["body"] = _output(data, tty=bool(calls.exec_body(args.get("body", "")).get("Tty")))
     else:
         made["body"] = decoded(response.headers.get("content-type", ""), data)
     return made

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-
 from agent.clients.ubus_objects import ARRAY, BOOLEAN, SESSION, STRING, TABLE, Arguments, Method, Reply
 from agent.controller.names import text
 from agent.controller.port import AgentPort
 from agent.controller.problems import RequestError
 from agent.controller.rules import read
-from agent.controller.streams.stream_sources import Args, Item, Kind, OutputOnly, Source, json_item
+from agent.controller.streams.stream_sources import Args, Kind, OutputOnly, Source, json_item
+from agent.controller.streams.wrappers import mapped
 from agent.controller.validation import validated
 from agent.controller.work.job_specs import parse_job
-from agent.controller.work.jobs import Job, Jobs
+from agent.controller.work.jobs import Jobs
 
 _TEXTS = (
     "kind", "image", "platform", "source", "remote", "dockerfile", "target", "networkmode", "what", "until",
@@ -70,13 +69,4 @@ def _follow(jobs: Jobs, args: Args) -> Source:
     if args.keys() != {"id"}:
         raise RequestError("expected the argument id, of a job")
     job = jobs.get(text(args, "id"))
-    return OutputOnly(lambda: _items(job))
-
-
-async def _items(job: Job) -> AsyncGenerator[Item, None]:
-    changes = job.changes()
-    try:
-        async for name, data, _ in changes:
-            yield json_item(name, data)
-    finally:
-        await changes.aclose()
+    return OutputOnly(lambda: mapped(job.changes(), lambda change: json_item(change[0], change[1])))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import time
 from collections import Counter, deque
@@ -36,6 +37,8 @@ COALESCE_S = 0.1
 _CANCEL_S = 5.0
 _IMAGES_LIMIT = 64
 _LOADED = ("Loaded image: ", "Loaded image ID: ")
+# how a push ends (moby distribution/push_v2.go); with containerd's store that is all, without an `aux`
+_PUSHED = re.compile(r"\S+: digest: (\S+) size: \d+")
 
 Change = tuple[str, dict[str, Any], int]
 
@@ -178,6 +181,8 @@ class Job:
         status, stream = clean(line.get("status")), clean(line.get("stream"))
         if status.startswith("Digest: "):
             self.result["digest"] = status.removeprefix("Digest: ")
+        elif pushed := _PUSHED.fullmatch(status):
+            self.result.setdefault("digest", pushed[1])
         for prefix in _LOADED:
             if stream.startswith(prefix):
                 images = self.result.get("images", [])

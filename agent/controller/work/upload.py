@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from agent.clients.docker_stream import DockerStream, SourceError
+from agent.controller.archives import put_archive
 from agent.controller.problems import RequestError
-from agent.controller.routes.files import put_archive
 from agent.controller.work.jobs import Job, Jobs, JobState
 from agent.controller.work.transfer import State, Transfer
 from agent.errors import ConflictError, EngineError

@@ -119,6 +119,10 @@ class FakeEngine:
         found = self.networks.find(ref)
         return None if found is None else _network(deepcopy(found.body(members=True)))
 
+    def inspect_chosen_mac(self, ref: str) -> str | None:
+        self._get(ref)
+        return ""
+
     def inspect_volume(self, ref: str) -> ObservedVolume | None:
         self._check_up()
         found = self.volumes.get(ref)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the route table does not say: queries, bodies and answers of the routes, by `METHOD /path`."""
+"""JSON Schemas of bodies and answers, by `METHOD /path`; the words are at the routes."""
 
 from __future__ import annotations
 
@@ -279,38 +279,12 @@ SCHEMAS: dict[str, Any] = {
 }
 
 _JOB, _TRANSFER = ref("Job"), ref("Transfer")
-_STREAM = (
-    "Server-sent events: `event`, JSON `data`, `id`; `error` and `end` are the last. Last-Event-ID resumes"
-)
-_LOG_QUERY = {
-    "follow": "1: go on while the container runs",
-    "since": "Seconds since 1970, or RFC 3339",
-    "until": "Seconds since 1970, or RFC 3339",
-    "tail": "Last lines, or all",
-    "timestamps": "1: a time before each line",
-    "stdout": "1: only standard output",
-    "stderr": "1: only standard error",
-    "format": "text, ndjson or sse",
-}
 
-ENGINE: dict[str, Any] = {"answer": "As the engine answers, whose API description has the details"}
-
-DETAILS: dict[str, dict[str, Any]] = {
+SHAPES: dict[str, dict[str, Any]] = {
     "GET /healthz": {"content": {"text/plain": {}}},
     "GET /metrics": {"content": {"text/plain": {}}},
-    "GET /v1/status": {
-        "query": {
-            "after": "The page from the first key past this one on: what `next` of the page before says",
-            "limit": "Resources of this page at most",
-        },
-        "content": given("Status"),
-        "answer": "A page of 256 KiB at most, in the order of keys; there is more where it has `next`",
-    },
-    "GET /v1/status/stream": {
-        "content": SSE,
-        "answer": "`status` first (in pages as `GET /v1/status` gives them; only the last has an id, and no `next`),"
-        f" then a `change` each. {_STREAM}",
-    },
+    "GET /v1/status": {"content": given("Status")},
+    "GET /v1/status/stream": {"content": SSE},
     "GET /v1/plan": {"content": given("Plan")},
     "POST /v1/plan": {
         "body": {
@@ -373,81 +347,24 @@ DETAILS: dict[str, dict[str, Any]] = {
         "content": given("ClientBundle"),
     },
     "GET /v1/containers/{id}/diff": {"content": {"application/json": {"schema": {"type": "object"}}}},
-    "GET /v1/events": {
-        "query": {"since": "Seconds", "until": "Seconds", "filters": "The engine's filters, JSON"},
-        "content": SSE,
-        "answer": f"`engine`: the engine's; `change`: our status; `gap`: some of these are gone. {_STREAM}",
-    },
-    "GET /v1/containers/{id}/logs": {
-        "query": _LOG_QUERY,
-        "content": {"text/plain": {}, "application/x-ndjson": {}, **SSE},
-    },
-    "GET /v1/containers/{id}/stats": {
-        "query": {
-            "stream": "0: once",
-            "one-shot": "1: do not wait for a second value",
-            "format": "ndjson or sse",
-        },
-        "content": {"application/x-ndjson": {}, **SSE},
-    },
+    "GET /v1/events": {"content": SSE},
+    "GET /v1/containers/{id}/logs": {"content": {"text/plain": {}, "application/x-ndjson": {}, **SSE}},
+    "GET /v1/containers/{id}/stats": {"content": {"application/x-ndjson": {}, **SSE}},
     "GET /v1/containers/{id}/export": {"content": RAW},
-    "GET /v1/containers/{id}/archive": {"query": {"path": "A path in the container"}, "content": RAW},
-    "PUT /v1/containers/{id}/archive": {
-        "query": {
-            "path": "A directory in the container",
-            "noOverwriteDirNonDir": "1: no file takes a directory's place, nor the other way",
-            "copyUIDGID": "1: keep owners",
-        },
-        "status": 204,
-        "answer": "It is unpacked",
-    },
-    "GET /v1/images/get": {"query": {"names": "An image; may stand several times"}, "content": RAW},
-    "PUT /v1/images/load": {
-        "status": 202,
-        "content": wrapped("job", _JOB),
-        "answer": "The engine has the whole body, or wants no more of it; the job may go on, or have failed",
-    },
-    "PUT /v1/builds": {
-        "query": {
-            "t": "name:tag; may stand several times",
-            "dockerfile": "Its path in the context",
-            "target": "The stage to build",
-            "platform": "os/architecture",
-            "networkmode": "Network of the steps",
-            "nocache": "1: use no cache",
-            "pull": "1: pull the base images again",
-            "buildargs": "JSON object of texts",
-        },
-        "status": 202,
-        "content": wrapped("job", _JOB),
-        "answer": "The engine has the whole context, or wants no more of it; the job may go on, or have failed",
-    },
-    "POST /v1/jobs": {"body": ref("NewJob"), "status": 202, "content": wrapped("job", _JOB)},
+    "GET /v1/containers/{id}/archive": {"content": RAW},
+    "GET /v1/images/get": {"content": RAW},
+    "PUT /v1/images/load": {"content": wrapped("job", _JOB)},
+    "PUT /v1/builds": {"content": wrapped("job", _JOB)},
+    "POST /v1/jobs": {"body": ref("NewJob"), "content": wrapped("job", _JOB)},
     "GET /v1/jobs": {"content": wrapped("jobs", {"type": "array", "items": _JOB})},
     "GET /v1/jobs/{id}": {"content": wrapped("job", _JOB)},
     "DELETE /v1/jobs/{id}": {"content": wrapped("job", _JOB)},
-    "GET /v1/jobs/{id}/stream": {
-        "content": SSE,
-        "answer": "`job`: the whole job, the newest only; `message`: a line of output, each once; `gap`: earlier ones "
-        f"are gone. {_STREAM}",
-    },
-    "POST /v1/transfers": {
-        "body": ref("NewTransfer"),
-        "status": 201,
-        "content": wrapped("transfer", _TRANSFER),
-    },
+    "GET /v1/jobs/{id}/stream": {"content": SSE},
+    "POST /v1/transfers": {"body": ref("NewTransfer"), "content": wrapped("transfer", _TRANSFER)},
     "GET /v1/transfers": {"content": wrapped("transfers", {"type": "array", "items": _TRANSFER})},
     "GET /v1/transfers/{id}": {"content": wrapped("transfer", _TRANSFER)},
-    "DELETE /v1/transfers/{id}": {"status": 204, "answer": "It is ended and forgotten"},
-    "PUT /v1/transfers/{id}/{offset}": {
-        "content": wrapped("transfer", _TRANSFER),
-        "answer": "The part was taken. 409 with the header x-transfer-offset: it is not the next one",
-    },
-    "GET /v1/transfers/{id}/{offset}": {
-        "query": {"length": "Bytes, 4194304 unless given: such a part can be asked for again; or all"},
-        "content": RAW,
-        "answer": "The part; one that came whole and is shorter than asked for is the last",
-    },
+    "PUT /v1/transfers/{id}/{offset}": {"content": wrapped("transfer", _TRANSFER)},
+    "GET /v1/transfers/{id}/{offset}": {"content": RAW},
     "POST /v1/transfers/{id}": {
         "body": {
             "type": "object",
@@ -484,27 +401,14 @@ DETAILS: dict[str, dict[str, Any]] = {
             },
             "additionalProperties": False,
         },
-        "status": 201,
         "content": {"application/json": {"schema": {"type": "object", "properties": {"id": TEXT}}}},
     },
-    "GET /v1/exec/{id}/stream": {
-        "content": SSE,
-        "answer": "`output`: {stream, data in base64}; `exit`: {code, reason}; `gap`: output is gone. "
-        f"204 once all was read. {_STREAM}",
-    },
-    "POST /v1/exec/{id}/input": {
-        "query": {"eof": "1: the input ends with this body"},
-        "status": 204,
-        "answer": "It was taken",
-    },
+    "GET /v1/exec/{id}/stream": {"content": SSE},
     "POST /v1/exec/{id}/resize": {
         "body": {
             "type": "object",
             "properties": {"rows": WHOLE, "columns": WHOLE},
             "required": ["rows", "columns"],
-        },
-        "status": 204,
-        "answer": "It has that size",
+        }
     },
-    "DELETE /v1/exec/{id}": {"status": 204, "answer": "It is killed"},
 }

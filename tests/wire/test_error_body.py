@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the body of a refused request says."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.wire.error_body import LIMIT, error_message
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"message": "no such container: web"}', "no such container: web"),
+        (b'{"message": 5}', "5"),
+        (b'{"message": "m", "error": {"code": "c", "message": "m"}}', "m"),
+        (b"404 page not found\n", "404 page not found"),
+        (b'{"message": "' + b"x" * 5000 + b'"}', "x" * LIMIT + "..."),
+        (b"", "the engine answered 404"),
+        (b"[]", "the engine answered 404"),
+        (b'{"other": "S3CRET"}', "the engine answered 404"),
+        (b"[" * 100_000, "the engine answered 404"),
+        (b"\xff", "\ufffd"),
+    ],
+)
+def test_its_message_or_its_text_or_the_status(body: bytes, said: str) -> None:
+    assert error_message(body, 404) == said
+
+
+def test_the_agent_is_named_where_it_answered() -> None:
+    assert error_message(b"", 500, who="the agent") == "the agent answered 500"
