@@ -38,6 +38,7 @@ bench: deps-bench venv
 
 style: venv
 	$(BIN)/ruff check agent benchmarks tests examples luci
+	$(BIN)/ruff format --check agent benchmarks tests examples luci
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/* tests/setup/packages.sh

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import docker
 import pytest
+import pytest_timeout
 
 from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd, is_root
@@ -26,13 +27,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """A worker of pytest-xdist has a network of its own: two engines would fight over bridges, ports and rules."""
+    """A worker of pytest-xdist has a network of its own: two engines would fight over bridges, ports and rules.
+
+    Last, because pytest-rerunfailures connects to the controlling process by TCP.
+    """
     if hasattr(config, "workerinput") and is_root():
         own_network()
     version = config.getoption("--engine")
     if version:
         os.environ["PATH"] = f"{programs(version)}:{os.environ['PATH']}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """pytest-timeout sets its timer once for all runs of a test: without a new one a second run could hang for ever."""
+    if getattr(item, "execution_count", 1) > 1:
+        settings = pytest_timeout._get_item_settings(item)
+        item.ihook.pytest_timeout_set_timer(item=item, settings=settings)
 
 
 @pytest.fixture(scope="session")
