@@ -11,16 +11,16 @@ ON_ENGINE := tests/test_*_on_engine.py tests/*/test_*_on_engine.py tests/adoptio
 ON_ENGINE_SAMPLE := tests/test_agent_on_engine.py tests/test_options_on_engine.py tests/controller/test_streams_on_engine.py \
 	tests/virtual/test_engine_contract.py
 
-.PHONY: demo test test-long test-on-engine sample-on-29 bench bench-deps style eslint xterm pot openapi deps browser browser-if-possible engines-if-possible fuzzer-if-possible venv libuci libuci-if-possible clean
+.PHONY: demo test test-long test-on-engine sample-on-29 bench style eslint xterm pot openapi browser browser-if-possible engines-if-possible fuzzer-if-possible venv libuci libuci-if-possible clean
 
-demo: deps venv
+demo: deps-demo venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
 
-test: deps browser-if-possible venv libuci-if-possible style
+test: deps-test browser-if-possible venv libuci-if-possible style
 	$(if $(PYTEST_ARGS),,@$(MAKE) --no-print-directory sample-on-29)
 	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
-test-long: deps browser-if-possible engines-if-possible venv fuzzer-if-possible libuci-if-possible style
+test-long: deps-test browser-if-possible engines-if-possible venv fuzzer-if-possible libuci-if-possible style
 	$(BIN)/python -m pytest $(WORKERS) -m '' $(PYTEST_ARGS)
 	$(if $(PYTEST_ARGS),,@for engine in 26 28 29; do $(MAKE) --no-print-directory test-on-engine ENGINE=$$engine || exit; done)
 
@@ -33,34 +33,26 @@ sample-on-29: venv
 	@$(MAKE) --no-print-directory test-on-engine ENGINE=29 PYTEST_ARGS="-m 'not long' $(ON_ENGINE_SAMPLE)"
 
 # all benchmarks, or one: `make bench BENCH=reconcile-noop`
-bench: deps bench-deps venv
+bench: deps-bench venv
 	$(BIN)/python -m benchmarks $(BENCH)
-
-# the peers that transfers and streams are compared with
-bench-deps:
-	@missing=; \
-	command -v nginx >/dev/null || missing="$$missing nginx-light"; \
-	command -v curl >/dev/null || missing="$$missing curl"; \
-	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
 
 style: venv
 	$(BIN)/ruff check agent benchmarks tests examples luci
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/*
+	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/* tests/setup/packages.sh
 	@$(MAKE) --no-print-directory eslint
 
 # LuCI's pages, where node is there
 eslint:
 	@if command -v npm >/dev/null; then \
-		[ -d node_modules/eslint ] || npm ci --silent --no-audit --no-fund || { echo "npm ci failed: the pages are not linted"; exit 0; }; \
+		$(MAKE) -s node_modules/.done || { echo "npm ci failed: the pages are not linted"; exit 0; }; \
 		npm run --silent lint; \
 	else echo "npm is not installed: the pages are not linted"; fi
 
 # the terminal of LuCI's pages, in the version that package.json names
 XTERM := luci/htdocs/luci-static/resources/ucidockd/xterm
-xterm:
-	npm ci --silent --no-audit --no-fund
+xterm: node_modules/.done
 	sed '/^\/\/# sourceMappingURL/d' node_modules/@xterm/xterm/lib/xterm.mjs >$(XTERM)/xterm.js
 	sed '/^\/\/# sourceMappingURL/d' node_modules/@xterm/addon-fit/lib/addon-fit.mjs >$(XTERM)/addon-fit.js
 	cp node_modules/@xterm/xterm/css/xterm.css node_modules/@xterm/xterm/LICENSE $(XTERM)/
@@ -73,36 +65,28 @@ pot: venv
 openapi: venv
 	$(BIN)/python -m tests.support.openapi
 
-deps:
-	@missing=; \
-	command -v dockerd >/dev/null || missing="$$missing docker.io"; \
-	[ -x /bin/busybox ] || missing="$$missing busybox-static"; \
-	command -v iptables >/dev/null || missing="$$missing iptables"; \
-	command -v openssl >/dev/null || missing="$$missing openssl"; \
-	command -v ip >/dev/null || missing="$$missing iproute2"; \
-	command -v docker-registry >/dev/null || missing="$$missing docker-registry"; \
-	command -v npm >/dev/null || missing="$$missing nodejs npm"; \
-	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
+# tests/setup/packages.sh lists what a target needs of Debian, and installs what is missing
+deps-%:
+	@PYTHON="$(PYTHON)" sh tests/setup/packages.sh $*
 
 # what tests with a real browser behind a real reverse proxy need; without it they are skipped
-browser:
-	@missing=; \
-	command -v nginx >/dev/null || missing="$$missing nginx-light"; \
-	command -v chromium >/dev/null || missing="$$missing chromium"; \
-	command -v npm >/dev/null || missing="$$missing nodejs npm"; \
-	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
-	@[ -d .browser/node_modules/playwright-core ] || npm install --silent --no-audit --no-fund --prefix .browser playwright-core@~1.61 # the last for Debian 12's node 18
+browser: deps-browser .browser/.done
+
+# put in place whole: an interrupted npm leaves half of it. 1.61 is the last for Debian 12's node 18
+.browser/.done:
+	@rm -rf .browser .browser.new
+	@npm install --silent --no-audit --no-fund --prefix .browser.new playwright-core@~1.61
+	@mv .browser.new .browser && touch $@
+
+node_modules/.done: package-lock.json
+	@npm ci --silent --no-audit --no-fund && touch $@
 
 browser-if-possible:
 	@$(MAKE) --no-print-directory browser || echo "tests with a browser will be skipped"
 
 # engines 26, 28 and 29, before the tests' workers leave for networks of their own; without them their tests are skipped
-engines-if-possible: deps venv
-	@command -v go >/dev/null || exit 0; \
-	missing=; \
-	[ -e /usr/include/seccomp.h ] || missing="$$missing libseccomp-dev"; \
-	command -v pkg-config >/dev/null || missing="$$missing pkg-config"; \
-	[ -z "$$missing" ] || apt-get install -y -qq $$missing >/dev/null || echo "cannot install$$missing: dockerd 29 is not built"
+engines-if-possible: deps-test venv
+	@$(MAKE) --no-print-directory deps-engines || echo "dockerd 29 is not built"
 	@$(BIN)/python -m tests.support.engines
 
 # fuzzing is guided by coverage with it, and blind without
@@ -112,7 +96,8 @@ fuzzer-if-possible: venv
 venv: .venv/.done
 
 .venv/.done: pyproject.toml
-	$(PYTHON) -m venv .venv || { apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv .venv; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) -s deps-demo
+	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -e '.[dev]'
 	@touch $@
 
@@ -125,4 +110,6 @@ libuci-if-possible: venv
 	@$(BIN)/python tests/libuci/build.py || echo "tests with the real libuci will be skipped"
 
 clean:
-	rm -rf .venv .libuci .browser build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .libuci .browser .browser.new node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+		.hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

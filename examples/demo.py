@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The main job, on a real engine: UCI in, containers out. `make demo` runs it; `--oneshot` checks each step and ends.
 
-Uses the engine on the usual socket, or starts one of its own under a temporary root where none answers. Works on a
-copy of examples/etc-config, and removes what it made.
+Starts an engine of its own, with a temporary root and in a network namespace of its own: an engine that runs already, its
+containers, ports and firewall rules are not touched. A pair of virtual interfaces makes the published port reachable from
+this machine. Works on a copy of examples/etc-config; everything is removed at the end.
 """
 
 from __future__ import annotations
@@ -26,26 +27,43 @@ sys.path.insert(0, str(HERE.parent))
 import docker  # noqa: E402 - the demo runs from a checkout
 
 from tests.support.dockerd import PrivateDockerd, busybox_tar  # noqa: E402
+from tests.support.network import own_network  # noqa: E402
 
 IMAGE = "busybox:demo"
-URL = "http://127.0.0.1:18080/"
+LINK, HERE_ADDRESS, DEMO_ADDRESS = "ucidemo", "169.254.77.1", "169.254.77.2"
+URL = f"http://{DEMO_ADDRESS}:18080/"
 
 
 @contextlib.contextmanager
 def an_engine() -> Iterator[str]:
-    """The host of an engine that answers."""
-    usual = "unix:///var/run/docker.sock"
-    with contextlib.suppress(docker.errors.DockerException):
-        docker.DockerClient(base_url=usual, version="auto").close()
-        yield usual
-        return
-    print("no engine answers: starting one of our own")
-    dockerd = PrivateDockerd(subnet=77)
-    try:
-        dockerd.start()
-        yield dockerd.host
-    finally:
-        dockerd.close()
+    """The host of an engine in a network of its own, which this process is in from now on."""
+    print("starting an engine of our own, in a network of its own", flush=True)
+    with open("/proc/self/ns/net", "rb") as machine:
+        own_network()
+        _link(f"/proc/{os.getpid()}/fd/{machine.fileno()}")
+        dockerd = PrivateDockerd(subnet=77)
+        try:
+            dockerd.start()
+            yield dockerd.host
+        finally:
+            dockerd.close()
+            _run("ip", "link", "del", LINK)
+
+
+def _link(machine: str) -> None:
+    """Connects this network with the machine's, which is given as a file of /proc."""
+    outside = ("nsenter", f"--net={machine}")
+    _run(*outside, "ip", "link", "del", LINK, check=False)  # of a demo that was killed
+    _run("ip", "link", "add", LINK, "type", "veth", "peer", "name", f"{LINK}0")
+    _run("ip", "link", "set", f"{LINK}0", "name", LINK, "netns", machine)
+    _run("ip", "addr", "add", f"{DEMO_ADDRESS}/30", "dev", LINK)
+    _run("ip", "link", "set", LINK, "up")
+    _run(*outside, "ip", "addr", "add", f"{HERE_ADDRESS}/30", "dev", LINK)
+    _run(*outside, "ip", "link", "set", LINK, "up")
+
+
+def _run(*words: str, check: bool = True) -> None:
+    subprocess.run(words, check=check, capture_output=not check)
 
 
 class Demo:
@@ -55,7 +73,8 @@ class Demo:
         self.config = root / "config"
         self.config.mkdir()
         self.containers = self.config / "containers"
-        self.commit((HERE / "etc-config" / "containers").read_text())
+        example = (HERE / "etc-config" / "containers").read_text()
+        self.commit(example.replace("127.0.0.1:18080", f"{DEMO_ADDRESS}:18080"))
         self.socket = root / "run" / "agent.sock"
         self.options = [f"--config-dir={self.config}", f"--override-dir={root / 'override'}"]
         self.options += [f"--state-dir={root / 'state'}", f"--socket={self.socket}", f"--docker-host={host}"]
@@ -85,12 +104,16 @@ class Demo:
         print(f"\n== {title}\n$ ucidockd {' '.join(words)}\n{self.command(*words)}", end="", flush=True)
 
 
+class StepError(Exception):
+    """A step was not seen to work; the message says which."""
+
+
 def wait_for(what: str, check: Callable[[], bool], limit_s: float = 30) -> None:
-    """Waits until `check` holds; ends the demo with a message when it does not."""
+    """Waits until `check` holds. Raises StepError when it does not."""
     begun = time.monotonic()
     while not check():
         if time.monotonic() - begun > limit_s:
-            sys.exit(f"FAILED: {what} was not seen within {limit_s:.0f} s")
+            raise StepError(f"{what}: not seen within {limit_s:.0f} s")
         time.sleep(0.1)
     print(f"seen after {time.monotonic() - begun:.1f} s: {what}", flush=True)
 
@@ -130,35 +153,19 @@ def play(demo: Demo) -> None:
     plan = subprocess.run(words, cwd=HERE.parent, capture_output=True, text=True, check=True).stdout
     print(plan, end="")
     if "replace" not in plan or "update" not in plan:
-        sys.exit("FAILED: the plan is not a swap of web and an update of worker")
+        raise StepError("the plan is not a swap of web and an update of worker")
     demo.commit(changed)
     wait_for("the published port answers `hello from two`", lambda: answer() == "hello from two")
     wait_for("all sections are in sync", lambda: synced(demo))
     if demo.engine.containers.get("web").id == old:
-        sys.exit("FAILED: web was not replaced")
+        raise StepError("web was not replaced")
     worker = demo.engine.containers.get("worker")
     if worker.id != before or worker.attrs["HostConfig"]["Memory"] != 16 << 20:
-        sys.exit("FAILED: worker's memory was not changed in place")
+        raise StepError("worker's memory was not changed in place")
     demo.show("after the swap", "status")
     left = [c.name for c in demo.engine.containers.list(all=True) if ".ucidockd-" in c.name]
     if left:
-        sys.exit(f"FAILED: the swap left {left}")
-
-
-def clean_up(demo: Demo) -> None:
-    """Removes what the demo made, and nothing else: what state.json names."""
-    state = json.loads((demo.config.parent / "state" / "state.json").read_text())
-    kinds = {
-        "container": demo.engine.containers,
-        "network": demo.engine.networks,
-        "volume": demo.engine.volumes,
-    }
-    for kind in ("container", "network", "volume"):
-        for record in state["records"]:
-            if record["kind"] == kind:
-                with contextlib.suppress(docker.errors.NotFound):
-                    found = kinds[kind].get(record["name"])
-                    found.remove(**({"force": True, "v": True} if kind == "container" else {}))
+        raise StepError(f"the swap left {left}")
 
 
 def main() -> int:
@@ -167,14 +174,20 @@ def main() -> int:
     parser.add_argument("--oneshot", action="store_true", help="end after the last step")
     oneshot = parser.parse_args().oneshot
     if os.geteuid() != 0:
-        sys.exit("the demo needs root, as Docker does")
+        sys.exit("the demo needs root, as Docker does: sudo make demo")
     with an_engine() as host, tempfile.TemporaryDirectory(prefix="ucidockd-demo-") as folder:
         demo = Demo(Path(folder), host)
         demo.engine.api.import_image_from_data(busybox_tar(), repository="busybox", tag="demo")
         words = [sys.executable, "-m", "agent", "run", *demo.options]
         agent = subprocess.Popen(words, cwd=HERE.parent)
         try:
-            play(demo)
+            try:
+                play(demo)
+            except StepError as exc:
+                demo.show("status", "status")
+                demo.show("plan", "plan")
+                print(f"\nFAILED: {exc}", file=sys.stderr)
+                return 1
             print("\ndemo: every step was seen to work")
             if not oneshot:
                 print(f"edit {demo.containers} and look at {URL}; Ctrl-C ends the demo")
@@ -183,7 +196,6 @@ def main() -> int:
         finally:
             agent.terminate()
             agent.wait(30)
-            clean_up(demo)
             demo.engine.close()
     return 0
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parents[1] / ".libuci"
+SETUP = HERE.parent / "setup" / "packages.sh"
 WHY_NOT = OUT / "why-not"
 PYUCI = "pyuci==0.10.3"
 LIMIT_S = 300  # for one step; cargo older than 1.70 clones the whole index
@@ -91,8 +92,7 @@ def _need(packages: Mapping[str, str]) -> None:
 def _install(packages: list[str]) -> None:
     if not shutil.which("apt-get") or os.geteuid() != 0:
         raise CannotBuildError(f"{' '.join(packages)}: missing, and only root on Debian can install them")
-    _run(["apt-get", "update", "-qq"])
-    _run(["apt-get", "install", "-y", "-qq", *packages], {"DEBIAN_FRONTEND": "noninteractive"})
+    print(_run(["sh", str(SETUP), "install", *packages]), end="")
 
 
 def _crate(cargo: str) -> Path:
