@@ -25,6 +25,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--engine", choices=VERSIONS, help="the dockerd that tests run on, in place of the installed one"
     )
+    parser.addoption(
+        "--without-engine", action="store_true", help="leave out the tests that start an engine or a browser"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--without-engine"):
+        left = [item for item in items if _starts_an_engine(item)]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not _starts_an_engine(item)]
+
+
+def _starts_an_engine(item: pytest.Item) -> bool:
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    return (
+        folder in {"adoption", "browser", "daemon", "faults", "firewall"}
+        or "_on_engine" in item.path.name
+        or "browser" in item.path.parts
+        or "engine" in getattr(item, "fixturenames", ())
+    )
 
 
 @pytest.hookimpl(trylast=True)
