@@ -35,7 +35,7 @@ def container_drift(
 ) -> tuple[FieldChange, ...]:
     """The differences between a container's spec and the body of GET /containers/{id}/json.
 
-    `networks`: name -> id of the engine's networks; a container may hold on to one that was removed. `api`: the version
+    `networks`: see `endpoints.network_ids`; a container may hold on to a network that was removed. `api`: the version
     that the engine speaks. `ignored`: see `Record.ignored`.
     """
     changes = _resources(container, inspect.get("HostConfig") or {})
