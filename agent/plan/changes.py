@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.model.container_table import TABLE, Level
-from agent.plan.meaning import PLAIN, Defaults, changed_fields, meaning
 from agent.plan.describe import words
+from agent.plan.meaning import PLAIN, Defaults, changed_fields, meaning
 
 LEVELS: Mapping[str, Level] = {row.field: row.level for row in TABLE}
 # moby: zero means "unchanged" in an update (moby#22516), so only these can be taken back in place

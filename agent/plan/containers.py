@@ -13,6 +13,7 @@ from agent.model.resources import Container, DependsOn, OnDrift, Pull, RunState
 from agent.plan import operations as ops
 from agent.plan.applied import as_applied, waits_of
 from agent.plan.changes import FieldChange, change_of, classify
+from agent.plan.describe import option_of
 from agent.plan.difference import differences, is_met
 from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, plugged_words, shared_names
 from agent.plan.drift import container_drift
@@ -21,7 +22,6 @@ from agent.plan.endpoints import network_ids, with_mac_level
 from agent.plan.inspected import read_spec, volumes_of
 from agent.plan.meaning import is_same_image, meaning_hash, newly_stated
 from agent.plan.swap_names import name_outside
-from agent.plan.describe import option_of
 
 
 def plan_container(draft: Draft, container: Container) -> None:

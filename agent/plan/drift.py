@@ -15,9 +15,9 @@ from agent.model.container_table import BY_FIELD, Level
 from agent.model.identity import canonical
 from agent.model.resources import Container, Network, Volume
 from agent.plan.changes import LIMITS, FieldChange, is_same_limit, level_of
+from agent.plan.describe import words
 from agent.plan.endpoints import endpoint_drift
 from agent.plan.payload import update_body
-from agent.plan.describe import words
 from agent.uci.decode_network import BRIDGE_NAME
 
 FIELDS = tuple(  # ContainerSpec field, HostConfig key

@@ -23,11 +23,11 @@ from agent.model.resources import (
     Ulimit,
 )
 from agent.plan.changes import LEVELS
+from agent.plan.describe import option_of, words
 from agent.plan.difference import is_met
 from agent.plan.drift import FIELDS as DRIFT_FIELDS
 from agent.plan.inspected import read_spec
 from agent.plan.payload import container_body, update_body
-from agent.plan.describe import option_of, words
 from agent.schema.validate import properties
 from agent.uci.encode import encode_container
 
