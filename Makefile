@@ -6,9 +6,9 @@ BIN := .venv/bin
 WORKERS := -n 3 --dist worksteal
 
 # what is run on another dockerd than the installed one, and the few of it that show at once whether dockerd 29 is served
-ON_ENGINE := tests/test_*_on_engine.py tests/*/test_*_on_engine.py tests/adoption tests/daemon tests/faults tests/firewall \
+ON_ENGINE := tests/test_*_on_engine.py tests/*/test_*_on_engine.py tests/adoption tests/dockerd tests/faults tests/firewall \
 	tests/virtual/test_engine_contract.py
-ON_ENGINE_SAMPLE := tests/test_agent_on_engine.py tests/test_options_on_engine.py tests/controller/test_streams_on_engine.py \
+ON_ENGINE_SAMPLE := tests/test_agent_on_engine.py tests/test_options_on_engine.py tests/api/test_streams_on_engine.py \
 	tests/virtual/test_engine_contract.py
 
 .PHONY: demo test test-long test-on-engine sample-on-29 test-versions bench style eslint xterm pot openapi manual browser browser-if-possible engines-if-possible fuzzer-if-possible venv libuci libuci-if-possible clean

@@ -16,8 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from agent.clients.daemon_process import send_signal, wait_end
-from agent.runtime.config import load
+from agent.engine.process import send_signal, wait_end
+from agent.files.config import load
 from benchmarks.lab import Lab
 from benchmarks.result import Result, interleave
 from tests.support.daemon_lab import DaemonLab, wait_for

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from agent.files.options import RuntimeOptions
 from agent.model.resources import AgentSettings
 from agent.plan.operations import Plan
 from agent.runtime.main import make_reconciler
-from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
 from benchmarks.bare import remove_all
 from tests.support.dockerd import BUSYBOX, PrivateDockerd

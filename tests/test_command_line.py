@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from agent.apply.pulling import REPORT_S, PullProgress
-from agent.cli import main
-from agent.cli_container import Printer, diff_text, escaped, since_when
-from agent.cli_output import Style, plan_text, status_table
-from agent.cli_progress import Bars
-from agent.cli_status import Picture, changes
+from agent.cli.container import Printer, diff_text, escaped, since_when
+from agent.cli.main import main
+from agent.cli.output import Style, plan_text, status_table
+from agent.cli.progress import Bars
+from agent.cli.status import Picture, changes
 from agent.errors import ConfigError
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
@@ -333,7 +333,7 @@ HEAVY = {"docker", "requests", "jsonschema", "watchdog", "starlette", "uvicorn",
 
 
 def test_status_starts_without_what_it_does_not_need() -> None:
-    program = "import sys\nfrom agent.cli import main\nmain(['status', '--socket', '/nowhere'])\nprint(*sys.modules)"
+    program = "import sys\nfrom agent.cli.main import main\nmain(['status', '--socket', '/nowhere'])\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert HEAVY & set(done.stdout.split()) == set()
 

@@ -19,7 +19,7 @@ import httpx
 import pytest
 from docker.errors import APIError
 
-from agent.cli import main
+from agent.cli.main import main
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX
 from tests.support.real_uci import RealUci, why_not

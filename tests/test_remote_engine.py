@@ -16,8 +16,8 @@ from typing import Any
 import docker
 import pytest
 
-from tests.controller.console_client import Events, web_socket
-from tests.controller.test_streams_on_engine import tar_of
+from tests.api.console_client import Events, web_socket
+from tests.api.test_streams_on_engine import tar_of
 from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
 from tests.support.controller import Controller, QuietAgent

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli_output import status_table
+from agent.cli.output import status_table
 from agent.errors import EngineUnreachableError
 from agent.runtime.differ import diff
 from tests.support.box import Box

@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from agent.cli import main
-from agent.clients.certificates import Certificates
+from agent.cli.main import main
+from agent.tls.certificates import Certificates
 from tests.support.agent_process import wait_for
 from tests.support.certificates import DAY, NAMES, check_pair
 
@@ -131,9 +131,9 @@ from pathlib import Path
 import agent
 
 for module in pkgutil.walk_packages(agent.__path__, "agent."):
-    if module.name not in {"agent.__main__", "agent.clients.certificate_maker"}:
+    if module.name not in {"agent.__main__", "agent.tls.maker"}:
         importlib.import_module(module.name)
-from agent.clients.certificates import Certificates
+from agent.tls.certificates import Certificates
 
 certificates = Certificates(Path(sys.argv[1]) / "tls")
 certificates.ensure_server(sans=("localhost",), days=365, renew_days=30, now=time.time())
@@ -151,7 +151,7 @@ def test_no_module_of_the_agent_loads_cryptography_not_even_to_make_certificates
 
 
 def test_the_maker_does_load_it_so_that_the_test_above_means_something() -> None:
-    code = "import agent.clients.certificate_maker; print(open('/proc/self/maps').read())"
+    code = "import agent.tls.maker; print(open('/proc/self/maps').read())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert LIBRARY in done.stdout
 

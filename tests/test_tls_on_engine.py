@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from requests.exceptions import ConnectionError as CannotConnect
 
-from agent.clients import certificates
-from agent.clients.certificates import Certificates
+from agent.tls import certificates
+from agent.tls.certificates import Certificates
 from tests.support.certificates import DAY, cert_of
 from tests.support.tls_dockerd import (
     ADDRESSES,

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.clients.netifd import has_device, is_up
+from agent.files.config import open_store
 from agent.model.interfaces import Interface
-from agent.runtime.config import open_store
-from agent.runtime.edges import Edges, EdgeTools
+from agent.router.netifd import has_device, is_up
+from agent.runtime.router_integration import Edges, EdgeTools
 from agent.status.conditions import ConditionType
 from tests.support.agent_process import wait_for
 from tests.support.box import Box

@@ -18,8 +18,8 @@ from agent.errors import EngineError
 from agent.model.entries import same_address
 from agent.model.observed import ObservedNetwork, Record
 from agent.model.resources import ContainerSpec, Endpoint
-from agent.plan.endpoints import network_ids
-from agent.plan.payload import endpoint_body
+from agent.plan.container.endpoints import network_ids
+from agent.plan.container.payload import endpoint_body
 
 logger = logging.getLogger(__name__)
 

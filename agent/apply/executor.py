@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Carries operations out, deciding nothing. `agent.apply.crew` says when.
+"""Carries operations out, deciding nothing. `agent.apply.worker_pool` says when.
 
 An engine call that changes something is always awaited to its end: a thread cannot be cancelled, so after a time-out
 the object would be in an unknown state.
@@ -17,7 +17,6 @@ from typing import Any
 
 from agent.apply.addresses import with_addresses
 from agent.apply.clock import Clock
-from agent.apply.crew import Crew, Outcome, Run, SkippedError
 from agent.apply.images import Images, create_from
 from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect
 from agent.apply.ports import Engine
@@ -25,6 +24,7 @@ from agent.apply.records import Records
 from agent.apply.redact import without_secrets
 from agent.apply.swap import Swap, kept_policy, restart_body
 from agent.apply.volumes import Inheritance, holds_data, inherit_from_gone, names
+from agent.apply.worker_pool import Crew, Outcome, Run, SkippedError
 from agent.errors import (
     ConflictError,
     EngineError,
@@ -36,19 +36,19 @@ from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
 from agent.model.observed import Record
 from agent.model.resources import Container, Network, Volume
 from agent.plan import operations as ops
-from agent.plan.containers import failure_of
-from agent.plan.draft import desired_spec, joined_ids
-from agent.plan.drift import container_drift, network_difference, volume_difference
-from agent.plan.endpoints import MAC_FIELD, shows_macs
-from agent.plan.inspected import volume_words, volumes_of
-from agent.plan.meaning import is_same_image, meaning_hash
-from agent.plan.payload import (
+from agent.plan.container.drift import container_drift, network_difference, volume_difference
+from agent.plan.container.endpoints import MAC_FIELD, shows_macs
+from agent.plan.container.inspected import volume_words, volumes_of
+from agent.plan.container.meaning import is_same_image, meaning_hash
+from agent.plan.container.payload import (
     container_body,
     extra_endpoints,
     network_body,
     update_body,
     volume_body,
 )
+from agent.plan.container.plan import failure_of
+from agent.plan.draft import desired_spec, joined_ids
 
 logger = logging.getLogger(__name__)
 

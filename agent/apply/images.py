@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.apply.crew import SkippedError
 from agent.apply.ports import Engine
 from agent.apply.pulling import STALL_S, PullProgress
+from agent.apply.worker_pool import SkippedError
 from agent.errors import EngineError, EngineUnreachableError
 from agent.model.resources import Container, Pull, RegistryAuth
 

@@ -19,8 +19,8 @@ from agent.apply.records import Records
 from agent.errors import ConflictError, EngineError
 from agent.model.observed import Record
 from agent.model.resources import Container, ContainerSpec
-from agent.plan.endpoints import PREDEFINED, compare, network_ids, wanted_endpoints
-from agent.plan.payload import endpoint_body
+from agent.plan.container.endpoints import PREDEFINED, compare, network_ids, wanted_endpoints
+from agent.plan.container.payload import endpoint_body
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Port: where it is kept which objects are ours. `agent.clients.state_file` implements it."""
+"""Port: where it is kept which objects are ours. `agent.files.state` implements it."""
 
 from __future__ import annotations
 

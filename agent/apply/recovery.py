@@ -6,9 +6,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
+from agent.apply.observed_lists import made_for
 from agent.apply.ports import Engine
 from agent.apply.records import Records
-from agent.apply.seen import made_for
 from agent.apply.swap import Swap
 from agent.errors import EngineError, EngineUnreachableError, StorageError, UcidockdError
 from agent.model.identity import LABEL_NONCE

@@ -22,23 +22,23 @@ from typing import Any
 from agent.apply.addresses import with_addresses
 from agent.apply.clock import SYSTEM_CLOCK, Clock
 from agent.apply.images import create_from
+from agent.apply.observed_lists import made_for
 from agent.apply.output import last_output
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.redact import without_secrets
 from agent.apply.rejections import is_refusal
-from agent.apply.seen import made_for
 from agent.apply.volumes import inherit
 from agent.errors import ConflictError, EngineError, StorageError
 from agent.model.identity import own_labels, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, RunState
 from agent.plan.applied import waits_of
-from agent.plan.containers import failure_of, is_alive, is_completed
+from agent.plan.container.inspected import anonymous_volumes, volume_words, volumes_of
+from agent.plan.container.payload import container_body, extra_endpoints
+from agent.plan.container.plan import failure_of, is_alive, is_completed
+from agent.plan.container.swap_names import name_outside, swap_name
 from agent.plan.draft import desired_spec, joined_ids, plugged_words
-from agent.plan.inspected import anonymous_volumes, volume_words, volumes_of
-from agent.plan.payload import container_body, extra_endpoints
-from agent.plan.swap_names import name_outside, swap_name
 
 logger = logging.getLogger(__name__)
 

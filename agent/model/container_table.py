@@ -4,8 +4,9 @@
 Decoding, encoding, the engine's bodies in both directions, levels, drift and the description of a change read it. To add an
 option, add its field to `ContainerSpec`, a row here, and its property to `schemas/container.schema.json`.
 
-A row without a `key` needs more than one field for its JSON: `agent.plan.payload` builds it and `agent.plan.inspected` reads
-it. A row of the shape APART needs more than its own option in UCI too: `agent.uci` reads and writes it.
+A row without a `key` needs more than one field for its JSON: `agent.plan.container.payload` builds it and
+`agent.plan.container.inspected` reads it. A row of the shape APART needs more than its own option in UCI too:
+`agent.uci` reads and writes it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the controller listens on TCP: an address and a port. Read by `agent.uci`, used by `agent.controller`."""
+"""Where the controller listens on TCP: an address and a port. Read by `agent.uci`, used by `agent.api`."""
 
 from __future__ import annotations
 

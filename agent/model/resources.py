@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agent.model.daemon import DaemonSettings
+from agent.model.dockerd.settings import DaemonSettings
 from agent.model.listen import ListenAddress
 
 

@@ -16,7 +16,7 @@ from agent.model.identity import SPEC_VERSION, version_of
 from agent.model.observed import Record
 from agent.model.resources import Container, RunState
 from agent.plan import operations as ops
-from agent.plan.containers import is_alive
+from agent.plan.container.plan import is_alive
 from agent.plan.draft import Draft, Missing, desired_spec, key_of
 
 _OF_DESIRED = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer, ops.ReconnectContainer)

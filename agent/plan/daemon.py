@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Decides about dockerd: renders daemon.json, and says what a change of it takes. Pure.
 
-Before it comes `agent.uci.decode_daemon`, after it `agent.apply.daemon_change`. What is found on the way (an insecure
+Before it comes `agent.uci.decode_daemon`, after it `agent.dockerd.change`. What is found on the way (an insecure
 host that was refused, a key that this engine is too old for) goes to the status board as findings.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from agent.model.daemon import (
+from agent.model.dockerd.settings import (
     DAEMON_KEY,
     DaemonSettings,
     Document,
@@ -21,7 +21,7 @@ from agent.model.daemon import (
     data_root,
     format_document,
 )
-from agent.model.daemon_table import (
+from agent.model.dockerd.table import (
     TABLE,
     DaemonOption,
     Version,
@@ -31,7 +31,7 @@ from agent.model.daemon_table import (
     stops_containers,
     value_at,
 )
-from agent.model.daemon_values import is_loopback
+from agent.model.dockerd.values import is_loopback
 from agent.plan.engine_storage import driver_trouble
 from agent.plan.operations import Finding
 

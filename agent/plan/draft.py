@@ -12,7 +12,7 @@ from agent.model.interfaces import Route
 from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.plan import operations as ops
-from agent.plan.meaning import Defaults, changed_fields, defaults_of
+from agent.plan.container.meaning import Defaults, changed_fields, defaults_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

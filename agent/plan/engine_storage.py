@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from agent.model.daemon import Document
-from agent.model.daemon_table import Version, value_at
+from agent.model.dockerd.settings import Document
+from agent.model.dockerd.table import Version, value_at
 
 CONTAINERD_DEFAULT = (
     29,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from agent.model.observed import ObservedContainer
 from agent.model.resources import Container
-from agent.plan.containers import is_alive
+from agent.plan.container.plan import is_alive
 from agent.plan.draft import Draft, key_of
 
 

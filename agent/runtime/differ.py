@@ -9,9 +9,9 @@ from typing import Any
 from agent.errors import ConfigError
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, RunState
-from agent.plan.difference import FieldDifference, differences
+from agent.plan.container.difference import FieldDifference, differences
+from agent.plan.container.meaning import defaults_of
 from agent.plan.draft import key_of
-from agent.plan.meaning import defaults_of
 from agent.runtime.reconciler import Reconciler
 from agent.status.conditions import ConditionType
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from agent.model.observed import Record
 from agent.model.resources import Desired
 from agent.plan.draft import key_of
-from agent.runtime.display import declared
+from agent.runtime.status_writer import declared
 
 
 class GraceWatch:

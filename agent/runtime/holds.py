@@ -13,11 +13,11 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from agent.clients.files import atomic_write
+from agent.files.atomic import atomic_write
 from agent.model.identity import canonical, spec_hash
 from agent.model.resources import Container, Desired, RunState
+from agent.plan.container.meaning import meaning
 from agent.plan.draft import desired_spec, key_of
-from agent.plan.meaning import meaning
 from agent.wire.own_json import json_object
 
 logger = logging.getLogger(__name__)

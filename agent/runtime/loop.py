@@ -21,23 +21,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.apply.ports import Engine
-from agent.clients.file_watcher import UNSETTLED_LIMIT_S, FileWatcher
-from agent.clients.mount_watch import MountWatch
-from agent.clients.to_loop import tell
-from agent.clients.user_paths import PATHS
 from agent.errors import ConfigError, ConflictError, EngineError, StorageError, UcidockdError
-from agent.model.daemon import Wish
+from agent.files.config import PACKAGES
+from agent.files.user_paths import PATHS
+from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher
+from agent.model.dockerd.settings import Wish
 from agent.model.given import Given
 from agent.model.issues import issue_as_json
 from agent.model.resources import RegistryAuth
 from agent.plan.outlook import Outlook
-from agent.runtime.config import PACKAGES
+from agent.router.mount_watch import MountWatch
 from agent.runtime.differ import diff
 from agent.runtime.planning import plan_answer, reconcile_answer
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.status.counters import PassCounters
+from agent.threads import tell
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def begin_thread(run: Callable[[], None]) -> None:
 
 
 class Loop:
-    """Implements `agent.controller.port.AgentPort` on top of the reconciler."""
+    """Implements `agent.api.port.AgentPort` on top of the reconciler."""
 
     def __init__(
         self,

@@ -16,29 +16,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent.clients.certificates import Certificates
-from agent.clients.devices import UsbDevices
-from agent.clients.docker_engine import DockerEngine
-from agent.clients.engine_tls import EngineTls
-from agent.clients.files import remove_leftovers
-from agent.clients.routes import host_routes
-from agent.clients.state_file import StateFile
-from agent.clients.token_file import TokenFile
+from agent.dockerd.settings_owner import settings_source
+from agent.dockerd.stage import Tools, make_stage
+from agent.engine.client import DockerEngine
+from agent.engine.remote_tls import EngineTls
 from agent.errors import AlreadyRunningError
+from agent.files.atomic import remove_leftovers
+from agent.files.config import load, load_given, open_store
+from agent.files.options import RuntimeOptions
+from agent.files.state import StateFile
+from agent.files.token import TokenFile
 from agent.model.plain_text import plain
 from agent.model.resources import AgentSettings
-from agent.runtime.backoff import BackOff
-from agent.runtime.config import load, load_given, open_store
-from agent.runtime.daemon import Tools, make_stage
-from agent.runtime.dockerd_settings import settings_source
-from agent.runtime.edges import make_edges
-from agent.runtime.hazards import make_hazards
+from agent.plan.backoff import BackOff
+from agent.router.devices import UsbDevices
+from agent.router.hazards import make_hazards
+from agent.router.routes import host_routes
 from agent.runtime.holds import Holds
 from agent.runtime.logs import set_up_logging
 from agent.runtime.loop import Loop
-from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
+from agent.runtime.router_integration import make_edges
 from agent.status.board import StatusBoard
+from agent.tls.certificates import Certificates
 
 logger = logging.getLogger(__name__)
 
@@ -112,16 +112,16 @@ def locked(path: Path) -> Iterator[None]:
 
 
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
-    from agent.clients.docker_stream import DockerStream
-    from agent.controller.storage_guard import StorageGuard
-    from agent.controller.streams.console_source import console_kind
-    from agent.controller.streams.consoles import Consoles
-    from agent.controller.ubus.adoption import AdoptionMethods
-    from agent.controller.ubus.daemon import DaemonMethods
-    from agent.controller.ubus.jobs import JobMethods, job_kinds
-    from agent.controller.work.jobs import Jobs
-    from agent.controller.work.kept_names import KeptNames
-    from agent.runtime.bus import Bus
+    from agent.api.jobs.jobs import Jobs
+    from agent.api.jobs.kept_names import KeptNames
+    from agent.api.storage_guard import StorageGuard
+    from agent.api.streams.console_source import console_kind
+    from agent.api.streams.consoles import Consoles
+    from agent.api.ubus.adoption import AdoptionMethods
+    from agent.api.ubus.daemon import DaemonMethods
+    from agent.api.ubus.jobs import JobMethods, job_kinds
+    from agent.engine.stream import DockerStream
+    from agent.runtime.ubus import Bus
     from agent.runtime.web import Parts, Web
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))

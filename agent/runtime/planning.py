@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from agent.apply.crew import Outcome, SkippedError
-from agent.model.daemon import DAEMON_KEY
+from agent.apply.worker_pool import Outcome, SkippedError
+from agent.files.config import LoadResult
+from agent.model.dockerd.settings import DAEMON_KEY
 from agent.model.resources import Desired
 from agent.plan.outlook import Entry, Outlook, text_of
-from agent.runtime.config import LoadResult
 from agent.status.conditions import Level
 
 Issues = Sequence[dict[str, Any]]

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from agent.apply.clock import Clock
-from agent.apply.crew import Crew, Outcome, Run, SkippedError
 from agent.apply.executor import Executor
 from agent.apply.images import Images, look_at_image
 from agent.apply.output import last_output
@@ -24,36 +23,22 @@ from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.apply.recovery import recover
 from agent.apply.volumes import names
-from agent.clients.certificates import Certificates
-from agent.clients.devices import Plugged, UsbDevices
-from agent.clients.uci_store import UciStore
+from agent.apply.worker_pool import Crew, Outcome, Run, SkippedError
+from agent.dockerd.foresight import foreseen
+from agent.dockerd.stage import DaemonStage
 from agent.errors import EngineError, EngineUnreachableError, UcidockdError
+from agent.files.config import LoadResult
+from agent.files.uci_store import UciStore
 from agent.model.given import Given
 from agent.model.interfaces import Interface, Route
 from agent.model.observed import Observed, Record
 from agent.model.resources import AgentSettings, Container, Desired
-from agent.plan import operations as ops
-from agent.plan.draft import Context, Missing, desired_spec, key_of, shared_names
-from agent.plan.meaning import image_defaults, newly_stated
-from agent.plan.outlook import Entry, Outlook, outlook
-from agent.plan.reconcile import reconcile
-from agent.plan.renames import moved
-from agent.runtime.ages import Ages
-from agent.runtime.backoff import BackOff
-from agent.runtime.config import LoadResult
-from agent.runtime.daemon import DaemonStage
-from agent.runtime.daemon_foresight import foreseen
-from agent.runtime.display import Display, declared
-from agent.runtime.edges import Edges
-from agent.runtime.endings import Endings, Ends
-from agent.runtime.grace import GraceWatch
-from agent.runtime.hazards import Hazards
-from agent.runtime.holds import Holds
-from agent.runtime.observe import observe
-from agent.runtime.planning import entries_of
-from agent.runtime.sharing import Sharing
-from agent.runtime.standing import Standing
-from agent.runtime.waiting import (
+from agent.observe.ages import Ages
+from agent.observe.endings import Endings, Ends
+from agent.observe.engine_identity import Standing
+from agent.observe.sharing import Sharing
+from agent.observe.snapshot import observe
+from agent.observe.waiting import (
     applied_names,
     lost,
     usb_names,
@@ -61,8 +46,23 @@ from agent.runtime.waiting import (
     waiting_elsewhere,
     with_plugged,
 )
+from agent.plan import operations as ops
+from agent.plan.backoff import BackOff
+from agent.plan.container.meaning import image_defaults, newly_stated
+from agent.plan.container.renames import moved
+from agent.plan.draft import Context, Missing, desired_spec, key_of, shared_names
+from agent.plan.outlook import Entry, Outlook, outlook
+from agent.plan.reconcile import reconcile
+from agent.router.devices import Plugged, UsbDevices
+from agent.router.hazards import Hazards
+from agent.runtime.grace import GraceWatch
+from agent.runtime.holds import Holds
+from agent.runtime.planning import entries_of
+from agent.runtime.router_integration import Edges
+from agent.runtime.status_writer import Display, declared
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
+from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
     from agent.runtime.adopt import AdoptRequest

@@ -15,20 +15,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from agent.clients.docker_stream import DockerStream
-from agent.clients.to_loop import tell
-from agent.clients.token_file import TokenFile
-from agent.controller.doors.control_socket import bind
-from agent.controller.port import Sessions
-from agent.controller.streams.consoles import Consoles
-from agent.controller.work.jobs import Jobs
+from agent.api.access.control_socket import bind
+from agent.api.jobs.jobs import Jobs
+from agent.api.port import Sessions
+from agent.api.streams.consoles import Consoles
+from agent.engine.stream import DockerStream
 from agent.errors import BusError
+from agent.files.options import RuntimeOptions
+from agent.files.token import TokenFile
 from agent.model.resources import AgentSettings
 from agent.runtime.loop import Loop
-from agent.runtime.options import RuntimeOptions
+from agent.threads import tell
 
 if TYPE_CHECKING:
-    from agent.controller.doors.listeners import Listeners
+    from agent.api.access.listeners import Listeners
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class Web:
 
     async def _serve(self, listener: socket.socket) -> None:
         await asyncio.to_thread(_import_doors)  # some tenths of a second, in which a pass may want to go on
-        from agent.runtime.doors import make_doors
+        from agent.runtime.listeners import make_doors
 
         server, self._listeners = make_doors(self._parts, self._settings, listener, self._path)
         async with server, self._listeners:
@@ -119,7 +119,7 @@ class Web:
 
 
 def _import_doors() -> None:
-    import agent.runtime.doors  # noqa: F401
+    import agent.runtime.listeners  # noqa: F401
 
 
 def _make_token(file: TokenFile) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InternalError
-from agent.model.daemon_words import successor_of
+from agent.model.dockerd.successors import successor_of
 from agent.model.issues import Severity
 from agent.schema.docker_words import WORDS
 

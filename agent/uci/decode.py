@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from agent.model.daemon_words import of_dockerman
+from agent.model.dockerd.successors import of_dockerman
 from agent.model.entries import VOLUME_NAME
 from agent.model.issues import Issue, shortened
 from agent.model.resources import Container, DependsOn, Desired, Network, Volume

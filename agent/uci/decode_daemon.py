@@ -14,9 +14,9 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from agent.errors import ConfigError
-from agent.model.daemon import DaemonSettings, FirewallRule, Host, Json, TlsSettings
-from agent.model.daemon_table import TABLE, DaemonOption, put, value_at
-from agent.model.daemon_values import Odd, parse_host, split_urls
+from agent.model.dockerd.settings import DaemonSettings, FirewallRule, Host, Json, TlsSettings
+from agent.model.dockerd.table import TABLE, DaemonOption, put, value_at
+from agent.model.dockerd.values import Odd, parse_host, split_urls
 from agent.model.quantities import QuantityError, parse_int
 from agent.model.server_names import normal_name
 from agent.schema.validate import properties
@@ -42,7 +42,7 @@ _ONE = {
     "insecure_registries": "registry",
 }
 _ALIASES = {("log_level", "warning"): "warn"}  # moby took it up to 28
-_DAYS_MAX = 3650  # of agent.clients.certificates; its CA has to outlive them
+_DAYS_MAX = 3650  # of agent.tls.certificates; its CA has to outlive them
 
 
 @dataclass(frozen=True, slots=True)

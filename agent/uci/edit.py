@@ -4,7 +4,7 @@
 A `uci` command looks its target up, notes a change under the section's *name*, and every later command (`commit` too)
 replays the noted changes on the file. We do the same in two steps, as the odd cases follow from it: a change that
 cannot be replayed (`set pkg.@type[9]=type` where there is no ninth) succeeds and changes nothing.
-Comes after agent.uci.syntax; agent.clients.uci_store writes the result.
+Comes after agent.uci.syntax; agent.files.uci_store writes the result.
 """
 
 from __future__ import annotations

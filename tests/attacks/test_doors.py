@@ -19,10 +19,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from agent.clients.docker_stream import DockerStream
-from agent.controller.doors import listeners
-from agent.controller.doors.exposure import exposure
-from agent.controller.doors.subnets import Subnets, container_nets
+from agent.api.access import listeners
+from agent.api.access.exposure import exposure
+from agent.api.access.subnets import Subnets, container_nets
+from agent.engine.stream import DockerStream
 from tests.support.dockerd import PrivateDockerd
 from tests.support.scripted_engine import ScriptedEngine
 from tests.support.tcp import (

@@ -12,8 +12,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from agent.controller.doors import guard
-from agent.controller.rules import Need
+from agent.api.access import guard
+from agent.api.rules import Need
 from tests.support.tcp import CORS, TcpController, new_client
 
 _numbers = itertools.count(1)

@@ -20,7 +20,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from agent.controller.doors import connection, listeners, tcp
+from agent.api.access import connection, listeners, tcp
 from agent.wire import http_head
 from tests.support.tcp import (
     READ,

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from agent.controller.app import assemble
-from agent.controller.doors.access import may_write
-from agent.controller.masking import for_readers
-from agent.controller.rules import Rule, read
+from agent.api.access.access import may_write
+from agent.api.app import assemble
+from agent.api.masking import for_readers
+from agent.api.rules import Rule, read
 from tests.support.tcp import READ, WRITE, TcpController, engine_script, serving_tcp
 
 SECRET = f"S3CRET-{secrets.token_hex(8)}"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from starlette.routing import compile_path
 
-from agent.clients.docker_stream import DockerStream
-from agent.controller.app import make_rules
-from agent.controller.rules import WEBSOCKET, Need, Rule
+from agent.api.app import make_rules
+from agent.api.rules import WEBSOCKET, Need, Rule
+from agent.engine.stream import DockerStream
 from tests.support.controller import QuietAgent
 from tests.support.tcp import ECHOES, ENDED, READ, WRITE, ZERO, TcpController, new_client
 
@@ -200,7 +200,7 @@ def test_the_health_check_says_nothing(served: TcpController) -> None:
 def test_a_token_file_is_made_once_and_root_alone_can_read_it(tmp_path: Path) -> None:
     import asyncio
 
-    from agent.clients.token_file import TokenFile
+    from agent.files.token import TokenFile
 
     path = tmp_path / "state" / "token"
     sessions = TokenFile(path)

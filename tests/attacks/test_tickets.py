@@ -9,7 +9,7 @@ import re
 import pytest
 from websockets.sync.client import connect
 
-from agent.controller.rules import Need
+from agent.api.rules import Need
 from tests.support.tcp import CORS, READ, WRITE, TcpController, new_client
 
 ECHO = "/v1/echo/1/ws"

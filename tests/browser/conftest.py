@@ -3,6 +3,6 @@
 
 from __future__ import annotations
 
-from tests.controller.conftest import containers
+from tests.api.conftest import containers
 
 __all__ = ["containers"]

@@ -15,7 +15,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.controller.conftest import Containers
+from tests.api.conftest import Containers
 from tests.support.controller import Controller, serving
 from tests.support.dockerd import PrivateDockerd
 from tests.support.nginx import PASSWORD, USER, Nginx, free_port, why_not

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.apply.images import Images
-from agent.clients.docker_engine import DockerEngine
+from agent.engine.client import DockerEngine
 from agent.errors import EngineError, EngineSlowError, EngineUnreachableError
 from agent.model.resources import AgentSettings, Container, ContainerSpec
 from agent.runtime.main import make_reconciler

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clients.docker_engine import DockerEngine
+from agent.engine.client import DockerEngine
 from agent.errors import EngineUnreachableError
 from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box

@@ -18,11 +18,11 @@ from typing import Any
 import docker
 import pytest
 
-from agent.clients.daemon_supervisor import ChildSupervisor
-from agent.clients.docker_engine import DockerEngine
-from agent.clients.file_watcher import FileWatcher
-from agent.controller.doors.control_socket import bind
+from agent.api.access.control_socket import bind
+from agent.dockerd.supervisor import ChildSupervisor
+from agent.engine.client import DockerEngine
 from agent.errors import ConfigError
+from agent.files.watcher import FileWatcher
 from agent.runtime import loop as loop_module
 from agent.runtime.loop import Loop
 from agent.runtime.main import locked

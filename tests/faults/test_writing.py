@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
-from agent.clients.daemon_files import DaemonFiles
-from agent.clients.files import atomic_write
-from agent.clients.state_file import StateFile
-from agent.clients.uci_store import TextUciStore
+from agent.dockerd.files import DaemonFiles
 from agent.errors import StorageError
-from agent.model.daemon import Target
+from agent.files.atomic import atomic_write
+from agent.files.state import StateFile
+from agent.files.uci_store import TextUciStore
+from agent.model.dockerd.settings import Target
 from agent.model.observed import Record
 from agent.uci.edit import set_value, stage
 from tests.support.dockerd import is_root

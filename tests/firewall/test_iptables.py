@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.clients.firewall import Iptables
 from agent.errors import FirewallError
-from agent.plan.firewall import Rule, parse_extra
+from agent.plan.router.firewall import Rule, parse_extra
+from agent.router.firewall import Iptables
 from tests.support.daemon_lab import wait_for
 from tests.support.dockerd import is_root
 from tests.support.iptables import in_force, iptables_in

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from agent.clients.netifd import UbusNetifd, is_up
-from agent.clients.ubus_client import UbusClient
-from agent.clients.ubus_objects import Arguments, BusObject, Method, Reply
 from agent.errors import BusError
+from agent.files.config import open_store
+from agent.files.options import RuntimeOptions
 from agent.model.interfaces import Interface
-from agent.runtime.bus import Bus
-from agent.runtime.config import open_store
-from agent.runtime.edges import Edges, EdgeTools
-from agent.runtime.options import RuntimeOptions
+from agent.router.netifd import UbusNetifd, is_up
+from agent.runtime.router_integration import Edges, EdgeTools
+from agent.runtime.ubus import Bus
 from agent.status.board import StatusBoard
+from agent.ubus.client import UbusClient
+from agent.ubus.objects import Arguments, BusObject, Method, Reply
 from tests.support.bus import running
 from tests.support.fake_ubusd import FakeUbusd
 

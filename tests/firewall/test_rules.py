@@ -6,8 +6,16 @@ from __future__ import annotations
 import pytest
 
 from agent.errors import ConfigError
-from agent.model.daemon import FirewallRule
-from agent.plan.firewall import NEW_ONLY, Blocked, Rule, parse_extra, parse_listing, steps, wanted_rules
+from agent.model.dockerd.settings import FirewallRule
+from agent.plan.router.firewall import (
+    NEW_ONLY,
+    Blocked,
+    Rule,
+    parse_extra,
+    parse_listing,
+    steps,
+    wanted_rules,
+)
 
 ESTABLISHED = "--match conntrack ! --ctstate RELATED,ESTABLISHED"
 DEVICES = {"wan": {"pppoe-wan", "eth1"}, "lan": {"br-lan"}, "gone": set()}

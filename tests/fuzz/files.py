@@ -15,11 +15,11 @@ from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
-from agent.apply.daemon_change import disagreements
-from agent.clients.daemon_files import DaemonFiles, EngineData, material_of
-from agent.clients.state_file import StateFile
-from agent.model.daemon import DaemonRecord, Process, Step
-from agent.model.daemon import Target as DaemonTarget
+from agent.dockerd.change import disagreements
+from agent.dockerd.files import DaemonFiles, EngineData, material_of
+from agent.files.state import StateFile
+from agent.model.dockerd.settings import DaemonRecord, Process, Step
+from agent.model.dockerd.settings import Target as DaemonTarget
 from agent.model.observed import Record
 from agent.model.resources import Desired
 from agent.plan.daemon import classify, masked, minimal

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.clients.daemon_files import DaemonFiles, EngineData
-from agent.clients.state_file import StateFile
-from agent.controller.streams.json_lines import json_lines
-from agent.model.daemon import DaemonRecord, Process, Target
-from agent.model.daemon_values import parse_mirror, parse_proxy
+from agent.api.streams.json_lines import json_lines
+from agent.dockerd.files import DaemonFiles, EngineData
+from agent.files.state import StateFile
+from agent.model.dockerd.settings import DaemonRecord, Process, Target
+from agent.model.dockerd.values import parse_mirror, parse_proxy
 from agent.model.entries import parse_device, parse_extra_host, parse_image
 from agent.model.identity import spec_hash
 from agent.model.listen import parse_listen

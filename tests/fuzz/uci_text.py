@@ -9,12 +9,12 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from agent.clients import libuci
-from agent.model.daemon import Target as DaemonTarget
+from agent.files import libuci
+from agent.model.dockerd.settings import Target as DaemonTarget
 from agent.model.identity import canonical, masked, spec_hash
 from agent.model.issues import Issue
+from agent.plan.container.payload import container_body
 from agent.plan.daemon import render
-from agent.plan.payload import container_body
 from agent.runtime.holds import section_hash
 from agent.uci.decode import DecodeResult, decode
 from agent.uci.encode import encode_container
@@ -91,7 +91,7 @@ def check_against_libuci(data: bytes) -> None:
 
     Known differences, which are passed over: pyuci gives no types and no anonymity, and of two sections with one name
     only the last; what an older libuci makes of a section that is opened again (file.c, uci_parse_config). And pyuci
-    gets other bytes (agent.clients.libuci), so that what a zero byte swallows differs behind one that is not ASCII.
+    gets other bytes (agent.files.libuci), so that what a zero byte swallows differs behind one that is not ASCII.
     """
     package = _parsed(data)
     if (package is not None and _opens_again(data)) or (b"\0" in data and not data.isascii()):

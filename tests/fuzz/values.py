@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import ConfigError
-from agent.model import daemon_values, entries, entry_text, kernel_names, quantities
+from agent.model import entries, entry_text, kernel_names, quantities
+from agent.model.dockerd import values as daemon_values
 from agent.model.listen import parse_listen
 from agent.model.quantities import QuantityError
 from agent.model.server_names import normal_name

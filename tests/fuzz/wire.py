@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from functools import cache
 from typing import TypeVar
 
+from agent.api.streams.json_lines import json_lines
 from agent.apply.pulling import PullProgress
-from agent.controller.streams.json_lines import json_lines
 from agent.errors import EngineError
 from agent.status.progress import Progress
 from agent.wire import blobmsg, http_head, pem, tar_magic

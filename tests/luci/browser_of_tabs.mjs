@@ -41,7 +41,7 @@ export class Clock {
 	}
 }
 
-// what `ucidockd.stream_*` does (agent/controller/ubus/stream_tab.py), as far as the pages see it
+// what `ucidockd.stream_*` does (agent/api/ubus/stream_tab.py), as far as the pages see it
 export class Agent {
 	objects = new Map();
 	opened = 0;

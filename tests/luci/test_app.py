@@ -13,20 +13,20 @@ from typing import Any
 
 import pytest
 
-from agent.clients.docker_stream import DockerStream
-from agent.controller.app import make_rules
-from agent.controller.doors.access import Access
-from agent.controller.engine_calls import BUS_CALLS, ENGINE_CALLS
-from agent.controller.rules import Need
-from agent.controller.ubus.adoption import AdoptionMethods
-from agent.controller.ubus.agent import AgentMethods
-from agent.controller.ubus.daemon import DaemonMethods
-from agent.controller.ubus.docker import DockerObjects
-from agent.controller.ubus.jobs import JobMethods
-from agent.controller.ubus.streams import Streams
-from agent.controller.ubus.ttyd import Ttyd
-from agent.controller.work.jobs import Jobs
-from agent.model.daemon_table import APART, TABLE
+from agent.api.access.access import Access
+from agent.api.app import make_rules
+from agent.api.engine_calls import BUS_CALLS, ENGINE_CALLS
+from agent.api.jobs.jobs import Jobs
+from agent.api.rules import Need
+from agent.api.ubus.adoption import AdoptionMethods
+from agent.api.ubus.agent import AgentMethods
+from agent.api.ubus.daemon import DaemonMethods
+from agent.api.ubus.docker import DockerObjects
+from agent.api.ubus.jobs import JobMethods
+from agent.api.ubus.streams import Streams
+from agent.api.ubus.ttyd import Ttyd
+from agent.engine.stream import DockerStream
+from agent.model.dockerd.table import APART, TABLE
 from agent.schema.validate import DAEMON_KINDS, properties
 from tests.support.controller import QuietAgent
 

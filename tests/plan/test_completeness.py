@@ -22,12 +22,12 @@ from agent.model.resources import (
     Tmpfs,
     Ulimit,
 )
-from agent.plan.changes import LEVELS
-from agent.plan.describe import option_of, words
-from agent.plan.difference import is_met
-from agent.plan.drift import FIELDS as DRIFT_FIELDS
-from agent.plan.inspected import read_spec
-from agent.plan.payload import container_body, update_body
+from agent.plan.container.changes import LEVELS
+from agent.plan.container.describe import option_of, words
+from agent.plan.container.difference import is_met
+from agent.plan.container.drift import FIELDS as DRIFT_FIELDS
+from agent.plan.container.inspected import read_spec
+from agent.plan.container.payload import container_body, update_body
 from agent.schema.validate import properties
 from agent.uci.encode import encode_container
 

@@ -7,9 +7,9 @@ import dataclasses
 
 import pytest
 
-from agent.model.daemon import DaemonSettings, Effect, Json, Target, TlsSettings
-from agent.model.daemon_table import TABLE
-from agent.model.daemon_values import parse_host
+from agent.model.dockerd.settings import DaemonSettings, Effect, Json, Target, TlsSettings
+from agent.model.dockerd.table import TABLE
+from agent.model.dockerd.values import parse_host
 from agent.plan.daemon import Identity, Rendered, classify, masked, minimal, render
 
 NEW = (29, 0)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from agent.model.identity import canonical
+from agent.plan.container.meaning import changed_fields, image_defaults, meaning
 from agent.plan.draft import with_hashes
-from agent.plan.meaning import changed_fields, image_defaults, meaning
 from agent.schema.validate import properties
 from agent.uci.decode import decode
 from agent.uci.syntax import parse
@@ -253,7 +253,7 @@ DAEMON = "config globals 'globals'\n\toption log_driver 'local'\n\toption defaul
 
 
 def test_defaults_are_those_of_dockerds_settings() -> None:
-    from agent.plan.meaning import defaults_of
+    from agent.plan.container.meaning import defaults_of
 
     package = parse(DAEMON, package="dockerd")
     settings = decode({"dockerd": package}, paths={}).desired.daemon
@@ -335,7 +335,7 @@ def test_a_spec_of_another_form_means_itself(odd: Any) -> None:
 
 
 def test_rolled_back_and_held_sections_stay_so(tmp_path: Path) -> None:
-    from agent.plan.containers import failure_of
+    from agent.plan.container.plan import failure_of
     from agent.runtime.holds import Holds
 
     def failed(world: World) -> None:

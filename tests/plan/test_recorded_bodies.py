@@ -19,10 +19,10 @@ import pytest
 from agent.model.container_table import Level
 from agent.model.identity import canonical, masked
 from agent.model.resources import Container, ContainerSpec
-from agent.plan.changes import LEVELS, classify
+from agent.plan.container.changes import LEVELS, classify
+from agent.plan.container.inspected import read_spec
+from agent.plan.container.payload import container_body, extra_endpoints, update_body
 from agent.plan.draft import with_hashes
-from agent.plan.inspected import read_spec
-from agent.plan.payload import container_body, extra_endpoints, update_body
 from agent.uci.decode import decode
 from agent.uci.syntax import parse
 

@@ -7,9 +7,9 @@ import stat
 
 import pytest
 
+from agent.files.config import load
+from agent.files.options import RuntimeOptions
 from agent.model.issues import Issue
-from agent.runtime.config import load
-from agent.runtime.options import RuntimeOptions
 from agent.uci.router import text, words
 from agent.uci.syntax import parse
 from tests.router.rootfs import Router

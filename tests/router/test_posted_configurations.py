@@ -20,7 +20,7 @@ from agent.model.interfaces import Route
 from agent.plan import daemon as plan_daemon
 from agent.uci.router import text
 from agent.uci.syntax import parse
-from tests.daemon import conftest as daemon_conftest
+from tests.dockerd import conftest as daemon_conftest
 from tests.router.posted import POSTED, Posted
 from tests.router.rootfs import PROJECT, Router
 from tests.support.daemon_lab import DaemonLab

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from agent.clients.docker_stream import DockerStream
-from agent.clients.ubus_client import UbusClient
-from agent.clients.ubus_objects import BusObject
-from agent.runtime import bus as module
-from agent.runtime.bus import Bus
+from agent.engine.stream import DockerStream
+from agent.runtime import ubus as module
+from agent.runtime.ubus import Bus
 from agent.status.conditions import ConditionType
+from agent.ubus.client import UbusClient
+from agent.ubus.objects import BusObject
 from tests.support.box import Box
 from tests.support.bus import running
 from tests.support.controller import QuietAgent
@@ -142,7 +142,7 @@ async def test_deletions_wait_for_a_pending_rollback_and_are_tried_again(
 async def test_deletions_wait_while_nobody_answers(
     daemon: FakeUbusd, rpcd: FakeRpcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.clients.rpcd.DEADLINE_S", 0.2)
+    monkeypatch.setattr("agent.ubus.rpcd.DEADLINE_S", 0.2)
     async with serving(daemon.path) as (bus, agent):
         await ready(bus)
         rpcd.answering.clear()

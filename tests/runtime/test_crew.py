@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 
-from agent.apply.crew import Crew
+from agent.apply.worker_pool import Crew
 
 
 def test_threads_of_a_crew_end_with_the_last_work() -> None:

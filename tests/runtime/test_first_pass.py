@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.clients.docker_engine import DockerEngine
+from agent.engine.client import DockerEngine
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX
 

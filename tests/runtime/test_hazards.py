@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.runtime.config import load
-from agent.runtime.hazards import make_hazards
-from agent.runtime.options import RuntimeOptions
+from agent.files.config import load
+from agent.files.options import RuntimeOptions
+from agent.router.hazards import make_hazards
 from agent.status.board import StatusBoard
 
 HTTP = "config uhttpd 'main'\n\tlist listen_http '0.0.0.0:80'\n"

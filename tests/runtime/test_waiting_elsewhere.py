@@ -8,7 +8,7 @@ import time
 import pytest
 
 from agent.model.resources import Desired
-from agent.runtime.waiting import waiting_elsewhere
+from agent.observe.waiting import waiting_elsewhere
 from agent.uci.decode import decode
 from agent.uci.syntax import parse
 

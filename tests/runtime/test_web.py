@@ -11,13 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.clients.docker_stream import DockerStream
-from agent.controller.doors.access import NoSessions
-from agent.controller.streams.consoles import Consoles
-from agent.controller.work.jobs import Jobs
+from agent.api.access.access import NoSessions
+from agent.api.jobs.jobs import Jobs
+from agent.api.streams.consoles import Consoles
+from agent.engine.stream import DockerStream
+from agent.files.options import RuntimeOptions
 from agent.model.resources import AgentSettings
 from agent.runtime import web as module
-from agent.runtime.options import RuntimeOptions
 from agent.runtime.web import Parts, Web
 from tests.support.agent_process import Agent, wait_for
 from tests.support.box import Box

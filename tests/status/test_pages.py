@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli_status import Picture
-from agent.clients.agent_client import follow, whole_status
-from agent.controller.streams.board_feed import board_feed
+from agent.api.streams.board_feed import board_feed
+from agent.cli.agent_client import follow, whole_status
+from agent.cli.status import Picture
 from agent.status.board import NOTES, OperationNote, StatusBoard
 from agent.status.conditions import ConditionType
 from agent.wire import blobmsg

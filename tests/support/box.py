@@ -9,11 +9,11 @@ from pathlib import Path
 import docker
 from docker.models.containers import Container
 
-from agent.apply.crew import Outcome
+from agent.apply.worker_pool import Outcome
+from agent.files.options import RuntimeOptions
 from agent.model.resources import AgentSettings
 from agent.plan.operations import Plan
 from agent.runtime.main import make_reconciler
-from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
 from tests.support.dockerd import BUSYBOX, PrivateDockerd
 

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.clients.rpcd import Rpcd
-from agent.clients.ubus_client import UbusClient
-from agent.clients.ubus_objects import BusObject
+from agent.ubus.client import UbusClient
+from agent.ubus.objects import BusObject
+from agent.ubus.rpcd import Rpcd
 from tests.support.fake_rpcd import FakeRpcd
 from tests.support.fake_ubusd import FakeUbusd
 

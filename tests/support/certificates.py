@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from agent.clients.certificates import ServerIdentity
+from agent.tls.certificates import ServerIdentity
 
 NAMES = ("localhost", "router.lan", "127.0.0.1", "::1")
 DAY = 86_400

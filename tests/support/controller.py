@@ -14,11 +14,11 @@ from typing import Any
 
 import httpx
 
-from agent.clients.docker_stream import DockerStream
-from agent.controller.app import make_app
-from agent.controller.doors.server import ControlServer
-from agent.controller.streams.consoles import Consoles
-from agent.model.daemon import Wish
+from agent.api.access.server import ControlServer
+from agent.api.app import make_app
+from agent.api.streams.consoles import Consoles
+from agent.engine.stream import DockerStream
+from agent.model.dockerd.settings import Wish
 from agent.model.given import Given
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard

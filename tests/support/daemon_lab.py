@@ -18,14 +18,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agent.apply.daemon_change import Limits
-from agent.clients import daemon_process
-from agent.clients.daemon_probe import DaemonProbe
-from agent.model.daemon import Process
-from agent.runtime.config import load
-from agent.runtime.daemon import DaemonStage, Tools
-from agent.runtime.daemon_status import DaemonStatus
-from agent.runtime.options import RuntimeOptions
+from agent.dockerd.change import Limits
+from agent.dockerd.stage import DaemonStage, Tools
+from agent.dockerd.status import DaemonStatus
+from agent.engine import process as daemon_process
+from agent.engine.probe import DaemonProbe
+from agent.files.config import load
+from agent.files.options import RuntimeOptions
+from agent.model.dockerd.settings import Process
 from agent.status.board import StatusBoard
 from tests.support.dockerd import BUSYBOX, busybox_tar
 from tests.support.netns import OwnNetwork

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Stands in for `agent.clients.certificate_maker` and is killed as the kernel's out-of-memory killer would."""
+"""Stands in for `agent.tls.maker` and is killed as the kernel's out-of-memory killer would."""
 
 import os
 import signal

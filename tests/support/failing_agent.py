@@ -19,9 +19,9 @@ from typing import Any
 
 from agent.apply.ports import Engine
 from agent.apply.records import Records
-from agent.cli import main
-from agent.clients.docker_engine import DockerEngine
-from agent.clients.state_file import StateFile
+from agent.cli.main import main
+from agent.engine.client import DockerEngine
+from agent.files.state import StateFile
 from agent.runtime import main as wiring
 
 PORTS = {"engine": Engine, "records": Records}

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.clients.rpcd import NOBODY
-from agent.clients.ubus_client import UbusClient
-from agent.clients.ubus_objects import ARRAY, STRING, BusObject, Method
 from agent.errors import BusError
+from agent.ubus.client import UbusClient
+from agent.ubus.objects import ARRAY, STRING, BusObject, Method
+from agent.ubus.rpcd import NOBODY
 from agent.wire.ubus_message import Status
 
 ADMIN, READER = "a" * 32, "b" * 32

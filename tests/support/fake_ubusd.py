@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A ubusd for tests, on asyncio: it routes messages as the real one does (ubus/ubusd_proto.c, ubusd_event.c).
 
-No real one can be installed on Debian. `tests/clients/test_fake_ubusd.py` holds it against recorded conversations with
+No real one can be installed on Debian. `tests/ubus/test_fake_ubusd.py` holds it against recorded conversations with
 the real one; where a real ubusd is on PATH the same tests run on both.
 """
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.clients.firewall import Iptables
-from agent.clients.nftables import Filter, Nftables
+from agent.router.firewall import Iptables
+from agent.router.nftables import Filter, Nftables
 from tests.support.netns import OwnNetwork
 
 

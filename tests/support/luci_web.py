@@ -24,8 +24,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agent.clients.ubus_client import UbusClient
 from agent.errors import BusError
+from agent.ubus.client import UbusClient
 from agent.wire.ubus_message import Status
 from tests.support.bus import running
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agent.cli import EXIT_CODES, _parser
+from agent.cli.main import EXIT_CODES, _parser
 
 PROJECT = Path(__file__).resolve().parents[2]
 SECTIONS = ("agent", "container", "network", "volume", "auth")  # of /etc/config/containers

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.clients.docker_stream import DockerStream
-from agent.controller.app import make_rules
-from agent.controller.engine_calls import BUILDKIT_CALLS, ENGINE_CALLS
-from agent.controller.routes.engine import VERSION
-from agent.controller.rules import WEBSOCKET, Need, Rule
+from agent.api.app import make_rules
+from agent.api.engine_calls import BUILDKIT_CALLS, ENGINE_CALLS
+from agent.api.routes.engine import VERSION
+from agent.api.rules import WEBSOCKET, Need, Rule
+from agent.engine.stream import DockerStream
 from tests.support.controller import QuietAgent
 from tests.support.openapi_schemas import PATH_PARAMETERS, SCHEMAS, SHAPES
 
@@ -144,7 +144,7 @@ def text_of(rules: Sequence[Rule]) -> str:
 
 _CALLS_HEAD = """# Calls of the Engine API
 Clients may make these calls below `/docker/` ([browsers.md](browsers.md)) and, where a ubus method is named, on ubus
-([ubus.md](ubus.md)). Every other call is refused. `make openapi` writes this file from `agent/controller/engine_calls.py`.
+([ubus.md](ubus.md)). Every other call is refused. `make openapi` writes this file from `agent/api/engine_calls.py`.
 
 *Right*: `read` or `write`, and the ubus object and method that the session must be allowed to call. *Masked*: readers get
 the answer without secrets. *Manual*: a managed container is held as the call leaves it (a `kill` only with a signal that

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.model.daemon import Wish
+from agent.model.dockerd.settings import Wish
 from agent.plan.outlook import STATES
 from agent.status.conditions import Level
 

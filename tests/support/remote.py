@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.clients.certificates import Certificates, ServerIdentity
+from agent.tls.certificates import Certificates, ServerIdentity
 from tests.support.tls_dockerd import TlsDockerd
 
 NOW = time.time()

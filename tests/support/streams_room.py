@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from agent.clients.docker_stream import DockerStream
-from agent.clients.ubus_client import UbusClient
-from agent.controller.rules import read
-from agent.controller.streams.stream_sources import Item, Kind, our_kinds
-from agent.controller.ubus.agent import AgentMethods, StatusNotifier, make_agent_object
-from agent.controller.ubus.streams import Streams
+from agent.api.rules import read
+from agent.api.streams.stream_sources import Item, Kind, our_kinds
+from agent.api.ubus.agent import AgentMethods, StatusNotifier, make_agent_object
+from agent.api.ubus.streams import Streams
+from agent.engine.stream import DockerStream
 from agent.status.board import StatusBoard
+from agent.ubus.client import UbusClient
 from tests.support.bus import Bus, a_bus, running
 from tests.support.controller import QuietAgent
 from tests.support.fake_rpcd import ADMIN

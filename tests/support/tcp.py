@@ -19,14 +19,14 @@ from typing import Any
 import httpx
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from agent.clients.docker_stream import DockerStream
-from agent.controller.app import assemble, make_rules
-from agent.controller.doors.access import Access
-from agent.controller.doors.connection import Door
-from agent.controller.doors.listeners import Listeners
-from agent.controller.doors.server import ControlServer
-from agent.controller.doors.subnets import Subnets
-from agent.controller.rules import READER, WEBSOCKET, Need, Rule, read, write
+from agent.api.access.access import Access
+from agent.api.access.connection import Door
+from agent.api.access.listeners import Listeners
+from agent.api.access.server import ControlServer
+from agent.api.access.subnets import Subnets
+from agent.api.app import assemble, make_rules
+from agent.api.rules import READER, WEBSOCKET, Need, Rule, read, write
+from agent.engine.stream import DockerStream
 from agent.errors import BusError
 from agent.model.listen import parse_listen
 from agent.model.resources import AgentSettings

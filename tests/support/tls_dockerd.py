@@ -12,7 +12,7 @@ from pathlib import Path
 import docker
 import docker.tls
 
-from agent.clients.certificates import ServerIdentity
+from agent.tls.certificates import ServerIdentity
 from tests.support.dockerd import PrivateDockerd
 
 ADDRESSES = ("127.0.0.1", "127.0.0.2")

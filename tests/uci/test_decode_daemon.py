@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from agent.model.daemon import DaemonSettings
-from agent.model.daemon_table import APART, TABLE
-from agent.model.daemon_words import SUCCESSORS
+from agent.model.dockerd.settings import DaemonSettings
+from agent.model.dockerd.successors import SUCCESSORS
+from agent.model.dockerd.table import APART, TABLE
 from agent.schema.validate import DAEMON_KINDS, properties
 from agent.uci.decode import DecodeResult, decode
 from agent.uci.decode_daemon import decode_daemon

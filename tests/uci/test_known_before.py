@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from agent.clients.user_paths import PATHS
+from agent.files.user_paths import PATHS
 from agent.model.resources import Container, Device, Port
-from agent.plan.payload import container_body, host_config
+from agent.plan.container.payload import container_body, host_config
 from agent.uci.decode import DecodeResult, decode
 from agent.uci.syntax import parse
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli import main
+from agent.cli.main import main
 from agent.schema.docker_words import WORDS
 from agent.schema.validate import properties
 from agent.uci.decode import decode

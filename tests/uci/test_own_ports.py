@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.runtime.config import load
-from agent.runtime.options import RuntimeOptions
+from agent.files.config import load
+from agent.files.options import RuntimeOptions
 
 PORTS = {
     "2381:80": True,

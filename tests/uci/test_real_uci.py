@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli import main
-from agent.clients.uci_store import PyuciStore, TextUciStore
+from agent.cli.main import main
 from agent.errors import ConflictError
+from agent.files.uci_store import PyuciStore, TextUciStore
 from agent.uci.edit import set_value, stage
 from agent.uci.syntax import (
     Option,

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.clients import libuci
-from agent.clients.uci_store import PyuciStore, TextUciStore, UciMissing, UciUnwritable
 from agent.errors import ConfigError, ConflictError
+from agent.files import libuci
+from agent.files.uci_store import PyuciStore, TextUciStore, UciMissing, UciUnwritable
 from agent.uci.edit import set_value, stage
 from agent.uci.syntax import (
     Option,
@@ -219,7 +219,7 @@ def test_changes_staged_where_libuci_looks_by_itself_are_not_seen(
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        f"from agent.clients.uci_store import {type(store).__name__} as Store\n"
+        f"from agent.files.uci_store import {type(store).__name__} as Store\n"
         "store = Store(config_dir=Path(sys.argv[1]), override_dir=Path('/none'))\n"
         "print(store.load('test').sections[0].options[0].value)\n"
     )
@@ -407,7 +407,7 @@ def test_values_are_those_of_libuci(file: Path, monkeypatch: pytest.MonkeyPatch)
 READ_OFTEN = """
 import os, sys
 from pathlib import Path
-from agent.clients import libuci
+from agent.files import libuci
 
 raw = Path(sys.argv[1]).read_bytes()
 

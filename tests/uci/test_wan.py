@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.clients.addresses import device_addresses
 from agent.errors import ConfigError
-from agent.runtime.doors import wan_addresses
-from agent.runtime.options import RuntimeOptions
+from agent.files.options import RuntimeOptions
+from agent.router.addresses import device_addresses
+from agent.runtime.listeners import wan_addresses
 from agent.uci.syntax import parse
 from agent.uci.wan import wan_devices
 

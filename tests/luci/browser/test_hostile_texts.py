@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.api.conftest import Containers, containers
 from tests.browser.test_reverse_proxy import why_no_browser
-from tests.controller.conftest import Containers, containers
 from tests.luci.browser.test_modules_in_a_browser import Pages, pages
 
 __all__ = ["containers", "pages"]

@@ -19,9 +19,9 @@ from typing import Any
 import docker
 import pytest
 
+from tests.api.conftest import Containers, containers
+from tests.api.test_jobs_on_engine import context
 from tests.browser.test_reverse_proxy import PLAYWRIGHT, why_no_browser
-from tests.controller.conftest import Containers, containers
-from tests.controller.test_jobs_on_engine import context
 from tests.support.agent_process import Agent
 from tests.support.box import Box
 from tests.support.controller import LoopThread

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.api.conftest import Containers, containers
 from tests.browser.test_reverse_proxy import why_no_browser
-from tests.controller.conftest import Containers, containers
 from tests.luci.browser.test_modules_in_a_browser import Browser, Pages, pages
 from tests.support.agent_process import wait_for
 from tests.support.fake_rpcd import ADMIN, READER

@@ -15,7 +15,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from agent.clients.docker_engine import _inspected, _listed, _network, _volume
+from agent.engine.client import _inspected, _listed, _network, _volume
 from agent.errors import EngineError, EngineUnreachableError
 from agent.model.identity import LABEL_INSTANCE
 from agent.model.observed import EngineIdentity, ObservedContainer, ObservedNetwork, ObservedVolume

@@ -13,15 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.clients.devices import UsbDevices
-from agent.clients.docker_engine import DockerEngine
-from agent.clients.state_file import StateFile
-from agent.clients.uci_store import TextUciStore
+from agent.engine.client import DockerEngine
 from agent.errors import UcidockdError
-from agent.runtime.backoff import BackOff
-from agent.runtime.config import load, load_given
+from agent.files.config import load, load_given
+from agent.files.options import RuntimeOptions
+from agent.files.state import StateFile
+from agent.files.uci_store import TextUciStore
+from agent.plan.backoff import BackOff
+from agent.router.devices import UsbDevices
 from agent.runtime.holds import Holds
-from agent.runtime.options import RuntimeOptions
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
 from tests.support.dockerd import PrivateDockerd

@@ -12,7 +12,7 @@ from typing import Any
 import docker
 
 from agent.apply.ports import Engine
-from agent.clients.docker_engine import DockerEngine
+from agent.engine.client import DockerEngine
 from agent.errors import EngineError
 from agent.model.identity import LABEL_INSTANCE
 from tests.support.dockerd import BUSYBOX, PrivateDockerd

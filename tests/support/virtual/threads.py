@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from agent.apply.crew import Crew
+from agent.apply.worker_pool import Crew
 from tests.support.virtual.clock import VirtualTime
 
 

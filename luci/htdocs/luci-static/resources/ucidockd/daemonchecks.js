@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// What values of dockerd's own options and of the agent's may look like (agent/model/daemon_values.py, listen.py,
+// What values of dockerd's own options and of the agent's may look like (agent/model/dockerd/values.py, listen.py,
 // server_names.py). As in `checks`: '' for a good value. Pure.
 'use strict';
 'require baseclass';

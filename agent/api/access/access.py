@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Who may do what. On the control socket: root, everything. On TCP: a session, by the grant of the route.
+
+`Access` decides; `guard` asks it for each request and carries the answer out. Order matters: what a browser or a
+container must not do is refused before anybody is asked about the session.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from starlette.requests import HTTPConnection
+
+from agent.api.access.failures import Failures
+from agent.api.access.origins import host_allowed, normal_origins, own_names, same_origin
+from agent.api.access.subnets import Subnets
+from agent.api.access.tickets import Tickets
+from agent.api.port import Sessions
+from agent.api.problems import RequestError
+from agent.api.rules import READER, WRITER, Grant, Need
+from agent.errors import BusError
+from agent.model.resources import AgentSettings
+
+NOBODY = "0" * 32  # rpcd's default session, which everybody has
+_BEARER = re.compile(r"[Bb]earer ([0-9a-f]{32})")
+_GOOD_LIMIT = 64
+
+
+class AccessError(RequestError):
+    """The request is not let in."""
+
+    code = "access"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """What is known of a request before it is read. `local` and `client` are addresses, "" on the control socket."""
+
+    control: bool
+    local: str
+    client: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who makes a request: root on the control socket, or a session; nobody, on a public route, has the session ""."""
+
+    client: str
+    sessions: Sessions = field(repr=False)
+    session: str = field(default="", repr=False)
+    is_root: bool = False
+
+    async def may(self, grant: Grant) -> bool:
+        """Whether the caller has that right now. Raises BusError."""
+        if self.is_root or grant.need is Need.PUBLIC:
+            return True
+        return bool(self.session) and await self.sessions.allowed(self.session, grant.object, grant.method)
+
+
+def caller_of(request: HTTPConnection) -> Caller:
+    """The caller of a request that the guard let in."""
+    caller: Caller = request.scope["state"]["caller"]
+    return caller
+
+
+async def may_write(request: HTTPConnection) -> bool:
+    """Whether a writer asks. A reader gets no secrets: see `masking`. Raises BusError."""
+    return await caller_of(request).may(WRITER)
+
+
+class NoSessions:
+    """Sessions where nobody logs in: there is the control socket only."""
+
+    async def allowed(self, session: str, object: str, method: str) -> bool:  # noqa: A002 - ubus's word
+        del session, object, method
+        return False
+
+
+class Access:
+    """The decisions. `settings` follows UCI; `clock` is monotonic, in seconds."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        subnets: Subnets,
+        *,
+        settings: AgentSettings | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        hostname: Callable[[], str] = socket.gethostname,
+    ) -> None:
+        self.sessions = sessions
+        self.subnets = subnets
+        self.tickets = Tickets(clock)
+        self._failures = Failures(clock)
+        self._hostname = hostname
+        self._good: dict[str, None] = {}  # sessions that were let in lately, oldest first
+        self.settings = settings or AgentSettings()
+
+    @property
+    def settings(self) -> AgentSettings:
+        """The agent section in force."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: AgentSettings) -> None:
+        self._settings = settings
+        self._origins = normal_origins(settings.cors_origin)
+
+    def lists(self, origin: str) -> bool:
+        """Whether `cors_origin` names that origin."""
+        return origin in self._origins
+
+    async def check_way(self, visit: Visit) -> None:
+        """What a request must be before any session counts. Raises AccessError 421, 403 or 503."""
+        if not visit.control:
+            names = own_names(self._hostname(), self._settings.allowed_host)
+            if not host_allowed(visit.headers.get("host", ""), local=visit.local, names=names):
+                raise AccessError(
+                    "this Host is not ours; expected the address, the host name, or one of `allowed_host`",
+                    status=421,
+                )
+            if not self._settings.allow_container_clients:
+                await self._check_client(visit.client)
+        self._check_origin(visit)
+
+    async def _check_client(self, client: str) -> None:
+        is_container = await self.subnets.holds(client)
+        if is_container is None:
+            raise AccessError(
+                "the engine has not answered since the agent's start, so containers cannot be told apart; try again",
+                status=503,
+                headers={"retry-after": "5"},
+            )
+        if is_container:
+            raise AccessError("containers are not let in (option allow_container_clients)", status=403)
+
+    def _check_origin(self, visit: Visit) -> None:
+        origin = visit.headers.get("origin")
+        if origin is None or self.lists(origin):
+            return
+        # before the control socket stands a proxy, if anything: its own pages may come through it
+        if visit.control and same_origin(origin, visit.headers.get("host", "")):
+            return
+        raise AccessError("pages of this Origin are not let in; expected one of `cors_origin`", status=403)
+
+    def bearer(self, visit: Visit) -> str:
+        """The session that the request names. Raises AccessError 401 and 429."""
+        text = visit.headers.get("authorization")
+        if text is None:
+            raise no_session()
+        found = _BEARER.fullmatch(text)
+        if found is None or found[1] == NOBODY:
+            raise self.failed(visit.client)
+        return found[1]
+
+    async def check(self, caller: Caller, grant: Grant) -> None:
+        """Lets the caller in who has that right. Raises AccessError 401, 403, 429, and 503 when nobody knows."""
+        known = caller.session in self._good
+        if not known and (wait_s := self._failures.wait_s(caller.client)):
+            raise too_many(wait_s)
+        if await _answered(caller.may(grant)):
+            self._remember(caller.session)
+            return
+        if await _answered(caller.may(READER)):
+            raise AccessError("this session may not do that", status=403)
+        self._good.pop(caller.session, None)
+        raise self.failed(caller.client)
+
+    def failed(self, client: str) -> AccessError:
+        """Counts a failed login; gives what to answer."""
+        if wait_s := self._failures.wait_s(client):
+            return too_many(wait_s)
+        self._failures.note(client)
+        return no_session()
+
+    def _remember(self, session: str) -> None:
+        self._good.pop(session, None)
+        if len(self._good) >= _GOOD_LIMIT:
+            del self._good[next(iter(self._good))]
+        self._good[session] = None
+
+    def redeem(self, secret: str, path: str, client: str) -> str:
+        """The session behind a WebSocket's ticket. Raises AccessError 401 and 429."""
+        if not secret:
+            raise no_session("a WebSocket needs a ticket of POST /v1/tickets as ?ticket=")
+        session = self.tickets.redeem(secret, path=path, client=client)
+        if session is None:
+            raise self.failed(client)
+        return session
+
+
+async def _answered(question: Awaitable[bool]) -> bool:
+    try:
+        return await question
+    except BusError as exc:
+        raise AccessError(f"nobody answers about sessions: {exc}", status=503) from exc
+
+
+def no_session(message: str = "") -> AccessError:
+    """401."""
+    return AccessError(
+        message or "a session is needed: `Authorization: Bearer` and 32 hexadecimal digits",
+        status=401,
+        headers={"www-authenticate": "Bearer"},
+    )
+
+
+def too_many(wait_s: float) -> AccessError:
+    """429."""
+    return AccessError(
+        "too many failed logins from this address", status=429, headers={"retry-after": str(int(wait_s) + 1)}
+    )

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Stands before the routes, as ASGI middleware: asks `access` about each request, answers those that are not let in.
+
+No request passes without a rule of the route table, and what goes on for long is asked about again: a session that
+ends takes its streams with it. Handlers find the caller by `access.caller_of`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agent.api.access.access import Access, AccessError, Caller, Visit
+from agent.api.access.connection import GuardedProtocol
+from agent.api.access.origins import cors_headers, is_preflight, preflight_headers
+from agent.api.http.routing import matching_rule
+from agent.api.problems import http_body_of
+from agent.api.rules import WRITER, Grant, Need
+from agent.errors import BusError
+
+logger = logging.getLogger(__name__)
+
+RECHECK_S = 4.0  # with the 5 s that a right may outlive its session for, 9 s at most
+_FAREWELL_S = 0.5
+_VIOLATION = 1008  # RFC 6455 section 7.4.1
+
+HEADERS = (
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "SAMEORIGIN"),
+    ("referrer-policy", "no-referrer"),
+    ("cache-control", "no-store"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'self'; sandbox"),
+)
+"""On every answer; the server adds them (uvicorn's `headers`)."""
+
+
+class Guard:
+    """One for the whole application, whatever door a request comes by."""
+
+    def __init__(self, app: ASGIApp, *, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection: GuardedProtocol = scope["state"]["connection"]
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        visit = Visit(
+            control=connection.door.control,
+            local=str(scope["server"][0]) if scope["server"] else "",
+            client=connection.client_address,
+            headers=headers,
+        )
+        ticket = take_ticket(scope)
+        if not visit.control or "origin" in headers:
+            send = self._marked(visit, send)
+        try:
+            await self._access.check_way(visit)
+            if scope["type"] == "http" and is_preflight(scope["method"], headers):
+                await leave(visit)(scope, receive, send)
+                return
+            rule = matching_rule(scope)
+            grant = WRITER if rule is None else rule.grant  # what is no route is a writer's to know
+            caller = await self._let_in(scope, visit, ticket, grant)
+        except AccessError as exc:
+            await refuse(exc, scope, receive, send)
+            return
+        scope["state"]["caller"] = caller
+        if caller.is_root:
+            await self._app(scope, receive, send)
+        else:
+            await self._watched(scope, receive, send, caller, grant)
+
+    async def _let_in(self, scope: Scope, visit: Visit, ticket: str, grant: Grant) -> Caller:
+        access = self._access
+        if visit.control:
+            return Caller(client=visit.client, sessions=access.sessions, is_root=True)
+        if grant.need is Need.PUBLIC:
+            return Caller(client=visit.client, sessions=access.sessions)
+        if scope["type"] == "websocket":
+            session = access.redeem(ticket, str(scope["path"]), visit.client)
+        else:
+            session = access.bearer(visit)
+        caller = Caller(client=visit.client, session=session, sessions=access.sessions)
+        await access.check(caller, grant)
+        return caller
+
+    def _marked(self, visit: Visit, send: Send) -> Send:
+        origin = visit.headers.get("origin", "")
+        extra = [("vary", "Origin")]
+        if self._access.lists(origin):
+            extra += cors_headers(origin).items()
+        added = [(name.encode(), value.encode()) for name, value in extra]
+
+        async def marked(message: Message) -> None:
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                message["headers"] = [*message.get("headers", ()), *added]
+            await send(message)
+
+        return marked
+
+    async def _watched(
+        self, scope: Scope, receive: Receive, send: Send, caller: Caller, grant: Grant
+    ) -> None:
+        watcher = asyncio.create_task(self._watch(scope, send, caller, grant), name="session-watch")
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            watcher.cancel()
+            await asyncio.wait({watcher})
+
+    async def _watch(self, scope: Scope, send: Send, caller: Caller, grant: Grant) -> None:
+        """Cuts the connection once the session may no longer do what it began. Silence counts as no."""
+        try:
+            while True:
+                await asyncio.sleep(RECHECK_S)
+                if not await caller.may(grant):
+                    break
+        except BusError as exc:
+            logger.info("%s %s is cut: %s", scope["type"], scope["path"], exc)
+        except Exception:
+            # whatever broke here, a stream that nobody watches must not go on
+            logger.exception("%s %s is cut", scope["type"], scope["path"])
+        connection: GuardedProtocol = scope["state"]["connection"]
+        if scope["type"] != "websocket":
+            connection.cut()
+            return
+        asyncio.get_running_loop().call_later(_FAREWELL_S, connection.cut)
+        with contextlib.suppress(OSError, RuntimeError):  # it may be closing already, or not yet be accepted
+            await send({"type": "websocket.close", "code": _VIOLATION, "reason": "the session has ended"})
+
+
+def take_ticket(scope: Scope) -> str:
+    """Takes `ticket` out of a WebSocket's query, so that neither a log nor a handler sees it."""
+    query: bytes = scope["query_string"]
+    if scope["type"] != "websocket" or b"ticket" not in query:
+        return ""
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    scope["query_string"] = urlencode([pair for pair in pairs if pair[0] != "ticket"]).encode()
+    tickets = [value for name, value in pairs if name == "ticket"]
+    return tickets[0] if len(tickets) == 1 else ""
+
+
+def leave(visit: Visit) -> Response:
+    """The answer to a preflight of an origin that is let in."""
+    private = "access-control-request-private-network" in visit.headers
+    return Response(status_code=204, headers=preflight_headers(private_network=private))
+
+
+async def refuse(exc: AccessError, scope: Scope, receive: Receive, send: Send) -> None:
+    """The answer; to a WebSocket before 101."""
+    headers = dict(exc.headers or {})
+    if scope["type"] == "websocket":
+        headers |= dict(HEADERS)
+    await JSONResponse(http_body_of(exc), status_code=exc.status, headers=headers)(scope, receive, send)

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The TCP listeners that the agent section asks for: opened, closed and given their certificate as it changes.
+
+What cannot be opened now (its address is not there yet, the certificate is missing) is tried again. Each address
+has a state on the board; a listener that must not be is never there with less protection instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from starlette.types import ASGIApp
+
+from agent.api.access.access import Access
+from agent.api.access.connection import Door
+from agent.api.access.exposure import exposure
+from agent.api.access.tcp import TcpServer
+from agent.api.access.tls_files import TlsFiles
+from agent.errors import ConfigError
+from agent.model.listen import IpAddress, ListenAddress
+from agent.model.resources import AgentSettings
+from agent.status.board import StatusBoard
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 10.0
+CONNECTIONS = 64
+PER_CLIENT = 16
+PER_PREFIX = 32
+UHTTPD = (Path("/etc/uhttpd.crt"), Path("/etc/uhttpd.key"))
+
+LISTENING = "Listening"
+EXPOSED = "ExposedListener"
+FAILED = "ListenFailed"
+NO_CERTIFICATE = "NoCertificate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenState:
+    """What became of one address, as the board shows it."""
+
+    address: str
+    state: str
+    message: str = ""
+
+
+class Listeners:
+    """`async with Listeners(...)` follows what `want` was given last, until the block ends.
+
+    `wan` gives the addresses that must not be listened on; it may block for a moment, and raises ConfigError.
+    """
+
+    def __init__(
+        self, app: ASGIApp, access: Access, board: StatusBoard, *, wan: Callable[[], frozenset[IpAddress]]
+    ) -> None:
+        self._app = app
+        self._access = access
+        self._board = board
+        self._wan = wan
+        self._servers: dict[ListenAddress, TcpServer] = {}
+        self._pairs: dict[tuple[Path, Path], TlsFiles] = {}
+        self._states: tuple[ListenState, ...] = ()
+        self._wanted = AgentSettings()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def want(self, settings: AgentSettings) -> None:
+        """The agent section, as it is now. Call it in the event loop."""
+        if settings != self._wanted:
+            self._wanted = settings
+            self._wake.set()
+
+    async def __aenter__(self) -> Listeners:
+        self._task = asyncio.create_task(self._run(), name="listeners")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        await self._close_all_but(())
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await self._follow(self._wanted)
+            except Exception:
+                # a defect here must not end the agent, nor keep the next change from being followed
+                logger.exception("the listeners could not be changed")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_S if self._wanted.listen else None):
+                    await self._wake.wait()
+
+    async def _follow(self, settings: AgentSettings) -> None:
+        self._access.settings = settings
+        await self._close_all_but(settings.listen)
+        states = tuple([await self._one(address, settings) for address in dict.fromkeys(settings.listen)])
+        for state in states:
+            if state not in self._states:
+                level = logging.INFO if state.state == LISTENING else logging.WARNING
+                logger.log(level, "%s: %s %s", state.address, state.state, state.message)
+        if states or self._states:
+            self._board.set_agent(time.time(), listen=[asdict(state) for state in states])
+        self._states = states
+
+    async def _one(self, address: ListenAddress, settings: AgentSettings) -> ListenState:
+        exposed = await self._exposure(address)
+        if exposed and not settings.allow_exposed:
+            await self._close(address)
+            message = f"{exposed}; not listened on (option allow_exposed)"
+            return ListenState(address=str(address), state=EXPOSED, message=message)
+        try:
+            tls = await asyncio.to_thread(self._tls, address, settings)
+            self._open(address, tls)
+        except ConfigError as exc:
+            await self._close(address)
+            return ListenState(address=str(address), state=NO_CERTIFICATE, message=str(exc))
+        except OSError as exc:
+            return ListenState(address=str(address), state=FAILED, message=exc.strerror or str(exc))
+        if exposed:
+            return ListenState(
+                address=str(address), state=EXPOSED, message=f"{exposed}; listened on all the same"
+            )
+        return ListenState(
+            address=str(address), state=LISTENING, message="with TLS" if tls else "without TLS"
+        )
+
+    async def _exposure(self, address: ListenAddress) -> str:
+        if address.ip.is_loopback:
+            return ""
+        nets = await self._access.subnets.nets()
+        try:
+            wan = await asyncio.to_thread(self._wan)
+        except ConfigError as exc:
+            return f"nobody can tell whether this is an address of WAN: {exc}"
+        return exposure(address.ip, containers=nets, wan=wan)
+
+    def _tls(self, address: ListenAddress, settings: AgentSettings) -> TlsFiles | None:
+        """The files to use; None for loopback, where no certificate was asked for. Raises ConfigError."""
+        if address.ip.is_loopback and not settings.cert:
+            return None
+        paths = (Path(settings.cert), Path(settings.key)) if settings.cert else UHTTPD
+        pair = self._pairs.get(paths)
+        if pair is None:
+            self._pairs = {paths: (pair := TlsFiles(*paths))}
+        pair.context()
+        return pair
+
+    def _open(self, address: ListenAddress, tls: TlsFiles | None) -> None:
+        running = self._servers.get(address)
+        if running is not None:
+            running.tls = tls
+            return
+        # places of its own: who fills a listener of the LAN keeps nobody from loopback's
+        door = Door(control=False, connections=CONNECTIONS, per_client=PER_CLIENT, per_prefix=PER_PREFIX)
+        server = TcpServer(self._app, door, address, tls=tls)
+        server.open()
+        self._servers[address] = server
+
+    async def _close_all_but(self, wanted: tuple[ListenAddress, ...]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for address in self._servers.keys() - set(wanted):
+                group.create_task(self._close(address), name=f"close {address}")
+
+    async def _close(self, address: ListenAddress) -> None:
+        server = self._servers.pop(address, None)
+        if server is not None:
+            await server.close()
+            logger.info("%s: closed", address)

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Serves the application on one TCP address, with TLS or, on loopback, without.
+
+uvicorn's protocols under an accept loop of our own: it counts connections before TLS begins, gives a handshake ten
+seconds, takes the certificate that is right now, and pauses when there are no descriptors left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+
+from starlette.types import ASGIApp
+from uvicorn.server import ServerState
+
+from agent.api.access.connection import Door, GuardedProtocol, Place, address_of
+from agent.api.access.server import make_config
+from agent.api.access.tls_files import TlsFiles
+from agent.api.access.uvicorn_compat import limit_tls_buffers
+from agent.errors import ConfigError
+from agent.model.listen import ListenAddress
+
+logger = logging.getLogger(__name__)
+
+limit_tls_buffers()
+
+HANDSHAKE_S = 10.0
+STOP_S = 1.0  # for requests to end; the control socket comes after it, and procd waits for 5 s in all
+UNREAD_S = 60.0  # a client that reads nothing for so long is gone, also while its connection is being closed
+_GOODBYE_S = 2.0
+_BACKLOG = 64
+_PAUSE_S = 1.0
+
+
+class TcpServer:
+    """`tls` may be replaced while it serves: it counts for new connections."""
+
+    def __init__(self, app: ASGIApp, door: Door, address: ListenAddress, *, tls: TlsFiles | None) -> None:
+        self.address = address
+        self.tls = tls
+        self._door = door
+        self._config = make_config(app, door)
+        self._config.load()
+        self._state = ServerState()
+        self._state.default_headers = self._config.encoded_headers
+        self._opening: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._listener: socket.socket | None = None
+        self._paused: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Binds and begins to accept. Raises OSError: the address is not there, or taken."""
+        version6 = self.address.ip.version == 6
+        family = socket.AF_INET6 if version6 else socket.AF_INET
+        # with the protocol named, or asyncio does not see that its connections are TCP, and leaves Nagle's delay on
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if version6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.settimeout(0)
+            listener.bind((str(self.address.ip), self.address.port))
+            listener.listen(_BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+        self._listener = listener
+        self._loop.add_reader(listener, self._accept)
+
+    @property
+    def port(self) -> int:
+        """The port that was bound."""
+        return int(self._listener.getsockname()[1]) if self._listener is not None else 0
+
+    async def close(self) -> None:
+        """Stops accepting, lets requests end for a moment, then cuts them."""
+        if self._paused is not None:
+            self._paused.cancel()
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+        for task in self._opening:
+            task.cancel()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        if await self._ended_within(STOP_S):
+            return
+        for connection in list(self._state.connections):
+            connection.transport.abort()  # its request ends as when a client goes away
+        if not await self._ended_within(STOP_S):
+            for running in self._state.tasks:
+                running.cancel()
+            await self._ended()
+
+    async def _ended_within(self, limit_s: float) -> bool:
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._ended()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _ended(self) -> None:
+        while self._state.connections or self._state.tasks or self._opening:  # noqa: ASYNC110 - uvicorn tells nobody
+            await asyncio.sleep(0.02)
+
+    def _accept(self) -> None:
+        for _ in range(_BACKLOG):
+            if self._listener is None:
+                return
+            try:
+                connection, peer = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as exc:  # no descriptor or memory left; the kernel would call us again at once
+                logger.warning("%s: cannot accept: %s", self.address, exc.strerror)
+                self._loop.remove_reader(self._listener)
+                self._paused = self._loop.call_later(_PAUSE_S, self._resume)
+                return
+            self._take(connection, address_of(peer))
+
+    def _resume(self) -> None:
+        self._paused = None
+        if self._listener is not None:
+            self._loop.add_reader(self._listener, self._accept)
+
+    def _take(self, connection: socket.socket, client: str) -> None:
+        place = Place(self._door)
+        if not place.take(client):
+            connection.close()
+            return
+        connection.settimeout(0)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_S * 1000))
+        task = self._loop.create_task(self._open(connection, place), name="tcp-handshake")
+        self._opening.add(task)
+        task.add_done_callback(lambda done: self._opened(done, connection, place))
+
+    async def _open(self, connection: socket.socket, place: Place) -> None:
+        protocol = GuardedProtocol(self._door, self._config, self._state, {}, self._loop)
+        protocol.place = place
+        context = await asyncio.to_thread(self.tls.context) if self.tls is not None else None
+        await self._loop.connect_accepted_socket(
+            lambda: protocol,
+            connection,
+            ssl=context,
+            ssl_handshake_timeout=HANDSHAKE_S if context else None,
+            ssl_shutdown_timeout=_GOODBYE_S if context else None,
+        )
+
+    def _opened(self, task: asyncio.Task[None], connection: socket.socket, place: Place) -> None:
+        """From here on the protocol has the place, unless it came to nothing: a task may end before it began."""
+        self._opening.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is None and not task.cancelled():
+            return
+        place.give_back()
+        connection.close()
+        if isinstance(error, OSError | ConfigError):
+            logger.debug("%s: no connection: %s", self.address, error)
+        elif error is not None:
+            logger.error("%s: no connection", self.address, exc_info=error)

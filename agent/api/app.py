@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The application: every route of the table, and what becomes of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from agent.api.access.access import Access, NoSessions
+from agent.api.access.guard import Guard
+from agent.api.access.subnets import Subnets
+from agent.api.http.errors import on_defect, on_error, on_http_error
+from agent.api.http.routing import make_routes, run_found
+from agent.api.jobs.jobs import Jobs
+from agent.api.jobs.transfers import Transfers
+from agent.api.port import AgentPort
+from agent.api.routes.adoption import AdoptionRoutes
+from agent.api.routes.consoles import ConsoleRoutes
+from agent.api.routes.daemon import DaemonRoutes
+from agent.api.routes.engine import EngineRoutes
+from agent.api.routes.files import FileRoutes
+from agent.api.routes.jobs import JobRoutes
+from agent.api.routes.metrics import MetricsRoutes
+from agent.api.routes.status import StatusRoutes
+from agent.api.routes.streams import StreamRoutes
+from agent.api.routes.tickets import TicketRoutes
+from agent.api.routes.transfers import TransferRoutes
+from agent.api.rules import Rule
+from agent.api.streams.consoles import Consoles
+from agent.engine.stream import DockerStream, SourceError
+from agent.errors import UcidockdError
+
+
+def make_rules(
+    agent: AgentPort,
+    engine: DockerStream,
+    access: Access | None = None,
+    consoles: Consoles | None = None,
+    *,
+    jobs: Jobs | None = None,
+) -> list[Rule]:
+    """The route table. `jobs` is given where another door (ubus) shows them too."""
+    jobs = jobs or Jobs(engine)
+    transfers = Transfers(engine, jobs)
+    through = EngineRoutes(agent, engine)
+    return [
+        *StatusRoutes(agent).rules(),
+        *StreamRoutes(engine, agent.board).rules(),
+        *FileRoutes(engine).rules(),
+        *JobRoutes(jobs, agent.auths).rules(),
+        *TransferRoutes(transfers, engine, agent.auths).rules(),
+        *MetricsRoutes(agent, jobs, transfers).rules(),
+        *AdoptionRoutes(agent).rules(),
+        *DaemonRoutes(agent).rules(),
+        *ConsoleRoutes(consoles or Consoles(engine)).rules(),
+        *TicketRoutes(access or control_only(engine)).rules(),
+        *through.rules(),  # last: there are many, and what comes before is found sooner
+        *through.refusals(),
+    ]
+
+
+def make_app(
+    agent: AgentPort,
+    engine: DockerStream,
+    access: Access | None = None,
+    consoles: Consoles | None = None,
+    *,
+    jobs: Jobs | None = None,
+) -> Starlette:
+    """The application over a running agent. Without `access`, for the control socket only.
+
+    Who gives `consoles` and `jobs` ends them.
+    """
+    access = access or control_only(engine)
+    return assemble(make_rules(agent, engine, access, consoles, jobs=jobs), access)
+
+
+def control_only(engine: DockerStream) -> Access:
+    """Access for nobody but root on the control socket."""
+    return Access(NoSessions(), Subnets(engine))
+
+
+def assemble(rules: Sequence[Rule], access: Access) -> Starlette:
+    """The application of a route table, guarded."""
+    app = Starlette(
+        routes=make_routes(rules),
+        middleware=[Middleware(Guard, access=access)],
+        exception_handlers={
+            UcidockdError: on_error,
+            SourceError: on_error,
+            HTTPException: on_http_error,
+            Exception: on_defect,
+        },
+    )
+    app.router.redirect_slashes = False  # one spelling of a path, and no Location made of the client's Host
+    run_found(app.router)
+    return app

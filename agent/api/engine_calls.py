@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one table of Engine API calls that clients may make: over HTTP below `/docker/`, and as methods of `docker*` on ubus.
+
+Default deny: a call without a row does not exist. A test compares the rows with the engine's own list of routes. Each row
+says once what both entry points do: the right, whether the call is a manual action, what a reader sees of the answer. The
+access list that LuCI ships (`acl.d`), `docs/openapi.json` and `docs/engine-calls.md` are compared with it.
+
+READ means that neither the engine nor a container changes, that the answer holds no secrets (or is masked), and that the
+engine contacts nobody outside. Files of a container, its console and swarm's tokens therefore need WRITE.
+
+Placeholders: `{id}` an id or name, `{image}` the reference of an image or plugin, which contains slashes, `{network}` the
+id or name of a network, which may be any text.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from agent.api.engine_query import Pairs, from_remote, once, up_to_now, without_follow
+from agent.api.rules import WEBSOCKET, Grant, Need
+from agent.wire.natural import natural
+
+READ, WRITE = Need.READ, Need.WRITE
+
+# HUP, USR1 and USR2 ask a program to reload, the others do nothing unless a program asks for them (signal(7))
+_HARMLESS = frozenset({"HUP", "USR1", "USR2", "WINCH", "CONT", "CHLD", "CLD", "URG"})
+
+
+class Output(Enum):
+    """What the engine answers with."""
+
+    JSON = auto()
+    LOGS = auto()  # output of a container, in frames or not
+    EXEC = auto()  # output of a process, in frames or not
+    TAR = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCall:
+    """One call of the Engine API.
+
+    `object` and `method` name the right that a session needs. A call with `args` is also published on ubus under that name;
+    `args` are its arguments there, separated by spaces.
+    """
+
+    verb: str
+    path: str
+    object: str
+    method: str
+    need: Need
+    summary: str
+    args: str | None = None
+    bus_query: Callable[[Pairs], Pairs] | None = None  # a call on ubus is answered once
+    output: Output = Output.JSON
+    masked: bool = False  # readers get the answer without secrets
+    manual: bool = False  # a managed container stays as this call leaves it
+    large: bool = False  # the answer may be gigabytes: it bypasses the event loop
+    endless: bool = False  # the answer's head comes with the first event, so there is no deadline for it
+    takes_tar: bool = False  # the request's body is an archive that the engine unpacks
+
+    @property
+    def grant(self) -> Grant:
+        """The right."""
+        return Grant(need=self.need, object=self.object, method=self.method)
+
+    def action(self, query: Iterable[tuple[str, str]]) -> str:
+        """The manual action that a managed container is held for, "" for none."""
+        if not self.manual or (self.method == "kill" and _keeps_running(query)):
+            return ""
+        return self.method
+
+
+def _keeps_running(query: Iterable[tuple[str, str]]) -> bool:
+    """Whether the signal of a `kill` leaves the container running: the reconciler would undo nothing of it."""
+    # the engine takes the first value of a query (Go, net/url Values.Get)
+    asked = next((value for name, value in query if name == "signal"), "")
+    return _signal_name(asked) in _HARMLESS
+
+
+def _signal_name(text: str) -> str:
+    """A signal's name without SIG, as the engine reads it: by name in any case, or by number."""
+    number = natural(text)
+    if number is None:
+        return text.upper().removeprefix("SIG")
+    try:
+        return signal.Signals(number).name.removeprefix("SIG")
+    except ValueError:
+        return ""
+
+
+_ENGINE, _CONTAINER, _EXEC = "docker", "docker.container", "docker.exec"
+_IMAGE, _NETWORK, _VOLUME = "docker.image", "docker.network", "docker.volume"
+_SWARM, _PLUGIN = "docker.swarm", "docker.plugin"
+
+# fmt: off
+ENGINE_CALLS: tuple[EngineCall, ...] = (
+    # verb, path, object, method, right, summary
+    EngineCall("GET", "/version", _ENGINE, "version", READ, "Show the engine's version", args="", masked=True),
+    EngineCall("GET", "/info", _ENGINE, "info", READ, "Show the engine's settings and state", args="", masked=True),
+    EngineCall("GET", "/_ping", _ENGINE, "ping", READ, "Check that the engine answers", args=""),
+    EngineCall("HEAD", "/_ping", _ENGINE, "ping", READ, "Check that the engine answers"),
+    EngineCall("GET", "/system/df", _ENGINE, "df", READ, "Show disk usage", args="", masked=True),
+    EngineCall("GET", "/events", _ENGINE, "events", READ, "Stream the engine's events", args="query",
+               bus_query=up_to_now, masked=True, endless=True),
+
+    EngineCall("GET", "/containers/json", _CONTAINER, "list", READ, "List containers", args="query", masked=True),
+    EngineCall("POST", "/containers/create", _CONTAINER, "create", WRITE, "Create a container", args="query body"),
+    EngineCall("GET", "/containers/{id}/json", _CONTAINER, "inspect", READ, "Inspect a container", args="id query",
+               masked=True),
+    EngineCall("GET", "/containers/{id}/top", _CONTAINER, "top", READ, "List the processes of a container",
+               args="id query", masked=True),
+    EngineCall("GET", "/containers/{id}/logs", _CONTAINER, "logs", READ, "Get the output of a container",
+               args="id query", bus_query=without_follow, output=Output.LOGS),
+    EngineCall("GET", "/containers/{id}/changes", _CONTAINER, "changes", READ, "List changed files of a container",
+               args="id", masked=True),
+    EngineCall("GET", "/containers/{id}/export", _CONTAINER, "export", WRITE, "Export the file system of a container",
+               args="id", output=Output.TAR, large=True),
+    EngineCall("GET", "/containers/{id}/stats", _CONTAINER, "stats", READ, "Get the resource usage of a container",
+               args="id query", bus_query=once),
+    EngineCall("POST", "/containers/{id}/wait", _CONTAINER, "inspect", READ, "Wait until a container stops",
+               endless=True),
+    EngineCall("POST", "/containers/{id}/resize", _CONTAINER, "resize", WRITE, "Resize the terminal of a container",
+               args="id query"),
+    EngineCall("POST", "/containers/{id}/start", _CONTAINER, "start", WRITE, "Start a container", args="id query",
+               manual=True),
+    EngineCall("POST", "/containers/{id}/stop", _CONTAINER, "stop", WRITE, "Stop a container", args="id query",
+               manual=True),
+    EngineCall("POST", "/containers/{id}/restart", _CONTAINER, "restart", WRITE, "Restart a container",
+               args="id query", manual=True),
+    EngineCall("POST", "/containers/{id}/kill", _CONTAINER, "kill", WRITE, "Send a signal to a container",
+               args="id query", manual=True),
+    EngineCall("POST", "/containers/{id}/update", _CONTAINER, "update", WRITE, "Change the limits of a container",
+               args="id body", manual=True),
+    EngineCall("POST", "/containers/{id}/rename", _CONTAINER, "rename", WRITE, "Rename a container",
+               args="id query", manual=True),
+    EngineCall("POST", "/containers/{id}/pause", _CONTAINER, "pause", WRITE, "Pause a container", args="id",
+               manual=True),
+    EngineCall("POST", "/containers/{id}/unpause", _CONTAINER, "unpause", WRITE, "Resume a paused container",
+               args="id", manual=True),
+    EngineCall("DELETE", "/containers/{id}", _CONTAINER, "remove", WRITE, "Remove a container", args="id query",
+               manual=True),
+    EngineCall("HEAD", "/containers/{id}/archive", _CONTAINER, "info_archive", WRITE,
+               "Show the type and size of a path in a container", args="id query"),
+    EngineCall("GET", "/containers/{id}/archive", _CONTAINER, "get_archive", WRITE,
+               "Get a path of a container as a tar archive", args="id query", output=Output.TAR, large=True),
+    EngineCall("PUT", "/containers/{id}/archive", _CONTAINER, "put_archive", WRITE,
+               "Extract a tar archive into a container", args="id query body", takes_tar=True),
+    EngineCall("POST", "/containers/{id}/attach", _CONTAINER, "exec", WRITE, "Attach to a container"),
+    EngineCall(WEBSOCKET, "/containers/{id}/attach/ws", _CONTAINER, "exec", WRITE,
+               "Attach to a container by WebSocket"),
+    EngineCall("POST", "/containers/{id}/exec", _CONTAINER, "exec", WRITE, "Prepare a command in a container",
+               args="id opts"),
+    EngineCall("POST", "/containers/prune", _CONTAINER, "prune", WRITE, "Remove stopped containers", args="query"),
+
+    EngineCall("POST", "/exec/{id}/start", _EXEC, "start", WRITE, "Run a prepared command", args="id body",
+               output=Output.EXEC),
+    EngineCall("POST", "/exec/{id}/resize", _EXEC, "resize", WRITE, "Resize the terminal of a command",
+               args="id query"),
+    EngineCall("GET", "/exec/{id}/json", _EXEC, "inspect", READ, "Inspect a command", args="id", masked=True),
+
+    EngineCall("GET", "/images/json", _IMAGE, "list", READ, "List images", args="query", masked=True),
+    EngineCall("POST", "/build", _IMAGE, "build", WRITE, "Build an image", args="query headers",
+               bus_query=from_remote),
+    EngineCall("POST", "/build/prune", _IMAGE, "build_prune", WRITE, "Delete build cache", args="query headers"),
+    EngineCall("POST", "/images/create", _IMAGE, "create", WRITE, "Pull or import an image", args="query headers"),
+    EngineCall("GET", "/images/{image}/json", _IMAGE, "inspect", READ, "Inspect an image", args="id", masked=True),
+    EngineCall("GET", "/images/{image}/history", _IMAGE, "history", READ, "List the layers of an image", args="id",
+               masked=True),
+    EngineCall("GET", "/images/{image}/attestations", _IMAGE, "inspect", READ, "List the attestations of an image",
+               masked=True),
+    EngineCall("POST", "/images/{image}/push", _IMAGE, "push", WRITE, "Push an image to a registry",
+               args="name query headers"),
+    EngineCall("POST", "/images/{image}/tag", _IMAGE, "tag", WRITE, "Tag an image", args="id query"),
+    EngineCall("DELETE", "/images/{image}", _IMAGE, "remove", WRITE, "Remove an image", args="id query"),
+    EngineCall("GET", "/distribution/{image}/json", _IMAGE, "create", WRITE, "Look up an image in its registry"),
+    EngineCall("POST", "/auth", _IMAGE, "create", WRITE, "Check a registry login"),
+    EngineCall("POST", "/commit", _IMAGE, "create", WRITE, "Create an image from a container"),
+    # the term may name a registry: the engine contacts it
+    EngineCall("GET", "/images/search", _IMAGE, "search", WRITE, "Search for images in a registry", args="query"),
+    EngineCall("POST", "/images/prune", _IMAGE, "prune", WRITE, "Remove unused images", args="query"),
+    EngineCall("GET", "/images/{image}/get", _IMAGE, "get", WRITE, "Export an image as a tar archive", args="id",
+               output=Output.TAR, large=True),
+    EngineCall("POST", "/images/load", _IMAGE, "load", WRITE, "Load images from a tar archive", args="query"),
+    EngineCall("GET", "/images/get", _IMAGE, "get", WRITE, "Export images as a tar archive", output=Output.TAR,
+               large=True),
+
+    EngineCall("GET", "/networks", _NETWORK, "list", READ, "List networks", args="query", masked=True),
+    EngineCall("GET", "/networks/{network}", _NETWORK, "inspect", READ, "Inspect a network", args="id query",
+               masked=True),
+    EngineCall("DELETE", "/networks/{network}", _NETWORK, "remove", WRITE, "Remove a network", args="id"),
+    EngineCall("POST", "/networks/create", _NETWORK, "create", WRITE, "Create a network", args="body"),
+    EngineCall("POST", "/networks/{network}/connect", _NETWORK, "connect", WRITE,
+               "Connect a container to a network", args="id body"),
+    EngineCall("POST", "/networks/{network}/disconnect", _NETWORK, "disconnect", WRITE,
+               "Disconnect a container from a network", args="id body"),
+    EngineCall("POST", "/networks/prune", _NETWORK, "prune", WRITE, "Remove unused networks", args="query"),
+
+    EngineCall("GET", "/volumes", _VOLUME, "list", READ, "List volumes", args="query", masked=True),
+    EngineCall("POST", "/volumes/create", _VOLUME, "create", WRITE, "Create a volume", args="opts"),
+    EngineCall("GET", "/volumes/{id}", _VOLUME, "inspect", READ, "Inspect a volume", args="id", masked=True),
+    EngineCall("PUT", "/volumes/{id}", _VOLUME, "update", WRITE, "Update a cluster volume", args="id query spec"),
+    EngineCall("DELETE", "/volumes/{id}", _VOLUME, "remove", WRITE, "Remove a volume", args="id query"),
+    EngineCall("POST", "/volumes/prune", _VOLUME, "prune", WRITE, "Remove unused volumes", args="query"),
+
+    EngineCall("GET", "/plugins", _PLUGIN, "manage", WRITE, "List plugins"),
+    EngineCall("GET", "/plugins/privileges", _PLUGIN, "manage", WRITE, "List the privileges that a plugin asks for"),
+    EngineCall("GET", "/plugins/{image}/json", _PLUGIN, "manage", WRITE, "Inspect a plugin"),
+    EngineCall("POST", "/plugins/pull", _PLUGIN, "manage", WRITE, "Install a plugin"),
+    EngineCall("POST", "/plugins/create", _PLUGIN, "manage", WRITE, "Create a plugin"),
+    EngineCall("POST", "/plugins/{image}/disable", _PLUGIN, "manage", WRITE, "Disable a plugin"),
+    EngineCall("POST", "/plugins/{image}/enable", _PLUGIN, "manage", WRITE, "Enable a plugin"),
+    EngineCall("POST", "/plugins/{image}/push", _PLUGIN, "manage", WRITE, "Push a plugin to a registry"),
+    EngineCall("POST", "/plugins/{image}/set", _PLUGIN, "manage", WRITE, "Configure a plugin"),
+    EngineCall("POST", "/plugins/{image}/upgrade", _PLUGIN, "manage", WRITE, "Upgrade a plugin"),
+    EngineCall("DELETE", "/plugins/{image}", _PLUGIN, "manage", WRITE, "Remove a plugin"),
+
+    EngineCall("GET", "/nodes", _SWARM, "list", READ, "List swarm nodes", masked=True),
+    EngineCall("GET", "/nodes/{id}", _SWARM, "inspect", READ, "Inspect a swarm node", masked=True),
+    EngineCall("GET", "/services", _SWARM, "list", READ, "List services", masked=True),
+    EngineCall("GET", "/services/{id}", _SWARM, "inspect", READ, "Inspect a service", masked=True),
+    EngineCall("GET", "/services/{id}/logs", _SWARM, "logs", READ, "Get the output of a service",
+               output=Output.LOGS),
+    EngineCall("GET", "/tasks", _SWARM, "list", READ, "List tasks", masked=True),
+    EngineCall("GET", "/tasks/{id}", _SWARM, "inspect", READ, "Inspect a task", masked=True),
+    EngineCall("GET", "/tasks/{id}/logs", _SWARM, "logs", READ, "Get the output of a task", output=Output.LOGS),
+    EngineCall("GET", "/swarm", _SWARM, "manage", WRITE, "Inspect the swarm, with its join tokens"),
+    EngineCall("GET", "/swarm/unlockkey", _SWARM, "manage", WRITE, "Get the key that unlocks the swarm"),
+    EngineCall("POST", "/swarm/init", _SWARM, "manage", WRITE, "Create a swarm"),
+    EngineCall("POST", "/swarm/join", _SWARM, "manage", WRITE, "Join a swarm"),
+    EngineCall("POST", "/swarm/leave", _SWARM, "manage", WRITE, "Leave the swarm"),
+    EngineCall("POST", "/swarm/unlock", _SWARM, "manage", WRITE, "Unlock the swarm"),
+    EngineCall("POST", "/swarm/update", _SWARM, "manage", WRITE, "Update the swarm"),
+    EngineCall("POST", "/nodes/{id}/update", _SWARM, "manage", WRITE, "Update a swarm node"),
+    EngineCall("DELETE", "/nodes/{id}", _SWARM, "manage", WRITE, "Remove a swarm node"),
+    EngineCall("POST", "/services/create", _SWARM, "manage", WRITE, "Create a service"),
+    EngineCall("POST", "/services/{id}/update", _SWARM, "manage", WRITE, "Update a service"),
+    EngineCall("DELETE", "/services/{id}", _SWARM, "manage", WRITE, "Remove a service"),
+    EngineCall("GET", "/secrets", _SWARM, "manage", WRITE, "List secrets"),
+    EngineCall("GET", "/secrets/{id}", _SWARM, "manage", WRITE, "Inspect a secret"),
+    EngineCall("POST", "/secrets/create", _SWARM, "manage", WRITE, "Create a secret"),
+    EngineCall("POST", "/secrets/{id}/update", _SWARM, "manage", WRITE, "Update a secret"),
+    EngineCall("DELETE", "/secrets/{id}", _SWARM, "manage", WRITE, "Remove a secret"),
+    EngineCall("GET", "/configs", _SWARM, "manage", WRITE, "List configs"),
+    EngineCall("GET", "/configs/{id}", _SWARM, "manage", WRITE, "Inspect a config"),
+    EngineCall("POST", "/configs/create", _SWARM, "manage", WRITE, "Create a config"),
+    EngineCall("POST", "/configs/{id}/update", _SWARM, "manage", WRITE, "Update a config"),
+    EngineCall("DELETE", "/configs/{id}", _SWARM, "manage", WRITE, "Remove a config"),
+)
+# fmt: on
+
+BUILDKIT_CALLS: tuple[EngineCall, ...] = tuple(
+    EngineCall("POST", path, _IMAGE, "build", WRITE, "Not available: says how to build without BuildKit")
+    for path in ("/session", "/grpc")
+)
+"""BuildKit's connections become another protocol, past every check of a request. They are refused with the alternative."""
+
+BUS_CALLS: dict[str, dict[str, EngineCall]] = {}
+"""The calls that are published on ubus, by object and method."""
+for _call in ENGINE_CALLS:
+    if _call.args is not None:
+        BUS_CALLS.setdefault(_call.object, {})[_call.method] = _call

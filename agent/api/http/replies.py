@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Streams to and from a client: request bodies as they come, responses that end with what they come from.
+
+A client that goes away ends the source at once, a source that breaks cuts the client's connection before the last
+chunk: a broken stream never looks like a complete one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from socket import socket
+from types import TracebackType
+from typing import Any, ClassVar, Protocol
+
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from agent.api.http import sse
+from agent.api.problems import RequestError, body_of
+from agent.engine.body_pump import Note
+from agent.engine.stream import EngineResponse, SourceError
+from agent.errors import EngineError, UcidockdError
+from agent.wire.natural import natural
+
+logger = logging.getLogger(__name__)
+
+STALL_S = 60.0  # no progress for this long: the other side is gone
+JSON_LIMIT = 1024 * 1024
+JSON_DEPTH = 64
+JSON_TIMEOUT_S = 30.0
+_CUT_S = 5.0
+
+
+class Connection(Protocol):
+    """What the server tells about the connection that a request came on (`connection.GuardedProtocol`)."""
+
+    def cut(self) -> None:
+        """Drops the connection: the client sees that the answer is not complete."""
+
+    async def pass_in(
+        self, sink: socket, *, first: bytes, left: int, stall_s: float, note: Note | None
+    ) -> int:
+        """Moves most of a request's body past the event loop."""
+
+    async def pass_out(self, response: EngineResponse, *, chunked: bool, stall_s: float) -> bool:
+        """Moves the body of an answer past the event loop; False where that cannot be."""
+
+
+class ClientGoneError(SourceError):
+    """The client went away in the middle of its request body."""
+
+
+class Inbox:
+    """The request's body as it comes, and afterwards the news that the client has gone.
+
+    As the body of a request to the engine it moves itself (`docker_stream.Passing`) where its length is known.
+    """
+
+    def __init__(self, request: Request, *, stall_s: float = STALL_S) -> None:
+        self._receive = request.receive
+        self._stall_s = stall_s
+        self._complete = asyncio.Event()
+        self.length = _length(request)  # 0: not stated
+        self._connection = _connection(request.scope)
+        self._held = b""  # received, and not given out yet
+        self.size = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Raises ClientGoneError when the client goes, or stalls."""
+        if self._held:
+            held, self._held = self._held, b""
+            yield held
+        while not self._complete.is_set():
+            if piece := await self._next():
+                yield piece
+
+    async def _next(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._stall_s):
+                message = await self._receive()
+        except TimeoutError as exc:
+            raise ClientGoneError(f"no byte of the body came in {self._stall_s:g} s") from exc
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError("the client went away before the end of the body")
+        if not message.get("more_body", False):
+            self._complete.set()
+        piece: bytes = message.get("body", b"")
+        self.size += len(piece)
+        return piece
+
+    async def pass_into(self, sink: socket, note: Note | None = None) -> None:
+        """Most of a large body, by a thread; the rest is for `__aiter__`. Raises ClientGoneError, OSError of the sink."""
+        if self._connection is None or self._complete.is_set():
+            return
+        first = self._held or await self._next()  # now the client knows that it may send (100 Continue)
+        self._held = first
+        left = self.length - self.size
+        moved = await self._connection.pass_in(sink, first=first, left=left, stall_s=self._stall_s, note=note)
+        if moved:
+            self.size += moved - len(first)
+            self._held = b""
+
+    def give_back(self, data: bytes) -> None:
+        """What was taken from the beginning, to come again."""
+        self._held = data
+
+    async def gone(self) -> None:
+        """Returns when the client has gone. Waits for the body first where somebody reads it."""
+        await self._complete.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def _length(request: Request) -> int:
+    """Content-Length, 0 where it is not stated."""
+    text = request.headers.get("content-length", "")
+    return natural(text) or 0
+
+
+def _connection(scope: Scope) -> Connection | None:
+    found: Connection | None = scope.get("state", {}).get("connection")
+    return found
+
+
+async def read_body(request: Request, limit: int = JSON_LIMIT) -> bytes:
+    """A small body. Raises RequestError 413 and 408."""
+    parts: list[bytes] = []
+    inbox = Inbox(request)
+    try:
+        async with asyncio.timeout(JSON_TIMEOUT_S):
+            async for piece in inbox:
+                if inbox.size > limit:
+                    raise RequestError(
+                        f"the body is longer than {limit} bytes", status=413, headers={"connection": "close"}
+                    )
+                parts.append(piece)
+    except TimeoutError as exc:
+        raise RequestError("the body came too slowly", status=408, headers={"connection": "close"}) from exc
+    except ClientGoneError as exc:
+        raise RequestError(str(exc)) from exc
+    return b"".join(parts)
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """A JSON object. Raises RequestError that names what is wrong."""
+    body = await read_body(request)
+    if not body:
+        return {}
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise RequestError(f"the body is no JSON: {exc}") from exc
+    if not isinstance(value, dict):
+        raise RequestError("the body is no JSON object")
+    if _depth(value) > JSON_DEPTH:
+        raise RequestError(f"the body is nested deeper than {JSON_DEPTH} levels")
+    return value
+
+
+def _depth(value: Any) -> int:
+    deepest, todo = 0, [(value, 1)]
+    while todo:
+        item, level = todo.pop()
+        deepest = max(deepest, level)
+        inner = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        todo += [(child, level + 1) for child in inner]
+    return deepest
+
+
+class Deadline:
+    """A limit for each of many steps at the price of one timer; `asyncio.timeout` would make one for each step.
+
+    `async with` it; raises TimeoutError from the block when a step goes on for `limit_s`, or an eighth longer.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._loop = asyncio.get_running_loop()
+        self._scope = asyncio.timeout(None)
+        self._begun: float | None = None
+        self._timer = self._loop.call_later(limit_s, self._look)
+
+    def begin(self) -> None:
+        """A step begins."""
+        self._begun = self._loop.time()
+
+    def end(self) -> None:
+        """The step is over."""
+        self._begun = None
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if self._begun is not None and now - self._begun >= self._limit_s:
+            self._scope.reschedule(now)
+        else:
+            self._timer = self._loop.call_later(self._limit_s / 8, self._look)
+
+    async def __aenter__(self) -> Deadline:
+        await self._scope.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        await self._scope.__aexit__(kind, exc, trace)  # raises TimeoutError where it is one
+
+
+class StreamReply(Response):
+    """Sends pieces as they come. Closing the generator must end the source."""
+
+    open: ClassVar[int] = 0  # answers on their way in this process, for the metrics
+
+    def __init__(
+        self,
+        pieces: AsyncGenerator[bytes, None],
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        inbox: Inbox | None = None,
+        stall_s: float = STALL_S,
+    ) -> None:
+        # not Response's own: there is no body to measure
+        self.status_code = status
+        self.background: BackgroundTask | None = None
+        self.body = b""
+        self.init_headers(dict(headers or {}))
+        self._pieces = pieces
+        self._inbox = inbox
+        self._stall_s = stall_s
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        self.raw_headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in (headers or {}).items()
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        StreamReply.open += 1
+        try:
+            await self._stream(scope, receive, send)
+        finally:
+            StreamReply.open -= 1
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gone = asyncio.create_task(self._gone(receive))
+        pump = asyncio.create_task(self._pump(scope, send))
+        try:
+            await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
+            error = await _finish(pump)
+            if error is not None and not gone.done():
+                logger.info("%s %s: %s", scope["method"], scope["path"], error)
+                await _cut(scope, gone)
+        finally:
+            for task in (pump, gone):
+                task.cancel()
+            await asyncio.wait({pump, gone})
+            await self._close()
+
+    async def _close(self) -> None:
+        await self._pieces.aclose()
+
+    async def _gone(self, receive: Receive) -> None:
+        if self._inbox is not None:
+            await self._inbox.gone()
+        else:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+    async def _pump(self, scope: Scope, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async with Deadline(self._stall_s) as deadline:
+            if not await self._passed(scope):
+                async for piece in self._pieces:
+                    deadline.begin()
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    deadline.end()
+            deadline.begin()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _passed(self, scope: Scope) -> bool:
+        """Whether the body went past the event loop."""
+        del scope
+        return False
+
+
+class EngineReply(StreamReply):
+    """The engine's answer as it comes. One that is `large`, as a rule, goes past the event loop where that can be."""
+
+    def __init__(
+        self,
+        response: EngineResponse,
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        inbox: Inbox | None = None,
+        large: bool = False,
+        stall_s: float = STALL_S,
+    ) -> None:
+        pieces = _body_of(response)
+        super().__init__(pieces, status=status, headers=headers, inbox=inbox, stall_s=stall_s)
+        self._response = response
+        self._large = large
+
+    async def _passed(self, scope: Scope) -> bool:
+        connection = _connection(scope)
+        if connection is None or not self._large or scope["method"] == "HEAD" or self.status_code != 200:
+            return False
+        counted = any(name == b"content-length" for name, _ in self.raw_headers)
+        chunked = not counted and scope["http_version"] == "1.1"  # as h11 frames it
+        return await connection.pass_out(self._response, chunked=chunked, stall_s=self._stall_s)
+
+    async def _close(self) -> None:
+        await super()._close()
+        await self._response.close()  # a generator that was never begun closes nothing
+
+
+async def _body_of(response: EngineResponse) -> AsyncGenerator[bytes, None]:
+    async with response:
+        async for piece in response.chunks():
+            yield piece
+
+
+async def _finish(pump: asyncio.Task[None]) -> Exception | None:
+    """What ended the pump; a pump that still runs is ended (its client has gone)."""
+    if not pump.done():
+        pump.cancel()
+        await asyncio.wait({pump})
+        return None
+    if pump.cancelled():
+        return None
+    error = pump.exception()
+    if error is None:
+        return None
+    if isinstance(error, TimeoutError):
+        return RequestError("the client does not read")
+    if isinstance(error, UcidockdError | SourceError | OSError):
+        return error
+    raise error
+
+
+async def _cut(scope: Scope, gone: asyncio.Task[None]) -> None:
+    connection = _connection(scope)
+    if connection is None:
+        raise EngineError("the stream broke, and the server gives no way to say so")
+    connection.cut()
+    await asyncio.wait({gone}, timeout=_CUT_S)
+
+
+class EventReply(StreamReply):
+    """Server-sent events with heartbeats. An error of the source becomes an `error` event, its end an `end` event."""
+
+    def __init__(self, source: AsyncGenerator[bytes, None], *, ends: bool = True) -> None:
+        super().__init__(
+            sse.with_heartbeat(_closing(source, ends=ends)),
+            headers={"content-type": sse.MEDIA_TYPE, "x-accel-buffering": "no"},
+        )
+
+
+async def _closing(source: AsyncGenerator[bytes, None], *, ends: bool) -> AsyncGenerator[bytes, None]:
+    try:
+        async for piece in source:
+            yield piece
+        if ends:
+            yield sse.event("end", {})
+    except UcidockdError as exc:
+        yield sse.event("error", body_of(exc)["error"])
+    finally:
+        await source.aclose()
+
+
+def attachment(name: str) -> dict[str, str]:
+    """Headers of a download: never shown by the browser, whatever is in it."""
+    safe = (
+        "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name).lstrip(".")
+        or "download"
+    )
+    return {
+        "content-type": "application/octet-stream",
+        "content-disposition": f'attachment; filename="{safe[:128]}"',
+    }

@@ -1,0 +1,388 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Jobs: pulls, pushes, builds, loads and prunes that outlive who asked for them. Knows nothing of HTTP doors.
+
+Before it comes `job_specs`, after it whoever shows or follows a job: routes, stream objects on ubus. A job is one
+request to the engine; ending the job closes that request, which ends the engine's work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+from enum import StrEnum
+from socket import socket
+from typing import Any
+
+from agent.api.jobs.job_specs import STALL_S, JobKind, JobSpec
+from agent.api.streams.json_lines import json_lines
+from agent.engine.body_pump import Note, Passing
+from agent.engine.stream import DockerStream, SourceError
+from agent.errors import ConflictError, EngineError, UcidockdError
+from agent.model.secrets import blotter
+from agent.status.progress import Progress, clean
+
+logger = logging.getLogger(__name__)
+
+KEPT = 100
+RUNNING_LIMIT = 16
+LIMIT_S = 24 * 3600.0  # of a whole job: news without end are no proof of progress
+MESSAGES = 256  # of a running job, for resuming; an ended one keeps fewer
+MESSAGES_ENDED = 64
+COALESCE_S = 0.1
+_CANCEL_S = 5.0
+_IMAGES_LIMIT = 64
+_LOADED = ("Loaded image: ", "Loaded image ID: ")
+# how a push ends (moby distribution/push_v2.go); with containerd's store that is all, without an `aux`
+_PUSHED = re.compile(r"\S+: digest: (\S+) size: \d+")
+
+Change = tuple[str, dict[str, Any], int]
+
+
+class JobState(StrEnum):
+    """Where a job stands. All but the first are final."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class UnknownJobError(UcidockdError):
+    """There is no such job, or it is too long ago."""
+
+    code = "no-such-job"
+
+
+class Job:
+    """One job. Each change counts `version` up; messages are kept in a ring, the rest is a snapshot."""
+
+    def __init__(self, spec: JobSpec, *, now: float, upload_bytes: int = 0) -> None:
+        self.id = secrets.token_hex(16)
+        self.spec = spec
+        self.state = JobState.RUNNING
+        self.created = now
+        self.ended: float | None = None
+        self.error: dict[str, Any] | None = None
+        self.result: dict[str, Any] = {}
+        self.progress = Progress(
+            unpacks=spec.kind in (JobKind.PULL, JobKind.BUILD),
+            uploads=spec.uploads,
+            upload_bytes=upload_bytes,
+        )
+        self.version = 1  # what there is now is news to every reader
+        self.body_taken = asyncio.Event()  # the upload was read to its end, or nobody will read it any more
+        self._messages: deque[tuple[int, str]] = deque()
+        self._dropped = 0
+        self._blot = blotter(spec.secrets, shortest=1)
+        self._news = asyncio.Event()
+        self._stall: asyncio.Timeout | None = None
+        self._stall_s = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        return self.state is not JobState.RUNNING
+
+    def as_json(self) -> dict[str, Any]:
+        """What everybody may see: no query, no headers, no login. Times are wall clock, seconds."""
+        return {
+            "id": self.id,
+            "kind": self.spec.kind,
+            "title": self.spec.title,
+            "state": self.state,
+            "created": self.created,
+            "ended": self.ended,
+            "progress": {**self.progress.as_json(), "step": self._hide(self.progress.step)},
+            "result": self.result,
+            "error": self.error,
+            "version": self.version,
+        }
+
+    async def changes(self, after: int | None = None) -> AsyncGenerator[Change, None]:
+        """(`message` | `gap` | `job`, data, id) until the job is over. Resumes after id `after`.
+
+        Messages come each once, as far as they are kept; a `gap` says that some are not. `job` is the whole job, the
+        newest only: a slow reader sees fewer of them.
+        """
+        sent = after if after is not None and after <= self.version else 0
+        while True:
+            if sent < self._dropped:
+                sent = self._dropped
+                yield "gap", {}, sent
+            for number, message in [item for item in self._messages if item[0] > sent]:
+                sent = number
+                yield "message", {"text": message}, number
+            if self.version > sent:
+                sent = self.version
+                yield "job", self.as_json(), sent
+                continue
+            if self.is_over:
+                return
+            await self._news.wait()
+            if not self.is_over:
+                await asyncio.sleep(COALESCE_S)
+
+    # what the registry does with it
+
+    def take(self, line: Mapping[str, Any]) -> None:
+        """One line of the engine's stream. Raises EngineError for an error line: status 200 was said long ago."""
+        wrong = _error_in(line)
+        if wrong:
+            raise EngineError(self._hide(wrong))
+        before = self.progress.work
+        is_new = self.progress.feed(line)
+        self._note_result(line)
+        said = ("id" not in line or bool(line.get("stream"))) and self._add_message(
+            line.get("stream") or line.get("status")
+        )
+        if is_new or said:
+            self._changed(worked=said or self.progress.work != before)
+
+    def sent(self, count: int) -> None:
+        """`count` bytes of the upload went on to the engine."""
+        self.progress.sent(count)
+        self._changed()
+
+    def watched(self, stall: asyncio.Timeout, stall_s: float) -> None:
+        """Whatever comes forward puts `stall` off by `stall_s`."""
+        self._stall, self._stall_s = stall, stall_s
+
+    def end(self, state: JobState, *, now: float, error: dict[str, Any] | None = None) -> None:
+        """The last change."""
+        self._stall = None
+        self.state, self.ended = state, now
+        self.error = error and {**error, "message": self._hide(clean(error["message"], 1024))}
+        if state is JobState.SUCCEEDED:
+            self.progress.succeed()
+        while len(self._messages) > MESSAGES_ENDED:
+            self._dropped = self._messages.popleft()[0]
+        self.body_taken.set()
+        self._changed()
+
+    def _add_message(self, value: object) -> bool:
+        text = self._hide(clean(value))
+        if not text:
+            return False
+        self.version += 1
+        self._messages.append((self.version, text))
+        if len(self._messages) > MESSAGES:
+            self._dropped = self._messages.popleft()[0]
+        return True
+
+    def _note_result(self, line: Mapping[str, Any]) -> None:
+        aux = line.get("aux")
+        if isinstance(aux, Mapping):
+            named = {"ID": "image_id", "Digest": "digest"}
+            self.result |= {named[key]: clean(aux[key]) for key in named if isinstance(aux.get(key), str)}
+        status, stream = clean(line.get("status")), clean(line.get("stream"))
+        if status.startswith("Digest: "):
+            self.result["digest"] = status.removeprefix("Digest: ")
+        elif pushed := _PUSHED.fullmatch(status):
+            self.result.setdefault("digest", pushed[1])
+        for prefix in _LOADED:
+            if stream.startswith(prefix):
+                images = self.result.get("images", [])
+                self.result["images"] = [*images, stream.removeprefix(prefix)][:_IMAGES_LIMIT]
+
+    def _hide(self, text: str) -> str:
+        """Readers see jobs too, and whoever writes these texts may repeat what it was given."""
+        return self._blot(text)
+
+    def _changed(self, *, worked: bool = True) -> None:
+        self.version += 1
+        if worked and self._stall is not None and not self._stall.expired():
+            self._stall.reschedule(asyncio.get_running_loop().time() + self._stall_s)
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+class Jobs:
+    """The registry. Belongs to one event loop. `wall` is a clock in seconds."""
+
+    def __init__(
+        self,
+        engine: DockerStream,
+        *,
+        wall: Callable[[], float] = time.time,
+        stall_s: Mapping[JobKind, float] = STALL_S,
+    ) -> None:
+        self._engine = engine
+        self._wall = wall
+        self._stall_s = stall_s
+        self._jobs: dict[str, Job] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.ended: Counter[tuple[JobKind, JobState]] = Counter()
+
+    def start(
+        self,
+        spec: JobSpec,
+        *,
+        body: AsyncIterable[bytes] | None = None,
+        length: int | None = None,
+        upload_bytes: int = 0,
+    ) -> Job:
+        """Begins. `body` is read as fast as the engine takes it. `length` is what it has, `upload_bytes` what it is said to.
+
+        Raises ConflictError when too many are running, StorageLostError while the engine's data is away.
+        """
+        self._engine.permit("POST", spec.path)
+        if len(self._tasks) >= RUNNING_LIMIT:
+            raise ConflictError(f"{RUNNING_LIMIT} jobs are running; wait for one to end, or cancel one")
+        job = Job(spec, now=self._wall(), upload_bytes=upload_bytes or length or 0)
+        upload = None if body is None else _Upload(body, length, job)
+        if upload is None:
+            job.body_taken.set()
+        self._jobs[job.id] = job
+        task = asyncio.create_task(self._run(job, upload), name=f"job-{spec.kind}-{job.id[:8]}")
+        self._tasks[job.id] = task
+        task.add_done_callback(lambda _: self._left(job))
+        self._forget_old()
+        return job
+
+    def _left(self, job: Job) -> None:
+        del self._tasks[job.id]
+        if not job.is_over:  # cancelled before its first step
+            self._end(job, JobState.CANCELLED)
+
+    def get(self, number: str) -> Job:
+        """Raises UnknownJobError."""
+        try:
+            return self._jobs[number]
+        except KeyError:
+            raise UnknownJobError(f"there is no such job; the last {KEPT} are kept") from None
+
+    def all(self) -> list[Job]:
+        """Newest first."""
+        return list(reversed(self._jobs.values()))
+
+    async def cancel(self, number: str) -> Job:
+        """Ends a running job and its request to the engine. Raises UnknownJobError, ConflictError when it is over."""
+        job = self.get(number)
+        task = self._tasks.get(number)
+        if job.is_over or task is None:
+            raise ConflictError(f"the job has {job.state} already")
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CANCEL_S)
+        return job
+
+    async def close(self) -> None:
+        """Ends all that runs."""
+        tasks = set(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CANCEL_S)
+
+    def _forget_old(self) -> None:
+        over = [number for number, job in self._jobs.items() if job.is_over]
+        for number in over[: max(0, len(self._jobs) - KEPT)]:
+            del self._jobs[number]
+
+    async def _run(self, job: Job, upload: _Upload | None) -> None:
+        error: dict[str, Any] | None = None
+        state = JobState.FAILED
+        try:
+            await self._limited(job, upload)
+            state = JobState.SUCCEEDED
+        except asyncio.CancelledError:
+            # whoever cancels only wants it ended; this is the task's last step, so nothing is held up by it
+            state = JobState.CANCELLED
+        except (UcidockdError, SourceError) as exc:
+            code = exc.code if isinstance(exc, UcidockdError) else "upload"
+            error = {"code": code, "message": str(exc), "retryable": getattr(exc, "retryable", False)}
+        except Exception:
+            logger.exception("job %s of %s failed", job.id, job.spec.kind)
+            error = {"code": "internal", "message": "internal error", "retryable": False}
+        self._end(job, state, error)
+
+    def _end(self, job: Job, state: JobState, error: dict[str, Any] | None = None) -> None:
+        job.end(state, now=self._wall(), error=error)
+        self.ended[job.spec.kind, state] += 1
+        logger.info(
+            "job %s %s: %s", job.spec.kind, job.spec.title, job.error["message"] if job.error else state
+        )
+
+    async def _limited(self, job: Job, upload: _Upload | None) -> None:
+        stall_s = self._stall_s[job.spec.kind]
+        whole, stall = asyncio.timeout(LIMIT_S), asyncio.timeout(stall_s)
+        try:
+            async with whole, stall:
+                job.watched(stall, stall_s)
+                await self._work(job, upload)
+        except TimeoutError as exc:
+            why = f"no progress in {stall_s:g} s" if stall.expired() else f"not done in {LIMIT_S / 3600:g} h"
+            raise EngineError(f"{why}, the job was given up", retryable=True) from exc
+
+    async def _work(self, job: Job, upload: _Upload | None) -> None:
+        spec = job.spec
+        if spec.least_api > (0, 0):
+            await self._check_api(spec)
+        response = await self._engine.open(
+            "POST",
+            spec.path,
+            query=spec.query,
+            headers=spec.headers,
+            body=upload,
+            length=None if upload is None else upload.length,
+            head_timeout_s=None,
+        )
+        async with await response.checked():
+            if spec.kind is JobKind.PRUNE:
+                job.result = _pruned(await response.json())
+                return
+            async for line in json_lines(response.chunks()):
+                job.take(line)
+
+    async def _check_api(self, spec: JobSpec) -> None:
+        text = await self._engine.call("GET", "/version", read=lambda body: str(body.get("ApiVersion", "")))
+        major, _, minor = text.partition(".")
+        if not (major.isdigit() and minor.isdigit() and (int(major), int(minor)) >= spec.least_api):
+            least = ".".join(map(str, spec.least_api))
+            raise EngineError(
+                f"{spec.kind} of {spec.title} takes an engine of API {least} or newer, this one has {text[:16]}"
+            )
+
+
+class _Upload:
+    """A body that tells its job how far it is. `length` None: not known."""
+
+    def __init__(self, body: AsyncIterable[bytes], length: int | None, job: Job) -> None:
+        self.length = length
+        self._body = body
+        self._job = job
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._body:
+            yield piece
+            self._job.sent(len(piece))
+        self._job.body_taken.set()
+
+    async def pass_into(self, sink: socket, note: Note | None = None) -> None:
+        """See `body_pump.Passing`."""
+        del note
+        if isinstance(self._body, Passing):
+            await self._body.pass_into(sink, self._job.sent)
+
+
+def _error_in(line: Mapping[str, Any]) -> str:
+    detail = line.get("errorDetail")
+    found = line.get("error") or (detail.get("message") if isinstance(detail, Mapping) else None)
+    if found is None:
+        return ""
+    return clean(found, 1024) or "the engine reported an error without words"
+
+
+def _pruned(answer: object) -> dict[str, Any]:
+    """POST /containers/prune and its kin: how many, and how many bytes."""
+    if not isinstance(answer, Mapping):
+        raise EngineError("the engine's answer to a prune is no object")
+    lists = [value for key, value in answer.items() if key.endswith("Deleted") and isinstance(value, list)]
+    size = answer.get("SpaceReclaimed")
+    return {
+        "deleted": sum(len(found) for found in lists),
+        "reclaimed_bytes": size if isinstance(size, int) else 0,
+    }

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Routes: consoles, as server-sent events with POST for input, or as one WebSocket.
+
+Output is bytes, and a terminal's bytes need not be text: an `output` event carries base64, a WebSocket binary frames.
+Event ids are the numbers of `consoles.Console.output`: `Last-Event-ID` resumes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Awaitable, Mapping
+from typing import Any
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+from starlette.websockets import WebSocket
+
+from agent.api.access.access import caller_of
+from agent.api.http import sse
+from agent.api.http.replies import EventReply, Inbox, read_json
+from agent.api.http.sockets import each_message, refuse, run_both, send_bytes, send_json
+from agent.api.names import container_id, flag, picked
+from agent.api.problems import RequestError
+from agent.api.rules import EVENT_STREAM, Rule, delete, get, post, websocket, write
+from agent.api.streams.consoles import Console, Consoles
+from agent.api.streams.exec_request import exec_spec, size_of
+from agent.api.streams.output_buffer import Ended, Item
+from agent.api.streams.wrappers import mapped
+from agent.errors import UcidockdError
+
+_ID = "/v1/exec/{id}"
+_START = write("docker.exec", "start")
+
+
+class ConsoleRoutes:
+    """`docker exec` for browsers."""
+
+    def __init__(self, consoles: Consoles) -> None:
+        self._consoles = consoles
+
+    def rules(self) -> list[Rule]:
+        return [
+            post(
+                "/v1/containers/{id}/exec",
+                write("docker.container", "exec"),
+                self.open,
+                "Runs a command in a container; its console's id",
+                body="json",
+                status=201,
+            ),
+            get(
+                f"{_ID}/stream",
+                _START,
+                self.stream,
+                "A console's output and exit code as server-sent events, resumable",
+                answer=(
+                    "`output`: {stream, data in base64}; `exit`: {code, reason}; `gap`: output is "
+                    "gone. 204 once all was read."
+                    f" {EVENT_STREAM}"
+                ),
+            ),
+            post(
+                f"{_ID}/input",
+                _START,
+                self.input,
+                "Bytes for a console's input; `eof=1` ends it",
+                body="raw",
+                query={"eof": "1: the input ends with this body"},
+                status=204,
+                answer="It was taken",
+            ),
+            post(
+                f"{_ID}/resize",
+                write("docker.exec", "resize"),
+                self.resize,
+                "The size of a console's terminal",
+                body="json",
+                status=204,
+                answer="It has that size",
+            ),
+            delete(
+                _ID,
+                _START,
+                self.end,
+                "Kills a console's process",
+                status=204,
+                answer="It is killed",
+            ),
+            websocket(
+                f"{_ID}/ws",
+                _START,
+                self.socket,
+                "A console: binary frames for data, JSON text frames for resize, eof and exit",
+            ),
+        ]
+
+    async def open(self, request: Request) -> Response:
+        container = container_id(request)
+        caller = caller_of(request)
+        spec = exec_spec(await read_json(request))
+        console = await self._consoles.open(container, spec, allowed=lambda: caller.may(_START))
+        return JSONResponse({"id": console.id}, status_code=201)
+
+    async def stream(self, request: Request) -> Response:
+        console = self._console(request)
+        after = sse.resume_id(request.headers) or 0
+        if console.is_over(after):
+            return Response(status_code=204)  # an EventSource would come back for ever: this tells it not to
+        return EventReply(mapped(console.output(after), _event))
+
+    async def input(self, request: Request) -> Response:
+        console = self._console(request)
+        picked(request, ("eof",))
+        async for piece in Inbox(request):
+            await console.input(piece)
+        if flag(request.query_params, "eof"):
+            await console.input_end()
+        return Response(status_code=204)
+
+    async def resize(self, request: Request) -> Response:
+        console = self._console(request)
+        await _resize(console, await read_json(request))
+        return Response(status_code=204)
+
+    async def end(self, request: Request) -> Response:
+        await self._consoles.end(self._console(request))
+        return Response(status_code=204)
+
+    async def socket(self, socket: WebSocket) -> None:
+        try:
+            console = self._console(socket)
+        except RequestError as exc:
+            await refuse(socket, exc)
+            return
+        await socket.accept()
+        await run_both(socket, _typed(socket, console), _shown(socket, console))
+
+    def _console(self, connection: HTTPConnection) -> Console:
+        console = self._consoles.get(str(connection.path_params["id"]))
+        if console is None:
+            raise RequestError("no such console, or it has ended", status=404)
+        return console
+
+
+async def _resize(console: Console, body: Mapping[str, Any]) -> None:
+    rows, columns = size_of(body)
+    if not rows or not columns:
+        raise RequestError("rows and columns: expected whole numbers from 1")
+    await console.resize(rows=rows, columns=columns)
+
+
+def _event(item: Item | None) -> bytes:
+    if item is None:
+        return sse.event("gap", {})
+    if isinstance(item, Ended):
+        return sse.event("exit", {"code": item.code, "reason": item.reason}, item.number)
+    data = base64.b64encode(item.data).decode("ascii")
+    return sse.event("output", {"stream": item.stream, "data": data}, item.number)
+
+
+async def _shown(socket: WebSocket, console: Console) -> None:
+    output = console.output()
+    try:
+        async for item in output:
+            if item is None:
+                await send_json(socket, {"type": "gap"})
+            elif isinstance(item, Ended):
+                await send_json(socket, {"type": "exit", "code": item.code, "reason": item.reason})
+            else:
+                await send_bytes(socket, item.data)
+    finally:
+        await output.aclose()
+
+
+async def _typed(socket: WebSocket, console: Console) -> None:
+    async def told(work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (
+            UcidockdError
+        ) as exc:  # no reason to lose the console; how it ended, if it did, comes with `exit`
+            await send_json(socket, {"type": "error", "message": str(exc)})
+
+    async def on_bytes(data: bytes) -> None:
+        await told(console.input(data))
+
+    async def on_text(message: str) -> None:
+        await told(_control(console, message))
+
+    await each_message(socket, on_bytes, on_text)
+
+
+async def _control(console: Console, message: str) -> None:
+    try:
+        body = json.loads(message)
+    except (ValueError, RecursionError) as exc:
+        raise RequestError("a text frame is JSON; data goes in binary frames") from exc
+    kind = body.get("type") if isinstance(body, dict) else None
+    if kind == "resize":
+        await _resize(console, body)
+    elif kind == "eof":
+        await console.input_end()
+    else:
+        raise RequestError('expected {"type": "resize", "rows": N, "columns": N} or {"type": "eof"}')

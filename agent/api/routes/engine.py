@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Routes: the Engine API for browsers, `/docker/...` and `/docker/v1.NN/...`, from the table in `engine_calls`.
+
+Nothing of the client's request line reaches the engine: the path is built anew from the table's pattern and checked
+parts. Headers pass by allow-list both ways. Bodies flow with constant memory; the engine's status and message are the
+answer. A raw upgrade is refused: behind one, a second request could pass unseen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import re
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from typing import Any
+
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.websockets import WebSocket
+
+from agent.api.access.access import may_write
+from agent.api.archives import HEAD_TIMEOUT_S, safe_archive
+from agent.api.engine_calls import BUILDKIT_CALLS, ENGINE_CALLS, EngineCall
+from agent.api.engine_query import checked_query
+from agent.api.engine_versions import EngineVersions
+from agent.api.http.replies import ClientGoneError, EngineReply, Inbox, StreamReply
+from agent.api.http.sockets import refuse
+from agent.api.manual_actions import carry_out
+from agent.api.masking import READER_LIMIT, for_readers, masked_json
+from agent.api.names import checked_id, checked_image, checked_network
+from agent.api.port import AgentPort
+from agent.api.problems import RequestError
+from agent.api.routes.attach import attach
+from agent.api.rules import WEBSOCKET, Need, Rule
+from agent.api.streams.engine_streams import has_terminal
+from agent.api.streams.json_lines import json_lines
+from agent.engine.stream import Body, DockerStream, EngineResponse
+from agent.errors import EngineError, UcidockdError
+from agent.wire.media_types import JSON_LINES
+from agent.wire.natural import natural
+
+PREFIX = "/docker"
+VERSION = "{version:engine_version}"  # in a rule's path: `/v1.NN`, or nothing
+_CHECKS = {"id": checked_id, "image": checked_image, "network": checked_network}
+_WITH_SLASHES = re.compile(r"\{(image|network)\}")
+# the engine's own words for what is not there (moby, errdefs): clients look for some of them
+_NOT_THERE = {
+    "containers": "No such container: {}",
+    "images": "No such image: {}: invalid reference format",
+    "distribution": "No such image: {}: invalid reference format",
+    "networks": "network {} not found",
+    "volumes": "get {}: no such volume",
+    "exec": "No such exec instance: {}",
+}
+_SHOWN_LIMIT = 256  # characters of a name in a message
+_PART = re.compile(r"\{(\w+)\}")
+_REQUEST_HEADERS = ("content-type", "x-registry-auth", "x-registry-config")
+_RESPONSE_HEADERS = (
+    "api-version",
+    "content-length",
+    "docker-experimental",
+    "ostype",
+    "swarm",
+    "x-docker-container-path-stat",
+)
+# on old engines the type of logs is guessed from what a container printed: HTML must not become one of our pages
+_TYPES = re.compile(
+    r"(application/(json|x-tar|x-json-stream|vnd\.docker\.[a-z-]+)|text/plain|"
+    + "|".join(JSON_LINES)
+    + r")(;.*)?"
+)
+
+
+class _VersionPart(Convertor[str]):
+    """What is no `v` and a digit is a part of the path itself: `/volumes`."""
+
+    regex = r"(?:/v[0-9][^/]*)?"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("engine_version", _VersionPart())
+
+
+class EngineRoutes:
+    """`agent` is told of manual actions."""
+
+    def __init__(self, agent: AgentPort, engine: DockerStream) -> None:
+        self._agent = agent
+        self._engine = engine
+        self._versions = EngineVersions(engine)
+
+    def rules(self) -> list[Rule]:
+        return [self._rule(call) for call in ENGINE_CALLS]
+
+    def refusals(self) -> list[Rule]:
+        """Routes that only say what to use instead."""
+        return [self._rule(call) for call in BUILDKIT_CALLS]
+
+    def _rule(self, call: EngineCall) -> Rule:
+        handler = self._attach if call.verb == WEBSOCKET else functools.partial(self._pass, call)
+        return Rule(
+            method=call.verb,
+            path=PREFIX + VERSION + _WITH_SLASHES.sub(r"{\1:path}", call.path),
+            grant=call.grant,
+            handler=handler,
+            summary=call.summary,
+            body="raw" if call.verb in ("POST", "PUT") else "none",
+            answer="As the engine answers, whose API description has the details",
+        )
+
+    async def _pass(self, call: EngineCall, request: Request) -> Response:
+        if call in BUILDKIT_CALLS:
+            raise RequestError(
+                "BuildKit's sessions are not passed on: build with DOCKER_BUILDKIT=0, by POST /v1/builds, or on the "
+                "router's own Docker socket",
+                status=501,
+                headers={"connection": "close"},
+            )
+        if "upgrade" in request.headers:
+            raise RequestError(
+                "raw upgrades are not passed on: use /v1/containers/{id}/exec and /v1/exec/{id}/ws, or attach/ws",
+                status=501,
+                headers={"connection": "close"},
+            )
+        path = await self._path(call.path, request)
+        writer = call.need is Need.WRITE or await may_write(request)
+        query = checked_query(call.path, request.query_params.multi_items(), writer=writer)
+        inbox = Inbox(request) if _has_body(request) else None
+        body: Body = inbox
+        if call.takes_tar and inbox is not None:
+            body = await safe_archive(self._engine, inbox)
+        opening = self._engine.open(
+            call.verb,
+            path,
+            query=query,
+            headers=_picked(request.headers),
+            body=b"" if body is None else body,
+            length=_length(request.headers),
+            head_timeout_s=None if call.endless or call.manual else HEAD_TIMEOUT_S,
+        )
+        action = call.action(query)
+        if not action:  # a manual action is carried out whether its client stays or not
+            opening = _while_there(request, inbox, opening)
+        container = str(request.path_params.get("id", ""))
+        response = await carry_out(self._agent, action, container, opening)
+        if call.masked and not writer:
+            return await _masked(response, lines=call.endless)
+        return EngineReply(
+            response,
+            status=response.status,
+            headers=_shown(response),
+            inbox=inbox,
+            large=call.large,
+        )
+
+    async def _path(self, pattern: str, connection: HTTPConnection) -> str:
+        parts = connection.path_params
+        asked = str(parts["version"]).removeprefix("/v")
+        version = await self._versions.prefix(asked) if asked else ""
+
+        def checked(found: re.Match[str]) -> str:
+            text = str(parts[found[1]])
+            try:
+                return _CHECKS[found[1]](text)
+            except RequestError as exc:  # what cannot be a name is the name of nothing
+                kind = pattern.split("/")[1]
+                message = _NOT_THERE.get(kind, f"no such object in {kind}: {{}}").format(text[:_SHOWN_LIMIT])
+                raise RequestError(message, status=404) from exc
+
+        return version + _PART.sub(checked, pattern)
+
+    async def _attach(self, socket: WebSocket) -> None:
+        try:
+            path = await self._path("/containers/{id}/attach", socket)
+            query = checked_query(path, socket.query_params.multi_items(), writer=True)
+            tty = await has_terminal(self._engine, checked_id(str(socket.path_params["id"])))
+            pipe = await self._engine.hijack(path, query=query)
+        except UcidockdError as exc:
+            await refuse(socket, exc)
+            return
+        await attach(socket, pipe, tty=tty)
+
+
+async def _while_there(
+    request: Request, inbox: Inbox | None, opening: Coroutine[Any, Any, EngineResponse]
+) -> EngineResponse:
+    """The response, unless the client leaves before: that ends the engine's work. Raises ClientGoneError then."""
+    opened = asyncio.create_task(opening, name="engine-request")
+    gone = asyncio.create_task(inbox.gone() if inbox is not None else _left(request), name="client-gone")
+    try:
+        await asyncio.wait({opened, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not opened.done():
+            raise ClientGoneError("the client went away before the engine answered")
+        return opened.result()
+    finally:
+        for task in (opened, gone):
+            task.cancel()
+        await asyncio.wait({opened, gone})
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _has_body(request: Request) -> bool:
+    """Where the client sends nothing, the engine gets nothing: a start with a chunked body is an error there."""
+    if request.method not in ("POST", "PUT"):
+        return False
+    return "transfer-encoding" in request.headers or bool(_length(request.headers))
+
+
+def _length(headers: Headers) -> int | None:
+    return natural(headers.get("content-length", ""))
+
+
+def _picked(headers: Headers) -> list[tuple[str, str]]:
+    return [(name, headers[name]) for name in _REQUEST_HEADERS if name in headers]
+
+
+def _shown(response: EngineResponse) -> Mapping[str, str]:
+    headers = {name: response.headers[name] for name in _RESPONSE_HEADERS if name in response.headers}
+    kind = response.headers.get("content-type", "")
+    if "builder-version" in response.headers:
+        headers["builder-version"] = (
+            "1"  # BuildKit needs /session: the command `docker build` asks for the other one then
+        )
+    if kind or response.status not in (204, 304):
+        headers["content-type"] = kind if _TYPES.fullmatch(kind) else "application/octet-stream"
+    return headers
+
+
+async def _masked(response: EngineResponse, *, lines: bool) -> Response:
+    """For a reader. `lines`: JSON without end, an object a line."""
+    if lines and response.status < 400:
+        headers = {name: value for name, value in _shown(response).items() if name != "content-length"}
+        return StreamReply(_masked_lines(response), headers=headers)
+    async with response:
+        try:
+            body = await response.read(READER_LIMIT)
+        except EngineError as exc:
+            if exc.retryable:
+                raise
+            raise RequestError(
+                f"the answer is larger than {READER_LIMIT // 1024**2} MiB: only a session that may change things gets it",
+                status=502,
+            ) from exc
+    return Response(await masked_json(body), status_code=response.status, media_type="application/json")
+
+
+async def _masked_lines(response: EngineResponse) -> AsyncGenerator[bytes, None]:
+    async with response:
+        async for item in json_lines(response.chunks()):
+            yield json.dumps(for_readers(item)).encode() + b"\n"

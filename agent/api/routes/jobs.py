@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Routes: jobs, their streams, and the uploads that become jobs. What a job is, `jobs` knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent.api.http import sse
+from agent.api.http.json_reply import JsonReply
+from agent.api.http.replies import EventReply, Inbox, read_json
+from agent.api.jobs.job_specs import JobSpec, build_upload, load_spec, parse_job
+from agent.api.jobs.jobs import Job, Jobs, UnknownJobError
+from agent.api.names import flag, picked
+from agent.api.problems import RequestError
+from agent.api.rules import EVENT_STREAM, Rule, delete, get, post, put, read, write
+from agent.api.streams.wrappers import mapped
+from agent.model.resources import RegistryAuth
+
+_BUILD_TEXTS = ("dockerfile", "target", "platform", "networkmode")
+_BUILD_FLAGS = ("nocache", "pull")
+
+
+class JobRoutes:
+    """`auths` gives the registry logins of UCI."""
+
+    def __init__(self, jobs: Jobs, auths: Callable[[], Sequence[RegistryAuth]]) -> None:
+        self._jobs = jobs
+        self._auths = auths
+
+    def rules(self) -> list[Rule]:
+        return [
+            post(
+                "/v1/jobs",
+                write("ucidockd", "job_start"),
+                self.start,
+                "Starts a pull, push, prune, or a build of a remote context",
+                body="json",
+                status=202,
+            ),
+            get("/v1/jobs", read("ucidockd", "job_list"), self.list_all, "The last 100 jobs, newest first"),
+            get(
+                "/v1/jobs/{id}",
+                read("ucidockd", "job_status"),
+                self.show,
+                "A job: state, progress, result or error",
+            ),
+            get(
+                "/v1/jobs/{id}/stream",
+                read("ucidockd", "job_status"),
+                self.stream,
+                "A job's progress and messages as server-sent events, resumable",
+                answer=(
+                    "`job`: the whole job, the newest only; `message`: a line of output, each once; "
+                    "`gap`: earlier ones are gone."
+                    f" {EVENT_STREAM}"
+                ),
+            ),
+            delete("/v1/jobs/{id}", write("ucidockd", "job_cancel"), self.cancel, "Cancels a job"),
+            put(
+                "/v1/images/load",
+                write("docker.image", "load"),
+                self.load,
+                "Loads images from an archive of `docker save`; answers with a job",
+                status=202,
+                answer=(
+                    "The engine has the whole body, or wants no more of it; the job may go on, or have failed"
+                ),
+            ),
+            put(
+                "/v1/builds",
+                write("docker.image", "build"),
+                self.build,
+                "Builds an image from a context sent as tar; answers with a job",
+                query={
+                    "t": "name:tag; may stand several times",
+                    "dockerfile": "Its path in the context",
+                    "target": "The stage to build",
+                    "platform": "os/architecture",
+                    "networkmode": "Network of the steps",
+                    "nocache": "1: use no cache",
+                    "pull": "1: pull the base images again",
+                    "buildargs": "JSON object of texts",
+                },
+                status=202,
+                answer=(
+                    "The engine has the whole context, or wants no more of it; the job may go on, or "
+                    "have failed"
+                ),
+            ),
+        ]
+
+    async def start(self, request: Request) -> Response:
+        spec = parse_job(await read_json(request), self._auths())
+        return _answer(self._jobs.start(spec), status=202)
+
+    async def list_all(self, request: Request) -> Response:
+        del request
+        return JsonReply({"jobs": [job.as_json() for job in self._jobs.all()]})
+
+    async def show(self, request: Request) -> Response:
+        return _answer(self._job(request))
+
+    async def stream(self, request: Request) -> Response:
+        changes = self._job(request).changes(sse.resume_id(request.headers))
+        return EventReply(mapped(changes, lambda change: sse.event(*change)))
+
+    async def cancel(self, request: Request) -> Response:
+        return _answer(await self._jobs.cancel(self._job(request).id))
+
+    async def load(self, request: Request) -> Response:
+        picked(request, ())
+        return await self._upload(request, load_spec())
+
+    async def build(self, request: Request) -> Response:
+        return await self._upload(request, build_upload(_build_options(request), self._auths()))
+
+    async def _upload(self, request: Request, spec: JobSpec) -> Response:
+        """Answers once the engine has the whole body, or wants no more of it; the job may go on."""
+        inbox = Inbox(request)
+        job = self._jobs.start(spec, body=inbox, length=inbox.length or None)
+        await job.body_taken.wait()
+        return _answer(job, status=202)
+
+    def _job(self, request: Request) -> Job:
+        try:
+            return self._jobs.get(str(request.path_params["id"]))
+        except UnknownJobError as exc:
+            raise RequestError(str(exc), status=404) from exc
+
+
+def _build_options(request: Request) -> dict[str, object]:
+    """The query of a build, as `job_specs` takes it: tags as repeated `t`, build arguments as JSON."""
+    pairs = picked(request, ("t", "buildargs", *_BUILD_TEXTS, *_BUILD_FLAGS))
+    options: dict[str, object] = {name: value for name, value in pairs if name in _BUILD_TEXTS}
+    options["tags"] = [value for name, value in pairs if name == "t"]
+    options |= {name: flag(request.query_params, name) for name in _BUILD_FLAGS}
+    if arguments := request.query_params.get("buildargs"):
+        options["buildargs"] = _json_query("buildargs", arguments)
+    return options
+
+
+def _json_query(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise RequestError(f"query {name}: expected JSON") from exc
+
+
+def _answer(job: Job, *, status: int = 200) -> Response:
+    return JsonReply({"job": job.as_json()}, status_code=status)

@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Consoles: a command run in a container (`docker exec`) whose client may lose its connection and come back.
+
+Free of HTTP: its routes are in `routes.consoles`, stream objects on ubus may use it as well. Output goes engine ->
+`OutputBuffer` -> the one reader; a reader that does not read stops the reading from the engine. A console without a
+reader for `away_s` is ended and its process killed, since the engine would let it run on for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from agent.api.names import ID
+from agent.api.streams.engine_streams import decoded
+from agent.api.streams.output_buffer import Item, OutputBuffer
+from agent.engine.exec_process import end_process
+from agent.engine.stream import DockerStream, EnginePipe
+from agent.errors import BusError, ConflictError, EngineError, EngineUnreachableError
+from agent.wire.docker_frames import FrameDecoder
+
+logger = logging.getLogger(__name__)
+
+Allowed = Callable[[], Awaitable[bool]]
+"""Whether who opened a console may still use it. Raises BusError when nobody answers."""
+
+AWAY_S = 60.0
+INPUT_S = 60.0
+LIMIT = 32
+_WATCH_S = 1.0
+_CLOSE_S = 5.0
+_SETTLE_S = 3.0  # for the engine to notice that a process has ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecSpec:
+    """What to run. `env` are `NAME=value`; `rows` and `columns` 0 leave the terminal's size to the engine."""
+
+    command: tuple[str, ...] = ("/bin/sh",)
+    tty: bool = True
+    user: str = ""
+    env: tuple[str, ...] = field(default=(), repr=False)
+    workdir: str = ""
+    privileged: bool = False
+    rows: int = 0
+    columns: int = 0
+
+
+class Console:
+    """One exec. Made by `Consoles.open`."""
+
+    def __init__(
+        self, engine: DockerStream, exec_id: str, pipe: EnginePipe, *, tty: bool, allowed: Allowed | None
+    ) -> None:
+        self.id = secrets.token_hex(16)
+        self.tty = tty
+        self.allowed = allowed
+        self._engine = engine
+        self._exec = exec_id
+        self._pipe = pipe
+        self._buffer = OutputBuffer()
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._reader: object | None = None
+        self._left = _now()
+        self._ended = False
+        self._task = asyncio.create_task(self._run(), name=f"console-{exec_id[:12]}")
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone, or given up."""
+        return self._ended
+
+    def is_over(self, after: int) -> bool:
+        """Whether a reader that saw everything up to number `after` has seen the end."""
+        return self._ended and after >= self._buffer.last
+
+    def away_s(self) -> float:
+        """For how many seconds nobody has read."""
+        return 0.0 if self._reader is not None else _now() - self._left
+
+    async def output(self, after: int = 0) -> AsyncGenerator[Item | None, None]:
+        """Items after number `after`, and more as they come, until `Ended`. None tells that some in between are lost.
+
+        A new reader takes the console over: the one before it gets ConflictError.
+        """
+        reader = self._reader = object()
+        self._news.set()
+        try:
+            whole = self._buffer.rewind(after)
+            self._room.set()
+            if not whole:
+                yield None
+            while True:
+                self._news.clear()
+                if self._reader is not reader:
+                    raise ConflictError("another reader took this console over")
+                item = self._buffer.next()
+                if item is None:
+                    if self._ended:
+                        return
+                    await self._news.wait()
+                    continue
+                yield item
+                if self._reader is reader:
+                    self._buffer.take(item)
+                    self._room.set()
+        finally:
+            if self._reader is reader:
+                self._reader, self._left = None, _now()
+
+    async def input(self, data: bytes) -> None:
+        """Returns when there is room for more. Raises ConflictError after the end, EngineError."""
+        try:
+            async with asyncio.timeout(INPUT_S), self._writing:
+                self._check_running()
+                await self._pipe.write(data)
+        except TimeoutError as exc:
+            raise ConflictError(f"the process has read no input for {INPUT_S:g} s") from exc
+
+    async def input_end(self) -> None:
+        """No more input. Raises ConflictError after the end."""
+        async with self._writing:
+            self._check_running()
+            self._pipe.write_eof()
+
+    async def resize(self, *, rows: int, columns: int) -> None:
+        """The terminal's size. Raises ConflictError where there is no terminal, or no process any more; EngineError."""
+        if not self.tty:
+            raise ConflictError("this console has no terminal to resize")
+        self._check_running()
+        query = (("h", str(rows)), ("w", str(columns)))
+        await self._engine.call("POST", f"/exec/{self._exec}/resize", query=query, read=bool)
+
+    async def end(self, reason: str) -> None:
+        """Kills the process, where it can be reached, and ends the output with `reason`."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        if self._ended:
+            return
+        try:
+            code, note = await self._kill()
+        except (EngineError, TimeoutError) as exc:
+            code, note = None, f"its process may still run: {exc or 'it does not die'}"
+        self._pipe.close()
+        self._finish(code, f"{reason}; {note}")
+        logger.info("console %s ended: %s; %s", self._exec[:12], reason, note)
+
+    def _check_running(self) -> None:
+        if self._ended:
+            raise ConflictError("the process of this console has ended")
+
+    async def _run(self) -> None:
+        try:
+            code, reason = await self._outcome()
+        except EngineError as exc:
+            code, reason = None, str(exc)
+        except TimeoutError:
+            code, reason = None, "the connection to its process broke, and the process does not die"
+        except Exception:
+            # its reader must not wait for ever
+            logger.exception("console %s failed", self._exec[:12])
+            code, reason = None, "internal error"
+        self._pipe.close()
+        self._finish(code, reason)
+
+    async def _outcome(self) -> tuple[int | None, str]:
+        """(exit code, reason) as in `Ended`, when the output is through."""
+        try:
+            await self._pump()
+        except EngineUnreachableError as exc:
+            # also how it looks when the process ended without having read all of its input
+            try:
+                async with asyncio.timeout(_SETTLE_S):
+                    return await self._exit_code(), ""
+            except TimeoutError:
+                code, note = await self._kill()
+                return code, f"{exc}; {note}"
+        return await self._exit_code(), ""
+
+    async def _pump(self) -> None:
+        decoder = FrameDecoder()
+        while True:
+            while not self._buffer.has_room:
+                self._room.clear()
+                await self._room.wait()
+            piece = await self._pipe.read()
+            if not piece:
+                return
+            self._buffer.add([("stdout", piece)] if self.tty else decoded(decoder, piece))
+            self._news.set()
+
+    async def _exit_code(self) -> int:
+        """The output may end before the process does: it can close its terminal and go on."""
+        return int((await self._inspect_until(lambda state: not state.get("Running")))["ExitCode"])
+
+    async def _kill(self) -> tuple[int | None, str]:
+        """(exit code, what became of the process). TimeoutError when it does not die."""
+        async with asyncio.timeout(_CLOSE_S):
+            # a console may be given up before the engine has started its process
+            state = await self._inspect_until(lambda seen: not seen.get("Running") or seen.get("Pid"))
+            if not state.get("Running"):
+                return int(state["ExitCode"]), "its process had ended"
+            if await end_process(int(state.get("Pid") or 0), str(state.get("ContainerID") or "")):
+                return await self._exit_code(), "its process was killed"
+        self._pipe.write_eof()
+        return None, "its process is out of reach of the agent and may still run; its input was closed"
+
+    async def _inspect_until(self, wanted: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """The exec once it has been started and is as `wanted`. `GET /exec/{id}/json`."""
+        wait_s = 0.02
+        while True:
+            state = await self._engine.call("GET", f"/exec/{self._exec}/json", read=dict)
+            if (state.get("Running") or state.get("ExitCode") is not None) and wanted(state):
+                return state
+            await asyncio.sleep(wait_s)
+            wait_s = min(1.0, wait_s * 2)
+
+    def _finish(self, code: int | None, reason: str) -> None:
+        if self._ended:  # two may have wanted its end at once
+            return
+        self._ended = True
+        self._left = _now()  # its client may still come to see how it ended
+        self._buffer.end(code, reason)
+        self._news.set()
+
+
+def _id_of_new(body: Any) -> str:
+    """It becomes part of a path. Raises ValueError for what is none."""
+    found = str(body["Id"])
+    if not re.fullmatch(ID, found):
+        raise ValueError("no id")
+    return found
+
+
+class Consoles:
+    """All consoles. `async with` ends what is left of them; `away_s` as in the module's docstring."""
+
+    def __init__(self, engine: DockerStream, *, away_s: float = AWAY_S) -> None:
+        self._engine = engine
+        self._away_s = away_s
+        self._open: dict[str, Console] = {}
+        self._opening = 0
+        self._closed = False
+        self._watcher: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Consoles:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed = True
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait({self._watcher})
+        left, self._open = list(self._open.values()), {}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S), asyncio.TaskGroup() as group:
+                for console in left:
+                    group.create_task(console.end("the agent stops"), name="console-end")
+                if self._ending:
+                    await asyncio.wait(self._ending)
+        for task in self._ending:
+            task.cancel()
+
+    def get(self, console: str) -> Console | None:
+        """By its id."""
+        return self._open.get(console)
+
+    async def open(self, container: str, spec: ExecSpec, *, allowed: Allowed | None = None) -> Console:
+        """Starts the command. Raises EngineError with the engine's message, ConflictError when LIMIT are open.
+
+        `allowed` is asked again and again: a session that ends takes its consoles with it.
+        `POST /containers/{id}/exec`, then `POST /exec/{id}/start` as a hijacked connection.
+        """
+        self._check_room()
+        self._opening += 1
+        try:
+            console = await self._start(container, spec, allowed)
+        finally:
+            self._opening -= 1
+        self._open[console.id] = console
+        if self._watcher is None or self._watcher.done():
+            self._watcher = asyncio.create_task(self._watch(), name="consoles-watch")
+        if spec.tty and spec.rows and spec.columns:
+            # a command that could not start, or is through already, has nothing to resize
+            with contextlib.suppress(EngineError, ConflictError):
+                await console.resize(rows=spec.rows, columns=spec.columns)
+        return console
+
+    def _check_room(self) -> None:
+        """Those that are over make room for a new one. Raises ConflictError."""
+        if self._closed:
+            raise ConflictError("the agent stops")
+        for console in [console for console in self._open.values() if console.ended and console.away_s()]:
+            if len(self._open) + self._opening < LIMIT:
+                return
+            del self._open[console.id]
+        if len(self._open) + self._opening >= LIMIT:
+            raise ConflictError(f"{LIMIT} consoles are open: end one of them first")
+
+    async def _start(self, container: str, spec: ExecSpec, allowed: Allowed | None) -> Console:
+        exec_id = await self._engine.call(
+            "POST", f"/containers/{container}/exec", body=_exec_body(spec), read=_id_of_new
+        )
+        pipe = await self._engine.hijack(f"/exec/{exec_id}/start", body={"Detach": False, "Tty": spec.tty})
+        return Console(self._engine, exec_id, pipe, tty=spec.tty, allowed=allowed)
+
+    async def end(self, console: Console) -> None:
+        """Ends it at its client's wish. Goes on when its caller is cancelled: the process would be left behind."""
+        self._open.pop(console.id, None)
+        ending = asyncio.create_task(console.end("ended on request"), name="console-end")
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+        await asyncio.shield(ending)
+
+    async def _watch(self) -> None:
+        while self._open:
+            await asyncio.sleep(_WATCH_S)
+            await self._look()
+
+    async def _look(self) -> None:
+        """Ends consoles that nobody reads or may use any more, forgets those that were over before."""
+        for console in list(self._open.values()):
+            away = console.away_s() >= self._away_s
+            if console.ended and away:
+                self._open.pop(console.id, None)
+            elif not console.ended and not await _is_allowed(console):
+                self._open.pop(console.id, None)
+                await console.end("its session has ended")
+            elif not console.ended and away:
+                await console.end(f"nobody read it for {self._away_s:g} s")
+
+
+async def _is_allowed(console: Console) -> bool:
+    try:
+        return console.allowed is None or await console.allowed()
+    except BusError:
+        return False  # silence counts as no
+
+
+def _exec_body(spec: ExecSpec) -> dict[str, Any]:
+    return {
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "Tty": spec.tty,
+        "Cmd": list(spec.command),
+        "Env": list(spec.env),
+        "User": spec.user,
+        "WorkingDir": spec.workdir,
+        "Privileged": spec.privileged,
+    }
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

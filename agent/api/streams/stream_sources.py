@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a stream object can carry: a registry of kinds, and those that are ours: status, events, logs, stats.
+
+Another part adds its own (job progress, consoles): a `Kind` with the right that it takes and what opens a `Source`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from agent.api.names import checked_id, checked_value
+from agent.api.problems import RequestError
+from agent.api.rules import Grant, read
+from agent.api.streams import engine_streams
+from agent.api.streams.board_feed import board_feed
+from agent.api.streams.wrappers import mapped, texts
+from agent.engine.stream import DockerStream
+from agent.status.board import StatusBoard
+
+Args = Mapping[str, Any]
+Item = dict[str, Any]  # {"name": ..., and one of "json", "text", "bytes" (base64)}
+
+_TEXT_LIMIT = 4096  # characters of an item: at most 16 KiB, far below what one message may have
+_BYTES_LIMIT = 8192
+
+
+def json_item(name: str, value: Any) -> Item:
+    """Data."""
+    return {"name": name, "json": value}
+
+
+def text_items(name: str, text: str) -> list[Item]:
+    """Text, in pieces."""
+    starts = range(0, len(text), _TEXT_LIMIT)
+    return [{"name": name, "text": text[start : start + _TEXT_LIMIT]} for start in starts]
+
+
+def bytes_items(name: str, data: bytes) -> list[Item]:
+    """Bytes as they are (JSON carries none: base64), in pieces."""
+    starts = range(0, len(data), _BYTES_LIMIT)
+    pieces = (data[start : start + _BYTES_LIMIT] for start in starts)
+    return [{"name": name, "bytes": base64.b64encode(piece).decode()} for piece in pieces]
+
+
+class Source(Protocol):
+    """One stream of a tab. Closing the generator ends it; an error of our tree in it ends it with that error."""
+
+    def items(self) -> AsyncGenerator[Item, None]:
+        """What it gives. Only as fast as it is taken."""
+
+    async def input(self, data: bytes) -> None:
+        """What the reader types. Raises RequestError where nothing can be typed."""
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """The reader's window. Raises RequestError where there is no terminal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """`grant` is the right that it takes to open one; `open` gets the arguments and raises RequestError.
+
+    `open_for_reader`: where a reader gets it without secrets.
+    """
+
+    grant: Grant
+    open: Callable[[Args], Source]
+    open_for_reader: Callable[[Args], Source] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOnly:
+    """A source that takes no input."""
+
+    make: Callable[[], AsyncGenerator[Item, None]]
+
+    def items(self) -> AsyncGenerator[Item, None]:
+        """What it gives."""
+        return self.make()
+
+    async def input(self, data: bytes) -> None:
+        """Nothing can be typed here."""
+        del data
+        raise RequestError("this stream takes no input")
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """No terminal."""
+        del rows, columns
+        raise RequestError("this stream has no window")
+
+
+def our_kinds(board: StatusBoard, engine: DockerStream) -> dict[str, Kind]:
+    """The kinds that need nothing but these two."""
+    return {
+        "status": Kind(grant=read("ucidockd", "status"), open=lambda args: _status(board, args)),
+        "events": Kind(
+            grant=read("docker", "events"),
+            open=lambda args: _events(engine, args, writer=True),
+            open_for_reader=lambda args: _events(engine, args, writer=False),
+        ),
+        "logs": Kind(grant=read("docker.container", "logs"), open=lambda args: _logs(engine, args)),
+        "stats": Kind(grant=read("docker.container", "stats"), open=lambda args: _stats(engine, args)),
+    }
+
+
+def _query(args: Args, allowed: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Engine query of arguments. Raises RequestError."""
+    for name in args:
+        if name not in allowed and name != "container":
+            raise RequestError(f"{name[:64]!r} is not known; known: {', '.join(allowed)}")
+    given = ((name, args[name]) for name in allowed if name in args)
+    return [(name, checked_value(name, _as_text(name, value))) for name, value in given]
+
+
+def _as_text(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, str | int):
+        return str(value)
+    raise RequestError(f"{name}: expected text, a number or a boolean")
+
+
+def _container(args: Args) -> str:
+    name = args.get("container")
+    if not isinstance(name, str):
+        raise RequestError("container: expected a name or an id")
+    return checked_id(name)
+
+
+def _status(board: StatusBoard, args: Args) -> Source:
+    _query(args, ())
+    return OutputOnly(lambda: _status_items(board))
+
+
+async def _status_items(board: StatusBoard) -> AsyncGenerator[Item, None]:
+    """`status` (facts about the agent), a `resource` each, `synced`; then a `change` each."""
+    feed = board_feed(board)
+    try:
+        async for name, data, version in feed:
+            if name != "status":
+                yield json_item(name, data)
+                continue
+            if "after" not in data:
+                yield json_item("status", {"version": data["version"], "agent": data["agent"]})
+            for resource in data["resources"]:
+                yield json_item("resource", resource)
+            if version is not None:
+                yield json_item("synced", {"version": version})
+    finally:
+        await feed.aclose()
+
+
+def _events(engine: DockerStream, args: Args, *, writer: bool) -> Source:
+    query = _query(args, ("since", "filters"))
+    return OutputOnly(lambda: _json_items("event", engine_streams.events(engine, query, writer=writer)))
+
+
+def _stats(engine: DockerStream, args: Args) -> Source:
+    container = _container(args)
+    _query(args, ())
+    return OutputOnly(
+        lambda: _json_items("stats", engine_streams.stats(engine, container, [("stream", "1")]))
+    )
+
+
+def _json_items(name: str, source: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[Item, None]:
+    return mapped(source, lambda value: json_item(name, value))
+
+
+def _logs(engine: DockerStream, args: Args) -> Source:
+    container = _container(args)
+    query = _query(args, ("follow", "since", "until", "tail", "timestamps", "stdout", "stderr"))
+    chosen = {name for name, _ in query}
+    if "follow" not in chosen:
+        query.append(("follow", "1"))
+    if not chosen & {"stdout", "stderr"}:
+        query += [("stdout", "1"), ("stderr", "1")]
+    return OutputOnly(lambda: _log_items(engine_streams.logs(engine, container, query)))
+
+
+async def _log_items(source: AsyncGenerator[tuple[str, bytes], None]) -> AsyncGenerator[Item, None]:
+    async with aclosing(texts(source)) as output:
+        async for name, text in output:
+            for item in text_items(name, text):
+                yield item

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The object `ucidockd` on ubus: status, plan, reconcile, hotplug, streams, and a notification when status changes.
+
+What fails is answered as on HTTP: {"error": {"code", "message"}}. Another part adds its methods to `make_agent_object`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from agent.api.port import AgentPort, Sessions
+from agent.api.problems import RequestError, body_of
+from agent.api.validation import given_of
+from agent.errors import BusError, UcidockdError
+from agent.threads import tell
+from agent.ubus.client import UbusClient
+from agent.ubus.objects import (
+    BOOLEAN,
+    INTEGER,
+    SESSION,
+    STRING,
+    TABLE,
+    Arguments,
+    BusObject,
+    Handler,
+    Method,
+    Reply,
+)
+from agent.wire.ubus_message import Status
+
+logger = logging.getLogger(__name__)
+
+NAME = "ucidockd"
+ANSWER_S = 15.0  # by then a reconcile is answered, whatever is still under way
+_RPCD_SAVE_DIR = "/var/run/rpcd/uci-"  # and the session's id: where rpcd keeps what LuCI staged (rpcd: uci.c)
+FIRST_S = 0.1
+NEXT_S = 1.0  # uhttpd keeps for a browser whatever it does not read: few and small notifications only
+
+
+def guarded(sessions: Sessions, name: str, method: str, handler: Handler) -> Handler:
+    """A call that comes with a session needs its right; uhttpd has asked too. Without one it is root's."""
+
+    async def handle(args: Arguments) -> Reply | None:
+        session = args.get(SESSION)
+        if session is not None and not await sessions.allowed(session, name, method):
+            raise BusError("the session may not do that", status=Status.PERMISSION_DENIED)
+        return await handler(args)
+
+    return handle
+
+
+def explaining(handler: Handler) -> Handler:
+    """Our own errors become an answer that says what is wrong; those of the bus stay a status."""
+
+    async def handle(args: Arguments) -> Reply | None:
+        try:
+            return await handler(args)
+        except BusError:
+            raise
+        except UcidockdError as exc:
+            return body_of(exc)
+
+    return handle
+
+
+class AgentMethods:
+    """`hotplug(subsystem, variables)` hears of what a hotplug script sends: a hint, never more."""
+
+    def __init__(self, agent: AgentPort, hotplug: Callable[[str, Mapping[str, Any]], None]) -> None:
+        self._agent = agent
+        self._hotplug = hotplug
+        self._going_on: set[asyncio.Task[dict[str, Any]]] = set()
+
+    def methods(self) -> dict[str, Method]:
+        """To be published."""
+        return {
+            "status": Method(handler=self._status, args={"after": STRING, "limit": INTEGER}),
+            "plan": Method(handler=self._plan),
+            "preview": Method(
+                handler=self._preview, args={"packages": TABLE, "paths": TABLE, "staged": BOOLEAN}
+            ),
+            "reconcile": Method(handler=self._reconcile),
+            "hotplug": Method(handler=self._on_hotplug, args={"subsystem": STRING, "env": TABLE}),
+        }
+
+    async def _status(self, args: Arguments) -> Reply:
+        limit = args.get("limit")
+        if limit is not None and limit < 1:
+            raise RequestError("limit: expected a number of resources, 1 at least")
+        return self._agent.board.page(args.get("after", ""), limit or 0)
+
+    async def _plan(self, args: Arguments) -> Reply:
+        del args
+        return await self._agent.plan()
+
+    async def _preview(self, args: Arguments) -> Reply:
+        given = given_of({name: value for name, value in args.items() if name != SESSION})
+        if session := args.get(SESSION):  # its right was asked for, so that it is the id of one
+            given = replace(given, save_dir=f"{_RPCD_SAVE_DIR}{session}")
+        return await self._agent.plan(given)
+
+    async def _reconcile(self, args: Arguments) -> Reply:
+        """On HTTP one waits for as long as it takes; callers on ubus, LuCI among them, give up after 20 to 30 s."""
+        del args
+        task = asyncio.create_task(self._agent.reconcile(), name="reconcile")
+        done, _ = await asyncio.wait({task}, timeout=ANSWER_S)
+        if done:
+            return task.result()
+        self._going_on.add(task)
+        task.add_done_callback(self._went_on)
+        return {**await self._agent.plan(), "operations": [], "failed": [], "under_way": True}
+
+    def _went_on(self, task: asyncio.Task[dict[str, Any]]) -> None:
+        self._going_on.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            logger.warning("reconcile: %s", exc)
+
+    async def _on_hotplug(self, args: Arguments) -> Reply:
+        self._hotplug(args.get("subsystem", ""), args.get("env", {}))
+        return {}
+
+
+def make_agent_object(sessions: Sessions, *groups: Mapping[str, Method]) -> BusObject:
+    """The object with the methods of all groups, each behind its right."""
+    methods = {
+        name: Method(
+            handler=guarded(sessions, NAME, name, explaining(method.handler)),
+            args=method.args,
+            oversize=method.oversize,
+        )
+        for group in groups
+        for name, method in group.items()
+    }
+    return BusObject(name=NAME, methods=methods)
+
+
+class StatusNotifier:
+    """Notifies `status` {version, keys} on the object when the board changes: the keys of what changed, not the news.
+
+    Coalesced, at most one a second, and nothing at all while nobody is subscribed.
+    """
+
+    def __init__(self, agent: AgentPort, bus: UbusClient, source: BusObject) -> None:
+        self._board = agent.board
+        self._bus = bus
+        self._source = source
+        self._changed = asyncio.Event()
+        source.on_subscribed = lambda _: self._changed.set()
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        loop = asyncio.get_running_loop()
+
+        def changed() -> None:  # in the thread that changed it
+            tell(loop, self._changed.set)
+
+        unsubscribe = self._board.subscribe(changed)
+        sent = self._board.version
+        try:
+            while True:
+                await self._changed.wait()
+                await asyncio.sleep(FIRST_S)
+                self._changed.clear()
+                if self._source.subscribed and self._board.version != sent:
+                    sent = await self._notify(sent)
+                    await asyncio.sleep(NEXT_S - FIRST_S)
+        finally:
+            unsubscribe()
+
+    async def _notify(self, sent: int) -> int:
+        events = self._board.events_after(sent)
+        version = self._board.version if events is None else int(events[-1]["id"])
+        # past the ring nobody knows what changed: no keys, look at all
+        keys = sorted({str(event["key"]) for event in events or () if "key" in event})
+        try:
+            await self._bus.notify(self._source, "status", {"version": version, "keys": keys})
+        except BusError as exc:
+            logger.debug("ubus: status: %s", exc)
+        return version

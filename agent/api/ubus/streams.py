@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The methods `stream_*` of the object `ucidockd`: open, resume, feed, acknowledge, fetch and close a stream object.
+
+The right to subscribe is granted to the one session that opened it, and revoked at its end: a pattern in an access
+list would let every reader see everybody's console.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import logging
+import secrets
+from collections.abc import Mapping
+
+from agent.api.problems import RequestError
+from agent.api.rules import WRITER
+from agent.api.streams.stream_sources import Kind, Source
+from agent.api.ubus.outbox import WINDOW
+from agent.api.ubus.stream_tab import Tab
+from agent.errors import BusError
+from agent.ubus.client import UbusClient
+from agent.ubus.objects import INTEGER, SESSION, STRING, TABLE, Arguments, BusObject, Method, Reply
+from agent.ubus.rpcd import Rpcd
+from agent.wire.ubus_message import Status
+
+logger = logging.getLogger(__name__)
+
+TABS = 32
+TABS_OF_A_SESSION = 8
+TABS_OF_READERS = 24  # of TABS
+SOURCES_OF_ALL = 512
+SOURCES_OF_READERS = 384
+SOURCES_OF_A_READER = 128
+NAME_LIMIT = 64
+INPUT_LIMIT = 64 * 1024
+WAIT_LIMIT_S = 20  # LuCI gives a call up after that
+_WAIT_S = 20
+_STOP_S = 2.5  # a console's process is killed within that
+
+
+class Streams:
+    """All tabs. `kinds` may grow after construction."""
+
+    def __init__(self, bus: UbusClient, rpcd: Rpcd, kinds: Mapping[str, Kind]) -> None:
+        self._bus = bus
+        self._rpcd = rpcd
+        self._kinds = kinds
+        self._tabs: dict[str, Tab] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        bus.on_lost(self._on_bus_lost)
+
+    def methods(self) -> dict[str, Method]:
+        """To be published."""
+        one = {"id": STRING, "stream": INTEGER}
+        return {
+            "stream_open": Method(
+                handler=self.open,
+                args={"id": STRING, "kind": STRING, "args": TABLE, "owner": STRING, "tag": STRING},
+            ),
+            "stream_resume": Method(handler=self.resume, args={"id": STRING}),
+            "stream_input": Method(handler=self.input, args={**one, "text": STRING, "data": STRING}),
+            "stream_resize": Method(handler=self.resize, args={**one, "rows": INTEGER, "columns": INTEGER}),
+            "stream_ack": Method(handler=self.acknowledge, args={"id": STRING, "seq": INTEGER}),
+            "stream_read": Method(handler=self.read, args={"id": STRING, "after": INTEGER, "wait": INTEGER}),
+            "stream_close": Method(handler=self.close, args={**one, "owner": STRING}),
+        }
+
+    async def stop(self) -> None:
+        """Ends all of them; whoever does not answer in time is left alone."""
+        for tab in list(self._tabs.values()):
+            tab.end("the agent stops")
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=_STOP_S)
+            for task in late:
+                task.cancel()
+
+    # methods
+
+    async def open(self, args: Arguments) -> Reply:
+        """A new tab, or with `id` an open one; with `kind` a stream in it. {id, object, window, stream?}."""
+        session = args.get(SESSION, "")
+        owner, tag = (args.get(name, "") for name in ("owner", "tag"))
+        if max(len(owner), len(tag)) > NAME_LIMIT:
+            raise RequestError(f"owner, tag: expected at most {NAME_LIMIT} characters")
+        source = await self._source(session, args)
+        tab = self._tab(args) if args.get("id") else await self._new_tab(session)
+        reply: dict[str, object] = {"id": tab.id, "object": tab.object.name, "window": WINDOW}
+        if source is None:
+            return reply
+        self._check_sources(tab)
+        return {**reply, "stream": tab.add(source, owner=owner, tag=tag)}
+
+    async def resume(self, args: Arguments) -> Reply:
+        """The tab by a fresh object, for an owner whose connection broke; the object before ends. {id, object, window}."""
+        tab = self._tab(args)
+        async with tab.moving:
+            tab.check()
+            fresh = tab.make_object(secrets.token_hex(16))
+            await self._publish(tab.session, fresh)
+            before = tab.move(fresh)
+            await self._withdraw(tab.session, before)
+        return {"id": tab.id, "object": fresh.name, "window": WINDOW}
+
+    async def input(self, args: Arguments) -> Reply:
+        """`text`, or `data` in base64, for a stream that takes it."""
+        source = self._tab(args).source(args.get("stream", 0))
+        await source.input(_input(args))
+        return {}
+
+    async def resize(self, args: Arguments) -> Reply:
+        """The window of a stream that has one."""
+        source = self._tab(args).source(args.get("stream", 0))
+        rows, columns = args.get("rows", 0), args.get("columns", 0)
+        if not (1 <= rows <= 1000 and 1 <= columns <= 1000):
+            raise RequestError("rows and columns: expected 1 to 1000")
+        await source.resize(rows, columns)
+        return {}
+
+    async def acknowledge(self, args: Arguments) -> Reply:
+        """All packets up to `seq` were read."""
+        self._tab(args).acknowledge(args.get("seq", 0))
+        return {}
+
+    async def read(self, args: Arguments) -> Reply:
+        """The packets after `after`; waits up to `wait` seconds for one."""
+        wait = args.get("wait", _WAIT_S)
+        if not 0 <= wait <= WAIT_LIMIT_S:
+            raise RequestError(f"wait: expected 0 to {WAIT_LIMIT_S} seconds")
+        return await self._tab(args).read(args.get("after", 0), wait)
+
+    async def close(self, args: Arguments) -> Reply:
+        """Ends one stream, those of an `owner`, or without either the tab."""
+        tab = self._tab(args)
+        if "stream" in args:
+            tab.drop(args["stream"])
+        elif args.get("owner"):
+            tab.drop_of(args["owner"])
+        else:
+            tab.end("closed")
+        return {}
+
+    # tabs
+
+    def _tab(self, args: Arguments) -> Tab:
+        """The caller's own tab. Raises BusError."""
+        tab = self._tabs.get(args.get("id", ""))
+        if tab is None:
+            raise BusError("no such stream", status=Status.NOT_FOUND)
+        if tab.session != args.get(SESSION, ""):
+            raise BusError("somebody else's stream", status=Status.PERMISSION_DENIED)
+        return tab
+
+    async def _source(self, session: str, args: Arguments) -> Source | None:
+        """Raises RequestError, BusError."""
+        name = args.get("kind", "")
+        if not name:
+            return None
+        kind = self._kinds.get(name)
+        if kind is None:
+            raise RequestError(f"kind {name[:64]!r}: expected one of {', '.join(sorted(self._kinds))}")
+        if session and not await self._rpcd.allowed_now(session, kind.grant.object, kind.grant.method):
+            raise BusError("the session may not read that", status=Status.PERMISSION_DENIED)
+        opening = kind.open
+        if kind.open_for_reader is not None and not await self._may_write(session):
+            opening = kind.open_for_reader
+        return opening(args.get("args", {}))
+
+    async def _may_write(self, session: str) -> bool:
+        """Who came without a session is root."""
+        return not session or await self._rpcd.allowed_now(session, WRITER.object, WRITER.method)
+
+    def _check_sources(self, tab: Tab) -> None:
+        """Raises RequestError 429 where no stream may be added: readers leave some to writers."""
+        tabs = self._tabs.values()
+        limits = [(SOURCES_OF_ALL, "", list(tabs))]
+        if not tab.writes:
+            limits += [
+                (
+                    SOURCES_OF_READERS,
+                    " of sessions that may only read",
+                    [one for one in tabs if not one.writes],
+                ),
+                (
+                    SOURCES_OF_A_READER,
+                    " of this session",
+                    [one for one in tabs if one.session == tab.session],
+                ),
+            ]
+        for limit, whose, counted in limits:
+            if sum(one.streams for one in counted) >= limit:
+                raise RequestError(f"{limit} streams{whose} are open", status=429)
+
+    async def _new_tab(self, session: str) -> Tab:
+        writes = not session or await self._rpcd.allowed_now(session, WRITER.object, WRITER.method)
+        if len(self._tabs) >= TABS:
+            raise RequestError(f"{TABS} stream objects are open", status=429)
+        if sum(tab.session == session for tab in self._tabs.values()) >= TABS_OF_A_SESSION:
+            raise RequestError(f"{TABS_OF_A_SESSION} stream objects of this session are open", status=429)
+        if not writes and sum(not tab.writes for tab in self._tabs.values()) >= TABS_OF_READERS:
+            raise RequestError(
+                f"{TABS_OF_READERS} stream objects of sessions that may only read are open", status=429
+            )
+        tab = Tab(
+            secrets.token_hex(16), session, self._bus, lambda: self._still_allowed(session), writes=writes
+        )
+        self._tabs[tab.id] = tab
+        try:
+            await self._publish(session, tab.object)
+        except BaseException:
+            del self._tabs[tab.id]
+            raise
+        task = asyncio.create_task(self._run(tab), name=f"tab-{tab.id[:8]}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return tab
+
+    async def _still_allowed(self, session: str) -> bool:
+        return not session or await self._rpcd.allowed_now(session, "ucidockd", "stream_open")
+
+    async def _run(self, tab: Tab) -> None:
+        try:
+            await tab.run()
+            logger.debug("stream %s ended: %s", tab.id[:8], tab.reason)
+        finally:
+            self._tabs.pop(tab.id, None)
+            async with tab.moving:
+                with contextlib.suppress(BusError):
+                    await tab.say_goodbye()
+                await self._withdraw(tab.session, tab.object)
+
+    async def _publish(self, session: str, owned: BusObject) -> None:
+        """For that session only. Raises BusError; then nothing is left of it."""
+        try:
+            await self._bus.add_object(owned)
+            if session:
+                await self._rpcd.grant(session, [_right(owned)])
+        except BaseException:
+            await self._withdraw(session, owned)
+            raise
+
+    async def _withdraw(self, session: str, owned: BusObject) -> None:
+        """As far as there is anybody who takes it."""
+        try:
+            await self._bus.remove_object(owned)
+        except BusError as exc:
+            logger.debug("%s: %s", owned.name, exc)
+        try:
+            if session:
+                await self._rpcd.revoke(session, [_right(owned)])
+        except BusError as exc:
+            logger.debug("%s: %s", owned.name, exc)
+
+    def _on_bus_lost(self) -> None:
+        for tab in self._tabs.values():
+            tab.end("ubus went away")
+
+
+def _right(owned: BusObject) -> tuple[str, str]:
+    return (owned.name, ":subscribe")
+
+
+def _input(args: Arguments) -> bytes:
+    """Raises RequestError."""
+    if "data" not in args:
+        data: bytes = args.get("text", "").encode("utf-8", "replace")
+    else:
+        try:
+            data = base64.b64decode(args["data"], validate=True)
+        except (binascii.Error, ValueError) as exc:
+            raise RequestError("data: expected base64") from exc
+    if len(data) > INPUT_LIMIT:
+        raise RequestError(f"input of {len(data)} bytes: expected {INPUT_LIMIT} at most", status=413)
+    return data

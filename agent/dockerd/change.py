@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Brings dockerd to a target, or back to the last one that worked.
+
+Before it comes `agent.plan.daemon`, which says what a change takes. Every step is written down before it is done
+(`DaemonRecord`), so that an agent that was killed in between goes on where the old one stood. The order of a restart:
+
+    live-restore on by SIGHUP, so that containers outlive it     (unless it has to stop them)
+    STOP   daemon.json is written, then dockerd ends by SIGTERM
+    START  dockerd starts and answers; live-restore goes back to what UCI says
+    WATCH  dying now counts as a failure of the change; after it the document is the last good one
+
+A failure takes the last good document, and if that fails too the minimal one of the same engine with nothing but the
+unix socket. What is proven (it equals the last good one) is not given up: it is tried again, slower and slower.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from agent.dockerd.ports import Check, DaemonStore, Probe, Supervisor
+from agent.errors import DaemonError
+from agent.model.dockerd.settings import (
+    DaemonRecord,
+    Document,
+    Effect,
+    Json,
+    Process,
+    Step,
+    Target,
+    format_document,
+)
+from agent.plan.daemon import Change, bare, minimal
+
+logger = logging.getLogger(__name__)
+
+_STOP_MARGIN_S = 15.0
+_PAUSE_S = 0.05
+_SIGNALS = 2  # an event may be dropped by the engine: a reload that is not confirmed is asked for twice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Seconds: for the first answer after a start, for the confirmation of a reload, and of watching after a change."""
+
+    start_s: float = 90.0
+    reload_s: float = 5.0
+    watch_s: float = 30.0
+
+
+@dataclass(slots=True, kw_only=True)
+class DaemonChange:
+    """Carries changes out, one at a time. `clock`: monotonic seconds, the same for every process since boot."""
+
+    store: DaemonStore
+    supervisor: Supervisor
+    probe: Probe
+    check: Check
+    socket: str
+    limits: Limits = field(default_factory=Limits)
+    clock: Callable[[], float] = time.monotonic
+    record: DaemonRecord = field(init=False)
+    refused: Target | None = None  # what dockerd itself rejected, until a reconcile is asked for
+
+    def __post_init__(self) -> None:
+        self.record = self.store.load()
+
+    def carry_out(self, target: Target, change: Change) -> None:
+        """One change. A target that fails is rolled back and noted in the record.
+
+        Raises DaemonError when nothing was changed for a passing reason (no space), or when dockerd is down for good.
+        """
+        try:
+            self.check(target)
+        except DaemonError as exc:
+            if exc.reason != "Refused":
+                raise
+            self._refuse(target, exc)
+            if self.supervisor.find() is None:
+                self._roll_back(target, exc, way_back=False)
+            return
+        if change.effect is Effect.RELOAD:
+            self._attempt(target, lambda: self._reload(target))
+        else:
+            self._attempt(target, lambda: self._restart(target, held=self._hold(change)))
+
+    def resume(self) -> None:
+        """Goes on with what an agent before us had begun. Raises DaemonError as `carry_out`."""
+        record = self.record
+        target = record.target
+        if target is None:
+            self._note(step=Step.NONE)
+            return
+        logger.info("going on with a change of dockerd that was cut short (%s)", record.step)
+        match record.step:
+            case Step.RELOAD:
+                self._attempt(target, lambda: self._reload(target))
+            case Step.STOP:
+                again = functools.partial(self._restart, target, held=record.held, fallback=record.fallback)
+                self._attempt(target, again, way_back=record.fallback)
+            case _:
+                self._attempt(target, self._start, way_back=record.fallback)
+
+    def died(self) -> None:
+        """dockerd ended while a change was watched: the change is to blame. Raises DaemonError."""
+        target, process = self.record.running, self.record.process
+        words = self.supervisor.last_words(process) if process is not None else ""
+        if target is not None:
+            failure = DaemonError(f"dockerd died soon after the change{_tail(words)}", reason="Died")
+            self._roll_back(target, failure, way_back=self.record.fallback)
+
+    def end_watch(self) -> None:
+        """The change has proved itself: its document is the last good one. Raises OSError when it cannot be kept."""
+        running = self.record.running
+        if running is not None and self.store.last_good() != running:
+            self.store.write_last_good(running)
+        self._note(step=Step.NONE)
+
+    def stop(self, shutdown_s: int | None = None) -> None:
+        """Stops dockerd on request. It stays down, even when the agent restarts, until `released`.
+
+        `shutdown_s`: seconds that it gives its containers, None where that is as the record says.
+        """
+        self._note(stopped=True, step=Step.NONE, target=None, must=True)
+        process = self.supervisor.find()
+        if process is not None and shutdown_s is not None:
+            self.supervisor.stop(process, shutdown_s + _STOP_MARGIN_S)
+        elif process is not None:
+            self._end(process, self.record.running)
+        self._note(process=None)
+
+    def let_go(self, process: Process | None) -> None:
+        """dockerd's settings are not ours (any more): no change of ours is under way. What a `process` that we did not
+        start with our file follows is not known."""
+        if process is not None and process != self.record.process:
+            self.adopt(process, None)
+        self._note(step=Step.NONE, target=None, held=False, failed="", why="", fallback=False)
+
+    def released(self) -> None:
+        """dockerd is to run again."""
+        self._note(stopped=False)
+
+    def adopt(self, process: Process, running: Target | None) -> None:
+        """Takes note of a dockerd that somebody else started with our file."""
+        self._note(process=process, running=running, stopped=False)
+
+    def forget_failure(self) -> None:
+        """What failed before does not matter any more: what UCI says now runs, or is to be tried again."""
+        self._note(failed="", why="", fallback=False)
+
+    # steps
+
+    def _attempt(self, target: Target, action: Callable[[], None], *, way_back: bool = False) -> None:
+        """`way_back`: it is one already, and the change that it is about has been noted."""
+        try:
+            action()
+        except DaemonError as exc:
+            if self._is_proven(target):
+                self._note(step=Step.NONE, target=None, process=None)
+                raise
+            self._roll_back(target, exc, way_back=way_back)
+        except OSError as exc:
+            if self.record.step in {Step.STOP, Step.RELOAD}:
+                self._note(step=Step.NONE, target=None)
+            raise DaemonError(f"daemon.json cannot be written: {exc.strerror}", reason="StorageFull") from exc
+
+    def _is_proven(self, target: Target) -> bool:
+        """Whether this has worked before: then something around it is at fault (a slow containerd, say)."""
+        return target == self.store.last_good()
+
+    def _refuse(self, target: Target, exc: DaemonError) -> None:
+        logger.error("dockerd's new settings are refused: %s", exc)
+        self.refused = target
+        self._note(failed=target.digest, why=str(exc), fallback=False)
+
+    def _hold(self, change: Change) -> bool:
+        """Switches live-restore by SIGHUP so that containers outlive the restart, or do not. True when they will."""
+        running, process = self.record.running, self.supervisor.find()
+        if process is None:
+            # what a dockerd that died has left alive; before there was one in this boot, there is nothing to keep
+            return self.record.process is not None and not change.stops and not self.record.swarm
+        if running is None:
+            return not change.stops and not self.probe.swarm()
+        keep = not change.stops and not self.probe.swarm() and bool(self.probe.running())
+        if bool(running.document.get("live-restore")) is keep:
+            return keep
+        document = {**running.document, "live-restore": keep}
+        self._note(step=Step.NONE, must=True)
+        self.store.write_current(format_document(document))
+        if self._confirmed(process, document):
+            return keep
+        logger.warning("dockerd did not confirm live-restore: containers %s", "stop" if keep else "may go on")
+        return False
+
+    def _reload(self, target: Target) -> None:
+        self._note(step=Step.RELOAD, target=target, must=True)
+        process = self.supervisor.find()
+        if process is None:
+            self._restart(target, held=not self.record.swarm)
+            return
+        self.store.write_current(target.text)
+        if self._confirmed(process, target.document):
+            self._reached(target, process)
+            return
+        if self.supervisor.wait_end(process, 0):
+            words = self.supervisor.last_words(process)
+            raise DaemonError(f"dockerd died at the reload{_tail(words)}", reason="Died")
+        words = self.supervisor.last_words(process)
+        why = f"dockerd did not confirm the reload{_tail(words)}"
+        logger.error("%s; it goes on with its old settings", why)
+        if self.record.running is not None:
+            self.store.write_current(self.record.running.text)
+            self.supervisor.reload(process)
+        self._note(step=Step.NONE, target=None, failed=target.digest, why=why, fallback=True)
+
+    def _confirmed(self, process: Process, document: Document) -> bool:
+        """SIGHUP, and the engine's own word that it follows the document."""
+        for _ in range(_SIGNALS):
+            with self.probe.reload_events(self.limits.reload_s) as events:
+                self.supervisor.reload(process)
+                attributes = events.wait(self.limits.reload_s)
+            if attributes is not None:
+                wrong = disagreements(document, attributes)
+                if wrong:
+                    logger.warning("dockerd reloaded but does not follow %s", ", ".join(wrong))
+                return not wrong
+            if self.supervisor.wait_end(process, 0):
+                break
+        return False
+
+    def _restart(self, target: Target, *, held: bool, fallback: bool = False) -> None:
+        self._note(step=Step.STOP, target=target, held=held, fallback=fallback, must=not fallback)
+        document = {**target.document, "live-restore": True} if held else target.document
+        self.store.write_current(format_document(document))
+        process = self.supervisor.find()
+        if process is not None:
+            self._end(process, self.record.running or target)
+        self._note(step=Step.START, process=None)
+        self._start()
+
+    def _end(self, process: Process, running: Target | None) -> None:
+        """Gives containers the time that the running settings give them."""
+        patience = running.document.get("shutdown-timeout") if running is not None else None
+        self.supervisor.stop(process, (patience if isinstance(patience, int) else 15) + _STOP_MARGIN_S)
+
+    def _start(self) -> None:
+        target = self.record.target
+        if target is None:
+            return
+        process = self.supervisor.find() or self.supervisor.start(target.arguments)
+        self._wait_for_answer(process)
+        if self.record.held and not target.document.get("live-restore"):
+            self.store.write_current(target.text)
+            if not self._confirmed(process, target.document) and not self.record.fallback:
+                raise DaemonError(
+                    "dockerd did not confirm its settings after the start", reason="NotConfirmed"
+                )
+        self._reached(target, process)
+
+    def _wait_for_answer(self, process: Process) -> None:
+        deadline = self.clock() + self.limits.start_s
+        while not self.probe.answers():
+            if self.supervisor.wait_end(process, _PAUSE_S):
+                words = self.supervisor.last_words(process)
+                raise DaemonError(f"dockerd did not start{_tail(words)}", reason="NotStarted")
+            if self.clock() > deadline:
+                seconds = f"{self.limits.start_s:.0f} s"
+                raise DaemonError(
+                    f"dockerd does not answer on {self.socket} after {seconds}", reason="NoAnswer"
+                )
+
+    def _reached(self, target: Target, process: Process) -> None:
+        # one that has proved itself is not watched again: when it dies, no change is to blame
+        step = Step.NONE if target == self.store.last_good() else Step.WATCH
+        watch_until = self.clock() + self.limits.watch_s
+        self._note(
+            step=step,
+            target=None,
+            held=False,
+            running=target,
+            process=process,
+            watch_until=watch_until,
+            swarm=self.probe.swarm(),
+        )
+
+    def _roll_back(self, target: Target, failure: DaemonError, *, way_back: bool) -> None:
+        """The last good document, else the minimal one. Raises DaemonError when dockerd cannot be brought up at all."""
+        if not way_back:
+            logger.error("%s; going back", failure)
+            self._note(failed=target.digest, why=str(failure), fallback=True)
+        for way in self._ways_back(target):
+            try:
+                self._restart(way, held=not self.record.swarm, fallback=True)
+            except (DaemonError, OSError) as exc:
+                logger.error("dockerd does not come up with an older configuration either: %s", exc)
+                continue
+            return
+        self._note(step=Step.NONE, target=None, process=None)
+        raise DaemonError(f"dockerd is down: {failure}", reason="DaemonDown") from failure
+
+    def _ways_back(self, failed: Target) -> Iterator[Target]:
+        """What to fall back to: the last good one, then the minimal one of the same engine."""
+        good = self.store.last_good()
+        if good is not None and (good.document, good.arguments) != (failed.document, failed.arguments):
+            yield good
+        before = self.record.running
+        base = before or good or failed
+        # with its arguments: without them it would be an engine in other directories, perhaps somebody else's
+        smallest = minimal(base.document, socket=self.socket)
+        keeps = {"live-restore": not self.record.swarm}
+        yield replace(base, document={**smallest, **keeps}, material="")
+        if before is None and good is None:
+            yield replace(base, document={**bare(base.document, socket=self.socket), **keeps}, material="")
+
+    def _note(self, *, must: bool = False, **changes: Any) -> None:
+        """Writes down where we stand. After the point of no return a full disk must not stop us (`must` False)."""
+        record = replace(self.record, **changes)
+        if record == self.record:
+            return
+        try:
+            self.store.save(record)
+        except OSError as exc:
+            if must:
+                raise
+            logger.warning("cannot note where the change of dockerd stands: %s", exc)
+        self.record = record
+
+
+def disagreements(document: Document, attributes: Mapping[str, str]) -> tuple[str, ...]:
+    """Keys of the document that the engine's reload event gives another value for, sorted."""
+    return tuple(
+        key for key in sorted(document) if key in attributes and not _agrees(document[key], attributes[key])
+    )
+
+
+def _agrees(value: Json, said: str) -> bool:
+    match value:
+        case bool():
+            return said == str(value).lower()
+        case list():
+            return set(map(str, value)) <= _strings(said)
+        case dict():
+            return True  # objects are shown in forms of the engine's own
+        case _:
+            return said == str(value)
+
+
+def _strings(said: str) -> set[str]:
+    """The engine prints lists as JSON; its own loopback range is always among the insecure registries."""
+    try:
+        items = json.loads(said)
+    except ValueError:
+        return set()
+    return set(map(str, items)) if isinstance(items, list) else set()
+
+
+def _tail(words: str) -> str:
+    return f": {words}" if words else ""

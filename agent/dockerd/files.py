@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon's files. In /var/run (memory): daemon.json and the record of where a change stands. In /etc/ucidockd (kept
+over sysupgrade, written only when it changes): the last good daemon.json, and the data root that containers belong to.
+
+All are 0600: proxies and log options hold passwords. A file of ours that does not parse is set aside as `*.bad`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.errors import PathError
+from agent.files.atomic import atomic_write
+from agent.files.user_paths import PATHS, file_bytes
+from agent.model.dockerd.settings import DaemonRecord, Document, Process, Step, Target
+from agent.wire.own_json import json_object
+
+logger = logging.getLogger(__name__)
+
+_MATERIAL = ("tlscacert", "tlscert", "tlskey")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineData:
+    """Where an engine keeps its data: its data_root, our mark on the disk that this is on, and its storage driver.
+
+    "" is not known.
+    """
+
+    data_root: str = ""
+    mark: str = ""
+    store: str = ""
+
+
+class DaemonFiles:
+    """Implements `agent.dockerd.ports.DaemonStore`."""
+
+    def __init__(self, *, run_dir: Path, state_dir: Path) -> None:
+        self.config_file = run_dir / "daemon.json"
+        self._record = run_dir / "daemon-record.json"
+        self._last_good = state_dir / "daemon-last-good.json"
+        self._engine = state_dir / "daemon-engine.json"
+
+    def current(self) -> bytes | None:
+        """daemon.json as it is, whoever wrote it."""
+        try:
+            return self.config_file.read_bytes()
+        except OSError:
+            return None
+
+    def current_document(self) -> Document | None:
+        """daemon.json as dockerd reads it, None when that fails."""
+        try:
+            return json_object(self.config_file.read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def write_current(self, data: bytes) -> None:
+        _write(self.config_file, data)
+
+    def drop_current(self) -> None:
+        """dockerd follows another file now: one that comes back to ours must not take an old one for new."""
+        self.config_file.unlink(missing_ok=True)
+
+    def last_good(self) -> Target | None:
+        data = _read(self._last_good)
+        if data is None:
+            return None
+        try:
+            target = _target(data)
+            if target is not None and target.document["data-root"] and target.document["hosts"]:
+                return target
+            raise ValueError("no configuration that we would write")
+        except (KeyError, TypeError, ValueError, OverflowError) as exc:
+            _set_aside(self._last_good, exc)
+            return None
+
+    def write_last_good(self, target: Target) -> None:
+        _write(self._last_good, json.dumps(asdict(target), indent=1, sort_keys=True).encode())
+
+    def engine(self) -> EngineData:
+        """The data that the containers were made for; an empty one when that is not known."""
+        data = _read(self._engine) or {}
+        return EngineData(**{name: str(data.get(name) or "") for name in ("data_root", "mark", "store")})
+
+    def write_engine(self, engine: EngineData) -> None:
+        if engine != self.engine():
+            _write(self._engine, json.dumps(asdict(engine)).encode())
+
+    def load(self) -> DaemonRecord:
+        data = _read(self._record)
+        if data is None:
+            return DaemonRecord()
+        try:
+            return _record(data)
+        except (KeyError, TypeError, ValueError, OverflowError) as exc:
+            _set_aside(self._record, exc)
+            return DaemonRecord()
+
+    def save(self, record: DaemonRecord) -> None:
+        _write(self._record, json.dumps(asdict(record)).encode())
+
+
+def material_of(document: Document) -> str:
+    """A digest of the certificate files that the document names; one that cannot be read counts as missing."""
+    if not document.get("tls"):
+        return ""
+    named = [path for key in _MATERIAL if isinstance(path := document.get(key), str) and path]
+    view = PATHS.view((file_bytes, path) for path in named)
+    digest = hashlib.sha256()
+    for path in named:
+        try:
+            digest.update(hashlib.sha256(view(file_bytes, path)).digest())
+        except PathError:
+            digest.update(b"missing")
+    return digest.hexdigest()[:16]
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    atomic_write(path, data, mode=0o600)
+
+
+def _read(path: Path) -> Mapping[str, Any] | None:
+    """A JSON object, None when there is none."""
+    try:
+        return json_object(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as exc:
+        _set_aside(path, exc)
+        return None
+
+
+def _set_aside(path: Path, exc: Exception) -> None:
+    bad = path.with_name(path.name + ".bad")
+    logger.error("%s cannot be read (%s): set aside as %s", path, exc, bad.name)
+    try:
+        path.replace(bad)
+    except OSError as failure:
+        logger.warning("%s cannot be set aside: %s", path, failure)
+
+
+def _record(data: Mapping[str, Any]) -> DaemonRecord:
+    process = data["process"]
+    return DaemonRecord(
+        running=_target(data["running"]),
+        process=Process(pid=int(process["pid"]), started=int(process["started"])) if process else None,
+        step=Step(data["step"]),
+        target=_target(data["target"]),
+        fallback=bool(data["fallback"]),
+        held=bool(data["held"]),
+        failed=str(data["failed"]),
+        why=str(data["why"]),
+        watch_until=float(data["watch_until"]),
+        swarm=bool(data.get("swarm")),
+        stopped=bool(data.get("stopped")),
+    )
+
+
+def _target(data: Mapping[str, Any] | None) -> Target | None:
+    if data is None:
+        return None
+    arguments = data["arguments"]
+    if not isinstance(arguments, list) or not all(isinstance(word, str) for word in arguments):
+        raise ValueError("arguments: expected a list of words")
+    return Target(document=dict(data["document"]), material=str(data["material"]), arguments=tuple(arguments))

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a running dockerd has lost: its bridge, after a network restart, or the file system of its data.
+
+A lost bridge, and a disk that was mounted anew under dockerd, are mended by one restart; what that does not mend is shown
+and not tried again. While the disk is away nothing is created or removed: the engine would work on the bare mount point.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from agent.dockerd.status import DaemonStatus
+from agent.engine.process_view import has_files_on, network_devices
+from agent.model.dockerd.settings import Document, Effect, Process, Target, data_root
+from agent.plan.daemon import Change
+from agent.router.mounts import is_read_only
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_BRIDGE = "docker0"
+
+
+class DaemonHealth:
+    """`missing_mount`: the mount point that a directory needs and that has nothing mounted; "" for none.
+
+    `needs_mount`: whether the directory is declared to be on one at all.
+    """
+
+    def __init__(
+        self,
+        status: DaemonStatus,
+        *,
+        missing_mount: Callable[[str], str],
+        needs_mount: Callable[[str], bool],
+    ) -> None:
+        self._status = status
+        self._missing_mount = missing_mount
+        self._needs_mount = needs_mount
+        # the loss, and the dockerd that was to be restarted for it
+        self._asked: tuple[str, Process] | None = None
+
+    def storage_lost(self, running: Target | None, goal: Target) -> str:
+        """Why nothing may be done with this engine; "" when its data is there, or it is to have others."""
+        root = data_root(running.document) if running is not None else ""
+        if not root or root != data_root(goal.document):
+            text, reason = "", ""
+        elif mount := self._missing_mount(root):
+            text, reason = (
+                f"{mount} was unmounted under the running dockerd, whose data is in {root}",
+                "Unmounted",
+            )
+        elif is_read_only(root):
+            text, reason = f"the file system of dockerd's data in {root} has become read-only", "ReadOnly"
+        else:
+            text, reason = "", ""
+        self._status.storage_lost(text, reason=reason)
+        return text
+
+    def repair(self, process: Process, goal: Target, *, answers: Callable[[], bool]) -> Change | None:
+        """A restart for what was lost, once. Containers stop for it: their ports and mounts are of what is gone.
+
+        `answers`: whether the engine does; one that does not may be about to make what is missing.
+        """
+        lost = self._lost(process, goal)
+        if lost and not answers():
+            return None
+        # one that was only starting may have it by the time that it answers
+        if not lost or not (lost := self._lost(process, goal)):
+            self._asked = None
+            self._status.impaired("")
+            return None
+        if self._asked is not None and self._asked[0] == lost and self._asked[1] != process:
+            self._status.impaired(f"{lost}, and a restart of dockerd did not help")
+            return None
+        if self._asked != (lost, process):
+            logger.warning("dockerd is to be restarted: %s", lost)
+        self._asked = (lost, process)
+        return Change(effect=Effect.RESTART, causes=(lost,), stops=True)
+
+    def _lost(self, process: Process, goal: Target) -> str:
+        bridge = lost_bridge(goal.document, goal.arguments, network_devices(process.pid))
+        return bridge or self._stale(process, goal)
+
+    def _stale(self, process: Process, goal: Target) -> str:
+        root = data_root(goal.document)
+        if not self._needs_mount(root) or has_files_on(process.pid, root) is not False:
+            return ""
+        return f"the file system of {root} was mounted anew under dockerd"
+
+
+def lost_bridge(document: Document, arguments: Sequence[str], devices: frozenset[str] | None) -> str:
+    """What a dockerd with these settings lacks among its network devices; "" for nothing.
+
+    With `bridge` none, or a choice on its command line, there is nothing to be expected.
+    """
+    chosen = any(word.lstrip("-").partition("=")[0] in {"b", "bridge"} for word in arguments)
+    bridge = str(document.get("bridge") or _DEFAULT_BRIDGE)
+    if devices is None or chosen or bridge == "none" or bridge in devices:
+        return ""
+    return f"the bridge {bridge} is gone"

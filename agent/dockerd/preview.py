@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`ucidockd render`: prints daemon.json without its passwords; with `--diff` what a change of it would take, and which
+containers it would stop.
+
+Changes nothing and asks nobody but the engine for the names of its running containers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.dockerd.stage import DaemonStage, Tools, make_stage
+from agent.errors import ConfigError
+from agent.files.config import load
+from agent.files.options import RuntimeOptions
+from agent.model.dockerd.settings import Effect, Target
+from agent.plan.daemon import Change, as_wished, classify, difference, masked
+from agent.status.board import StatusBoard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """`text` is the file with passwords replaced; `stopped` names containers that the change stops."""
+
+    text: bytes
+    difference: str
+    change: Change
+    stopped: tuple[str, ...]
+    messages: tuple[str, ...]
+
+
+def preview(options: RuntimeOptions) -> Preview:
+    """What UCI says now against what runs; what is wrong in it is left out and among the messages.
+
+    Raises ConfigError when it cannot be read at all, DaemonError without a dockerd program.
+    """
+    desired = load(options).desired
+    if desired is None:
+        raise ConfigError("the configuration cannot be read")
+    if desired.daemon is None:
+        raise ConfigError(
+            "no section is about dockerd, expected `config globals 'globals'` in /etc/config/dockerd"
+        )
+    stage = make_stage(options, desired.agent, StatusBoard(), Tools())  # makes no certificates
+    target, messages = stage.preview(desired.daemon, desired.agent, networks=desired.networks)
+    running = stage.files.load().running
+    change = as_wished(_change(stage, running, target), desired.daemon)
+    old = masked(running.document) if running is not None else b""
+    return Preview(
+        text=masked(target.document),
+        difference=difference(old, masked(target.document)),
+        change=change,
+        stopped=stage.stopped_by(change, running, desired.agent),
+        messages=(*desired.daemon_mistakes, *messages),
+    )
+
+
+def _change(stage: DaemonStage, running: Target | None, target: Target) -> Change:
+    if running is None and not stage.finds_dockerd():
+        return Change(effect=Effect.RESTART, causes=("dockerd does not run",))
+    return classify(running, target)
+
+
+def as_text(found: Preview) -> str:
+    """For people: the difference, then what it takes."""
+    lines = [found.difference] if found.difference else []
+    match found.change.effect:
+        case Effect.NOTHING:
+            lines.append("nothing to do")
+        case Effect.RELOAD:
+            lines.append(f"reload (SIGHUP), no container stops: {found.change.cause}")
+        case Effect.RESTART:
+            which = f"containers stop: {', '.join(found.stopped)}" if found.stopped else "no container stops"
+            lines.append(f"restart, {which}: {found.change.cause}")
+    return "\n".join(lines)
+
+
+def as_json(found: Preview) -> dict[str, object]:
+    """The same for programs."""
+    return {
+        "effect": found.change.effect.value,
+        "causes": list(found.change.causes),
+        "stopped": list(found.stopped),
+        "difference": found.difference,
+        "messages": list(found.messages),
+    }

@@ -1,0 +1,665 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon's part of a pass, before the containers': what /etc/config/dockerd says is what dockerd runs with.
+
+`reconcile` says whether containers may be looked at: not while dockerd is down or about to be restarted, and not on
+another engine that nobody has asked for. Whatever happens is shown on the status board under `daemon:dockerd`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from agent.dockerd.change import DaemonChange, Limits
+from agent.dockerd.check import checker, culprits
+from agent.dockerd.external import External
+from agent.dockerd.files import DaemonFiles, material_of
+from agent.dockerd.health import DaemonHealth
+from agent.dockerd.manual import ManualControl, configured
+from agent.dockerd.ports import Certificates, Supervisor
+from agent.dockerd.runner import INIT_SCRIPT, Runner, runner_of, version_of
+from agent.dockerd.server_identity import ServerIdentities
+from agent.dockerd.settings_owner import has_package, not_ours
+from agent.dockerd.status import DaemonStatus
+from agent.dockerd.storage_identity import EngineHome
+from agent.dockerd.supervisor import (
+    ChildSupervisor,
+    OwnChildSupervisor,
+    OwnScriptSupervisor,
+    ProcdSupervisor,
+)
+from agent.dockerd.target import Renderer, prior_drivers, target_of
+from agent.dockerd.unmanaged import (
+    DEFAULT_FILE,
+    OwnDockerd,
+    OwnSupervisor,
+    exists,
+    own_arguments,
+    own_settings,
+)
+from agent.engine import process as daemon_process
+from agent.engine.probe import DaemonProbe
+from agent.errors import DaemonError, UcidockdError
+from agent.files.filesystems import file_system_of
+from agent.files.options import RuntimeOptions
+from agent.model.dockerd.settings import (
+    DAEMON_KEY,
+    DaemonRecord,
+    DaemonSettings,
+    Effect,
+    Json,
+    Process,
+    Step,
+    Target,
+    Wish,
+    data_root,
+)
+from agent.model.dockerd.table import TABLE, identity_of, value_at
+from agent.model.interfaces import Route
+from agent.model.resources import AgentSettings, Desired, Network
+from agent.plan.backoff import BackOff
+from agent.plan.daemon import Change, Rendered, as_wished, classify
+from agent.plan.engine_storage import store_trouble
+from agent.plan.router.zones import bridges_of
+from agent.router.mounts import declared_mount, is_read_only, missing_mount
+from agent.router.routes import host_routes
+from agent.status.board import StatusBoard
+from agent.tls.local_names import local_server_names
+
+logger = logging.getLogger(__name__)
+
+STABLE_S = 60.0  # a dockerd that lived so long may be started again at once when it dies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What the stage takes from outside and tests replace. Without `certificates` none are made."""
+
+    certificates: Certificates | None = None
+    names: Callable[[tuple[str, ...]], tuple[str, ...]] = local_server_names
+    limits: Limits = field(default_factory=Limits)
+    init_script: Path = INIT_SCRIPT
+    default_file: Path = DEFAULT_FILE
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    routes: Callable[[], tuple[Route, ...]] = host_routes
+    file_system: Callable[[str], str] = file_system_of
+
+
+class DaemonStage:
+    """Keeps dockerd as UCI says. `wake(seconds)` asks for a pass after that time; it may be called from a thread."""
+
+    def __init__(
+        self,
+        *,
+        options: RuntimeOptions,
+        run_dir: Path,
+        status: DaemonStatus,
+        tools: Tools | None = None,
+        wake: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        self.wake = wake
+        self.files = DaemonFiles(run_dir=run_dir, state_dir=options.state_dir)
+        self._options = options
+        self._run_dir = run_dir
+        self._status = status
+        self._tools = tools or Tools()
+        self._backoff = BackOff(jitter=lambda: 1.0)
+        self._runner: Runner | None = None
+        self._change: DaemonChange | None = None
+        self._watched: Process | None = None
+        self._intended = False  # dockerd's end is what we want right now
+        self._accepted = threading.Event()
+        self._asked: Process | None = None  # whose identity was asked for
+        self._retry = threading.Event()  # what failed is to be tried once more
+        self.holding = ""
+        self.other_engine = ""  # why the engine that runs is not the one that the containers were meant for
+        # what the reconciler knows of the engine that answers
+        self.has_ours: Callable[[], bool] = lambda: False
+        self.restarted: Callable[[], None] = lambda: None
+        self._renderer = Renderer(
+            files=self.files,
+            identities=ServerIdentities(
+                certificates=self._tools.certificates,
+                names=self._tools.names,
+                wall=self._tools.wall,
+            ),
+            routes=self._tools.routes,
+        )
+        # key -> the value that dockerd has refused, and why
+        self._refused: dict[str, tuple[Json, str]] = {}
+        self._bridges: frozenset[str] = frozenset()  # devices of the networks that sections declare
+        self._store: tuple[Process, str] | None = None  # what keeps the data of that dockerd
+        self._external = External(self.files, status)
+        self._manual = ManualControl(status, acting=self._acting, runs=self.finds_dockerd)
+        self._own = OwnDockerd(
+            status=status,
+            manual=self._manual,
+            missing=self._not_there,
+            backing_off=self._backing_off,
+            acting=self._acting,
+            watch=self._watch,
+        )
+        self._own_script: OwnSupervisor | None = None  # while dockerd follows a file of the user's
+        self._home = EngineHome(self.files, status, on_disk=lambda root: bool(declared_mount(root, options)))
+        self._health = DaemonHealth(
+            status,
+            missing_mount=lambda root: missing_mount(root, options),
+            needs_mount=lambda root: bool(declared_mount(root, options)),
+        )
+
+    def accept_engine(self) -> None:
+        """A reconcile was asked for: the engine that runs is the one that is meant, and what failed is tried again."""
+        self._accepted.set()
+        self._retry.set()
+        self._backoff.clear()
+        self._manual.ask(Wish.START)
+
+    def ask(self, wish: Wish, desired: Desired | None) -> None:
+        """Has dockerd started, stopped or restarted by the next pass. Raises ConflictError, which says why not."""
+        settings, agent = configured(desired)
+        runner = runner_of(agent, self._options)
+        refused = "" if self._starts(settings, runner) else self._not_ours(settings, runner)
+        self._manual.check(wish, kind=runner.kind, unmanaged=refused)
+        self._backoff.clear()
+        self._manual.ask(wish)
+
+    def reconcile(self, desired: Desired, *, busy: bool) -> bool:
+        """True when containers may be reconciled. `busy`: operations on the engine are under way. Blocks.
+
+        `holding` says why they may not.
+        """
+        self.holding = self.other_engine = ""
+        runner = runner_of(desired.agent, self._options)
+        if desired.daemon is None and not self._starts(None, runner):
+            self._status.drop()
+            return True
+        self._status.begin(desired.daemon_mistakes)
+        self._bridges = _devices(desired.networks)
+        try:
+            unmanaged = self._not_ours(desired.daemon, runner)
+            if unmanaged and self._starts(desired.daemon, runner):
+                self.holding = self._keep_own(desired, runner, unmanaged, busy=busy)
+                return not self.holding
+            if self._own_script is not None:
+                self._own_script = self._change = None
+            if runner.kind == "external" and not unmanaged:
+                unmanaged = self._report_external(desired, runner)
+            self._status.unmanaged(unmanaged)
+            if not unmanaged and runner.kind != "external":
+                self.holding = self._reconcile(desired, self._change_of(runner), runner, busy=busy)
+        except (UcidockdError, OSError) as exc:
+            self._failed(exc)
+        return not self.holding
+
+    def keep_up(self, readable: Desired) -> None:
+        """A file of the configuration cannot be read, and nothing is known of what it said before. `readable`: the agent
+        section and dockerd's settings, where theirs can.
+
+        Else dockerd runs with what was good; where there is nothing such, as the stock script would start it, or with
+        its defaults.
+        """
+        if not readable.agent.enabled:
+            return
+        settings = readable.daemon
+        mistakes = (*readable.daemon_mistakes, "the configuration cannot be read")
+        ours = str(self.files.config_file)
+        if settings is None and self.files.last_good() is not None:
+            settings = DaemonSettings(alt_config_file=ours, unreadable=True)
+        elif settings is None and runner_of(readable.agent, self._options).kind == "child":
+            settings = DaemonSettings(alt_config_file=ours)
+        self.reconcile(replace(readable, daemon=settings, daemon_mistakes=mistakes), busy=False)
+
+    def _failed(self, exc: UcidockdError | OSError) -> None:
+        """Nothing was changed for a passing reason, or dockerd is down: tried again, slower and slower."""
+        self._backoff.failed(DAEMON_KEY, str(exc), self._tools.monotonic())
+        self._wake_for_backoff()
+        reason = exc.reason if isinstance(exc, DaemonError) else "Failed"
+        logger.error("dockerd: %s", exc)
+        self._status.degraded(reason, str(exc))
+        self._status.synced(reason, str(exc))
+        if self._change is not None and not self._change.probe.answers():
+            self.holding = str(exc)
+
+    def manages(self, desired: Desired) -> bool:
+        """Whether dockerd follows our file and is started by us."""
+        runner = runner_of(desired.agent, self._options)
+        return runner.kind != "external" and not self._not_ours(desired.daemon, runner)
+
+    def preview(
+        self,
+        settings: DaemonSettings,
+        agent: AgentSettings,
+        *,
+        networks: tuple[Network, ...],
+        make: bool = True,
+    ) -> tuple[Target, tuple[str, ...]]:
+        """What would be written, and what has to be said about it.
+
+        `networks`: those that sections declare. `make`: whether missing certificates may be made; else those that would
+        be are named as if they were there. Raises DaemonError.
+        """
+        runner = runner_of(agent, self._options)
+        renderer = self._renderer if make else self._renderer.foreseeing()
+        rendered, trouble = self._render(
+            settings, runner, self.files.load().running, renderer=renderer, bridges=_devices(networks)
+        )
+        said = [finding.message for finding in rendered.findings if finding.status]
+        said += [*rendered.left_out, *rendered.warnings, *([str(trouble)] if trouble else [])]
+        return target_of(rendered.document, runner), tuple(said)
+
+    def stopped_by(self, change: Change, running: Target | None, agent: AgentSettings) -> tuple[str, ...]:
+        """Names of the containers that a change would stop: none that live-restore can keep."""
+        if change.effect is not Effect.RESTART:
+            return ()
+        probe = DaemonProbe(runner_of(agent, self._options).socket)
+        return probe.running() if running is None or change.stops or probe.swarm() else ()
+
+    def finds_dockerd(self) -> bool:
+        """Whether a dockerd runs with our file, or with the user's where that is the one that we start."""
+        if self._own_script is not None:
+            return self._own_script.find() is not None
+        return daemon_process.find_with_config(self.files.config_file) is not None
+
+    # who runs dockerd
+
+    def _not_ours(self, settings: DaemonSettings | None, runner: Runner) -> str:
+        if runner.kind == "child" and self._names_nothing(settings):
+            return ""  # as with the script, UCI's options count then
+        return not_ours(settings, runner, self.files.config_file, init_script=self._tools.init_script)
+
+    def _names_nothing(self, settings: DaemonSettings | None) -> bool:
+        """Whether alt_config_file is one that does not exist, and not for its disk being away."""
+        given = settings.alt_config_file if settings is not None else ""
+        return bool(given) and not exists(given) and not missing_mount(given, self._options)
+
+    def _starts(self, settings: DaemonSettings | None, runner: Runner) -> bool:
+        """Whether we start dockerd, whoever makes its settings: its autostart has been taken, or we are asked to."""
+        if runner.elsewhere:
+            return False
+        if runner.kind == "child":
+            return settings is not None
+        return runner.kind == "procd" and self._tools.init_script.exists()
+
+    def _keep_own(self, desired: Desired, runner: Runner, why: str, *, busy: bool) -> str:
+        """A dockerd with settings of the user's is started, and no more. As `_reconcile`."""
+        if self._own_script is None:
+            self._own_script = self._own_supervisor(runner)
+            self._change = None  # another supervisor
+        script = self._own_script
+        change = self._change_of(runner, script)
+        self.files.drop_current()
+        own = own_settings(
+            desired.daemon, has_package=has_package(self._options), default_file=self._tools.default_file
+        )
+        if runner.kind == "child":
+            own = replace(own, arguments=own_arguments(own, runner.arguments))
+        given = desired.daemon.alt_config_file if desired.daemon is not None else ""
+        self._status.unmanaged(f"{why}; ucidockd only starts it", started=True)
+        held = self._own.keep(change, script, own, given=given, busy=busy)
+        if change.record.running is not None and not held:
+            text = f"{why}; it still runs with the settings from before, until it is restarted"
+            self._status.unmanaged(text, started=True)
+        return held
+
+    def _own_supervisor(self, runner: Runner) -> OwnSupervisor:
+        answers, start_s = DaemonProbe(runner.socket).answers, self._tools.limits.start_s
+        if runner.kind == "child":
+            child = ChildSupervisor(program=runner.program, config_file=self.files.config_file)
+            return OwnChildSupervisor(child, socket=runner.socket, answers=answers, start_s=start_s)
+        return OwnScriptSupervisor(
+            script=self._tools.init_script, socket=runner.socket, answers=answers, start_s=start_s
+        )
+
+    def _change_of(self, runner: Runner, supervisor: Supervisor | None = None) -> DaemonChange:
+        if self._change is not None and self._runner == runner:
+            return self._change
+        files = self.files
+        self._runner = runner
+        if supervisor is None:
+            supervisor = (
+                ProcdSupervisor(script=self._tools.init_script, config_file=files.config_file)
+                if runner.kind == "procd"
+                else ChildSupervisor(program=runner.program, config_file=files.config_file)
+            )
+        self._change = DaemonChange(
+            store=files,
+            supervisor=supervisor,
+            probe=DaemonProbe(runner.socket),
+            check=checker(runner.program, version=lambda: version_of(runner.program), run_dir=self._run_dir),
+            socket=runner.socket,
+            limits=self._tools.limits,
+            clock=self._tools.monotonic,
+        )
+        return self._change
+
+    def _report_external(self, desired: Desired, runner: Runner) -> str:
+        """Why the dockerd that somebody else runs does not use our file, "" when it does."""
+        if desired.daemon is None or desired.daemon.unreadable:
+            return ""
+        known = self.files.load().running
+        try:
+            rendered, _ = self._renderer.render(desired.daemon, runner, running=known, bridges=self._bridges)
+        except DaemonError as exc:
+            return f"{exc}: the engine is somebody else's"
+        self._status.found(rendered)
+        return self._external.report(target_of(rendered.document, runner))
+
+    # the pass
+
+    def _reconcile(self, desired: Desired, change: DaemonChange, runner: Runner, *, busy: bool) -> str:
+        """One pass; why containers have to wait, "" when they need not."""
+        if self._retry.is_set():
+            self._retry.clear()
+            self._refused.clear()
+            change.forget_failure()
+        if change.record.step in {Step.RELOAD, Step.STOP, Step.START}:
+            self._acting(change.resume)
+        change.supervisor.tidy()
+        process = self._look(change)
+        if held := self._manual.hold(change, process, busy=busy):
+            return held
+        if process is None and self._backing_off():
+            return "dockerd died and is started again in a moment"
+        wanted, trouble = self._wanted(desired, change, runner)
+        if wanted is not None:
+            goal = self._goal(change, wanted)
+            if process is not None and (lost := self._health.storage_lost(change.record.running, goal)):
+                return lost
+            found = self._manual.step(self._what_to_do(change, goal, process), process)
+            step = as_wished(found, desired.daemon)
+            if step.effect is Effect.RESTART and (waits := self._why_not_now(goal, step, process, busy=busy)):
+                return waits
+            self._manual.begun()
+            self._act(change, goal, step, process)
+            self._learn(change, desired.daemon, wanted, runner)
+        self._show(change, wanted, trouble)
+        if change.record.process is None:
+            return "dockerd does not run"
+        return self._other_engine(change, desired, wanted) or self._unsuitable(change, runner)
+
+    def _why_not_now(self, goal: Target, step: Change, process: Process | None, *, busy: bool) -> str:
+        """Why dockerd is not (re)started in this pass."""
+        if missing := self._disk_missing(goal):
+            self._status.synced("Waiting", missing)
+            return missing
+        if process is not None and busy:
+            self._status.synced("Pending", f"{step.cause}; waits for operations that are under way")
+            return f"dockerd is about to be restarted: {step.cause}"
+        return ""
+
+    def _look(self, change: DaemonChange) -> Process | None:
+        """The dockerd that runs; one that died under our eyes is brought back first."""
+        record = change.record
+        if record.process is not None and daemon_process.is_alive(record.process):
+            return record.process
+        found = change.supervisor.find()
+        if found is not None:
+            change.adopt(found, self._read_by(found, record))
+            return found
+        # back-off would only prolong the wrong configuration; it is for the way back that dies as well
+        watched = record.step is Step.WATCH and self._tools.monotonic() < record.watch_until
+        blamed = watched and not (record.fallback and self._backing_off())
+        if blamed and record.running is not None and not self._disk_missing(record.running):
+            self._acting(change.died)
+            return change.record.process
+        return None
+
+    def _read_by(self, process: Process, record: DaemonRecord) -> Target | None:
+        """What a dockerd follows that we did not see starting, as far as that can be known."""
+        document = self.files.current_document()
+        if record.running is not None and self.files.current() == record.running.text:
+            return record.running
+        # without any memory (it was lost) the file is our own best guess: we signal after every write of it
+        if document is None or not (
+            record == DaemonRecord() or daemon_process.began_after(process, self.files.config_file)
+        ):
+            return None
+        arguments = self._runner.arguments if self._runner is not None else ()
+        return Target(document=document, material=material_of(document), arguments=arguments)
+
+    def _backing_off(self) -> bool:
+        """Whether a dockerd that died is not started again yet."""
+        if not self._backoff.blocked(self._tools.monotonic()):
+            return False
+        self._status.running(None)
+        self._wake_for_backoff()
+        return True
+
+    def _disk_missing(self, target: Target) -> str:
+        """What is missing, when the file system of dockerd's data is not mounted."""
+        return self._not_there(data_root(target.document))
+
+    def _not_there(self, root: str) -> str:
+        """What is missing of the file system of a directory that dockerd needs."""
+        mount = missing_mount(root, self._options)
+        if mount:
+            text = f"nothing is mounted on {mount}, where dockerd keeps its data"
+        elif is_read_only(root):
+            text = f"the file system of {root}, where dockerd keeps its data, is mounted read-only"
+        else:
+            return ""
+        self._status.waiting(text)
+        return text
+
+    def _wanted(
+        self, desired: Desired, change: DaemonChange, runner: Runner
+    ) -> tuple[Target | None, DaemonError | None]:
+        """What UCI asks for, without what is wrong in it. The error is what could not be had of it."""
+        if desired.daemon is None or desired.daemon.unreadable:
+            return change.record.running or change.store.last_good(), None
+        rendered, trouble = self._render(desired.daemon, runner, change.record.running)
+        given = desired.daemon.alt_config_file
+        if (
+            given != str(self.files.config_file)
+            and runner.kind == "child"
+            and self._names_nothing(desired.daemon)
+        ):
+            text = f"dockerd.globals.alt_config_file is {given}, which does not exist: dockerd gets the options of UCI"
+            rendered = replace(rendered, warnings=(*rendered.warnings, text))
+        self._status.found(rendered)
+        return target_of(rendered.document, runner), trouble
+
+    def _render(
+        self,
+        settings: DaemonSettings,
+        runner: Runner,
+        running: Target | None,
+        *,
+        renderer: Renderer | None = None,
+        bridges: frozenset[str] | None = None,
+    ) -> tuple[Rendered, DaemonError | None]:
+        """As `Renderer.render`. A dockerd that nobody knows of, or an external one, may be listening itself."""
+        known = running is not None or self._change is None or self._change.supervisor.find() is None
+        probe = known and runner.kind != "external"
+        refused = {
+            key: why for key, (value, why) in self._refused.items() if value_at(settings.values, key) == value
+        }
+        return (renderer or self._renderer).render(
+            settings,
+            runner,
+            running=running,
+            probe=probe,
+            bridges=self._bridges if bridges is None else bridges,
+            refused=refused,
+        )
+
+    def _goal(self, change: DaemonChange, wanted: Target) -> Target:
+        """`wanted`, or what runs (or ran) instead when that has failed: it is not tried again until it changes.
+
+        What has worked before is: it failed for something else.
+        """
+        record = change.record
+        if wanted.digest != record.failed or (record.process is None and wanted == change.store.last_good()):
+            return wanted
+        if record.running is not None:
+            return record.running
+        return change.store.last_good() or wanted
+
+    def _what_to_do(self, change: DaemonChange, goal: Target, process: Process | None) -> Change:
+        if process is None:
+            return Change(effect=Effect.RESTART, causes=("dockerd does not run",))
+        repair = self._health.repair(process, goal, answers=change.probe.answers)
+        if repair is not None:
+            return repair
+        running = change.record.running
+        step = classify(running, goal)
+        if running is not None and change.store.current() != running.text:
+            effect = Effect.RELOAD if step.effect is Effect.NOTHING else step.effect
+            causes = (*step.causes, f"{self.files.config_file.name} was changed by hand")
+            return replace(step, effect=effect, causes=causes)
+        return step
+
+    def _act(self, change: DaemonChange, goal: Target, step: Change, process: Process | None) -> None:
+        if step.effect is Effect.NOTHING:
+            self._end_watch(change)
+            return
+        self._status.synced("Pending", step.cause)
+        begun = self._tools.monotonic()
+        self._acting(lambda: change.carry_out(goal, step))
+        taken = self._tools.monotonic() - begun
+        verb = "start" if process is None else str(step.effect)
+        reached = change.record.running == goal
+        self._status.note(verb, step.cause, error="" if reached else change.record.why)
+        logger.info("%s dockerd: %s (%.1f s)", verb, step.cause, taken)
+
+    def _learn(
+        self, change: DaemonChange, settings: DaemonSettings | None, wanted: Target, runner: Runner
+    ) -> None:
+        """Which option dockerd refuses: it is left out from the next pass on, and the rest is applied."""
+        if settings is None or change.refused != wanted:
+            return
+        change.refused = None
+        found = culprits(runner.program, wanted, self._run_dir, version_of(runner.program))
+        found = {key: why for key, why in found.items() if value_at(settings.values, key) is not None}
+        if found:
+            self._refused |= {key: (value_at(settings.values, key), why) for key, why in found.items()}
+            self.wake(0)
+
+    def _acting(self, action: Callable[[], None]) -> None:
+        """Runs what ends and starts dockerd on purpose."""
+        self._intended = True
+        try:
+            action()
+        finally:
+            self._intended = False
+
+    def _end_watch(self, change: DaemonChange) -> None:
+        if change.record.step is Step.WATCH and self._tools.monotonic() >= change.record.watch_until:
+            self._backoff.succeeded(DAEMON_KEY)
+            change.end_watch()
+
+    def _watch(self, process: Process) -> None:
+        """One thread per dockerd that sleeps until it ends."""
+        if self._watched == process:
+            return
+        self._watched = process
+        threading.Thread(target=self._wait_for_end, args=(process,), name="dockerd", daemon=True).start()
+
+    def _wait_for_end(self, process: Process) -> None:
+        begun = self._tools.monotonic()
+        daemon_process.wait_end(process, None)
+        if self._intended:
+            return
+        now = self._tools.monotonic()
+        if now - begun < STABLE_S:
+            self._backoff.failed(DAEMON_KEY, "dockerd died", now)
+        else:
+            self._backoff.succeeded(DAEMON_KEY)
+        self.wake(0)
+
+    def _wake_for_backoff(self) -> None:
+        now = self._tools.monotonic()
+        due = self._backoff.next_try(now)
+        if due is not None:
+            self.wake(max(0.1, due - now))
+
+    # what became of it
+
+    def _show(self, change: DaemonChange, wanted: Target | None, trouble: DaemonError | None) -> None:
+        if wanted is not None and change.record.failed and change.record.running == wanted:
+            change.forget_failure()
+        # dockerd takes its socket away when it begins to stop; to ask it each time would be a call for nothing
+        listens = self._runner is None or Path(self._runner.socket).exists()
+        self._status.running(change.record.process, listens=listens)
+        self._status.outcome(change.record, wanted, trouble)
+        if change.record.process is not None:
+            self._watch(change.record.process)
+        if change.record.step is Step.WATCH:
+            self.wake(max(0.0, change.record.watch_until - self._tools.monotonic()) + 0.05)
+
+    def _other_engine(self, change: DaemonChange, desired: Desired, wanted: Target | None) -> str:
+        """Whether this engine keeps other data than the containers were meant for, until a reconcile is asked for."""
+        running, process = change.record.running, change.record.process
+        if running is None or process is None:
+            return ""
+        if self._asked != process:
+            self.restarted()
+            self._asked = process
+        self.other_engine = self._home.other(
+            data_root(running.document),
+            store=self._store_of(change, process),
+            asked=_is_asked(desired, wanted, running),
+            accepted=self._accepted.is_set(),
+            has_ours=self.has_ours,
+        )
+        self._accepted.clear()
+        return self.other_engine
+
+    def mark(self) -> str:
+        """Our mark on the disk of the engine that runs, "" where there is none."""
+        return self._home.mark
+
+    def _store_of(self, change: DaemonChange, process: Process) -> str:
+        """What keeps images and containers; each dockerd is asked once."""
+        if self._store is None or self._store[0] != process:
+            store = change.probe.store()
+            if not store:
+                return ""
+            self._store = (process, store)
+        return self._store[1]
+
+    def _unsuitable(self, change: DaemonChange, runner: Runner) -> str:
+        """Why no container can be created on the file system of the data; shown before anything is tried there."""
+        running, process = change.record.running, change.record.process
+        if running is None or process is None:
+            return ""
+        root = data_root(running.document)
+        driver = self._store_of(change, process).removeprefix("containerd's ").partition(" ")[0]
+        text = store_trouble(
+            {**running.document, "storage-driver": driver} if driver else running.document,
+            version_of(runner.program),
+            file_system=self._tools.file_system(root),
+            prior=prior_drivers(root),
+        )
+        self._status.unsuitable(text)
+        return text
+
+
+def _is_asked(desired: Desired, wanted: Target | None, running: Target) -> bool:
+    """Whether this is the engine that UCI asks for: none of what decides about that is wrong, or did not work."""
+    if (
+        desired.daemon is None
+        or wanted is None
+        or identity_of(running.document) != identity_of(wanted.document)
+    ):
+        return False
+    said = {row.key for row in TABLE if row.identity and value_at(desired.daemon.values, row.key) is not None}
+    given = all(value_at(desired.daemon.values, key) == value_at(wanted.document, key) for key in said)
+    return given and not any(row.key in desired.daemon.left_out for row in TABLE if row.identity)
+
+
+def _devices(networks: tuple[Network, ...]) -> frozenset[str]:
+    return frozenset(bridge.device for bridge in bridges_of(networks))
+
+
+def make_stage(
+    options: RuntimeOptions, settings: AgentSettings, board: StatusBoard, tools: Tools | None = None
+) -> DaemonStage:
+    """The stage of the running agent. Its files in /var/run are beside the control socket."""
+    run_dir = Path(options.socket or settings.socket).parent
+    return DaemonStage(options=options, run_dir=run_dir, status=DaemonStatus(board=board), tools=tools)

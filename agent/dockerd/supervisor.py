@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Who runs dockerd: we ourselves (`child`), procd through its init script, or somebody else (`external`).
+
+All of them know dockerd by its `--config-file`, so each finds the dockerd that another agent started. One that follows
+a file of the user's is known by the socket that it serves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.engine import process as daemon_process
+from agent.errors import DaemonError, InternalError
+from agent.model.dockerd.settings import Process
+
+LOG_LIMIT = 1024 * 1024
+_WORDS_LIMIT = 256
+_KILL_WAIT_S = 10.0
+_STOP_OTHER_S = 30.0  # dockerd's own default is 15
+_TAIL_BYTES = 8192
+_LOOK_S = 2.0  # between two questions whether procd still runs it
+_CREDENTIALS = re.compile(r"//[^/\s@]+@")
+_LOG_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
+
+
+class ChildSupervisor:
+    """We start dockerd ourselves. It has a session and a log of its own and goes on when the agent ends."""
+
+    def __init__(self, *, program: str, config_file: Path) -> None:
+        self._program = program
+        self._config_file = config_file
+        self._log = config_file.with_name("dockerd.log")
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def find(self) -> Process | None:
+        if self._child is not None:
+            self._child.poll()  # leaves no zombie
+        return daemon_process.find_with_config(self._config_file)
+
+    def wait_end(self, process: Process, timeout_s: float) -> bool:
+        return daemon_process.wait_end(process, timeout_s)
+
+    def start(self, arguments: tuple[str, ...]) -> Process:
+        return self.launch((f"--config-file={self._config_file}", *arguments))
+
+    def launch(self, arguments: tuple[str, ...]) -> Process:
+        """dockerd with these arguments and no others."""
+        try:
+            self._log.write_bytes(b"")
+            with self._log.open("ab") as log:
+                self._child = subprocess.Popen(
+                    [self._program, *arguments],
+                    cwd="/",
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+        except OSError as exc:
+            text = f"{self._program} cannot be started: {exc.strerror}"
+            raise DaemonError(text, reason="NotStarted") from exc
+        process = daemon_process.identity_of(self._child.pid)
+        if process is None:
+            raise InternalError("a child that was not waited for is not there")
+        return process
+
+    def stop(self, process: Process, timeout_s: float) -> None:
+        stop_process(process, timeout_s)
+        self._reap(process)
+
+    def reload(self, process: Process) -> None:
+        daemon_process.send_signal(process, signal.SIGHUP)
+
+    def last_words(self, process: Process) -> str:
+        """How it ended, and the last line of its log."""
+        code = self._reap(process)
+        ended = "" if code is None else f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        return ", ".join(part for part in (ended, _telling(self._end_of_log())) if part)
+
+    def runs(self) -> bool:
+        """Whether the dockerd that we started last still runs."""
+        return self._child is not None and self._child.poll() is None
+
+    def _end_of_log(self) -> list[str]:
+        try:
+            with self._log.open("rb") as log:
+                log.seek(max(0, self._log.stat().st_size - _TAIL_BYTES))
+                return log.read().decode(errors="replace").splitlines()
+        except OSError:
+            return []
+
+    def tidy(self) -> None:
+        """Keeps the log small: /var/run is memory. dockerd appends, so cutting it is safe."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._log.stat().st_size > LOG_LIMIT:
+                os.truncate(self._log, 0)
+
+    def _reap(self, process: Process) -> int | None:
+        if self._child is None or self._child.pid != process.pid:
+            return None
+        return self._child.poll()
+
+
+class ProcdSupervisor:
+    """dockerd as a procd service. procd kills 5 s after its SIGTERM (term_timeout), which is too early for dockerd, so
+    we send SIGTERM ourselves and wait, and take the service off then. The stock script sets no respawn."""
+
+    def __init__(self, *, script: Path, config_file: Path, appear_s: float = 10.0) -> None:
+        self._script = script
+        self._config_file = config_file
+        self._appear_s = appear_s
+
+    def find(self) -> Process | None:
+        return daemon_process.find_with_config(self._config_file)
+
+    def wait_end(self, process: Process, timeout_s: float) -> bool:
+        return daemon_process.wait_end(process, timeout_s)
+
+    def start(self, arguments: tuple[str, ...]) -> Process:
+        del arguments  # the init script has its own
+        process = self._appeared()
+        if not daemon_process.began_after(process, self._config_file):
+            # procd leaves a running service as it is: this one began with the script's own file
+            self.stop(process, _STOP_OTHER_S)
+            process = self._appeared()
+        return process
+
+    def _appeared(self) -> Process:
+        self._run("start")
+        deadline = time.monotonic() + self._appear_s
+        while (process := self.find()) is None:
+            if time.monotonic() > deadline:
+                text = f"{self._script} start did not start dockerd{_hint(self._script)}"
+                raise DaemonError(text, reason="NotStarted")
+            time.sleep(0.05)  # procd starts it after the script has ended, and tells nobody without ubus
+        return process
+
+    def stop(self, process: Process, timeout_s: float) -> None:
+        stop_process(process, timeout_s)
+        self._run("stop")
+
+    def reload(self, process: Process) -> None:
+        daemon_process.send_signal(process, signal.SIGHUP)
+
+    def last_words(self, process: Process) -> str:
+        del process
+        return "see logread -e dockerd"
+
+    def tidy(self) -> None:
+        """Its log is logd's."""
+
+    def _run(self, action: str) -> None:
+        _run_script(self._script, action)
+
+
+class OwnScriptSupervisor:
+    """dockerd as its init script starts it, with whichever file that is: the process that serves the engine's socket."""
+
+    def __init__(
+        self, *, script: Path, socket: str, answers: Callable[[], bool], start_s: float = 90.0
+    ) -> None:
+        self.socket = socket
+        self._answers = answers
+        self._script = script
+        self._start_s = start_s
+
+    def find(self) -> Process | None:
+        return daemon_process.serving(self.socket, name="dockerd")
+
+    def runs(self) -> bool:
+        """Whether procd runs it, listening or not."""
+        return _call(self._script, "running").returncode == 0
+
+    def wait_end(self, process: Process, timeout_s: float) -> bool:
+        return daemon_process.wait_end(process, timeout_s)
+
+    def start(self, arguments: tuple[str, ...]) -> Process:
+        """Waits until it answers: it listens before. Raises DaemonError when it does not come up, or not on the socket."""
+        del arguments  # the init script has its own
+        _run_script(self._script, "start")
+        deadline = time.monotonic() + self._start_s
+        look = time.monotonic() + _LOOK_S  # procd starts it after the script has ended
+        while (process := self.find()) is None or not self._answers():
+            now = time.monotonic()
+            if now > look and not self.runs():
+                text = f"dockerd ended soon after {self._script} start: see logread -e dockerd"
+                raise DaemonError(f"{text}{_hint(self._script)}", reason="NotStarted")
+            look = now + _LOOK_S if now > look else look
+            if now > deadline:
+                text = f"dockerd does not answer on {self.socket} {self._start_s:.0f} s after its start"
+                raise DaemonError(text, reason="NoAnswer")
+            time.sleep(0.1)
+        return process
+
+    def stop(self, process: Process, timeout_s: float) -> None:
+        stop_process(process, timeout_s)
+        _run_script(self._script, "stop")
+
+    def reload(self, process: Process) -> None:
+        daemon_process.send_signal(process, signal.SIGHUP)
+
+    def last_words(self, process: Process) -> str:
+        del process
+        return "see logread -e dockerd"
+
+    def tidy(self) -> None:
+        """Its log is logd's."""
+
+
+class OwnChildSupervisor:
+    """dockerd that we start ourselves, with a file of the user's: the process that serves the engine's socket."""
+
+    def __init__(
+        self, child: ChildSupervisor, *, socket: str, answers: Callable[[], bool], start_s: float = 90.0
+    ) -> None:
+        self.socket = socket
+        self._answers = answers
+        self._child = child
+        self._start_s = start_s
+
+    def find(self) -> Process | None:
+        self._child.runs()  # leaves no zombie
+        return daemon_process.serving(self.socket, name="dockerd")
+
+    def runs(self) -> bool:
+        """Whether it runs, listening or not."""
+        return self._child.runs()
+
+    def wait_end(self, process: Process, timeout_s: float) -> bool:
+        return daemon_process.wait_end(process, timeout_s)
+
+    def start(self, arguments: tuple[str, ...]) -> Process:
+        """Waits until it answers: it listens before. Raises DaemonError when it does not come up, or not on the socket."""
+        begun = self._child.launch(arguments)
+        deadline = time.monotonic() + self._start_s
+        while (process := self.find()) is None or not self._answers():
+            if not self.runs():
+                text = f"dockerd ended soon after its start: {self._child.last_words(begun)}"
+                raise DaemonError(text, reason="NotStarted")
+            if time.monotonic() > deadline:
+                text = f"dockerd does not answer on {self.socket} {self._start_s:.0f} s after its start"
+                raise DaemonError(text, reason="NoAnswer")
+            time.sleep(0.1)
+        return process
+
+    def stop(self, process: Process, timeout_s: float) -> None:
+        self._child.stop(process, timeout_s)
+
+    def reload(self, process: Process) -> None:
+        self._child.reload(process)
+
+    def last_words(self, process: Process) -> str:
+        return self._child.last_words(process)
+
+    def tidy(self) -> None:
+        self._child.tidy()
+
+
+def _run_script(script: Path, action: str) -> None:
+    done = _call(script, action)
+    if done.returncode:
+        words = _telling(done.stderr.strip().splitlines())
+        raise DaemonError(f"{script} {action} failed: {words}{_hint(script)}", reason="NotStarted")
+
+
+def _hint(script: Path) -> str:
+    """Scripts of some forks have a switch of their own."""
+    with contextlib.suppress(OSError):
+        if "auto_start" in script.read_text(errors="replace"):
+            return "; this script starts nothing while dockerd.globals.auto_start is 0"
+    return ""
+
+
+def _call(script: Path, action: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run([str(script), action], capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise DaemonError(f"{script} {action} does not work: {exc}", reason="NotStarted") from exc
+
+
+def stop_process(process: Process, timeout_s: float) -> None:
+    """SIGTERM and waiting; SIGKILL after `timeout_s`."""
+    daemon_process.send_signal(process, signal.SIGTERM)
+    if not daemon_process.wait_end(process, timeout_s):
+        daemon_process.send_signal(process, signal.SIGKILL)
+        daemon_process.wait_end(process, _KILL_WAIT_S)
+
+
+def _telling(lines: list[str]) -> str:
+    """The line that says why: dockerd's last one, without what surrounds the message."""
+    line = next((line for line in reversed(lines) if line.strip()), "")
+    message = _LOG_MESSAGE.search(line)
+    text = message[1] if message else line.strip()
+    return _CREDENTIALS.sub("//***@", text)[:_WORDS_LIMIT]
+
+
+def engine_version(
+    program: str, *, run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run
+) -> tuple[int, int]:
+    """Major and minor version of a dockerd program. Raises DaemonError."""
+    try:
+        done = run([program, "--version"], capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError) as exc:
+        raise DaemonError(
+            f"{shlex.quote(program)} --version does not work: {exc}", reason="NoProgram"
+        ) from exc
+    found = re.search(r"\b(\d+)\.(\d+)", done.stdout)
+    if found is None:
+        raise DaemonError(f"{shlex.quote(program)} does not tell its version", reason="NoProgram")
+    return int(found[1]), int(found[2])
+
+
+def validate(program: str, config_file: Path, arguments: tuple[str, ...]) -> str:
+    """What `dockerd --validate` (23.0 or newer) has against a file, "" for nothing."""
+    words = [program, "--validate", f"--config-file={config_file}", *arguments]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        return f"{program} --validate does not work: {exc}"
+    return "" if done.returncode == 0 else _telling(done.stderr.strip().splitlines())

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A dockerd whose settings are the user's own, as /etc/init.d/dockerd starts it: which file it follows, where it keeps its
+data, and starting it once the disk of that data is there.
+
+Its autostart is ours (`init.d/ucidockd` takes it), so nothing else would start it. The agent starts it, starts it again
+when it dies, and does what is asked for manually. It never changes its settings, nor restarts it for them.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.dockerd.change import DaemonChange
+from agent.dockerd.manual import BY_HAND, ManualControl
+from agent.dockerd.status import DaemonStatus
+from agent.dockerd.supervisor import OwnChildSupervisor, OwnScriptSupervisor
+from agent.errors import PathError
+from agent.files.user_paths import PATHS, file_bytes, mode_of
+from agent.model.dockerd.settings import DaemonSettings, Process, Wish
+
+DEFAULT_FILE = Path("/etc/docker/daemon.json")  # dockerd's own, without --config-file
+_SCRIPTS_DATA_ROOT = "/opt/docker/"  # what the script writes where UCI says nothing
+_DOCKERDS_DATA_ROOT = "/var/lib/docker"
+_SHUTDOWN_S = 15  # dockerd's default of shutdown-timeout
+
+OwnSupervisor = OwnScriptSupervisor | OwnChildSupervisor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnSettings:
+    """What the script starts dockerd with. `file`: the daemon.json that dockerd follows, None where the script makes one
+    of UCI's options. `data_root`: a directory. `shutdown_s`: seconds that dockerd gives its containers to end. `arguments`:
+    of a dockerd that we start without the script."""
+
+    file: Path | None
+    data_root: str
+    shutdown_s: int = _SHUTDOWN_S
+    arguments: tuple[str, ...] = ()
+
+
+def own_settings(
+    settings: DaemonSettings | None, *, has_package: bool, default_file: Path = DEFAULT_FILE
+) -> OwnSettings:
+    """As the stock script decides (openwrt/packages utils/dockerd/files/dockerd.init, process_config).
+
+    `has_package`: there is a file /etc/config/dockerd. A file named in alt_config_file that does not exist does not count.
+    """
+    given = Path(settings.alt_config_file) if settings is not None and settings.alt_config_file else None
+    if given is not None and exists(str(given)):
+        return _of_file(given)
+    if not has_package:
+        return _of_file(default_file)
+    values = settings.values if settings is not None else {}
+    return OwnSettings(file=None, data_root=str(values.get("data-root") or _SCRIPTS_DATA_ROOT))
+
+
+def own_arguments(own: OwnSettings, arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """What dockerd is started with where we start it ourselves. `arguments`: the agent section's."""
+    return (f"--config-file={own.file}", *arguments) if own.file is not None else arguments
+
+
+def exists(path: str) -> bool:
+    """Whether there is a regular file, as the script asks. Raises PathError where its mount does not answer."""
+    mode = PATHS.ask(mode_of, path)
+    return mode is not None and stat.S_ISREG(mode)
+
+
+def _of_file(file: Path) -> OwnSettings:
+    document = read_daemon_json(file)
+    root, seconds = document.get("data-root"), document.get("shutdown-timeout")
+    return OwnSettings(
+        file=file,
+        data_root=root if isinstance(root, str) and root else _DOCKERDS_DATA_ROOT,
+        shutdown_s=seconds if isinstance(seconds, int) and seconds > 0 else _SHUTDOWN_S,
+    )
+
+
+def read_daemon_json(path: Path) -> dict[str, Any]:
+    """A daemon.json of the user's; empty while it cannot be read: then dockerd's defaults hold."""
+    try:
+        document = json.loads(PATHS.ask(file_bytes, str(path)))
+    except (PathError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnDockerd:
+    """Keeps it running. `missing`: why a directory cannot be used yet, which it shows; `backing_off`: whether one that
+    failed is not started again yet; `acting` runs what ends and starts dockerd on purpose; `watch` waits for its end."""
+
+    status: DaemonStatus
+    manual: ManualControl
+    missing: Callable[[str], str]
+    backing_off: Callable[[], bool]
+    acting: Callable[[Callable[[], None]], None]
+    watch: Callable[[Process], None]
+
+    def keep(
+        self,
+        change: DaemonChange,
+        supervisor: OwnSupervisor,
+        own: OwnSettings,
+        *,
+        given: str,
+        busy: bool,
+    ) -> str:
+        """One pass; why containers have to wait, "" when they need not. `given`: alt_config_file, "" for none.
+
+        Raises DaemonError when it cannot be started, OSError when a stop cannot be noted.
+        """
+        process = supervisor.find()
+        change.let_go(process)
+        if held := self.manual.hold(change, process, busy=busy, shutdown_s=own.shutdown_s):
+            return held
+        if process is not None and self.manual.wants_restart():
+            if busy:
+                self.status.synced(
+                    "Pending", "a restart was asked for; waits for operations that are under way"
+                )
+                return "dockerd is about to be restarted"
+            self._restart(supervisor, process, own)
+        elif process is None and not change.probe.answers():
+            if waits := self._why_not_started(supervisor, own, given):
+                return waits
+            self.acting(lambda: self._start(supervisor, own))
+        process = supervisor.find()
+        change.let_go(process)
+        self.manual.begun()
+        self.status.own_runs(process)
+        if process is not None:
+            self.watch(process)
+        return ""
+
+    def _why_not_started(self, supervisor: OwnSupervisor, own: OwnSettings, given: str) -> str:
+        if self.backing_off():
+            return "dockerd ended and is started again in a moment"
+        # the file itself may be on the disk that is missing: without it the script would make an engine elsewhere
+        for path in (given, own.data_root):
+            if path and (missing := self.missing(path)):
+                return missing
+        if supervisor.runs():
+            text = f"dockerd runs and does not listen on {supervisor.socket}"
+            if own.file is not None:
+                text += f": it is starting, or `hosts` in {own.file} lacks unix://{supervisor.socket}"
+            self.status.own_silent(text)
+            return text
+        return ""
+
+    def _start(self, supervisor: OwnSupervisor, own: OwnSettings) -> None:
+        self.status.synced("Pending", "dockerd does not run")
+        supervisor.start(own.arguments)
+        self.status.note("start", "dockerd does not run", error="")
+
+    def _restart(self, supervisor: OwnSupervisor, process: Process, own: OwnSettings) -> None:
+        self.manual.begun(Wish.RESTART)
+        self.status.synced("Pending", BY_HAND)
+
+        def again() -> None:
+            supervisor.stop(process, own.shutdown_s + _SHUTDOWN_S)
+            supervisor.start(own.arguments)
+
+        self.acting(again)
+        self.status.note("restart", BY_HAND, error="")

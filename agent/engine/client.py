@@ -1,0 +1,610 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The Docker Engine through docker-py, narrowed to `agent.apply.ports.Engine`.
+
+Bodies are our own JSON: docker-py's builders lack fields (nano_cpus and pids_limit in update, for one). The API
+version is negotiated again after every lost connection: another engine may answer the next one.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import re
+import ssl
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import docker
+import docker.auth
+import docker.errors
+import docker.utils
+import requests.exceptions
+import urllib3.exceptions
+from docker.transport import UnixHTTPAdapter
+from requests.adapters import HTTPAdapter
+
+from agent.engine.leftovers import end_leftover, tells_of_leftover
+from agent.engine.limits import Deadline, OversizeError, json_lines, keep_time, read_body
+from agent.engine.remote_tls import EngineTls, is_mistrust
+from agent.errors import (
+    EngineError,
+    EngineInvalidError,
+    EngineSlowError,
+    EngineTlsError,
+    EngineUnreachableError,
+    LeftoverError,
+)
+from agent.model.identity import LABEL_INSTANCE
+from agent.model.observed import EngineIdentity, ObservedContainer, ObservedNetwork, ObservedVolume
+from agent.model.resources import RegistryAuth
+from agent.wire.error_body import error_message
+
+logger = logging.getLogger(__name__)
+
+_MESSAGE_LIMIT = 256  # engine bodies may echo what they were sent
+_LEAST_API = "1.41"  # where nobody has said yet; what it says itself is spoken
+_PING_S = 10.0
+_MAC_HIDDEN_SINCE = (1, 52)
+_READ_S = 20.0
+_PAST_S = 3.0  # for what the engine has in memory
+_BROKEN = (
+    docker.errors.DockerException,
+    requests.exceptions.RequestException,
+    urllib3.exceptions.HTTPError,
+    OSError,
+)
+_ID = re.compile(r"[0-9a-f]{64}")
+_ENDED = ("exited", "dead")
+# what the list's status text says of the health check
+_HEALTH = (("(healthy)", "healthy"), ("(unhealthy)", "unhealthy"), ("(health: starting)", "starting"))
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ListReply:
+    """What a list call for `instance` gave."""
+
+    instance: str
+    body: bytes
+    containers: tuple[ObservedContainer, ...]
+
+
+class _OneConnection(UnixHTTPAdapter):
+    """docker-py's keeps a connection for each URL that it is asked for, the last 25 of them; one does for all."""
+
+    def get_connection(self, url: str | bytes, proxies: Any = None) -> Any:
+        del url
+        return super().get_connection("http+docker://localhost", proxies)
+
+
+class _Encrypted(HTTPAdapter):
+    """Connections of one TLS context."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **named: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=self._context, **named)
+
+
+class DockerEngine:
+    """`host` is a Docker host URL; with `tls` a tcp one is encrypted.
+
+    `timeout_s`: how long a call that changes something may take before it counts as lost; calls that only look get 20 s
+    at most. EngineSlowError: the time is over, the engine may still be
+    at it. What it may send is in `engine_limits`.
+    """
+
+    def __init__(self, host: str, *, tls: EngineTls | None = None, timeout_s: float = 60) -> None:
+        self._host = host
+        self._tls = tls
+        self._timeout_s = timeout_s
+        self._local = threading.local()  # requests' sessions are not made for several threads
+        self._version = ""
+        self._identity: EngineIdentity | None = None
+        self._last_list = _ListReply(instance="", body=b"", containers=())
+
+    def _client(self) -> Any:
+        version = self._version or _version_text(self.ping())
+        if getattr(self._local, "version", None) != version:
+            self._local.client, self._local.deadline = self._new_client(version, self._timeout_s)
+            self._local.version = version
+        return self._local.client
+
+    def _new_client(self, version: str, timeout_s: float | None) -> tuple[Any, Deadline]:
+        client: Any = docker.APIClient(
+            base_url=self._host if self._tls is None else self._host.replace("tcp:", "https:", 1),
+            version=version,
+            timeout=timeout_s,  # type: ignore[arg-type]  # a fraction of a second, and None for ever, do too
+        )
+        # requests looks for proxies, other certificates and a ~/.netrc before each request
+        client.trust_env = False
+        if self._host.startswith("unix://"):
+            client.mount(client.base_url, _OneConnection(self._host.removeprefix("unix://")))
+        elif self._tls is not None:
+            client.mount("https://", _Encrypted(self._tls.own_context()))
+            client.verify = str(self._tls.ca)  # else requests would trust the public authorities too
+        client.headers["Accept-Encoding"] = "identity"  # what is packed small could be large
+        deadline = Deadline()
+        keep_time(client, deadline)
+        return client, deadline
+
+    def api_version(self) -> tuple[int, int]:
+        """The API version that is spoken; asks the engine only when a connection was lost since it last said."""
+        return _version_pair(self._version) if self._version else self.ping()
+
+    def _get(self, path: str, read: Callable[[Any], _T], **args: Any) -> _T:
+        """GET of what has to be there."""
+        body = self._call("GET", path, timeout_s=min(_READ_S, self._timeout_s), **args)
+        return self._read(body, read)
+
+    def _find(self, path: str, read: Callable[[Any], _T]) -> _T | None:
+        """GET of what may be missing."""
+        body = self._call("GET", path, timeout_s=min(_READ_S, self._timeout_s), ok=(404,))
+        return None if body is None else self._read(body, read)
+
+    def _read(self, body: Any, read: Callable[[Any], _T]) -> _T:
+        try:
+            return read(body)
+        except (KeyError, TypeError, AttributeError, ValueError) as exc:
+            raise self._invalid() from exc
+
+    def _invalid(self, why: str = "") -> EngineInvalidError:
+        tail = f": {why}" if why else ""
+        return EngineInvalidError(f"the engine at {self._host} gave an answer that is no valid one{tail}")
+
+    def _refuse_redirect(self, response: Any) -> None:
+        """An engine sends nobody elsewhere: what we say to it, logins too, is for it alone."""
+        if response.is_redirect:
+            response.close()
+            raise self._invalid("it is a redirect")
+
+    def _away(self, exc: Exception) -> EngineUnreachableError:
+        self._version, self._identity = "", None  # what answers next may be another engine
+        if isinstance(exc, requests.exceptions.Timeout) or "timed out" in str(exc):
+            return EngineSlowError(f"the engine at {self._host} gives no answer in time")
+        for cause in _causes(exc):
+            if is_mistrust(cause):
+                return EngineTlsError(f"no TLS with the engine at {self._host}: {_short(cause)}")
+            if _is_no_http(cause):
+                return self._invalid("it is no HTTP")
+            if isinstance(cause, FileNotFoundError | ConnectionRefusedError):
+                return EngineUnreachableError(f"no Docker engine at {self._host}; is dockerd running?")
+            if isinstance(cause, PermissionError):
+                return EngineUnreachableError(f"permission denied on {self._host}: only root may use it")
+        return EngineUnreachableError(f"the engine at {self._host} does not answer: {_short(exc)}")
+
+    def _call(self, method: str, path: str, **args: Any) -> Any:
+        """The decoded answer to one request, None where it is empty; see `_send`."""
+        return self._decoded(self._send(method, path, **args), object_pairs_hook=_shared)
+
+    def _decoded(self, content: bytes, **how: Any) -> Any:
+        try:
+            return json.loads(content, **how) if content else None
+        except (ValueError, RecursionError) as exc:
+            raise self._invalid() from exc
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout_s: float | None = None,
+        ok: tuple[int, ...] = (),
+        versioned: bool = True,
+        **args: Any,
+    ) -> bytes:
+        """One request; `ok` are error statuses that count as success (and as an empty answer).
+
+        `versioned`: by the API version that was negotiated, else `path` names one.
+        """
+        client = self._client()
+        # docker-py has no public way to send a body of one's own
+        url = client._url(path, versioned_api=versioned)  # noqa: SLF001
+        limit = timeout_s or self._timeout_s
+        status, body = self._exchange(client, self._local.deadline, method, url, timeout=limit, **args)
+        if status in ok:
+            return b""
+        if status >= 400:
+            raise EngineError(
+                error_message(body, status, limit=_MESSAGE_LIMIT), status=status, retryable=status >= 500
+            )
+        return body
+
+    def _exchange(
+        self, client: Any, deadline: Deadline, method: str, url: str, *, timeout: float, **args: Any
+    ) -> tuple[int, bytes]:
+        """Status and body. Raises EngineUnreachableError."""
+        deadline.begin(timeout)
+        try:
+            response = client.request(
+                method, url, timeout=timeout, stream=True, allow_redirects=False, **args
+            )
+            self._refuse_redirect(response)
+            return response.status_code, read_body(response)
+        except _BROKEN as exc:
+            raise self._away(exc) from exc
+        except OversizeError as exc:
+            raise self._invalid(str(exc)) from exc
+        finally:
+            deadline.end()
+
+    def _unless_gone(self, method: str, path: str, look: Callable[[], object | None], **args: Any) -> None:
+        """A call that has nothing to do when its object is gone. "Not found" is asked for twice: records go with it."""
+        try:
+            self._call(method, path, **args)
+        except EngineError as exc:
+            if exc.status != 404 or look() is not None:
+                raise
+
+    def ping(self) -> tuple[int, int]:
+        """GET /version; the API version to speak from now on."""
+        limit = min(_PING_S, self._timeout_s)
+        try:
+            client, deadline = self._new_client(_LEAST_API, limit)
+        except _BROKEN as exc:
+            raise self._away(exc) from exc
+        with client:
+            url = client._url("/version", versioned_api=False)  # noqa: SLF001 - as in _call
+            status, body = self._exchange(client, deadline, "GET", url, timeout=limit)
+        if status >= 400:
+            raise self._away(EngineError(error_message(body, status, limit=_MESSAGE_LIMIT)))
+        try:
+            found = str(json.loads(body)["ApiVersion"])
+            pair = _version_pair(found)
+        except (KeyError, TypeError, ValueError, RecursionError) as exc:
+            raise self._invalid("it does not tell its API version") from exc
+        self._version = found
+        return pair
+
+    def identity(self, *, fresh: bool = False) -> EngineIdentity:
+        """Which engine this is. It is not noticed when another one took its place between two calls, unless `fresh`."""
+        found = self._identity
+        if found is None or fresh:
+            found = self._identity = _identity(self.info())
+        return found
+
+    def info(self) -> dict[str, Any]:
+        return self._get("/info", dict)
+
+    def list_containers(self, instance: str) -> tuple[ObservedContainer, ...]:
+        """GET /containers/json. A reply that is the last one byte for byte, as of an idle engine, is not read again."""
+        params = {"all": "1", "filters": _label_filter(instance)}
+        body = self._send("GET", "/containers/json", params=params, timeout_s=min(_READ_S, self._timeout_s))
+        last = self._last_list
+        if (last.instance, last.body) == (instance, body):
+            return last.containers
+        items = self._decoded(body)
+        containers = self._read(items, _consistent)
+        self._last_list = _ListReply(instance=instance, body=body, containers=containers)
+        return containers
+
+    def list_names(self) -> frozenset[str]:
+        """The names of all containers, those of others too."""
+        return self._get(
+            "/containers/json",
+            lambda items: frozenset(name for item in items for name in _names(item)),
+            params={"all": "1"},
+        )
+
+    def list_networks(self) -> tuple[ObservedNetwork, ...]:
+        return self._get("/networks", lambda items: tuple(_network(item) for item in items))
+
+    def list_volumes(self) -> tuple[ObservedVolume, ...]:
+        return self._get("/volumes", lambda body: tuple(_volume(item) for item in body.get("Volumes") or ()))
+
+    def inspect_container(self, ref: str) -> ObservedContainer | None:
+        return self._find(f"/containers/{ref}/json", _inspected)
+
+    def inspect_chosen_mac(self, ref: str) -> str | None:
+        """The MAC address that was asked for on a container's first network, "" where the engine made it up.
+
+        Up to API 1.51 that is `Config.MacAddress`. None where the engine no longer speaks 1.51. Raises EngineError.
+        """
+        path = f"/containers/{ref}/json"
+        if self.api_version() < _MAC_HIDDEN_SINCE:
+            body = self._call("GET", path, ok=(404,))
+        else:
+            body = self._call("GET", f"/v1.51{path}", ok=(400, 404), versioned=False)
+        if body is None:
+            return None
+        return self._read(body, lambda found: str(found["Config"].get("MacAddress") or ""))
+
+    def inspect_network(self, ref: str) -> ObservedNetwork | None:
+        return self._find(f"/networks/{ref}", _network)
+
+    def inspect_volume(self, ref: str) -> ObservedVolume | None:
+        return self._find(f"/volumes/{ref}", _volume)
+
+    def inspect_image(self, ref: str) -> dict[str, Any] | None:
+        """A reference that this engine cannot read (400) is no image that it has, and costs only who asked for it."""
+        body = self._call(
+            "GET", f"/images/{ref}/json", timeout_s=min(_READ_S, self._timeout_s), ok=(400, 404)
+        )
+        return None if body is None else self._read(body, dict)
+
+    def inspect_output(self, ref: str, *, lines: int) -> bytes:
+        """GET /containers/{id}/logs of the last lines, framed as the engine sends them.
+
+        Raises EngineError, also where its log driver cannot be read.
+        """
+        params = {"stdout": "1", "stderr": "1", "tail": str(lines)}
+        return self._send(
+            "GET", f"/containers/{ref}/logs", params=params, timeout_s=min(_READ_S, self._timeout_s)
+        )
+
+    def create_container(self, name: str, body: dict[str, Any]) -> str:
+        return self._read(
+            self._call("POST", "/containers/create", params={"name": name}, json=body), _id_of_new
+        )
+
+    def start(self, ref: str) -> None:
+        try:
+            self._call("POST", f"/containers/{ref}/start")
+        except EngineError as exc:
+            if not tells_of_leftover(str(exc)):
+                raise
+            if not end_leftover(ref):
+                raise LeftoverError(str(exc), status=exc.status, retryable=True) from exc
+            logger.warning("container %s: ended what a killed engine had left of it", ref[:12])
+            self._call("POST", f"/containers/{ref}/start")
+
+    def stop(self, ref: str, timeout_s: int | None) -> None:
+        params = {} if timeout_s is None else {"t": str(timeout_s)}
+        limit = self._timeout_s + (timeout_s or 0)
+        path = f"/containers/{ref}/stop"
+        self._unless_gone("POST", path, lambda: self.inspect_container(ref), params=params, timeout_s=limit)
+
+    def unpause(self, ref: str) -> None:
+        self._call("POST", f"/containers/{ref}/unpause")
+
+    def update(self, ref: str, body: dict[str, Any]) -> None:
+        self._call("POST", f"/containers/{ref}/update", json=body)
+
+    def rename(self, ref: str, name: str) -> None:
+        try:
+            self._call("POST", f"/containers/{ref}/rename", params={"name": name})
+        except EngineError:
+            seen = self.inspect_container(ref)
+            if seen is None or seen.name != name:
+                raise
+
+    def remove_container(self, ref: str, *, volumes: bool, force: bool = False) -> None:
+        params = {"v": "1" if volumes else "0", "force": "1" if force else "0"}
+        path = f"/containers/{ref}"
+        try:
+            self._unless_gone("DELETE", path, lambda: self.inspect_container(ref), params=params)
+        except EngineError as exc:
+            if exc.status != 409 or "already in progress" not in str(exc):
+                raise
+            # asked for before, by us whose answer was lost or by somebody else: the engine tells when it is done
+            self._call("POST", f"{path}/wait", params={"condition": "removed"}, ok=(404,))
+
+    def connect(self, network: str, container: str, endpoint: dict[str, Any]) -> None:
+        body = {"Container": container, "EndpointConfig": endpoint}
+        self._call("POST", f"/networks/{network}/connect", json=body)
+
+    def disconnect(self, network: str, container: str) -> None:
+        body = {"Container": container, "Force": True}
+        self._call("POST", f"/networks/{network}/disconnect", json=body, ok=(404,))
+
+    def create_network(self, body: dict[str, Any]) -> str:
+        return self._read(self._call("POST", "/networks/create", json=body), _id_of_new)
+
+    def remove_network(self, ref: str) -> None:
+        self._unless_gone("DELETE", f"/networks/{ref}", lambda: self.inspect_network(ref))
+
+    def create_volume(self, body: dict[str, Any]) -> ObservedVolume:
+        return self._read(self._call("POST", "/volumes/create", json=body), _volume)
+
+    def remove_volume(self, name: str) -> None:
+        self._unless_gone("DELETE", f"/volumes/{name}", lambda: self.inspect_volume(name))
+
+    def pull(
+        self,
+        image: str,
+        auth: RegistryAuth | None,
+        on_progress: Callable[[dict[str, Any]], None],
+        meanwhile: Callable[[], None],
+    ) -> None:
+        """POST /images/create; an error inside the progress stream is raised.
+
+        `meanwhile` is called at least once a second, however silent the engine is: with the containerd store it says
+        nothing until the first MiB is there. What it raises ends the pull: the end of our request ends the engine's.
+        """
+        repository, tag = docker.utils.parse_repository_tag(image)
+        login = {"username": auth.username, "password": auth.token or auth.password} if auth else {}
+        try:
+            client = self._client()  # asks for the version first, with a time of its own
+            with (
+                self._local.deadline.attend(meanwhile),
+                client.request(
+                    "POST",
+                    client._url("/images/create"),  # noqa: SLF001 - as in _call
+                    params={"fromImage": repository, "tag": tag or "latest"},
+                    headers={"X-Registry-Auth": docker.auth.encode_header(login)},
+                    timeout=self._timeout_s,
+                    stream=True,
+                    allow_redirects=False,
+                ) as response,
+            ):
+                self._refuse_redirect(response)
+                self._follow_pull(image, response, on_progress)
+        except (*_BROKEN, ValueError) as exc:
+            raise EngineUnreachableError(f"cannot pull {image}: the engine went away: {_short(exc)}") from exc
+
+    def _follow_pull(self, image: str, response: Any, on_progress: Callable[[dict[str, Any]], None]) -> None:
+        status = response.status_code
+        if status >= 400:
+            said = error_message(read_body(response), status, limit=_MESSAGE_LIMIT)
+            raise EngineError(f"cannot pull {image}: {said}", status=status, retryable=True)
+        for step in json_lines(response):
+            if "error" in step:
+                raise EngineError(f"cannot pull {image}: {_cut(str(step['error']))}", retryable=True)
+            on_progress(step)
+
+    def events(self, since: int | None) -> Iterator[dict[str, Any]]:
+        """GET /events. Every end means "list again": the engine's own end looks like a connection that broke."""
+        version = _version_text(self.api_version())
+        try:
+            client, _ = self._new_client(version, None)
+            response = client.request(
+                "GET",
+                client._url("/events"),  # noqa: SLF001 - as in _call
+                params={} if since is None else {"since": str(since)},
+                stream=True,
+                timeout=None,
+                allow_redirects=False,
+            )
+        except _BROKEN as exc:
+            raise self._away(exc) from exc
+        self._refuse_redirect(response)
+        if response.status_code >= 400:
+            raise EngineError(
+                error_message(read_body(response), response.status_code, limit=_MESSAGE_LIMIT),
+                status=response.status_code,
+                retryable=True,
+            )
+        return self._translated(response)
+
+    def past_events(self, container: str, until: str) -> tuple[dict[str, Any], ...]:
+        """GET /events, up to `until` (unix seconds): the engine keeps the last 256 of all since it was started."""
+        filters = json.dumps({"type": ["container"], "container": [container]})
+        params = {"since": "1", "until": until, "filters": filters}
+        body = self._send("GET", "/events", params=params, timeout_s=min(_PAST_S, self._timeout_s))
+        return self._read(body, lambda text: tuple(json.loads(line) for line in text.splitlines() if line))
+
+    def _translated(self, response: Any) -> Iterator[dict[str, Any]]:
+        try:
+            with response:
+                yield from json_lines(response)
+        except (*_BROKEN, ValueError) as exc:
+            raise EngineUnreachableError(f"the event stream broke: {_short(exc)}") from exc
+        finally:
+            self._version = ""
+
+
+def _version_pair(text: str) -> tuple[int, int]:
+    major, _, minor = text.partition(".")
+    return int(major), int(minor)
+
+
+def _version_text(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+def _id_of_new(body: Any) -> str:
+    return str(body["Id"])
+
+
+def _label_filter(instance: str) -> str:
+    return json.dumps({"label": [f"{LABEL_INSTANCE}={instance}"]})
+
+
+def _names(item: dict[str, Any]) -> list[str]:
+    """Further names are links ("/other/alias"): one's own has one slash."""
+    return [name[1:] for name in item.get("Names") or () if name.count("/") == 1]
+
+
+def _identity(info: dict[str, Any]) -> EngineIdentity:
+    return EngineIdentity(
+        id=str(info.get("ID") or ""),
+        root=str(info.get("DockerRootDir") or ""),
+        driver=str(info.get("Driver") or ""),
+    )
+
+
+def _listed(item: dict[str, Any]) -> ObservedContainer:
+    names = _names(item)
+    state, status = item.get("State", ""), item.get("Status", "")
+    return ObservedContainer(
+        id=item["Id"],
+        name=names[0] if names else "",
+        image=item.get("Image", ""),
+        image_id=item.get("ImageID", ""),
+        state=state,
+        labels=item.get("Labels") or {},
+        health=next((health for word, health in _HEALTH if word in status), ""),
+        exit_code=_exit_code(status) if state in _ENDED else None,
+        last_exit_code=_exit_code(status),
+        status_text=status,
+    )
+
+
+def _consistent(items: Any) -> tuple[ObservedContainer, ...]:
+    """The containers of a list. Raises ValueError for one that no engine gives: nothing may follow from it."""
+    found = tuple(_listed(item) for item in items)
+    ids = [container.id for container in found]
+    if len(set(ids)) < len(ids) or not all(map(_ID.fullmatch, ids)):
+        raise ValueError("ids of containers are unique, and 64 hexadecimal digits")
+    return found
+
+
+def _exit_code(status: str) -> int | None:
+    """From the list's status text, `Exited (1) 2 minutes ago`, `Restarting (1) 2 seconds ago`."""
+    word, found, rest = status.partition(" (")
+    return int(rest.partition(")")[0]) if found and word in ("Exited", "Restarting") else None
+
+
+def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are kept once for all bodies: a hundred inspects have the same two hundred."""
+    return {sys.intern(name): value for name, value in pairs}
+
+
+def _inspected(body: dict[str, Any]) -> ObservedContainer:
+    config, state = body.get("Config") or {}, body.get("State") or {}
+    health = (state.get("Health") or {}).get("Status", "")
+    return ObservedContainer(
+        id=body["Id"],
+        name=str(body.get("Name", "")).removeprefix("/"),
+        image=config.get("Image", ""),
+        image_id=body.get("Image", ""),
+        state=state.get("Status", ""),
+        labels=config.get("Labels") or {},
+        health="" if health == "none" else health,
+        exit_code=state.get("ExitCode") if state.get("Status") in _ENDED else None,
+        last_exit_code=state.get("ExitCode") if state.get("Status") in (*_ENDED, "restarting") else None,
+        started_at=str(state.get("StartedAt") or ""),
+        finished_at=str(state.get("FinishedAt") or ""),
+        inspect=body,
+    )
+
+
+def _network(item: dict[str, Any]) -> ObservedNetwork:
+    return ObservedNetwork(id=item["Id"], name=item["Name"], labels=item.get("Labels") or {}, inspect=item)
+
+
+def _volume(item: dict[str, Any]) -> ObservedVolume:
+    return ObservedVolume(name=item["Name"], labels=item.get("Labels") or {}, inspect=item)
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    """What came to be `exc`, itself first: requests wraps what urllib3 wrapped."""
+    found: BaseException | None = exc
+    while found is not None:
+        yield found
+        within: BaseException | None = None
+        if isinstance(found, urllib3.exceptions.MaxRetryError):
+            within = found.reason
+        elif isinstance(found, urllib3.exceptions.SSLError):
+            within = next((arg for arg in found.args if isinstance(arg, ssl.SSLError)), None)
+        found = within or found.__cause__ or found.__context__
+
+
+def _is_no_http(exc: BaseException) -> bool:
+    """Whether the answer broke the protocol, and did not only break off."""
+    broke_off = http.client.IncompleteRead | http.client.RemoteDisconnected
+    return isinstance(exc, http.client.HTTPException) and not isinstance(exc, broke_off)
+
+
+def _short(exc: BaseException) -> str:
+    return _cut(str(exc))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MESSAGE_LIMIT else text[:_MESSAGE_LIMIT] + "..."

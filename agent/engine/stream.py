@@ -1,0 +1,463 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Streams to and from the Docker Engine: asyncio, h11 for heads, constant memory, back-pressure both ways.
+
+docker-py (`docker_engine`) does the unary calls; this does what is long or large: export, archives, image load and
+save, build, pull, logs, stats, events, attach and exec. One connection per request, none is used again: a connection
+that was hijacked can never carry somebody else's request. Paths are not versioned: the engine then speaks the newest
+API it knows (Engine API, "Versioning").
+
+Every EngineResponse must be closed (`async with`): that ends the engine's work at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from types import TracebackType
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import h11
+
+from agent.engine.body_pump import BrokenSourceError, Passing, Pump
+from agent.engine.remote_tls import EngineTls, is_mistrust
+from agent.engine.wire import Wire
+from agent.errors import EngineError, EngineInvalidError, EngineTlsError, EngineUnreachableError
+from agent.model.engine_address import EngineAddress, parse_engine_address
+from agent.wire.error_body import error_message
+from agent.wire.http_body import BodyError, Counted, Framing, UntilClosed, payload
+from agent.wire.http_chunks import LAST, ChunkDecoder, encode_chunk
+from agent.wire.natural import natural
+
+CONNECT_TIMEOUT_S = 10.0
+HEAD_TIMEOUT_S = 60.0
+JSON_LIMIT = 16 * 1024 * 1024
+PIECE_LIMIT = 128 * 1024
+LIVE_PIECE_LIMIT = 16 * 1024  # of streams of which many are open for long
+_HEAD_LIMIT = 64 * 1024
+_INTERIM_LIMIT = 8  # 1xx responses before the real one
+
+Body = bytes | AsyncIterable[bytes] | None
+Pairs = Iterable[tuple[str, str]]
+_T = TypeVar("_T")
+
+
+class SourceError(Exception):
+    """The source of a request body failed: its client went away, say."""
+
+
+class EngineResponse:
+    """A response whose body is still to come."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        *,
+        method: str,
+        status: int,
+        headers: Mapping[str, str],
+        rest: bytes,
+        sender: asyncio.Task[None] | None,
+        address: EngineAddress,
+    ) -> None:
+        self.status = status
+        self.headers = headers  # names in lower case
+        self._wire = wire
+        self._rest = rest
+        self._sender = sender
+        self._address = address
+        self._bodiless = method == "HEAD" or status in (204, 304)
+
+    async def __aenter__(self) -> EngineResponse:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the request, whatever is still on its way."""
+        self._wire.abort()
+        if self._sender is not None:
+            await _stop(self._sender)
+            self._sender = None
+
+    @property
+    def length(self) -> int | None:
+        """Content-Length, where stated."""
+        text = self.headers.get("content-length", "")
+        return natural(text)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body in pieces of up to 128 KiB.
+
+        Raises EngineUnreachableError when it ends before its framing says so, SourceError when the request's body did.
+        """
+        framing = self._framing()
+        rest, self._rest = self._rest, b""
+        try:
+            while not framing.done:
+                piece = rest or await self._wire.read()
+                rest = b""
+                if not piece:
+                    if missing := framing.missing():
+                        raise self._broken(missing)
+                    return
+                if found := payload(framing, piece):
+                    yield found
+        except (OSError, BodyError) as exc:
+            raise self._broken(str(exc)) from exc
+
+    def _framing(self) -> Framing:
+        """How the body ends (RFC 9112 section 6.3)."""
+        if self._bodiless:
+            return Counted(0)
+        if "chunked" in self.headers.get("transfer-encoding", "").lower():
+            return ChunkDecoder()
+        return UntilClosed() if self.length is None else Counted(self.length)
+
+    @contextlib.contextmanager
+    def pump_into(self, sink: socket.socket, *, chunked: bool, stall_s: float) -> Iterator[Pump | None]:
+        """What moves the whole body into `sink`, None where it has to be read: nothing has happened then.
+
+        A body that breaks off is raised as `chunks` does.
+        """
+        lent = self._wire.lend_source()
+        if lent is None:
+            yield None
+            return
+        source, first = lent
+        first, self._rest = self._rest + first, b""
+        with source:
+            try:
+                yield Pump(source, sink, self._framing(), first=first, chunked=chunked, sink_stall_s=stall_s)
+            except BrokenSourceError as exc:
+                raise self._broken(str(exc)) from exc
+
+    def _broken(self, why: str) -> EngineUnreachableError:
+        return EngineUnreachableError(f"the answer of the engine at {self._address} broke off: {why}")
+
+    async def read(self, limit: int = JSON_LIMIT) -> bytes:
+        """The whole body. Raises EngineError when it is longer than `limit` bytes."""
+        parts: list[bytes] = []
+        size = 0
+        async for piece in self.chunks():
+            size += len(piece)
+            if size > limit:
+                raise EngineError(f"the engine's answer is longer than {limit} bytes")
+            parts.append(piece)
+        return b"".join(parts)
+
+    async def json(self) -> Any:
+        """The decoded body. Raises EngineError when it is no JSON, or nested too deeply."""
+        body = await self.read()
+        try:
+            return json.loads(body) if body else None
+        except (ValueError, RecursionError) as exc:
+            raise EngineInvalidError(f"the engine's answer is no JSON: {exc}") from exc
+
+    async def error(self) -> EngineError:
+        """The engine's own message for a status of 400 and more."""
+        try:
+            body = await self.read(64 * 1024)
+        except EngineError:
+            body = b""
+        return EngineError(error_message(body, self.status), status=self.status, retryable=self.status >= 500)
+
+    async def checked(self) -> EngineResponse:
+        """Itself; closes and raises EngineError where the status is an error."""
+        if self.status < 400:
+            return self
+        try:
+            raise await self.error()
+        finally:
+            await self.close()
+
+
+class EnginePipe:
+    """A hijacked connection: bytes both ways (Engine API, "Attach to a container", hijacking)."""
+
+    def __init__(self, wire: Wire, rest: bytes) -> None:
+        self._wire = wire
+        self._rest = rest
+
+    async def read(self) -> bytes:
+        """The next bytes, b"" at the end. Raises EngineUnreachableError."""
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            return rest
+        try:
+            return await self._wire.read()
+        except OSError as exc:
+            raise EngineUnreachableError(f"the console's connection broke: {exc}") from exc
+
+    async def write(self, data: bytes) -> None:
+        """Returns when there is room for more. Raises EngineUnreachableError."""
+        try:
+            await self._wire.write(data)
+        except OSError as exc:
+            raise EngineUnreachableError(f"the console's connection broke: {exc}") from exc
+
+    def write_eof(self) -> None:
+        """No more input."""
+        self._wire.write_eof()
+
+    def close(self) -> None:
+        """Ends both ways."""
+        self._wire.abort()
+
+
+Permit = Callable[[str, str], None]  # given method and path; raises for what must not be
+Around = Callable[[str, str, Pairs], AbstractAsyncContextManager[None]]  # given method, path and query
+
+
+def _permit_all(method: str, path: str) -> None:
+    del method, path
+
+
+def _nothing_around(method: str, path: str, query: Pairs) -> AbstractAsyncContextManager[None]:
+    del method, path, query
+    return nullcontext()
+
+
+class DockerStream:
+    """`address`: of the engine, or a Docker host URL; with `tls` a tcp one is encrypted."""
+
+    def __init__(self, address: EngineAddress | str, *, tls: EngineTls | None = None) -> None:
+        self.address = parse_engine_address(address) if isinstance(address, str) else address
+        self.permit: Permit = _permit_all
+        self.around: Around = _nothing_around  # from before a request until the head of its response is there
+        self._tls = tls
+        self._buffer = memoryview(bytearray(PIECE_LIMIT))
+
+    def docker_words(self) -> list[str]:
+        """What the command `docker` needs to be told for this engine."""
+        return ["-H", str(self.address), *(self._tls.words() if self._tls is not None else ())]
+
+    async def open(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Pairs = (),
+        headers: Pairs = (),
+        body: Body = None,
+        length: int | None = None,
+        head_timeout_s: float | None = HEAD_TIMEOUT_S,
+        piece_limit: int = PIECE_LIMIT,
+    ) -> EngineResponse:
+        """Sends a request and returns when the head of the response is there, whatever its status.
+
+        A body of unknown `length` goes in chunks; the response may come while it is still being sent. `head_timeout_s`
+        runs from the end of the body. `piece_limit`: bytes of a piece, and of what waits for the reader. Raises
+        EngineUnreachableError, or SourceError where the body's source failed, or what `permit` raises.
+        """
+        self.permit(method, path)
+        async with self.around(method, path, query):
+            wire = await self._connect(piece_limit)
+            try:
+                return await self._exchange(wire, method, path, query, headers, body, length, head_timeout_s)
+            except OSError as exc:
+                wire.abort()
+                raise self._lost(exc, "went away") from exc
+            except BaseException:
+                wire.abort()
+                raise
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Pairs = (),
+        headers: Pairs = (),
+        body: Any = None,
+        timeout_s: float = 30.0,
+        read: Callable[[Any], _T],
+    ) -> _T:
+        """A unary call with JSON both ways; `read` takes what is wanted out of the answer.
+
+        Raises EngineError with the engine's message and status, and where `read` finds something else than it expects:
+        an engine that talks nonsense is its own fault, never ours.
+        """
+        data = None if body is None else json.dumps(body).encode()
+        if data is not None:
+            headers = (*headers, ("content-type", "application/json"))
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self.open(method, path, query=query, headers=headers, body=data)
+                async with await response.checked():
+                    answer = await response.json()
+        except TimeoutError as exc:
+            raise EngineUnreachableError(
+                f"the engine at {self.address} did not answer {method} {path} in {timeout_s:g} s"
+            ) from exc
+        try:
+            return read(answer)
+        except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as exc:
+            raise EngineInvalidError(f"the engine's answer to {method} {path} is no valid one") from exc
+
+    async def hijack(self, path: str, *, query: Pairs = (), body: Any = None) -> EnginePipe:
+        """POST that turns the connection into a pipe. Raises EngineError with the engine's message."""
+        wire = await self._connect(LIVE_PIECE_LIMIT)
+        try:
+            data = json.dumps(body or {}).encode()
+            headers = [("content-type", "application/json"), ("upgrade", "tcp")]
+            response = await self._exchange(
+                wire, "POST", path, query, headers, data, None, HEAD_TIMEOUT_S, connection="Upgrade"
+            )
+            if response.status not in (101, 200):
+                await response.checked()
+                raise EngineError(f"the engine answered {response.status} where a stream was asked for")
+        except OSError as exc:
+            wire.abort()
+            raise self._lost(exc, "went away") from exc
+        except BaseException:
+            wire.abort()
+            raise
+        return EnginePipe(wire, response._rest)  # noqa: SLF001 - the two classes are one module's
+
+    async def _connect(self, piece_limit: int) -> Wire:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                return await self._connected(self._buffer[:piece_limit])
+        except (OSError, TimeoutError) as exc:
+            raise self._lost(exc, "does not answer") from exc
+
+    async def _connected(self, buffer: memoryview) -> Wire:
+        loop, where = asyncio.get_running_loop(), self.address
+        if where.path:
+            return (await loop.create_unix_connection(lambda: Wire(buffer), where.path))[1]
+        if self._tls is None:
+            return (await loop.create_connection(lambda: Wire(buffer), where.host, where.port))[1]
+        from agent.engine.tls_wire import TlsWire
+
+        context = await asyncio.to_thread(self._tls.context)  # its files may be anywhere
+        made = TlsWire(buffer, context, where.host)
+        await loop.create_connection(lambda: made, where.host, where.port)
+        try:
+            await made.handshake()
+        except BaseException:
+            made.abort()
+            raise
+        return made
+
+    def _lost(self, exc: Exception, what: str) -> EngineUnreachableError:
+        if is_mistrust(exc):
+            return EngineTlsError(f"no TLS with the engine at {self.address}: {exc}")
+        return EngineUnreachableError(f"the engine at {self.address} {what}: {str(exc) or 'timed out'}")
+
+    async def _exchange(
+        self,
+        wire: Wire,
+        method: str,
+        path: str,
+        query: Pairs,
+        headers: Pairs,
+        body: Body,
+        length: int | None,
+        head_timeout_s: float | None,
+        connection: str = "close",
+    ) -> EngineResponse:
+        http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_LIMIT)
+        target = f"{path}?{text}" if (text := urlencode(list(query))) else path
+        head = [("host", "docker"), ("user-agent", "ucidockd"), ("connection", connection), *headers]
+        if isinstance(body, bytes):
+            head.append(("content-length", str(len(body))))
+        elif body is not None:
+            head.append(
+                ("transfer-encoding", "chunked") if length is None else ("content-length", str(length))
+            )
+        try:
+            start = http.send(h11.Request(method=method, target=target, headers=head))
+        except h11.LocalProtocolError as exc:  # a header value with a line break, say
+            raise EngineError(f"this cannot be sent to the engine: {exc}", status=400) from exc
+        sender: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.timeout(
+                None if body is not None and not isinstance(body, bytes) else head_timeout_s
+            ) as limit:
+                with contextlib.suppress(ConnectionError):  # an answer may have come before: the reader tells
+                    await wire.write(start + body if isinstance(body, bytes) else start)
+                if body is not None and not isinstance(body, bytes):
+                    sender = asyncio.create_task(_send(wire, body, chunked=length is None))
+                    if head_timeout_s is not None:
+                        sender.add_done_callback(lambda _: _start_clock(limit, head_timeout_s))
+                event = await _read_head(wire, http)
+        except TimeoutError as exc:
+            await _stop(sender)
+            raise EngineUnreachableError(
+                f"the engine at {self.address} did not answer {method} {path} in {head_timeout_s:g} s"
+            ) from exc
+        except BaseException:
+            await _stop(sender)
+            raise
+        found = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in event.headers}
+        return EngineResponse(
+            wire,
+            method=method,
+            status=event.status_code,
+            headers=found,
+            rest=http.trailing_data[0],
+            sender=sender,
+            address=self.address,
+        )
+
+
+def as_it_is(answer: Any) -> Any:
+    """For whoever looks through an answer that may be anything."""
+    return answer
+
+
+async def _send(wire: Wire, body: AsyncIterable[bytes], *, chunked: bool) -> None:
+    """Sends the body. A connection that breaks is the reader's to report: an answer may have come before."""
+    try:
+        if isinstance(body, Passing) and not chunked and (sink := await wire.lend_sink()) is not None:
+            with sink:
+                await body.pass_into(sink)
+        async for piece in body:
+            if piece:
+                await wire.write(encode_chunk(piece) if chunked else piece)
+        if chunked:
+            await wire.write(LAST)
+    except OSError:
+        return
+    except Exception as exc:
+        error = exc if isinstance(exc, SourceError | EngineError) else SourceError(str(exc))
+        wire.fail(error)
+
+
+def _start_clock(limit: asyncio.Timeout, seconds: float) -> None:
+    with contextlib.suppress(RuntimeError):  # the head is there already
+        limit.reschedule(asyncio.get_running_loop().time() + seconds)
+
+
+async def _stop(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _read_head(wire: Wire, http: h11.Connection) -> h11.Response | h11.InformationalResponse:
+    """The final response head, or 101."""
+    interim = 0
+    try:
+        while True:
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                http.receive_data(await wire.read())
+            elif isinstance(event, h11.InformationalResponse) and event.status_code != 101:
+                interim += 1
+                if interim > _INTERIM_LIMIT:
+                    raise EngineInvalidError("the engine sends interim responses without end")
+            elif isinstance(event, h11.Response | h11.InformationalResponse):
+                return event
+            else:
+                raise EngineUnreachableError("the engine closed the connection without an answer")
+    except h11.RemoteProtocolError as exc:
+        raise EngineInvalidError(f"the engine's answer is no HTTP: {exc}") from exc

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reads the committed configuration into a Desired, with every mistake that is in it.
+
+A file that does not parse, or is missing although it was there, gives no Desired at all: what runs is left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from agent.errors import ConfigError
+from agent.files.options import RuntimeOptions
+from agent.files.uci_store import PyuciStore, TextUciStore, UciMissing, UciStore, read_staged
+from agent.files.user_paths import PATHS
+from agent.model.given import Given
+from agent.model.issues import Issue
+from agent.model.resources import Desired
+from agent.plan.draft import with_hashes
+from agent.uci.decode import decode
+from agent.uci.edit import replayed
+from agent.uci.mistakes import mistakes_of
+from agent.uci.syntax import Package, UciSyntaxError, parse
+
+PACKAGES = ("containers", "dockerd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadResult:
+    """`desired` is None when a file could not be read as a whole; then `readable` has the agent section and dockerd's
+    settings of what could."""
+
+    desired: Desired | None
+    issues: tuple[Issue, ...] = ()
+    readable: Desired = field(default_factory=Desired)
+
+
+def open_store(options: RuntimeOptions) -> UciStore:
+    """libuci through pyuci where it is installed, else our own text store."""
+    kind = PyuciStore if importlib.util.find_spec("uci") else TextUciStore
+    return kind(config_dir=options.config_dir, override_dir=options.override_dir)
+
+
+def load(options: RuntimeOptions) -> LoadResult:
+    """Reads and validates. Never raises for what a user can write into the files."""
+    return _load(open_store(options))
+
+
+def load_given(options: RuntimeOptions, given: Given) -> LoadResult:
+    """As `load`, were `given` committed. Writes nothing. Raises ConfigError for a package that is not ours."""
+    for name in given.texts:
+        if name not in PACKAGES:
+            raise ConfigError(f"package {name[:64]!r} is not known, expected {' or '.join(PACKAGES)}")
+    save_dir = Path(given.save_dir) if given.save_dir else options.save_dir
+    return _load(_Given(open_store(options), given, save_dir))
+
+
+class _Given:
+    """A store in which some packages are as given, not as committed."""
+
+    def __init__(self, store: UciStore, given: Given, save_dir: Path) -> None:
+        self._store = store
+        self._given = given
+        self._save_dir = save_dir
+
+    def source_path(self, package: str) -> Path:
+        said = self._given.paths.get(package, "")
+        return Path(said) if said else self._store.source_path(package)
+
+    def load_with_hash(self, package: str) -> tuple[Package, str]:
+        text = self._given.texts.get(package)
+        if text is not None:
+            digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+            return parse(text, package=package, path=str(self.source_path(package))), digest
+        committed, digest = self._store.load_with_hash(package)
+        changes = read_staged(self._save_dir, package) if self._given.staged else ()
+        if not changes:
+            return committed, digest
+        return replayed(committed, changes), hashlib.sha256(f"{digest} {changes}".encode()).hexdigest()
+
+
+def _load(store: UciStore | _Given) -> LoadResult:
+    packages: dict[str, Package] = {}
+    hashes: list[str] = []
+    issues: list[Issue] = []
+    for name in PACKAGES:
+        issues += _read(store, name, packages, hashes)
+    paths = {name: str(store.source_path(name)) for name in packages}
+    result = decode(packages, paths=paths, read_file=PATHS.read_text)
+    if issues:
+        found = result.desired
+        readable = Desired(agent=found.agent, daemon=found.daemon, daemon_mistakes=found.daemon_mistakes)
+        return LoadResult(desired=None, issues=tuple(issues), readable=readable)
+    generation = hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
+    return LoadResult(
+        desired=with_hashes(replace(result.desired, generation=generation)), issues=result.issues
+    )
+
+
+def _read(
+    store: UciStore | _Given, name: str, packages: dict[str, Package], hashes: list[str]
+) -> list[Issue]:
+    path = str(store.source_path(name))
+    try:
+        packages[name], content_hash = store.load_with_hash(name)
+        hashes.append(content_hash)
+    except UciMissing:
+        # the stock package brings /etc/config/dockerd; without dockerd's settings containers still can be managed
+        return [] if name == "dockerd" else [_issue(name, path, None, "there is no such file", "a UCI file")]
+    except UciSyntaxError as exc:
+        found = mistakes_of(exc.text, package=name)
+        return [_issue(name, path, m.line, m.wrong, m.expected) for m in found]
+    except ConfigError as exc:
+        return [_issue(name, path, None, f"cannot be read: {exc}", "a readable UCI file")]
+    return []
+
+
+def _issue(package: str, path: str, line: int | None, message: str, expected: str) -> Issue:
+    return Issue(
+        severity="error",
+        package=package,
+        section="",
+        option="",
+        index=None,
+        file=path,
+        line=line or 0,
+        message=message,
+        expected=expected,
+    )

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The committed UCI configuration: our own text store, and libuci through pyuci where that is installed.
+
+Staged changes never count, and are neither applied nor lost: we read and write the files, and leave the save
+directory alone. A file in the override directory wins over the one in the config directory (libuci: file.c,
+UCI_CONF2DIR); old libuci does not know it, so the choice is ours on both.
+
+Both stores write by themselves: pyuci can set no bytes that are not UTF-8, says nothing when a commit fails, and a
+commit of libuci would take along what others have staged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from agent.errors import ConfigError, ConflictError
+from agent.files import libuci
+from agent.files.atomic import atomic_write
+from agent.uci.delta import parse_delta
+from agent.uci.edit import Change
+from agent.uci.syntax import Option, Package, Section, UciSyntaxError, format_file, parse
+
+SIZE_LIMIT = 8 * 1024 * 1024  # bytes of a UCI file; the parser takes some forty times as much memory
+_COMMIT_LIMIT_S = 2.0  # between the first byte of `uci commit`'s temporary file and its rename
+_LOOK_AGAIN_S = 0.002
+_PACKAGE = re.compile(r"[A-Za-z0-9_-]+\Z")  # libuci: util.c, uci_validate_package
+
+
+class UciMissing(ConfigError):
+    """There is no such package."""
+
+    code = "uci-missing"
+
+
+class UciUnwritable(ConfigError):
+    """The text format would not give back what is to be written."""
+
+    code = "uci-unwritable"
+
+
+class UciStore(Protocol):
+    """Port: reads and commits packages."""
+
+    def load(self, package: str) -> Package:
+        """Raises UciMissing, UciSyntaxError, ConfigError when the file cannot be read."""
+
+    def load_with_hash(self, package: str) -> tuple[Package, str]:
+        """As `load`, with the content hash of just what was read."""
+
+    def source_path(self, package: str) -> Path:
+        """The file that counts."""
+
+    def content_hash(self, package: str) -> str:
+        """Hash of the file's bytes, "" when there is none."""
+
+    def commit(self, package: Package, *, expected: str | None = None) -> None:
+        """Writes as `uci commit` does. `expected`: the content hash it must still have, else ConflictError.
+
+        Raises UciUnwritable, OSError; then the file is as it was.
+        """
+
+
+class TextUciStore:
+    """UciStore on the text syntax alone."""
+
+    def __init__(
+        self, *, config_dir: Path = Path("/etc/config"), override_dir: Path = Path("/var/run/uci")
+    ) -> None:
+        self._config_dir = config_dir
+        self._override_dir = override_dir
+
+    def source_path(self, package: str) -> Path:
+        if not _PACKAGE.match(package):
+            raise ConfigError(f"{package!r} is no package name, expected letters, digits, _ and -")
+        override = self._override_dir / package
+        return override if override.is_file() else self._config_dir / package
+
+    def load(self, package: str) -> Package:
+        return self.load_with_hash(package)[0]
+
+    def load_with_hash(self, package: str) -> tuple[Package, str]:
+        path = self.source_path(package)
+        raw = _read(path)
+        return self._parse(raw, package, path), _hash(raw)
+
+    def _parse(self, raw: bytes, package: str, path: Path) -> Package:
+        return parse(raw.decode("utf-8", "surrogateescape"), package=package, path=str(path))
+
+    def content_hash(self, package: str) -> str:
+        return _hash_of(self.source_path(package))
+
+    def commit(self, package: Package, *, expected: str | None = None) -> None:
+        path = self.source_path(package.name)
+        data = _text(package)
+        with _locked(path):
+            found = _hash_of(path)
+            if expected is not None and found != expected:
+                raise _changed(path)
+
+            def still_as_found() -> None:
+                if _is_being_committed(path) or _hash_of(path) != found:
+                    raise _changed(path)
+
+            atomic_write(path, data, last_check=still_as_found)
+            if _wait_for_commit(path) and _hash_of(path) != _hash(data):
+                raise _changed(path)
+
+
+class PyuciStore(TextUciStore):
+    """UciStore whose values come from libuci; positions, types and errors come from our own parser.
+
+    Both get the same bytes. Raises LibuciError where the two see different sections: then neither is trusted.
+    """
+
+    def _parse(self, raw: bytes, package: str, path: Path) -> Package:
+        ours = super()._parse(raw, package, path)
+        try:
+            return _with_values(ours, libuci.read(raw))
+        except libuci.LibuciError as exc:
+            raise libuci.LibuciError(f"{path}: {exc}") from exc
+
+
+def _with_values(ours: Package, values: libuci.Values) -> Package:
+    places = {section.name: number for number, section in enumerate(ours.sections)}
+    if places.keys() != values.keys():
+        names = ", ".join(sorted(places.keys() ^ values.keys()))
+        raise libuci.LibuciError(f"libuci and ucidockd do not see the same sections: {names}")
+    return replace(
+        ours,
+        sections=tuple(
+            # a name can stand twice, when one was given and one generated: libuci gives the last one's values only
+            _with_options(section, values[section.name]) if places[section.name] == number else section
+            for number, section in enumerate(ours.sections)
+        ),
+    )
+
+
+def _with_options(section: Section, values: dict[str, str | tuple[str, ...]]) -> Section:
+    return replace(section, options=tuple(_option(section, name, value) for name, value in values.items()))
+
+
+def _option(section: Section, name: str, value: str | tuple[str, ...]) -> Option:
+    ours = section.get(name)
+    count = 1 if isinstance(value, str) else len(value)
+    lines = ours.lines if ours is not None and len(ours.lines) == count else (section.line,) * count
+    overwritten = ours.overwritten if ours is not None else ()
+    return Option(name=name, value=value, lines=lines, overwritten=overwritten)
+
+
+def read_staged(save_dir: Path, package: str) -> tuple[Change, ...]:
+    """What `uci changes PACKAGE` holds, from libuci's save directory. Raises ConfigError where it cannot be read."""
+    try:
+        raw = _read(save_dir / package)
+    except UciMissing:
+        return ()
+    return parse_delta(raw.decode("utf-8", "surrogateescape"), package=package)
+
+
+def _hash(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _hash_of(path: Path) -> str:
+    try:
+        return _hash(_read(path))
+    except UciMissing:
+        return ""
+
+
+def _read(path: Path) -> bytes:
+    """The whole file; only a regular file is one, as for libuci, and opening another kind does not block."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            found = os.fstat(file.fileno())
+            if stat.S_ISREG(found.st_mode):
+                data = file.read(SIZE_LIMIT + 1) if found.st_size <= SIZE_LIMIT else b""
+                if found.st_size > SIZE_LIMIT or len(data) > SIZE_LIMIT:
+                    raise ConfigError(f"{path} is larger than {SIZE_LIMIT // 1024**2} MiB")
+                return data
+    except OSError as exc:
+        if exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc
+    raise UciMissing(f"there is no {path}")
+
+
+def read_text(path: Path) -> str:
+    """The text of a UCI file, wherever it is. Raises UciMissing, ConfigError."""
+    return _read(path).decode("utf-8", "surrogateescape")
+
+
+def _text(package: Package) -> bytes:
+    """What to write. Raises UciUnwritable where it would be read as something else (util.c does not quote types)."""
+    try:
+        text = format_file(package)
+        data = text.encode("utf-8", "surrogateescape")
+        if _shape(parse(text, package=package.name)) == _shape(package):
+            return data
+        wrong = "it would be read as something else"
+    except (UciSyntaxError, UnicodeEncodeError) as exc:
+        wrong = str(exc)
+    raise UciUnwritable(f"{package.name} cannot be written in UCI's syntax: {wrong}")
+
+
+def _shape(package: Package) -> list[object]:
+    """All that a file keeps: no lines, and no generated names."""
+    return [
+        (
+            section.type,
+            None if section.anonymous else section.name,
+            [(o.name, o.value) for o in section.options],
+        )
+        for section in package.sections
+    ]
+
+
+def _changed(path: Path) -> ConflictError:
+    return ConflictError(f"{path} was changed by somebody else in the meantime")
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """The lock that `uci commit` takes (file.c), or its directory's, among ourselves, where there is no file yet.
+
+    It keeps nobody out who opened the file before it was last replaced: `uci` then has the old one's lock. And `uci`
+    lets go of it before it renames. So there is a look at its temporary file as well, before and after we rename.
+    """
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            descriptor = os.open(path.resolve().parent, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not _wait_for_commit(path) and _still_there(descriptor, path):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_being_committed(path: Path) -> bool:
+    """Whether `uci commit` is about to rename. What a crash left behind stays for ever and does not count."""
+    return any(_is_fresh(file) for file in path.parent.glob(f".{path.name}.uci-??????"))
+
+
+def _is_fresh(file: Path) -> bool:
+    try:
+        return abs(time.time() - file.stat().st_mtime) < _COMMIT_LIMIT_S
+    except FileNotFoundError:
+        return False
+
+
+def _wait_for_commit(path: Path) -> bool:
+    """Waits until a commit under way has ended; whether there was one."""
+    waited = False
+    while _is_being_committed(path):
+        waited = True
+        time.sleep(_LOOK_AGAIN_S)
+    return waited
+
+
+def _still_there(descriptor: int, path: Path) -> bool:
+    """False when the file was replaced while we waited for the lock."""
+    held = os.fstat(descriptor)
+    try:
+        return os.path.samestat(held, path.stat())
+    except FileNotFoundError:
+        return stat.S_ISDIR(held.st_mode)

@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""THE table of dockerd's options: UCI name, key of daemon.json, check, what a change takes, default, engine versions.
+
+Decoding, rendering and classifying go through it; a test holds it against the schemas. What SIGHUP applies was read in
+moby's daemon/reload.go (20.10 to 29.7) and tried. dockerd keeps the value of most reloadable keys that vanish from its
+file: these carry a `default`, which is written whenever UCI says nothing. Defaults of restart keys are those of
+OpenWrt's stock /etc/init.d/dockerd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.model.dockerd.settings import Document, Effect, Json
+from agent.model.dockerd.values import (
+    Odd,
+    mirror_needs,
+    parse_attempts,
+    parse_bip,
+    parse_bip6,
+    parse_cgroup,
+    parse_data_root,
+    parse_default_ulimit,
+    parse_domain,
+    parse_downloads,
+    parse_exec_opt,
+    parse_feature,
+    parse_fixed_cidr,
+    parse_fixed_cidr_v6,
+    parse_label,
+    parse_mark,
+    parse_mirror,
+    parse_mtu,
+    parse_no_proxy,
+    parse_pool,
+    parse_proxy,
+    parse_registry,
+    parse_remap,
+    parse_seccomp,
+    parse_shm_size,
+    parse_timeout,
+    parse_uploads,
+    seccomp_needs,
+)
+from agent.model.entries import parse_address
+from agent.model.quantities import parse_assignment, parse_bool
+
+Version = tuple[int, int]
+Parser = Callable[[str], Json | tuple[str, Json] | Odd]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonOption:
+    """One row. `key` with a dot is inside an object of daemon.json.
+
+    `many` is a list; its entries are `pairs` when they make an object of daemon.json. `stops`: takes hold only when no
+    container outlives the restart (moby daemon/daemon_unix.go leaves the networks of live containers alone, and
+    containers of another data root would belong to nobody). `identity`: decides which engine this is, with which
+    images and containers; a configuration that stands in for another one keeps it. `since`: the first version that knows
+    the key; `needs`: the first one that takes this value (of a list: this entry). `words`: an entry of the list never
+    holds a space or a comma, so several in one are told apart.
+    """
+
+    uci: str
+    key: str
+    parse: Parser
+    section: str = "globals"
+    many: bool = False
+    pairs: bool = False
+    effect: Effect = Effect.RESTART
+    default: Json = None
+    since: Version = (0, 0)
+    needs: Callable[[Json], Version] | None = None
+    stops: bool = False
+    identity: bool = False
+    words: bool = False
+
+
+def _text(text: str) -> str:
+    return text
+
+
+TABLE = (
+    DaemonOption(
+        uci="data_root",
+        key="data-root",
+        parse=parse_data_root,
+        default="/opt/docker",
+        stops=True,
+        identity=True,
+    ),
+    DaemonOption(uci="log_level", key="log-level", parse=_text, default="warn"),
+    DaemonOption(uci="log_format", key="log-format", parse=_text, since=(25, 0)),
+    DaemonOption(uci="log_driver", key="log-driver", parse=_text),
+    DaemonOption(uci="log_opts", key="log-opts", parse=parse_assignment, many=True, pairs=True),
+    # the firewall
+    DaemonOption(uci="iptables", key="iptables", parse=parse_bool, default=True),
+    DaemonOption(uci="ip6tables", key="ip6tables", parse=parse_bool, default=False, since=(20, 10)),
+    DaemonOption(uci="firewall_backend", key="firewall-backend", parse=_text, since=(29, 0), stops=True),
+    DaemonOption(uci="ip_forward", key="ip-forward", parse=parse_bool),
+    DaemonOption(uci="ip_forward_no_drop", key="ip-forward-no-drop", parse=parse_bool, since=(28, 0)),
+    DaemonOption(
+        uci="allow_direct_routing", key="allow-direct-routing", parse=parse_bool, since=(28, 2), stops=True
+    ),
+    DaemonOption(uci="bridge_accept_fwmark", key="bridge-accept-fwmark", parse=parse_mark, since=(29, 0)),
+    # the default bridge
+    DaemonOption(uci="bip", key="bip", parse=parse_bip, stops=True),
+    DaemonOption(uci="bip6", key="bip6", parse=parse_bip6, since=(28, 0), stops=True),
+    DaemonOption(uci="fixed_cidr", key="fixed-cidr", parse=parse_fixed_cidr, stops=True),
+    DaemonOption(uci="fixed_cidr_v6", key="fixed-cidr-v6", parse=parse_fixed_cidr_v6, stops=True),
+    DaemonOption(uci="ipv6", key="ipv6", parse=parse_bool, stops=True),
+    DaemonOption(uci="ip", key="ip", parse=parse_address, stops=True),
+    DaemonOption(uci="ip_masq", key="ip-masq", parse=parse_bool, stops=True),
+    DaemonOption(uci="icc", key="icc", parse=parse_bool, stops=True),
+    DaemonOption(uci="mtu", key="mtu", parse=parse_mtu, stops=True),
+    # where images and containers are
+    DaemonOption(uci="storage_driver", key="storage-driver", parse=_text, stops=True, identity=True),
+    DaemonOption(
+        uci="storage_opts", key="storage-opts", parse=_text, many=True, stops=True, identity=True, words=True
+    ),
+    DaemonOption(
+        uci="containerd_snapshotter",
+        key="features.containerd-snapshotter",
+        parse=parse_bool,
+        since=(23, 0),
+        stops=True,
+        identity=True,
+    ),
+    DaemonOption(
+        uci="features", key="features", parse=parse_feature, many=True, pairs=True, stops=True, words=True
+    ),
+    DaemonOption(uci="userns_remap", key="userns-remap", parse=parse_remap, stops=True, identity=True),
+    # what containers get unless they say otherwise
+    DaemonOption(uci="dns", key="dns", parse=parse_address, many=True, words=True),
+    DaemonOption(uci="dns_opts", key="dns-opts", parse=_text, many=True, words=True),
+    DaemonOption(uci="dns_search", key="dns-search", parse=parse_domain, many=True, words=True),
+    DaemonOption(uci="host_gateway_ip", key="host-gateway-ip", parse=parse_address, since=(20, 10)),
+    DaemonOption(uci="default_address_pools", key="default-address-pools", parse=parse_pool, many=True),
+    DaemonOption(
+        uci="default_ulimits",
+        key="default-ulimits",
+        parse=parse_default_ulimit,
+        many=True,
+        pairs=True,
+        words=True,
+    ),
+    DaemonOption(
+        uci="default_shm_size",
+        key="default-shm-size",
+        parse=parse_shm_size,
+        effect=Effect.RELOAD,
+        default=str(64 * 1024 * 1024),
+    ),
+    DaemonOption(uci="default_cgroupns_mode", key="default-cgroupns-mode", parse=_text, since=(20, 10)),
+    DaemonOption(uci="cgroup_parent", key="cgroup-parent", parse=parse_cgroup),
+    DaemonOption(uci="exec_opts", key="exec-opts", parse=parse_exec_opt, many=True, stops=True, words=True),
+    DaemonOption(uci="seccomp_profile", key="seccomp-profile", parse=parse_seccomp, needs=seccomp_needs),
+    DaemonOption(uci="no_new_privileges", key="no-new-privileges", parse=parse_bool),
+    DaemonOption(uci="init", key="init", parse=parse_bool),
+    # registries
+    DaemonOption(
+        uci="registry_mirrors",
+        key="registry-mirrors",
+        parse=parse_mirror,
+        many=True,
+        effect=Effect.RELOAD,
+        default=[],
+        needs=mirror_needs,
+    ),
+    DaemonOption(
+        uci="insecure_registries",
+        key="insecure-registries",
+        parse=parse_registry,
+        many=True,
+        effect=Effect.RELOAD,
+        default=[],
+        words=True,
+    ),
+    DaemonOption(
+        uci="max_concurrent_downloads",
+        key="max-concurrent-downloads",
+        parse=parse_downloads,
+        effect=Effect.RELOAD,
+        default=3,
+    ),
+    DaemonOption(
+        uci="max_concurrent_uploads",
+        key="max-concurrent-uploads",
+        parse=parse_uploads,
+        effect=Effect.RELOAD,
+        default=5,
+    ),
+    DaemonOption(
+        uci="max_download_attempts", key="max-download-attempts", parse=parse_attempts, since=(20, 10)
+    ),
+    # dockerd itself
+    DaemonOption(
+        uci="live_restore", key="live-restore", parse=parse_bool, effect=Effect.RELOAD, default=False
+    ),
+    DaemonOption(
+        uci="shutdown_timeout", key="shutdown-timeout", parse=parse_timeout, effect=Effect.RELOAD, default=15
+    ),
+    DaemonOption(uci="userland_proxy", key="userland-proxy", parse=parse_bool),
+    DaemonOption(uci="debug", key="debug", parse=parse_bool, effect=Effect.RELOAD, default=False),
+    DaemonOption(uci="labels", key="labels", parse=parse_label, many=True, effect=Effect.RELOAD, default=[]),
+    DaemonOption(
+        section="proxies", uci="http_proxy", key="proxies.http-proxy", parse=parse_proxy, since=(23, 0)
+    ),
+    DaemonOption(
+        section="proxies", uci="https_proxy", key="proxies.https-proxy", parse=parse_proxy, since=(23, 0)
+    ),
+    DaemonOption(
+        section="proxies", uci="no_proxy", key="proxies.no-proxy", parse=parse_no_proxy, since=(23, 0)
+    ),
+)
+
+# options of `globals` that become something else than one key: hosts and the file are rendered apart, the last three
+# belong to luci-app-dockerman
+APART = frozenset({"hosts", "allow_insecure_tcp", "alt_config_file", "api_version", "ps_flags", "_luci_lan"})
+
+# keys of dockerd 29 that are not in the table, each with the reason; a test holds both against what dockerd knows
+LEFT_OUT: dict[str, str] = {
+    "hosts": "rendered apart: `list hosts`",
+    "tls": "section tls",
+    "tlsverify": "section tls, `option verify`",
+    "tlscacert": "section tls, `option cacert`",
+    "tlscert": "section tls, `option cert`",
+    "tlskey": "section tls, `option key`",
+    "experimental": "switched on by itself where an option needs it",
+    "deprecated-key-path": "dockerd ignores it",
+    "allow-nondistributable-artifacts": "dockerd ignores it",
+    "restart": "dockerd ignores it: `option restart` of a container section",
+    "bridge": "zones and rules are made for docker0: a network section makes any other bridge",
+    "default-gateway": "a network section sets a gateway",
+    "default-gateway-v6": "a network section sets a gateway",
+    "default-network-opts": "`list opt` of a network section",
+    "network-control-plane-mtu": "of overlay networks, which need a swarm",
+    "network-diagnostic-port": "a debugging aid of dockerd's developers",
+    "runtimes": "OpenWrt has runc only",
+    "default-runtime": "OpenWrt has runc only",
+    "init-path": "dockerd finds its own docker-init",
+    "userland-proxy-path": "dockerd finds its own docker-proxy",
+    "default-ipc-mode": "`option ipc` of a container section",
+    "cpu-rt-period": "needs cgroup v1 and a kernel that OpenWrt does not build",
+    "cpu-rt-runtime": "needs cgroup v1 and a kernel that OpenWrt does not build",
+    "selinux-enabled": "OpenWrt's policy has no rules for containers",
+    "rootless": "procd starts dockerd as root",
+    "group": "OpenWrt has no group docker; who may use the socket is root",
+    "pidfile": "the agent knows dockerd by its process",
+    "exec-root": "`list dockerd_args` of the agent section",
+    "containerd": "dockerd starts its own",
+    "containerd-namespace": "dockerd starts its own containerd",
+    "containerd-plugins-namespace": "dockerd starts its own containerd",
+    "cri-containerd": "for Kubernetes",
+    "node-generic-resources": "for swarms",
+    "swarm-default-advertise-addr": "for swarms",
+    "authorization-plugins": "a plugin that fails would close the engine to the agent too",
+    "cdi-spec-dirs": "OpenWrt has no drivers that write them",
+    "nri-opts": "OpenWrt has no such plugins",
+    "metrics-addr": "the agent has /metrics",
+    "raw-logs": "the log goes to logread, which knows no colours",
+    "builder": "the garbage collection of a builder, which a router is not",
+    "min-api-version": "the agent asks in the engine's own version",
+    "host-gateway-ips": "`option host_gateway_ip`, which every version knows",
+    "resolv-conf": "dockerd reads it from no file (29 refuses it): `list dns`, `list dns_opts`, `list dns_search`",
+}
+
+BY_KEY = {row.key.partition(".")[0]: row for row in TABLE}
+
+
+def effect_of(key: str) -> Effect:
+    """What a change of that key of daemon.json takes; a key that is not ours takes a restart."""
+    row = BY_KEY.get(key)
+    return row.effect if row is not None else Effect.RESTART
+
+
+def stops_containers(key: str) -> bool:
+    """Whether a change of that key takes hold only when containers do not outlive the restart."""
+    row = BY_KEY.get(key)
+    return row is not None and row.stops
+
+
+def identity_of(document: Document) -> dict[str, Json]:
+    """The keys of a daemon.json that decide which engine this is, nested as they are there."""
+    found: dict[str, Json] = {}
+    for row in TABLE:
+        if row.identity:
+            put(found, row.key, value_at(document, row.key))
+    return found
+
+
+def value_at(document: Document, key: str) -> Json:
+    """What the document has for a row's key, None for nothing."""
+    outer, dot, inner = key.partition(".")
+    value = document.get(outer)
+    if not dot:
+        return value
+    return value.get(inner) if isinstance(value, dict) else None
+
+
+def put(document: dict[str, Json], key: str, value: Json) -> None:
+    """Puts a value where daemon.json has that row's key; None is nothing to put."""
+    outer, dot, inner = key.partition(".")
+    if value is None:
+        return
+    if not dot:
+        document[outer] = value
+        return
+    group = document.get(outer)
+    document[outer] = {**(group if isinstance(group, dict) else {}), inner: value}
+
+
+def without_key(document: Document, key: str) -> dict[str, Json]:
+    """The document without that row's key."""
+    outer, dot, inner = key.partition(".")
+    left = {name: value for name, value in document.items() if name != outer}
+    group = document.get(outer)
+    if dot and isinstance(group, dict):
+        left[outer] = {name: value for name, value in group.items() if name != inner}
+    return left

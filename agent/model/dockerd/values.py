@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The small languages of dockerd's options, each parsed into what daemon.json holds. Pure; raises QuantityError.
+
+What the stock init script, dockerd's own parsers (20.10 to 29) and Go accept is accepted here; a form that is better
+written otherwise comes back as `Odd`. `dockerd --validate` accepts wrong addresses, subnets, ports and drivers (tried on
+28.5.2), hence these checks are ours.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+import re
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
+
+from agent.model.dockerd.settings import Host, Json
+from agent.model.entries import parse_address, parse_subnet, parse_ulimit
+from agent.model.quantities import QuantityError, parse_bool, parse_int, parse_pair, parse_size
+
+HOST_FORM = "unix:///path, tcp://address:port or tcp://[IPv6 address]:port"
+SOCKET_PATH_MAX = 107  # sockaddr_un.sun_path without its final NUL
+DOCKER_SOCKET = "unix:///var/run/docker.sock"
+DOCKER_PORT = 2375  # where dockerd listens when a TCP host names no port (moby opts/hosts.go)
+_WRONG_SCHEMES = ("tcp6://", "inet6://", "inet://", "http://", "https://")
+_TCP = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<four>[^:\[\]/]*))(?::(?P<port>\d{0,5}))?/?", re.ASCII)
+_REGISTRY = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(?::(\d{1,5}))?", re.ASCII)
+_PROXY_SCHEMES = frozenset({"http", "https", "socks5", "socks5h"})  # of Go's net/http
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SEVERAL_URLS = re.compile(r"[,;]\s*(?=https?://)", re.IGNORECASE)
+_MARK = re.compile(r"(0[xX][0-9a-fA-F]{1,8}|\d{1,10})(?:/(0[xX][0-9a-fA-F]{1,8}|\d{1,10}))?", re.ASCII)
+_DOMAIN_PART = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_DOMAIN = re.compile(rf"(?=.*[A-Za-z]){_DOMAIN_PART}(?:\.{_DOMAIN_PART})*\.?")
+_LINK_LOCAL = ipaddress.IPv6Network("fe80::/64")
+_RESERVED_LABELS = ("com.docker.", "io.docker.", "org.dockerproject.")
+_INT_MAX = 2**31 - 1
+_TIMEOUT_MAX = 3600  # seconds
+# setrlimit(2) as the engine names them (docker/go-units ulimit.go)
+_ULIMITS = frozenset({
+    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice",
+    "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Odd:
+    """A value that is taken although it should be written otherwise: `value` is used, the rest tells the user."""
+
+    value: Json | Host | tuple[str, Json]
+    wrong: str
+    better: str
+
+
+def split_urls(text: str) -> tuple[str, ...]:
+    """The URLs of one entry that holds several, as people write `a,b`."""
+    return tuple(part for part in _SEVERAL_URLS.split(text) if part)
+
+
+def parse_host(text: str) -> Host | Odd:
+    """One of `hosts`. Schemes that other programs know are refused by the name of ours."""
+    for scheme in _WRONG_SCHEMES:
+        if text.startswith(scheme):
+            form = "tcp://[address]:port" if "6" in scheme else "tcp://address:port"
+            raise QuantityError(f"dockerd does not know {scheme}", form)
+    if text.startswith("fd://"):
+        raise QuantityError("fd:// needs systemd's socket activation", DOCKER_SOCKET)
+    if text.startswith("unix://"):
+        return _unix(text)
+    bare = "://" not in text
+    match = _TCP.fullmatch(text.removeprefix("tcp://"))
+    if match is None or (bare and not match["port"]) or not (bare or text.startswith("tcp://")):
+        raise QuantityError(f"{text!r} is not an address to listen on", HOST_FORM)
+    port = parse_int(match["port"] or str(DOCKER_PORT), minimum=1, maximum=65535)
+    if match["six"] is not None:
+        address = _listening(match["six"], 6)
+        host = Host(text=f"tcp://[{address}]:{port}", address=address, port=port)
+    else:
+        # dockerd's own default for a host without an address
+        address = "127.0.0.1" if match["four"] in {"localhost", ""} else _listening(match["four"], 4)
+        host = Host(text=f"tcp://{address}:{port}", address=address, port=port)
+    if match["six"] is None and not match["four"]:
+        every = f"tcp://0.0.0.0:{port} to listen on all addresses"
+        return Odd(host, f"without an address dockerd listens on {address} only", f"{host.text}, or {every}")
+    if bare or not match["port"]:
+        return Odd(host, f"{text!r} is not a complete address", host.text)
+    return host
+
+
+def _unix(text: str) -> Host | Odd:
+    path = text.removeprefix("unix://") or "/var/run/docker.sock"
+    if path.endswith("/") or "://" in path:
+        raise QuantityError(f"{text!r} has no absolute path", DOCKER_SOCKET)
+    absolute = path if path.startswith("/") else f"/{path}"  # procd starts dockerd in /
+    if len(absolute.encode()) > SOCKET_PATH_MAX:
+        raise QuantityError("the path of the socket is too long", f"{SOCKET_PATH_MAX} bytes at most")
+    host = Host(text=f"unix://{absolute}", address=absolute)
+    return host if text == host.text else Odd(host, f"{text!r} has no absolute path", host.text)
+
+
+def _listening(text: str, version: int) -> str:
+    if "%" in text:
+        raise QuantityError(f"{text!r} names an interface", "an address that is not link-local")
+    if not text:
+        raise QuantityError("the address is missing", "tcp://[::]:port for all of them, or one address")
+    return parse_address(text, version=version)
+
+
+def is_loopback(host: Host) -> bool:
+    """Whether only the router itself can come to this host."""
+    return host.is_unix or ipaddress.ip_address(host.address).is_loopback
+
+
+def parse_data_root(text: str) -> Json | Odd:
+    """An absolute directory, without doubled or trailing slashes (stock: /opt/docker/)."""
+    path = posixpath.normpath(f"/{text}").replace("//", "/")  # dockerd's own directory is / under procd
+    if path == "/":
+        raise QuantityError(f"{text!r} is not a directory of its own", "an absolute path such as /opt/docker")
+    if not text.startswith("/") or {".", ".."} & set(text.split("/")):
+        return Odd(path, f"{text!r} is not an absolute path", path)
+    return path
+
+
+def parse_bip(text: str) -> Json:
+    """Address and prefix of the bridge itself: an address that a device can have."""
+    return _bridge_address(text, 4, "172.18.0.1/24")
+
+
+def parse_bip6(text: str) -> Json:
+    return _bridge_address(text, 6, "fd00:17::1/64")
+
+
+def _bridge_address(text: str, version: int, example: str) -> str:
+    expected = f"an IPv{version} address with prefix such as {example}"
+    try:
+        interface = ipaddress.ip_interface(text)
+    except ValueError:
+        raise QuantityError(f"{text!r} is not an address with a prefix", expected) from None
+    network = interface.network
+    if network.version != version or "/" not in text:
+        raise QuantityError(f"{text!r} is not an IPv{version} address with a prefix", expected)
+    if network.prefixlen > network.max_prefixlen - 2:
+        raise QuantityError(f"{text!r} leaves no address for a container", expected)
+    if interface.ip == network.network_address or (
+        version == 4 and interface.ip == network.broadcast_address
+    ):
+        raise QuantityError(
+            f"{text!r} is the subnet, not an address in it", str(network[1]) + f"/{network.prefixlen}"
+        )
+    return str(interface)
+
+
+def parse_fixed_cidr(text: str) -> Json | Odd:
+    return _subnet(text, 4, "172.18.0.128/25")
+
+
+def parse_fixed_cidr_v6(text: str) -> Json | Odd:
+    """moby libnetwork, ValidateFixedCIDRV6: neither a part of the link-local prefix nor more than it, and not IPv4."""
+    found = _subnet(text, 6, "fd00:17::/64")
+    network = ipaddress.IPv6Network(str(found.value if isinstance(found, Odd) else found))
+    if (network.overlaps(_LINK_LOCAL) and network != _LINK_LOCAL) or network.network_address.ipv4_mapped:
+        raise QuantityError(f"{text!r} cannot be docker0's subnet", "an IPv6 subnet such as fd00:17::/64")
+    return found
+
+
+def _subnet(text: str, version: int, example: str) -> Json | Odd:
+    """A subnet; an address inside of one is taken for it, as Go's net.ParseCIDR does."""
+    subnet = str(ipaddress.ip_network(text, strict=False)) if _has_host_bits(text) else parse_subnet(text)
+    if version and ipaddress.ip_network(subnet).version != version:
+        raise QuantityError(f"{text!r} is not IPv{version}", f"an IPv{version} subnet such as {example}")
+    return (
+        subnet if not _has_host_bits(text) else Odd(subnet, f"{text!r} is an address inside a subnet", subnet)
+    )
+
+
+def _has_host_bits(text: str) -> bool:
+    try:
+        interface = ipaddress.ip_interface(text)
+    except ValueError:
+        return False
+    return "/" in text and interface.ip != interface.network.network_address
+
+
+def parse_pool(text: str) -> Json | Odd:
+    """`10.10.0.0/16,24`: networks get /24 pieces of that subnet. dockerd's own `base=...,size=...` is taken too."""
+    base, comma, prefix = text.partition(",")
+    named = base.startswith("base=") and prefix.startswith("size=")
+    if named:
+        base, prefix = base.removeprefix("base="), prefix.removeprefix("size=")
+    if not comma:
+        raise QuantityError(
+            f"{text!r} does not say how large a network is", "subnet,prefix such as 10.10.0.0/16,24"
+        )
+    found = _subnet(base, 0, "10.10.0.0/16")
+    network = ipaddress.ip_network(str(found.value if isinstance(found, Odd) else found))
+    size = parse_int(prefix, minimum=network.prefixlen, maximum=network.max_prefixlen - 2)
+    pool: Json = {"base": str(network), "size": size}
+    if named or isinstance(found, Odd):
+        wrong = found.wrong if isinstance(found, Odd) else "the pool is written as on dockerd's command line"
+        return Odd(pool, wrong, f"{network},{size}")
+    return pool
+
+
+def parse_mirror(text: str) -> Json | Odd:
+    """A registry mirror without user and query (moby registry/config.go, ValidateMirror)."""
+    form = "http(s)://host[:port][/path]"
+    parts = _url(text)
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
+        better = f"https://{text}" if _SCHEME.match(text) is None and _is_url(f"https://{text}") else form
+        raise QuantityError("the mirror does not start with http:// or https://", better)
+    if parts.username is not None or parts.query or parts.fragment:
+        raise QuantityError("the mirror has more than a host, a port and a path", form)
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/"
+
+
+def mirror_needs(mirror: Json) -> tuple[int, int]:
+    """The first version of dockerd that takes it: one with a path needs 24.0 (tried; 23.0 refuses to start)."""
+    return (24, 0) if urlsplit(str(mirror)).path not in {"", "/"} else (0, 0)
+
+
+def _is_url(text: str) -> bool:
+    parts = _url(text)
+    return parts is not None and bool(parts.hostname) and parts.username is None
+
+
+def _url(text: str) -> SplitResult | None:
+    """Its parts, None for what is not a URL."""
+    try:
+        parts = urlsplit(text)
+        return parts if parts.port != 0 and not re.search(r"\s", text) else None
+    except ValueError:
+        return None
+
+
+def parse_registry(text: str) -> Json | Odd:
+    """host[:port], or a subnet. dockerd drops a scheme (moby registry/config.go, loadInsecureRegistries)."""
+    name = re.sub(r"^https?://", "", text, flags=re.IGNORECASE).removesuffix("/")
+    if "/" in name:
+        found = _subnet(name, 0, "10.0.0.0/8")
+    else:
+        match = _REGISTRY.fullmatch(name)
+        if match is None:
+            raise QuantityError(f"{text!r} is not a registry", "host[:port] or a subnet, without http://")
+        if match[1]:
+            parse_int(match[1], minimum=1, maximum=65535)
+        found = name
+    if name != text:
+        value = found.value if isinstance(found, Odd) else found
+        return Odd(value, f"{text!r} is more than a registry's name", str(value))
+    return found
+
+
+def parse_proxy(text: str) -> Json | Odd:
+    """A proxy's URL; without a scheme it is http://, as for Go. Never echoed: it may hold a password."""
+    form = "a URL such as http://proxy.lan:3128 or socks5://proxy.lan:1080"
+    complete = text if _SCHEME.match(text) else f"http://{text}"
+    parts = _url(complete)
+    if parts is None or not parts.hostname:
+        raise QuantityError("the proxy is not a URL", form)
+    if parts.scheme not in _PROXY_SCHEMES:
+        raise QuantityError(f"dockerd has no proxies of the kind {parts.scheme}://", form)
+    if complete != text:
+        return Odd(complete, "the proxy has no scheme and is used as http://", "http:// before its address")
+    return text
+
+
+def parse_no_proxy(text: str) -> Json | Odd:
+    """Names and subnets separated by commas; Go drops spaces around them."""
+    names = ",".join(part for part in re.split(r"[\s,;]+", text) if part)
+    if not names:
+        raise QuantityError("there is no name in it", "names and subnets separated by commas")
+    return names if names == text else Odd(names, "the names are not separated by commas alone", names)
+
+
+def parse_mtu(text: str) -> Json | Odd:
+    if text == "0":
+        return Odd(None, "0 is dockerd's default", "no mtu, or 68 to 65535")
+    return parse_int(text, minimum=68, maximum=65535)
+
+
+def parse_timeout(text: str) -> Json | Odd:
+    """Seconds. For dockerd 0 is its default, and less than 0 is without end."""
+    if text == "0":
+        return Odd(15, "0 is dockerd's default", "15, or another number of seconds")
+    if text == "-1":
+        return Odd(_TIMEOUT_MAX, "dockerd would wait without end", str(_TIMEOUT_MAX))
+    return parse_int(text, minimum=1, maximum=_TIMEOUT_MAX)
+
+
+def parse_downloads(text: str) -> Json | Odd:
+    return _count(text, 3)
+
+
+def parse_uploads(text: str) -> Json | Odd:
+    return _count(text, 5)
+
+
+def parse_attempts(text: str) -> Json | Odd:
+    return _count(text, 5)
+
+
+def _count(text: str, default: int) -> Json | Odd:
+    """For dockerd 0 is its default."""
+    count = parse_int(text, minimum=0, maximum=_INT_MAX)
+    return count or Odd(default, "0 is dockerd's default", f"{default}, or another number")
+
+
+def parse_shm_size(text: str) -> str:
+    """daemon.json wants the size as text (moby opts.MemBytes)."""
+    size = parse_size(text)
+    if not size:
+        raise QuantityError("must be greater than 0", "a size such as 64m")
+    return str(size)
+
+
+def parse_default_ulimit(text: str) -> tuple[str, Json]:
+    limit = parse_ulimit(text)
+    if limit.name not in _ULIMITS:
+        raise QuantityError(f"{limit.name!r} is not a limit", "one of " + ", ".join(sorted(_ULIMITS)))
+    return limit.name, {"Name": limit.name, "Soft": limit.soft, "Hard": limit.hard}
+
+
+def parse_label(text: str) -> str:
+    """`key=value`; some namespaces are Docker's own (moby opts.ValidateLabel)."""
+    if text.lower().startswith(_RESERVED_LABELS):
+        raise QuantityError(f"{text.partition('=')[0]!r} is reserved for Docker", "a key of your own")
+    return text
+
+
+def parse_feature(text: str) -> tuple[str, Json]:
+    """`name=true`, `name=0`, or `name` for true, as dockerd's `--feature`."""
+    name, equals, value = text.partition("=")
+    parse_pair(text)
+    return name, parse_bool(value.lower()) if equals else True
+
+
+def parse_exec_opt(text: str) -> Json:
+    """The only one that dockerd knows on Linux (moby daemon/config, parseExecOptions)."""
+    key, _, value = text.partition("=")
+    if key.strip().lower() != "native.cgroupdriver" or value.strip() not in {"cgroupfs", "systemd"}:
+        raise QuantityError(f"{text!r} is not an option that dockerd knows", "native.cgroupdriver=cgroupfs")
+    return f"native.cgroupdriver={value.strip()}"
+
+
+def parse_remap(text: str) -> Json:
+    """`default`, or a user (and group) by name or number (moby daemon, parseRemappedRoot)."""
+    part = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+    if not re.fullmatch(rf"{part}(?::{part})?", text, re.ASCII):
+        raise QuantityError(f"{text!r} is not a user", "default, or user[:group]")
+    return text
+
+
+def parse_seccomp(text: str) -> Json:
+    if text not in {"builtin", "unconfined"} and not text.startswith("/"):
+        raise QuantityError(f"{text!r} is not a profile", "builtin, unconfined, or the absolute path of one")
+    return text
+
+
+def seccomp_needs(profile: Json) -> tuple[int, int]:
+    """Before 23.0 dockerd takes every value for a path."""
+    return (0, 0) if str(profile).startswith("/") else (23, 0)
+
+
+def parse_cgroup(text: str) -> Json:
+    if not re.fullmatch(r"/?[A-Za-z0-9_.:@-]+(?:/[A-Za-z0-9_.:@-]+)*", text) or ".." in text.split("/"):
+        raise QuantityError(
+            f"{text!r} is not a cgroup", "a name such as docker, or a path such as /services/docker"
+        )
+    return text
+
+
+def parse_mark(text: str) -> Json:
+    """A firewall mark, and perhaps its mask, of 32 bits (moby daemon/config, validateFwMarkMask)."""
+    match = _MARK.fullmatch(text)
+    if match is None or any(int(part, 0) >= 2**32 for part in match.groups() if part and _is_number(part)):
+        raise QuantityError(f"{text!r} is not a firewall mark", "mark[/mask] such as 0x1/0x3")
+    return text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        int(text, 0)
+    except ValueError:  # a decimal number with a leading zero is one to Go
+        return False
+    return True
+
+
+def parse_domain(text: str) -> Json:
+    """A search domain, or `.` for none (moby opts.ValidateDNSSearch)."""
+    if text != "." and (not _DOMAIN.fullmatch(text) or len(text) > 254):
+        raise QuantityError(f"{text!r} is not a domain", "a domain such as lan, or . for none")
+    return text

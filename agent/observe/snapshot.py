@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Takes the snapshot that planning works on: one list call per kind in use, a deep look only where it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+
+from agent.apply.observed_lists import confirm
+from agent.apply.ports import Engine
+from agent.model.observed import Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Record
+from agent.model.resources import Desired
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What the engine shows, and what foreign containers sit on names that we want.
+
+    Networks and volumes are all in it, ours and foreign ones: they are few, and those that were adopted have none of
+    our labels, since the labels of an object that exists cannot change.
+    """
+
+    observed: Observed
+    foreign: dict[str, ObservedContainer] = field(default_factory=dict)
+
+
+def observe(
+    engine: Engine,
+    desired: Desired,
+    records: tuple[Record, ...],
+    *,
+    instance: str,
+    deep: Collection[str] | None,
+) -> Snapshot:
+    """Reads the engine. `deep`: ids to inspect, None for all of ours. Raises EngineError."""
+    # what a swap is about is left to the swap: what it adopts has none of our labels, what it retires goes away
+    ids = {
+        kind: {r.object_id for r in records if r.kind == kind and r.object_id and not r.swap}
+        for kind in ("container", "network", "volume")
+    }
+    containers: tuple[ObservedContainer, ...] = ()
+    networks: tuple[ObservedNetwork, ...] = ()
+    volumes: tuple[ObservedVolume, ...] = ()
+    if desired.containers or ids["container"]:
+        containers = engine.list_containers(instance)
+        confirm(ids["container"] - {c.id for c in containers}, engine.inspect_container)
+    if desired.networks or ids["network"]:
+        networks = engine.list_networks()
+        confirm(ids["network"] - {n.id for n in networks}, engine.inspect_network)
+    if desired.volumes or ids["volume"]:
+        volumes = engine.list_volumes()
+        confirm(ids["volume"] - {v.name for v in volumes}, engine.inspect_volume)
+    looked = tuple(
+        _deepen(engine, c) if c.id in ids["container"] and (deep is None or c.id in deep) else c
+        for c in containers
+    )
+    return Snapshot(
+        observed=Observed(containers=looked, networks=networks, volumes=volumes),
+        foreign=_foreign(engine, desired, looked, records),
+    )
+
+
+def _deepen(engine: Engine, container: ObservedContainer) -> ObservedContainer:
+    """What is inspected after the list was made is the fresher: before 25.0 the list may lag behind by some 100 ms."""
+    full = engine.inspect_container(container.id)
+    if full is None:
+        return container
+    same = (full.state, full.exit_code) == (container.state, container.exit_code)
+    code = f" ({full.exit_code})" if full.exit_code is not None else ""
+    return replace(
+        full,
+        image=container.image,
+        health=full.health if full.state == "running" else "",
+        status_text=container.status_text if same else f"{full.state.capitalize()}{code}",
+    )
+
+
+def _foreign(
+    engine: Engine, desired: Desired, seen: tuple[ObservedContainer, ...], records: tuple[Record, ...]
+) -> dict[str, ObservedContainer]:
+    names = {c.id: c.name for c in seen}
+    held = {r.section: names[r.object_id] for r in records if r.kind == "container" and r.object_id in names}
+    odd = [c for c in desired.containers if held.get(c.section) != c.name]
+    # many at a first apply, and none of them there: one call tells
+    taken = engine.list_names() if len(odd) > 1 else frozenset(c.name for c in odd)
+    found = ((c, engine.inspect_container(c.name)) for c in odd if c.name in taken)
+    ours = {r.object_id for r in records if r.kind == "container" and r.swap != "foreign"}
+    return {
+        c.name: item
+        for c, item in found
+        if item is not None
+        and item.name == c.name
+        and item.id not in ours
+        and not (c.section in held and item.id in names)
+    }

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Looks for what containers wait for: mounts, files, devices, interfaces, the clock, and their own bind sources.
+
+A missing bind source is never created: on a router it would end up on the flash (facts: user pain 2 and 11).
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from agent.errors import PathError
+from agent.files.user_paths import PATHS, Question, View, is_mounted, mode_of
+from agent.model.clock import clock_is_set
+from agent.model.interfaces import Interface
+from agent.model.observed import Record
+from agent.model.resources import Container, Desired, WaitFor, WaitKind
+from agent.plan.applied import applied_waits, as_applied, waits_of
+from agent.plan.draft import Missing, key_of
+from agent.router.devices import Plugged
+from agent.router.netifd import is_up
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Looked:
+    """What was found out before, for all containers."""
+
+    now: float
+    usb: Mapping[str, Plugged]
+    interfaces: Mapping[str, Interface] | None
+    silent: str
+    look: View
+
+
+def waiting(
+    desired: Desired,
+    *,
+    now: float,
+    usb: Mapping[str, Plugged],
+    interfaces: Mapping[str, Interface] | None = None,
+    silent: str = "",
+) -> dict[str, Missing]:
+    """Key -> the first thing that is missing, for the containers that have to wait. `now`: wall clock, seconds.
+
+    `usb`: name -> where the device is, for each that `usb_names` gave. `interfaces`: netifd's; without it, and for a
+    name that it does not know, the kernel's device of that name counts. `silent`: why netifd does not answer, then
+    `interfaces` are the last known.
+    """
+    look = PATHS.view(question for container in desired.containers for question in _questions(container, usb))
+    looked = _Looked(now=now, usb=usb, interfaces=interfaces, silent=silent, look=look)
+    missing = ((key_of("container", c.section), _missing(c, looked)) for c in desired.containers)
+    return {key: item for key, item in missing if item is not None}
+
+
+def lost(
+    desired: Desired,
+    records: Iterable[Record],
+    missing: Mapping[str, Missing],
+    *,
+    now: float,
+    usb: Mapping[str, Plugged],
+    interfaces: Mapping[str, Interface] | None = None,
+    silent: str = "",
+) -> dict[str, Missing]:
+    """Key -> what is missing of that with which its container was applied. `missing`: as `waiting` gave it for what
+    the sections say now; the rest as there."""
+    looked = _Looked(now=now, usb=usb, interfaces=interfaces, silent=silent, look=PATHS.view())
+    own = {r.section: r for r in records if r.kind == "container" and not r.swap}
+    found: dict[str, Missing] = {}
+    for container in desired.containers:
+        key = key_of("container", container.section)
+        before = _applied(desired, container, own.get(container.section))
+        item = missing.get(key) if before is None else _missing(before, looked)
+        if item is not None:
+            found[key] = item
+    return found
+
+
+def applied_names(desired: Desired, records: Iterable[Record]) -> list[str]:
+    """The `usb:` devices that containers were applied with, where their sections say something else now; sorted."""
+    own = {r.section: r for r in records if r.kind == "container" and not r.swap}
+    before = (_applied(desired, c, own.get(c.section)) for c in desired.containers)
+    return usb_names(Desired(containers=tuple(c for c in before if c is not None)))
+
+
+def _applied(desired: Desired, container: Container, record: Record | None) -> Container | None:
+    """The container as it was applied, where its section says something else by now."""
+    if record is None:
+        return None
+    same = record.spec_hash == desired.spec_hashes.get(key_of("container", container.section))
+    if same and (not record.waits_known or record.waits == waits_of(container)):
+        return None
+    before = as_applied(container, record)
+    if before is None or not record.waits_known:
+        return before
+    return replace(before, policy=replace(container.policy, wait_for=applied_waits(record)))
+
+
+def waiting_elsewhere(desired: Desired, *, now: float) -> dict[str, Missing]:
+    """As `waiting`, where the engine is another machine's: of what containers wait for, only the clock is ours too."""
+    found: dict[str, Missing] = {}
+    for container in desired.containers:
+        spec, waits = container.spec, container.policy.wait_for
+        names = [device.host for device in spec.devices] + [w.target for w in waits]
+        if usb := next((name for name in names if name.startswith("usb:")), ""):
+            reason = f"{usb} can be found on this machine only, and the engine is another one's"
+            found[key_of("container", container.section)] = Missing(reason=reason)
+        elif any(w.kind is WaitKind.CLOCK for w in waits) and not clock_is_set(now):
+            found[key_of("container", container.section)] = Missing(reason="the clock is not set")
+    return found
+
+
+def usb_names(desired: Desired) -> list[str]:
+    """The `usb:` devices that containers are given or wait for, sorted."""
+    found = {device.host for c in desired.containers for device in c.spec.devices}
+    found |= {w.target for c in desired.containers for w in c.policy.wait_for if w.kind is WaitKind.DEVICE}
+    return sorted(name for name in found if name.startswith("usb:"))
+
+
+def with_plugged(desired: Desired, usb: Mapping[str, Plugged]) -> Desired:
+    """The same with the places of USB devices: they are outside the spec and its hash."""
+    containers = tuple(replace(c, plugged=_places(c, usb)) for c in desired.containers)
+    return replace(desired, containers=containers)
+
+
+def _places(container: Container, usb: Mapping[str, Plugged]) -> tuple[tuple[str, str], ...]:
+    names = sorted({device.host for device in container.spec.devices} & usb.keys())
+    return tuple((name, usb[name].path) for name in names if usb[name].path)
+
+
+def _questions(container: Container, usb: Mapping[str, Plugged]) -> Iterator[Question]:
+    """What `_missing` is going to look at: many looks at once are cheaper."""
+    for wanted in container.policy.wait_for:
+        if wanted.kind is WaitKind.MOUNT:
+            yield is_mounted, wanted.target
+        elif wanted.kind is WaitKind.FILE or (wanted.kind is WaitKind.DEVICE and wanted.target not in usb):
+            yield mode_of, wanted.target
+    for device in container.spec.devices:
+        if device.host not in usb:
+            yield mode_of, device.host
+    for mount in container.spec.mounts:
+        if mount.is_bind:
+            yield mode_of, mount.source
+
+
+def _missing(container: Container, looked: _Looked) -> Missing | None:
+    """Without a mount, interface or device a container must not run; a clock that is set back does not stop it."""
+    return next((item for item in _all_missing(container, looked) if item is not None), None)
+
+
+def _all_missing(container: Container, looked: _Looked) -> Iterator[Missing | None]:
+    waits = container.policy.wait_for
+    yield from (_wait_for(wanted, looked) for wanted in waits if wanted.kind is not WaitKind.CLOCK)
+    yield from (_device(device.host, looked) for device in container.spec.devices)
+    yield from (_wait_for(wanted, looked) for wanted in waits if wanted.kind is WaitKind.CLOCK)
+    yield from (_bind(mount.source, looked) for mount in container.spec.mounts if mount.is_bind)
+
+
+def _wait_for(wanted: WaitFor, looked: _Looked) -> Missing | None:
+    target = wanted.target
+    there: object
+    if wanted.kind is WaitKind.DEVICE:
+        return _device(target, looked)
+    if wanted.kind is WaitKind.MOUNT:
+        there = _seen(is_mounted, target, looked)
+        reason = f"nothing is mounted on {target}"
+    elif wanted.kind is WaitKind.FILE:
+        there = _seen(mode_of, target, looked)
+        reason = f"{target} is not there: another disk, or an empty one"
+    elif wanted.kind is WaitKind.INTERFACE:
+        there, reason = is_up(target, looked.interfaces), f"{target} is not up"
+        if looked.silent and not there and target not in (looked.interfaces or {}):
+            # as with a mount that does not answer, what runs is left alone
+            return Missing(reason=f"it is not known whether {target} is up: {looked.silent}", keep=True)
+    else:
+        there, reason = clock_is_set(looked.now), "the clock is not set"
+    if isinstance(there, Missing):
+        return there
+    return None if there else Missing(reason=reason, stop=wanted.kind is not WaitKind.CLOCK)
+
+
+def _seen(question: Callable[[str], Value], path: str, looked: _Looked) -> Value | Missing:
+    """The answer. Where there is none the container waits; one that runs is left alone: nobody knows that it is gone."""
+    try:
+        return looked.look(question, path)
+    except PathError as exc:
+        return Missing(reason=str(exc))
+
+
+def _bind(source: str, looked: _Looked) -> Missing | None:
+    mode = _seen(mode_of, source, looked)
+    if isinstance(mode, Missing):
+        return mode
+    return None if mode is not None else Missing(reason=f"bind source {source} is not there")
+
+
+def _device(path: str, looked: _Looked) -> Missing | None:
+    """Of two sticks that fit, or one that has just come, it is not known which one to take: what runs goes on."""
+    if path in looked.usb:
+        found = looked.usb[path]
+        return None if found.path else Missing(reason=found.reason, stop=found.gone)
+    mode = _seen(mode_of, path, looked)
+    if isinstance(mode, Missing):
+        return mode
+    if mode is None:
+        return Missing(reason=f"device {path} is not there", stop=True)
+    fits = stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or stat.S_ISDIR(mode)
+    return None if fits else Missing(reason=f"{path} is not a device", stop=True)

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The networks of a container: which it should be on, and which of them the engine shows otherwise.
+
+Both planning (is there drift?) and applying (what to reconnect?) ask here, so that a reconnect touches exactly what
+was found to differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agent.model.container_table import Level
+from agent.model.identity import canonical
+from agent.model.observed import ObservedNetwork, Record
+from agent.model.resources import Container, ContainerSpec, Endpoint
+from agent.plan.container.changes import FieldChange
+from agent.plan.container.inspected import DEFAULT_NETWORKS
+from agent.plan.container.payload import ENDPOINT_MAC_SINCE
+
+# these go by name: each start of the engine gives them new ids
+PREDEFINED = frozenset({"bridge", "host", "none"})
+CONNECT_MAC_SINCE = (1, 54)  # from 1.44 until then POST /networks/{id}/connect ignores MacAddress
+MAC_FIELD = "mac_address"  # in Record.ignored: the engine gave another address even to a new container
+_OURS = ".ucidockd-"  # of the temporary names of a swap
+_SYSCTLS = "com.docker.network.endpoint.sysctls"  # the engine moves `net.*.eth0.*` sysctls there by itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointChanges:
+    """Names of networks. `wrong`: to be connected, after a disconnect where there is an endpoint; `extra`: to leave."""
+
+    wrong: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    other_mac: frozenset[str] = frozenset()  # of `wrong`, those that only have another MAC address
+
+    def __bool__(self) -> bool:
+        return bool(self.wrong or self.extra)
+
+
+def wanted_endpoints(spec: ContainerSpec) -> tuple[Endpoint, ...]:
+    """The networks that a container should be on; none where its network mode leaves no choice (host, none, shared)."""
+    if spec.endpoints:
+        return spec.endpoints
+    return (Endpoint(network="bridge"),) if (spec.network_mode or "") in DEFAULT_NETWORKS else ()
+
+
+def network_ids(networks: Iterable[ObservedNetwork], records: Iterable[Record]) -> dict[str, str]:
+    """Name -> id of the networks that the engine lists, the predefined ones too.
+
+    Before 25.0 several can share a name, listed in any order. The one of ours has it then; without one, the name is
+    missing here, because nothing tells which of them is meant.
+    """
+    ours = {record.object_id for record in records if record.kind == "network" and not record.swap}
+    named: dict[str, list[str]] = {}
+    for network in networks:
+        named.setdefault(network.name, []).append(network.id)
+    known = {}
+    for name, ids in named.items():
+        meant = ids if len(ids) == 1 else [each for each in ids if each in ours]
+        if len(meant) == 1:
+            known[name] = meant[0]
+    return known
+
+
+def compare(
+    spec: ContainerSpec,
+    inspect: Mapping[str, Any],
+    known: Mapping[str, str],
+    *,
+    ignored: Collection[str] = (),
+) -> EndpointChanges:
+    """What differs from the body of GET /containers/{id}/json.
+
+    `known`: see `network_ids`; a container may hold on to a network that was removed. `ignored`: see
+    `Record.ignored`.
+    """
+    wanted = wanted_endpoints(spec)
+    seen = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
+    if not wanted or (not spec.endpoints and seen.keys() == {"none"}):  # an engine without a default bridge
+        return EndpointChanges()
+    state = inspect.get("State") or {}
+    # between two restarts it counts as running and has no endpoints
+    running = bool(state.get("Running")) and not state.get("Restarting")
+    current = {name: item for name, item in seen.items() if not _is_of_old_network(name, item, known)}
+    wrong, other_mac = [], set()
+    for endpoint in wanted:
+        item = current.get(endpoint.network)
+        if not _is_connected(endpoint, item, inspect, running=running):
+            wrong.append(endpoint.network)
+        elif MAC_FIELD not in ignored and not has_mac(endpoint, item):
+            wrong.append(endpoint.network)
+            other_mac.add(endpoint.network)
+    extra = sorted(seen.keys() - {endpoint.network for endpoint in wanted})
+    return EndpointChanges(wrong=tuple(wrong), extra=tuple(extra), other_mac=frozenset(other_mac))
+
+
+def endpoint_drift(
+    container: Container,
+    inspect: Mapping[str, Any],
+    known: Mapping[str, str],
+    *,
+    api: tuple[int, int],
+    ignored: Collection[str] = (),
+) -> FieldChange | None:
+    """The same in words."""
+    found = compare(container.spec, inspect, known, ignored=ignored)
+    if not found:
+        return None
+    seen = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
+    shown = sorted(n for n, item in seen.items() if not _is_of_old_network(n, item, known))
+    wanted = wanted_endpoints(container.spec)
+    old = ", ".join(f"{name}{_how_wrong(name, found)}" for name in shown)
+    new = ", ".join(endpoint.network for endpoint in wanted)
+    touched = [endpoint for endpoint in wanted if endpoint.network in found.wrong]
+    return FieldChange(
+        field="endpoints", old=f"[{old}]", new=f"[{new}]", level=level_of_reconnect(touched, api)
+    )
+
+
+def with_mac_level(
+    changes: Iterable[FieldChange], before: Mapping[str, Any], container: Container, api: tuple[int, int]
+) -> tuple[FieldChange, ...]:
+    """Changes of a section, with a new container where the engine cannot reconnect what changed.
+
+    `before`: the canonical spec that was applied.
+    """
+    old = {str(item.get("network")): item for item in before.get("endpoints", ())}
+    touched = [e for e in container.spec.endpoints if old.get(e.network) != canonical(e)]
+    dear = level_of_reconnect(touched, api) is Level.RECREATE
+    return tuple(
+        replace(change, level=Level.RECREATE) if dear and change.level is Level.RECONNECT else change
+        for change in changes
+    )
+
+
+def level_of_reconnect(touched: Iterable[Endpoint], api: tuple[int, int]) -> Level:
+    """Endpoints with a MAC address need a new container where the engine forgets it in a connect."""
+    forgets = ENDPOINT_MAC_SINCE <= api < CONNECT_MAC_SINCE
+    return Level.RECREATE if forgets and any(e.mac_address for e in touched) else Level.RECONNECT
+
+
+def has_mac(wanted: Endpoint, seen: Mapping[str, Any] | None) -> bool:
+    """Whether an endpoint has the MAC address that it should; one that is not connected shows none."""
+    shown = str((seen or {}).get("MacAddress") or "").lower()
+    return not wanted.mac_address or not shown or shown == wanted.mac_address
+
+
+def shows_macs(spec: ContainerSpec, inspect: Mapping[str, Any]) -> bool:
+    """Whether a container has the MAC addresses of its spec."""
+    seen = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
+    return all(has_mac(endpoint, seen.get(endpoint.network)) for endpoint in spec.endpoints)
+
+
+def _how_wrong(name: str, found: EndpointChanges) -> str:
+    if name in found.other_mac:
+        return " (other MAC address)"
+    return " (other address or aliases)" if name in found.wrong else ""
+
+
+def _is_connected(
+    wanted: Endpoint, seen: Mapping[str, Any] | None, inspect: Mapping[str, Any], *, running: bool
+) -> bool:
+    """As declared and nothing more: an alias or an address that somebody added could be another container's.
+
+    A failed connect leaves an entry without an endpoint id: that is not connected.
+    """
+    if seen is None or (running and not seen.get("EndpointID")):
+        return False
+    aliases = set(seen.get("Aliases") or ())
+    more = aliases - set(wanted.aliases)
+    if not set(wanted.aliases) <= aliases or not all(_is_engines_own(alias, inspect) for alias in more):
+        return False
+    ipam = seen.get("IPAMConfig") or {}
+    addresses = ((wanted.ip, ipam.get("IPv4Address")), (wanted.ip6, ipam.get("IPv6Address")))
+    if any(address != (found or "") for address, found in addresses) or ipam.get("LinkLocalIPs"):
+        return False
+    return not seen.get("Links") and not (seen.get("DriverOpts") or {}).keys() - {_SYSCTLS}
+
+
+def _is_engines_own(alias: str, inspect: Mapping[str, Any]) -> bool:
+    """Before API 1.45 the short id is among the aliases; other engines add the name, maybe the one it was made under."""
+    name = str(inspect.get("Name") or "").removeprefix("/")
+    return alias in (str(inspect.get("Id") or "")[:12], name) or _OURS in alias
+
+
+def _is_of_old_network(name: str, endpoint: Mapping[str, Any], known: Mapping[str, str]) -> bool:
+    held, now = endpoint.get("NetworkID"), known.get(name)  # "" before the first start
+    return bool(name not in PREDEFINED and held and now and held != now)

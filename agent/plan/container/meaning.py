@@ -1,0 +1,487 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a recorded or desired spec means: two specs of one meaning ask for the same object, however they are written.
+
+Hashes are made of what a section says, word for word, and routers keep them (`agent.model.identity`), so they cannot
+learn that `TERM` is `SIGTERM` or that a stated default says nothing. Where two hashes differ, planning compares the
+meanings made here. Specs are canonical and masked, as records keep them, and may come from another version of us: a
+value of a form that is not known means itself.
+
+Defaults are those of moby (daemon/create.go, daemon/config, runconfig), of dockerd's settings where UCI has them, and
+of the image where it was looked at: without it an unset user, say, is not known to be root.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.model.dockerd.settings import DaemonSettings
+from agent.model.identity import spec_hash
+from agent.model.quantities import parse_size
+
+_NS_PER_S = 1_000_000_000
+_EVERYWHERE = "0.0.0.0"
+# what an unset field means on a dockerd of its own settings
+_ENGINE: Mapping[str, Any] = {
+    "privileged": False,
+    "memory": 0,
+    "memory_swap": 0,
+    "memory_reservation": 0,
+    "pids_limit": 0,
+    "shm_size": 64 << 20,
+    "blkio_weight": 0,
+    "oom_kill_disable": False,
+    "init": False,
+    "read_only": False,
+    "tty": False,
+    "stdin": False,
+    "stop_timeout_s": 10,
+    "runtime": "runc",
+    "network_mode": "bridge",
+    "ipc": "private",
+    "log_driver": "json-file",
+    "publish_all": False,
+}
+# their defaults are settings of dockerd, which may come from elsewhere than UCI: only the container shows what it has
+SET_BY_ENGINE = ("init", "ipc", "log_driver", "runtime", "shm_size")
+_HEALTH = {"interval_ns": 30 * _NS_PER_S, "timeout_ns": 30 * _NS_PER_S, "retries": 3, "start_period_ns": 0}
+# of the image's Config: what stands in for unset fields
+_IMAGE_KEYS = ("User", "StopSignal", "WorkingDir", "Healthcheck", "Cmd", "Entrypoint")
+# moby oci/caps/defaults.go
+_CAPABILITIES = frozenset(
+    {
+        "CAP_AUDIT_WRITE",
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_FOWNER",
+        "CAP_FSETID",
+        "CAP_KILL",
+        "CAP_MKNOD",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_NET_RAW",
+        "CAP_SETFCAP",
+        "CAP_SETGID",
+        "CAP_SETPCAP",
+        "CAP_SETUID",
+        "CAP_SYS_CHROOT",
+    }
+)
+# signals that have one number on all architectures that Linux runs on
+_SIGNALS = {
+    "1": "HUP",
+    "2": "INT",
+    "3": "QUIT",
+    "4": "ILL",
+    "6": "ABRT",
+    "8": "FPE",
+    "9": "KILL",
+    "11": "SEGV",
+} | {
+    "13": "PIPE",
+    "14": "ALRM",
+    "15": "TERM",
+}
+_TMPFS_DEFAULTS = ("rw", "noexec", "nosuid", "nodev", "exec=0", "suid=0", "dev=0")
+_TMPFS_FLAGS = {"ro": "rw", "noexec": "exec", "nosuid": "suid", "nodev": "dev", "noatime": "atime"} | {
+    "nodiratime": "diratime",
+    "async": "sync",
+}
+_NETWORK_TRUE = ("com.docker.network.bridge.enable_icc", "com.docker.network.bridge.enable_ip_masquerade")
+_TRUE_WORDS = ("1", "t", "T", "true", "TRUE", "True")  # Go: strconv.ParseBool
+_NETWORK_OPTIONS = {"macvlan_mode": "bridge", "ipvlan_mode": "l2"} | dict.fromkeys(_NETWORK_TRUE, "true")
+_HUB = ("docker.io/", "index.docker.io/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What unset fields of a container stand for.
+
+    `address`: where a port without one is published. `image`: see `image_defaults`; None where it is not known.
+    """
+
+    engine: Mapping[str, Any] = field(default_factory=lambda: _ENGINE)
+    address: str = _EVERYWHERE
+    image: Mapping[str, Any] | None = None
+
+
+PLAIN = Defaults()
+
+
+def defaults_of(settings: DaemonSettings | None, image: Mapping[str, Any] | None = None) -> Defaults:
+    """By the settings of dockerd that UCI has, those of `agent.model.dockerd.table`."""
+    values = settings.values if settings is not None else {}
+    engine = dict(_ENGINE)
+    engine["log_driver"] = values.get("log-driver") or engine["log_driver"]
+    engine["init"] = bool(values.get("init", engine["init"]))
+    engine["runtime"] = values.get("default-runtime") or engine["runtime"]
+    engine["ipc"] = values.get("default-ipc-mode") or engine["ipc"]
+    engine["shm_size"] = int(str(values.get("default-shm-size") or engine["shm_size"]))
+    return Defaults(engine=engine, address=str(values.get("ip") or _EVERYWHERE), image=image)
+
+
+def image_defaults(inspect: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an image (body of GET /images/{name}/json) gives to a container whose section does not say it."""
+    config = inspect.get("Config") or {}
+    return {key: config[key] for key in _IMAGE_KEYS if config.get(key)}
+
+
+def changed_fields(
+    kind: str, before: Mapping[str, Any], after: Mapping[str, Any], defaults: Defaults = PLAIN
+) -> tuple[str, ...]:
+    """The fields that are written otherwise and mean something else, sorted."""
+    written = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    if not written:
+        return ()
+    old, new = meaning(kind, before, defaults), meaning(kind, after, defaults)
+    return tuple(sorted(name for name in written if old.get(name) != new.get(name)))
+
+
+def meaning_hash(kind: str, spec: Mapping[str, Any]) -> str:
+    """Equal for specs that ask for the same on any engine and for any image."""
+    return spec_hash(meaning(kind, spec))
+
+
+def newly_stated(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields that a section says now and did not say before, and whose defaults are settings of dockerd."""
+    return tuple(name for name in SET_BY_ENGINE if name in after and name not in before)
+
+
+def meaning(kind: str, spec: Mapping[str, Any], defaults: Defaults = PLAIN) -> dict[str, Any]:
+    """Field -> what it means, without the fields that say what is so anyway. Only to be compared with another one."""
+    if kind == "network":
+        return _network(spec)
+    if kind != "container":
+        return dict(spec)
+    found = {name: _means(name, value) for name, value in spec.items()}
+    for name, default in defaults.engine.items():
+        if found.get(name) == default:
+            del found[name]
+    _safely(found, lambda spec: _drop_address(spec, defaults.address))
+    _safely(found, _join_memory)
+    _safely(found, _join_networks)
+    _safely(found, _join_capabilities)
+    _safely(found, lambda spec: _add_image(spec, defaults.image))
+    return {name: value for name, value in found.items() if value not in (None, [])}
+
+
+def _safely(found: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> None:
+    """A spec of another version of us stays as it is."""
+    copy = dict(found)
+    try:
+        change(copy)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return
+    found.clear()
+    found.update(copy)
+
+
+def _means(name: str, value: Any) -> Any:
+    try:
+        return _FIELDS[name](value) if name in _FIELDS else value
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return value
+
+
+# one field
+
+
+def image_reference(text: str) -> str:
+    """The full name of an image: docker.io/library/nginx:latest (distribution/reference, normalize.go).
+
+    A digest makes the tag meaningless. A bare id stays one.
+    """
+    if re.fullmatch(r"(sha256:)?[0-9a-f]{64}", text):
+        return text.removeprefix("sha256:")
+    name, at, digest = text.partition("@")
+    first, slash, rest = name.partition("/")
+    if not slash or not ("." in first or ":" in first or first == "localhost" or first != first.lower()):
+        first, rest = "docker.io", name
+    if f"{first}/" in _HUB:
+        first = "docker.io"
+        rest = rest if "/" in rest else f"library/{rest}"
+    repository, colon, tag = rest.partition(":")
+    if at:
+        return f"{first}/{repository}@{digest.lower()}"
+    return f"{first}/{repository}:{tag if colon else 'latest'}"
+
+
+def is_same_image(one: object, other: object) -> bool:
+    """Whether two references, as specs have them, name one image."""
+    return bool(_means("image", one) == _means("image", other))
+
+
+def signal_name(text: str) -> str:
+    """`TERM` of `SIGTERM`, `sigterm` and 15. Other numbers differ between architectures and stay."""
+    name = text.upper().removeprefix("SIG")
+    number = name.lstrip("0")
+    return _SIGNALS.get(number, number) if name.isdigit() else name
+
+
+def _user(text: str) -> str:
+    """`0` of `root`. The group of root is left alone: with a group the user's others are not looked up."""
+    parts = [
+        "0" if part == "root" else str(int(part)) if part.isdigit() else part for part in text.split(":")
+    ]
+    return ":".join(parts)
+
+
+def _cpuset(text: str) -> list[int]:
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        end = int(last if dash else first)
+        if end > 65535:
+            raise ValueError(text)
+        found.update(range(int(first), end + 1))
+    return sorted(found)
+
+
+def _path(text: str) -> str:
+    return posixpath.normpath("/" + text.lstrip("/") if text.startswith("/") else text)
+
+
+def _process_limit(value: int) -> int:
+    return max(value, 0)  # -1 and 0 are no limit
+
+
+def _shm_size(value: int) -> int:
+    return value or 64 << 20
+
+
+def _health(value: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Zero takes the image's, as unset does."""
+    if value.get("cmd") == "none":
+        return {"cmd": "none"}
+    return {name: item for name, item in value.items() if item} or None
+
+
+def _mounts(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted((_mount(item) for item in value), key=lambda mount: str(mount["target"]))
+
+
+def _mount(item: dict[str, Any]) -> dict[str, Any]:
+    source = item["source"]
+    return {
+        **item,
+        "source": _path(source) if source.startswith("/") else source,
+        "target": _path(item["target"]),
+        "propagation": "" if item.get("propagation") == "rprivate" else item.get("propagation", ""),
+    }
+
+
+def _tmpfs(value: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    return sorted((_path(item["target"]), _tmpfs_options(item.get("options", ""))) for item in value)
+
+
+def _tmpfs_options(text: str) -> list[str]:
+    """Of two that say the same thing the last one counts (moby pkg/mount, MergeTmpfsOptions)."""
+    found: dict[str, str] = {}
+    for option in filter(None, text.split(",")):
+        name, equals, value = option.partition("=")
+        if equals:
+            found[name] = str(parse_size(value)) if name == "size" and not value.endswith("%") else value
+            found[name] = value.lstrip("0") if name == "mode" else found[name]
+        else:
+            found[_TMPFS_FLAGS.get(name, name)] = "0" if name in _TMPFS_FLAGS else "1"
+    words = (name if value == "1" else f"{name}={value}" for name, value in found.items())
+    return sorted(word for word in words if word not in _TMPFS_DEFAULTS)
+
+
+def _endpoints(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The order of networks counts, it names the interfaces; that of aliases does not."""
+    return [
+        {
+            **item,
+            "aliases": sorted(item.get("aliases", ())),
+            "mac_address": item.get("mac_address", "").lower(),
+        }
+        for item in value
+    ]
+
+
+def _devices(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = [{**item, "container": item["container"] and _path(item["container"])} for item in value]
+    return sorted(found, key=lambda device: (device["container"], device["host"]))
+
+
+def _rules(value: list[str]) -> list[str]:
+    return sorted({" ".join([*rule.split()[:-1], "".join(sorted(rule.split()[-1]))]) for rule in value})
+
+
+def _sysctls(value: list[list[str]]) -> list[list[str]]:
+    return sorted([sysctl_name(name), setting] for name, setting in value)
+
+
+def sysctl_name(name: str) -> str:
+    """With dots: where a slash comes first, slashes are dots and dots slashes (sysctl.d(5), as runc reads it)."""
+    slash, dot = name.find("/"), name.find(".")
+    if slash == -1 or (dot != -1 and dot < slash):
+        return name
+    return name.translate(str.maketrans("./", "/."))
+
+
+def _extra_hosts(value: list[str]) -> list[str]:
+    """Of one name the first address is the first, whatever stands between."""
+    return sorted(value, key=lambda entry: entry.partition(":")[0])
+
+
+def _security(value: list[str]) -> list[str]:
+    found = (security_option(entry) for entry in value)
+    return sorted({option for option in found if option != "no-new-privileges=false"})
+
+
+def security_option(entry: str) -> str:
+    """`name=value` of `name:value` (moby daemon/daemon_unix.go, parseSecurityOpt)."""
+    if entry == "no-new-privileges":
+        return "no-new-privileges=true"
+    name, separator, value = entry.partition("=")
+    if not separator:
+        name, separator, value = entry.partition(":")
+    if name == "no-new-privileges":
+        value = "true" if value in _TRUE_WORDS else "false"
+    return f"{name}={value}" if separator else entry
+
+
+_FIELDS: Mapping[str, Callable[[Any], Any]] = {
+    "image": image_reference,
+    "user": _user,
+    "workdir": _path,
+    "cpuset": _cpuset,
+    "pids_limit": _process_limit,
+    "shm_size": _shm_size,
+    "stop_signal": signal_name,
+    "network_mode": lambda mode: "bridge" if mode == "default" else mode,
+    "health": _health,
+    "mounts": _mounts,
+    "tmpfs": _tmpfs,
+    "endpoints": _endpoints,
+    "devices": _devices,
+    "device_cgroup_rules": _rules,
+    "sysctls": _sysctls,
+    "dns_opt": sorted,
+    "extra_hosts": _extra_hosts,
+    "group_add": sorted,
+    "security_opt": _security,
+}
+
+
+# several fields that say one thing together: each of them means the whole
+
+
+def _drop_address(spec: dict[str, Any], address: str) -> None:
+    if "ports" in spec:
+        ports = [
+            {**port, "host_ip": "" if port["host_ip"] == address else port["host_ip"]}
+            for port in spec["ports"]
+        ]
+        spec["ports"] = sorted(
+            ports, key=lambda port: sorted((name, str(item)) for name, item in port.items())
+        )
+
+
+def _join_memory(spec: dict[str, Any]) -> None:
+    """The engine gives as much swap as memory by itself (moby daemon/daemon_unix.go, adaptContainerSettings)."""
+    memory, swap = spec.get("memory"), spec.get("memory_swap")
+    if (memory and swap == 2 * memory) or (not memory and swap == -1):
+        del spec["memory_swap"]
+
+
+def _join_networks(spec: dict[str, Any]) -> None:
+    """The default bridge alone is what every container gets."""
+    endpoints = spec.get("endpoints")
+    if endpoints and len(endpoints) == 1 and not spec.get("network_mode"):
+        rest = {name: value for name, value in endpoints[0].items() if value}
+        if rest == {"network": "bridge"}:
+            del spec["endpoints"]
+
+
+def _join_capabilities(spec: dict[str, Any]) -> None:
+    """moby oci/caps/utils.go, TweakCapabilities."""
+    add, drop = spec.pop("cap_add", None) or (), spec.pop("cap_drop", None) or ()
+    have: set[str] = (set(_CAPABILITIES) - set(drop)) | set(add)
+    if "ALL" in add:
+        have = {"ALL"} | {f"not {name}" for name in drop if name != "ALL"}
+    elif "ALL" in drop:
+        have = {"none", *add}
+    if have != _CAPABILITIES:
+        spec["cap_add"] = spec["cap_drop"] = sorted(have)
+
+
+def _add_image(spec: dict[str, Any], image: Mapping[str, Any] | None) -> None:
+    if image is None:
+        return
+    for name, default in (
+        ("user", _user(image.get("User") or "root")),
+        ("stop_signal", signal_name(image.get("StopSignal") or "TERM")),
+        ("workdir", _path(image.get("WorkingDir") or "/")),
+    ):
+        if spec.get(name) == default:
+            del spec[name]
+    _add_health(spec, image.get("Healthcheck") or {})
+    _add_command(spec, image)
+
+
+def _add_health(spec: dict[str, Any], theirs: Mapping[str, Any]) -> None:
+    own = spec.pop("health", None) or {}
+    kind, *words = theirs.get("Test") or ("",)
+    test = [own["cmd"]] if own.get("cmd") else {"": [], "NONE": ["none"]}.get(kind, [kind, *words])
+    if test in ([], ["none"]):  # nothing is run, how often does not matter
+        checked: dict[str, Any] = {"cmd": "none"} if test and theirs.get("Test") else {}
+    else:
+        checked = {"cmd": test[1:] if test[0] == "CMD-SHELL" else test}
+        for name, key in (
+            ("interval_ns", "Interval"),
+            ("timeout_ns", "Timeout"),
+            ("retries", "Retries"),
+            ("start_period_ns", "StartPeriod"),
+        ):
+            checked[name] = own.get(name) or theirs.get(key) or _HEALTH[name]
+    if checked:
+        spec["health"] = checked
+
+
+def _add_command(spec: dict[str, Any], image: Mapping[str, Any]) -> None:
+    """With an entrypoint of its own a container does not get the image's command (moby daemon/commit.go, merge)."""
+    entrypoint, command = spec.pop("entrypoint", None), spec.pop("command", None)
+    if entrypoint is None:
+        entrypoint, theirs = image.get("Entrypoint") or [], image.get("Cmd") or []
+        command = theirs if command is None else command
+    started = [[] if entrypoint == [""] else entrypoint, command or []]
+    spec["entrypoint"] = spec["command"] = started
+
+
+# networks
+
+
+def _network(spec: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(spec)
+    _safely(found, _network_options)
+    _safely(found, _pools)
+    return found
+
+
+def _network_options(spec: dict[str, Any]) -> None:
+    options = dict(spec.get("options") or ())
+    for name in _NETWORK_TRUE:
+        if options.get(name) in _TRUE_WORDS:
+            options[name] = "true"
+    spec["options"] = sorted(item for item in options.items() if item not in _NETWORK_OPTIONS.items())
+
+
+def _pools(spec: dict[str, Any]) -> None:
+    """One family's place before the other means nothing; the first address of a subnet is the gateway by itself."""
+    pools = [_pool(pool) for pool in spec.get("pools") or ()]
+    spec["pools"] = sorted(pools, key=lambda pool: ":" in pool["subnet"])
+
+
+def _pool(pool: dict[str, Any]) -> dict[str, Any]:
+    subnet, gateway = ipaddress.ip_network(pool["subnet"]), pool.get("gateway")
+    if not gateway or pool.get("ip_range") or subnet.num_addresses < 4:
+        return {**pool, "gateway": gateway or ""}
+    first = str(subnet.network_address + 1)
+    taken = first in dict(pool.get("aux_addresses") or ()).values()
+    return {**pool, "gateway": ""} if gateway == first and not taken else pool

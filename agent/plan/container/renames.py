@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Sections under another name: whose object is whose now. What runs goes on, under the section that has its Docker name.
+
+A section is known by its name, an object by its Docker name. Where a section is renamed, the object with its Docker
+name has a record of a section that is gone, or of one that took another Docker name: the record moves. A section that has
+neither its name nor its Docker name any more is a new one: nothing tells it from one that was added beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
+
+from agent.model.identity import spec_hash
+from agent.model.observed import Record
+from agent.model.resources import Container, Desired, Network, Volume
+from agent.plan.container.meaning import meaning_hash
+from agent.plan.draft import desired_spec, key_of
+
+_Resource = Container | Network | Volume
+
+
+def moved(desired: Desired, records: Iterable[Record], busy: Collection[str] = ()) -> tuple[Record, ...]:
+    """The records that are another section's now, with that section. Keys in `busy` are left as they are."""
+    known = tuple(records)
+    groups: tuple[tuple[str, tuple[_Resource, ...]], ...] = (
+        ("container", desired.containers),
+        ("network", desired.networks),
+        ("volume", desired.volumes),
+    )
+    found: list[Record] = []
+    for kind, resources in groups:
+        mine = [record for record in known if record.kind == kind]
+        declared = {resource.section: resource for resource in resources}
+        odd = [r for r in mine if r.section not in declared or declared[r.section].name != r.name]
+        if odd:  # else every record is its section's
+            found += _Moves(desired, kind, declared, mine, busy).find()
+    return tuple(found)
+
+
+@dataclass
+class _Moves:
+    desired: Desired
+    kind: str
+    declared: dict[str, _Resource]
+    records: list[Record]
+    busy: Collection[str]
+    own: dict[str, Record] = field(init=False)  # by section
+    named: dict[str, Record] = field(init=False)  # by Docker name
+    hands_off: set[str] = field(init=False)  # sections that are being worked on
+
+    def __post_init__(self) -> None:
+        open_sections = {r.section for r in self.records if r.swap or not r.object_id}
+        free = [
+            r
+            for r in self.records
+            if r.section not in open_sections
+            and self._key(r.section) not in self.busy
+            and self._key(r.section) not in self.desired.broken
+        ]
+        self.own = {r.section: r for r in free}
+        self.named = {r.name: r for r in free}
+        self.hands_off = {r.section for r in self.records} - self.own.keys()
+
+    def _key(self, section: str) -> str:
+        return key_of(self.kind, section)
+
+    def _is_same(self, record: Record, section: str) -> bool:
+        resource = self.declared[section]
+        known = self.desired.spec_hashes.get(self._key(section))
+        wanted = desired_spec(resource)
+        if record.spec_hash == (known or spec_hash(wanted)):
+            return True
+        return meaning_hash(self.kind, record.spec) == meaning_hash(self.kind, wanted)
+
+    def find(self) -> list[Record]:
+        wanted = {s: r for s in self.declared if (r := self._wanted(s)) is not None}
+        while bad := [s for s, record in wanted.items() if not self._may_take(s, record, wanted)]:
+            for section in bad:
+                del wanted[section]
+        return [replace(record, section=section) for section, record in sorted(wanted.items())]
+
+    def _wanted(self, section: str) -> Record | None:
+        """The record with its Docker name, where that is another section's and fits better than its own."""
+        if section in self.hands_off or self._key(section) in self.busy:
+            return None
+        mine, found = self.own.get(section), self.named.get(self.declared[section].name)
+        if found is None or found is mine or (mine is not None and mine.name == found.name):
+            return None
+        if mine is not None and (self._is_same(mine, section) or not self._is_same(found, section)):
+            return None  # the same section with another Docker name
+        return found
+
+    def _may_take(self, section: str, record: Record, wanted: dict[str, Record]) -> bool:
+        """Nobody loses one: what a section gives up is taken by another, and who had it gets another, or is gone."""
+        mine, holder = self.own.get(section), record.section
+        if mine is not None and all(other is not mine for other in wanted.values()):
+            return False
+        if holder not in self.declared or holder in wanted:
+            return True
+        return self._is_same(record, section) and not self._is_same(record, holder)

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which rules `DOCKER-USER` has to have for the `firewall` sections of /etc/config/dockerd, and what is to be changed. Pure.
+
+The stock init script would add these rules (OpenWrt packages: utils/dockerd, dockerd.init), but returns before it
+does where daemon.json is ours. Blocking is about who may open a connection: what belongs to one that a container
+opened passes, unless the section says otherwise. A rule of ours is known by its comment, which holds a digest of what
+it says: what iptables prints need not be compared word by word. Comes before agent.router.firewall and
+agent.plan.router.nft, which has the same rules for a router without iptables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from agent.errors import ConfigError
+from agent.model.dockerd.settings import Document, FirewallRule
+from agent.model.quantities import split_words
+
+CHAIN = "DOCKER-USER"
+_MARK = "ucidockd:"
+_LETS_PASS = frozenset({"RETURN", "ACCEPT"})
+
+_MODULES = frozenset(
+    {
+        "addrtype",
+        "conntrack",
+        "iprange",
+        "limit",
+        "mac",
+        "mark",
+        "multiport",
+        "pkttype",
+        "set",
+        "state",
+        "tcp",
+        "udp",
+    }
+)
+_ADDRESSES = frozenset({"-s", "--src", "--source", "-d", "--dst", "--destination"})
+_VALUES = {  # option -> how many values it takes
+    **dict.fromkeys(_ADDRESSES, 1),
+    **dict.fromkeys(("-p", "--protocol", "-m", "--match", "--mac-source", "--mark", "--pkt-type"), 1),
+    **dict.fromkeys(("--sport", "--source-port", "--dport", "--destination-port"), 1),
+    **dict.fromkeys(("--sports", "--source-ports", "--dports", "--destination-ports", "--ports"), 1),
+    **dict.fromkeys(("--ctstate", "--ctstatus", "--ctdir", "--ctproto", "--state"), 1),
+    **dict.fromkeys(("--ctorigsrc", "--ctorigdst", "--ctorigsrcport", "--ctorigdstport"), 1),
+    **dict.fromkeys(
+        ("--limit", "--limit-burst", "--src-type", "--dst-type", "--src-range", "--dst-range"), 1
+    ),
+    **dict.fromkeys(("--match-set", "--tcp-flags"), 2),
+    "--syn": 0,
+}
+_STATES = frozenset({"--ctstate", "--state"})
+NEW_ONLY = ("-m", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED")
+_VALUE = re.compile(r"[A-Za-z0-9_.,:/+][A-Za-z0-9_.,:/+-]*\Z")
+_DEVICE = re.compile(r"[A-Za-z0-9_.:@+-]{1,15}\Z")
+
+Words = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Refuses what comes in by one device and is forwarded to a bridge of containers."""
+
+    inbound: str
+    bridge: str
+    extra: Words = ()
+
+    @property
+    def mark(self) -> str:
+        """The comment by which the rule is known."""
+        text = "\0".join((self.inbound, self.bridge, *self.extra))
+        return _MARK + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def words(self) -> Words:
+        """As iptables takes it."""
+        path = ("-i", self.inbound, "-o", self.bridge, *self.extra)
+        return (*path, "-m", "comment", "--comment", self.mark, "-j", "REJECT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """`problems`: what cannot be put in force, in words; then no rule of ours is taken away."""
+
+    rules: tuple[Rule, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocked:
+    """The devices of a blocked interface; `unknown` when nothing here has that name."""
+
+    devices: frozenset[str]
+    unknown: bool = False
+
+
+def wanted_rules(sections: Sequence[FirewallRule], resolve: Callable[[str], Blocked]) -> Wanted:
+    """The rules of all sections, sorted. `resolve`: a UCI interface -> its devices."""
+    rules: set[Rule] = set()
+    problems: list[str] = []
+    for section in sections:
+        try:
+            extra = matches_of(section) if section.blocked_interfaces else ()
+        except ConfigError as exc:
+            problems.append(str(exc))
+            continue
+        if not _DEVICE.match(section.device):
+            problems.append(f"{section.device} is not a device name, so nothing is blocked for it")
+            continue
+        for interface in section.blocked_interfaces:
+            found = resolve(interface)
+            if found.unknown:
+                problems.append(f"blocked interface {interface} is neither a UCI interface nor a device here")
+            devices = {device for device in found.devices if _DEVICE.match(device)}
+            if not devices:
+                problems.append(f"blocked interface {interface} has no device")
+            rules |= {Rule(inbound=device, bridge=section.device, extra=extra) for device in devices}
+    ordered = sorted(rules, key=lambda rule: (rule.bridge, rule.inbound, rule.extra))
+    return Wanted(rules=tuple(ordered), problems=tuple(dict.fromkeys(problems)))
+
+
+def is_enforced(rule: FirewallRule, values: Document, *, managed: bool) -> bool:
+    """Whether the section has rules at all.
+
+    The stock script makes none with `iptables 0` or a daemon.json of the user's: ports that the user forwards to containers
+    by rules of their own would be closed. `values`: what dockerd was told; `managed`: its settings are ours.
+    """
+    return rule.enforce or (managed and values.get("iptables") is not False)
+
+
+def matches_of(section: FirewallRule) -> Words:
+    """What a packet has to be beside coming from there. Raises ConfigError."""
+    extra = parse_extra(section.extra_iptables_args)
+    return extra if _STATES & frozenset(extra) else (*NEW_ONLY, *extra)
+
+
+def parse_extra(given: str) -> Words:
+    """`extra_iptables_args` as words; only matches are let through. Raises ConfigError naming what is wrong."""
+    found: list[str] = []
+    left = iter(_split_options(given))
+    for word in left:
+        if word == "!":
+            found.append(word)
+            continue
+        if word not in _VALUES:
+            raise _refused(word, "a match such as --match conntrack ! --ctstate RELATED,ESTABLISHED")
+        values = [next(left, "") for _ in range(_VALUES[word])]
+        for value in values:
+            _check_value(word, value)
+        found += [word, *values]
+    if found[-1:] == ["!"]:
+        raise _refused("!", "a match after it")
+    return tuple(found)
+
+
+def _split_options(given: str) -> Iterator[str]:
+    """The words; `--dport=80` is two."""
+    try:
+        parts = split_words(given)
+    except ValueError as exc:
+        raise ConfigError(f"dockerd firewall extra_iptables_args: {exc}") from exc
+    for word in parts:
+        name, sign, value = word.partition("=")
+        yield from (name, value) if sign and name.startswith("--") else (word,)
+
+
+def _check_value(option: str, value: str) -> None:
+    if not _VALUE.match(value):
+        raise _refused(f"{option} {value}", "letters, digits and .,:/+_- as its value")
+    if option in {"-m", "--match"} and value not in _MODULES:
+        raise _refused(f"{option} {value}", f"one of {', '.join(sorted(_MODULES))}")
+    if option in _ADDRESSES:
+        _check_address(option, value)
+
+
+def _check_address(option: str, value: str) -> None:
+    """One address: for a name iptables would wait for a name server, and of a list it makes several rules."""
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError as exc:
+        raise _refused(f"{option} {value}", "one address or subnet") from exc
+
+
+def _refused(what: str, expected: str) -> ConfigError:
+    return ConfigError(f"dockerd firewall extra_iptables_args: {what} is not allowed, expected {expected}")
+
+
+# what the chains hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """The filter table as `iptables -S` prints it: the chains' names, and their rules in order."""
+
+    chains: frozenset[str]
+    rules: tuple[Words, ...]  # each begins with its chain
+
+    def of(self, chain: str) -> tuple[Words, ...]:
+        """The rules of one chain, without its name."""
+        return tuple(rule[1:] for rule in self.rules if rule[0] == chain)
+
+
+def parse_listing(printed: str) -> Listing:
+    """What `iptables -S` printed; lines that are no rules are left out."""
+    chains: set[str] = set()
+    rules: list[Words] = []
+    for line in printed.splitlines():
+        kind, _, rest = line.partition(" ")
+        if kind in {"-N", "-P"}:
+            chains.add(rest.split()[0])
+        elif kind == "-A":
+            rules.append(_split_rule(rest))
+    return Listing(chains=frozenset(chains), rules=tuple(rules))
+
+
+def _split_rule(text: str) -> Words:
+    """The words of a rule; one of somebody else may have a comment that cannot be split."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError:
+        return tuple(text.split())
+
+
+def steps(listing: Listing, wanted: Sequence[Rule], *, keep: bool) -> tuple[Words, ...]:
+    """The iptables commands that bring the chains to `wanted`, none when they are there. `keep`: none is taken away.
+
+    What is new comes in before what is old goes: there is no moment without either.
+    """
+    rules = listing.of(CHAIN)
+    marks = [_mark_of(rule) for rule in rules]
+    reached = rules[: _end_of_effect(rules)]
+    in_force = {mark for mark, _ in zip(marks, reached, strict=False) if mark and marks.count(mark) == 1}
+    missing = [rule for rule in wanted if rule.mark not in in_force]
+    again = {rule.mark for rule in missing}
+    known = {rule.mark for rule in wanted}
+    todo = _way_in(listing) if wanted else ()
+    # of a rule that is there twice, or behind a way out, all copies go: iptables deletes the first that fits
+    todo += tuple(("-D", CHAIN, *rule) for rule, mark in zip(rules, marks, strict=True) if mark in again)
+    todo += tuple(("-I", CHAIN, "1", *rule.words) for rule in reversed(missing))
+    if not keep:
+        stale = [rule for rule, mark in zip(rules, marks, strict=True) if mark and mark not in known]
+        todo += tuple(("-D", CHAIN, *rule) for rule in stale)
+    return todo
+
+
+def _way_in(listing: Listing) -> tuple[Words, ...]:
+    """FORWARD has to ask our chain before anything that lets packets pass to a container."""
+    todo: tuple[Words, ...] = () if CHAIN in listing.chains else (("-N", CHAIN),)
+    forward = listing.of("FORWARD")
+    jump = ("-j", CHAIN)
+    if jump not in forward:
+        return (*todo, ("-I", "FORWARD", "1", *jump))
+    before = forward[: forward.index(jump)]
+    if any(_target(rule) == "ACCEPT" or _target(rule).startswith("DOCKER") for rule in before):
+        todo += (("-I", "FORWARD", "1", *jump),)
+    return todo
+
+
+def _end_of_effect(rules: Sequence[Words]) -> int:
+    """How many rules are reached: those before the first that lets everything out."""
+    ends = (number for number, rule in enumerate(rules) if rule[:1] == ("-j",) and rule[1] in _LETS_PASS)
+    return next(ends, len(rules))
+
+
+def _mark_of(rule: Words) -> str:
+    return _after(rule, "--comment") if _after(rule, "--comment").startswith(_MARK) else ""
+
+
+def _target(rule: Words) -> str:
+    return _after(rule, "-j")
+
+
+def _after(rule: Words, option: str) -> str:
+    return rule[rule.index(option) + 1] if option in rule[:-1] else ""

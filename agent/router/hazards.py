@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Shows what is dangerous and allowed: containers that control the router (`HostControl`), ports that share LuCI's origin
+(`SharedOriginPorts`), and a web server that answers pages of every origin (a warning). `agent.plan.router.hazards` decides.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from posixpath import normpath
+
+from agent.errors import PathError, UcidockdError
+from agent.files.config import open_store
+from agent.files.options import RuntimeOptions
+from agent.files.uci_store import UciStore
+from agent.files.user_paths import PATHS, real_path
+from agent.model.resources import Container, Desired
+from agent.plan.router.hazards import (
+    HOST_PATHS,
+    host_control,
+    looked_at,
+    open_to_pages,
+    plain_luci,
+    shared_origin,
+)
+from agent.status.board import StatusBoard
+from agent.status.conditions import ConditionType
+from agent.uci.syntax import Package
+
+logger = logging.getLogger(__name__)
+
+_WEB_SERVER = "uhttpd"
+_NONE = Package(name=_WEB_SERVER)
+
+
+@dataclass(slots=True, kw_only=True)
+class Hazards:
+    """`folders`: of this agent, as in `HOST_PATHS`. `docker_host`: in place of the agent section's."""
+
+    store: UciStore
+    board: StatusBoard
+    folders: dict[str, tuple[str, bool]]
+    docker_host: str = ""
+    wall: Callable[[], float] = time.time
+    _read: tuple[str, Package] = ("", _NONE)
+    _warned: tuple[str, ...] = ()
+    _shown: tuple[Desired | None, Package] = (None, _NONE)
+
+    def show(self, desired: Desired) -> None:
+        """Blocks. Nothing is raised: the router's files are not ours."""
+        uhttpd = self._web_server()
+        if self._shown[0] is desired and self._shown[1] is uhttpd:
+            return
+        self._shown = (desired, uhttpd)
+        paths = [path for container in desired.containers for path in looked_at(container, desired.volumes)]
+        view = PATHS.view([(real_path, path) for path in (*HOST_PATHS, *self.folders, *paths)])
+
+        def resolve(path: str) -> str:
+            try:
+                return view(real_path, path)
+            except PathError:  # its own condition tells why; by its name it is judged all the same
+                return normpath(path)
+
+        precious = self._precious(desired, resolve)
+        plain = plain_luci(uhttpd)
+        for container in desired.containers:
+            control = host_control(container, desired.volumes, precious, resolve)
+            self._set(container, ConditionType.HOST_CONTROL, "ControlsHost", _CONTROL, control)
+            ports = shared_origin(container) if plain else ()
+            self._set(container, ConditionType.SHARED_ORIGIN_PORTS, "PlainLuci", _SHARED, ports)
+        self._warn(open_to_pages(uhttpd))
+
+    def _web_server(self) -> Package:
+        """Empty where there is none, or its file cannot be read."""
+        try:
+            digest = self.store.content_hash(_WEB_SERVER)
+            if digest != self._read[0]:
+                self._read = (digest, self.store.load_with_hash(_WEB_SERVER)[0])
+        except (UcidockdError, OSError):
+            self._read = ("", _NONE)
+        return self._read[1]
+
+    def _precious(self, desired: Desired, resolve: Callable[[str], str]) -> dict[str, tuple[str, bool]]:
+        found = {**HOST_PATHS, **self.folders}
+        for host in (self.docker_host or desired.agent.docker_host, "unix:///var/run/docker.sock"):
+            if host.startswith("unix://"):
+                found[host.removeprefix("unix://")] = ("the engine's socket", True)
+        return {resolve(path): what for path, what in found.items()}
+
+    def _set(
+        self, container: Container, condition: ConditionType, reason: str, text: str, found: Sequence[str]
+    ) -> None:
+        key, now = f"container:{container.section}", self.wall()
+        if not found or not container.policy.enabled:
+            self.board.clear(key, condition, now=now)
+            return
+        self.board.ensure(key, kind="container", section=container.section, name=container.name, now=now)
+        message = text.format(", ".join(found))
+        self.board.set(key, condition, status=True, reason=reason, message=message, now=now)
+
+    def _warn(self, sections: tuple[str, ...]) -> None:
+        if sections == self._warned:
+            return
+        self._warned = sections
+        texts = [f"uhttpd.{name}.ubus_cors is on: {_CORS}" for name in sections]
+        self.board.set_agent(self.wall(), warnings=texts)
+        for text in texts:
+            logger.warning("%s", text)
+
+
+_CONTROL = "whoever is in this container controls the router, by {}"
+_SHARED = (
+    "{}: to a browser these pages are of the same site as LuCI, whose login goes to them by http; let LuCI be used by https"
+    " only (uhttpd.main.redirect_https)"
+)
+_CORS = "pages of every origin may use /ubus with the session of who looks at them; switch it off"
+
+
+def make_hazards(options: RuntimeOptions, board: StatusBoard, run_dir: Path) -> Hazards:
+    """Of the running agent."""
+    folders = {
+        str(run_dir): ("the agent's socket", True),
+        str(options.state_dir): ("the agent's state and keys", True),
+        **dict.fromkeys(
+            map(str, (options.config_dir, options.override_dir, options.save_dir)),
+            ("the router's configuration", False),
+        ),
+    }
+    return Hazards(
+        store=open_store(options), board=board, folders=folders, docker_host=options.docker_host or ""
+    )

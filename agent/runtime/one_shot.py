@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the command line does itself where no agent runs: plan, reconcile, diff and adopt, one pass each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agent.files.config import load
+from agent.files.options import RuntimeOptions
+from agent.model.given import Given
+from agent.model.issues import issue_as_json
+from agent.model.resources import AgentSettings
+from agent.runtime.adopt import AdoptRequest
+from agent.runtime.differ import diff
+from agent.runtime.main import locked, make_reconciler
+from agent.runtime.planning import plan_answer, reconcile_answer
+from agent.status.board import StatusBoard
+
+_WAVES = 20  # passes of one `reconcile`
+
+
+class Single:
+    """Every method raises EngineError, ConfigError; those that change something AlreadyRunningError."""
+
+    def __init__(self, options: RuntimeOptions) -> None:
+        desired = load(options).desired
+        settings = desired.agent if desired is not None else AgentSettings()
+        self._socket = Path(options.socket or settings.socket)
+        self._reconciler = make_reconciler(options, settings)
+        self._reconciler.read_config()
+        self._reconciler.standing.keeps = False  # without the lock nothing is written
+
+    def plan(self, given: Given | None = None) -> dict[str, Any]:
+        """What a pass would do now, or would do were `given` committed."""
+        if given is None:
+            return plan_answer(self._reconciler.foresee(), self._issues())
+        loaded = self._reconciler.load_given(given)
+        issues = [issue_as_json(issue) for issue in loaded.issues]
+        return plan_answer(self._reconciler.foresee_change(loaded), issues)
+
+    def reconcile(self, changed: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+        """Passes until nothing can be done at once. `changed` gets each change of the status board, in the thread that
+        made it."""
+        with locked(self._socket.parent / "agent.lock"):
+            self._reconciler.standing.keeps = True
+            self._reconciler.forget_failures()
+            self._reconciler.holds.clear()
+            if self._reconciler.daemon is not None:
+                self._reconciler.daemon.accept_engine()
+            if changed is not None:
+                _follow(self._reconciler.board, changed)
+            with self._reconciler.collecting() as outcomes:
+                self._reconciler.run_pass(deep=None)
+                for _ in range(_WAVES):
+                    found = self._reconciler.foresee()
+                    if not found.plan.works:
+                        break
+                    self._reconciler.run_pass(deep=None)
+            self._reconciler.records.fold()
+        return reconcile_answer(found, outcomes, self._issues())
+
+    def diff(self, name: str) -> dict[str, Any]:
+        """One container section against what the engine shows."""
+        self._reconciler.standing.look(thoroughly=True)
+        return diff(self._reconciler, name)
+
+    def adopt(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A container's sections, by the body of `POST /v1/adopt`; the next reconcile carries a commit out."""
+        self._reconciler.standing.look(thoroughly=True)
+        return self._reconciler.adopt(AdoptRequest(**request))
+
+    def _issues(self) -> list[dict[str, object]]:
+        return [{"severity": i.severity, "text": i.text()} for i in self._reconciler.last.issues]
+
+
+def _follow(board: StatusBoard, changed: Callable[[dict[str, Any]], None]) -> None:
+    seen = board.version
+
+    def on_change() -> None:
+        nonlocal seen
+        for event in board.events_after(seen) or ():
+            seen = int(event["id"])
+            changed(event)
+
+    board.subscribe(on_change)

@@ -1,0 +1,454 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The router around dockerd, in each pass: rules for `blocked_interfaces`, zones of the bridges, ports open to the world,
+containers that the zones cut off.
+
+Before the daemon's stage, so that the rules are there when dockerd starts, and after it, since dockerd makes its chains
+anew. Off OpenWrt (no /etc/config/firewall) there are no zones; on a remote engine there is nothing to do here.
+Each part fails for itself: what could not be done is a condition on the board, and is tried again in the next pass.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from agent.dockerd.settings_owner import DockerdSettings, declared_settings
+from agent.errors import BusError, FirewallError, UcidockdError
+from agent.files.config import open_store
+from agent.files.options import RuntimeOptions
+from agent.files.uci_store import UciMissing, UciStore
+from agent.model.dockerd.settings import DAEMON_KEY, Document, FirewallRule
+from agent.model.engine_address import parse_engine_address
+from agent.model.interfaces import Interface
+from agent.model.listen import IpAddress
+from agent.model.resources import Container, Desired, Network
+from agent.plan.draft import key_of
+from agent.plan.router.exposure import public_ports
+from agent.plan.router.firewall import Blocked, Rule, is_enforced, wanted_rules
+from agent.plan.router.isolation import CutOff, no_internet, unreachable_ports
+from agent.plan.router.reach import Bridge, Surroundings
+from agent.plan.router.zones import (
+    BridgeInUci,
+    bridges_of,
+    our_interfaces,
+    with_interfaces,
+    with_zones,
+)
+from agent.router.addresses import device_addresses, has_address, machine_addresses
+from agent.router.kernel_events import KernelEvents
+from agent.router.netifd import BusNetifd, Netifd, UbusNetifd, has_device
+from agent.router.nftables import Filter, of_family_4, of_family_6
+from agent.router.published import show_missing_addresses
+from agent.router.read_only import show_read_only
+from agent.status.board import StatusBoard
+from agent.status.conditions import ConditionType
+from agent.uci.router import devices_of, read_firewall
+from agent.uci.syntax import Package
+
+logger = logging.getLogger(__name__)
+
+_TRIES = 3
+DEFAULT_BRIDGE = "docker0"
+GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv4"
+_FIREWALL_OPTIONS = frozenset({"device", "blocked_interfaces", "extra_iptables_args", "enforce"})
+_FIREWALL4 = Path("/sbin/fw4")
+_FW4_STATE = Path("/var/run/fw4.state")  # of one that has loaded its rules
+_RC_D = Path("/etc/rc.d")
+
+
+def has_fw4() -> bool:
+    """Whether firewall4 is in force here, or will be from the next boot on."""
+    return _FIREWALL4.exists() and (_FW4_STATE.exists() or any(_RC_D.glob("S*firewall")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeTools:
+    """What the stage takes from outside and tests replace."""
+
+    netifd: Netifd = field(default_factory=UbusNetifd)
+    ipv4: Filter = field(default_factory=of_family_4)
+    ipv6: Filter = field(default_factory=of_family_6)
+    has_device: Callable[[str], bool] = has_device
+    has_address: Callable[[str], bool] = has_address
+    machine_addresses: Callable[[], Iterable[tuple[str, IpAddress]]] = machine_addresses
+    addresses: Callable[[str], Iterable[IpAddress]] = lambda device: device_addresses([device])
+    has_fw4: Callable[[], bool] = has_fw4
+    settings_of: Callable[[Desired], DockerdSettings] = declared_settings
+    wall: Callable[[], float] = time.time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Packages:
+    """The router's packages, and the content hashes with which they were read."""
+
+    network: Package
+    firewall: Package
+    hashes: Mapping[str, str]
+
+
+class Edges:
+    """`reconcile` never raises for what lies outside of us."""
+
+    def __init__(
+        self, store: UciStore, board: StatusBoard, tools: EdgeTools | None = None, *, docker_host: str = ""
+    ) -> None:
+        """`docker_host`: in place of the agent section's."""
+        self._store, self._board, self._docker_host = store, board, docker_host
+        self._tools = tools or EdgeTools()
+        self._interfaces: Mapping[str, Interface] | None = None
+        self._asked = False
+        self._read: _Packages | None = None
+        self._rules: Mapping[str, tuple[Rule, ...]] | None = None
+        self._by_nftables = False  # dockerd makes its rules by nftables
+        self._enforced: tuple[FirewallRule, ...] = ()
+        self._problems: tuple[str, ...] = ()  # with what the sections say, whatever the kernel holds
+        self._in_force = True
+        self._clean: set[str] = set()  # families in which none of our rules is left
+        self._failures = {"4": 0, "6": 0}  # in a row, to look where no rule is wanted
+        self._owed: dict[str, Callable[[], None]] = {}  # reloads that a change of UCI still asks for
+        self._compared = False
+        self._said: dict[str, str] = {}  # topic -> what the log has said last
+        self._events: KernelEvents | None = None
+        self.wake: Callable[[], None] | None = None  # asks for a pass; called from a thread
+
+    def stop(self) -> None:
+        """Ends the watch on the kernel."""
+        if self._events is not None:
+            self._events.stop()
+            self._events = None
+
+    def reconcile(self, desired: Desired) -> None:
+        """Everything. Blocks."""
+        if not parse_engine_address(self._docker_host or desired.agent.docker_host).is_local:
+            return
+        packages = self._packages()
+        interfaces = self._ask()
+        settings = self._tools.settings_of(desired)
+        self._block(desired, settings, packages, interfaces)
+        if packages is not None:
+            packages = self._zones(desired, packages)
+            self._owe_what_was_cut_short(packages, interfaces)
+            self._show_reach(desired, settings, packages, interfaces)
+        self._reload()
+        show_read_only(desired, self._board, now=self._tools.wall())
+        show_missing_addresses(
+            desired,
+            settings.values,
+            self._board,
+            now=self._tools.wall(),
+            has_address=self._tools.has_address,
+            addresses=self._tools.machine_addresses,
+        )
+
+    def ask_by(self, call: Callable[[str, str], Mapping[str, Any] | None]) -> None:
+        """From now on netifd is asked by that call to ubus; see `BusNetifd`."""
+        self._tools = replace(self._tools, netifd=BusNetifd(call, self._tools.netifd))
+
+    def put_rules_back(self) -> None:
+        """The rules once more, when dockerd may have been started since `reconcile`."""
+        if self._rules is not None and any(self._rules.values()):
+            self._show_open((*self._problems, *self._put(self._rules, keep=True)))
+
+    def interfaces(self) -> Mapping[str, Interface] | None:
+        """As the last `reconcile` found them; None where there is no netifd."""
+        return self._interfaces if self._asked else self._ask()
+
+    @property
+    def silent(self) -> str:
+        """Why netifd did not answer the last question, "" where it did."""
+        return self._said.get("netifd", "")
+
+    # what is there
+
+    def _packages(self) -> _Packages | None:
+        """None off OpenWrt, and while the router's files cannot be read."""
+        try:
+            if self._read is not None and all(
+                self._store.content_hash(name) == known for name, known in self._read.hashes.items()
+            ):
+                return self._read
+            network, network_hash = self._store.load_with_hash("network")
+            firewall, firewall_hash = self._store.load_with_hash("firewall")
+        except UcidockdError as exc:
+            self._say("zones", "" if isinstance(exc, UciMissing) else f"no firewall zones: {exc}")
+            return None
+        hashes = {"network": network_hash, "firewall": firewall_hash}
+        self._say("zones", "")
+        self._read = _Packages(network=network, firewall=firewall, hashes=hashes)
+        return self._read
+
+    def _ask(self) -> Mapping[str, Interface] | None:
+        """netifd's interfaces; as they were last while it does not answer."""
+        self._asked = True
+        try:
+            self._interfaces = self._tools.netifd.interfaces()
+        except BusError as exc:
+            self._say("netifd", str(exc))
+        else:
+            self._say("netifd", "")
+        return self._interfaces
+
+    def _say(self, topic: str, text: str) -> None:
+        """A warning that lasts is one line."""
+        if text and text != self._said.get(topic):
+            logger.warning("%s", text)
+        self._said[topic] = text
+
+    # rules
+
+    def _block(
+        self,
+        desired: Desired,
+        settings: DockerdSettings,
+        packages: _Packages | None,
+        interfaces: Mapping[str, Interface] | None,
+    ) -> None:
+        sections = desired.daemon.firewall if desired.daemon is not None else ()
+        values, managed = settings.values, settings.managed
+        self._enforced = tuple(rule for rule in sections if is_enforced(rule, values, managed=managed))
+        self._say("enforced", _not_enforced(sections, self._enforced, managed=managed))
+        wanted = wanted_rules(self._enforced, lambda name: self._resolve(name, packages, interfaces))
+        self._by_nftables = values.get("firewall-backend") == "nftables"
+        for tables in (self._tools.ipv4, self._tools.ipv6):
+            tables.dockerd_uses_nftables = self._by_nftables
+        self._rules = {"4": wanted.rules, "6": wanted.rules if values.get("ip6tables") else ()}
+        self._problems = (*wanted.problems, *_of_firewall(desired.daemon_mistakes))
+        self._watch()
+        # a section with a mistake in it may be the one that a rule came from
+        keep = bool(wanted.problems or desired.daemon_mistakes)
+        failed = self._put(self._rules, keep=keep)
+        self._in_force = not failed
+        self._show_open((*self._problems, *failed))
+
+    def _watch(self) -> None:
+        """Rules that somebody takes away are to be back soon, and not only with the next resync."""
+        if self._events is None and self.wake is not None and self._rules is not None and self._rules["4"]:
+            self._events = KernelEvents(self.wake)
+            self._events.start()
+
+    def _resolve(
+        self, name: str, packages: _Packages | None, interfaces: Mapping[str, Interface] | None
+    ) -> Blocked:
+        """All devices that the interface has or may get: an interface that comes up finds its rule there."""
+        declared = devices_of(packages.network, name) if packages is not None else None
+        found = set(declared or ())
+        known = (interfaces or {}).get(name)
+        if known is not None:
+            found |= {device for device in (known.device, known.l3_device) if device}
+        if declared is None and known is None:
+            return Blocked(devices=frozenset({name}), unknown=not self._tools.has_device(name))
+        return Blocked(devices=frozenset(found))
+
+    def _put(self, rules: Mapping[str, tuple[Rule, ...]], *, keep: bool) -> tuple[str, ...]:
+        """Why something is not in force."""
+        problems: list[str] = []
+        for family, tables in (("4", self._tools.ipv4), ("6", self._tools.ipv6)):
+            if not rules[family] and family in self._clean:
+                continue
+            try:
+                tables.put_in_force(rules[family], keep=keep)
+            except FirewallError as exc:
+                if rules[family]:
+                    problems.append(str(exc))
+                else:
+                    self._give_up(family, exc)
+                continue
+            self._clean.discard(family)
+            self._failures[family] = 0
+            if not rules[family] and not keep:
+                self._clean.add(family)
+        return tuple(problems)
+
+    def _give_up(self, family: str, exc: FirewallError) -> None:
+        """Where there is neither iptables nor nft, nothing of ours is to be taken away; no need to ask in every pass."""
+        self._failures[family] += 1
+        if self._failures[family] >= _TRIES:
+            logger.debug("%s", exc)
+            self._clean.add(family)
+
+    def _show_open(self, problems: Sequence[str]) -> None:
+        now = self._tools.wall()
+        if not problems:
+            self._board.clear(DAEMON_KEY, ConditionType.FIREWALL_OPEN, now=now)
+            return
+        self._board.ensure(DAEMON_KEY, kind="daemon", section="dockerd", name="dockerd", now=now)
+        text = "; ".join(problems)
+        changed = self._board.set(
+            DAEMON_KEY, ConditionType.FIREWALL_OPEN, status=True, reason="NotBlocked", message=text, now=now
+        )
+        if changed:
+            logger.error("blocked_interfaces cannot be put in force: %s", text)
+
+    # zones
+
+    def _zones(self, desired: Desired, packages: _Packages) -> _Packages:
+        """Gives the bridges their zones; what the packages say then."""
+        bridges = bridges_of(desired.networks)
+        broken = frozenset(
+            key.partition(":")[2] for key in desired.broken if key.startswith(key_of("network", ""))
+        )
+        network = with_interfaces(packages.network, bridges, broken=broken)
+        firewall = with_zones(packages.firewall, network, bridges, broken=broken)
+        try:
+            # first the interface, or the firewall would have a zone with one that is not there
+            self._commit(packages.network, network, packages.hashes, self._tools.netifd.reload_network)
+            self._commit(packages.firewall, firewall, packages.hashes, self._tools.netifd.reload_firewall)
+        except (UcidockdError, OSError) as exc:
+            self._show_zones(bridges, str(exc))
+            return packages
+        self._show_zones(bridges, "")
+        return _Packages(network=network, firewall=firewall, hashes=packages.hashes)
+
+    def _commit(
+        self, before: Package, after: Package, hashes: Mapping[str, str], reload: Callable[[], None]
+    ) -> None:
+        if after == before:
+            return
+        self._store.commit(after, expected=hashes[after.name])
+        logger.info("%s: interfaces and zones of the managed bridges were changed", after.name)
+        self._owed[after.name] = reload
+
+    def _owe_what_was_cut_short(
+        self, packages: _Packages, interfaces: Mapping[str, Interface] | None
+    ) -> None:
+        """An agent before us may have been killed between its commit and the reload. Looked at once."""
+        if interfaces is None or self._compared:
+            return
+        self._compared = True
+        if our_interfaces(packages.network) - interfaces.keys():
+            self._owed.setdefault("network", self._tools.netifd.reload_network)
+            self._owed.setdefault("firewall", self._tools.netifd.reload_firewall)
+
+    def _show_zones(self, bridges: Sequence[BridgeInUci], problem: str) -> None:
+        now = self._tools.wall()
+        for bridge in bridges:
+            key = key_of("network", bridge.section)
+            if not problem:
+                self._board.clear(key, ConditionType.ZONE_UNSET, now=now)
+                continue
+            self._board.ensure(key, kind="network", section=bridge.section, name=bridge.section, now=now)
+            text = f"{bridge.device} is not in zone {bridge.zone}: {problem}"
+            self._board.set(
+                key, ConditionType.ZONE_UNSET, status=True, reason="NotWritten", message=text, now=now
+            )
+
+    def _reload(self) -> None:
+        """Once per change; network before firewall, which resolves its interfaces."""
+        for name in sorted(self._owed, reverse=True):
+            try:
+                self._owed[name]()
+            except BusError as exc:
+                logger.warning("%s was changed, and its reload failed: %s", name, exc)
+            else:
+                del self._owed[name]
+
+    # what can be reached
+
+    def _show_reach(
+        self,
+        desired: Desired,
+        settings: DockerdSettings,
+        packages: _Packages,
+        interfaces: Mapping[str, Interface] | None,
+    ) -> None:
+        around = self._surroundings(desired, settings, packages, interfaces)
+        for container in desired.containers:
+            enabled = container.policy.enabled
+            public = public_ports(container, around) if enabled else ()
+            text = f"{', '.join(public)}; blocked_interfaces or a LAN address in `port` closes it"
+            found = CutOff(reason="Reachable", message=text) if public else None
+            self._show_container(container, ConditionType.PUBLIC_PORT, found)
+            closed = unreachable_ports(container, around) if enabled else None
+            self._show_container(container, ConditionType.PORT_UNREACHABLE, closed)
+            alone = no_internet(container, around) if enabled else None
+            self._show_container(container, ConditionType.NO_INTERNET, alone)
+
+    def _show_container(self, container: Container, condition: ConditionType, found: CutOff | None) -> None:
+        key, now = key_of("container", container.section), self._tools.wall()
+        if found is None:
+            self._board.clear(key, condition, now=now)
+            return
+        self._board.ensure(key, kind="container", section=container.section, name=container.name, now=now)
+        self._board.set(
+            key,
+            condition,
+            status=True,
+            reason=found.reason,
+            message=found.message,
+            details={"src": found.src, "dest": found.dest} if found.src and found.dest else {},
+            now=now,
+        )
+
+    def _surroundings(
+        self,
+        desired: Desired,
+        settings: DockerdSettings,
+        packages: _Packages,
+        interfaces: Mapping[str, Interface] | None,
+    ) -> Surroundings:
+        devices = {bridge.section: bridge.device for bridge in bridges_of(desired.networks)}
+        known = [network for network in desired.networks if network.section in devices]
+        return Surroundings(
+            firewall=read_firewall(packages.firewall),
+            rules=self._enforced if self._in_force else (),
+            devices=lambda name: self._resolve(name, packages, interfaces).devices,
+            bridges={
+                "bridge": self._default_bridge(settings.values),
+                **{network.name: self._bridge(network, devices[network.section]) for network in known},
+            },
+            without_bridge=frozenset(n.name for n in desired.networks if n.section not in devices),
+            interfaces=interfaces or {},
+            values=settings.values,
+            docker_first=not self._tools.has_fw4() and not self._by_nftables,
+        )
+
+    def _default_bridge(self, values: Document) -> Bridge:
+        device, bip = str(values.get("bridge") or DEFAULT_BRIDGE), values.get("bip")
+        subnets = (str(bip),) if bip else ()
+        return Bridge(device=device, subnets=self._subnets(device, subnets), internal=device == "none")
+
+    def _bridge(self, network: Network, device: str) -> Bridge:
+        subnets = [pool.subnet for pool in network.spec.pools]
+        modes = {value for name, value in network.spec.options if name == GATEWAY_MODE}
+        return Bridge(
+            device=device,
+            subnets=self._subnets(device, subnets),
+            internal=network.spec.internal or "isolated" in modes,
+            routed="routed" in modes,
+        )
+
+    def _subnets(self, device: str, declared: Iterable[str]) -> tuple[ipaddress.IPv4Network, ...]:
+        """As declared, else as the device has them now."""
+        given = [ipaddress.ip_interface(text).network for text in declared]
+        given = given or [
+            ipaddress.ip_interface(address).network for address in self._tools.addresses(device)
+        ]
+        return tuple(subnet for subnet in given if isinstance(subnet, ipaddress.IPv4Network))
+
+
+def _not_enforced(
+    sections: Sequence[FirewallRule], enforced: Sequence[FirewallRule], *, managed: bool
+) -> str:
+    if not any(section.blocked_interfaces and section not in enforced for section in sections):
+        return ""
+    why = "dockerd makes no rules (iptables 0)" if managed else "dockerd's settings are in a file of your own"
+    return f"blocked_interfaces are not enforced, since {why}; `option enforce '1'` does it all the same"
+
+
+def _of_firewall(mistakes: Sequence[str]) -> tuple[str, ...]:
+    """Those that stand at an option of a `firewall` section."""
+    places = ((text, text.partition(":")[0].partition("[")[0].rpartition(".")[2]) for text in mistakes)
+    return tuple(text for text, option in places if option in _FIREWALL_OPTIONS)
+
+
+def make_edges(
+    options: RuntimeOptions, board: StatusBoard, settings_of: Callable[[Desired], DockerdSettings]
+) -> Edges:
+    """The stage of the running agent."""
+    tools = EdgeTools(settings_of=settings_of)
+    return Edges(open_store(options), board, tools, docker_host=options.docker_host or "")

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Wiring of ubus: our objects on it, the triggers that come from it, and rpcd as who knows the sessions.
+
+Without ubusd there are no objects, and somebody looks for it every two seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from agent.api.port import Sessions
+from agent.api.streams.stream_sources import Kind, our_kinds
+from agent.api.ubus.agent import AgentMethods, StatusNotifier, make_agent_object
+from agent.api.ubus.docker import DockerObjects
+from agent.api.ubus.streams import Streams
+from agent.api.ubus.ttyd import Ttyd
+from agent.engine.stream import DockerStream
+from agent.errors import BusError
+from agent.files.config import PACKAGES
+from agent.runtime.loop import Loop
+from agent.threads import tell
+from agent.ubus.client import UbusClient
+from agent.ubus.objects import Method
+from agent.ubus.rpcd import DEADLINE_S, Rpcd
+from agent.wire.ubus_message import Status
+
+logger = logging.getLogger(__name__)
+
+_PACKAGES = frozenset({*PACKAGES, "network", "firewall", "fstab"})  # the router around dockerd
+_ASK_AGAIN_S = 5.0
+_ASK_S = 5.0
+_AFTER_DEFECT_S = 5.0
+
+
+class Bus:
+    """`socket` is ubusd's. Other parts may add their `kinds` of streams, and before `serving` their `methods`."""
+
+    def __init__(self, socket: str) -> None:
+        self.client = UbusClient(socket)
+        self.rpcd = Rpcd(self.client)
+        self.kinds: dict[str, Kind] = {}
+        self.methods: dict[str, Method] = {}  # of the object `ucidockd`
+        self._folder = Path(socket).parent
+        self._asking_again = False
+
+    def has_ubus(self) -> bool:
+        """Whether this is a system with ubus, be ubusd there just now or not."""
+        return self._folder.is_dir()
+
+    def sessions(self, token: Sessions) -> Sessions:
+        """Who knows the sessions of this host: rpcd where there is ubus, `token` elsewhere."""
+        return self.rpcd if self.has_ubus() else token
+
+    @asynccontextmanager
+    async def serving(self, agent: Loop, engine: DockerStream) -> AsyncIterator[None]:
+        """Publishes, listens and triggers until the block ends."""
+        self.kinds |= our_kinds(agent.board, engine)
+        streams = Streams(self.client, self.rpcd, self.kinds)
+        ttyd = Ttyd(engine.docker_words())
+        basic = AgentMethods(agent, _on_hotplug(agent)).methods()
+        ours = make_agent_object(self.rpcd, basic, streams.methods(), self.methods)
+        for owned in (ours, *DockerObjects(agent, engine, self.rpcd, ttyd=ttyd).objects()):
+            await self.client.add_object(owned)
+        self._trigger(agent)
+        notifier = StatusNotifier(agent, self.client, ours)
+        tasks = [
+            asyncio.create_task(_for_ever(self.client.run), name="ubus"),
+            asyncio.create_task(_for_ever(notifier.run), name="ubus-status"),
+        ]
+        try:
+            yield
+        finally:
+            await streams.stop()
+            await ttyd.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    def _trigger(self, agent: Loop) -> None:
+        def on_service(kind: str, data: Mapping[str, Any]) -> None:
+            if kind == "config.change" and data.get("config") in _PACKAGES:
+                agent.trigger(config=True)
+
+        self.client.subscribe("service", on_service)
+        loop = asyncio.get_running_loop()
+        agent.reconciler.deletions_held = lambda: self._deletions_held(agent, loop)
+        if agent.reconciler.edges is not None:
+            agent.reconciler.edges.ask_by(lambda name, method: self._ask(name, method, loop))
+
+    def _ask(self, name: str, method: str, loop: asyncio.AbstractEventLoop) -> Mapping[str, Any] | None:
+        """A call from a pass's thread; None without a connection. Blocks. Raises BusError."""
+        if not self.client.connected:
+            return None
+        asked = asyncio.run_coroutine_threadsafe(self.client.call(name, method, timeout_s=_ASK_S), loop)
+        try:
+            return asked.result(2 * _ASK_S)
+        except TimeoutError as exc:  # the agent is ending
+            asked.cancel()
+            raise BusError(f"ubus: {name} {method}: no answer") from exc
+
+    def _deletions_held(self, agent: Loop, loop: asyncio.AbstractEventLoop) -> str:
+        """Why LuCI may still take the last change back, "" where it may not; where rpcd cannot be asked it may.
+
+        Blocks, in a pass's thread.
+        """
+        if not self.has_ubus():
+            return ""
+        asked = asyncio.run_coroutine_threadsafe(self._rollback_pending(), loop)
+        try:
+            pending = asked.result(2 * DEADLINE_S)
+        except TimeoutError:  # the agent is ending
+            asked.cancel()
+            return "the agent is ending"
+        if pending:
+            tell(loop, self._ask_again, agent, loop)
+        return pending
+
+    async def _rollback_pending(self) -> str:
+        try:
+            left_s = await self.rpcd.rollback_left_s()
+        except BusError as exc:
+            if exc.status == Status.NOT_FOUND:  # no rpcd, no LuCI
+                return ""
+            return f"rpcd cannot be asked whether LuCI may roll the change back ({exc})"
+        return "LuCI may still roll the change back" if left_s > 0 else ""
+
+    def _ask_again(self, agent: Loop, loop: asyncio.AbstractEventLoop) -> None:
+        """Nobody tells when a rollback is confirmed."""
+        if not self._asking_again:
+            self._asking_again = True
+            loop.call_later(_ASK_AGAIN_S, self._asked_again, agent)
+
+    def _asked_again(self, agent: Loop) -> None:
+        self._asking_again = False
+        agent.trigger()
+
+
+def _on_hotplug(agent: Loop) -> Callable[[str, Mapping[str, Any]], None]:
+    def hint(subsystem: str, variables: Mapping[str, Any]) -> None:
+        logger.debug("hotplug: %.32r %.32r", subsystem, variables.get("ACTION", ""))
+        agent.trigger()
+
+    return hint
+
+
+async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
+    """A defect in here must not end the agent."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            logger.exception("ubus failed")
+        await asyncio.sleep(_AFTER_DEFECT_S)

@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""dockerd's certificates in mode `auto`: a CA of our own, the server's pair, and bundles for clients.
+
+Before it, the daemon's settings say for which names and how long; after it, daemon.json names the files. It looks on
+every pass (five small files) and calls the child that can make certificates only when there is something to make.
+A renewed server pair lies in a new folder, so daemon.json changes with it: dockerd reads its pair only at start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agent.errors import CertificateError, ClockNotSetError, ConfigError, UcidockdError
+from agent.files.atomic import atomic_write, sync_directory
+from agent.model.clock import clock_is_set
+from agent.model.server_names import is_address, normal_names
+from agent.tls.child import ask_maker
+from agent.tls.store import CertificateStore, Index, Part
+
+logger = logging.getLogger(__name__)
+
+DAY_S = 86_400
+DAYS_MAX = 3650
+_CA_DAYS = 2 * DAYS_MAX  # a new CA outlives any server pair with its renewal
+_OLDER_KEPT = 3
+_CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerIdentity:
+    """What daemon.json names. `expires`: unix seconds.
+
+    `reason`: why it was made just now, else empty. `problem`: why it should have been made anew and was not, else
+    empty; it is the pair that was in force before.
+    """
+
+    ca: Path
+    cert: Path
+    key: Path
+    expires: float
+    reason: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientBundle:
+    """A folder for DOCKER_CERT_PATH. `expires`: unix seconds. `server_names`: where dockerd's own pair is valid."""
+
+    name: str
+    directory: Path
+    ca: Path
+    cert: Path
+    key: Path
+    expires: float
+    server_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientFiles:
+    """What a bundle consists of: file name -> PEM text, the private key among it. `expires`: unix seconds."""
+
+    name: str
+    files: Mapping[str, str] = field(repr=False)
+    expires: float
+    server_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Need:
+    """Reasons, empty when there is nothing to do."""
+
+    renew_ca: str = ""
+    server: str = ""
+
+
+class Certificates:
+    """The certificates in one directory (/etc/ucidockd/tls). Methods block, up to seconds when something is made."""
+
+    def __init__(self, directory: Path) -> None:
+        self._store = CertificateStore(directory)
+        self._told = ""  # the last problem in the log: it may last for many passes
+
+    def ensure_server(
+        self, *, sans: tuple[str, ...], days: int, renew_days: int, now: float
+    ) -> tuple[ServerIdentity, bool]:
+        """Makes or renews what is missing, damaged, near its end or not valid for `sans`; whether anything changed.
+
+        An address that is not wanted any more stays in the certificate until the next renewal: at boot a router has
+        them one after the other, and each renewal restarts dockerd.
+
+        With the clock not set nothing is made; what is there is used, and so it is when nothing can be made: then
+        `problem` says why. Raises ConfigError for `sans` and days that cannot be; where no pair is usable,
+        ClockNotSetError, CertificateError, and ConfigError without `cryptography`.
+        """
+        names = normal_names(sans)
+        if not names:
+            raise ConfigError(
+                "a server certificate needs a name, expected one DNS name or IP address at least"
+            )
+        _check_days(days, renew_days)
+        with _os_errors_translated():
+            return self._ensure(names, days=days, renew_days=renew_days, now=now)
+
+    def _ensure(
+        self, names: tuple[str, ...], *, days: int, renew_days: int, now: float
+    ) -> tuple[ServerIdentity, bool]:
+        if not clock_is_set(now) and not self._store.directory.exists():
+            raise _clock_error()
+        with self._store.locked():
+            recorded = self._store.read_index()
+            found, problems = self._find(recorded)
+            need = _needed(found, names, days=days, renew_days=renew_days, now=now)
+            try:
+                if need == _Need() or not clock_is_set(now):
+                    return self._keep(recorded, found)
+                request = {"sans": names, "days": days, "now": now}
+                ca, server = self._make(replace(found, older=self._older(recorded)), need, request)
+            except (UcidockdError, OSError) as exc:
+                if found.server is None:
+                    raise
+                return self._not_changed(found.server, need.server or "tidying up", exc), False
+        self._told = ""
+        _report_ca(ca, found.ca, need.renew_ca, first=recorded == Index() and not problems)
+        reason = "; ".join([*problems, need.server])
+        logger.info(
+            "dockerd's certificate is valid until %s, made because: %s", _date(server.expires), reason
+        )
+        return self._identity(server, reason), True
+
+    def _keep(self, recorded: Index, found: Index) -> tuple[ServerIdentity, bool]:
+        if found.server is None:
+            raise _clock_error()
+        if found != recorded:
+            self._store.write_index(found)
+        else:
+            self._store.clean(found)
+        return self._identity(found.server), found.server != recorded.server
+
+    def _older(self, recorded: Index) -> tuple[str, ...]:
+        """Earlier server pairs that stay: the last known good daemon.json may name one."""
+        last = (recorded.server.folder,) if recorded.server is not None else ()
+        kept = [folder for folder in (*last, *recorded.older) if folder in self._store.folders("server")]
+        return tuple(kept[:_OLDER_KEPT])
+
+    def make_client(self, name: str, target: Path, *, days: int, now: float) -> ClientBundle:
+        """Writes `target`/{ca,cert,key}.pem as docker wants them in DOCKER_CERT_PATH; it ends with the CA at last.
+
+        Raises ConfigError for a wrong name, days or target and when there is no CA, ClockNotSetError,
+        CertificateError; then no target was made.
+        """
+        _check_client(name, days)
+        _check_target(target)
+        made = self.sign_client(name, days=days, now=now)
+        with _os_errors_translated():
+            _write_bundle(target, made.files)
+        return ClientBundle(
+            name=name,
+            directory=target,
+            ca=target / "ca.pem",
+            cert=target / "cert.pem",
+            key=target / "key.pem",
+            expires=made.expires,
+            server_names=made.server_names,
+        )
+
+    def sign_client(self, name: str, *, days: int, now: float) -> ClientFiles:
+        """A bundle that is written nowhere. Raises as `make_client`."""
+        _check_client(name, days)
+        if not clock_is_set(now):
+            raise _clock_error()
+        with _os_errors_translated():
+            ca, server = self._signer(now)
+            request = {"ca": _ca_request(ca), "name": name, "days": days, "now": now}
+            made = ask_maker("client", request)["client"]
+        return ClientFiles(
+            name=name,
+            files={"ca.pem": ca["ca.pem"].decode(), "cert.pem": made["cert"], "key.pem": made["key"]},
+            expires=made["expires"],
+            server_names=server.sans if server is not None else (),
+        )
+
+    def _signer(self, now: float) -> tuple[dict[str, bytes], Part | None]:
+        """The files of a CA that can sign now, and the server pair."""
+        if not self._store.directory.is_dir():
+            raise self._no_ca()
+        with self._store.locked():
+            found, problems = self._find(self._store.read_index())
+            if found.ca is None:
+                raise self._no_ca(problems)
+            if found.ca.expires <= now:
+                ended = _date(found.ca.expires)
+                raise ConfigError(f"the CA ended on {ended}; the agent renews it when it applies dockerd.tls")
+            return self._store.read(found.ca.folder), found.server
+
+    def _no_ca(self, problems: Sequence[str] = ()) -> ConfigError:
+        return ConfigError(
+            f"there is no CA in {self._store.directory}: the agent makes it for dockerd.tls with `enabled` 1 and"
+            " `mode` auto" + "".join(f"; {problem}" for problem in problems)
+        )
+
+    def _find(self, recorded: Index) -> tuple[Index, list[str]]:
+        """What is usable, and what was damaged. The files are the truth; the index spares the child."""
+        problems: list[str] = []
+        ca = self._usable("ca", recorded.ca, b"", problems)
+        authority = self._store.read(ca.folder)["ca.pem"] if ca is not None else b""
+        server = self._usable("server", recorded.server, authority, problems)
+        return replace(recorded, ca=ca, server=server), problems
+
+    def _usable(self, kind: str, recorded: Part | None, authority: bytes, problems: list[str]) -> Part | None:
+        if recorded is not None and self._store.intact(recorded):
+            return recorded
+        for folder in self._candidates(kind, recorded):
+            content = self._store.read(folder)
+            facts = _inspect(kind, content, authority)
+            if not facts["problem"]:
+                return self._store.part(folder, content, facts)
+            bad = self._store.set_aside(folder)
+            problems.append(f"{folder}: {facts['problem']} (kept as {bad})")
+            logger.error("certificates: %s", problems[-1])
+        return None
+
+    def _candidates(self, kind: str, recorded: Part | None) -> list[str]:
+        """The recorded one, where there is a record: older server pairs may have been of another CA, and rightly."""
+        folders = self._store.folders(kind)
+        return folders if recorded is None else [folder for folder in folders if folder == recorded.folder]
+
+    def _make(self, found: Index, need: _Need, request: Mapping[str, object]) -> tuple[Part, Part]:
+        """Everything in one call of the child; the index puts it in force at once."""
+        ca, pair = found.ca, None
+        if ca is not None:
+            pair = _ca_request(self._store.read(ca.folder))
+        made = ask_maker(
+            "make", {"ca": pair, "renew_ca": bool(need.renew_ca), "ca_days": _CA_DAYS, **request}
+        )
+        if ca is None or need.renew_ca:
+            pair = made["ca"]
+            ca = self._store.add("ca", {"ca.pem": pair["cert"], "ca-key.pem": pair["key"]}, pair)
+        server = made["server"]
+        content = {"ca.pem": made["authority"], "cert.pem": server["cert"], "key.pem": server["key"]}
+        part = self._store.add("server", content, server)
+        self._store.write_index(replace(found, ca=ca, server=part))
+        return ca, part
+
+    def _not_changed(self, server: Part, reason: str, error: Exception) -> ServerIdentity:
+        problem = f"dockerd's certificates could not be changed ({reason}): {error}"
+        if problem != self._told:
+            logger.error("%s; the one until %s stays", problem, _date(server.expires))
+            self._told = problem
+        return replace(self._identity(server), problem=problem)
+
+    def _identity(self, server: Part, reason: str = "") -> ServerIdentity:
+        folder = self._store.directory / server.folder
+        return ServerIdentity(
+            ca=folder / "ca.pem",
+            cert=folder / "cert.pem",
+            key=folder / "key.pem",
+            expires=server.expires,
+            reason=reason,
+        )
+
+
+@contextlib.contextmanager
+def _os_errors_translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        where = exc.filename2 or exc.filename
+        raise CertificateError(f"{f'{where}: ' if where else ''}{exc.strerror or exc}") from exc
+
+
+def _needed(found: Index, names: tuple[str, ...], *, days: int, renew_days: int, now: float) -> _Need:
+    """What has to be made, and why."""
+    if found.ca is None:
+        return _Need(server="there was no CA")
+    # as long as a server pair made now lives, and the next one is not due: what it signs must not end with it
+    renew_ca = _ends(found.ca, (days + renew_days) * DAY_S, now)
+    if renew_ca:
+        return _Need(renew_ca=renew_ca, server=f"the CA {renew_ca}")
+    if found.server is None:
+        return _Need(server="there was no server certificate")
+    if dict(found.server.files)["ca.pem"] != dict(found.ca.files)["ca.pem"]:
+        return _Need(server="the CA is another one")
+    return _Need(server=_ends(found.server, renew_days * DAY_S, now) or _not_for(found.server.sans, names))
+
+
+def _ends(part: Part, margin_s: float, now: float) -> str:
+    if now < part.not_before:  # the clock was ahead when it was made
+        return f"is valid only from {_date(part.not_before)}"
+    return f"ends on {_date(part.expires)}" if part.expires - now < margin_s else ""
+
+
+def _not_for(has: tuple[str, ...], wanted: tuple[str, ...]) -> str:
+    missing = sorted(set(wanted) - set(has))
+    gone = sorted(name for name in set(has) - set(wanted) if not is_address(name))
+    parts = [f"lacks {', '.join(missing)}"] if missing else []
+    return " and ".join([*parts, *([f"still names {', '.join(gone)}"] if gone else [])])
+
+
+def _inspect(kind: str, content: Mapping[str, bytes], authority: bytes) -> dict[str, Any]:
+    """The child's facts on what lies in a folder, with a `problem` that is empty when it is usable."""
+    cert, key = ("ca.pem", "ca-key.pem") if kind == "ca" else ("cert.pem", "key.pem")
+    wanted = sorted({"ca.pem", cert, key})
+    if missing := [name for name in wanted if not content.get(name)]:
+        return {"problem": f"{', '.join(missing)} missing or empty"}
+    if kind == "ca":
+        authority = content["ca.pem"]
+    if content["ca.pem"] != authority:
+        return {"problem": "its ca.pem is not the CA's"}
+    texts = {"cert": content[cert], "key": content[key], "ca": authority}
+    return ask_maker("inspect", {name: data.decode("ascii", "replace") for name, data in texts.items()})
+
+
+def _ca_request(content: Mapping[str, bytes]) -> dict[str, str]:
+    return {"cert": content["ca.pem"].decode(), "key": content["ca-key.pem"].decode()}
+
+
+def _check_days(days: int, renew_days: int) -> None:
+    if not 1 <= days <= DAYS_MAX:
+        raise ConfigError(f"days is {days}, expected 1 to {DAYS_MAX}")
+    if not 0 <= renew_days < days:
+        raise ConfigError(f"renew_days is {renew_days}, expected 0 to {days - 1} (less than days)")
+
+
+def _check_client(name: str, days: int) -> None:
+    if not _CLIENT_NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name[:80]!r} is no name of a client, expected 1 to 63 letters, digits and . _ @ - with a letter or"
+            " digit first"
+        )
+    if not 1 <= days <= DAYS_MAX:
+        raise ConfigError(f"days is {days}, expected 1 to {DAYS_MAX}")
+
+
+def _check_target(target: Path) -> None:
+    if target.exists() or target.is_symlink():
+        raise ConfigError(f"{target} exists already, expected the name of a folder to be made")
+    if not target.parent.is_dir():
+        raise ConfigError(f"{target.parent} is no folder, expected one in which {target.name} can be made")
+
+
+def _write_bundle(target: Path, content: Mapping[str, str]) -> None:
+    """All three files or none: the folder is filled under another name."""
+    new = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}")
+    new.mkdir(mode=0o700)
+    try:
+        for name, text in content.items():
+            atomic_write(new / name, text.encode(), mode=0o600)
+        new.rename(target)
+    except OSError:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    sync_directory(target.parent)
+
+
+def _report_ca(ca: Part, old: Part | None, renewed: str, *, first: bool) -> None:
+    if old is not None and renewed:
+        logger.warning(
+            "the CA %s: renewed with its own key until %s; client bundles stay good until %s, make new ones in time",
+            renewed,
+            _date(ca.expires),
+            _date(old.expires),
+        )
+    elif old is None and first:
+        logger.info("a CA was made, valid until %s", _date(ca.expires))
+    elif old is None:
+        logger.error(
+            "the CA was lost and a new one made: every client needs a new bundle (ucidockd tls client)"
+        )
+
+
+def _clock_error() -> ClockNotSetError:
+    return ClockNotSetError(
+        "the clock is not set: certificates are made once it is, their dates would be wrong"
+    )
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")

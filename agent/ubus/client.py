@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""ubus over asyncio: calls out, objects of our own, notifications, subscriptions, events.
+
+`run` keeps a connection for as long as it is not cancelled: after ubusd went away it comes back within 3 s of it,
+publishes every object under the name that it had and renews every subscription. Without ubusd nothing happens, and
+nothing is logged above debug.
+
+Each call of one of our methods is a task of its own and its reply is deferred: a slow one delays nobody. No more than
+CALLS run at once; a further one is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.errors import BusError
+from agent.ubus.link import (
+    REPLY_LIMIT,
+    STATUSES,
+    TIMEOUT_S,
+    Attributes,
+    Link,
+    StaleIdError,
+    deadline,
+    encoded,
+)
+from agent.ubus.objects import BusObject, Method, read_arguments
+from agent.wire import blobmsg
+from agent.wire.blobmsg import BlobError, TooLargeError
+from agent.wire.ubus_message import EVENT_OBJECT, Attr, Kind, Message, MessageError, Status
+
+logger = logging.getLogger(__name__)
+
+SOCKET = "/var/run/ubus/ubus.sock"
+CALLS = 64
+_BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+_TAKEN_RETRY_S = 10.0
+_OBJECT_ADDED = "ubus.object.add"
+
+Callback = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Listener:
+    """An anonymous object that hears the notifications of `target`, or the events that match `pattern`."""
+
+    callback: Callback
+    target: str = ""
+    pattern: str = ""
+    subscribed: bool = False
+
+
+class UbusClient:
+    """`path` is ubusd's socket. `jitter` scales the delays between attempts to connect."""
+
+    def __init__(
+        self, path: str = SOCKET, *, jitter: Callable[[], float] = lambda: 0.75 + random.random() / 2
+    ) -> None:
+        self._path = path
+        self._jitter = jitter
+        self._objects: list[BusObject] = []
+        self._listeners: list[_Listener] = []
+        self._link: Link | None = None
+        self._locals: dict[int, BusObject | _Listener] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._calls = 0
+        self._publishing = asyncio.Lock()
+        self._on_lost: list[Callable[[], None]] = []
+        self.ready = asyncio.Event()  # connected, and all that can be is published and subscribed
+
+    @property
+    def connected(self) -> bool:
+        """Whether ubusd is there."""
+        return self._link is not None
+
+    # what we publish and hear
+
+    async def add_object(self, added: BusObject) -> None:
+        """Publishes it, now where there is a connection. Raises BusError: the name is taken, say."""
+        self._objects.append(added)
+        if self._link is not None:
+            try:
+                await self._publish(self._link, added)
+            except BusError:
+                self._objects.remove(added)
+                raise
+
+    async def remove_object(self, removed: BusObject) -> None:
+        """Takes it back; ubusd tells its subscribers. Raises BusError."""
+        if removed in self._objects:
+            self._objects.remove(removed)
+        object_id = removed.object_id
+        removed.unpublished()
+        if self._link is not None and object_id:
+            self._locals.pop(object_id, None)
+            async with deadline(TIMEOUT_S, "remove object"):
+                await self._link.request(Kind.REMOVE_OBJECT, {Attr.OBJID: object_id})
+
+    def subscribe(self, target: str, callback: Callback) -> None:
+        """Calls `callback(type, data)` for each notification of an object, whenever it is there. Before `run`."""
+        self._listeners.append(_Listener(callback, target=target))
+
+    def listen(self, pattern: str, callback: Callback) -> None:
+        """Calls `callback(event, data)` for each event that matches (a trailing `*` is any end). Before `run`."""
+        self._listeners.append(_Listener(callback, pattern=pattern))
+
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Calls it each time that a connection has ended."""
+        self._on_lost.append(callback)
+
+    # what we ask for
+
+    async def lookup(self, pattern: str = "") -> dict[str, dict[str, Any]]:
+        """Published objects by name, with the types of their methods' arguments. Raises BusError."""
+        attributes: Attributes = {Attr.OBJPATH: pattern} if pattern else {}
+        async with deadline(TIMEOUT_S, "lookup"):
+            request = await self._live().request(Kind.LOOKUP, attributes)
+        try:
+            return {
+                part.text(Attr.OBJPATH) or "": blobmsg.decode(part.raw(Attr.SIGNATURE) or b"")
+                for part in request.parts
+            }
+        except BlobError as exc:
+            raise BusError(f"ubus: lookup: the answer is broken: {exc}") from exc
+
+    async def call(
+        self, name: str, method: str, args: Mapping[str, Any] | None = None, *, timeout_s: float = TIMEOUT_S
+    ) -> dict[str, Any]:
+        """Calls a method of somebody's object. Raises BusError with the status that was the answer."""
+        data = encoded(args or {})
+        async with deadline(timeout_s, f"{name} {method}"):
+            link = self._live()
+            try:
+                return await link.invoke(await link.id_of(name, known=True), method, data)
+            except StaleIdError:  # its process was restarted; nothing has been called yet
+                return await link.invoke(await link.id_of(name, known=False), method, data)
+
+    async def send_event(self, name: str, data: Mapping[str, Any]) -> None:
+        """Sends an event, as `ubus send`. Raises BusError."""
+        async with deadline(TIMEOUT_S, "send"):
+            await self._live().invoke(EVENT_OBJECT, "send", encoded({"id": name, "data": data}))
+
+    async def notify(
+        self, source: BusObject, kind: str, data: Mapping[str, Any], *, answer_s: float | None = None
+    ) -> int:
+        """Notifies the subscribers of an object of ours.
+
+        With `answer_s` it waits so long for each to acknowledge it and returns how many there are; without, nobody
+        answers and 0 is returned. Raises BusError: not published, not acknowledged in time or ever, too large.
+        """
+        link = self._live()
+        if not source.object_id:
+            raise BusError(f"ubus: {source.name} is not published")
+        attributes: Attributes = {
+            Attr.OBJID: source.object_id,
+            Attr.METHOD: kind,
+            Attr.DATA: encoded(data),
+        }
+        if answer_s is None:
+            await link.notify(source.object_id, attributes)
+            return 0
+        async with deadline(answer_s, f"{source.name}: notification {kind}"):
+            request = await link.request(Kind.NOTIFY, attributes, peer=source.object_id)
+        return len(request.subscribers)
+
+    def _live(self) -> Link:
+        if self._link is None:
+            raise BusError("ubus: no connection")
+        return self._link
+
+    # the connection
+
+    async def run(self) -> None:
+        """Keeps the connection until it is cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                delays = self._delays()
+                while True:
+                    if await self._one_connection():
+                        delays = self._delays()
+                    await asyncio.sleep(next(delays))
+        finally:
+            self._tasks = None
+
+    def _delays(self) -> Iterator[float]:
+        for delay in _BACKOFF_S:
+            yield delay * self._jitter()
+        while True:
+            yield _BACKOFF_S[-1] * self._jitter()
+
+    async def _one_connection(self) -> bool:
+        """Until it ends. True when it came so far that everything was published."""
+        try:
+            link = await Link.open(self._path)
+        except (OSError, MessageError, BusError) as exc:
+            logger.debug("ubus: %s", exc)
+            return False
+        self._link = link
+        setup = self._spawn(self._set_up(link), "ubus-setup")
+        try:
+            while messages := await link.read():
+                for message in messages:
+                    self._take(link, message)
+        except (OSError, MessageError, BusError) as exc:
+            logger.debug("ubus: the connection broke: %s", exc)
+        finally:
+            was_ready = self.ready.is_set()
+            setup.cancel()
+            self._forget(link)
+        return was_ready
+
+    def _forget(self, link: Link) -> None:
+        self.ready.clear()
+        self._link = None
+        self._locals.clear()
+        link.abort()
+        for owned in self._objects:
+            owned.unpublished()
+        self._objects = [owned for owned in self._objects if owned.lasting]
+        for callback in self._on_lost:
+            callback()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        if self._tasks is None:
+            work.close()
+            raise BusError("ubus: not running")
+        return self._tasks.create_task(work, name=name)
+
+    async def _set_up(self, link: Link) -> None:
+        """Subscribes and publishes. A name that somebody else has is tried again, for as long as it takes."""
+        try:
+            async with deadline(TIMEOUT_S, "set-up"):
+                await self._start_listening(link)
+            warned: set[str] = set()
+            while taken := await self._publish_all(link):
+                self.ready.set()
+                if taken - warned:
+                    logger.warning("ubus: somebody else publishes %s", ", ".join(sorted(taken)))
+                warned |= taken
+                await asyncio.sleep(_TAKEN_RETRY_S)
+            self.ready.set()
+        except BusError as exc:
+            logger.debug("ubus: set-up: %s", exc)
+            link.abort()
+
+    # publishing
+
+    async def _publish_all(self, link: Link) -> set[str]:
+        """The names that could not be had."""
+        taken = set()
+        for owned in list(self._objects):
+            try:
+                await self._publish(link, owned)
+            except BusError as exc:
+                if exc.status != Status.INVALID_ARGUMENT:  # ubusd's word for a name that is taken
+                    raise
+                taken.add(owned.name)
+        return taken
+
+    async def _publish(self, link: Link, owned: BusObject) -> None:
+        async with self._publishing, deadline(TIMEOUT_S, f"publish {owned.name}"):
+            if not owned.object_id and owned in self._objects:
+                attributes: Attributes = {Attr.OBJPATH: owned.name, Attr.SIGNATURE: owned.signature()}
+                owned.object_id = await self._add(link, owned, attributes)
+
+    async def _add(self, link: Link, local: BusObject | _Listener, attributes: Attributes) -> int:
+        """Its id. The first call may come in the same breath as that."""
+
+        def known(message: Message) -> None:
+            self._locals[message.number(Attr.OBJID) or 0] = local
+
+        return (await link.request(Kind.ADD_OBJECT, attributes, on_data=known)).first_id()
+
+    # subscribing
+
+    async def _start_listening(self, link: Link) -> None:
+        listeners = list(self._listeners)
+        if any(listener.target for listener in listeners):
+            listeners.insert(0, _Listener(self._on_object_added, pattern=_OBJECT_ADDED))
+        for listener in listeners:
+            listener.subscribed = False
+            object_id = await self._add(link, listener, {})
+            if listener.target:
+                await self._subscribe(link, listener, object_id)
+            else:
+                where = object_id - 2**32 if object_id >= 2**31 else object_id  # INT32 has a sign
+                data = encoded({"object": where, "pattern": listener.pattern})
+                await link.invoke(EVENT_OBJECT, "register", data)
+
+    async def _subscribe(self, link: Link, listener: _Listener, object_id: int) -> None:
+        """Subscribes where the target is there; its coming is heard of otherwise."""
+        try:
+            target = await link.id_of(listener.target, known=False)
+            await link.request(Kind.SUBSCRIBE, {Attr.OBJID: object_id, Attr.TARGET: target})
+        except BusError as exc:
+            if exc.status != Status.NOT_FOUND:
+                raise
+            return
+        listener.subscribed = True
+
+    def _on_object_added(self, _: str, data: Mapping[str, Any]) -> None:
+        for object_id, listener in self._locals.items():
+            if (
+                isinstance(listener, _Listener)
+                and not listener.subscribed
+                and listener.target == data.get("path")
+            ):
+                self._spawn(self._renew(listener, object_id), "ubus-subscribe")
+
+    async def _renew(self, listener: _Listener, object_id: int) -> None:
+        try:
+            async with deadline(TIMEOUT_S, f"subscribe to {listener.target}"):
+                await self._subscribe(self._live(), listener, object_id)
+        except BusError as exc:
+            logger.debug("%s", exc)
+
+    # what comes
+
+    def _take(self, link: Link, message: Message) -> None:
+        if message.kind in (Kind.STATUS, Kind.DATA):
+            link.take_answer(message)
+            return
+        local = self._locals.get(message.number(Attr.OBJID) or 0)
+        if message.kind == Kind.INVOKE:
+            self._take_call(link, local, message)
+        elif message.kind == Kind.NOTIFY and isinstance(local, BusObject):
+            local.set_subscribed(subscribed=message.flag(Attr.ACTIVE))
+            if not local.subscribed:
+                link.nobody_listens(local.object_id)
+        elif message.kind == Kind.UNSUBSCRIBE and isinstance(local, _Listener):
+            local.subscribed = False
+
+    def _take_call(self, link: Link, local: BusObject | _Listener | None, message: Message) -> None:
+        if local is None:
+            link.answer(message, Status.NOT_FOUND)
+        elif isinstance(local, _Listener):
+            _hear(local, message)
+            if message.peer:  # an event has no sender
+                link.answer(message, Status.OK)
+        elif self._calls >= CALLS:
+            logger.debug("ubus: %d calls are under way, one more was refused", CALLS)
+            link.answer(message, Status.NO_MEMORY)
+        else:
+            self._calls += 1
+            self._spawn(self._serve(link, local, message), f"ubus-{local.name}")
+
+    async def _serve(self, link: Link, owned: BusObject, message: Message) -> None:
+        """One call of a method of ours, in a task of its own."""
+        try:
+            status, reply = await _handled(owned, message)
+            link.answer(message, status, reply)
+            await link.drain()
+        except BusError as exc:
+            logger.debug("ubus: the reply was not sent: %s", exc)
+        finally:
+            self._calls -= 1
+
+
+def _hear(listener: _Listener, message: Message) -> None:
+    try:
+        listener.callback(message.text(Attr.METHOD) or "", blobmsg.decode(message.raw(Attr.DATA) or b""))
+    except BlobError as exc:
+        logger.debug("ubus: a broken notification: %s", exc)
+
+
+async def _handled(owned: BusObject, message: Message) -> tuple[Status, bytes | None]:
+    """Runs the method; what became of it."""
+    name = message.text(Attr.METHOD) or ""
+    try:
+        method = owned.found(name)
+        reply = await method.handler(read_arguments(method, message.raw(Attr.DATA)))
+        return Status.OK, None if reply is None else _reply(method, reply)
+    except BusError as exc:
+        logger.debug("ubus: %s %s: %s", owned.name, name, exc)
+        return Status(exc.status) if exc.status and exc.status in STATUSES else Status.UNKNOWN_ERROR, None
+    except BlobError as exc:  # nested too deeply, say
+        logger.warning("ubus: %s %s: the reply cannot be sent: %s", owned.name, name, exc)
+        return Status.UNKNOWN_ERROR, None
+    except Exception:
+        logger.exception("ubus: %s %s failed", owned.name, name)
+        return Status.UNKNOWN_ERROR, None
+
+
+def _reply(method: Method, reply: Mapping[str, Any]) -> bytes:
+    try:
+        return blobmsg.encode(reply, limit=REPLY_LIMIT)
+    except TooLargeError:
+        return blobmsg.encode(method.oversize)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whether an engine's data is what the containers were made for."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from agent.dockerd.files import DaemonFiles, EngineData
+from agent.dockerd.status import DaemonStatus
+from agent.dockerd.storage_identity import MARK, EngineHome
+from agent.status.board import StatusBoard
+
+
+class House:
+    """A home over directories; `disk` says whether they count as mounts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.disk = True
+        self.root = folder / "docker"
+        self.root.mkdir()
+        self.files = DaemonFiles(run_dir=folder / "run", state_dir=folder / "state")
+        status = DaemonStatus(board=StatusBoard())
+        status.begin(())
+        self.home = EngineHome(self.files, status, on_disk=lambda _: self.disk)
+
+    def other(self, *, accepted: bool = False) -> str:
+        return self.home.other(str(self.root), accepted=accepted)
+
+    def swap_disk(self) -> None:
+        shutil.rmtree(self.root)
+        self.root.mkdir()
+
+
+def test_the_first_engine_is_taken_and_its_disk_marked(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    assert house.other() == ""
+    assert (house.root / MARK).read_text().strip() == house.files.engine().mark
+    assert house.other() == ""
+
+
+def test_an_emptied_disk_is_another_one_until_that_was_said_to_be_right(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    house.other()
+    house.swap_disk()
+    assert "another disk" in house.other()
+    assert "another disk" in house.other()
+    assert not (house.root / MARK).exists()
+    assert house.other(accepted=True) == ""
+    assert house.other() == ""
+
+
+def test_a_disk_of_an_older_agent_is_marked_and_not_doubted(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    house.files.write_engine(EngineData(data_root=str(house.root)))
+    assert house.other() == ""
+    assert house.files.engine().mark
+
+
+def test_data_on_the_flash_is_not_marked_so_that_a_sysupgrade_may_empty_it(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    house.disk = False
+    assert house.other() == ""
+    house.swap_disk()
+    assert house.other() == ""
+    assert list(house.root.iterdir()) == []
+
+
+def test_a_disk_that_takes_no_mark_is_marked_later(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    house.root.rmdir()
+    assert house.other() == ""
+    assert house.files.engine() == EngineData(data_root=str(house.root))
+    house.root.mkdir()
+    assert house.other() == ""
+    assert house.files.engine().mark
+
+
+def test_another_data_root_is_another_engine(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    house.other()
+    (tmp_path / "elsewhere").mkdir()
+    assert "data_root was" in house.home.other(str(tmp_path / "elsewhere"), accepted=False)
