@@ -30,17 +30,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _mark_further_variants(items)
     if config.getoption("--without-engine"):
         left = [item for item in items if _starts_an_engine(item)]
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if not _starts_an_engine(item)]
 
 
+def _mark_further_variants(items: list[pytest.Item]) -> None:
+    """`variants(n)`: n of a test's parameter sets, evenly spread, are quick ones; the others are long."""
+    tests: dict[tuple[Path, str], list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("variants"):
+            tests.setdefault((item.path, getattr(item, "originalname", item.name)), []).append(item)
+    for found in tests.values():
+        variants = [item for item in found if not item.get_closest_marker("long")]
+        count = variants[0].get_closest_marker("variants").args[0] if variants else 0
+        kept = {number * len(variants) // count for number in range(count)}
+        for number, item in enumerate(variants):
+            if number not in kept:
+                item.add_marker(pytest.mark.long)
+
+
 def _starts_an_engine(item: pytest.Item) -> bool:
     folder = item.path.relative_to(Path(__file__).parent).parts[0]
     return (
-        folder in {"adoption", "browser", "daemon", "faults", "firewall"}
+        folder in {"adoption", "browser", "dockerd", "faults", "firewall"}
         or "_on_engine" in item.path.name
         or "browser" in item.path.parts
         or "engine" in getattr(item, "fixturenames", ())

@@ -80,6 +80,7 @@ def test_a_mac_address_with_dashes(box: Box) -> None:
     assert str(box.apply()[0]) == "nothing to do"
 
 
+@pytest.mark.variants(2)
 @pytest.mark.parametrize(
     "line",
     [

@@ -155,6 +155,7 @@ def test_head_is_answered_where_the_engine_does(door: Door) -> None:
 # names
 
 
+@pytest.mark.variants(1)
 def test_a_network_may_be_called_anything(door: Door, docker_client: docker.DockerClient) -> None:
     for name in NETWORKS:
         made = docker_client.api.create_network(name)["Id"]

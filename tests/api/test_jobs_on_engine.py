@@ -304,6 +304,7 @@ def running(controller: Controller, kind: str) -> dict[str, Any]:
     raise AssertionError(f"no {kind} job runs")
 
 
+@pytest.mark.variants(4)
 @pytest.mark.parametrize("route", ["/v1/images/load", "/v1/builds?t=cut:1", "archive"])
 @pytest.mark.parametrize(
     ("at", "way"), [(100, "close"), (700, "reset"), (300_000, "shut"), (300_000, "reset")]

@@ -71,6 +71,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.variants(5)
 @pytest.mark.parametrize(("method", "path", "body"), REFUSED, ids=[f"{m} {p}" for m, p, _ in REFUSED])
 def test_nothing_is_made_or_removed_while_the_disk_is_away(
     lost: Controller,

@@ -348,18 +348,6 @@ def test_a_last_good_configuration_that_is_bad_itself_is_passed_over(lab: Daemon
     assert lab.pid_of() == pid
 
 
-def test_a_config_file_of_the_user_is_left_alone(lab: DaemonLab) -> None:
-    own = lab.root / "own.json"
-    own.write_text("{}")
-    assert lab.apply(f"option alt_config_file '{own}'\n"), "containers go on"
-    assert lab.conditions()["DaemonUnmanaged"] == (True, "Unmanaged")
-    assert not lab.daemon_json.exists()
-    assert daemon_process.find_with_config(lab.daemon_json) is None
-    assert lab.apply(f"option alt_config_file '{lab.daemon_json}'\n")
-    assert "DaemonUnmanaged" not in lab.conditions()
-    assert lab.probe.answers()
-
-
 @pytest.mark.parametrize(
     "edit",
     ["", *(pytest.param(text, marks=pytest.mark.long) for text in ("{}", '{"debug": false, "hosts": []}'))],

@@ -101,7 +101,6 @@ def test_a_child_is_started_with_the_users_file(lab: DaemonLab, caplog: pytest.L
     assert lab.info()["DockerRootDir"] == f"{lab.root}/data"
     assert lab.info()["Debug"]
     assert "missing.json, which does not exist" in caplog.text
-    assert "missing.json, which does not exist" in caplog.text
 
 
 def test_a_child_waits_for_the_disk_of_the_users_file(lab: DaemonLab) -> None:

@@ -191,6 +191,7 @@ def are(agent: Agent, status: bool, reason: str) -> bool:
     return found.keys() >= set(SECTIONS) and said <= {(status, reason), (status, "Applied")}
 
 
+@pytest.mark.variants(1)
 @pytest.mark.parametrize("adopts", [False, True])
 def test_another_data_root_and_back_finds_what_is_ours(agent: Agent, *, adopts: bool) -> None:
     lab = agent.lab

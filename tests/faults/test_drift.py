@@ -114,6 +114,7 @@ def drifting(box: Box, engine: PrivateDockerd) -> Box:
     return box
 
 
+@pytest.mark.variants(6)
 @pytest.mark.parametrize("name", [*SETTINGS, *OBJECTS])
 def test_an_edit_behind_our_back_is_explained_and_repaired(drifting: Box, name: str) -> None:
     box, edit = drifting, {**SETTINGS, **OBJECTS}[name]

@@ -81,6 +81,7 @@ BY_HAND: dict[str, Callable[[Box], object]] = {
 }
 
 
+@pytest.mark.variants(2)
 @pytest.mark.parametrize("edit", BY_HAND)
 @pytest.mark.parametrize("text", [PLAIN, PLAIN + "\toption network_mode 'bridge'\n"])
 def test_without_a_network_it_is_on_the_default_bridge_alone(room: Box, edit: str, text: str) -> None:
@@ -123,6 +124,7 @@ def again(**how: Any) -> Callable[[Box], None]:
     return edit
 
 
+@pytest.mark.variants(2)
 @pytest.mark.parametrize(
     "edit",
     [
@@ -207,6 +209,7 @@ CHANGES: dict[str, tuple[Callable[[Box], object] | None, str]] = {
 }
 
 
+@pytest.mark.variants(2)
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_reconnect_leaves_the_other_networks_their_interfaces_and_ports(room: Box, change: str) -> None:
     edit, after = CHANGES[change]
@@ -256,6 +259,7 @@ MAC_EDITS: dict[str, tuple[Callable[[Box], object] | None, str]] = {
 }
 
 
+@pytest.mark.variants(2)
 @pytest.mark.parametrize("edit", MAC_EDITS)
 def test_a_mac_address_outlives_whatever_reconnects(room: Box, edit: str) -> None:
     do, after = MAC_EDITS[edit]

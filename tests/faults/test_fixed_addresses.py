@@ -69,6 +69,7 @@ def test_at_a_first_apply_the_fixed_one_has_its_address(room: Box) -> None:
     assert (address(room, "z2"), address(room, "z3")) == ("10.219.81.3", "10.219.81.2")
 
 
+@pytest.mark.variants(1)
 @pytest.mark.parametrize("how", ["new", "edited", "swapped"])
 def test_one_of_ours_moves_out_of_the_way(room: Box, how: str) -> None:
     plain = box("pin", "list network 'a'")
@@ -122,6 +123,7 @@ def test_after_a_replaced_network_too(room: Box) -> None:
     assert (address(room, "z2"), address(room, "z1")) == ("10.219.81.3", "10.219.81.2")
 
 
+@pytest.mark.variants(1)
 @pytest.mark.parametrize("how", ["start", "reconnect", "swap"])
 def test_a_foreign_container_that_has_it_is_named_and_left_alone(room: Box, how: str) -> None:
     plain = box("pin", "list network 'a'")

@@ -93,6 +93,7 @@ REGISTRIES = {
 }
 
 
+@pytest.mark.variants(2)
 @pytest.mark.parametrize("name", REGISTRIES)
 def test_a_container_stays_as_it_is_when_the_registry(ready: Box, name: str) -> None:
     status, body = REGISTRIES[name]

@@ -66,6 +66,7 @@ TAKEN_BACK = [
 ]
 
 
+@pytest.mark.variants(4)
 @pytest.mark.parametrize("row", TAKEN_BACK, ids=lambda row: f"{row[0]} to {row[2]}")
 def test_a_limit_that_is_taken_back_is_gone_and_still_watched(room: Box, row: tuple[Any, ...]) -> None:
     option, limit, none, key, shown, more = row

@@ -62,6 +62,7 @@ def _others_go_on(agent: Agent, box: Box, one: str) -> None:
     wait_for(lambda: _memory(box) == 96 * 1024**2, 30)
 
 
+@pytest.mark.variants(4)
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -119,6 +120,7 @@ def test_a_mount_that_hangs_holds_its_containers_and_nothing_else(
     wait_for(lambda: _conditions(agent, "one").get("Waiting", {}).get("status") is False, 30)
 
 
+@pytest.mark.variants(3)
 @pytest.mark.parametrize("kind", ["fifo", "endless", "hanging"])
 @pytest.mark.parametrize("when", ["at start", "later"])
 def test_an_env_file_that_cannot_be_read_is_a_mistake_of_its_section(

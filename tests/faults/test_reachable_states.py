@@ -59,6 +59,7 @@ def hear(box: Box, name: str) -> None:
 # what ended with 0
 
 
+@pytest.mark.variants(2)
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("option", ["state 'stopped'", "enabled '0'"])
 def test_what_was_stopped_by_its_section_starts_again(box: Box, policy: str, option: str) -> None:
@@ -71,6 +72,7 @@ def test_what_was_stopped_by_its_section_starts_again(box: Box, policy: str, opt
     assert state(box)["Status"] == "running"
 
 
+@pytest.mark.variants(1)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_what_was_stopped_with_its_section_or_by_hand_starts_again(box: Box, policy: str) -> None:
     box.apply(WEB + policy)
@@ -88,6 +90,7 @@ def test_what_was_stopped_with_its_section_or_by_hand_starts_again(box: Box, pol
     assert state(box)["Status"] == "running"
 
 
+@pytest.mark.variants(1)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_what_waited_starts_when_that_is_back(box: Box, tmp_path: Path, policy: str) -> None:
     there = tmp_path / "there"
@@ -102,6 +105,7 @@ def test_what_waited_starts_when_that_is_back(box: Box, tmp_path: Path, policy: 
     assert state(box)["Status"] == "running"
 
 
+@pytest.mark.variants(1)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_what_ended_with_the_engine_starts_again_and_a_job_that_was_done_does_not(
     box: Box, engine: PrivateDockerd, policy: str
@@ -156,6 +160,7 @@ def test_a_section_that_waits_for_completion_makes_a_job_of_the_other(box: Box) 
     assert str(box.apply()[0]) == "nothing to do"
 
 
+@pytest.mark.variants(1)
 @pytest.mark.parametrize("policy", [POLICIES[0], POLICIES[2], "\toption restart 'always'\n"])
 def test_a_service_is_not_replaced_by_what_ends_at_once(box: Box, policy: str) -> None:
     box.apply(PLAIN + policy)
@@ -175,6 +180,7 @@ def test_killed_by_hand_again_and_again_is_no_crash_loop(box: Box) -> None:
 # shared namespaces
 
 
+@pytest.mark.variants(4)
 @pytest.mark.parametrize("mode", ["network_mode", "ipc", "pid"])
 @pytest.mark.parametrize("how", ["restart", "kill", "away", "policy"])
 def test_who_shares_a_namespace_follows_its_owner(box: Box, mode: str, how: str) -> None:
@@ -299,6 +305,7 @@ SERVED = PLAIN + "\tlist network 'lan,ip=10.219.81.9'\n\toption memory '64m'\n\t
 DEAD = PLAIN.replace("'web'", "'dead'") + "\toption state 'stopped'\n"
 
 
+@pytest.mark.variants(6)
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("hand", HANDS)
 def test_the_old_one_is_looked_after_while_its_change_is_not_made(box: Box, change: str, hand: str) -> None:
@@ -372,6 +379,7 @@ RENAMES = {
 }
 
 
+@pytest.mark.variants(3)
 @pytest.mark.parametrize("name", RENAMES)
 def test_a_renamed_section_keeps_what_it_has(box: Box, name: str) -> None:
     before, after = RENAMES[name]

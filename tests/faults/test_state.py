@@ -133,6 +133,7 @@ def test_a_disk_that_becomes_read_only_changes_nothing_that_runs(small: Box, dis
         disk.read_only(on=False)
 
 
+@pytest.mark.variants(3)
 @pytest.mark.parametrize(
     "junk", [b"", b"{", b"\x00" * 4096, b"[]", b'{"instance": "x", "records": [{}]}', b"null"]
 )

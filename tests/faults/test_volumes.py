@@ -109,6 +109,7 @@ def test_something_else_in_its_place_leaves_the_volume(room: Box, instead: str) 
     assert name in volumes(room)
 
 
+@pytest.mark.variants(1)
 @pytest.mark.parametrize("swaps", [0, 1, 2])
 def test_remove_volumes_counts_after_swaps_too(room: Box, swaps: int) -> None:
     text = (

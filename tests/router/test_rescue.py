@@ -112,6 +112,7 @@ MOUNTED = {
 }
 
 
+@pytest.mark.variants(3)
 @pytest.mark.parametrize("point", MOUNTED)
 def test_a_mount_point_is_compared_as_it_is_written(rescue: Router, point: str) -> None:
     shown, mounted = MOUNTED[point]

@@ -63,7 +63,7 @@ def tabs(pages: Pages) -> Iterator[list[str]]:
     pages.open()
 
 
-@pytest.mark.parametrize("views", [120, pytest.param(300, marks=pytest.mark.long)])
+@pytest.mark.parametrize("views", [30, pytest.param(300, marks=pytest.mark.long)])
 def test_views_leave_no_connection_behind(pages: Pages, log: str, views: int) -> None:
     took = []
     for _ in range(views):
@@ -102,6 +102,7 @@ def test_twelve_tabs_take_one_connection_and_each_shows_its_own(
     assert show(browser, "ucidockd.logview", log) < max(1, 5 * alone)
 
 
+@pytest.mark.variants(2)
 @pytest.mark.parametrize("how", ["closed", "reloaded", "frozen", "hidden"])
 def test_when_the_tab_that_reads_goes_no_line_is_lost_or_doubled(
     pages: Pages, log: str, tabs: list[str], how: str
