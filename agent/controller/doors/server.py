@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
 import resource
 import socket
@@ -55,6 +56,19 @@ def _is_ours(record: logging.LogRecord) -> bool:
     return record.msg.startswith("Exception in ASGI application")
 
 
+logger = logging.getLogger(__name__)
+
+
+def _has_websockets() -> bool:
+    """A package that may be missing: then a request for a WebSocket is answered as any other that has no route."""
+    if importlib.util.find_spec("websockets") is not None:
+        return True
+    logger.info(
+        "no WebSockets (consoles by HTTP and ubus work): they need the Python package python3-websockets"
+    )
+    return False
+
+
 def make_config(app: ASGIApp, door: Door) -> uvicorn.Config:
     """uvicorn's settings for connections that pass `door`."""
 
@@ -72,7 +86,7 @@ def make_config(app: ASGIApp, door: Door) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=protocol,  # type: ignore[arg-type]  # a factory does, though the hint wants a class
-        ws=web_socket,  # type: ignore[arg-type]
+        ws=web_socket if _has_websockets() else "none",  # type: ignore[arg-type]
         log_config=None,
         access_log=False,
         lifespan="off",
