@@ -11,7 +11,7 @@ ON_ENGINE := tests/test_*_on_engine.py tests/*/test_*_on_engine.py tests/adoptio
 ON_ENGINE_SAMPLE := tests/test_agent_on_engine.py tests/test_options_on_engine.py tests/controller/test_streams_on_engine.py \
 	tests/virtual/test_engine_contract.py
 
-.PHONY: demo test test-long test-on-engine sample-on-29 bench style eslint xterm pot openapi browser browser-if-possible engines-if-possible fuzzer-if-possible venv libuci libuci-if-possible clean
+.PHONY: demo test test-long test-on-engine sample-on-29 test-versions bench style eslint xterm pot openapi manual browser browser-if-possible engines-if-possible fuzzer-if-possible venv libuci libuci-if-possible clean
 
 demo: deps-demo venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
@@ -32,15 +32,24 @@ test-on-engine: venv
 sample-on-29: venv
 	@$(MAKE) --no-print-directory test-on-engine ENGINE=29 PYTEST_ARGS="-m 'not long' $(ON_ENGINE_SAMPLE)"
 
+# man pages in docs/man and completions in package/completion, from the commands and the schemas
+manual: venv
+	$(BIN)/python -m tests.support.manual
+
+# the tests that need no engine, on the lowest versions of the libraries, OpenWrt's and the newest
+test-versions: deps-test venv
+	$(BIN)/python -m tests.setup.dependencies $(SETS) $(if $(PYTEST_ARGS),-- $(PYTEST_ARGS))
+
 # all benchmarks, or one: `make bench BENCH=reconcile-noop`
 bench: deps-bench venv
 	$(BIN)/python -m benchmarks $(BENCH)
 
 style: venv
-	$(BIN)/ruff check agent benchmarks tests examples luci
+	$(BIN)/ruff check agent benchmarks tests examples luci package
+	$(BIN)/ruff format --check agent benchmarks tests examples luci package
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/* tests/setup/packages.sh
+	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/* package/ucidockd/files/p* tests/setup/packages.sh
 	@$(MAKE) --no-print-directory eslint
 
 # LuCI's pages, where node is there
@@ -110,7 +119,7 @@ libuci-if-possible: venv
 	@$(BIN)/python tests/libuci/build.py || echo "tests with the real libuci will be skipped"
 
 clean:
-	rm -rf .venv .libuci .browser .browser.new node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf .venv .versions .libuci .browser .browser.new node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import docker
 import pytest
+import pytest_timeout
 
 from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd, is_root
@@ -24,15 +25,47 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--engine", choices=VERSIONS, help="the dockerd that tests run on, in place of the installed one"
     )
+    parser.addoption(
+        "--without-engine", action="store_true", help="leave out the tests that start an engine or a browser"
+    )
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--without-engine"):
+        left = [item for item in items if _starts_an_engine(item)]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not _starts_an_engine(item)]
+
+
+def _starts_an_engine(item: pytest.Item) -> bool:
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    return (
+        folder in {"adoption", "browser", "daemon", "faults", "firewall"}
+        or "_on_engine" in item.path.name
+        or "browser" in item.path.parts
+        or "engine" in getattr(item, "fixturenames", ())
+    )
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """A worker of pytest-xdist has a network of its own: two engines would fight over bridges, ports and rules."""
+    """A worker of pytest-xdist has a network of its own: two engines would fight over bridges, ports and rules.
+
+    Last, because pytest-rerunfailures connects to the controlling process by TCP.
+    """
     if hasattr(config, "workerinput") and is_root():
         own_network()
     version = config.getoption("--engine")
     if version:
         os.environ["PATH"] = f"{programs(version)}:{os.environ['PATH']}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """pytest-timeout sets its timer once for all runs of a test: without a new one a second run could hang for ever."""
+    if getattr(item, "execution_count", 1) > 1:
+        settings = pytest_timeout._get_item_settings(item)
+        item.ihook.pytest_timeout_set_timer(item=item, settings=settings)
 
 
 @pytest.fixture(scope="session")

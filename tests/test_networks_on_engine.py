@@ -264,7 +264,8 @@ def test_a_second_network_of_its_name_stops_and_changes_nothing_until_it_is_gone
     except docker.errors.APIError as exc:
         pytest.skip(f"this engine makes no two networks of one name: {exc.explanation}")
     changed = LAN + WEB.replace("sleep 1000", "sleep 2000")
-    assert box.errors(changed) == []
+    plan, outcomes = box.apply(changed)
+    assert (plan.works, outcomes) == ((), ())
     assert (box.get("web").id, box.get("web").status) == (web, "running")
     (lan,) = (r for r in box.reconciler.board.snapshot()["resources"] if r["key"] == "network:lan")
     said = next(c for c in lan["conditions"] if c["type"] == "Synced")
@@ -275,3 +276,19 @@ def test_a_second_network_of_its_name_stops_and_changes_nothing_until_it_is_gone
     assert box.errors(changed) == []
     assert box.get("web").attrs["Config"]["Cmd"] == ["sleep", "2000"]
     assert str(box.apply()[0]) == "nothing to do"
+
+
+def test_beside_a_second_network_of_its_name_a_lost_endpoint_comes_back_on_ours(box: Box) -> None:
+    box.apply(LAN + WEB)
+    web, ours = box.get("web").id, _address(box)["NetworkID"]
+    try:
+        other = box.client.api.create_network("lan", check_duplicate=False)["Id"]
+    except docker.errors.APIError as exc:
+        pytest.skip(f"this engine makes no two networks of one name: {exc.explanation}")
+    box.client.networks.get(ours).disconnect("web")
+    box.client.networks.get(other).connect("web")
+    assert box.errors(LAN + WEB) == []
+    assert (box.get("web").id, box.get("web").status) == (web, "running")
+    assert (_address(box)["NetworkID"], _address(box)["IPAddress"]) == (ours, "10.219.5.9")
+    assert "www" in _address(box)["Aliases"]
+    assert box.apply()[0].works == ()

@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from agent.apply.ports import Engine
 from agent.apply.records import Records
 from agent.errors import EngineError
 from agent.model.entries import same_address
-from agent.model.observed import Record
+from agent.model.observed import ObservedNetwork, Record
 from agent.model.resources import ContainerSpec, Endpoint
+from agent.plan.endpoints import network_ids
 from agent.plan.payload import endpoint_body
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class _Holder:
     """Who has an address: a container, or with an empty `id` the network itself."""
 
     network: str
+    network_id: str
     address: str
     id: str
     name: str
@@ -47,7 +49,7 @@ def with_addresses(
     except EngineError as exc:
         if _USED not in str(exc).lower():
             raise
-        holders = list(_holders(engine, spec, object_id))
+        holders = list(_holders(engine, records, spec, object_id))
         kept = [holder for holder in holders if _dynamic(records, holder) is None]
         if not holders:
             raise
@@ -69,41 +71,40 @@ def _move(engine: Engine, records: Records, holders: list[_Holder], act: Callabl
                 "%s moves: %s of network %s is another's", holder.name, holder.address, holder.network
             )
             endpoint = _dynamic(records, holder)
-            engine.disconnect(holder.network, holder.id)
+            engine.disconnect(holder.network_id, holder.id)
             if endpoint is not None and endpoint.network:
                 back.append((holder, endpoint))
         act()
     finally:
         for holder, endpoint in back:
             try:
-                engine.connect(holder.network, holder.id, endpoint_body(endpoint))
+                engine.connect(holder.network_id, holder.id, endpoint_body(endpoint))
             except EngineError as exc:  # drift, which the next look at it repairs
                 logger.warning("%s is not back on network %s: %s", holder.name, holder.network, exc)
 
 
-def _holders(engine: Engine, spec: ContainerSpec, object_id: str) -> Iterator[_Holder]:
+def _holders(engine: Engine, records: Records, spec: ContainerSpec, object_id: str) -> Iterator[_Holder]:
+    known = network_ids(engine.list_networks(), records.records())
     for endpoint in spec.endpoints:
         wanted = [address for address in (endpoint.ip, endpoint.ip6) if address]
-        seen = engine.inspect_network(endpoint.network) if wanted else None
-        for address in wanted if seen is not None else ():
-            yield from _who(endpoint.network, address, seen.inspect if seen is not None else {}, object_id)
+        seen = engine.inspect_network(known.get(endpoint.network, endpoint.network)) if wanted else None
+        if seen is not None:
+            for address in wanted:
+                yield from _who(seen, address, object_id)
 
 
-def _who(network: str, address: str, inspect: dict[str, Any], object_id: str) -> Iterator[_Holder]:
-    for member, item in (inspect.get("Containers") or {}).items():
+def _who(network: ObservedNetwork, address: str, object_id: str) -> Iterator[_Holder]:
+    holder = partial(_Holder, network=network.name, network_id=network.id, address=address)
+    for member, item in (network.inspect.get("Containers") or {}).items():
         shown = (str(item.get(key) or "").partition("/")[0] for key in ("IPv4Address", "IPv6Address"))
         if member != object_id and any(same_address(address, each) for each in shown):
-            yield _Holder(
-                network=network, address=address, id=member, name=str(item.get("Name") or member[:12])
-            )
-    for pool in (inspect.get("IPAM") or {}).get("Config") or ():
+            yield holder(id=member, name=str(item.get("Name") or member[:12]))
+    for pool in (network.inspect.get("IPAM") or {}).get("Config") or ():
         if same_address(address, str(pool.get("Gateway") or "").partition("/")[0]):
-            yield _Holder(network=network, address=address, id="", name="the gateway of the network")
+            yield holder(id="", name="the gateway of the network")
         for name, reserved in (pool.get("AuxiliaryAddresses") or {}).items():
             if same_address(address, str(reserved)):
-                yield _Holder(
-                    network=network, address=address, id="", name=f"`aux_address {name}` of the network"
-                )
+                yield holder(id="", name=f"`aux_address {name}` of the network")
 
 
 def _dynamic(records: Records, holder: _Holder) -> Endpoint | None:

@@ -184,7 +184,7 @@ class Executor:
                     )
                 )
             raise
-        exchange.connect_members(operation.network.name, declared)
+        exchange.connect_members(self._current(operation.key), declared)
 
     @_do.register
     def _adopt_network(self, operation: ops.AdoptNetwork) -> None:

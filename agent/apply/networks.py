@@ -19,7 +19,7 @@ from agent.apply.records import Records
 from agent.errors import ConflictError, EngineError
 from agent.model.observed import Record
 from agent.model.resources import Container, ContainerSpec
-from agent.plan.endpoints import PREDEFINED, compare, wanted_endpoints
+from agent.plan.endpoints import PREDEFINED, compare, network_ids, wanted_endpoints
 from agent.plan.payload import endpoint_body
 
 logger = logging.getLogger(__name__)
@@ -42,30 +42,31 @@ def reconnect(
     body = (seen and seen.inspect) or {}
     before = _endpoints_of(body)
     wanted = {endpoint.network: endpoint for endpoint in wanted_endpoints(spec)}
-    found = compare(spec, body, _ids(engine, wanted), ignored=ignored)
+    listed = engine.list_networks()
+    known = network_ids(listed, records.records())
+    found = compare(spec, body, known, ignored=ignored)
+    # by id, because two networks can share a name; the entry of a network that is gone has only the name left
+    target = {name: known.get(name, name) for name in (*before, *wanted)}
+    there = {network.id for network in listed}
+    held = {name: item.get("NetworkID") for name, item in before.items()}
+    source = {name: network if network in there else target[name] for name, network in held.items()}
     touched: list[str] = []
     try:
         for name in found.wrong:
             touched.append(name)
-            if name in before:  # by name: the engine looks for the entry by that, whatever id it holds
-                engine.disconnect(name, object_id)
-            connect = partial(engine.connect, name, object_id, endpoint_body(wanted[name]))
+            if name in before:
+                engine.disconnect(source[name], object_id)
+            connect = partial(engine.connect, target[name], object_id, endpoint_body(wanted[name]))
             with_addresses(engine, records, replace(spec, endpoints=(wanted[name],)), object_id, connect)
         for name in found.extra:  # last: until here the container had a network all the time
             touched.append(name)
-            engine.disconnect(name, object_id)
+            engine.disconnect(source[name], object_id)
     except EngineError:
         # the one that was refused too: that may leave an entry without an endpoint
-        _quietly(lambda name: engine.disconnect(name, object_id), touched)
+        _quietly(lambda name: engine.disconnect(target[name], object_id), touched)
         back = [name for name in touched if name in before]
-        _quietly(lambda name: engine.connect(name, object_id, _same_again(before[name])), back)
+        _quietly(lambda name: engine.connect(source[name], object_id, _same_again(before[name])), back)
         raise
-
-
-def _ids(engine: Engine, names: Iterable[str]) -> dict[str, str]:
-    """Name -> id of the networks that are there. The predefined ones are never compared by id."""
-    looked = ((name, engine.inspect_network(name)) for name in names if name not in PREDEFINED)
-    return {name: network.id for name, network in looked if network is not None}
 
 
 def disconnect_from_gone(engine: Engine, object_id: str) -> bool:
@@ -145,16 +146,16 @@ class NetworkExchange:
                         found[record.object_id] = (record.section, endpoint)
         return found
 
-    def connect_members(self, network: str, declared: Mapping[str, Container]) -> None:
+    def connect_members(self, new: Record, declared: Mapping[str, Container]) -> None:
         """Connects those that the configuration wants on the new one."""
         found = [
             (endpoint, object_id)
             for object_id, (section, _) in self._members.items()
             for endpoint in (declared[section].spec.endpoints if section in declared else ())
-            if endpoint.network == network
+            if endpoint.network == new.name
         ]
         for endpoint, object_id in sorted(found, key=lambda item: pinned_first(item[0])):
-            self.engine.connect(network, object_id, endpoint_body(endpoint))
+            self.engine.connect(new.object_id, object_id, endpoint_body(endpoint))
 
     def put_back(self, old: Record) -> Record:
         """Makes the old network again from what it looked like, with its members; returns its new record."""

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agent.model.container_table import keys_of
 from agent.model.resources import (
     Container,
     ContainerPolicy,
@@ -36,21 +37,14 @@ _COMPOSE = "com.docker.compose."
 _OWN = "ucidockd."
 
 # fmt: off
-_READ_CONFIG = frozenset({
-    "Hostname", "Domainname", "User", "WorkingDir", "Tty", "OpenStdin", "StopSignal", "StopTimeout", "Healthcheck",
-    "Cmd", "Entrypoint", "Env", "Labels", "Image", "MacAddress", "ExposedPorts",
-})
+_READ_CONFIG = keys_of("Config") | {"Labels", "Image", "MacAddress", "ExposedPorts"}
 # of the session that made it (Attach*, StdinOnce), of the image, or seen in the mounts that are in effect (Volumes)
 _IGNORED_CONFIG = frozenset({
     "AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce", "Volumes", "OnBuild", "Shell", "ArgsEscaped",
 })
-_READ_HOST = frozenset({
-    "Binds", "Mounts", "Tmpfs", "VolumesFrom", "NetworkMode", "PortBindings", "PublishAllPorts", "RestartPolicy",
-    "CapAdd", "CapDrop", "Dns", "DnsOptions", "DnsSearch", "ExtraHosts", "GroupAdd", "IpcMode", "PidMode", "UsernsMode",
-    "Privileged", "ReadonlyRootfs", "SecurityOpt", "ShmSize", "Sysctls", "Runtime", "Init", "LogConfig", "Devices",
-    "DeviceCgroupRules", "Ulimits", "Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares", "CpusetCpus",
-    "PidsLimit", "BlkioWeight", "OomKillDisable", "CpuQuota", "CpuPeriod",
-})
+_READ_HOST = keys_of("HostConfig") | {
+    "Binds", "Mounts", "Tmpfs", "VolumesFrom", "NetworkMode", "LogConfig", "SecurityOpt", "CpuQuota", "CpuPeriod",
+}
 # of the client that made it, or looked at apart (`_host_notes`; AutoRemove by `agent.runtime.adopt`)
 _IGNORED_HOST = frozenset({
     "ConsoleSize", "ContainerIDFile", "AutoRemove", "MaskedPaths", "ReadonlyPaths", "CgroupnsMode",

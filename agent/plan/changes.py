@@ -5,77 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
+from agent.model.container_table import TABLE, Level
+from agent.plan.describe import words
 from agent.plan.meaning import PLAIN, Defaults, changed_fields, meaning
-from agent.plan.words import words
 
-
-class Level(StrEnum):
-    """From cheap to dear."""
-
-    UPDATE = "update"  # POST /containers/{id}/update; the process goes on
-    RECONNECT = "reconnect"  # networks are live, endpoints are not: disconnect and connect
-    RECREATE = "recreate"
-
-
-LEVELS: Mapping[str, Level] = {
-    "memory": Level.UPDATE,
-    "memory_swap": Level.UPDATE,
-    "memory_reservation": Level.UPDATE,
-    "nano_cpus": Level.UPDATE,
-    "cpu_shares": Level.UPDATE,
-    "cpuset": Level.UPDATE,
-    "pids_limit": Level.UPDATE,
-    "blkio_weight": Level.UPDATE,
-    "restart": Level.UPDATE,
-    "endpoints": Level.RECONNECT,
-    "image": Level.RECREATE,
-    "hostname": Level.RECREATE,
-    "domainname": Level.RECREATE,
-    "user": Level.RECREATE,
-    "workdir": Level.RECREATE,
-    "privileged": Level.RECREATE,
-    "shm_size": Level.RECREATE,
-    "oom_kill_disable": Level.RECREATE,
-    "init": Level.RECREATE,
-    "read_only": Level.RECREATE,
-    "tty": Level.RECREATE,
-    "stdin": Level.RECREATE,
-    "stop_signal": Level.RECREATE,
-    "stop_timeout_s": Level.RECREATE,
-    "runtime": Level.RECREATE,
-    "network_mode": Level.RECREATE,
-    "ipc": Level.RECREATE,
-    "pid": Level.RECREATE,
-    "userns": Level.RECREATE,
-    "log_driver": Level.RECREATE,
-    "publish_all": Level.RECREATE,
-    "health": Level.RECREATE,
-    "command": Level.RECREATE,
-    "entrypoint": Level.RECREATE,
-    "env": Level.RECREATE,
-    "ports": Level.RECREATE,
-    "mounts": Level.RECREATE,
-    "tmpfs": Level.RECREATE,
-    "devices": Level.RECREATE,
-    "device_cgroup_rules": Level.RECREATE,
-    "cap_add": Level.RECREATE,
-    "cap_drop": Level.RECREATE,
-    "sysctls": Level.RECREATE,
-    "ulimits": Level.RECREATE,
-    "dns": Level.RECREATE,
-    "dns_search": Level.RECREATE,
-    "dns_opt": Level.RECREATE,
-    "extra_hosts": Level.RECREATE,
-    "labels": Level.RECREATE,
-    "log_opts": Level.RECREATE,
-    "group_add": Level.RECREATE,
-    "security_opt": Level.RECREATE,
-    "seccomp": Level.RECREATE,
-    "cdi_devices": Level.RECREATE,
-}
+LEVELS: Mapping[str, Level] = {row.field: row.level for row in TABLE}
 # moby: zero means "unchanged" in an update (moby#22516), so only these can be taken back in place
 _CLEARABLE = frozenset({"pids_limit", "restart"})
 

@@ -6,21 +6,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from agent.model.container_table import Level
 from agent.model.identity import canonical, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, DependsOn, OnDrift, Pull, RunState
 from agent.plan import operations as ops
 from agent.plan.applied import as_applied, waits_of
-from agent.plan.changes import FieldChange, Level, change_of, classify
+from agent.plan.changes import FieldChange, change_of, classify
+from agent.plan.describe import option_of
 from agent.plan.difference import differences, is_met
 from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, plugged_words, shared_names
 from agent.plan.drift import container_drift
 from agent.plan.endings import is_job
-from agent.plan.endpoints import with_mac_level
+from agent.plan.endpoints import network_ids, with_mac_level
 from agent.plan.inspected import read_spec, volumes_of
 from agent.plan.meaning import is_same_image, meaning_hash, newly_stated
 from agent.plan.swap_names import name_outside
-from agent.plan.words import option_of
 
 
 def plan_container(draft: Draft, container: Container) -> None:
@@ -350,7 +351,7 @@ class _Planner:
     def _drift(
         self, container: Container, record: Record, inspect: dict[str, Any]
     ) -> tuple[FieldChange, ...]:
-        networks = {n.name: n.id for n in self.draft.observed.networks}
+        networks = network_ids(self.draft.observed.networks, self.draft.context.records)
         return container_drift(
             container, inspect, networks, api=self.draft.context.api, ignored=record.ignored
         )

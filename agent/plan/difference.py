@@ -16,10 +16,10 @@ from agent.model.identity import canonical, masked
 from agent.model.observed import Record
 from agent.model.resources import Container, ContainerSpec, Mount
 from agent.plan.changes import LIMITS, is_same_limit
+from agent.plan.describe import option_of, words
 from agent.plan.endpoints import endpoint_drift
 from agent.plan.inspected import DEFAULT_NETWORKS, read_spec
 from agent.plan.meaning import PLAIN, Defaults, changed_fields
-from agent.plan.words import option_of, words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

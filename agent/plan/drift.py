@@ -11,23 +11,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from agent.model.container_table import BY_FIELD, Level
 from agent.model.identity import canonical
 from agent.model.resources import Container, Network, Volume
-from agent.plan.changes import FieldChange, Level, is_same_limit, level_of
+from agent.plan.changes import LIMITS, FieldChange, is_same_limit, level_of
+from agent.plan.describe import words
 from agent.plan.endpoints import endpoint_drift
 from agent.plan.payload import update_body
-from agent.plan.words import words
 from agent.uci.decode_network import BRIDGE_NAME
 
-FIELDS = (  # ContainerSpec field, HostConfig key
-    ("blkio_weight", "BlkioWeight"),
-    ("cpu_shares", "CpuShares"),
-    ("cpuset", "CpusetCpus"),
-    ("memory", "Memory"),
-    ("memory_reservation", "MemoryReservation"),
-    ("memory_swap", "MemorySwap"),
-    ("nano_cpus", "NanoCpus"),
-    ("pids_limit", "PidsLimit"),
+FIELDS = tuple(  # ContainerSpec field, HostConfig key
+    (field, BY_FIELD[field].key.partition(".")[2]) for field in sorted(LIMITS)
 )
 
 
@@ -41,7 +35,7 @@ def container_drift(
 ) -> tuple[FieldChange, ...]:
     """The differences between a container's spec and the body of GET /containers/{id}/json.
 
-    `networks`: name -> id of the engine's networks; a container may hold on to one that was removed. `api`: the version
+    `networks`: see `endpoints.network_ids`; a container may hold on to a network that was removed. `api`: the version
     that the engine speaks. `ignored`: see `Record.ignored`.
     """
     changes = _resources(container, inspect.get("HostConfig") or {})

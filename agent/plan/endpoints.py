@@ -11,9 +11,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent.model.container_table import Level
 from agent.model.identity import canonical
+from agent.model.observed import ObservedNetwork, Record
 from agent.model.resources import Container, ContainerSpec, Endpoint
-from agent.plan.changes import FieldChange, Level
+from agent.plan.changes import FieldChange
 from agent.plan.inspected import DEFAULT_NETWORKS
 from agent.plan.payload import ENDPOINT_MAC_SINCE
 
@@ -44,6 +46,24 @@ def wanted_endpoints(spec: ContainerSpec) -> tuple[Endpoint, ...]:
     return (Endpoint(network="bridge"),) if (spec.network_mode or "") in DEFAULT_NETWORKS else ()
 
 
+def network_ids(networks: Iterable[ObservedNetwork], records: Iterable[Record]) -> dict[str, str]:
+    """Name -> id of the networks that the engine lists, the predefined ones too.
+
+    Before 25.0 several can share a name, listed in any order. The one of ours has it then; without one, the name is
+    missing here, because nothing tells which of them is meant.
+    """
+    ours = {record.object_id for record in records if record.kind == "network" and not record.swap}
+    named: dict[str, list[str]] = {}
+    for network in networks:
+        named.setdefault(network.name, []).append(network.id)
+    known = {}
+    for name, ids in named.items():
+        meant = ids if len(ids) == 1 else [each for each in ids if each in ours]
+        if len(meant) == 1:
+            known[name] = meant[0]
+    return known
+
+
 def compare(
     spec: ContainerSpec,
     inspect: Mapping[str, Any],
@@ -53,7 +73,7 @@ def compare(
 ) -> EndpointChanges:
     """What differs from the body of GET /containers/{id}/json.
 
-    `known`: name -> id of the engine's networks; a container may hold on to one that was removed. `ignored`: see
+    `known`: see `network_ids`; a container may hold on to a network that was removed. `ignored`: see
     `Record.ignored`.
     """
     wanted = wanted_endpoints(spec)

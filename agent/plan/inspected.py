@@ -9,26 +9,15 @@ holds what the image and the engine filled in as well: `agent.plan.adoption` tak
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from agent.model.kernel_names import parse_capability, parse_profile
+from agent.model.container_table import fields_of
+from agent.model.kernel_names import parse_profile
 from agent.model.quantities import QuantityError
-from agent.model.resources import (
-    ContainerSpec,
-    Device,
-    Endpoint,
-    Healthcheck,
-    Mount,
-    Port,
-    RestartPolicy,
-    Tmpfs,
-    Ulimit,
-)
+from agent.model.resources import ContainerSpec, Endpoint, Mount, Tmpfs
 
 DEFAULT_NETWORKS = frozenset({"", "default", "bridge"})
-_PORT = re.compile(r"([0-9]{1,5})(?:/([a-z]+))?")
 _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 
 
@@ -36,78 +25,23 @@ def read_spec(inspect: Mapping[str, Any], names: Mapping[str, str]) -> Container
     """`names`: id -> name of containers whose namespaces this one may share."""
     config, host = inspect.get("Config") or {}, inspect.get("HostConfig") or {}
     mode, endpoints = _networks(inspect, names)
-    return ContainerSpec(
-        image=str(config.get("Image") or ""),
-        hostname=config.get("Hostname") or None,
-        domainname=config.get("Domainname") or None,
-        user=config.get("User") or None,
-        workdir=config.get("WorkingDir") or None,
-        tty=bool(config.get("Tty")),
-        stdin=bool(config.get("OpenStdin")),
-        stop_signal=config.get("StopSignal") or None,
-        stop_timeout_s=config.get("StopTimeout"),
-        health=_health(config.get("Healthcheck") or {}),
-        command=_words(config.get("Cmd")),
-        entrypoint=_words(config.get("Entrypoint")),
-        env=_sorted_pairs(dict(pair for entry in config.get("Env") or () if (pair := _pair(entry)))),
-        labels=_sorted_pairs(config.get("Labels")),
-        network_mode=mode,
-        endpoints=endpoints,
-        ports=_ports(host.get("PortBindings") or {}),
-        mounts=tuple(sorted(_mounts(inspect), key=lambda mount: (mount.target, mount.source))),
-        tmpfs=tuple(sorted(_tmpfs(host), key=lambda entry: entry.target)),
-        **_scalars(host, names),
-        **_lists(host),
-    )
-
-
-def _scalars(host: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    restart = host.get("RestartPolicy") or {}
-    return {
-        "privileged": bool(host.get("Privileged")),
-        "restart": RestartPolicy(
-            name=restart.get("Name") or "no", max_retries=restart.get("MaximumRetryCount") or 0
-        ),
-        "memory": host.get("Memory") or None,
-        "memory_swap": host.get("MemorySwap") or None,
-        "memory_reservation": host.get("MemoryReservation") or None,
-        "nano_cpus": host.get("NanoCpus") or None,
-        "cpu_shares": host.get("CpuShares") or None,
-        "cpuset": host.get("CpusetCpus") or None,
-        "pids_limit": host.get("PidsLimit") or None,
-        "shm_size": host.get("ShmSize") or None,
-        "blkio_weight": host.get("BlkioWeight") or None,
-        "oom_kill_disable": bool(host.get("OomKillDisable")),
-        "init": host.get("Init"),
-        "read_only": bool(host.get("ReadonlyRootfs")),
-        "runtime": host.get("Runtime") or None,
-        "ipc": shared(host.get("IpcMode"), names),
-        "pid": shared(host.get("PidMode"), names),
-        "userns": host.get("UsernsMode") or None,
-        "publish_all": bool(host.get("PublishAllPorts")),
-        "log_driver": (host.get("LogConfig") or {}).get("Type") or None,
-    }
-
-
-def _lists(host: Mapping[str, Any]) -> dict[str, Any]:
-    devices = [_device(item) for item in host.get("Devices") or ()]
-    ulimits = [Ulimit(name=u["Name"], soft=u["Soft"], hard=u["Hard"]) for u in host.get("Ulimits") or ()]
-    return {
-        "devices": tuple(sorted(devices, key=lambda d: (d.container, d.host))),
-        "device_cgroup_rules": _sorted(host.get("DeviceCgroupRules")),
-        "cap_add": _sorted(_capability(name) for name in host.get("CapAdd") or ()),
-        "cap_drop": _sorted(_capability(name) for name in host.get("CapDrop") or ()),
-        "sysctls": _sorted_pairs(host.get("Sysctls")),
-        "ulimits": tuple(sorted(ulimits, key=lambda limit: limit.name)),
-        "dns": tuple(host.get("Dns") or ()),
-        "dns_search": tuple(host.get("DnsSearch") or ()),
-        "dns_opt": tuple(host.get("DnsOptions") or ()),
-        "extra_hosts": tuple(host.get("ExtraHosts") or ()),
-        "log_opts": _sorted_pairs((host.get("LogConfig") or {}).get("Config")),
-        "group_add": _sorted(host.get("GroupAdd")),
-        **_security(host),
+    logging = host.get("LogConfig") or {}
+    found = fields_of(inspect)
+    apart = {
+        "image": str(config.get("Image") or ""),
+        "labels": tuple(sorted((config.get("Labels") or {}).items())),
+        "ipc": shared(found["ipc"], names),
+        "pid": shared(found["pid"], names),
+        "log_driver": logging.get("Type") or None,
+        "log_opts": tuple(sorted((logging.get("Config") or {}).items())),
+        "network_mode": mode,
+        "endpoints": endpoints,
+        "mounts": tuple(sorted(_mounts(inspect), key=lambda mount: (mount.target, mount.source))),
+        "tmpfs": tuple(sorted(_tmpfs(host), key=lambda entry: entry.target)),
         "cdi_devices": _cdi(host),
+        **_security(host),
     }
+    return ContainerSpec(**found | apart)
 
 
 def _security(host: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,71 +66,6 @@ def _cdi(host: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _sorted(items: Iterable[str] | None) -> tuple[str, ...]:
     return tuple(sorted(set(items or ())))
-
-
-def _sorted_pairs(pairs: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((pairs or {}).items()))
-
-
-def _pair(entry: str) -> tuple[str, str] | None:
-    """None for a name without a value: it takes the image's variable away."""
-    key, equals, value = entry.partition("=")
-    return (key, value) if equals else None
-
-
-def _words(value: list[str] | str | None) -> tuple[str, ...] | None:
-    if not value:
-        return None
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _capability(name: str) -> str:
-    try:
-        return parse_capability(name)
-    except QuantityError:
-        return name
-
-
-def _device(item: Mapping[str, str]) -> Device:
-    host = item.get("PathOnHost", "")
-    return Device(
-        host=host,
-        container=item.get("PathInContainer") or host,
-        permissions=item.get("CgroupPermissions") or "rwm",
-    )
-
-
-def _health(check: Mapping[str, Any]) -> Healthcheck | None:
-    """A CMD test becomes a shell's command line: a section knows no other form."""
-    kind, *words = check.get("Test") or ("",)
-    cmd = {"NONE": "none", "CMD-SHELL": " ".join(words), "CMD": shlex.join(words)}.get(kind)
-    health = Healthcheck(
-        cmd=cmd or None,
-        interval_ns=check.get("Interval") or None,
-        timeout_ns=check.get("Timeout") or None,
-        retries=check.get("Retries") or None,
-        start_period_ns=check.get("StartPeriod") or None,
-    )
-    return None if health == Healthcheck() else health
-
-
-def _ports(bindings: Mapping[str, list[Mapping[str, str]] | None]) -> tuple[Port, ...]:
-    found = set()
-    for key, entries in bindings.items():
-        match = _PORT.fullmatch(key)
-        for entry in (entries or ()) if match else ():
-            first, _, last = (entry.get("HostPort") or "0").partition("-")
-            port = Port(
-                container_port=int(match[1]) if match else 0,
-                host_port=int(first) if first.isdigit() else 0,
-                host_port_end=int(last) if last.isdigit() and last != first else None,
-                host_ip=entry.get("HostIp") or "",
-                protocol=(match[2] if match else "") or "tcp",
-            )
-            found.add(port)
-    return tuple(
-        sorted(found, key=lambda p: (p.container_port, p.protocol, p.host_ip, p.host_port, p.host_text))
-    )
 
 
 # mounts

@@ -13,8 +13,8 @@ from agent.errors import InternalError
 from agent.model.observed import Observed
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
+from agent.plan.claims import settle
 from agent.plan.containers import joined_keys, plan_container
-from agent.plan.contention import settle
 from agent.plan.draft import Context, Draft, Missing, key_of
 from agent.plan.objects import plan_network, plan_volume
 from agent.plan.orphans import plan_orphans

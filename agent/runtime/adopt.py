@@ -18,14 +18,14 @@ from agent.clients.uci_store import UciMissing, UciStore, read_text
 from agent.clients.user_paths import PATHS
 from agent.errors import ConfigError, ConflictError, EngineError
 from agent.model.observed import Record
-from agent.model.resources import Container, Desired, Endpoint, Network, Volume
+from agent.model.resources import Container, Desired, Network, Volume
 from agent.model.secrets import hidden_pair, hidden_text, hidden_words
 from agent.plan.adoption import Adoption, Surroundings, adopt, section_name
 from agent.runtime.config import PACKAGES
 from agent.uci.decode import DecodeResult, decode
 from agent.uci.decode_container import decode_container
 from agent.uci.decode_network import decode_network, decode_volume
-from agent.uci.encode import encode_container, encode_network, encode_volume
+from agent.uci.encode import by_section, encode_container, encode_network, encode_volume
 from agent.uci.reader import SectionReader
 from agent.uci.syntax import Option, Package, Section, format_file
 
@@ -187,21 +187,10 @@ def _encode(adoption: Adoption, declared: Mapping[str, str]) -> tuple[tuple[Sect
     sections += [_proved(volume, encode_volume(volume), notes) for volume in adoption.volumes]
     container = adoption.container
     written = encode_container(container, networks=networks, volumes=volumes)
-    sections.append(_proved(_by_section(container, networks, volumes), written, notes))
+    sections.append(
+        _proved(replace(container, spec=by_section(container.spec, networks, volumes)), written, notes)
+    )
     return tuple(sections), notes
-
-
-def _by_section(container: Container, networks: Mapping[str, str], volumes: Mapping[str, str]) -> Container:
-    """The container as decoding one section alone gives it: with the names of sections."""
-    spec = container.spec
-    endpoints = tuple(_renamed(endpoint, networks) for endpoint in spec.endpoints)
-    mounts = [m if m.is_bind else replace(m, source=volumes.get(m.source, m.source)) for m in spec.mounts]
-    ordered = tuple(sorted(mounts, key=lambda m: (m.target, m.source)))
-    return replace(container, spec=replace(spec, endpoints=endpoints, mounts=ordered))
-
-
-def _renamed(endpoint: Endpoint, networks: Mapping[str, str]) -> Endpoint:
-    return replace(endpoint, network=networks.get(endpoint.network, endpoint.network))
 
 
 def _proved(resource: Container | Network | Volume, section: Section, notes: list[str]) -> Section:

@@ -9,49 +9,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from agent.errors import PathError
+from agent.model.container_table import TABLE, ContainerOption, Shape, parse_sysctl
 from agent.model.entries import (
-    is_cdi,
     parse_address,
     parse_dependency,
-    parse_device,
     parse_endpoint,
-    parse_extra_host,
-    parse_image,
     parse_mac,
     parse_ports,
-    parse_restart,
-    parse_server,
     parse_tmpfs,
-    parse_ulimit,
     parse_volume,
     parse_wait,
 )
 from agent.model.kernel_names import (
-    check_security_option,
-    parse_capability,
     parse_profile,
-    parse_signal,
     seccomp_file,
     sysctl_namespace,
 )
 from agent.model.quantities import (
     QuantityError,
-    parse_assignment,
-    parse_cpus,
     parse_duration,
     parse_int,
     parse_seconds,
-    parse_size,
-    parse_swap,
 )
 from agent.model.resources import (
     Container,
     ContainerPolicy,
     ContainerSpec,
-    Device,
     Endpoint,
     Healthcheck,
     Mount,
@@ -61,7 +47,7 @@ from agent.model.resources import (
     RunState,
     Tmpfs,
 )
-from agent.uci.decode_network import labels, pairs
+from agent.uci.decode_network import labels
 from agent.uci.reader import SectionReader
 
 ReadFile = Callable[[str], str]
@@ -73,105 +59,35 @@ PORTS_MAX = 16384  # each costs the engine rules, and a proxy's process unless `
 
 def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Container:
     """The section as far as it can be read; whether it may be used, `reader.failed` says."""
-    spec = _scalars(reader)
-    spec = _limits(reader, spec)
-    spec = _lists(reader, spec)
-    spec = _with_profile(reader, spec, read_file)
-    spec = replace(
-        spec,
+    values = {row.field: _value(reader, row) for row in TABLE if row.shape is not Shape.APART}
+    spec = ContainerSpec(
+        **values | {"image": values["image"] or "", "labels": labels(reader)},
         health=_health(reader),
-        command=reader.words("command"),
-        entrypoint=reader.words("entrypoint"),
         env=_env(reader, read_file),
+        ports=_ports(reader),
         mounts=_mounts(reader),
         tmpfs=_tmpfs(reader),
         endpoints=_endpoints(reader),
     )
+    spec = _with_profile(reader, spec, read_file)
     _check_targets(reader, spec)
     _check_limits(reader, spec)
     _check_namespaces(reader, spec)
     return Container(section=reader.name, name=reader.docker_name, spec=spec, policy=_policy(reader))
 
 
-def _scalars(reader: SectionReader) -> ContainerSpec:
-    return ContainerSpec(
-        image=reader.parsed("image", parse_image) or "",
-        hostname=reader.text("hostname"),
-        domainname=reader.text("domainname"),
-        user=reader.text("user"),
-        workdir=reader.text("workdir"),
-        privileged=reader.flag("privileged"),
-        restart=reader.parsed("restart", parse_restart),
-        init=reader.flag("init"),
-        read_only=reader.flag("read_only"),
-        tty=reader.flag("tty"),
-        stdin=reader.flag("stdin"),
-        stop_signal=reader.parsed("stop_signal", parse_signal),
-        stop_timeout_s=reader.parsed("stop_timeout", _parse_whole_seconds),
-        runtime=reader.text("runtime"),
-        network_mode=reader.text("network_mode"),
-        ipc=reader.text("ipc"),
-        pid=reader.text("pid"),
-        userns=reader.text("userns"),
-        log_driver=reader.text("log_driver"),
-        publish_all=reader.flag("publish_all"),
-    )
-
-
-def _limits(reader: SectionReader, spec: ContainerSpec) -> ContainerSpec:
-    return replace(
-        spec,
-        memory=reader.parsed("memory", parse_size),
-        memory_swap=reader.parsed("memory_swap", parse_swap),
-        memory_reservation=reader.parsed("memory_reservation", parse_size),
-        nano_cpus=reader.parsed("cpus", parse_cpus),
-        cpu_shares=reader.parsed("cpu_shares", _parse_cpu_shares),
-        cpuset=reader.text("cpuset"),
-        pids_limit=reader.parsed("pids_limit", _parse_pids_limit),
-        shm_size=reader.parsed("shm_size", parse_size),
-        blkio_weight=reader.parsed("blkio_weight", _parse_blkio_weight),
-        oom_kill_disable=reader.flag("oom_kill_disable"),
-    )
-
-
-def _lists(reader: SectionReader, spec: ContainerSpec) -> ContainerSpec:
-    return replace(
-        spec,
-        ports=_ports(reader),
-        devices=_devices(reader),
-        cdi_devices=tuple(sorted({text for text in reader.texts("device") if is_cdi(text)})),
-        device_cgroup_rules=tuple(sorted(set(reader.texts("device_cgroup_rule")))),
-        cap_add=tuple(sorted(set(reader.values("cap_add", parse_capability)))),
-        cap_drop=tuple(sorted(set(reader.values("cap_drop", parse_capability)))),
-        sysctls=tuple(sorted(dict(reader.values("sysctl", _parse_sysctl)).items())),
-        ulimits=tuple(
-            sorted({u.name: u for u in reader.values("ulimit", parse_ulimit)}.values(), key=lambda u: u.name)
-        ),
-        dns=reader.values("dns", parse_server),
-        dns_search=reader.texts("dns_search"),
-        dns_opt=reader.texts("dns_opt"),
-        extra_hosts=reader.values("extra_host", parse_extra_host),
-        labels=labels(reader),
-        log_opts=tuple(sorted(pairs(reader, "log_opt").items())),
-        group_add=tuple(sorted(set(reader.texts("group_add")))),
-        security_opt=tuple(sorted(set(reader.values("security_opt", _parse_security)))),
-    )
-
-
-def _devices(reader: SectionReader) -> tuple[Device, ...]:
-    found = reader.values("device", lambda text: None if is_cdi(text) else parse_device(text))
-    return tuple(sorted({device for device in found if device}, key=lambda d: (d.container, d.host)))
-
-
-def _parse_sysctl(text: str) -> tuple[str, str]:
-    name, value = parse_assignment(text)
-    sysctl_namespace(name)
-    return name, value
-
-
-def _parse_security(text: str) -> str:
-    check_security_option(text)
-    return text
+def _value(reader: SectionReader, row: ContainerOption) -> Any:
+    match row.shape:
+        case Shape.WORDS:
+            return reader.words(row.uci)
+        case Shape.LIST:
+            return reader.values(row.uci, row.codec.parse)
+        case Shape.SET:
+            found = {row.codec.order(value): value for value in reader.values(row.uci, row.codec.parse)}
+            return tuple(found[key] for key in sorted(found))
+        case Shape.PAIRS:
+            return tuple(sorted(dict(reader.values(row.uci, row.codec.parse)).items()))
+    return reader.parsed(row.uci, row.codec.parse)
 
 
 def _with_profile(reader: SectionReader, spec: ContainerSpec, read_file: ReadFile | None) -> ContainerSpec:
@@ -211,7 +127,7 @@ def _check_namespaces(reader: SectionReader, spec: ContainerSpec) -> None:
     """Where a namespace is the router's, its settings are not to be set for one container (runc, validator)."""
     shared = {"net": spec.network_mode == "host", "ipc": spec.ipc == "host", "uts": False}
     shared["net"] = shared["net"] or any(endpoint.network == "host" for endpoint in spec.endpoints)
-    for index, (name, _) in reader.parsed_items("sysctl", _parse_sysctl):
+    for index, (name, _) in reader.parsed_items("sysctl", parse_sysctl):
         kind = sysctl_namespace(name)
         if shared[kind]:
             mode = "network host" if kind == "net" else "ipc host"
@@ -223,27 +139,6 @@ def _check_namespaces(reader: SectionReader, spec: ContainerSpec) -> None:
                 if kind == "net"
                 else "no such sysctl, or no `ipc host`",
             )
-
-
-def _parse_whole_seconds(text: str) -> int:
-    seconds = parse_seconds(text)
-    if not seconds.is_integer():
-        raise QuantityError(f"{text!r} is no whole number of seconds", "whole seconds such as 10")
-    return int(seconds)
-
-
-def _parse_cpu_shares(text: str) -> int:
-    return parse_int(text, minimum=2, maximum=262144)
-
-
-def _parse_pids_limit(text: str) -> int:
-    return parse_int(text, minimum=-1)
-
-
-def _parse_blkio_weight(text: str) -> int:
-    if text != "0":
-        return parse_int(text, minimum=10, maximum=1000)
-    return 0
 
 
 def _ports(reader: SectionReader) -> tuple[Port, ...]:

@@ -31,6 +31,11 @@ HERE = Path(__file__).parent
 URL = "https://example.org/ucidockd"  # where the feed will be; --url says it
 LIBRARIES = "usr/lib/ucidockd/python"
 FORMATS = ("ipk", "apk", "deb")
+_COMPLETIONS = {
+    "ucidockd.bash": "usr/share/bash-completion/completions/ucidockd",
+    "_ucidockd": "usr/share/zsh/vendor-completions/_ucidockd",
+    "ucidockd.fish": "usr/share/fish/vendor_completions.d/ucidockd.fish",
+}
 # Debian's names of what OpenWrt's packages depend on
 DEBIAN_DEPENDS = [
     "python3 (>= 3.11)",
@@ -242,7 +247,10 @@ def for_debian(package: Package, work: Path) -> Package:
         (root / "usr/lib/ucidockd" / name).unlink()
     unit = root / "usr/lib/systemd/system/ucidockd.service"
     unit.parent.mkdir(parents=True)
-    shutil.copy(HERE / "ucidockd.service", unit)
+    shutil.copy(PROJECT / "package/debian/ucidockd.service", unit)
+    for name, place in _COMPLETIONS.items():
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT / "package/completion" / name, root / place)
     (root / "etc/config").mkdir(parents=True)
     shutil.copy(package.root / "etc/config/containers", root / "etc/config/containers")
     manuals = sorted((PROJECT / "docs/man").glob("ucidockd*.[158]"))

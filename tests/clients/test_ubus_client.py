@@ -41,7 +41,7 @@ class Heard:
         self.all.append((kind, dict(data)))
         self._news.set()
 
-    async def wait(self, count: int, limit_s: float = 5) -> list[tuple[str, dict[str, Any]]]:
+    async def wait(self, count: int, limit_s: float = 30) -> list[tuple[str, dict[str, Any]]]:
         async with asyncio.timeout(limit_s):
             while len(self.all) < count:
                 self._news.clear()
@@ -49,7 +49,7 @@ class Heard:
         return self.all
 
 
-async def until(condition: Any, limit_s: float = 5) -> None:
+async def until(condition: Any, limit_s: float = 30) -> None:
     async with asyncio.timeout(limit_s):
         while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
             await asyncio.sleep(0.01)

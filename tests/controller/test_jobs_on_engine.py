@@ -22,6 +22,7 @@ import pytest
 
 from agent.model.resources import RegistryAuth
 from tests.controller.conftest import Containers
+from tests.support.agent_process import wait_for
 from tests.support.connections import settled, wait_connections
 from tests.support.controller import Controller, sse_events
 from tests.support.dockerd import BUSYBOX, PrivateDockerd
@@ -314,7 +315,8 @@ def test_an_upload_that_is_cut_ends_the_engines_request_and_fails_the_job(
     if route == "archive":
         route = f"/v1/containers/{containers.run('sleep 60')}/archive?path=/data"
     before = settled(engine)
-    files = set((engine.root / "data" / "tmp").iterdir())  # an engine keeps some of its own there
+    folder = engine.root / "data" / "tmp"
+    files = set(folder.iterdir())  # an engine keeps some of its own there
     number = ""
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(controller.path))
@@ -332,7 +334,7 @@ def test_an_upload_that_is_cut_ends_the_engines_request_and_fails_the_job(
         assert (job["state"], job["error"]["code"]) == ("failed", "upload")
         assert "went away" in job["error"]["message"]
     wait_connections(engine, before)
-    assert set((engine.root / "data" / "tmp").iterdir()) <= files
+    wait_for(lambda: set(folder.iterdir()) <= files)
 
 
 def test_what_is_no_image_archive_fails_with_the_engines_words(controller: Controller) -> None:

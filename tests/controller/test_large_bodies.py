@@ -20,7 +20,7 @@ from starlette.responses import PlainTextResponse
 
 from agent.clients import body_pump
 from agent.clients.docker_stream import DockerStream
-from agent.controller.doors import h11_insides
+from agent.controller.doors import uvicorn_compat
 from agent.wire.http_chunks import LAST, encode_chunk
 from tests.support.controller import Controller, QuietAgent, read_all, serving, sse_events
 from tests.support.scripted_engine import ScriptedEngine
@@ -320,12 +320,12 @@ def test_more_of_them_than_there_are_threads_for_come_whole_too(
 
 
 def test_this_uvicorn_has_all_that_lending_needs(tmp_path: Path) -> None:
-    """Where it fails after an update: mend `h11_insides` for the new one, or bodies of gigabytes get slow."""
+    """Where it fails after an update: mend `uvicorn_compat` for the new one, or bodies of gigabytes get slow."""
     found: list[tuple[str, ...]] = []
 
     def app(agent: QuietAgent, stream: DockerStream) -> Any:
         async def answer(scope: Any, receive: Any, send: Any) -> None:
-            found.append(h11_insides.missing(scope["state"]["connection"]))
+            found.append(uvicorn_compat.missing(scope["state"]["connection"]))
             await PlainTextResponse("fine")(scope, receive, send)
 
         return answer
@@ -341,7 +341,7 @@ def test_with_a_uvicorn_that_lacks_something_bodies_go_through_the_loop(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(h11_insides, "NEEDED", (*h11_insides.NEEDED, "cycle.no_more", "no.way"))
+    monkeypatch.setattr(uvicorn_compat, "NEEDED", (*uvicorn_compat.NEEDED, "cycle.no_more", "no.way"))
     engine.exported = COUNTED + BODY
     for _ in range(2):
         assert controller.client.get("/v1/containers/x/export").content == BODY

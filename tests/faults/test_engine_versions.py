@@ -113,7 +113,8 @@ def has_memory(box: Box, mib: int) -> bool:
 def test_an_engine_of_another_version_recreates_nothing(
     lone: PrivateDockerd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Up to 28, whose oldest API is not that of 20.10, and down to 26."""
+    """Up to 28 and 29, whose oldest API is not that of 20.10, and down to 26. On data that an older one left, 29 keeps
+    that one's image store."""
     use(INSTALLED, monkeypatch)
     with a_box(lone, tmp_path) as box:
         agent = Agent(box)
@@ -122,7 +123,7 @@ def test_an_engine_of_another_version_recreates_nothing(
         try:
             wait_for(lambda: settled(agent))
             before = {name: box.get(name).id for name in ("web", "worker")}
-            for number, version in enumerate(("28", "26")):
+            for number, version in enumerate(("28", "29", "26")):
                 lone.stop()
                 wait_for(lambda: not settled(agent))
                 use(version, monkeypatch)

@@ -64,7 +64,7 @@ def text_of(kind: str, holders: tuple[int, int]) -> str:
 
 
 def _cases() -> list[Any]:
-    """`make test` takes one of them; tests/plan/test_contention.py has the order of all."""
+    """`make test` takes one of them; tests/plan/test_claims.py has the order of all."""
     every = [(kind, move) for kind in KINDS for move in MOVES]
     quick = ("port", "exchanged")
     return [pytest.param(*case, marks=() if case == quick else pytest.mark.long) for case in every]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import ConfigError
-from agent.model import daemon_values, entries, kernel_names, quantities
+from agent.model import daemon_values, entries, entry_text, kernel_names, quantities
 from agent.model.listen import parse_listen
 from agent.model.quantities import QuantityError
 from agent.model.server_names import normal_name
@@ -72,7 +72,7 @@ def target(name: str, *languages: Language, words: Sequence[str] = ()) -> Target
 
 def _ports(value: Any) -> str:
     """Only a whole range can be written as one entry; the parts of another are checked one by one."""
-    written = list(encode.ports(value))
+    written = list(entry_text.ports(value))
     back = [port for entry in written for port in entries.parse_ports(entry)]
     assert sorted(back, key=repr) == sorted(value, key=repr), f"{value!r} is written {written!r}"
     return written[0] if len(written) == 1 else "-".join(written)
@@ -84,9 +84,9 @@ def _pair(value: tuple[str, str]) -> str:
 
 SIZES = target(
     "sizes",
-    Language(quantities.parse_size, encode.size, ("0", "64m", "1.5g", "10MiB", "512 kb", "4096", "8p")),
-    Language(quantities.parse_swap, lambda v: "-1" if v == -1 else encode.size(v), ("-1", "1g")),
-    Language(quantities.parse_cpus, encode.cpus, ("0.5", "2", "0.000000001")),
+    Language(quantities.parse_size, entry_text.size, ("0", "64m", "1.5g", "10MiB", "512 kb", "4096", "8p")),
+    Language(quantities.parse_swap, lambda v: "-1" if v == -1 else entry_text.size(v), ("-1", "1g")),
+    Language(quantities.parse_cpus, entry_text.cpus, ("0.5", "2", "0.000000001")),
     Language(quantities.parse_int, str, ("0", "-5", "9223372036854775807")),
     Language(daemon_values.parse_shm_size, str, ("64m",)),
     Language(daemon_values.parse_mtu, str, ("1500",)),
@@ -96,10 +96,10 @@ DURATIONS = target(
     "durations",
     Language(
         quantities.parse_duration,
-        encode.duration,
+        entry_text.duration,
         ("0", "30s", "1m30s", "1.5h", "500ms", ".5us", "1µs", "2562047h"),
     ),
-    Language(quantities.parse_seconds, encode._seconds, ("5", "0.25", "1m30s", "1e5")),
+    Language(quantities.parse_seconds, entry_text.seconds, ("5", "0.25", "1m30s", "1e5")),
     Language(daemon_values.parse_timeout, str, ("15",)),
     words=("ns", "us", "µs", "μs", "ms", "s", "m", "h", "."),
 )
@@ -117,13 +117,13 @@ VOLUMES = target(
     "volumes",
     Language(
         entries.parse_volume,
-        encode.mount,
+        entry_text.mount,
         ("/data", "data:/data", "/mnt/sda1:/x:ro", "db:/var/lib//x/:nocopy,ro", "/a:/b:rshared,z", "..:/x"),
     ),
-    Language(entries.parse_tmpfs, encode.tmpfs, ("/run", "/run:size=64m,mode=755", "//a//b:")),
+    Language(entries.parse_tmpfs, entry_text.tmpfs, ("/run", "/run:size=64m,mode=755", "//a//b:")),
     Language(
         entries.parse_device,
-        encode.device,
+        entry_text.device,
         ("/dev/ttyUSB0", "/dev/a:/dev/b:rw", "/dev/a:rw", "usb:0658:0200", "usb:0658:0200:A1:/dev/z:r"),
     ),
     words=("ro", "rw", "nocopy", "rslave", "usb:", "/dev/", "..", "//"),
@@ -135,9 +135,11 @@ ENTRIES = target(
         str,
         ("nginx:1.27", "reg.lan:5000/a/b_c--d:x@sha256:" + "0" * 64, "[::1]:5000/x", "sha256:" + "a" * 64),
     ),
-    Language(entries.parse_ulimit, encode.ulimit, ("nofile=1024:2048", "core=-1", "nproc=5")),
-    Language(entries.parse_restart, encode.restart, ("no", "always", "on-failure:5", "unless-stopped")),
-    Language(entries.parse_endpoint, encode.endpoint, ("lan", "lan,alias=a,alias=b,ip=10.0.0.2,ip6=fd00::2")),
+    Language(entries.parse_ulimit, entry_text.ulimit, ("nofile=1024:2048", "core=-1", "nproc=5")),
+    Language(entries.parse_restart, entry_text.restart, ("no", "always", "on-failure:5", "unless-stopped")),
+    Language(
+        entries.parse_endpoint, entry_text.endpoint, ("lan", "lan,alias=a,alias=b,ip=10.0.0.2,ip6=fd00::2")
+    ),
     Language(entries.parse_dependency, encode._dependency, ("db", "db:healthy", "db:completed")),
     Language(
         entries.parse_wait,

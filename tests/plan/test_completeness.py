@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agent.model.container_table import Level
 from agent.model.identity import canonical
 from agent.model.resources import (
     Container,
@@ -21,12 +22,12 @@ from agent.model.resources import (
     Tmpfs,
     Ulimit,
 )
-from agent.plan.changes import LEVELS, Level
+from agent.plan.changes import LEVELS
+from agent.plan.describe import option_of, words
 from agent.plan.difference import is_met
 from agent.plan.drift import FIELDS as DRIFT_FIELDS
 from agent.plan.inspected import read_spec
 from agent.plan.payload import container_body, update_body
-from agent.plan.words import option_of, words
 from agent.schema.validate import properties
 from agent.uci.encode import encode_container
 

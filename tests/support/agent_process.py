@@ -94,7 +94,7 @@ class Agent:
             self.end(signal.SIGKILL)
 
 
-def wait_for(check: Callable[[], Any], limit_s: float = 15) -> None:
+def wait_for(check: Callable[[], Any], limit_s: float = 30) -> None:
     """Polls until it is true; fails after the limit."""
     deadline = time.monotonic() + limit_s
     while not check():

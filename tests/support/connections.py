@@ -29,7 +29,7 @@ def settled(engine: PrivateDockerd) -> int:
     return last
 
 
-def wait_connections(engine: PrivateDockerd, wanted: int, limit_s: float = 5) -> None:
+def wait_connections(engine: PrivateDockerd, wanted: int, limit_s: float = 30) -> None:
     """Until no more than `wanted` are left."""
     deadline = time.monotonic() + limit_s
     while (seen := connections(engine)) > wanted:

@@ -242,7 +242,7 @@ def adopting_orphans() -> Iterator[None]:
             yield
 
 
-def wait_for(check: Callable[[], Any], limit_s: float = 20) -> None:
+def wait_for(check: Callable[[], Any], limit_s: float = 40) -> None:
     """For what has no event to wait for."""
     deadline = time.monotonic() + limit_s
     while not check():

@@ -27,6 +27,10 @@ FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
 CALLS_FILE = FILE.with_name("engine-calls.md")
 _PARAMETER = re.compile(r"\{([a-z_]+)(:[a-z_]+)?\}")
 _ERROR = {"$ref": "#/components/responses/Error"}
+_OF_THE_ENGINE = (
+    "The engine's own answer: 500 for some requests that it cannot read and for registries that it does not reach, 503 where"
+    " it is not in a swarm. 502 and 503 of ours: no engine, or one that did not answer"
+)
 
 
 def all_rules() -> list[Rule]:
@@ -118,6 +122,8 @@ def _responses(rule: Rule, shape: dict[str, Any]) -> dict[str, Any]:
     if content := shape.get("content"):
         answer["content"] = content
     responses = {status: answer}
+    if path_of(rule).startswith("/docker/"):
+        responses["5XX"] = {"description": _OF_THE_ENGINE}
     if rule.grant.need is not Need.PUBLIC:
         responses["default"] = _ERROR
     return responses

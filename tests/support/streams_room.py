@@ -69,7 +69,7 @@ class Reader:
     def items(self) -> list[dict[str, Any]]:
         return [item for packet in self.packets for item in packet["items"]]
 
-    async def until(self, condition: Callable[[], object], limit_s: float = 5) -> None:
+    async def until(self, condition: Callable[[], object], limit_s: float = 30) -> None:
         async with asyncio.timeout(limit_s):
             while not condition():
                 self._news.clear()

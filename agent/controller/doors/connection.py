@@ -23,6 +23,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from agent.controller.doors.lending import LendingProtocol
+from agent.controller.doors.uvicorn_compat import unread
 from agent.controller.problems import http_body
 from agent.wire.http_head import TOO_LARGE, head_problem
 
@@ -178,7 +179,7 @@ class GuardedProtocol(LendingProtocol):
 
     def _check_unread(self) -> None:
         self._unread_timer = None
-        if self.conn.their_state is h11.SEND_BODY and self.cycle.response_complete:
+        if unread(self):
             self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
@@ -225,9 +226,6 @@ class GuardedProtocol(LendingProtocol):
     def _too_slow(self) -> None:
         self._head_timer = None
         self.transport.abort()
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Nothing to warn of: the route answers."""
 
 
 def address_of(peer: tuple[str, int] | tuple[str, int, int, int] | None) -> str:

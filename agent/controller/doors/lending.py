@@ -12,8 +12,6 @@ import asyncio
 from contextlib import ExitStack
 from socket import socket
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
 from agent.clients.body_pump import (
     LEAST,
     BrokenSourceError,
@@ -26,13 +24,13 @@ from agent.clients.body_pump import (
 )
 from agent.clients.docker_stream import EngineResponse, SourceError
 from agent.clients.engine_wire import can_lend, socket_of
-from agent.controller.doors import h11_insides
+from agent.controller.doors import uvicorn_compat
 from agent.wire.http_body import Counted
 
 _KEPT = 1  # bytes at the end of a request's body that go through h11
 
 
-class LendingProtocol(H11Protocol):
+class LendingProtocol(uvicorn_compat.QuietProtocol):
     """uvicorn's protocol, with bodies that pass it by. They end with the connection."""
 
     _pump: Pump | None = None
@@ -58,12 +56,10 @@ class LendingProtocol(H11Protocol):
         Raises EngineUnreachableError when it breaks off, OSError when the client goes, TimeoutError when it does not read.
         """
         # asked before the buffer has to be empty: an encrypted transport never says that it is
-        if not has_room() or not h11_insides.fits(self) or not can_lend(self.transport):
+        if not has_room() or not uvicorn_compat.fits(self) or not can_lend(self.transport):
             return False
-        self.transport.set_write_buffer_limits(high=0)
         async with asyncio.timeout(stall_s):
-            await self.flow.drain()
-        self.transport.set_write_buffer_limits()
+            await uvicorn_compat.drained(self)
         with ExitStack() as stack:
             sink = socket_of(self.transport)
             if sink is None:
@@ -77,7 +73,7 @@ class LendingProtocol(H11Protocol):
             except StoppedError as exc:
                 raise ConnectionResetError("the client went away") from exc
         if not chunked:
-            h11_insides.count_sent(self, pump.moved)
+            uvicorn_compat.count_sent(self, pump.moved)
         return True
 
     async def pass_in(
@@ -88,15 +84,15 @@ class LendingProtocol(H11Protocol):
         `left`: bytes of the body that have not been received from this protocol. Raises SourceError when the client goes
         or stalls, OSError when the sink breaks: what is still to come of the body is dropped then.
         """
-        if not has_room() or not h11_insides.fits(self):
+        if not has_room() or not uvicorn_compat.fits(self):
             return 0
-        left -= h11_insides.held(self)
-        if left < LEAST or not h11_insides.may_lend(self):
+        left -= uvicorn_compat.held(self)
+        if left < LEAST or not uvicorn_compat.may_lend(self):
             return 0
         source = socket_of(self.transport)
         if source is None:
             return 0
-        first += h11_insides.stop_reading(self, kept=_KEPT)
+        first += uvicorn_compat.stop_reading(self, kept=_KEPT)
         body = Counted(len(first) + left - _KEPT)
         pump = Pump(source, sink, body, first=first, source_stall_s=stall_s)
         try:

@@ -4,12 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import importlib.util
-import logging
 import resource
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,53 +16,19 @@ from starlette.types import ASGIApp
 from agent.controller.doors.connection import Door, GuardedProtocol
 from agent.controller.doors.control_socket import BACKLOG, bind
 from agent.controller.doors.guard import HEADERS
+from agent.controller.doors.uvicorn_compat import (
+    STOP_S,
+    Server,
+    has_websockets,
+    make_web_socket,
+    quieten_logs,
+)
 from agent.wire.http_head import HEAD_LIMIT
 
-STOP_S = 3
-_CUT_S = 2.0  # after the order to end, and before STOP_S
 WS_LIMIT = 64 * 1024
 CONTROL_CONNECTIONS = 128
 _RESERVED_FDS = 32  # the engine's, UCI's, and our own files
 _FDS_PER_CLIENT = 3
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """The runtime handles signals."""
-        yield
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, but what does not end by itself (a stream) ends as if its client had gone: uvicorn would break
-        off the tasks of its requests, and log each as a defect."""
-        cut = asyncio.get_running_loop().call_later(_CUT_S, self._cut)
-        try:
-            await super().shutdown(sockets)
-        finally:
-            cut.cancel()
-
-    def _cut(self) -> None:
-        for connection in list(self.server_state.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    """A handshake that was refused or is none, and broken frames: anybody can send them, and they are no errors."""
-    return record.msg.startswith("Exception in ASGI application")
-
-
-logger = logging.getLogger(__name__)
-
-
-def _has_websockets() -> bool:
-    """A package that may be missing: then a request for a WebSocket is answered as any other that has no route."""
-    if importlib.util.find_spec("websockets") is not None:
-        return True
-    logger.info(
-        "no WebSockets (consoles by HTTP and ubus work): they need the Python package python3-websockets"
-    )
-    return False
 
 
 def make_config(app: ASGIApp, door: Door) -> uvicorn.Config:
@@ -75,18 +37,11 @@ def make_config(app: ASGIApp, door: Door) -> uvicorn.Config:
     def protocol(*args: Any, **named: Any) -> GuardedProtocol:
         return GuardedProtocol(door, *args, **named)
 
-    def web_socket(*args: Any, **named: Any) -> asyncio.Protocol:
-        from agent.controller.doors.websocket import make_protocol  # `websockets` only once somebody needs it
-
-        return make_protocol(*args, **named)
-
-    # below that it repeats what strangers send: targets, and the headers of WebSockets
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)
-    logging.getLogger("uvicorn.error").addFilter(_is_ours)
+    quieten_logs()
     return uvicorn.Config(
         app,
         http=protocol,  # type: ignore[arg-type]  # a factory does, though the hint wants a class
-        ws=web_socket if _has_websockets() else "none",  # type: ignore[arg-type]
+        ws=make_web_socket if has_websockets() else "none",  # type: ignore[arg-type]
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -107,7 +62,7 @@ class ControlServer:
     def __init__(self, app: ASGIApp, path: Path, *, listener: socket.socket | None = None) -> None:
         room = places(CONTROL_CONNECTIONS)
         door = Door(control=True, connections=room, per_client=room, per_prefix=room)
-        self._server = _Server(make_config(app, door))
+        self._server = Server(make_config(app, door))
         self._path = path
         self._listener = listener
         self._task: asyncio.Task[None] | None = None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from asyncio import sslproto
 
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
@@ -18,13 +17,13 @@ from uvicorn.server import ServerState
 from agent.controller.doors.connection import Door, GuardedProtocol, Place, address_of
 from agent.controller.doors.server import make_config
 from agent.controller.doors.tls_files import TlsFiles
+from agent.controller.doors.uvicorn_compat import limit_tls_buffers
 from agent.errors import ConfigError
 from agent.model.listen import ListenAddress
 
 logger = logging.getLogger(__name__)
 
-# each TLS connection owns a buffer of this size; asyncio's own 256 KiB are 16 MiB for 64 that only wait
-sslproto.SSLProtocol.max_size = 64 * 1024
+limit_tls_buffers()
 
 HANDSHAKE_S = 10.0
 STOP_S = 1.0  # for requests to end; the control socket comes after it, and procd waits for 5 s in all

@@ -4,14 +4,28 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.http11 import Response
+from websockets.server import ServerProtocol
+
+
+class _Connection(ServerProtocol):
+    """uvicorn gives a status as a number, which websockets takes from 12 on."""
+
+    def reject(self, status: int, text: str) -> Response:
+        return super().reject(HTTPStatus(status), text)
 
 
 class _Protocol(WebSocketsSansIOProtocol):
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.conn.__class__ = _Connection
+        super().connection_made(transport)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.app_state["connection"].release()
         super().connection_lost(exc)

@@ -108,7 +108,7 @@ return baseclass.extend({
 	add(section, type, schema) {
 		const made = {};
 
-		for (const [ tab, names ] of options.tabsOf(type, schema)) {
+		for (const [ tab, names ] of options.tabsOf(schema)) {
 			section.tab(tab, options.titleOf(tab));
 
 			for (const name of names) {

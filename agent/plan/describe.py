@@ -6,51 +6,18 @@ Values are canonical and masked (`agent.model.identity`): what records hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from agent.model.resources import Device, Endpoint, Mount, Port, RestartPolicy, Tmpfs, Ulimit
+from agent.model import entry_text
+from agent.model.container_table import BY_FIELD, ContainerOption, Shape
+from agent.model.resources import Endpoint, Port
 from agent.model.secrets import hidden_pair, hidden_text, hidden_words
-from agent.uci import encode
-
-_OPTIONS = {
-    "nano_cpus": "cpus",
-    "stop_timeout_s": "stop_timeout",
-    "health": "health_*",
-    "ports": "port",
-    "mounts": "volume",
-    "endpoints": "network",
-    "devices": "device",
-    "cdi_devices": "device",
-    "seccomp": "security_opt",
-    "device_cgroup_rules": "device_cgroup_rule",
-    "sysctls": "sysctl",
-    "ulimits": "ulimit",
-    "extra_hosts": "extra_host",
-    "labels": "label",
-    "log_opts": "log_opt",
-}
-_PAIRS = frozenset({"labels", "log_opts", "sysctls"})
-_FORMATS: Mapping[str, Callable[[Any], object]] = {
-    "memory": encode.size,
-    "memory_swap": encode.size,
-    "memory_reservation": encode.size,
-    "shm_size": encode.size,
-    "nano_cpus": encode.cpus,
-    "restart": lambda value: encode.restart(RestartPolicy(**value)),
-    "health": lambda value: _health(value),
-    "ports": lambda value: list(encode.ports(Port(**item) for item in value)),
-    "mounts": lambda value: [encode.mount(Mount(**item)) for item in value],
-    "tmpfs": lambda value: [encode.tmpfs(Tmpfs(**item)) for item in value],
-    "endpoints": lambda value: [_endpoint(item) for item in value],
-    "devices": lambda value: [encode.device(Device(**item)) for item in value],
-    "ulimits": lambda value: [encode.ulimit(Ulimit(**item)) for item in value],
-}
 
 
 def option_of(field: str) -> str:
     """The option that a ContainerSpec field is read from."""
-    return _OPTIONS.get(field, field)
+    return BY_FIELD[field].uci if field in BY_FIELD else field
 
 
 def words(field: str, old: Any, new: Any) -> tuple[str, str]:
@@ -69,14 +36,35 @@ def _names(names: list[str], present: Mapping[str, Any]) -> str:
 def _words(field: str, value: Any) -> str:
     if value is None:
         return "unset"
-    if field in _PAIRS:
+    row = BY_FIELD.get(field)
+    if row is None:
+        return _text(value)
+    if row.shape is Shape.PAIRS:
         return "[" + ", ".join(hidden_pair(key, item) for key, item in value) + "]"
-    if field in _FORMATS:
-        try:
-            return _text(_FORMATS[field](value))
-        except (TypeError, ValueError, KeyError):
-            return _text(value)  # of a version that knew the field in another form
-    return _text(value)
+    try:
+        return _text(_spoken(row, value))
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return _text(value)  # of a version that knew the field in another form
+
+
+def _spoken(row: ContainerOption, value: Any) -> object:
+    """The canonical value as the section writes it."""
+    codec = row.codec
+    match row.field:
+        case "health":
+            return _health(value)
+        case "endpoints":
+            return [_endpoint(item) for item in value]
+        case "ports":
+            return list(entry_text.ports(Port(**item) for item in value))
+    if codec.made is not None:
+        made = codec.made
+        if isinstance(value, dict):
+            return codec.text(made(**value))
+        return [codec.text(made(**item)) for item in value]
+    if row.shape is Shape.ONE and not isinstance(value, bool):
+        return codec.text(value)
+    return value
 
 
 def _text(value: object) -> str:
@@ -92,11 +80,11 @@ def _text(value: object) -> str:
 def _endpoint(item: Mapping[str, Any]) -> str:
     endpoint = Endpoint(**{**item, "aliases": tuple(item.get("aliases", ()))})
     mac = f",mac={endpoint.mac_address}" if endpoint.mac_address else ""
-    return encode.endpoint(endpoint) + mac
+    return entry_text.endpoint(endpoint) + mac
 
 
 def _health(value: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name.removesuffix("_ns"): encode.duration(item) if name.endswith("_ns") else item
+        name.removesuffix("_ns"): entry_text.duration(item) if name.endswith("_ns") else item
         for name, item in value.items()
     }

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The table of a container's options: UCI name, field, Engine API key, level of a change, text and JSON form.
+
+Decoding, encoding, the engine's bodies in both directions, levels, drift and the description of a change read it. To add an
+option, add its field to `ContainerSpec`, a row here, and its property to `schemas/container.schema.json`.
+
+A row without a `key` needs more than one field for its JSON: `agent.plan.payload` builds it and `agent.plan.inspected` reads
+it. A row of the shape APART needs more than its own option in UCI too: `agent.uci` reads and writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto
+from typing import Any
+
+from agent.model import engine_json, entry_text
+from agent.model.entries import (
+    is_cdi,
+    parse_device,
+    parse_extra_host,
+    parse_image,
+    parse_restart,
+    parse_server,
+    parse_tmpfs,
+    parse_ulimit,
+    parse_volume,
+)
+from agent.model.kernel_names import check_security_option, parse_capability, parse_signal, sysctl_namespace
+from agent.model.quantities import (
+    QuantityError,
+    parse_assignment,
+    parse_bool,
+    parse_cpus,
+    parse_int,
+    parse_pair,
+    parse_seconds,
+    parse_size,
+    parse_swap,
+)
+from agent.model.resources import ContainerSpec, Device, Mount, Port, RestartPolicy, Tmpfs, Ulimit
+
+
+class Level(StrEnum):
+    """What a changed option costs, from cheap to expensive."""
+
+    UPDATE = "update"  # POST /containers/{id}/update; the process goes on
+    RECONNECT = "reconnect"  # networks are live, endpoints are not: disconnect and connect
+    RECREATE = "recreate"
+
+
+class Shape(Enum):
+    """How many values an option has, and whether their order means anything."""
+
+    ONE = auto()
+    LIST = auto()  # in the user's order
+    SET = auto()  # sorted, each once
+    PAIRS = auto()  # key=value, sorted, the last of equal keys
+    WORDS = auto()  # a command line
+    APART = auto()  # takes more than its own option to read
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _or_none(value: Any) -> Any:
+    return value or None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Codec:
+    """One value's languages: UCI's text, and the Engine API's JSON. `made` is what a record's JSON object stands for."""
+
+    parse: Callable[[str], Any] = str
+    text: Callable[[Any], str] = str
+    to_engine: Callable[[Any], Any] = _same
+    from_engine: Callable[[Any], Any] = _or_none
+    made: Callable[..., Any] | None = None
+    order: Callable[[Any], Any] = _same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerOption:
+    """One row. `key` is the place in the body of POST /containers/create, "" for none of its own."""
+
+    uci: str
+    field: str
+    key: str = ""
+    codec: Codec = Codec()
+    shape: Shape = Shape.ONE
+    level: Level = Level.RECREATE
+
+
+def _whole_seconds(text: str) -> int:
+    seconds = parse_seconds(text)
+    if not seconds.is_integer():
+        raise QuantityError(f"{text!r} is no whole number of seconds", "whole seconds such as 10")
+    return int(seconds)
+
+
+def _weight(text: str) -> int:
+    return parse_int(text, minimum=10, maximum=1000) if text != "0" else 0
+
+
+def parse_sysctl(text: str) -> tuple[str, str]:
+    """`name=value` of a setting that belongs to a container's namespaces."""
+    name, value = parse_assignment(text)
+    sysctl_namespace(name)
+    return name, value
+
+
+def _security_option(text: str) -> str:
+    check_security_option(text)
+    return text
+
+
+def _device(text: str) -> Device | None:
+    return None if is_cdi(text) else parse_device(text)
+
+
+def _cdi_device(text: str) -> str | None:
+    return text if is_cdi(text) else None
+
+
+_TEXT = Codec()
+_FLAG = Codec(parse=parse_bool, text=lambda value: "1" if value else "0", from_engine=bool)
+_MAYBE_FLAG = Codec(parse=parse_bool, text=lambda value: "1" if value else "0", from_engine=_same)
+_SIZE = Codec(parse=parse_size, text=entry_text.size)
+_SWAP = Codec(parse=parse_swap, text=entry_text.size)
+_CPUS = Codec(parse=parse_cpus, text=entry_text.cpus)
+_SHARES = Codec(parse=lambda text: parse_int(text, minimum=2, maximum=262144))
+_PIDS = Codec(parse=lambda text: parse_int(text, minimum=-1))
+_WEIGHT = Codec(parse=_weight)
+_SECONDS = Codec(parse=_whole_seconds, from_engine=_same)
+_RESTART = Codec(
+    parse=parse_restart,
+    text=entry_text.restart,
+    to_engine=engine_json.restart,
+    from_engine=engine_json.read_restart,
+    made=RestartPolicy,
+)
+_PORTS = Codec(to_engine=engine_json.port_bindings, from_engine=engine_json.read_ports, made=Port)
+_MOUNT = Codec(parse=parse_volume, text=entry_text.mount, to_engine=engine_json.mount, made=Mount)
+_TMPFS = Codec(parse=parse_tmpfs, text=entry_text.tmpfs, made=Tmpfs, order=lambda entry: entry.target)
+_DEVICE = Codec(
+    parse=_device,
+    text=entry_text.device,
+    to_engine=engine_json.device,
+    from_engine=engine_json.read_device,
+    made=Device,
+    order=lambda device: (device.container, device.host),
+)
+_ULIMIT = Codec(
+    parse=parse_ulimit,
+    text=entry_text.ulimit,
+    to_engine=engine_json.ulimit,
+    from_engine=engine_json.read_ulimit,
+    made=Ulimit,
+    order=lambda limit: limit.name,
+)
+_CAPABILITY = Codec(
+    parse=parse_capability,
+    text=lambda name: name.removeprefix("CAP_"),
+    from_engine=engine_json.read_capability,
+)
+_SERVER = Codec(parse=parse_server)
+_HOST = Codec(parse=parse_extra_host)
+_PAIR = Codec(parse=parse_pair)
+_SYSCTL = Codec(parse=parse_sysctl)
+_SIGNAL = Codec(parse=parse_signal)
+_HEALTH = Codec(to_engine=engine_json.health, from_engine=engine_json.read_health)
+_ENV = Codec(to_engine=engine_json.env, from_engine=engine_json.read_env)
+
+
+def _one(
+    uci: str, key: str = "", codec: Codec = _TEXT, *, field: str = "", level: Level = Level.RECREATE
+) -> ContainerOption:
+    return ContainerOption(uci=uci, field=field or uci, key=key, codec=codec, level=level)
+
+
+def _many(
+    shape: Shape,
+    uci: str,
+    key: str = "",
+    codec: Codec = _TEXT,
+    *,
+    field: str = "",
+    level: Level = Level.RECREATE,
+) -> ContainerOption:
+    return ContainerOption(uci=uci, field=field or uci, key=key, codec=codec, shape=shape, level=level)
+
+
+TABLE = (
+    _one("image", codec=Codec(parse=parse_image)),
+    _one("hostname", "Config.Hostname"),
+    _one("domainname", "Config.Domainname"),
+    _one("user", "Config.User"),
+    _one("workdir", "Config.WorkingDir"),
+    _one("privileged", "HostConfig.Privileged", _FLAG),
+    _one("restart", "HostConfig.RestartPolicy", _RESTART, level=Level.UPDATE),
+    _one("memory", "HostConfig.Memory", _SIZE, level=Level.UPDATE),
+    _one("memory_swap", "HostConfig.MemorySwap", _SWAP, level=Level.UPDATE),
+    _one("memory_reservation", "HostConfig.MemoryReservation", _SIZE, level=Level.UPDATE),
+    _one("cpus", "HostConfig.NanoCpus", _CPUS, field="nano_cpus", level=Level.UPDATE),
+    _one("cpu_shares", "HostConfig.CpuShares", _SHARES, level=Level.UPDATE),
+    _one("cpuset", "HostConfig.CpusetCpus", level=Level.UPDATE),
+    _one("pids_limit", "HostConfig.PidsLimit", _PIDS, level=Level.UPDATE),
+    _one("shm_size", "HostConfig.ShmSize", _SIZE),
+    _one("blkio_weight", "HostConfig.BlkioWeight", _WEIGHT, level=Level.UPDATE),
+    _one("oom_kill_disable", "HostConfig.OomKillDisable", _FLAG),
+    _one("init", "HostConfig.Init", _MAYBE_FLAG),
+    _one("read_only", "HostConfig.ReadonlyRootfs", _FLAG),
+    _one("tty", "Config.Tty", _FLAG),
+    _one("stdin", "Config.OpenStdin", _FLAG),
+    _one("stop_signal", "Config.StopSignal", _SIGNAL),
+    _one("stop_timeout", "Config.StopTimeout", _SECONDS, field="stop_timeout_s"),
+    _one("runtime", "HostConfig.Runtime"),
+    _one("network_mode"),
+    _one("ipc", "HostConfig.IpcMode"),
+    _one("pid", "HostConfig.PidMode"),
+    _one("userns", "HostConfig.UsernsMode"),
+    _one("log_driver"),
+    _one("publish_all", "HostConfig.PublishAllPorts", _FLAG),
+    _many(Shape.APART, "health_*", "Config.Healthcheck", _HEALTH, field="health"),
+    _many(Shape.WORDS, "command", "Config.Cmd"),
+    _many(Shape.WORDS, "entrypoint", "Config.Entrypoint"),
+    _many(Shape.APART, "env", "Config.Env", _ENV),
+    _many(Shape.APART, "port", "HostConfig.PortBindings", _PORTS, field="ports"),
+    _many(Shape.APART, "volume", codec=_MOUNT, field="mounts"),
+    _many(Shape.APART, "tmpfs", codec=_TMPFS),
+    _many(Shape.APART, "network", field="endpoints", level=Level.RECONNECT),
+    _many(Shape.SET, "device", "HostConfig.Devices", _DEVICE, field="devices"),
+    _many(Shape.SET, "device", codec=Codec(parse=_cdi_device), field="cdi_devices"),
+    _many(Shape.SET, "device_cgroup_rule", "HostConfig.DeviceCgroupRules", field="device_cgroup_rules"),
+    _many(Shape.SET, "cap_add", "HostConfig.CapAdd", _CAPABILITY),
+    _many(Shape.SET, "cap_drop", "HostConfig.CapDrop", _CAPABILITY),
+    _many(Shape.PAIRS, "sysctl", "HostConfig.Sysctls", _SYSCTL, field="sysctls"),
+    _many(Shape.SET, "ulimit", "HostConfig.Ulimits", _ULIMIT, field="ulimits"),
+    _many(Shape.LIST, "dns", "HostConfig.Dns", _SERVER),
+    _many(Shape.LIST, "dns_search", "HostConfig.DnsSearch"),
+    _many(Shape.LIST, "dns_opt", "HostConfig.DnsOptions"),
+    _many(Shape.LIST, "extra_host", "HostConfig.ExtraHosts", _HOST, field="extra_hosts"),
+    _many(Shape.PAIRS, "label", codec=_PAIR, field="labels"),
+    _many(Shape.PAIRS, "log_opt", codec=_PAIR, field="log_opts"),
+    _many(Shape.SET, "group_add", "HostConfig.GroupAdd"),
+    _many(Shape.SET, "security_opt", codec=Codec(parse=_security_option)),
+    _many(Shape.APART, "security_opt", field="seccomp"),
+)
+BY_FIELD = {row.field: row for row in TABLE}
+
+
+def keys_of(part: str) -> frozenset[str]:
+    """The keys that we read of `Config` or `HostConfig`."""
+    return frozenset(key for row in TABLE for where, _, key in [row.key.partition(".")] if where == part)
+
+
+def body_of(spec: ContainerSpec) -> dict[str, dict[str, Any]]:
+    """The parts of POST /containers/create that the rows with a key make: only what the user set."""
+    made: dict[str, dict[str, Any]] = {"Config": {}, "HostConfig": {}}
+    for row in TABLE:
+        value = getattr(spec, row.field)
+        # an empty command is one, an empty list of anything else is unset
+        unset = value is None if row.shape is Shape.WORDS else value in (None, ())
+        if row.key and not unset:
+            part, _, key = row.key.partition(".")
+            made[part][key] = _to_engine(row, value)
+    return made
+
+
+def _to_engine(row: ContainerOption, value: Any) -> Any:
+    match row.shape:
+        case Shape.LIST | Shape.SET | Shape.WORDS:
+            return [row.codec.to_engine(item) for item in value]
+        case Shape.PAIRS:
+            return dict(value)
+    return row.codec.to_engine(value)
+
+
+def fields_of(inspect: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields whose rows have a key, of the body of GET /containers/{id}/json."""
+    found = {}
+    for row in TABLE:
+        if row.key:
+            part, _, key = row.key.partition(".")
+            found[row.field] = _from_engine(row, (inspect.get(part) or {}).get(key))
+    return found
+
+
+def _from_engine(row: ContainerOption, value: Any) -> Any:
+    match row.shape:
+        case Shape.LIST:
+            return tuple(value or ())
+        case Shape.WORDS:
+            return ((value,) if isinstance(value, str) else tuple(value)) if value else None
+        case Shape.PAIRS:
+            return tuple(sorted((value or {}).items()))
+        case Shape.SET:
+            return tuple(sorted({row.codec.from_engine(item) for item in value or ()}, key=row.codec.order))
+    return row.codec.from_engine(value)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Values as the text of an option: the inverse of `quantities` and `entries`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+
+from agent.model.resources import Device, Endpoint, Mount, Port, RestartPolicy, Tmpfs, Ulimit
+
+_UNITS = (("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10))
+_TIMES = (("h", 3600 * 10**9), ("m", 60 * 10**9), ("s", 10**9), ("ms", 10**6), ("us", 1000), ("ns", 1))
+
+
+def size(value: int) -> str:
+    """Bytes in the largest unit that fits without a rest."""
+    unit, factor = next(((u, f) for u, f in _UNITS if value > 0 and value % f == 0), ("", 1))
+    return f"{value // factor}{unit}"
+
+
+def cpus(nano: int) -> str:
+    """Nano-CPUs as a number of CPUs."""
+    return _plain(Decimal(nano).scaleb(-9))
+
+
+def duration(value: int) -> str:
+    """Nanoseconds as `1m30s`."""
+    parts = []
+    for unit, factor in _TIMES:
+        count, value = divmod(value, factor)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0"
+
+
+def seconds(value: float) -> str:
+    return _plain(Decimal(repr(value)))
+
+
+def _plain(value: Decimal) -> str:
+    """Without exponent and without zeros at the end."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def restart(policy: RestartPolicy) -> str:
+    """A restart policy."""
+    return f"{policy.name}:{policy.max_retries}" if policy.max_retries else policy.name
+
+
+def ports(published: Iterable[Port]) -> Iterator[str]:
+    """`port` entries. Runs of neighbours become a range: a media server publishes hundreds."""
+    run: list[Port] = []
+    for port in sorted(published, key=lambda p: (p.protocol, p.host_ip, p.container_port, p.host_port)):
+        if run and not _is_next(run[-1], port):
+            yield _range(run)
+            run = []
+        run.append(port)
+    if run:
+        yield _range(run)
+
+
+def _is_next(before: Port, port: Port) -> bool:
+    same = (before.protocol, before.host_ip) == (port.protocol, port.host_ip)
+    same = same and not before.host_port_end and not port.host_port_end
+    host_step = 1 if before.host_port else 0  # 0: the engine chooses
+    steps = (port.container_port - before.container_port, port.host_port - before.host_port)
+    return same and steps == (1, host_step)
+
+
+def _range(run: list[Port]) -> str:
+    first, last = run[0], run[-1]
+    inner = _span(first.container_port, last.container_port)
+    outer = _span(first.host_port, first.host_port_end or last.host_port) if first.host_port else ""
+    protocol = "" if first.protocol == "tcp" else f"/{first.protocol}"
+    if not first.host_ip:
+        return f"{outer}:{inner}{protocol}" if outer else f"{inner}{protocol}"
+    address = f"[{first.host_ip}]" if ":" in first.host_ip else first.host_ip
+    return f"{address}:{outer}:{inner}{protocol}"
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def mount(item: Mount) -> str:
+    """A `volume` entry."""
+    options = ["ro"] if item.read_only else []
+    options += ["nocopy"] if item.no_copy else []
+    options += [item.propagation] if item.propagation else []
+    return ":".join(part for part in (item.source, item.target, ",".join(options)) if part)
+
+
+def tmpfs(entry: Tmpfs) -> str:
+    """A `tmpfs` entry."""
+    return f"{entry.target}:{entry.options}" if entry.options else entry.target
+
+
+def endpoint(item: Endpoint) -> str:
+    """A `network` entry. The MAC address is an option of its own."""
+    parts = [item.network]
+    parts += [f"alias={alias}" for alias in item.aliases]
+    parts += [f"ip={item.ip}"] if item.ip else []
+    parts += [f"ip6={item.ip6}"] if item.ip6 else []
+    return ",".join(parts)
+
+
+def device(item: Device) -> str:
+    """A `device` entry."""
+    permissions = "" if item.permissions == "rwm" else item.permissions
+    same = item.container in ("", item.host)
+    container = "" if same and not permissions else item.container
+    return ":".join(part for part in (item.host, container, permissions) if part)
+
+
+def ulimit(limit: Ulimit) -> str:
+    """A `ulimit` entry."""
+    soft = f"{limit.name}={limit.soft}"
+    return soft if limit.soft == limit.hard else f"{soft}:{limit.hard}"

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Man pages and completions are those of the commands that there are."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support import manual
+
+PAGES = [path for path in manual.documents() if path.suffix in {".8", ".5"}]
+BASH = manual.PROJECT / "package/completion/ucidockd.bash"
+
+
+@pytest.mark.parametrize("path", manual.documents(), ids=lambda path: path.name)
+def test_it_is_fresh(path: Path) -> None:
+    assert path.read_text() == manual.documents()[path], "run `make manual`"
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_groff_has_nothing_to_say(path: Path) -> None:
+    done = subprocess.run(
+        ["groff", "-man", "-Tutf8", "-ww", "-z", str(path)], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+
+
+def test_every_command_option_and_section_is_there() -> None:
+    text = (manual.PROJECT / "docs/man/ucidockd.8").read_text()
+    for words, _, parser in manual.commands():
+        assert f".SS ucidockd {' '.join(words)}" in text
+        for action in manual.options_of(parser):
+            for name in action.option_strings:
+                assert name.replace("-", "\\-") in text
+    sections = (manual.PROJECT / "docs/man/ucidockd.containers.5").read_text()
+    assert ".B list port" in sections and ".B option image" in sections
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["sta"], ["status"]),
+        (["plan", "--exit"], ["--exit-code"]),
+        (["run", "--log-level", "w"], ["warning"]),
+        (["tls", ""], ["client"]),
+        (["tls", "client", "--da"], ["--days"]),
+        (["uci", "exp"], ["export"]),
+        (["logs", "we"], ["web", "web2"]),
+        (["plan", "conta"], ["containers"]),
+        (["plan", "--config-dir", "conta"], ["containers"]),
+    ],
+)
+def test_bash_completes(words: list[str], wanted: list[str], tmp_path: Path) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\nprintf 'web\\nweb2\\nother\\n'\n")
+    docker.chmod(0o755)
+    (tmp_path / "containers").touch()
+    line = " ".join(f"'{word}'" for word in ("ucidockd", *words))
+    script = f'. {BASH}; COMP_WORDS=({line}); COMP_CWORD={len(words)}; _ucidockd; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    path = f"{tmp_path}:/usr/bin:/bin"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout.split(), done.stderr) == (wanted, "")
+
+
+@pytest.mark.parametrize(
+    ("shell", "file"), [("zsh", "_ucidockd"), ("fish", "ucidockd.fish"), ("bash", "ucidockd.bash")]
+)
+def test_the_shell_can_read_it(shell: str, file: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    subprocess.run([shell, "-n", str(manual.PROJECT / "package/completion" / file)], check=True)
