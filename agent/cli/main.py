@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent import __version__
 from agent.errors import AlreadyRunningError, ConfigError, UcidockdError
 from agent.files.options import RuntimeOptions
 from agent.model.plain_text import plain
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"ucidockd {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", parents=[common], help="run the agent")
     run.add_argument("--log-level", choices=["debug", "info", "warning", "error"])

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The daemon's files. In /var/run (memory): daemon.json and the record of where a change stands. In /etc/ucidockd (kept
 over sysupgrade, written only when it changes): the last good daemon.json, and the data root that containers belong to.
+On OpenWrt daemon.json is a link to /etc/ucidockd/daemon.json, which init.d/ucidockd makes: should ucidockd be lost, the
+stock script still starts dockerd with a file that opens no port without TLS.
 
 All are 0600: proxies and log options hold passwords. A file of ours that does not parse is set aside as `*.bad`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,11 +66,16 @@ class DaemonFiles:
             return None
 
     def write_current(self, data: bytes) -> None:
+        """A file that says the same is only given a new time: it may be on the flash."""
+        if self.current() == data:
+            with contextlib.suppress(OSError):
+                os.utime(self.config_file)
+                return
         _write(self.config_file, data)
 
     def drop_current(self) -> None:
         """dockerd follows another file now: one that comes back to ours must not take an old one for new."""
-        self.config_file.unlink(missing_ok=True)
+        self.config_file.resolve().unlink(missing_ok=True)
 
     def last_good(self) -> Target | None:
         data = _read(self._last_good)

@@ -46,7 +46,8 @@ def not_ours(
             return f"dockerd.globals.alt_config_file is {given}, which does not exist: {init_script} makes a file of its own"
         return f"dockerd.globals.alt_config_file is {given}: dockerd's settings are what is in there"
     if runner.kind == "procd" and not given:
-        return f"{init_script} makes a file of its own; set dockerd.globals.alt_config_file to {config_file}"
+        ours = PATHS.real(str(config_file))
+        return f"{init_script} makes a file of its own; set dockerd.globals.alt_config_file to {ours}"
     return ""
 
 

@@ -18,6 +18,7 @@ from tests.support.real_uci import COMMAND
 PROJECT = Path(__file__).parents[2]
 FILES = {
     "init.d/ucidockd": "etc/init.d/ucidockd",
+    "init.d/leave": "usr/lib/ucidockd/leave",
     "init.d/dockerd-rescue": "usr/lib/ucidockd/dockerd-rescue",
     "hotplug.d/notify.sh": "usr/lib/ucidockd/notify.sh",
     "uci-defaults/60-ucidockd": "etc/uci-defaults/60-ucidockd",

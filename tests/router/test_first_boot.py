@@ -25,7 +25,7 @@ def test_a_fresh_system_gets_a_configuration_and_daemon_json_of_ours(router: Rou
     router.write("etc/config/dockerd", STOCK)
     first_boot(router)
     assert router.uci("get", "containers.agent") == "agent"
-    assert router.uci("get", "dockerd.globals.alt_config_file") == "/var/run/ucidockd/daemon.json"
+    assert router.uci("get", "dockerd.globals.alt_config_file") == "/etc/ucidockd/daemon.json"
     assert router.uci("get", "dockerd.globals.data_root") == "/opt/docker/"
 
 
@@ -284,7 +284,7 @@ def test_a_globals_section_without_its_name_gets_it(router: Router, globals_: st
     found = parse((router.root / "etc/config/dockerd").read_text(), package="dockerd").sections
     assert [(s.type, s.name) for s in found] == [("globals", "globals")]
     assert text(found[0], "data_root") == "/mnt/sda1/docker"
-    assert text(found[0], "alt_config_file") == "/var/run/ucidockd/daemon.json"
+    assert text(found[0], "alt_config_file") == "/etc/ucidockd/daemon.json"
 
 
 def test_the_second_globals_section_of_version_0_1_0_goes(router: Router) -> None:

@@ -74,7 +74,7 @@ def first_boot(lab: DaemonLab, router: Router) -> None:
         shutil.copy(path, lab.root / "config" / path.name)
     dockerd = lab.root / "config" / "dockerd"
     if dockerd.exists():
-        ours = dockerd.read_bytes().replace(b"/var/run/ucidockd/daemon.json", str(lab.daemon_json).encode())
+        ours = dockerd.read_bytes().replace(b"/etc/ucidockd/daemon.json", str(lab.daemon_json).encode())
         dockerd.write_bytes(ours)
     (lab.root / "config" / "containers").write_text(lab.agent_section("procd"))
 

@@ -37,7 +37,7 @@ def run(router: Router, patience_s: int = 1) -> list[list[str]]:
 
 
 def rendered(router: Router) -> dict[str, object]:
-    found: dict[str, object] = json.loads((router.root / "var/run/ucidockd/daemon.json").read_text())
+    found: dict[str, object] = json.loads((router.root / "etc/ucidockd/daemon.json").read_text())
     return found
 
 
@@ -57,7 +57,7 @@ def test_without_an_agent_dockerd_starts_with_the_last_good_configuration(rescue
     rescue.write("etc/ucidockd/daemon-last-good.json", json.dumps({"document": GOOD}))
     assert run(rescue) == [["dockerd", "start"]]
     assert rendered(rescue) == GOOD
-    assert rescue.uci("get", "dockerd.globals.alt_config_file") == "/var/run/ucidockd/daemon.json"
+    assert rescue.uci("get", "dockerd.globals.alt_config_file") == "/etc/ucidockd/daemon.json"
 
 
 def test_without_one_it_starts_with_its_unix_socket_only(rescue: Router) -> None:
@@ -78,16 +78,25 @@ def test_one_that_dockerd_refuses_is_not_used(rescue: Router) -> None:
     rescue.script(
         "usr/bin/dockerd",
         '#!/bin/ash\n[ "$1" != --help ] || { echo "      --validate   Validate"; exit 0; }\n'
-        "! grep -q log-level /var/run/ucidockd/daemon.json\n",
+        "! grep -q log-level /etc/ucidockd/daemon.json\n",
     )
     run(rescue)
     assert "log-level" not in rendered(rescue)
 
 
 def test_what_the_agent_rendered_since_boot_is_used_as_it_is(rescue: Router) -> None:
-    rescue.write("var/run/ucidockd/daemon.json", json.dumps({**GOOD, "debug": True}))
+    rescue.write("etc/ucidockd/daemon-last-good.json", json.dumps({"document": GOOD}))
+    rescue.write("etc/ucidockd/daemon.json", json.dumps({**GOOD, "debug": True}))
+    rescue.write("var/run/ucidockd/daemon-record.json", "{}")
     run(rescue)
     assert rendered(rescue)["debug"] is True
+
+
+def test_what_was_rendered_before_the_boot_may_never_have_worked(rescue: Router) -> None:
+    rescue.write("etc/ucidockd/daemon-last-good.json", json.dumps({"document": GOOD}))
+    rescue.write("etc/ucidockd/daemon.json", json.dumps({**GOOD, "debug": True}))
+    run(rescue)
+    assert rendered(rescue) == GOOD
 
 
 def test_with_an_agent_it_does_nothing(rescue: Router) -> None:
@@ -181,7 +190,7 @@ def test_a_file_of_the_users_is_used_as_it_is_once_its_disk_is_there(rescue: Rou
         rescue.write("proc/mounts", "/dev/sda1 /mnt/sda1 ext4 rw 0 0\n")
         assert process.wait(10) == 0
     assert [call for call in rescue.calls() if call[0] == "dockerd"] == [["dockerd", "start"]]
-    assert not (rescue.root / "var/run/ucidockd/daemon.json").exists()
+    assert not (rescue.root / "etc/ucidockd/daemon.json").exists()
     assert json.loads((rescue.root / path.lstrip("/")).read_text()) == OWN
     if path != "/etc/docker/daemon.json":
         assert rescue.uci("get", "dockerd.globals.alt_config_file") == path

@@ -93,7 +93,7 @@ disable) : >/off ;;
 esac
 echo "dockerd\t$1" >>/calls
 """
-OURS = "option alt_config_file '/var/run/ucidockd/daemon.json'"
+OURS = "option alt_config_file '/etc/ucidockd/daemon.json'"
 OWN = "option alt_config_file '/etc/docker/daemon.json'"
 
 

@@ -82,8 +82,10 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def kept_folders() -> list[str]:
-    """What the package's keep.d names; all of /etc/config is kept anyway."""
-    return ["/etc/config", *(PROJECT / "package/ucidockd/files/ucidockd.keep").read_text().split()]
+    """The folders among the package's conffiles; all of /etc/config is kept anyway."""
+    text = (PROJECT / "package/ucidockd/Makefile").read_text()
+    listed = text.partition("define Package/ucidockd/conffiles\n")[2].partition("endef")[0].split()
+    return ["/etc/config", *(name for name in listed if name.endswith("/"))]
 
 
 def client_bundle(agent: Agent, folder: Path) -> dict[str, bytes]:

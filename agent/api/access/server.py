@@ -16,7 +16,13 @@ from starlette.types import ASGIApp
 from agent.api.access.connection import Door, GuardedProtocol
 from agent.api.access.control_socket import BACKLOG, bind
 from agent.api.access.guard import HEADERS
-from agent.api.access.uvicorn_compat import STOP_S, Server, make_web_socket, quieten_logs
+from agent.api.access.uvicorn_compat import (
+    STOP_S,
+    Server,
+    has_websockets,
+    make_web_socket,
+    quieten_logs,
+)
 from agent.wire.http_head import HEAD_LIMIT
 
 WS_LIMIT = 64 * 1024
@@ -35,7 +41,7 @@ def make_config(app: ASGIApp, door: Door) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=protocol,  # type: ignore[arg-type]  # a factory does, though the hint wants a class
-        ws=make_web_socket,  # type: ignore[arg-type]
+        ws=make_web_socket if has_websockets() else "none",  # type: ignore[arg-type]
         log_config=None,
         access_log=False,
         lifespan="off",

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import importlib.util
 import logging
 import operator
 import socket
@@ -166,6 +167,14 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
+
+
+def has_websockets() -> bool:
+    """The package may be missing: then a request for a WebSocket is answered as any other that has no route."""
+    if importlib.util.find_spec("websockets") is not None:
+        return True
+    logger.info("no WebSockets (consoles by HTTP and ubus work): they need the Python package websockets")
+    return False
 
 
 def make_web_socket(*args: Any, **named: Any) -> asyncio.Protocol:

@@ -4,7 +4,7 @@
 'require baseclass';
 
 function isIPv4(text) {
-	return /^(?:(?:0|[1-9]\d{0,2})\.){3}(?:0|[1-9]\d{0,2})$/.test(text) && text.split('.').every(part => +part <= 255);
+	return (/^(?:(?:0|[1-9]\d{0,2})\.){3}(?:0|[1-9]\d{0,2})$/).test(text) && text.split('.').every(part => +part <= 255);
 }
 
 // groups of an IPv6 text without a zone, the tail possibly an IPv4 address
@@ -19,7 +19,7 @@ function countGroups(text) {
 	if (tail)
 		groups.pop();
 
-	return groups.every(group => /^[0-9a-fA-F]{1,4}$/.test(group)) ? groups.length + tail : NaN;
+	return groups.every(group => (/^[0-9a-fA-F]{1,4}$/).test(group)) ? groups.length + tail : NaN;
 }
 
 function isIPv6(text) {

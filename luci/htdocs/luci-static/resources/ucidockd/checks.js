@@ -158,7 +158,7 @@ function tmpfs(text) {
 }
 
 function isPermissions(text) {
-	return /^[rwm]{1,3}$/.test(text) && new Set(text).size === text.length;
+	return (/^[rwm]{1,3}$/).test(text) && new Set(text).size === text.length;
 }
 
 function device(text) {
@@ -209,7 +209,7 @@ function named(isGood, what) {
 }
 
 function restart(text) {
-	return /^(?:no|always|unless-stopped|on-failure(?::\d{1,6})?)$/.test(text) ? '' : expected('no, always, unless-stopped, on-failure[:n]');
+	return (/^(?:no|always|unless-stopped|on-failure(?::\d{1,6})?)$/).test(text) ? '' : expected('no, always, unless-stopped, on-failure[:n]');
 }
 
 function endpointSetting(setting, seen) {
@@ -238,7 +238,7 @@ function network(text) {
 }
 
 function dependency(text) {
-	return /^[^:]+(?::(?:started|healthy|completed))?$/s.test(text) ? '' : expected('section[:started|healthy|completed]');
+	return (/^[^:]+(?::(?:started|healthy|completed))?$/s).test(text) ? '' : expected('section[:started|healthy|completed]');
 }
 
 function waitFor(text) {

@@ -125,7 +125,7 @@ function proxy(text) {
 }
 
 function noProxy(text) {
-	return /[^\s,;]/.test(text) ? '' : expected(_('names and subnets separated by commas'));
+	return (/[^\s,;]/).test(text) ? '' : expected(_('names and subnets separated by commas'));
 }
 
 function registry(text) {
@@ -144,7 +144,7 @@ function defaultUlimit(text) {
 }
 
 function daemonLabel(text) {
-	return /^(?:com\.docker|io\.docker|org\.dockerproject)\./i.test(text) ? expected(_('a key of your own: this one is reserved for Docker')) : '';
+	return (/^(?:com\.docker|io\.docker|org\.dockerproject)\./i).test(text) ? expected(_('a key of your own: this one is reserved for Docker')) : '';
 }
 
 function feature(text) {
@@ -161,7 +161,7 @@ function execOption(text) {
 }
 
 function remap(text) {
-	return /^[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?$/.test(text) ? '' : expected(_('default, or user[:group]'));
+	return (/^[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?$/).test(text) ? '' : expected(_('default, or user[:group]'));
 }
 
 function seccomp(text) {

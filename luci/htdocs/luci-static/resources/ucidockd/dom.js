@@ -62,7 +62,7 @@ return baseclass.extend({
 
 	// only to web pages, and without telling where from
 	link(href, text) {
-		return /^https?:\/\//.test(href) ? el('a', { href, target: '_blank', rel: 'noopener noreferrer' }, text) : el('span', {}, text);
+		return (/^https?:\/\//).test(href) ? el('a', { href, target: '_blank', rel: 'noopener noreferrer' }, text) : el('span', {}, text);
 	},
 
 	page(path, text, part) {

@@ -14,7 +14,7 @@ function keysOf(table) {
 
 // as a command line would have it
 function quoted(words) {
-	return (words ?? []).map(word => /^[\w@%+=:,./-]+$/.test(word) ? word : "'%s'".format(word.replaceAll("'", "'\\''"))).join(' ');
+	return (words ?? []).map(word => (/^[\w@%+=:,./-]+$/).test(word) ? word : "'%s'".format(word.replaceAll("'", "'\\''"))).join(' ');
 }
 
 function healthOf({ Test: test } = {}) {

