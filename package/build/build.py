@@ -22,7 +22,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,15 +37,7 @@ _COMPLETIONS = {
     "ucidockd.fish": "usr/share/fish/vendor_completions.d/ucidockd.fish",
 }
 # Debian's names of what OpenWrt's packages depend on
-DEBIAN_DEPENDS = [
-    "python3 (>= 3.11)",
-    "python3-docker (>= 7.1)",
-    "python3-h11",
-    "python3-jsonschema",
-    "python3-starlette",
-    "python3-uvicorn (>= 0.35) | ucidockd-python",
-    "python3-watchdog",
-]
+DEBIAN_DEPENDS = ["python3 (>= 3.11)", "python3-jsonschema", "ucidockd-python"]
 
 
 @dataclass(kw_only=True)
@@ -99,6 +91,10 @@ def main() -> int:
                 archive(package, kind, args.output, Path(work), epoch)
         debian = for_debian(packages[0], Path(work))
         archive(debian, "deb", args.output, Path(work), epoch)
+        bundle = replace(
+            packages[2], depends=["python3-requests", "python3-urllib3", "python3-idna", "python3-click"]
+        )
+        archive(bundle, "deb", args.output, Path(work), epoch)
     opkg_index(args.output, args.usign_key)
     apk_index(args.output, args.apk_key, epoch)
     checksums(args.output)
@@ -283,7 +279,8 @@ _OPENWRT = '[ -s "${IPKG_INSTROOT}/lib/functions.sh" ] || exit 0\n. "${IPKG_INST
 def scripts_for(package: Package, kind: str) -> dict[str, str]:
     """By nfpm's names. What OpenWrt's build adds (default_postinst, default_prerm) comes after the package's own part."""
     if kind == "deb":
-        return {"postinstall": package.scripts["postinst"], "preremove": package.scripts["prerm"]}
+        names = {"postinst": "postinstall", "prerm": "preremove"}
+        return {names[name]: text for name, text in package.scripts.items()}
     body = {name: f"(\n{text.partition(chr(10))[2]})" for name, text in package.scripts.items()}
     named = f'export root="${{IPKG_INSTROOT}}"\nexport pkgname="{package.name}"\n' if kind == "apk" else ""
     words = "" if kind == "apk" else ' "$0" "$@"'
