@@ -181,7 +181,7 @@ def test_every_option_of_the_schema_has_a_row() -> None:
     assert set(json.loads(schema.read_text())["properties"]) == ROWS.keys() | POLICY
 
 
-@pytest.mark.variants(20)
+@pytest.mark.variants(12)
 @pytest.mark.parametrize("option", sorted(ROWS))
 def test_the_option_reaches_the_engine_and_stays(box: Box, tmp_path: Path, option: str) -> None:
     if option == "blkio_weight" and not Path("/sys/fs/cgroup/blkio/blkio.weight").exists():

@@ -84,7 +84,7 @@ def count(lab: DaemonLab, package: str, kind: str, option: str, value: str) -> i
     return sum(s.type == kind and text(s, option) == value for s in parse(content, package=package).sections)
 
 
-@pytest.mark.variants(12)
+@pytest.mark.variants(6)
 @pytest.mark.parametrize("row", POSTED.values(), ids=POSTED)
 def test_first_boot_ends_with_a_running_dockerd(
     lab: DaemonLab, script: StockScript, router: Router, row: Posted, monkeypatch: pytest.MonkeyPatch
