@@ -97,7 +97,7 @@ class DockerEngine:
 
     `timeout_s`: how long a call that changes something may take before it counts as lost; calls that only look get 20 s
     at most. EngineSlowError: the time is over, the engine may still be
-    at it. What it may send is in `engine_limits`.
+    at it. What it may send is in `engine.limits`.
     """
 
     def __init__(self, host: str, *, tls: EngineTls | None = None, timeout_s: float = 60) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """TLS to an engine on another machine: a folder with `ca.pem`, `cert.pem` and `key.pem`, as DOCKER_CERT_PATH names one.
 
-Both clients of the engine (`docker_engine`, `docker_stream`) take their contexts from here. Nothing but that `ca.pem` is
+Both clients of the engine (`engine.client`, `engine.stream`) take their contexts from here. Nothing but that `ca.pem` is
 trusted. Files that were replaced count for the next connection.
 """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Streams to and from the Docker Engine: asyncio, h11 for heads, constant memory, back-pressure both ways.
 
-docker-py (`docker_engine`) does the unary calls; this does what is long or large: export, archives, image load and
+docker-py (`engine.client`) does the unary calls; this does what is long or large: export, archives, image load and
 save, build, pull, logs, stats, events, attach and exec. One connection per request, none is used again: a connection
 that was hijacked can never carry somebody else's request. Paths are not versioned: the engine then speaks the newest
 API it knows (Engine API, "Versioning").

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A connection to the engine by TLS: `engine_wire.Wire` with the records of TLS inside.
+"""A connection to the engine by TLS: `engine.wire.Wire` with the records of TLS inside.
 
 asyncio's own TLS knows no end of one side alone, which is how a console's input ends (RFC 8446 section 6.1), and drops what
 a slow reader has not taken when the other side closes. Nothing is moved by threads here: their pieces would be records.

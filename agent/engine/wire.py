@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One connection to the engine: pieces in and out with back-pressure, or its socket lent to a thread (`body_pump`).
 
-What the pieces mean, `docker_stream` knows.
+What the pieces mean, `engine.stream` knows.
 """
 
 from __future__ import annotations

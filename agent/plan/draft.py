@@ -110,7 +110,7 @@ def plugged_words(container: Container) -> tuple[str, ...]:
 
 @dataclass(slots=True, kw_only=True)
 class Draft:
-    """A plan in the making. `withheld`: key -> why nothing that needs it can be done; `turns`: see `contention`."""
+    """A plan in the making. `withheld`: key -> why nothing that needs it can be done; `turns`: see `plan.claims`."""
 
     desired: Desired
     observed: Observed

@@ -2,7 +2,7 @@
 """The HTTP side of the agent, made whole when somebody wants it: a first client on the control socket, or `listen`.
 
 Starlette, uvicorn and the routes take 6 MiB, and where LuCI speaks ubus nobody may ever ask. Until then the control
-socket is there and the kernel keeps its clients waiting; `doors` does the rest.
+socket is there and the kernel keeps its clients waiting; `runtime.listeners` does the rest.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs `certificate_maker` as a child process: JSON in on its stdin, JSON out on its stdout."""
+"""Runs `tls.maker` as a child process: JSON in on its stdin, JSON out on its stdout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LIMIT_S = 60.0  # a slow router imports `cryptography` for some seconds
 
 
 def ask_maker(operation: str, request: Mapping[str, object]) -> dict[str, Any]:
-    """One operation of `certificate_maker`. Blocks; runs in a thread where a loop must go on.
+    """One operation of `tls.maker`. Blocks; runs in a thread where a loop must go on.
 
     Raises ConfigError where `cryptography` is not installed, CertificateError for all else that keeps it from
     answering.

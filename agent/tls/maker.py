@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Makes and looks at certificates, in a short-lived process of its own: `cryptography` costs 8 MiB once imported.
 
-Nothing imports this module; `certificate_child` runs it with one JSON request on stdin and reads one JSON answer
+Nothing imports this module; `tls.child` runs it with one JSON request on stdin and reads one JSON answer
 from stdout. Keys travel in these two pipes only, never on the command line, in a file or in a message.
 
 Extensions as RFC 5280 4.2 wants them from a CA and its leaves; EC P-256 (RFC 5480) because a router signs with it in

@@ -126,7 +126,7 @@ class CertificateStore:
 
     @staticmethod
     def part(folder: str, content: Mapping[str, bytes], facts: Mapping[str, Any]) -> Part:
-        """`facts`: `not_before`, `expires` and `sans` as `certificate_maker` gives them."""
+        """`facts`: `not_before`, `expires` and `sans` as `tls.maker` gives them."""
         return Part(
             folder=folder,
             not_before=facts["not_before"],

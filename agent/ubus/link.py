@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One connection to ubusd: requests and their answers. What is known here ends with the connection.
 
-The protocol is that of libubus (ubus/libubus-req.c) and ubusd (ubus/ubusd_proto.c). `ubus_client` keeps connections
+The protocol is that of libubus (ubus/libubus-req.c) and ubusd (ubus/ubusd_proto.c). `ubus.client` keeps connections
 coming and knows what is published.
 """
 

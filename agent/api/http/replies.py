@@ -58,7 +58,7 @@ class ClientGoneError(SourceError):
 class Inbox:
     """The request's body as it comes, and afterwards the news that the client has gone.
 
-    As the body of a request to the engine it moves itself (`docker_stream.Passing`) where its length is known.
+    As the body of a request to the engine it moves itself (`engine.stream.Passing`) where its length is known.
     """
 
     def __init__(self, request: Request, *, stall_s: float = STALL_S) -> None:
