@@ -84,7 +84,10 @@ _DOCKERD = (
     Section(
         kind="firewall",
         head="config firewall",
-        text="Which interfaces cannot open connections to containers. One section for each bridge. [More](../openwrt.md#firewall).",
+        text=(
+            "Which interfaces cannot open connections to containers. One section for each bridge."
+            " [More](../openwrt.md#firewall)."
+        ),
     ),
 )
 _TABS = {
