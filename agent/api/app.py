@@ -12,8 +12,7 @@ from starlette.middleware import Middleware
 from agent.api.access.access import Access, NoSessions
 from agent.api.access.guard import Guard
 from agent.api.access.subnets import Subnets
-from agent.api.http.errors import on_defect, on_error, on_http_error
-from agent.api.http.routing import make_routes, run_found
+from agent.api.http.routing import make_routes, on_defect, on_error, on_http_error, run_found
 from agent.api.jobs.jobs import Jobs
 from agent.api.jobs.transfers import Transfers
 from agent.api.port import AgentPort

@@ -6,8 +6,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.api.http.json_reply import JsonReply
-from agent.api.http.replies import read_json
+from agent.api.http.replies import JsonReply, read_json
 from agent.api.names import checked_id, container_id, text
 from agent.api.port import AgentPort
 from agent.api.problems import RequestError

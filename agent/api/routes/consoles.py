@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket
 
 from agent.api.access.access import caller_of
-from agent.api.http import sse
+from agent.api.http import replies
 from agent.api.http.replies import EventReply, Inbox, read_json
 from agent.api.http.sockets import each_message, refuse, run_both, send_bytes, send_json
 from agent.api.names import container_id, flag, picked
@@ -104,7 +104,7 @@ class ConsoleRoutes:
 
     async def stream(self, request: Request) -> Response:
         console = self._console(request)
-        after = sse.resume_id(request.headers) or 0
+        after = replies.resume_id(request.headers) or 0
         if console.is_over(after):
             return Response(status_code=204)  # an EventSource would come back for ever: this tells it not to
         return EventReply(mapped(console.output(after), _event))
@@ -152,11 +152,11 @@ async def _resize(console: Console, body: Mapping[str, Any]) -> None:
 
 def _event(item: Item | None) -> bytes:
     if item is None:
-        return sse.event("gap", {})
+        return replies.sse_event("gap", {})
     if isinstance(item, Ended):
-        return sse.event("exit", {"code": item.code, "reason": item.reason}, item.number)
+        return replies.sse_event("exit", {"code": item.code, "reason": item.reason}, item.number)
     data = base64.b64encode(item.data).decode("ascii")
-    return sse.event("output", {"stream": item.stream, "data": data}, item.number)
+    return replies.sse_event("output", {"stream": item.stream, "data": data}, item.number)
 
 
 async def _shown(socket: WebSocket, console: Console) -> None:

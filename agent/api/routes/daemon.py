@@ -9,8 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.api.daemon_requests import STARTED, client_bundle
-from agent.api.http.json_reply import JsonReply
-from agent.api.http.replies import read_json
+from agent.api.http.replies import JsonReply, read_json
 from agent.api.port import AgentPort
 from agent.api.problems import RequestError
 from agent.api.rules import Rule, post, write

@@ -8,9 +8,8 @@ from collections.abc import AsyncGenerator
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from agent.api.http import sse
-from agent.api.http.json_reply import JsonReply
-from agent.api.http.replies import EventReply, read_json
+from agent.api.http import replies
+from agent.api.http.replies import EventReply, JsonReply, read_json
 from agent.api.names import picked
 from agent.api.port import AgentPort
 from agent.api.problems import RequestError
@@ -91,7 +90,7 @@ class StatusRoutes:
         return JsonReply(self._agent.board.page(asked.get("after", ""), int(asked.get("limit", 0))))
 
     async def stream(self, request: Request) -> Response:
-        return EventReply(status_events(self._agent.board, sse.resume_id(request.headers)))
+        return EventReply(status_events(self._agent.board, replies.resume_id(request.headers)))
 
     async def plan(self, request: Request) -> Response:
         del request
@@ -128,6 +127,6 @@ async def status_events(board: StatusBoard, resume: int | None) -> AsyncGenerato
             if name == "status" and follows and "after" not in data:
                 raise SlowReaderError("this reader is too slow: changes that it has not read are gone")
             follows = True
-            yield sse.event(name, data, number)
+            yield replies.sse_event(name, data, number)
     finally:
         await feed.aclose()

@@ -6,8 +6,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from agent.api.access.access import Access, AccessError, caller_of
-from agent.api.access.tickets import LIFE_S
+from agent.api.access.access import TICKET_LIFE_S, Access, AccessError, caller_of
 from agent.api.http.replies import read_json
 from agent.api.http.routing import matching_socket
 from agent.api.names import text
@@ -43,4 +42,4 @@ class TicketRoutes:
         if not await caller.may(rule.grant):
             raise AccessError("this session may not do that", status=403)
         ticket = self._access.tickets.issue(session=caller.session, path=path, client=caller.client)
-        return JSONResponse({"ticket": ticket, "expires_s": LIFE_S})
+        return JSONResponse({"ticket": ticket, "expires_s": TICKET_LIFE_S})

@@ -14,8 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.api.archives import open_download
-from agent.api.http.json_reply import JsonReply
-from agent.api.http.replies import Inbox, StreamReply, attachment, read_json
+from agent.api.http.replies import Inbox, JsonReply, StreamReply, attachment, read_json
 from agent.api.jobs.download import WINDOW, Download
 from agent.api.jobs.job_specs import build_upload, load_spec
 from agent.api.jobs.transfer import Transfer
