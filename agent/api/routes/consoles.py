@@ -23,11 +23,12 @@ from agent.api.http.sockets import each_message, refuse, run_both, send_bytes, s
 from agent.api.names import container_id, flag, picked
 from agent.api.problems import RequestError
 from agent.api.rules import EVENT_STREAM, Rule, delete, get, post, websocket, write
-from agent.api.streams.consoles import Console, Consoles
-from agent.api.streams.exec_request import exec_spec, size_of
+from agent.api.streams.consoles import Console, Consoles, exec_spec, size_of
+from agent.api.streams.engine_streams import decoded, mapped
 from agent.api.streams.output_buffer import Ended, Item
-from agent.api.streams.wrappers import mapped
+from agent.engine.stream import EnginePipe
 from agent.errors import UcidockdError
+from agent.wire.docker_frames import FrameDecoder
 
 _ID = "/v1/exec/{id}"
 _START = write("docker.exec", "start")
@@ -203,3 +204,36 @@ async def _control(console: Console, message: str) -> None:
         await console.input_end()
     else:
         raise RequestError('expected {"type": "resize", "rows": N, "columns": N} or {"type": "eof"}')
+
+
+# A browser's WebSocket on a container's main process (Engine API, `POST /containers/{id}/attach`).
+#
+# As the engine's own `attach/ws`: output as binary frames without the engine's stream headers, input from frames of
+# either kind. A browser that does not read stops the reading from the engine.
+
+
+_FRAME = 64 * 1024
+
+
+async def attach(socket: WebSocket, pipe: EnginePipe, *, tty: bool) -> None:
+    """Accepts the socket and serves it until either side ends."""
+    try:
+        await socket.accept()
+        await run_both(socket, _attach_input(socket, pipe), _attach_output(socket, pipe, tty=tty))
+    finally:
+        pipe.close()
+
+
+async def _attach_output(socket: WebSocket, pipe: EnginePipe, *, tty: bool) -> None:
+    decoder = FrameDecoder()
+    while piece := await pipe.read():
+        for _, data in [("stdout", piece)] if tty else decoded(decoder, piece):
+            for start in range(0, len(data), _FRAME):
+                await send_bytes(socket, data[start : start + _FRAME])
+
+
+async def _attach_input(socket: WebSocket, pipe: EnginePipe) -> None:
+    async def on_text(text: str) -> None:
+        await pipe.write(text.encode())
+
+    await each_message(socket, pipe.write, on_text)

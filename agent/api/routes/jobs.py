@@ -17,7 +17,7 @@ from agent.api.jobs.jobs import Job, Jobs, UnknownJobError
 from agent.api.names import flag, picked
 from agent.api.problems import RequestError
 from agent.api.rules import EVENT_STREAM, Rule, delete, get, post, put, read, write
-from agent.api.streams.wrappers import mapped
+from agent.api.streams.engine_streams import mapped
 from agent.model.resources import RegistryAuth
 
 _BUILD_TEXTS = ("dockerfile", "target", "platform", "networkmode")

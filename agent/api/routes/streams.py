@@ -19,7 +19,7 @@ from agent.api.names import container_id, flag, picked
 from agent.api.problems import RequestError
 from agent.api.rules import EVENT_STREAM, Rule, get, read
 from agent.api.streams import engine_streams
-from agent.api.streams.wrappers import mapped, primed, texts
+from agent.api.streams.engine_streams import mapped, primed, texts
 from agent.engine.stream import DockerStream
 from agent.status.board import StatusBoard
 from agent.threads import tell
