@@ -120,8 +120,8 @@ def documents() -> dict[Path, str]:
             (
                 "The last column says what happens to a running container when you change the option. `nothing`: it keeps"
                 " running as it is. `in place`: it is changed while it runs. `new container`: a new one replaces it, and"
-                " the old one comes back if the new one fails. `new network`: the network is made again, and its containers are"
-                " disconnected meanwhile. `new volumes only`: a volume that exists stays as it is."
+                " the old one comes back if the new one fails. `new network`: the network is made again, and its containers"
+                " are disconnected meanwhile. `new volumes only`: a volume that exists stays as it is."
             ),
             _CONTAINERS,
         ),
