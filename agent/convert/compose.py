@@ -40,7 +40,10 @@ class ComposeOptions:
 
 
 def import_compose(source: str, conversion: Conversion, options: ComposeOptions) -> None:
-    """Add the sections for a compose file. Raises ConfigError where it is none, or where a variable that it demands is missing."""
+    """Add the sections for a compose file.
+
+    Raises ConfigError where it is none, or where a variable that it demands is not given.
+    """
     _Project(conversion, options).read(source)
 
 
