@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one table of commands. Parser, help, man page, completions and docs/commands.md are made from it.
+"""The one table of commands. Parser, help, man page, completions and docs/reference/commands.md are made from it.
 
 A new command is a row here and a function `handler(args) -> exit code`, named as `module:function` and imported only when
 the command is called. What an option's value becomes is in `args` under `dest`, as argparse does it; values stay text.
@@ -172,8 +172,11 @@ CHECK = Command(
     examples=(("ucidockd check", "Check what is committed."),),
     exit_codes=((0, "no errors"), (1, "there are errors, with --strict also warnings"), _USAGE),
     handler="agent.cli.check:check",
-    options=(flag("--strict", help="fail on warnings too"),),
-    common=(*_FILES, "json"),
+    options=(
+        flag("--strict", help="fail on warnings too"),
+        flag("--staged", help="as if `uci commit` had been run"),
+    ),
+    common=(*_FILES, "save-dir", "json"),
 )
 PLAN = Command(
     name="plan",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writes the man pages and the shell completions: `make manual`. A test says when they are stale.
+"""Writes the man pages, the shell completions and the reference: `make manual`. A test says when they are stale.
 
 The commands are those of the table in `agent.cli.commands`, the options of the sections those of the schemas.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 from agent.cli import parser
 from agent.cli.commands import COMMANDS, COMMON, GROUPS, Argument, Command
+from tests.support import reference
 
 PROJECT = Path(__file__).resolve().parents[2]
 SECTIONS = ("agent", "container", "network", "volume", "auth")  # of /etc/config/containers
@@ -25,12 +26,13 @@ _PLACES = {"FILE", "DIR", "SOCKET"}  # values that are completed as files
 def documents() -> dict[Path, str]:
     """Every file that this makes, with its text."""
     return {
-        PROJECT / "docs/commands.md": _reference(),
+        PROJECT / "docs/reference/commands.md": _reference(),
         PROJECT / "docs/man/ucidockd.8": _commands_page(),
         PROJECT / "docs/man/ucidockd.containers.5": _sections_page(),
         PROJECT / "package/completion/ucidockd.bash": _bash(),
         PROJECT / "package/completion/_ucidockd": _zsh(),
         PROJECT / "package/completion/ucidockd.fish": _fish(),
+        **reference.documents(),
     }
 
 
@@ -39,7 +41,7 @@ def options_of(command: Command) -> list[Argument]:
     return [option for option in command.all_options() if "--help" not in option.flags]
 
 
-# docs/commands.md
+# docs/reference/commands.md
 
 
 def _reference() -> str:
