@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writes the man pages and the shell completions: `make manual`. A test says when they are stale.
+"""Writes the man pages, the shell completions and the reference: `make manual`. A test says when they are stale.
 
 The commands are those of argparse's parser, the options of the sections those of the schemas.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.main import EXIT_CODES, _parser
+from tests.support import reference
 
 PROJECT = Path(__file__).resolve().parents[2]
 SECTIONS = ("agent", "container", "network", "volume", "auth")  # of /etc/config/containers
@@ -32,6 +33,7 @@ def documents() -> dict[Path, str]:
         PROJECT / "package/completion/ucidockd.bash": _bash(),
         PROJECT / "package/completion/_ucidockd": _zsh(),
         PROJECT / "package/completion/ucidockd.fish": _fish(),
+        **reference.documents(),
     }
 
 

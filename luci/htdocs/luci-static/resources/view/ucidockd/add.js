@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Docker > Declared: the containers of /etc/config/containers, every option of them.
+// Docker > Containers > Add container.
 'use strict';
 'require view';
 'require form';

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""UCI text that is not committed, checked or planned, for every door."""
+"""What HTTP and ubus ask of the agent alike: UCI text checked or planned, and certificates for dockerd's clients."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from agent.api.names import number, text
 from agent.api.port import AgentPort
 from agent.api.problems import RequestError
 from agent.model.given import Given, GivenSection
@@ -61,3 +62,17 @@ async def validated(agent: AgentPort, texts: Mapping[str, Any]) -> dict[str, Any
             raise RequestError(f"{name[:64]!r}: expected the text of a UCI file")
     issues = await agent.validate(texts)
     return {"valid": not any(issue["severity"] == "error" for issue in issues), "issues": issues}
+
+
+# What is asked of dockerd by hand, for every door: the answer to a wish, and a client's bundle.
+
+
+STARTED = {"started": True}
+CLIENT_DAYS = 730
+_DAYS_MAX = 3650
+
+
+async def client_bundle(agent: AgentPort, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to `{name, days}`. Raises RequestError, and what `AgentPort.tls_client` raises."""
+    days = number(body, "days", low=1, high=_DAYS_MAX, default=CLIENT_DAYS)
+    return await agent.tls_client(text(body, "name"), days=days)

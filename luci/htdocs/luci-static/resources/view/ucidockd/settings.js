@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Docker > Configuration: dockerd's own settings with TLS, proxies and firewall, and the agent's.
+// Docker > Settings: dockerd's own settings with TLS, proxies and firewall, registries, and the agent's.
 'use strict';
 'require view';
 'require form';
@@ -12,14 +12,14 @@
 'require ucidockd.status as status';
 
 const DAEMON_KEY = 'daemon:dockerd';
-const DAEMON = [ 'globals', 'tls', 'proxies', 'firewall' ];
+const TYPES = [ 'globals', 'tls', 'proxies', 'firewall', 'auth', 'agent' ];
 
 return view.extend({
 	async load() {
 		const readable = await declare.load('dockerd') && await declare.load('containers');
-		const found = await Promise.all([ ...DAEMON, 'agent' ].map(type => schemas.load(type)));
+		const found = await Promise.all(TYPES.map(type => schemas.load(type)));
 
-		return { readable, schema: Object.fromEntries([ ...DAEMON, 'agent' ].map((type, index) => [ type, found[index] ])) };
+		return { readable, schema: Object.fromEntries(TYPES.map((type, index) => [ type, found[index] ])) };
 	},
 
 	// what became of the last change
@@ -32,7 +32,7 @@ return view.extend({
 			if (daemon) {
 				const { level, reason, message } = status.verdict(daemon);
 
-				D.fill(place, 'dockerd: ', D.badge(level, reason), ' ', message, ' ', D.page('sync', _('Details')));
+				D.fill(place, 'dockerd: ', D.badge(level, reason), ' ', message, ' ', D.page('overview', _('Details')));
 			}
 		});
 
@@ -70,6 +70,7 @@ return view.extend({
 		declare.named(daemon, 'proxies', 'proxies', schema.proxies, { title: _('Proxies') });
 		this.firewall(daemon, schema.firewall);
 		declare.named(agent, 'agent', 'agent', schema.agent, { title: '' });
+		this.registries(agent, schema.auth);
 
 		for (const name of [ 'cacert', 'cert', 'key' ])
 			tls[name].depends('mode', 'files');
@@ -89,6 +90,14 @@ return view.extend({
 		map.children[map.children.length - 1].anonymous = true;
 
 		return made;
+	},
+
+	registries(map, schema) {
+		const made = declare.grid(map, 'auth', schema, { title: _('Registry logins'), description: _('Used for pulls and pushes. They are stored unencrypted in /etc/config/containers, which only root can read.'), columns: [ 'serveraddress' ] });
+
+		made.serveraddress.value('docker.io', 'Docker Hub');
+		made.serveraddress.value('ghcr.io');
+		made.serveraddress.value('quay.io');
 	},
 
 	handleSave() {
