@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from agent.api.agent_requests import given_of
 from agent.api.ubus.agent import AgentMethods
-from agent.api.validation import given_of
 from agent.errors import UcidockdError
 from agent.model.given import Given
 from agent.plan import operations as ops

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.model.dockerd.settings import Wish
 from agent.model.container_table import Level as Cost
+from agent.model.dockerd.settings import Wish
 from agent.plan.effects import SCHEMA, Kind
 from agent.plan.outlook import STATES
 from agent.status.conditions import Level
