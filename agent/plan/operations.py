@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.errors import Reason
 from agent.model.observed import ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import Container, Network, Volume
 from agent.plan.written import OptionChange
@@ -229,7 +230,7 @@ class Finding:
     key: str
     type: str  # a ConditionType value
     status: bool
-    reason: str
+    reason: Reason
     message: str = ""
     since: float | None = None  # wall clock, seconds: where the engine tells when it began
     output: str = ""  # with Running: what it printed last before it ended

@@ -26,7 +26,7 @@ from agent.apply.volumes import names
 from agent.apply.worker_pool import Crew, Outcome, Run, SkippedError
 from agent.dockerd.foresight import foreseen
 from agent.dockerd.stage import DaemonStage
-from agent.errors import EngineError, EngineUnreachableError, UcidockdError
+from agent.errors import EngineError, EngineUnreachableError, Reason, UcidockdError
 from agent.files.config import LoadResult
 from agent.files.uci_store import UciStore
 from agent.model.given import Given
@@ -650,7 +650,7 @@ class Reconciler:
         message = f"pulling {container.spec.image}: {percent} %"
         self._display.image(container, status=False, reason="Pulling", message=message)
 
-    def _show_pulled(self, container: Container, image_id: str, reason: str) -> None:
+    def _show_pulled(self, container: Container, image_id: str, reason: Reason) -> None:
         """The pull ended; with "" there is no image."""
         self.image_ids = {**self.image_ids, container.spec.image: image_id}
         if image_id and image_id not in self.image_defaults:
