@@ -12,14 +12,18 @@ from dataclasses import dataclass
 from agent.errors import Reason
 from agent.model.observed import ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import Container, Network, Volume
+from agent.plan.written import OptionChange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """Common to all: what it acts on and why."""
+    """Common to all: what it acts on and why. `changes`: the options that it is about, as far as it is about options;
+    then `besides` is the rest of the cause."""
 
     key: str
     cause: str
+    changes: tuple[OptionChange, ...] = ()
+    besides: str = ""
 
     @property
     def verb(self) -> str:
@@ -161,10 +165,11 @@ class ReconnectContainer(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaceContainer(Operation):
-    """A swap with rollback; `record` is the old one's."""
+    """A swap with rollback; `record` is the old one's. `runs`: whether that one serves until then."""
 
     container: Container
     record: Record
+    runs: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

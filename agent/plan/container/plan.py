@@ -13,7 +13,7 @@ from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, DependsOn, OnDrift, Pull, RunState
 from agent.plan import operations as ops
 from agent.plan.applied import as_applied, waits_of
-from agent.plan.container.changes import FieldChange, change_of, classify
+from agent.plan.container.changes import FieldChange, change_of, classify, options_of
 from agent.plan.container.describe import option_of
 from agent.plan.container.difference import differences, is_met
 from agent.plan.container.drift import container_drift
@@ -245,7 +245,13 @@ class _Planner:
             if room is None:
                 return
             swap = ops.ReplaceContainer(
-                key=self.key, cause=_joined(describe(changes), why), container=self.container, record=record
+                key=self.key,
+                cause=_joined(describe(changes), why),
+                changes=options_of(changes),
+                besides=why,
+                container=self.container,
+                record=record,
+                runs=is_alive(seen),
             )
             self.draft.add(self.key, [*room, swap], self.needs)
             return
@@ -425,14 +431,25 @@ class _Planner:
             cause = describe(updates)
             todo.append(
                 ops.UpdateContainer(
-                    key=key, cause=cause, container=container, record=record, fields=changed, again=again
+                    key=key,
+                    cause=cause,
+                    changes=options_of(updates),
+                    container=container,
+                    record=record,
+                    fields=changed,
+                    again=again,
                 )
             )
-        cause = describe(change for change in changes if change.level is Level.RECONNECT)
-        cause = cause or self._network_is_new(container)
+        moved = tuple(change for change in changes if change.level is Level.RECONNECT)
+        cause = describe(moved) or self._network_is_new(container)
         if cause:
             reconnect = ops.ReconnectContainer(
-                key=key, cause=cause, container=container, record=record, again=again
+                key=key,
+                cause=cause,
+                changes=options_of(moved),
+                container=container,
+                record=record,
+                again=again,
             )
             todo.append(reconnect)
         return todo
