@@ -15,13 +15,10 @@ from dataclasses import dataclass, replace
 from functools import partial, singledispatchmethod
 from typing import Any
 
-from agent.apply.addresses import with_addresses
-from agent.apply.clock import Clock
+from agent.apply.failures import without_secrets
 from agent.apply.images import Images, create_from
-from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect
-from agent.apply.ports import Engine
-from agent.apply.records import Records
-from agent.apply.redact import without_secrets
+from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect, with_addresses
+from agent.apply.ports import Clock, Engine, Records
 from agent.apply.swap import Swap, kept_policy, restart_body
 from agent.apply.volumes import Inheritance, holds_data, inherit_from_gone, names
 from agent.apply.worker_pool import Crew, Outcome, Run, SkippedError

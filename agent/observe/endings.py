@@ -7,8 +7,7 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from agent.apply.ports import Engine
-from agent.apply.records import Records
+from agent.apply.ports import Engine, Records
 from agent.errors import EngineError, StorageError
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container

@@ -7,8 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.apply.ports import Engine
-from agent.apply.records import Records
+from agent.apply.ports import Engine, Records
 from agent.errors import EngineError, StorageError
 from agent.model.observed import EngineIdentity, Observed
 from agent.plan.engines import Claims, claims, is_known, tags_of

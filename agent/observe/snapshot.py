@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
-from agent.apply.observed_lists import confirm
-from agent.apply.ports import Engine
+from agent.apply.ports import Engine, confirm
 from agent.model.observed import Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import Desired
 

@@ -15,13 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from agent.apply.clock import Clock
 from agent.apply.executor import Executor
+from agent.apply.failures import last_output
 from agent.apply.images import Images, look_at_image
-from agent.apply.output import last_output
-from agent.apply.ports import Engine
-from agent.apply.records import Records
-from agent.apply.recovery import recover
+from agent.apply.ports import Clock, Engine, Records
+from agent.apply.swap import recover
 from agent.apply.volumes import names
 from agent.apply.worker_pool import Crew, Outcome, Run, SkippedError
 from agent.dockerd.foresight import foreseen

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from agent.apply.records import Records
+from agent.apply.ports import Records
 from agent.apply.worker_pool import Outcome, SkippedError
 from agent.errors import EngineError, EngineUnreachableError, StorageError, UcidockdError
 from agent.model.issues import Issue

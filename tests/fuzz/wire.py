@@ -15,7 +15,7 @@ from functools import cache
 from typing import TypeVar
 
 from agent.api.streams.engine_streams import json_lines
-from agent.apply.pulling import PullProgress
+from agent.apply.images import PullProgress
 from agent.errors import EngineError
 from agent.status.progress import Progress
 from agent.wire import blobmsg, http_head, pem, tar_magic
