@@ -33,7 +33,7 @@ from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
 from agent.model.observed import Record
 from agent.model.resources import Container, Network, Volume
 from agent.plan import operations as ops
-from agent.plan.container.drift import container_drift, network_difference, volume_difference
+from agent.plan.container.difference import container_drift, network_difference, volume_difference
 from agent.plan.container.endpoints import MAC_FIELD, shows_macs
 from agent.plan.container.inspected import volume_words, volumes_of
 from agent.plan.container.meaning import is_same_image, meaning_hash

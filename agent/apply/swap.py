@@ -32,7 +32,7 @@ from agent.plan.applied import waits_of
 from agent.plan.container.inspected import anonymous_volumes, volume_words, volumes_of
 from agent.plan.container.payload import container_body, extra_endpoints
 from agent.plan.container.plan import failure_of, is_alive, is_completed
-from agent.plan.container.swap_names import name_outside, swap_name
+from agent.plan.container.renames import name_outside, swap_name
 from agent.plan.draft import desired_spec, joined_ids, plugged_words
 
 logger = logging.getLogger(__name__)

@@ -62,8 +62,7 @@ from agent.model.dockerd.table import TABLE, identity_of, value_at
 from agent.model.interfaces import Route
 from agent.model.resources import AgentSettings, Desired, Network
 from agent.plan.backoff import BackOff
-from agent.plan.daemon import Change, Rendered, as_wished, classify
-from agent.plan.engine_storage import store_trouble
+from agent.plan.daemon import Change, Rendered, as_wished, classify, store_trouble
 from agent.plan.router.zones import bridges_of
 from agent.router.mounts import declared_mount, is_read_only, missing_mount
 from agent.router.routes import host_routes

@@ -14,8 +14,7 @@ from agent.dockerd.server_identity import ServerIdentities
 from agent.errors import DaemonError
 from agent.model.dockerd.settings import DaemonSettings, Document, Target
 from agent.model.interfaces import Route
-from agent.plan.daemon import Rendered, render
-from agent.plan.engine_storage import GRAPH_DRIVERS
+from agent.plan.daemon import GRAPH_DRIVERS, Rendered, render
 from agent.plan.router.bridge_subnets import SUBNET_KEYS, fit
 
 

@@ -31,11 +31,9 @@ from agent.model.given import Given
 from agent.model.interfaces import Interface, Route
 from agent.model.observed import Observed, Record
 from agent.model.resources import AgentSettings, Container, Desired
-from agent.observe.ages import Ages
-from agent.observe.endings import Endings, Ends
-from agent.observe.engine_identity import Standing
+from agent.observe.endings import Ages, Endings, Ends
 from agent.observe.sharing import Sharing
-from agent.observe.snapshot import observe
+from agent.observe.snapshot import Standing, observe
 from agent.observe.waiting import (
     applied_names,
     lost,
