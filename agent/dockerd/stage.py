@@ -15,26 +15,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.dockerd.change import DaemonChange, Limits
-from agent.dockerd.check import checker, culprits
-from agent.dockerd.external import External
 from agent.dockerd.files import DaemonFiles, material_of
 from agent.dockerd.health import DaemonHealth
+from agent.dockerd.identity import EngineHome, ServerIdentities
 from agent.dockerd.manual import ManualControl, configured
 from agent.dockerd.ports import Certificates, Supervisor
-from agent.dockerd.runner import INIT_SCRIPT, Runner, runner_of, version_of
-from agent.dockerd.server_identity import ServerIdentities
-from agent.dockerd.settings_owner import has_package, not_ours
+from agent.dockerd.runner import INIT_SCRIPT, Runner, has_package, not_ours, runner_of, version_of
 from agent.dockerd.status import DaemonStatus
-from agent.dockerd.storage_identity import EngineHome
 from agent.dockerd.supervisor import (
     ChildSupervisor,
     OwnChildSupervisor,
     OwnScriptSupervisor,
     ProcdSupervisor,
 )
-from agent.dockerd.target import Renderer, prior_drivers, target_of
+from agent.dockerd.target import Renderer, checker, culprits, prior_drivers, target_of
 from agent.dockerd.unmanaged import (
     DEFAULT_FILE,
+    External,
     OwnDockerd,
     OwnSupervisor,
     exists,

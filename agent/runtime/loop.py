@@ -30,7 +30,7 @@ from agent.model.given import Given
 from agent.model.issues import issue_as_json
 from agent.model.resources import RegistryAuth
 from agent.plan.outlook import Outlook
-from agent.router.mount_watch import MountWatch
+from agent.router.mounts import MountWatch
 from agent.runtime.differ import diff
 from agent.runtime.planning import plan_answer, reconcile_answer
 from agent.runtime.reconciler import Reconciler

@@ -22,7 +22,7 @@ from agent.apply.ports import Clock, Engine, Records
 from agent.apply.swap import recover
 from agent.apply.volumes import names
 from agent.apply.worker_pool import Crew, Outcome, Run, SkippedError
-from agent.dockerd.foresight import foreseen
+from agent.dockerd.preview import foreseen
 from agent.dockerd.stage import DaemonStage
 from agent.errors import EngineError, EngineUnreachableError, UcidockdError
 from agent.files.config import LoadResult

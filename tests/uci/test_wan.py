@@ -10,7 +10,7 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.files.options import RuntimeOptions
-from agent.router.addresses import device_addresses
+from agent.router.routes import device_addresses
 from agent.runtime.listeners import wan_addresses
 from agent.uci.syntax import parse
 from agent.uci.wan import wan_devices

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The change table: what a changed field costs. A field without an entry fails a test, not a user."""
+"""What a changed field costs, by the table of options, and how a field and its values read for people."""
 
 from __future__ import annotations
 

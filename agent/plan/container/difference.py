@@ -2,8 +2,8 @@
 """Desired, applied and observed side by side, field by field: what `ucidockd diff` shows, and what a conflict is about.
 
 Only what the section says is compared with the engine: everything else is the image's or the engine's business.
-Planning decides by `agent.plan.container.changes` (applied against desired) and `agent.plan.container.difference` (what
-can change at all on a container of ours); this is for people, and for containers that are not ours.
+Planning decides by `agent.plan.container.changes` (applied against desired) and by the drift below (what can change at
+all on a container of ours); `differences` is for people, and for containers that are not ours.
 """
 
 from __future__ import annotations
