@@ -41,8 +41,8 @@ from agent.dockerd.unmanaged import (
 from agent.engine import process as daemon_process
 from agent.engine.probe import DaemonProbe
 from agent.errors import DaemonError, UcidockdError
-from agent.files.filesystems import file_system_of
 from agent.files.options import RuntimeOptions
+from agent.files.user_paths import file_system_of
 from agent.model.dockerd.settings import (
     DAEMON_KEY,
     DaemonRecord,

@@ -21,8 +21,8 @@ from agent.model.listen import IpAddress
 from agent.model.resources import AgentSettings
 from agent.router.routes import device_addresses
 from agent.runtime.web import Parts
+from agent.uci.router import wan_devices
 from agent.uci.syntax import UciSyntaxError
-from agent.uci.wan import wan_devices
 
 
 def make_doors(

@@ -36,7 +36,7 @@ from agent.runtime.planning import plan_answer, reconcile_answer
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
-from agent.status.counters import PassCounters
+from agent.status.metrics import PassCounters
 from agent.threads import tell
 
 logger = logging.getLogger(__name__)

@@ -51,11 +51,10 @@ from agent.plan.outlook import Entry, Outlook, outlook
 from agent.plan.reconcile import reconcile
 from agent.router.devices import Plugged, UsbDevices
 from agent.router.hazards import Hazards
-from agent.runtime.grace import GraceWatch
 from agent.runtime.holds import Holds
 from agent.runtime.planning import entries_of
 from agent.runtime.router_integration import Edges
-from agent.runtime.status_writer import Display, declared
+from agent.runtime.status_writer import Display, GraceWatch, declared
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.tls.certificates import Certificates

@@ -12,8 +12,8 @@ from agent.errors import ConfigError
 from agent.files.options import RuntimeOptions
 from agent.router.routes import device_addresses
 from agent.runtime.listeners import wan_addresses
+from agent.uci.router import wan_devices
 from agent.uci.syntax import parse
-from agent.uci.wan import wan_devices
 
 FIREWALL = """
 config defaults
