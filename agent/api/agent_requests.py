@@ -9,20 +9,43 @@ from typing import Any
 from agent.api.names import number, text
 from agent.api.port import AgentPort
 from agent.api.problems import RequestError
-from agent.model.given import Given
+from agent.model.given import Given, GivenSection
 
 
 def given_of(body: Mapping[str, Any]) -> Given:
-    """What is to be planned: `packages` (package -> UCI text), `paths` (package -> where that is from), `staged`.
-
-    Raises RequestError.
+    """What is to be planned: `packages` (package -> UCI text), `paths` (package -> where that is from), `sections`
+    (package -> section -> option -> value or list, null deletes the section), `staged`. Raises RequestError.
     """
-    if unknown := sorted(body.keys() - {"packages", "paths", "staged"}):
-        raise RequestError(f"{unknown[0][:64]!r} is not known; use `packages`, `paths` and `staged`")
+    if unknown := sorted(body.keys() - {"packages", "paths", "sections", "staged"}):
+        raise RequestError(
+            f"{unknown[0][:64]!r} is not known; use `packages`, `paths`, `sections` and `staged`"
+        )
     staged = body.get("staged", False)
     if not isinstance(staged, bool):
         raise RequestError("`staged`: expected true or false")
-    return Given(texts=_texts(body, "packages"), paths=_texts(body, "paths"), staged=staged)
+    return Given(
+        texts=_texts(body, "packages"), paths=_texts(body, "paths"), sections=_sections(body), staged=staged
+    )
+
+
+def _sections(body: Mapping[str, Any]) -> dict[str, dict[str, GivenSection | None]]:
+    found = body.get("sections", {})
+    packages = found.values() if isinstance(found, dict) else [None]
+    if not all(isinstance(package, dict) and all(map(_is_section, package.values())) for package in packages):
+        raise RequestError(
+            "`sections`: expected an object of sections by package, each an object of texts and lists of texts, or null"
+        )
+    return dict(found)
+
+
+def _is_section(said: object) -> bool:
+    return said is None or (isinstance(said, dict) and all(_is_value(n, v) for n, v in said.items()))
+
+
+def _is_value(name: str, value: object) -> bool:
+    if name.startswith(".") and name != ".type":
+        return True  # rpcd's `.anonymous` and `.index` are no texts
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
 
 
 def _texts(body: Mapping[str, Any], name: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.dockerd.files import DaemonFiles, EngineData
 from agent.dockerd.ports import Certificates
 from agent.dockerd.status import DaemonStatus
-from agent.errors import DaemonError, PathError, UcidockdError
+from agent.errors import ClockNotSetError, DaemonError, PathError, Reason, UcidockdError
 from agent.files.atomic import atomic_write
 from agent.files.user_paths import PATHS, file_bytes, mode_of
 from agent.model.dockerd.settings import Document, TlsSettings
@@ -81,11 +81,11 @@ def _kept(document: Mapping[str, object]) -> Identity | None:
     return Identity(cacert=paths[0], cert=paths[1], key=paths[2])
 
 
-def _reason(exc: UcidockdError) -> str:
-    """The word for the condition: `clock-not-set` -> `ClockNotSet`."""
+def _reason(exc: UcidockdError) -> Reason:
+    """The word for the condition."""
     if isinstance(exc, DaemonError):
         return exc.reason
-    return "".join(part.capitalize() for part in exc.code.split("-"))
+    return "ClockNotSet" if isinstance(exc, ClockNotSetError) else "Certificate"
 
 
 # Whether the engine that runs keeps the data that the containers were meant for: the same data_root, on the same disk,
@@ -140,14 +140,14 @@ class EngineHome:
         self._files.write_engine(EngineData(data_root=root, mark=self.mark, store=meant.store or store))
         return self._show("")
 
-    def _show(self, what: str, *, reason: str = "") -> str:
+    def _show(self, what: str, *, reason: Reason = "DataRoot") -> str:
         text = f"{what}: nothing is created there until `ucidockd reconcile`" if what else ""
         self._status.engine_changed(text, reason=reason)
         return text
 
 
-def _difference(meant: EngineData, now: EngineData, *, disk: bool) -> tuple[str, str]:
-    """How the engine differs from the one that the containers were meant for, and the word for it."""
+def _difference(meant: EngineData, now: EngineData, *, disk: bool) -> tuple[str, Reason]:
+    """How the engine differs from the one that the containers were meant for ("": not at all), and the word for it."""
     root = now.data_root
     if meant.data_root != root:
         return f"data_root was {meant.data_root} and is {root}", "DataRoot"
@@ -155,7 +155,7 @@ def _difference(meant: EngineData, now: EngineData, *, disk: bool) -> tuple[str,
         return f"{root} is on another disk than before, or that was emptied", "Disk"
     if now.store and meant.store and now.store != meant.store:
         return f"images and containers were kept by {meant.store}, now by {now.store}", "Store"
-    return "", ""
+    return "", "DataRoot"
 
 
 def _mark_of(root: str) -> str:

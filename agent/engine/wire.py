@@ -175,7 +175,8 @@ class Wire(asyncio.BufferedProtocol):
 # A connection to the engine by TLS: `engine.wire.Wire` with the records of TLS inside.
 #
 # asyncio's own TLS knows no end of one side alone, which is how a console's input ends (RFC 8446 section 6.1), and drops
-# what a slow reader has not taken when the other side closes. Nothing is moved by threads here: their pieces would be records.
+# what a slow reader has not taken when the other side closes. Nothing is moved by threads here: their pieces would be
+# records.
 
 
 _RECORD = 16 * 1024  # the most that one carries

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from agent.errors import InternalError
+from agent.errors import InternalError, Reason
 from agent.model.clock import clock_is_set
 from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import Container, Desired
@@ -19,6 +19,7 @@ from agent.plan.claims import settle
 from agent.plan.container.plan import is_alive, joined_keys, plan_container
 from agent.plan.draft import Context, Draft, Missing, key_of
 from agent.plan.objects import is_same_volume, plan_network, plan_volume
+from agent.status.conditions import REASON_OF_HEALTH, REASON_OF_STATE
 
 # What runs, as the engine shows it: told of every container of ours, whatever can be planned for it.
 #
@@ -49,16 +50,20 @@ def _show(draft: Draft, key: str, container: Container | None, seen: ObservedCon
         enabled = container is None or container.policy.enabled
         draft.find(key, "Running", status=False, reason="Absent" if enabled else "Disabled")
         return
-    running, reason = seen.state == "running", seen.state.capitalize()
+    running = seen.state == "running"
+    reason: Reason = REASON_OF_STATE.get(seen.state, "Unknown")
     if seen.id in draft.context.completed:
         reason = "Completed"
-    elif seen.state == "restarting":
-        reason = "CrashLoop"
     ended = seen.state in {"exited", "restarting", "dead"} and seen.last_exit_code is not None
     message = f"exited with {seen.last_exit_code}" if ended else ""
     draft.find(key, "Running", status=running, reason=reason, message=message, since=seen.since)
     if seen.health and running:
-        draft.find(key, "Healthy", status=seen.health == "healthy", reason=seen.health.capitalize())
+        draft.find(
+            key,
+            "Healthy",
+            status=seen.health == "healthy",
+            reason=REASON_OF_HEALTH.get(seen.health, "Unknown"),
+        )
 
 
 # Planning what no section declares any more: stopped at once, deleted after the grace period.

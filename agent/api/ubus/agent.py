@@ -90,7 +90,8 @@ class AgentMethods:
             "status": Method(handler=self._status, args={"after": STRING, "limit": INTEGER}),
             "plan": Method(handler=self._plan),
             "preview": Method(
-                handler=self._preview, args={"packages": TABLE, "paths": TABLE, "staged": BOOLEAN}
+                handler=self._preview,
+                args={"packages": TABLE, "paths": TABLE, "sections": TABLE, "staged": BOOLEAN},
             ),
             "reconcile": Method(handler=self._reconcile),
             "hotplug": Method(handler=self._on_hotplug, args={"subsystem": STRING, "env": TABLE}),

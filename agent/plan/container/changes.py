@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.model import entry_text
@@ -12,6 +12,7 @@ from agent.model.container_table import BY_FIELD, TABLE, ContainerOption, Level,
 from agent.model.resources import Endpoint, Port
 from agent.model.secrets import hidden_pair, hidden_text, hidden_words
 from agent.plan.container.meaning import PLAIN, Defaults, changed_fields, meaning
+from agent.plan.written import OptionChange, option_changes
 
 # Fields and their values in the words of a section, as plans, conflicts and diffs show them, without what may be secret.
 #
@@ -100,12 +101,13 @@ _CLEARABLE = frozenset({"pids_limit", "restart"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldChange:
-    """One changed field with both values in words."""
+    """One changed field with both values in words, and the `options` that it is read from."""
 
     field: str
     old: str
     new: str
     level: Level
+    options: tuple[OptionChange, ...] = ()
 
 
 LIMITS = frozenset(name for name, level in LEVELS.items() if level is Level.UPDATE) - {"restart"}
@@ -164,4 +166,11 @@ def change_of(
     old_text, new_text = words(field, old, new)
     in_place = LEVELS.get(field) is Level.UPDATE
     level = level_of(field, before.get(field), after.get(field)) if in_place else level_of(field, old, new)
-    return FieldChange(field=field, old=old_text, new=new_text, level=level)
+    return FieldChange(
+        field=field, old=old_text, new=new_text, level=level, options=option_changes(field, old, new, level)
+    )
+
+
+def options_of(changes: Iterable[FieldChange]) -> tuple[OptionChange, ...]:
+    """All of them, option by option."""
+    return tuple(replace(option, level=change.level) for change in changes for option in change.options)

@@ -13,7 +13,7 @@ import ipaddress
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, Reason
 from agent.model.dockerd.settings import Document, FirewallRule
 from agent.model.interfaces import Interface
 from agent.model.resources import Container, Port
@@ -270,7 +270,7 @@ def _forwarded(port: Port, zone: Zone, bridge: Bridge, around: Surroundings) -> 
 class CutOff:
     """`src` and `dest`: the zones of a forwarding that would help, "" where none would."""
 
-    reason: str
+    reason: Reason
     message: str
     src: str = ""
     dest: str = ""

@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from agent.errors import Reason
 from agent.model.dockerd.settings import DaemonSettings, Document, Json
 from agent.model.interfaces import Route
 from agent.model.resources import Network
@@ -23,7 +24,7 @@ _Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 _ON_THE_LAN = frozenset({"macvlan", "ipvlan"})  # their subnets are those of the device that they lie on
 
 
-def obstacle(draft: Draft, network: Network, object_id: str = "") -> tuple[str, str] | None:
+def obstacle(draft: Draft, network: Network, object_id: str = "") -> tuple[Reason, str] | None:
     """Reason and words of why a declared network cannot be made. `object_id`: the one that it replaces."""
     bridge = dict(network.spec.options).get(BRIDGE_NAME)
     if bridge in draft.context.router_devices:
