@@ -138,7 +138,9 @@ class Apk(Opkg):
         parts = [gzip.decompress(part) for part in load().streams(package.read_bytes())]
         scripts = members(parts[-2] + bytes(1024))
         return members(parts[-1]), {
-            name[1:]: text.decode() for name, (_, text) in scripts.items() if name.startswith((".pre-", ".post-"))
+            name[1:]: text.decode()
+            for name, (_, text) in scripts.items()
+            if name.startswith((".pre-", ".post-"))
         }
 
     def install(self, package: Path) -> str:

@@ -2,8 +2,8 @@
 """A router that boots: a root directory over this machine's, in namespaces of its own, with a real dockerd.
 
 Real are `uci`, the shells, Python, dockerd, the package's files and the agent. OpenWrt's own scripts cannot be installed
-here: rc.common, procd, functions.sh and the dockerd package's init script are stand-ins with their habits. What is written is
-kept over a reboot, but for /tmp and /run; /opt/docker is a disk of its own.
+here: rc.common, procd, functions.sh and the dockerd package's init script are stand-ins with their habits. What is written
+is kept over a reboot, but for /tmp and /run; /opt/docker is a disk of its own.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ name="${initscript##*/}" work=/tmp/procd
 mkdir -p "$work" /etc/rc.d
 start_service() { :; }
 stop_service() { :; }
-alive() { kill -0 "$(cat "$work/$name.$1.pid" 2>/dev/null)" 2>/dev/null; }
+alive() { [ -s "$work/$name.$1.pid" ] && kill -0 "$(cat "$work/$name.$1.pid")" 2>/dev/null; }
 procd_open_instance() { instance="${1:-instance1}" command='' stamp=''; }
 procd_set_param() {
 	local kind="$1" file
@@ -94,10 +94,11 @@ end() {
 procd_send_signal() { # SERVICE [INSTANCE [SIGNAL]]
 	local file
 	for file in "$work/$1.${2:-}"*.pid; do kill -"${3:-HUP}" "$(cat "$file" 2>/dev/null)" 2>/dev/null; done
+	return 0
 }
 procd_add_reload_trigger() { :; }
 procd_add_raw_trigger() { :; }
-instances() { for file in "$work/$name."*.pid; do [ ! -e "$file" ] || { file="${file##*/$name.}"; echo "${file%.pid}"; }; done; }
+instances() { ls "$work" | sed -n "s/^$name\\.\\(.*\\)\\.pid\\$/\\1/p"; }
 start() { start_service "$@"; }
 boot() { start "$@"; }
 stop() { stop_service; for each in $(instances); do end "$each"; done; }
@@ -119,13 +120,22 @@ uciadd() {
 	for section in $(uci -q show network | sed -n 's/^network\\.\\([^.=]*\\)=device$/\\1/p'); do
 		[ "$(uci -q get "network.$section.name")" != docker0 ] || found=1
 	done
-	uci -q get network.docker >/dev/null ||
-		printf 'set network.docker=interface\\nset network.docker.device=docker0\\nset network.docker.proto=none\\n' | uci batch
-	[ -n "$found" ] ||
-		printf 'add network device\\nset network.@device[-1].type=bridge\\nset network.@device[-1].name=docker0\\n' | uci batch
+	uci -q get network.docker >/dev/null || uci batch <<-EOF
+		set network.docker=interface
+		set network.docker.device=docker0
+		set network.docker.proto=none
+	EOF
+	[ -n "$found" ] || uci batch <<-EOF
+		add network device
+		set network.@device[-1].type=bridge
+		set network.@device[-1].name=docker0
+	EOF
 	uci commit network
-	uci -q get firewall.docker >/dev/null ||
-		printf 'set firewall.docker=zone\\nset firewall.docker.name=docker\\nadd_list firewall.docker.network=docker\\n' | uci batch
+	uci -q get firewall.docker >/dev/null || uci batch <<-EOF
+		set firewall.docker=zone
+		set firewall.docker.name=docker
+		add_list firewall.docker.network=docker
+	EOF
 	uci commit firewall
 }
 process_config() {
@@ -225,22 +235,27 @@ class WholeRouter:
         self.write("etc/rc.common", _RC_COMMON, mode=0o755)
         self.write("usr/lib/functions.sh", _FUNCTIONS)
         self.write("usr/bin/jsonfilter", _JSONFILTER.replace("/bin/ash", "/bin/sh"), mode=0o755)
-        self.write("usr/bin/logger", _NOTE.replace("/bin/ash", "/bin/sh").replace("/calls", "/router/log"), mode=0o755)
+        self.write(
+            "usr/bin/logger",
+            _NOTE.replace("/bin/ash", "/bin/sh").replace("/calls", "/router/log"),
+            mode=0o755,
+        )
         self.write("usr/bin/ubus", "#!/bin/sh\nexit 4\n", mode=0o755)
         self.write("usr/sbin/procd", "#!/bin/sh\n", mode=0o755)
         self.write("usr/sbin/uci", _UCI.replace("{uci}", str(COMMAND)), mode=0o755)
         shutil.copy("/bin/busybox", self.path("usr/bin/sh"))
         # the machine's Python with the libraries of the tests, for those that the feed has
         program, libraries = os.path.realpath(sys.executable), sysconfig.get_path("purelib")
-        self.write(
-            "usr/bin/python3", f'#!/bin/sh\nPYTHONPATH={libraries} exec {program} "$@"\n', mode=0o755
-        )
+        self.write("usr/bin/python3", f'#!/bin/sh\nPYTHONPATH={libraries} exec {program} "$@"\n', mode=0o755)
 
     def install_dockerd(self, globals_: str = "") -> None:
         """OpenWrt's package, as its image has it."""
         self.write("etc/init.d/dockerd", _DOCKERD_INIT, mode=0o755)
         if not self.path("etc/config/dockerd").exists():
-            self.write("etc/config/dockerd", f"config globals 'globals'\n\toption data_root '/opt/docker/'\n{globals_}")
+            self.write(
+                "etc/config/dockerd",
+                f"config globals 'globals'\n\toption data_root '/opt/docker/'\n{globals_}",
+            )
         for name, text in (
             ("network", "config interface 'lan'\n\toption device 'br-lan'\n"),
             ("firewall", "config zone\n\toption name 'lan'\n\tlist network 'lan'\n"),
@@ -267,8 +282,10 @@ class WholeRouter:
 
     def _visible(self) -> list[str]:
         """Folders that may be on other file systems than the root directory."""
-        wanted = [str(PROJECT), os.path.realpath(sys.base_prefix), sysconfig.get_path("purelib"), *os.environ["PATH"].split(":")]
-        return [name for name in dict.fromkeys(wanted) if Path(name).is_dir() and not name.startswith(("/usr", "/bin", "/sbin")) and name != "/"]
+        libraries = sysconfig.get_path("purelib")
+        wanted = [str(PROJECT), os.path.realpath(sys.base_prefix), libraries, *os.environ["PATH"].split(":")]
+        own = ("/usr", "/bin", "/sbin")  # what packages write to
+        return [name for name in dict.fromkeys(wanted) if Path(name).is_dir() and not name.startswith(own)]
 
     def boot(self) -> None:
         """Starts it, with all that is enabled."""
@@ -330,8 +347,9 @@ class WholeRouter:
             self._process.wait(10)
             self._process = None
 
-    def sysupgrade(self, kept: list[str]) -> None:
-        """Another image: of the flash only these folders and files outlive it; the disk stays as it is."""
+    def sysupgrade(self) -> None:
+        """Another image, without our package: of the flash only what is to be kept outlives it; the disk stays as it is."""
+        kept = ["/etc/config", "/etc/sysupgrade.conf", *self._kept()]
         self.off()
         before, after = self.folder / "flash", self.folder / "flash.new"
         after.mkdir()
@@ -339,7 +357,7 @@ class WholeRouter:
             source, target = before / name.strip("/"), after / name.strip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
-                shutil.copytree(source, target, symlinks=True)
+                shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
             elif source.exists():
                 shutil.copy2(source, target)
         shutil.rmtree(before)
@@ -348,6 +366,17 @@ class WholeRouter:
         (self.folder / "work").mkdir()
         self._furnish()
         self.install_dockerd()
+
+    def _kept(self) -> list[str]:
+        """What packages of this image and the user want kept."""
+        files = [*self.path("usr/lib/upgrade/keep.d").glob("*"), self.path("etc/sysupgrade.conf")]
+        return [
+            line
+            for file in files
+            if file.exists()
+            for line in file.read_text().split("\n")
+            if line.startswith("/")
+        ]
 
     def close(self) -> None:
         self.off()
@@ -367,7 +396,9 @@ class WholeRouter:
 
     def logs(self) -> str:
         """The ends of all logs."""
-        return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in sorted(self.folder.glob("*.log")))
+        return "\n".join(
+            f"== {log.name}\n{log.read_text()[-3000:]}" for log in sorted(self.folder.glob("*.log"))
+        )
 
     def docker(self, *words: str) -> str:
         """The docker command; "" while there is no engine."""
