@@ -32,7 +32,7 @@ test-on-engine: venv
 sample-on-29: venv
 	@$(MAKE) --no-print-directory test-on-engine ENGINE=29 PYTEST_ARGS="-m 'not long' $(ON_ENGINE_SAMPLE)"
 
-# man pages in docs/man and completions in package/completion, from the commands and the schemas
+# man pages in docs/man, completions in package/completion and docs/reference, from the commands and the schemas
 manual: venv
 	$(BIN)/python -m tests.support.manual
 

@@ -239,7 +239,7 @@ function forwardingsOn(sections, writer = true) {
 	const ui = { changes: { init: async () => calls.push('init'), apply: async checked => calls.push(`apply ${checked}`) } };
 	const dom = { button: (kind, text, action) => writer ? { text, action } : null };
 
-	return { calls, module: load('ucidockd.forwardings', { 'uci': uci, 'ui': ui, 'ucidockd.dom': dom }) };
+	return { calls, module: load('ucidockd.forwardings', { 'uci': uci, 'ui': ui, 'ucidockd.dom': dom, 'ucidockd.calls': {} }) };
 }
 
 const OUT = { type: 'NoInternet', status: true, details: { src: 'docker', dest: 'wan' } };

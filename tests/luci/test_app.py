@@ -18,15 +18,12 @@ from agent.api.app import make_rules
 from agent.api.engine_calls import BUS_CALLS, ENGINE_CALLS
 from agent.api.jobs.jobs import Jobs
 from agent.api.rules import Need
-from agent.api.ubus.adoption import AdoptionMethods
-from agent.api.ubus.agent import AgentMethods
-from agent.api.ubus.daemon import DaemonMethods
+from agent.api.ubus.agent import AdoptionMethods, AgentMethods, DaemonMethods, JobMethods
 from agent.api.ubus.docker import DockerObjects
-from agent.api.ubus.jobs import JobMethods
 from agent.api.ubus.streams import Streams
 from agent.api.ubus.ttyd import Ttyd
 from agent.engine.stream import DockerStream
-from agent.model.dockerd.table import APART, TABLE
+from agent.model.dockerd.table import TABLE
 from agent.schema.validate import DAEMON_KINDS, properties
 from tests.support.controller import QuietAgent
 
@@ -165,11 +162,12 @@ def test_every_entry_of_the_menu_leads_somewhere() -> None:
 
 
 def test_forms_say_of_each_option_what_dockerd_needs_to_follow_it() -> None:
+    of_table = {(row.section, row.uci) for row in TABLE}
     said = {
         (kind, name): schema["x-effect"]
         for kind in DAEMON_KINDS
         for name, schema in properties(kind).items()
-        if "x-effect" in schema and name not in APART
+        if (kind, name) in of_table
     }
     assert said == {(row.section, row.uci): "stop" if row.stops else row.effect for row in TABLE}
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from agent.model.container_table import TABLE, Level
 from agent.schema.validate import DAEMON_KINDS, KINDS, properties, read_schema, validate
 
 
@@ -18,6 +19,20 @@ def test_a_schema_is_valid_and_every_property_is_described(kind: str) -> None:
         assert schema["title"], name
         assert schema["description"], name
         assert schema["examples"], name
+
+
+@pytest.mark.parametrize("kind", (*KINDS, *DAEMON_KINDS))
+def test_each_option_says_what_a_change_of_it_does(kind: str) -> None:
+    effects = {name: schema.get("x-effect") for name, schema in properties(kind).items()}
+    known = ("nothing", "update", "recreate", "replace", "fixed", "agent", "reload", "restart", "stop")
+    assert [name for name, effect in effects.items() if effect not in known] == []
+
+
+def test_what_a_change_of_a_container_does_is_what_the_table_says() -> None:
+    for name, schema in properties("container").items():
+        levels = {row.level for row in TABLE if row.uci == name}
+        if levels:
+            assert schema["x-effect"] == ("recreate" if Level.RECREATE in levels else "update"), name
 
 
 @pytest.mark.parametrize("kind", (*KINDS, *DAEMON_KINDS))

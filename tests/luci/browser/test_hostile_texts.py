@@ -47,7 +47,7 @@ def test_the_stand_ins_run_a_bare_string(pages: Pages) -> None:
 
 @pytest.mark.parametrize(
     ("view", "dialogues"),
-    [("containers", 1), ("container", 6), ("images", 4), ("sync", 1), ("overview", 0), ("events", 0)],
+    [("containers", 1), ("container", 6), ("images", 4), ("sync", 1), ("overview", 0), ("activity", 0)],
 )
 def test_no_text_of_a_page_runs(pages: Pages, containers: Containers, view: str, dialogues: int) -> None:
     made = containers.run("echo begin; sleep 1000", stop_signal="KILL", labels={"a": "b"})

@@ -70,6 +70,11 @@ return baseclass.extend({
 		await uci.load('containers');
 		edits.forEach(edit => this.edit(edit));
 		await uci.save();
+		await this.apply();
+	},
+
+	// what was saved, with LuCI's way back of 90 s
+	async apply() {
 		await ui.changes.init();
 		await ui.changes.apply(true);
 	},

@@ -3,7 +3,7 @@
 'use strict';
 'require baseclass';
 'require uci';
-'require ui';
+'require ucidockd.actions as actions';
 'require ucidockd.dom as D';
 
 const LABELS = {
@@ -43,8 +43,7 @@ return baseclass.extend({
 		await uci.load('firewall');
 		this.stage(zones);
 		await uci.save();
-		await ui.changes.init();
-		await ui.changes.apply(true);
+		await actions.apply();
 	},
 
 	// '' for a condition that no forwarding mends

@@ -76,7 +76,7 @@ return baseclass.extend({
 
 		return D.fill(place,
 			D.facts(rows.map(row => [ row.title, row.node ])),
-			owner ? D.el('p', {}, _('The section says these.'), ' ', L.hasViewPermission() && D.page('declared', _('Edit the section'), owner.section))
+			owner ? D.el('p', {}, _('Change these under Settings.'))
 				: D.el('p', {}, D.button('apply', _('Change now'), save), ' ', L.hasViewPermission() ? _('It holds until the container is made anew. To keep it, adopt the container.') : ''));
 	},
 

@@ -66,9 +66,12 @@ return baseclass.extend({
 		return isBoolean(property) ? [ [ '1', _('yes') ], [ '0', _('no') ] ] : property.enum.map(value => [ value, value ]);
 	},
 
-	// what dockerd needs to follow a change of the option; '' for options of others
+	// what a change of the option does; '' where nothing that runs is touched
 	effectOf(property) {
 		return {
+			update: _('A change is made in place.'), recreate: _('A change makes a new container.'),
+			replace: _('A change makes a new network and reconnects its containers.'), fixed: _('Counts for a new volume only.'),
+			agent: _('Counts from the next start of the agent on.'),
 			reload: _('A change reloads dockerd.'), restart: _('A change restarts dockerd.'), stop: _('A change restarts dockerd, and containers with it.')
 		}[property['x-effect']] ?? '';
 	},

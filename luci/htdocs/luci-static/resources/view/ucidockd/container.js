@@ -69,7 +69,7 @@ return view.extend({
 
 		return D.el('p', {}, all.map(([ action, label, kind ]) => [ D.button(kind, label, () => this.act(action, label)), ' ' ]),
 			D.button('neutral', _('Rename'), () => this.rename()), ' ',
-			this.owner ? L.hasViewPermission() && D.page('declared', _('Edit the section'), this.owner.section)
+			this.owner ? ''
 				: D.button('positive', _('Adopt'), () => adopt.show(this.found.Id, () => location.reload())));
 	},
 
@@ -177,6 +177,7 @@ return view.extend({
 			this.fetched('processes', _('Processes'), () => this.processes(), this.psFlags),
 			this.fetched('changes', _('Changes'), () => this.changes()),
 			this.filesTab(), this.consoleTab(),
+			this.owner && this.fetched('settings', _('Settings'), async () => (await L.require('ucidockd.form')).edit(this.owner.section)),
 			D.el('div', { 'data-tab': 'inspect', 'data-tab-title': _('Inspect') }, D.el('pre', { 'style': 'overflow:auto' }, JSON.stringify(this.found, null, 2)))
 		].filter(Boolean);
 	},

@@ -134,7 +134,7 @@ return view.extend({
 			D.el('h2', {}, _('Containers')),
 			D.el('p', {}, this.filter, ' ', bulk.map(([ action, label, kind ]) => [ D.button(kind, label, () => this.confirm(action, label)), ' ' ]),
 				prune.button('containers', _('Remove stopped'), _('All containers that are stopped go, with what they wrote outside of volumes.'), () => this.refresh()), ' ',
-				L.hasViewPermission() ? D.page('declared', _('Declare a container')) : ''),
+				L.hasViewPermission() ? D.page('add', _('Add container')) : ''),
 			this.list, this.footer);
 	},
 
