@@ -202,7 +202,7 @@ def _masked(body: bytes) -> bytes:
     except RecursionError as exc:
         raise EngineInvalidError("the engine's answer is nested too deeply") from exc
     except ValueError as exc:
-        raise EngineInvalidError("the engine's answer is no JSON") from exc
+        raise EngineInvalidError("the engine's answer is not JSON") from exc
 
 
 @cache

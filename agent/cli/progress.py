@@ -72,7 +72,7 @@ def bar(name: str, percent: int, style: Style) -> str:
 
 @contextmanager
 def bars_of(socket: str) -> Iterator[Callable[[dict[str, Any]], None] | None]:
-    """Bars while the block runs, fed from the agent where it answers; None where stderr is no terminal."""
+    """Bars while the block runs, fed from the agent where it answers; None where stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Processes as the kernel shows them: found by their arguments, known by number and start time, waited for by pidfd.
 
-dockerd outlives the agent that started it, so the next one has to find it again, and it is no child of that one.
+dockerd outlives the agent that started it, so the next one has to find it again, and it is not a child of that one.
 """
 
 from __future__ import annotations

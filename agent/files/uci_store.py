@@ -81,7 +81,7 @@ class TextUciStore:
 
     def source_path(self, package: str) -> Path:
         if not _PACKAGE.match(package):
-            raise ConfigError(f"{package!r} is no package name, expected letters, digits, _ and -")
+            raise ConfigError(f"{package!r} is not a package name, expected letters, digits, _ and -")
         override = self._override_dir / package
         return override if override.is_file() else self._config_dir / package
 

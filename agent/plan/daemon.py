@@ -190,7 +190,7 @@ def render(
     """daemon.json of these settings for an engine of that version.
 
     `socket` is the unix socket that the agent itself uses: it is always among the hosts. `identity` is None while there
-    are no certificates (yet): then no host that needs TLS is opened. Hosts that are `unavailable` on this machine now
+    are not certificates (yet): then no host that needs TLS is opened. Hosts that are `unavailable` on this machine now
     are left out, since dockerd would not start for the sake of one.
 
     `refused`: key of the table -> why its value cannot be used here. Such a key, and one whose option is wrong in UCI, is

@@ -378,7 +378,7 @@ def _check_days(days: int, renew_days: int) -> None:
 def _check_client(name: str, days: int) -> None:
     if not _CLIENT_NAME.fullmatch(name):
         raise ConfigError(
-            f"{name[:80]!r} is no name of a client, expected 1 to 63 letters, digits and . _ @ - with a letter or"
+            f"{name[:80]!r} is not a name of a client, expected 1 to 63 letters, digits and . _ @ - with a letter or"
             " digit first"
         )
     if not 1 <= days <= DAYS_MAX:
@@ -389,7 +389,7 @@ def _check_target(target: Path) -> None:
     if target.exists() or target.is_symlink():
         raise ConfigError(f"{target} exists already, expected the name of a folder to be made")
     if not target.parent.is_dir():
-        raise ConfigError(f"{target.parent} is no folder, expected one in which {target.name} can be made")
+        raise ConfigError(f"{target.parent} is not a folder, expected one in which {target.name} can be made")
 
 
 def _write_bundle(target: Path, content: Mapping[str, str]) -> None:

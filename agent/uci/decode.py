@@ -177,7 +177,7 @@ def _is_ours(section: Section, *, package: str, file: str, stray: list[Issue]) -
             section=section.name,
             file=file,
             line=section.line,
-            message=shortened(f"{section.type!r} is no section type of this package"),
+            message=shortened(f"{section.type!r} is not a section type of this package"),
             expected="one of " + ", ".join(kinds),
         )
     )

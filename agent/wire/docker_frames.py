@@ -14,7 +14,7 @@ HEADER = 8
 
 
 class FrameError(ValueError):
-    """These bytes are no frame."""
+    """These bytes are not a frame."""
 
 
 class FrameDecoder:
