@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What a change does, in words: of an option by its schema, and of a whole change by the agent's plan for it (`preview`). Pure.
+'use strict';
+'require baseclass';
+
+const OF_OPTION = {
+	nothing: () => _('touches nothing that runs'),
+	update: () => _('in place, no restart'),
+	recreate: () => _('replaces the container'),
+	replace: () => _('replaces the network'),
+	fixed: () => _('counts for a new volume only'),
+	agent: () => _('counts from the next start of the agent'),
+	reload: () => _('reloads dockerd'),
+	restart: () => _('restarts dockerd, containers keep running'),
+	stop: () => _('restarts dockerd and stops containers meanwhile')
+};
+const STEPS = {
+	start: name => _('%s is started.').format(name), stop: name => _('%s is stopped.').format(name), unpause: name => _('%s continues.').format(name)
+};
+const DAEMON = 'daemon:dockerd';
+
+function daemonText({ level }) {
+	return level === 'in place' ? _('dockerd reloads its settings; nothing stops.') : _('dockerd restarts.');
+}
+
+function textOf(operation) {
+	const { op, key, level, effect, down_s: down } = operation, name = key.split(':').slice(1).join(':');
+
+	if (key === DAEMON)
+		return daemonText(operation);
+
+	switch (level) {
+	case 'replace':
+		return !key.startsWith('container:') ? _('The network %s is replaced; its containers lose it for a moment.').format(name)
+			: down == null ? _('%s is replaced. It does not run; its volumes stay.').format(name) : _('%s is replaced: down for about %d s, its volumes stay.').format(name, down);
+	case 'create':
+		return _('%s is created.').format(name);
+	case 'in place':
+		return _('%s changes in place: no restart.').format(name);
+	case 'run':
+		return down != null ? _('%s is restarted: down for about %d s.').format(name, down) : STEPS[op]?.(name) ?? '%s: %s'.format(name, op);
+	case 'remove':
+		return '%s: %s'.format(name, effect || op);
+	}
+
+	return '';
+}
+
+return baseclass.extend({
+	// of an option; '' where its schema does not say
+	ofOption: property => OF_OPTION[property['x-effect']]?.() ?? '',
+
+	// [{text, heavy}, ...] of the agent's plan; `heavy`: something stops or goes
+	ofPlan({ operations = [], pending = [] }) {
+		const lines = operations.map(operation => ({
+			text: [ textOf(operation), operation.follows?.length ? _('It takes along: %s.').format(operation.follows.join(', ')) : '' ].filter(Boolean).join(' '),
+			heavy: operation.down_s != null || operation.level === 'remove' || (operation.key === DAEMON && operation.level !== 'in place')
+		}));
+		const waits = pending.filter(({ state }) => state === 'waiting' || state === 'conflict').map(({ key, message }) => ({ text: '%s: %s'.format(key.split(':').slice(1).join(':') || key, message), heavy: false }));
+
+		return [ ...lines, ...waits ].filter(({ text }) => text);
+	}
+});
