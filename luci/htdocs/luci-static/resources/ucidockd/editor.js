@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Sections of UCI edited in the page: their fields, what is wrong with them, what the agent would do for exactly this change
+// (`preview`), and Save & Apply. What nobody touched is not written.
+'use strict';
+'require baseclass';
+'require uci';
+'require ucidockd.actions as actions';
+'require ucidockd.calls as calls';
+'require ucidockd.controls as controls';
+'require ucidockd.dom as D';
+'require ucidockd.effects as effects';
+'require ucidockd.rows as rows';
+'require ucidockd.schemas as schemas';
+
+const QUIET_MS = 600;
+let count = 0;
+
+function isEmpty(value) {
+	return value === '' || value == null || (Array.isArray(value) && !value.length);
+}
+
+function ownOptions(section) {
+	return Object.fromEntries(Object.entries(section ?? {}).filter(([ name, value ]) => !name.startsWith('.') && value != null));
+}
+
+function issueText({ section, option, message, expected }) {
+	return [ [ section, option ].filter(Boolean).join('.'), [ message, expected && _('expected: %s').format(expected) ].filter(Boolean).join('; ') ].filter(Boolean).join(': ');
+}
+
+// one section; `given`: what it says when it is not in the file yet
+class Section {
+	constructor(editor, { config, type, id, schema, given, isNew }) {
+		const there = id && uci.get(config, id);
+
+		Object.assign(this, { editor, config, type, id, schema, fields: new Map(), isNew: isNew || !there, isAnonymous: there?.['.anonymous'] === true });
+		this.raw = ownOptions(this.isNew ? given : there);
+	}
+
+	// a field; `more` may give kind, title, description, placeholder, suggest, helpers, hides, known, choices, extra, shown
+	field(name, more = {}) {
+		const property = this.schema.properties[name], title = more.title ?? _(property.title), id = 'ucid-%d'.format(++count);
+		const kind = more.kind ?? schemas.kindOf(property), isCommand = kind === 'command';
+		const value = isCommand ? this.raw[name] : schemas.fromUci(this.type, name, property, this.raw[name]);
+		const control = controls.make(kind, {
+			value, title, standard: property.default, kind: rows.of(this.type, name), unset: schemas.unsetWords(property), choices: kind === 'choice' ? schemas.choicesOf(property) : [],
+			placeholder: schemas.placeholderOf(property), ...more, onInput: () => this.typed(name)
+		});
+		const error = D.el('div', { 'class': 'ucid-error', 'role': 'alert' }), effect = this.isNew ? '' : effects.ofOption(property);
+		const words = D.el('div', { 'class': 'cbi-value-description' }, more.description ?? _(property.description), effect && D.el('div', { 'class': 'ucid-effect' }, _('A change: %s.').format(effect)));
+
+		control.input?.setAttribute('id', id);
+		this.fields.set(name, {
+			name, property, control, kind, title, error, more, first: control.value(),
+			node: D.el('div', { 'class': 'cbi-value', 'data-option': name }, D.el('label', { 'class': 'cbi-value-title', 'for': control.input ? id : null }, title),
+				D.el('div', { 'class': 'cbi-value-field' }, control.node, more.extra, error, words))
+		});
+
+		return this.fields.get(name).node;
+	}
+
+	typed(name) {
+		const field = this.fields.get(name);
+
+		field.refused = null;
+
+		if (field.error.textContent)
+			this.examine(field);
+
+		this.editor.changed();
+	}
+
+	value(name) {
+		return this.fields.has(name) ? this.fields.get(name).control.value() : schemas.fromUci(this.type, name, this.schema.properties[name], this.raw[name]) ?? '';
+	}
+
+	// whether a yes or no holds, said or not
+	isOn(name) {
+		return (this.value(name) || this.schema.properties[name].default) === '1';
+	}
+
+	// {option: value, null where it goes}
+	changes() {
+		const found = {};
+
+		if (this.isGone)
+			return found;
+
+		for (const [ name, { control, first } ] of this.fields)
+			if (!controls.same(control.value(), first))
+				found[name] = isEmpty(control.value()) ? null : control.value();
+
+		return this.isNew && (Object.keys(found).length || this.isWanted) ? { ...this.raw, ...found } : found;
+	}
+
+	isChanged() {
+		return this.isGone ? !this.isNew : Object.keys(this.changes()).length > 0;
+	}
+
+	// as rpcd gives sections
+	whole() {
+		const said = Object.entries({ ...this.raw, ...this.changes() }).filter(([ , value ]) => value !== null);
+
+		return this.isGone ? null : { '.type': this.type, ...(this.isAnonymous ? { '.anonymous': true } : {}), ...Object.fromEntries(said) };
+	}
+
+	// shows what is wrong in a field; gives whether anything is
+	examine(field) {
+		const { name, property, control, kind, error, more } = field, value = control.value();
+		const one = entry => more.check?.(entry) || (kind === 'command' ? '' : schemas.check(this.type, name, property, entry));
+		let words = '';
+
+		if (more.shown && !more.shown())
+			words = '';
+		else if (field.refused)
+			words = field.refused;
+		else if (isEmpty(value))
+			words = (this.schema.required ?? []).includes(name) ? _('%s is missing.').format(field.title) : control.wrong?.(() => '') ?? '';
+		else if (kind === 'command')
+			words = rows.commandIsClosed(value) ? '' : _('A quote is not closed.');
+		else
+			words = control.wrong ? control.wrong(one) : one(value);
+
+		D.fill(error, words);
+
+		if (!control.wrong || field.refused)
+			control.mark(words !== '', field.refusedIndex);
+
+		return words !== '';
+	}
+
+	// only what was changed has to be right: mistakes of before are shown, and keep nobody from changing something else
+	wrongFields() {
+		const changed = this.changes();
+
+		return this.isGone ? [] : [ ...this.fields.values() ].filter(field => this.examine(field) && (this.isNew || field.name in changed));
+	}
+
+	// what the agent said of an option; gives its field where the page has one
+	refuse({ option, index, message, expected }) {
+		const field = this.fields.get(option);
+
+		if (!field)
+			return null;
+
+		field.refused = [ message, expected && _('expected: %s').format(expected) ].filter(Boolean).join('; ');
+		field.refusedIndex = index;
+		this.examine(field);
+
+		return field;
+	}
+
+	update() {
+		for (const { node, more } of this.fields.values())
+			if (more.shown)
+				node.style.display = more.shown() ? '' : 'none';
+	}
+
+	commit() {
+		if (this.isGone) {
+			uci.remove(this.config, this.id);
+
+			return;
+		}
+
+		const changes = this.changes();
+
+		if (this.isNew)
+			uci.add(this.config, this.type, this.id);
+
+		for (const [ name, value ] of Object.entries(changes))
+			value === null ? uci.unset(this.config, this.id, name) : uci.set(this.config, this.id, name, value);
+	}
+}
+
+// makes a field seen: opens what it is folded into, scrolls there, gives it the focus
+function goTo(field) {
+	for (let node = field.node.parentElement; node; node = node.parentElement)
+		if (node.tagName === 'DETAILS')
+			node.open = true;
+
+	field.node.scrollIntoView({ block: 'center' });
+	field.control.focus();
+}
+
+class Editor {
+	// `confirm(plan, given)`: lines of what else has to be agreed to; `before()`: what is to be done before the change is saved;
+	// `first()`: a field that is wrong and not of a section
+	constructor({ confirm, before, first } = {}) {
+		Object.assign(this, { confirm, before, first, sections: [], plans: new Map() });
+		this.said = D.el('div', { 'aria-live': 'polite' });
+	}
+
+	section(spec) {
+		const made = new Section(this, spec);
+
+		this.sections.push(made);
+
+		return made;
+	}
+
+	changed() {
+		this.sections.forEach(section => section.update());
+		window.clearTimeout(this.timer);
+		this.timer = window.setTimeout(() => this.look(), QUIET_MS);
+	}
+
+	// {package: {section: what it says}} of all that is not as it was
+	given() {
+		const found = {};
+
+		for (const section of this.sections.filter(one => one.isChanged() && one.id))
+			(found[section.config] ??= {})[section.id] = section.whole();
+
+		return found;
+	}
+
+	wrongFields() {
+		return this.sections.flatMap(section => section.wrongFields());
+	}
+
+	// the agent's plan for exactly this; asked for once
+	plan(given) {
+		const key = JSON.stringify(given);
+
+		if (!this.plans.has(key)) {
+			this.plans = new Map([ [ key, calls.agent.preview(given, true) ] ]);
+			this.plans.get(key).catch(() => this.plans.delete(key));
+		}
+
+		return this.plans.get(key);
+	}
+
+	// says what the change would do, as soon as it is a whole one
+	async look() {
+		const given = this.given();
+
+		if (!Object.keys(given).length || this.sections.some(one => one.isNew && one.isWanted && !one.whole()?.image && one.type === 'container')) {
+			this.say();
+
+			return;
+		}
+
+		const plan = await this.plan(given).catch(() => null);
+
+		if (JSON.stringify(given) === JSON.stringify(this.given()))
+			this.tell(plan, given);
+	}
+
+	tell(plan, given) {
+		const lines = plan ? effects.ofPlan(plan) : [];
+
+		this.seen = plan && JSON.stringify(given);
+		this.say(lines.length ? D.el('ul', {}, lines.map(({ text, heavy }) => D.el('li', {}, heavy ? D.el('strong', {}, text) : text))) : plan ? _('Nothing that runs is touched.') : '');
+	}
+
+	say(...content) {
+		D.fill(this.said, content.length && content[0] !== '' ? D.el('div', {}, content) : '');
+	}
+
+	fail(words, field) {
+		this.say(D.el('p', { 'class': 'ucid-error', 'role': 'alert' }, words));
+
+		if (field)
+			goTo(field);
+	}
+
+	async save(isApplied) {
+		const [ wrong ] = [ this.first?.(), ...this.wrongFields() ].filter(Boolean);
+
+		if (wrong)
+			return this.fail(_('%s: this has to be corrected first.').format(wrong.title), wrong);
+
+		const given = this.given();
+
+		if (!Object.keys(given).length)
+			return isApplied && uci.changes && Object.keys(await uci.changes()).length ? actions.apply() : this.fail(_('Nothing was changed.'));
+
+		let plan = null;
+		const unseen = [];
+
+		try {
+			plan = await this.plan(given);
+		} catch (error) {
+			unseen.push(_('The agent could not check this: %s').format(D.wordsOf(error)));
+		}
+
+		if (plan && await this.refused(plan))
+			return undefined;
+
+		if (plan && this.seen !== JSON.stringify(given)) {
+			this.tell(plan, given);
+			unseen.push(...effects.ofPlan(plan).filter(({ heavy }) => heavy).map(({ text }) => text));
+		}
+
+		return this.agree([ ...unseen, ...await this.confirm?.(plan, given) ?? [] ], () => this.commit(isApplied));
+	}
+
+	agree(lines, action) {
+		if (!lines.length)
+			return action();
+
+		D.ask(_('Save this change?'), lines, _('Save & Apply'), action);
+
+		return undefined;
+	}
+
+	// whether the agent finds mistakes that this change makes; they are shown at their fields
+	async refused(plan) {
+		const errors = (plan.issues ?? []).filter(issue => issue.severity === 'error');
+
+		if (!errors.length)
+			return false;
+
+		const before = new Set(((await calls.agent.preview({}, true).catch(() => ({}))).issues ?? []).map(issueText));
+		const mine = errors.filter(issue => !before.has(issueText(issue)) || this.sections.some(one => one.isChanged() && one.id === issue.section && issue.option in one.changes()));
+
+		if (!mine.length)
+			return false;
+
+		const fields = mine.map(issue => this.sections.find(one => one.id === issue.section)?.refuse(issue));
+
+		this.fail(mine.map(issueText).join('\n'), fields.find(Boolean));
+
+		return true;
+	}
+
+	async commit(isApplied) {
+		await this.before?.();
+		this.sections.filter(one => one.isChanged()).forEach(one => one.commit());
+		await uci.save();
+
+		if (isApplied)
+			await actions.apply();
+		else
+			location.reload();
+	}
+
+	// `label`: of the button that applies
+	bar(label) {
+		return D.el('div', { 'class': 'ucid-bar' }, this.said,
+			D.button('apply', label ?? _('Save & Apply'), () => this.save(true)), ' ',
+			D.button('save', _('Save'), () => this.save(false)), ' ',
+			D.button('reset', _('Reset'), () => location.reload()));
+	}
+}
+
+return baseclass.extend({
+	make: hooks => new Editor(hooks),
+
+	// a login that may not read the configuration (it holds passwords) is told so
+	refused: () => D.el('p', { 'class': 'alert-message notice' }, _('This login cannot see the configuration, because it holds passwords.')),
+
+	// whether these files of /etc/config may be read
+	async load(...configs) {
+		try {
+			await uci.load(configs);
+
+			return true;
+		} catch (error) {
+			if (L.hasViewPermission())
+				throw error;
+
+			return false;
+		}
+	},
+
+	// folded away; `set`: how many of its options say something
+	folded(title, nodes, set, isOpen) {
+		return D.el('details', { 'open': isOpen ? '' : null }, D.el('summary', {}, title, set ? ' (%s)'.format(N_(set, '%d set', '%d set').format(set)) : ''), nodes);
+	}
+});
