@@ -14,6 +14,7 @@ const STYLE = `
 .ucid-rows small { opacity: .75; line-height: 1.3 }
 .ucid-rows input:not([type=checkbox]), .ucid-rows select, .ucid-rows textarea { width: 100%; min-width: 0; max-width: none; box-sizing: border-box; margin: 0 }
 .ucid-rows textarea { min-height: 3.5em }
+.ucid-form select { width: auto; max-width: 100% }
 .ucid-wide { width: 100%; max-width: 40em; box-sizing: border-box }
 .ucid-form ::placeholder { font-style: italic; opacity: .65 }
 .ucid-form [aria-invalid=true] { outline: 2px solid #c0392b; outline-offset: 0 }

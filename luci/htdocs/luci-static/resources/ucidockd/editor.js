@@ -27,6 +27,11 @@ function issueText({ section, option, message, expected }) {
 	return [ [ section, option ].filter(Boolean).join('.'), [ message, expected && _('expected: %s').format(expected) ].filter(Boolean).join('; ') ].filter(Boolean).join(': ');
 }
 
+// `words` in backticks as code
+function coded(text) {
+	return text.split('`').map((part, index) => index % 2 ? D.el('code', {}, part) : part);
+}
+
 // one section; `given`: what it says when it is not in the file yet
 class Section {
 	constructor(editor, { config, type, id, schema, given, isNew }) {
@@ -42,11 +47,11 @@ class Section {
 		const kind = more.kind ?? schemas.kindOf(property), isCommand = kind === 'command';
 		const value = isCommand ? this.raw[name] : schemas.fromUci(this.type, name, property, this.raw[name]);
 		const control = controls.make(kind, {
-			value, title, standard: property.default, kind: rows.of(this.type, name), unset: schemas.unsetWords(property), choices: kind === 'choice' ? schemas.choicesOf(property) : [],
+			value, title, standard: property.default, kind: rows.of(this.type, name), unset: schemas.unsetWords(property), choices: kind === 'choice' && property.enum ? schemas.choicesOf(property) : [],
 			placeholder: schemas.placeholderOf(property), ...more, onInput: () => this.typed(name)
 		});
 		const error = D.el('div', { 'class': 'ucid-error', 'role': 'alert' }), effect = this.isNew ? '' : effects.ofOption(property);
-		const words = D.el('div', { 'class': 'cbi-value-description' }, more.description ?? _(property.description), effect && D.el('div', { 'class': 'ucid-effect' }, _('A change: %s.').format(effect)));
+		const words = D.el('div', { 'class': 'cbi-value-description' }, coded(more.description ?? _(property.description)), effect && D.el('span', { 'class': 'ucid-effect' }, ' ', _('A change %s.').format(effect)));
 
 		control.input?.setAttribute('id', id);
 		this.fields.set(name, {

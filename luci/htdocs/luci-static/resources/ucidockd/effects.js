@@ -5,10 +5,10 @@
 
 const OF_OPTION = {
 	nothing: () => _('touches nothing that runs'),
-	update: () => _('in place, no restart'),
+	update: () => _('is made in place, without a restart'),
 	recreate: () => _('replaces the container'),
 	replace: () => _('replaces the network'),
-	fixed: () => _('counts for a new volume only'),
+	fixed: () => _('counts for new volumes only'),
 	agent: () => _('counts from the next start of the agent'),
 	reload: () => _('reloads dockerd'),
 	restart: () => _('restarts dockerd, containers keep running'),
@@ -52,7 +52,8 @@ return baseclass.extend({
 
 	// [{text, heavy}, ...] of the agent's plan; `heavy`: something stops or goes
 	ofPlan({ operations = [], pending = [] }) {
-		const lines = operations.map(operation => ({
+		const made = new Set(operations.filter(({ level }) => level === 'create' || level === 'replace').map(({ key }) => key));
+		const lines = operations.filter(({ key, level }) => level !== 'run' || !made.has(key)).map(operation => ({
 			text: [ textOf(operation), operation.follows?.length ? _('It takes along: %s.').format(operation.follows.join(', ')) : '' ].filter(Boolean).join(' '),
 			heavy: operation.down_s != null || operation.level === 'remove' || (operation.key === DAEMON && operation.level !== 'in place')
 		}));

@@ -37,23 +37,28 @@ class ContainerForm {
 
 	// what the fields of a container need beside their schema
 	more(name) {
-		const unit = { suggest: undefined };
-
 		return {
-			image: () => ({ suggest: this.images.flatMap(one => one.RepoTags ?? []).filter(tag => !tag.includes('<none>')).sort(), more: [ D.button('neutral', _('Pull now'), () => this.pull()), ' ', this.state ], extra: this.facts }),
-			restart: () => ({ kind: 'choice', choices: restartChoices(), unset: _('default: started again by the agent') }),
+			image: () => ({ description: _('Name and tag, such as nginx:1.27. Without a tag it is latest.'), suggest: this.images.flatMap(one => one.RepoTags ?? []).filter(tag => !tag.includes('<none>')).sort(), more: [ D.button('neutral', _('Pull now'), () => this.pull()), ' ', this.state ], extra: this.facts }),
+			restart: () => ({ description: _('When Docker restarts the container by itself.'), kind: 'choice', choices: restartChoices(), unset: _('default: started again by the agent') }),
+			port: () => ({ description: _('A port of this router leads to a port of the container.') }),
 			volume: () => ({
+				description: _('A volume (its name) or a folder of this router, and where the container sees it.'),
 				suggest: { source: [ ...new Set([ ...namesOf('volume'), ...this.volumes.map(one => one.Name).filter(one => one.length < 64) ]) ] },
 				helpers: { source: put => browse.button(() => '/mnt', put) }
 			}),
-			env: () => ({ hides: row => SECRET.test(row.key) }),
-			network: () => ({ suggest: { network: namesOf('network') } }),
-			network_mode: () => ({ kind: 'text', suggest: [ 'bridge', 'host', 'none', ...namesOf('container').map(one => 'service:%s'.format(one)) ], placeholder: _('default: the networks above, else Docker\'s bridge') }),
-			memory: () => ({ ...unit, placeholder: _('default: no limit') }),
-			device: () => ({ suggest: { device: browse.devices() } }),
-			command: () => ({ kind: 'command', placeholder: this.placeholders?.command }),
-			entrypoint: () => ({ kind: 'command', placeholder: this.placeholders?.entrypoint }),
-			depends_on: () => ({ suggest: { section: namesOf('container').filter(one => one !== this.section.id) } }),
+			env: () => ({ description: _('Variables that the program in the container reads. Those from a file are under Advanced.'), hides: row => SECRET.test(row.key) }),
+			network: () => ({ description: _('Containers in the same network reach each other by name. Without one, Docker\'s bridge is used.'), suggest: { network: namesOf('network') } }),
+			network_mode: () => ({ description: _('Instead of networks: host shares the network of this router, none gives no network.'), kind: 'text', suggest: [ 'bridge', 'host', 'none', ...namesOf('container').map(one => 'service:%s'.format(one)) ], placeholder: _('default: the networks above, else Docker\'s bridge') }),
+			memory: () => ({ description: _('The container is ended when it wants more; 6m at least.'), placeholder: _('default: no limit') }),
+			device: () => ({ description: _('Device files of this router that the container may use, such as a USB stick for Zigbee.'), suggest: { device: browse.devices() } }),
+			command: () => ({ description: _('Arguments for the program of the image. Put quotes around one that has spaces.'), kind: 'command', placeholder: this.placeholders?.command }),
+			entrypoint: () => ({ description: _('The program that runs instead of the one of the image.'), kind: 'command', placeholder: this.placeholders?.entrypoint }),
+			depends_on: () => ({ description: _('Containers that have to be there first.'), suggest: { section: namesOf('container').filter(one => one !== this.section.id) } }),
+			tmpfs: () => ({ description: _('Folders that are kept in memory.') }),
+			extra_host: () => ({ description: _('Names that the container looks up here first; host-gateway is this router.') }),
+			ulimit: () => ({ description: _('Limits of the processes in the container.') }),
+			sysctl: () => ({ description: _('Kernel settings of the container.') }),
+			label: () => ({ description: _('Names that begin with ucidockd. are reserved.') }),
 			cap_add: () => ({ suggest: { entry: [ 'NET_ADMIN', 'NET_RAW', 'SYS_TIME', 'SYS_ADMIN', 'ALL' ] } }),
 			cap_drop: () => ({ suggest: { entry: [ 'ALL', 'NET_RAW' ] } })
 		}[name]?.() ?? {};
@@ -65,7 +70,7 @@ class ContainerForm {
 
 	render() {
 		const main = MAIN.map(name => this.field(name));
-		const rest = options.tabsOf(this.section.schema).map(([ tab, names ]) => [ tab, names.filter(name => !MAIN.includes(name)) ]).filter(([ , names ]) => names.length);
+		const rest = options.tabsOf(this.section.schema).map(([ tab, names ]) => [ tab, names.filter(name => !MAIN.includes(name) && !(name === 'name' && this.section.isNew)) ]).filter(([ , names ]) => names.length);
 		const set = names => names.filter(name => this.section.raw[name] !== undefined).length;
 		const groups = rest.map(([ tab, names ]) => editor.folded(options.titleOf(tab), names.map(name => this.field(name)), set(names)));
 
@@ -149,7 +154,7 @@ return baseclass.extend({
 
 			if (NAMED.test(wanted) && section.raw.name === section.namedBy)
 				delete section.raw.name;
-			else if (!NAMED.test(wanted))
+			else if (wanted && !NAMED.test(wanted))
 				section.raw.name = section.namedBy = wanted;
 
 			return !wanted ? _('%s is missing.').format(_('Name')) : uci.get(CONFIG, id) ? _('There is a section "%s" already.').format(id) : schemas.check('container', 'name', prepared.schema.properties.name, wanted);
