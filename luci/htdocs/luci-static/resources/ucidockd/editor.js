@@ -34,10 +34,10 @@ function coded(text) {
 
 // one section; `given`: what it says when it is not in the file yet
 class Section {
-	constructor(editor, { config, type, id, schema, given, isNew }) {
+	constructor(editor, { config, type, id, schema, given, isNew, isWanted }) {
 		const there = id && uci.get(config, id);
 
-		Object.assign(this, { editor, config, type, id, schema, fields: new Map(), isNew: isNew || !there, isAnonymous: there?.['.anonymous'] === true });
+		Object.assign(this, { editor, config, type, id, schema, isWanted, fields: new Map(), isNew: isNew || !there, isAnonymous: there?.['.anonymous'] === true });
 		this.raw = ownOptions(this.isNew ? given : there);
 	}
 
@@ -50,7 +50,7 @@ class Section {
 			value, title, standard: property.default, kind: rows.of(this.type, name), unset: schemas.unsetWords(property), choices: kind === 'choice' && property.enum ? schemas.choicesOf(property) : [],
 			placeholder: schemas.placeholderOf(property), ...more, onInput: () => this.typed(name)
 		});
-		const error = D.el('div', { 'class': 'ucid-error', 'role': 'alert' }), effect = this.isNew ? '' : effects.ofOption(property);
+		const error = D.el('div', { 'class': 'ucid-error', 'role': 'alert' }), effect = this.isNew && this.isWanted !== undefined ? '' : effects.ofOption(property);
 		const words = D.el('div', { 'class': 'cbi-value-description' }, coded(more.description ?? _(property.description)), effect && D.el('span', { 'class': 'ucid-effect' }, ' ', _('A change %s.').format(effect)));
 
 		control.input?.setAttribute('id', id);
@@ -251,8 +251,16 @@ class Editor {
 			this.tell(plan, given);
 	}
 
-	tell(plan, given) {
+	// what the plan says; of dockerd, where the plan does not, what the options say
+	linesOf(plan) {
 		const lines = plan ? effects.ofPlan(plan) : [];
+		const touched = this.sections.filter(one => one.config === 'dockerd' && one.isChanged()).flatMap(one => Object.keys(one.changes()).map(name => one.schema.properties[name]?.['x-effect']));
+
+		return plan?.operations?.some(({ key }) => key === effects.DAEMON) ? lines : [ ...effects.ofDaemon(touched), ...lines ];
+	}
+
+	tell(plan, given) {
+		const lines = this.linesOf(plan);
 
 		this.seen = plan && JSON.stringify(given);
 		this.say(lines.length ? D.el('ul', {}, lines.map(({ text, heavy }) => D.el('li', {}, heavy ? D.el('strong', {}, text) : text))) : plan ? _('Nothing that runs is touched.') : '');
@@ -294,7 +302,7 @@ class Editor {
 
 		if (plan && this.seen !== JSON.stringify(given)) {
 			this.tell(plan, given);
-			unseen.push(...effects.ofPlan(plan).filter(({ heavy }) => heavy).map(({ text }) => text));
+			unseen.push(...this.linesOf(plan).filter(({ heavy }) => heavy).map(({ text }) => text));
 		}
 
 		return this.agree([ ...unseen, ...await this.confirm?.(plan, given) ?? [] ], () => this.commit(isApplied));

@@ -47,6 +47,19 @@ function textOf(operation) {
 }
 
 return baseclass.extend({
+	DAEMON,
+
+	// the worst of what options of dockerd say
+	ofDaemon(found) {
+		if (found.includes('stop'))
+			return [ { text: _('dockerd restarts, and all containers stop meanwhile.'), heavy: true } ];
+
+		if (found.includes('restart'))
+			return [ { text: _('dockerd restarts; containers keep running.'), heavy: false } ];
+
+		return found.includes('reload') ? [ { text: _('dockerd reloads its settings; nothing stops.'), heavy: false } ] : [];
+	},
+
 	// of an option; '' where its schema does not say
 	ofOption: property => OF_OPTION[property['x-effect']]?.() ?? '',
 

@@ -144,7 +144,7 @@ return baseclass.extend({
 	// the form of a new one; `given`: what it says already, `name`: what it is to be called
 	create(prepared, { name, given } = {}) {
 		const page = editor.make({ before: () => history.replaceState(null, '', L.url('admin/services/ucidockd/containers')) });
-		const section = page.section({ config: CONFIG, type: 'container', id: '', schema: prepared.schema, given: given ?? {}, isNew: true });
+		const section = page.section({ config: CONFIG, type: 'container', id: '', schema: prepared.schema, given: given ?? {}, isNew: true, isWanted: false });
 		const error = D.el('div', { 'class': 'ucid-error', 'role': 'alert' });
 		const input = D.el('input', { 'type': 'text', 'id': 'ucid-name', 'class': 'cbi-input-text', 'value': name ?? '', 'autocomplete': 'off', 'placeholder': _('e.g. %s').format('home-assistant') });
 		const read = () => {

@@ -20,7 +20,7 @@ class Sections {
 	}
 
 	one(id, isNew) {
-		const section = this.page.section({ config: this.config, type: this.type, id, schema: this.schema, isNew, given: {} });
+		const section = this.page.section({ config: this.config, type: this.type, id, schema: this.schema, isNew, given: {}, isWanted: isNew || undefined });
 		const field = name => section.field(name, this.more(name, section)), rest = Object.keys(this.schema.properties).filter(name => !this.main.includes(name));
 		const set = rest.filter(name => section.raw[name] !== undefined).length;
 		const remove = D.button('negative', _('Remove'), () => {
@@ -29,8 +29,6 @@ class Sections {
 			this.page.changed();
 		});
 		const node = editor.folded(this.titleOf(section.raw, id), [ this.main.map(field), rest.length ? editor.folded(_('Advanced'), rest.map(field), set) : '', D.el('p', {}, remove) ], 0, isNew);
-
-		section.isWanted = isNew;
 
 		return node;
 	}
@@ -66,5 +64,12 @@ class Sections {
 }
 
 return baseclass.extend({
-	make: (page, spec) => new Sections(page, spec)
+	make: (page, spec) => new Sections(page, spec),
+
+	// with a Save of their own
+	page(spec) {
+		const page = editor.make();
+
+		return D.el('div', { 'class': 'cbi-section' }, this.make(page, spec).node, page.bar());
+	}
 });

@@ -67,7 +67,7 @@ return view.extend({
 		const isAuto = () => [ '', 'auto' ].includes(this.made.tls.value('mode')), isFiles = () => !isAuto();
 
 		return {
-			'globals data_root': () => ({ extra: D.el('p', {}, browse.button(() => this.made.globals.value('data_root'), path => this.put('globals', 'data_root', path))) }),
+			'globals data_root': () => ({ more: browse.button(() => this.made.globals.value('data_root'), path => this.put('globals', 'data_root', path)) }),
 			'globals hosts': () => ({ check: text => this.wrongHost(text), placeholder: _('e.g. %s').format('tcp://192.168.1.1:2376') }),
 			'tls enabled': () => ({ title: 'TLS', description: _('All TCP addresses speak TLS. The agent makes the certificates and renews them.') }),
 			'tls verify': () => ({ title: _('Client certificates'), description: _('Only clients with a certificate get in. Make one for each client below.') }),
@@ -98,7 +98,7 @@ return view.extend({
 
 	subject(name) {
 		const places = settings.placesOf(name, this.schema).filter(([ , shown, folded ]) => shown.length || folded.length);
-		const set = places.map(([ type, , folded ]) => folded.filter(option => this.sectionOf(type).raw[option] !== undefined).length).reduce((sum, count) => sum + count, 0);
+		const set = places.map(([ type, , folded ]) => folded.filter(option => !this.sectionOf(type).isNew && this.sectionOf(type).raw[option] !== undefined).length).reduce((sum, count) => sum + count, 0);
 		const shown = places.map(([ type, options ]) => this.fields(type, options)), folded = places.map(([ type, , options ]) => this.fields(type, options));
 
 		if (!places.length)
