@@ -5,6 +5,9 @@
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
 
+// device files that containers are given
+const DEVICE = /^\/dev\/(?:tty(?:USB|ACM|S)\d+|video\d+|sd[a-z]|nvme\w+|hidraw\d+|i2c-\d+|gpiochip\d+|fuse|kvm|watchdog\d*|rtc\d*)$/;
+
 function joined(folder, name) {
 	return '%s/%s'.format(folder === '/' ? '' : folder, name);
 }
@@ -51,6 +54,6 @@ return baseclass.extend({
 		const below = async folder => (await this.list(folder, [ 'char', 'block' ]).catch(() => [])).map(name => joined(folder, name));
 		const found = await Promise.all([ '/dev', '/dev/serial/by-id', '/dev/dri', '/dev/net' ].map(below));
 
-		return [ ...found[0].filter(path => /^\/dev\/(?:tty(?:USB|ACM|S)\d+|video\d+|sd[a-z]|nvme\w+|hidraw\d+|i2c-\d+|gpiochip\d+|fuse|kvm|watchdog\d*|rtc\d*)$/.test(path)), ...found.slice(1).flat() ];
+		return [ ...found[0].filter(path => DEVICE.test(path)), ...found.slice(1).flat() ];
 	}
 });

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// One section of UCI and the fields that show it: what it says, what was changed, what is wrong. What nobody touched is not written.
+'use strict';
+'require baseclass';
+'require uci';
+'require ucidockd.controls as controls';
+'require ucidockd.dom as D';
+'require ucidockd.effects as effects';
+'require ucidockd.rows as rows';
+'require ucidockd.schemas as schemas';
+
+let count = 0;
+
+function isEmpty(value) {
+	return value === '' || value == null || (Array.isArray(value) && !value.length);
+}
+
+function ownOptions(section) {
+	return Object.fromEntries(Object.entries(section ?? {}).filter(([ name, value ]) => !name.startsWith('.') && value != null));
+}
+
+// words in backticks as code
+function coded(text) {
+	return text.split('`').map((part, index) => index % 2 ? D.el('code', {}, part) : part);
+}
+
+// one section; `given`: what it says when it is not in the file yet
+class Section {
+	constructor(editor, { config, type, id, schema, given, isNew, isWanted }) {
+		const there = id && uci.get(config, id);
+
+		Object.assign(this, { editor, config, type, id, schema, isWanted, fields: new Map(), isNew: isNew || !there, isAnonymous: there?.['.anonymous'] === true });
+		this.raw = ownOptions(this.isNew ? given : there);
+	}
+
+	// a field; `more` may give kind, title, description, placeholder, suggest, helpers, hides, known, choices, extra, shown
+	field(name, more = {}) {
+		const property = this.schema.properties[name], title = more.title ?? _(property.title), id = 'ucid-%d'.format(++count);
+		const kind = more.kind ?? schemas.kindOf(property), isCommand = kind === 'command';
+		const value = isCommand ? this.raw[name] : schemas.fromUci(this.type, name, property, this.raw[name]);
+		const control = controls.make(kind, {
+			value, title, standard: property.default, kind: rows.of(this.type, name), unset: schemas.unsetWords(property), choices: kind === 'choice' && property.enum ? schemas.choicesOf(property) : [],
+			placeholder: schemas.placeholderOf(property), ...more, onInput: () => this.typed(name)
+		});
+		const error = D.el('div', { 'class': 'ucid-error', 'role': 'alert' }), effect = this.isNew && this.isWanted !== undefined ? '' : effects.ofOption(property);
+		const words = D.el('div', { 'class': 'cbi-value-description' }, coded(more.description ?? _(property.description)), effect && D.el('span', { 'class': 'ucid-effect' }, ' ', _('A change %s.').format(effect)));
+
+		control.input?.setAttribute('id', id);
+		this.fields.set(name, {
+			name, property, control, kind, title, error, more, first: control.value(),
+			node: D.el('div', { 'class': 'cbi-value', 'data-option': name }, D.el('label', { 'class': 'cbi-value-title', 'for': control.input ? id : null }, title),
+				D.el('div', { 'class': 'cbi-value-field' }, control.node, more.extra, error, words))
+		});
+
+		return this.fields.get(name).node;
+	}
+
+	typed(name) {
+		const field = this.fields.get(name);
+
+		field.refused = null;
+
+		if (field.error.textContent)
+			this.examine(field);
+
+		this.editor.changed();
+	}
+
+	value(name) {
+		return this.fields.has(name) ? this.fields.get(name).control.value() : schemas.fromUci(this.type, name, this.schema.properties[name], this.raw[name]) ?? '';
+	}
+
+	// whether a yes or no holds, said or not
+	isOn(name) {
+		return (this.value(name) || this.schema.properties[name].default) === '1';
+	}
+
+	// {option: value, null where it goes}
+	changes() {
+		const found = {};
+
+		if (this.isGone)
+			return found;
+
+		for (const [ name, { control, first } ] of this.fields)
+			if (!controls.same(control.value(), first))
+				found[name] = isEmpty(control.value()) ? null : control.value();
+
+		return this.isNew && (Object.keys(found).length || this.isWanted) ? { ...this.raw, ...found } : found;
+	}
+
+	isChanged() {
+		return this.isGone ? !this.isNew : Object.keys(this.changes()).length > 0;
+	}
+
+	// as rpcd gives sections
+	whole() {
+		const said = Object.entries({ ...this.raw, ...this.changes() }).filter(([ , value ]) => value !== null);
+
+		return this.isGone ? null : { '.type': this.type, ...(this.isAnonymous ? { '.anonymous': true } : {}), ...Object.fromEntries(said) };
+	}
+
+	// shows what is wrong in a field; gives whether anything is
+	examine(field) {
+		const { name, property, control, kind, error, more } = field, value = control.value();
+		const one = entry => more.check?.(entry) || (kind === 'command' ? '' : schemas.check(this.type, name, property, entry));
+		let words = '';
+
+		if (more.shown && !more.shown())
+			words = '';
+		else if (field.refused)
+			words = field.refused;
+		else if (isEmpty(value))
+			words = (this.schema.required ?? []).includes(name) ? _('%s is missing.').format(field.title) : control.wrong?.(() => '') ?? '';
+		else if (kind === 'command')
+			words = rows.commandIsClosed(value) ? '' : _('A quote is not closed.');
+		else
+			words = control.wrong ? control.wrong(one) : one(value);
+
+		D.fill(error, words);
+
+		if (!control.wrong || field.refused)
+			control.mark(words !== '', field.refusedIndex);
+
+		return words !== '';
+	}
+
+	// only what was changed has to be right: mistakes of before are shown, and keep nobody from changing something else
+	wrongFields() {
+		const changed = this.changes();
+
+		return this.isGone ? [] : [ ...this.fields.values() ].filter(field => this.examine(field) && (this.isNew || field.name in changed));
+	}
+
+	// what the agent said of an option; gives its field where the page has one
+	refuse({ option, index, message, expected }) {
+		const field = this.fields.get(option);
+
+		if (!field)
+			return null;
+
+		field.refused = [ message, expected && _('expected: %s').format(expected) ].filter(Boolean).join('; ');
+		field.refusedIndex = index;
+		this.examine(field);
+
+		return field;
+	}
+
+	update() {
+		for (const { node, more } of this.fields.values())
+			if (more.shown)
+				node.style.display = more.shown() ? '' : 'none';
+	}
+
+	commit() {
+		if (this.isGone) {
+			uci.remove(this.config, this.id);
+
+			return;
+		}
+
+		const changes = this.changes();
+
+		if (this.isNew)
+			uci.add(this.config, this.type, this.id);
+
+		for (const [ name, value ] of Object.entries(changes))
+			value === null ? uci.unset(this.config, this.id, name) : uci.set(this.config, this.id, name, value);
+	}
+}
+
+return baseclass.extend({
+	make: (editor, spec) => new Section(editor, spec)
+});
