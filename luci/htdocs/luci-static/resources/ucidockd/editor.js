@@ -85,8 +85,10 @@ class Editor {
 
 		const plan = await this.plan(given).catch(() => null);
 
+		const isWrong = plan?.issues?.some(issue => issue.severity === 'error' && this.sections.some(one => one.id === issue.section));
+
 		if (JSON.stringify(given) === JSON.stringify(this.given()))
-			this.tell(plan, given);
+			isWrong ? this.say() : this.tell(plan, given);
 	}
 
 	// what the plan says; of dockerd, where the plan does not, what the options say
@@ -116,6 +118,8 @@ class Editor {
 	}
 
 	async save(isApplied) {
+		window.clearTimeout(this.timer);
+
 		const [ wrong ] = [ this.first?.(), ...this.wrongFields() ].filter(Boolean);
 
 		if (wrong)
