@@ -224,7 +224,7 @@ def _shape(package: Package) -> list[object]:
 
 
 def _changed(path: Path) -> ConflictError:
-    return ConflictError(f"{path} was changed by somebody else in the meantime")
+    return ConflictError(f"{path} was changed by another program in the meantime")
 
 
 @contextlib.contextmanager

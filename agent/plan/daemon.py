@@ -304,11 +304,13 @@ def _insecure(settings: DaemonSettings, allowed: list[Host], refused: list[Host]
     if refused:
         return _finding(
             "Refused",
-            f"{_list(refused)} not opened: whoever reaches it would be root; expected section tls with verify 1,"
-            " an address of loopback, or allow_insecure_tcp 1",
+            f"{_list(refused)} not opened: anyone who reaches it could control this machine;"
+            " expected section tls with verify 1, a loopback address, or allow_insecure_tcp 1",
         )
     if exposed:
-        return _finding("Allowed", f"whoever reaches {_list(exposed)} is root here (allow_insecure_tcp)")
+        return _finding(
+            "Allowed", f"anyone who reaches {_list(exposed)} controls this machine (allow_insecure_tcp)"
+        )
     return Finding(key=DAEMON_KEY, type="InsecureAPI", status=False, reason="Secure")
 
 

@@ -99,7 +99,7 @@ def _absent_network(draft: Draft, key: str, network: Network, *, gone: bool) -> 
     if foreign is None and _is_hindered(draft, key, network):
         return
     if foreign is None:
-        cause = "it is gone from the engine" if gone else "declared, not there"
+        cause = "removed from the engine" if gone else "declared, does not exist yet"
         draft.add(key, [ops.CreateNetwork(key=key, cause=cause, network=network)])
     elif network.adopt:
         cause = f"takes over the network {foreign.name} ({foreign.id[:12]})"
@@ -143,7 +143,7 @@ def is_same_volume(seen: ObservedVolume, record: Record) -> bool:
 def _absent_volume(draft: Draft, key: str, volume: Volume, *, gone: bool) -> None:
     foreign = next((v for v in draft.observed.volumes if v.name == volume.name), None)
     if foreign is None:
-        cause = "it is gone from the engine" if gone else "declared, not there"
+        cause = "removed from the engine" if gone else "declared, does not exist yet"
         draft.add(key, [ops.CreateVolume(key=key, cause=cause, volume=volume)])
     elif volume.adopt:
         cause = f"takes over the volume {foreign.name}"

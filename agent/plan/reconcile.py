@@ -84,7 +84,7 @@ def plan_orphans(draft: Draft) -> None:
         if key in known or record.swap or draft.hands_off(key, record):
             continue
         if key_of(record.kind, record.name) in desired.claimed:
-            message = f"its section is gone; one with a mistake has its name, {record.name}: kept until that is mended"
+            message = f"section removed; kept, because a section with a mistake has its name, {record.name}: correct that"
             draft.find(key, "Synced", status=False, reason="Pending", message=message)
             continue
         _orphan(draft, key, record)
@@ -92,24 +92,24 @@ def plan_orphans(draft: Draft) -> None:
 
 def _orphan(draft: Draft, key: str, record: Record) -> None:
     if _object_gone(draft, record):
-        draft.add(key, [ops.Forget(key=key, cause="section and object are gone", record=record)])
+        draft.add(key, [ops.Forget(key=key, cause="section and object were removed", record=record)])
         return
     if record.removed_at is None:
-        draft.add(key, [ops.RetireContainer(key=key, cause="its section is gone", record=record)])
+        draft.add(key, [ops.RetireContainer(key=key, cause="section removed", record=record)])
         return
     if _clock_was_set(record.removed_at, draft.context.now):
-        cause = "its section is gone, and the clock was set since: the grace period begins again"
+        cause = "section removed; the clock was set since, so the grace period starts again"
         draft.add(key, [ops.RetireContainer(key=key, cause=cause, record=record)])
         return
     if _is_kept(draft, record, record.removed_at):
-        message = f"its section is gone; kept for {record.grace_s:.0f} s"
+        message = f"section removed; the {record.kind} is deleted after {record.grace_s:.0f} s"
         draft.find(key, "Synced", status=False, reason="Grace", message=message)
         return
     if draft.context.deletions_held:
-        message = f"its section is gone; it is deleted later: {draft.context.deletions_held}"
+        message = f"section removed; deleted later: {draft.context.deletions_held}"
         draft.find(key, "Synced", status=False, reason="Pending", message=message)
         return
-    cause = "its section has been gone for the grace period"
+    cause = "section removed, and the grace period is over"
     operation: ops.Operation
     if record.kind == "container":
         operation = ops.RemoveContainer(key=key, cause=cause, record=record, volumes=record.remove_volumes)
@@ -118,7 +118,9 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
     elif draft.desired.agent.remove:
         operation = ops.RemoveVolume(key=key, cause=cause, record=record)
     else:
-        operation = ops.Forget(key=key, cause="volumes are kept; it is nobody's now", record=record)
+        operation = ops.Forget(
+            key=key, cause="section removed; the volume is kept and no longer managed", record=record
+        )
     users = [k for k in draft.works if k.startswith("container:")] if record.kind != "container" else ()
     draft.add(key, [operation], users)
 

@@ -111,7 +111,7 @@ class Hazards:
             logger.warning("%s", text)
 
 
-_CONTROL = "whoever is in this container controls the router, by {}"
+_CONTROL = "this container can take control of the router, by {}"
 _SHARED = (
     "{}: to a browser these pages are of the same site as LuCI, whose login goes to them by http; let LuCI be used by https"
     " only (uhttpd.main.redirect_https)"

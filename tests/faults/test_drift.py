@@ -86,22 +86,22 @@ SETTINGS = {
     "alias": Edit(without_alias, ("reconnect: network [lan (other address or aliases)] -> [lan]",)),
 }
 OBJECTS = {
-    "killed": Edit(kill, ("start: it is exited, state is running",)),
-    "stopped": Edit(lambda box: box.get("web").stop(timeout=0), ("start: it is exited, state is running",)),
-    "paused": Edit(lambda box: box.get("web").pause(), ("unpause: it is paused, state is running",)),
+    "killed": Edit(kill, ("start: exited, wanted: running",)),
+    "stopped": Edit(lambda box: box.get("web").stop(timeout=0), ("start: exited, wanted: running",)),
+    "paused": Edit(lambda box: box.get("web").pause(), ("unpause: paused, wanted: running",)),
     "removed": Edit(
         lambda box: box.get("web").remove(force=True),
-        ("create: it was removed behind our back", "start: state is running"),
+        ("create: removed outside of ucidockd", "start: wanted: running"),
     ),
     "network removed": Edit(
-        remove_network, ("create: it is gone from the engine", "reconnect: network [] -> [lan]")
+        remove_network, ("create: removed from the engine", "reconnect: network [] -> [lan]")
     ),
     "volume removed": Edit(
         remove_volume,
         (
-            "create: it is gone from the engine",
-            "create: it was removed behind our back",
-            "start: state is running",
+            "create: removed from the engine",
+            "create: removed outside of ucidockd",
+            "start: wanted: running",
         ),
     ),
     "image retagged": Edit(retag, ("replace: image drift:1 is now",)),

@@ -46,7 +46,10 @@ class _Planner:
         action = draft.context.held.get(self.key)
         if action is not None:
             self._find(
-                "Synced", status=False, reason="Held", message=f"{action} by hand; reconcile takes it back"
+                "Synced",
+                status=False,
+                reason="Held",
+                message=f"manual {action}; `ucidockd reconcile` undoes it",
             )
             return
         if self.key in draft.context.backoff:
@@ -202,13 +205,13 @@ class _Planner:
             adopt = ops.AdoptContainer(key=self.key, cause=cause, container=container, foreign=foreign)
             self.draft.add(self.key, [adopt], self.needs)
             return
-        cause = "declared, not there" if self.record is None else "it was removed behind our back"
+        cause = "declared, does not exist yet" if self.record is None else "removed outside of ucidockd"
         todo: list[ops.Operation] = [
             *room,
             ops.CreateContainer(key=self.key, cause=cause, container=container),
         ]
         if container.policy.state is RunState.RUNNING:
-            todo.append(ops.StartContainer(key=self.key, cause="state is running", container=container))
+            todo.append(ops.StartContainer(key=self.key, cause="wanted: running", container=container))
         self.draft.add(self.key, todo, self.needs)
 
     def _failed_adoption(self, foreign: ObservedContainer) -> Record | None:
@@ -483,7 +486,7 @@ class _Planner:
             self.needs = (*self.needs, key)  # that one gets another name before
             return []
         draft.after.setdefault(key, set()).add(self.key)
-        return [ops.SetAsideContainer(key=self.key, cause=f"{name} is {key}'s no more", record=holder)]
+        return [ops.SetAsideContainer(key=self.key, cause=f"{name} is no longer {key}'s", record=holder)]
 
     def _network_is_new(self, container: Container) -> str:
         """A network that was removed and is made again has another id: a container keeps the old one."""
@@ -495,30 +498,30 @@ class _Planner:
             if isinstance(operation, ops.CreateNetwork)
             and operation.network.name in {e.network for e in container.spec.endpoints}
         ]
-        return f"network {', '.join(fresh)} is made anew" if fresh else ""
+        return f"network {', '.join(fresh)} is created again" if fresh else ""
 
     def _running(self, record: Record, seen: ObservedContainer) -> list[ops.Operation]:
         container = self.container
         wanted = container.policy.enabled and container.policy.state is RunState.RUNNING
         if not wanted and is_alive(seen):
-            cause = "disabled" if not container.policy.enabled else "state is stopped"
+            cause = "disabled" if not container.policy.enabled else "wanted: stopped"
             timeout = container.spec.stop_timeout_s
             return [ops.StopContainer(key=self.key, cause=cause, record=record, stop_timeout_s=timeout)]
         if not wanted and seen.id in self.draft.context.completed and record.completed:
-            cause = "it is to do its job again once it may run"
+            cause = "its job is to be done again"
             return [
                 ops.NoteContainer(key=self.key, cause=cause, container=container, record=record, again=True)
             ]
         if not wanted or (self._is_completed(seen) and not self._has_changed(record, seen)):
             return []
         if seen.state == "paused":
-            cause = "it is paused, state is running"
+            cause = "paused, wanted: running"
             return [ops.UnpauseContainer(key=self.key, cause=cause, record=record)]
         if not is_alive(seen):
-            cause = f"it is {seen.state}, state is running"
+            cause = f"{seen.state}, wanted: running"
             return [ops.StartContainer(key=self.key, cause=cause, container=container)]
         if seen.state == "running" and self._is_left_behind(seen):
-            cause = "the container whose namespace it shares was started anew"
+            cause = "the container whose namespace it shares was restarted"
             return [ops.RestartContainer(key=self.key, cause=cause, container=container, record=record)]
         return []
 
