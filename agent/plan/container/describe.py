@@ -78,9 +78,14 @@ def _text(value: object) -> str:
 
 
 def _endpoint(item: Mapping[str, Any]) -> str:
-    endpoint = Endpoint(**{**item, "aliases": tuple(item.get("aliases", ()))})
-    mac = f",mac={endpoint.mac_address}" if endpoint.mac_address else ""
-    return entry_text.endpoint(endpoint) + mac
+    lists = {
+        name: tuple(map(_frozen, item.get(name, ()))) for name in ("aliases", "link_local", "driver_opts")
+    }
+    return entry_text.endpoint(Endpoint(**{**item, **lists}), mac=True)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _health(value: Mapping[str, Any]) -> dict[str, Any]:
