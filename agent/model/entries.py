@@ -372,7 +372,7 @@ def parse_volumes_from(text: str) -> str:
 
 def parse_platform(text: str) -> str:
     """`os/architecture[/variant]` in small letters."""
-    parts = text.lower().split("/")
+    parts = text.split("/")
     if len(parts) not in {2, 3} or parts[0] != "linux" or not all(map(_PLATFORM_PART.fullmatch, parts)):
         raise QuantityError(
             f"{text!r} is not a platform of Linux", "linux/amd64, linux/arm64, linux/arm/v7 or the like"

@@ -29,7 +29,7 @@ from agent.model.resources import (
     VolumeSpec,
 )
 from agent.plan.container.drift import network_options
-from agent.plan.container.inspected import DEFAULT_NETWORKS, is_anonymous, read_spec
+from agent.plan.container.inspected import DEFAULT_NETWORKS, is_anonymous, is_lent, read_spec
 
 _PREDEFINED = DEFAULT_NETWORKS | {"host", "none"}
 _SHM_SIZE = 64 << 20  # dockerd's default-shm-size, unless it is told otherwise
@@ -353,7 +353,8 @@ def _mount_notes(inspect: Mapping[str, Any]) -> Iterator[str]:
         if more:
             yield f"mount {item.get('Target')}: {', '.join(more)} cannot be said in UCI"
     for item in inspect.get("Mounts") or ():
-        if item.get("Type") == "volume" and is_anonymous(item.get("Name", "")) and not item.get("RW", True):
+        mine = item.get("Type") == "volume" and not is_lent(item, inspect)
+        if mine and is_anonymous(item.get("Name", "")) and not item.get("RW", True):
             yield f"mount {item['Destination']}: an anonymous volume cannot be read-only in UCI"
 
 

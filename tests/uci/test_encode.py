@@ -254,7 +254,7 @@ SPEC: dict[str, st.SearchStrategy[Any]] = {
     "device_write_iops": device_limits(st.integers(1, 10**6)),
     "gpus": st.lists(GPUS, max_size=2).map(tuple),
     "expose": sorted_set(st.sampled_from(["80/tcp", "53/udp", "53/tcp"])),
-    "volumes_from": st.sampled_from([(), ("db",), ("container:db:ro", "other")]),
+    "volumes_from": st.sampled_from([(), ("lender",), ("lender:ro", "other")]),
     "storage_opts": SET_PAIRS,
     "annotations": PAIRS,
     "security_opt": sorted_set(st.sampled_from(["no-new-privileges", 'seccomp={"a": [1]}'])),

@@ -99,11 +99,11 @@ def _mounts(inspect: Mapping[str, Any]) -> list[Mount]:
     return [
         _mount(item, no_copy=item["Destination"] in no_copy)
         for item in inspect.get("Mounts") or ()
-        if item.get("Type") in {"bind", "volume"} and not _is_lent(item, inspect)
+        if item.get("Type") in {"bind", "volume"} and not is_lent(item, inspect)
     ]
 
 
-def _is_lent(item: Mapping[str, Any], inspect: Mapping[str, Any]) -> bool:
+def is_lent(item: Mapping[str, Any], inspect: Mapping[str, Any]) -> bool:
     """Whether a mount is there because of VolumesFrom: neither the container's creator nor its image asked for it."""
     host = inspect.get("HostConfig") or {}
     if not host.get("VolumesFrom"):
@@ -136,7 +136,7 @@ def is_anonymous(volume: str) -> bool:
 def anonymous_volumes(inspect: Mapping[str, Any]) -> dict[str, str]:
     """Target -> name of the anonymous volumes of a container."""
     mounts = (item for item in inspect.get("Mounts") or () if item.get("Type") == "volume")
-    own = (item for item in mounts if not _is_lent(item, inspect))
+    own = (item for item in mounts if not is_lent(item, inspect))
     return {item["Destination"]: item["Name"] for item in own if is_anonymous(item.get("Name") or "")}
 
 

@@ -74,6 +74,15 @@ function addOption(section, tab, type, name, property) {
 	if (kind === 'list')
 		checkEntries(option);
 
+	if (schemas.bothWays(property)) {
+		option.write = function(id, value) {
+			const entries = [ value ].flat();
+			const wasList = Array.isArray(this.map.data.get(this.uciconfig ?? this.map.config, id, name));
+
+			return this.super('write', [ id, entries.length > 1 || wasList ? entries : entries[0] ]);
+		};
+	}
+
 	// in a table: what holds where nothing is said
 	if (kind === 'choice' || kind === 'text')
 		option.textvalue = function(id) {
