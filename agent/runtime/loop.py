@@ -30,13 +30,13 @@ from agent.model.given import Given
 from agent.model.issues import issue_as_json
 from agent.model.resources import RegistryAuth
 from agent.plan.outlook import Outlook
-from agent.router.mount_watch import MountWatch
+from agent.router.mounts import MountWatch
 from agent.runtime.differ import diff
 from agent.runtime.planning import plan_answer, reconcile_answer
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
-from agent.status.counters import PassCounters
+from agent.status.metrics import PassCounters
 from agent.threads import tell
 
 logger = logging.getLogger(__name__)
@@ -156,10 +156,10 @@ class Loop:
         return self.reconciler.foresee()
 
     async def _plan_of(self, given: Given) -> dict[str, Any]:
-        loaded = await asyncio.to_thread(self.reconciler.load_given, given)
+        change = await asyncio.to_thread(self.reconciler.load_change, given)
         async with self._one_pass:
-            found = await self._in_pass(lambda: self.reconciler.foresee_change(loaded))
-        return plan_answer(found, [issue_as_json(issue) for issue in loaded.issues])
+            found = await self._in_pass(lambda: self.reconciler.foresee_change(change))
+        return plan_answer(found, [issue_as_json(issue) for issue in change.loaded.issues])
 
     async def reconcile(self) -> dict[str, Any]:
         """Does a full pass now, without regard to what failed before.

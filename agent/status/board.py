@@ -13,8 +13,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
+from agent.errors import Reason
 from agent.model.secrets import hidden, hidden_text
 from agent.status.conditions import ConditionType, Level, level_of, order_of, sentence_of, verdict
 
@@ -36,7 +37,7 @@ class Condition:
 
     type: ConditionType
     status: bool
-    reason: str
+    reason: Reason
     message: str
     since: float
     details: Mapping[str, str] = field(default_factory=dict)
@@ -73,6 +74,7 @@ class _Resource:
     section: str
     name: str
     object_id: str = ""
+    stack: str = ""
     conditions: dict[ConditionType, Condition] = field(default_factory=dict)
     operations: deque[OperationNote] = field(default_factory=lambda: deque(maxlen=NOTES))
 
@@ -85,6 +87,7 @@ class _Resource:
             "section": self.section,
             "name": self.name,
             "object_id": self.object_id,
+            "stack": self.stack,
             "level": level,
             "verdict": told,
             "conditions": [each.as_json() for each in shown],
@@ -126,7 +129,7 @@ class StatusBoard:
         condition: ConditionType,
         *,
         status: bool,
-        reason: str,
+        reason: Reason,
         message: str = "",
         details: Mapping[str, str] | None = None,
         since: float | None = None,
@@ -159,7 +162,7 @@ class StatusBoard:
             found = self._resources.get(key)
             return found.conditions.get(condition) if found is not None else None
 
-    def reason(self, key: str, condition: ConditionType) -> str:
+    def reason(self, key: str, condition: ConditionType) -> Reason | Literal[""]:
         """The reason of a condition as it stands, "" without one."""
         with self._lock:
             found = self._resources.get(key)
@@ -190,6 +193,14 @@ class StatusBoard:
             found = self._resources.get(key)
             if found is not None and found.object_id != object_id:
                 found.object_id = object_id
+                self._changed(key)
+
+    def set_stack(self, key: str, stack: str) -> None:
+        """Notes the group that a container belongs to."""
+        with self._lock:
+            found = self._resources.get(key)
+            if found is not None and found.stack != stack:
+                found.stack = stack
                 self._changed(key)
 
     def drop(self, key: str, *, now: float) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from agent.errors import Reason
+
 
 class Level(StrEnum):
     """How bad something is, worst first."""
@@ -57,6 +59,23 @@ class ConditionType(StrEnum):
     SHARED_ORIGIN_PORTS = "SharedOriginPorts"
 
 
+# what the engine calls the state of a container, and of its health check
+REASON_OF_STATE: Mapping[str, Reason] = {
+    "created": "Created",
+    "running": "Running",
+    "paused": "Paused",
+    "restarting": "CrashLoop",
+    "removing": "Removing",
+    "exited": "Exited",
+    "dead": "Dead",
+}
+REASON_OF_HEALTH: Mapping[str, Reason] = {
+    "healthy": "Healthy",
+    "unhealthy": "Unhealthy",
+    "starting": "Starting",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One condition type.
@@ -68,7 +87,7 @@ class Row:
     bad: bool
     level: Level
     sentence: str
-    reasons: Mapping[str, Level] = field(default_factory=dict)
+    reasons: Mapping[Reason, Level] = field(default_factory=dict)
 
 
 # in the order in which equally bad conditions of one resource are told
@@ -198,7 +217,7 @@ def order_of(kind: ConditionType) -> int:
     return _ORDER[kind]
 
 
-def level_of(kind: ConditionType, *, status: bool, reason: str) -> Level:
+def level_of(kind: ConditionType, *, status: bool, reason: Reason) -> Level:
     """How bad a condition is as it stands."""
     row = CONDITIONS[kind]
     return row.reasons.get(reason, row.level) if status is row.bad else Level.OK

@@ -14,11 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.api.archives import open_download
-from agent.api.http.json_reply import JsonReply
-from agent.api.http.replies import Inbox, StreamReply, attachment, read_json
-from agent.api.jobs.download import WINDOW, Download
+from agent.api.http.replies import Inbox, JsonReply, StreamReply, attachment, read_json
 from agent.api.jobs.job_specs import build_upload, load_spec
-from agent.api.jobs.transfer import Transfer
+from agent.api.jobs.transfer import WINDOW, Download, Transfer
 from agent.api.jobs.transfers import Transfers
 from agent.api.jobs.upload import Upload
 from agent.api.names import checked_id, checked_image, number, picked, text
@@ -26,7 +24,7 @@ from agent.api.problems import RequestError
 from agent.api.rules import Rule, delete, get, post, put, read, write
 from agent.engine.stream import DockerStream
 from agent.model.resources import RegistryAuth
-from agent.wire.natural import natural
+from agent.wire.http_head import natural
 
 _SIZE_LIMIT = 2**53 - 1
 _WAIT_S = 15.0  # for the engine: well below what the shortest door gives a request
