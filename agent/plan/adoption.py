@@ -28,13 +28,8 @@ from agent.model.resources import (
     Volume,
     VolumeSpec,
 )
-<<<<<<< HEAD
-from agent.plan.container.drift import network_options
-from agent.plan.container.inspected import DEFAULT_NETWORKS, is_anonymous, is_lent, read_spec
-=======
 from agent.plan.container.difference import network_options
-from agent.plan.container.inspected import DEFAULT_NETWORKS, is_anonymous, read_spec
->>>>>>> main
+from agent.plan.container.inspected import DEFAULT_NETWORKS, is_anonymous, is_lent, read_spec
 
 _PREDEFINED = DEFAULT_NETWORKS | {"host", "none"}
 _SHM_SIZE = 64 << 20  # dockerd's default-shm-size, unless it is told otherwise

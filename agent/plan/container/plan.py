@@ -6,12 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-<<<<<<< HEAD
-from agent.model.container_table import Level, too_new
-=======
 from agent.errors import Reason
-from agent.model.container_table import Level
->>>>>>> main
+from agent.model.container_table import Level, too_new
 from agent.model.identity import canonical, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, DependsOn, OnDrift, Pull, RunState
@@ -22,8 +18,7 @@ from agent.plan.container.difference import container_drift, differences, is_met
 from agent.plan.container.endpoints import network_ids, with_mac_level
 from agent.plan.container.inspected import read_spec, volumes_of
 from agent.plan.container.meaning import is_same_image, meaning_hash, newly_stated
-<<<<<<< HEAD
-from agent.plan.container.swap_names import name_outside
+from agent.plan.container.renames import name_outside
 from agent.plan.draft import (
     Draft,
     Missing,
@@ -34,10 +29,6 @@ from agent.plan.draft import (
     plugged_words,
     shared_names,
 )
-=======
-from agent.plan.container.renames import name_outside
-from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, plugged_words, shared_names
->>>>>>> main
 from agent.plan.endings import is_job
 from agent.status.conditions import REASON_OF_STATE
 
