@@ -31,10 +31,11 @@ class SkippedError(EngineError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one operation; `error` is None when it worked."""
+    """What became of one operation; `error` is None when it worked. `took_s`: seconds."""
 
     operation: ops.Operation
     error: UcidockdError | None = None
+    took_s: float = 0.0
 
 
 class Crew:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent.cli.ask import agent_socket, ask_or_do
-from agent.cli.output import Style, plan_text, print_issues
+from agent.cli.output import Style, print_issues
+from agent.cli.plan_view import plan_view
 from agent.errors import ConfigError
 from agent.model.given import Given
 from agent.model.plain_text import plain
@@ -21,15 +22,45 @@ def plan(args: argparse.Namespace) -> int:
     if args.staged or args.files:
         body = {"staged": args.staged, **_read_packages(args.files)}
         result = ask_or_do(
-            args, ("POST", "/v1/plan"), lambda single: single.plan(_given(body)), body, changes=False
+            args,
+            ("POST", "/v1/plan"),
+            lambda single: {**single.plan(_given(body)), "alone": True},
+            body,
+            changes=False,
         )
     else:
-        result = ask_or_do(args, ("GET", "/v1/plan"), lambda single: single.plan(), changes=False)
-    _print_plan(args, result)
+        result = ask_or_do(
+            args, ("GET", "/v1/plan"), lambda single: {**single.plan(), "alone": True}, changes=False
+        )
+    alone = result.pop("alone", False)
+    if args.json:
+        print(json.dumps(result, indent=1))
+    else:
+        print_issues(result["issues"])
+        _print_text(plan_view(result, Style.of(sys.stdout), next_step=_next_step(args, alone=alone)))
     if not result["ok"]:
         return 1
     undone = result["operations"] or any(entry["level"] == "waiting" for entry in result["pending"])
     return 4 if args.exit_code and undone else 0
+
+
+def _next_step(args: argparse.Namespace, *, alone: bool) -> str:
+    if args.files:
+        return "This is a preview: nothing changes before the file is committed."
+    if args.staged:
+        return (
+            "`uci commit` applies this."
+            if not alone
+            else "`uci commit`, then `ucidockd reconcile` apply this."
+        )
+    if alone:
+        return "`ucidockd reconcile` applies this."
+    return "The agent does this by itself; `ucidockd reconcile` waits for it."
+
+
+def _print_text(text: str) -> None:
+    if text:
+        print(text)
 
 
 def _read_packages(files: Sequence[str]) -> dict[str, dict[str, str]]:

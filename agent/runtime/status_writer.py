@@ -155,7 +155,14 @@ class Display:
         text = "" if error is None else str(error)
         self._ensure(operation.key)
         now = self.wall()
-        note = OperationNote(at=now, op=operation.verb, cause=operation.cause, ok=error is None, error=text)
+        note = OperationNote(
+            at=now,
+            op=operation.verb,
+            cause=operation.cause,
+            ok=error is None,
+            error=text,
+            took_s=round(outcome.took_s, 1),
+        )
         self.board.note(operation.key, note, now=now)
         if isinstance(error, SkippedError):
             self._pending(operation.key, text)
