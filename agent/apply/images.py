@@ -81,7 +81,7 @@ class Images:
         except EngineError as exc:
             reason: Reason = "NoSpace" if _NO_SPACE in str(exc) else "PullFailed"
             self.pulled(container, str(local["Id"]) if local is not None else "", reason)
-            if local is not None:
+            if local is not None and not self.stopping():
                 return local
             raise
         pulled = look_at_image(self.engine, image)

@@ -118,6 +118,16 @@ class Run:
             raise self._fault
         return tuple(self._outcomes)
 
+    def begun(self) -> list[str]:
+        """Keys of the works that are being carried out."""
+        with self._lock:
+            return sorted(self._running)
+
+    def not_begun(self) -> list[str]:
+        """Keys of the works that wait for others."""
+        with self._lock:
+            return sorted(self._pending)
+
     def ended(self) -> bool:
         """Whether every work ended."""
         return self._ended.is_set()
