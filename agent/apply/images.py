@@ -67,7 +67,7 @@ class Images:
 
         def check() -> None:
             if self.stopping():
-                raise EngineError("the agent stops", retryable=True)
+                raise SkippedError("the pull was cancelled: ucidockd stops", retryable=True)
             self._check_wanted(container)
             if progress.is_stalled():
                 text = f"cannot pull {image}: no progress for {STALL_S:.0f} s, cancelled"
@@ -81,7 +81,7 @@ class Images:
         except EngineError as exc:
             reason: Reason = "NoSpace" if _NO_SPACE in str(exc) else "PullFailed"
             self.pulled(container, str(local["Id"]) if local is not None else "", reason)
-            if local is not None and not self.stopping():
+            if local is not None:
                 return local
             raise
         pulled = look_at_image(self.engine, image)

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from agent.model.plain_text import plain
 
+_SPACE = re.compile(r" (?!(?:s|min|h|%)(?:\W|$))")  # a number and its unit stay together
 Paint = Callable[[str], str]
 
 _COLOURS = {"good": "32", "bad": "31", "busy": "33", "head": "1", "dim": "2"}
@@ -168,7 +169,7 @@ def wrapped(text: str, style: Style, *, indent: int = 0, bold: bool = False) -> 
     room = max(style.width - 1 - indent, 12) if style.width else 0
     lines = []
     line = ""
-    for word in plain(text).split(" "):
+    for word in _SPACE.split(plain(text)):
         while room and len(word) > room:
             space = room - len(line) - 1 if line else room
             if space < room // 3:

@@ -130,8 +130,8 @@ def _say_stopping(finishing: list[str], left: list[str]) -> None:
     style = Style.of(sys.stderr)
     text = "ucidockd: interrupted; pulls are cancelled."
     if finishing:
-        text += f" Being finished, so that nothing is left half done: {', '.join(finishing)} (Ctrl-C again leaves it to the"
-        text += " next `ucidockd reconcile`)."
+        text += f" Being finished or undone, so that nothing is left half done: {', '.join(finishing)} (Ctrl-C again leaves"
+        text += " that to the next `ucidockd reconcile`)."
     if left:
         text += f" Not begun: {', '.join(left)}."
     print("\n".join(wrapped(text, style)), file=sys.stderr, flush=True)

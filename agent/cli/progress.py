@@ -22,6 +22,7 @@ from agent.model.plain_text import plain
 
 _PULLING = re.compile(r"pulling (.+): ([0-9]{1,3}) %")
 _BAR = 20
+_NARROW = 60  # columns
 _REDRAW_S = 0.5
 _CONNECT_S = 3.0  # for the agent's first status
 _DONE = {
@@ -64,7 +65,8 @@ class Progress:
         self._works: dict[str, _Work] = {}
         self._known: dict[str, list[Mapping[str, Any]]] = {}  # the notes of each object that were seen
         self._told: set[str] = set()
-        self._drawn = 0
+        self._failed: set[str] = set()
+        self._drawn, self._shown = 0, ""
         self._closed = False
         self._lock = threading.Lock()
         self.ready = threading.Event()  # what there was before is known
@@ -97,12 +99,12 @@ class Progress:
         known = self._known.get(key, [])
         fresh = [note for note in resource["operations"] if note not in known]
         self._known[key] = resource["operations"]
-        self._begin(resource)
         for note in fresh:
             work = self._works.setdefault(key, _Work(self._clock(), ""))
             work.notes.append(note)
             if not note["ok"]:
                 self._fail(key, note)
+        self._begin(resource)
         synced = _condition(resource, "Synced")
         if key in self._works and synced is not None and synced["status"] and self._works[key].notes:
             self._finish(key)
@@ -114,9 +116,15 @@ class Progress:
             _condition(resource, "ImageReady"),
         )
         if synced is None or synced["status"] or synced["reason"] != "Pending":
+            self._failed.discard(key)
             return
+        if key in self._failed:
+            return  # what it was to be is not taken off the board yet
         work = self._works.setdefault(key, _Work(self._clock(), ""))
-        work.doing, work.percent = str(synced["message"]), None
+        todo = synced.get("details", {}).get("operations", "").split()
+        left = todo[len(work.notes) :]
+        work.doing = f"to {left[0]}" if left else "" if todo else str(synced["message"])
+        work.percent = None
         if image is not None and image["reason"] == "Pulling":
             match = _PULLING.fullmatch(image["message"])
             work.doing = f"pulling {match[1]}" if match else image["message"]
@@ -131,6 +139,7 @@ class Progress:
 
     def _fail(self, key: str, note: Mapping[str, Any]) -> None:
         self._works.pop(key, None)
+        self._failed.add(key)
         self._say("bad", f"{key}: {note['op']} failed ({seconds(note.get('took_s', 0.0))}): {note['error']}")
         self._told.add(f"{key} {note['error']}")
 
@@ -150,7 +159,6 @@ class Progress:
     def _draw(self) -> None:
         if not self._live or self._closed:
             return
-        self._erase()
         room = max(shutil.get_terminal_size().lines - 2, 1)
         keys = sorted(self._works)
         shown = keys if len(keys) <= room else keys[: room - 1]
@@ -158,13 +166,21 @@ class Progress:
         if len(shown) < len(keys):
             lines.append(f"... and {len(keys) - len(shown)} more")
         width = max(self._style.width - 1, 20)
-        self._stream.write("".join(self._style("busy", line[:width]) + "\n" for line in lines))
+        text = "".join(self._style("busy", line[:width]) + "\n" for line in lines)
+        if self._drawn and text == self._shown:
+            return
+        self._erase()
+        self._shown = text
+        self._stream.write(text)
         self._stream.flush()
         self._drawn = len(lines)
 
     def _line(self, key: str, work: _Work) -> str:
-        bar = f"{bar_of(work.percent)} " if work.percent is not None else ""
-        return plain(f"{key}: {seconds(self._clock() - work.began)} {bar}{work.doing}")
+        # elapsed whole seconds: a line that changes ten times a second is too much for a serial console
+        bar = ""
+        if work.percent is not None:
+            bar = f"{work.percent} % " if self._style.width < _NARROW else f"{bar_of(work.percent)} "
+        return plain(f"{key}: {self._clock() - work.began:.0f} s {bar}{work.doing}")
 
     def tick(self) -> None:
         """Redraws, for the elapsed times."""
@@ -205,11 +221,11 @@ class Progress:
         counts = dict.fromkeys(levels.values(), 0)
         for key, level in levels.items():
             counts[level] += key not in failed
-        words = done_words(
+        done = done_words(
             counts, failed=len(result["failed"]) - skipped, skipped=skipped, pending=result["summary"]
         )
         took = seconds(self._clock() - self._began)
-        return [*lines, style("head", f"{words} in {took}")]
+        return [*lines, style("head", f"{done} in {took}")]
 
 
 def _condition(resource: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from agent.apply.swap import SupersededError
 from agent.apply.worker_pool import Outcome, SkippedError
 from agent.errors import EngineError
 from agent.files.config import LoadResult
@@ -109,5 +110,5 @@ def _failure_as_json(outcome: Outcome) -> dict[str, Any]:
         "op": outcome.operation.verb,
         "key": outcome.operation.key,
         "error": str(outcome.error),
-        "skipped": isinstance(outcome.error, SkippedError),
+        "skipped": isinstance(outcome.error, SkippedError | SupersededError),
     }

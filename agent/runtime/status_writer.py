@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from agent.apply.records import Records
@@ -143,7 +143,7 @@ class Display:
             if self.board.reason(work.key, ConditionType.DEGRADED) == "RolledBack":
                 self.board.clear(work.key, ConditionType.DEGRADED, now=self.wall())  # this is another try
             causes = "; ".join(operation.cause for operation in work.operations)
-            self._pending(work.key, causes)
+            self._pending(work.key, causes, operations=[operation.verb for operation in work.operations])
         for key in dict.fromkeys(finding.key for finding in plan.findings):
             self._ensure(key)
         for finding in plan.findings:
@@ -204,10 +204,16 @@ class Display:
         self.board.ensure(key, kind=kind, section=section, name=name or section, now=self.wall())
         return section
 
-    def _pending(self, key: str, message: str) -> None:
+    def _pending(self, key: str, message: str, operations: Sequence[str] = ()) -> None:
         self._ensure(key)
         self.board.set(
-            key, ConditionType.SYNCED, status=False, reason="Pending", message=message, now=self.wall()
+            key,
+            ConditionType.SYNCED,
+            status=False,
+            reason="Pending",
+            message=message,
+            details={"operations": " ".join(operations)} if operations else {},
+            now=self.wall(),
         )
 
     def _finding(self, finding: ops.Finding) -> None:
