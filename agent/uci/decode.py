@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from agent.model.dockerd.successors import of_dockerman
 from agent.model.entries import VOLUME_NAME
 from agent.model.issues import Issue, shortened
-from agent.model.resources import Container, DependsOn, Desired, Network, Volume
+from agent.model.resources import Container, DependsOn, Desired, Network, Stack, Volume
 from agent.schema.validate import DAEMON_KINDS, KINDS, validate
 from agent.uci.crosscheck import Draft, crosscheck
 from agent.uci.decode_agent import decode_agent, decode_auth
@@ -22,6 +22,7 @@ from agent.uci.decode_container import decode_container
 from agent.uci.decode_daemon import decode_daemon, tidied
 from agent.uci.decode_network import decode_network, decode_volume
 from agent.uci.reader import SectionReader
+from agent.uci.stacks import decode_stack, join_stacks
 from agent.uci.syntax import Option, Package, Section
 
 PACKAGES = ("containers", "dockerd")  # in this order: a login in `containers` goes first
@@ -69,6 +70,7 @@ def decode(
     _check_names(readers)
     draft = _draft(readers, read_file)
     crosscheck(draft)
+    readers += [reader for reader, _ in draft.networks if reader not in readers]  # those of stacks
     desired = replace(
         _desired(draft, readers),
         daemon=decode_daemon(daemon),
@@ -77,7 +79,7 @@ def decode(
         ),
     )
     found = [issue for reader in (*readers, *daemon) for issue in reader.issues]
-    return DecodeResult(desired=desired, issues=(*stray, *found))
+    return DecodeResult(desired=desired, issues=(*stray, *dict.fromkeys(found)))
 
 
 def _reader(section: Section, *, package: str, file: str) -> SectionReader:
@@ -160,8 +162,11 @@ def _check_docker_name(reader: SectionReader) -> None:
 
 def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None) -> Draft:
     draft = Draft()
+    stacks: list[tuple[SectionReader, Stack]] = []
     for reader in readers:
         match reader.kind:
+            case "stack":
+                stacks.append((reader, decode_stack(reader, read_file=read_file)))
             case "container":
                 draft.containers.append((reader, decode_container(reader, read_file=read_file)))
             case "network":
@@ -172,6 +177,7 @@ def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None)
                 draft.auths.append((reader, decode_auth(reader)))
             case _:
                 draft.agents.append((reader, decode_agent(reader)))
+    join_stacks(draft, stacks)
     return draft
 
 

@@ -15,6 +15,7 @@ from agent.uci.decode_agent import decode_agent, decode_auth
 from agent.uci.decode_container import decode_container
 from agent.uci.decode_network import decode_network, decode_volume
 from agent.uci.reader import SectionReader
+from agent.uci.stacks import decode_stack
 from agent.uci.syntax import Option, Package, Section
 
 Value = str | tuple[str, ...]
@@ -73,6 +74,8 @@ def test_every_schema_property_is_read(kind: str) -> None:
             decode_network(reader)
         case "volume":
             decode_volume(reader)
+        case "stack":
+            decode_stack(reader, read_file=lambda _: "")
         case "auth":
             decode_auth(reader)
         case _:
