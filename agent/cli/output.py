@@ -7,6 +7,7 @@ Colours only on a terminal that wants them; in a pipe everything is plain text.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence

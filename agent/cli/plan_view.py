@@ -68,7 +68,7 @@ def _block(key: str, operations: list[Mapping[str, Any]], style: Style) -> Itera
         if most == "create":
             fields = [field for field in fields if field["field"] in _TOLD_OF_CREATED]
         yield from field_lines(fields, style)
-        if operation["besides"]:
+        if operation["besides"] and (operation is not first or fields):
             yield from _remark(operation["besides"], style)
         elif operation is not first and not operation["fields"] and most != "create":
             yield from _remark(f"{operation['op']}: {operation['cause']}", style)
