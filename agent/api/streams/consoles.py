@@ -25,7 +25,7 @@ from agent.api.streams.output_buffer import Item, OutputBuffer
 from agent.engine.process_view import end_process
 from agent.engine.stream import DockerStream, EnginePipe
 from agent.errors import BusError, ConflictError, EngineError, EngineUnreachableError
-from agent.wire.docker_frames import FrameDecoder
+from agent.wire.bodies import FrameDecoder
 
 logger = logging.getLogger(__name__)
 
