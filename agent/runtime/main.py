@@ -199,7 +199,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
-    from agent.api.engine_guards import KeptNames, StorageGuard
+    from agent.api.engine_requests import KeptNames, StorageGuard
     from agent.api.jobs.jobs import Jobs
     from agent.api.streams.consoles import Consoles
     from agent.api.streams.stream_sources import console_kind

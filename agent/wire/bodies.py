@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a body of the engine is, and says: a refusal's message, JSON by its media type, a plain tar, output in frames. Pure."""
+"""What a body of the engine is and says: a refusal's message, JSON by its media type, a plain tar, output in frames."""
 
 from __future__ import annotations
 
