@@ -79,9 +79,8 @@ def _declared(
             return _on_engine(engine, args, target, action)
         if action == "start" and target.resource and not _runs(target.resource):
             # it is to run and does not: it was stopped with docker, has ended, or failed
-            engine_answer = _reconcile(args)
-            if engine_answer:
-                raise EngineError(engine_answer)
+            if why := _reconcile(args, target.section) or settled(args, target.section, args.timeout):
+                raise EngineError(f"{why}; see `ucidockd status`")
             return f"{target.asked} started"
         return f"{target.asked} is declared {'running' if action == 'start' else 'stopped'} already"
     said = f"{changed} committed to {_PACKAGE}"
@@ -101,13 +100,13 @@ def _runs(resource: dict[str, Any]) -> bool:
     return any(c["type"] == "Running" and c["status"] for c in resource["conditions"])
 
 
-def _reconcile(args: argparse.Namespace) -> str:
-    """A pass that retries what failed and ends holds; what went wrong, "" for nothing."""
+def _reconcile(args: argparse.Namespace, section: str) -> str:
+    """A pass that retries what failed and ends holds; what went wrong with one container, "" for nothing."""
     from agent.cli.agent_client import call
 
     answer = call(agent_socket(args), "POST", "/v1/reconcile")
-    section = next((f for f in answer["failed"]), None)
-    return str(section["error"]) if section else ""
+    failed = [f["error"] for f in answer["failed"] if f["key"] == f"container:{section}"]
+    return str(failed[0]) if failed else ""
 
 
 def declare(args: argparse.Namespace, section: str, options: Mapping[str, str]) -> str:

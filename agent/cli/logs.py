@@ -136,9 +136,9 @@ def _pass_on(source: _Source, query: Mapping[str, str], *, raw: bool, stamps: bo
     response = source.open({**query, **({"timestamps": "1"} if stamps else {})})
     outputs = {"stdout": sys.stdout, "stderr": sys.stderr}
     if raw:
-        for stream, data in source.pieces(response):
-            outputs[stream].buffer.write(data)
-            outputs[stream].buffer.flush()
+        for _, data in source.pieces(response):
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
         return
     texts = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in outputs}
     printers = {name: Printer(file.write, terminal=file.isatty()) for name, file in outputs.items()}
