@@ -74,6 +74,7 @@ class _Resource:
     section: str
     name: str
     object_id: str = ""
+    stack: str = ""
     conditions: dict[ConditionType, Condition] = field(default_factory=dict)
     operations: deque[OperationNote] = field(default_factory=lambda: deque(maxlen=NOTES))
 
@@ -86,6 +87,7 @@ class _Resource:
             "section": self.section,
             "name": self.name,
             "object_id": self.object_id,
+            "stack": self.stack,
             "level": level,
             "verdict": told,
             "conditions": [each.as_json() for each in shown],
@@ -191,6 +193,14 @@ class StatusBoard:
             found = self._resources.get(key)
             if found is not None and found.object_id != object_id:
                 found.object_id = object_id
+                self._changed(key)
+
+    def set_stack(self, key: str, stack: str) -> None:
+        """Notes the group that a container belongs to."""
+        with self._lock:
+            found = self._resources.get(key)
+            if found is not None and found.stack != stack:
+                found.stack = stack
                 self._changed(key)
 
     def drop(self, key: str, *, now: float) -> None:
