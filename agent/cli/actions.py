@@ -205,7 +205,7 @@ class _Report:
     def __init__(self, image: str, *, as_json: bool) -> None:
         import time
 
-        from agent.apply.pulling import PullProgress
+        from agent.apply.images import PullProgress
 
         self._image, self._as_json, self._last = image, as_json, ""
         self._is_terminal = sys.stderr.isatty() and not as_json

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from agent.cli.agent_client import NoAgentError, UnixConnection, answer_of, call, whole_status
 from agent.errors import ConfigError, EngineError, EngineUnreachableError, UcidockdError
-from agent.wire.error_body import error_message
+from agent.wire.bodies import error_message
 
 if TYPE_CHECKING:
     import argparse

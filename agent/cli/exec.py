@@ -21,7 +21,7 @@ from typing import Any
 from agent.cli.ask import Engine, created, targets
 from agent.errors import ConfigError, EngineError
 from agent.wire.docker_frames import FrameDecoder
-from agent.wire.error_body import error_message
+from agent.wire.bodies import error_message
 
 _PIECE = 65536
 _HEAD_LIMIT = 65536
