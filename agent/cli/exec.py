@@ -20,8 +20,8 @@ from typing import Any
 
 from agent.cli.ask import Engine, created, targets
 from agent.errors import ConfigError, EngineError
-from agent.wire.docker_frames import FrameDecoder
 from agent.wire.bodies import error_message
+from agent.wire.docker_frames import FrameDecoder
 
 _PIECE = 65536
 _HEAD_LIMIT = 65536
