@@ -308,7 +308,7 @@ def _unknown(engine: Engine, declared: Sequence[Target], asked: str) -> str:
     names = [*(t.section for t in declared), *(t.name for t in declared), *others]
     near = difflib.get_close_matches(asked[:64], names, n=1)
     hint = f"did you mean `{near[0]}`?" if near else "`ucidockd status` lists them"
-    return f"there is no section and no container `{asked[:64]}`; {hint}"
+    return f"No such container: {asked[:64]}, and no section of this name; {hint}"
 
 
 def created(target: Target) -> str:

@@ -97,7 +97,7 @@ def test_once_leaves_the_section_and_holds(agent: Agent, box: Box) -> None:
     assert said(agent, "stop", "other") == (0, "other stopped (it is not declared)\n")
     assert said(agent, "stop", "wbe") == (
         1,
-        "ucidockd: there is no section and no container `wbe`; did you mean `web`?\n",
+        "ucidockd: No such container: wbe, and no section of this name; did you mean `web`?\n",
     )
 
 

@@ -26,6 +26,7 @@ class Terminal:
         self, words: Sequence[str], *, columns: int = 80, rows: int = 24, **environment: str
     ) -> None:
         self.text = ""
+        self._seen = 0
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             for name in ("COLUMNS", "LINES", "NO_COLOR"):
@@ -57,12 +58,13 @@ class Terminal:
         os.write(self._fd, text.encode())
 
     def read_until(self, wanted: str, limit_s: float = 20) -> str:
-        """Everything since the last call, up to and with `wanted`."""
-        begin, end = len(self.text), time.monotonic() + limit_s
-        while wanted not in self.text[begin:]:
+        """Everything behind what the last call returned, up to and with `wanted`."""
+        begin, end = self._seen, time.monotonic() + limit_s
+        while (at := self.text.find(wanted, begin)) < 0:
             if not self._read(end):
                 raise AssertionError(f"{wanted!r} did not come: {self.text[begin:]!r}")
-        return self.text[begin:]
+        self._seen = at + len(wanted)
+        return self.text[begin : self._seen]
 
     def _read(self, end: float) -> bool:
         left = end - time.monotonic()
