@@ -120,19 +120,19 @@ def test_lines_of_several_containers_are_merged_by_time(agent: Agent, box: Box) 
 def test_a_shell_has_this_terminal_with_an_agent_and_without(agent: Agent, box: Box) -> None:
     wait_for(lambda: running(box, "web"))
     for _ in ("with an agent", "without"):
-        with Terminal([*agent.words_of(["exec"]), "exec", "-it", "web", "sh"], columns=90, rows=30) as shell:
-            shell.read_until("# ")
-            shell.type("stty size\r")
-            shell.read_until("30 90")
-            shell.resize(40, 100)
-            shell.type("sleep 50\r")
-            shell.read_until("sleep 50")
-            shell.type("\x03")
-            shell.read_until("# ")
-            shell.type("stty size\r")
-            shell.read_until("40 100")
-            shell.type("exit 7\r")
-            assert shell.end() == 7
+        shell = Terminal([*agent.words_of(["exec"]), "exec", "-it", "web", "sh"], columns=90, rows=30)
+        shell.read_until("# ")
+        shell.type("stty size\r")
+        shell.read_until("30 90")
+        shell.resize(40, 100)
+        shell.type("sleep 50\r")
+        shell.read_until("sleep 50")
+        shell.type("\x03")
+        shell.read_until("# ")
+        shell.type("stty size\r")
+        shell.read_until("40 100")
+        shell.type("exit 7\r")
+        assert shell.end().code == 7
         assert said(agent, "exec", "web", "sh", "-c", "echo a; echo b >&2; exit 3") == (3, "a\nb\n")
         agent.end()
     assert said(agent, "stop", "web") == (
