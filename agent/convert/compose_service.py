@@ -20,6 +20,7 @@ from agent.model.kernel_names import near
 if TYPE_CHECKING:
     from agent.convert.compose import _Project
 
+OWN = "x-ucidockd"  # options that compose has no key for, as a mapping
 _CONDITIONS = {
     "service_started": "started",
     "service_healthy": "healthy",
@@ -54,11 +55,13 @@ class ServiceReader:
 
     def _key(self, key: str, value: Any) -> None:
         where = f"services.{self.name}.{key}"
-        if key.startswith("x-"):
+        if key == OWN and isinstance(value, dict):
+            for option, items in value.items():
+                for item in listed(items):
+                    self.put(str(option), text(item), f"{where}.{option}")
+        elif key.startswith("x-"):
             self.conversion.left_out(where, "an extension, which docker ignores, too")
-            return
-        row = KEYS.get(key)
-        if row is None:
+        elif (row := KEYS.get(key)) is None:
             self.conversion.unknown(where, "compose has no such key" + near(key, KEYS))
         elif row.reason:
             self.conversion.left_out(where, row.reason)
