@@ -260,7 +260,9 @@ class _Container:
             )
             return
         if flag.reason:
-            if not (flag.switch and word.text in _FALSE):
+            if flag.switch and word.text in _FALSE:
+                self.conversion.taken(where)
+            else:
                 self.conversion.left_out(where, flag.reason)
             return
         special = _SPECIAL.get(flag.name)
