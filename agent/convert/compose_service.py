@@ -65,12 +65,22 @@ class ServiceReader:
             self.conversion.unknown(where, "compose has no such key" + near(key, KEYS))
         elif row.reason:
             self.conversion.left_out(where, row.reason)
-        elif row.read is not None:
-            row.read(self, where, value)
         elif value is None:
             self.conversion.left_out(where, "it is empty")
+        elif row.read is not None:
+            told = len(self.conversion.report)
+            row.read(self, where, value)
+            if told == len(self.conversion.report):
+                self._unsaid(where, value)
         else:
             self._plain(row, where, value)
+
+    def _unsaid(self, where: str, value: Any) -> None:
+        """A reader found nothing in the value to speak of."""
+        if value in ([], {}, ""):
+            self.conversion.left_out(where, "it is empty")
+        else:
+            self.conversion.unknown(where, "its value is of another form than compose's")
 
     def _plain(self, row: Key, where: str, value: Any) -> None:
         if row.form == "flag":
@@ -104,8 +114,8 @@ class ServiceReader:
 
     def _default_network(self) -> None:
         """The stack's own network, where the section's name and the Docker name resolve."""
-        if self._alias() or not self.sheet.knows("stack"):
-            section = self.project.network_section("default", f"services.{self.name}.networks")
+        section = self.project.network_section("default", f"services.{self.name}.networks")
+        if self._alias() or section != self.project.project:
             self.sheet.put("network", ",".join([section, *self._alias()]), f"services.{self.name}.networks")
 
     def _alias(self) -> list[str]:
@@ -330,9 +340,6 @@ class ServiceReader:
         except ValueError:
             self.conversion.unknown(where, "a quote is not closed")
             return
-        if value is None:
-            self.conversion.taken(where)
-            return
         if not words and option == "command":
             self.conversion.left_out(where, "a section cannot empty the image's command")
             return
@@ -347,7 +354,8 @@ class ServiceReader:
         self.conversion.taken(where)
 
     def profiles(self, where: str, value: Any) -> None:
-        """Read by the project."""
+        """A service that is read at all is in a profile that was chosen."""
+        self.conversion.taken(where)
 
     def restart(self, where: str, value: Any) -> None:
         self.put("restart", "no" if value in (False, None, "") else text(value), where)
@@ -407,7 +415,9 @@ class ServiceReader:
                 self._test(place, item)
             elif key in options:
                 self.put(options[key], text(item), place)
-            elif key != "disable":
+            elif key == "disable":
+                self.conversion.taken(place)
+            else:
                 self.conversion.unknown(place, "compose has no such key of a health check")
 
     def _test(self, where: str, value: Any) -> None:

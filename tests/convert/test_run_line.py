@@ -70,7 +70,8 @@ def test_lines_of_readmes_become_sections_that_pass(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [t for t in LINES if " create " not in t and "-dp" not in t and "-it" not in t and "; do" not in t]
+    "text",
+    [t for t in LINES if " create " not in t and "-dp" not in t and "-it" not in t and "; do" not in t],
 )
 def test_every_flag_is_accounted_for(text: str) -> None:
     told = {line.where.split()[0].lstrip("-") for line in convert(text).report if line.where.startswith("--")}
