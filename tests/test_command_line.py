@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent.apply.pulling import REPORT_S, PullProgress
+from agent.apply.images import REPORT_S, PullProgress
 from agent.cli.container import Printer, diff_text, escaped, since_when
 from agent.cli.main import main
 from agent.cli.output import Style, plan_text, status_table

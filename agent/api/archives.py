@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from agent.api.problems import RequestError
 from agent.engine.stream import DockerStream, EngineResponse
-from agent.wire.tar_magic import BLOCK, is_plain_tar
+from agent.wire.bodies import BLOCK, is_plain_tar
 
 _UNPACKS_SAFELY = (29, 5, 1)
 HEAD_TIMEOUT_S = 600.0  # the engine packs a large image before it answers

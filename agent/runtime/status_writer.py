@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import math
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from agent.apply.records import Records
+from agent.apply.ports import Records
 from agent.apply.worker_pool import Outcome, SkippedError
 from agent.errors import EngineError, EngineUnreachableError, Reason, StorageError, UcidockdError
 from agent.model.issues import Issue
+from agent.model.observed import Record
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import key_of
@@ -236,3 +238,22 @@ def declared(desired: Desired) -> dict[str, str]:
         ("volume", desired.volumes),
     )
     return {key_of(kind, one.section): one.name for kind, resources in groups for one in resources}
+
+
+# How long things have been without a section, by a clock that nobody sets: it cuts no grace period short.
+
+
+class GraceWatch:
+    """Told of each look. What was without a section before the first one is left to the clock on the wall."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] | None = None  # nonce -> monotonic time
+
+    def look(self, desired: Desired, records: Iterable[Record], *, now: float) -> dict[str, float]:
+        """Nonce -> seconds. `now` is monotonic."""
+        known = declared(desired).keys() | desired.broken
+        orphans = [record for record in records if key_of(record.kind, record.section) not in known]
+        if self._since is None:
+            self._since = {record.nonce: -math.inf for record in orphans if record.removed_at is not None}
+        self._since = {record.nonce: self._since.get(record.nonce, now) for record in orphans}
+        return {nonce: now - since for nonce, since in self._since.items()}

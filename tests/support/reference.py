@@ -87,10 +87,11 @@ _DOCKERD = (
         head="config firewall",
         text=(
             "Which interfaces cannot open connections to containers. One section for each bridge."
-            " [More](../openwrt.md#firewall)."
+            " [More](../firewall.md)."
         ),
     ),
 )
+SECTIONS = (*_CONTAINERS, *_DOCKERD)
 _TABS = {
     "general": "General",
     "door": "Access",

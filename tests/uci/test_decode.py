@@ -10,8 +10,7 @@ import pytest
 from agent.errors import PathError
 from agent.model.resources import ContainerPolicy, ContainerSpec, Desired, Endpoint, Mount, Pull
 from agent.schema.validate import KINDS, properties
-from agent.uci.decode import DecodeResult, decode
-from agent.uci.decode_agent import decode_agent, decode_auth
+from agent.uci.decode import DecodeResult, decode, decode_agent, decode_auth
 from agent.uci.decode_container import decode_container
 from agent.uci.decode_network import decode_network, decode_volume
 from agent.uci.reader import SectionReader
