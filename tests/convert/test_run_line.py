@@ -44,7 +44,7 @@ def flags_of(text: str) -> set[str]:
     line = re.sub(r"\\\n", " ", text)
     for command in re.split(r"\n|;", line):
         words = shlex.split(command, comments=True)
-        if "run" not in words and "create" not in words or not words:
+        if not {"run", "create"} & set(words):
             continue
         start = max(words.index(word) for word in ("run", "create") if word in words) + 1
         while start < len(words) and words[start].startswith("-"):
