@@ -20,9 +20,9 @@ from agent.uci.decode import DecodeResult, decode
 from agent.uci.syntax import parse
 
 DATA = Path(__file__).parents[1] / "data" / "compose-files.yml"
-FILES = dict(
-    (part.partition("\n")[0].strip(), part.partition("\n")[2]) for part in DATA.read_text().split("# ===")[1:]
-)
+FILES = {
+    part.partition("\n")[0].strip(): part.partition("\n")[2] for part in DATA.read_text().split("# ===")[1:]
+}
 
 
 def convert(text: str, **options: Any) -> Conversion:
