@@ -193,7 +193,7 @@ def test_the_translations_template_has_every_text_of_the_pages() -> None:
         if ".schema.json" not in place
     }
     assert 'msgid "Reconcile now"' in of_pages
-    assert 'msgid "Image reference; without tag or digest, `latest`."' in made
+    assert 'msgid "Turn off to stop the container without deleting it."' in made
     assert of_pages - kept == set(), "run `make pot`"
 
 

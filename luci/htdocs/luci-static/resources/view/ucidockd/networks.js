@@ -2,14 +2,14 @@
 // Docker > Networks: those of the engine, and those that UCI declares.
 'use strict';
 'require view';
-'require form';
 'require ucidockd.calls as calls';
-'require ucidockd.declare as declare';
 'require ucidockd.dom as D';
+'require ucidockd.editor as editor';
 'require ucidockd.format as format';
 'require ucidockd.inspect as inspect';
 'require ucidockd.prune as prune';
 'require ucidockd.schemas as schemas';
+'require ucidockd.sections as sections';
 'require ucidockd.status as status';
 
 const CONFIG = 'containers';
@@ -17,7 +17,7 @@ const OWN = [ 'bridge', 'host', 'none' ];
 
 return view.extend({
 	async load() {
-		const [ found, readable, schema ] = await Promise.all([ this.look(), declare.load(CONFIG), schemas.load('network') ]);
+		const [ found, readable, schema ] = await Promise.all([ this.look(), editor.load(CONFIG), schemas.load('network') ]);
 
 		return { found, readable, schema };
 	},
@@ -55,16 +55,8 @@ return view.extend({
 		];
 	},
 
-	async render({ found, readable, schema }) {
-		let declared;
-
-		if (readable) {
-			this.map = new form.Map(CONFIG, null);
-			declare.grid(this.map, 'network', schema, { title: _('Declared networks'), description: _('A network for containers of yours: give it a name. Containers of the same network reach each other by name.'), columns: [ 'driver', 'zone', 'subnet' ] });
-			declared = await this.map.render();
-		} else {
-			declared = declare.refused(this);
-		}
+	render({ found, readable, schema }) {
+		const declared = readable ? sections.page({ config: CONFIG, type: 'network', schema, title: _('Declared networks'), words: _('Containers in the same network reach each other by name.'), label: _('Add network'), main: [ 'driver', 'zone', 'subnet' ] }) : editor.refused();
 
 		this.list = D.el('div', {});
 		this.draw(found);
@@ -74,7 +66,7 @@ return view.extend({
 		return D.el('div', {}, D.el('h2', {}, _('Networks')), D.el('p', {}, unused), this.list, declared);
 	},
 
-	handleSave() {
-		return declare.save(this.map);
-	}
+	handleSaveApply: null,
+	handleSave: null,
+	handleReset: null
 });

@@ -2,20 +2,20 @@
 // Docker > Volumes: those of the engine, and those that UCI declares.
 'use strict';
 'require view';
-'require form';
 'require ucidockd.calls as calls';
-'require ucidockd.declare as declare';
 'require ucidockd.dom as D';
+'require ucidockd.editor as editor';
 'require ucidockd.inspect as inspect';
 'require ucidockd.prune as prune';
 'require ucidockd.schemas as schemas';
+'require ucidockd.sections as sections';
 'require ucidockd.status as status';
 
 const CONFIG = 'containers';
 
 return view.extend({
 	async load() {
-		const [ found, readable, schema ] = await Promise.all([ this.look(), declare.load(CONFIG), schemas.load('volume') ]);
+		const [ found, readable, schema ] = await Promise.all([ this.look(), editor.load(CONFIG), schemas.load('volume') ]);
 
 		return { found, readable, schema };
 	},
@@ -58,16 +58,8 @@ return view.extend({
 		];
 	},
 
-	async render({ found, readable, schema }) {
-		let declared;
-
-		if (readable) {
-			this.map = new form.Map(CONFIG, null);
-			declare.grid(this.map, 'volume', schema, { title: _('Declared volumes'), description: _('A volume whose section is gone is kept, unless the agent is told otherwise.'), columns: [ 'driver' ] });
-			declared = await this.map.render();
-		} else {
-			declared = declare.refused(this);
-		}
+	render({ found, readable, schema }) {
+		const declared = readable ? sections.page({ config: CONFIG, type: 'volume', schema, title: _('Declared volumes'), words: _('A volume whose section is removed keeps its data, unless the agent is told otherwise in Settings.'), label: _('Add volume'), main: [ 'driver' ] }) : editor.refused();
 
 		this.list = D.el('div', {});
 		this.draw(found);
@@ -77,7 +69,7 @@ return view.extend({
 		return D.el('div', {}, D.el('h2', {}, _('Volumes')), D.el('p', {}, unused), this.list, declared);
 	},
 
-	handleSave() {
-		return declare.save(this.map);
-	}
+	handleSaveApply: null,
+	handleSave: null,
+	handleReset: null
 });
