@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Translations of the pages (gettext). `make pot` writes the template and brings the catalogues up to date.
 
-`pot`: luci/po/templates/ucidockd.pot, every text of the pages, the menu, the rights and the schemas; luci/i18n/schemas.js with
-the schemas' texts as literals, since LuCI's scanner sees only those; and luci/po/*/ucidockd.po with the texts that there are.
+`pot`: luci/po/templates/ucidockd.pot with all texts of the pages, the menu, the rights and the schemas; luci/i18n/schemas.js
+with the schemas' texts as literals, since LuCI's scanner sees only those; and luci/po/*/ucidockd.po with all texts.
 `lmo IN OUT`: a catalogue as LuCI reads it (luci-base: po2lmo.c, lmo.h).
 """
 
@@ -73,9 +73,7 @@ def catalogues() -> list[Path]:
 
 
 def header(language: str) -> str:
-    return (
-        f"Language: {language}\\nContent-Type: text/plain; charset=UTF-8\\nPlural-Forms: {PLURALS[language]}\\n"
-    )
+    return f"Language: {language}\\nContent-Type: text/plain; charset=UTF-8\\nPlural-Forms: {PLURALS[language]}\\n"
 
 
 def messages() -> list[Message]:
@@ -117,7 +115,8 @@ def schema_literals() -> str:
     texts = sorted({text for _, text, _ in _schemas()})
     lines = [
         "// SPDX-License-Identifier: GPL-2.0-or-later",
-        "// Made by `make pot` for LuCI's scanner: the texts of the schemas, which the pages take through a variable. Nothing loads it.",
+        "// Made by `make pot` for LuCI's scanner: the texts of the schemas, which the pages take through a variable.",
+        "// Nothing loads it.",
         *("_({});".format("'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'") for text in texts),
     ]
     return "\n".join(lines) + "\n"
@@ -173,7 +172,11 @@ def lmo(found: list[Message]) -> bytes:
             key = f"{one.single}\2{number}" if one.plural else one.single
             if text and text != one.single:
                 put(sfh(key.encode()), len(one.texts), text)
-    return bytes(data) + b"".join(struct.pack(">4I", *row) for row in sorted(index)) + struct.pack(">I", len(data))
+    return (
+        bytes(data)
+        + b"".join(struct.pack(">4I", *row) for row in sorted(index))
+        + struct.pack(">I", len(data))
+    )
 
 
 def sfh(key: bytes) -> int:
