@@ -75,7 +75,10 @@ class Executor:
         outcomes: list[Outcome] = []
         try:
             for operation in work.operations:
-                outcome = Outcome(operation=operation, error=self._attempt(operation, failed_needs))
+                began = self.clock.monotonic()
+                error = self._attempt(operation, failed_needs)
+                took_s = self.clock.monotonic() - began
+                outcome = Outcome(operation=operation, error=error, took_s=took_s)
                 self.report(outcome)
                 outcomes.append(outcome)
                 if outcome.error is not None:

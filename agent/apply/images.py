@@ -101,7 +101,7 @@ class Images:
 
         def check() -> None:
             if self.stopping():
-                raise EngineError("the agent stops", retryable=True)
+                raise SkippedError("the pull was cancelled: ucidockd stops", retryable=True)
             self._check_wanted(container)
             if progress.is_stalled():
                 text = f"cannot pull {image}: no progress for {STALL_S:.0f} s, cancelled"

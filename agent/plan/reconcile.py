@@ -84,7 +84,9 @@ def plan_orphans(draft: Draft) -> None:
         if key in known or record.swap or draft.hands_off(key, record):
             continue
         if key_of(record.kind, record.name) in desired.claimed:
-            message = f"its section is gone; one with a mistake has its name, {record.name}: kept until that is mended"
+            message = (
+                f"section removed; one with a mistake has its name, {record.name}: kept until that is mended"
+            )
             draft.find(key, "Synced", status=False, reason="Pending", message=message)
             continue
         _orphan(draft, key, record)
@@ -95,18 +97,18 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
         draft.add(key, [ops.Forget(key=key, cause="section and object are gone", record=record)])
         return
     if record.removed_at is None:
-        draft.add(key, [ops.RetireContainer(key=key, cause="its section is gone", record=record)])
+        draft.add(key, [ops.RetireContainer(key=key, cause="section removed", record=record)])
         return
     if _clock_was_set(record.removed_at, draft.context.now):
-        cause = "its section is gone, and the clock was set since: the grace period begins again"
+        cause = "section removed, and the clock was set since: the grace period begins again"
         draft.add(key, [ops.RetireContainer(key=key, cause=cause, record=record)])
         return
     if _is_kept(draft, record, record.removed_at):
-        message = f"its section is gone; kept for {record.grace_s:.0f} s"
+        message = f"section removed; the {record.kind} will be deleted {record.grace_s:.0f} s later"
         draft.find(key, "Synced", status=False, reason="Grace", message=message)
         return
     if draft.context.deletions_held:
-        message = f"its section is gone; it is deleted later: {draft.context.deletions_held}"
+        message = f"section removed; it will be deleted later: {draft.context.deletions_held}"
         draft.find(key, "Synced", status=False, reason="Pending", message=message)
         return
     cause = "its section has been gone for the grace period"

@@ -208,7 +208,7 @@ class _Planner:
             ops.CreateContainer(key=self.key, cause=cause, container=container),
         ]
         if container.policy.state is RunState.RUNNING:
-            todo.append(ops.StartContainer(key=self.key, cause="state is running", container=container))
+            todo.append(ops.StartContainer(key=self.key, cause="wanted: running", container=container))
         self.draft.add(self.key, todo, self.needs)
 
     def _failed_adoption(self, foreign: ObservedContainer) -> Record | None:
@@ -501,7 +501,7 @@ class _Planner:
         container = self.container
         wanted = container.policy.enabled and container.policy.state is RunState.RUNNING
         if not wanted and is_alive(seen):
-            cause = "disabled" if not container.policy.enabled else "state is stopped"
+            cause = "disabled" if not container.policy.enabled else "wanted: stopped"
             timeout = container.spec.stop_timeout_s
             return [ops.StopContainer(key=self.key, cause=cause, record=record, stop_timeout_s=timeout)]
         if not wanted and seen.id in self.draft.context.completed and record.completed:
@@ -512,10 +512,10 @@ class _Planner:
         if not wanted or (self._is_completed(seen) and not self._has_changed(record, seen)):
             return []
         if seen.state == "paused":
-            cause = "it is paused, state is running"
+            cause = "it is paused, wanted: running"
             return [ops.UnpauseContainer(key=self.key, cause=cause, record=record)]
         if not is_alive(seen):
-            cause = f"it is {seen.state}, state is running"
+            cause = f"it is {seen.state}, wanted: running"
             return [ops.StartContainer(key=self.key, cause=cause, container=container)]
         if seen.state == "running" and self._is_left_behind(seen):
             cause = "the container whose namespace it shares was started anew"
