@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Made by `make pot` for LuCI's scanner: the texts of the schemas, which the pages take through a variable. Nothing loads it.
+// Made by `make pot` for LuCI's scanner: the texts of the schemas, which the pages take through a variable.
+// Nothing loads it.
 _('API version');
 _('Accepted firewall mark');
 _('Additional groups of the process.');
@@ -93,6 +94,7 @@ _('Entry point, written like `command`.');
 _('Entrypoint');
 _('Environment');
 _('Environment files');
+_('Environment of all its containers, `NAME=value`; a container\'s own values come before these.');
 _('Environment, `K=V`; a bare `K` wants its value from `env_file`. Later entries win.');
 _('Extra hosts');
 _('Extra iptables arguments');
@@ -101,9 +103,11 @@ _('Features');
 _('Features of dockerd that are switched on or off by name.');
 _('File systems in memory, `/target[:options]`.');
 _('Files of `K=V` lines, read before `env`.');
+_('Files of `NAME=value` lines for all its containers.');
 _('Firewall backend');
 _('Firewall zone');
 _('Firewall zone of the network\'s bridge.');
+_('Firewall zone of the stack\'s own network.');
 _('Folder with ca.pem, cert.pem and key.pem: TLS to an engine by tcp, with a client\'s certificate.');
 _('Form of dockerd\'s own log (Docker 25 or newer).');
 _('Gateways');
@@ -286,6 +290,7 @@ _('Storage driver');
 _('Storage options');
 _('Subnets');
 _('Subnets for networks that do not name one.');
+_('Subnets of the stack\'s own network, one for each family; the engine chooses where there is none.');
 _('System calls that containers may use: `builtin`, `unconfined` (Docker 23 or newer), or the path of a profile.');
 _('TCP addresses of the agent\'s API; none by default. They speak TLS, except loopback without `cert`.');
 _('Terminal (TTY)');

@@ -30,7 +30,9 @@ PROJECT = Path(__file__).parents[2]
 LUCI = PROJECT / "luci"
 RESOURCES = LUCI / "htdocs/luci-static/resources"
 OWN = [
-    path for path in sorted(LUCI.rglob("*")) if path.suffix in {".js", ".uc"} and path.parent.name != "xterm"
+    path
+    for path in sorted(LUCI.rglob("*"))
+    if path.suffix in {".js", ".uc"} and path.parent.name not in {"xterm", "i18n"}
 ]
 VIEWS = sorted((RESOURCES / "view/ucidockd").glob("*.js"))
 ACL: dict[str, Any] = json.loads((LUCI / "root/usr/share/rpcd/acl.d/luci-app-ucidockd.json").read_text())
