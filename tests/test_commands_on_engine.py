@@ -152,11 +152,9 @@ def test_a_stop_through_the_engines_door_is_held_until_a_reconcile(agent: Agent,
     transport = httpx.HTTPTransport(uds=str(box.options.socket))
     with httpx.Client(transport=transport, base_url="http://localhost", timeout=20) as client:
         assert client.post("/docker/containers/web/stop").status_code == 204
-    wait_for(lambda: "manual stop; `ucidockd reconcile` undoes it" in agent.command("status").stdout)
-    assert agent.command("plan").stdout.split() == [
-        *("held", "container:web", "stop", "by", "hand;", "reconcile", "takes", "it", "back")
-    ]
-    assert "plan: nothing, Held: manual stop" in agent.command("diff", "web").stdout
+    wait_for(lambda: "stop by hand; reconcile takes it back" in agent.command("status").stdout)
+    assert "... container:web: held: stop by hand; reconcile takes it back\n" in agent.command("plan").stdout
+    assert "plan: nothing, Held: stop by hand" in agent.command("diff", "web").stdout
     assert box.get("web").status == "exited"
     assert "start" in agent.command("reconcile").stdout
     assert running(box, "web")
@@ -179,7 +177,7 @@ def test_a_pull_shows_how_far_it_is_on_the_board(box: Box, monkeypatch: pytest.M
     board = box.reconciler.board
     board.subscribe(lambda: seen.append(image_ready(box.reconciler)))
 
-    def pull(image: str, auth: object, on_progress: Any, meanwhile: Any) -> None:
+    def pull(image: str, auth: object, on_progress: Any, meanwhile: Any, *, platform: str = "") -> None:
         on_progress({"status": "Downloading", "id": "a", "progressDetail": {"current": 9, "total": 20}})
         box.client.images.get(BUSYBOX).tag("pulled", "1")
 
@@ -191,7 +189,7 @@ def test_a_pull_shows_how_far_it_is_on_the_board(box: Box, monkeypatch: pytest.M
 
 
 def test_a_pull_that_broke_off_is_not_shown_as_going_on(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pull(image: str, auth: object, on_progress: Any, meanwhile: Any) -> None:
+    def pull(image: str, auth: object, on_progress: Any, meanwhile: Any, *, platform: str = "") -> None:
         on_progress({"status": "Downloading", "id": "a", "progressDetail": {"current": 9, "total": 20}})
         raise EngineError("the registry went away", retryable=True)
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from agent.apply.ports import Records
@@ -147,7 +147,7 @@ class Display:
             if self.board.reason(work.key, ConditionType.DEGRADED) == "RolledBack":
                 self.board.clear(work.key, ConditionType.DEGRADED, now=self.wall())  # this is another try
             causes = "; ".join(operation.cause for operation in work.operations)
-            self._pending(work.key, causes)
+            self._pending(work.key, causes, operations=[operation.verb for operation in work.operations])
         for key in dict.fromkeys(finding.key for finding in plan.findings):
             self._ensure(key)
         for finding in plan.findings:
@@ -159,7 +159,14 @@ class Display:
         text = "" if error is None else str(error)
         self._ensure(operation.key)
         now = self.wall()
-        note = OperationNote(at=now, op=operation.verb, cause=operation.cause, ok=error is None, error=text)
+        note = OperationNote(
+            at=now,
+            op=operation.verb,
+            cause=operation.cause,
+            ok=error is None,
+            error=text,
+            took_s=round(outcome.took_s, 1),
+        )
         self.board.note(operation.key, note, now=now)
         if isinstance(error, SkippedError):
             self._pending(operation.key, text)
@@ -201,10 +208,16 @@ class Display:
         self.board.ensure(key, kind=kind, section=section, name=name or section, now=self.wall())
         return section
 
-    def _pending(self, key: str, message: str) -> None:
+    def _pending(self, key: str, message: str, operations: Sequence[str] = ()) -> None:
         self._ensure(key)
         self.board.set(
-            key, ConditionType.SYNCED, status=False, reason="Pending", message=message, now=self.wall()
+            key,
+            ConditionType.SYNCED,
+            status=False,
+            reason="Pending",
+            message=message,
+            details={"operations": " ".join(operations)} if operations else {},
+            now=self.wall(),
         )
 
     def _finding(self, finding: ops.Finding) -> None:

@@ -58,13 +58,14 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationNote:
-    """One operation that was carried out, and why."""
+    """One operation that was carried out, and why. `took_s`: seconds."""
 
     at: float
     op: str
     cause: str
     ok: bool
     error: str = ""
+    took_s: float = 0.0
 
 
 @dataclass(slots=True)

@@ -86,9 +86,9 @@ SETTINGS = {
     "alias": Edit(without_alias, ("reconnect: network [lan (other address or aliases)] -> [lan]",)),
 }
 OBJECTS = {
-    "killed": Edit(kill, ("start: exited, wanted: running",)),
-    "stopped": Edit(lambda box: box.get("web").stop(timeout=0), ("start: exited, wanted: running",)),
-    "paused": Edit(lambda box: box.get("web").pause(), ("unpause: paused, wanted: running",)),
+    "killed": Edit(kill, ("start: it is exited, wanted: running",)),
+    "stopped": Edit(lambda box: box.get("web").stop(timeout=0), ("start: it is exited, wanted: running",)),
+    "paused": Edit(lambda box: box.get("web").pause(), ("unpause: it is paused, wanted: running",)),
     "removed": Edit(
         lambda box: box.get("web").remove(force=True),
         ("create: removed outside of ucidockd", "start: wanted: running"),
