@@ -28,7 +28,7 @@ _CUT = {
     "PORTS": 11,
 }  # columns that lose letters where there is no room, and what they keep
 _DROPPED = ("RESTARTS", "IMAGE", "PORTS", "MEM", "CPU", "AGE")  # then these go, in this order
-_STATE_LEAST = 20
+_STATE_LEAST, _STATE_MINIMUM = 20, 12
 _STATE_LINES = 4
 
 Row = dict[str, str]
@@ -224,11 +224,12 @@ def _widths(names: Sequence[str], rows: Sequence[Row], width: int) -> dict[str, 
     natural = {
         name: size for name, size in natural.items() if name == "STATE" or any(row[name] for row in rows)
     }
+    natural["STATE"] = max(natural["STATE"], _STATE_MINIMUM)
     if not width:
         return natural
     if width < _NARROW:
-        first = min(natural["NAME"], max(8, width // 3))
-        return {"NAME": first, "STATE": width - 1 - first - 2}
+        first = min(natural["NAME"], max(5, width // 3))
+        return {"NAME": first, "STATE": max(width - 1 - first - 2, _STATE_MINIMUM)}
     shown = dict(natural)
     for dropped in ("", *_DROPPED):
         shown.pop(dropped, None)
@@ -241,7 +242,7 @@ def _widths(names: Sequence[str], rows: Sequence[Row], width: int) -> dict[str, 
                 state = _room(shown, width)
         if state >= min(natural["STATE"], _STATE_LEAST):
             break
-    shown["STATE"] = max(min(natural["STATE"], _room(shown, width)), 8)
+    shown["STATE"] = max(min(natural["STATE"], _room(shown, width)), _STATE_MINIMUM)
     return shown
 
 

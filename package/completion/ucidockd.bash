@@ -19,6 +19,8 @@ _ucidockd() {
 	--section) COMPREPLY=(); return ;;
 	--since) COMPREPLY=(); return ;;
 	--socket) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
+	--stack) COMPREPLY=(); return ;;
+	--state) mapfile -t COMPREPLY < <(compgen -W "running stopped waiting failed warning in-sync" -- "$word"); return ;;
 	--state-dir) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--store) mapfile -t COMPREPLY < <(compgen -W "text pyuci" -- "$word"); return ;;
 	--ubus-socket) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
@@ -37,7 +39,7 @@ _ucidockd() {
 		reconcile) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" ;;
 		diff) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
 		adopt) words="--section --commit --show-secrets --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
-		status) words="--watch --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help" ;;
+		status) words="--watch --problems --load --stack --state --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
 		logs) words="-f --follow -n --tail --since --failed --raw --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
 		run) words="--log-level --ubus-socket --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --help" ;;
 		render) words="--diff --config-dir --override-dir --state-dir --docker-host --docker-cert-path --json --help" ;;
