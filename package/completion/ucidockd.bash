@@ -12,6 +12,8 @@ _ucidockd() {
 	--days) COMPREPLY=(); return ;;
 	--docker-cert-path) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--docker-host) COMPREPLY=(); return ;;
+	--for) mapfile -t COMPREPLY < <(compgen -W "in-sync healthy" -- "$word"); return ;;
+	--grep) COMPREPLY=(); return ;;
 	--log-level) mapfile -t COMPREPLY < <(compgen -W "debug info warning error" -- "$word"); return ;;
 	--out) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--override-dir) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
@@ -23,11 +25,16 @@ _ucidockd() {
 	--state) mapfile -t COMPREPLY < <(compgen -W "running stopped waiting failed warning in-sync" -- "$word"); return ;;
 	--state-dir) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--store) mapfile -t COMPREPLY < <(compgen -W "text pyuci" -- "$word"); return ;;
+	--timeout) COMPREPLY=(); return ;;
 	--ubus-socket) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
+	--until) COMPREPLY=(); return ;;
+	-e|--env) COMPREPLY=(); return ;;
 	-n|--tail) COMPREPLY=(); return ;;
+	-u|--user) COMPREPLY=(); return ;;
+	-w|--workdir) COMPREPLY=(); return ;;
 	esac
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff adopt status logs run render uci tls help version --help --version" -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff adopt status wait start stop restart exec logs pull run render uci tls help version --help --version" -- "$word")
 		return
 	fi
 	case "$first $COMP_CWORD" in
@@ -40,12 +47,18 @@ _ucidockd() {
 		diff) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
 		adopt) words="--section --commit --show-secrets --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
 		status) words="--watch --problems --load --stack --state --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
-		logs) words="-f --follow -n --tail --since --failed --raw --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
+		wait) words="--for --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
+		start) words="--once --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
+		stop) words="--once --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
+		restart) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
+		exec) words="-i --interactive -t --tty -u --user -e --env -w --workdir -d --detach --privileged --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --help $(_ucidockd_names)" ;;
+		logs) words="-f --follow -n --tail -t --timestamps --since --until --grep --failed --raw --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
+		pull) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
 		run) words="--log-level --ubus-socket --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --help" ;;
 		render) words="--diff --config-dir --override-dir --state-dir --docker-host --docker-cert-path --json --help" ;;
 		uci) words="--store --config-dir --override-dir --help show export" ;;
 		tls) words="--out --days --config-dir --override-dir --state-dir --json --help" ;;
-		help) words=" --help check plan reconcile diff adopt status logs run render uci tls help version" ;;
+		help) words=" --help check plan reconcile diff adopt status wait start stop restart exec logs pull run render uci tls help version" ;;
 		version) words=" --help" ;;
 		esac
 		;;
