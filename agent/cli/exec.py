@@ -20,8 +20,7 @@ from typing import Any
 
 from agent.cli.ask import Engine, created, targets
 from agent.errors import ConfigError, EngineError
-from agent.wire.bodies import error_message
-from agent.wire.docker_frames import FrameDecoder
+from agent.wire.bodies import FrameDecoder, error_message
 
 _PIECE = 65536
 _HEAD_LIMIT = 65536

@@ -19,7 +19,7 @@ from agent.cli.ask import Engine, Target, agent_socket, created, targets
 from agent.cli.output import Style, output_of
 from agent.errors import ConfigError, UcidockdError
 from agent.model.plain_text import plain
-from agent.wire.docker_frames import FrameDecoder, FrameError
+from agent.wire.bodies import FrameDecoder, FrameError
 
 _PIECE = 65536
 _LINE_END = re.compile(r"\r+\n")

@@ -67,7 +67,7 @@ return view.extend({
 			D.badge('off', _('%d off').format(counts.off)), ' ', D.badge(counts.warning ? 'warning' : 'off', _('%d with warnings').format(counts.warning)), ' ',
 			D.badge(counts.error ? 'error' : 'off', _('%d in trouble').format(counts.error)), ' ',
 			D.page('sync', _('Details')),
-			engine?.reachable === false && D.el('p', { 'class': 'alert-message error' }, _('The engine does not answer: '), engine.error),
+			engine?.reachable === false && D.el('p', { 'class': 'alert-message error' }, _('The engine does not answer: %s').format(engine.error)),
 			(issues ?? []).map(issue => D.el('p', { 'class': 'alert-message warning' }, issue.text ?? String(issue))));
 		this.onEngine(engine?.reachable !== false);
 	},

@@ -92,7 +92,7 @@ return view.extend({
 			D.button('positive', _('Adopt'), () => adopt.show(one.Id, () => this.refresh()))
 		]), _('no container runs that UCI does not know')));
 		D.fill(this.agentState,
-			engine?.reachable === false ? D.el('p', { 'class': 'alert-message error' }, _('The engine does not answer: '), engine.error) : '',
+			engine?.reachable === false ? D.el('p', { 'class': 'alert-message error' }, _('The engine does not answer: %s').format(engine.error)) : '',
 			wanted && generation === wanted ? D.badge('ok', _('the configuration was reached')) : D.badge('waiting', _('on the way to the configuration')),
 			(issues ?? []).map(issue => D.el('p', { 'class': 'alert-message warning' }, issue.text ?? String(issue))));
 	},
