@@ -179,11 +179,25 @@ CHECK = Command(
     summary="Check the configuration and list every mistake",
     description=(
         "Reads /etc/config/containers and /etc/config/dockerd as they are committed, or the files that you name, and lists"
-        " every mistake with its line. Nothing is changed."
+        " every mistake as `file:line: error: ...` or `warning`, in the order of their lines. Nothing is changed. It needs"
+        " neither an agent nor an engine."
     ),
-    examples=(("ucidockd check", "Check what is committed."),),
+    examples=(
+        ("ucidockd check", "Check what is committed."),
+        ("ucidockd check --staged", "Check it as it would be after `uci commit`."),
+        ("ucidockd check --strict ./containers", "Check a file, and fail on warnings too."),
+        ("uci export containers | ucidockd check -", "Check what another program writes."),
+    ),
     exit_codes=((0, "no errors"), (1, "there are errors, with --strict also warnings"), _USAGE),
     handler="agent.cli.check:check",
+    arguments=(
+        argument(
+            "FILE",
+            dest="files",
+            nargs="*",
+            help="file to check, `-` is the standard input; one called `dockerd` is dockerd's configuration",
+        ),
+    ),
     options=(
         flag("--strict", help="fail on warnings too"),
         flag("--staged", help="as if `uci commit` had been run"),
@@ -278,6 +292,85 @@ ADOPT = Command(
         flag("--show-secrets", help="show environment values"),
     ),
     common=_EITHER,
+)
+_IMPORT = (
+    option("--folder", metavar="DIR", help="the folder that relative paths start from"),
+    flag("--commit", help="write the sections; without, they are only shown"),
+)
+IMPORT_RUN = Command(
+    name="import run",
+    group="Configuration",
+    summary="Turn a docker run line into sections",
+    description=(
+        "Shows what a `docker run` line, or several with `docker network create` and `docker volume create`, would be as"
+        " sections of /etc/config/containers, and what becomes of each flag: taken, changed, left out or unknown. Without a"
+        " line the text is read from standard input."
+    ),
+    examples=(
+        ("ucidockd import run -- docker run -d -p 8080:80 nginx", "Show the section."),
+        ("ucidockd import run --commit < run.sh", "Write the sections of the lines in a file."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.transcribe:import_run",
+    arguments=(argument("WORD", dest="word", nargs="?", help="the first word of the line: docker"),),
+    options=_IMPORT,
+    common=(*_FILES, "json"),
+    rest="WORD ...",
+)
+IMPORT_COMPOSE = Command(
+    name="import compose",
+    group="Configuration",
+    summary="Turn a compose file into sections",
+    description=(
+        "Shows what a compose file would be as sections of /etc/config/containers, and what becomes of each key: taken,"
+        " changed, left out or unknown. The project becomes a stack. Variables come from the .env file beside it."
+    ),
+    examples=(
+        ("ucidockd import compose docker-compose.yml", "Show the sections."),
+        ("ucidockd import compose compose.yml --profile debug --commit", "Write them, with a profile."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.transcribe:import_compose",
+    arguments=(argument("FILE", dest="file", help="a compose file, or - for standard input"),),
+    options=(
+        option("--project", metavar="NAME", default="", help="name of the stack (the folder's)"),
+        option("--env-file", metavar="FILE", default="", help="variables (.env beside the file)"),
+        option(
+            "--profile",
+            metavar="NAME",
+            dest="profiles",
+            action="append",
+            default=[],
+            help="a profile that is wanted",
+        ),
+        *_IMPORT,
+    ),
+    common=(*_FILES, "json"),
+)
+_EXPORTED = argument(
+    "NAME", dest="names", nargs="*", help="sections or Docker names; all where none is given"
+)
+EXPORT_RUN = Command(
+    name="export run",
+    group="Configuration",
+    summary="Print docker run lines for container sections",
+    description="Prints shell lines that make the same containers, networks and volumes. They hold their secrets.",
+    examples=(("ucidockd export run web", "The line for section `web`."),),
+    exit_codes=_USUAL,
+    handler="agent.cli.transcribe:export_text",
+    arguments=(_EXPORTED,),
+    common=_FILES,
+)
+EXPORT_COMPOSE = Command(
+    name="export compose",
+    group="Configuration",
+    summary="Print a compose file for container sections",
+    description="Prints a compose file that makes the same containers, networks and volumes. It holds their secrets.",
+    examples=(("ucidockd export compose > compose.yml", "All containers as one file."),),
+    exit_codes=_USUAL,
+    handler="agent.cli.transcribe:export_text",
+    arguments=(_EXPORTED,),
+    common=_FILES,
 )
 STATUS = Command(
     name="status",
@@ -588,6 +681,10 @@ COMMANDS: tuple[Command, ...] = (
     RECONCILE,
     DIFF,
     ADOPT,
+    IMPORT_RUN,
+    IMPORT_COMPOSE,
+    EXPORT_RUN,
+    EXPORT_COMPOSE,
     STATUS,
     WAIT,
     START,
@@ -612,6 +709,8 @@ DOCKER_WORDS: Mapping[str, str] = {
     "container": "`ucidockd status` shows what runs",
     "top": "`ucidockd status --watch` follows what runs",
     "stats": "`ucidockd status --watch` follows what runs",
+    "compose": "`ucidockd import compose FILE` turns a compose file into sections",
+    "convert": "`ucidockd import compose FILE` turns a compose file into sections",
     "up": "declare the container in /etc/config/containers, then `uci commit` and `ucidockd reconcile`",
     "apply": "`ucidockd reconcile` applies the configuration",
     "deploy": "`ucidockd reconcile` applies the configuration",
@@ -629,7 +728,6 @@ DOCKER_WORDS: Mapping[str, str] = {
     "inspect": "`ucidockd diff NAME` compares a section with what runs",
     "get": "`ucidockd status` shows what runs",
     "log": "`ucidockd logs NAME` shows a container's output",
-    "import": "`ucidockd adopt NAME` writes the section of a container that runs",
     "agent": "`ucidockd run` runs the agent",
     "daemon": "`ucidockd run` runs the agent",
     "serve": "`ucidockd run` runs the agent",
