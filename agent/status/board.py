@@ -78,6 +78,7 @@ class _Resource:
     stack: str = ""
     conditions: dict[ConditionType, Condition] = field(default_factory=dict)
     operations: deque[OperationNote] = field(default_factory=lambda: deque(maxlen=NOTES))
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         shown = [self.conditions[kind] for kind in sorted(self.conditions, key=order_of)]
@@ -93,6 +94,7 @@ class _Resource:
             "verdict": told,
             "conditions": [each.as_json() for each in shown],
             "operations": [asdict(note) for note in self.operations],
+            **self.facts,
         }
 
 
@@ -203,6 +205,21 @@ class StatusBoard:
             if found is not None and found.stack != stack:
                 found.stack = stack
                 self._changed(key)
+
+    def set_facts(self, key: str, **facts: Any) -> None:
+        """Notes what is not a condition: `image` and `ports` of the section; `restarts` by the engine; `retry_at`, wall
+        clock, when what failed is tried again."""
+        with self._lock:
+            found = self._resources.get(key)
+            if found is not None and not facts.items() <= found.facts.items():
+                found.facts.update(facts)
+                self._changed(key)
+
+    def fact(self, key: str, name: str) -> Any:
+        """A fact as it stands, None without one."""
+        with self._lock:
+            found = self._resources.get(key)
+            return found.facts.get(name) if found is not None else None
 
     def drop(self, key: str, *, now: float) -> None:
         """Takes a resource off."""
