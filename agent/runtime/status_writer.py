@@ -41,6 +41,8 @@ class Display:
         for key, name in declared(desired).items():
             self._ensure(key, name)
             self.board.set(key, ConditionType.ACCEPTED, status=True, reason="Valid", now=now)
+        for container in desired.containers:
+            self.board.set_facts(key_of("container", container.section), image=container.spec.image)
         for key in sorted(desired.broken):
             section = self._ensure(key)
             mine = [i.text() for i in issues if i.section == section and i.severity == "error"]

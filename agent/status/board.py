@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from agent.model.secrets import hidden, hidden_text
-from agent.status.conditions import ConditionType, Level, level_of, order_of, sentence_of, verdict
+from agent.status.conditions import ConditionType, Level, label_of, level_of, order_of, sentence_of, verdict
 
 RING = 256
 NOTES = 10
@@ -47,9 +47,10 @@ class Condition:
         return level_of(self.type, status=self.status, reason=self.reason)
 
     def as_json(self) -> dict[str, Any]:
-        """With its level, and a message wherever it is bad."""
+        """With its level, a few words for it, and a message wherever it is bad."""
         message = self.message or sentence_of(self.type, status=self.status)
-        shown = {**asdict(self), "message": message, "level": self.level}
+        label = label_of(self.type, status=self.status, reason=self.reason)
+        shown = {**asdict(self), "message": message, "level": self.level, "label": label}
         if not self.details:
             del shown["details"]
         return shown
@@ -75,6 +76,7 @@ class _Resource:
     object_id: str = ""
     conditions: dict[ConditionType, Condition] = field(default_factory=dict)
     operations: deque[OperationNote] = field(default_factory=lambda: deque(maxlen=NOTES))
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         shown = [self.conditions[kind] for kind in sorted(self.conditions, key=order_of)]
@@ -89,6 +91,7 @@ class _Resource:
             "verdict": told,
             "conditions": [each.as_json() for each in shown],
             "operations": [asdict(note) for note in self.operations],
+            **self.facts,
         }
 
 
@@ -190,6 +193,14 @@ class StatusBoard:
             found = self._resources.get(key)
             if found is not None and found.object_id != object_id:
                 found.object_id = object_id
+                self._changed(key)
+
+    def set_facts(self, key: str, **facts: Any) -> None:
+        """Notes what is not a condition: `image` of the section; `reach`, the firewall zones that reach each port."""
+        with self._lock:
+            found = self._resources.get(key)
+            if found is not None and not facts.items() <= found.facts.items():
+                found.facts.update(facts)
                 self._changed(key)
 
     def drop(self, key: str, *, now: float) -> None:
