@@ -163,7 +163,7 @@ return baseclass.extend({
 
 			panes.forEach((node, each) => node.style.display = each === name ? '' : 'none');
 		};
-		const named = () => decodeURIComponent(location.hash.slice(1));
+		const named = () => decodeURIComponent(location.hash.slice(1)).split('=')[0]; // what is after a = is for the tab
 
 		window.addEventListener('hashchange', () => show(named()));
 		show(named());
