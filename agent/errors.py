@@ -17,7 +17,96 @@ UcidockdError
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+Reason = Literal[
+    "Absent",
+    "Allowed",
+    "Applied",
+    "BackOff",
+    "BlockFailed",
+    "BridgeTaken",
+    "Certificate",
+    "ClockNotSet",
+    "Completed",
+    "ConfiguredElsewhere",
+    "Conflict",
+    "ControlsHost",
+    "CrashLoop",
+    "Created",
+    "DaemonDown",
+    "DataRoot",
+    "Dead",
+    "Died",
+    "Disabled",
+    "Disk",
+    "Drift",
+    "EngineChanged",
+    "EngineInvalid",
+    "EngineSlow",
+    "EngineTlsFailed",
+    "EngineUnreachable",
+    "Exited",
+    "Failed",
+    "Fallback",
+    "FileSystem",
+    "Grace",
+    "Healthy",
+    "Held",
+    "HostUnavailable",
+    "InSync",
+    "Invalid",
+    "LeftOut",
+    "Missing",
+    "NewerVersion",
+    "NoAnswer",
+    "NoForwarding",
+    "NoPass",
+    "NoProgram",
+    "NoRule",
+    "NoSpace",
+    "NoUplinkZone",
+    "NoZone",
+    "NotConfirmed",
+    "NotHere",
+    "NotListening",
+    "NotStarted",
+    "NotWritten",
+    "Paused",
+    "Pending",
+    "PlainLuci",
+    "Present",
+    "PullFailed",
+    "Pulling",
+    "Reachable",
+    "ReadOnly",
+    "Ready",
+    "Recovered",
+    "Refused",
+    "Reload",
+    "Removing",
+    "Restart",
+    "RestartDidNotHelp",
+    "RestartNeeded",
+    "RolledBack",
+    "Running",
+    "Secure",
+    "Starting",
+    "Stopped",
+    "StorageFailed",
+    "StorageFull",
+    "Store",
+    "SubnetOverlaps",
+    "Unhealthy",
+    "Unknown",
+    "Unmounted",
+    "Untagged",
+    "Valid",
+    "VolumeDiffers",
+    "VolumeEmpty",
+    "Waiting",
+]
+"""The words of a status: why a condition is as it is. `docs/troubleshooting.md` explains each."""
 
 
 class UcidockdError(Exception):
@@ -71,7 +160,7 @@ class EngineUnreachableError(EngineError):
     """No connection to the engine: nothing is known about what it did."""
 
     code: ClassVar[str] = "engine-unreachable"
-    reason: ClassVar[str] = "EngineUnreachable"  # the word for it in the status
+    reason: ClassVar[Reason] = "EngineUnreachable"  # the word for it in the status
 
     def __init__(self, message: str) -> None:
         super().__init__(message, status=0, retryable=True)
@@ -81,28 +170,28 @@ class EngineSlowError(EngineUnreachableError):
     """The engine took the call and gave no answer in time: it may still be at it."""
 
     code: ClassVar[str] = "engine-slow"
-    reason: ClassVar[str] = "EngineSlow"
+    reason: ClassVar[Reason] = "EngineSlow"
 
 
 class EngineInvalidError(EngineUnreachableError):
     """The engine's answer is none that an engine gives: what it did, or has, is not known."""
 
     code: ClassVar[str] = "engine-invalid"
-    reason: ClassVar[str] = "EngineInvalid"
+    reason: ClassVar[Reason] = "EngineInvalid"
 
 
 class EngineTlsError(EngineUnreachableError):
     """Our certificates cannot be used, or one side does not trust the other's."""
 
     code: ClassVar[str] = "engine-tls"
-    reason: ClassVar[str] = "EngineTlsFailed"
+    reason: ClassVar[Reason] = "EngineTlsFailed"
 
 
 class EngineClockError(EngineTlsError):
     """Whether a certificate is valid cannot be said before the clock is set."""
 
     code: ClassVar[str] = "clock-not-set"
-    reason: ClassVar[str] = "ClockNotSet"
+    reason: ClassVar[Reason] = "ClockNotSet"
 
 
 class LeftoverError(EngineError):
@@ -126,7 +215,7 @@ class DaemonError(UcidockdError):
 
     code: ClassVar[str] = "daemon"
 
-    def __init__(self, message: str, *, reason: str) -> None:
+    def __init__(self, message: str, *, reason: Reason) -> None:
         super().__init__(message)
         self.reason = reason
 

@@ -165,6 +165,36 @@ def test_a_change_is_seen_before_it_happens(agent: Agent, box: Box, tmp_path: Pa
     assert box.get("web").id == before
 
 
+def test_the_plan_of_single_sections_tells_what_follows_from_them(agent: Agent, box: Box) -> None:
+    """What LuCI's form asks before it saves; another section that is not in order is no part of it."""
+    agent.commit(WEB + MOUNT.replace("'web'", "'waits'"))
+    web = {".type": "container", ".anonymous": False, "image": BUSYBOX, "stop_timeout": "0", "gate": "0.1"}
+    web["command"] = "sleep 1000"
+
+    def preview(**sections: Any) -> dict[str, Any]:
+        return post(agent, "/v1/plan", {"sections": {"containers": sections}})
+
+    assert preview(web=web)["operations"] == preview(web=web)["pending"] == []
+    found = preview(web={**web, "env": ["PW=S3CRET"], "memory": "64m"})
+    (operation,) = found["operations"]
+    assert [(f["field"], f["before"], f["after"]) for f in operation["fields"]] == [
+        ("env", None, ["PW=***"]),
+        ("memory", None, "64m"),
+    ]
+    assert operation["effect"] == "replaces the container, about 2 s down; its volumes stay"
+    assert (operation["level"], found["pending"], found["ok"]) == ("replace", [], True)
+    assert "S3CRET" not in json.dumps(found)
+    assert [o["op"] for o in preview(new=web)["operations"]] == ["create", "start"]
+    assert [o["op"] for o in preview(web=None)["operations"]] == ["retire"]
+    wrong = preview(web={**web, "memory": "much"})
+    assert not wrong["ok"]
+    assert {(i["section"], i["option"]) for i in wrong["issues"] if i["severity"] == "error"} == {
+        ("web", "memory")
+    }
+    assert preview(**{"a-b": web})["error"]["code"] == "uci-edit"
+    assert agent.command("check").returncode == 0
+
+
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
 def test_staged_changes_are_planned_and_stay_staged(agent: Agent, box: Box) -> None:
     save = box.config.parent / "save"

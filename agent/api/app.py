@@ -12,21 +12,16 @@ from starlette.middleware import Middleware
 from agent.api.access.access import Access, NoSessions
 from agent.api.access.guard import Guard
 from agent.api.access.subnets import Subnets
-from agent.api.http.errors import on_defect, on_error, on_http_error
-from agent.api.http.routing import make_routes, run_found
+from agent.api.http.routing import make_routes, on_defect, on_error, on_http_error, run_found
 from agent.api.jobs.jobs import Jobs
 from agent.api.jobs.transfers import Transfers
 from agent.api.port import AgentPort
-from agent.api.routes.adoption import AdoptionRoutes
+from agent.api.routes.agent import AdoptionRoutes, DaemonRoutes, MetricsRoutes, StatusRoutes, TicketRoutes
 from agent.api.routes.consoles import ConsoleRoutes
-from agent.api.routes.daemon import DaemonRoutes
 from agent.api.routes.engine import EngineRoutes
 from agent.api.routes.files import FileRoutes
 from agent.api.routes.jobs import JobRoutes
-from agent.api.routes.metrics import MetricsRoutes
-from agent.api.routes.status import StatusRoutes
 from agent.api.routes.streams import StreamRoutes
-from agent.api.routes.tickets import TicketRoutes
 from agent.api.routes.transfers import TransferRoutes
 from agent.api.rules import Rule
 from agent.api.streams.consoles import Consoles

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from agent.api.engine_query import Pairs, from_remote, once, up_to_now, without_follow
+from agent.api.engine_requests import Pairs, from_remote, once, up_to_now, without_follow
 from agent.api.rules import WEBSOCKET, Grant, Need
 from agent.wire.natural import natural
 

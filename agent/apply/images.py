@@ -13,7 +13,7 @@ from typing import Any
 from agent.apply.ports import Engine
 from agent.apply.pulling import STALL_S, PullProgress
 from agent.apply.worker_pool import SkippedError
-from agent.errors import EngineError, EngineUnreachableError
+from agent.errors import EngineError, EngineUnreachableError, Reason
 from agent.model.resources import Container, Pull, RegistryAuth
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Images:
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
     pulling: Callable[[Container, int], None] = lambda container, percent: None
     # with the image id, "" where there is none, and the reason for status
-    pulled: Callable[[Container, str, str], None] = lambda container, image_id, reason: None
+    pulled: Callable[[Container, str, Reason], None] = lambda container, image_id, reason: None
     clock: Callable[[], float] = time.monotonic
     _found: dict[str, str] = field(default_factory=dict)  # name -> id, of those that were there in this pass
 
@@ -79,7 +79,7 @@ class Images:
         except SkippedError:
             raise
         except EngineError as exc:
-            reason = "NoSpace" if _NO_SPACE in str(exc) else "PullFailed"
+            reason: Reason = "NoSpace" if _NO_SPACE in str(exc) else "PullFailed"
             self.pulled(container, str(local["Id"]) if local is not None else "", reason)
             if local is not None:
                 return local

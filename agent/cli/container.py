@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from agent.cli.agent_client import stream, whole_status
+from agent.cli.ask import agent_socket, ask_or_do, check_options
 from agent.cli.output import Style, output_lines, output_of, table
 from agent.errors import ConfigError
 from agent.model.plain_text import plain
@@ -25,6 +27,13 @@ def route_name(name: str) -> str:
 
 
 # diff
+
+
+def diff(args: argparse.Namespace) -> int:
+    """`ucidockd diff`."""
+    request = ("GET", f"/v1/containers/{route_name(args.name)}/diff")
+    answer = ask_or_do(args, request, lambda single: single.diff(args.name))
+    return print_diff(answer, as_json=args.json)
 
 
 def print_diff(answer: dict[str, Any], *, as_json: bool) -> int:
@@ -89,6 +98,18 @@ def _diff_colour(column: int, cell: str) -> str:
 # adopt
 
 
+def adopt(args: argparse.Namespace) -> int:
+    """`ucidockd adopt`."""
+    body = {
+        "container": args.name,
+        "section": args.section,
+        "commit": args.commit,
+        "show_secrets": args.show_secrets,
+    }
+    answer = ask_or_do(args, ("POST", "/v1/adopt"), lambda single: single.adopt(body), body)
+    return print_adoption(answer, as_json=args.json)
+
+
 def print_adoption(answer: dict[str, Any], *, as_json: bool) -> int:
     """The sections, and what they do not say."""
     if as_json:
@@ -108,6 +129,17 @@ def print_adoption(answer: dict[str, Any], *, as_json: bool) -> int:
 
 
 # logs
+
+
+def logs(args: argparse.Namespace) -> int:
+    """`ucidockd logs`."""
+    check_options(args)
+    if args.failed:
+        return show_failed(agent_socket(args), args.name)
+    form = "json" if args.json else "raw" if args.raw else "text"
+    return show_logs(
+        agent_socket(args), args.name, follow=args.follow, tail=args.tail, since=args.since, form=form
+    )
 
 
 def show_logs(socket: str, name: str, *, follow: bool, tail: str, since: str, form: str) -> int:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -10,17 +11,24 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from agent.cli.agent_client import follow, whole_status
+from agent.cli.ask import agent_socket, check_options
 from agent.cli.output import Style, status_table, word
 from agent.model.plain_text import plain
 
 _CLEAR = "\x1b[H\x1b[J"  # cursor home, clear to the end
 
 
+def status(args: argparse.Namespace) -> int:
+    """The status once, or for as long as the agent runs."""
+    check_options(args)
+    return show_status(agent_socket(args), as_json=args.json, watch=args.watch)
+
+
 def show_status(socket: str, *, as_json: bool, watch: bool) -> int:
     """Prints the status once, or for as long as the agent runs."""
     if not watch:
-        status = whole_status(socket)
-        print(json.dumps(status, indent=1) if as_json else status_table(status, Style.of(sys.stdout)))
+        found = whole_status(socket)
+        print(json.dumps(found, indent=1) if as_json else status_table(found, Style.of(sys.stdout)))
         return 0
     events = follow(socket, "/v1/status/stream")
     try:

@@ -10,7 +10,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent.files.options import RuntimeOptions
+from agent.cli.ask import runtime_options
+from agent.files.config import load
 from agent.model.dockerd.settings import DaemonSettings
 from agent.model.dockerd.values import is_loopback
 from agent.model.server_names import is_address
@@ -19,10 +20,13 @@ from agent.tls.certificates import Certificates, ClientBundle
 _PORT = 2376  # what docker takes for TLS, and where no host is configured yet
 
 
-def tls_client(args: argparse.Namespace, daemon: DaemonSettings | None) -> int:
-    """`daemon`: what UCI says about dockerd, where that can be read. Raises what `Certificates.make_client` raises."""
-    target = (args.out or Path(args.name)).absolute()
-    maker = Certificates((args.state_dir or RuntimeOptions().state_dir) / "tls")
+def tls_client(args: argparse.Namespace) -> int:
+    """Raises what `Certificates.make_client` raises."""
+    options = runtime_options(args)
+    desired = load(options).desired
+    daemon = desired.daemon if desired else None  # what UCI says about dockerd, where that can be read
+    target = Path(args.out or args.name).absolute()
+    maker = Certificates(options.state_dir / "tls")
     bundle = maker.make_client(args.name, target, days=args.days, now=time.time())
     print(json.dumps(_as_json(bundle), indent=1) if args.json else _text(bundle, _port_of(daemon)))
     return 0

@@ -44,7 +44,7 @@ class External:
         change = classify(running, target)
         match change.effect:
             case Effect.NOTHING:
-                self._status.restart_needed("", "")
+                self._status.restart_needed(None, "")
             case Effect.RELOAD:
                 self._status.restart_needed("Reload", f"dockerd has to be sent SIGHUP: {change.cause}")
             case Effect.RESTART:

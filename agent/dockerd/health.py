@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from agent.dockerd.status import DaemonStatus
 from agent.engine.process_view import has_files_on, network_devices
+from agent.errors import Reason
 from agent.model.dockerd.settings import Document, Effect, Process, Target, data_root
 from agent.plan.daemon import Change
 from agent.router.mounts import is_read_only
@@ -19,6 +20,7 @@ from agent.router.mounts import is_read_only
 logger = logging.getLogger(__name__)
 
 _DEFAULT_BRIDGE = "docker0"
+_UNMOUNTED: Reason = "Unmounted"
 
 
 class DaemonHealth:
@@ -43,17 +45,13 @@ class DaemonHealth:
     def storage_lost(self, running: Target | None, goal: Target) -> str:
         """Why nothing may be done with this engine; "" when its data is there, or it is to have others."""
         root = data_root(running.document) if running is not None else ""
+        text, reason = "", _UNMOUNTED
         if not root or root != data_root(goal.document):
-            text, reason = "", ""
+            pass  # this engine's data does not matter any more
         elif mount := self._missing_mount(root):
-            text, reason = (
-                f"{mount} was unmounted under the running dockerd, whose data is in {root}",
-                "Unmounted",
-            )
+            text = f"{mount} was unmounted under the running dockerd, whose data is in {root}"
         elif is_read_only(root):
             text, reason = f"the file system of dockerd's data in {root} has become read-only", "ReadOnly"
-        else:
-            text, reason = "", ""
         self._status.storage_lost(text, reason=reason)
         return text
 

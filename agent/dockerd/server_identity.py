@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from agent.dockerd.ports import Certificates
-from agent.errors import DaemonError, PathError, UcidockdError
+from agent.errors import ClockNotSetError, DaemonError, PathError, Reason, UcidockdError
 from agent.files.user_paths import PATHS, mode_of
 from agent.model.dockerd.settings import Document, TlsSettings
 from agent.plan.daemon import Identity
@@ -72,8 +72,8 @@ def _kept(document: Mapping[str, object]) -> Identity | None:
     return Identity(cacert=paths[0], cert=paths[1], key=paths[2])
 
 
-def _reason(exc: UcidockdError) -> str:
-    """The word for the condition: `clock-not-set` -> `ClockNotSet`."""
+def _reason(exc: UcidockdError) -> Reason:
+    """The word for the condition."""
     if isinstance(exc, DaemonError):
         return exc.reason
-    return "".join(part.capitalize() for part in exc.code.split("-"))
+    return "ClockNotSet" if isinstance(exc, ClockNotSetError) else "Certificate"

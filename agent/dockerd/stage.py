@@ -43,7 +43,7 @@ from agent.dockerd.unmanaged import (
 )
 from agent.engine import process as daemon_process
 from agent.engine.probe import DaemonProbe
-from agent.errors import DaemonError, UcidockdError
+from agent.errors import DaemonError, Reason, UcidockdError
 from agent.files.filesystems import file_system_of
 from agent.files.options import RuntimeOptions
 from agent.model.dockerd.settings import (
@@ -218,7 +218,7 @@ class DaemonStage:
         """Nothing was changed for a passing reason, or dockerd is down: tried again, slower and slower."""
         self._backoff.failed(DAEMON_KEY, str(exc), self._tools.monotonic())
         self._wake_for_backoff()
-        reason = exc.reason if isinstance(exc, DaemonError) else "Failed"
+        reason: Reason = exc.reason if isinstance(exc, DaemonError) else "Failed"
         logger.error("dockerd: %s", exc)
         self._status.degraded(reason, str(exc))
         self._status.synced(reason, str(exc))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.errors import DaemonError
+from agent.errors import DaemonError, Reason
 from agent.model.dockerd.settings import DAEMON_KEY, DaemonRecord, Process, Target
 from agent.plan.daemon import Rendered
 from agent.status.board import OperationNote, StatusBoard
@@ -47,7 +47,7 @@ class DaemonStatus:
         if not why:
             self._clear(ConditionType.DAEMON_UNMANAGED)
             return
-        self._set(ConditionType.DAEMON_UNMANAGED, status=True, reason="Unmanaged", message=why)
+        self._set(ConditionType.DAEMON_UNMANAGED, status=True, reason="ConfiguredElsewhere", message=why)
         of_running = (
             ConditionType.SYNCED,
             ConditionType.DEGRADED,
@@ -101,11 +101,11 @@ class DaemonStatus:
             logger.warning("%s", text)
             self._warned |= {text}
 
-    def synced(self, reason: str, message: str) -> None:
+    def synced(self, reason: Reason, message: str) -> None:
         """Not synced, and why."""
         self._set(ConditionType.SYNCED, status=False, reason=reason, message=message)
 
-    def degraded(self, reason: str, message: str) -> None:
+    def degraded(self, reason: Reason, message: str) -> None:
         self._set(ConditionType.DEGRADED, status=True, reason=reason, message=message)
 
     def waiting(self, message: str) -> None:
@@ -123,7 +123,8 @@ class DaemonStatus:
             return
         self._set(ConditionType.RUNNING, status=True, reason="Running", message=f"pid {process.pid}")
 
-    def engine_changed(self, message: str, *, reason: str = "") -> None:
+    def engine_changed(self, message: str, *, reason: Reason = "DataRoot") -> None:
+        """`message`: "" when it is the engine that it was."""
         if message:
             self._set(ConditionType.ENGINE_CHANGED, status=True, reason=reason, message=message)
         else:
@@ -136,7 +137,7 @@ class DaemonStatus:
         else:
             self._clear(ConditionType.ENGINE_IMPAIRED)
 
-    def storage_lost(self, message: str, *, reason: str = "") -> None:
+    def storage_lost(self, message: str, *, reason: Reason = "Unmounted") -> None:
         """The file system of the data is away, or read-only, while dockerd runs; "" when it is there."""
         if message:
             self._set(ConditionType.ENGINE_STORAGE_LOST, status=True, reason=reason, message=message)
@@ -151,9 +152,9 @@ class DaemonStatus:
         else:
             self._clear(ConditionType.STORAGE_UNSUITABLE)
 
-    def restart_needed(self, reason: str, message: str) -> None:
-        """An external dockerd does not follow its file; "" when it does."""
-        if not reason:
+    def restart_needed(self, reason: Reason | None, message: str) -> None:
+        """An external dockerd does not follow its file; None when it does."""
+        if reason is None:
             self._clear(ConditionType.RESTART_NEEDED)
             self._applied()
             return
@@ -163,7 +164,7 @@ class DaemonStatus:
     def outcome(self, record: DaemonRecord, wanted: Target | None, trouble: DaemonError | None) -> None:
         """The state after a pass: what UCI wants runs, or what else does and why."""
         failed = wanted is not None and record.failed == wanted.digest
-        reason = "Refused" if failed and not record.fallback else "RolledBack"
+        reason: Reason = "Refused" if failed and not record.fallback else "RolledBack"
         if failed and record.fallback:
             self._set(ConditionType.ROLLED_BACK, status=True, reason="Failed", message=record.why)
         else:
@@ -196,7 +197,7 @@ class DaemonStatus:
         note = OperationNote(at=self.wall(), op=verb, cause=cause, ok=not error, error=error)
         self.board.note(DAEMON_KEY, note, now=self.wall())
 
-    def _set(self, condition: ConditionType, *, status: bool, reason: str, message: str = "") -> None:
+    def _set(self, condition: ConditionType, *, status: bool, reason: Reason, message: str = "") -> None:
         self.board.set(DAEMON_KEY, condition, status=status, reason=reason, message=message, now=self.wall())
 
     def _clear(self, condition: ConditionType) -> None:

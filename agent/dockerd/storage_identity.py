@@ -18,7 +18,7 @@ from pathlib import Path
 
 from agent.dockerd.files import DaemonFiles, EngineData
 from agent.dockerd.status import DaemonStatus
-from agent.errors import PathError
+from agent.errors import PathError, Reason
 from agent.files.atomic import atomic_write
 from agent.files.user_paths import PATHS, file_bytes
 
@@ -68,14 +68,14 @@ class EngineHome:
         self._files.write_engine(EngineData(data_root=root, mark=self.mark, store=meant.store or store))
         return self._show("")
 
-    def _show(self, what: str, *, reason: str = "") -> str:
+    def _show(self, what: str, *, reason: Reason = "DataRoot") -> str:
         text = f"{what}: nothing is created there until `ucidockd reconcile`" if what else ""
         self._status.engine_changed(text, reason=reason)
         return text
 
 
-def _difference(meant: EngineData, now: EngineData, *, disk: bool) -> tuple[str, str]:
-    """How the engine differs from the one that the containers were meant for, and the word for it."""
+def _difference(meant: EngineData, now: EngineData, *, disk: bool) -> tuple[str, Reason]:
+    """How the engine differs from the one that the containers were meant for ("": not at all), and the word for it."""
     root = now.data_root
     if meant.data_root != root:
         return f"data_root was {meant.data_root} and is {root}", "DataRoot"
@@ -83,7 +83,7 @@ def _difference(meant: EngineData, now: EngineData, *, disk: bool) -> tuple[str,
         return f"{root} is on another disk than before, or that was emptied", "Disk"
     if now.store and meant.store and now.store != meant.store:
         return f"images and containers were kept by {meant.store}, now by {now.store}", "Store"
-    return "", ""
+    return "", "DataRoot"
 
 
 def _mark_of(root: str) -> str:

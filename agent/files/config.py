@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from agent.model.issues import Issue
 from agent.model.resources import Desired
 from agent.plan.draft import with_hashes
 from agent.uci.decode import decode
-from agent.uci.edit import replayed
+from agent.uci.edit import UciEditError, replayed, with_sections
 from agent.uci.mistakes import mistakes_of
 from agent.uci.syntax import Package, UciSyntaxError, parse
 
@@ -49,8 +50,9 @@ def load(options: RuntimeOptions) -> LoadResult:
 
 
 def load_given(options: RuntimeOptions, given: Given) -> LoadResult:
-    """As `load`, were `given` committed. Writes nothing. Raises ConfigError for a package that is not ours."""
-    for name in given.texts:
+    """As `load`, were `given` committed. Writes nothing. Raises ConfigError for a package that is not ours, and
+    UciEditError for sections that no file can hold."""
+    for name in (*given.texts, *given.sections):
         if name not in PACKAGES:
             raise ConfigError(f"package {name[:64]!r} is not known, expected {' or '.join(PACKAGES)}")
     save_dir = Path(given.save_dir) if given.save_dir else options.save_dir
@@ -70,6 +72,17 @@ class _Given:
         return Path(said) if said else self._store.source_path(package)
 
     def load_with_hash(self, package: str) -> tuple[Package, str]:
+        sections = self._given.sections.get(package)
+        if sections is None:
+            return self._before(package)
+        try:
+            before, digest = self._before(package)
+        except UciMissing:
+            before, digest = Package(name=package), ""
+        given = json.dumps(sections, sort_keys=True)
+        return with_sections(before, sections), hashlib.sha256(f"{digest} {given}".encode()).hexdigest()
+
+    def _before(self, package: str) -> tuple[Package, str]:
         text = self._given.texts.get(package)
         if text is not None:
             digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
@@ -112,6 +125,8 @@ def _read(
     except UciSyntaxError as exc:
         found = mistakes_of(exc.text, package=name)
         return [_issue(name, path, m.line, m.wrong, m.expected) for m in found]
+    except UciEditError:
+        raise  # of sections that are given, and no file has them
     except ConfigError as exc:
         return [_issue(name, path, None, f"cannot be read: {exc}", "a readable UCI file")]
     return []

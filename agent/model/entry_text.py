@@ -48,16 +48,22 @@ def restart(policy: RestartPolicy) -> str:
     return f"{policy.name}:{policy.max_retries}" if policy.max_retries else policy.name
 
 
-def ports(published: Iterable[Port]) -> Iterator[str]:
-    """`port` entries. Runs of neighbours become a range: a media server publishes hundreds."""
+def ports(published: Iterable[Port], *, shortest_range: int = 2) -> Iterator[str]:
+    """`port` entries. Runs of neighbours, `shortest_range` at least, become a range: a media server publishes hundreds."""
     run: list[Port] = []
     for port in sorted(published, key=lambda p: (p.protocol, p.host_ip, p.container_port, p.host_port)):
         if run and not _is_next(run[-1], port):
-            yield _range(run)
+            yield from _ranges(run, shortest_range)
             run = []
         run.append(port)
-    if run:
+    yield from _ranges(run, shortest_range)
+
+
+def _ranges(run: list[Port], shortest: int) -> Iterator[str]:
+    if len(run) >= shortest:
         yield _range(run)
+    else:
+        yield from (_range([port]) for port in run)
 
 
 def _is_next(before: Port, port: Port) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from agent.errors import Reason
 from agent.model.dockerd.settings import (
     DAEMON_KEY,
     DaemonSettings,
@@ -226,7 +227,7 @@ def _insecure(settings: DaemonSettings, allowed: list[Host], refused: list[Host]
     return Finding(key=DAEMON_KEY, type="InsecureAPI", status=False, reason="Secure")
 
 
-def _finding(reason: str, message: str) -> Finding:
+def _finding(reason: Reason, message: str) -> Finding:
     return Finding(key=DAEMON_KEY, type="InsecureAPI", status=True, reason=reason, message=message)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agent.errors import Reason
 from agent.model.identity import SPEC_VERSION, canonical, masked, spec_hash, version_of
 from agent.model.interfaces import Route
 from agent.model.observed import Observed, ObservedContainer, Record
@@ -165,7 +166,7 @@ class Draft:
         kind: str,
         *,
         status: bool,
-        reason: str,
+        reason: Reason,
         message: str = "",
         once: str = "",
         since: float | None = None,

@@ -11,6 +11,7 @@ from agent.plan.container.drift import network_difference
 from agent.plan.container.meaning import changed_fields, meaning_hash
 from agent.plan.draft import Draft, desired_spec, key_of
 from agent.plan.router.subnets import obstacle
+from agent.plan.written import OptionChange, network_changes
 
 
 def plan_network(draft: Draft, network: Network) -> None:
@@ -35,8 +36,10 @@ def plan_network(draft: Draft, network: Network) -> None:
     if _is_hindered(draft, key, network, object_id=seen.id):
         draft.unchanged.add(key)
         return
-    names = ", ".join(changed_fields("network", record.spec, desired_spec(network))) or "name"
-    _replace(draft, network, f"its settings changed: {names}")
+    wanted = desired_spec(network)
+    names = ", ".join(changed_fields("network", record.spec, wanted)) or "name"
+    changes = network_changes(record.spec, wanted)
+    _replace(draft, network, f"its settings changed: {names}", changes=changes)
 
 
 def _failed_before(draft: Draft, record: Record, network: Network) -> bool:
@@ -76,12 +79,18 @@ def _is_hindered(draft: Draft, key: str, network: Network, *, object_id: str = "
     return True
 
 
-def _replace(draft: Draft, network: Network, cause: str, before: tuple[ops.Operation, ...] = ()) -> None:
+def _replace(
+    draft: Draft,
+    network: Network,
+    cause: str,
+    before: tuple[ops.Operation, ...] = (),
+    changes: tuple[OptionChange, ...] = (),
+) -> None:
     key = key_of("network", network.section)
     members = tuple(
         c for c in draft.desired.containers if network.name in {e.network for e in c.spec.endpoints}
     )
-    replace = ops.ReplaceNetwork(key=key, cause=cause, network=network, members=members)
+    replace = ops.ReplaceNetwork(key=key, cause=cause, changes=changes, network=network, members=members)
     draft.add(key, [*before, replace], [key_of("container", member.section) for member in members])
 
 

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.errors import Reason
 from agent.model.observed import ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import Container, Network, Volume
+from agent.plan.written import OptionChange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """Common to all: what it acts on and why."""
+    """Common to all: what it acts on and why. `changes`: the options that it is about, as far as it is about options;
+    then `besides` is the rest of the cause."""
 
     key: str
     cause: str
+    changes: tuple[OptionChange, ...] = ()
+    besides: str = ""
 
     @property
     def verb(self) -> str:
@@ -160,10 +165,11 @@ class ReconnectContainer(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaceContainer(Operation):
-    """A swap with rollback; `record` is the old one's."""
+    """A swap with rollback; `record` is the old one's. `runs`: whether that one serves until then."""
 
     container: Container
     record: Record
+    runs: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +230,7 @@ class Finding:
     key: str
     type: str  # a ConditionType value
     status: bool
-    reason: str
+    reason: Reason
     message: str = ""
     since: float | None = None  # wall clock, seconds: where the engine tells when it began
     output: str = ""  # with Running: what it printed last before it ended

@@ -7,8 +7,8 @@ A plan without operations is not "nothing to do" while anything of this stands.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from agent.plan import operations as ops
 from agent.status.conditions import ConditionType, Level, level_of
@@ -81,6 +81,21 @@ class Outlook:
     @property
     def ok(self) -> bool:
         return all(entry.level is not Level.ERROR for entry in self.entries)
+
+    def beyond(self, other: Outlook, *, own: Collection[str]) -> Outlook:
+        """What this one has and `other` has not, and whatever it has of the keys in `own`."""
+        known = {(o.key, o.verb, o.cause) for o in other.operations}
+        told = {(e.key, e.state, e.message) for e in other.entries}
+
+        def is_new(operation: ops.Operation) -> bool:
+            return operation.key in own or (operation.key, operation.verb, operation.cause) not in known
+
+        works = (replace(work, operations=tuple(filter(is_new, work.operations))) for work in self.plan.works)
+        return Outlook(
+            plan=replace(self.plan, works=tuple(work for work in works if work.operations)),
+            entries=tuple(e for e in self.entries if e.key in own or (e.key, e.state, e.message) not in told),
+            before=tuple(filter(is_new, self.before)),
+        )
 
 
 def outlook(

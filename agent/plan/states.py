@@ -6,10 +6,12 @@ A section with a mistake, one that waits or is in back-off, and one that is gone
 
 from __future__ import annotations
 
+from agent.errors import Reason
 from agent.model.observed import ObservedContainer
 from agent.model.resources import Container
 from agent.plan.container.plan import is_alive
 from agent.plan.draft import Draft, key_of
+from agent.status.conditions import REASON_OF_HEALTH, REASON_OF_STATE
 
 
 def show_states(draft: Draft) -> None:
@@ -36,13 +38,17 @@ def _show(draft: Draft, key: str, container: Container | None, seen: ObservedCon
         enabled = container is None or container.policy.enabled
         draft.find(key, "Running", status=False, reason="Absent" if enabled else "Disabled")
         return
-    running, reason = seen.state == "running", seen.state.capitalize()
+    running = seen.state == "running"
+    reason: Reason = REASON_OF_STATE.get(seen.state, "Unknown")
     if seen.id in draft.context.completed:
         reason = "Completed"
-    elif seen.state == "restarting":
-        reason = "CrashLoop"
     ended = seen.state in {"exited", "restarting", "dead"} and seen.last_exit_code is not None
     message = f"exited with {seen.last_exit_code}" if ended else ""
     draft.find(key, "Running", status=running, reason=reason, message=message, since=seen.since)
     if seen.health and running:
-        draft.find(key, "Healthy", status=seen.health == "healthy", reason=seen.health.capitalize())
+        draft.find(
+            key,
+            "Healthy",
+            status=seen.health == "healthy",
+            reason=REASON_OF_HEALTH.get(seen.health, "Unknown"),
+        )

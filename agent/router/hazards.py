@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from posixpath import normpath
 
-from agent.errors import PathError, UcidockdError
+from agent.errors import PathError, Reason, UcidockdError
 from agent.files.config import open_store
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import UciStore
@@ -91,7 +91,7 @@ class Hazards:
         return {resolve(path): what for path, what in found.items()}
 
     def _set(
-        self, container: Container, condition: ConditionType, reason: str, text: str, found: Sequence[str]
+        self, container: Container, condition: ConditionType, reason: Reason, text: str, found: Sequence[str]
     ) -> None:
         key, now = f"container:{container.section}", self.wall()
         if not found or not container.policy.enabled:

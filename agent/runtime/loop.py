@@ -156,10 +156,10 @@ class Loop:
         return self.reconciler.foresee()
 
     async def _plan_of(self, given: Given) -> dict[str, Any]:
-        loaded = await asyncio.to_thread(self.reconciler.load_given, given)
+        change = await asyncio.to_thread(self.reconciler.load_change, given)
         async with self._one_pass:
-            found = await self._in_pass(lambda: self.reconciler.foresee_change(loaded))
-        return plan_answer(found, [issue_as_json(issue) for issue in loaded.issues])
+            found = await self._in_pass(lambda: self.reconciler.foresee_change(change))
+        return plan_answer(found, [issue_as_json(issue) for issue in change.loaded.issues])
 
     async def reconcile(self) -> dict[str, Any]:
         """Does a full pass now, without regard to what failed before.

@@ -112,14 +112,11 @@ def locked(path: Path) -> Iterator[None]:
 
 
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
+    from agent.api.engine_guards import KeptNames, StorageGuard
     from agent.api.jobs.jobs import Jobs
-    from agent.api.jobs.kept_names import KeptNames
-    from agent.api.storage_guard import StorageGuard
-    from agent.api.streams.console_source import console_kind
     from agent.api.streams.consoles import Consoles
-    from agent.api.ubus.adoption import AdoptionMethods
-    from agent.api.ubus.daemon import DaemonMethods
-    from agent.api.ubus.jobs import JobMethods, job_kinds
+    from agent.api.streams.stream_sources import console_kind
+    from agent.api.ubus.agent import AdoptionMethods, DaemonMethods, JobMethods, job_kinds
     from agent.engine.stream import DockerStream
     from agent.runtime.ubus import Bus
     from agent.runtime.web import Parts, Web

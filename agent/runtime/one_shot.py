@@ -36,9 +36,9 @@ class Single:
         """What a pass would do now, or would do were `given` committed."""
         if given is None:
             return plan_answer(self._reconciler.foresee(), self._issues())
-        loaded = self._reconciler.load_given(given)
-        issues = [issue_as_json(issue) for issue in loaded.issues]
-        return plan_answer(self._reconciler.foresee_change(loaded), issues)
+        change = self._reconciler.load_change(given)
+        issues = [issue_as_json(issue) for issue in change.loaded.issues]
+        return plan_answer(self._reconciler.foresee_change(change), issues)
 
     def reconcile(self, changed: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
         """Passes until nothing can be done at once. `changed` gets each change of the status board, in the thread that

@@ -10,6 +10,7 @@ from agent.apply.worker_pool import Outcome, SkippedError
 from agent.files.config import LoadResult
 from agent.model.dockerd.settings import DAEMON_KEY
 from agent.model.resources import Desired
+from agent.plan.effects import SCHEMA, operations_as_json, summary_of
 from agent.plan.outlook import Entry, Outlook, text_of
 from agent.status.conditions import Level
 
@@ -41,7 +42,9 @@ def plan_answer(found: Outlook, issues: Issues) -> dict[str, Any]:
     `ok` is False where anything is an error: a mistake, a conflict, what failed.
     """
     return {
-        "operations": [{"op": op.verb, "key": op.key, "cause": op.cause} for op in found.operations],
+        "schema": SCHEMA,
+        "operations": operations_as_json(found.operations),
+        "summary": summary_of(found),
         "pending": [_entry_as_json(entry) for entry in found.entries],
         "text": text_of(found.operations, found.entries),
         "ok": found.ok and _are_fine(issues),
@@ -61,7 +64,8 @@ def reconcile_answer(found: Outlook, outcomes: Iterable[Outcome], issues: Issues
     told = {outcome.operation.key for outcome in failed}
     entries = [entry for entry in found.entries if entry.key not in told or entry.state not in _AFTER_FAILURE]
     return {
-        "operations": [{"op": op.verb, "key": op.key, "cause": op.cause} for op in done],
+        "schema": SCHEMA,
+        "operations": operations_as_json(done),
         "failed": [_failure_as_json(outcome) for outcome in failed],
         "pending": [_entry_as_json(entry) for entry in entries],
         "text": text_of(done, entries) if done or entries or not failed else "",

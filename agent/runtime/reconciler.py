@@ -26,7 +26,7 @@ from agent.apply.volumes import names
 from agent.apply.worker_pool import Crew, Outcome, Run, SkippedError
 from agent.dockerd.foresight import foreseen
 from agent.dockerd.stage import DaemonStage
-from agent.errors import EngineError, EngineUnreachableError, UcidockdError
+from agent.errors import EngineError, EngineUnreachableError, Reason, UcidockdError
 from agent.files.config import LoadResult
 from agent.files.uci_store import UciStore
 from agent.model.given import Given
@@ -90,6 +90,15 @@ class _Look:
     observed: Observed
     context: Context
     ids: frozenset[str] | None  # of the containers that were looked at deeply, None for all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenChange:
+    """A configuration that is given, and, where single sections are, the one `before` them and their `keys`."""
+
+    loaded: LoadResult
+    before: LoadResult | None
+    keys: frozenset[str]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -183,9 +192,21 @@ class Reconciler:
         """What a pass would do now, and all else that is not as declared. Changes nothing. Raises EngineError."""
         return self._outlook(self.last, self.desired, committed=True)
 
-    def foresee_change(self, loaded: LoadResult) -> Outlook:
-        """The same, were `loaded` the configuration. Raises EngineError."""
-        return self._outlook(loaded, loaded.desired, committed=False)
+    def load_change(self, given: Given) -> GivenChange:
+        """Reads what is given, for `foresee_change`; it reads files. Raises ConfigError for what cannot be said in UCI."""
+        loaded = self.load_given(given)
+        before = self.load_given(replace(given, sections={})) if given.sections else None
+        names = {name for sections in given.sections.values() for name in sections}
+        keys = {key_of(kind, name) for name in names for kind in ("container", "network", "volume")}
+        return GivenChange(loaded=loaded, before=before, keys=frozenset(keys))
+
+    def foresee_change(self, change: GivenChange) -> Outlook:
+        """The same, were that committed. Of single sections: only what follows from them. Raises EngineError."""
+        found = self._outlook(change.loaded, change.loaded.desired, committed=False)
+        if change.before is None:
+            return found
+        before = self._outlook(change.before, change.before.desired, committed=False)
+        return found.beyond(before, own=change.keys)
 
     def _outlook(self, loaded: LoadResult, desired: Desired | None, *, committed: bool) -> Outlook:
         holding = self.daemon.holding if self.daemon is not None else ""
@@ -629,7 +650,7 @@ class Reconciler:
         message = f"pulling {container.spec.image}: {percent} %"
         self._display.image(container, status=False, reason="Pulling", message=message)
 
-    def _show_pulled(self, container: Container, image_id: str, reason: str) -> None:
+    def _show_pulled(self, container: Container, image_id: str, reason: Reason) -> None:
         """The pull ended; with "" there is no image."""
         self.image_ids = {**self.image_ids, container.spec.image: image_id}
         if image_id and image_id not in self.image_defaults:

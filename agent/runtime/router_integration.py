@@ -279,7 +279,7 @@ class Edges:
         self._board.ensure(DAEMON_KEY, kind="daemon", section="dockerd", name="dockerd", now=now)
         text = "; ".join(problems)
         changed = self._board.set(
-            DAEMON_KEY, ConditionType.FIREWALL_OPEN, status=True, reason="NotBlocked", message=text, now=now
+            DAEMON_KEY, ConditionType.FIREWALL_OPEN, status=True, reason="BlockFailed", message=text, now=now
         )
         if changed:
             logger.error("blocked_interfaces cannot be put in force: %s", text)

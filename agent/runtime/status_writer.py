@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from agent.apply.records import Records
 from agent.apply.worker_pool import Outcome, SkippedError
-from agent.errors import EngineError, EngineUnreachableError, StorageError, UcidockdError
+from agent.errors import EngineError, EngineUnreachableError, Reason, StorageError, UcidockdError
 from agent.model.issues import Issue
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
@@ -67,7 +67,7 @@ class Display:
             if key.partition(":")[0] in _KINDS:  # others show there what is theirs
                 self.board.drop(key, now=self.wall())
 
-    def image(self, container: Container, *, status: bool, reason: str, message: str = "") -> None:
+    def image(self, container: Container, *, status: bool, reason: Reason, message: str = "") -> None:
         """Where the image of a container is."""
         key = key_of("container", container.section)
         self._ensure(key, container.name)
@@ -166,7 +166,7 @@ class Display:
 
     def failure(self, key: str, error: UcidockdError, *, rolled_back: bool = False) -> None:
         """A resource could not be made what it shall be."""
-        reason = "RolledBack" if rolled_back else "Failed"
+        reason: Reason = "RolledBack" if rolled_back else "Failed"
         if isinstance(error, StorageError):
             reason = "StorageFull" if error.full else "StorageFailed"
         self._ensure(key)

@@ -13,8 +13,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
+from agent.errors import Reason
 from agent.model.secrets import hidden, hidden_text
 from agent.status.conditions import ConditionType, Level, label_of, level_of, order_of, sentence_of, verdict
 
@@ -36,7 +37,7 @@ class Condition:
 
     type: ConditionType
     status: bool
-    reason: str
+    reason: Reason
     message: str
     since: float
     details: Mapping[str, str] = field(default_factory=dict)
@@ -129,7 +130,7 @@ class StatusBoard:
         condition: ConditionType,
         *,
         status: bool,
-        reason: str,
+        reason: Reason,
         message: str = "",
         details: Mapping[str, str] | None = None,
         since: float | None = None,
@@ -162,7 +163,7 @@ class StatusBoard:
             found = self._resources.get(key)
             return found.conditions.get(condition) if found is not None else None
 
-    def reason(self, key: str, condition: ConditionType) -> str:
+    def reason(self, key: str, condition: ConditionType) -> Reason | Literal[""]:
         """The reason of a condition as it stands, "" without one."""
         with self._lock:
             found = self._resources.get(key)

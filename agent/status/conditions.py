@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from agent.errors import Reason
+
 
 class Level(StrEnum):
     """How bad something is, worst first."""
@@ -58,6 +60,23 @@ class ConditionType(StrEnum):
     SHARED_ORIGIN_PORTS = "SharedOriginPorts"
 
 
+# what the engine calls the state of a container, and of its health check
+REASON_OF_STATE: Mapping[str, Reason] = {
+    "created": "Created",
+    "running": "Running",
+    "paused": "Paused",
+    "restarting": "CrashLoop",
+    "removing": "Removing",
+    "exited": "Exited",
+    "dead": "Dead",
+}
+REASON_OF_HEALTH: Mapping[str, Reason] = {
+    "healthy": "Healthy",
+    "unhealthy": "Unhealthy",
+    "starting": "Starting",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One condition type.
@@ -70,7 +89,7 @@ class Row:
     bad: bool
     level: Level
     sentence: str
-    reasons: Mapping[str, Level] = field(default_factory=dict)
+    reasons: Mapping[Reason, Level] = field(default_factory=dict)
     label: str = ""
 
 
@@ -191,7 +210,10 @@ CONDITIONS: dict[ConditionType, Row] = {
         label="In no firewall zone",
     ),
     ConditionType.WAITING: Row(
-        bad=True, level=Level.WAITING, sentence="Something that it needs is not there yet.", label="Waiting"
+        bad=True,
+        level=Level.WAITING,
+        sentence="Something that it needs is not there yet.",
+        label="Waiting",
     ),
     ConditionType.RESTART_NEEDED: Row(
         bad=True,
@@ -199,7 +221,9 @@ CONDITIONS: dict[ConditionType, Row] = {
         sentence="dockerd must be restarted to apply its settings.",
         label="Restart needed",
     ),
-    ConditionType.IMAGE_READY: Row(bad=False, level=Level.WAITING, sentence="The image is not here yet."),
+    ConditionType.IMAGE_READY: Row(
+        bad=False, level=Level.WAITING, sentence="The image is not here yet.", label="Image missing"
+    ),
     ConditionType.SYNCED: Row(
         bad=False,
         level=Level.WAITING,
@@ -215,7 +239,6 @@ CONDITIONS: dict[ConditionType, Row] = {
             "Held": Level.OFF,
             "Grace": Level.OFF,
         },
-        label="Image missing",
     ),
     ConditionType.HEALTHY: Row(
         bad=False,
@@ -251,7 +274,7 @@ def order_of(kind: ConditionType) -> int:
     return _ORDER[kind]
 
 
-def level_of(kind: ConditionType, *, status: bool, reason: str) -> Level:
+def level_of(kind: ConditionType, *, status: bool, reason: Reason) -> Level:
     """How bad a condition is as it stands."""
     row = CONDITIONS[kind]
     return row.reasons.get(reason, row.level) if status is row.bad else Level.OK
@@ -263,7 +286,7 @@ def sentence_of(kind: ConditionType, *, status: bool) -> str:
     return row.sentence if status is row.bad else ""
 
 
-_WORDS = {
+_WORDS: Mapping[Reason, str] = {
     "BackOff": "Retrying",
     "CrashLoop": "Keeps crashing",
     "Absent": "Not created",
@@ -271,7 +294,7 @@ _WORDS = {
 }
 
 
-def label_of(kind: ConditionType, *, status: bool, reason: str) -> str:
+def label_of(kind: ConditionType, *, status: bool, reason: Reason) -> str:
     """A few words for a condition as it stands, such as `Rolled back`."""
     row = CONDITIONS[kind]
     if row.label and status is row.bad:

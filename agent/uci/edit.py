@@ -10,11 +10,12 @@ Comes after agent.uci.syntax; agent.files.uci_store writes the result.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from agent.errors import ConfigError
+from agent.model.given import GivenSection
 from agent.uci.syntax import Option, Package, Section, generated_name, quote
 
 _NAME = re.compile(r"[A-Za-z0-9_]+\Z")
@@ -230,6 +231,43 @@ def replayed(package: Package, changes: Iterable[Change]) -> Package:
     for change in changes:
         staged = _replayed(staged, change) or staged
     return staged.package
+
+
+def with_sections(package: Package, given: Mapping[str, GivenSection | None]) -> Package:
+    """The package with whole sections as given, in the place of those of their names, or at the end; None deletes one.
+
+    Raises UciEditError for what no UCI file can say.
+    """
+    sections = list(package.sections)
+    for name, said in given.items():
+        old = next((each for each in sections if each.name == name), None)
+        where = f"{package.name}.{name}"
+        if not _NAME.match(name):
+            raise UciEditError(f"{where[:64]}: section names may hold letters, digits and `_` only")
+        if said is None:
+            sections = [each for each in sections if each is not old]
+            continue
+        new = _section_of(where, name, said, old)
+        sections = [new if each is old else each for each in sections] + ([new] if old is None else [])
+    return replace(package, sections=tuple(sections))
+
+
+def _section_of(where: str, name: str, said: GivenSection, old: Section | None) -> Section:
+    kind = said.get(".type", old.type if old is not None else "")
+    if not isinstance(kind, str) or not _TYPE.match(kind):
+        raise UciEditError(f"{where}: `.type` is missing, such as `container`")
+    options = []
+    for option, value in said.items():
+        if option.startswith("."):
+            continue
+        if not _NAME.match(option):
+            raise UciEditError(f"{where}: option names may hold letters, digits and `_` only")
+        values = (value,) if isinstance(value, str) else tuple(value)
+        for each in values:
+            _check_value(f"{where}.{option}", each)
+        if any(values):  # UCI keeps no empty option
+            options.append(Option(name=option, value=value if isinstance(value, str) else values))
+    return Section(type=kind, name=name, options=tuple(options))
 
 
 def format_changes(staged: Staged) -> str:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # made by `make manual`: do not edit
+_ucidockd_names() {
+	{ awk '$1 == "config" { c = $2 ~ /container/; if (c && NF > 2) print $3 } c && $1 == "option" && $2 == "name" { print $3 }' "${UCI_CONFIG_DIR:-/etc/config}/containers" | tr -d "'\""; docker ps -a --format '{{.Names}}'; } 2>/dev/null | sort -u
+}
+
 _ucidockd() {
 	local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}" first="${COMP_WORDS[1]-}"
 	local words='' files=''
@@ -21,24 +25,26 @@ _ucidockd() {
 	-n|--tail) COMPREPLY=(); return ;;
 	esac
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W "run check plan reconcile status render diff adopt logs uci tls --help" -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff adopt status logs run render uci tls help version --help --version" -- "$word")
 		return
 	fi
 	case "$first $COMP_CWORD" in
 	"tls 2") words="client" ;;
 	*)
 		case "$first" in
-		run) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --log-level --ubus-socket --help" ;;
-		check) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --strict --help" ;;
-		plan) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --exit-code --staged --help" files=-f ;;
+		check) words="--strict --staged --config-dir --override-dir --save-dir --json --help" ;;
+		plan) words="--exit-code --staged --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" files=-f ;;
 		reconcile) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" ;;
-		status) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --watch --help" ;;
-		render) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --diff --help" ;;
-		diff) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(docker ps -a --format '{{.Names}}' 2>/dev/null)" ;;
-		adopt) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --section --commit --show-secrets --help $(docker ps -a --format '{{.Names}}' 2>/dev/null)" ;;
-		logs) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json -f --follow -n --tail --since --failed --raw --help $(docker ps -a --format '{{.Names}}' 2>/dev/null)" ;;
-		uci) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --store --help show export" ;;
-		tls) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --out --days --help" ;;
+		diff) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
+		adopt) words="--section --commit --show-secrets --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
+		status) words="--watch --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help" ;;
+		logs) words="-f --follow -n --tail --since --failed --raw --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
+		run) words="--log-level --ubus-socket --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --help" ;;
+		render) words="--diff --config-dir --override-dir --state-dir --docker-host --docker-cert-path --json --help" ;;
+		uci) words="--store --config-dir --override-dir --help show export" ;;
+		tls) words="--out --days --config-dir --override-dir --state-dir --json --help" ;;
+		help) words=" --help check plan reconcile diff adopt status logs run render uci tls help version" ;;
+		version) words=" --help" ;;
 		esac
 		;;
 	esac

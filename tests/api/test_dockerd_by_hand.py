@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.api.ubus.agent import make_agent_object
-from agent.api.ubus.daemon import DaemonMethods
+from agent.api.ubus.agent import DaemonMethods, make_agent_object
 from agent.errors import BusError, ConflictError
 from agent.model.dockerd.settings import Wish
 from agent.wire.ubus_message import Status

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.api.engine_calls import ENGINE_CALLS
-from agent.api.masking import for_readers
+from agent.api.engine_requests import for_readers
 from agent.api.names import ID, IMAGE
 from agent.errors import EngineError
 from tests.support.controller import Controller, serving

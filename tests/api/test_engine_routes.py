@@ -10,7 +10,7 @@ import pytest
 from starlette.routing import compile_path
 
 from agent.api.engine_calls import ENGINE_CALLS
-from agent.api.engine_query import checked_query
+from agent.api.engine_requests import checked_query
 from agent.api.problems import RequestError
 from agent.api.routes.engine import EngineRoutes
 from agent.api.rules import WEBSOCKET, Need

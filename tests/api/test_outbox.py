@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.api.ubus.outbox import PACKET, PACKETS, WINDOW, Outbox
+from agent.api.ubus.stream_tab import PACKET, PACKETS, WINDOW, Outbox
 
 steps = st.lists(
     st.one_of(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from agent.api.routes.status import SlowReaderError, status_events
+from agent.api.routes.agent import SlowReaderError, status_events
 from agent.status.board import RING, StatusBoard
 from agent.status.conditions import ConditionType
 from tests.support.controller import Controller, serving, sse_events

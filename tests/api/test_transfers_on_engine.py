@@ -20,9 +20,9 @@ import pytest
 from starlette.applications import Starlette
 
 from agent.api.app import make_routes
-from agent.api.http.errors import on_error
-from agent.api.jobs.download import AHEAD, PIECE, WINDOW
+from agent.api.http.routing import on_error
 from agent.api.jobs.jobs import Jobs
+from agent.api.jobs.transfer import AHEAD, PIECE, WINDOW
 from agent.api.jobs.transfers import OPEN_LIMIT, Transfers
 from agent.api.routes import transfers as routes_transfers
 from agent.api.routes.jobs import JobRoutes

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.api.ubus.adoption import AdoptionMethods
-from agent.api.ubus.agent import make_agent_object
+from agent.api.ubus.agent import AdoptionMethods, make_agent_object
 from agent.errors import BusError, ConfigError
 from agent.wire.ubus_message import Status
 from tests.support.bus import a_bus

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from agent.api.streams.console_source import console_kind
 from agent.api.streams.consoles import Consoles
+from agent.api.streams.stream_sources import console_kind
 from agent.engine.stream import DockerStream
 from agent.errors import BusError
 from tests.api.conftest import Containers

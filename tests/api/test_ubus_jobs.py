@@ -15,8 +15,7 @@ import pytest
 
 from agent.api.jobs.jobs import Jobs
 from agent.api.streams.stream_sources import Source
-from agent.api.ubus.agent import make_agent_object
-from agent.api.ubus.jobs import JobMethods, job_kinds
+from agent.api.ubus.agent import JobMethods, job_kinds, make_agent_object
 from agent.engine.stream import DockerStream
 from agent.errors import BusError, UcidockdError
 from agent.wire.ubus_message import Status

@@ -15,7 +15,7 @@ from agent.api.rules import read
 from agent.api.streams.stream_sources import Item, Kind, OutputOnly, bytes_items, json_item
 from agent.api.ubus import stream_tab
 from agent.api.ubus import streams as ubus_streams
-from agent.api.ubus.outbox import WINDOW
+from agent.api.ubus.stream_tab import WINDOW
 from agent.errors import BusError, EngineError
 from agent.wire.ubus_message import Status
 from tests.api.conftest import Containers

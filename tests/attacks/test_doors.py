@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from agent.api.access import listeners
-from agent.api.access.exposure import exposure
+from agent.api.access.listeners import exposure
 from agent.api.access.subnets import Subnets, container_nets
 from agent.engine.stream import DockerStream
 from tests.support.dockerd import PrivateDockerd

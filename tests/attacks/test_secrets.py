@@ -15,7 +15,7 @@ import pytest
 
 from agent.api.access.access import may_write
 from agent.api.app import assemble
-from agent.api.masking import for_readers
+from agent.api.engine_requests import for_readers
 from agent.api.rules import Rule, read
 from tests.support.tcp import READ, WRITE, TcpController, engine_script, serving_tcp
 

@@ -18,7 +18,7 @@ from agent.api.engine_calls import BUS_CALLS, Output
 from agent.api.jobs.job_specs import parse_job
 from agent.api.jobs.jobs import Job
 from agent.api.rules import Need, Rule
-from agent.api.ubus.calls import signature
+from agent.api.ubus.docker import signature
 from agent.status.board import OperationNote
 from agent.status.conditions import ConditionType
 from tests.attacks.test_sessions import filled

@@ -59,7 +59,7 @@ def test_it_is_started_with_the_users_file(lab: DaemonLab, script: StockScript) 
     assert lab.apply(), "containers are managed"
     assert lab.info()["DockerRootDir"] == f"{lab.root}/own"
     assert lab.info()["Debug"]
-    assert lab.conditions()["DaemonUnmanaged"] == (True, "Unmanaged")
+    assert lab.conditions()["DaemonUnmanaged"] == (True, "ConfiguredElsewhere")
     assert f"alt_config_file is {lab.root}/own.json" in lab.message("DaemonUnmanaged")
     assert "ucidockd only starts it" in lab.message("DaemonUnmanaged")
     assert lab.conditions()["Running"] == (True, "Running")
@@ -157,7 +157,7 @@ def test_it_waits_for_the_disk(lab: DaemonLab, script: StockScript, where: str) 
     assert not lab.apply()
     assert lab.conditions()["Waiting"] == (True, "Missing")
     assert f"nothing is mounted on {disk}" in lab.message("Waiting")
-    assert lab.conditions()["DaemonUnmanaged"] == (True, "Unmanaged")
+    assert lab.conditions()["DaemonUnmanaged"] == (True, "ConfiguredElsewhere")
     assert script.done() == []
     assert not (disk / "docker").exists(), "nothing on the flash"
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], check=True)
@@ -214,7 +214,7 @@ def test_a_file_that_dockerd_refuses_is_said_and_tried_again(lab: DaemonLab, scr
     assert lab.conditions()["Degraded"] == (True, "NotStarted")
     assert "ended soon after" in lab.message("Degraded")
     assert "logread -e dockerd" in lab.message("Degraded")
-    assert lab.conditions()["DaemonUnmanaged"] == (True, "Unmanaged")
+    assert lab.conditions()["DaemonUnmanaged"] == (True, "ConfiguredElsewhere")
     own_file(lab)
     wait_for(lab.apply)
     assert "Degraded" not in lab.conditions()

@@ -204,7 +204,7 @@ def started_by_somebody(lab: DaemonLab) -> subprocess.Popen[bytes]:
 def test_an_external_dockerd_is_never_touched_and_a_needed_restart_is_reported(lab: DaemonLab) -> None:
     lab.write("", kind="external")
     assert lab.apply()
-    assert lab.conditions()["DaemonUnmanaged"] == (True, "Unmanaged")
+    assert lab.conditions()["DaemonUnmanaged"] == (True, "ConfiguredElsewhere")
     process = started_by_somebody(lab)
     try:
         assert lab.apply()
@@ -239,7 +239,7 @@ def test_an_engine_elsewhere_is_somebody_elses(lab: DaemonLab) -> None:
     lab.program.unlink()
     lab.write("", kind="external")
     assert lab.apply(), "containers go on"
-    assert lab.conditions()["DaemonUnmanaged"] == (True, "Unmanaged")
+    assert lab.conditions()["DaemonUnmanaged"] == (True, "ConfiguredElsewhere")
     assert "Degraded" not in lab.conditions()
 
 

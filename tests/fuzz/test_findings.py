@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.streams.json_lines import json_lines
+from agent.api.streams.engine_streams import json_lines
 from agent.dockerd.files import DaemonFiles, EngineData
 from agent.files.state import StateFile
 from agent.model.dockerd.settings import DaemonRecord, Process, Target

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from functools import cache
 from typing import TypeVar
 
-from agent.api.streams.json_lines import json_lines
+from agent.api.streams.engine_streams import json_lines
 from agent.apply.pulling import PullProgress
 from agent.errors import EngineError
 from agent.status.progress import Progress

@@ -18,11 +18,8 @@ from agent.api.app import make_rules
 from agent.api.engine_calls import BUS_CALLS, ENGINE_CALLS
 from agent.api.jobs.jobs import Jobs
 from agent.api.rules import Need
-from agent.api.ubus.adoption import AdoptionMethods
-from agent.api.ubus.agent import AgentMethods
-from agent.api.ubus.daemon import DaemonMethods
+from agent.api.ubus.agent import AdoptionMethods, AgentMethods, DaemonMethods, JobMethods
 from agent.api.ubus.docker import DockerObjects
-from agent.api.ubus.jobs import JobMethods
 from agent.api.ubus.streams import Streams
 from agent.api.ubus.ttyd import Ttyd
 from agent.engine.stream import DockerStream

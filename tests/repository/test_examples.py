@@ -37,7 +37,7 @@ def test_check_finds_no_mistake_in_it(page: Path, tmp_path: Path, capsys: pytest
         parse(text, package=package)
         if package in {"containers", "dockerd"}:
             (tmp_path / package).write_text(text)
-    folders = [f"--{name}-dir={tmp_path / name}" for name in ("override", "state", "save")]
+    folders = [f"--{name}-dir={tmp_path / name}" for name in ("override", "save")]
     code = main(["check", "--strict", f"--config-dir={tmp_path}", *folders])
     assert code == 0, capsys.readouterr().out
 

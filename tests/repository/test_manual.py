@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.commands import COMMANDS
 from tests.support import manual
 
 PAGES = [path for path in manual.documents() if path.suffix in {".8", ".5"}]
@@ -31,10 +32,10 @@ def test_groff_has_nothing_to_say(path: Path) -> None:
 
 def test_every_command_option_and_section_is_there() -> None:
     text = (manual.PROJECT / "docs/man/ucidockd.8").read_text()
-    for words, _, parser in manual.commands():
-        assert f".SS ucidockd {' '.join(words)}" in text
-        for action in manual.options_of(parser):
-            for name in action.option_strings:
+    for command in COMMANDS:
+        assert f".SS ucidockd {command.name}" in text
+        for option in manual.options_of(command):
+            for name in option.flags:
                 assert name.replace("-", "\\-") in text
     sections = (manual.PROJECT / "docs/man/ucidockd.containers.5").read_text()
     assert ".B list port" in sections and ".B option image" in sections
@@ -49,7 +50,7 @@ def test_every_command_option_and_section_is_there() -> None:
         (["tls", ""], ["client"]),
         (["tls", "client", "--da"], ["--days"]),
         (["uci", "exp"], ["export"]),
-        (["logs", "we"], ["web", "web2"]),
+        (["logs", "we"], ["web", "web2", "web_3"]),
         (["plan", "conta"], ["containers"]),
         (["plan", "--config-dir", "conta"], ["containers"]),
     ],
@@ -58,12 +59,19 @@ def test_bash_completes(words: list[str], wanted: list[str], tmp_path: Path) -> 
     docker = tmp_path / "docker"
     docker.write_text("#!/bin/sh\nprintf 'web\\nweb2\\nother\\n'\n")
     docker.chmod(0o755)
-    (tmp_path / "containers").touch()
+    (tmp_path / "containers").write_text(
+        "config network 'wet'\n\toption name 'west'\nconfig container 'web_3'\nconfig container\n\toption name \"web2\"\n"
+    )
     line = " ".join(f"'{word}'" for word in ("ucidockd", *words))
     script = f'. {BASH}; COMP_WORDS=({line}); COMP_CWORD={len(words)}; _ucidockd; printf "%s\\n" "${{COMPREPLY[@]}}"'
     path = f"{tmp_path}:/usr/bin:/bin"
     done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True, check=True
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={"PATH": path, "UCI_CONFIG_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert (done.stdout.split(), done.stderr) == (wanted, "")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.streams.board_feed import board_feed
+from agent.api.streams.stream_sources import board_feed
 from agent.cli.agent_client import follow, whole_status
 from agent.cli.status import Picture
 from agent.status.board import NOTES, OperationNote, StatusBoard

@@ -1,33 +1,32 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Writes the man pages, the shell completions and the reference: `make manual`. A test says when they are stale.
 
-The commands are those of argparse's parser, the options of the sections those of the schemas.
+The commands are those of the table in `agent.cli.commands`, the options of the sections those of the schemas.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agent.cli.main import EXIT_CODES, _parser
+from agent.cli import parser
+from agent.cli.commands import COMMANDS, COMMON, GROUPS, Argument, Command
 from tests.support import reference
 
 PROJECT = Path(__file__).resolve().parents[2]
 SECTIONS = ("agent", "container", "network", "volume", "auth")  # of /etc/config/containers
 _LICENCE = "SPDX-License-Identifier: GPL-2.0-or-later"
 _NAME = "ucidockd"
-_COMPLETED = {"FILE": "files", "DIR": "files"}
-
-Command = tuple[tuple[str, ...], str, argparse.ArgumentParser]
+_PLACES = {"FILE", "DIR", "SOCKET"}  # values that are completed as files
 
 
 def documents() -> dict[Path, str]:
     """Every file that this makes, with its text."""
     return {
+        PROJECT / "docs/reference/commands.md": _reference(),
         PROJECT / "docs/man/ucidockd.8": _commands_page(),
         PROJECT / "docs/man/ucidockd.containers.5": _sections_page(),
         PROJECT / "package/completion/ucidockd.bash": _bash(),
@@ -37,41 +36,28 @@ def documents() -> dict[Path, str]:
     }
 
 
-def commands() -> list[Command]:
-    """The words of each command, what it does, and its parser."""
-    return list(_below((), _parser()))
+def options_of(command: Command) -> list[Argument]:
+    """Its own and the common ones that it takes; `--help` is everywhere and not among them."""
+    return [option for option in command.all_options() if "--help" not in option.flags]
 
 
-def _below(words: tuple[str, ...], parser: argparse.ArgumentParser) -> Iterator[Command]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
-            for name, child in action.choices.items():
-                inner = list(_below((*words, name), child))
-                yield from inner or [((*words, name), helps.get(name, ""), child)]
+# docs/reference/commands.md
 
 
-def options_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Those that begin with a dash; `--help` is everywhere and not among them."""
-    return [a for a in parser._actions if a.option_strings and a.dest != "help"]
-
-
-def _positionals(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    return [a for a in parser._actions if not a.option_strings]
-
-
-def _help(action: argparse.Action) -> str:
-    return (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
-
-
-def _takes_value(action: argparse.Action) -> bool:
-    return action.nargs != 0
-
-
-def _metavar(action: argparse.Action) -> str:
-    if action.choices:
-        return "|".join(map(str, action.choices))
-    return str(action.metavar or action.dest.upper().replace("_", "-"))
+def _reference() -> str:
+    os.environ["COLUMNS"] = "100"
+    out = [
+        "<!-- made by `make manual`: do not edit -->\n# Commands\n\n",
+        "`ucidockd --help` lists them, `ucidockd COMMAND --help` shows one. Common options stand before or after it.\n",
+    ]
+    for title in GROUPS:
+        out.append(f"\n**{title}**: ")
+        named = [c for c in COMMANDS if c.group == title]
+        out.append(", ".join(f"[{c.name}](#ucidockd-{c.name.replace(' ', '-')})" for c in named) + "\n")
+    for command in COMMANDS:
+        out.append(f"\n## ucidockd {command.name}\n{_sentence(command.summary)}\n\n```text\n")
+        out.append(parser.help_of(command) + "```\n")
+    return "".join(out)
 
 
 # man pages: roff as man(7) describes it
@@ -99,8 +85,13 @@ def _commands_page() -> str:
         _roff("ucidockd - keeps Docker the way UCI says"),
     ]
     out.append("\n.SH SYNOPSIS\n")
-    for words, _, parser in commands():
-        out.append(f".B {_NAME} {' '.join(words)}\n.RI [ option ...]{_synopsis(parser)}\n.br\n")
+    for command in COMMANDS:
+        words = parser.synopsis(command).removeprefix(command.name).strip()
+        out.append(
+            f".B {_roff(f'{_NAME} {command.name}')}\n{_roff(words)}\n.br\n"
+            if words
+            else f".B {_NAME} {command.name}\n.br\n"
+        )
     out.append(".SH DESCRIPTION\n")
     out.append(
         _roff(
@@ -110,18 +101,19 @@ def _commands_page() -> str:
             " What is not declared is never touched."
         )
     )
-    out.append("\n.SH COMMANDS\n")
-    common = _common()
-    for words, what, parser in commands():
-        out.append(f".SS {_roff(' '.join((_NAME, *words)))}\n{_roff(_sentence(what))}\n")
-        for action in (*_positionals(parser), *options_of(parser)):
-            if action.dest not in common:
-                out.append(_entry(action))
-    out.append(".SH COMMON OPTIONS\nEvery command takes them.\n")
-    out += [_entry(action) for action in common.values()]
-    codes = [line.strip().partition("  ") for line in EXIT_CODES.splitlines()[1:]]
-    out.append(".SH EXIT STATUS\n")
-    out += [f".TP\n.B {code}\n{_roff(_sentence(what))}\n" for code, _, what in codes]
+    out.append("\n")
+    for title in GROUPS:
+        out.append(f".SH {title.upper()}\n")
+        out += [_command(command) for command in COMMANDS if command.group == title]
+    out.append(".SH COMMON OPTIONS\nThey stand before or behind the command.\n")
+    out += [_entry(option) for option in COMMON.values()]
+    out.append(".SH ENVIRONMENT\n")
+    for name, what in (
+        ("DOCKER_HOST", "the engine, as for `docker`"),
+        ("DOCKER_CERT_PATH", "the folder with ca.pem, cert.pem and key.pem for a tcp engine"),
+        ("NO_COLOR", "no colours where it is not empty"),
+    ):
+        out.append(f".TP\n.B {_roff(name)}\n{_roff(_sentence(what))}\n")
     out.append(".SH FILES\n")
     for path, what in (
         ("/etc/config/containers", "the sections that are declared: `ucidockd.containers`(5)"),
@@ -134,27 +126,26 @@ def _commands_page() -> str:
     return "".join(out)
 
 
-def _common() -> dict[str, argparse.Action]:
-    """The options that all commands have."""
-    each = [{a.dest: a for a in options_of(parser)} for _, _, parser in commands()]
-    return {dest: action for dest, action in each[0].items() if all(dest in other for other in each)}
+def _command(command: Command) -> str:
+    out = [f".SS {_roff(f'{_NAME} {command.name}')}\n{_roff(command.description)}\n"]
+    out += [_entry(argument) for argument in (*command.arguments, *command.options)]
+    if command.common:
+        flags = ", ".join(rf"\fB{_roff(COMMON[name].flags[-1])}\fR" for name in command.common)
+        out.append(f".TP\nCommon options:\n{flags}.\n")
+    for text, what in command.examples:
+        out.append(f".TP\nExample: \\fB{_roff(text)}\\fR\n{_roff(_sentence(what)) or '.br'}\n")
+    for code, what in command.exit_codes:
+        out.append(f".TP\nExit code {code}\n{_roff(_sentence(what))}\n")
+    return "".join(out)
 
 
-def _synopsis(parser: argparse.ArgumentParser) -> str:
-    words = []
-    for action in _positionals(parser):
-        name = _metavar(action)
-        words.append(f"[{name} ...]" if action.nargs == "*" else name)
-    return f"\n.I {_roff(' '.join(words))}" if words else ""
-
-
-def _entry(action: argparse.Action) -> str:
-    if action.option_strings:
-        head = ", ".join(rf"\fB{_roff(name)}\fR" for name in action.option_strings)
-        head += rf" \fI{_roff(_metavar(action))}\fR" if _takes_value(action) else ""
+def _entry(argument: Argument) -> str:
+    if argument.flags[0].startswith("-"):
+        head = ", ".join(rf"\fB{_roff(name)}\fR" for name in argument.flags)
+        head += rf" \fI{_roff(argument.metavar)}\fR" if argument.takes_value else ""
     else:
-        head = rf"\fI{_roff(_metavar(action))}\fR"
-    return f".TP\n{head}\n{_roff(_sentence(_help(action)))}\n"
+        head = rf"\fI{_roff(argument.metavar)}\fR"
+    return f".TP\n{head}\n{_roff(_sentence(argument.help))}\n"
 
 
 def _sentence(text: str) -> str:
@@ -211,53 +202,64 @@ def _one_example(word: str, name: str, example: object) -> str:
     return f"`{word} {name} '{value}'`"
 
 
-# completions: plain words of the parser, and names of containers from `docker ps`
+# completions: words of the table, and the names of container sections from the file itself
 
 
-def _names() -> dict[str, list[str]]:
+def _first_words() -> dict[str, list[str]]:
     """First word -> the second words, where there are some."""
     found: dict[str, list[str]] = {}
-    for words, _, _ in commands():
-        found.setdefault(words[0], []).extend(words[1:])
+    for command in COMMANDS:
+        first, *rest = command.name.split()
+        found.setdefault(first, []).extend(rest)
     return found
 
 
-def _kind(parser: argparse.ArgumentParser) -> str:
-    for action in _positionals(parser):
-        if action.choices:
-            return "words " + " ".join(map(str, action.choices))
-        return _COMPLETED.get(
-            str(action.metavar), "names" if "Docker name" in (action.help or "") else "nothing"
-        )
-    return "nothing"
+def _kind(argument: Argument) -> str:
+    """What a value or argument is completed with: `words a b`, files, names, commands or nothing."""
+    if "choices" in argument.settings:
+        return "words " + " ".join(argument.settings["choices"])
+    if argument.metavar in _PLACES:
+        return "files"
+    if argument.metavar == "COMMAND" and argument.flags[0] == "topic":
+        return "words " + " ".join(_first_words())
+    return "names" if argument.metavar == "NAME" and "Docker name" in argument.help else "nothing"
 
 
-def _value_kind(action: argparse.Action) -> str:
-    if action.choices:
-        return "words " + " ".join(map(str, action.choices))
-    is_path = action.type is Path or action.dest in {"socket", "ubus_socket", "docker_cert_path"}
-    return "files" if is_path else "nothing"
+def _argument_kind(command: Command) -> str:
+    return _kind(command.arguments[0]) if command.arguments else "nothing"
 
 
-_LIST_NAMES = "docker ps -a --format '{{.Names}}' 2>/dev/null"
+# section and Docker names of containers in the file (`config container 'web'`, `option name 'x'`), and what the engine has
+_AWK = (
+    """awk '$1 == "config" { c = $2 ~ /container/; if (c && NF > 2) print $3 }"""
+    """ c && $1 == "option" && $2 == "name" { print $3 }'"""
+)
+_REST = r"""| tr -d "'\""; docker ps -a --format '{{.Names}}'"""
+_LIST_NAMES = f'{{ {_AWK} "${{UCI_CONFIG_DIR:-/etc/config}}/containers" {_REST}; }} 2>/dev/null | sort -u'
 
 
 def _bash() -> str:
     cases, values = [], {}
-    for words, _, parser in commands():
-        flags = " ".join(name for action in options_of(parser) for name in action.option_strings)
-        kind = _kind(parser)
-        more = {"names": f" $({_LIST_NAMES})", "files": "", "nothing": ""}.get(kind, f" {kind[6:]}")
+    for command in COMMANDS:
+        flags = " ".join(name for option in options_of(command) for name in option.flags)
+        kind = _argument_kind(command)
+        more = {"names": " $(_ucidockd_names)", "files": "", "nothing": ""}.get(kind, f" {kind[6:]}")
         files = " files=-f" if kind == "files" else ""
-        cases.append(f'\t\t{words[0]}) words="{flags} --help{more}"{files} ;;')
-        for action in options_of(parser):
-            if _takes_value(action):
-                values["|".join(action.option_strings)] = _value_kind(action)
+        cases.append(f'\t\t{command.name.split()[0]}) words="{flags} --help{more}"{files} ;;')
+        for option in options_of(command):
+            if option.takes_value:
+                values["|".join(option.flags)] = _kind(option)
     options = [f"\t{names}) {_bash_value(kind)}; return ;;" for names, kind in sorted(values.items())]
-    seconds = [f'\t"{first} 2") words="{" ".join(rest)}" ;;' for first, rest in _names().items() if rest]
+    seconds = [
+        f'\t"{first} 2") words="{" ".join(rest)}" ;;' for first, rest in _first_words().items() if rest
+    ]
     return f"""\
 # {_LICENCE}
 # made by `make manual`: do not edit
+_ucidockd_names() {{
+	{_LIST_NAMES}
+}}
+
 _ucidockd() {{
 	local word="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}" first="${{COMP_WORDS[1]-}}"
 	local words='' files=''
@@ -265,7 +267,7 @@ _ucidockd() {{
 {chr(10).join(options)}
 	esac
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W "{" ".join(_names())} --help" -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W "{" ".join(_first_words())} --help --version" -- "$word")
 		return
 	fi
 	case "$first $COMP_CWORD" in
@@ -285,11 +287,10 @@ complete -F _ucidockd ucidockd
 def _bash_value(kind: str) -> str:
     if kind == "files":
         return 'mapfile -t COMPREPLY < <(compgen -f -- "$word")'
-    return (
-        f'mapfile -t COMPREPLY < <(compgen -W "{kind[6:]}" -- "$word")'
-        if kind != "nothing"
-        else "COMPREPLY=()"
-    )
+    if kind == "nothing":
+        return "COMPREPLY=()"
+    words = "$(_ucidockd_names)" if kind == "names" else kind[6:]
+    return f'mapfile -t COMPREPLY < <(compgen -W "{words}" -- "$word")'
 
 
 def _quoted(text: str) -> str:
@@ -299,21 +300,21 @@ def _quoted(text: str) -> str:
 def _zsh() -> str:
     lines = [f"#compdef {_NAME}", f"# {_LICENCE}", "# made by `make manual`: do not edit", ""]
     lines += ["_ucidockd_names() {", f'\tcompadd -- ${{(f)"$({_LIST_NAMES})"}}', "}", "", "_ucidockd() {"]
-    helps = {words[0]: what for words, what, _ in commands()}
     lines += ["\tlocal -a commands", "\tcommands=("]
-    lines += [f"\t\t'{name}:{_quoted(what).replace(':', '')}'" for name, what in helps.items()]
+    lines += [f"\t\t'{c.name.split()[0]}:{_quoted(c.summary).replace(':', '')}'" for c in COMMANDS]
     lines += ["\t)", "\tif (( CURRENT == 2 )); then", "\t\t_describe command commands", "\t\treturn", "\tfi"]
     lines += ["\tlocal command=$words[2]", "\tshift words", "\t(( CURRENT-- ))", "\tcase $command in"]
-    for words, _, parser in commands():
+    for command in COMMANDS:
+        first, *rest = command.name.split()
         specs = []
-        for action in options_of(parser):
-            text = re.sub(r"[\[\]:]", "", _help(action))
-            value = f":value:{_zsh_value(_value_kind(action))}" if _takes_value(action) else ""
-            specs += [f"'{name}[{_quoted(text)}]{value}'" for name in action.option_strings]
-        specs += [f"':subcommand:({word})'" for word in words[1:]]
-        specs += [f"'*:argument:{_zsh_value(_kind(parser))}'"]
+        for option in options_of(command):
+            text = re.sub(r"[\[\]:]", "", option.help)
+            value = f":value:{_zsh_value(_kind(option))}" if option.takes_value else ""
+            specs += [f"'{name}[{_quoted(text)}]{value}'" for name in option.flags]
+        specs += [f"':subcommand:({word})'" for word in rest]
+        specs += [f"'*:argument:{_zsh_value(_argument_kind(command))}'"]
         lines += [
-            f"\t{words[0]})",
+            f"\t{first})",
             "\t\t_arguments \\",
             " \\\n".join(f"\t\t\t{spec}" for spec in specs),
             "\t\t;;",
@@ -329,26 +330,33 @@ def _zsh_value(kind: str) -> str:
 
 
 def _fish() -> str:
-    lines = [f"# {_LICENCE}", "# made by `make manual`: do not edit", f"complete -c {_NAME} -f"]
-    done = set()
-    for words, what, parser in commands():
-        if words[0] not in done:
-            done.add(words[0])
-            text = _quoted_fish(what)
-            lines.append(f"complete -c {_NAME} -n __fish_use_subcommand -a {words[0]} -d '{text}'")
-        seen = f"-n '__fish_seen_subcommand_from {words[0]}'"
-        lines += [f"complete -c {_NAME} {seen} -a {word}" for word in words[1:]]
-        for action in options_of(parser):
-            flags = [f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in action.option_strings]
-            value = _fish_value(_value_kind(action)) if _takes_value(action) else ""
+    lines = [
+        f"# {_LICENCE}",
+        "# made by `make manual`: do not edit",
+        "function __ucidockd_names",
+        "\tset -l dir /etc/config",
+        "\tset -q UCI_CONFIG_DIR; and set dir $UCI_CONFIG_DIR",
+        f"\tbegin; {_AWK} $dir/containers {_REST}; end 2>/dev/null | sort -u",
+        "end",
+    ]
+    lines += [f"complete -c {_NAME} -f"]
+    for command in COMMANDS:
+        first, *rest = command.name.split()
+        text = _quoted_fish(command.summary)
+        lines.append(f"complete -c {_NAME} -n __fish_use_subcommand -a {first} -d '{text}'")
+        seen = f"-n '__fish_seen_subcommand_from {first}'"
+        lines += [f"complete -c {_NAME} {seen} -a {word}" for word in rest]
+        for option in options_of(command):
+            flags = [f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in option.flags]
+            value = _fish_value(_kind(option)) if option.takes_value else ""
             lines.append(
-                f"complete -c {_NAME} {seen} {' '.join(flags)}{value} -d '{_quoted_fish(_help(action))}'"
+                f"complete -c {_NAME} {seen} {' '.join(flags)}{value} -d '{_quoted_fish(option.help)}'"
             )
-        kind = _kind(parser)
+        kind = _argument_kind(command)
         if kind == "files":
             lines.append(f"complete -c {_NAME} {seen} -F")
         elif kind == "names":
-            lines.append(f'complete -c {_NAME} {seen} -a "({_LIST_NAMES})"')
+            lines.append(f"complete -c {_NAME} {seen} -a '(__ucidockd_names)'")
         elif kind != "nothing":
             lines.append(f"complete -c {_NAME} {seen} -a '{kind[6:]}'")
     return "\n".join(lines) + "\n"
@@ -357,7 +365,7 @@ def _fish() -> str:
 def _fish_value(kind: str) -> str:
     if kind.startswith("words"):
         return f" -x -a '{kind[6:]}'"
-    return " -r -F" if kind == "files" else " -x"
+    return {"files": " -r -F", "names": " -x -a '(__ucidockd_names)'"}.get(kind, " -x")
 
 
 def _quoted_fish(text: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.model.container_table import Level as Cost
 from agent.model.dockerd.settings import Wish
+from agent.plan.effects import SCHEMA, Kind
 from agent.plan.outlook import STATES
 from agent.status.conditions import Level
 
@@ -30,6 +32,15 @@ SSE: dict[str, Any] = {"text/event-stream": {}}
 RAW: dict[str, Any] = {"application/octet-stream": {}}
 TEXT: dict[str, Any] = {"type": "string"}
 WHOLE: dict[str, Any] = {"type": "integer", "minimum": 0}
+_LIST: dict[str, Any] = {"type": "array", "items": TEXT}
+WRITTEN: dict[str, Any] = {"oneOf": [{"type": "null"}, TEXT, _LIST]}
+SECTIONS: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": {
+        "type": ["object", "null"],
+        "description": "Option to value or list, with the type as `.type`; null deletes the section",
+    },
+}
 LEVEL: dict[str, Any] = {"enum": [level.value for level in Level]}
 TEXTS: dict[str, Any] = {"type": "object", "additionalProperties": TEXT}
 
@@ -134,7 +145,13 @@ SCHEMAS: dict[str, Any] = {
         "properties": {
             "operations": {
                 "type": "array",
-                "items": {"type": "object", "properties": {"op": TEXT, "key": TEXT, "cause": TEXT}},
+                "items": ref("PlannedOperation"),
+            },
+            "schema": {"const": SCHEMA, "description": "Counts up when a field changes its meaning"},
+            "summary": {
+                "type": "object",
+                "additionalProperties": WHOLE,
+                "description": "Objects by the most that is done to each, then those that wait or are in error",
             },
             "pending": {
                 "type": "array",
@@ -158,6 +175,44 @@ SCHEMAS: dict[str, Any] = {
             },
             "failed": {"type": "array", "items": {"type": "object"}, "description": "After a reconcile"},
             "issues": {"type": "array", "items": {"type": "object"}},
+        },
+    },
+    "PlannedOperation": {
+        "type": "object",
+        "properties": {
+            "op": TEXT,
+            "key": TEXT,
+            "cause": TEXT,
+            "besides": {**TEXT, "description": "What of the cause `fields` do not say"},
+            "level": {"enum": [kind.value for kind in Kind]},
+            "fields": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "field": {**TEXT, "description": "The option"},
+                        "before": WRITTEN,
+                        "after": WRITTEN,
+                        "level": {"enum": [cost.value for cost in Cost]},
+                        "hidden": {
+                            "type": "array",
+                            "items": TEXT,
+                            "description": "Names of entries that changed and whose values are secret",
+                        },
+                    },
+                },
+                "description": "As the section writes them; null is unset",
+            },
+            "effect": {**TEXT, "description": "What it means for what runs"},
+            "down_s": {
+                "type": ["integer", "null"],
+                "description": "Seconds, about, that a container is down",
+            },
+            "follows": {
+                "type": "array",
+                "items": TEXT,
+                "description": "Sections of containers that are replaced, restarted or cut with it",
+            },
         },
     },
     "Issues": {
@@ -299,6 +354,12 @@ SHAPES: dict[str, dict[str, Any]] = {
                     "type": "object",
                     "properties": {"containers": TEXT, "dockerd": TEXT},
                     "description": "Where that text is from, for messages",
+                },
+                "sections": {
+                    "type": "object",
+                    "properties": {"containers": SECTIONS, "dockerd": SECTIONS},
+                    "description": "Single sections by package and name, in the place of those there are; "
+                    "only what follows from this change is told",
                 },
                 "staged": {"type": "boolean", "description": "With what `uci changes` holds"},
             },

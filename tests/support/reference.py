@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.model.container_table import TABLE
-
 PROJECT = Path(__file__).resolve().parents[2]
 FOLDER = PROJECT / "docs/reference"
 _LICENCE = "<!-- SPDX-License-Identifier: GPL-2.0-or-later -->\n<!-- made by `make manual`: do not edit -->"
@@ -39,17 +37,14 @@ _CONTAINERS = (
     Section(
         kind="network",
         head="config network 'front'",
-        text=(
-            "One network. Containers that share one reach each other by section name and alias. A changed network is made"
-            " again, and its containers are disconnected meanwhile."
-        ),
+        text=("One network. Containers that share one reach each other by name and alias."),
     ),
     Section(
         kind="volume",
         head="config volume 'data'",
         text=(
             "A named volume with options of its own. A plain volume needs no section: `list volume 'data:/data'` is enough."
-            " Changed options are never applied to a volume that exists, because that would mean deleting it."
+            " Changed options are not applied to a volume that exists, because that would delete its data."
         ),
     ),
     Section(
@@ -60,9 +55,7 @@ _CONTAINERS = (
     Section(
         kind="agent",
         head="config agent 'agent'",
-        text=(
-            "The agent's own settings. There is one such section. A change counts at once, except where it says otherwise."
-        ),
+        text=("The agent's own settings. There is one such section."),
     ),
 )
 _DOCKERD = (
@@ -107,21 +100,16 @@ _TABS = {
     "compatibility": "Compatibility",
 }
 _EFFECTS = {
+    "nothing": "nothing",
     "update": "in place",
-    "reconnect": "reconnects",
     "recreate": "new container",
-    "none": "keeps running",
+    "replace": "new network",
+    "fixed": "new volumes only",
+    "agent": "at the agent's next start",
     "reload": "reload",
     "restart": "restart",
     "stop": "restart, containers stop",
 }
-# options that are no field of the engine's container, and what a change of theirs does to it
-_NO_FIELD = {
-    **dict.fromkeys(("name", "env_file", "mac_address"), "recreate"),
-    **dict.fromkeys(("ip", "ip6"), "reconnect"),
-    **dict.fromkeys(("enabled", "state"), "starts or stops"),
-}
-_LEVELS = {row.uci: str(row.level) for row in TABLE}
 
 
 def documents() -> dict[Path, str]:
@@ -130,17 +118,18 @@ def documents() -> dict[Path, str]:
         FOLDER / "containers.md": _page(
             "Options of /etc/config/containers",
             (
-                "The last column says what happens to a running container when you change the option: `in place` changes it"
-                " while it runs; `reconnects` cuts its network for a moment; `new container` replaces it, and brings the old"
-                " one back if the new one fails; `keeps running` has no effect on what runs now."
+                "The last column says what happens to a running container when you change the option. `nothing`: it keeps"
+                " running as it is. `in place`: it is changed while it runs. `new container`: a new one replaces it, and"
+                " the old one comes back if the new one fails. `new network`: the network is made again, and its containers"
+                " are disconnected meanwhile. `new volumes only`: a volume that exists stays as it is."
             ),
             _CONTAINERS,
         ),
         FOLDER / "dockerd.md": _page(
             "Options of /etc/config/dockerd",
             (
-                "The last column says what dockerd does when you change the option. With `reload` and `restart` containers"
-                " keep running. `restart, containers stop` stops containers and starts them again."
+                "The last column says what dockerd does when you change the option. With `reload`, `restart` and `in place`"
+                " containers keep running. `restart, containers stop` stops containers and starts them again."
             ),
             _DOCKERD,
         ),
@@ -164,7 +153,7 @@ def _page(title: str, effects: str, sections: tuple[Section, ...]) -> str:
         for title_of_tab, options in _by_tab(schema):
             if title_of_tab:
                 out += ["", f"### {title_of_tab}"]
-            out += _table(section.kind, schema, options)
+            out += _table(schema, options)
     return "\n".join(out) + "\n"
 
 
@@ -181,12 +170,9 @@ def _by_tab(schema: Schema) -> Iterator[tuple[str, Schema]]:
         yield title, {name: entry for name, entry in properties.items() if entry.get("x-tab") == tab}
 
 
-def _table(kind: str, schema: Schema, options: Schema) -> list[str]:
+def _table(schema: Schema, options: Schema) -> list[str]:
     required = set(schema.get("required", ()))
-    effects = {name: _effect(kind, name, entry) for name, entry in options.items()}
-    has_effects = any(effects.values())
-    lines = ["", "| option | what it is | default | example |" + (" change |" if has_effects else "")]
-    lines.append("|---|---|---|---|" + ("---|" if has_effects else ""))
+    lines = ["", "| option | what it is | default | example | change |", "|---|---|---|---|---|"]
     for name, entry in options.items():
         default = entry.get("default")
         cells = [
@@ -194,8 +180,8 @@ def _table(kind: str, schema: Schema, options: Schema) -> list[str]:
             _what(entry) + (" **Required.**" if name in required else ""),
             f"`{default}`" if isinstance(default, str) and default else "",
             f"`{_example(entry)}`" if entry.get("examples") else "",
+            _EFFECTS[entry["x-effect"]],
         ]
-        cells += [effects[name]] if has_effects else []
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return lines
 
@@ -220,11 +206,3 @@ def _example(entry: Schema) -> object:
     """One that is not the default, where there is one."""
     examples = [one[0] if isinstance(one, list) else one for one in entry["examples"]]
     return next((one for one in examples if one != entry.get("default")), examples[0])
-
-
-def _effect(kind: str, name: str, entry: Schema) -> str:
-    effect = entry.get("x-effect", "")
-    if kind == "container" and not effect:
-        level = _LEVELS.get("health_*" if name.startswith("health_") else name)
-        effect = level or _NO_FIELD.get(name, "none")
-    return _EFFECTS.get(effect, effect)

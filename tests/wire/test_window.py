@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.wire.window import Window, WindowError
+from agent.api.jobs.transfer import Window, WindowError
 
 
 @given(

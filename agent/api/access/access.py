@@ -7,23 +7,191 @@ container must not do is refused before anybody is asked about the session.
 
 from __future__ import annotations
 
+import ipaddress
+import logging
 import re
+import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
-from agent.api.access.failures import Failures
-from agent.api.access.origins import host_allowed, normal_origins, own_names, same_origin
 from agent.api.access.subnets import Subnets
-from agent.api.access.tickets import Tickets
 from agent.api.port import Sessions
 from agent.api.problems import RequestError
 from agent.api.rules import READER, WRITER, Grant, Need
 from agent.errors import BusError
 from agent.model.resources import AgentSettings
+
+logger = logging.getLogger(__name__)
+
+# Failed logins: ten a minute from one address, then it has to wait; the log hears of it once a minute.
+
+
+FAILURES_WINDOW_S = 60.0
+FAILURES_LIMIT = 10
+_SOURCES_LIMIT = 256
+
+
+@dataclass(slots=True)
+class _Source:
+    since: float
+    count: int = 0
+
+
+class Failures:
+    """`clock` is monotonic, in seconds. Knows 256 sources; the oldest gives way to a new one."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._sources: dict[str, _Source] = {}
+        self._logged_at = float("-inf")
+
+    def wait_s(self, client: str) -> float:
+        """How long that address has to wait; 0 when it may try."""
+        found = self._sources.get(client)
+        if found is None or found.count < FAILURES_LIMIT:
+            return 0.0
+        return max(0.0, found.since + FAILURES_WINDOW_S - self._clock())
+
+    def note(self, client: str) -> None:
+        """Counts a failed login."""
+        now = self._clock()
+        found = self._sources.get(client)
+        if found is None or found.since + FAILURES_WINDOW_S <= now:
+            self._sources.pop(client, None)
+            if len(self._sources) >= _SOURCES_LIMIT:
+                del self._sources[next(iter(self._sources))]
+            found = self._sources[client] = _Source(since=now)
+        found.count += 1
+        if found.count >= FAILURES_LIMIT and self._logged_at + FAILURES_WINDOW_S <= now:
+            self._logged_at = now
+            logger.warning("%s failed to log in %d times in a minute, and has to wait", client, found.count)
+
+
+# Single-use tickets: what a browser shows for a WebSocket, where it cannot set `Authorization`.
+#
+# Issued to a session that holds the route's right, and good once, for 30 s, on that route and from that address only.
+
+
+TICKET_LIFE_S = 30.0
+_TICKETS_LIMIT = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ticket:
+    session: str
+    path: str
+    client: str
+    ends_at: float
+
+
+class Tickets:
+    """`clock` is monotonic, in seconds. With 256 open ones, the oldest gives way."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._open: dict[str, _Ticket] = {}
+
+    def issue(self, *, session: str, path: str, client: str) -> str:
+        """A new ticket: 128 bits as 32 hexadecimal digits."""
+        self._sweep()
+        while len(self._open) >= _TICKETS_LIMIT:
+            del self._open[next(iter(self._open))]
+        secret = secrets.token_hex(16)
+        ends_at = self._clock() + TICKET_LIFE_S
+        self._open[secret] = _Ticket(session=session, path=path, client=client, ends_at=ends_at)
+        return secret
+
+    def redeem(self, secret: str, *, path: str, client: str) -> str | None:
+        """The session it stands for. It is used up even when it is shown in the wrong place: then it has leaked."""
+        ticket = self._open.pop(secret, None)
+        if ticket is None or ticket.ends_at <= self._clock():
+            return None
+        return ticket.session if (ticket.path, ticket.client) == (path, client) else None
+
+    def _sweep(self) -> None:
+        now = self._clock()
+        for secret in [secret for secret, ticket in self._open.items() if ticket.ends_at <= now]:
+            del self._open[secret]
+
+
+# What a browser says about where a request comes from (`Origin`) and goes to (`Host`): exact comparison, nothing else.
+#
+# WHATWG Fetch (CORS protocol), RFC 6454 section 6.2, RFC 9110 sections 7.2 and 15.5.20, Private Network Access.
+
+
+_HOST = re.compile(r"(?P<name>[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+_ALLOW_METHODS = "GET, HEAD, POST, PUT, DELETE"
+_ALLOW_HEADERS = "authorization, content-type, last-event-id, x-registry-auth, x-registry-config"
+_EXPOSE_HEADERS = "content-disposition, x-docker-container-path-stat, retry-after"
+_MAX_AGE_S = 600
+
+
+def normal_origins(configured: Iterable[str]) -> frozenset[str]:
+    """The configured origins as browsers write them: lower case, without the scheme's own port."""
+    return frozenset(_normal(text) for text in configured)
+
+
+def _normal(origin: str) -> str:
+    scheme, _, rest = origin.lower().partition("://")
+    return f"{scheme}://{rest.removesuffix(':' + _DEFAULT_PORTS.get(scheme, ''))}"
+
+
+def host_name(header: str) -> str:
+    """The host of a `Host` header, an IPv6 address without its brackets; "" when the header is not well formed."""
+    found = _HOST.fullmatch(header.lower())
+    return found["name"].strip("[]") if found else ""
+
+
+def host_allowed(header: str, *, local: str, names: Collection[str]) -> bool:
+    """Whether a request with that `Host` is for us: the address it came in at, or one of our names.
+
+    A page that rebinds its own name to our address still sends its own name.
+    """
+    name = host_name(header)
+    if not name:
+        return False
+    try:
+        return ipaddress.ip_address(name) == ipaddress.ip_address(local)
+    except ValueError:
+        return name in names
+
+
+def own_names(hostname: str, configured: Iterable[str]) -> frozenset[str]:
+    """The names that a `Host` may carry."""
+    short = hostname.lower()
+    return frozenset({"localhost", short, f"{short}.lan", *(name.lower() for name in configured)})
+
+
+def same_origin(origin: str, host: str) -> bool:
+    """Whether a page of `origin` asked its own server, which a reverse proxy in between says by `Host`."""
+    return bool(host_name(host)) and origin in (f"http://{host.lower()}", f"https://{host.lower()}")
+
+
+def is_preflight(method: str, headers: Collection[str]) -> bool:
+    """Whether a browser asks for leave. `headers` are the names of the request's."""
+    return method == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers
+
+
+def preflight_headers(*, private_network: bool) -> dict[str, str]:
+    """What a page of a listed origin may send, beside `cors_headers`."""
+    headers = {
+        "access-control-allow-methods": _ALLOW_METHODS,
+        "access-control-allow-headers": _ALLOW_HEADERS,
+        "access-control-max-age": str(_MAX_AGE_S),
+    }
+    return headers | ({"access-control-allow-private-network": "true"} if private_network else {})
+
+
+def cors_headers(origin: str) -> dict[str, str]:
+    """For each answer to a listed origin. No credentials: there are no cookies here."""
+    return {"access-control-allow-origin": origin, "access-control-expose-headers": _EXPOSE_HEADERS}
+
 
 NOBODY = "0" * 32  # rpcd's default session, which everybody has
 _BEARER = re.compile(r"[Bb]earer ([0-9a-f]{32})")

@@ -15,9 +15,16 @@ from urllib.parse import parse_qsl, urlencode
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent.api.access.access import Access, AccessError, Caller, Visit
+from agent.api.access.access import (
+    Access,
+    AccessError,
+    Caller,
+    Visit,
+    cors_headers,
+    is_preflight,
+    preflight_headers,
+)
 from agent.api.access.connection import GuardedProtocol
-from agent.api.access.origins import cors_headers, is_preflight, preflight_headers
 from agent.api.http.routing import matching_rule
 from agent.api.problems import http_body_of
 from agent.api.rules import WRITER, Grant, Need

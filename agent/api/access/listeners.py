@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +20,8 @@ from starlette.types import ASGIApp
 
 from agent.api.access.access import Access
 from agent.api.access.connection import Door
-from agent.api.access.exposure import exposure
-from agent.api.access.tcp import TcpServer
-from agent.api.access.tls_files import TlsFiles
+from agent.api.access.subnets import Net
+from agent.api.access.tcp import TcpServer, TlsFiles
 from agent.errors import ConfigError
 from agent.model.listen import IpAddress, ListenAddress
 from agent.model.resources import AgentSettings
@@ -177,3 +176,19 @@ class Listeners:
         if server is not None:
             await server.close()
             logger.info("%s: closed", address)
+
+
+def exposure(ip: IpAddress, *, containers: Iterable[Net], wan: Collection[IpAddress]) -> str:
+    """Who else could call that address; "" when it is one for the LAN.
+
+    A right to start containers is the router itself, so the controller stays on the LAN.
+    """
+    if ip.is_unspecified:
+        return "this is every address, those of WAN and of the containers too"
+    if any(ip in net for net in containers):
+        return "this is an address for containers"
+    if ip in wan:
+        return "this is an address of a zone that refuses input, such as wan"
+    if not ip.is_private or ip.is_multicast:
+        return "this is no private address"
+    return ""

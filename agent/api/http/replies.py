@@ -17,10 +17,9 @@ from typing import Any, ClassVar, Protocol
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from agent.api.http import sse
 from agent.api.problems import RequestError, body_of
 from agent.engine.body_pump import Note
 from agent.engine.stream import EngineResponse, SourceError
@@ -28,6 +27,51 @@ from agent.errors import EngineError, UcidockdError
 from agent.wire.natural import natural
 
 logger = logging.getLogger(__name__)
+
+# Server-sent events (WHATWG HTML, 9.2): the lines, heartbeats, and resuming.
+
+
+HEARTBEAT_S = 15.0
+HEARTBEAT = b": still here\n\n"
+SSE_MEDIA_TYPE = "text/event-stream"
+
+
+def sse_event(name: str, data: Any, number: int | str | None = None) -> bytes:
+    """One event with JSON data."""
+    head = "" if number is None else f"id: {number}\n"
+    return f"{head}event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode("utf-8", "replace")
+
+
+def resume_id(headers: Mapping[str, str]) -> int | None:
+    """The Last-Event-ID of a reader that comes back; None for one that starts, or whose id is not ours."""
+    last = headers.get("last-event-id", "")
+    return natural(last)
+
+
+async def with_heartbeat(
+    source: AsyncIterator[bytes], every_s: float = HEARTBEAT_S
+) -> AsyncGenerator[bytes, None]:
+    """Adds a comment whenever `source` is quiet for `every_s`: the reader, and every proxy, sees that we live."""
+    step: asyncio.Future[bytes] | None = None
+    try:
+        while True:
+            step = step or asyncio.ensure_future(anext(source))
+            done, _ = await asyncio.wait({step}, timeout=every_s)
+            if not done:
+                yield HEARTBEAT
+                continue
+            finished, step = step, None
+            try:
+                yield finished.result()
+            except StopAsyncIteration:
+                return
+    finally:
+        if step is not None:
+            step.cancel()
+            await asyncio.wait({step})
+        if isinstance(source, AsyncGenerator):
+            await source.aclose()
+
 
 STALL_S = 60.0  # no progress for this long: the other side is gone
 JSON_LIMIT = 1024 * 1024
@@ -357,8 +401,8 @@ class EventReply(StreamReply):
 
     def __init__(self, source: AsyncGenerator[bytes, None], *, ends: bool = True) -> None:
         super().__init__(
-            sse.with_heartbeat(_closing(source, ends=ends)),
-            headers={"content-type": sse.MEDIA_TYPE, "x-accel-buffering": "no"},
+            with_heartbeat(_closing(source, ends=ends)),
+            headers={"content-type": SSE_MEDIA_TYPE, "x-accel-buffering": "no"},
         )
 
 
@@ -367,9 +411,9 @@ async def _closing(source: AsyncGenerator[bytes, None], *, ends: bool) -> AsyncG
         async for piece in source:
             yield piece
         if ends:
-            yield sse.event("end", {})
+            yield sse_event("end", {})
     except UcidockdError as exc:
-        yield sse.event("error", body_of(exc)["error"])
+        yield sse_event("error", body_of(exc)["error"])
     finally:
         await source.aclose()
 
@@ -384,3 +428,13 @@ def attachment(name: str) -> dict[str, str]:
         "content-type": "application/octet-stream",
         "content-disposition": f'attachment; filename="{safe[:128]}"',
     }
+
+
+# JSON to a client, whatever text is in it.
+
+
+class JsonReply(JSONResponse):
+    """Text that came from bytes that are no UTF-8 (a UCI file may hold any) is shown with `?` in their place."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

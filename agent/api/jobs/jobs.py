@@ -19,7 +19,7 @@ from socket import socket
 from typing import Any
 
 from agent.api.jobs.job_specs import STALL_S, JobKind, JobSpec
-from agent.api.streams.json_lines import json_lines
+from agent.api.streams.engine_streams import json_lines
 from agent.engine.body_pump import Note, Passing
 from agent.engine.stream import DockerStream, SourceError
 from agent.errors import ConflictError, EngineError, UcidockdError

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from enum import StrEnum
 from typing import Any
 
-from agent.engine.stream import SourceError
+from agent.api.problems import RequestError
+from agent.engine.stream import EngineResponse, SourceError
 from agent.errors import ConflictError, InternalError, UcidockdError
 
 logger = logging.getLogger(__name__)
@@ -137,3 +140,143 @@ class Transfer(ABC):
         self.check_error()
         if turn != self._turn:
             raise ConflictError("another request for this transfer took over")
+
+
+# A file out of the engine in parts: its answer is read as parts are asked for; the last bytes can be had again.
+
+
+WINDOW = 4 * 1024 * 1024  # what can be asked for again, before the furthest byte that was sent
+AHEAD = 256 * 1024  # read of the engine before it is asked for
+PIECE = 256 * 1024  # no piece of the engine's answer is longer
+
+
+class Download(Transfer):
+    """Holds WINDOW bytes, and what the engine sends at once."""
+
+    direction = "down"
+
+    def __init__(self, title: str) -> None:
+        super().__init__(title)
+        self._begun = asyncio.Event()
+        self._window = Window(WINDOW + AHEAD + PIECE)  # what was read ahead takes nothing from the WINDOW
+        self._wanted = 0
+        self._news = asyncio.Condition()
+
+    @property
+    def offset(self) -> int:
+        return self._window.end
+
+    @property
+    def holds(self) -> bool:
+        return not self.is_over or self._window.start < self._window.end
+
+    def release(self) -> None:
+        self._window.clear()
+
+    def as_json(self) -> dict[str, Any]:
+        return {**super().as_json(), "kept_from": self._window.start}
+
+    async def read_all(self, opening: Awaitable[EngineResponse]) -> None:
+        """Reads the engine's answer, never further than AHEAD past what was asked for."""
+        async with await opening as response:
+            self._begun.set()
+            async for piece in response.chunks():
+                async with self._news:
+                    await self._news.wait_for(lambda: self._window.end - self._wanted < AHEAD)
+                    self._window.add(piece)
+                    self._digest.update(piece)
+                    self._news.notify_all()
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        await super()._run(work)
+        self._begun.set()
+        async with self._news:
+            self._news.notify_all()
+
+    async def begun(self, wait_s: float) -> None:
+        """Until the engine answers, but no longer than `wait_s`: it packs a large image first."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._begun.wait()
+
+    def check(self, offset: int) -> None:
+        """Raises RequestError 416 where no part can begin, and what the engine failed of."""
+        self.check_error()
+        if not self._window.start <= offset <= self._window.end:
+            raise RequestError(
+                f"a part can begin at {self._window.start} to {self._window.end}; what came before is not kept",
+                status=416,
+                headers={"x-transfer-offset": str(self._window.start)},
+            )
+
+    async def part(self, offset: int, length: int | None) -> AsyncGenerator[bytes, None]:
+        """`length` bytes from `offset`, fewer where the file ends. Raises what the engine failed of."""
+        turn = self._begin()
+        stop = None if length is None else offset + length
+        self.parts += 1
+        try:
+            while stop is None or offset < stop:
+                piece = await self._next(turn, offset, PIECE if stop is None else min(PIECE, stop - offset))
+                if not piece:
+                    return
+                yield piece
+                offset += len(piece)
+        finally:
+            self.parts -= 1
+            self.on_touch()
+
+    async def _next(self, turn: int, offset: int, limit: int) -> bytes:
+        async with self._news:
+            self._wanted = max(self._wanted, offset)
+            self._news.notify_all()
+            await self._news.wait_for(
+                lambda: self._window.end > offset or self.state is not State.OPEN or turn != self._turn
+            )
+            self._check(turn)
+            try:
+                return self._window.get(offset, limit)
+            except WindowError as exc:
+                raise RequestError(str(exc), status=416) from exc
+
+
+# The last bytes of a stream, by their offset: what a reader whose connection broke can ask for again.
+
+
+class WindowError(ValueError):
+    """These bytes are no longer there, or not yet."""
+
+
+class Window:
+    """Keeps at least the last `limit` bytes that were added, in the pieces that they came in."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._pieces: deque[bytes] = deque()
+        self.start = 0
+        self.end = 0
+
+    def add(self, piece: bytes) -> None:
+        """Appends, and drops from the front what is not needed for `limit` bytes."""
+        if not piece:
+            return
+        self._pieces.append(piece)
+        self.end += len(piece)
+        while self.end - self.start - len(self._pieces[0]) >= self._limit:
+            self.start += len(self._pieces.popleft())
+
+    def clear(self) -> None:
+        """Drops all; what was at the end stays the end."""
+        self._pieces.clear()
+        self.start = self.end
+
+    def get(self, offset: int, limit: int) -> bytes:
+        """Up to `limit` bytes from `offset`; b"" at the end. Raises WindowError."""
+        if not self.start <= offset <= self.end:
+            raise WindowError(f"offset {offset} is not in {self.start} to {self.end}")
+        # readers are mostly at the end: looked for from there
+        begin = self.end
+        for piece in reversed(self._pieces):
+            begin -= len(piece)
+            if begin <= offset:
+                return piece[offset - begin : offset - begin + limit]
+        return b""

@@ -17,17 +17,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket
 
 from agent.api.access.access import caller_of
-from agent.api.http import sse
+from agent.api.http import replies
 from agent.api.http.replies import EventReply, Inbox, read_json
 from agent.api.http.sockets import each_message, refuse, run_both, send_bytes, send_json
 from agent.api.names import container_id, flag, picked
 from agent.api.problems import RequestError
 from agent.api.rules import EVENT_STREAM, Rule, delete, get, post, websocket, write
-from agent.api.streams.consoles import Console, Consoles
-from agent.api.streams.exec_request import exec_spec, size_of
+from agent.api.streams.consoles import Console, Consoles, exec_spec, size_of
+from agent.api.streams.engine_streams import decoded, mapped
 from agent.api.streams.output_buffer import Ended, Item
-from agent.api.streams.wrappers import mapped
+from agent.engine.stream import EnginePipe
 from agent.errors import UcidockdError
+from agent.wire.docker_frames import FrameDecoder
 
 _ID = "/v1/exec/{id}"
 _START = write("docker.exec", "start")
@@ -104,7 +105,7 @@ class ConsoleRoutes:
 
     async def stream(self, request: Request) -> Response:
         console = self._console(request)
-        after = sse.resume_id(request.headers) or 0
+        after = replies.resume_id(request.headers) or 0
         if console.is_over(after):
             return Response(status_code=204)  # an EventSource would come back for ever: this tells it not to
         return EventReply(mapped(console.output(after), _event))
@@ -152,11 +153,11 @@ async def _resize(console: Console, body: Mapping[str, Any]) -> None:
 
 def _event(item: Item | None) -> bytes:
     if item is None:
-        return sse.event("gap", {})
+        return replies.sse_event("gap", {})
     if isinstance(item, Ended):
-        return sse.event("exit", {"code": item.code, "reason": item.reason}, item.number)
+        return replies.sse_event("exit", {"code": item.code, "reason": item.reason}, item.number)
     data = base64.b64encode(item.data).decode("ascii")
-    return sse.event("output", {"stream": item.stream, "data": data}, item.number)
+    return replies.sse_event("output", {"stream": item.stream, "data": data}, item.number)
 
 
 async def _shown(socket: WebSocket, console: Console) -> None:
@@ -203,3 +204,36 @@ async def _control(console: Console, message: str) -> None:
         await console.input_end()
     else:
         raise RequestError('expected {"type": "resize", "rows": N, "columns": N} or {"type": "eof"}')
+
+
+# A browser's WebSocket on a container's main process (Engine API, `POST /containers/{id}/attach`).
+#
+# As the engine's own `attach/ws`: output as binary frames without the engine's stream headers, input from frames of
+# either kind. A browser that does not read stops the reading from the engine.
+
+
+_FRAME = 64 * 1024
+
+
+async def attach(socket: WebSocket, pipe: EnginePipe, *, tty: bool) -> None:
+    """Accepts the socket and serves it until either side ends."""
+    try:
+        await socket.accept()
+        await run_both(socket, _attach_input(socket, pipe), _attach_output(socket, pipe, tty=tty))
+    finally:
+        pipe.close()
+
+
+async def _attach_output(socket: WebSocket, pipe: EnginePipe, *, tty: bool) -> None:
+    decoder = FrameDecoder()
+    while piece := await pipe.read():
+        for _, data in [("stdout", piece)] if tty else decoded(decoder, piece):
+            for start in range(0, len(data), _FRAME):
+                await send_bytes(socket, data[start : start + _FRAME])
+
+
+async def _attach_input(socket: WebSocket, pipe: EnginePipe) -> None:
+    async def on_text(text: str) -> None:
+        await pipe.write(text.encode())
+
+    await each_message(socket, pipe.write, on_text)

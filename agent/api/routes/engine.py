@@ -24,19 +24,22 @@ from starlette.websockets import WebSocket
 from agent.api.access.access import may_write
 from agent.api.archives import HEAD_TIMEOUT_S, safe_archive
 from agent.api.engine_calls import BUILDKIT_CALLS, ENGINE_CALLS, EngineCall
-from agent.api.engine_query import checked_query
-from agent.api.engine_versions import EngineVersions
+from agent.api.engine_requests import (
+    READER_LIMIT,
+    EngineVersions,
+    carry_out,
+    checked_query,
+    for_readers,
+    masked_json,
+)
 from agent.api.http.replies import ClientGoneError, EngineReply, Inbox, StreamReply
 from agent.api.http.sockets import refuse
-from agent.api.manual_actions import carry_out
-from agent.api.masking import READER_LIMIT, for_readers, masked_json
 from agent.api.names import checked_id, checked_image, checked_network
 from agent.api.port import AgentPort
 from agent.api.problems import RequestError
-from agent.api.routes.attach import attach
+from agent.api.routes.consoles import attach
 from agent.api.rules import WEBSOCKET, Need, Rule
-from agent.api.streams.engine_streams import has_terminal
-from agent.api.streams.json_lines import json_lines
+from agent.api.streams.engine_streams import has_terminal, json_lines
 from agent.engine.stream import Body, DockerStream, EngineResponse
 from agent.errors import EngineError, UcidockdError
 from agent.wire.media_types import JSON_LINES

@@ -10,15 +10,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.api.http import sse
-from agent.api.http.json_reply import JsonReply
-from agent.api.http.replies import EventReply, Inbox, read_json
+from agent.api.http import replies
+from agent.api.http.replies import EventReply, Inbox, JsonReply, read_json
 from agent.api.jobs.job_specs import JobSpec, build_upload, load_spec, parse_job
 from agent.api.jobs.jobs import Job, Jobs, UnknownJobError
 from agent.api.names import flag, picked
 from agent.api.problems import RequestError
 from agent.api.rules import EVENT_STREAM, Rule, delete, get, post, put, read, write
-from agent.api.streams.wrappers import mapped
+from agent.api.streams.engine_streams import mapped
 from agent.model.resources import RegistryAuth
 
 _BUILD_TEXTS = ("dockerfile", "target", "platform", "networkmode")
@@ -106,8 +105,8 @@ class JobRoutes:
         return _answer(self._job(request))
 
     async def stream(self, request: Request) -> Response:
-        changes = self._job(request).changes(sse.resume_id(request.headers))
-        return EventReply(mapped(changes, lambda change: sse.event(*change)))
+        changes = self._job(request).changes(replies.resume_id(request.headers))
+        return EventReply(mapped(changes, lambda change: replies.sse_event(*change)))
 
     async def cancel(self, request: Request) -> Response:
         return _answer(await self._jobs.cancel(self._job(request).id))

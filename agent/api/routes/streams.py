@@ -13,13 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.api.access.access import may_write
-from agent.api.http import sse
+from agent.api.http import replies
 from agent.api.http.replies import EventReply, StreamReply
 from agent.api.names import container_id, flag, picked
 from agent.api.problems import RequestError
 from agent.api.rules import EVENT_STREAM, Rule, get, read
 from agent.api.streams import engine_streams
-from agent.api.streams.wrappers import mapped, primed, texts
+from agent.api.streams.engine_streams import mapped, primed, texts
 from agent.engine.stream import DockerStream
 from agent.status.board import StatusBoard
 from agent.threads import tell
@@ -97,7 +97,7 @@ class StreamRoutes:
         query += [(n, str(int(flag(asked, n, default=both)))) for n in ("stdout", "stderr")]
         output = await primed(engine_streams.logs(self._engine, container_id(request), query))
         if kind == "sse":
-            return EventReply(mapped(texts(output), lambda item: sse.event(*item)))
+            return EventReply(mapped(texts(output), lambda item: replies.sse_event(*item)))
         if kind == "ndjson":
             lines = mapped(texts(output), lambda item: _line({"stream": item[0], "text": item[1]}))
             return StreamReply(lines, headers={"content-type": "application/x-ndjson"})
@@ -109,7 +109,7 @@ class StreamRoutes:
         query = [(name, value) for name, value in pairs if name != "format"]
         values = await primed(engine_streams.stats(self._engine, container_id(request), query))
         if _format(request, default="ndjson") == "sse":
-            return EventReply(mapped(values, lambda value: sse.event("stats", value)))
+            return EventReply(mapped(values, lambda value: replies.sse_event("stats", value)))
         return StreamReply(mapped(values, _line), headers={"content-type": "application/x-ndjson"})
 
     async def events(self, request: Request) -> Response:
@@ -126,7 +126,7 @@ class StreamRoutes:
 
 def _format(request: Request, default: str = "text") -> str:
     kind = request.query_params.get("format", "")
-    if not kind and sse.MEDIA_TYPE in request.headers.get("accept", ""):
+    if not kind and replies.SSE_MEDIA_TYPE in request.headers.get("accept", ""):
         return "sse"
     if kind and kind not in _FORMATS:
         raise RequestError(f"query format: expected one of {', '.join(_FORMATS)}")
@@ -167,10 +167,10 @@ async def _merged(
                 missed = board.events_after(sent)
                 if missed is None:
                     sent = board.version
-                    yield sse.event("gap", {"version": sent}, f"{seen_ns}-{sent}")
+                    yield replies.sse_event("gap", {"version": sent}, f"{seen_ns}-{sent}")
                 for change in missed or ():
                     sent = int(change["id"])
-                    yield sse.event("change", change, f"{seen_ns}-{sent}")
+                    yield replies.sse_event("change", change, f"{seen_ns}-{sent}")
             if engine_step.done():
                 try:
                     item = engine_step.result()
@@ -181,7 +181,7 @@ async def _merged(
                 if not isinstance(stamp, int) or (seen_ns and stamp <= seen_ns):
                     continue
                 seen_ns = stamp
-                yield sse.event("engine", item, f"{seen_ns}-{sent}")
+                yield replies.sse_event("engine", item, f"{seen_ns}-{sent}")
     finally:
         unsubscribe()
         for step in (engine_step, board_step):

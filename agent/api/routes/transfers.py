@@ -14,11 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.api.archives import open_download
-from agent.api.http.json_reply import JsonReply
-from agent.api.http.replies import Inbox, StreamReply, attachment, read_json
-from agent.api.jobs.download import WINDOW, Download
+from agent.api.http.replies import Inbox, JsonReply, StreamReply, attachment, read_json
 from agent.api.jobs.job_specs import build_upload, load_spec
-from agent.api.jobs.transfer import Transfer
+from agent.api.jobs.transfer import WINDOW, Download, Transfer
 from agent.api.jobs.transfers import Transfers
 from agent.api.jobs.upload import Upload
 from agent.api.names import checked_id, checked_image, number, picked, text

@@ -6,16 +6,107 @@ Every function gives an async generator; closing it ends the engine's request.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+import asyncio
+import codecs
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
-from agent.api.masking import for_readers
-from agent.api.streams.json_lines import json_lines
+from agent.api.engine_requests import for_readers
 from agent.engine.stream import LIVE_PIECE_LIMIT, DockerStream
 from agent.errors import EngineError
 from agent.wire.docker_frames import FrameDecoder, FrameError
+
+# Async generators around another one: closing the outer one closes the source, which ends its request to the engine.
+
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+FIRST_WAIT_S = 0.25
+
+
+async def mapped(source: AsyncGenerator[A, None], make: Callable[[A], B]) -> AsyncGenerator[B, None]:
+    """`make(item)` for each item."""
+    async with aclosing(source):
+        async for item in source:
+            yield make(item)
+
+
+async def primed(source: AsyncGenerator[A, None], wait_s: float = FIRST_WAIT_S) -> AsyncGenerator[A, None]:
+    """Starts `source` and gives a generator of the same items.
+
+    Raises what the source raises within `wait_s` seconds: an error of the engine becomes an answer of its own, not a
+    broken stream. Output may come later.
+    """
+    step = asyncio.ensure_future(anext(source))
+    done, _ = await asyncio.wait({step}, timeout=wait_s)
+    if done and step.exception() is not None and not isinstance(step.exception(), StopAsyncIteration):
+        step.result()
+    return _resumed(step, source)
+
+
+async def _resumed(first: asyncio.Future[A], source: AsyncGenerator[A, None]) -> AsyncGenerator[A, None]:
+    try:
+        try:
+            yield await first
+        except StopAsyncIteration:
+            return
+        async for item in source:
+            yield item
+    finally:
+        first.cancel()
+        await asyncio.wait({first})
+        await source.aclose()
+
+
+async def texts(source: AsyncGenerator[tuple[str, bytes], None]) -> AsyncGenerator[tuple[str, str], None]:
+    """Output as text, by stream: a character that two pieces share stays whole, bytes that are not UTF-8 become U+FFFD."""
+    make = codecs.getincrementaldecoder("utf-8")
+    decoders = {name: make("replace") for name in ("stdin", "stdout", "stderr")}
+    async with aclosing(source):
+        async for name, piece in source:
+            if text := decoders[name].decode(piece):
+                yield name, text
+        for name, decoder in decoders.items():
+            if text := decoder.decode(b"", final=True):
+                yield name, text
+
+
+# The engine's progress and event streams: JSON objects one after the other, a line each.
+
+
+LINE_LIMIT = 1024 * 1024
+
+
+async def json_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
+    """The objects. Raises EngineError for what is no JSON object, or longer than LINE_LIMIT bytes."""
+    rest = bytearray()
+    async for piece in pieces:
+        rest += piece
+        if b"\n" in piece:
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                if line.strip():
+                    yield _object(line)
+        if len(rest) > LINE_LIMIT:
+            raise EngineError(f"the engine sent a line longer than {LINE_LIMIT} bytes")
+    if rest.strip():
+        yield _object(rest)
+
+
+def _object(line: bytearray) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as exc:
+        raise EngineError(f"the engine sent no JSON: {bytes(line[:80])!r}") from exc
+    if not isinstance(value, dict):
+        raise EngineError(f"the engine sent no JSON object: {bytes(line[:80])!r}")
+    return value
+
 
 Query = Iterable[tuple[str, str]]
 

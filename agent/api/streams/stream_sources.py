@@ -6,6 +6,7 @@ Another part adds its own (job progress, consoles): a `Kind` with the right that
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
@@ -14,12 +15,51 @@ from typing import Any, Protocol
 
 from agent.api.names import checked_id, checked_value
 from agent.api.problems import RequestError
-from agent.api.rules import Grant, read
+from agent.api.rules import Grant, read, write
 from agent.api.streams import engine_streams
-from agent.api.streams.board_feed import board_feed
-from agent.api.streams.wrappers import mapped, texts
+from agent.api.streams.consoles import Console, Consoles, ExecSpec, exec_spec
+from agent.api.streams.engine_streams import mapped, texts
+from agent.api.streams.output_buffer import Ended
 from agent.engine.stream import DockerStream
+from agent.errors import ConflictError
 from agent.status.board import StatusBoard
+from agent.threads import tell
+
+# The status board as a stream: a snapshot, then each change, resumable. Doors make of it what their readers take.
+
+
+async def board_feed(
+    board: StatusBoard, resume: int | None = None
+) -> AsyncGenerator[tuple[str, dict[str, Any], int | None], None]:
+    """("status", page, version) for each page of it, then ("change", event, version). Resumes after `resume` where the
+    ring reaches. The last page has no `next`; the version of those before it is None, as nobody can resume after them.
+
+    A reader that falls behind the ring gets the whole status instead of what it missed: it slows nobody down.
+    """
+    loop = asyncio.get_running_loop()
+    wake = asyncio.Event()
+
+    def changed() -> None:
+        tell(loop, wake.set)
+
+    unsubscribe = board.subscribe(changed)
+    try:
+        sent = resume
+        while True:
+            wake.clear()
+            events = board.events_after(sent) if sent is not None else None
+            if sent is None or events is None:
+                sent = board.version  # what changes while the pages go out comes after them
+                for page in board.pages():
+                    yield "status", page, None if "next" in page else sent
+                continue
+            for event in events:
+                sent = int(event["id"])
+                yield "change", event, sent
+            await wake.wait()
+    finally:
+        unsubscribe()
+
 
 Args = Mapping[str, Any]
 Item = dict[str, Any]  # {"name": ..., and one of "json", "text", "bytes" (base64)}
@@ -186,3 +226,76 @@ async def _log_items(source: AsyncGenerator[tuple[str, bytes], None]) -> AsyncGe
         async for name, text in output:
             for item in text_items(name, text):
                 yield item
+
+
+# A console as a stream of a tab (kind `console`): its output is items, `stream_input` types, `stream_resize` resizes.
+#
+# It lives as long as its stream: when that ends, with its tab or its session, the process is killed.
+
+
+_OPEN_S = 10.0
+
+
+def console_kind(consoles: Consoles) -> Kind:
+    """Arguments: `container`, and those of `POST /v1/containers/{id}/exec`."""
+    return Kind(grant=write("docker.container", "exec"), open=lambda args: _open(consoles, args))
+
+
+def _open(consoles: Consoles, args: Args) -> ConsoleSource:
+    name = args.get("container")
+    if not isinstance(name, str):
+        raise RequestError("container: expected a name or an id")
+    return ConsoleSource(consoles, checked_id(name), exec_spec(_without_container(args)))
+
+
+def _without_container(args: Args) -> Mapping[str, object]:
+    return {name: value for name, value in args.items() if name != "container"}
+
+
+class ConsoleSource:
+    """Implements `Source`."""
+
+    def __init__(self, consoles: Consoles, container: str, spec: ExecSpec) -> None:
+        self._consoles = consoles
+        self._container = container
+        self._spec = spec
+        self._console: Console | None = None
+        self._opened = asyncio.Event()
+
+    async def items(self) -> AsyncGenerator[Item, None]:
+        """`open` {tty}, `stdout` and `stderr` in bytes, `exit` {code, reason}."""
+        try:
+            console = self._console = await self._consoles.open(self._container, self._spec)
+        finally:
+            self._opened.set()
+        try:
+            yield json_item("open", {"tty": console.tty})
+            async with aclosing(console.output()) as output:
+                async for piece in output:
+                    if piece is None:
+                        continue  # only a reader that comes again can have missed something
+                    if isinstance(piece, Ended):
+                        yield json_item("exit", {"code": piece.code, "reason": piece.reason})
+                        return
+                    for item in bytes_items(piece.stream, piece.data):
+                        yield item
+        finally:
+            await self._consoles.end(console)
+
+    async def input(self, data: bytes) -> None:
+        """What is typed. Raises ConflictError after the end, EngineError."""
+        await (await self._running()).input(data)
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """The terminal's size. Raises ConflictError, EngineError."""
+        await (await self._running()).resize(rows=rows, columns=columns)
+
+    async def _running(self) -> Console:
+        try:
+            async with asyncio.timeout(_OPEN_S):
+                await self._opened.wait()
+        except TimeoutError as exc:
+            raise ConflictError("the console is not open yet") from exc
+        if self._console is None:
+            raise ConflictError("the console could not be opened")
+        return self._console

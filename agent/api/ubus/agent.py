@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The object `ucidockd` on ubus: status, plan, reconcile, hotplug, streams, and a notification when status changes.
+"""The object `ucidockd` on ubus: status, plan, reconcile, hotplug, streams, jobs, adoption, dockerd, and a notification
+when status changes.
 
-What fails is answered as on HTTP: {"error": {"code", "message"}}. Another part adds its methods to `make_agent_object`.
+What fails is answered as on HTTP: {"error": {"code", "message"}}.
 """
 
 from __future__ import annotations
@@ -12,13 +13,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from agent.api.agent_requests import STARTED, client_bundle, given_of, validated
+from agent.api.jobs.job_specs import parse_job
+from agent.api.jobs.jobs import Jobs
+from agent.api.names import checked_id, text
 from agent.api.port import AgentPort, Sessions
 from agent.api.problems import RequestError, body_of
-from agent.api.validation import given_of
+from agent.api.rules import read
+from agent.api.streams.engine_streams import mapped
+from agent.api.streams.stream_sources import Args, Kind, OutputOnly, Source, json_item
 from agent.errors import BusError, UcidockdError
+from agent.model.dockerd.settings import Wish
 from agent.threads import tell
 from agent.ubus.client import UbusClient
 from agent.ubus.objects import (
+    ARRAY,
     BOOLEAN,
     INTEGER,
     SESSION,
@@ -81,7 +90,8 @@ class AgentMethods:
             "status": Method(handler=self._status, args={"after": STRING, "limit": INTEGER}),
             "plan": Method(handler=self._plan),
             "preview": Method(
-                handler=self._preview, args={"packages": TABLE, "paths": TABLE, "staged": BOOLEAN}
+                handler=self._preview,
+                args={"packages": TABLE, "paths": TABLE, "sections": TABLE, "staged": BOOLEAN},
             ),
             "reconcile": Method(handler=self._reconcile),
             "hotplug": Method(handler=self._on_hotplug, args={"subsystem": STRING, "env": TABLE}),
@@ -181,3 +191,123 @@ class StatusNotifier:
         except BusError as exc:
             logger.debug("ubus: status: %s", exc)
         return version
+
+
+# Jobs on ubus: the methods `job_*` and `validate` of the object `ucidockd`, and the stream that follows a job.
+
+
+_TEXTS = (
+    "kind", "image", "platform", "source", "remote", "dockerfile", "target", "networkmode", "what", "until",
+)  # fmt: skip
+_START = {
+    **dict.fromkeys(_TEXTS, STRING),
+    **dict.fromkeys(("nocache", "pull", "all"), BOOLEAN),
+    **dict.fromkeys(("auth", "buildargs"), TABLE),
+    "tags": ARRAY,
+}
+
+
+class JobMethods:
+    """The same jobs as on HTTP, with the same arguments and answers."""
+
+    def __init__(self, agent: AgentPort, jobs: Jobs) -> None:
+        self._agent = agent
+        self._jobs = jobs
+
+    def methods(self) -> dict[str, Method]:
+        """To be published."""
+        return {
+            "job_start": Method(handler=self._start, args=_START),
+            "job_status": Method(handler=self._status, args={"id": STRING}),
+            "job_list": Method(handler=self._list),
+            "job_cancel": Method(handler=self._cancel, args={"id": STRING}),
+            "validate": Method(handler=self._validate, args={"packages": TABLE}),
+        }
+
+    async def _start(self, args: Arguments) -> Reply:
+        asked = {name: value for name, value in args.items() if name != SESSION}
+        return {"job": self._jobs.start(parse_job(asked, self._agent.auths())).as_json()}
+
+    async def _status(self, args: Arguments) -> Reply:
+        return {"job": self._jobs.get(text(args, "id")).as_json()}
+
+    async def _list(self, args: Arguments) -> Reply:
+        del args
+        return {"jobs": [job.as_json() for job in self._jobs.all()]}
+
+    async def _cancel(self, args: Arguments) -> Reply:
+        return {"job": (await self._jobs.cancel(text(args, "id"))).as_json()}
+
+    async def _validate(self, args: Arguments) -> Reply:
+        return await validated(self._agent, args.get("packages", {}))
+
+
+def job_kinds(jobs: Jobs) -> dict[str, Kind]:
+    """The stream of one job, of the argument `id`: `message`, `gap`, and `job`, the newest state only."""
+    return {"job": Kind(grant=read("ucidockd", "job_status"), open=lambda args: _follow(jobs, args))}
+
+
+def _follow(jobs: Jobs, args: Args) -> Source:
+    if args.keys() != {"id"}:
+        raise RequestError("expected the argument id, of a job")
+    job = jobs.get(text(args, "id"))
+    return OutputOnly(lambda: mapped(job.changes(), lambda change: json_item(change[0], change[1])))
+
+
+# Adopting on ubus: the methods `adopt` and `diff` of the object `ucidockd`, with the answers of the routes of that name.
+
+
+class AdoptionMethods:
+    """The same answers as on HTTP."""
+
+    def __init__(self, agent: AgentPort) -> None:
+        self._agent = agent
+
+    def methods(self) -> dict[str, Method]:
+        """To be published."""
+        return {
+            "adopt": Method(
+                handler=self._adopt,
+                args={"container": STRING, "section": STRING, "commit": BOOLEAN, "show_secrets": BOOLEAN},
+            ),
+            "diff": Method(handler=self._diff, args={"name": STRING}),
+        }
+
+    async def _adopt(self, args: Arguments) -> Reply:
+        return await self._agent.adopt(
+            checked_id(text(args, "container")),
+            section=text(args, "section"),
+            commit=args.get("commit", False),
+            show_secrets=args.get("show_secrets", False),
+        )
+
+    async def _diff(self, args: Arguments) -> Reply:
+        return await self._agent.diff(checked_id(text(args, "name")))
+
+
+# dockerd by hand on ubus: start, stop, restart, and certificates for its clients, with the answers of the routes.
+
+
+class DaemonMethods:
+    """`dockerd_*` answer at once: what became of it is in the status, under `daemon:dockerd`."""
+
+    def __init__(self, agent: AgentPort) -> None:
+        self._agent = agent
+
+    def methods(self) -> dict[str, Method]:
+        """To be published."""
+        return {
+            **{f"dockerd_{wish}": Method(handler=self._wished(wish)) for wish in Wish},
+            "tls_client": Method(handler=self._client, args={"name": STRING, "days": INTEGER}),
+        }
+
+    def _wished(self, wish: Wish) -> Handler:
+        async def handle(args: Arguments) -> Reply:
+            del args
+            await self._agent.dockerd(wish)
+            return STARTED
+
+        return handle
+
+    async def _client(self, args: Arguments) -> Reply:
+        return await client_bundle(self._agent, args)

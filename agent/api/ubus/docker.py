@@ -10,31 +10,196 @@ and a session without the right PERMISSION_DENIED. Each call is a task of its ow
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
+import json
 import logging
+import re
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent.api.engine_calls import BUS_CALLS, EngineCall, Output
-from agent.api.engine_query import checked_query
-from agent.api.engine_versions import EngineVersions
-from agent.api.manual_actions import carry_out
-from agent.api.masking import masked_value
+from agent.api.engine_requests import EngineVersions, Pairs, carry_out, checked_query, masked_value
+from agent.api.names import checked_id, checked_image
 from agent.api.port import AgentPort, Sessions
 from agent.api.problems import RequestError, status_of
 from agent.api.rules import WRITER
 from agent.api.streams import engine_streams
-from agent.api.ubus import calls
 from agent.api.ubus.agent import guarded
-from agent.api.ubus.shares import Shares
 from agent.api.ubus.ttyd import Ttyd
 from agent.engine.stream import DockerStream, EngineResponse
 from agent.errors import BusError, EngineError, UcidockdError
-from agent.ubus.objects import SESSION, TOO_LARGE, Arguments, BusObject, Method, Reply
+from agent.ubus.objects import INTEGER, SESSION, STRING, TABLE, TOO_LARGE, Arguments, BusObject, Method, Reply
+from agent.wire.blobmsg import Type
 from agent.wire.docker_frames import FrameDecoder
 from agent.wire.media_types import decoded
+from agent.wire.tar_magic import is_plain_tar
 from agent.wire.ubus_message import MESSAGE_LIMIT
 
 logger = logging.getLogger(__name__)
+
+# What the arguments of a `docker*` method on ubus become: the target, query, headers and body of its Engine API call.
+#
+# Names, arguments and their order are luci-app-dockerman's, whose views run on them unmodified. Everything that goes into
+# a request line is checked: ids, names and headers here, the query like that of `/docker/`.
+
+
+READ_S = 30.0
+CHANGE_S = 600.0  # a change is awaited to its end: its outcome would be unknown otherwise
+_EXEC = re.compile(r"[0-9a-f]{64}")
+_HEADERS = {"x-registry-auth": re.compile(r"[A-Za-z0-9+/=_-]{0,16384}")}
+_PLACEHOLDER = re.compile(r"\{\w+\}")
+_BODIES = ("body", "opts", "spec")  # arguments that are the request's body as a table
+
+TTYD_ARGS = {"id": STRING, "cmd": STRING, "port": INTEGER, "uid": STRING}
+
+
+def deadline_s(call: EngineCall) -> float:
+    """How long a caller waits for the answer, in seconds."""
+    return READ_S if call.verb in ("GET", "HEAD") else CHANGE_S
+
+
+def signature(call: EngineCall) -> dict[str, Type]:
+    """The method's arguments with their types."""
+    return {name: _type(call, name) for name in (call.args or "").split()}
+
+
+def _type(call: EngineCall, name: str) -> Type:
+    # JSON carries no bytes: an archive comes as base64, and the options of an exec as dockerman's views send them
+    as_text = name in ("id", "name") or call.takes_tar or call.output is Output.EXEC
+    return STRING if as_text and name != "query" else TABLE
+
+
+def call_target(call: EngineCall, args: Mapping[str, Any]) -> str:
+    """The checked id or name, "" if the call has none. Raises RequestError."""
+    if not _PLACEHOLDER.search(call.path):
+        return ""
+    text = args.get("id", args.get("name"))
+    if not text:
+        raise RequestError("expected an id or a name")
+    if call.object == "docker.exec":
+        return _checked_exec(text)
+    return checked_image(text) if "{image}" in call.path else checked_id(text)
+
+
+def path_of(call: EngineCall, name: str) -> str:
+    """The path of the request, for the checked `name`."""
+    return _PLACEHOLDER.sub(lambda _: name, call.path)
+
+
+def _checked_exec(text: str) -> str:
+    if not _EXEC.fullmatch(text):
+        raise RequestError("the id of an exec is 64 hexadecimal digits")
+    return text
+
+
+def call_query(call: EngineCall, args: Mapping[str, Any]) -> Pairs:
+    """The query, not checked yet (`engine_query`). Raises RequestError."""
+    pairs = [pair for name, value in args.get("query", {}).items() for pair in _pairs(name, value)]
+    return pairs if call.bus_query is None else call.bus_query(pairs)
+
+
+def call_headers(args: Mapping[str, Any]) -> Pairs:
+    """The request's headers. Raises RequestError, which does not show values: they are secrets."""
+    found: Pairs = []
+    for name, value in args.get("headers", {}).items():
+        form = _HEADERS.get(name.lower())
+        if form is None:
+            raise RequestError(f"header {name[:64]!r}: expected one of {', '.join(_HEADERS)}")
+        if not isinstance(value, str) or not form.fullmatch(value):
+            raise RequestError(f"header {name[:64]}: expected base64")
+        found.append((name.lower(), value))
+    return found
+
+
+def call_body(call: EngineCall, args: Mapping[str, Any]) -> tuple[bytes | None, str]:
+    """The request's body and its type; None for none. Raises RequestError."""
+    if call.takes_tar:
+        return _archive(args.get("body", "")), "application/x-tar"
+    if call.output is Output.EXEC:
+        return json.dumps(exec_body(args.get("body", ""))).encode(), "application/json"
+    for name in _BODIES:
+        if name in signature(call):
+            return json.dumps(args.get(name, {})).encode(), "application/json"
+    return None, ""
+
+
+def _pairs(name: str, value: Any) -> Pairs:
+    items = value if isinstance(value, list) else [value]
+    return [(name, _text(item)) for item in items if item is not None]
+
+
+def _text(value: Any) -> str:
+    """As the engine reads it in a query: filters are JSON."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, separators=(",", ":"))
+
+
+def exec_body(text: str) -> dict[str, Any]:
+    """The options of an exec's start. Raises RequestError."""
+    try:
+        value = json.loads(text) if text else {}
+    except (ValueError, RecursionError) as exc:
+        raise RequestError(f"body: expected JSON: {exc}") from exc
+    if not isinstance(value, dict):
+        raise RequestError("body: expected a JSON object")
+    return value
+
+
+def _archive(text: str) -> bytes:
+    """A tar archive: JSON carries no bytes, so it comes in base64. Raises RequestError."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise RequestError("body: expected a tar archive in base64") from exc
+    if not is_plain_tar(data):
+        raise RequestError("body: expected a plain tar archive; a compressed one is not taken", status=415)
+    return data
+
+
+# Places that writers and readers share: readers, however many sessions they open, never take all of them.
+
+
+@dataclass(slots=True, kw_only=True)
+class Shares:
+    """`room` places of `what`. A reader's session takes `each` of them at most, all readers `readers`; writers take what is
+    free.
+    """
+
+    what: str
+    room: int
+    readers: int
+    each: int
+    status: int = 429
+    _open: Counter[str] = field(default_factory=Counter)  # by session, those of readers
+    _taken: int = 0
+
+    def take(self, session: str, *, writer: bool) -> None:
+        """Give it back with `give_back`. Raises RequestError."""
+        if self._taken >= self.room:
+            raise RequestError(f"{self.room} {self.what}; try again", status=self.status)
+        if not writer:
+            if self._open[session] >= self.each:
+                raise RequestError(f"{self.each} {self.what} for this session; try again", status=self.status)
+            if self._open.total() >= self.readers:
+                raise RequestError(
+                    f"{self.readers} {self.what} for sessions that may only read; try again",
+                    status=self.status,
+                )
+            self._open[session] += 1
+        self._taken += 1
+
+    def give_back(self, session: str, *, writer: bool) -> None:
+        """The place that `take` took."""
+        self._taken -= 1
+        if not writer:
+            self._open[session] -= 1
+            self._open = +self._open
+
 
 UNDER_WAY = 32  # of ubus_client.CALLS; the rest is for the agent's own object
 UNDER_WAY_OF_READERS = 20  # of UNDER_WAY
@@ -78,7 +243,7 @@ class DockerObjects:
             if owned.name == "docker.container":
                 start = Method(
                     handler=guarded(self._sessions, owned.name, "ttyd_start", self._ttyd.start),
-                    args=calls.TTYD_ARGS,
+                    args=TTYD_ARGS,
                 )
                 owned.methods = {**owned.methods, "ttyd_start": start}
         return made
@@ -89,7 +254,7 @@ class DockerObjects:
 
         return Method(
             handler=guarded(self._sessions, call.object, call.method, handle),
-            args=calls.signature(call),
+            args=signature(call),
             oversize=_OVERSIZE,
         )
 
@@ -102,10 +267,10 @@ class DockerObjects:
         except RequestError as exc:
             return failure(exc.status, str(exc))
         try:
-            async with asyncio.timeout(calls.deadline_s(call)):
+            async with asyncio.timeout(deadline_s(call)):
                 return await self._envelope(call, args, writer=writer)
         except TimeoutError:
-            return failure(504, f"the engine did not answer in {calls.deadline_s(call):g} s")
+            return failure(504, f"the engine did not answer in {deadline_s(call):g} s")
         except UcidockdError as exc:
             if isinstance(exc, BusError):
                 raise
@@ -114,23 +279,23 @@ class DockerObjects:
             self._shares.give_back(session, writer=writer)
 
     async def _envelope(self, call: EngineCall, args: Arguments, *, writer: bool) -> dict[str, Any]:
-        target = calls.target(call, args)
+        target = call_target(call, args)
         version = await self._versions.wanted(self._agent.api_version())
         # a reader gets no secrets
-        query = checked_query(call.path, calls.query(call, args), writer=writer)
-        headers = calls.headers(args)
+        query = checked_query(call.path, call_query(call, args), writer=writer)
+        headers = call_headers(args)
         if call.output is Output.LOGS:
             return await self._logs(target, query)
-        body, content_type = calls.body(call, args)
+        body, content_type = call_body(call, args)
         if body is not None:
             headers = [*headers, ("content-type", content_type)]
         opening = self._engine.open(
             call.verb,
-            f"{version}{calls.path_of(call, target)}",
+            f"{version}{path_of(call, target)}",
             query=query,
             headers=headers,
             body=body,
-            head_timeout_s=calls.deadline_s(call),
+            head_timeout_s=deadline_s(call),
         )
         async with await carry_out(self._agent, call.action(query), target, opening) as response:
             made = await _read(call, args, response)
@@ -163,7 +328,7 @@ async def _read(call: EngineCall, args: Arguments, response: EngineResponse) -> 
             raise
         return _OVERSIZE
     if response.status < 400 and call.output is Output.EXEC:
-        made["body"] = _output(data, tty=bool(calls.exec_body(args.get("body", "")).get("Tty")))
+        made["body"] = _output(data, tty=bool(exec_body(args.get("body", "")).get("Tty")))
     else:
         made["body"] = decoded(response.headers.get("content-type", ""), data)
     return made

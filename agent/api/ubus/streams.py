@@ -18,8 +18,7 @@ from collections.abc import Mapping
 from agent.api.problems import RequestError
 from agent.api.rules import WRITER
 from agent.api.streams.stream_sources import Kind, Source
-from agent.api.ubus.outbox import WINDOW
-from agent.api.ubus.stream_tab import Tab
+from agent.api.ubus.stream_tab import WINDOW, Tab
 from agent.errors import BusError
 from agent.ubus.client import UbusClient
 from agent.ubus.objects import INTEGER, SESSION, STRING, TABLE, Arguments, BusObject, Method, Reply

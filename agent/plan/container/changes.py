@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.model.container_table import TABLE, Level
 from agent.plan.container.describe import words
 from agent.plan.container.meaning import PLAIN, Defaults, changed_fields, meaning
+from agent.plan.written import OptionChange, option_changes
 
 LEVELS: Mapping[str, Level] = {row.field: row.level for row in TABLE}
 # moby: zero means "unchanged" in an update (moby#22516), so only these can be taken back in place
@@ -18,12 +19,13 @@ _CLEARABLE = frozenset({"pids_limit", "restart"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldChange:
-    """One changed field with both values in words."""
+    """One changed field with both values in words, and the `options` that it is read from."""
 
     field: str
     old: str
     new: str
     level: Level
+    options: tuple[OptionChange, ...] = ()
 
 
 LIMITS = frozenset(name for name, level in LEVELS.items() if level is Level.UPDATE) - {"restart"}
@@ -82,4 +84,11 @@ def change_of(
     old_text, new_text = words(field, old, new)
     in_place = LEVELS.get(field) is Level.UPDATE
     level = level_of(field, before.get(field), after.get(field)) if in_place else level_of(field, old, new)
-    return FieldChange(field=field, old=old_text, new=new_text, level=level)
+    return FieldChange(
+        field=field, old=old_text, new=new_text, level=level, options=option_changes(field, old, new, level)
+    )
+
+
+def options_of(changes: Iterable[FieldChange]) -> tuple[OptionChange, ...]:
+    """All of them, option by option."""
+    return tuple(replace(option, level=change.level) for change in changes for option in change.options)

@@ -18,6 +18,7 @@ from agent.plan.container.changes import LIMITS, FieldChange, is_same_limit, lev
 from agent.plan.container.describe import words
 from agent.plan.container.endpoints import endpoint_drift
 from agent.plan.container.payload import update_body
+from agent.plan.written import option_changes
 from agent.uci.decode_network import BRIDGE_NAME
 
 FIELDS = tuple(  # ContainerSpec field, HostConfig key
@@ -51,7 +52,8 @@ def _resources(container: Container, host: dict[str, Any]) -> tuple[FieldChange,
         if wanted is not None and not is_same_limit(field, wanted, seen, host.get("Memory")):
             level = level_of(field, seen, wanted)
             old, new = words(field, seen, wanted)
-            changes.append(FieldChange(field=field, old=old, new=new, level=level))
+            options = option_changes(field, seen, wanted, level)
+            changes.append(FieldChange(field=field, old=old, new=new, level=level, options=options))
     if container.spec.restart is not None:
         wanted = update_body(container.spec, ["restart"])["RestartPolicy"]
         seen = host.get("RestartPolicy") or {}
@@ -60,8 +62,12 @@ def _resources(container: Container, host: dict[str, Any]) -> tuple[FieldChange,
             seen.get("MaximumRetryCount", 0),
         ):
             was = {"name": seen.get("Name") or "no", "max_retries": seen.get("MaximumRetryCount", 0)}
-            old, new = words("restart", was, canonical(container.spec.restart))
-            changes.append(FieldChange(field="restart", old=old, new=new, level=Level.UPDATE))
+            now = canonical(container.spec.restart)
+            old, new = words("restart", was, now)
+            options = option_changes("restart", was, now, Level.UPDATE)
+            changes.append(
+                FieldChange(field="restart", old=old, new=new, level=Level.UPDATE, options=options)
+            )
     return tuple(changes)
 
 

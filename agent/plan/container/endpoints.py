@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent.model import entry_text
 from agent.model.container_table import Level
 from agent.model.identity import canonical
 from agent.model.observed import ObservedNetwork, Record
@@ -18,6 +19,7 @@ from agent.model.resources import Container, ContainerSpec, Endpoint
 from agent.plan.container.changes import FieldChange
 from agent.plan.container.inspected import DEFAULT_NETWORKS
 from agent.plan.container.payload import ENDPOINT_MAC_SINCE
+from agent.plan.written import OptionChange
 
 # these go by name: each start of the engine gives them new ids
 PREDEFINED = frozenset({"bridge", "host", "none"})
@@ -114,9 +116,14 @@ def endpoint_drift(
     old = ", ".join(f"{name}{_how_wrong(name, found)}" for name in shown)
     new = ", ".join(endpoint.network for endpoint in wanted)
     touched = [endpoint for endpoint in wanted if endpoint.network in found.wrong]
-    return FieldChange(
-        field="endpoints", old=f"[{old}]", new=f"[{new}]", level=level_of_reconnect(touched, api)
+    level = level_of_reconnect(touched, api)
+    option = OptionChange(
+        option="network",
+        before=tuple(f"{name}{_how_wrong(name, found)}" for name in shown) or None,
+        after=tuple(map(entry_text.endpoint, wanted)) or None,
+        level=level,
     )
+    return FieldChange(field="endpoints", old=f"[{old}]", new=f"[{new}]", level=level, options=(option,))
 
 
 def with_mac_level(

@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from agent.errors import Reason
 from agent.model.container_table import Level
 from agent.model.identity import canonical, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, DependsOn, OnDrift, Pull, RunState
 from agent.plan import operations as ops
 from agent.plan.applied import as_applied, waits_of
-from agent.plan.container.changes import FieldChange, change_of, classify
+from agent.plan.container.changes import FieldChange, change_of, classify, options_of
 from agent.plan.container.describe import option_of
 from agent.plan.container.difference import differences, is_met
 from agent.plan.container.drift import container_drift
@@ -22,6 +23,7 @@ from agent.plan.container.meaning import is_same_image, meaning_hash, newly_stat
 from agent.plan.container.swap_names import name_outside
 from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, plugged_words, shared_names
 from agent.plan.endings import is_job
+from agent.status.conditions import REASON_OF_STATE
 
 
 def plan_container(draft: Draft, container: Container) -> None:
@@ -69,7 +71,7 @@ class _Planner:
         if seen.inspect is not None:
             self.draft.looked.add(self.key)
 
-    def _find(self, kind: str, *, status: bool, reason: str, message: str = "") -> None:
+    def _find(self, kind: str, *, status: bool, reason: Reason, message: str = "") -> None:
         self.draft.find(self.key, kind, status=status, reason=reason, message=message)
 
     # what it waits for
@@ -180,7 +182,7 @@ class _Planner:
         container = self.container
         if not container.policy.enabled:
             self._find("Synced", status=True, reason="InSync")
-            self._find("Degraded", status=False, reason="AsDeclared")
+            self._find("Degraded", status=False, reason="Recovered")
             return
         room = self._make_room()
         if room is None:
@@ -227,7 +229,7 @@ class _Planner:
             message = (
                 f"the engine has it in state {seen.state}; if that stays, `docker rm -f {seen.name}` helps"
             )
-            self._find("Degraded", status=True, reason=seen.state.capitalize(), message=message)
+            self._find("Degraded", status=True, reason=REASON_OF_STATE[seen.state], message=message)
             self.draft.withheld[self.key] = f"{self.container.section} is {seen.state}"
             return
         if seen.name != self.container.name and self.container.name in self.draft.context.foreign:
@@ -243,7 +245,13 @@ class _Planner:
             if room is None:
                 return
             swap = ops.ReplaceContainer(
-                key=self.key, cause=_joined(describe(changes), why), container=self.container, record=record
+                key=self.key,
+                cause=_joined(describe(changes), why),
+                changes=options_of(changes),
+                besides=why,
+                container=self.container,
+                record=record,
+                runs=is_alive(seen),
             )
             self.draft.add(self.key, [*room, swap], self.needs)
             return
@@ -256,7 +264,7 @@ class _Planner:
         if self.reported:
             self._find("Degraded", status=True, reason="Drift", message="; ".join(self.reported))
         elif seen.inspect is not None and not todo:
-            self._find("Degraded", status=False, reason="AsDeclared")
+            self._find("Degraded", status=False, reason="Recovered")
         if todo:
             self.draft.add(self.key, todo, self.needs)
         else:
@@ -423,14 +431,25 @@ class _Planner:
             cause = describe(updates)
             todo.append(
                 ops.UpdateContainer(
-                    key=key, cause=cause, container=container, record=record, fields=changed, again=again
+                    key=key,
+                    cause=cause,
+                    changes=options_of(updates),
+                    container=container,
+                    record=record,
+                    fields=changed,
+                    again=again,
                 )
             )
-        cause = describe(change for change in changes if change.level is Level.RECONNECT)
-        cause = cause or self._network_is_new(container)
+        moved = tuple(change for change in changes if change.level is Level.RECONNECT)
+        cause = describe(moved) or self._network_is_new(container)
         if cause:
             reconnect = ops.ReconnectContainer(
-                key=key, cause=cause, container=container, record=record, again=again
+                key=key,
+                cause=cause,
+                changes=options_of(moved),
+                container=container,
+                record=record,
+                again=again,
             )
             todo.append(reconnect)
         return todo

@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from agent.errors import Reason
 from agent.model.resources import Container, Port
 from agent.plan.router.reach import Bridge, Surroundings, members, networks_of, passes, permitted, zones_with
 from agent.uci.router import Zone
@@ -21,7 +22,7 @@ from agent.uci.router import Zone
 class CutOff:
     """`src` and `dest`: the zones of a forwarding that would help, "" where none would."""
 
-    reason: str
+    reason: Reason
     message: str
     src: str = ""
     dest: str = ""

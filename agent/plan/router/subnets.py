@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
+from agent.errors import Reason
 from agent.model.interfaces import Route
 from agent.model.resources import Network
 from agent.plan.draft import Draft
@@ -20,7 +21,7 @@ _Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 _ON_THE_LAN = frozenset({"macvlan", "ipvlan"})  # their subnets are those of the device that they lie on
 
 
-def obstacle(draft: Draft, network: Network, object_id: str = "") -> tuple[str, str] | None:
+def obstacle(draft: Draft, network: Network, object_id: str = "") -> tuple[Reason, str] | None:
     """Reason and words of why a declared network cannot be made. `object_id`: the one that it replaces."""
     bridge = dict(network.spec.options).get(BRIDGE_NAME)
     if bridge in draft.context.router_devices:

@@ -1,11 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Keeps the image names that sections use through a prune of images, whichever door it comes through.
-
-A prune of all unused images (`dangling=false`) takes what no container was made of, so the image of a section that has no
-container yet; and 20.10 takes all names but one off an image that is in use. A router that is offline cannot pull either
-again. The engine has no filter for names, so unused images get a container for as long as the prune takes, and names
-that are lost all the same are given back.
-"""
+"""What stands before each request of a client to the engine: storage that is away, and image names a prune must spare."""
 
 from __future__ import annotations
 
@@ -21,9 +15,43 @@ from urllib.parse import quote
 
 from agent.api.jobs.job_specs import split_reference
 from agent.engine.stream import DockerStream, Pairs
-from agent.errors import EngineError
+from agent.errors import EngineError, StorageLostError
+from agent.model.dockerd.settings import DAEMON_KEY
+from agent.status.board import StatusBoard
+from agent.status.conditions import ConditionType
 
 logger = logging.getLogger(__name__)
+
+_LOOKS = frozenset({"GET", "HEAD"})
+# to stop what runs is always right, and consoles may help
+_HARMLESS = re.compile(r"/containers/[^/]+/(stop|kill|wait|resize|exec|attach)|/exec/[^/]+/(start|resize)")
+_VERSION = re.compile(r"^/v[0-9.]+(?=/)")
+
+
+class StorageGuard:
+    """While the file system of dockerd's data is away, no client of ours may change anything on the engine.
+
+    It would work on the bare mount point: what is made there is on the router's flash, and what is removed is believed
+    gone. The agent's own operations are held in `dockerd/stage`. Called with method and path of a request.
+    """
+
+    def __init__(self, board: StatusBoard) -> None:
+        self._board = board
+
+    def __call__(self, method: str, path: str) -> None:
+        """Raises StorageLostError."""
+        why = self._board.message(DAEMON_KEY, ConditionType.ENGINE_STORAGE_LOST)
+        if why and method not in _LOOKS and not _HARMLESS.fullmatch(_VERSION.sub("", path)):
+            raise StorageLostError(f"{why}: nothing is created, changed or removed until it is back")
+
+
+# Keeps the image names that sections use through a prune of images, whichever door it comes through.
+#
+# A prune of all unused images (`dangling=false`) takes what no container was made of, so the image of a section that has no
+# container yet; and 20.10 takes all names but one off an image that is in use. A router that is offline cannot pull either
+# again. The engine has no filter for names, so unused images get a container for as long as the prune takes, and names
+# that are lost all the same are given back.
+
 
 _PRUNE = re.compile(r"(/v[0-9.]+)?/images/prune")
 _LABEL = "ucidockd.keeps-image"

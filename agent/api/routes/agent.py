@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Routes of the agent itself: health, status and its stream, plan, reconcile, adoption, dockerd, tickets and metrics."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from agent.api.access.access import TICKET_LIFE_S, Access, AccessError, caller_of
+from agent.api.agent_requests import STARTED, client_bundle, given_of, validated
+from agent.api.http import replies
+from agent.api.http.replies import EventReply, JsonReply, StreamReply, read_json
+from agent.api.http.routing import matching_socket
+from agent.api.jobs.jobs import Jobs, JobState
+from agent.api.jobs.transfers import Transfers
+from agent.api.names import checked_id, container_id, picked, text
+from agent.api.port import AgentPort
+from agent.api.problems import RequestError
+from agent.api.rules import EVENT_STREAM, PUBLIC, READER, Rule, get, post, read, write
+from agent.api.streams.stream_sources import board_feed
+from agent.errors import UcidockdError
+from agent.model.dockerd.settings import Wish
+from agent.status.board import StatusBoard
+from agent.status.metrics import MEDIA_TYPE, Labels, Metric, board_metrics, format_metrics, many, one
+
+
+class SlowReaderError(UcidockdError):
+    """A reader of a stream did not keep up."""
+
+    code = "slow-reader"
+
+
+class StatusRoutes:
+    """What the agent says about itself."""
+
+    def __init__(self, agent: AgentPort) -> None:
+        self._agent = agent
+
+    def rules(self) -> list[Rule]:
+        return [
+            get("/healthz", PUBLIC, healthz, "The agent is alive"),
+            get(
+                "/v1/status",
+                read("ucidockd", "status"),
+                self.status,
+                "Conditions of every resource, facts about the agent; in pages where it is long",
+                query={
+                    "after": (
+                        "The page from the first key past this one on: what `next` of the page before says"
+                    ),
+                    "limit": "Resources of this page at most",
+                },
+                answer=("A page of 256 KiB at most, in the order of keys; there is more where it has `next`"),
+            ),
+            get(
+                "/v1/status/stream",
+                read("ucidockd", "status"),
+                self.stream,
+                "The status and each change of it as server-sent events, resumable",
+                answer=(
+                    "`status` first (in pages as `GET /v1/status` gives them; only the last has an "
+                    "id, and no `next`), then a `change` each."
+                    f" {EVENT_STREAM}"
+                ),
+            ),
+            get("/v1/plan", read("ucidockd", "plan"), self.plan, "What would be done, and why"),
+            post(
+                "/v1/plan",
+                write("ucidockd", "preview"),  # files that the text names are read
+                self.preview,
+                "What would be done, were staged changes or a given text committed; nothing is written",
+                body="json",
+            ),
+            post(
+                "/v1/reconcile",
+                write("ucidockd", "reconcile"),
+                self.reconcile,
+                "Do it now; answers when it and what was under way are ended",
+            ),
+            post(
+                "/v1/validate",
+                write("ucidockd", "validate"),  # env files that the text names are read
+                self.validate,
+                "Checks UCI text as `ucidockd check` would; nothing is written",
+                body="json",
+            ),
+        ]
+
+    async def status(self, request: Request) -> Response:
+        asked = dict(picked(request, ("after", "limit")))
+        limit = asked.get("limit", "1")
+        if not (limit.isascii() and limit.isdigit() and 0 < int(limit) < 10**6):
+            raise RequestError(f"query limit: {limit[:64]!r} is not a number of resources, 1 at least")
+        return JsonReply(self._agent.board.page(asked.get("after", ""), int(asked.get("limit", 0))))
+
+    async def stream(self, request: Request) -> Response:
+        return EventReply(status_events(self._agent.board, replies.resume_id(request.headers)))
+
+    async def plan(self, request: Request) -> Response:
+        del request
+        return JsonReply(await self._agent.plan())
+
+    async def preview(self, request: Request) -> Response:
+        return JsonReply(await self._agent.plan(given_of(await read_json(request))))
+
+    async def reconcile(self, request: Request) -> Response:
+        del request
+        return JsonReply(await self._agent.reconcile())
+
+    async def validate(self, request: Request) -> Response:
+        """`{package: text}`; a package that is not given counts as it is committed."""
+        return JsonReply(await validated(self._agent, await read_json(request)))
+
+
+async def healthz(request: Request) -> Response:
+    """A constant: it needs no session."""
+    del request
+    return PlainTextResponse("ok\n")
+
+
+async def status_events(board: StatusBoard, resume: int | None) -> AsyncGenerator[bytes, None]:
+    """The status in pages, then changes, as server-sent events. Resumes after id `resume` where the ring still reaches.
+
+    A reader that falls behind the ring while it is here is dropped and told why; when it comes back, it gets the
+    whole status. Raises SlowReaderError.
+    """
+    feed = board_feed(board, resume)
+    follows = False
+    try:
+        async for name, data, number in feed:
+            if name == "status" and follows and "after" not in data:
+                raise SlowReaderError("this reader is too slow: changes that it has not read are gone")
+            follows = True
+            yield replies.sse_event(name, data, number)
+    finally:
+        await feed.aclose()
+
+
+_SWITCHES = ("commit", "show_secrets")
+
+
+class AdoptionRoutes:
+    """What runs, into the configuration."""
+
+    def __init__(self, agent: AgentPort) -> None:
+        self._agent = agent
+
+    def rules(self) -> list[Rule]:
+        return [
+            post(
+                "/v1/adopt",
+                write("ucidockd", "adopt"),
+                self.adopt,
+                "A running container as UCI sections: a preview, or committed",
+                body="json",
+            ),
+            get(
+                "/v1/containers/{id}/diff",
+                read("ucidockd", "plan"),
+                self.diff,
+                "A container section (by its or by the Docker name) against what the engine shows",
+            ),
+        ]
+
+    async def adopt(self, request: Request) -> Response:
+        body = await read_json(request)
+        unknown = sorted(body.keys() - {"container", "section", *_SWITCHES})
+        if unknown:
+            raise RequestError(
+                f"{unknown[0][:64]!r} is not known; known: container, section, commit, show_secrets"
+            )
+        for name in _SWITCHES:
+            if not isinstance(body.get(name, False), bool):
+                raise RequestError(f"{name}: expected true or false")
+        answer = await self._agent.adopt(
+            checked_id(text(body, "container")),
+            section=text(body, "section"),
+            commit=body.get("commit", False),
+            show_secrets=body.get("show_secrets", False),
+        )
+        return JsonReply(answer)
+
+    async def diff(self, request: Request) -> Response:
+        return JsonReply(await self._agent.diff(container_id(request)))
+
+
+_SUMMARIES = {
+    Wish.START: "Starts dockerd that was stopped by hand",
+    Wish.STOP: "Stops dockerd; it stays down until it is started, or a reconcile is asked for",
+    Wish.RESTART: "Restarts dockerd; containers go on where live-restore can keep them",
+}
+
+
+class DaemonRoutes:
+    """What is asked of dockerd by hand."""
+
+    def __init__(self, agent: AgentPort) -> None:
+        self._agent = agent
+
+    def rules(self) -> list[Rule]:
+        return [
+            *(
+                post(
+                    f"/v1/dockerd/{wish}",
+                    write("ucidockd", f"dockerd_{wish}"),
+                    self._wished(wish),
+                    _SUMMARIES[wish],
+                )
+                for wish in Wish
+            ),
+            post(
+                "/v1/tls/clients",
+                write("ucidockd", "tls_client"),
+                self.client,
+                "A new client's certificates for dockerd's TLS: whoever has them is root",
+                body="json",
+            ),
+        ]
+
+    def _wished(self, wish: Wish) -> Callable[[Request], Awaitable[Response]]:
+        async def handle(request: Request) -> Response:
+            del request
+            await self._agent.dockerd(wish)
+            return JsonReply(STARTED)
+
+        return handle
+
+    async def client(self, request: Request) -> Response:
+        body = await read_json(request)
+        unknown = sorted(body.keys() - {"name", "days"})
+        if unknown:
+            raise RequestError(f"{unknown[0][:64]!r} is not known; known: name, days")
+        return JsonReply(await client_bundle(self._agent, body))
+
+
+class TicketRoutes:
+    """Issues what `guard` redeems."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    def rules(self) -> list[Rule]:
+        return [
+            post(
+                "/v1/tickets",
+                READER,
+                self.issue,
+                "A single-use ticket for one WebSocket: {path} gives {ticket, expires_s}",
+                body="json",
+            )
+        ]
+
+    async def issue(self, request: Request) -> Response:
+        caller = caller_of(request)
+        if caller.is_root:
+            raise RequestError("the control socket needs no ticket")
+        path = text(await read_json(request), "path")
+        rule = matching_socket(request.scope, path)
+        if rule is None:
+            raise RequestError("path: expected that of a WebSocket, such as /v1/exec/<id>/ws", status=404)
+        if not await caller.may(rule.grant):
+            raise AccessError("this session may not do that", status=403)
+        ticket = self._access.tickets.issue(session=caller.session, path=path, client=caller.client)
+        return JSONResponse({"ticket": ticket, "expires_s": TICKET_LIFE_S})
+
+
+class MetricsRoutes:
+    """What can be counted."""
+
+    def __init__(self, agent: AgentPort, jobs: Jobs, transfers: Transfers) -> None:
+        self._agent = agent
+        self._jobs = jobs
+        self._transfers = transfers
+
+    def rules(self) -> list[Rule]:
+        return [
+            get("/metrics", read("ucidockd", "status"), self.metrics, "Metrics in Prometheus' text format")
+        ]
+
+    async def metrics(self, request: Request) -> Response:
+        del request
+        metrics = board_metrics(self._agent.board.snapshot(), self._agent.passes)
+        text = format_metrics([*metrics, *self._controller(), *_process()])
+        return Response(text, headers={"content-type": MEDIA_TYPE})
+
+    def _controller(self) -> list[Metric]:
+        running = sum(job.state is JobState.RUNNING for job in self._jobs.all())
+        ended: dict[Labels, float] = {
+            (("kind", kind), ("state", state)): count for (kind, state), count in self._jobs.ended.items()
+        }
+        return [
+            one("ucidockd_jobs_running", "gauge", "Jobs that are running.", running),
+            many("ucidockd_jobs_ended_total", "counter", "Jobs that ended, by kind and state.", ended),
+            one("ucidockd_streams_open", "gauge", "Answers that are being streamed.", StreamReply.open),
+            one(
+                "ucidockd_transfers_open",
+                "gauge",
+                "Transfers in parts that are not over.",
+                self._transfers.open,
+            ),
+        ]
+
+
+def _process() -> list[Metric]:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return [
+        one(
+            "process_resident_memory_bytes",
+            "gauge",
+            "Resident memory.",
+            pages * os.sysconf("SC_PAGE_SIZE"),
+        ),
+        one("process_open_fds", "gauge", "Open file descriptors.", len(os.listdir("/proc/self/fd"))),
+    ]

@@ -1,0 +1,447 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one table of commands. Parser, help, man page, completions and docs/reference/commands.md are made from it.
+
+A new command is a row here and a function `handler(args) -> exit code`, named as `module:function` and imported only when
+the command is called. What an option's value becomes is in `args` under `dest`, as argparse does it; values stay text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+GROUPS = ("Configuration", "What runs", "Containers", "The agent and dockerd", "Help")
+
+
+class Argument(NamedTuple):
+    """An option, or a positional argument where `flags` is one word without a dash."""
+
+    flags: tuple[str, ...]
+    help: str
+    settings: Mapping[str, Any]  # for argparse's add_argument
+
+    @property
+    def takes_value(self) -> bool:
+        return "action" not in self.settings
+
+    @property
+    def metavar(self) -> str:
+        if "choices" in self.settings:
+            return "|".join(self.settings["choices"])
+        return str(self.settings.get("metavar", self.flags[-1].lstrip("-").upper()))
+
+    @property
+    def head(self) -> str:
+        """As help shows it: `-n, --tail N`."""
+        if not self.flags[0].startswith("-"):
+            return self.shown
+        return ", ".join(self.flags) + (f" {self.metavar}" if self.takes_value else "")
+
+    @property
+    def shown(self) -> str:
+        """A positional argument in a synopsis."""
+        return {"*": f"[{self.metavar} ...]", "+": f"{self.metavar} ...", "?": f"[{self.metavar}]"}.get(
+            self.settings.get("nargs", ""), self.metavar
+        )
+
+
+def flag(*names: str, help: str, **settings: Any) -> Argument:  # noqa: A002 - argparse's word
+    """An option without a value."""
+    return Argument(names, help, {"action": "store_true", **settings})
+
+
+def option(*names: str, help: str, metavar: str = "", **settings: Any) -> Argument:  # noqa: A002 - argparse's word
+    """An option with a value."""
+    return Argument(names, help, {**({"metavar": metavar} if metavar else {}), **settings})
+
+
+def argument(metavar: str, *, help: str, dest: str, **settings: Any) -> Argument:  # noqa: A002 - argparse's word
+    """A positional argument."""
+    return Argument((dest,), help, {"metavar": metavar, **settings})
+
+
+class Command(NamedTuple):
+    """One row."""
+
+    name: str  # may be two words
+    group: str
+    summary: str  # one sentence without its full stop, at most 60 letters
+    description: str
+    examples: tuple[tuple[str, str], ...]  # command line, what it does
+    exit_codes: tuple[tuple[int, str], ...]
+    handler: str
+    arguments: tuple[Argument, ...] = ()
+    options: tuple[Argument, ...] = ()
+    common: tuple[str, ...] = ()  # of COMMON: only those that it uses, any other one is an error
+    rest: str = ""  # how help shows what follows the first argument and is passed on as `args.rest`
+    words: Mapping[str, str] = {}  # options of docker's command with what to write here
+
+    def all_options(self) -> tuple[Argument, ...]:
+        return (*self.options, *(COMMON[name] for name in self.common), HELP)
+
+
+def _address(text: str) -> str:
+    """An engine's address, checked. Raises argparse's error."""
+    from agent.model.engine_address import parse_engine_address
+    from agent.model.quantities import QuantityError
+
+    try:
+        return str(parse_engine_address(text))
+    except QuantityError as exc:
+        import argparse
+
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
+def _one_of(*names: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text not in names:
+            import argparse
+            import difflib
+
+            near = difflib.get_close_matches(text[:32], names, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise argparse.ArgumentTypeError(f"`{text[:64]}` is not one of {', '.join(names)}{hint}")
+        return text
+
+    return check
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        import argparse
+
+        raise argparse.ArgumentTypeError(f"`{text[:64]}` is not a whole number")
+    return int(text)
+
+
+def choice(*names_and_choices: Any, help: str, choices: tuple[str, ...], **settings: Any) -> Argument:  # noqa: A002
+    """An option with one of a few values."""
+    return Argument(names_and_choices, help, {"choices": choices, "type": _one_of(*choices), **settings})
+
+
+HELP = flag("-h", "--help", help="show this help")
+# None: not given, so that a running agent need not have the same
+COMMON: Mapping[str, Argument] = {
+    "config-dir": option("--config-dir", metavar="DIR", help="UCI files (/etc/config)"),
+    "override-dir": option(
+        "--override-dir", metavar="DIR", help="UCI files that win over those (/var/run/uci)"
+    ),
+    "save-dir": option("--save-dir", metavar="DIR", help="staged UCI changes (/tmp/.uci)"),
+    "state-dir": option("--state-dir", metavar="DIR", help="what the agent keeps (/etc/ucidockd)"),
+    "socket": option(
+        "--socket", metavar="SOCKET", help="the agent's control socket (/var/run/ucidockd/agent.sock)"
+    ),
+    "docker-host": option(
+        "--docker-host",
+        metavar="ADDRESS",
+        type=_address,
+        help="the engine; DOCKER_HOST, else the agent section's, else unix:///var/run/docker.sock",
+    ),
+    "docker-cert-path": option(
+        "--docker-cert-path",
+        metavar="DIR",
+        help="folder with ca.pem, cert.pem and key.pem for a tcp engine; else DOCKER_CERT_PATH",
+    ),
+    "json": flag("--json", help="print JSON"),
+    "no-agent": flag("--no-agent", help="do it in this process, although an agent runs"),
+}
+
+_FILES = ("config-dir", "override-dir")
+_ENGINE = ("docker-host", "docker-cert-path")
+_ALL = (*_FILES, "save-dir", "state-dir", "socket", *_ENGINE, "json")
+_EITHER = (*_ALL, "no-agent")
+
+_DONE = (0, "done")
+_FAILED = (
+    1,
+    "an error, which is told: no agent, no engine, no such container, a mistake in the configuration",
+)
+_USAGE = (2, "the command line is wrong")
+_USUAL = (_DONE, _FAILED, _USAGE)
+_NAME = argument("NAME", dest="name", help="a section, a Docker name or an id")
+
+CHECK = Command(
+    name="check",
+    group="Configuration",
+    summary="Check the configuration and list every mistake",
+    description=(
+        "Reads /etc/config/containers and /etc/config/dockerd as they are committed, or the files that you name, and lists"
+        " every mistake with its line. Nothing is changed."
+    ),
+    examples=(("ucidockd check", "Check what is committed."),),
+    exit_codes=((0, "no errors"), (1, "there are errors, with --strict also warnings"), _USAGE),
+    handler="agent.cli.check:check",
+    options=(
+        flag("--strict", help="fail on warnings too"),
+        flag("--staged", help="as if `uci commit` had been run"),
+    ),
+    common=(*_FILES, "save-dir", "json"),
+)
+PLAN = Command(
+    name="plan",
+    group="Configuration",
+    summary="Show what would be done, and why",
+    description=(
+        "Compares the configuration with the engine and shows what a reconcile would do, what waits, and why. Nothing is"
+        " changed."
+    ),
+    examples=(
+        ("ucidockd plan", "What would be done now."),
+        ("ucidockd plan --staged", "What would be done after `uci commit`."),
+        ("ucidockd plan ./containers", "What would be done if this file were committed."),
+        ("ucidockd plan --exit-code", "For scripts: 0 means that nothing is left to do."),
+    ),
+    exit_codes=(
+        (0, "fine; with --exit-code: nothing to do"),
+        (1, "an error: a mistake in the configuration, a conflict, a failed change, no engine"),
+        _USAGE,
+        (4, "with --exit-code: there is something to do, in progress or waiting"),
+    ),
+    handler="agent.cli.plan:plan",
+    arguments=(
+        argument(
+            "FILE",
+            dest="files",
+            nargs="*",
+            help="as if this were the committed file; one called `dockerd` is dockerd's configuration",
+        ),
+    ),
+    options=(
+        flag("--exit-code", help="exit with 4 when there is something to do"),
+        flag("--staged", help="as if `uci commit` had been run"),
+    ),
+    common=_EITHER,
+)
+RECONCILE = Command(
+    name="reconcile",
+    group="Configuration",
+    summary="Apply the configuration now and wait until it is done",
+    description=(
+        "Makes the engine match the configuration. The agent does so by itself after each `uci commit`; this does it now,"
+        " retries what failed, ends what `--once` and docker's own commands changed, and waits for the outcome. Without an"
+        " agent it is done in this process."
+    ),
+    examples=(("uci commit containers; ucidockd reconcile", "Apply a change and see the outcome."),),
+    exit_codes=(
+        (0, "everything that can be done is done"),
+        (1, "something failed or is in conflict, or there is no engine"),
+        _USAGE,
+        (3, "another agent is running"),
+    ),
+    handler="agent.cli.plan:reconcile",
+    common=_EITHER,
+)
+DIFF = Command(
+    name="diff",
+    group="Configuration",
+    summary="Compare a section with what the engine shows",
+    description="Shows each field of a container section that differs from what runs, and what would be done about it.",
+    examples=(("ucidockd diff web", "What differs for the container of section `web`."),),
+    exit_codes=_USUAL,
+    handler="agent.cli.container:diff",
+    arguments=(_NAME._replace(help="a container section, or its Docker name"),),
+    common=_EITHER,
+)
+ADOPT = Command(
+    name="adopt",
+    group="Configuration",
+    summary="Write the section of a container made with docker",
+    description=(
+        "Shows a container that was created with docker as a section of /etc/config/containers, with its networks and"
+        " volumes. With --commit the sections are written, and the next reconcile takes the container over."
+    ),
+    examples=(
+        ("ucidockd adopt nginx", "Show the section."),
+        ("ucidockd adopt nginx --section web --commit", "Write it as section `web`."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.container:adopt",
+    arguments=(_NAME._replace(help="Docker name or id"),),
+    options=(
+        option(
+            "--section", metavar="SECTION", default="", help="name of the section (made of the Docker name)"
+        ),
+        flag("--commit", help="write it; without, it is only shown"),
+        flag("--show-secrets", help="show environment values"),
+    ),
+    common=_EITHER,
+)
+STATUS = Command(
+    name="status",
+    group="What runs",
+    summary="Show the state of each section",
+    description="Shows what became of each section: whether it is as declared, whether its container runs, and why not.",
+    examples=(
+        ("ucidockd status", "Everything."),
+        ("ucidockd status --watch", "Follow changes until Ctrl-C."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.status:status",
+    options=(flag("--watch", help="follow changes"),),
+    common=_ALL,
+)
+LOGS = Command(
+    name="logs",
+    group="Containers",
+    summary="Show a container's output",
+    description="Shows what a container wrote to its standard output and standard error.",
+    examples=(
+        ("ucidockd logs web -n 100 -f", "The last 100 lines, and what follows."),
+        ("ucidockd logs web --since 10m", "What it wrote in the last ten minutes."),
+        ("ucidockd logs web --failed", "The last lines of the container whose start failed."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.container:logs",
+    arguments=(_NAME,),
+    options=(
+        flag("-f", "--follow", help="continue with what comes"),
+        option("-n", "--tail", metavar="N", default="all", help="the last N lines only"),
+        option("--since", metavar="TIME", default="", help="10m, seconds since 1970 or an RFC 3339 time"),
+        flag("--failed", help="the last lines of its container that failed"),
+        flag("--raw", help="as it is, control characters too"),
+    ),
+    common=_ALL,
+)
+RUN = Command(
+    name="run",
+    group="The agent and dockerd",
+    summary="Run the agent",
+    description=(
+        "Runs the agent in the foreground: it applies the configuration after each `uci commit` and keeps the engine as it"
+        " says. On OpenWrt `/etc/init.d/ucidockd start` runs it as a service, with systemd `systemctl start ucidockd`. A"
+        " container is not run by this command: it is declared in /etc/config/containers."
+    ),
+    examples=(("ucidockd run --log-level debug", "Run it in a terminal and show everything that it does."),),
+    exit_codes=((0, "it was ended by a signal"), _FAILED, _USAGE, (3, "another agent is running")),
+    handler="agent.cli.system:run",
+    options=(
+        choice(
+            "--log-level",
+            choices=("debug", "info", "warning", "error"),
+            help="the least that is logged (info)",
+        ),
+        option("--ubus-socket", metavar="SOCKET", help="ubusd (/var/run/ubus/ubus.sock)"),
+    ),
+    common=(*_FILES, "save-dir", "state-dir", "socket", *_ENGINE),
+)
+RENDER = Command(
+    name="render",
+    group="The agent and dockerd",
+    summary="Print the daemon.json that UCI asks for",
+    description=(
+        "Prints dockerd's configuration file as /etc/config/dockerd asks for it. With --diff it shows what would change, and"
+        " whether dockerd has to be reloaded or restarted for it."
+    ),
+    examples=(("ucidockd render --diff", "What a reconcile would change in dockerd."),),
+    exit_codes=_USUAL,
+    handler="agent.cli.system:render",
+    options=(flag("--diff", help="what would change, and what that would take"),),
+    common=(*_FILES, "state-dir", *_ENGINE, "json"),
+)
+UCI = Command(
+    name="uci",
+    group="The agent and dockerd",
+    summary="Print a UCI package as the agent reads it",
+    description="Prints a package in the form of `uci show` or `uci export`, where there is no `uci` command.",
+    examples=(("ucidockd uci show containers", "All options, a line each."),),
+    exit_codes=_USUAL,
+    handler="agent.cli.system:uci",
+    arguments=(
+        choice("form", choices=("show", "export"), help="a line for each option, or the syntax of the file"),
+        argument("PACKAGE", dest="package", help="containers, dockerd or any other"),
+    ),
+    options=(
+        choice(
+            "--store",
+            choices=("text", "pyuci"),
+            default="text",
+            help="read it ourselves, or with libuci (text)",
+        ),
+    ),
+    common=_FILES,
+)
+TLS_CLIENT = Command(
+    name="tls client",
+    group="The agent and dockerd",
+    summary="Write the certificates that a remote docker needs",
+    description=(
+        "Makes a client's certificate for dockerd's TLS and writes what `docker --tlsverify` needs to a new folder. Whoever"
+        " has this folder controls the router."
+    ),
+    examples=(("ucidockd tls client laptop", "Write ./laptop with ca.pem, cert.pem and key.pem."),),
+    exit_codes=_USUAL,
+    handler="agent.cli.tls:tls_client",
+    arguments=(argument("NAME", dest="name", help="letters, digits and . _ @ -"),),
+    options=(
+        option("--out", metavar="DIR", help="folder to be made (./NAME)"),
+        option("--days", metavar="N", type=_number, default=730, help="how long it is valid (730)"),
+    ),
+    common=(*_FILES, "state-dir", "json"),
+)
+HELP_COMMAND = Command(
+    name="help",
+    group="Help",
+    summary="Show the commands, or one of them",
+    description="Lists the commands, or shows the options, examples and exit codes of one.",
+    examples=(("ucidockd help logs", "The same as `ucidockd logs --help`."),),
+    exit_codes=(_DONE, _USAGE),
+    handler="agent.cli.system:show_help",
+    arguments=(argument("COMMAND", dest="topic", nargs="*", help="a command"),),
+)
+VERSION = Command(
+    name="version",
+    group="Help",
+    summary="Show the version",
+    description="Shows the version of ucidockd, as `ucidockd --version` does.",
+    examples=(("ucidockd version", ""),),
+    exit_codes=(_DONE, _USAGE),
+    handler="agent.cli.system:version",
+)
+
+COMMANDS: tuple[Command, ...] = (
+    CHECK,
+    PLAN,
+    RECONCILE,
+    DIFF,
+    ADOPT,
+    STATUS,
+    LOGS,
+    RUN,
+    RENDER,
+    UCI,
+    TLS_CLIENT,
+    HELP_COMMAND,
+    VERSION,
+)
+
+# what people type who know docker, compose, kubectl or terraform
+DOCKER_WORDS: Mapping[str, str] = {
+    "ps": "`ucidockd status` shows what runs",
+    "ls": "`ucidockd status` shows what runs",
+    "list": "`ucidockd status` shows what runs",
+    "container": "`ucidockd status` shows what runs",
+    "top": "`ucidockd status --watch` follows what runs",
+    "stats": "`ucidockd status --watch` follows what runs",
+    "up": "declare the container in /etc/config/containers, then `uci commit` and `ucidockd reconcile`",
+    "apply": "`ucidockd reconcile` applies the configuration",
+    "deploy": "`ucidockd reconcile` applies the configuration",
+    "sync": "`ucidockd reconcile` applies the configuration",
+    "reload": "`ucidockd reconcile` applies the configuration",
+    "update": "`ucidockd reconcile` applies the configuration",
+    "create": "declare the container in /etc/config/containers, then `uci commit` and `ucidockd reconcile`",
+    "down": "delete the section (`uci delete containers.NAME; uci commit containers`), then `ucidockd reconcile`",
+    "rm": "delete the section (`uci delete containers.NAME; uci commit containers`), then `ucidockd reconcile`",
+    "remove": "delete the section (`uci delete containers.NAME; uci commit containers`), then `ucidockd reconcile`",
+    "delete": "delete the section (`uci delete containers.NAME; uci commit containers`), then `ucidockd reconcile`",
+    "validate": "`ucidockd check` lists every mistake",
+    "config": "`ucidockd check` lists every mistake, `ucidockd uci show containers` prints the configuration",
+    "lint": "`ucidockd check` lists every mistake",
+    "inspect": "`ucidockd diff NAME` compares a section with what runs",
+    "get": "`ucidockd status` shows what runs",
+    "log": "`ucidockd logs NAME` shows a container's output",
+    "import": "`ucidockd adopt NAME` writes the section of a container that runs",
+    "agent": "`ucidockd run` runs the agent",
+    "daemon": "`ucidockd run` runs the agent",
+    "serve": "`ucidockd run` runs the agent",
+}
