@@ -14,7 +14,7 @@
 const CHANGES = { 0: 'changed', 1: 'added', 2: 'deleted' };
 
 const FilesTab = baseclass.extend({
-	__init__(id, name) {
+	__init__(id, name, from) {
 		this.id = id;
 		this.name = name;
 		this.progress = files.progress();
@@ -23,7 +23,7 @@ const FilesTab = baseclass.extend({
 		this.list = D.spoken('div', {});
 		this.chosen = D.el('input', { 'type': 'file', 'multiple': '', 'style': 'display:none', 'change': () => D.attempt(() => this.upload()) });
 		this.archive = D.el('input', { 'type': 'file', 'accept': '.tar', 'style': 'display:none', 'change': () => D.attempt(() => this.unpack()) });
-		this.go('/');
+		this.go(from ?? '/');
 	},
 
 	render() {
@@ -131,4 +131,4 @@ const FilesTab = baseclass.extend({
 	changeWords: kind => ({ changed: _('changed'), added: _('added'), deleted: _('deleted') }[CHANGES[kind]])
 });
 
-return baseclass.extend({ render: (id, name) => new FilesTab(id, name).render() });
+return baseclass.extend({ render: (id, name, from) => new FilesTab(id, name, from).render() });

@@ -131,7 +131,7 @@ return view.extend({
 			{ name: 'logs', title: _('Logs'), make: () => found ? this.logsTab() : none() },
 			isWriter && { name: 'console', title: _('Console'), make: () => found ? (this.console = consoletab.make(found.Id)).node : none() },
 			{ name: 'load', title: _('Load'), make: () => found ? this.loadTab() : none() },
-			isWriter && { name: 'files', title: _('Files'), make: () => found ? filestab.render(found.Id, this.row.name) : none() },
+			isWriter && { name: 'files', title: _('Files'), make: () => found ? filestab.render(found.Id, this.row.name, decodeURIComponent(location.hash.slice(1)).split('=')[1]) : none() },
 			(owner || isWriter) && { name: 'settings', title: _('Settings'), make: () => this.settingsTab() },
 			owner && { name: 'history', title: _('History'), make: () => fetched(() => history.render(this.row.owner)) },
 			{ name: 'inspect', title: _('Inspect'), make: () => found ? D.el('pre', { 'style': 'overflow:auto' }, JSON.stringify(this.found, null, 2)) : none() }
