@@ -16,7 +16,6 @@
 'require ucidockd.networksof as networksof';
 'require ucidockd.ports as ports';
 'require ucidockd.problems as problems';
-'require ucidockd.resources as resources';
 'require ucidockd.rows as rows';
 'require ucidockd.status as status';
 
@@ -119,7 +118,7 @@ return view.extend({
 		return D.el('div', {},
 			D.el('p', {}, _('This container is not managed. Changes made here are lost when it is created again; adopt it to keep its settings in the router\'s configuration.')),
 			D.el('h4', {}, _('Networks')), fetched(again => networksof.render(id, owner, again)),
-			D.el('h4', {}, _('Limits')), fetched(() => resources.render(id, owner)));
+			D.el('h4', {}, _('Limits')), fetched(async () => (await L.require('ucidockd.resources')).render(id, owner)));
 	},
 
 	tabs() {
