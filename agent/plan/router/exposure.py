@@ -30,13 +30,17 @@ def public_ports(container: Container, around: Surroundings) -> tuple[str, ...]:
 
 
 def zones_reaching(container: Container, around: Surroundings) -> dict[str, list[str]]:
-    """The zones of the firewall that reach each published port: {"8080/tcp": ["lan"]}."""
+    """The zones of the firewall that reach each published port, without those of its own networks: {"8080/tcp": ["lan"]}."""
     bridges = _bridges(container, around)
+    own = {zone for each in bridges if each.device for zone in zones_with(each.device, each.subnets, around)}
     return {
         f"{port.host_text}/{port.protocol}": [
             zone.name
             for zone in around.firewall.zones
-            if bridges and _listens(port, zone, around) and _passes(port, zone, bridges, around)
+            if bridges
+            and zone not in own
+            and _listens(port, zone, around)
+            and _passes(port, zone, bridges, around)
         ]
         for port in container.spec.ports
     }

@@ -82,9 +82,7 @@ const GIVEN = {
 			window.dialogues = (window.dialogues ?? 0) + 1;
 		},
 		hideModal: () => document.getElementById('modal').replaceChildren(),
-		tabs: {
-			initTabGroup: panes => setTimeout(() => [ ...panes ].forEach(pane => pane.dispatchEvent(new CustomEvent('cbi-tab-active', { detail: { tab: pane.dataset.tab } }))))
-		}
+		changes: { init: async () => {}, apply: async () => {} }
 	},
 	rpc: {
 		getSessionID: () => SESSION,
@@ -107,6 +105,11 @@ async function fetchSources(name) {
 function instance(name) {
 	return GIVEN[name] ??= instanceOf(sources.get(name), instance);
 }
+
+L.require = async name => {
+	await fetchSources(name);
+	return instance(name);
+};
 
 /** Puts what `make` of a module gives on the page; it is `window.shown`. */
 window.show = async (name, options, begin = 'start') => {

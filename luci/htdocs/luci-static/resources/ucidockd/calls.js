@@ -83,6 +83,12 @@ agent.status = async () => {
 	return status;
 };
 
+// Streams of a page that is shown are opened together by one request. LuCI sends such ones before it draws next, which a hidden
+// page never does.
+const openedTogether = table('ucidockd', { stream_open: AGENT.stream_open }, answerOf, true).stream_open, openedAlone = agent.stream_open;
+
+agent.stream_open = (...values) => (document.hidden ? openedAlone : openedTogether)(...values);
+
 return baseclass.extend({
 	agent,
 	docker: table('docker', DOCKER['docker'], bodyOf),

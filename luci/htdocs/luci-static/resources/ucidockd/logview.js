@@ -29,11 +29,12 @@ const LogView = baseclass.extend({
 		this.wrap = D.el('input', { 'type': 'checkbox', 'checked': '', 'change': () => this.lines.classList.toggle('ucidockd-wrap', this.wrap.checked) });
 	},
 
-	render() {
+	// `more`: what else is beside its buttons
+	render(more) {
 		return D.el('div', {},
 			D.bar(this.term, this.follow, this.since, this.tail, D.labelled(_('Time'), this.stamps), D.labelled(_('Wrap lines'), this.wrap),
 				D.el('button', { 'class': 'btn cbi-button', 'click': () => this.clear() }, _('Clear view')),
-				this.download && D.button('neutral', _('Download'), () => this.download(this.asked()))),
+				this.download && D.button('neutral', _('Download'), () => this.download(this.asked())), more),
 			this.lines, this.state);
 	},
 

@@ -72,7 +72,7 @@ return view.extend({
 		D.fill(this.info, D.facts([
 			[ _('State'), D.badge(state.level, state.words) ], [ _('Image'), this.row.image ],
 			...(this.row.ports.length ? [ [ _('Ports'), this.row.ports.map(ports.node) ] ] : []),
-			...(this.found ? containerinfo.factsOf(this.found) : [])
+			...(this.found ? containerinfo.factsOf(this.found, this.row.ports.length > 0) : [])
 		]));
 	},
 
@@ -90,7 +90,7 @@ return view.extend({
 		this.log = logview.make(sources, L.hasViewPermission() ? options => files.download({ target: 'logs', container: this.found.Id, name: this.row.name, ...options }, progress) : null);
 		this.log.start();
 
-		return D.fill(place, D.bar(add), progress.node, this.log.render());
+		return D.fill(place, progress.node, this.log.render(add));
 	},
 
 	loadTab() {
@@ -110,8 +110,13 @@ return view.extend({
 	settingsTab() {
 		const { owner } = this.row;
 
-		if (owner)
-			return fetched(async () => (await L.require('ucidockd.form')).edit(owner.section));
+		if (owner) {
+			const place = D.el('div', {}, _('Loading…'));
+
+			D.attempt(async () => D.fill(place, await (await L.require('ucidockd.form')).edit(owner.section)));
+
+			return place;
+		}
 
 		const { Id: id } = this.found;
 

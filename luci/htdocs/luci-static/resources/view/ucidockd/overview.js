@@ -165,7 +165,7 @@ return view.extend({
 			this.draw();
 			item.name === 'change' && this.soon();
 		});
-		window.setInterval(() => this.meter(), METERS_MS);
+		window.setInterval(() => this.info && this.meter(), METERS_MS);
 
 		return D.el('div', {},
 			D.connection(live),
