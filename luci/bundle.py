@@ -17,6 +17,7 @@ from pathlib import Path
 _REQUIRE = re.compile(r"^'require ([^' ]+)(?: as ([A-Za-z_$][\w$]*))?';\n", re.MULTILINE)
 _LATER = re.compile(r"L\.require\('(ucidockd\.[\w.]+)'\)")
 _OWN = "ucidockd."
+_FORMS = "ucidockd.editor"
 _LICENSE = "// SPDX-License-Identifier: GPL-2.0-or-later\n"
 
 
@@ -30,7 +31,7 @@ def main() -> None:
     later = {name for text in (*sources.values(), *views.values()) for name in _LATER.findall(text)}
     roots = {**views, **{resources / f"{name.replace('.', '/')}.js": sources[name] for name in later}}
 
-    without_forms = [text for text in views.values() if "form" not in _foreign(text, sources)]
+    without_forms = [text for text in views.values() if _FORMS not in _ordered(text, sources)]
     plain = list(dict.fromkeys(name for text in without_forms for name in _ordered(text, sources)))
     every = dict.fromkeys(name for text in roots.values() for name in _ordered(text, sources))
     shared = {"app": plain, "forms": [name for name in every if name not in plain]}
@@ -55,12 +56,6 @@ def _ordered(text: str, sources: dict[str, str]) -> Iterator[str]:
         if name.startswith(_OWN):
             yield from _ordered(sources[name], sources)
             yield name
-
-
-def _foreign(text: str, sources: dict[str, str]) -> set[str]:
-    """LuCI's modules that it needs, through others as well."""
-    texts = [text, *(sources[name] for name in _ordered(text, sources))]
-    return {name for each in texts for name, _ in _needs(each) if not name.startswith(_OWN)}
 
 
 def _slim(code: str) -> str:

@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 
-from agent.apply.pulling import REPORT_S, PullProgress
+from agent.apply.images import REPORT_S, PullProgress
 from agent.cli.container import Printer, diff_text, escaped, since_when
 from agent.cli.main import main
-from agent.cli.output import Style, plan_text, status_table
-from agent.cli.progress import Bars
+from agent.cli.output import Style, status_table
 from agent.cli.status import Picture, changes
 from agent.errors import ConfigError
 from agent.status.board import StatusBoard
@@ -102,14 +101,6 @@ def test_on_a_terminal_words_are_coloured_and_lines_end_at_its_edge() -> None:
     assert f"{ESC}[33mno (Pending)" in lines[3]
     assert f"{ESC}[31mno (Conflict)" in lines[4]
     assert lines[4].endswith("…")
-
-
-def test_the_words_of_a_plan_are_coloured_by_what_they_cost() -> None:
-    plan = {"text": "create web x\nremove db y", "operations": [{}]}
-    assert (
-        plan_text(plan, Style(colours=True)) == f"{ESC}[32mcreate{ESC}[0m web x\n{ESC}[31mremove{ESC}[0m db y"
-    )
-    assert plan_text({"text": "nothing to do", "operations": []}, Style(colours=True)) == "nothing to do"
 
 
 class Terminal(io.StringIO):
@@ -270,19 +261,6 @@ def test_progress_is_reported_twice_a_second_at_most_and_ten_thousand_layers_are
         progress.step({"status": "Already exists", "id": str(number)})
     assert len(reports) <= 2
     assert len(progress._progress._layers) <= 1000
-
-
-def test_bars_are_redrawn_in_place_and_taken_off() -> None:
-    screen = Terminal()
-    bars = Bars(screen)
-    bars.feed({"resources": STATUS["resources"], "agent": {}})
-    assert screen.getvalue() == "[#############.................]  45 % nginx:1\n"
-    later = {"ImageReady": (False, "Pulling", "pulling nginx:1: 90 %")}
-    bars.feed({"id": 2, "key": "container:db", "resource": a_resource("container:db", **later)})
-    assert screen.getvalue().endswith(f"{ESC}[1A{ESC}[J[###########################...]  90 % nginx:1\n")
-    bars.close()
-    bars.feed({"id": 3, "key": "container:db", "resource": a_resource("container:db", **later)})
-    assert screen.getvalue().endswith(f"{ESC}[1A{ESC}[J")
 
 
 MISTAKES = """\

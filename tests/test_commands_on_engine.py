@@ -153,9 +153,7 @@ def test_a_stop_through_the_engines_door_is_held_until_a_reconcile(agent: Agent,
     with httpx.Client(transport=transport, base_url="http://localhost", timeout=20) as client:
         assert client.post("/docker/containers/web/stop").status_code == 204
     wait_for(lambda: "stop by hand; reconcile takes it back" in agent.command("status").stdout)
-    assert agent.command("plan").stdout.split() == [
-        *("held", "container:web", "stop", "by", "hand;", "reconcile", "takes", "it", "back")
-    ]
+    assert "... container:web: held: stop by hand; reconcile takes it back\n" in agent.command("plan").stdout
     assert "plan: nothing, Held: stop by hand" in agent.command("diff", "web").stdout
     assert box.get("web").status == "exited"
     assert "start" in agent.command("reconcile").stdout

@@ -46,7 +46,7 @@ def test_a_commit_is_applied_and_reported(agent: Agent, box: Box) -> None:
     assert status["agent"]["engine"]["reachable"] is True
     assert [resource["key"] for resource in status["resources"]] == ["container:two", "container:web"]
     plan = agent.command("plan", "--exit-code")
-    assert (plan.returncode, plan.stdout) == (0, "nothing to do\n")
+    assert (plan.returncode, plan.stdout) == (0, "Nothing to do: everything is as declared.\n")
 
 
 def test_a_container_removed_by_hand_comes_back(agent: Agent, box: Box) -> None:

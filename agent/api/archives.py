@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from agent.api.problems import RequestError
 from agent.engine.stream import DockerStream, EngineResponse
 from agent.errors import EngineError
-from agent.wire.tar_magic import BLOCK, Entry, is_plain_tar, size_of_records
+from agent.wire.bodies import BLOCK, Entry, is_plain_tar, size_of_records
 
 _UNPACKS_SAFELY = (29, 5, 1)
 HEAD_TIMEOUT_S = 600.0  # the engine packs a large image before it answers

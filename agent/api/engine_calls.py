@@ -21,7 +21,7 @@ from enum import Enum, auto
 
 from agent.api.engine_requests import Pairs, from_remote, once, up_to_now, without_follow
 from agent.api.rules import WEBSOCKET, Grant, Need
-from agent.wire.natural import natural
+from agent.wire.http_head import natural
 
 READ, WRITE = Need.READ, Need.WRITE
 

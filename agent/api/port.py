@@ -10,7 +10,7 @@ from agent.model.dockerd.settings import Wish
 from agent.model.given import Given
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
-from agent.status.counters import PassCounters
+from agent.status.metrics import PassCounters
 
 
 class AgentPort(Protocol):

@@ -15,13 +15,10 @@ from dataclasses import dataclass, replace
 from functools import partial, singledispatchmethod
 from typing import Any
 
-from agent.apply.addresses import with_addresses
-from agent.apply.clock import Clock
+from agent.apply.failures import without_secrets
 from agent.apply.images import Images, create_from
-from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect
-from agent.apply.ports import Engine
-from agent.apply.records import Records
-from agent.apply.redact import without_secrets
+from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect, with_addresses
+from agent.apply.ports import Clock, Engine, Records
 from agent.apply.swap import Swap, kept_policy, restart_body
 from agent.apply.volumes import Inheritance, holds_data, inherit_from_gone, names
 from agent.apply.worker_pool import Crew, Outcome, Run, SkippedError
@@ -36,7 +33,7 @@ from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
 from agent.model.observed import Record
 from agent.model.resources import Container, Network, Volume
 from agent.plan import operations as ops
-from agent.plan.container.drift import container_drift, network_difference, volume_difference
+from agent.plan.container.difference import container_drift, network_difference, volume_difference
 from agent.plan.container.endpoints import MAC_FIELD, shows_macs
 from agent.plan.container.inspected import volume_words, volumes_of
 from agent.plan.container.meaning import is_same_image, meaning_hash
@@ -78,7 +75,10 @@ class Executor:
         outcomes: list[Outcome] = []
         try:
             for operation in work.operations:
-                outcome = Outcome(operation=operation, error=self._attempt(operation, failed_needs))
+                began = self.clock.monotonic()
+                error = self._attempt(operation, failed_needs)
+                took_s = self.clock.monotonic() - began
+                outcome = Outcome(operation=operation, error=error, took_s=took_s)
                 self.report(outcome)
                 outcomes.append(outcome)
                 if outcome.error is not None:

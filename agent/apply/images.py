@@ -11,12 +11,46 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.apply.ports import Engine
-from agent.apply.pulling import STALL_S, PullProgress
 from agent.apply.worker_pool import SkippedError
 from agent.errors import EngineError, EngineUnreachableError, Reason
 from agent.model.resources import Container, Pull, RegistryAuth
+from agent.status.progress import Progress
 
 logger = logging.getLogger(__name__)
+
+# How far a pull is, for status: `status/progress` adds up, this says when there is something to tell.
+
+
+REPORT_S = 0.5
+# An engine waits for a registry for ever. With the containerd store it says nothing of a layer's first MiB, and three
+# layers come at once: 300 s are 10 KiB/s.
+STALL_S = 300.0
+
+
+class PullProgress:
+    """Takes steps, calls `report(percent)` when it has grown, at most twice a second. `clock`: monotonic seconds."""
+
+    def __init__(self, report: Callable[[int], None], clock: Callable[[], float]) -> None:
+        self._report, self._clock = report, clock
+        self._progress = Progress(unpacks=True)
+        self._moved_at, self._work = clock(), self._progress.work
+        self._reported = -1
+        self._reported_at = float("-inf")
+
+    def step(self, step: dict[str, Any]) -> None:
+        """One JSON object of the stream of POST /images/create."""
+        self._progress.feed(step)
+        percent, now = self._progress.percent, self._clock()
+        if self._work != (work := self._progress.work):
+            self._moved_at, self._work = now, work
+        if percent is not None and percent > self._reported and now - self._reported_at >= REPORT_S:
+            self._reported, self._reported_at = percent, now
+            self._report(percent)
+
+    def is_stalled(self) -> bool:
+        """Whether nothing came forward for STALL_S, whatever the engine said meanwhile."""
+        return self._clock() - self._moved_at > STALL_S
+
 
 _NO_SPACE = "no space left on device"  # strerror(ENOSPC), which the engine passes on
 _HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"})
@@ -67,7 +101,7 @@ class Images:
 
         def check() -> None:
             if self.stopping():
-                raise EngineError("the agent stops", retryable=True)
+                raise SkippedError("the pull was cancelled: ucidockd stops", retryable=True)
             self._check_wanted(container)
             if progress.is_stalled():
                 text = f"cannot pull {image}: no progress for {STALL_S:.0f} s, cancelled"

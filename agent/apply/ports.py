@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Port: the Docker Engine as applying and observing need it. Blocking; called from threads.
-
-Every method raises EngineError (EngineUnreachableError without a connection). Stopping or removing what is gone is
-success, so is a rename to the name it has.
+"""Ports of applying and observing: the Docker Engine, the records of which objects are ours, and the clocks; and what the
+engine's lists may be believed.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from agent.model.observed import EngineIdentity, ObservedContainer, ObservedNetwork, ObservedVolume
+from agent.errors import EngineError
+from agent.model.identity import LABEL_NONCE
+from agent.model.observed import EngineIdentity, ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import RegistryAuth
+from agent.plan.engines import Claims, Tags
 
 
 class Engine(Protocol):
@@ -54,3 +57,69 @@ class Engine(Protocol):
     ) -> None: ...
     def past_events(self, container: str, until: str) -> tuple[dict[str, Any], ...]: ...
     def events(self, since: int | None) -> Iterator[dict[str, Any]]: ...
+
+
+# Port: where it is kept which objects are ours. `agent.files.state` implements it.
+
+
+class Records(Protocol):
+    """Every method that changes something has written it to disk when it returns; StorageError: nothing is changed.
+
+    What is not `lasting` survives the agent, and may be lost with the power: it is for what `recover` finds out again,
+    as the id of an object that carries the record's nonce.
+    """
+
+    instance: str
+
+    def records(self) -> tuple[Record, ...]: ...
+
+    def everywhere(self) -> tuple[Record, ...]: ...
+
+    def stand_on(self, tags: Tags, claims: Claims, *, keep: bool) -> None: ...
+
+    def get(self, nonce: str) -> Record | None: ...
+
+    def put(self, *records: Record) -> None: ...
+
+    def change(self, nonce: str, *, lasting: bool = True, **changes: Any) -> Record: ...
+
+    def drop(self, nonce: str, *, lasting: bool = True) -> None: ...
+
+    def fold(self) -> None: ...
+
+
+# The clocks that passes and the applying of plans go by, handed down from the reconciler: tests let hours pass at once.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """`wall` gives unix seconds and may jump, `monotonic` gives seconds and does not; `sleep` blocks its thread."""
+
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+SYSTEM_CLOCK = Clock()
+
+
+# What the engine's lists may be believed: an engine that is still loading, or a reply that was cut, lacks what is there.
+
+
+def confirm(missing: set[str], inspect: Callable[[str], object | None]) -> None:
+    """Asks for what a list lacks, by id. Raises EngineError where it is there."""
+    for object_id in sorted(missing):
+        if inspect(object_id) is not None:
+            raise EngineError(f"the engine's list lacks {object_id[:12]}, which is there", retryable=True)
+
+
+def made_for(engine: Engine, records: Records, record: Record) -> ObservedContainer | None:
+    """The container that was made for a record, whatever its name is by now: our state file knows its label's nonce."""
+    ours = engine.list_containers(records.instance)
+    found = next((seen for seen in ours if seen.labels.get(LABEL_NONCE) == record.nonce), None)
+    if found is None:
+        known = {
+            r.object_id for r in records.records() if r.kind == "container" and r.object_id and not r.swap
+        }
+        confirm(known - {seen.id for seen in ours}, engine.inspect_container)
+    return found

@@ -13,31 +13,26 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from agent.apply.addresses import with_addresses
-from agent.apply.clock import SYSTEM_CLOCK, Clock
+from agent.apply.failures import is_refusal, last_output, without_secrets
 from agent.apply.images import create_from
-from agent.apply.observed_lists import made_for
-from agent.apply.output import last_output
-from agent.apply.ports import Engine
-from agent.apply.records import Records
-from agent.apply.redact import without_secrets
-from agent.apply.rejections import is_refusal
+from agent.apply.networks import with_addresses
+from agent.apply.ports import SYSTEM_CLOCK, Clock, Engine, Records, made_for
 from agent.apply.volumes import inherit
-from agent.errors import ConflictError, EngineError, StorageError
-from agent.model.identity import own_labels, spec_hash
-from agent.model.observed import ObservedContainer, Record
+from agent.errors import ConflictError, EngineError, EngineUnreachableError, StorageError, UcidockdError
+from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
+from agent.model.observed import NO_OBJECT, ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import Container, RunState
 from agent.plan.applied import waits_of
 from agent.plan.container.inspected import anonymous_volumes, volume_words, volumes_of
 from agent.plan.container.payload import container_body, extra_endpoints
 from agent.plan.container.plan import failure_of, is_alive, is_completed
-from agent.plan.container.swap_names import name_outside, swap_name
+from agent.plan.container.renames import name_outside, swap_name
 from agent.plan.draft import desired_spec, joined_ids, plugged_words
 
 logger = logging.getLogger(__name__)
@@ -368,3 +363,57 @@ def _judge(
             raise GateError(f"the new container is not healthy after {_HEALTH_LIMIT_S:.0f} s")
         return False
     return well_s >= container.policy.gate_s
+
+
+# Finishes or undoes what a crash cut short, before anything is planned: state.json says where it stood.
+
+
+def recover(engine: Engine, records: Records, busy: Collection[str]) -> dict[str, UcidockdError]:
+    """Finishes or undoes what a crash cut short, `busy` keys apart. Does nothing when nothing is open.
+
+    Returns what could not be: key -> error; nothing may be planned for such a key. Raises EngineUnreachableError.
+    """
+    swap = Swap(engine=engine, records=records, api=(1, 41))
+    failed: dict[str, UcidockdError] = {}
+    # the new ones first: what they replace is needed for bringing it back
+    for record in sorted(records.records(), key=lambda r: r.swap != "new"):
+        key = f"{record.kind}:{record.section}"
+        if key in busy or key in failed:
+            continue
+        try:
+            _recover(swap, record)
+        except EngineUnreachableError:
+            raise
+        except (EngineError, StorageError) as exc:
+            logger.warning("%s: what was cut short cannot be mended yet: %s", key, exc)
+            failed[key] = exc
+    return failed
+
+
+def _recover(swap: Swap, record: Record) -> None:
+    if record.swap == "new":
+        logger.info("undoing an unfinished swap of %s", record.name)
+        swap.undo(record)
+    elif record.swap == "retired":
+        swap.finish(record, volumes=False)
+    elif record.swap == "foreign" and not record.failed_hash:
+        swap.records.drop(record.nonce)
+    elif not record.swap and not record.object_id:
+        _settle(swap.engine, swap.records, record)
+
+
+def _settle(engine: Engine, records: Records, record: Record) -> None:
+    """A record announced without an answer: its object either carries the nonce, or was never made."""
+    seen: ObservedContainer | ObservedNetwork | ObservedVolume | None
+    if record.kind == "container":
+        seen = made_for(engine, records, record)
+    else:
+        look = engine.inspect_network if record.kind == "network" else engine.inspect_volume
+        seen = look(record.name)
+    if seen is None or seen.labels.get(LABEL_NONCE) != record.nonce:
+        if record.volumes or record.left or record.lost:  # it names the data of the one before
+            records.change(record.nonce, object_id=NO_OBJECT)
+        else:
+            records.drop(record.nonce)
+        return
+    records.change(record.nonce, object_id=seen.name if isinstance(seen, ObservedVolume) else seen.id)

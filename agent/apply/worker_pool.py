@@ -31,10 +31,11 @@ class SkippedError(EngineError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one operation; `error` is None when it worked."""
+    """What became of one operation; `error` is None when it worked. `took_s`: seconds."""
 
     operation: ops.Operation
     error: UcidockdError | None = None
+    took_s: float = 0.0
 
 
 class Crew:
@@ -116,6 +117,16 @@ class Run:
         if self._fault is not None:
             raise self._fault
         return tuple(self._outcomes)
+
+    def begun(self) -> list[str]:
+        """Keys of the works that are being carried out."""
+        with self._lock:
+            return sorted(self._running)
+
+    def not_begun(self) -> list[str]:
+        """Keys of the works that wait for others."""
+        with self._lock:
+            return sorted(self._pending)
 
     def ended(self) -> bool:
         """Whether every work ended."""

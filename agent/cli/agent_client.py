@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from agent.errors import UcidockdError
-from agent.wire.error_body import error_message
+from agent.wire.bodies import error_message
 
 _PIECE = 65536
 

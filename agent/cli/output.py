@@ -15,16 +15,11 @@ from typing import Any, TextIO
 
 from agent.model.plain_text import plain
 
+_SPACE = re.compile(r" (?!(?:s|min|h|%)(?:\W|$))")  # a number and its unit stay together
 Paint = Callable[[str], str]
 
 _COLOURS = {"good": "32", "bad": "31", "busy": "33", "head": "1", "dim": "2"}
 _HEAD = ("KIND", "SECTION", "NAME", "SYNCED", "RUNNING", "DETAIL")
-_OP_COLOURS = {"remove": "bad", "retire": "bad", "replace": "busy", "stop": "busy", "adopt": "busy"}
-_BAD_STATES = frozenset({"failed", "rolled back", "conflict", "invalid", "blocked"})
-_STATE = re.compile(
-    r"(then \S+|in progress|waiting|removal|held|disabled|drift|retry in \d+ s|failed|rolled back|conflict|invalid|blocked)"
-    r"(?= )"
-)
 
 
 def colours_wanted(stream: TextIO) -> bool:
@@ -170,16 +165,26 @@ def age_words(seconds: float) -> str:
     return f"{max(0, int(seconds))} s"
 
 
-def plan_text(result: dict[str, Any], style: Style = PLAIN) -> str:
-    """The plan as it stands in the answer, the first words of each line in a colour."""
+def wrapped(text: str, style: Style, *, indent: int = 0, bold: bool = False) -> list[str]:
+    """Text in lines of the terminal's width; a word that fits in none is cut into pieces. One line in a pipe."""
+    room = max(style.width - 1 - indent, 12) if style.width else 0
     lines = []
-    for line in str(result["text"]).splitlines():
-        text = plain(line)
-        state = _STATE.match(text)
-        word = state[0] if state else text.partition(" ")[0]
-        name = ("bad" if state[0] in _BAD_STATES else "busy") if state else _OP_COLOURS.get(word, "good")
-        lines.append(style(name if result["operations"] or state else "", word) + text[len(word) :])
-    return "\n".join(lines)
+    line = ""
+    for word in _SPACE.split(plain(text)):
+        while room and len(word) > room:
+            space = room - len(line) - 1 if line else room
+            if space < room // 3:
+                lines.append(line)
+                line, space = "", room
+            lines.append(f"{line} {word[:space]}" if line else word[:space])
+            line, word = "", word[space:]
+        if room and line and len(line) + 1 + len(word) > room:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    lines.append(line)
+    return [" " * indent + (style("head", each) if bold else each) for each in lines]
 
 
 def print_issues(issues: Iterable[dict[str, Any]]) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent.cli.ask import agent_socket, ask_or_do
-from agent.cli.output import Style, plan_text, print_issues
+from agent.cli.output import Style, print_issues, wrapped
+from agent.cli.plan_view import NOTHING, plan_view, steps
 from agent.errors import ConfigError
 from agent.model.given import Given
-from agent.model.plain_text import plain
 
 
 def plan(args: argparse.Namespace) -> int:
@@ -21,15 +21,45 @@ def plan(args: argparse.Namespace) -> int:
     if args.staged or args.files:
         body = {"staged": args.staged, **_read_packages(args.files)}
         result = ask_or_do(
-            args, ("POST", "/v1/plan"), lambda single: single.plan(_given(body)), body, changes=False
+            args,
+            ("POST", "/v1/plan"),
+            lambda single: {**single.plan(_given(body)), "alone": True},
+            body,
+            changes=False,
         )
     else:
-        result = ask_or_do(args, ("GET", "/v1/plan"), lambda single: single.plan(), changes=False)
-    _print_plan(args, result)
+        result = ask_or_do(
+            args, ("GET", "/v1/plan"), lambda single: {**single.plan(), "alone": True}, changes=False
+        )
+    alone = result.pop("alone", False)
+    if args.json:
+        print(json.dumps(result, indent=1))
+    else:
+        print_issues(result["issues"])
+        _print_text(plan_view(result, Style.of(sys.stdout), next_step=_next_step(args, alone=alone)))
     if not result["ok"]:
         return 1
     undone = result["operations"] or any(entry["level"] == "waiting" for entry in result["pending"])
     return 4 if args.exit_code and undone else 0
+
+
+def _next_step(args: argparse.Namespace, *, alone: bool) -> str:
+    if args.files:
+        return "This is a preview: nothing changes before the file is committed."
+    if args.staged:
+        return (
+            "`uci commit` applies this."
+            if not alone
+            else "`uci commit`, then `ucidockd reconcile` apply this."
+        )
+    if alone:
+        return "`ucidockd reconcile` applies this."
+    return "The agent does this by itself; `ucidockd reconcile` waits for it."
+
+
+def _print_text(text: str) -> None:
+    if text:
+        print(text)
 
 
 def _read_packages(files: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -53,21 +83,55 @@ def _given(body: dict[str, Any]) -> Given:
 
 
 def reconcile(args: argparse.Namespace) -> int:
-    """Does it now, and waits for it."""
-    from agent.cli.progress import bars_of
+    """Does it now, shows what is done as it is done, and waits for it."""
+    if args.json:
+        result = ask_or_do(args, ("POST", "/v1/reconcile"), lambda single: single.reconcile())
+        print(json.dumps(result, indent=1))
+        return 0 if result["ok"] else 1
+    from agent.cli.main import INTERRUPTED
+    from agent.cli.progress import Progress, shown_while
 
-    with bars_of(agent_socket(args)) as feed:
-        result = ask_or_do(args, ("POST", "/v1/reconcile"), lambda single: single.reconcile(feed))
-    _print_plan(args, result)
-    for failure in result["failed"]:
-        what = "skipped" if failure["skipped"] else "failed"
-        print(plain(f"{what}: {failure['op']} {failure['key']}: {failure['error']}"), file=sys.stderr)
+    progress = Progress(sys.stdout)
+
+    def interrupted(finishing: list[str], left: list[str]) -> None:
+        progress.close()
+        _say_stopping(finishing, left)
+
+    try:
+        with shown_while(agent_socket(args), progress):
+            result = ask_or_do(
+                args, ("POST", "/v1/reconcile"), lambda single: single.reconcile(progress.feed, interrupted)
+            )
+    except KeyboardInterrupt:
+        _say_it_continues(progress.close())
+        return INTERRUPTED
+    progress.close()
+    print_issues(result["issues"])
+    if not any(result[part] for part in ("operations", "failed", "pending")) and result["ok"]:
+        print(NOTHING)
+    else:
+        print("\n".join(progress.outcome(result)))
+        for step in steps(result, ""):
+            print("\n".join(wrapped(step, Style.of(sys.stdout))))
+    if result.get("interrupted"):
+        return INTERRUPTED
     return 0 if result["ok"] else 1
 
 
-def _print_plan(args: argparse.Namespace, result: dict[str, Any]) -> None:
-    if args.json:
-        print(json.dumps(result, indent=1))
-        return
-    print_issues(result["issues"])
-    print(plan_text(result, Style.of(sys.stdout)))
+def _say_it_continues(under_way: list[str]) -> None:
+    style = Style.of(sys.stderr)
+    what = f" with {', '.join(under_way)}" if under_way else ""
+    text = f"ucidockd: interrupted; the agent continues{what}. Nothing was undone: `ucidockd status --watch` follows it, and"
+    text += " a section that you disable or delete is given up."
+    print("\n".join(wrapped(text, style)), file=sys.stderr)
+
+
+def _say_stopping(finishing: list[str], left: list[str]) -> None:
+    style = Style.of(sys.stderr)
+    text = "ucidockd: interrupted; pulls are cancelled."
+    if finishing:
+        text += f" Being finished or undone, so that nothing is left half done: {', '.join(finishing)} (Ctrl-C again leaves"
+        text += " that to the next `ucidockd reconcile`)."
+    if left:
+        text += f" Not begun: {', '.join(left)}."
+    print("\n".join(wrapped(text, style)), file=sys.stderr, flush=True)

@@ -23,7 +23,7 @@ from agent.errors import PathError
 from agent.files.atomic import atomic_write
 from agent.files.user_paths import PATHS, file_bytes
 from agent.model.dockerd.settings import DaemonRecord, Document, Process, Step, Target
-from agent.wire.own_json import json_object
+from agent.wire.record_lines import json_object
 
 logger = logging.getLogger(__name__)
 

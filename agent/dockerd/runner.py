@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who runs dockerd here, and with which program, as the agent section says."""
+"""Who runs dockerd here and with which program, whose its settings are, and what it was told if they are not ours."""
 
 from __future__ import annotations
 
 import functools
+import ipaddress
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.dockerd.supervisor import engine_version
+from agent.dockerd.unmanaged import exists, own_settings, read_daemon_json
+from agent.engine import process as daemon_process
 from agent.errors import DaemonError
+from agent.files.config import open_store
 from agent.files.options import RuntimeOptions
-from agent.model.resources import AgentSettings
+from agent.files.user_paths import PATHS
+from agent.model.dockerd.settings import DaemonSettings, Document
+from agent.model.resources import AgentSettings, Desired
 
 INIT_SCRIPT = Path("/etc/init.d/dockerd")
 DEFAULT_SOCKET = "/var/run/docker.sock"
@@ -58,3 +65,84 @@ def _version(program: str, stamp: tuple[int, int]) -> tuple[int, int]:
 def on_openwrt() -> bool:
     """Whether procd runs services here."""
     return INIT_SCRIPT.exists() and Path("/sbin/procd").exists()
+
+
+# Whether dockerd's settings are ours, and what dockerd was told if they are not.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DockerdSettings:
+    """`values`: as in daemon.json. `managed`: they are what UCI says, and dockerd follows them."""
+
+    values: Document
+    managed: bool = True
+
+
+def declared_settings(desired: Desired) -> DockerdSettings:
+    """As UCI says."""
+    return DockerdSettings(values=desired.daemon.values if desired.daemon is not None else {})
+
+
+def not_ours(
+    settings: DaemonSettings | None, runner: Runner, config_file: Path, *, init_script: Path = INIT_SCRIPT
+) -> str:
+    """Why dockerd's settings are not ours, "" when they are."""
+    if runner.elsewhere:
+        return f"the engine is another machine's, {runner.elsewhere}: dockerd's settings are made there"
+    if settings is None:
+        decides = f": {init_script} decides what it runs with" if runner.kind == "procd" else ""
+        return f"no section in /etc/config/dockerd is about dockerd{decides}"
+    given = settings.alt_config_file
+    if given and PATHS.real(given) != PATHS.real(str(config_file)):
+        if runner.kind == "procd" and not exists(given):
+            return f"dockerd.globals.alt_config_file is {given}, which does not exist: {init_script} makes a file of its own"
+        return f"dockerd.globals.alt_config_file is {given}: dockerd's settings are what is in there"
+    if runner.kind == "procd" and not given:
+        ours = PATHS.real(str(config_file))
+        return f"{init_script} makes a file of its own; set dockerd.globals.alt_config_file to {ours}"
+    return ""
+
+
+def settings_source(options: RuntimeOptions, config_file: Path) -> Callable[[Desired], DockerdSettings]:
+    """What dockerd was told, for each pass. `config_file`: the daemon.json that we write."""
+
+    def found(desired: Desired) -> DockerdSettings:
+        settings = desired.daemon
+        runner = runner_of(desired.agent, options)
+        if settings is not None and not not_ours(settings, runner, config_file):
+            # whoever runs an external dockerd may have given it another file
+            managed = runner.kind != "external" or daemon_process.find_with_config(config_file) is not None
+            return DockerdSettings(values=settings.values if managed else {}, managed=managed)
+        own = own_settings(settings, has_package=has_package(options))
+        declared = settings.values if settings is not None else {}
+        return DockerdSettings(values=_read(own.file) if own.file is not None else declared, managed=False)
+
+    return found
+
+
+def has_package(options: RuntimeOptions) -> bool:
+    """Whether there is a file /etc/config/dockerd."""
+    return open_store(options).source_path("dockerd").exists()
+
+
+def _read(path: Path) -> Document:
+    """What matters here of a daemon.json of the user's."""
+    document = read_daemon_json(path)
+    kinds = {
+        "iptables": bool,
+        "userland-proxy": bool,
+        "ip6tables": bool,
+        "firewall-backend": str,
+        "bridge": str,
+    }
+    values = {name: document[name] for name, kind in kinds.items() if isinstance(document.get(name), kind)}
+    if _is_address(document.get("bip")):
+        values["bip"] = document["bip"]
+    return values
+
+
+def _is_address(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(ipaddress.ip_interface(value))
+    except ValueError:
+        return False

@@ -15,26 +15,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.dockerd.change import DaemonChange, Limits
-from agent.dockerd.check import checker, culprits
-from agent.dockerd.external import External
 from agent.dockerd.files import DaemonFiles, material_of
 from agent.dockerd.health import DaemonHealth
+from agent.dockerd.identity import EngineHome, ServerIdentities
 from agent.dockerd.manual import ManualControl, configured
 from agent.dockerd.ports import Certificates, Supervisor
-from agent.dockerd.runner import INIT_SCRIPT, Runner, runner_of, version_of
-from agent.dockerd.server_identity import ServerIdentities
-from agent.dockerd.settings_owner import has_package, not_ours
+from agent.dockerd.runner import INIT_SCRIPT, Runner, has_package, not_ours, runner_of, version_of
 from agent.dockerd.status import DaemonStatus
-from agent.dockerd.storage_identity import EngineHome
 from agent.dockerd.supervisor import (
     ChildSupervisor,
     OwnChildSupervisor,
     OwnScriptSupervisor,
     ProcdSupervisor,
 )
-from agent.dockerd.target import Renderer, prior_drivers, target_of
+from agent.dockerd.target import Renderer, checker, culprits, prior_drivers, target_of
 from agent.dockerd.unmanaged import (
     DEFAULT_FILE,
+    External,
     OwnDockerd,
     OwnSupervisor,
     exists,
@@ -44,8 +41,8 @@ from agent.dockerd.unmanaged import (
 from agent.engine import process as daemon_process
 from agent.engine.probe import DaemonProbe
 from agent.errors import DaemonError, Reason, UcidockdError
-from agent.files.filesystems import file_system_of
 from agent.files.options import RuntimeOptions
+from agent.files.user_paths import file_system_of
 from agent.model.dockerd.settings import (
     DAEMON_KEY,
     DaemonRecord,
@@ -62,8 +59,7 @@ from agent.model.dockerd.table import TABLE, identity_of, value_at
 from agent.model.interfaces import Route
 from agent.model.resources import AgentSettings, Desired, Network
 from agent.plan.backoff import BackOff
-from agent.plan.daemon import Change, Rendered, as_wished, classify
-from agent.plan.engine_storage import store_trouble
+from agent.plan.daemon import Change, Rendered, as_wished, classify, store_trouble
 from agent.plan.router.zones import bridges_of
 from agent.router.mounts import declared_mount, is_read_only, missing_mount
 from agent.router.routes import host_routes

@@ -27,8 +27,8 @@ import urllib3.exceptions
 from docker.transport import UnixHTTPAdapter
 from requests.adapters import HTTPAdapter
 
-from agent.engine.leftovers import end_leftover, tells_of_leftover
 from agent.engine.limits import Deadline, OversizeError, json_lines, keep_time, read_body
+from agent.engine.process_view import end_leftover, tells_of_leftover
 from agent.engine.remote_tls import EngineTls, is_mistrust
 from agent.errors import (
     EngineError,
@@ -41,7 +41,7 @@ from agent.errors import (
 from agent.model.identity import LABEL_INSTANCE
 from agent.model.observed import EngineIdentity, ObservedContainer, ObservedNetwork, ObservedVolume
 from agent.model.resources import RegistryAuth
-from agent.wire.error_body import error_message
+from agent.wire.bodies import error_message
 
 logger = logging.getLogger(__name__)
 

@@ -28,10 +28,18 @@ from agent.engine.remote_tls import EngineTls, is_mistrust
 from agent.engine.wire import Wire
 from agent.errors import EngineError, EngineInvalidError, EngineTlsError, EngineUnreachableError
 from agent.model.engine_address import EngineAddress, parse_engine_address
-from agent.wire.error_body import error_message
-from agent.wire.http_body import BodyError, Counted, Framing, UntilClosed, payload
-from agent.wire.http_chunks import LAST, ChunkDecoder, encode_chunk
-from agent.wire.natural import natural
+from agent.wire.bodies import error_message
+from agent.wire.http_body import (
+    LAST,
+    BodyError,
+    ChunkDecoder,
+    Counted,
+    Framing,
+    UntilClosed,
+    encode_chunk,
+    payload,
+)
+from agent.wire.http_head import natural
 
 CONNECT_TIMEOUT_S = 10.0
 HEAD_TIMEOUT_S = 60.0
@@ -335,7 +343,7 @@ class DockerStream:
             return (await loop.create_unix_connection(lambda: Wire(buffer), where.path))[1]
         if self._tls is None:
             return (await loop.create_connection(lambda: Wire(buffer), where.host, where.port))[1]
-        from agent.engine.tls_wire import TlsWire
+        from agent.engine.wire import TlsWire
 
         context = await asyncio.to_thread(self._tls.context)  # its files may be anywhere
         made = TlsWire(buffer, context, where.host)

@@ -27,8 +27,7 @@ from typing import Protocol
 from agent.errors import ConfigError, ConflictError
 from agent.files import libuci
 from agent.files.atomic import atomic_write
-from agent.uci.delta import parse_delta
-from agent.uci.edit import Change
+from agent.uci.edit import Change, parse_delta
 from agent.uci.syntax import Option, Package, Section, UciSyntaxError, format_file, parse
 
 SIZE_LIMIT = 8 * 1024 * 1024  # bytes of a UCI file; the parser takes some forty times as much memory

@@ -22,7 +22,7 @@ class ObservedContainer:
     started_at: str = ""  # RFC 3339, the engine's clock; where it was looked at deeply only
     finished_at: str = ""  # likewise
     last_exit_code: int | None = None  # of one that ended or is restarted in a loop
-    since: float | None = None  # wall clock, seconds: when its state began, see agent.observe.ages
+    since: float | None = None  # wall clock, seconds: when its state began, see agent.observe.endings
     # the engine's words: "Up 2 seconds (healthy)". With the age in them they change all the time
     status_text: str = field(default="", compare=False)
     inspect: dict[str, Any] | None = None  # raw body of GET /containers/{id}/json

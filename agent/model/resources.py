@@ -254,10 +254,21 @@ class Container:
     name: str
     spec: ContainerSpec
     policy: ContainerPolicy = field(default_factory=ContainerPolicy)
+    stack: str = ""  # the group that it belongs to
     # where its `usb:` devices are now: (name, path). Found at run time, no part of what the section says
     plugged: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     # whether another section waits for it to be completed
     awaited: bool = field(default=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """A `config stack` section: what the containers of one group share; zone and subnets are of their own network."""
+
+    name: str
+    env: tuple[tuple[str, str], ...] = ()
+    zone: str = "docker"
+    subnets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.apply.ports import Engine
-from agent.apply.records import Records
+from agent.apply.ports import Engine, Records
 from agent.errors import StorageError
 from agent.model.observed import ObservedContainer, Record
 from agent.plan.endings import moment

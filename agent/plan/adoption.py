@@ -27,7 +27,7 @@ from agent.model.resources import (
     Volume,
     VolumeSpec,
 )
-from agent.plan.container.drift import network_options
+from agent.plan.container.difference import network_options
 from agent.plan.container.inspected import DEFAULT_NETWORKS, is_anonymous, read_spec
 
 _PREDEFINED = DEFAULT_NETWORKS | {"host", "none"}

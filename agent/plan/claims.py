@@ -79,7 +79,7 @@ def _fixed_addresses_first(draft: Draft, stands: Mapping[str, _Stand]) -> None:
     """Who takes a fixed address starts before those of the same network to whom the engine gives any that is free.
 
     Only where that is soon: nobody waits for a pull or for the gate of a swap. Who comes first all the same moves out
-    of the way later (`agent.apply.addresses`).
+    of the way later (`agent.apply.networks`).
     """
     fixed = [key for key in draft.works if key in draft.declared and _is_quick(draft, key)]
     for key, work in list(draft.works.items()):

@@ -118,8 +118,8 @@ def effect_of(operation: ops.Operation, plan: Iterable[ops.Operation]) -> Effect
 
 
 def _retired(kind: str, grace_s: float) -> str:
-    later = f"deletes it in {grace_s:.0f} s, unless the section comes back"
-    return f"stops the container, and {later}" if kind == "container" else later
+    stops = "stops the container; it" if kind == "container" else f"the {kind}"
+    return f"{stops} will be deleted in {grace_s:.0f} s, unless its section comes back"
 
 
 def _down(container: Container) -> str:

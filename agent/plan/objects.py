@@ -7,7 +7,7 @@ from agent.model.identity import LABEL_NONCE
 from agent.model.observed import ObservedVolume, Record
 from agent.model.resources import Network, Volume
 from agent.plan import operations as ops
-from agent.plan.container.drift import network_difference
+from agent.plan.container.difference import network_difference
 from agent.plan.container.meaning import changed_fields, meaning_hash
 from agent.plan.draft import Draft, desired_spec, key_of
 from agent.plan.router.subnets import obstacle

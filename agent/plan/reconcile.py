@@ -7,18 +7,141 @@ labels say. Differences are three-way: what was last applied (the record), what 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
-from agent.errors import InternalError
-from agent.model.observed import Observed
+from agent.errors import InternalError, Reason
+from agent.model.clock import clock_is_set
+from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
 from agent.plan.claims import settle
-from agent.plan.container.plan import joined_keys, plan_container
+from agent.plan.container.plan import is_alive, joined_keys, plan_container
 from agent.plan.draft import Context, Draft, Missing, key_of
-from agent.plan.objects import plan_network, plan_volume
-from agent.plan.orphans import plan_orphans
-from agent.plan.states import show_states
+from agent.plan.objects import is_same_volume, plan_network, plan_volume
+from agent.status.conditions import REASON_OF_HEALTH, REASON_OF_STATE
+
+# What runs, as the engine shows it: told of every container of ours, whatever can be planned for it.
+#
+# A section with a mistake, one that waits or is in back-off, and one that is gone have a container that runs or does not.
+
+
+def show_states(draft: Draft) -> None:
+    """Notes `Running` and `Healthy` of each container that is declared, or recorded."""
+    recorded = {key_of(r.kind, r.section): None for r in draft.context.records if r.kind == "container"}
+    for key in dict.fromkeys([*draft.declared, *recorded]):
+        _show(draft, key, draft.declared.get(key), _seen(draft, key))
+
+
+def _seen(draft: Draft, key: str) -> ObservedContainer | None:
+    """The container of a section. During a swap that is the one of the two that runs, under whatever name."""
+    section = key.partition(":")[2]
+    ids = [
+        record.object_id
+        for record in sorted(draft.context.records, key=lambda r: r.swap)
+        if (record.kind, record.section) == ("container", section) and record.object_id
+    ]
+    there = [draft.containers_seen[object_id] for object_id in ids if object_id in draft.containers_seen]
+    return next((seen for seen in there if is_alive(seen)), there[0] if there else None)
+
+
+def _show(draft: Draft, key: str, container: Container | None, seen: ObservedContainer | None) -> None:
+    if seen is None:
+        enabled = container is None or container.policy.enabled
+        draft.find(key, "Running", status=False, reason="Absent" if enabled else "Disabled")
+        return
+    running = seen.state == "running"
+    reason: Reason = REASON_OF_STATE.get(seen.state, "Unknown")
+    if seen.id in draft.context.completed:
+        reason = "Completed"
+    ended = seen.state in {"exited", "restarting", "dead"} and seen.last_exit_code is not None
+    message = f"exited with {seen.last_exit_code}" if ended else ""
+    draft.find(key, "Running", status=running, reason=reason, message=message, since=seen.since)
+    if seen.health and running:
+        draft.find(
+            key,
+            "Healthy",
+            status=seen.health == "healthy",
+            reason=REASON_OF_HEALTH.get(seen.health, "Unknown"),
+        )
+
+
+# Planning what no section declares any more: stopped at once, deleted after the grace period.
+
+
+_ORDER = {"container": 0, "network": 1, "volume": 2}
+
+
+def plan_orphans(draft: Draft) -> None:
+    """Goes through the records that have no section."""
+    desired = draft.desired
+    known = {key_of("container", c.section) for c in desired.containers}
+    known |= {key_of("network", n.section) for n in desired.networks}
+    known |= {key_of("volume", v.section) for v in desired.volumes}
+    known |= desired.broken
+    for record in sorted(draft.context.records, key=lambda r: (_ORDER[r.kind], r.section)):
+        key = key_of(record.kind, record.section)
+        if key in known or record.swap or draft.hands_off(key, record):
+            continue
+        if key_of(record.kind, record.name) in desired.claimed:
+            message = (
+                f"section removed; one with a mistake has its name, {record.name}: kept until that is mended"
+            )
+            draft.find(key, "Synced", status=False, reason="Pending", message=message)
+            continue
+        _orphan(draft, key, record)
+
+
+def _orphan(draft: Draft, key: str, record: Record) -> None:
+    if _object_gone(draft, record):
+        draft.add(key, [ops.Forget(key=key, cause="section and object are gone", record=record)])
+        return
+    if record.removed_at is None:
+        draft.add(key, [ops.RetireContainer(key=key, cause="section removed", record=record)])
+        return
+    if _clock_was_set(record.removed_at, draft.context.now):
+        cause = "section removed, and the clock was set since: the grace period begins again"
+        draft.add(key, [ops.RetireContainer(key=key, cause=cause, record=record)])
+        return
+    if _is_kept(draft, record, record.removed_at):
+        message = f"section removed; the {record.kind} will be deleted {record.grace_s:.0f} s later"
+        draft.find(key, "Synced", status=False, reason="Grace", message=message)
+        return
+    if draft.context.deletions_held:
+        message = f"section removed; it will be deleted later: {draft.context.deletions_held}"
+        draft.find(key, "Synced", status=False, reason="Pending", message=message)
+        return
+    cause = "its section has been gone for the grace period"
+    operation: ops.Operation
+    if record.kind == "container":
+        operation = ops.RemoveContainer(key=key, cause=cause, record=record, volumes=record.remove_volumes)
+    elif record.kind == "network":
+        operation = ops.RemoveNetwork(key=key, cause=cause, record=record)
+    elif draft.desired.agent.remove:
+        operation = ops.RemoveVolume(key=key, cause=cause, record=record)
+    else:
+        operation = ops.Forget(key=key, cause="volumes are kept; it is nobody's now", record=record)
+    users = [k for k in draft.works if k.startswith("container:")] if record.kind != "container" else ()
+    draft.add(key, [operation], users)
+
+
+def _is_kept(draft: Draft, record: Record, removed_at: float) -> bool:
+    """Whether its grace period is not over, by the clock on the wall and, as far as that was watched, by the other."""
+    by_wall = draft.context.now < removed_at + record.grace_s
+    return by_wall or draft.context.orphaned_s.get(record.nonce, math.inf) < record.grace_s
+
+
+def _clock_was_set(then: float, now: float) -> bool:
+    """Whether the two times do not tell how long ago it was."""
+    return then > now or (clock_is_set(now) and not clock_is_set(then))
+
+
+def _object_gone(draft: Draft, record: Record) -> bool:
+    if record.kind == "container":
+        return all(c.id != record.object_id for c in draft.observed.containers)
+    if record.kind == "network":
+        return all(n.id != record.object_id for n in draft.observed.networks)
+    return not any(is_same_volume(v, record) for v in draft.observed.volumes)
 
 
 def reconcile(desired: Desired, observed: Observed, context: Context) -> ops.Plan:

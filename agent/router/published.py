@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Says which containers publish a port at an address that the router does not have (any more).
-
-The engine keeps such a port while the container runs, and nobody reaches it; after a restart it refuses to start the
-container. Looked at in each pass, so the condition is gone when the address is back.
-"""
+"""Says which containers publish a port at an address the router has lost, and which write to a read-only file system."""
 
 from __future__ import annotations
 
@@ -11,6 +7,8 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable
 
+from agent.errors import PathError
+from agent.files.user_paths import PATHS, View, is_read_only
 from agent.model.dockerd.settings import Document
 from agent.model.listen import IpAddress
 from agent.model.resources import Container, Desired
@@ -65,3 +63,36 @@ def _is_own(text: str) -> bool:
 
 def _counts(device: str) -> bool:
     return not _OF_CONTAINERS.fullmatch(device)
+
+
+# Says which containers write to a directory whose file system takes no writing: a disk with errors is remounted so.
+#
+# They are left running: to stop them would help nobody, and some only read what they could write.
+
+
+def show_read_only(desired: Desired, board: StatusBoard, *, now: float) -> None:
+    """The condition `StorageReadOnly` of each container. For an engine on this machine."""
+    sources = {
+        container.section: tuple(m.source for m in container.spec.mounts if m.is_bind and not m.read_only)
+        for container in desired.containers
+        if container.policy.enabled
+    }
+    look = PATHS.view((is_read_only, path) for paths in sources.values() for path in paths)
+    for container in desired.containers:
+        key = key_of("container", container.section)
+        found = [path for path in sources.get(container.section, ()) if _is_read_only(look, path)]
+        if not found:
+            board.clear(key, ConditionType.STORAGE_READ_ONLY, now=now)
+            continue
+        board.ensure(key, kind="container", section=container.section, name=container.name, now=now)
+        text = (
+            f"{', '.join(found)}: the file system is mounted read-only; `:ro` in `volume` says that it may be"
+        )
+        board.set(key, ConditionType.STORAGE_READ_ONLY, status=True, reason="ReadOnly", message=text, now=now)
+
+
+def _is_read_only(look: View, path: str) -> bool:
+    try:
+        return look(is_read_only, path)
+    except PathError:
+        return False  # that nobody knows, `Waiting` says

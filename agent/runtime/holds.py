@@ -18,7 +18,7 @@ from agent.model.identity import canonical, spec_hash
 from agent.model.resources import Container, Desired, RunState
 from agent.plan.container.meaning import meaning
 from agent.plan.draft import desired_spec, key_of
-from agent.wire.own_json import json_object
+from agent.wire.record_lines import json_object
 
 logger = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from agent.files.options import RuntimeOptions
 from agent.files.uci_store import TextUciStore, UciMissing
 from agent.model.listen import IpAddress
 from agent.model.resources import AgentSettings
-from agent.router.addresses import device_addresses
+from agent.router.routes import device_addresses
 from agent.runtime.web import Parts
+from agent.uci.router import wan_devices
 from agent.uci.syntax import UciSyntaxError
-from agent.uci.wan import wan_devices
 
 
 def make_doors(

@@ -30,13 +30,13 @@ from agent.model.given import Given
 from agent.model.issues import issue_as_json
 from agent.model.resources import RegistryAuth
 from agent.plan.outlook import Outlook
-from agent.router.mount_watch import MountWatch
+from agent.router.mounts import MountWatch
 from agent.runtime.differ import diff
 from agent.runtime.planning import plan_answer, reconcile_answer
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
-from agent.status.counters import PassCounters
+from agent.status.metrics import PassCounters
 from agent.threads import tell
 
 logger = logging.getLogger(__name__)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from agent.runtime.main import locked, make_reconciler
 from agent.runtime.planning import plan_answer, reconcile_answer
 from agent.status.board import StatusBoard
 
+_INTERRUPTED = 130  # 128 and SIGINT
 _WAVES = 20  # passes of one `reconcile`
 
 
@@ -40,9 +42,14 @@ class Single:
         issues = [issue_as_json(issue) for issue in change.loaded.issues]
         return plan_answer(self._reconciler.foresee_change(change), issues)
 
-    def reconcile(self, changed: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+    def reconcile(
+        self,
+        changed: Callable[[dict[str, Any]], None] | None = None,
+        interrupted: Callable[[list[str], list[str]], None] | None = None,
+    ) -> dict[str, Any]:
         """Passes until nothing can be done at once. `changed` gets each change of the status board, in the thread that
-        made it."""
+        made it. `interrupted` is told what is still being finished after a Ctrl-C, and what is not begun any more.
+        """
         with locked(self._socket.parent / "agent.lock"):
             self._reconciler.standing.keeps = True
             self._reconciler.forget_failures()
@@ -51,15 +58,38 @@ class Single:
                 self._reconciler.daemon.accept_engine()
             if changed is not None:
                 _follow(self._reconciler.board, changed)
+            stopped = False
             with self._reconciler.collecting() as outcomes:
-                self._reconciler.run_pass(deep=None)
-                for _ in range(_WAVES):
-                    found = self._reconciler.foresee()
-                    if not found.plan.works:
-                        break
-                    self._reconciler.run_pass(deep=None)
+                try:
+                    self._passes()
+                except KeyboardInterrupt:
+                    if interrupted is None:
+                        raise
+                    stopped = True
+                    self._stop(interrupted)
+                found = self._reconciler.foresee()
             self._reconciler.records.fold()
-        return reconcile_answer(found, outcomes, self._issues())
+        answer = reconcile_answer(found, outcomes, self._issues())
+        return {**answer, "ok": False, "interrupted": True} if stopped else answer
+
+    def _passes(self) -> None:
+        self._reconciler.run_pass(deep=None)
+        for _ in range(_WAVES):
+            if not self._reconciler.foresee().plan.works:
+                return
+            self._reconciler.run_pass(deep=None)
+
+    def _stop(self, interrupted: Callable[[list[str], list[str]], None]) -> None:
+        """Begins nothing more, cancels pulls, and waits for the rest. A second Ctrl-C leaves it as after a crash."""
+        self._reconciler.stopping.set()
+        runs = self._reconciler.under_way()
+        left = [key for run in runs for key in run.not_begun()]
+        interrupted([key for run in runs for key in run.begun()], left)
+        try:
+            for run in runs:
+                run.wait()
+        except KeyboardInterrupt:
+            os._exit(_INTERRUPTED)  # threads cannot be ended; what they leave half done the next pass mends
 
     def diff(self, name: str) -> dict[str, Any]:
         """One container section against what the engine shows."""

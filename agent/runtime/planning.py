@@ -6,10 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from agent.apply.swap import SupersededError
 from agent.apply.worker_pool import Outcome, SkippedError
+from agent.errors import EngineError
 from agent.files.config import LoadResult
 from agent.model.dockerd.settings import DAEMON_KEY
 from agent.model.resources import Desired
+from agent.plan import operations as ops
 from agent.plan.effects import SCHEMA, operations_as_json, summary_of
 from agent.plan.outlook import Entry, Outlook, text_of
 from agent.status.conditions import Level
@@ -66,6 +69,7 @@ def reconcile_answer(found: Outlook, outcomes: Iterable[Outcome], issues: Issues
     return {
         "schema": SCHEMA,
         "operations": operations_as_json(done),
+        "summary": summary_of(Outlook(plan=_plan_of(done), entries=tuple(entries))),
         "failed": [_failure_as_json(outcome) for outcome in failed],
         "pending": [_entry_as_json(entry) for entry in entries],
         "text": text_of(done, entries) if done or entries or not failed else "",
@@ -95,10 +99,16 @@ def _entry_as_json(entry: Entry) -> dict[str, Any]:
     return body
 
 
+def _plan_of(operations: Iterable[ops.Operation]) -> ops.Plan:
+    return ops.Plan(works=tuple(ops.Work(key=each.key, operations=(each,)) for each in operations))
+
+
 def _failure_as_json(outcome: Outcome) -> dict[str, Any]:
+    output = outcome.error.output if isinstance(outcome.error, EngineError) else ""
     return {
+        **({"output": output} if output else {}),
         "op": outcome.operation.verb,
         "key": outcome.operation.key,
         "error": str(outcome.error),
-        "skipped": isinstance(outcome.error, SkippedError),
+        "skipped": isinstance(outcome.error, SkippedError | SupersededError),
     }

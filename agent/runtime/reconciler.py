@@ -15,16 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from agent.apply.clock import Clock
 from agent.apply.executor import Executor
+from agent.apply.failures import last_output
 from agent.apply.images import Images, look_at_image
-from agent.apply.output import last_output
-from agent.apply.ports import Engine
-from agent.apply.records import Records
-from agent.apply.recovery import recover
+from agent.apply.ports import Clock, Engine, Records
+from agent.apply.swap import recover
 from agent.apply.volumes import names
 from agent.apply.worker_pool import Crew, Outcome, Run, SkippedError
-from agent.dockerd.foresight import foreseen
+from agent.dockerd.preview import foreseen
 from agent.dockerd.stage import DaemonStage
 from agent.errors import EngineError, EngineUnreachableError, Reason, UcidockdError
 from agent.files.config import LoadResult
@@ -33,11 +31,9 @@ from agent.model.given import Given
 from agent.model.interfaces import Interface, Route
 from agent.model.observed import Observed, Record
 from agent.model.resources import AgentSettings, Container, Desired
-from agent.observe.ages import Ages
-from agent.observe.endings import Endings, Ends
-from agent.observe.engine_identity import Standing
+from agent.observe.endings import Ages, Endings, Ends
 from agent.observe.sharing import Sharing
-from agent.observe.snapshot import observe
+from agent.observe.snapshot import Standing, observe
 from agent.observe.waiting import (
     applied_names,
     lost,
@@ -55,11 +51,10 @@ from agent.plan.outlook import Entry, Outlook, outlook
 from agent.plan.reconcile import reconcile
 from agent.router.devices import Plugged, UsbDevices
 from agent.router.hazards import Hazards
-from agent.runtime.grace import GraceWatch
 from agent.runtime.holds import Holds
 from agent.runtime.planning import entries_of
 from agent.runtime.router_integration import Edges
-from agent.runtime.status_writer import Display, declared
+from agent.runtime.status_writer import Display, GraceWatch, declared
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.tls.certificates import Certificates

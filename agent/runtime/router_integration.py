@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agent.dockerd.settings_owner import DockerdSettings, declared_settings
+from agent.dockerd.runner import DockerdSettings, declared_settings
 from agent.errors import BusError, FirewallError, UcidockdError
 from agent.files.config import open_store
 from agent.files.options import RuntimeOptions
@@ -28,10 +28,16 @@ from agent.model.interfaces import Interface
 from agent.model.listen import IpAddress
 from agent.model.resources import Container, Desired, Network
 from agent.plan.draft import key_of
-from agent.plan.router.exposure import public_ports, zones_reaching
 from agent.plan.router.firewall import Blocked, Rule, is_enforced, wanted_rules
-from agent.plan.router.isolation import CutOff, no_internet, unreachable_ports
-from agent.plan.router.reach import Bridge, Surroundings
+from agent.plan.router.reach import (
+    Bridge,
+    CutOff,
+    Surroundings,
+    no_internet,
+    public_ports,
+    unreachable_ports,
+    zones_reaching,
+)
 from agent.plan.router.zones import (
     BridgeInUci,
     bridges_of,
@@ -39,12 +45,11 @@ from agent.plan.router.zones import (
     with_interfaces,
     with_zones,
 )
-from agent.router.addresses import device_addresses, has_address, machine_addresses
 from agent.router.kernel_events import KernelEvents
 from agent.router.netifd import BusNetifd, Netifd, UbusNetifd, has_device
 from agent.router.nftables import Filter, of_family_4, of_family_6
-from agent.router.published import show_missing_addresses
-from agent.router.read_only import show_read_only
+from agent.router.published import show_missing_addresses, show_read_only
+from agent.router.routes import device_addresses, has_address, machine_addresses
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.uci.router import devices_of, read_firewall

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from agent.apply.records import Records
+from agent.apply.ports import Records
 from agent.apply.worker_pool import Outcome, SkippedError
 from agent.errors import EngineError, EngineUnreachableError, Reason, StorageError, UcidockdError
 from agent.model.issues import Issue
+from agent.model.observed import Record
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import key_of
@@ -42,7 +44,8 @@ class Display:
             self._ensure(key, name)
             self.board.set(key, ConditionType.ACCEPTED, status=True, reason="Valid", now=now)
         for container in desired.containers:
-            self.board.set_facts(key_of("container", container.section), image=container.spec.image)
+            key = key_of("container", container.section)
+            self.board.set_facts(key, image=container.spec.image, stack=container.stack)
         for key in sorted(desired.broken):
             section = self._ensure(key)
             mine = [i.text() for i in issues if i.section == section and i.severity == "error"]
@@ -145,7 +148,7 @@ class Display:
             if self.board.reason(work.key, ConditionType.DEGRADED) == "RolledBack":
                 self.board.clear(work.key, ConditionType.DEGRADED, now=self.wall())  # this is another try
             causes = "; ".join(operation.cause for operation in work.operations)
-            self._pending(work.key, causes)
+            self._pending(work.key, causes, operations=[operation.verb for operation in work.operations])
         for key in dict.fromkeys(finding.key for finding in plan.findings):
             self._ensure(key)
         for finding in plan.findings:
@@ -157,7 +160,14 @@ class Display:
         text = "" if error is None else str(error)
         self._ensure(operation.key)
         now = self.wall()
-        note = OperationNote(at=now, op=operation.verb, cause=operation.cause, ok=error is None, error=text)
+        note = OperationNote(
+            at=now,
+            op=operation.verb,
+            cause=operation.cause,
+            ok=error is None,
+            error=text,
+            took_s=round(outcome.took_s, 1),
+        )
         self.board.note(operation.key, note, now=now)
         if isinstance(error, SkippedError):
             self._pending(operation.key, text)
@@ -199,10 +209,16 @@ class Display:
         self.board.ensure(key, kind=kind, section=section, name=name or section, now=self.wall())
         return section
 
-    def _pending(self, key: str, message: str) -> None:
+    def _pending(self, key: str, message: str, operations: Sequence[str] = ()) -> None:
         self._ensure(key)
         self.board.set(
-            key, ConditionType.SYNCED, status=False, reason="Pending", message=message, now=self.wall()
+            key,
+            ConditionType.SYNCED,
+            status=False,
+            reason="Pending",
+            message=message,
+            details={"operations": " ".join(operations)} if operations else {},
+            now=self.wall(),
         )
 
     def _finding(self, finding: ops.Finding) -> None:
@@ -236,3 +252,22 @@ def declared(desired: Desired) -> dict[str, str]:
         ("volume", desired.volumes),
     )
     return {key_of(kind, one.section): one.name for kind, resources in groups for one in resources}
+
+
+# How long things have been without a section, by a clock that nobody sets: it cuts no grace period short.
+
+
+class GraceWatch:
+    """Told of each look. What was without a section before the first one is left to the clock on the wall."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] | None = None  # nonce -> monotonic time
+
+    def look(self, desired: Desired, records: Iterable[Record], *, now: float) -> dict[str, float]:
+        """Nonce -> seconds. `now` is monotonic."""
+        known = declared(desired).keys() | desired.broken
+        orphans = [record for record in records if key_of(record.kind, record.section) not in known]
+        if self._since is None:
+            self._since = {record.nonce: -math.inf for record in orphans if record.removed_at is not None}
+        self._since = {record.nonce: self._since.get(record.nonce, now) for record in orphans}
+        return {nonce: now - since for nonce, since in self._since.items()}

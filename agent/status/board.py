@@ -59,13 +59,14 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationNote:
-    """One operation that was carried out, and why."""
+    """One operation that was carried out, and why. `took_s`: seconds."""
 
     at: float
     op: str
     cause: str
     ok: bool
     error: str = ""
+    took_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -77,7 +78,7 @@ class _Resource:
     object_id: str = ""
     conditions: dict[ConditionType, Condition] = field(default_factory=dict)
     operations: deque[OperationNote] = field(default_factory=lambda: deque(maxlen=NOTES))
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=lambda: {"stack": ""})
 
     def as_json(self) -> dict[str, Any]:
         shown = [self.conditions[kind] for kind in sorted(self.conditions, key=order_of)]
@@ -197,7 +198,9 @@ class StatusBoard:
                 self._changed(key)
 
     def set_facts(self, key: str, **facts: Any) -> None:
-        """Notes what is not a condition: `image` of the section; `reach`, the firewall zones that reach each port."""
+        """Notes what is not a condition: a container's `image` and `stack`; `reach`, the firewall zones that reach each of
+        its ports.
+        """
         with self._lock:
             found = self._resources.get(key)
             if found is not None and not facts.items() <= found.facts.items():

@@ -3,12 +3,35 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from agent.status.counters import PassCounters
+# Counts of passes, for the metrics. Written by the runtime's threads, read by the controller.
+
+
+@dataclass(slots=True)
+class PassCounters:
+    """Passes so far, and the seconds that they took."""
+
+    succeeded: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    last_seconds: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, seconds: float, *, ok: bool) -> None:
+        """One more pass."""
+        with self._lock:
+            if ok:
+                self.succeeded += 1
+            else:
+                self.failed += 1
+            self.seconds += seconds
+            self.last_seconds = seconds
+
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

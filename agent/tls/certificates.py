@@ -9,24 +9,69 @@ A renewed server pair lies in a new folder, so daemon.json changes with it: dock
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
 import secrets
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import agent
 from agent.errors import CertificateError, ClockNotSetError, ConfigError, UcidockdError
 from agent.files.atomic import atomic_write, sync_directory
 from agent.model.clock import clock_is_set
 from agent.model.server_names import is_address, normal_names
-from agent.tls.child import ask_maker
 from agent.tls.store import CertificateStore, Index, Part
 
 logger = logging.getLogger(__name__)
+
+# Runs `tls.maker` as a child process: JSON in on its stdin, JSON out on its stdout.
+
+
+_MODULE = "agent.tls.maker"
+_ROOT = Path(agent.__file__).parents[1]  # `-m` looks here first, wherever the agent was started
+_LIMIT_S = 60.0  # a slow router imports `cryptography` for some seconds
+
+
+def ask_maker(operation: str, request: Mapping[str, object]) -> dict[str, Any]:
+    """One operation of `tls.maker`. Blocks; runs in a thread where a loop must go on.
+
+    Raises ConfigError where `cryptography` is not installed, CertificateError for all else that keeps it from
+    answering.
+    """
+    body = json.dumps({"op": operation, **request})
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", _MODULE],
+            input=body,
+            capture_output=True,
+            text=True,
+            cwd=_ROOT,
+            timeout=_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise CertificateError(f"making certificates took more than {_LIMIT_S:.0f} s") from exc
+    except OSError as exc:
+        raise CertificateError(f"the process that makes certificates cannot be started: {exc}") from exc
+    if child.returncode == 0:
+        answer: dict[str, Any] = json.loads(child.stdout)
+        return answer
+    # the last line of a traceback is the exception; it names no key
+    reason = (child.stderr.strip().splitlines() or [""])[-1][:256]
+    if "No module named 'cryptography'" in reason:
+        raise ConfigError("certificates need the Python package cryptography (python3-cryptography)")
+    raise CertificateError(
+        f"the process that makes certificates ended with {child.returncode}"
+        + (f": {reason}" if reason else "")
+    )
+
 
 DAY_S = 86_400
 DAYS_MAX = 3650

@@ -63,7 +63,7 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
     spec = ContainerSpec(
         **values | {"image": values["image"] or "", "labels": labels(reader)},
         health=_health(reader),
-        env=_env(reader, read_file),
+        env=environment(reader, read_file),
         ports=_ports(reader),
         mounts=_mounts(reader),
         tmpfs=_tmpfs(reader),
@@ -73,7 +73,13 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
     _check_targets(reader, spec)
     _check_limits(reader, spec)
     _check_namespaces(reader, spec)
-    return Container(section=reader.name, name=reader.docker_name, spec=spec, policy=_policy(reader))
+    return Container(
+        section=reader.name,
+        name=reader.docker_name,
+        spec=spec,
+        policy=_policy(reader),
+        stack=reader.text("stack") or "",
+    )
 
 
 def _value(reader: SectionReader, row: ContainerOption) -> Any:
@@ -201,7 +207,8 @@ def _parse_health_time(text: str) -> int:
     return found
 
 
-def _env(reader: SectionReader, read_file: ReadFile | None) -> tuple[tuple[str, str], ...]:
+def environment(reader: SectionReader, read_file: ReadFile | None) -> tuple[tuple[str, str], ...]:
+    """`env_file` and `env` of a section, sorted by name; later ones win."""
     found = _env_files(reader, read_file)
     for index, entry in reader.items("env"):
         key, equals, value = entry.partition("=")

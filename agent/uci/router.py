@@ -216,3 +216,21 @@ def _range(word: str) -> range | None:
     if not first.isdecimal() or not (last or first).isdecimal():
         return None
     return range(int(first), int(last or first) + 1)
+
+
+# Which devices belong to a firewall zone that refuses input, by the packages `firewall` and `network`. Pure.
+#
+# An interface that `agent.uci.router` guesses too many has no address.
+
+
+_REFUSES = frozenset({"REJECT", "DROP"})
+
+
+def wan_devices(firewall: Package, network: Package) -> frozenset[str]:
+    """Device names, and names of interfaces that may be devices."""
+    found: set[str] = set()
+    for zone in read_firewall(firewall).zones:
+        if zone.input in _REFUSES:
+            found.update(zone.devices, zone.networks)
+            found.update(*(devices_of(network, name) or () for name in zone.networks))
+    return frozenset(found)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 LUCI = Path(__file__).parents[1]
 PROJECT = LUCI.parent
-TYPES = ("agent", "auth", "container", "firewall", "globals", "network", "proxies", "tls", "volume")
+TYPES = ("agent", "auth", "container", "firewall", "globals", "network", "proxies", "stack", "tls", "volume")
 _STRING = r"'((?:[^'\\\n]|\\.)*)'"
 _CALL = re.compile(rf"\b(?:_\({_STRING}|N_\([^,]+,\s*{_STRING},\s*{_STRING})")
 

@@ -67,6 +67,7 @@ def main() -> int:
     parser.add_argument(
         "--wheels", type=Path, help="folder with the wheels of wheels.txt; downloaded without it"
     )
+    parser.add_argument("--release", default="1", help="of the same version, to build it again")
     parser.add_argument("--source", action="store_true", help="the source tarball and its hash, nothing else")
     args = parser.parse_args()
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or git("log", "-1", "--format=%ct"))
@@ -82,9 +83,9 @@ def main() -> int:
             stale.unlink()
     with tempfile.TemporaryDirectory() as work:
         packages = [
-            from_makefile("ucidockd", Path(work)),
-            from_makefile("luci-app-ucidockd", Path(work)),
-            libraries(Path(work), args.wheels),
+            from_makefile("ucidockd", Path(work), args.release),
+            from_makefile("luci-app-ucidockd", Path(work), args.release),
+            libraries(Path(work), args.wheels, args.release),
         ]
         for package in packages:
             for kind in ("ipk", "apk"):
@@ -132,7 +133,7 @@ def packed(data: bytes) -> bytes:
 # the files
 
 
-def from_makefile(name: str, work: Path) -> Package:
+def from_makefile(name: str, work: Path, release: str) -> Package:
     """By the Makefile's own install recipe."""
     folder = PROJECT / "package" / name
     words = [
@@ -141,6 +142,7 @@ def from_makefile(name: str, work: Path) -> Package:
         f"TOPDIR={HERE / 'sdk'}",
         f"WORK={work / name}",
         f"DESTINATION={work / name / 'root'}",
+        f"PKG_RELEASE={release}",
     ]
     subprocess.run([*words, f"install-{name}"], cwd=folder, check=True)
     said = subprocess.run(
@@ -177,7 +179,7 @@ def wheel_lines() -> list[str]:
     return [line for line in (HERE / "wheels.txt").read_text().splitlines() if not line.startswith("#")]
 
 
-def libraries(work: Path, wheels: Path | None) -> Package:
+def libraries(work: Path, wheels: Path | None, release: str) -> Package:
     """The libraries that a release may lack, in ucidockd's own folder: nothing of the system's Python changes."""
     if wheels is None:
         wheels = work / "wheels"
@@ -219,7 +221,7 @@ def libraries(work: Path, wheels: Path | None) -> Package:
     return Package(
         name="ucidockd-python",
         version=about.stdout.strip(),
-        release="1",
+        release=release,
         title="Python libraries of ucidockd",
         root=root,
         depends=[

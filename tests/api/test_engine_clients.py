@@ -17,7 +17,7 @@ import docker.errors
 import httpx
 import pytest
 
-from agent.wire.natural import HIGHEST, natural
+from agent.wire.http_head import HIGHEST, natural
 from tests.api.test_doors_on_engine import Door, door, doors
 from tests.support.dockerd import BUSYBOX, PrivateDockerd
 from tests.support.tcp import ENDED, READ, WRITE

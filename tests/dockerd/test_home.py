@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from agent.dockerd.files import DaemonFiles, EngineData
+from agent.dockerd.identity import MARK, EngineHome
 from agent.dockerd.status import DaemonStatus
-from agent.dockerd.storage_identity import MARK, EngineHome
 from agent.status.board import StatusBoard
 
 

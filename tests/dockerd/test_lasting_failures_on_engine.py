@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from agent.dockerd.foresight import foreseen
+from agent.dockerd.preview import foreseen
 from agent.engine import process as daemon_process
 from agent.files.config import load
 from tests.support.daemon_lab import DaemonLab

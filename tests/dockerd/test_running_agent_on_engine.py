@@ -346,13 +346,13 @@ def test_a_plan_shows_what_it_takes_of_dockerd(agent: Agent) -> None:
     agent.commit("")
     assert lab.apply()
     lab.run_container("web")
-    assert agent.command("plan", "--no-agent").stdout == "nothing to do\n"
+    assert agent.command("plan", "--no-agent").stdout == "Nothing to do: everything is as declared.\n"
     agent.commit("option log_level 'info'\n")
     plan = agent.command("plan", "--no-agent").stdout
-    assert plan == "restart        daemon:dockerd           log-level changed; no container stops\n"
+    assert plan.startswith("  > daemon:dockerd: restart (log-level changed; no container stops)\n")
     agent.commit("")
     agent.start()
-    wait_for(lambda: agent.command("plan").stdout == "nothing to do\n")
+    wait_for(lambda: agent.command("plan").stdout == "Nothing to do: everything is as declared.\n")
     document, process = lab.document(), lab.process
     assert planned(agent, "option debug '1'\n") == [("reload", KEY, "debug changed")]
     assert planned(agent, "option bip '10.216.1.1/24'\n") == [

@@ -173,7 +173,7 @@ def test_tls_that_is_switched_off_leaves_only_loopback_open(lab: DaemonLab, auth
 def test_certificates_that_do_not_work_are_refused_before_dockerd_is_disturbed(
     authority: Authority, file: str, content: str | None, words: str
 ) -> None:
-    from agent.dockerd.check import check_certificates
+    from agent.dockerd.target import check_certificates
     from agent.errors import DaemonError
 
     path = authority.folder / file

@@ -86,12 +86,12 @@ SETTINGS = {
     "alias": Edit(without_alias, ("reconnect: network [lan (other address or aliases)] -> [lan]",)),
 }
 OBJECTS = {
-    "killed": Edit(kill, ("start: it is exited, state is running",)),
-    "stopped": Edit(lambda box: box.get("web").stop(timeout=0), ("start: it is exited, state is running",)),
-    "paused": Edit(lambda box: box.get("web").pause(), ("unpause: it is paused, state is running",)),
+    "killed": Edit(kill, ("start: it is exited, wanted: running",)),
+    "stopped": Edit(lambda box: box.get("web").stop(timeout=0), ("start: it is exited, wanted: running",)),
+    "paused": Edit(lambda box: box.get("web").pause(), ("unpause: it is paused, wanted: running",)),
     "removed": Edit(
         lambda box: box.get("web").remove(force=True),
-        ("create: it was removed behind our back", "start: state is running"),
+        ("create: it was removed behind our back", "start: wanted: running"),
     ),
     "network removed": Edit(
         remove_network, ("create: it is gone from the engine", "reconnect: network [] -> [lan]")
@@ -101,7 +101,7 @@ OBJECTS = {
         (
             "create: it is gone from the engine",
             "create: it was removed behind our back",
-            "start: state is running",
+            "start: wanted: running",
         ),
     ),
     "image retagged": Edit(retag, ("replace: image drift:1 is now",)),

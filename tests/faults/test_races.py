@@ -12,7 +12,7 @@ import pytest
 from docker.models.containers import Container
 
 from agent.errors import EngineError
-from agent.plan.container.swap_names import Role, name_outside, swap_name
+from agent.plan.container.renames import Role, name_outside, swap_name
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX
 from tests.support.oracle import Oracle

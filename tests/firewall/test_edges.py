@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.dockerd.settings_owner import settings_source
+from agent.dockerd.runner import settings_source
 from agent.files.config import load, open_store
 from agent.files.options import RuntimeOptions
 from agent.model.interfaces import Interface
 from agent.model.listen import IpAddress
-from agent.router.firewall import Iptables
-from agent.router.nftables import Filter, Nftables
+from agent.router.nftables import Filter, Iptables, Nftables
 from agent.runtime.router_integration import Edges, EdgeTools
 from agent.status.board import StatusBoard
 from agent.uci.syntax import Package
@@ -468,7 +467,7 @@ def test_a_port_at_an_address_that_the_router_lost_is_a_condition_until_it_is_ba
     """Asked of the kernel, in a network whose addresses come and go."""
 
     def ask(call: str) -> str:
-        code = f"from agent.router.addresses import *; print({call})"
+        code = f"from agent.router.routes import *; print({call})"
         return network.run(sys.executable, "-c", code).stdout.strip()
 
     def machine_addresses() -> tuple[tuple[str, IpAddress], ...]:

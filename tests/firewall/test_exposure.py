@@ -11,8 +11,7 @@ import pytest
 from agent.model.dockerd.settings import FirewallRule
 from agent.model.interfaces import Interface
 from agent.model.resources import Container, ContainerSpec, Endpoint, Port
-from agent.plan.router.exposure import public_ports
-from agent.plan.router.reach import Bridge, Surroundings
+from agent.plan.router.reach import Bridge, Surroundings, public_ports
 from agent.uci.router import devices_of, read_firewall
 from agent.uci.syntax import parse
 from tests.support.router import FIREWALL, NETWORK

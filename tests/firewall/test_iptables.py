@@ -14,7 +14,7 @@ import pytest
 
 from agent.errors import FirewallError
 from agent.plan.router.firewall import Rule, parse_extra
-from agent.router.firewall import Iptables
+from agent.router.nftables import Iptables
 from tests.support.daemon_lab import wait_for
 from tests.support.dockerd import is_root
 from tests.support.iptables import in_force, iptables_in

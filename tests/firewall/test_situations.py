@@ -10,9 +10,7 @@ import pytest
 
 from agent.model.interfaces import Interface
 from agent.model.resources import Container, ContainerSpec, Endpoint, Port
-from agent.plan.router.exposure import public_ports
-from agent.plan.router.isolation import no_internet, unreachable_ports
-from agent.plan.router.reach import Bridge, Surroundings
+from agent.plan.router.reach import Bridge, Surroundings, no_internet, public_ports, unreachable_ports
 from agent.uci.router import devices_of, read_firewall
 from agent.uci.syntax import parse
 from tests.firewall.situations import ALLOWED, DOCKER, SITUATIONS, STOCK, Situation, both, neither, section

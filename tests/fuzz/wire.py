@@ -15,13 +15,13 @@ from functools import cache
 from typing import TypeVar
 
 from agent.api.streams.engine_streams import json_lines
-from agent.apply.pulling import PullProgress
+from agent.apply.images import PullProgress
 from agent.errors import EngineError
 from agent.status.progress import Progress
-from agent.wire import blobmsg, http_head, pem, tar_magic
+from agent.wire import blobmsg, bodies, http_head, pem
 from agent.wire.blobmsg import BlobError
 from agent.wire.docker_frames import FrameDecoder, FrameError, encode_frame
-from agent.wire.http_chunks import LAST, ChunkDecoder, ChunkError, encode_chunk
+from agent.wire.http_body import LAST, ChunkDecoder, ChunkError, encode_chunk
 from agent.wire.ubus_message import Attr, Decoder, MessageError, encode_message
 from tests.fuzz.target import DATA, Target
 
@@ -190,7 +190,7 @@ def check_files(data: bytes) -> None:
             continue
         assert b"-----BEGIN " in text
         assert read(text) == text
-    tar_magic.is_plain_tar(data)
+    bodies.is_plain_tar(data)
 
 
 _LINES = (

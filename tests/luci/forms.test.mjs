@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// What forms are made of: every option of the schemas, widgets, checks; UCI text; what buttons do; files in parts.
+// What forms are made of: every option of the schemas, widgets, checks, rows; what a change does; what buttons do; files in parts.
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -9,7 +9,9 @@ import { load } from './load.mjs';
 
 const options = load('ucidockd.options');
 const schemas = load('ucidockd.schemas');
-const ucitext = load('ucidockd.ucitext');
+const rows = load('ucidockd.rows');
+const effects = load('ucidockd.effects');
+const settings = load('ucidockd.settings');
 const sha256 = load('ucidockd.sha256');
 const transfer = load('ucidockd.transfer');
 
@@ -65,44 +67,93 @@ for (const [ name, type, option, value, shown ] of [
 ])
 	test(`forms: ${name}`, () => assert.deepEqual(schemas.fromUci(type, option, schemaOf(type).properties[option], value), shown));
 
-test('UCI text quotes what is odd and leaves out what LuCI keeps for itself', () => {
-	const text = ucitext.format([
-		{ '.name': 'web', '.type': 'container', '.anonymous': false, '.index': 3, env: [ "A=it's", 'B=two\nlines' ], image: 'x', gone: null },
-		{ '.name': 'cfg01', '.type': 'auth', '.anonymous': true, username: 'me' }
-	]);
-	assert.equal(text, "config container 'web'\n\tlist env 'A=it'\\''s'\n\tlist env 'B=two\nlines'\n\toption image 'x'\n\nconfig auth\n\toption username 'me'\n");
-});
-
-// LuCI's uci, as far as sections that are new go
-function uciWith(sections) {
-	return {
-		sections: (_config, type) => Object.values(sections).filter(one => one['.type'] === type),
-		get: (_config, id) => sections[id] ?? null,
-		add: (_config, type, id) => sections[id] = { '.type': type, '.name': id, '.create': id },
-		set: (_config, id, option, value) => sections[id][option] = value,
-		remove: (_config, id) => delete sections[id]
-	};
-}
-
-for (const [ name, sections, typed, kept ] of [
-	[ 'one that nobody touched is not saved', {}, {}, [] ],
-	[ 'one with something in it is', {}, { verify: '0' }, [ 'tls' ] ],
-	[ 'one whose seed was taken back is', {}, { enabled: undefined }, [ 'tls' ] ],
-	[ 'one that was there stays', { tls: { '.type': 'tls', '.name': 'tls', enabled: '0' } }, {}, [ 'tls' ] ],
-	[ 'one of another name is the one', { mine: { '.type': 'tls', '.name': 'mine' } }, {}, [ 'mine' ] ]
+for (const [ name, text, row ] of [
+	[ 'port', '8080:80', { address: '', host: '8080', inner: '80', protocol: 'tcp' } ],
+	[ 'port', '127.0.0.1:53:53/udp', { address: '127.0.0.1', host: '53', inner: '53', protocol: 'udp' } ],
+	[ 'port', '[fd00::1]::80', { address: 'fd00::1', host: '', inner: '80', protocol: 'tcp' } ],
+	[ 'port', '8000-8010:80/sctp', { address: '', host: '8000-8010', inner: '80', protocol: 'sctp' } ],
+	[ 'port', '80/tcp', { address: '', host: '', inner: '80', protocol: 'tcp' } ],
+	[ 'volume', 'data:/data:ro,nocopy', { source: 'data', target: '/data', ro: '1', more: 'nocopy' } ],
+	[ 'volume', '/mnt/sda1:/srv:rw', { source: '/mnt/sda1', target: '/srv', ro: '0', more: 'rw' } ],
+	[ 'volume', '/cache', { source: '', target: '/cache', ro: '0', more: '' } ],
+	[ 'env', 'A=b=c d', { key: 'A', value: 'b=c d' } ],
+	[ 'network', 'lan,alias=www,alias=web,ip=172.20.0.10,ip6=fd00::1', { network: 'lan', alias: 'www web', ip: '172.20.0.10', ip6: 'fd00::1' } ],
+	[ 'device', 'usb:10c4:ea60:0001:/dev/zigbee:rw', { device: 'usb:10c4:ea60:0001', target: '/dev/zigbee', rights: 'rw' } ],
+	[ 'device', 'nvidia.com/gpu=all', { device: 'nvidia.com/gpu=all', target: '', rights: '' } ],
+	[ 'extra_host', 'nas:fd00::5', { key: 'nas', address: 'fd00::5' } ],
+	[ 'ulimit', 'nofile=1024:2048', { key: 'nofile', soft: '1024', hard: '2048' } ]
 ])
-	test(`sections that a form provides: ${name}`, () => {
-		const made = load('ucidockd.provided', { uci: uciWith(sections) }).make('dockerd');
-		const id = made.want('tls', 'tls', { enabled: '0' });
-		Object.assign(sections[id], typed);
-		made.drop();
-		assert.deepEqual(Object.keys(sections), kept);
-		made.add();
-		assert.ok(id in sections);
+	test(`rows: ${name} ${text}`, () => {
+		const kind = rows.of('container', name);
+		assert.deepEqual({ ...rows.parse(kind, text) }, row);
+		assert.equal(rows.format(kind, row), text.replace(/\/tcp$/, ''));
+		assert.equal(rows.wrong(kind, row), null);
 	});
 
+for (const [ name, text ] of [ [ 'env', 'FROM_FILE' ], [ 'env', 'A=two\nlines' ], [ 'volume', 'a:/b:z,ro' ], [ 'volume', 'a:/b:/c:ro' ], [ 'port', '80:80/TCP' ], [ 'port', 'http' ], [ 'network', 'lan,ip=1,alias=x' ], [ 'device', '/dev/a:rw' ] ])
+	test(`rows: ${name} ${JSON.stringify(text)} stays text, or says what it said`, () => {
+		const kind = rows.of('container', name), row = rows.parse(kind, text);
+		assert.ok(row === null || rows.format(kind, row) === text);
+	});
+
+test('rows: what an entry said is never lost, whatever it is', () => {
+	const values = JSON.parse(readFileSync(new URL('values.json', import.meta.url), 'utf8'));
+	const texts = JSON.stringify(values).match(/"((?:[^"\\]|\\.)*)"/g).map(text => JSON.parse(text));
+	const alphabet = ':/,=[].-%aA0189 \n\t"\'ro';
+	for (let round = 0; round < 5000; round++)
+		texts.push(Array.from({ length: round % 12 }, () => alphabet[Math.floor(Math.random() * alphabet.length)]).join(''));
+	let count = 0;
+	for (const type of [ 'container', 'network', 'volume', 'globals' ])
+		for (const name of Object.keys(schemaOf(type).properties).filter(one => rows.of(type, one)))
+			for (const text of texts) {
+				const kind = rows.of(type, name), row = rows.parse(kind, text);
+				count += row !== null;
+				assert.ok(row === null || kind.format(row).replace(/\/tcp$/, '') === text.replace(/\/tcp$/, ''), `${name} ${text}`);
+			}
+	assert.ok(count > 1000);
+});
+
+test('rows: the examples of the schemas are rows', () => {
+	for (const type of [ 'container', 'network', 'volume', 'globals' ])
+		for (const [ name, property ] of Object.entries(schemaOf(type).properties).filter(([ one ]) => rows.of(type, one)))
+			for (const text of property.examples.flat())
+				assert.notEqual(rows.parse(rows.of(type, name), text), null, `${name} ${text}`);
+});
+
+for (const [ name, row, column ] of [
+	[ 'a port of a container is needed', { address: '', host: '80', inner: '', protocol: 'tcp' }, 'inner' ],
+	[ 'a port is a number', { address: '', host: 'http', inner: '80', protocol: 'tcp' }, 'host' ],
+	[ 'an address is one', { address: 'router', host: '80', inner: '80', protocol: 'tcp' }, 'address' ]
+])
+	test(`rows: ${name}, and the row says where it is wrong`, () => assert.equal(rows.wrong(rows.of('container', 'port'), row)[0], column));
+
+test('commands are shown as a shell has them', () => {
+	assert.equal(rows.commandText([ 'nginx', '-g', "daemon off; it's" ]), "nginx -g 'daemon off; it'\\''s'");
+	assert.equal(rows.commandText("sh -c 'a  b'"), "sh -c 'a  b'");
+	assert.deepEqual([ rows.commandIsClosed("a 'b"), rows.commandIsClosed("a 'b'") ], [ false, true ]);
+});
+
+test('settings: every option of dockerd and of the agent is on the page once', () => {
+	const found = Object.fromEntries(TYPES.map(type => [ type, schemaOf(type) ]));
+	for (const type of [ 'globals', 'tls', 'proxies', 'firewall', 'agent' ]) {
+		const shown = settings.subjects().flatMap(subject => settings.placesOf(subject, found)).filter(([ one ]) => one === type).flatMap(([ , first, folded ]) => [ ...first, ...folded ]);
+		assert.deepEqual(shown.sort(), Object.keys(found[type].properties).sort(), type);
+	}
+});
+
+test('a plan says what stops, for how long, and what stays', () => {
+	const plan = { operations: [
+		{ op: 'replace', key: 'container:web', level: 'replace', down_s: 2, follows: [ 'proxy' ] }, { op: 'start', key: 'container:web', level: 'run', down_s: null },
+		{ op: 'update', key: 'container:db', level: 'in place', down_s: null }, { op: 'note', key: 'container:x', level: 'note', down_s: null }
+	], pending: [ { key: 'container:cam', state: 'waiting', message: 'waits for /mnt/sda1' } ] };
+	assert.deepEqual(effects.ofPlan(plan), [
+		{ text: 'web is replaced: down for about 2 s, its volumes stay. It takes along: proxy.', heavy: true },
+		{ text: 'db changes in place: no restart.', heavy: false }, { text: 'cam: waits for /mnt/sda1', heavy: false }
+	]);
+});
+
 test('a copy of a section takes over all but what no two can have, under a name that is free', () => {
-	const clone = load('ucidockd.clone', { 'uci': {}, 'ucidockd.dom': {} });
+	const clone = load('ucidockd.clone');
 	const copied = clone.valuesOf({ '.name': 'web', '.index': 1, image: 'a', name: 'my-web', ip: '10.0.0.2', mac_address: '02:00:00:00:00:01', env: [ 'A=1' ], gone: null });
 	assert.deepEqual(copied, [ [ 'image', 'a' ], [ 'env', [ 'A=1' ] ] ]);
 	assert.deepEqual([ clone.freeName('web', [ 'web' ]), clone.freeName('web', [ 'web2', 'web3' ]), clone.freeName('web2', [ 'web2' ]) ], [ 'web2', 'web4', 'web3' ]);

@@ -190,7 +190,7 @@ test('dockerd: what happens to containers is said before', () => {
 });
 
 test('an image shows its defaults, and of the environment only the names', () => {
-	const { factsOf, placeholdersOf } = load('ucidockd.imagefacts', { 'form': {}, 'uci': {}, 'ucidockd.calls': {}, 'ucidockd.dom': {} });
+	const { factsOf, placeholdersOf } = load('ucidockd.imagefacts');
 	const config = {
 		Entrypoint: [ '/entry.sh' ], Cmd: [ 'sh', '-c', 'echo it\'s' ], Env: [ 'PATH=/bin', 'TOKEN=geheim=1', 'BARE' ], User: '', WorkingDir: '/srv',
 		ExposedPorts: { '80/tcp': {}, '443/tcp': {} }, Volumes: { '/data': {} }, Healthcheck: { Test: [ 'CMD', 'wget', '-q', 'http://localhost/' ] }
@@ -285,7 +285,7 @@ test('calls: the status is read page for page', async () => {
 	assert.equal((await calls.agent.status()).version, 3);
 });
 
-const listing = load('ucidockd.listing'), tar = load('ucidockd.tar'), rows = load('ucidockd.rows');
+const listing = load('ucidockd.listing'), tar = load('ucidockd.tar'), rows = load('ucidockd.containerlist');
 
 test('listing: what ls prints, of busybox, GNU and with odd names', () => {
 	const text = [

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent.model.identity import canonical
 from agent.model.secrets import MASK, TEXT_LIMIT, blotter, hidden, hidden_text, hidden_words, is_secret_name
-from agent.plan.container.describe import words
+from agent.plan.container.changes import words
 
 S = "S3CRETx9"
 SECRET = [

@@ -102,7 +102,7 @@ STATED: dict[str, tuple[str, ...]] = {
 WITHOUT_DEFAULT = {
     "image", "hostname", "domainname", "restart", "cpus", "cpu_shares", "cpuset", "pid", "userns", "mac_address", "ip",
     "ip6", "health_cmd", "command", "env", "env_file", "port", "volume", "tmpfs", "device", "device_cgroup_rule",
-    "sysctl", "ulimit", "dns", "dns_search", "dns_opt", "extra_host", "label", "log_opt", "group_add", "depends_on",
+    "sysctl", "ulimit", "dns", "dns_search", "dns_opt", "extra_host", "label", "log_opt", "group_add", "depends_on", "stack",
     "wait_for",
 }  # fmt: skip
 

@@ -33,7 +33,7 @@ def text(found: Outlook) -> list[str]:
 def test_later_waves_say_what_comes_once_what_is_there() -> None:
     assert text(seen_of(a_world("", DB + APP + TOOL))) == [
         "create         container:db             declared, not there",
-        "start          container:db             state is running",
+        "start          container:db             wanted: running",
         "then create    container:app            once db is healthy",
         "then create    container:tool           once app is ready",
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli.commands import COMMANDS
-from tests.support import manual
+from tests.support import manual, reference
 
 PAGES = [path for path in manual.documents() if path.suffix in {".8", ".5"}]
 BASH = manual.PROJECT / "package/completion/ucidockd.bash"
@@ -28,6 +28,11 @@ def test_groff_has_nothing_to_say(path: Path) -> None:
         ["groff", "-man", "-Tutf8", "-ww", "-z", str(path)], capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
+
+
+def test_every_section_type_is_in_the_reference() -> None:
+    kinds = {path.name.partition(".")[0] for path in (manual.PROJECT / "schemas").glob("*.schema.json")}
+    assert {section.kind for section in reference.SECTIONS} == kinds
 
 
 def test_every_command_option_and_section_is_there() -> None:

@@ -48,7 +48,7 @@ def test_every_file_is_in_its_place_with_its_mode(tmp_path: Path) -> None:
         "etc/uci-defaults/60-ucidockd",
     }
     expected = {target: 0o755 if target in programs else 0o644 for target in {*FILES.values(), *programs}}
-    expected |= {"etc/config/containers": 0o600}
+    expected |= {"etc/config/containers": 0o600, "usr/lib/ucidockd/release": 0o644}
     assert found == expected
 
 

@@ -1,18 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`make packages`, by a reader of each format. Skipped where nfpm is not installed; libraries are stand-ins."""
+"""`make packages`, by a reader of each format; the libraries are stand-ins."""
 
 from __future__ import annotations
 
 import base64
 import gzip
 import hashlib
-import importlib.util
-import io
 import os
 import subprocess
 import sys
-import tarfile
-import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -22,18 +18,13 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.router.rootfs import PROJECT
-
-BUILD = PROJECT / "package/build/build.py"
+from tests.support import packages
+from tests.support.packages import members
 
 
 @pytest.fixture(scope="module")
 def build() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("package_build", BUILD)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return packages.load()
 
 
 @pytest.fixture(scope="module")
@@ -53,40 +44,16 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def made(
-    build: ModuleType, keys: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path]:
-    if not Path(sys.executable).with_name("nfpm").exists():
-        pytest.skip("nfpm is not installed: `make packages` brings it")
+def made(keys: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("packages")
-    lines, wheel = [], folder / "wheels/thing-1-py3-none-any.whl"
-    wheel.parent.mkdir()
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("thing/__init__.py"), "")
-    lines.append(f"thing==1 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "wheel_lines", lambda: lines)
-        patch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-        for name in ("one", "two"):
-            words = [str(BUILD), "--output", str(folder / name), "--wheels", str(wheel.parent)]
-            words += ["--usign-key", str(keys["usign"]), "--apk-key", str(keys["rsa"])]
-            patch.setattr(sys, "argv", words)
-            assert build.main() == 0
+    for name in ("one", "two"):
+        packages.make(folder / name, "--usign-key", str(keys["usign"]), "--apk-key", str(keys["rsa"]))
     return folder / "one", folder / "two"
 
 
 def test_the_same_checkout_gives_the_same_bytes(made: tuple[Path, Path]) -> None:
     one, two = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in made)
     assert one == two and len(one) > 10
-
-
-def members(data: bytes) -> dict[str, tuple[int, bytes]]:
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        return {
-            entry.name.lstrip("./"): (entry.mode & 0o777, file.read())
-            for entry in tar.getmembers()
-            if (file := tar.extractfile(entry)) is not None
-        }
 
 
 def test_opkgs_package_holds_what_openwrts_build_adds(made: tuple[Path, Path]) -> None:
@@ -111,7 +78,9 @@ def test_apks_package_names_its_files_and_what_it_excludes(
     files, scripts = members(streams[-1]), members(streams[-2] + bytes(1024))
     assert b"/usr/bin/ucidockd\n" in files["lib/apk/packages/ucidockd.list"][1]
     assert files["lib/apk/packages/ucidockd.conffiles_static"][1].startswith(b"/etc/config/containers ")
-    assert b"PKG_UPGRADE=1" in scripts["post-upgrade"][1] and b"default_prerm" in scripts["pre-deinstall"][1]
+    assert (
+        b"PKG_UPGRADE=1" in scripts[".post-upgrade"][1] and b"default_prerm" in scripts[".pre-deinstall"][1]
+    )
 
 
 def test_the_indexes_are_signed(build: ModuleType, keys: dict[str, Path], made: tuple[Path, Path]) -> None:

@@ -90,7 +90,8 @@ def kept_folders() -> list[str]:
 
 def client_bundle(agent: Agent, folder: Path) -> dict[str, bytes]:
     """What `ucidockd tls client` writes for one."""
-    command = [sys.executable, "-m", "agent", "tls", "client", folder.name, *agent.words]
+    files = agent.words[:3]  # it asks neither the agent nor the engine
+    command = [sys.executable, "-m", "agent", "tls", "client", folder.name, *files]
     done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return tree(folder)

@@ -17,8 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.apply.ports import Engine
-from agent.apply.records import Records
+from agent.apply.ports import Engine, Records
 from agent.cli.main import main
 from agent.engine.client import DockerEngine
 from agent.files.state import StateFile

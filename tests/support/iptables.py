@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.router.firewall import Iptables
-from agent.router.nftables import Filter, Nftables
+from agent.router.nftables import Filter, Iptables, Nftables
 from tests.support.netns import OwnNetwork
 
 

@@ -17,7 +17,7 @@ from agent.cli.commands import COMMANDS, COMMON, GROUPS, Argument, Command
 from tests.support import reference
 
 PROJECT = Path(__file__).resolve().parents[2]
-SECTIONS = ("agent", "container", "network", "volume", "auth")  # of /etc/config/containers
+SECTIONS = ("agent", "container", "network", "volume", "stack", "auth")  # of /etc/config/containers
 _LICENCE = "SPDX-License-Identifier: GPL-2.0-or-later"
 _NAME = "ucidockd"
 _PLACES = {"FILE", "DIR", "SOCKET"}  # values that are completed as files

@@ -118,6 +118,7 @@ SCHEMAS: dict[str, Any] = {
             "section": TEXT,
             "name": TEXT,
             "object_id": TEXT,
+            "stack": TEXT,
             "level": {**LEVEL, "description": "Of the worst condition"},
             "verdict": {"type": "string", "description": "The type of the condition that decides the level"},
             "conditions": {"type": "array", "items": ref("Condition")},

@@ -48,6 +48,14 @@ _CONTAINERS = (
         ),
     ),
     Section(
+        kind="stack",
+        head="config stack 'media'",
+        text=(
+            "What the containers with `option stack 'media'` share. The section is optional: without it they have a network"
+            " of that name in common. In that network they reach each other by the names of their sections."
+        ),
+    ),
+    Section(
         kind="auth",
         head="config auth 'ghcr'",
         text="A login at a registry. Used from the next pull on.",
@@ -79,10 +87,11 @@ _DOCKERD = (
         head="config firewall",
         text=(
             "Which interfaces cannot open connections to containers. One section for each bridge."
-            " [More](../openwrt.md#firewall)."
+            " [More](../firewall.md)."
         ),
     ),
 )
+SECTIONS = (*_CONTAINERS, *_DOCKERD)
 _TABS = {
     "general": "General",
     "door": "Access",

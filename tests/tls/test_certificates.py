@@ -19,7 +19,7 @@ import pytest
 
 from agent.errors import CertificateError, ClockNotSetError, ConfigError
 from agent.tls import certificates
-from agent.tls import child as certificate_child
+from agent.tls import certificates as certificate_child
 from agent.tls.certificates import Certificates, ClientBundle, ServerIdentity
 from tests.support.certificates import (
     DAY,

@@ -23,8 +23,7 @@ import pytest
 
 from agent.errors import CertificateError
 from agent.tls import certificates
-from agent.tls.certificates import Certificates, ServerIdentity
-from agent.tls.child import ask_maker
+from agent.tls.certificates import Certificates, ServerIdentity, ask_maker
 from agent.tls.store import CertificateStore
 from tests.support.certificates import DAY, NAMES, bad, cert_of, check_folder, check_pair
 

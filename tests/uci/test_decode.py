@@ -10,11 +10,11 @@ import pytest
 from agent.errors import PathError
 from agent.model.resources import ContainerPolicy, ContainerSpec, Desired, Endpoint, Mount, Pull
 from agent.schema.validate import KINDS, properties
-from agent.uci.decode import DecodeResult, decode
-from agent.uci.decode_agent import decode_agent, decode_auth
+from agent.uci.decode import DecodeResult, decode, decode_agent, decode_auth
 from agent.uci.decode_container import decode_container
 from agent.uci.decode_network import decode_network, decode_volume
 from agent.uci.reader import SectionReader
+from agent.uci.stacks import decode_stack
 from agent.uci.syntax import Option, Package, Section
 
 Value = str | tuple[str, ...]
@@ -73,6 +73,8 @@ def test_every_schema_property_is_read(kind: str) -> None:
             decode_network(reader)
         case "volume":
             decode_volume(reader)
+        case "stack":
+            decode_stack(reader, read_file=lambda _: "")
         case "auth":
             decode_auth(reader)
         case _:

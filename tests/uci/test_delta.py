@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.uci.delta import parse_delta
-from agent.uci.edit import replayed
+from agent.uci.edit import parse_delta, replayed
 from agent.uci.syntax import format_file, format_show, parse
 from tests.support.real_uci import RealUci, why_not
 

@@ -12,10 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.wire.bodies import is_plain_tar
 from agent.wire.docker_frames import FrameDecoder, FrameError, encode_frame
-from agent.wire.http_body import BodyError, Counted, UntilClosed, payload
-from agent.wire.http_chunks import LAST, ChunkDecoder, ChunkError, encode_chunk
-from agent.wire.tar_magic import is_plain_tar
+from agent.wire.http_body import (
+    LAST,
+    BodyError,
+    ChunkDecoder,
+    ChunkError,
+    Counted,
+    UntilClosed,
+    encode_chunk,
+    payload,
+)
 
 frames = st.lists(st.tuples(st.sampled_from(("stdout", "stderr")), st.binary(max_size=300)), max_size=8)
 cuts = st.lists(st.integers(1, 40), min_size=1, max_size=5)

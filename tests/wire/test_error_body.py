@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.wire.error_body import LIMIT, error_message
+from agent.wire.bodies import LIMIT, error_message
 
 
 @pytest.mark.parametrize(

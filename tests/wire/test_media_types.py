@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.wire.media_types import decoded
+from agent.wire.bodies import decoded
 
 
 @pytest.mark.parametrize(

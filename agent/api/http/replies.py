@@ -24,7 +24,7 @@ from agent.api.problems import RequestError, body_of
 from agent.engine.body_pump import Note
 from agent.engine.stream import EngineResponse, SourceError
 from agent.errors import EngineError, UcidockdError
-from agent.wire.natural import natural
+from agent.wire.http_head import natural
 
 logger = logging.getLogger(__name__)
 

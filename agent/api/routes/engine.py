@@ -42,8 +42,8 @@ from agent.api.rules import WEBSOCKET, Need, Rule
 from agent.api.streams.engine_streams import has_terminal, json_lines
 from agent.engine.stream import Body, DockerStream, EngineResponse
 from agent.errors import EngineError, UcidockdError
-from agent.wire.media_types import JSON_LINES
-from agent.wire.natural import natural
+from agent.wire.bodies import JSON_LINES
+from agent.wire.http_head import natural
 
 PREFIX = "/docker"
 VERSION = "{version:engine_version}"  # in a rule's path: `/v1.NN`, or nothing

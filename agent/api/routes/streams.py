@@ -23,7 +23,7 @@ from agent.api.streams.engine_streams import mapped, primed, texts
 from agent.engine.stream import DockerStream
 from agent.status.board import StatusBoard
 from agent.threads import tell
-from agent.wire.natural import natural
+from agent.wire.http_head import natural
 
 _LOG_QUERY = ("follow", "since", "until", "tail", "timestamps", "stdout", "stderr", "format")
 _TIME = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?|[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9:.]+(Z|[+-][0-9:]+)?)?")

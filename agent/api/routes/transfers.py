@@ -26,7 +26,7 @@ from agent.api.rules import Rule, delete, get, post, put, read, write
 from agent.api.streams.engine_streams import logs, mapped, primed
 from agent.engine.stream import DockerStream
 from agent.model.resources import RegistryAuth
-from agent.wire.natural import natural
+from agent.wire.http_head import natural
 
 _SIZE_LIMIT = 2**53 - 1
 _WAIT_S = 15.0  # for the engine: well below what the shortest door gives a request

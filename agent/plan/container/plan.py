@@ -13,14 +13,12 @@ from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, DependsOn, OnDrift, Pull, RunState
 from agent.plan import operations as ops
 from agent.plan.applied import as_applied, waits_of
-from agent.plan.container.changes import FieldChange, change_of, classify, options_of
-from agent.plan.container.describe import option_of
-from agent.plan.container.difference import differences, is_met
-from agent.plan.container.drift import container_drift
+from agent.plan.container.changes import FieldChange, change_of, classify, option_of, options_of
+from agent.plan.container.difference import container_drift, differences, is_met
 from agent.plan.container.endpoints import network_ids, with_mac_level
 from agent.plan.container.inspected import read_spec, volumes_of
 from agent.plan.container.meaning import is_same_image, meaning_hash, newly_stated
-from agent.plan.container.swap_names import name_outside
+from agent.plan.container.renames import name_outside
 from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, plugged_words, shared_names
 from agent.plan.endings import is_job
 from agent.status.conditions import REASON_OF_STATE
@@ -210,7 +208,7 @@ class _Planner:
             ops.CreateContainer(key=self.key, cause=cause, container=container),
         ]
         if container.policy.state is RunState.RUNNING:
-            todo.append(ops.StartContainer(key=self.key, cause="state is running", container=container))
+            todo.append(ops.StartContainer(key=self.key, cause="wanted: running", container=container))
         self.draft.add(self.key, todo, self.needs)
 
     def _failed_adoption(self, foreign: ObservedContainer) -> Record | None:
@@ -503,7 +501,7 @@ class _Planner:
         container = self.container
         wanted = container.policy.enabled and container.policy.state is RunState.RUNNING
         if not wanted and is_alive(seen):
-            cause = "disabled" if not container.policy.enabled else "state is stopped"
+            cause = "disabled" if not container.policy.enabled else "wanted: stopped"
             timeout = container.spec.stop_timeout_s
             return [ops.StopContainer(key=self.key, cause=cause, record=record, stop_timeout_s=timeout)]
         if not wanted and seen.id in self.draft.context.completed and record.completed:
@@ -514,10 +512,10 @@ class _Planner:
         if not wanted or (self._is_completed(seen) and not self._has_changed(record, seen)):
             return []
         if seen.state == "paused":
-            cause = "it is paused, state is running"
+            cause = "it is paused, wanted: running"
             return [ops.UnpauseContainer(key=self.key, cause=cause, record=record)]
         if not is_alive(seen):
-            cause = f"it is {seen.state}, state is running"
+            cause = f"it is {seen.state}, wanted: running"
             return [ops.StartContainer(key=self.key, cause=cause, container=container)]
         if seen.state == "running" and self._is_left_behind(seen):
             cause = "the container whose namespace it shares was started anew"

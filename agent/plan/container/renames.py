@@ -8,8 +8,10 @@ neither its name nor its Docker name any more is a new one: nothing tells it fro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from agent.model.identity import spec_hash
 from agent.model.observed import Record
@@ -99,3 +101,24 @@ class _Moves:
         if holder not in self.declared or holder in wanted:
             return True
         return self._is_same(record, section) and not self._is_same(record, holder)
+
+
+# The names that two containers have while one replaces the other (`agent.apply.swap`).
+#
+# They carry the new container's nonce, so that nothing else has such a name. Version 0.1.0 left the nonce out: what it
+# began is still understood.
+
+
+Role = Literal["old", "new"]
+_FORM = re.compile(r"(.+)\.ucidockd-(old|new)(?:-[0-9a-f]+)?")
+
+
+def swap_name(name: str, role: Role, nonce: str) -> str:
+    """The name of the new container before the switch, or of the old one after it."""
+    return f"{name}.ucidockd-{role}-{nonce}"
+
+
+def name_outside(name: str, role: Role) -> str:
+    """The name that a container of that role has outside of a swap, "" where it is not in one."""
+    match = _FORM.fullmatch(name)
+    return match[1] if match is not None and match[2] == role else ""

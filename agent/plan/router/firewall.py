@@ -4,7 +4,7 @@
 The stock init script would add these rules (OpenWrt packages: utils/dockerd, dockerd.init), but returns before it
 does where daemon.json is ours. Blocking is about who may open a connection: what belongs to one that a container
 opened passes, unless the section says otherwise. A rule of ours is known by its comment, which holds a digest of what
-it says: what iptables prints need not be compared word by word. Comes before agent.router.firewall and
+it says: what iptables prints need not be compared word by word. Comes before agent.router.nftables and
 agent.plan.router.nft, which has the same rules for a router without iptables.
 """
 

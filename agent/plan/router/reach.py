@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The way of a forwarded packet through the router's firewall zones, as firewall4 builds its rules (ruleset.uc). Pure.
+"""The way of a forwarded packet through the router's firewall zones, as firewall4 builds its rules (ruleset.uc), and what
+follows from it: ports that the internet reaches, and networks that the firewall cuts off. Pure.
 
 Each zone that has the packet's source device is asked in turn: its rules and forwardings, then its own `forward` policy
 if the target device is in it too. If no zone decides, the `forward` of `config defaults` does. Rules that refuse are not
-considered: they are there on purpose. Comes after `agent.uci.router`; `exposure` and `isolation` ask it.
+considered: they are there on purpose. Comes after `agent.uci.router`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import ipaddress
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from agent.errors import ConfigError, Reason
 from agent.model.dockerd.settings import Document, FirewallRule
 from agent.model.interfaces import Interface
-from agent.model.resources import Container
+from agent.model.resources import Container, Port
+from agent.plan.router.firewall import parse_extra
 from agent.uci.router import Firewall, Zone
 
 DEFAULT_NETWORKS = frozenset({"bridge", "default"})
@@ -162,3 +165,263 @@ def permitted(firewall: Firewall, src: str, dests: Collection[str], protocol: st
         and (not protocol or not rule.ports or any(port in ports for ports in rule.ports))
         for rule in firewall.permits
     )
+
+
+# Says which published ports can be reached from a wan zone, as far as UCI tells. Pure.
+#
+# dockerd turns a published port into destination NAT: such a packet is forwarded, so a zone's input policy does not stop it.
+# fw3 is asked after dockerd's own rules, which accept; fw4 has a table of its own and refuses what it has no forwarding
+# for, unless the zone has any port forward: then it lets pass all that was redirected. Rules that the user made
+# outside UCI are not seen. Comes after agent.plan.router.reach; `agent.runtime.router_integration` shows the outcome.
+
+
+_OF_CONNECTIONS = frozenset({"-m", "--match", "--ctstate", "--state", "!"})
+
+
+def public_ports(container: Container, around: Surroundings) -> tuple[str, ...]:
+    """The ports that can be reached, as `8080/tcp from wan`."""
+    wans = dict.fromkeys(zone.name for zone in around.firewall.zones if zone.is_wan)
+    reach = zones_reaching(container, around)
+    return tuple(f"{port} from {zone}" for zone in wans for port in reach if zone in reach[port])
+
+
+def zones_reaching(container: Container, around: Surroundings) -> dict[str, list[str]]:
+    """The zones of the firewall that reach each published port, without those of its own networks: {"8080/tcp": ["lan"]}."""
+    bridges = _exposed_bridges(container, around)
+    own = {zone for each in bridges if each.device for zone in zones_with(each.device, each.subnets, around)}
+    return {
+        f"{port.host_text}/{port.protocol}": [
+            zone.name
+            for zone in around.firewall.zones
+            if bridges
+            and zone not in own
+            and _listens(port, zone, around)
+            and _passes(port, zone, bridges, around)
+        ]
+        for port in container.spec.ports
+    }
+
+
+def _exposed_bridges(container: Container, around: Surroundings) -> tuple[Bridge, ...]:
+    """The bridges that it is on; one without a device for a network that is not ours to know."""
+    unknown = Bridge(device="")
+    names = [name for name in networks_of(container) if name not in around.without_bridge]
+    found = [around.bridges.get(name, unknown) for name in names]
+    return tuple(bridge for bridge in found if not bridge.internal and not bridge.routed)
+
+
+def _listens(port: Port, zone: Zone, around: Surroundings) -> bool:
+    """Whether the port is on an address that the zone can send to."""
+    if not port.host_ip:
+        return True
+    address = ipaddress.ip_address(port.host_ip)
+    if address.is_unspecified:
+        return True
+    known = [around.interfaces[name] for name in zone.networks if name in around.interfaces]
+    return port.host_ip in frozenset().union(*(each.addresses for each in known)) or address.is_global
+
+
+def _passes(port: Port, zone: Zone, bridges: Iterable[Bridge], around: Surroundings) -> bool:
+    """Whether nothing on the way stops it, to any of the bridges."""
+    if not around.forwards:
+        return any(
+            permitted(around.firewall, zone.name, {""}, port.protocol, number) for number in port.host_ports
+        )
+    return any(
+        not _blocked(zone, bridge.device, around)
+        and (around.docker_first or _forwarded(port, zone, bridge, around))
+        for bridge in bridges
+    )
+
+
+def _blocked(zone: Zone, bridge: str, around: Surroundings) -> bool:
+    """Whether `blocked_interfaces` has every device of the zone for that bridge, for all new connections."""
+    closed: set[str] = set()
+    for rule in around.rules:
+        if is_named(bridge, rule.device) and _is_whole(rule):
+            closed = closed.union(*(around.devices(name) for name in rule.blocked_interfaces))
+    comes_by = frozenset(zone.devices).union(*(around.devices(name) for name in zone.networks))
+    return bool(comes_by) and comes_by <= closed
+
+
+def _is_whole(rule: FirewallRule) -> bool:
+    """With other matches than for the state of a connection, it refuses only some of the packets."""
+    try:
+        extra = parse_extra(rule.extra_iptables_args)
+    except ConfigError:
+        return False
+    states = [word.split(",") for word in extra if word not in _OF_CONNECTIONS | {"conntrack", "state"}]
+    if not states:
+        return not extra
+    only_of_connections = {word for word in extra if word.startswith("-")} <= _OF_CONNECTIONS
+    return only_of_connections and len(states) == 1 and ("NEW" in states[0]) is not ("!" in extra)
+
+
+def _forwarded(port: Port, zone: Zone, bridge: Bridge, around: Surroundings) -> bool:
+    """Whether fw4 lets what dockerd redirected go from the zone to the bridge."""
+    targets = zones_with(bridge.device, bridge.subnets, around) if bridge.device else ()
+    return passes(
+        [zone],
+        targets,
+        around.firewall,
+        protocol=port.protocol,
+        port=port.container_port,
+        redirected=True,
+    )
+
+
+# Finds the containers that the firewall's zones cut off: ports that no zone may reach, and no way to the internet. Pure.
+#
+# Reported only where UCI is sure: not for networks of others, nor where UCI only names a file with rules for forwarded
+# packets, nor with fw3, whose zones come after dockerd's own rules. Comes after `agent.plan.router.reach`;
+# `agent.runtime.router_integration` shows the outcome.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutOff:
+    """`src` and `dest`: the zones of a forwarding that would help, "" where none would."""
+
+    reason: Reason
+    message: str
+    src: str = ""
+    dest: str = ""
+
+
+def unreachable_ports(container: Container, around: Surroundings) -> CutOff | None:
+    """The published ports that no zone may reach, in words; None when there are none, or nobody can tell."""
+    bridges = _blocked_bridges(container, around)
+    published = [port for port in container.spec.ports if not _is_local(port)]
+    open_to = [bridge for bridge in bridges or () if not bridge.internal and not bridge.routed]
+    if not published or not open_to or not _is_sure(around):
+        return None
+    zones = [zone for zone in around.firewall.zones if _has_others(zone, around)]
+    if not zones:
+        return None
+    if not around.forwards:
+        return _unheard(published, zones, around)
+    closed = [port for port in published if not _is_reached(port, zones, open_to, around)]
+    if not closed:
+        return None
+    ports = ", ".join(
+        dict.fromkeys(f"{port.host_port or port.container_port}/{port.protocol}" for port in closed)
+    )
+    home = _zone_name(open_to, around)
+    local = _local_zone(zones)
+    if not home:
+        text = f"{open_to[0].device} is in no firewall zone, so no zone may reach {ports}: add it to one"
+        return CutOff(reason="NoZone", message=text)
+    text = f"no firewall zone may reach {ports}"
+    if local:
+        return CutOff(
+            reason="NoForwarding",
+            message=f"{text}: allow forwarding from zone {local} to zone {home}",
+            src=local,
+            dest=home,
+        )
+    return CutOff(reason="NoForwarding", message=f"{text}: allow forwarding to zone {home}")
+
+
+def no_internet(container: Container, around: Surroundings) -> CutOff | None:
+    """That the container has no way out, in words; None when it has one, wants none, or nobody can tell."""
+    bridges = _blocked_bridges(container, around)
+    outward = [bridge for bridge in bridges or () if not bridge.internal]
+    ways = _uplinks(around)
+    if not outward or not ways or not _is_sure(around):
+        return None
+    for bridge in outward:
+        sources = zones_with(bridge.device, bridge.subnets, around)
+        if any(passes(sources, targets, around.firewall) for targets in ways):
+            return None
+    home = _zone_name(outward, around)
+    out = next((zone.name for targets in ways for zone in targets), "")
+    if not home:
+        text = (
+            f"{outward[0].device} is in no firewall zone, so its containers have no internet: add it to one"
+        )
+        return CutOff(reason="NoZone", message=text)
+    if not out:
+        return CutOff(reason="NoUplinkZone", message="the interface to the internet is in no firewall zone")
+    text = f"no internet: allow forwarding from zone {home} to zone {out}"
+    return CutOff(reason="NoForwarding", message=text, src=home, dest=out)
+
+
+def _is_sure(around: Surroundings) -> bool:
+    return not around.docker_first and not around.firewall.has_includes
+
+
+def _blocked_bridges(container: Container, around: Surroundings) -> tuple[Bridge, ...] | None:
+    """Those it is on; None when it is on a network that is not ours to know, or on a link of its own."""
+    names = networks_of(container)
+    if not names or any(name not in around.bridges for name in names):
+        return None
+    return tuple(around.bridges[name] for name in names)
+
+
+def _is_local(port: Port) -> bool:
+    return bool(port.host_ip) and ipaddress.ip_address(port.host_ip).is_loopback
+
+
+def _has_others(zone: Zone, around: Surroundings) -> bool:
+    """Whether anything but containers is in the zone."""
+    if zone.implied and not around.docker_first:
+        return False
+    ours = {bridge.device for bridge in around.bridges.values()}
+    named = members(zone, around)
+    if named:
+        return any(name not in ours for name in named)
+    return bool(zone.subnets) and not any(
+        zone in zones_with(bridge.device, bridge.subnets, around) for bridge in around.bridges.values()
+    )
+
+
+def _is_reached(port: Port, zones: Iterable[Zone], bridges: Iterable[Bridge], around: Surroundings) -> bool:
+    targets = [zones_with(bridge.device, bridge.subnets, around) for bridge in bridges]
+    return any(
+        passes(
+            [zone], each, around.firewall, protocol=port.protocol, port=port.container_port, redirected=True
+        )
+        for zone in zones
+        for each in targets
+    )
+
+
+def _unheard(published: Iterable[Port], zones: Iterable[Zone], around: Surroundings) -> CutOff | None:
+    """With `iptables 0` a program of dockerd's listens on the router, and a zone's input decides."""
+    if around.values.get("userland-proxy") is False:  # then nobody of dockerd's does: somebody else forwards
+        return None
+    closed = [
+        port
+        for port in published
+        if not any(
+            zone.input == "ACCEPT"
+            or permitted(around.firewall, zone.name, {""}, port.protocol, port.host_port)
+            for zone in zones
+        )
+    ]
+    if not closed:
+        return None
+    ports = ", ".join(dict.fromkeys(f"{port.host_port or 'a port'}/{port.protocol}" for port in closed))
+    text = f"no firewall zone may reach {ports} on the router: add a rule that accepts it"
+    return CutOff(reason="NoRule", message=text)
+
+
+def _uplinks(around: Surroundings) -> tuple[tuple[Zone, ...], ...]:
+    """The zones of each interface with a default route; the wan zones while there is none."""
+    ours = {bridge.device for bridge in around.bridges.values()}
+    found = [
+        zones_with(each.l3_device or each.device, (), around)
+        for each in around.interfaces.values()
+        if each.is_uplink and (each.l3_device or each.device) not in ours
+    ]
+    return tuple(found) or tuple((zone,) for zone in around.firewall.zones if zone.is_wan)
+
+
+def _zone_name(bridges: Iterable[Bridge], around: Surroundings) -> str:
+    found = (zone.name for bridge in bridges for zone in zones_with(bridge.device, bridge.subnets, around))
+    return next(found, "")
+
+
+def _local_zone(zones: Iterable[Zone]) -> str:
+    """The zone of the router's own network."""
+    trusted = [zone.name for zone in zones if zone.input == "ACCEPT" and not zone.is_wan]
+    return "lan" if "lan" in trusted else next(iter(trusted), "")

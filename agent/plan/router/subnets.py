@@ -9,9 +9,12 @@ are looked at before anything is taken down, and whose it is can be said.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from agent.errors import Reason
+from agent.model.dockerd.settings import DaemonSettings, Document, Json
 from agent.model.interfaces import Route
 from agent.model.resources import Network
 from agent.plan.draft import Draft
@@ -73,3 +76,83 @@ def _subnets(inspect: dict[str, object]) -> Iterator[_Subnet]:
             yield ipaddress.ip_network(str(pool.get("Subnet")), strict=False)
         except ValueError:  # of a driver that gives no addresses
             continue
+
+
+# Whether docker0 and the pools of networks can have their subnets beside the networks that the router itself reaches.
+#
+# dockerd takes any `bip`, also the LAN's own, and the router is cut off then. As for networks of sections (see
+# `agent.plan.router.subnets`), what lies behind a router or a tunnel may be a larger route: the smaller one wins. From
+# a pool dockerd takes only pieces that overlap no route (moby libnetwork, FindAvailableNetwork), so one is wrong when
+# nothing of it is left. Pure.
+
+
+_DOCKERS_OWN = re.compile(r"docker0|docker_gwbridge|br-[0-9a-f]{12}", re.ASCII)
+_POOLS = "default-address-pools"
+# the bridge's own address decides; a part of its subnet does only where there is none
+_BRIDGE = (("bip", "fixed-cidr"), ("bip6", "fixed-cidr-v6"))
+SUBNET_KEYS = frozenset({_POOLS, *(key for keys in _BRIDGE for key in keys)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """The settings without pools that have nothing left. `refused`: key -> why its value cannot be used."""
+
+    settings: DaemonSettings
+    refused: Document
+    left_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def fit(settings: DaemonSettings, routes: Iterable[Route], bridges: Collection[str]) -> Fitted:
+    """The settings as they can be on this router. `bridges`: devices of the networks that sections declare."""
+    theirs = [r for r in routes if r.device not in bridges and not _DOCKERS_OWN.fullmatch(r.device)]
+    refused: dict[str, Json] = {}
+    for keys in _BRIDGE:
+        key = next((key for key in keys if settings.values.get(key)), "")
+        if key:
+            subnet = ipaddress.ip_interface(str(settings.values[key])).network
+            met = next(_meeting(subnet, theirs), None)
+            if met is not None:
+                refused[key] = _overlap_words(str(subnet), met)
+    pools = settings.values.get(_POOLS)
+    kept: list[Json] = []
+    left_out: list[str] = []
+    warnings: list[str] = []
+    for pool in pools if isinstance(pools, list) else ():
+        base = ipaddress.ip_network(str(pool["base"])) if isinstance(pool, dict) else None
+        met = next(_meeting(base, theirs), None) if base is not None else None
+        if base is None or met is None:
+            kept.append(pool)
+        elif _covers(met, base):
+            left_out.append(f"default_address_pools is not applied: {_overlap_words(str(base), met)}")
+        else:
+            kept.append(pool)
+            warnings.append(
+                f"default_address_pools: {_overlap_words(str(base), met)}; dockerd passes over that part of the pool"
+            )
+    values = {**settings.values, _POOLS: kept} if left_out else settings.values
+    if not kept and left_out:
+        values = {key: value for key, value in values.items() if key != _POOLS}
+    return Fitted(
+        settings=replace(settings, values=values),
+        refused=refused,
+        left_out=tuple(left_out),
+        warnings=tuple(warnings),
+    )
+
+
+def _meeting(subnet: _Subnet, routes: Iterable[Route]) -> Iterator[Route]:
+    for route in routes:
+        other = ipaddress.ip_network(route.subnet)
+        hides = route.direct or other.prefixlen >= subnet.prefixlen
+        if hides and other.version == subnet.version and other.overlaps(subnet):
+            yield route
+
+
+def _covers(route: Route, subnet: _Subnet) -> bool:
+    other = ipaddress.ip_network(route.subnet)
+    return other.prefixlen <= subnet.prefixlen and subnet.network_address in other
+
+
+def _overlap_words(subnet: str, route: Route) -> str:
+    return f"{subnet} overlaps {route.subnet}, which the router itself reaches by {route.device}"

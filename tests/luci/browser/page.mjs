@@ -92,14 +92,20 @@ const GIVEN = {
 	}
 };
 
-const sources = new Map();
+const sources = new Map(), fetching = new Map();
 
-async function fetchSources(name) {
-	if (name in GIVEN || sources.has(name))
-		return;
+async function fetchSource(name) {
 	const source = await (await fetch(`${RESOURCES}/${name.replaceAll('.', '/')}.js`)).text();
 	sources.set(name, source);
 	await Promise.all(needsOf(source).map(([ path ]) => fetchSources(path)));
+}
+
+async function fetchSources(name) {
+	if (name in GIVEN)
+		return;
+	if (!fetching.has(name))
+		fetching.set(name, fetchSource(name));
+	await fetching.get(name);
 }
 
 function instance(name) {

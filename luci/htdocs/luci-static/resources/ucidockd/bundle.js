@@ -19,11 +19,11 @@ return baseclass.extend({
 		if (!L.hasViewPermission())
 			return null;
 
-		const name = D.el('input', { 'type': 'text', 'placeholder': 'laptop' });
+		const name = D.el('input', { 'type': 'text', 'aria-label': _('Name of the client'), 'placeholder': _('e.g. %s').format('laptop') });
 
 		return D.el('div', { 'class': 'cbi-section' },
-			D.el('h3', {}, _('Clients of TLS')),
-			D.el('p', {}, _('A new certificate for a client, with its key and the CA. Who has the key is root on this router: give each client one of its own, and keep the file in a safe place.')),
+			D.el('h4', {}, _('TLS clients')),
+			D.el('p', {}, _('Makes a certificate for a client, with its key and the CA. Anyone who has the key controls this router: give each client its own, and keep the file in a safe place.')),
 			D.el('p', {}, name, ' ', D.button('neutral', _('Download client bundle'), () => this.download(name.value.trim()))));
 	}
 });

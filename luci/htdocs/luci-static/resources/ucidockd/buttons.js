@@ -6,7 +6,7 @@
 'require ucidockd.actions as actions';
 'require ucidockd.adopt as adopt';
 'require ucidockd.dom as D';
-'require ucidockd.rows as rows';
+'require ucidockd.containerlist as rows';
 
 function labelOf(action) {
 	return {

@@ -5,7 +5,7 @@
 'require rpc';
 
 const AGENT = {
-	status: [ 'after' ], plan: [], reconcile: [], diff: [ 'name' ], validate: [ 'packages' ], adopt: [ 'container', 'section', 'commit' ],
+	status: [ 'after' ], plan: [], preview: [ 'sections', 'staged' ], reconcile: [], diff: [ 'name' ], adopt: [ 'container', 'section', 'commit' ],
 	dockerd_start: [], dockerd_stop: [], dockerd_restart: [], tls_client: [ 'name' ],
 	job_start: { kind: '', image: '', source: '', remote: '', tags: null, dockerfile: '', what: '', all: false }, job_list: [], job_status: [ 'id' ], job_cancel: [ 'id' ],
 	stream_open: [ 'id', 'kind', 'args', 'owner', 'tag' ], stream_read: [ 'id', 'after', 'wait' ],
@@ -95,6 +95,7 @@ return baseclass.extend({
 	container: table('docker.container', DOCKER['docker.container'], bodyOf),
 	mounts: table('luci', { getMountPoints: [] }, answerOf, true),
 	system: table('system', { info: [] }, answerOf, true),
+	router: table('file', { list: [ 'path' ] }, answerOf),
 	files: table('docker.container', { info_archive: [ 'id', 'query' ] }, statOf),
 	ttyd: table('docker.container', { ttyd_start: [ 'id', 'cmd', 'uid' ] }, answerOf),
 	image: table('docker.image', DOCKER['docker.image'], bodyOf),

@@ -1,124 +1,174 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The options of a LuCI form section, made from a schema. Before it come `schemas` and `options`, after it the forms.
+// One section of UCI and the fields that show it: what it says, what was changed, what is wrong. What nobody touched is not written.
 'use strict';
 'require baseclass';
-'require form';
+'require uci';
+'require ucidockd.controls as controls';
 'require ucidockd.dom as D';
-'require ucidockd.options as options';
+'require ucidockd.effects as effects';
+'require ucidockd.rows as rows';
 'require ucidockd.schemas as schemas';
 
-const WIDGETS = { flag: form.Flag, choice: form.ListValue, list: form.DynamicList, secret: form.Value, text: form.Value };
+let count = 0;
 
-function inputOf(option, id) {
-	return option.getUIElement(id)?.node.querySelector('.add-item input');
+function isEmpty(value) {
+	return value === '' || value == null || (Array.isArray(value) && !value.length);
 }
 
-// the entries of a list, and what is typed and not yet one: LuCI drops that when it was wrong at its last key stroke
-function entriesOf(option, id) {
-	const input = inputOf(option, id);
-
-	input?.dispatchEvent(new Event('keyup'));
-
-	return [ ...new Set([ option.formvalue(id) ?? [], input?.value || [] ].flat()) ];
+function ownOptions(section) {
+	return Object.fromEntries(Object.entries(section ?? {}).filter(([ name, value ]) => !name.startsWith('.') && value != null));
 }
 
-// LuCI checks an entry of a list only while it is typed, but what else is set may make it wrong, and mistakes may be in the file
-function checkEntries(option) {
-	const wrongAt = id => entriesOf(option, id).findIndex(value => option.validate(id, value) !== true);
-
-	option.isValid = function(id) {
-		const index = wrongAt(id);
-
-		mark(option, id, index);
-
-		return index < 0 && this.super('isValid', [ id ]);
-	};
-	option.getValidationError = function(id) {
-		const value = entriesOf(option, id)[wrongAt(id)];
-
-		return value === undefined ? this.super('getValidationError', [ id ]) : '%s: %s'.format(value, option.validate(id, value));
-	};
+// words in backticks as code
+function coded(text) {
+	return text.split('`').map((part, index) => index % 2 ? D.el('code', {}, part) : part);
 }
 
-// shows which entry of a list is wrong, -1 for none
-function mark(option, id, index) {
-	option.getUIElement(id)?.node.querySelectorAll('.item').forEach((item, at) => {
-		item.style.outline = at === index ? '2px solid #b94a48' : '';
-	});
-}
+// one section; `given`: what it says when it is not in the file yet
+class Section {
+	constructor(editor, { config, type, id, schema, given, isNew, isWanted }) {
+		const there = id && uci.get(config, id);
 
-function addOption(section, tab, type, name, property) {
-	const kind = schemas.kindOf(property);
-	const words = [ _(property.description), schemas.effectOf(property) ].filter(Boolean).join(' ');
-	const option = section.taboption(tab, WIDGETS[kind], name, _(property.title), D.escape(words));
-
-	option.optional = true;
-	option.rmempty = true;
-	option.load = function(id) {
-		return Promise.resolve(this.super('load', [ id ])).then(value => schemas.fromUci(type, name, property, value));
-	};
-
-	if (kind === 'flag') {
-		option.default = property.default;
-	} else if (kind === 'choice') {
-		option.value('', property.default ? _('default (%s)').format(property.default) : _('default'));
-		schemas.choicesOf(property).forEach(([ value, words ]) => option.value(value, words));
-	} else {
-		option.placeholder = schemas.placeholderOf(property);
-		option.password = kind === 'secret';
-		option.validate = function(_section, value) {
-			return !value || schemas.check(type, name, property, value) || (value === this.refused?.value ? this.refused.words : true);
-		};
+		Object.assign(this, { editor, config, type, id, schema, isWanted, fields: new Map(), isNew: isNew || !there, isAnonymous: there?.['.anonymous'] === true });
+		this.raw = ownOptions(this.isNew ? given : there);
 	}
 
-	if (kind === 'list')
-		checkEntries(option);
+	// a field; `more` may give kind, title, description, placeholder, suggest, helpers, hides, known, choices, extra, shown
+	field(name, more = {}) {
+		const property = this.schema.properties[name], title = more.title ?? _(property.title), id = 'ucid-%d'.format(++count);
+		const kind = more.kind ?? schemas.kindOf(property), isCommand = kind === 'command';
+		const value = isCommand ? this.raw[name] : schemas.fromUci(this.type, name, property, this.raw[name]);
+		const control = controls.make(kind, {
+			value, title, standard: property.default, kind: rows.of(this.type, name), unset: schemas.unsetWords(property), choices: kind === 'choice' && property.enum ? schemas.choicesOf(property) : [],
+			placeholder: schemas.placeholderOf(property), ...more, onInput: () => this.typed(name)
+		});
+		const error = D.el('div', { 'class': 'ucid-error', 'role': 'alert' }), effect = this.isNew && this.isWanted !== undefined ? '' : effects.ofOption(property);
+		const words = D.el('div', { 'class': 'cbi-value-description' }, coded(more.description ?? _(property.description)), effect && D.el('span', { 'class': 'ucid-effect' }, ' ', _('A change %s.').format(effect)));
 
-	// in a table: what holds where nothing is said
-	if (kind === 'choice' || kind === 'text')
-		option.textvalue = function(id) {
-			return this.super('textvalue', [ id ]) || D.escape(property.default || '-');
-		};
+		control.input?.setAttribute('id', id);
+		this.fields.set(name, {
+			name, property, control, kind, title, error, more, first: control.value(),
+			node: D.el('div', { 'class': 'cbi-value', 'data-option': name }, D.el('label', { 'class': 'cbi-value-title', 'for': control.input ? id : null }, title),
+				D.el('div', { 'class': 'cbi-value-field' }, control.node, more.extra, error, words))
+		});
 
-	return option;
+		return this.fields.get(name).node;
+	}
+
+	typed(name) {
+		const field = this.fields.get(name);
+
+		field.refused = null;
+
+		if (field.error.textContent)
+			this.examine(field);
+
+		this.editor.changed();
+	}
+
+	value(name) {
+		return this.fields.has(name) ? this.fields.get(name).control.value() : schemas.fromUci(this.type, name, this.schema.properties[name], this.raw[name]) ?? '';
+	}
+
+	// whether a yes or no holds, said or not
+	isOn(name) {
+		return (this.value(name) || this.schema.properties[name].default) === '1';
+	}
+
+	// {option: value, null where it goes}
+	changes() {
+		const found = {};
+
+		if (this.isGone)
+			return found;
+
+		for (const [ name, { control, first } ] of this.fields)
+			if (!controls.same(control.value(), first))
+				found[name] = isEmpty(control.value()) ? null : control.value();
+
+		return this.isNew && (Object.keys(found).length || this.isWanted) ? { ...this.raw, ...found } : found;
+	}
+
+	isChanged() {
+		return this.isGone ? !this.isNew : Object.keys(this.changes()).length > 0;
+	}
+
+	// as rpcd gives sections
+	whole() {
+		const said = Object.entries({ ...this.raw, ...this.changes() }).filter(([ , value ]) => value !== null);
+
+		return this.isGone ? null : { '.type': this.type, ...(this.isAnonymous ? { '.anonymous': true } : {}), ...Object.fromEntries(said) };
+	}
+
+	// shows what is wrong in a field; gives whether anything is
+	examine(field) {
+		const { name, property, control, kind, error, more } = field, value = control.value();
+		const one = entry => more.check?.(entry) || (kind === 'command' ? '' : schemas.check(this.type, name, property, entry));
+		let words = '';
+
+		if (more.shown && !more.shown())
+			words = '';
+		else if (field.refused)
+			words = field.refused;
+		else if (isEmpty(value))
+			words = (this.schema.required ?? []).includes(name) ? _('%s is missing.').format(field.title) : control.wrong?.(() => '') ?? '';
+		else if (kind === 'command')
+			words = rows.commandIsClosed(value) ? '' : _('A quote is not closed.');
+		else
+			words = control.wrong ? control.wrong(one) : one(value);
+
+		D.fill(error, words);
+
+		if (!control.wrong || field.refused)
+			control.mark(words !== '', field.refusedIndex);
+
+		return words !== '';
+	}
+
+	// only what was changed has to be right: mistakes of before are shown, and keep nobody from changing something else
+	wrongFields() {
+		const changed = this.changes();
+
+		return this.isGone ? [] : [ ...this.fields.values() ].filter(field => this.examine(field) && (this.isNew || field.name in changed));
+	}
+
+	// what the agent said of an option; gives its field where the page has one
+	refuse({ option, index, message, expected }) {
+		const field = this.fields.get(option);
+
+		if (!field)
+			return null;
+
+		field.refused = [ message, expected && _('expected: %s').format(expected) ].filter(Boolean).join('; ');
+		field.refusedIndex = index;
+		this.examine(field);
+
+		return field;
+	}
+
+	update() {
+		for (const { node, more } of this.fields.values())
+			if (more.shown)
+				node.style.display = more.shown() ? '' : 'none';
+	}
+
+	commit() {
+		if (this.isGone) {
+			uci.remove(this.config, this.id);
+
+			return;
+		}
+
+		const changes = this.changes();
+
+		if (this.isNew)
+			uci.add(this.config, this.type, this.id);
+
+		for (const [ name, value ] of Object.entries(changes))
+			value === null ? uci.unset(this.config, this.id, name) : uci.set(this.config, this.id, name, value);
+	}
 }
 
 return baseclass.extend({
-	// what the agent said of one value of a section, at its field until it is another one
-	refuse(section, id, { option: name, index, message, expected }) {
-		const option = section.children.find(one => one.option === name);
-
-		if (!option)
-			return;
-
-		option.refused = { value: [ option.formvalue(id) ].flat()[index ?? 0], words: [ message, expected ].filter(Boolean).join('; ') };
-		option.triggerValidation(id);
-		mark(option, id, index ?? 0);
-	},
-
-	// before the agent is asked again: what it refused may be right now, since something else was changed
-	forgive(section, id) {
-		for (const option of section.children.filter(one => one.refused)) {
-			option.refused = null;
-			option.triggerValidation(id);
-		}
-	},
-
-	// all options of `schema` on their tabs; gives them by name, to be refined
-	add(section, type, schema) {
-		const made = {};
-
-		for (const [ tab, names ] of options.tabsOf(schema)) {
-			section.tab(tab, options.titleOf(tab));
-
-			for (const name of names) {
-				made[name] = addOption(section, tab, type, name, schema.properties[name]);
-
-				if ((schema.required ?? []).includes(name))
-					made[name].optional = made[name].rmempty = false;
-			}
-		}
-
-		return made;
-	}
+	make: (editor, spec) => new Section(editor, spec)
 });

@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // What an image gives a container that does not say otherwise: shown in the container's form. Values of environment
-// variables stay out, `factsOf` and `placeholdersOf` are pure.
+// variables stay out. Pure.
 'use strict';
 'require baseclass';
-'require form';
-'require uci';
-'require ucidockd.calls as calls';
-'require ucidockd.dom as D';
 
 function keysOf(table) {
 	return Object.keys(table ?? {}).sort();
@@ -39,44 +35,5 @@ return baseclass.extend({
 			[ _('Ports'), keysOf(config.ExposedPorts).join(', ') ], [ _('Volumes'), keysOf(config.Volumes).join(', ') ],
 			[ _('Environment (names)'), names.join(', ') ], [ _('Health check'), healthOf(config.Healthcheck) ], [ _('Stop signal'), config.StopSignal ]
 		].filter(([ , text ]) => text);
-	},
-
-	// to the form of one container, before it is drawn: a table on `tab`, and placeholders
-	async add(section, id, tab) {
-		const options = Object.fromEntries(section.children.map(option => [ option.option, option ]));
-		const place = D.el('div', {});
-		const shown = section.taboption(tab, form.DummyValue, '_image', _('The image gives'));
-
-		shown.renderWidget = () => place;
-		options.image.onchange = async (_event, _id, image) => {
-			await this.show(image, place, options);
-			Object.keys(this.placeholdersOf({})).forEach(name => this.redraw(options[name], id));
-		};
-		await this.show(uci.get('containers', id, 'image'), place, options);
-	},
-
-	async show(image, place, options) {
-		const asked = this.asked = Symbol(image);
-		const found = image ? await calls.image.inspect(image).catch(() => null) : null;
-
-		if (asked !== this.asked) // another image was chosen meanwhile
-			return;
-
-		const facts = found ? this.factsOf(found.Config ?? {}) : [];
-
-		D.fill(place, facts.length ? D.facts(facts) : D.el('em', {}, found ? _('nothing') : _('not known before the image is here: pull it, or save')));
-
-		for (const [ name, text ] of Object.entries(this.placeholdersOf(found?.Config ?? {})))
-			this.mark(options[name], text);
-	},
-
-	mark(option, text) {
-		option.ownPlaceholder ??= option.placeholder ?? '';
-		option.placeholder = text || option.ownPlaceholder;
-	},
-
-	redraw(option, id) {
-		for (const input of option.getUIElement(id)?.node?.querySelectorAll('input[type=text]') ?? [])
-			input.placeholder = option.placeholder;
 	}
 });

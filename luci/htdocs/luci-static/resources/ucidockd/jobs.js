@@ -93,9 +93,10 @@ return baseclass.extend({
 	words,
 	make: onEnd => new JobList(onEnd),
 
-	// the job when it has ended
-	async finished({ job }) {
+	// the job when it has ended; `onStep` hears of it meanwhile
+	async finished({ job }, onStep) {
 		while (job.state === 'running') {
+			onStep?.(job);
 			await new Promise(resolve => window.setTimeout(resolve, RUNNING_MS));
 			({ job } = await agent.job_status(job.id));
 		}

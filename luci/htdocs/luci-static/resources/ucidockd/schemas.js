@@ -66,20 +66,19 @@ return baseclass.extend({
 		return isBoolean(property) ? [ [ '1', _('yes') ], [ '0', _('no') ] ] : property.enum.map(value => [ value, value ]);
 	},
 
-	// what a change of the option does; '' where nothing that runs is touched
-	effectOf(property) {
-		return {
-			update: _('A change is made in place.'), recreate: _('A change makes a new container.'),
-			replace: _('A change makes a new network and reconnects its containers.'), fixed: _('Counts for a new volume only.'),
-			agent: _('Counts from the next start of the agent on.'),
-			reload: _('A change reloads dockerd.'), restart: _('A change restarts dockerd.'), stop: _('A change restarts dockerd, and containers with it.')
-		}[property['x-effect']] ?? '';
+	// what an empty select says
+	unsetWords(property) {
+		if (property.default === undefined || property.default === '')
+			return _('default');
+
+		return _('default: %s').format(isBoolean(property) ? property.default === '1' ? _('yes') : _('no') : property.default);
 	},
 
+	// what an empty field says: never to be taken for a value
 	placeholderOf(property) {
-		const example = Array.isArray(property.examples?.[0]) ? property.examples[0][0] : property.examples?.[0];
+		const example = [ property.examples?.[0] ].flat()[0];
 
-		return typeof property.default === 'string' && property.default !== '' ? property.default : example;
+		return typeof property.default === 'string' && property.default !== '' ? _('default: %s').format(property.default) : example === undefined ? '' : _('e.g. %s').format(example);
 	},
 
 	// '' or what is wrong with one value: the schema's pattern, then the finer check; of dockerd's settings for each part

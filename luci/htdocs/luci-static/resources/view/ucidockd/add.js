@@ -1,59 +1,47 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Docker > Containers > Add container.
+// Docker > Containers > Add container: an empty form, or one that a `docker run` line, a compose file or another container fills.
 'use strict';
 'require view';
-'require form';
 'require uci';
-'require ucidockd.declare as declare';
-'require ucidockd.imagefacts as imagefacts';
-'require ucidockd.schemas as schemas';
+'require ucidockd.clone as clone';
+'require ucidockd.dom as D';
+'require ucidockd.editor as editor';
+'require ucidockd.form as form';
 
 const CONFIG = 'containers';
 
 return view.extend({
-	async load() {
-		return { readable: await declare.load(CONFIG), schema: await schemas.load('container') };
+	load: () => form.prepare(),
+
+	show(given) {
+		D.fill(this.place, form.create(this.prepared, given));
+		this.place.querySelector('input').focus();
 	},
 
-	// what other sections are called, as far as an option takes their names
-	suggest(made) {
-		const names = type => uci.sections(CONFIG, type).map(section => section['.name']);
+	// from another container
+	copy() {
+		const names = uci.sections(CONFIG, 'container').map(section => section['.name']);
+		const choice = D.el('select', { 'aria-label': _('Container') }, names.map(name => D.el('option', { 'value': name }, name)));
+		const use = () => this.show({ name: clone.freeName(choice.value, uci.sections(CONFIG).map(one => one['.name'])), given: Object.fromEntries(clone.valuesOf(uci.get(CONFIG, choice.value))) });
 
-		names('network').forEach(name => made.network.value(name));
-		names('volume').forEach(name => made.volume.value('%s:/data'.format(name)));
-		names('container').forEach(name => made.depends_on.value(name));
-		[ 'NET_ADMIN', 'NET_RAW', 'SYS_TIME', 'SYS_ADMIN', 'ALL' ].forEach(name => [ made.cap_add, made.cap_drop ].forEach(option => option.value(name)));
-		[ 'no', 'always', 'unless-stopped', 'on-failure:3' ].forEach(word => made.restart.value(word));
-		[ 'bridge', 'host', 'none' ].forEach(word => made.network_mode.value(word));
+		return names.length ? D.el('p', {}, choice, ' ', D.button('neutral', _('Copy its settings'), use)) : D.el('p', {}, _('No container is declared yet.'));
 	},
 
-	render({ readable, schema }) {
-		if (!readable)
-			return declare.refused(this);
+	render(prepared) {
+		if (!prepared)
+			return editor.refused();
 
-		this.map = new form.Map(CONFIG, _('Declared containers'), _('What is declared here the agent creates, keeps running, and brings back when it is changed behind its back.'));
+		this.prepared = prepared;
+		this.place = D.el('div', {});
 
-		const made = declare.grid(this.map, 'container', schema, { title: _('Containers'), description: _('To add one: a name, then its image and what it needs, then Save & Apply. The agent pulls the image and starts it; Sync shows how far it is.'), columns: [ 'enabled', 'image', 'state', 'restart' ],
-			inform: (section, id) => imagefacts.add(section, id, 'general') });
+		const node = D.el('div', {}, D.el('h2', {}, _('Add container')), editor.folded(_('Copy from another container'), this.copy()), this.place);
 
-		this.suggest(made);
+		this.show();
 
-		return this.map.render().then(node => {
-			this.editNamed();
-
-			return node;
-		});
+		return node;
 	},
 
-	// the form of the section that the address names after its #
-	editNamed() {
-		const id = decodeURIComponent(location.hash.slice(1));
-
-		if (id && uci.get(CONFIG, id)?.['.type'] === 'container')
-			this.map.children[0].renderMoreOptionsModal(id);
-	},
-
-	handleSave() {
-		return declare.save(this.map);
-	}
+	handleSaveApply: null,
+	handleSave: null,
+	handleReset: null
 });

@@ -6,17 +6,17 @@
 'require ucidockd.calls as calls';
 'require ucidockd.consoletab as consoletab';
 'require ucidockd.containerinfo as containerinfo';
+'require ucidockd.containerlist as rows';
 'require ucidockd.dom as D';
-'require ucidockd.filestab as filestab';
 'require ucidockd.files as files';
+'require ucidockd.filestab as filestab';
 'require ucidockd.graph as graph';
-'require ucidockd.history as history';
 'require ucidockd.live as live';
 'require ucidockd.logview as logview';
 'require ucidockd.networksof as networksof';
+'require ucidockd.past as past';
 'require ucidockd.ports as ports';
 'require ucidockd.problems as problems';
-'require ucidockd.rows as rows';
 'require ucidockd.status as status';
 
 const QUIET_MS = 300;
@@ -137,7 +137,7 @@ return view.extend({
 			{ name: 'load', title: _('Load'), make: () => found ? this.loadTab() : none() },
 			isWriter && { name: 'files', title: _('Files'), make: () => found ? filestab.render(found.Id, this.row.name, decodeURIComponent(location.hash.slice(1)).split('=')[1]) : none() },
 			(owner || isWriter) && { name: 'settings', title: _('Settings'), make: () => this.settingsTab() },
-			owner && { name: 'history', title: _('History'), make: () => fetched(() => history.render(this.row.owner)) },
+			owner && { name: 'history', title: _('History'), make: () => fetched(() => past.render(this.row.owner)) },
 			{ name: 'inspect', title: _('Inspect'), make: () => found ? D.el('pre', { 'style': 'overflow:auto' }, JSON.stringify(this.found, null, 2)) : none() }
 		].filter(Boolean));
 	},

@@ -9,7 +9,7 @@
 'require ucidockd.loads as loads';
 'require ucidockd.ports as ports';
 'require ucidockd.prune as prune';
-'require ucidockd.rows as rows';
+'require ucidockd.containerlist as rows';
 'require ucidockd.status as status';
 
 const QUIET_MS = 300, AGES_MS = 30000;

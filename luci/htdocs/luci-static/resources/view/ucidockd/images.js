@@ -8,7 +8,7 @@
 'require ucidockd.format as format';
 'require ucidockd.inspect as inspect';
 'require ucidockd.jobs as jobs';
-'require ucidockd.rows as rows';
+'require ucidockd.containerlist as rows';
 
 const { image } = calls;
 

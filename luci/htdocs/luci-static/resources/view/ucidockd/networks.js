@@ -2,14 +2,14 @@
 // Docker > Networks: those of the engine with who uses them, and those of the router's configuration.
 'use strict';
 'require view';
-'require form';
 'require ucidockd.calls as calls';
-'require ucidockd.declare as declare';
 'require ucidockd.dom as D';
+'require ucidockd.editor as editor';
 'require ucidockd.inspect as inspect';
 'require ucidockd.prune as prune';
-'require ucidockd.rows as rows';
+'require ucidockd.containerlist as rows';
 'require ucidockd.schemas as schemas';
+'require ucidockd.sections as sections';
 'require ucidockd.status as status';
 
 const CONFIG = 'containers';
@@ -17,7 +17,7 @@ const OWN = [ 'bridge', 'host', 'none' ];
 
 return view.extend({
 	async load() {
-		const [ found, readable, schema ] = await Promise.all([ this.look(), declare.load(CONFIG), schemas.load('network') ]);
+		const [ found, readable, schema ] = await Promise.all([ this.look(), editor.load(CONFIG), schemas.load('network') ]);
 
 		return { found, readable, schema };
 	},
@@ -62,16 +62,8 @@ return view.extend({
 		];
 	},
 
-	async render({ found, readable, schema }) {
-		let declared;
-
-		if (readable) {
-			this.map = new form.Map(CONFIG, null);
-			declare.grid(this.map, 'network', schema, { title: _('Managed networks'), description: _('Containers in the same network reach each other by name. Add one here, then choose it in the settings of your containers.'), columns: [ 'driver', 'zone', 'subnet' ] });
-			declared = await this.map.render();
-		} else {
-			declared = declare.refused(this);
-		}
+	render({ found, readable, schema }) {
+		const declared = readable ? sections.page({ config: CONFIG, type: 'network', schema, title: _('Declared networks'), words: _('Containers in the same network reach each other by name.'), label: _('Add network'), main: [ 'driver', 'zone', 'subnet' ] }) : editor.refused();
 
 		this.list = D.el('div', {});
 		this.draw(found);
@@ -81,7 +73,7 @@ return view.extend({
 		return D.el('div', {}, D.el('h2', {}, _('Networks')), D.bar(D.menu(_('Clean up'), [ unused ])), this.list, declared);
 	},
 
-	handleSave() {
-		return declare.save(this.map);
-	}
+	handleSaveApply: null,
+	handleSave: null,
+	handleReset: null
 });

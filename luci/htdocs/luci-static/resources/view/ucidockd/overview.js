@@ -9,7 +9,7 @@
 'require ucidockd.live as live';
 'require ucidockd.plan as plan';
 'require ucidockd.problems as problems';
-'require ucidockd.rows as rows';
+'require ucidockd.containerlist as rows';
 'require ucidockd.status as status';
 
 const { agent, docker } = calls;

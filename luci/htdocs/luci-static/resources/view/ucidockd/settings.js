@@ -1,30 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Docker > Settings: dockerd's own settings with TLS, proxies and firewall, registries, and the agent's.
+// Docker > Settings: dockerd with TLS, firewall and registries, and the agent, on one page with one Save.
 'use strict';
 'require view';
-'require form';
+'require uci';
+'require ucidockd.browse as browse';
 'require ucidockd.bundle as bundle';
+'require ucidockd.calls as calls';
 'require ucidockd.daemonchecks as daemonchecks';
-'require ucidockd.declare as declare';
 'require ucidockd.dom as D';
+'require ucidockd.editor as editor';
 'require ucidockd.live as live';
 'require ucidockd.schemas as schemas';
+'require ucidockd.sections as sections';
+'require ucidockd.settings as settings';
 'require ucidockd.status as status';
 
 const DAEMON_KEY = 'daemon:dockerd';
 const TYPES = [ 'globals', 'tls', 'proxies', 'firewall', 'auth', 'agent' ];
+const NOT_BLOCKED = [ 'loopback', 'docker' ];
 
 return view.extend({
 	async load() {
-		const readable = await declare.load('dockerd') && await declare.load('containers');
-		const found = await Promise.all(TYPES.map(type => schemas.load(type)));
+		const [ readable, containers, network, ...found ] = await Promise.all([
+			editor.load('dockerd', 'containers'), L.resolveDefault(calls.container.list(), []), L.resolveDefault(uci.load('network'), null), ...TYPES.map(type => schemas.load(type))
+		]);
 
-		return { readable, schema: Object.fromEntries(TYPES.map((type, index) => [ type, found[index] ])) };
+		return { readable, containers, network, schema: Object.fromEntries(TYPES.map((type, index) => [ type, found[index] ])) };
 	},
 
 	// what became of the last change
 	state() {
-		const model = status.make(), place = D.el('p', {});
+		const model = status.make(), place = D.el('p', { 'aria-live': 'polite' });
 
 		live.follow('status', {}, item => {
 			const daemon = model.take(item) && model.known.get(DAEMON_KEY);
@@ -32,75 +38,120 @@ return view.extend({
 			if (daemon) {
 				const { level, reason, message } = status.verdict(daemon);
 
-				D.fill(place, 'dockerd: ', D.badge(level, reason), ' ', message, ' ', D.page('overview', _('Details')));
+				D.fill(place, 'dockerd: ', D.badge(level, daemon.words ?? reason), ' ', message);
 			}
 		});
 
 		return D.el('div', {}, D.connection(live), place);
 	},
 
-	// what a field cannot say: who gets in by such a host
-	warnOfOpenHosts(made, tls) {
-		const inner = made.hosts.validate;
+	// sections with a fixed name count as there, and are written only with something in them; stock firewall sections have no name
+	sectionOf(type) {
+		const config = type === 'agent' ? 'containers' : 'dockerd', id = uci.sections(config, type)[0]?.['.name'] ?? type;
 
-		made.hosts.validate = function(section, value) {
-			const found = inner.call(this, section, value);
-			const isOpen = value && daemonchecks.isOpenHost(value);
-			const isOn = option => option.formvalue(option.section.section) === '1';
-			const secured = isOn(made.allow_insecure_tcp) || (isOn(tls.enabled) && isOn(tls.verify));
-
-			if (found === true && isOpen && !secured)
-				return _('Whoever reaches this address is root here: switch TLS with Verify on, or allow it under "Allow insecure TCP".');
-
-			return found;
-		};
+		return this.made[type] ??= this.page.section({ config, type, id, schema: this.schema[type], given: type === 'tls' ? { enabled: '0' } : type === 'firewall' ? { device: 'docker0' } : {} });
 	},
 
-	render({ readable, schema }) {
+	// who gets in by such an address
+	wrongHost(text) {
+		const { globals, tls } = this.made, isSafe = globals.isOn('allow_insecure_tcp') || (tls.isOn('enabled') && tls.isOn('verify'));
+
+		return daemonchecks.isOpenHost(text) && !isSafe ? _('Anyone who can reach this address controls this router: switch TLS on below, with client certificates.') : '';
+	},
+
+	interfaces() {
+		return uci.sections('network', 'interface').map(one => one['.name']).filter(name => !NOT_BLOCKED.includes(name));
+	},
+
+	more(type, name) {
+		const isAuto = () => [ '', 'auto' ].includes(this.made.tls.value('mode')), isFiles = () => !isAuto();
+
+		return {
+			'globals data_root': () => ({ more: browse.button(() => this.made.globals.value('data_root'), path => this.put('globals', 'data_root', path)) }),
+			'globals hosts': () => ({ check: text => this.wrongHost(text), placeholder: _('e.g. %s').format('tcp://192.168.1.1:2376') }),
+			'tls enabled': () => ({ title: 'TLS', description: _('All TCP addresses speak TLS. The agent makes the certificates and renews them.') }),
+			'tls verify': () => ({ title: _('Client certificates'), description: _('Only clients with a certificate get in. Make one for each client below.') }),
+			'tls cacert': () => ({ shown: isFiles }), 'tls cert': () => ({ shown: isFiles }), 'tls key': () => ({ shown: isFiles }),
+			'tls san': () => ({ shown: isAuto }), 'tls days': () => ({ shown: isAuto }), 'tls renew_days': () => ({ shown: isAuto }),
+			'firewall blocked_interfaces': () => ({ kind: 'ticks', known: this.interfaces(), title: _('Block access from'), description: _('Nothing that comes in by these interfaces reaches a container. Containers still reach the internet.') }),
+			'agent dockerd_args': () => ({ kind: 'command' })
+		}[`${type} ${name}`]?.() ?? {};
+	},
+
+	put(type, name, value) {
+		const { input } = this.made[type].fields.get(name).control;
+
+		input.value = value;
+		input.dispatchEvent(new Event('input'));
+	},
+
+	fields(type, names) {
+		const section = this.sectionOf(type);
+
+		return names.map(name => section.field(name, this.more(type, name)));
+	},
+
+	// one of several firewall sections: those of other bridges
+	others() {
+		return uci.sections('dockerd', 'firewall').length < 2 ? '' : D.el('p', {}, _('This is for the first bridge. /etc/config/dockerd has sections for others, which stay as they are.'));
+	},
+
+	subject(name) {
+		const places = settings.placesOf(name, this.schema).filter(([ , shown, folded ]) => shown.length || folded.length);
+		const set = places.map(([ type, , folded ]) => folded.filter(option => !this.sectionOf(type).isNew && this.sectionOf(type).raw[option] !== undefined).length).reduce((sum, count) => sum + count, 0);
+		const shown = places.map(([ type, options ]) => this.fields(type, options)), folded = places.map(([ type, , options ]) => this.fields(type, options));
+
+		if (!places.length)
+			return '';
+
+		return D.el('div', { 'class': 'cbi-section ucid-form' }, D.el('h3', { 'id': 'set-%s'.format(name) }, settings.titleOf(name)),
+			name === 'network' ? this.others() : '', name === 'registries' ? this.logins() : '', shown,
+			folded.flat().length ? editor.folded(name === 'advanced' ? _('Internals: change them only if you know why') : _('More'), folded, set) : '',
+			name === 'access' ? bundle.render() : '');
+	},
+
+	logins() {
+		return sections.make(this.page, {
+			config: 'containers', type: 'auth', schema: this.schema.auth, title: _('Registry logins'), words: _('Used for pulls and pushes. They are stored unencrypted in /etc/config/containers, which only root can read.'),
+			label: _('Add login'), main: [ 'serveraddress', 'username', 'password', 'token' ], prefix: 'login', titleOf: (said, id) => said.serveraddress ?? id,
+			more: name => name === 'serveraddress' ? { suggest: [ 'docker.io', 'ghcr.io', 'quay.io' ] } : {}
+		}).node;
+	},
+
+	// what a change of the data root means, before it is agreed to
+	confirm(_plan, given) {
+		const from = uci.get('dockerd', 'globals', 'data_root') ?? this.schema.globals.properties.data_root.default, to = given.dockerd?.globals?.data_root;
+
+		if (to === undefined || to.replace(/\/+$/, '') === from.replace(/\/+$/, ''))
+			return [];
+
+		const names = this.containers.map(one => (one.Names[0] ?? one.Id).replace(/^\//, '')).sort().join(', ');
+
+		return [
+			names ? _('dockerd restarts, and these containers stop: %s.').format(names) : _('dockerd restarts. No container runs.'),
+			_('Images, containers and volumes stay in %s. In %s dockerd begins with what is there, which is nothing in an empty folder.').format(from, to),
+			_('To take them along, stop dockerd on the Overview, copy the folder on the router (cp -a %s %s), and then change this setting: containers start again from there.').format(from.replace(/\/+$/, '/.'), to)
+		];
+	},
+
+	render({ readable, containers, schema }) {
 		if (!readable)
-			return declare.refused(this);
+			return editor.refused();
 
-		const daemon = this.daemon = new form.Map('dockerd', _('dockerd'), _('Each option says what dockerd needs to follow it. A restart is made with live restore where that is possible: containers go on meanwhile.'));
-		const agent = this.agent = new form.Map('containers', _('Agent'));
-		const made = declare.named(daemon, 'globals', 'globals', schema.globals, { title: _('Daemon') });
-		const tls = declare.named(daemon, 'tls', 'tls', schema.tls, {
-			title: 'TLS', description: _('All TCP hosts speak TLS. Certificates are made and renewed by the agent, unless the mode is files. A change restarts dockerd.'), seed: { enabled: '0' }
-		});
+		Object.assign(this, { schema, containers, made: {} });
+		this.page = editor.make({ confirm: (plan, given) => this.confirm(plan, given) });
+		TYPES.filter(type => type !== 'auth').forEach(type => this.sectionOf(type));
 
-		declare.named(daemon, 'proxies', 'proxies', schema.proxies, { title: _('Proxies') });
-		this.firewall(daemon, schema.firewall);
-		declare.named(agent, 'agent', 'agent', schema.agent, { title: '' });
-		this.registries(agent, schema.auth);
+		const parts = settings.subjects().map(name => [ name, this.subject(name) ]).filter(([ , node ]) => node !== '');
+		const jump = D.el('p', {}, parts.map(([ name ]) => [ D.el('a', { 'href': '#set-%s'.format(name) }, settings.titleOf(name)), ' \u00a0 ' ]));
+		const root = D.el('div', {}, D.el('h2', {}, _('Settings')), this.state(), jump, parts.map(([ , node ]) => node), this.page.bar());
 
-		for (const name of [ 'cacert', 'cert', 'key' ])
-			tls[name].depends('mode', 'files');
+		this.page.sections.forEach(section => section.update());
 
-		for (const name of [ 'san', 'days', 'renew_days' ])
-			tls[name].depends('mode', 'auto'), tls[name].depends('mode', '');
-
-		this.warnOfOpenHosts(made, tls);
-
-		return Promise.all([ daemon.render(), agent.render() ]).then(([ first, second ]) => D.el('div', {}, this.state(), first, bundle.render(), second));
+		return root;
 	},
 
-	// stock configurations have one without a name
-	firewall(map, schema) {
-		const made = declare.grid(map, 'firewall', schema, { title: _('Firewall'), description: _('Interfaces from which no container can be reached.'), columns: [ 'device', 'blocked_interfaces' ] });
-
-		map.children[map.children.length - 1].anonymous = true;
-
-		return made;
-	},
-
-	registries(map, schema) {
-		const made = declare.grid(map, 'auth', schema, { title: _('Registry logins'), description: _('Used for pulls and pushes. They are stored unencrypted in /etc/config/containers, which only root can read.'), columns: [ 'serveraddress' ] });
-
-		made.serveraddress.value('docker.io', 'Docker Hub');
-		made.serveraddress.value('ghcr.io');
-		made.serveraddress.value('quay.io');
-	},
-
-	handleSave() {
-		return declare.save(this.daemon).then(() => declare.save(this.agent));
-	}
+	handleSaveApply: null,
+	handleSave: null,
+	handleReset: null
 });

@@ -3,16 +3,16 @@
 // router's configuration. Data come and go by a container that has the volume, running or not.
 'use strict';
 'require view';
-'require form';
 'require ucidockd.calls as calls';
-'require ucidockd.declare as declare';
 'require ucidockd.dom as D';
+'require ucidockd.editor as editor';
 'require ucidockd.files as files';
 'require ucidockd.format as format';
 'require ucidockd.inspect as inspect';
 'require ucidockd.prune as prune';
-'require ucidockd.rows as rows';
+'require ucidockd.containerlist as rows';
 'require ucidockd.schemas as schemas';
+'require ucidockd.sections as sections';
 'require ucidockd.status as status';
 
 const CONFIG = 'containers';
@@ -20,7 +20,7 @@ const ANONYMOUS = (/^[0-9a-f]{64}$/);
 
 return view.extend({
 	async load() {
-		const [ found, readable, schema ] = await Promise.all([ this.look(), declare.load(CONFIG), schemas.load('volume') ]);
+		const [ found, readable, schema ] = await Promise.all([ this.look(), editor.load(CONFIG), schemas.load('volume') ]);
 
 		return { found, readable, schema };
 	},
@@ -98,16 +98,8 @@ return view.extend({
 		];
 	},
 
-	async render({ found, readable, schema }) {
-		let declared;
-
-		if (readable) {
-			this.map = new form.Map(CONFIG, null);
-			declare.grid(this.map, 'volume', schema, { title: _('Managed volumes'), description: _('Deleting one here keeps its data, unless the agent is set to remove volumes.'), columns: [ 'driver' ] });
-			declared = await this.map.render();
-		} else {
-			declared = declare.refused(this);
-		}
+	render({ found, readable, schema }) {
+		const declared = readable ? sections.page({ config: CONFIG, type: 'volume', schema, title: _('Declared volumes'), words: _('A volume whose section is removed keeps its data, unless the agent is told otherwise in Settings.'), label: _('Add volume'), main: [ 'driver' ] }) : editor.refused();
 
 		this.list = D.el('div', {});
 		this.progress = files.progress();
@@ -118,7 +110,7 @@ return view.extend({
 		return D.el('div', {}, D.el('h2', {}, _('Volumes')), D.bar(D.always('neutral', _('Show sizes'), () => this.measure()), D.menu(_('Clean up'), [ unused ])), this.progress.node, this.list, declared);
 	},
 
-	handleSave() {
-		return declare.save(this.map);
-	}
+	handleSaveApply: null,
+	handleSave: null,
+	handleReset: null
 });

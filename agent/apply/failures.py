@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the engine and a container say of a failure: without secrets, the last output, and whether it is a refusal."""
+
+from __future__ import annotations
+
+from agent.apply.ports import Engine
+from agent.errors import EngineError, UcidockdError
+from agent.model.plain_text import plain
+from agent.model.resources import Container
+from agent.model.secrets import blotter, is_secret_name
+from agent.wire.docker_frames import FrameDecoder, FrameError
+
+
+def without_secrets(error: UcidockdError, container: Container | None) -> UcidockdError:
+    """The same error without secrets, the environment values and tokens of the container that it is about among them."""
+    error.args = tuple(blotted(str(word), container) for word in error.args)
+    return error
+
+
+def blotted(text: str, container: Container | None) -> str:
+    """`text` without secrets, those of the container that it is about among them."""
+    return blotter(_secrets(container) if container is not None else ())(text)
+
+
+def _secrets(container: Container) -> list[str]:
+    spec = container.spec
+    values = [value for _, value in spec.env]
+    values += [value for name, value in (*spec.log_opts, *spec.labels) if is_secret_name(name)]
+    return values
+
+
+# The last lines that a container printed before it failed: they go with it, and say why.
+
+
+LINES = 10
+_LIMIT = 4096  # characters of all lines together
+
+
+def last_output(engine: Engine, object_id: str, container: Container | None) -> str:
+    """At most 10 lines and 4 KiB, without secrets and control characters; "" where the log cannot be read.
+
+    Never raises EngineError: it is a help, and what it is about has failed already.
+    """
+    try:
+        raw = engine.inspect_output(object_id, lines=LINES)
+    except EngineError:
+        return ""
+    return tidied(raw, container)
+
+
+def tidied(raw: bytes, container: Container | None) -> str:
+    """The engine's log stream, framed or (of a container with a terminal) not, as plain text."""
+    try:
+        data = b"".join(piece for _, piece in FrameDecoder().feed(raw))
+    except FrameError:
+        data = raw
+    text = blotted(data.decode("utf-8", "replace"), container)
+    lines = [plain(line.replace("\t", "    ")) for line in text.replace("\r\n", "\n").split("\n")]
+    while lines and not lines[-1].strip():
+        lines.pop()
+    kept = "\n".join(lines[-LINES:])
+    return kept if len(kept) <= _LIMIT else f"...{kept[-_LIMIT:]}"
+
+
+# What the engine says when it refuses a container for what it is, so that trying the same again is pointless.
+#
+# Most of that comes as 400; some of it as 500, as any fault does, and only the words tell them apart.
+
+
+# lower case, of moby (daemon, runconfig, opts), runc and libnetwork; each was seen, or read in their source
+_WORDS = (
+    "invalid --security-opt",  # daemon/daemon_unix.go, parseSecurityOpt
+    "decoding seccomp profile failed",
+    "no log driver named",  # daemon/logger/factory.go
+    "unknown log opt",
+    "unknown or invalid runtime name",
+    "unknown runtime specified",
+    "invalid capadd",
+    "invalid capdrop",
+    "unknown capability",
+    "invalid signal",
+    "invalid ulimit type",
+    "invalid mount config",
+    "invalid volume specification",
+    "invalid mode",
+    "invalid reference format",
+    "invalid ip address",
+    "invalid mac address",
+    "invalid isolation",
+    "bad format for add-host",
+    "conflicting options",
+    "cannot share the host's network namespace",
+    "is not in a separate kernel namespace",  # runc, sysctls
+    "invalid containerport",
+    "invalid port",
+    "invalid range format",
+    "could not select device driver",
+    "unresolvable cdi devices",
+    "cdi device injection failed",
+    "unknown log driver",
+)
+
+
+def is_refusal(exc: EngineError) -> bool:
+    """Whether the engine can never take what it was sent."""
+    text = str(exc).lower()
+    return exc.status == 400 or (exc.status >= 500 and any(words in text for words in _WORDS))

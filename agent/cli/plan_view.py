@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Plans and what became of them, for people: a block for each object, its changed options below it, a sum, what to do next.
+
+Drawn from the JSON that every door gives (`agent.plan.effects`), to the width of the terminal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from agent.cli.output import PLAIN, Style, wrapped
+from agent.model.plain_text import plain
+
+NOTHING = "Nothing to do: everything is as declared."
+
+# the most that is done to an object -> sign, colour, how the sum tells it, and how it is told once it is done
+_LEVELS = {
+    "create": ("+", "good", "to create", "created"),
+    "in place": ("~", "busy", "to change in place", "changed in place"),
+    "replace": ("-/+", "busy", "to replace", "replaced"),
+    "remove": ("-", "bad", "to remove", "removed"),
+    "run": (">", "good", "to start or stop", "started or stopped"),
+    "note": ("~", "dim", "to note", "noted"),
+}
+_STRENGTH = ("replace", "create", "remove", "in place", "run", "note")
+_VERBS = {"retire": "remove", "setaside": "rename", "acknowledgeloss": "acknowledge the loss"}
+_WAITS = frozenset({"then", "in progress", "waiting", "removal", "held", "disabled"})
+_TOLD_OF_CREATED = frozenset(
+    {"image", "port", "volume", "network", "subnet"}
+)  # the rest stands in the section
+_FIELD_WIDTH = 16
+_NARROW = 60  # columns: below, values stand under the names of their options
+_INDENT = "      "
+
+
+def plan_view(result: Mapping[str, Any], style: Style = PLAIN, *, next_step: str = "") -> str:
+    """The answer of `plan`. `next_step`: a sentence for a plan that changes something."""
+    operations, pending = result["operations"], result["pending"]
+    if not operations and not pending:
+        # mistakes in the files are told before; what they are about is not "as declared"
+        return NOTHING if result["ok"] else ""
+    lines = [*_blocks(operations, style), *_entries(pending, style), ""]
+    lines += wrapped(sum_of(result["summary"]), style, bold=True)
+    lines += [line for step in steps(result, next_step) for line in wrapped(step, style)]
+    return "\n".join(lines)
+
+
+def _blocks(operations: Iterable[Mapping[str, Any]], style: Style) -> Iterator[str]:
+    by_key: dict[str, list[Mapping[str, Any]]] = {}
+    for operation in operations:
+        by_key.setdefault(operation["key"], []).append(operation)
+    for key, several in by_key.items():
+        yield from _block(key, several, style)
+
+
+def _block(key: str, operations: list[Mapping[str, Any]], style: Style) -> Iterator[str]:
+    most = min((o["level"] for o in operations), key=_STRENGTH.index)
+    sign, colour, _, _ = _LEVELS[most]
+    verbs = list(dict.fromkeys(_VERBS.get(o["op"], o["op"]) for o in operations))
+    what = " and ".join([", ".join(verbs[:-1]), verbs[-1]] if len(verbs) > 1 else verbs)
+    first = operations[0]
+    why = "" if first["fields"] and most != "create" else f" ({first['cause']})"
+    yield from _headed(sign, colour, f"{key}: {what}{why}", style)
+    for operation in operations:
+        fields = operation["fields"]
+        if most == "create":
+            fields = [field for field in fields if field["field"] in _TOLD_OF_CREATED]
+        yield from field_lines(fields, style)
+        if operation["besides"] and (operation is not first or fields):
+            yield from _remark(operation["besides"], style)
+        elif operation is not first and not operation["fields"] and most != "create":
+            yield from _remark(f"{operation['op']}: {operation['cause']}", style)
+        if operation["effect"]:
+            yield from _remark(operation["effect"], style)
+
+
+def _headed(sign: str, colour: str, text: str, style: Style) -> Iterator[str]:
+    first, *rest = wrapped(text, style, indent=len(_INDENT) - 2)
+    yield f"{style(colour, sign.rjust(3))} {first.lstrip()}"
+    yield from rest
+
+
+def _remark(text: str, style: Style) -> list[str]:
+    return [style("dim", line) for line in wrapped(f"# {text}", style, indent=len(_INDENT))]
+
+
+def field_lines(fields: Iterable[Mapping[str, Any]], style: Style) -> Iterator[str]:
+    """A line for each changed option; of a list, one for each entry that comes or goes."""
+    for field in fields:
+        name, before, after = field["field"], field["before"], field["after"]
+        hidden = field.get("hidden", [])
+        if isinstance(before, list) or isinstance(after, list):
+            yield from _list_lines(name, before or [], after or [], hidden, style)
+        elif hidden:
+            yield from _named(name, ["changed (its value is not shown)"], style)
+        elif before is None:
+            yield from _named(name, [after], style)
+        elif after is None:
+            yield from _named(name, [f"{before} -> (unset)"], style)
+        else:
+            yield from _named(name, _changed(before, after, style), style)
+
+
+def _changed(before: str, after: str, style: Style) -> list[str]:
+    text = f"{before} -> {after}"
+    room = style.width - len(_INDENT) - _FIELD_WIDTH - 2 if style.width else 0
+    return [text] if not room or len(text) <= room else [f"- {before}", f"+ {after}"]
+
+
+def _list_lines(
+    name: str, before: list[str], after: list[str], hidden: list[str], style: Style
+) -> Iterator[str]:
+    gone = [f"- {item}" for item in before if item not in after]
+    new = [f"+ {item}" for item in after if item not in before]
+    if name == "env":  # names say enough
+        parts = {
+            "changed": hidden,
+            "added": [item[2:].partition("=")[0] for item in new],
+            "removed": [item[2:].partition("=")[0] for item in gone],
+        }
+        told = [f"{word} {', '.join(names)}" for word, names in parts.items() if names]
+        yield from _named(name, ["; ".join(told)], style)
+        return
+    if (len(gone), len(new)) == (1, 1) and not hidden:
+        yield from _named(name, _changed(gone[0][2:], new[0][2:], style), style)
+        return
+    if not before and len(new) == 1:
+        new = [new[0][2:]]
+    moved = ["the order changed"] if not gone and not new and not hidden else []
+    secret = [f"changed {', '.join(hidden)} (values are not shown)"] if hidden else []
+    yield from _named(name, [*gone, *new, *secret, *moved], style)
+
+
+def _named(name: str, values: Iterable[str], style: Style) -> Iterator[str]:
+    shown = [plain(value) for value in values]
+    if style.width and style.width < _NARROW:
+        yield f"{_INDENT}{name}"
+        for value in shown:
+            yield from (
+                _signed(line, value, style) for line in wrapped(value, style, indent=len(_INDENT) + 2)
+            )
+        return
+    indent = len(_INDENT) + max(_FIELD_WIDTH, len(name) + 1)
+    for number, value in enumerate(shown):
+        first, *rest = wrapped(value, style, indent=indent)
+        head = f"{_INDENT}{name}".ljust(indent) if number == 0 else " " * indent
+        yield _signed(f"{head}{first.lstrip()}", value, style)
+        yield from (_signed(line, value, style) for line in rest)
+
+
+def _signed(line: str, value: str, style: Style) -> str:
+    return style({"+ ": "good", "- ": "bad"}.get(value[:2], ""), line)
+
+
+def _entries(pending: Iterable[Mapping[str, Any]], style: Style) -> Iterator[str]:
+    for entry in pending:
+        waits = entry["state"] in _WAITS
+        colour = "busy" if waits else "bad" if entry["level"] == "error" else "busy"
+        text = f"{entry['key']}: {_state(entry)}: {entry['message']}"
+        yield from _headed("..." if waits else "!", colour, text, style)
+
+
+def _state(entry: Mapping[str, Any]) -> str:
+    if entry["state"] == "then":
+        return f"then {entry['op']}"
+    if entry["state"] == "retry" and "retry_in" in entry:
+        return f"retry in {math.ceil(entry['retry_in'])} s"
+    return str(entry["state"])
+
+
+def sum_of(summary: Mapping[str, int]) -> str:
+    """`Plan: 2 to create, 1 to change in place, 1 to replace; 1 waiting`."""
+    todo = [f"{summary[_key(n)]} {words[2]}" for n, words in _LEVELS.items() if summary.get(_key(n))]
+    return f"Plan: {', '.join(todo) or 'nothing to change'}{_rest_of(summary)}"
+
+
+def _key(level: str) -> str:
+    return level.replace(" ", "_")
+
+
+def _rest_of(summary: Mapping[str, int]) -> str:
+    names = {"in_progress": "in progress", "waiting": "waiting", "errors": "in error"}
+    rest = [f"{summary[name]} {words}" for name, words in names.items() if summary.get(name)]
+    return f"; {', '.join(rest)}" if rest else ""
+
+
+def steps(result: Mapping[str, Any], next_step: str) -> Iterator[str]:
+    """What to do next, a sentence each."""
+    states = {entry["state"]: entry for entry in reversed(result["pending"])}
+    if "invalid" in states:
+        yield "`ucidockd check` lists every mistake with its line."
+    if "disabled" in states:
+        yield "`uci set containers.@agent[0].enabled=1; uci commit containers` lets the agent work again."
+    failed = next((states[s] for s in ("retry", "failed", "rolled back") if s in states), None)
+    if failed is not None:
+        name = failed["key"].partition(":")[2]
+        logs = (
+            f"`ucidockd logs {name} --failed` shows what its container printed; "
+            if failed["key"].startswith("container:")
+            else ""
+        )
+        yield f"{logs}`ucidockd reconcile` tries again at once."
+    if "held" in states:
+        yield "`ucidockd reconcile` ends what was done by hand."
+    if result["operations"] and next_step:
+        yield next_step
+
+
+# what was done
+
+
+def done_words(counts: Mapping[str, int], *, failed: int, skipped: int, pending: Mapping[str, int]) -> str:
+    """`3 created, 1 failed; 1 waiting`. `counts`: objects by level."""
+    done = [f"{counts[name]} {words[3]}" for name, words in _LEVELS.items() if counts.get(name)]
+    done += [f"{failed} failed"] * bool(failed) + [f"{skipped} skipped"] * bool(skipped)
+    return f"{', '.join(done) or 'nothing changed'}{_rest_of(pending)}"
+
+
+def levels_done(operations: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Key -> the most that was done to the object."""
+    most: dict[str, str] = {}
+    for operation in operations:
+        level = operation["level"]
+        most[operation["key"]] = min(most.get(operation["key"], level), level, key=_STRENGTH.index)
+    return most
+
+
+def entries_view(pending: Iterable[Mapping[str, Any]], style: Style) -> list[str]:
+    """What is not as declared, or not yet."""
+    return list(_entries(pending, style))

@@ -1,0 +1,408 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Compose files as sections: services, networks, volumes, secrets and configs (compose-spec, 05 to 09).
+
+A project becomes a stack: its services share `option stack`, and where they name no network they meet in the stack's own.
+Volumes keep the Docker names that compose gives them (`project_name`), so data of containers made by compose is found again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from posixpath import basename, join, normpath
+from typing import Any
+
+from agent.convert.compose_file import Interpolation, merge, pairs, parse_text, resolve_extends
+from agent.convert.compose_service import ServiceReader, flag, listed, text
+from agent.convert.conversion import Conversion, NewFile, Sheet
+from agent.errors import ConfigError, PathError
+from agent.model.kernel_names import near
+
+FILES = "/etc/ucidockd/files"
+_TOP = ("services", "networks", "volumes", "secrets", "configs")
+_INCLUDES_MAX = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComposeOptions:
+    """What a compose file does not say itself.
+
+    `folder`: absolute path that relative ones start from. `profiles`: those whose services are wanted. `read_file`: reads
+    the file of an `extends` or `include`, None where only the text is there.
+    """
+
+    project: str = ""
+    folder: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    profiles: frozenset[str] = frozenset()
+    read_file: Callable[[str], str] | None = None
+
+
+def import_compose(source: str, conversion: Conversion, options: ComposeOptions) -> None:
+    """Add the sections for a compose file.
+
+    Raises ConfigError where it is none, or where a variable that it demands is not given.
+    """
+    _Project(conversion, options).read(source)
+
+
+class _Project:
+    def __init__(self, conversion: Conversion, options: ComposeOptions) -> None:
+        self.conversion = conversion
+        self.options = options
+        self.names = Interpolation(options.variables)
+        self.document: dict[str, dict[str, Any]] = {}
+        self.project = ""
+        self.sections: dict[str, str] = {}  # service -> section
+        self.dockers: dict[str, str] = {}  # service -> Docker name
+        self.networks: dict[str, str] = {}  # network of the file -> section
+        self.volumes: dict[str, str] = {}  # volume of the file -> what `list volume` calls it
+        self.includes = 0
+
+    def read(self, source: str) -> None:
+        document = self.loaded(source)
+        self.document = {part: self._mapping(document, part) for part in _TOP}
+        if not self.document["services"]:
+            raise ConfigError("the compose file has no services; expected `services:` with at least one")
+        self.project = project_name(
+            str(document.get("name") or "") or self.options.project or self.options.folder
+        )
+        for key in document.keys() - set(_TOP):
+            self._other(key)
+        services = resolve_extends(
+            self.document["services"], self._services_of if self.options.read_file else None
+        )
+        chosen = {name: service for name, service in services.items() if self._is_chosen(name, service)}
+        self._stack(chosen)
+        self._name_all(chosen)
+        for name in self.document["networks"]:
+            self._network(name, chosen)
+        for name in self.document["volumes"]:
+            self._volume(name)
+        for name, service in chosen.items():
+            self._service(name, service)
+        for kind in ("secrets", "configs"):
+            self._unused(kind, chosen)
+        self._tell_variables()
+
+    # the file
+
+    def loaded(self, source: str) -> dict[str, Any]:
+        """With variables replaced and `include` merged in."""
+        document = parse_text(source)
+        if not isinstance(document, dict):
+            raise ConfigError("it is not a compose file; expected `services:` with at least one service")
+        document = self.names.value({str(key): value for key, value in document.items()})
+        base: dict[str, Any] = {}
+        for entry in listed(document.pop("include", None)):
+            paths = (
+                entry if isinstance(entry, str) else entry.get("path") if isinstance(entry, dict) else None
+            )
+            for path in listed(paths):
+                self.includes += 1
+                if self.options.read_file is None:
+                    self.conversion.left_out(f"include {path}", "give the included file as well")
+                elif self.includes > _INCLUDES_MAX:
+                    raise ConfigError(f"more than {_INCLUDES_MAX} files are included")
+                else:
+                    base = merge(base, self.loaded(self._file(str(path))))
+        merged: dict[str, Any] = merge(base, document)
+        return merged
+
+    def _file(self, path: str) -> str:
+        assert self.options.read_file is not None
+        try:
+            return self.options.read_file(self.absolute(path) or path)
+        except PathError as exc:
+            raise ConfigError(str(exc)) from None
+
+    def _services_of(self, path: str) -> Mapping[str, Any]:
+        document = self.names.value(parse_text(self._file(path)))
+        services = document.get("services") if isinstance(document, dict) else None
+        if not isinstance(services, dict):
+            raise ConfigError(f"{path} has no services")
+        return services
+
+    def _mapping(self, document: Mapping[str, Any], part: str) -> dict[str, Any]:
+        value = document.get(part) or {}
+        if not isinstance(value, dict):
+            raise ConfigError(f"{part}: expected names with settings below them")
+        return {str(name): item for name, item in value.items()}
+
+    def _other(self, key: str) -> None:
+        if key == "name":
+            self.conversion.taken("name")
+        elif key == "version":
+            self.conversion.left_out("version", "docker ignores it, too")
+        elif key.startswith("x-"):
+            self.conversion.left_out(key, "an extension, which docker ignores, too")
+        else:
+            self.conversion.unknown(
+                key, "compose has no such key" + near(key, (*_TOP, "name", "version", "include"))
+            )
+
+    def _is_chosen(self, name: str, service: Any) -> bool:
+        if not isinstance(service, dict):
+            self.conversion.unknown(f"services.{name}", "expected keys such as image below it")
+            return False
+        profiles = [str(profile) for profile in listed(service.get("profiles"))]
+        if profiles and not (self.options.profiles & {*profiles, "*"} or "*" in self.options.profiles):
+            words = " or ".join(profiles)
+            self.conversion.left_out(
+                f"services.{name}", f"it belongs to the profile {words}, which is not chosen"
+            )
+            return False
+        if profiles:
+            self.conversion.taken(f"services.{name}.profiles")
+        return True
+
+    def absolute(self, path: str) -> str:
+        """ "" where a relative path has no folder to start from."""
+        if path == "~" or path.startswith("~/"):
+            return normpath(join("/root", path[2:]))
+        if path.startswith("/"):
+            return normpath(path)
+        return normpath(join(self.options.folder, path)) if self.options.folder else ""
+
+    def _tell_variables(self) -> None:
+        for name, message in self.names.refused.items():
+            raise ConfigError(
+                f"the variable {name} is not set: {message or 'the compose file demands it'}; give it in .env"
+            )
+        for name in self.names.unset:
+            self.conversion.changed(
+                f"${{{name}}}", "it is not set, so it is replaced by nothing; set it in .env"
+            )
+
+    # names
+
+    def _stack(self, chosen: Mapping[str, Any]) -> None:
+        if any(not s.get("networks") and not s.get("network_mode") for s in chosen.values()):
+            self.networks["default"] = self.project
+
+    def _name_all(self, chosen: Mapping[str, Any]) -> None:
+        """Before anything else is written: services name each other."""
+        for name, service in chosen.items():
+            section = self.conversion.free_name(name, prefix=self.project)
+            self.conversion.taken_names.add(section)
+            self.sections[name] = section
+            written = str(service.get("container_name") or "").lstrip("/")
+            plain = name if section == re.sub(r"[^A-Za-z0-9_]", "_", name) else f"{self.project}-{name}"
+            self.dockers[name] = written or plain
+
+    # top-level parts
+
+    def _network(self, name: str, chosen: Mapping[str, Any]) -> None:
+        where = f"networks.{name}"
+        settings = self.document["networks"][name] or {}
+        users = [
+            s
+            for s in chosen.values()
+            if name in _names(s.get("networks"))
+            or (name == "default" and not s.get("networks") and not s.get("network_mode"))
+        ]
+        if not users:
+            self.conversion.left_out(where, "no service uses it")
+            return
+        if not isinstance(settings, dict):
+            self.conversion.unknown(where, "expected settings such as driver below it")
+            settings = {}
+        external = settings.get("external")
+        own_name = str(
+            settings.get("name") or (external.get("name") if isinstance(external, dict) else "") or ""
+        )
+        docker = own_name or (
+            name if external else self.project if name == "default" else f"{self.project}_{name}"
+        )
+        if name == "default":
+            sheet = Sheet("network", self.project)
+            self.conversion.sheets.append(sheet)
+        else:
+            sheet = self.conversion.sheet("network", docker, prefix=f"{self.project}_net")
+        self.networks[name] = sheet.name
+        if docker != sheet.name:
+            sheet.put("name", docker, f"{where}.name")
+        self.conversion.taken(where)
+        if external:
+            if sheet.knows("external"):
+                sheet.put("external", "1", f"{where}.external")
+                self.conversion.taken(f"{where}.external")
+            else:
+                sheet.put("adopt", "1", f"{where}.external")
+                self.conversion.changed(f"{where}.external", "the section takes over the network that exists")
+        for key, value in settings.items():
+            self._network_key(sheet, where, str(key), value)
+
+    def _network_key(self, sheet: Sheet, where: str, key: str, value: Any) -> None:
+        place = f"{where}.{key}"
+        if key in ("external", "name") or value is None:
+            return
+        if key in ("driver", "internal", "attachable", "enable_ipv6"):
+            option = "ipv6" if key == "enable_ipv6" else key
+            sheet.put(option, text(value) if key == "driver" else flag(value), place)
+            self.conversion.taken(place)
+        elif key in ("driver_opts", "labels"):
+            option = "opt" if key == "driver_opts" else "label"
+            for name, item in pairs(value).items():
+                sheet.put(option, f"{name}={text(item)}", f"{place}.{name}")
+                self.conversion.taken(f"{place}.{name}")
+        elif key == "ipam" and isinstance(value, dict):
+            self._ipam(sheet, place, value)
+        elif key.startswith("x-"):
+            self.conversion.left_out(place, "an extension, which docker ignores, too")
+        elif key in ("enable_ipv4", "ipam"):
+            self.conversion.left_out(place, "a network section has no such option")
+        else:
+            self.conversion.unknown(place, "compose has no such key of a network")
+
+    def _ipam(self, sheet: Sheet, where: str, ipam: Mapping[str, Any]) -> None:
+        options = {"subnet": "subnet", "gateway": "gateway", "ip_range": "ip_range"}
+        for key, value in ipam.items():
+            if key != "config":
+                if not (key == "driver" and value == "default"):
+                    self.conversion.left_out(
+                        f"{where}.{key}", "network sections use the default address management"
+                    )
+                continue
+            for at, pool in enumerate(listed(value)):
+                for name, item in pool.items() if isinstance(pool, dict) else ():
+                    place = f"{where}.config[{at}].{name}"
+                    if name in options:
+                        sheet.put(options[name], text(item), place)
+                        self.conversion.taken(place)
+                    elif name == "aux_addresses":
+                        for host, address in pairs(item).items():
+                            sheet.put("aux_address", f"{host}={text(address)}", place)
+                        self.conversion.taken(place)
+                    else:
+                        self.conversion.unknown(place, "compose has no such key of a subnet")
+
+    def _volume(self, name: str) -> None:
+        where = f"volumes.{name}"
+        settings = self.document["volumes"][name] or {}
+        if not isinstance(settings, dict):
+            self.conversion.unknown(where, "expected settings such as driver below it")
+            settings = {}
+        external = settings.get("external")
+        own_name = str(
+            settings.get("name") or (external.get("name") if isinstance(external, dict) else "") or ""
+        )
+        docker = own_name or (name if external else f"{self.project}_{name}")
+        self.volumes[name] = docker
+        self.conversion.taken(where)
+        rest = {
+            key: value
+            for key, value in settings.items()
+            if key not in ("external", "name") and value is not None
+        }
+        rest = {key: value for key, value in rest.items() if not (key == "driver" and value == "local")}
+        if not rest or external:
+            return
+        sheet = self.conversion.sheet("volume", docker, prefix="vol")
+        self.volumes[name] = sheet.name
+        if sheet.name != docker:
+            sheet.put("name", docker, f"{where}.name")
+        sheet.put("adopt", "1", where)
+        for key, value in rest.items():
+            place = f"{where}.{key}"
+            if key == "driver":
+                sheet.put("driver", text(value), place)
+            elif key in ("driver_opts", "labels"):
+                for option, item in pairs(value).items():
+                    entry = text(item)
+                    if option == "device" and entry.startswith((".", "~")):
+                        entry = self.absolute(entry) or entry
+                    sheet.put(
+                        "opt" if key == "driver_opts" else "label", f"{option}={entry}", f"{place}.{option}"
+                    )
+            elif str(key).startswith("x-"):
+                self.conversion.left_out(place, "an extension, which docker ignores, too")
+                continue
+            else:
+                self.conversion.unknown(place, "compose has no such key of a volume")
+                continue
+            self.conversion.taken(place)
+
+    def _unused(self, kind: str, chosen: Mapping[str, Any]) -> None:
+        used = {name for service in chosen.values() for name in _names(service.get(kind))}
+        for name in self.document[kind]:
+            if name not in used:
+                self.conversion.left_out(f"{kind}.{name}", "no service uses it")
+
+    # services
+
+    def _service(self, name: str, service: Mapping[str, Any]) -> None:
+        sheet = Sheet("container", self.sections[name])
+        self.conversion.sheets.append(sheet)
+        if self.dockers[name] != sheet.name:
+            sheet.put("name", self.dockers[name], f"services.{name}.container_name")
+        if sheet.knows("stack"):
+            sheet.put("stack", self.project, "name")
+        ServiceReader(self, name, sheet).read(service)
+
+    # what a service asks its project
+
+    def volume_source(self, source: str, where: str) -> str:
+        """What `list volume` calls a volume of the file."""
+        if source not in self.volumes:
+            self.conversion.changed(
+                where, f"the file declares no volume {source}; it is made as {self.project}_{source}"
+            )
+            self.volumes[source] = f"{self.project}_{source}"
+        return self.volumes[source]
+
+    def network_section(self, name: str, where: str) -> str:
+        if name not in self.networks:
+            sheet = self.conversion.sheet("network", f"{self.project}_{name}", prefix="net")
+            self.conversion.changed(
+                where, f"the file declares no network {name}; the section {sheet.name} is made"
+            )
+            self.networks[name] = sheet.name
+        return self.networks[name]
+
+    def shared_file(self, kind: str, name: str, where: str) -> str:
+        """The path on the router of a secret or config, "" with a line of the report where there is none."""
+        source = self.document[kind].get(name)
+        if not isinstance(source, dict):
+            self.conversion.unknown(where, f"the file declares no {kind[:-1]} {name}")
+            return ""
+        if source.get("external"):
+            self.conversion.left_out(where, "an external one lives in a swarm, which the router has not")
+            return ""
+        if "file" in source:
+            path = self.absolute(str(source["file"]))
+            if not path:
+                self.conversion.left_out(where, "give the folder of the compose file, or an absolute path")
+            return path
+        content = source.get("content")
+        if "environment" in source:
+            content = self.options.variables.get(str(source["environment"]))
+            if content is None:
+                self.conversion.left_out(
+                    where, f"the variable {source['environment']} is not set; give it in .env"
+                )
+                return ""
+        if content is None:
+            self.conversion.unknown(where, "it has neither file, content nor environment")
+            return ""
+        made = NewFile(
+            path=f"{FILES}/{self.project}/{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}", content=str(content)
+        )
+        if made not in self.conversion.files:
+            self.conversion.files.append(made)
+        return made.path
+
+
+def project_name(wanted: str) -> str:
+    """A stack's name of a project's name or of its folder: lower case, as compose does, and UCI's characters."""
+    base = basename(normpath(wanted)) if wanted else ""
+    return re.sub(r"[^a-z0-9_]", "_", base.lower()).strip("_") or "app"
+
+
+def _names(value: Any) -> list[str]:
+    """Names in a list of names or of mappings with `source`, or the keys of a mapping."""
+    if isinstance(value, dict):
+        return [str(key) for key in value]
+    items: Iterable[Any] = listed(value)
+    return [str(item.get("source", "")) if isinstance(item, dict) else str(item) for item in items]

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reads a compose file: YAML or JSON, interpolation, `extends`, `include`, profiles (compose-spec, 05 to 15).
+
+YAML takes PyYAML (package python3-yaml), which is imported here and only when a file is no JSON. Its resolver is that of
+YAML 1.2 as compose reads it: `22:22` is text and not a number of base 60, `yes` and `on` are text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agent.errors import ConfigError
+
+TEXT_MAX = 1024 * 1024  # bytes of a compose file
+_NODES_MAX = 50_000  # values of a file with all aliases followed
+_DEPTH_MAX = 60
+_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+def parse_text(text: str) -> Any:
+    """The document as dicts, lists, text, numbers, booleans and None. Raises ConfigError with the line where it is wrong."""
+    if len(text.encode(errors="surrogateescape")) > TEXT_MAX:
+        raise ConfigError(f"the compose file is larger than {TEXT_MAX >> 20} MiB")
+    if text.lstrip().startswith("{"):
+        try:
+            return _counted(json.loads(text))
+        except ValueError:
+            pass  # YAML's flow style begins like that, too
+        except RecursionError:
+            raise ConfigError("the compose file is nested too deeply") from None
+    return _counted(_yaml(text))
+
+
+def _yaml(text: str) -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise ConfigError(
+            "reading YAML takes PyYAML: install python3-yaml, or give the file as JSON"
+            " (docker compose config --format json prints it)"
+        ) from None
+
+    class Loader(yaml.SafeLoader):
+        """Plain values as YAML 1.2 has them; `!reset` and `!override` of compose are read as their value."""
+
+    Loader.yaml_implicit_resolvers = {}
+    for tag, pattern, first in (
+        ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+        ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+        ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        ("merge", r"<<", "<"),
+    ):
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"^(?:{pattern})$"), list(first))
+
+    def mapping(loader: Any, node: Any) -> Any:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else None
+            if name in seen and name != "<<":
+                line = key.start_mark.line + 1
+                raise ConfigError(f"line {line}: {name!r} is there already, in line {seen[name]}")
+            if name is not None:
+                seen[name] = key.start_mark.line + 1
+        loader.flatten_mapping(node)
+        return loader.construct_mapping(node, deep=True)
+
+    def number(loader: Any, node: Any) -> Any:
+        """Decimal digits as they stand: `mode: 0444` and a port that begins with 0 keep their text."""
+        value = str(node.value)
+        if re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", value):
+            return int(value)
+        if value.startswith(("0x", "0o")):
+            return int(value, 0)
+        return value
+
+    def plain(loader: Any, _suffix: str, node: Any) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return mapping(loader, node)
+        if isinstance(node, yaml.SequenceNode):
+            return loader.construct_sequence(node, deep=True)
+        return None if node.value in ("", "null") else loader.construct_scalar(node)
+
+    Loader.add_constructor("tag:yaml.org,2002:map", mapping)
+    Loader.add_constructor("tag:yaml.org,2002:int", number)
+    Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: node.value)
+    Loader.add_multi_constructor("!", plain)
+    try:
+        return yaml.load(text, Loader=Loader)
+    except yaml.YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark is not None else ""
+        problem = getattr(exc, "problem", None) or "it cannot be read"
+        raise ConfigError(f"{where}{problem}; expected YAML") from None
+    except (ValueError, RecursionError, TypeError):
+        raise ConfigError("the compose file cannot be read as YAML") from None
+
+
+def _counted(document: Any) -> Any:
+    """Aliases of aliases grow without bounds (a few lines can stand for gigabytes)."""
+    left = _NODES_MAX
+
+    def walk(value: Any, depth: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0 or depth > _DEPTH_MAX:
+            raise ConfigError("the compose file stands for too many values")
+        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            walk(item, depth + 1)
+
+    walk(document, 0)
+    return document
+
+
+# interpolation
+
+
+class Interpolation:
+    """Replaces `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME:?message}`, `${NAME:+other}` and `$$` (compose-spec, 12)."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self.variables = variables
+        self.unset: dict[str, None] = {}
+        self.refused: dict[str, str] = {}
+
+    def value(self, value: Any) -> Any:
+        """Values of mappings and lists are replaced, keys are not."""
+        if isinstance(value, dict):
+            return {key: self.value(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.value(item) for item in value]
+        return self.text(value) if isinstance(value, str) and "$" in value else value
+
+    def text(self, text: str) -> str:
+        """One text."""
+        made, at = [], 0
+        while (dollar := text.find("$", at)) >= 0:
+            made.append(text[at:dollar])
+            at = dollar + 1
+            if text.startswith("$", at):
+                made.append("$")
+                at += 1
+            elif text.startswith("{", at):
+                end = _closing(text, at)
+                made.append(self._braced(text[at + 1 : end]) if end else "${")
+                at = end + 1 if end else at + 1
+            elif found := _NAME.match(text, at):
+                made.append(self._get(found[0]))
+                at = found.end()
+            else:
+                made.append("$")
+        return "".join((*made, text[at:]))
+
+    def _braced(self, inner: str) -> str:
+        found = _NAME.match(inner)
+        if found is None:
+            return "${" + inner + "}"
+        name, rest = found[0], inner[found.end() :]
+        operator = next((o for o in (":-", ":?", ":+", "-", "?", "+") if rest.startswith(o)), "")
+        if not operator:
+            return self._get(name)
+        value, argument = self.variables.get(name), rest[len(operator) :]
+        present = bool(value) if operator.startswith(":") else value is not None
+        if operator.endswith("-"):
+            return value or "" if present else self.text(argument)
+        if operator.endswith("+"):
+            return self.text(argument) if present else ""
+        if not present:
+            self.refused[name] = self.text(argument)
+        return value or ""
+
+    def _get(self, name: str) -> str:
+        if name not in self.variables:
+            self.unset[name] = None
+        return self.variables.get(name, "")
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the brace at `start` closes, 0 where it does not."""
+    depth = 0
+    for at in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if not depth:
+            return at
+    return 0
+
+
+def parse_env(text: str) -> dict[str, str]:
+    """A `.env` file: `NAME=value`, `export`, comments, single and double quotes (compose-spec, 12)."""
+    found: dict[str, str] = {}
+    for raw in text.splitlines():
+        line = raw.strip().removeprefix("export ").lstrip()
+        name, equals, value = line.partition("=")
+        if not equals or line.startswith("#") or not _NAME.fullmatch(name.strip()):
+            continue
+        value = value.strip()
+        if value[:1] in ("'", '"') and (end := value.find(value[0], 1)) > 0:
+            value = value[1:end] if value[0] == "'" else _unescaped(value[1:end])
+        else:
+            value = re.split(r"\s#", value, maxsplit=1)[0].rstrip()
+        found[name.strip()] = Interpolation(found).text(value) if not raw.rstrip().endswith("'") else value
+    return found
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([nrt\"\\])", lambda m: {"n": "\n", "r": "\r", "t": "\t"}.get(m[1], m[1]), text)
+
+
+# extends and include
+
+
+ReadFile = Callable[[str], str]
+_JOINED = frozenset({
+    "cap_add", "cap_drop", "configs", "devices", "device_cgroup_rules", "dns", "dns_opt", "dns_search", "expose",
+    "external_links", "extra_hosts", "group_add", "links", "ports", "secrets", "security_opt", "tmpfs", "volumes",
+    "volumes_from",
+})  # fmt: skip
+
+
+def resolve_extends(
+    services: Mapping[str, Any], read: Callable[[str], Mapping[str, Any]] | None
+) -> dict[str, Any]:
+    """Services with what they extend merged in. `read`: the services of another file, None where there is none to read.
+
+    Raises ConfigError for a circle, or for a service that is missing.
+    """
+    done: dict[str, Any] = {}
+
+    def whole(name: str, among: Mapping[str, Any], chain: tuple[str, ...]) -> dict[str, Any]:
+        if name in chain:
+            raise ConfigError(f"services.{name}.extends: it extends itself through {' and '.join(chain)}")
+        service = among.get(name)
+        if not isinstance(service, dict):
+            raise ConfigError(
+                f"services.{chain[-1] if chain else name}.extends: there is no service {name!r}"
+            )
+        base = service.get("extends")
+        if not base:
+            return dict(service)
+        wanted = base if isinstance(base, str) else base.get("service") if isinstance(base, dict) else None
+        file = base.get("file") if isinstance(base, dict) else None
+        if not isinstance(wanted, str):
+            raise ConfigError(f"services.{name}.extends: expected the name of a service")
+        if file and read is None:
+            return {**service, "extends": base}
+        others, next_chain = (read(str(file)), ()) if file and read is not None else (among, (*chain, name))
+        own = {key: value for key, value in service.items() if key != "extends"}
+        merged: dict[str, Any] = merge(whole(wanted, others, next_chain), own)
+        return merged
+
+    for name in services:
+        done[name] = whole(name, services, ()) if isinstance(services[name], dict) else services[name]
+    return done
+
+
+def merge(base: Any, over: Any, key: str = "") -> Any:
+    """`over` on `base`: mappings by key, the lists that compose joins, everything else is replaced (compose-spec, 13)."""
+    if key in ("environment", "labels", "annotations", "sysctls"):
+        return {**pairs(base), **pairs(over)}
+    if isinstance(base, dict) and isinstance(over, dict):
+        joined = {
+            name: merge(base[name], value, name) if name in base else value for name, value in over.items()
+        }
+        return {**base, **joined}
+    if key in _JOINED and isinstance(base, list) and isinstance(over, list):
+        if key in ("volumes", "devices"):
+            targets = {_target(item) for item in over}
+            base = [item for item in base if _target(item) not in targets]
+        return [*base, *(item for item in over if item not in base)]
+    return over
+
+
+def _target(item: Any) -> str:
+    if isinstance(item, dict):
+        return str(item.get("target", ""))
+    parts = str(item).split(":")
+    return parts[1] if len(parts) > 1 else parts[0]
+
+
+def pairs(value: Any) -> dict[str, Any]:
+    """A mapping, or a list of `key=value`, as a mapping; None stands for a key without a value."""
+    if isinstance(value, dict):
+        return {str(key): item for key, item in value.items()}
+    if isinstance(value, list):
+        split = (str(item).partition("=") for item in value)
+        return {key: text if equals else None for key, equals, text in split}
+    return {}

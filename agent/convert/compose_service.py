@@ -1,0 +1,687 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One service of a compose file as a `container` section (compose-spec, 05-services.md).
+
+`KEYS` is the table: each key of the specification with its option, with a reader of its own, or with the reason why it
+is left out.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agent.convert.compose_file import pairs
+from agent.convert.conversion import Sheet
+from agent.convert.run_line import mount_entry
+from agent.model.kernel_names import near
+
+if TYPE_CHECKING:
+    from agent.convert.compose import _Project
+
+_CONDITIONS = {
+    "service_started": "started",
+    "service_healthy": "healthy",
+    "service_completed_successfully": "completed",
+}
+
+
+class ServiceReader:
+    """Fills the section of one service."""
+
+    def __init__(self, project: _Project, name: str, sheet: Sheet) -> None:
+        self.project = project
+        self.conversion = project.conversion
+        self.name = name
+        self.sheet = sheet
+
+    def read(self, service: Mapping[str, Any]) -> None:
+        for key, value in service.items():
+            self._key(str(key), value)
+        if "image" not in service:
+            built = "build" in service
+            why = "build it elsewhere and give `image`" if built else "it names no image"
+            self.conversion.unknown(f"services.{self.name}", why)
+        if "restart" not in self.sheet.options:
+            self.sheet.put("restart", "no", f"services.{self.name}.restart")
+            self.conversion.changed(
+                f"services.{self.name}.restart",
+                "without the key compose restarts nothing: `option restart no`",
+            )
+        if not service.get("networks") and not service.get("network_mode"):
+            self._default_network()
+
+    def _key(self, key: str, value: Any) -> None:
+        where = f"services.{self.name}.{key}"
+        if key.startswith("x-"):
+            self.conversion.left_out(where, "an extension, which docker ignores, too")
+            return
+        row = KEYS.get(key)
+        if row is None:
+            self.conversion.unknown(where, "compose has no such key" + near(key, KEYS))
+        elif row.reason:
+            self.conversion.left_out(where, row.reason)
+        elif row.read is not None:
+            row.read(self, where, value)
+        elif value is None:
+            self.conversion.left_out(where, "it is empty")
+        else:
+            self._plain(row, where, value)
+
+    def _plain(self, row: Key, where: str, value: Any) -> None:
+        if row.form == "flag":
+            self.put(row.option, flag(value), where)
+        elif row.form == "pairs":
+            for name, item in pairs(value).items():
+                self.put(row.option, f"{name}={text(item)}", f"{where}.{name}")
+        elif row.form == "list":
+            items = listed(value)
+            for at, item in enumerate(items):
+                self.put(row.option, text(item), f"{where}[{at}]" if isinstance(value, list) else where)
+            if not items:
+                self.conversion.taken(where)
+        elif isinstance(value, dict | list):
+            self.conversion.unknown(where, "expected one value")
+        else:
+            self.put(row.option, text(value), where)
+
+    def put(self, option: str, value: str, where: str, *, changed: str = "") -> None:
+        """Set an option and say so."""
+        if not self.sheet.knows(option):
+            self.conversion.left_out(where, "sections have no such option")
+            return
+        self.sheet.put(option, value, where)
+        if changed:
+            self.conversion.changed(where, changed)
+        else:
+            self.conversion.taken(where)
+
+    # networks
+
+    def _default_network(self) -> None:
+        """The stack's own network, where the section's name and the Docker name resolve."""
+        if self._alias() or not self.sheet.knows("stack"):
+            section = self.project.network_section("default", f"services.{self.name}.networks")
+            self.sheet.put("network", ",".join([section, *self._alias()]), f"services.{self.name}.networks")
+
+    def _alias(self) -> list[str]:
+        """The service's name, where neither the section nor the container has it."""
+        known = (self.project.dockers[self.name], self.sheet.name)
+        return [] if self.name in known else [f"alias={self.name}"]
+
+    def networks(self, where: str, value: Any) -> None:
+        named = value if isinstance(value, dict) else {text(item): None for item in listed(value)}
+        ranked = sorted(named.items(), key=lambda pair: -_priority(pair[1]))  # the first has the lead with us
+        for name, settings in ranked:
+            place = f"{where}.{name}"
+            section = self.project.network_section(str(name), place)
+            alias = [] if self.name == self.project.dockers[self.name] else [f"alias={self.name}"]
+            parts = [section, *alias]
+            self.conversion.taken(place)
+            for key, item in settings.items() if isinstance(settings, dict) else ():
+                parts += self._endpoint(
+                    f"{place}.{key}", str(key), item, first=not self.sheet.items("network")
+                )
+            self.sheet.put("network", ",".join(dict.fromkeys(parts)), place)
+
+    def _endpoint(self, where: str, key: str, value: Any, *, first: bool) -> list[str]:
+        """Settings of a network entry."""
+        if value is None or key == "priority":
+            self.conversion.taken(where)
+            return []
+        if key == "aliases":
+            self.conversion.taken(where)
+            return [f"alias={text(item)}" for item in listed(value)]
+        if key in ("ipv4_address", "ipv6_address"):
+            self.conversion.taken(where)
+            return [f"{'ip' if key == 'ipv4_address' else 'ip6'}={text(value)}"]
+        if key == "mac_address" and first:
+            self.put("mac_address", text(value), where)
+            return []
+        if key == "driver_opts":
+            self.conversion.left_out(where, "list network cannot say it")
+            return []
+        if key in ("link_local_ips", "mac_address", "gw_priority", "interface_name"):
+            self.conversion.left_out(where, "list network cannot say it")
+        else:
+            self.conversion.unknown(where, "compose has no such key of a network")
+        return []
+
+    def network_mode(self, where: str, value: Any) -> None:
+        self.put("network_mode", self._shared(text(value)), where)
+
+    def namespace(self, where: str, value: Any) -> None:
+        self.put(where.rpartition(".")[2], self._shared(text(value)), where)
+
+    def _shared(self, mode: str) -> str:
+        kind, _, service = mode.partition(":")
+        return (
+            f"service:{self.project.sections[service]}"
+            if kind == "service" and service in self.project.sections
+            else mode
+        )
+
+    def links(self, where: str, value: Any) -> None:
+        for at, item in enumerate(listed(value)):
+            service, _, alias = text(item).partition(":")
+            place = f"{where}[{at}]"
+            if service not in self.project.sections:
+                self.conversion.left_out(place, f"there is no service {service}")
+                continue
+            self._depend(service, "started", place)
+            if alias and alias != service:
+                self.conversion.left_out(place, f"{service} keeps its own name; {alias} does not resolve")
+            else:
+                self.conversion.changed(place, f"names resolve in the network; it starts after {service}")
+
+    # ports and volumes
+
+    def ports(self, where: str, value: Any) -> None:
+        for at, item in enumerate(listed(value)):
+            place = f"{where}[{at}]"
+            if not isinstance(item, dict):
+                self.put("port", text(item), place)
+                continue
+            target, published = text(item.get("target")), text(item.get("published"))
+            address = text(item.get("host_ip"))
+            address = f"[{address}]" if ":" in address and not address.startswith("[") else address
+            protocol = text(item.get("protocol") or "tcp")
+            entry = f"{published}:{target}" if published else target
+            entry = f"{address}:{entry if published else ':' + target}" if address else entry
+            for key in item.keys() - {"target", "published", "host_ip", "protocol"}:
+                if key in ("mode", "name", "app_protocol"):
+                    self.conversion.left_out(f"{place}.{key}", "it has no effect on one machine")
+                else:
+                    self.conversion.unknown(f"{place}.{key}", "compose has no such key of a port")
+            self.put("port", entry if protocol == "tcp" else f"{entry}/{protocol}", place)
+
+    def volumes(self, where: str, value: Any) -> None:
+        for at, item in enumerate(listed(value)):
+            place = f"{where}[{at}]"
+            if isinstance(item, dict):
+                self._long_volume(place, item)
+                continue
+            source, colon, rest = text(item).partition(":")
+            if not colon:
+                self.put("volume", source, place)
+            elif source.startswith((".", "~", "/")) or "/" in source:
+                path = self.project.absolute(source)
+                if not path:
+                    self.conversion.left_out(
+                        place, "give the folder of the compose file, or an absolute path"
+                    )
+                    continue
+                note = "" if source.startswith("/") else f"{source} is {path}"
+                self.put("volume", f"{path}:{rest}", place, changed=note)
+            else:
+                name = self.project.volume_source(source, place)
+                self.put("volume", f"{name}:{rest}", place)
+
+    def _long_volume(self, where: str, item: Mapping[str, Any]) -> None:
+        fields: list[tuple[str, str]] = []
+        inner = {
+            "bind": {
+                "propagation": "bind-propagation",
+                "create_host_path": "",
+                "recursive": "",
+                "selinux": "",
+            },
+            "volume": {"nocopy": "volume-nocopy"},
+            "tmpfs": {"size": "tmpfs-size", "mode": "tmpfs-mode"},
+        }
+        for key, value in item.items():
+            if key in inner and isinstance(value, dict):
+                for name, setting in value.items():
+                    known = inner[key].get(name)
+                    if known:
+                        fields.append((known, text(setting)))
+                    elif known is None:
+                        self.conversion.left_out(f"{where}.{key}.{name}", "list volume cannot say it")
+                    else:
+                        self.conversion.left_out(f"{where}.{key}.{name}", "it has no effect here")
+            elif key == "read_only":
+                fields.append(("readonly", text(value)))
+            elif key in ("type", "source", "target"):
+                named = key == "source" and item.get("type") == "volume" and value
+                fields.append((key, self.project.volume_source(text(value), where) if named else text(value)))
+            elif key == "consistency":
+                self.conversion.left_out(f"{where}.{key}", "it has no effect on Linux")
+            else:
+                self.conversion.unknown(f"{where}.{key}", "compose has no such key of a volume")
+        entry = mount_entry(fields, self.project.absolute)
+        if isinstance(entry, str):
+            self.conversion.left_out(where, entry)
+            return
+        option, volume, lost = entry
+        self.put(option, volume, where, changed=lost)
+
+    def volumes_from(self, where: str, value: Any) -> None:
+        for at, item in enumerate(listed(value)):
+            service, colon, mode = text(item).removeprefix("container:").partition(":")
+            name = self.project.dockers.get(service, service)
+            self.put("volumes_from", f"{name}{colon}{mode}", f"{where}[{at}]")
+
+    def tmpfs(self, where: str, value: Any) -> None:
+        for at, item in enumerate(listed(value)):
+            self.put("tmpfs", text(item), f"{where}[{at}]" if isinstance(value, list) else where)
+
+    def devices(self, where: str, value: Any) -> None:
+        for at, item in enumerate(listed(value)):
+            if isinstance(item, dict):
+                parts = [text(item.get(key)) for key in ("source", "target", "permissions")]
+                self.put("device", ":".join(part for part in parts if part), f"{where}[{at}]")
+            else:
+                self.put("device", text(item), f"{where}[{at}]")
+
+    def mounted_files(self, where: str, value: Any) -> None:
+        """Secrets and configs: files, bound where the container looks for them."""
+        kind = where.rpartition(".")[2]
+        for at, item in enumerate(listed(value)):
+            place = f"{where}[{at}]"
+            long = item if isinstance(item, dict) else {"source": item}
+            name = text(long.get("source"))
+            path = self.project.shared_file(kind, name, place)
+            target = text(long.get("target")) or (name if kind == "secrets" else f"/{name}")
+            if not path:
+                continue
+            if not target.startswith("/"):
+                target = f"/run/secrets/{target}"
+            for key in long.keys() & {"uid", "gid", "mode"}:
+                self.conversion.left_out(f"{place}.{key}", "the file keeps its owner and mode")
+            self.put("volume", f"{path}:{target}:ro", place, changed=f"{path} is bound to {target}")
+
+    # environment
+
+    def environment(self, where: str, value: Any) -> None:
+        for name, item in pairs(value).items():
+            place = f"{where}.{name}"
+            if item is None:
+                item = self.project.options.variables.get(name)
+            if item is None:
+                self.conversion.left_out(place, "compose takes its value from your shell; give it in .env")
+            else:
+                self.put("env", f"{name}={text(item)}", place)
+
+    def env_file(self, where: str, value: Any) -> None:
+        for at, item in enumerate(listed(value)):
+            written = text(item.get("path") if isinstance(item, dict) else item)
+            place = f"{where}[{at}]" if isinstance(value, list) else where
+            path = self.project.absolute(written)
+            if not path:
+                self.conversion.left_out(place, "give the folder of the compose file, or an absolute path")
+                continue
+            self.put(
+                "env_file",
+                path,
+                place,
+                changed="" if path == written else f"{written} is {path}; values are taken as they stand",
+            )
+
+    # process
+
+    def words(self, where: str, value: Any) -> None:
+        option = where.rpartition(".")[2]
+        try:
+            words = shlex.split(value) if isinstance(value, str) else [text(item) for item in listed(value)]
+        except ValueError:
+            self.conversion.unknown(where, "a quote is not closed")
+            return
+        if value is None:
+            self.conversion.taken(where)
+            return
+        if not words and option == "command":
+            self.conversion.left_out(where, "a section cannot empty the image's command")
+            return
+        for word in words or [""]:
+            self.sheet.put(option, word, where)
+        self.conversion.taken(where)
+
+    def image(self, where: str, value: Any) -> None:
+        self.put("image", text(value), where)
+
+    def container_name(self, where: str, value: Any) -> None:
+        self.conversion.taken(where)
+
+    def profiles(self, where: str, value: Any) -> None:
+        """Read by the project."""
+
+    def restart(self, where: str, value: Any) -> None:
+        self.put("restart", "no" if value in (False, None, "") else text(value), where)
+
+    def pull_policy(self, where: str, value: Any) -> None:
+        found = {"if_not_present": "missing", "missing": "missing", "always": "always", "never": "never"}.get(
+            text(value)
+        )
+        if found is None:
+            self.conversion.left_out(
+                where, f"{text(value)} is not known here; expected missing, always or never"
+            )
+        else:
+            self.put("pull", found, where)
+
+    def depends_on(self, where: str, value: Any) -> None:
+        named = value if isinstance(value, dict) else {text(item): None for item in listed(value)}
+        for service, settings in named.items():
+            place = f"{where}.{service}"
+            settings = settings if isinstance(settings, dict) else {}
+            if service not in self.project.sections:
+                self.conversion.left_out(place, "there is no such service among those that are chosen")
+                continue
+            condition = text(settings.get("condition") or "service_started")
+            if condition not in _CONDITIONS:
+                self.conversion.unknown(f"{place}.condition", f"expected one of {', '.join(_CONDITIONS)}")
+            self._depend(service, _CONDITIONS.get(condition, "started"), place)
+            self.conversion.taken(place)
+            if settings.get("restart"):
+                self.conversion.left_out(
+                    f"{place}.restart", "a dependant restarts only when it shares a namespace"
+                )
+
+    def _depend(self, service: str, condition: str, where: str) -> None:
+        section = self.project.sections[service]
+        entry = section if condition == "started" else f"{section}:{condition}"
+        if not any(item.partition(":")[0] == section for item in self.sheet.items("depends_on")):
+            self.sheet.put("depends_on", entry, where)
+
+    def healthcheck(self, where: str, value: Any) -> None:
+        if not isinstance(value, dict):
+            self.conversion.unknown(where, "expected keys such as test below it")
+            return
+        if value.get("disable") in (True, "true"):
+            self.put("health_cmd", "none", f"{where}.disable")
+            return
+        options = {
+            "interval": "health_interval",
+            "timeout": "health_timeout",
+            "retries": "health_retries",
+            "start_period": "health_start_period",
+            "start_interval": "health_start_interval",
+        }
+        for key, item in value.items():
+            place = f"{where}.{key}"
+            if key == "test":
+                self._test(place, item)
+            elif key in options:
+                self.put(options[key], text(item), place)
+            elif key != "disable":
+                self.conversion.unknown(place, "compose has no such key of a health check")
+
+    def _test(self, where: str, value: Any) -> None:
+        words = value if isinstance(value, list) else ["CMD-SHELL", text(value)]
+        kind, rest = (text(words[0]), [text(word) for word in words[1:]]) if words else ("NONE", [])
+        if kind == "NONE":
+            self.put("health_cmd", "none", where)
+        elif kind == "CMD-SHELL":
+            self.put("health_cmd", " ".join(rest), where)
+        elif kind == "CMD":
+            self.put(
+                "health_cmd",
+                shlex.join(rest),
+                where,
+                changed="written as a command line, which takes a shell in the image",
+            )
+        else:
+            self.conversion.unknown(where, "expected CMD, CMD-SHELL or NONE first")
+
+    def logging(self, where: str, value: Any) -> None:
+        for key, item in value.items() if isinstance(value, dict) else ():
+            if key == "driver":
+                self.put("log_driver", text(item), f"{where}.driver")
+            elif key == "options":
+                for name, setting in pairs(item).items():
+                    self.put("log_opt", f"{name}={text(setting)}", f"{where}.options.{name}")
+            else:
+                self.conversion.unknown(f"{where}.{key}", "compose has no such key of logging")
+
+    def extra_hosts(self, where: str, value: Any) -> None:
+        items = value.items() if isinstance(value, dict) else (_host(text(item)) for item in listed(value))
+        for at, (host, addresses) in enumerate(items):
+            for address in listed(addresses):
+                self.put("extra_host", f"{host}:{text(address).strip('[]')}", f"{where}[{at}]")
+
+    # limits
+
+    def ulimits(self, where: str, value: Any) -> None:
+        for name, item in value.items() if isinstance(value, dict) else ():
+            if isinstance(item, dict):
+                soft, hard = text(item.get("soft")), text(item.get("hard"))
+                entry = f"{name}={soft or hard}:{hard or soft}"
+            else:
+                entry = f"{name}={text(item)}"
+            self.put("ulimit", entry, f"{where}.{name}")
+
+    def blkio(self, where: str, value: Any) -> None:
+        for key, item in value.items() if isinstance(value, dict) else ():
+            place = f"{where}.{key}"
+            if key == "weight":
+                self.put("blkio_weight", text(item), place)
+            elif key == "weight_device":
+                for each in listed(item):
+                    self.put("blkio_weight_device", f"{each.get('path')}:{each.get('weight')}", place)
+            elif key in ("device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops"):
+                for each in listed(item):
+                    self.put(key, f"{each.get('path')}:{each.get('rate')}", place)
+            else:
+                self.conversion.unknown(place, "compose has no such key of blkio_config")
+
+    def gpus(self, where: str, value: Any) -> None:
+        for wanted in [value] if isinstance(value, str) else map(_gpu, listed(value)):
+            if self.sheet.knows("gpus"):
+                self.put("gpus", wanted, where)
+            elif wanted == "all":
+                self.put("device", "nvidia.com/gpu=all", where, changed="written as a CDI device")
+            else:
+                self.conversion.left_out(where, "name the GPU as a CDI device: list device nvidia.com/gpu=0")
+
+    def scale(self, where: str, value: Any) -> None:
+        if text(value) == "0":
+            self.put("state", "stopped", where)
+        elif text(value) == "1":
+            self.conversion.taken(where)
+        else:
+            self.conversion.left_out(where, "a section is one container; write one section for each")
+
+    def deploy(self, where: str, value: Any) -> None:
+        for key, item in value.items() if isinstance(value, dict) else ():
+            place = f"{where}.{key}"
+            if key == "replicas":
+                self.scale(place, item)
+            elif key == "resources" and isinstance(item, dict):
+                self._resources(place, item)
+            elif key == "restart_policy" and isinstance(item, dict):
+                self._restart_policy(place, item)
+            elif key in ("mode", "labels", "placement", "update_config", "rollback_config", "endpoint_mode"):
+                self.conversion.left_out(place, "it is for a swarm")
+            else:
+                self.conversion.unknown(place, "compose has no such key of deploy")
+
+    def _resources(self, where: str, value: Mapping[str, Any]) -> None:
+        limits = {"cpus": "cpus", "memory": "memory", "pids": "pids_limit"}
+        for group, known in (("limits", limits), ("reservations", {"memory": "memory_reservation"})):
+            for key, item in (value.get(group) or {}).items():
+                place = f"{where}.{group}.{key}"
+                if key in known:
+                    self.put(known[key], text(item), place)
+                elif key == "devices":
+                    self._reserved(place, item)
+                elif key == "cpus" or key == "generic_resources":
+                    self.conversion.left_out(place, "it is for a swarm")
+                else:
+                    self.conversion.unknown(place, "compose has no such key of resources")
+
+    def _reserved(self, where: str, value: Any) -> None:
+        for at, item in enumerate(listed(value)):
+            wanted = item.get("capabilities") if isinstance(item, dict) else None
+            if isinstance(item, dict) and "gpu" in [text(word) for word in listed(wanted)]:
+                self.gpus(f"{where}[{at}]", [item])
+            else:
+                self.conversion.left_out(
+                    f"{where}[{at}]", "only GPUs can be reserved; name other devices in devices"
+                )
+
+    def _restart_policy(self, where: str, value: Mapping[str, Any]) -> None:
+        condition = text(value.get("condition") or "any")
+        policy = {"none": "no", "on-failure": "on-failure", "any": "always"}.get(condition)
+        if policy is None:
+            self.conversion.unknown(f"{where}.condition", "expected none, on-failure or any")
+            return
+        attempts = text(value.get("max_attempts"))
+        if attempts and policy == "on-failure":
+            policy = f"on-failure:{attempts}"
+        self.put("restart", policy, where, changed=f"written as `option restart {policy}`")
+        for key in value.keys() & {"delay", "window"}:
+            self.conversion.left_out(f"{where}.{key}", "the engine chooses its own delays")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One key of a service: an option with the form of its value, a reader, or a reason."""
+
+    option: str = ""
+    form: str = ""  # "" one value, `flag`, `list`, `pairs`
+    read: Callable[[ServiceReader, str, Any], None] | None = None
+    reason: str = ""
+
+
+def _options(form: str, **named: str) -> dict[str, Key]:
+    return {key: Key(option=option, form=form) for key, option in named.items()}
+
+
+def _special(read: Callable[[ServiceReader, str, Any], None], *keys: str) -> dict[str, Key]:
+    return {key: Key(read=read) for key in keys}
+
+
+def _without(reason: str, *keys: str) -> dict[str, Key]:
+    return {key: Key(reason=reason) for key in keys}
+
+
+KEYS: dict[str, Key] = {
+    **_options(
+        "",
+        cgroup="cgroupns",
+        cgroup_parent="cgroup_parent",
+        cpu_period="cpu_period",
+        cpu_quota="cpu_quota",
+        cpu_rt_period="cpu_rt_period",
+        cpu_rt_runtime="cpu_rt_runtime",
+        cpu_shares="cpu_shares",
+        cpus="cpus",
+        cpuset="cpuset",
+        domainname="domainname",
+        hostname="hostname",
+        mac_address="mac_address",
+        mem_limit="memory",
+        mem_reservation="memory_reservation",
+        mem_swappiness="memory_swappiness",
+        memswap_limit="memory_swap",
+        oom_score_adj="oom_score_adj",
+        pids_limit="pids_limit",
+        platform="platform",
+        runtime="runtime",
+        shm_size="shm_size",
+        stop_grace_period="stop_timeout",
+        stop_signal="stop_signal",
+        user="user",
+        userns_mode="userns",
+        uts="uts",
+        volume_driver="volume_driver",
+        working_dir="workdir",
+    ),
+    **_options(
+        "flag",
+        init="init",
+        oom_kill_disable="oom_kill_disable",
+        privileged="privileged",
+        read_only="read_only",
+        stdin_open="stdin",
+        tty="tty",
+    ),
+    **_options(
+        "list",
+        cap_add="cap_add",
+        cap_drop="cap_drop",
+        device_cgroup_rules="device_cgroup_rule",
+        dns="dns",
+        dns_opt="dns_opt",
+        dns_search="dns_search",
+        expose="expose",
+        group_add="group_add",
+        security_opt="security_opt",
+    ),
+    **_options(
+        "pairs", annotations="annotation", labels="label", storage_opt="storage_opt", sysctls="sysctl"
+    ),
+    **_special(ServiceReader.blkio, "blkio_config"),
+    **_special(ServiceReader.words, "command", "entrypoint"),
+    **_special(ServiceReader.container_name, "container_name"),
+    **_special(ServiceReader.depends_on, "depends_on"),
+    **_special(ServiceReader.deploy, "deploy"),
+    **_special(ServiceReader.devices, "devices"),
+    **_special(ServiceReader.env_file, "env_file"),
+    **_special(ServiceReader.environment, "environment"),
+    **_special(ServiceReader.extra_hosts, "extra_hosts"),
+    **_special(ServiceReader.gpus, "gpus"),
+    **_special(ServiceReader.healthcheck, "healthcheck"),
+    **_special(ServiceReader.image, "image"),
+    **_special(ServiceReader.links, "links"),
+    **_special(ServiceReader.logging, "logging"),
+    **_special(ServiceReader.mounted_files, "configs", "secrets"),
+    **_special(ServiceReader.namespace, "ipc", "pid"),
+    **_special(ServiceReader.network_mode, "network_mode"),
+    **_special(ServiceReader.networks, "networks"),
+    **_special(ServiceReader.ports, "ports"),
+    **_special(ServiceReader.profiles, "profiles"),
+    **_special(ServiceReader.pull_policy, "pull_policy"),
+    **_special(ServiceReader.restart, "restart"),
+    **_special(ServiceReader.scale, "scale"),
+    **_special(ServiceReader.tmpfs, "tmpfs"),
+    **_special(ServiceReader.ulimits, "ulimits"),
+    **_special(ServiceReader.volumes, "volumes"),
+    **_special(ServiceReader.volumes_from, "volumes_from"),
+    **_without("images are built elsewhere: build it, push it to a registry, and give `image`", "build"),
+    **_without("it is about the terminal of `docker compose up`", "attach"),
+    **_without("it is for development", "develop"),
+    **_without("it is for Windows only", "cpu_count", "cpu_percent", "credential_spec", "isolation"),
+    **_without("put the other container into the same network", "external_links"),
+    **_without("give the file that it is in as well", "extends"),
+    **_without("write its lines as `list label`", "label_file"),
+    **_without("sections have no such thing", "models", "provider"),
+    **_without("the agent runs no commands around starts", "post_start", "pre_stop"),
+    **_without("it hands the engine and your registry logins to the container", "use_api_socket"),
+}
+
+
+def text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
+
+
+def flag(value: Any) -> str:
+    return "1" if text(value).lower() in ("true", "1", "yes", "on") else "0"
+
+
+def listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list) else [value]
+
+
+def _host(entry: str) -> tuple[str, str]:
+    host, _, address = entry.partition("=" if "=" in entry else ":")
+    return host, address
+
+
+def _priority(settings: Any) -> int:
+    value = text(settings.get("priority")) if isinstance(settings, dict) else ""
+    return int(value) if value.lstrip("-").isdigit() else 0
+
+
+def _gpu(item: Any) -> str:
+    """As `docker run --gpus` takes it."""
+    if not isinstance(item, dict):
+        return text(item)
+    ids = [text(word) for word in listed(item.get("device_ids"))]
+    if ids:
+        return f"device={','.join(ids)}"
+    count = text(item.get("count"))
+    return "all" if count in ("", "all", "-1") else count

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an import makes: sections, files, and a report with a line for each flag or key.
+
+Whatever `decode` refuses in the new sections leaves them again, and the report says why: what comes out passes
+`ucidockd check` beside the sections that are there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from agent.model.issues import Issue
+from agent.model.secrets import hidden_text
+from agent.schema.validate import is_list, properties
+from agent.uci.decode import decode
+from agent.uci.syntax import Option, Package, Section, format_file
+
+PACKAGE = "containers"
+_TEXT_MAX = 300  # characters of one line of the report
+
+
+class Verdict(StrEnum):
+    """What became of a flag or key."""
+
+    TAKEN = "taken"
+    CHANGED = "changed"
+    LEFT_OUT = "left out"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One line of the report. `where`: `--publish`, `services.web.ports[0]`; `text` is "" for what was simply taken."""
+
+    where: str
+    verdict: Verdict
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewFile:
+    """A file that the sections need: a secret or config of a compose file. Written with mode 0600."""
+
+    path: str
+    content: str
+
+
+class Sheet:
+    """A section in the making: options in the order in which they came."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        self.kind = kind
+        self.name = name
+        self.options: dict[str, str | list[str]] = {}
+        self.sources: dict[tuple[str, int | None], str] = {}  # where each value came from, for the report
+
+    def put(self, option: str, value: str, where: str = "") -> None:
+        """Set an option, or add an item to a list."""
+        if not is_list(self.kind, option):
+            self.options[option] = value
+            self.sources[option, None] = where
+            return
+        items = self.options.setdefault(option, [])
+        assert isinstance(items, list)
+        self.sources[option, len(items)] = where
+        items.append(value)
+
+    def knows(self, option: str) -> bool:
+        """Whether sections of this kind have such an option."""
+        return option in properties(self.kind)
+
+    def items(self, option: str) -> list[str]:
+        """The items of a list so far."""
+        found = self.options.get(option, [])
+        return found if isinstance(found, list) else [found]
+
+    def drop(self, option: str, index: int | None) -> str:
+        """Take a value out again; where it came from."""
+        items = self.options.get(option)
+        if index is None or not isinstance(items, list):
+            self.options.pop(option, None)
+            return next((w for (o, _), w in self.sources.items() if o == option), "")
+        where = self.sources.get((option, index), "")
+        del items[index]
+        rest = [self.sources.get((option, at), "") for at in range(len(items) + 1) if at != index]
+        self.sources = {place: w for place, w in self.sources.items() if place[0] != option}
+        self.sources |= {(option, at): w for at, w in enumerate(rest)}
+        if not items:
+            del self.options[option]
+        return where
+
+    def section(self) -> Section:
+        """As the UCI parser would have read it."""
+        order = list(properties(self.kind))  # name and image first
+        known = sorted(
+            self.options.items(), key=lambda pair: order.index(pair[0]) if pair[0] in order else len(order)
+        )
+        made = ((name, tuple(v) if isinstance(v, list) else v) for name, v in known)
+        return Section(
+            type=self.kind,
+            name=self.name,
+            options=tuple(Option(name=name, value=value) for name, value in made),
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Conversion:
+    """All that one import makes. `taken_names`: sections that are there already, which no new one may be called."""
+
+    taken_names: set[str] = field(default_factory=set)
+    sheets: list[Sheet] = field(default_factory=list)
+    report: list[Line] = field(default_factory=list)
+    files: list[NewFile] = field(default_factory=list)
+
+    def sheet(self, kind: str, name: str, *, prefix: str = "") -> Sheet:
+        """A new section whose name is `name` where that is free, else with the prefix or a number."""
+        sheet = Sheet(kind, self.free_name(name, prefix=prefix))
+        self.taken_names.add(sheet.name)
+        self.sheets.append(sheet)
+        return sheet
+
+    def free_name(self, name: str, *, prefix: str = "") -> str:
+        """UCI allows letters, digits and `_`, and each name once in a file."""
+        base = re.sub(r"[^A-Za-z0-9_]", "_", name) or "app"
+        longer = re.sub(r"[^A-Za-z0-9_]", "_", f"{prefix}_{name}") if prefix else base
+        numbered = (f"{longer}{number}" for number in range(2, len(self.taken_names) + 3))
+        return next(found for found in (base, longer, *numbered) if found not in self.taken_names)
+
+    def note(self, where: str, verdict: Verdict, text: str = "") -> None:
+        """A line of the report. Texts never hold a secret."""
+        self.report.append(Line(where=where, verdict=verdict, text=hidden_text(text)[:_TEXT_MAX]))
+
+    def taken(self, where: str) -> None:
+        self.note(where, Verdict.TAKEN)
+
+    def changed(self, where: str, text: str) -> None:
+        self.note(where, Verdict.CHANGED, text)
+
+    def left_out(self, where: str, text: str) -> None:
+        self.note(where, Verdict.LEFT_OUT, text)
+
+    def unknown(self, where: str, text: str) -> None:
+        self.note(where, Verdict.UNKNOWN, text)
+
+    def finish(
+        self,
+        packages: Mapping[str, Package],
+        *,
+        read_file: Callable[[str], str] | None = None,
+    ) -> tuple[Issue, ...]:
+        """Take out what `decode` refuses beside the sections in `packages`; the warnings that remain."""
+        written = {file.path: file.content for file in self.files}
+
+        def read(path: str) -> str:
+            return written[path] if path in written or read_file is None else read_file(path)
+
+        while True:
+            names = {sheet.name: sheet for sheet in self.sheets}
+            issues = [
+                i
+                for i in self._issues(packages, read if read_file or written else None)
+                if i.section in names
+            ]
+            errors = [issue for issue in issues if issue.severity == "error"]
+            if not errors:
+                return tuple(issues)
+            self._take_out(names, errors)
+
+    def _issues(
+        self, packages: Mapping[str, Package], read_file: Callable[[str], str] | None
+    ) -> tuple[Issue, ...]:
+        package = packages.get(PACKAGE, Package(name=PACKAGE))
+        sections = (*package.sections, *(sheet.section() for sheet in self.sheets))
+        every = {**packages, PACKAGE: replace(package, sections=sections)}
+        return decode(every, paths={}, read_file=read_file).issues
+
+    def _take_out(self, names: Mapping[str, Sheet], errors: Iterable[Issue]) -> None:
+        """From the end, so that indexes stay true. A section goes as a whole when its identity or image is wrong."""
+        for issue in sorted(errors, key=lambda i: -1 if i.index is None else i.index, reverse=True):
+            sheet = names[issue.section]
+            wish = f" (expected {issue.expected})" if issue.expected else ""
+            if issue.option in {"", "image", "name"} or issue.option not in sheet.options:
+                if sheet in self.sheets:
+                    self.sheets.remove(sheet)
+                    place = f"{issue.option}: " if issue.option else ""
+                    self.left_out(f"{sheet.kind} {sheet.name}", f"{place}{issue.message}{wish}")
+                continue
+            where = sheet.drop(issue.option, issue.index) or f"{sheet.name}.{issue.option}"
+            self.report = [line for line in self.report if line.where != where]
+            self.left_out(where, f"{issue.message}{wish}")
+
+    def as_json(self, warnings: Iterable[Issue] = ()) -> dict[str, Any]:
+        """The answer of `POST /v1/import`. The sections hold what the request held, secrets as well."""
+        sections = tuple(sheet.section() for sheet in self.sheets)
+        return {
+            "sections": [
+                {
+                    "type": s.type,
+                    "name": s.name,
+                    "options": {
+                        o.name: list(o.value) if isinstance(o.value, tuple) else o.value for o in s.options
+                    },
+                }
+                for s in sections
+            ],
+            "text": format_file(Package(name=PACKAGE, sections=sections)).strip("\n") + "\n"
+            if sections
+            else "",
+            "report": [asdict(line) for line in self.report],
+            "files": [asdict(file) for file in self.files],
+            "warnings": [issue.text() for issue in warnings],
+        }

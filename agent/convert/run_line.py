@@ -1,0 +1,563 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`docker run` lines as sections. Also `docker create`, `docker network create`, `docker volume create`, and podman's.
+
+Source of the flags: `docker_flags`; of their values: docker/cli, `opts/` and `cli/command/container/opts.go`.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from posixpath import basename, join, normpath
+
+from agent.convert.conversion import Conversion, Sheet
+from agent.convert.docker_flags import BY_LETTER, BY_NAME, Flag
+from agent.convert.shell_words import Word, split_commands
+from agent.errors import ConfigError
+
+_ENGINES = ("docker", "podman", "nerdctl")
+_BEFORE = ("sudo", "doas", "exec", "nohup", "time", "$", "#", "%", ">", "env")
+# docker's own flags that stand before the command and take a value
+_GLOBAL = (
+    "-H",
+    "--host",
+    "-c",
+    "--context",
+    "--config",
+    "-l",
+    "--log-level",
+    "--tlscacert",
+    "--tlscert",
+    "--tlskey",
+)
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")
+_MODES = ("bridge", "host", "none")
+_NETWORK_FLAGS = {
+    "driver": "driver",
+    "d": "driver",
+    "subnet": "subnet",
+    "gateway": "gateway",
+    "ip-range": "ip_range",
+    "aux-address": "aux_address",
+    "opt": "opt",
+    "o": "opt",
+    "label": "label",
+    "internal": "internal",
+    "attachable": "attachable",
+    "ipv6": "ipv6",
+}
+_VOLUME_FLAGS = {
+    "driver": "driver",
+    "d": "driver",
+    "opt": "opt",
+    "o": "opt",
+    "label": "label",
+    "name": "name",
+}
+_SWITCHES = ("internal", "attachable", "ipv6", "ingress", "config-only")
+
+
+def import_run(
+    text: str | Sequence[str],
+    conversion: Conversion,
+    *,
+    folder: str = "",
+    variables: Mapping[str, str] | None = None,
+) -> None:
+    """Add the sections for `text`: shell text with any number of commands, or the words of one.
+
+    `folder`: absolute path that relative ones start from, and `$PWD`; "" where it is not known.
+    Raises ConfigError where there is no `docker run`, or a quote is not closed.
+    """
+    known = {"HOME": "/root", **({"PWD": folder} if folder else {}), **(variables or {})}
+    try:
+        commands = split_commands(text, known) if isinstance(text, str) else [[Word(word) for word in text]]
+    except ValueError as exc:
+        raise ConfigError(f"{exc}: close it") from None
+    found = [_command(command) for command in commands]
+    if not any(verb in ("run", "create") for verb, _ in found):
+        raise ConfigError("there is no `docker run` in it; expected a line such as docker run -d nginx")
+    # networks and volumes first: containers name them
+    order = {"network create": 0, "volume create": 0}
+    networks: dict[str, str] = {}
+    for (verb, words), command in sorted(
+        zip(found, commands, strict=True), key=lambda pair: order.get(pair[0][0], 1)
+    ):
+        if verb in ("run", "create"):
+            _Container(conversion, networks, folder).read(words)
+        elif verb in order:
+            _object(conversion, verb.split()[0], words, networks)
+        else:
+            _other(conversion, verb, command)
+
+
+def _command(words: Sequence[Word]) -> tuple[str, Sequence[Word]]:
+    """What a command does (`run`, `network create`), and its words after that; "" for what is not docker's."""
+    at = 0
+    while at < len(words) and (words[at].text in _BEFORE or re.match(r"[A-Za-z_]\w*=", words[at].text)):
+        at += 1
+    if at == len(words) or basename(words[at].text) not in _ENGINES:
+        return ("", words[at:]) if at < len(words) or not words else ("assignment", words)
+    at += 1
+    while at < len(words) and words[at].text.startswith("-"):
+        at += 2 if words[at].text in _GLOBAL else 1
+    verb = words[at].text if at < len(words) else ""
+    rest = words[at + 1 :]
+    if verb == "container":
+        return _second(rest)
+    if verb in ("network", "volume"):
+        inner, rest = _second(rest)
+        return f"{verb} {inner}", rest
+    return verb, rest
+
+
+def _second(words: Sequence[Word]) -> tuple[str, Sequence[Word]]:
+    return (words[0].text, words[1:]) if words else ("", words)
+
+
+def _other(conversion: Conversion, verb: str, words: Sequence[Word]) -> None:
+    shown = " ".join(word.text for word in words[:4]) + (" ..." if len(words) > 4 else "")
+    name = basename(words[0].text)
+    if verb == "assignment":
+        return
+    if verb in ("pull", "image"):
+        conversion.left_out(shown, "the agent pulls images itself")
+    elif verb in ("stop", "rm", "start", "restart", "kill"):
+        conversion.left_out(shown, "it changes what runs now, sections say what shall run")
+    elif name in ("cd", "echo", "export", "set"):
+        conversion.left_out(shown, "it starts no container")
+    elif name in ("mkdir", "chown", "chmod", "touch", "cp", "curl", "wget"):
+        conversion.left_out(shown, "run it yourself before the container starts")
+    else:
+        conversion.unknown(
+            shown, "only docker run, docker create, docker network create and docker volume create are read"
+        )
+
+
+class _Container:
+    """One `docker run`."""
+
+    def __init__(self, conversion: Conversion, networks: dict[str, str], folder: str) -> None:
+        self.conversion = conversion
+        self.networks = networks  # Docker name -> section
+        self.folder = folder
+        self.sheet = Sheet("container", "")
+        self.first: dict[str, list[str]] = {}  # settings of the first network: alias, ip, ...
+        self.modes = False
+
+    def read(self, words: Sequence[Word]) -> None:
+        image, command = self._flags(words)
+        sheet = self.sheet
+        if image is None:
+            self.conversion.unknown("docker run", "it names no image")
+            return
+        if image.unresolved:
+            self.conversion.unknown(image.text, f"write the image instead of {image.unresolved}")
+            return
+        name = str(sheet.options.pop("name", ""))
+        base = basename(image.text).partition("@")[0].partition(":")[0]
+        made = self.conversion.sheet("container", name or base)
+        if name and made.name != name:
+            made.put("name", name, "--name")
+        if not name:
+            self.conversion.changed(
+                "--name", f"docker would invent a name, the container is called {made.name}"
+            )
+        made.put("image", image.text, "image")
+        if "restart" not in sheet.options:
+            made.put("restart", "no", "--restart")
+            self.conversion.changed(
+                "--restart", "without the flag docker restarts nothing: `option restart no`"
+            )
+        for (option, index), where in sheet.sources.items():
+            value = sheet.options.get(option)
+            if value is not None:
+                made.put(option, value if isinstance(value, str) else value[index or 0], where)
+        self._networks(made)
+        for word in command:
+            if word.unresolved:
+                self.conversion.unknown("command", f"write the value instead of {word.unresolved}")
+            made.put("command", word.text, "command")
+        self.conversion.taken(f"image {image.text}")
+        if command:
+            self.conversion.taken("command")
+
+    # flags
+
+    def _flags(self, words: Sequence[Word]) -> tuple[Word | None, Sequence[Word]]:
+        """Reads the flags; the image and the words after it."""
+        at = 0
+        while at < len(words):
+            word = words[at]
+            text = word.text
+            if text == "--":
+                at += 1
+                break
+            if not text.startswith("-") or text == "-":
+                break
+            at += 1
+            if text.startswith("--"):
+                name, equals, value = text[2:].partition("=")
+                at += self._long(name, Word(value, word.unresolved) if equals else None, words[at : at + 1])
+            else:
+                at += self._letters(text[1:], word.unresolved, words[at : at + 1])
+        return (words[at], words[at + 1 :]) if at < len(words) else (None, ())
+
+    def _long(self, name: str, value: Word | None, following: Sequence[Word]) -> int:
+        """How many further words it took."""
+        flag = BY_NAME.get(name)
+        if flag is None:
+            self.conversion.unknown(f"--{name}", "docker run has no such flag" + _near(name))
+            return 0
+        if flag.switch or value is not None:
+            self._flag(flag, f"--{name}", value or Word("true"))
+            return 0
+        if not following:
+            self.conversion.unknown(f"--{name}", "its value is missing")
+            return 0
+        self._flag(flag, f"--{name}", following[0])
+        return 1
+
+    def _letters(self, letters: str, unresolved: str, following: Sequence[Word]) -> int:
+        """`-itd`, `-p80:80`, `-p=80:80`, `-p 80:80` (spf13/pflag)."""
+        for at, letter in enumerate(letters):
+            flag = BY_LETTER.get(letter)
+            rest = letters[at + 1 :]
+            if flag is None:
+                self.conversion.unknown(f"-{letter}", "docker run has no such flag")
+                return 0
+            if not flag.switch:
+                if rest:
+                    self._flag(flag, f"-{letter}", Word(rest.removeprefix("="), unresolved))
+                    return 0
+                return self._long(flag.name, None, following)
+            if rest.startswith("="):
+                self._flag(flag, f"-{letter}", Word(rest[1:], unresolved))
+                return 0
+            self._flag(flag, f"-{letter}", Word("true"))
+        return 0
+
+    def _flag(self, flag: Flag, shown: str, word: Word) -> None:
+        where = f"--{flag.name}"
+        if word.unresolved:
+            self.conversion.unknown(
+                where, f"write the value instead of {word.unresolved}, which only a shell knows"
+            )
+            return
+        if flag.reason:
+            if not (flag.switch and word.text in _FALSE):
+                self.conversion.left_out(where, flag.reason)
+            return
+        special = _SPECIAL.get(flag.name)
+        if special is not None:
+            special(self, where, word.text)
+            return
+        if not self.sheet.knows(flag.option):
+            self.conversion.left_out(where, "sections have no such option")
+            return
+        value = word.text
+        if flag.switch:
+            value = "0" if value in _FALSE else "1"
+        self._put(flag.option, value, where)
+
+    def _put(self, option: str, value: str, where: str, *, changed: str = "") -> None:
+        place = f"{where} {_shown(option, value)}".strip()
+        self.sheet.put(option, value, place)
+        if changed:
+            self.conversion.changed(place, changed)
+        else:
+            self.conversion.taken(place)
+
+    # flags whose value is written differently
+
+    def name(self, where: str, value: str) -> None:
+        self._put("name", value.lstrip("/"), where)
+
+    def env(self, where: str, value: str) -> None:
+        if "=" not in value:
+            self.conversion.left_out(
+                f"{where} {value}", "docker takes its value from your shell; write NAME=value"
+            )
+            return
+        self._put("env", value, where)
+
+    def entrypoint(self, where: str, value: str) -> None:
+        self.sheet.put("entrypoint", value, where)
+        self.conversion.taken(where)
+
+    def no_healthcheck(self, where: str, value: str) -> None:
+        if value not in _FALSE:
+            self._put("health_cmd", "none", where)
+
+    def health_cmd(self, where: str, value: str) -> None:
+        """A list is docker's exec form, which the flag cannot say."""
+        self.sheet.options.pop("health_cmd", None)
+        self._put("health_cmd", value, where)
+
+    def path(self, path: str) -> str:
+        """Absolute, or "" where that needs a folder which is not known."""
+        if path.startswith("~/") or path == "~":
+            return normpath(join("/root", path[2:]))
+        if path.startswith("/"):
+            return path
+        return normpath(join(self.folder, path)) if self.folder else ""
+
+    def env_file(self, where: str, value: str) -> None:
+        path = self.path(value)
+        if not path:
+            self.conversion.left_out(f"{where} {value}", "give the folder that it is in, or an absolute path")
+            return
+        self._put("env_file", path, where, changed="" if path == value else f"{value} is {path}")
+
+    def volume(self, where: str, value: str) -> None:
+        source, colon, rest = value.partition(":")
+        if colon and (source.startswith((".", "~")) or ("/" in source and not source.startswith("/"))):
+            path = self.path(source)
+            if not path:
+                self.conversion.left_out(
+                    f"{where} {value}", "give the folder that it starts from, or an absolute path"
+                )
+                return
+            self._put("volume", f"{path}:{rest}", where, changed=f"{source} is {path}")
+            return
+        self._put("volume", value, where)
+
+    def mount(self, where: str, value: str) -> None:
+        entry = mount_entry(_fields(value), self.path)
+        shown = f"{where} {value}"
+        if isinstance(entry, str):
+            self.conversion.left_out(shown, entry)
+            return
+        option, text, lost = entry
+        self.sheet.put(option, text, shown)
+        self.conversion.changed(shown, f"`list {option} '{text}'`" + (f"; {lost}" if lost else ""))
+
+    def gpus(self, where: str, value: str) -> None:
+        if self.sheet.knows("gpus"):
+            self._put("gpus", value, where)
+        elif value == "all":
+            self._put("device", "nvidia.com/gpu=all", where, changed="written as a CDI device")
+        else:
+            self.conversion.left_out(
+                f"{where} {value}", "name the GPU as a CDI device: list device nvidia.com/gpu=0"
+            )
+
+    def network(self, where: str, value: str) -> None:
+        settings: dict[str, list[str]] = {}
+        name = value
+        if "=" in value:
+            name = ""
+            for key, text in _fields(value):
+                if key == "name":
+                    name = text
+                elif key in (
+                    "alias",
+                    "ip",
+                    "ip6",
+                    "mac-address",
+                    "gw-priority",
+                    "driver-opt",
+                    "link-local-ip",
+                ):
+                    settings.setdefault(key, []).append(text)
+                else:
+                    self.conversion.left_out(f"{where} {key}", "list network has no such setting")
+        if name in ("default", ""):
+            self.conversion.taken(f"{where} {value}")
+            return
+        if name in _MODES or name.startswith("container:"):
+            self.modes = True
+            self._put("network_mode", name, where)
+            return
+        self.sheet.put("network", name, f"{where} {value}")
+        self.first.update({} if len(self.sheet.items("network")) > 1 else settings)
+        self.conversion.taken(f"{where} {value}")
+
+    def setting(self, where: str, value: str) -> None:
+        """An address or a name in the first network."""
+        key = {"network-alias": "alias", "net-alias": "alias"}.get(where.lstrip("-"), where.lstrip("-"))
+        self.first.setdefault(key, []).append(value)
+        self.conversion.taken(f"{where} {value}")
+
+    def _networks(self, made: Sheet) -> None:
+        """Networks have sections; one that has none yet gets one, and takes over a network that exists."""
+        names = made.items("network")
+        if not names:
+            for key in self.first:
+                self.conversion.left_out(
+                    f"--{key}", "it needs a --network of its own, the default bridge has no such thing"
+                )
+            return
+        if "mac-address" in self.first:
+            made.put("mac_address", self.first.pop("mac-address")[-1], "--mac-address")
+        entries = []
+        for position, name in enumerate(names):
+            section = self.networks.get(name)
+            if section is None:
+                sheet = self.conversion.sheet("network", name, prefix="net")
+                if sheet.name != name:
+                    sheet.put("name", name)
+                sheet.put("adopt", "1")
+                # before the container, so that the preview reads from top to bottom
+                self.conversion.sheets.remove(sheet)
+                self.conversion.sheets.insert(self.conversion.sheets.index(made), sheet)
+                section = self.networks[name] = sheet.name
+                self.conversion.changed(
+                    f"--network {name}",
+                    f"a section `network {section}` is made; it takes over a network that exists",
+                )
+            settings = self.first if position == 0 else {}
+            parts = [f"{key}={text}" for key, texts in settings.items() for text in texts]
+            entries.append(",".join([section, *parts]))
+        made.options["network"] = entries
+
+
+_SPECIAL: dict[str, Callable[[_Container, str, str], None]] = {
+    "name": _Container.name,
+    "env": _Container.env,
+    "entrypoint": _Container.entrypoint,
+    "no-healthcheck": _Container.no_healthcheck,
+    "health-cmd": _Container.health_cmd,
+    "env-file": _Container.env_file,
+    "volume": _Container.volume,
+    "mount": _Container.mount,
+    "gpus": _Container.gpus,
+    "network": _Container.network,
+    "net": _Container.network,
+    "network-alias": _Container.setting,
+    "net-alias": _Container.setting,
+    "ip": _Container.setting,
+    "ip6": _Container.setting,
+    "link-local-ip": _Container.setting,
+    "mac-address": _Container.setting,
+}
+
+
+def _shown(option: str, value: str) -> str:
+    """A value in the report: variables by name alone, commands not at all."""
+    if option in ("env", "label", "log_opt", "annotation", "storage_opt"):
+        return value.partition("=")[0]
+    return "" if option in ("health_cmd", "command", "entrypoint") else value
+
+
+def _near(name: str) -> str:
+    from agent.model.kernel_names import near
+
+    return near(name, BY_NAME)
+
+
+def _fields(value: str) -> list[tuple[str, str]]:
+    """`a=b,c` as docker reads it: CSV with quotes."""
+    try:
+        row = next(csv.reader([value]), [])
+    except csv.Error:
+        row = value.split(",")
+    return [(key.strip().lower(), text) for key, _, text in (item.partition("=") for item in row)]
+
+
+_MOUNT_NAMES = {
+    "src": "source",
+    "dst": "target",
+    "destination": "target",
+    "ro": "readonly",
+    "bind-nonrecursive": "",
+}
+
+
+def mount_entry(
+    fields: Sequence[tuple[str, str]], absolute: Callable[[str], str]
+) -> tuple[str, str, str] | str:
+    """A `--mount`, or a long `volumes:` entry of compose: option, entry, and what was lost on the way; or why not.
+
+    `absolute`: makes a path absolute, "" where it cannot.
+    """
+    values: dict[str, str] = {}
+    lost: list[str] = []
+    for key, text in fields:
+        key = _MOUNT_NAMES.get(key, key)
+        if key in (
+            "type",
+            "source",
+            "target",
+            "readonly",
+            "bind-propagation",
+            "volume-nocopy",
+            "tmpfs-size",
+            "tmpfs-mode",
+        ):
+            values[key] = text
+        elif key not in ("consistency", ""):
+            lost.append(f"{key} is left out: list volume cannot say it")
+    kind, target = values.get("type", "volume"), values.get("target", "")
+    if not target:
+        return "it names no target"
+    if kind == "tmpfs":
+        options = [f"size={values['tmpfs-size']}"] if "tmpfs-size" in values else []
+        options += [f"mode={values['tmpfs-mode']}"] if "tmpfs-mode" in values else []
+        return "tmpfs", ":".join([target, *([",".join(options)] if options else [])]), "; ".join(lost)
+    if kind not in ("bind", "volume"):
+        return f"a mount of the type {kind} cannot be said in a section"
+    source = values.get("source", "")
+    if kind == "bind":
+        source = absolute(source)
+        if not source:
+            return "give the folder that its source starts from, or an absolute path"
+    flags = ["ro"] if values.get("readonly", "false") not in _FALSE else []
+    flags += [values["bind-propagation"]] if values.get("bind-propagation") else []
+    flags += ["nocopy"] if kind == "volume" and values.get("volume-nocopy", "false") not in _FALSE else []
+    return "volume", ":".join(part for part in (source, target, ",".join(flags)) if part), "; ".join(lost)
+
+
+# docker network create, docker volume create
+
+
+def _object(conversion: Conversion, kind: str, words: Sequence[Word], networks: dict[str, str]) -> None:
+    known = _NETWORK_FLAGS if kind == "network" else _VOLUME_FLAGS
+    values: list[tuple[str, str, str]] = []
+    name = ""
+    for flag, word in _pairs(words):
+        where = f"docker {kind} create {flag}".strip()
+        if word.unresolved:
+            conversion.unknown(where, f"write the value instead of {word.unresolved}")
+        elif not flag:
+            name = word.text
+        elif flag.lstrip("-") in known:
+            values.append((known[flag.lstrip("-")], word.text, where))
+        else:
+            conversion.left_out(where, f"a `{kind}` section has no such option")
+    name = next((text for option, text, _ in values if option == "name"), name)
+    if not name:
+        conversion.unknown(f"docker {kind} create", "it gives no name")
+        return
+    sheet = conversion.sheet(kind, name, prefix="net" if kind == "network" else "vol")
+    if sheet.name != name:
+        sheet.put("name", name)
+    sheet.put("adopt", "1")
+    if kind == "network":
+        networks[name] = sheet.name
+    for option, text, where in values:
+        if option == "name":
+            continue
+        if option in _SWITCHES:
+            text = "0" if text in _FALSE else "1"
+        sheet.put(option, text, where)
+        conversion.taken(where)
+
+
+def _pairs(words: Sequence[Word]) -> Iterator[tuple[str, Word]]:
+    """Flags with their values; "" and the word for what stands alone."""
+    at = 0
+    while at < len(words):
+        text = words[at].text
+        flag, equals, value = text.partition("=")
+        at += 1
+        if not text.startswith("-"):
+            yield "", words[at - 1]
+        elif equals:
+            yield flag, Word(value, words[at - 1].unresolved)
+        elif flag.lstrip("-") in _SWITCHES or at == len(words):
+            yield flag, Word("true")
+        else:
+            yield flag, words[at]
+            at += 1

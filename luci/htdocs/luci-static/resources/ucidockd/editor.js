@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Sections of UCI that are edited in the page: what the agent would do for exactly this change (`preview`), and Save & Apply.
+'use strict';
+'require baseclass';
+'require uci';
+'require ucidockd.actions as actions';
+'require ucidockd.calls as calls';
+'require ucidockd.dom as D';
+'require ucidockd.effects as effects';
+'require ucidockd.fields as fields';
+
+const QUIET_MS = 600;
+
+function issueText({ section, option, message, expected }) {
+	return [ [ section, option ].filter(Boolean).join('.'), [ message, expected && _('expected: %s').format(expected) ].filter(Boolean).join('; ') ].filter(Boolean).join(': ');
+}
+
+// makes a field seen: opens what it is folded into, scrolls there, gives it the focus
+function goTo(field) {
+	for (let node = field.node.parentElement; node; node = node.parentElement)
+		if (node.tagName === 'DETAILS')
+			node.open = true;
+
+	field.node.scrollIntoView({ block: 'center' });
+	field.control.focus();
+}
+
+class Editor {
+	// `confirm(plan, given)`: lines of what else has to be agreed to; `before()`: what is to be done before the change is saved;
+	// `first()`: a field that is wrong and not of a section
+	constructor({ confirm, before, first } = {}) {
+		Object.assign(this, { confirm, before, first, sections: [], plans: new Map() });
+		this.said = D.el('div', { 'aria-live': 'polite' });
+	}
+
+	section(spec) {
+		const made = fields.make(this, spec);
+
+		this.sections.push(made);
+
+		return made;
+	}
+
+	changed() {
+		this.sections.forEach(section => section.update());
+		window.clearTimeout(this.timer);
+		this.timer = window.setTimeout(() => this.look(), QUIET_MS);
+	}
+
+	// {package: {section: what it says}} of all that is not as it was
+	given() {
+		const found = {};
+
+		for (const section of this.sections.filter(one => one.isChanged() && one.id))
+			(found[section.config] ??= {})[section.id] = section.whole();
+
+		return found;
+	}
+
+	wrongFields() {
+		return this.sections.flatMap(section => section.wrongFields());
+	}
+
+	// the agent's plan for exactly this; asked for once
+	plan(given) {
+		const key = JSON.stringify(given);
+
+		if (!this.plans.has(key)) {
+			this.plans = new Map([ [ key, calls.agent.preview(given, true) ] ]);
+			this.plans.get(key).catch(() => this.plans.delete(key));
+		}
+
+		return this.plans.get(key);
+	}
+
+	// says what the change would do, as soon as it is a whole one
+	async look() {
+		const given = this.given();
+
+		if (!Object.keys(given).length || this.sections.some(one => one.isNew && one.isWanted && !one.whole()?.image && one.type === 'container')) {
+			this.say();
+
+			return;
+		}
+
+		const plan = await this.plan(given).catch(() => null);
+
+		const isWrong = plan?.issues?.some(issue => issue.severity === 'error' && this.sections.some(one => one.id === issue.section));
+
+		if (JSON.stringify(given) === JSON.stringify(this.given()))
+			isWrong ? this.say() : this.tell(plan, given);
+	}
+
+	// what the plan says; of dockerd, where the plan does not, what the options say
+	linesOf(plan) {
+		const lines = plan ? effects.ofPlan(plan) : [];
+		const touched = this.sections.filter(one => one.config === 'dockerd' && one.isChanged()).flatMap(one => Object.keys(one.changes()).map(name => one.schema.properties[name]?.['x-effect']));
+
+		return plan?.operations?.some(({ key }) => key === effects.DAEMON) ? lines : [ ...effects.ofDaemon(touched), ...lines ];
+	}
+
+	tell(plan, given) {
+		const lines = this.linesOf(plan);
+
+		this.seen = plan && JSON.stringify(given);
+		this.say(lines.length ? D.el('ul', {}, lines.map(({ text, heavy }) => D.el('li', {}, heavy ? D.el('strong', {}, text) : text))) : plan ? _('Nothing that runs is touched.') : '');
+	}
+
+	say(...content) {
+		D.fill(this.said, content.length && content[0] !== '' ? D.el('div', {}, content) : '');
+	}
+
+	fail(words, field) {
+		this.say(D.el('p', { 'class': 'ucid-error', 'role': 'alert' }, words));
+
+		if (field)
+			goTo(field);
+	}
+
+	async save(isApplied) {
+		window.clearTimeout(this.timer);
+
+		const [ wrong ] = [ this.first?.(), ...this.wrongFields() ].filter(Boolean);
+
+		if (wrong)
+			return this.fail(_('%s: this has to be corrected first.').format(wrong.title), wrong);
+
+		const given = this.given();
+
+		if (!Object.keys(given).length)
+			return isApplied && uci.changes && Object.keys(await uci.changes()).length ? actions.apply() : this.fail(_('Nothing was changed.'));
+
+		let plan = null;
+		const unseen = [];
+
+		try {
+			plan = await this.plan(given);
+		} catch (error) {
+			unseen.push(_('The agent could not check this: %s').format(D.wordsOf(error)));
+		}
+
+		if (plan && await this.refused(plan))
+			return undefined;
+
+		if (plan && this.seen !== JSON.stringify(given)) {
+			this.tell(plan, given);
+			unseen.push(...this.linesOf(plan).filter(({ heavy }) => heavy).map(({ text }) => text));
+		}
+
+		return this.agree([ ...unseen, ...await this.confirm?.(plan, given) ?? [] ], () => this.commit(isApplied));
+	}
+
+	agree(lines, action) {
+		if (!lines.length)
+			return action();
+
+		D.ask(_('Save this change?'), lines, _('Save & Apply'), action);
+
+		return undefined;
+	}
+
+	// whether the agent finds mistakes that this change makes; they are shown at their fields
+	async refused(plan) {
+		const errors = (plan.issues ?? []).filter(issue => issue.severity === 'error');
+
+		if (!errors.length)
+			return false;
+
+		const before = new Set(((await calls.agent.preview({}, true).catch(() => ({}))).issues ?? []).map(issueText));
+		const mine = errors.filter(issue => !before.has(issueText(issue)) || this.sections.some(one => one.isChanged() && one.id === issue.section && issue.option in one.changes()));
+
+		if (!mine.length)
+			return false;
+
+		const refused = mine.map(issue => this.sections.find(one => one.id === issue.section)?.refuse(issue));
+
+		this.fail(mine.map(issueText).join('\n'), refused.find(Boolean));
+
+		return true;
+	}
+
+	async commit(isApplied) {
+		await this.before?.();
+		this.sections.filter(one => one.isChanged()).forEach(one => one.commit());
+		await uci.save();
+
+		if (isApplied)
+			await actions.apply();
+		else
+			location.reload();
+	}
+
+	// `label`: of the button that applies
+	bar(label) {
+		return D.el('div', { 'class': 'ucid-bar' }, this.said,
+			D.button('apply', label ?? _('Save & Apply'), () => this.save(true)), ' ',
+			D.button('save', _('Save'), () => this.save(false)), ' ',
+			D.button('reset', _('Reset'), () => location.reload()));
+	}
+}
+
+return baseclass.extend({
+	make: hooks => new Editor(hooks),
+
+	// a login that may not read the configuration (it holds passwords) is told so
+	refused: () => D.el('p', { 'class': 'alert-message notice' }, _('This login cannot see the configuration, because it holds passwords.')),
+
+	// whether these files of /etc/config may be read
+	async load(...configs) {
+		try {
+			await uci.load(configs);
+
+			return true;
+		} catch (error) {
+			if (L.hasViewPermission())
+				throw error;
+
+			return false;
+		}
+	},
+
+	// folded away; `set`: how many of its options say something
+	folded(title, nodes, set, isOpen) {
+		return D.el('details', { 'open': isOpen ? '' : null }, D.el('summary', {}, title, set ? ' (%s)'.format(N_(set, '%d set', '%d set').format(set)) : ''), nodes);
+	}
+});
