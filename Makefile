@@ -66,9 +66,9 @@ xterm: node_modules/.done
 	sed '/^\/\/# sourceMappingURL/d' node_modules/@xterm/addon-fit/lib/addon-fit.mjs >$(XTERM)/addon-fit.js
 	cp node_modules/@xterm/xterm/css/xterm.css node_modules/@xterm/xterm/LICENSE $(XTERM)/
 
-# the template of the pages' translations
+# the template of the pages' translations; the catalogues are brought up to date with it
 pot: venv
-	$(BIN)/python luci/po/template.py >luci/po/templates/ucidockd.pot
+	$(BIN)/python luci/i18n/catalogues.py pot
 
 # docs/openapi.json from the route table
 openapi: venv

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from agent.apply.images import REPORT_S, PullProgress
-from agent.cli.container import Printer, diff_text, escaped, since_when
+from agent.cli.container import diff_text
+from agent.cli.logs import Printer, escaped, since_when
 from agent.cli.main import main
 from agent.cli.output import Style, status_table
 from agent.cli.status import Picture, changes

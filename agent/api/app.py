@@ -19,10 +19,9 @@ from agent.api.port import AgentPort
 from agent.api.routes.agent import AdoptionRoutes, DaemonRoutes, MetricsRoutes, StatusRoutes, TicketRoutes
 from agent.api.routes.consoles import ConsoleRoutes
 from agent.api.routes.engine import EngineRoutes
-from agent.api.routes.files import FileRoutes
+from agent.api.routes.files import FileRoutes, TransferRoutes
 from agent.api.routes.jobs import JobRoutes
 from agent.api.routes.streams import StreamRoutes
-from agent.api.routes.transfers import TransferRoutes
 from agent.api.rules import Rule
 from agent.api.streams.consoles import Consoles
 from agent.engine.stream import DockerStream, SourceError

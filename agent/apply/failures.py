@@ -8,7 +8,7 @@ from agent.errors import EngineError, UcidockdError
 from agent.model.plain_text import plain
 from agent.model.resources import Container
 from agent.model.secrets import blotter, is_secret_name
-from agent.wire.docker_frames import FrameDecoder, FrameError
+from agent.wire.bodies import FrameDecoder, FrameError
 
 
 def without_secrets(error: UcidockdError, container: Container | None) -> UcidockdError:

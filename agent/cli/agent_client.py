@@ -6,7 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,8 +22,18 @@ class NoAgentError(UcidockdError):
     code = "no-agent"
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout_s: float | None) -> None:
+class AgentError(UcidockdError):
+    """The agent refused, or the engine behind it. `status`: the HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP on a unix socket."""
+
+    def __init__(self, path: str, timeout_s: float | None = None) -> None:
         super().__init__("localhost")
         self._path, self._timeout_s = path, timeout_s
 
@@ -82,21 +92,36 @@ def stream(path: str, route: str) -> Iterator[bytes]:
 def _open(
     path: str, method: str, route: str, data: bytes | None, timeout_s: float | None
 ) -> http.client.HTTPResponse:
-    connection = _UnixConnection(path, timeout_s)
     headers = {} if data is None else {"Content-Type": "application/json"}
     try:
-        connection.request(method, route, body=data, headers=headers)
+        return answer_of(UnixConnection(path, timeout_s), method, route, data, headers, path)
+    except TimeoutError as exc:
+        raise UcidockdError(f"the agent on {path} does not answer within {timeout_s:g} s") from exc
+
+
+def answer_of(
+    connection: http.client.HTTPConnection,
+    method: str,
+    route: str,
+    data: bytes | None,
+    headers: Mapping[str, str],
+    path: str,
+) -> http.client.HTTPResponse:
+    """The agent's answer, its body still to come. Raises NoAgentError, TimeoutError, PermissionError, AgentError."""
+    try:
+        connection.request(method, route, body=data, headers=dict(headers))
         response = connection.getresponse()
         if response.status < 400:
             return response
         text = response.read()
-    except TimeoutError as exc:
-        raise UcidockdError(f"the agent on {path} does not answer within {timeout_s:g} s") from exc
+    except TimeoutError:
+        raise
     except PermissionError as exc:
         raise PermissionError(exc.errno, exc.strerror, path) from exc
     except (OSError, http.client.HTTPException) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else ""
         raise NoAgentError(
-            f"no agent answers on {path} ({reason or exc}); start it with `/etc/init.d/ucidockd start` or `ucidockd run`"
+            f"no agent answers on {path} ({reason or exc}); start it with `/etc/init.d/ucidockd start`,"
+            " `systemctl start ucidockd` or `ucidockd run`"
         ) from exc
-    raise UcidockdError(error_message(text, response.status, who="the agent"))
+    raise AgentError(error_message(text, response.status, who="the agent"), response.status)

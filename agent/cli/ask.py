@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a command works with: the running agent, or without one this process."""
+"""What a command works with: the running agent, the engine, or without an agent this process."""
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlencode
 
-from agent.cli.agent_client import NoAgentError, call
-from agent.errors import ConfigError, UcidockdError
+from agent.cli.agent_client import NoAgentError, UnixConnection, answer_of, call, whole_status
+from agent.errors import ConfigError, EngineError, EngineUnreachableError, UcidockdError
+from agent.wire.bodies import error_message
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from agent.files.options import RuntimeOptions
+    from agent.model.engine_address import EngineAddress
     from agent.runtime.one_shot import Single
 
 DEFAULT_SOCKET = "/var/run/ucidockd/agent.sock"
@@ -129,3 +134,187 @@ def _real(name: str, value: str) -> str:
     if value.startswith("unix://"):
         return os.path.realpath(value.removeprefix("unix://"))
     return value
+
+
+# the engine, through the agent or without one
+
+
+class Engine:
+    """The Engine API: through the agent, which hears of manual actions then, else on the engine's own address.
+
+    Paths have no version: the engine speaks its newest API. Raises UcidockdError for every status from 400 on.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self.status: dict[str, Any] | None = None  # the running agent's, None without an agent
+        self._socket = agent_socket(args)
+        if not getattr(args, "no_agent", False):
+            try:
+                check_options(args)
+                self.status = whole_status(self._socket)
+            except NoAgentError:
+                pass
+
+    def open(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        direct: bool = False,
+    ) -> http.client.HTTPResponse:
+        """The answer, its body still to come. `direct`: past the agent."""
+        route = path + (f"?{urlencode(query)}" if query else "")
+        data = None if body is None else json.dumps(body).encode()
+        given = {**({"Content-Type": "application/json"} if data is not None else {}), **(headers or {})}
+        if self.status is not None and not direct:
+            return answer_of(
+                UnixConnection(self._socket), method, f"/docker{route}", data, given, self._socket
+            )
+        connection = self.connection()
+        try:
+            connection.request(method, route, body=data, headers=given)
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as exc:
+            raise self.away(exc) from exc
+        if response.status >= 400:
+            raise EngineError(
+                error_message(response.read(), response.status, who="the engine"), status=response.status
+            )
+        return response
+
+    def call(self, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None) -> Any:
+        """The decoded answer, None where it has no body."""
+        text = self.open(method, path, query, body).read()
+        return json.loads(text) if text else None
+
+    def connection(self) -> http.client.HTTPConnection:
+        """A new one to the engine itself, not connected yet."""
+        address, certificates = self._address()
+        if address.path:
+            return UnixConnection(address.path)
+        if certificates:
+            from agent.engine.remote_tls import EngineTls
+
+            return http.client.HTTPSConnection(
+                address.host, address.port, context=EngineTls(certificates).context()
+            )
+        return http.client.HTTPConnection(address.host, address.port)
+
+    def away(self, exc: Exception) -> EngineUnreachableError:
+        """Why there is no connection, and what to do."""
+        where = str(self._address()[0])
+        if isinstance(exc, PermissionError):
+            return EngineUnreachableError(
+                f"permission denied on {where}: run it as root (sudo ucidockd {self._args.command})"
+            )
+        if isinstance(exc, (FileNotFoundError, ConnectionRefusedError)):
+            return EngineUnreachableError(
+                f"no Docker engine at {where}; start it with `/etc/init.d/dockerd start` or `systemctl start docker`"
+            )
+        return EngineUnreachableError(f"the engine at {where} does not answer: {exc}")
+
+    def _address(self) -> tuple[EngineAddress, str]:
+        from agent.model.engine_address import parse_engine_address
+
+        if self.status is not None:
+            said = self.status["agent"]["options"]
+            return parse_engine_address(said["docker-host"]), said["docker-cert-path"]
+        options = runtime_options(self._args)
+        from agent.files.config import load
+
+        loaded = load(options)
+        settings = (loaded.desired or loaded.readable).agent
+        return options.engine_address(settings), options.certificates_of_engine(settings)
+
+
+class Target(NamedTuple):
+    """What a name on the command line stands for. `section`: "" for a container that is not declared."""
+
+    asked: str
+    section: str
+    name: str  # Docker's
+    ref: str  # id where it is known, else the name; "" while the container is not created
+    resource: dict[str, Any]  # its entry in the status, {} without an agent
+
+
+def targets(engine: Engine, args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
+    """Sections and containers by these names: a section before a Docker name, anything else is the engine's."""
+    declared = _from_status(engine.status) if engine.status is not None else _from_file(args)
+    found = []
+    for asked in names:
+        by_section = next((t for t in declared if t.section == asked), None)
+        by_name = next((t for t in declared if t.name == asked), None)
+        known = by_section or by_name or _of_engine(engine, declared, asked)
+        found.append(known._replace(asked=asked))
+    return found
+
+
+def _from_status(status: dict[str, Any]) -> list[Target]:
+    containers = [r for r in status["resources"] if r["kind"] == "container"]
+    return [Target("", r["section"], r["name"], r["object_id"], r) for r in containers]
+
+
+def _from_file(args: argparse.Namespace) -> list[Target]:
+    sections = container_sections(args)
+    return [Target("", section, name, name, {}) for section, name in sections.items()]
+
+
+def container_sections(args: argparse.Namespace) -> dict[str, str]:
+    """Section -> Docker name, of the committed file; empty where it cannot be read: `check` says why."""
+    from agent.files.uci_store import TextUciStore
+
+    options = runtime_options(args)
+    try:
+        package = TextUciStore(config_dir=options.config_dir, override_dir=options.override_dir).load(
+            "containers"
+        )
+    except UcidockdError:
+        return {}
+    found = {}
+    for section in package.sections:
+        if section.type == "container":
+            name = section.get("name")
+            found[section.name] = str(name.value) if name is not None else section.name
+    return found
+
+
+def _of_engine(engine: Engine, declared: Sequence[Target], asked: str) -> Target:
+    """A container that no section declares. Raises ConfigError with the nearest name."""
+    from urllib.parse import quote
+
+    try:
+        inspected = engine.call("GET", f"/containers/{quote(asked, safe='')}/json")
+    except EngineUnreachableError:
+        raise
+    except UcidockdError as exc:
+        if getattr(exc, "status", 404) != 404:
+            raise
+        raise ConfigError(_unknown(engine, declared, asked)) from exc
+    name = str(inspected["Name"]).removeprefix("/")
+    owner = next((t for t in declared if t.ref and str(inspected["Id"]) == t.ref), None)
+    return owner or Target(asked, "", name, str(inspected["Id"]), {})
+
+
+def _unknown(engine: Engine, declared: Sequence[Target], asked: str) -> str:
+    import difflib
+
+    others = [
+        str(c["Names"][0]).removeprefix("/") for c in engine.call("GET", "/containers/json", {"all": "1"})
+    ]
+    names = [*(t.section for t in declared), *(t.name for t in declared), *others]
+    near = difflib.get_close_matches(asked[:64], names, n=1)
+    hint = f"did you mean `{near[0]}`?" if near else "`ucidockd status` lists them"
+    return f"No such container: {asked[:64]}, and no section of this name; {hint}"
+
+
+def created(target: Target) -> str:
+    """The engine's id or name. Raises ConfigError where the container is not there yet, with the reason."""
+    if target.ref:
+        return target.ref
+    told = next((c for c in target.resource["conditions"] if c["type"] == target.resource["verdict"]), None)
+    why = f": {told['message'] or told['reason']}" if told else ""
+    raise ConfigError(f"{target.asked} has no container yet{why}; see `ucidockd status`")

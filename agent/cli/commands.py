@@ -22,7 +22,7 @@ class Argument(NamedTuple):
 
     @property
     def takes_value(self) -> bool:
-        return "action" not in self.settings
+        return bool(self.settings.get("action", "append") == "append")
 
     @property
     def metavar(self) -> str:
@@ -113,6 +113,18 @@ def _number(text: str) -> int:
 
         raise argparse.ArgumentTypeError(f"`{text[:64]}` is not a whole number")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    """A duration in seconds: 90, 90s, 2m."""
+    import argparse
+
+    from agent.model.quantities import QuantityError, parse_duration
+
+    try:
+        return float(text) if text.isascii() and text.isdigit() else parse_duration(text) / 1e9
+    except QuantityError as exc:
+        raise argparse.ArgumentTypeError(f"`{text[:64]}` is not a duration such as 90s or 2m") from exc
 
 
 def choice(*names_and_choices: Any, help: str, choices: tuple[str, ...], **settings: Any) -> Argument:  # noqa: A002
@@ -267,6 +279,85 @@ ADOPT = Command(
     ),
     common=_EITHER,
 )
+_IMPORT = (
+    option("--folder", metavar="DIR", help="the folder that relative paths start from"),
+    flag("--commit", help="write the sections; without, they are only shown"),
+)
+IMPORT_RUN = Command(
+    name="import run",
+    group="Configuration",
+    summary="Turn a docker run line into sections",
+    description=(
+        "Shows what a `docker run` line, or several with `docker network create` and `docker volume create`, would be as"
+        " sections of /etc/config/containers, and what becomes of each flag: taken, changed, left out or unknown. Without a"
+        " line the text is read from standard input."
+    ),
+    examples=(
+        ("ucidockd import run -- docker run -d -p 8080:80 nginx", "Show the section."),
+        ("ucidockd import run --commit < run.sh", "Write the sections of the lines in a file."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.transcribe:import_run",
+    arguments=(argument("WORD", dest="word", nargs="?", help="the first word of the line: docker"),),
+    options=_IMPORT,
+    common=(*_FILES, "json"),
+    rest="WORD ...",
+)
+IMPORT_COMPOSE = Command(
+    name="import compose",
+    group="Configuration",
+    summary="Turn a compose file into sections",
+    description=(
+        "Shows what a compose file would be as sections of /etc/config/containers, and what becomes of each key: taken,"
+        " changed, left out or unknown. The project becomes a stack. Variables come from the .env file beside it."
+    ),
+    examples=(
+        ("ucidockd import compose docker-compose.yml", "Show the sections."),
+        ("ucidockd import compose compose.yml --profile debug --commit", "Write them, with a profile."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.transcribe:import_compose",
+    arguments=(argument("FILE", dest="file", help="a compose file, or - for standard input"),),
+    options=(
+        option("--project", metavar="NAME", default="", help="name of the stack (the folder's)"),
+        option("--env-file", metavar="FILE", default="", help="variables (.env beside the file)"),
+        option(
+            "--profile",
+            metavar="NAME",
+            dest="profiles",
+            action="append",
+            default=[],
+            help="a profile that is wanted",
+        ),
+        *_IMPORT,
+    ),
+    common=(*_FILES, "json"),
+)
+_EXPORTED = argument(
+    "NAME", dest="names", nargs="*", help="sections or Docker names; all where none is given"
+)
+EXPORT_RUN = Command(
+    name="export run",
+    group="Configuration",
+    summary="Print docker run lines for container sections",
+    description="Prints shell lines that make the same containers, networks and volumes. They hold their secrets.",
+    examples=(("ucidockd export run web", "The line for section `web`."),),
+    exit_codes=_USUAL,
+    handler="agent.cli.transcribe:export_text",
+    arguments=(_EXPORTED,),
+    common=_FILES,
+)
+EXPORT_COMPOSE = Command(
+    name="export compose",
+    group="Configuration",
+    summary="Print a compose file for container sections",
+    description="Prints a compose file that makes the same containers, networks and volumes. It holds their secrets.",
+    examples=(("ucidockd export compose > compose.yml", "All containers as one file."),),
+    exit_codes=_USUAL,
+    handler="agent.cli.transcribe:export_text",
+    arguments=(_EXPORTED,),
+    common=_FILES,
+)
 STATUS = Command(
     name="status",
     group="What runs",
@@ -281,25 +372,180 @@ STATUS = Command(
     options=(flag("--watch", help="follow changes"),),
     common=_ALL,
 )
+_NAMES = argument("NAME", dest="names", nargs="+", help="a section, a Docker name or an id")
+_ONCE = flag(
+    "--once", help="leave the section as it is: it lasts until its next change, a reconcile or a reboot"
+)
+_TIMEOUT = option("--timeout", metavar="TIME", type=_seconds, default=60.0, help="how long to wait (60s)")
+
+START = Command(
+    name="start",
+    group="Containers",
+    summary="Start containers, and declare that they run",
+    description=(
+        "Starts containers. For a declared one, `option state` and `option enabled` are taken out of its section and"
+        " committed, so that it stays started, and the command waits until the agent has started it. One whose section wants"
+        " it to run already, and that was stopped with docker or has failed, is tried again. A container that is not"
+        " declared is started on the engine."
+    ),
+    examples=(
+        ("ucidockd start web", "Start it, also after a reboot."),
+        ("ucidockd start web --once", "Start it now and leave its section as it is."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.actions:start",
+    arguments=(_NAMES,),
+    options=(_ONCE, _TIMEOUT),
+    common=_ALL,
+)
+STOP = Command(
+    name="stop",
+    group="Containers",
+    summary="Stop containers, and declare that they are stopped",
+    description=(
+        "Stops containers. For a declared one, `option state 'stopped'` is written to its section and committed, so that it"
+        " stays stopped, and the command waits until the agent has stopped it. A container that is not declared is stopped"
+        " on the engine."
+    ),
+    examples=(
+        ("ucidockd stop web", "Stop it until `ucidockd start web`, also after a reboot."),
+        ("ucidockd stop web --once", "Stop it now and leave its section as it is."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.actions:stop",
+    arguments=(_NAMES,),
+    options=(_ONCE, _TIMEOUT),
+    common=_ALL,
+    words={"-t": "the time that a container gets to end is `option stop_timeout` of its section"},
+)
+RESTART = Command(
+    name="restart",
+    group="Containers",
+    summary="Restart containers",
+    description="Stops containers and starts them again. Their sections stay as they are.",
+    examples=(("ucidockd restart web db", "Restart two containers, one after the other."),),
+    exit_codes=_USUAL,
+    handler="agent.cli.actions:restart",
+    arguments=(_NAMES,),
+    common=_ALL,
+    words={"-t": "the time that a container gets to end is `option stop_timeout` of its section"},
+)
+EXEC = Command(
+    name="exec",
+    group="Containers",
+    summary="Run a command in a container",
+    description=(
+        "Runs a command in a running container. With -it it gets this terminal, keys and size included. Without a command,"
+        " in a terminal, a shell is started."
+    ),
+    examples=(
+        ("ucidockd exec -it web sh", "A shell in the container."),
+        ("ucidockd exec web nginx -s reload", "One command; options behind NAME belong to it."),
+        ("ucidockd exec -i db psql -U app <dump.sql", "With input from a file."),
+    ),
+    exit_codes=(
+        (0, "the command ended with 0; any other exit code of the command is ours too"),
+        _FAILED,
+        _USAGE,
+    ),
+    handler="agent.cli.exec:execute",
+    arguments=(_NAME,),
+    options=(
+        flag("-i", "--interactive", help="pass our input on"),
+        flag("-t", "--tty", help="give it a terminal"),
+        option("-u", "--user", metavar="USER", default="", help="user, or user:group"),
+        option(
+            "-e",
+            "--env",
+            metavar="K=V",
+            action="append",
+            default=[],
+            help="environment variable; may be repeated",
+        ),
+        option("-w", "--workdir", metavar="PATH", default="", help="working directory in the container"),
+        flag("-d", "--detach", help="do not wait for it"),
+        flag("--privileged", help="with all rights of the router's root"),
+    ),
+    common=tuple(name for name in _ALL if name != "json"),
+    rest="[COMMAND [ARG ...]]",
+)
 LOGS = Command(
     name="logs",
     group="Containers",
-    summary="Show a container's output",
-    description="Shows what a container wrote to its standard output and standard error.",
+    summary="Show the output of containers",
+    description=(
+        "Shows what containers wrote to their standard output and standard error. Lines of several containers are merged by"
+        " time."
+    ),
     examples=(
         ("ucidockd logs web -n 100 -f", "The last 100 lines, and what follows."),
-        ("ucidockd logs web --since 10m", "What it wrote in the last ten minutes."),
+        ("ucidockd logs web db -t --since 10m", "Two containers, the last ten minutes, with times."),
+        ("ucidockd logs web --grep 'error|warn'", "Only lines with one of these words."),
         ("ucidockd logs web --failed", "The last lines of the container whose start failed."),
     ),
     exit_codes=_USUAL,
-    handler="agent.cli.container:logs",
-    arguments=(_NAME,),
+    handler="agent.cli.logs:logs",
+    arguments=(_NAMES,),
     options=(
         flag("-f", "--follow", help="continue with what comes"),
         option("-n", "--tail", metavar="N", default="all", help="the last N lines only"),
+        flag("-t", "--timestamps", help="the time before each line"),
         option("--since", metavar="TIME", default="", help="10m, seconds since 1970 or an RFC 3339 time"),
+        option("--until", metavar="TIME", default="", help="the same, where to end"),
+        option(
+            "--grep",
+            metavar="REGEX",
+            default="",
+            help="only lines that match; `(?i)` at its begin ignores case",
+        ),
         flag("--failed", help="the last lines of its container that failed"),
         flag("--raw", help="as it is, control characters too"),
+    ),
+    common=_ALL,
+)
+PULL = Command(
+    name="pull",
+    group="Containers",
+    summary="Pull the images of sections, or others",
+    description=(
+        "Pulls images from their registries, with the logins of the `auth` sections. A container whose image has changed is"
+        " replaced by the agent's next pass, as its section says."
+    ),
+    examples=(
+        ("ucidockd pull", "The images of all container sections."),
+        ("ucidockd pull web nginx:1.27", "The image of section `web`, and another one."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.actions:pull",
+    arguments=(
+        argument("NAME", dest="names", nargs="*", help="a section, a Docker name or an image (all sections)"),
+    ),
+    common=_ALL,
+)
+WAIT = Command(
+    name="wait",
+    group="What runs",
+    summary="Wait until sections are in sync or healthy",
+    description=(
+        "Waits until sections are as they are declared, or until containers are healthy. Without a name it waits for all"
+        " sections."
+    ),
+    examples=(
+        ("uci commit containers; ucidockd wait", "Until the agent has applied everything."),
+        ("ucidockd wait db --for healthy --timeout 2m", "Until the health check of `db` passes."),
+    ),
+    exit_codes=(*_USUAL, (5, "the time is over; what is missing is told")),
+    handler="agent.cli.wait:wait",
+    arguments=(_NAMES._replace(settings={**_NAMES.settings, "nargs": "*"}),),
+    options=(
+        choice(
+            "--for",
+            choices=("in-sync", "healthy"),
+            dest="what",
+            default="in-sync",
+            help="what to wait for (in-sync)",
+        ),
+        _TIMEOUT,
     ),
     common=_ALL,
 )
@@ -405,8 +651,18 @@ COMMANDS: tuple[Command, ...] = (
     RECONCILE,
     DIFF,
     ADOPT,
+    IMPORT_RUN,
+    IMPORT_COMPOSE,
+    EXPORT_RUN,
+    EXPORT_COMPOSE,
     STATUS,
+    WAIT,
+    START,
+    STOP,
+    RESTART,
+    EXEC,
     LOGS,
+    PULL,
     RUN,
     RENDER,
     UCI,
@@ -423,6 +679,8 @@ DOCKER_WORDS: Mapping[str, str] = {
     "container": "`ucidockd status` shows what runs",
     "top": "`ucidockd status --watch` follows what runs",
     "stats": "`ucidockd status --watch` follows what runs",
+    "compose": "`ucidockd import compose FILE` turns a compose file into sections",
+    "convert": "`ucidockd import compose FILE` turns a compose file into sections",
     "up": "declare the container in /etc/config/containers, then `uci commit` and `ucidockd reconcile`",
     "apply": "`ucidockd reconcile` applies the configuration",
     "deploy": "`ucidockd reconcile` applies the configuration",
@@ -440,7 +698,6 @@ DOCKER_WORDS: Mapping[str, str] = {
     "inspect": "`ucidockd diff NAME` compares a section with what runs",
     "get": "`ucidockd status` shows what runs",
     "log": "`ucidockd logs NAME` shows a container's output",
-    "import": "`ucidockd adopt NAME` writes the section of a container that runs",
     "agent": "`ucidockd run` runs the agent",
     "daemon": "`ucidockd run` runs the agent",
     "serve": "`ucidockd run` runs the agent",

@@ -31,7 +31,7 @@ class Style:
     """Colours text, or not: `Style.of(sys.stdout)("good", "yes")`."""
 
     def __init__(self, *, colours: bool, width: int = 0) -> None:
-        self._colours = colours
+        self.colours = colours
         self.width = width  # of the terminal, 0 = lines are as long as they like
 
     @classmethod
@@ -39,7 +39,7 @@ class Style:
         return cls(colours=colours_wanted(stream), width=_width(stream) if stream.isatty() else 0)
 
     def __call__(self, name: str, text: str) -> str:
-        return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m" if self._colours and name and text else text
+        return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m" if self.colours and name and text else text
 
 
 def _width(terminal: TextIO) -> int:

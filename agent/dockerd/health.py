@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from agent.dockerd.status import DaemonStatus
-from agent.engine.process_view import has_files_on, network_devices
+from agent.engine.process import has_files_on, network_devices
 from agent.errors import Reason
 from agent.model.dockerd.settings import Document, Effect, Process, Target, data_root
 from agent.plan.daemon import Change

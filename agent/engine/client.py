@@ -28,7 +28,7 @@ from docker.transport import UnixHTTPAdapter
 from requests.adapters import HTTPAdapter
 
 from agent.engine.limits import Deadline, OversizeError, json_lines, keep_time, read_body
-from agent.engine.process_view import end_leftover, tells_of_leftover
+from agent.engine.process import end_leftover, tells_of_leftover
 from agent.engine.remote_tls import EngineTls, is_mistrust
 from agent.errors import (
     EngineError,

@@ -9,8 +9,7 @@ import subprocess
 from collections.abc import Sequence
 
 from agent.errors import ConfigError, FirewallError
-from agent.plan.router.firewall import Listing, Rule, parse_listing, steps
-from agent.plan.router.nft import TABLE, script
+from agent.plan.router.firewall import TABLE, Listing, Rule, parse_listing, script, steps
 
 logger = logging.getLogger(__name__)
 

@@ -62,7 +62,7 @@ class Adopter:
             sections, notes = self._sections(inspect, package, request.section)
             if not request.commit:
                 break
-            notes += self._lost_comments()
+            notes += lost_comments(self.store, PACKAGE)
             try:
                 self.store.commit(
                     replace(package, sections=(*package.sections, *sections)), expected=content_hash
@@ -162,14 +162,16 @@ class Adopter:
         if wrong:
             raise ConflictError("it cannot be declared beside the sections there are: " + "; ".join(wrong))
 
-    def _lost_comments(self) -> list[str]:
-        path = self.store.source_path(PACKAGE)
-        try:
-            lines = read_text(path).splitlines()
-        except ConfigError:
-            return []
-        lost = any(line.lstrip().startswith("#") for line in lines)
-        return [f"the comments in {path} are lost, as with `uci commit`"] if lost else []
+
+def lost_comments(store: UciStore, package: str) -> list[str]:
+    """What writing the package costs its comments, as a note."""
+    path = store.source_path(package)
+    try:
+        lines = read_text(path).splitlines()
+    except ConfigError:
+        return []
+    lost = any(line.lstrip().startswith("#") for line in lines)
+    return [f"the comments in {path} are lost, as with `uci commit`"] if lost else []
 
 
 # sections, and the proof that they say what was meant

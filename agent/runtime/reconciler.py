@@ -31,8 +31,7 @@ from agent.model.given import Given
 from agent.model.interfaces import Interface, Route
 from agent.model.observed import Observed, Record
 from agent.model.resources import AgentSettings, Container, Desired
-from agent.observe.endings import Ages, Endings, Ends
-from agent.observe.sharing import Sharing
+from agent.observe.endings import Ages, Endings, Ends, Sharing
 from agent.observe.snapshot import Standing, observe
 from agent.observe.waiting import (
     applied_names,

@@ -45,10 +45,10 @@ from agent.plan.router.zones import (
     with_interfaces,
     with_zones,
 )
+from agent.router.hazards import show_missing_addresses, show_read_only
 from agent.router.kernel_events import KernelEvents
 from agent.router.netifd import BusNetifd, Netifd, UbusNetifd, has_device
 from agent.router.nftables import Filter, of_family_4, of_family_6
-from agent.router.published import show_missing_addresses, show_read_only
 from agent.router.routes import device_addresses, has_address, machine_addresses
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType

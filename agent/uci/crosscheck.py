@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from agent.model.entries import addresses_meet, parse_dependency, parse_endpoint, same_address
+from agent.model.entries import addresses_meet, parse_dependency, parse_endpoint, parse_ports, same_address
 from agent.model.resources import (
     AgentSettings,
     Container,
@@ -327,18 +327,25 @@ def _check_host_ports(draft: Draft) -> None:
             for port in container.spec.ports:
                 if port.host_port and not port.host_port_end:  # of a range the engine takes one that is free
                     taken.setdefault((port.host_port, port.protocol), []).append((reader, port))
-    clashes: dict[str, tuple[SectionReader, set[str]]] = {}
+    clashes: dict[tuple[str, int | None], tuple[SectionReader, set[str]]] = {}
     for (number, protocol), users in sorted(taken.items(), key=lambda item: item[0]):
         for reader, port in users:
             for name in _rivals(reader, port, users):
-                _, words = clashes.setdefault(f"{reader.package}.{reader.key}", (reader, set()))
+                place = (f"{reader.package}.{reader.key}", _entry_of(reader, port))
+                _, words = clashes.setdefault(place, (reader, set()))
                 words.add(f"{number}/{protocol} ({name})")
-    for reader, words in clashes.values():
+    for (_, index), (reader, words) in clashes.items():
         reader.report(
             f"host ports taken by other containers: {', '.join(sorted(words))}",
             option="port",
+            index=index,
             expected="a host port or address of its own",
         )
+
+
+def _entry_of(reader: SectionReader, port: Port) -> int | None:
+    """Which `port` entry publishes it."""
+    return next((index for index, ports in reader.parsed_items("port", parse_ports) if port in ports), None)
 
 
 def _check_own_ports(draft: Draft) -> None:

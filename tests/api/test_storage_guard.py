@@ -11,7 +11,7 @@ import pytest
 from starlette.applications import Starlette
 
 from agent.api.app import make_app
-from agent.api.engine_guards import StorageGuard
+from agent.api.engine_requests import StorageGuard
 from agent.engine.stream import DockerStream
 from agent.errors import StorageLostError
 from agent.model.dockerd.settings import DAEMON_KEY

@@ -24,9 +24,9 @@ from agent.api.http.routing import on_error
 from agent.api.jobs.jobs import Jobs
 from agent.api.jobs.transfer import AHEAD, PIECE, WINDOW
 from agent.api.jobs.transfers import OPEN_LIMIT, Transfers
-from agent.api.routes import transfers as routes_transfers
+from agent.api.routes import files as routes_transfers
+from agent.api.routes.files import TransferRoutes
 from agent.api.routes.jobs import JobRoutes
-from agent.api.routes.transfers import TransferRoutes
 from agent.engine.stream import DockerStream, SourceError
 from agent.errors import UcidockdError
 from tests.api.conftest import Containers

@@ -14,13 +14,14 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from functools import cache
 from typing import TypeVar
 
+from agent.api.access import tcp
 from agent.api.streams.engine_streams import json_lines
 from agent.apply.images import PullProgress
 from agent.errors import EngineError
 from agent.status.progress import Progress
-from agent.wire import blobmsg, bodies, http_head, pem
+from agent.wire import blobmsg, bodies, http_head
 from agent.wire.blobmsg import BlobError
-from agent.wire.docker_frames import FrameDecoder, FrameError, encode_frame
+from agent.wire.bodies import FrameDecoder, FrameError, encode_frame
 from agent.wire.http_body import LAST, ChunkDecoder, ChunkError, encode_chunk
 from agent.wire.ubus_message import Attr, Decoder, MessageError, encode_message
 from tests.fuzz.target import DATA, Target
@@ -183,10 +184,10 @@ def check_heads(data: bytes) -> None:
 
 def check_files(data: bytes) -> None:
     """Keys and certificates as they are found on a router, and the first block of an upload."""
-    for read in (pem.certificate_pem, pem.key_pem):
+    for read in (tcp.certificate_pem, tcp.key_pem):
         try:
             text = read(data)
-        except pem.PemError:
+        except tcp.PemError:
             continue
         assert b"-----BEGIN " in text
         assert read(text) == text

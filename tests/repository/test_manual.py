@@ -49,7 +49,7 @@ def test_every_command_option_and_section_is_there() -> None:
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (["sta"], ["status"]),
+        (["statu"], ["status"]),
         (["plan", "--exit"], ["--exit-code"]),
         (["run", "--log-level", "w"], ["warning"]),
         (["tls", ""], ["client"]),

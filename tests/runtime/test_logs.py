@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.runtime.logs import AGAIN_S, QUIET_S, PlainFormatter, Repeats, set_up_logging
+from agent.runtime.main import AGAIN_S, QUIET_S, PlainFormatter, Repeats, set_up_logging
 
 Streams = tuple[io.StringIO, io.StringIO]
 

@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.cli.commands import COMMANDS
 from tests.support.box import Box
 
 ROOT = Path(__file__).parents[2]
@@ -63,8 +64,13 @@ class Agent:
         if self.prefix and self.process is not None:
             # the agent turns away who is not in its user namespace
             inside = ("nsenter", "--user", f"--target={self.process.pid}")
-        command = [*inside, sys.executable, "-m", "agent", *words, *self.words]
+        command = [*inside, sys.executable, "-m", "agent", *self.words_of(words), *words]
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+    def words_of(self, words: Sequence[str]) -> list[str]:
+        """The options that say where everything is, as far as this command takes them; they stand before it."""
+        command = next(c for c in COMMANDS if c.name.split() == list(words[: len(c.name.split())]))
+        return [word for word in self.words if word.removeprefix("--").partition("=")[0] in command.common]
 
     def status(self) -> dict[str, Any]:
         """What `ucidockd status --json` prints; empty while the agent does not answer."""

@@ -75,6 +75,7 @@ class Terminal:
         )
         os.close(slave)
         self.raw = ""
+        self._seen = 0  # up to where `read_until` has read
 
     def wait_for(self, text: str) -> None:
         """Until it was written."""
@@ -82,6 +83,24 @@ class Terminal:
         while text not in self.raw:
             assert time.monotonic() < deadline, self.raw
             assert self._read(), self.raw
+
+    def read_until(self, wanted: str) -> str:
+        """What was written behind what the last call returned, up to and with `wanted`."""
+        begin, deadline = self._seen, time.monotonic() + _LIMIT_S
+        while (at := self.raw.find(wanted, begin)) < 0:
+            assert time.monotonic() < deadline, self.raw[begin:]
+            assert self._read(), self.raw[begin:]
+        self._seen = at + len(wanted)
+        return self.raw[begin : self._seen]
+
+    def type(self, text: str) -> None:
+        """Keys."""
+        os.write(self._master, text.encode())
+
+    def resize(self, rows: int, columns: int) -> None:
+        """As a person who drags the window's corner."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.process.send_signal(signal.SIGWINCH)
 
     def interrupt(self) -> None:
         """Ctrl-C."""

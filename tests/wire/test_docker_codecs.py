@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.wire.bodies import is_plain_tar
-from agent.wire.docker_frames import FrameDecoder, FrameError, encode_frame
+from agent.wire.bodies import FrameDecoder, FrameError, encode_frame, is_plain_tar
 from agent.wire.http_body import (
     LAST,
     BodyError,

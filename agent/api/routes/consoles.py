@@ -28,7 +28,7 @@ from agent.api.streams.engine_streams import decoded, mapped
 from agent.api.streams.output_buffer import Ended, Item
 from agent.engine.stream import EnginePipe
 from agent.errors import UcidockdError
-from agent.wire.docker_frames import FrameDecoder
+from agent.wire.bodies import FrameDecoder
 
 _ID = "/v1/exec/{id}"
 _START = write("docker.exec", "start")

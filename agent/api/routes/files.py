@@ -3,15 +3,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.api.archives import open_download, put_archive
-from agent.api.http.replies import STALL_S, EngineReply, Inbox, attachment
-from agent.api.names import checked_image, container_id, picked
+from agent.api.archives import Body, open_download, put_archive, single_file
+from agent.api.http.replies import STALL_S, EngineReply, Inbox, JsonReply, StreamReply, attachment, read_json
+from agent.api.jobs.job_specs import build_upload, load_spec
+from agent.api.jobs.transfer import WINDOW, Download, Transfer
+from agent.api.jobs.transfers import Transfers
+from agent.api.jobs.upload import Upload
+from agent.api.names import checked_id, checked_image, checked_value, container_id, number, picked, text
 from agent.api.problems import RequestError
-from agent.api.rules import Rule, get, put, write
+from agent.api.rules import Rule, delete, get, post, put, read, write
+from agent.api.streams.engine_streams import logs, mapped, primed
 from agent.engine.stream import DockerStream
+from agent.model.resources import RegistryAuth
+from agent.wire.http_head import natural
 
 
 class FileRoutes:
@@ -96,3 +106,238 @@ class FileRoutes:
         if stat := response.headers.get("x-docker-container-path-stat", ""):
             headers["x-docker-container-path-stat"] = stat[:65536]
         return EngineReply(response, headers=headers, large=True, stall_s=self._stall_s)
+
+
+# Routes: transfers, one file in several requests. What a transfer is, `transfers` knows.
+#
+# Up: create, PUT each part at its offset, POST the sha256 to end it. Down: create, GET parts of some length until one that
+# came whole is shorter than asked for; status then has the sha256 to compare. A part that breaks off is asked for again:
+# up from the offset in the status, down from the first byte that is missing.
+
+
+_SIZE_LIMIT = 2**53 - 1
+_WAIT_S = 15.0  # for the engine: well below what the shortest door gives a request
+_TARGETS = {"up": "archive, load or build", "down": "export, archive, file, logs or save"}
+
+
+class TransferRoutes:
+    """`auths` gives the registry logins of UCI."""
+
+    def __init__(
+        self, transfers: Transfers, engine: DockerStream, auths: Callable[[], Sequence[RegistryAuth]]
+    ) -> None:
+        self._transfers = transfers
+        self._engine = engine
+        self._auths = auths
+
+    def rules(self) -> list[Rule]:
+        create, status = write("ucidockd", "job_start"), read("ucidockd", "job_status")
+        return [
+            post(
+                "/v1/transfers",
+                create,
+                self.create,
+                "Begins a file in parts, into the engine (up) or out of it (down)",
+                body="json",
+                status=201,
+            ),
+            get("/v1/transfers", status, self.list_all, "The transfers, newest first"),
+            get(
+                "/v1/transfers/{id}",
+                status,
+                self.show,
+                "A transfer: state, offset, size and sha256 once known",
+            ),
+            delete(
+                "/v1/transfers/{id}",
+                create,
+                self.remove,
+                "Ends and forgets a transfer",
+                status=204,
+                answer="It is ended and forgotten",
+            ),
+            put(
+                "/v1/transfers/{id}/{offset}",
+                create,
+                self.put_part,
+                "A part of an upload; what was taken already is passed over",
+                answer=("The part was taken. 409 with the header x-transfer-offset: it is not the next one"),
+            ),
+            get(
+                "/v1/transfers/{id}/{offset}",
+                create,
+                self.get_part,
+                "A part of a download; the last 4 MiB can be asked for again",
+                query={"length": "Bytes, 4194304 unless given: such a part can be asked for again; or all"},
+                answer="The part; one that came whole and is shorter than asked for is the last",
+            ),
+            post(
+                "/v1/transfers/{id}",
+                create,
+                self.end,
+                "The upload is complete: its sha256 is checked before the engine gets its end",
+                body="json",
+            ),
+        ]
+
+    async def create(self, request: Request) -> Response:
+        body = await read_json(request)
+        direction, target = text(body, "direction"), text(body, "target")
+        makers = {
+            ("up", "archive"): self._archive_up,
+            ("up", "load"): self._load,
+            ("up", "build"): self._build,
+            ("down", "export"): self._export,
+            ("down", "archive"): self._archive_down,
+            ("down", "file"): self._file_down,
+            ("down", "logs"): self._logs_down,
+            ("down", "save"): self._save,
+        }
+        if direction not in _TARGETS:
+            raise RequestError("direction: expected up or down")
+        maker = makers.get((direction, target))
+        if maker is None:
+            raise RequestError(f"target: expected {_TARGETS[direction]}")
+        with self._transfers.room():
+            return _answer(await maker(body), status=201)
+
+    async def list_all(self, request: Request) -> Response:
+        del request
+        return JsonReply({"transfers": [transfer.as_json() for transfer in self._transfers.all()]})
+
+    async def show(self, request: Request) -> Response:
+        found = self._found(request)
+        found.on_touch()
+        return _answer(found)
+
+    async def remove(self, request: Request) -> Response:
+        await self._transfers.remove(self._found(request).id)
+        return Response(status_code=204)
+
+    async def put_part(self, request: Request) -> Response:
+        found = self._found(request)
+        if not isinstance(found, Upload):
+            raise _not_allowed("this is a download: use GET", "GET")
+        picked(request, ())
+        await found.take(_offset(request), aiter(Inbox(request)))
+        return _answer(found)
+
+    async def get_part(self, request: Request) -> Response:
+        found = self._found(request)
+        if not isinstance(found, Download):
+            raise _not_allowed("this is an upload: use PUT", "PUT")
+        picked(request, ("length",))
+        offset, length = _offset(request), _length(request.query_params)
+        found.check(offset)
+        headers = {**attachment(found.title), "x-transfer-offset": str(offset)}
+        if length is None and found.total is not None:
+            headers["content-length"] = str(found.total - offset)
+        return StreamReply(found.part(offset, length), headers=headers)
+
+    async def end(self, request: Request) -> Response:
+        found = self._found(request)
+        if not isinstance(found, Upload):
+            raise _not_allowed("only an upload is ended by POST: use DELETE for a download", "GET, DELETE")
+        body = await read_json(request)
+        size = number(body, "size", low=0, high=_SIZE_LIMIT, default=0) if "size" in body else None
+        await found.end(sha256=text(body, "sha256"), size=size)
+        if found.job is None:
+            await found.over(_WAIT_S)
+        if found.error is not None:
+            raise found.error
+        return _answer(found)
+
+    async def _archive_up(self, body: Mapping[str, object]) -> Transfer:
+        query = [("path", _path(body))]
+        return self._transfers.upload_archive(checked_id(text(body, "container")), query)
+
+    async def _load(self, body: Mapping[str, object]) -> Transfer:
+        return self._transfers.upload_job(load_spec(), size=_size(body))
+
+    async def _build(self, body: Mapping[str, object]) -> Transfer:
+        options = body.get("options", {})
+        if not isinstance(options, dict):
+            raise RequestError("options: expected an object, as a build job takes it")
+        return self._transfers.upload_job(build_upload(options, self._auths()), size=_size(body))
+
+    async def _export(self, body: Mapping[str, object]) -> Transfer:
+        container = checked_id(text(body, "container"))
+        return await self._down(f"{_called(body)}.tar", f"/containers/{container}/export", [])
+
+    async def _archive_down(self, body: Mapping[str, object]) -> Transfer:
+        container, path = checked_id(text(body, "container")), _path(body)
+        title = f"{_called(body)}{path.rstrip('/').replace('/', '_')}.tar"
+        return await self._down(title, f"/containers/{container}/archive", [("path", path)])
+
+    async def _file_down(self, body: Mapping[str, object]) -> Transfer:
+        container, path = checked_id(text(body, "container")), _path(body)
+        opening = open_download(self._engine, f"/containers/{container}/archive", [("path", path)])
+        title = path.rstrip("/").rpartition("/")[2] or _called(body)
+        return await self._transfers.download(title, single_file(opening), wait_s=_WAIT_S)
+
+    async def _logs_down(self, body: Mapping[str, object]) -> Transfer:
+        container = checked_id(text(body, "container"))
+        wanted = {name: body[name] for name in ("since", "until", "tail") if name in body}
+        query = [(name, checked_value(name, str(value))) for name, value in wanted.items()]
+        query += [("stdout", "1"), ("stderr", "1"), ("timestamps", "1")]
+
+        async def opened() -> Body:
+            return Body(mapped(await primed(logs(self._engine, container, query)), itemgetter(1)))
+
+        return await self._transfers.download(f"{_called(body)}.log", opened(), wait_s=_WAIT_S)
+
+    async def _save(self, body: Mapping[str, object]) -> Transfer:
+        names = body.get("names")
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise RequestError("names: expected a list of images")
+        query = [("names", checked_image(name)) for name in names]
+        title = names[0].replace("/", "_") if len(names) == 1 else "images"
+        return await self._down(f"{title}.tar", "/images/get", query)
+
+    async def _down(self, title: str, path: str, query: list[tuple[str, str]]) -> Transfer:
+        opening = open_download(self._engine, path, query)
+        return await self._transfers.download(title, opening, wait_s=_WAIT_S)
+
+    def _found(self, request: Request) -> Transfer:
+        return self._transfers.get(str(request.path_params["id"]))
+
+
+def _not_allowed(message: str, allowed: str) -> RequestError:
+    return RequestError(message, status=405, headers={"allow": allowed})
+
+
+def _answer(transfer: Transfer, *, status: int = 200) -> Response:
+    return JsonReply({"transfer": transfer.as_json()}, status_code=status)
+
+
+def _called(body: Mapping[str, object]) -> str:
+    """What people call the container, for the name of a file: `name` where it is given."""
+    return (text(body, "name") if "name" in body else "") or text(body, "container")[:12]
+
+
+def _path(body: Mapping[str, object]) -> str:
+    path = text(body, "path")
+    if not path:
+        raise RequestError("path: expected a path in the container")
+    return path
+
+
+def _size(body: Mapping[str, object]) -> int:
+    return number(body, "size", low=0, high=_SIZE_LIMIT, default=0)
+
+
+def _offset(request: Request) -> int:
+    return _natural("offset", str(request.path_params["offset"]))
+
+
+def _length(query: Mapping[str, str]) -> int | None:
+    """WINDOW unless asked otherwise: a part of that length can be asked for again as a whole. `all`: to the end."""
+    asked = query.get("length", str(WINDOW))
+    return None if asked == "all" else _natural("length", asked)
+
+
+def _natural(name: str, digits: str) -> int:
+    found = natural(digits, high=_SIZE_LIMIT)
+    if found is None:
+        raise RequestError(f"{name}: expected a whole number of bytes")
+    return found

@@ -22,10 +22,10 @@ from agent.api.names import ID, number, text
 from agent.api.problems import RequestError
 from agent.api.streams.engine_streams import decoded
 from agent.api.streams.output_buffer import Item, OutputBuffer
-from agent.engine.process_view import end_process
+from agent.engine.process import end_process
 from agent.engine.stream import DockerStream, EnginePipe
 from agent.errors import BusError, ConflictError, EngineError, EngineUnreachableError
-from agent.wire.docker_frames import FrameDecoder
+from agent.wire.bodies import FrameDecoder
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from agent.api.engine_requests import for_readers
 from agent.engine.stream import LIVE_PIECE_LIMIT, DockerStream
 from agent.errors import EngineError
-from agent.wire.docker_frames import FrameDecoder, FrameError
+from agent.wire.bodies import FrameDecoder, FrameError
 
 # Async generators around another one: closing the outer one closes the source, which ends its request to the engine.
 

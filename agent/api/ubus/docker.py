@@ -34,8 +34,7 @@ from agent.engine.stream import DockerStream, EngineResponse
 from agent.errors import BusError, EngineError, UcidockdError
 from agent.ubus.objects import INTEGER, SESSION, STRING, TABLE, TOO_LARGE, Arguments, BusObject, Method, Reply
 from agent.wire.blobmsg import Type
-from agent.wire.bodies import decoded, is_plain_tar
-from agent.wire.docker_frames import FrameDecoder
+from agent.wire.bodies import FrameDecoder, decoded, is_plain_tar
 from agent.wire.ubus_message import MESSAGE_LIMIT
 
 logger = logging.getLogger(__name__)

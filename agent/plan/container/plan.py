@@ -12,7 +12,7 @@ from agent.model.identity import canonical, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, DependsOn, OnDrift, Pull, RunState
 from agent.plan import operations as ops
-from agent.plan.applied import as_applied, waits_of
+from agent.plan.applied import as_applied, is_job, waits_of
 from agent.plan.container.changes import FieldChange, change_of, classify, option_of, options_of
 from agent.plan.container.difference import container_drift, differences, is_met
 from agent.plan.container.endpoints import network_ids, with_mac_level
@@ -20,7 +20,6 @@ from agent.plan.container.inspected import read_spec, volumes_of
 from agent.plan.container.meaning import is_same_image, meaning_hash, newly_stated
 from agent.plan.container.renames import name_outside
 from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, plugged_words, shared_names
-from agent.plan.endings import is_job
 from agent.status.conditions import REASON_OF_STATE
 
 

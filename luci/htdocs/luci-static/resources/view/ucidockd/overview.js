@@ -55,7 +55,7 @@ return view.extend({
 		const running = this.containers?.filter(one => one.State === 'running').length ?? 0;
 
 		if (engine?.reachable === false)
-			return { level: 'error', words: [ _('Docker does not answer: '), engine.error ] };
+			return { level: 'error', words: _('Docker does not answer: %s').format(engine.error) };
 
 		if (errors)
 			return { level: 'error', words: N_(errors, '%d problem needs your attention.', '%d problems need your attention.').format(errors) };

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`ucidockd logs`: the output of containers, of several merged by time."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPException, HTTPResponse
+from typing import NamedTuple
+
+from agent.cli.agent_client import whole_status
+from agent.cli.ask import Engine, Target, agent_socket, created, targets
+from agent.cli.output import Style, output_of
+from agent.errors import ConfigError, UcidockdError
+from agent.model.plain_text import plain
+from agent.wire.bodies import FrameDecoder, FrameError
+
+_PIECE = 65536
+_LINE_END = re.compile(r"\r+\n")
+_AHEAD = 500  # lines of one container that are read before others' come
+_QUIET_S = 0.2  # a container that prints nothing for so long is not waited for
+_LONGEST = 1 << 20  # bytes of a line: what is longer is cut into several
+_COLOURS = ("36", "33", "32", "35", "34", "31")
+
+
+def logs(args: argparse.Namespace) -> int:
+    """Prints them; Ctrl-C ends it."""
+    if args.failed:
+        return _failed(args)
+    pattern = _pattern(args.grep)
+    query = _query(args)
+    engine = Engine(args)
+    found = targets(engine, args, args.names)
+    try:
+        sources = [_Source(engine, target, query) for target in found]
+        if len(sources) == 1 and pattern is None and not args.json:
+            _pass_on(sources[0], query, raw=args.raw, stamps=args.timestamps)
+        else:
+            _merge(args, sources, query, pattern)
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _failed(args: argparse.Namespace) -> int:
+    """The last lines of containers whose start failed, or that end again and again."""
+    status = whole_status(agent_socket(args))
+    for name in args.names:
+        named = [
+            r for r in status["resources"] if r["kind"] == "container" and name in (r["section"], r["name"])
+        ]
+        if not named:
+            raise ConfigError(f"{name}: no container section has this name; `ucidockd status` lists them")
+        output = output_of(named[0])
+        if not output:
+            raise ConfigError(f"{name}: no output of a failed container is kept; see `ucidockd logs {name}`")
+        print("\n".join(plain(line) for line in output.split("\n")))
+    return 0
+
+
+def _pattern(text: str) -> re.Pattern[str] | None:
+    try:
+        return re.compile(text) if text else None
+    except re.error as exc:
+        raise ConfigError(f"--grep {text}: not a regular expression: {exc}") from exc
+
+
+def _query(args: argparse.Namespace) -> dict[str, str]:
+    if not re.fullmatch(r"all|[0-9]{1,9}", args.tail):
+        raise ConfigError(f"--tail {args.tail}: expected a number of lines, or `all`")
+    if args.follow and args.until:
+        raise ConfigError("--follow goes on, and --until ends: use one of them")
+    query = {"stdout": "1", "stderr": "1", "tail": args.tail}
+    query |= {"follow": "1"} if args.follow else {}
+    now = time.time()
+    query |= {"since": since_when(args.since, now, "--since")} if args.since else {}
+    query |= {"until": since_when(args.until, now, "--until")} if args.until else {}
+    return query
+
+
+def since_when(text: str, now: float, option: str = "--since") -> str:
+    """What the engine takes: seconds or an RFC 3339 time as they are, a duration such as 10m counted back."""
+    from agent.model.quantities import QuantityError, parse_duration
+
+    if re.fullmatch(r"[0-9.]+|[0-9]{4}-.*", text):
+        return text
+    try:
+        return f"{now - parse_duration(text) / 1e9:.3f}"
+    except QuantityError as exc:
+        wish = "a duration such as 10m, seconds since 1970 or an RFC 3339 time"
+        raise ConfigError(f"{option} {text}: expected {wish}") from exc
+
+
+class _Source:
+    """One container."""
+
+    def __init__(self, engine: Engine, target: Target, query: Mapping[str, str]) -> None:
+        self.name = target.asked
+        self._engine, self._ref = engine, created(target)
+        # a terminal's output has no frames
+        inspected = engine.call("GET", f"/containers/{self._ref}/json")
+        self._tty = bool(inspected["Config"]["Tty"])
+        driver = inspected["HostConfig"].get("LogConfig", {}).get("Type", "")
+        if driver == "none":
+            raise ConfigError(f"{self.name} keeps no output: its `option log_driver` is `none`")
+        self._query = query
+
+    def open(self, query: Mapping[str, str]) -> HTTPResponse:
+        return self._engine.open("GET", f"/containers/{self._ref}/logs", query)
+
+    def pieces(self, response: HTTPResponse) -> Iterator[tuple[str, bytes]]:
+        """(stream, bytes) as they come. Raises UcidockdError when it breaks off."""
+        decoder = FrameDecoder()
+        try:
+            while piece := response.read1(_PIECE):
+                if self._tty:
+                    yield "stdout", piece
+                else:
+                    yield from decoder.feed(piece)
+        except (OSError, HTTPException, FrameError) as exc:
+            raise UcidockdError(
+                f"the output of {self.name} broke off: {exc}; it may go on with `-f --since 1m`"
+            ) from exc
+
+
+def _pass_on(source: _Source, query: Mapping[str, str], *, raw: bool, stamps: bool) -> None:
+    """Bytes as they come, also of a line that is not ended yet."""
+    import codecs
+
+    response = source.open({**query, **({"timestamps": "1"} if stamps else {})})
+    outputs = {"stdout": sys.stdout, "stderr": sys.stderr}
+    if raw:
+        for _, data in source.pieces(response):
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        return
+    texts = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in outputs}
+    printers = {name: Printer(file.write, terminal=file.isatty()) for name, file in outputs.items()}
+    for stream, data in source.pieces(response):
+        printers[stream].write(texts[stream].decode(data))
+        outputs[stream].flush()
+    for name, printer in printers.items():
+        printer.write(texts[name].decode(b"", final=True))
+        printer.end()
+
+
+class _Line(NamedTuple):
+    stamp: str  # RFC 3339 with nanoseconds, as the engine writes it: it sorts as text
+    stream: str
+    text: str
+
+
+class _Reader:
+    """Reads one container's lines in a thread, a few hundred ahead."""
+
+    def __init__(self, source: _Source, response: HTTPResponse, changed: threading.Condition) -> None:
+        self.name = source.name
+        self.lines: deque[_Line] = deque()
+        self.ended = False
+        self.quiet = False
+        self.error: UcidockdError | None = None
+        self._changed = changed
+        self._source, self._response = source, response
+        threading.Thread(target=self._run, daemon=True, name=f"logs-{source.name}").start()
+
+    def _run(self) -> None:
+        rests = {"stdout": b"", "stderr": b""}
+        try:
+            for stream, data in self._source.pieces(self._response):
+                *lines, rest = (rests[stream] + data).split(b"\n")
+                if len(rest) > _LONGEST:
+                    lines, rest = [*lines, rest], b""
+                rests[stream] = rest
+                for line in lines:
+                    self._put(stream, line)
+            for stream, rest in rests.items():
+                if rest:
+                    self._put(stream, rest)
+        except UcidockdError as exc:
+            self.error = exc
+        with self._changed:
+            self.ended = True
+            self._changed.notify_all()
+
+    def _put(self, stream: str, line: bytes) -> None:
+        stamp, _, text = line.decode("utf-8", "replace").rstrip("\r").partition(" ")
+        with self._changed:
+            self._changed.wait_for(lambda: len(self.lines) < _AHEAD)
+            self.lines.append(_Line(stamp, stream, text))
+            self.quiet = False
+            self._changed.notify_all()
+
+
+def _merge(
+    args: argparse.Namespace,
+    sources: list[_Source],
+    query: Mapping[str, str],
+    pattern: re.Pattern[str] | None,
+) -> None:
+    changed = threading.Condition()
+    asked = {**query, "timestamps": "1"}
+    readers = [_Reader(source, source.open(asked), changed) for source in sources]
+    show = _shower(args, [source.name for source in sources])
+    for reader, line in _by_time(readers, changed):
+        if pattern is None or pattern.search(line.text):
+            show(reader, line)
+    for reader in readers:
+        if reader.error is not None:
+            raise reader.error
+
+
+def _by_time(readers: list[_Reader], changed: threading.Condition) -> Iterator[tuple[_Reader, _Line]]:
+    """Lines of all containers, the oldest first. One that is silent is not waited for."""
+    while True:
+        with changed:
+            _let_come(readers, changed)
+            ready = [r for r in readers if r.lines]
+            if not ready:
+                if all(r.ended for r in readers):
+                    return
+                changed.wait_for(lambda: any(r.lines for r in readers) or all(r.ended for r in readers))
+                continue
+            oldest = min(ready, key=lambda r: r.lines[0].stamp)
+            line = oldest.lines.popleft()
+            changed.notify_all()
+        yield oldest, line
+
+
+def _let_come(readers: list[_Reader], changed: threading.Condition) -> None:
+    """Waits for a line of each, but not for those that have been silent."""
+    awaited = [r for r in readers if not (r.lines or r.ended or r.quiet)]
+    if not awaited or changed.wait_for(lambda: all(r.lines or r.ended for r in awaited), timeout=_QUIET_S):
+        return
+    for reader in awaited:
+        reader.quiet = not (reader.lines or reader.ended)
+
+
+def _shower(args: argparse.Namespace, names: list[str]) -> Callable[[_Reader, _Line], None]:
+    width = max(len(name) for name in names)
+    paint = Style.of(sys.stdout)
+    numbers = {name: number for number, name in enumerate(names)}
+
+    def show(reader: _Reader, line: _Line) -> None:
+        if args.json:
+            print(
+                json.dumps(
+                    {"name": reader.name, "time": line.stamp, "stream": line.stream, "text": line.text}
+                ),
+                flush=True,
+            )
+            return
+        file = sys.stderr if line.stream == "stderr" else sys.stdout
+        head = f"{reader.name.ljust(width)} | " if len(names) > 1 else ""
+        if paint.colours and head:
+            head = f"\x1b[{_COLOURS[numbers[reader.name] % len(_COLOURS)]}m{head}\x1b[0m"
+        text = escaped(line.text) if file.isatty() and not args.raw else line.text
+        print(head + (f"{line.stamp} " if args.timestamps else "") + text, file=file, flush=True)
+
+    return show
+
+
+class Printer:
+    """Writes a container's text; on a terminal without what could move its cursor, its colours or its title.
+
+    A carriage return before a line end is what a terminal inside the container makes of a line end.
+    """
+
+    def __init__(self, write: Callable[[str], object], *, terminal: bool) -> None:
+        self._write, self._terminal, self._kept = write, terminal, ""
+
+    def write(self, text: str) -> None:
+        if not self._terminal:
+            self._write(text)
+            return
+        text = self._kept + text
+        body = text.rstrip("\r")
+        self._kept = text[len(body) :]  # a line end may follow in the next piece
+        self._write(escaped(body))
+
+    def end(self) -> None:
+        if self._kept:
+            self._write(escaped(self._kept))
+
+
+def escaped(text: str) -> str:
+    """Text of a container for a terminal: lines and tabs stay, other control characters show as what they are."""
+    lines = _LINE_END.sub("\n", text).split("\n")
+    return "\n".join("\t".join(plain(part) for part in line.split("\t")) for line in lines)
