@@ -59,7 +59,7 @@ def _ordered(text: str, sources: dict[str, str]) -> Iterator[str]:
 
 
 def _slim(code: str) -> str:
-    """Without indentation and lines that are comments: no text of the pages goes over lines but the style sheet."""
+    """Without indentation and lines that are comments: no text of the pages goes over several lines."""
     return re.sub(r"^[\t ]+", "", re.sub(r"^[\t ]*//.*\n", "", code, flags=re.MULTILINE), flags=re.MULTILINE)
 
 

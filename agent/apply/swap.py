@@ -147,12 +147,14 @@ class Swap:
         image = container.spec.image
         body = container_body(container, labels=labels, image=image, api=self.api, carry=heir.carry)
         name = swap_name(container.name, "new", new.nonce)
-        object_id, inspect = create_from(self.engine, name, body, image_id=new.image_id)
+        object_id, inspect = create_from(
+            self.engine, name, body, image_id=new.image_id, platform=container.spec.platform or ""
+        )
         volumes = volumes_of(inspect) or volume_words(heir.carry)
         new = self.records.change(
             new.nonce, lasting=False, object_id=object_id, volumes=volumes, left=heir.left
         )
-        for network, endpoint in extra_endpoints(container):
+        for network, endpoint in extra_endpoints(container, self.api):
             self.engine.connect(network, object_id, endpoint)
         return new
 

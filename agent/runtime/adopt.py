@@ -153,6 +153,11 @@ class Adopter:
             seen = self.engine.inspect_container(other) if kind == "container" else None
             if seen is not None:
                 yield other, seen.name
+        for entry in host.get("VolumesFrom") or ():
+            other = str(entry).partition(":")[0]
+            seen = self.engine.inspect_container(other)
+            if seen is not None:
+                yield other, seen.name
 
     def _check(self, package: Package, sections: tuple[Section, ...]) -> None:
         """Whether the package as a whole can be had with the new sections: ports that clash and the like."""
@@ -268,9 +273,9 @@ def _masked_option(option: Option) -> Option:
         return replace(option, value=hidden_text(option.value)) if option.name == "health_cmd" else option
     if option.name == "env":
         return replace(option, value=tuple(item.partition("=")[0] + "=***" for item in option.value))
-    if option.name in {"label", "log_opt", "opt"}:
+    if option.name in {"label", "log_opt", "opt", "annotation", "storage_opt"}:
         return replace(option, value=tuple(_masked_entry(item) for item in option.value))
-    if option.name in {"command", "entrypoint"}:
+    if option.name in {"command", "entrypoint", "health_cmd"}:
         return replace(option, value=tuple(hidden_words(option.value)))
     return option
 

@@ -71,7 +71,7 @@ def _validator(kind: str) -> Draft202012Validator:
 
 
 def is_list(kind: str, option: str) -> bool:
-    """Whether the option is a list by its schema."""
+    """Whether the option is a list by its schema, whichever way it is written."""
     return properties(kind).get(option, {}).get("type") == "array"
 
 

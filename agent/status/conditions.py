@@ -232,6 +232,7 @@ CONDITIONS: dict[ConditionType, Row] = {
             "BackOff": Level.ERROR,
             "Conflict": Level.ERROR,
             "NewerVersion": Level.ERROR,
+            "EngineTooOld": Level.ERROR,
             "RolledBack": Level.ERROR,
             "Refused": Level.ERROR,
             "LeftOut": Level.ERROR,

@@ -183,7 +183,7 @@ config container 'web'
 
 
 def _option(name: str, entry: dict[str, Any], *, is_required: bool) -> str:
-    is_list = entry["type"] == "array" if isinstance(entry["type"], str) else "array" in entry["type"]
+    is_list = entry["type"] == "array"  # what may be both is shown as an option, its first form
     word = "list" if is_list else "option"
     text = _sentence(entry.get("description", ""))
     if is_required:

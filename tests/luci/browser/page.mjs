@@ -94,7 +94,6 @@ const GIVEN = {
 		},
 		changes: { init: async () => {}, apply: async () => window.applied = (window.applied ?? 0) + 1 },
 		hideModal: () => document.getElementById('modal').replaceChildren(),
-		changes: { init: async () => {}, apply: async () => {} }
 	},
 	rpc: {
 		getSessionID: () => SESSION,

@@ -5,7 +5,7 @@
 'require rpc';
 
 const AGENT = {
-	status: [ 'after' ], plan: [], preview: [ 'sections', 'staged' ], reconcile: [], diff: [ 'name' ], adopt: [ 'container', 'section', 'commit' ],
+	status: [ 'after' ], plan: [], preview: [ 'sections', 'staged' ], reconcile: [], diff: [ 'name' ], adopt: [ 'container', 'section', 'commit' ], import: { run: '', compose: '', commit: false },
 	dockerd_start: [], dockerd_stop: [], dockerd_restart: [], tls_client: [ 'name' ],
 	job_start: { kind: '', image: '', source: '', remote: '', tags: null, dockerfile: '', what: '', all: false }, job_list: [], job_status: [ 'id' ], job_cancel: [ 'id' ],
 	stream_open: [ 'id', 'kind', 'args', 'owner', 'tag' ], stream_read: [ 'id', 'after', 'wait' ],
@@ -91,6 +91,12 @@ agent.stream_open = (...values) => (document.hidden ? openedAlone : openedTogeth
 
 return baseclass.extend({
 	agent,
+
+	// whether the agent has a method: an older one may lack it
+	async can(method) {
+		return method in ((await L.resolveDefault(rpc.list('ucidockd'), {})).ucidockd ?? {});
+	},
+
 	docker: table('docker', DOCKER['docker'], bodyOf),
 	container: table('docker.container', DOCKER['docker.container'], bodyOf),
 	mounts: table('luci', { getMountPoints: [] }, answerOf, true),

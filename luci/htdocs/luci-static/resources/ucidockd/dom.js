@@ -6,25 +6,24 @@
 'require ui';
 
 // what themes do not have: they name no colours of their own, so that dark ones work
-const STYLE = `
-.ucidockd-bar { display: flex; flex-wrap: wrap; gap: .4em; align-items: center; margin: .6em 0 }
-.ucidockd-bar input[type=text], .ucidockd-bar select { width: auto; max-width: 100% }
-.ucidockd-menu { display: inline-block; position: relative }
-.ucidockd-menu > summary { list-style: none; cursor: pointer }
-.ucidockd-menu > summary::-webkit-details-marker { display: none }
-.ucidockd-menu > div { position: absolute; right: 0; z-index: 20; display: flex; flex-direction: column; min-width: 11em; padding: .3em; gap: .2em;
-	background: var(--background-color-high, Canvas); border: 1px solid var(--border-color-medium, GrayText); border-radius: 4px; box-shadow: 0 2px 8px rgba(0,0,0,.3) }
-.ucidockd-menu > div > * { text-align: left; white-space: nowrap; margin: 0 }
-.ucidockd-problem { border-left: 4px solid; padding: .3em .8em; margin: .8em 0 }
-.ucidockd-problem pre { max-height: 9em; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere }
-.ucidockd-meters { display: grid; grid-template-columns: repeat(auto-fit, minmax(15em, 1fr)); gap: .2em 1.5em }
-.ucidockd-any { overflow-wrap: anywhere }
-.ucidockd-quiet { opacity: .75 }
-.ucidockd-log { height: 50vh; overflow: auto; margin: .4em 0 }
-.ucidockd-wrap { white-space: pre-wrap; overflow-wrap: anywhere }
-.ucidockd-actions { white-space: nowrap; text-align: right }
-@media (max-width: 600px) { .ucidockd-actions { white-space: normal; text-align: left } .ucidockd-menu > div { right: auto; left: 0 } }
-`;
+const STYLE = [
+	'.ucidockd-bar { display: flex; flex-wrap: wrap; gap: .4em; align-items: center; margin: .6em 0 }',
+	'.ucidockd-bar input[type=text], .ucidockd-bar select { width: auto; max-width: 100% }',
+	'.ucidockd-menu { display: inline-block; position: relative }',
+	'.ucidockd-menu > summary { list-style: none; cursor: pointer }',
+	'.ucidockd-menu > summary::-webkit-details-marker { display: none }',
+	'.ucidockd-menu > div { position: absolute; right: 0; z-index: 20; display: flex; flex-direction: column; min-width: 11em; padding: .3em; gap: .2em; background: var(--background-color-high, Canvas); border: 1px solid var(--border-color-medium, GrayText); border-radius: 4px; box-shadow: 0 2px 8px rgba(0,0,0,.3) }',
+	'.ucidockd-menu > div > * { text-align: left; white-space: nowrap; margin: 0 }',
+	'.ucidockd-problem { border-left: 4px solid; padding: .3em .8em; margin: .8em 0 }',
+	'.ucidockd-problem pre { max-height: 9em; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere }',
+	'.ucidockd-meters { display: grid; grid-template-columns: repeat(auto-fit, minmax(15em, 1fr)); gap: .2em 1.5em }',
+	'.ucidockd-any { overflow-wrap: anywhere }',
+	'.ucidockd-quiet { opacity: .75 }',
+	'.ucidockd-log { height: 50vh; overflow: auto; margin: .4em 0 }',
+	'.ucidockd-wrap { white-space: pre-wrap; overflow-wrap: anywhere }',
+	'.ucidockd-actions { white-space: nowrap; text-align: right }',
+	'@media (max-width: 600px) { .ucidockd-actions { white-space: normal; text-align: left } .ucidockd-menu > div { right: auto; left: 0 } }'
+].join('\n');
 const COLOURS = { ok: 'success', waiting: 'notice', warning: 'warning', error: 'important', off: '' };
 const RED = 'background:#b94a48;color:#fff'; // themes differ in what is important
 
