@@ -179,11 +179,25 @@ CHECK = Command(
     summary="Check the configuration and list every mistake",
     description=(
         "Reads /etc/config/containers and /etc/config/dockerd as they are committed, or the files that you name, and lists"
-        " every mistake with its line. Nothing is changed."
+        " every mistake as `file:line: error: ...` or `warning`, in the order of their lines. Nothing is changed. It needs"
+        " neither an agent nor an engine."
     ),
-    examples=(("ucidockd check", "Check what is committed."),),
+    examples=(
+        ("ucidockd check", "Check what is committed."),
+        ("ucidockd check --staged", "Check it as it would be after `uci commit`."),
+        ("ucidockd check --strict ./containers", "Check a file, and fail on warnings too."),
+        ("uci export containers | ucidockd check -", "Check what another program writes."),
+    ),
     exit_codes=((0, "no errors"), (1, "there are errors, with --strict also warnings"), _USAGE),
     handler="agent.cli.check:check",
+    arguments=(
+        argument(
+            "FILE",
+            dest="files",
+            nargs="*",
+            help="file to check, `-` is the standard input; one called `dockerd` is dockerd's configuration",
+        ),
+    ),
     options=(
         flag("--strict", help="fail on warnings too"),
         flag("--staged", help="as if `uci commit` had been run"),

@@ -45,7 +45,7 @@ _ucidockd() {
 	"tls 2") words="client" ;;
 	*)
 		case "$first" in
-		check) words="--strict --staged --config-dir --override-dir --save-dir --json --help" ;;
+		check) words="--strict --staged --config-dir --override-dir --save-dir --json --help" files=-f ;;
 		plan) words="--exit-code --staged --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" files=-f ;;
 		reconcile) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" ;;
 		diff) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;

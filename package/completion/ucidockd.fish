@@ -13,6 +13,7 @@ complete -c ucidockd -n '__fish_seen_subcommand_from check' -l config-dir -r -F 
 complete -c ucidockd -n '__fish_seen_subcommand_from check' -l override-dir -r -F -d 'UCI files that win over those (/var/run/uci)'
 complete -c ucidockd -n '__fish_seen_subcommand_from check' -l save-dir -r -F -d 'staged UCI changes (/tmp/.uci)'
 complete -c ucidockd -n '__fish_seen_subcommand_from check' -l json -d 'print JSON'
+complete -c ucidockd -n '__fish_seen_subcommand_from check' -F
 complete -c ucidockd -n __fish_use_subcommand -a plan -d 'Show what would be done, and why'
 complete -c ucidockd -n '__fish_seen_subcommand_from plan' -l exit-code -d 'exit with 4 when there is something to do'
 complete -c ucidockd -n '__fish_seen_subcommand_from plan' -l staged -d 'as if `uci commit` had been run'
