@@ -379,11 +379,27 @@ STATUS = Command(
     description="Shows what became of each section: whether it is as declared, whether its container runs, and why not.",
     examples=(
         ("ucidockd status", "Everything."),
-        ("ucidockd status --watch", "Follow changes until Ctrl-C."),
+        (
+            "ucidockd status web --load",
+            "One section, with the processors and memory that its container takes.",
+        ),
+        ("ucidockd status --problems", "What needs attention comes first."),
+        ("ucidockd status --watch", "Follow changes until `q` or Ctrl-C."),
     ),
     exit_codes=_USUAL,
     handler="agent.cli.status:status",
-    options=(flag("--watch", help="follow changes"),),
+    arguments=(argument("NAME", dest="names", nargs="*", help="only these sections or Docker names"),),
+    options=(
+        flag("--watch", help="follow changes; space and b turn pages, q ends it"),
+        flag("--problems", help="what needs attention first"),
+        flag("--load", help="what each container takes of processors and memory; takes a second"),
+        option("--stack", metavar="STACK", default="", help="only this stack's sections"),
+        choice(
+            "--state",
+            choices=("running", "stopped", "waiting", "failed", "warning", "in-sync"),
+            help="only what is in this state",
+        ),
+    ),
     common=_ALL,
 )
 _NAMES = argument("NAME", dest="names", nargs="+", help="a section, a Docker name or an id")

@@ -198,14 +198,20 @@ class StatusBoard:
                 self._changed(key)
 
     def set_facts(self, key: str, **facts: Any) -> None:
-        """Notes what is not a condition: a container's `image` and `stack`; `reach`, the firewall zones that reach each of
-        its ports.
+        """Notes what is not a condition: `image`, `ports` and `stack` of the section; `reach`, the firewall zones that
+        reach each port; `restarts` by the engine; `retry_at`, wall clock, when what failed is tried again.
         """
         with self._lock:
             found = self._resources.get(key)
             if found is not None and not facts.items() <= found.facts.items():
                 found.facts.update(facts)
                 self._changed(key)
+
+    def fact(self, key: str, name: str) -> Any:
+        """A fact as it stands, None without one."""
+        with self._lock:
+            found = self._resources.get(key)
+            return found.facts.get(name) if found is not None else None
 
     def drop(self, key: str, *, now: float) -> None:
         """Takes a resource off."""
