@@ -119,7 +119,6 @@ _CONTAINER: Mapping[str, str] = {
     "depends": "`list depends_on`",
 }
 _NETWORK: Mapping[str, str] = {
-    "external": _EXISTING,
     "subnets": "`list subnet`",
     "ipam": "`list subnet`, `list gateway` and `list ip_range`",
     "driver_opts": "`list opt`",
