@@ -355,8 +355,9 @@ def _judge(
         raise GateError(
             f"the new container exited with {state.get('ExitCode')}{killed} after {elapsed_s:.1f} s"
         )
-    if state.get("Restarting") or (seen.inspect or {}).get("RestartCount", 0) > 0:
-        raise GateError(f"the new container exited with {state.get('ExitCode')} and is restarted in a loop")
+    restarts = (seen.inspect or {}).get("RestartCount", 0)
+    if state.get("Restarting") or restarts > 0:  # it runs again: its last exit code is not shown any more
+        raise GateError(f"the new container ended and was restarted ({restarts}x) within {elapsed_s:.1f} s")
     health = _health(seen)
     if health == "unhealthy":
         raise GateError("the new container is unhealthy")

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _BACKGROUND = "nothing: containers always run in the background"
-_EXISTING = "for one that exists already `option name` and `option adopt '1'`"
+_TERMINAL = "nothing: it is about the terminal that starts the container"
+_WINDOWS = "nothing: it is for Windows only"
+_ELSEWHERE = "nothing: this cannot be set here"
+_EXISTING = "`option name` and `option adopt '1'` for one that exists already"
 
 _CONTAINER: Mapping[str, str] = {
     "publish": "`list port`",
@@ -117,9 +120,45 @@ _CONTAINER: Mapping[str, str] = {
     "disabled": "`option enabled '0'`",
     "readonly": "`option read_only`",
     "depends": "`list depends_on`",
+    "a": _TERMINAL,
+    "attach": _TERMINAL,
+    "detach_keys": _TERMINAL,
+    "sig_proxy": _TERMINAL,
+    "i": "`option stdin '1'`",
+    "h": "`option hostname`",
+    "q": "nothing: the agent says in its log what it pulls",
+    "quiet": "nothing: the agent says in its log what it pulls",
+    "c": "`option cpu_shares`",
+    "P": "`option publish_all '1'`",
+    "u": "`option user`",
+    "add_hosts": "`list extra_host`",
+    "cidfile": "nothing: the agent keeps the ids of containers itself",
+    "cpu_percent": _WINDOWS,
+    "isolation": _WINDOWS,
+    "credential_spec": _WINDOWS,
+    "io_maxbandwidth": _WINDOWS,
+    "io_maxiops": _WINDOWS,
+    "device_cgroup_rules": "`list device_cgroup_rule`",
+    "disable_content_trust": "`option image 'NAME@sha256:...'` for an image that nobody can exchange",
+    "dns_option": "`list dns_opt`",
+    "dns_options": "`list dns_opt`",
+    "help": "nothing: `ucidockd.containers`(5) and docs/reference/containers.md list the options",
+    "kernel_memory": "nothing: the kernel has no such limit any more",
+    "label_file": "`list label` for each line of it",
+    "external_links": "`list network`: containers of one network reach each other by name",
+    "net_alias": "`list network 'NETWORK,alias=NAME'`",
+    "use_api_socket": "`list volume '/var/run/docker.sock:/var/run/docker.sock'`, which makes it root on this router",
+    "extends": "all options in each section",
+    "develop": "nothing: it is for `docker compose watch`",
+    "models": _ELSEWHERE,
+    "provider": _ELSEWHERE,
+    "post_start": "`list command`, or a script in the image",
+    "pre_stop": "`option stop_signal` and `option stop_timeout`",
+    "ip6_address": "`option ip6`",
+    "services": "one `config container` section for each service",
+    "version": "nothing: there is one version of the syntax",
 }
 _NETWORK: Mapping[str, str] = {
-    "external": _EXISTING,
     "subnets": "`list subnet`",
     "ipam": "`list subnet`, `list gateway` and `list ip_range`",
     "driver_opts": "`list opt`",
@@ -133,6 +172,7 @@ _NETWORK: Mapping[str, str] = {
     "mtu": "`list opt 'com.docker.network.driver.mtu=1400'`",
     "vlan": "`option parent 'eth0.VLAN'`",
     "aux_addresses": "`list aux_address`",
+    "enable_ipv4": "nothing: a network has IPv4 addresses, unless `list subnet` is of IPv6 alone",
 }
 _VOLUME: Mapping[str, str] = {
     "external": _EXISTING,

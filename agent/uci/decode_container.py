@@ -278,7 +278,10 @@ def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
 def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
     memory, swap, reserved = spec.memory, spec.memory_swap, spec.memory_reservation
     if memory is not None and 0 < memory < MEMORY_MIN:
-        reader.report("is too small", option="memory", expected="6m at least")
+        text = reader.text("memory") or ""
+        means = f" ({text} means {text} bytes)" if text.isdigit() else ""
+        meant = f"; did you mean `{text}m`?" if text.isdigit() else ""
+        reader.report(f"is too small{means}", option="memory", expected=f"6m at least{meant}")
     if reserved is not None and memory and reserved > memory:
         reader.report("is above `memory`", option="memory_reservation", expected="`memory` at most")
     if swap is not None and swap > 0 and not memory:

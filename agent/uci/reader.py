@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from agent.model.issues import Issue, Severity, shortened
+from agent.model.issues import Code, Issue, Severity, shortened
 from agent.model.quantities import QuantityError, parse_bool, split_words
 from agent.schema.validate import is_list, is_secret, validate
 from agent.uci.syntax import Option, Section
@@ -75,6 +75,7 @@ class SectionReader:
                 index=mistake.index,
                 expected=mistake.expected,
                 severity=mistake.severity,
+                code=mistake.code,
             )
 
     def _check_repeats(self) -> None:
@@ -83,6 +84,7 @@ class SectionReader:
             self.warn(
                 f"the section is written in {lines}: they are one section, and of equal options the last one counts",
                 expected="one `config` line for it, or another name",
+                code="repeated",
             )
 
     def _check_overwritten(self, option: Option) -> None:
@@ -94,6 +96,7 @@ class SectionReader:
             f"is set in {lines}: only the last value counts",
             option=option.name,
             expected=f"one `list {option.name}` line for each value" if many else "one line",
+            code="repeated",
         )
 
     def _check_encoding(self, option: Option) -> None:
@@ -102,7 +105,9 @@ class SectionReader:
         for index, text in enumerate((option.value,) if isinstance(option.value, str) else option.value):
             if _NOT_UTF8.search(text):
                 place = None if single and not is_list(self.kind, option.name) else index
-                self.report("is not UTF-8", option=option.name, index=place, expected="text in UTF-8")
+                self.report(
+                    "is not UTF-8", option=option.name, index=place, expected="text in UTF-8", code="encoding"
+                )
 
     def report(
         self,
@@ -112,6 +117,7 @@ class SectionReader:
         index: int | None = None,
         expected: str = "",
         severity: Severity = "error",
+        code: Code | None = None,
     ) -> None:
         """Keep a mistake; an option refused once is not refused again."""
         place = (option, index)
@@ -122,6 +128,7 @@ class SectionReader:
         self.issues.append(
             Issue(
                 severity=severity,
+                code=code or ("invalid-value" if severity == "error" else "questionable"),
                 package=self.package,
                 section=self.name,
                 option=option,
@@ -133,8 +140,16 @@ class SectionReader:
             )
         )
 
-    def warn(self, wrong: str, *, option: str = "", index: int | None = None, expected: str = "") -> None:
-        self.report(wrong, option=option, index=index, expected=expected, severity="warning")
+    def warn(
+        self,
+        wrong: str,
+        *,
+        option: str = "",
+        index: int | None = None,
+        expected: str = "",
+        code: Code = "questionable",
+    ) -> None:
+        self.report(wrong, option=option, index=index, expected=expected, severity="warning", code=code)
 
     def _line(self, option: str, index: int | None) -> int:
         found = self._options.get(option)
