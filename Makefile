@@ -49,7 +49,7 @@ style: venv
 	$(BIN)/ruff format --check agent benchmarks tests examples luci package
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/* package/ucidockd/files/p* tests/setup/packages.sh
+	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/* package/*/files/p* tests/setup/packages.sh
 	@$(MAKE) --no-print-directory eslint
 
 # LuCI's pages, where node is there
@@ -62,13 +62,13 @@ eslint:
 # the terminal of LuCI's pages, in the version that package.json names
 XTERM := luci/htdocs/luci-static/resources/ucidockd/xterm
 xterm: node_modules/.done
-	sed '/^\/\/# sourceMappingURL/d' node_modules/@xterm/xterm/lib/xterm.mjs >$(XTERM)/xterm.js
-	sed '/^\/\/# sourceMappingURL/d' node_modules/@xterm/addon-fit/lib/addon-fit.mjs >$(XTERM)/addon-fit.js
+	node luci/xterm.mjs <node_modules/@xterm/xterm/lib/xterm.mjs >$(XTERM)/xterm.js
+	node luci/xterm.mjs <node_modules/@xterm/addon-fit/lib/addon-fit.mjs >$(XTERM)/addon-fit.js
 	cp node_modules/@xterm/xterm/css/xterm.css node_modules/@xterm/xterm/LICENSE $(XTERM)/
 
-# the template of the pages' translations
+# the template of the pages' translations; the catalogues are brought up to date with it
 pot: venv
-	$(BIN)/python luci/po/template.py >luci/po/templates/ucidockd.pot
+	$(BIN)/python luci/i18n/catalogues.py pot
 
 # docs/openapi.json from the route table
 openapi: venv

@@ -49,7 +49,7 @@ const NO_MARKUP = [
 ];
 
 export default [
-	{ ignores: [ 'luci/htdocs/luci-static/resources/ucidockd/xterm/**' ] },
+	{ ignores: [ 'luci/htdocs/luci-static/resources/ucidockd/xterm/**', 'luci/i18n/schemas.js' ] },
 	{ linterOptions: { reportUnusedDisableDirectives: 'error' } },
 	{
 		files: [ 'luci/**/*.js' ],

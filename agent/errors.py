@@ -45,6 +45,7 @@ Reason = Literal[
     "EngineInvalid",
     "EngineSlow",
     "EngineTlsFailed",
+    "EngineTooOld",
     "EngineUnreachable",
     "Exited",
     "Failed",

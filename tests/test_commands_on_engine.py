@@ -177,7 +177,7 @@ def test_a_pull_shows_how_far_it_is_on_the_board(box: Box, monkeypatch: pytest.M
     board = box.reconciler.board
     board.subscribe(lambda: seen.append(image_ready(box.reconciler)))
 
-    def pull(image: str, auth: object, on_progress: Any, meanwhile: Any) -> None:
+    def pull(image: str, auth: object, on_progress: Any, meanwhile: Any, *, platform: str = "") -> None:
         on_progress({"status": "Downloading", "id": "a", "progressDetail": {"current": 9, "total": 20}})
         box.client.images.get(BUSYBOX).tag("pulled", "1")
 
@@ -189,7 +189,7 @@ def test_a_pull_shows_how_far_it_is_on_the_board(box: Box, monkeypatch: pytest.M
 
 
 def test_a_pull_that_broke_off_is_not_shown_as_going_on(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pull(image: str, auth: object, on_progress: Any, meanwhile: Any) -> None:
+    def pull(image: str, auth: object, on_progress: Any, meanwhile: Any, *, platform: str = "") -> None:
         on_progress({"status": "Downloading", "id": "a", "progressDetail": {"current": 9, "total": 20}})
         raise EngineError("the registry went away", retryable=True)
 

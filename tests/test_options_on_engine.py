@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,11 @@ ROWS: dict[str, Row] = {
     "health_interval": (HEALTH + "option health_interval '3s'", _health("Interval"), 3 * 10**9),
     "health_timeout": (HEALTH + "option health_timeout '500ms'", _health("Timeout"), 500 * 10**6),
     "health_retries": (HEALTH + "option health_retries '4'", _health("Retries"), 4),
+    "health_start_interval": (
+        HEALTH + "option health_start_interval '3s'",
+        _health("StartInterval"),
+        3 * 10**9,
+    ),
     "health_start_period": (HEALTH + "option health_start_period '2s'", _health("StartPeriod"), 2 * 10**9),
     "env": (
         "list env 'B=2'\n\tlist env 'A=x y'",
@@ -156,10 +162,74 @@ ROWS: dict[str, Row] = {
     "extra_host": ("list extra_host 'nas:10.0.0.9'", _host("ExtraHosts"), ["nas:10.0.0.9"]),
     "label": ("list label 'a=b'", lambda body: body["Config"]["Labels"]["a"], "b"),
     "group_add": ("list group_add '5'", _host("GroupAdd"), ["5"]),
+    "cpu_period": ("option cpu_period '50000'\n\toption cpu_quota '25000'", _host("CpuPeriod"), 50000),
+    "cpu_quota": ("option cpu_quota '25000'", _host("CpuQuota"), 25000),
+    "cpu_rt_period": ("option cpu_rt_period '1000000'", _host("CpuRealtimePeriod"), 1000000),
+    "cpu_rt_runtime": ("option cpu_rt_runtime '950000'", _host("CpuRealtimeRuntime"), 950000),
+    "cpuset_mems": ("option cpuset_mems '0'", _host("CpusetMems"), "0"),
+    "memory_swappiness": ("option memory_swappiness '10'", _host("MemorySwappiness"), 10),
+    "oom_score_adj": ("option oom_score_adj '500'", _host("OomScoreAdj"), 500),
+    "stdin_once": ("option stdin_once '1'", _config("StdinOnce"), True),
+    "uts": ("option uts 'host'", _host("UTSMode"), "host"),
+    "cgroupns": ("option cgroupns 'host'", _host("CgroupnsMode"), "host"),
+    "cgroup_parent": ("option cgroup_parent '/ucidockd-test'", _host("CgroupParent"), "/ucidockd-test"),
+    "platform": ("option platform 'linux/amd64'", lambda body: body["Platform"], "linux"),
+    "volume_driver": (
+        "option volume_driver 'local'\n\tlist volume 'fresh:/x'",
+        _host("VolumeDriver"),
+        "local",
+    ),
+    "blkio_weight_device": (
+        "list blkio_weight_device '/dev/null:300'",
+        _host("BlkioWeightDevice"),
+        [{"Path": "/dev/null", "Weight": 300}],
+    ),
+    **{
+        option: (f"list {option} '/dev/null:1000'", _host(key), [{"Path": "/dev/null", "Rate": 1000}])
+        for option, key in (
+            ("device_read_bps", "BlkioDeviceReadBps"),
+            ("device_read_iops", "BlkioDeviceReadIOps"),
+            ("device_write_bps", "BlkioDeviceWriteBps"),
+            ("device_write_iops", "BlkioDeviceWriteIOps"),
+        )
+    },
+    "gpus": (
+        "list gpus 'all'",
+        _host("DeviceRequests"),
+        [{"Driver": "", "Count": -1, "DeviceIDs": None, "Capabilities": [["gpu"]], "Options": {}}],
+    ),
+    "expose": (
+        "list expose '80-81/UDP'",
+        lambda body: sorted(body["Config"]["ExposedPorts"]),
+        ["80/udp", "81/udp"],
+    ),
+    "volumes_from": ("list volumes_from 'lender:ro'", _host("VolumesFrom"), ["lender:ro"]),
+    "storage_opt": ("list storage_opt 'size=1g'", _host("StorageOpt"), {"size": "1g"}),
+    "annotation": ("list annotation 'a=b'", _host("Annotations"), {"a": "b"}),
     "security_opt": ("list security_opt 'no-new-privileges'", _host("SecurityOpt"), ["no-new-privileges"]),
 }
 # what the kernel or the container of a test machine may not allow at start; the engine has the value all the same
-NOT_STARTED = {"blkio_weight", "oom_kill_disable", "userns", "privileged"}
+NOT_STARTED = {
+    "blkio_weight",
+    "oom_kill_disable",
+    "userns",
+    "privileged",
+    "cgroup_parent",
+    "memory_swappiness",
+    "cpu_rt_period",
+}
+NOT_STARTED |= {
+    "cpu_rt_runtime",
+    "blkio_weight_device",
+    "device_read_bps",
+    "device_read_iops",
+    "device_write_bps",
+    "device_write_iops",
+}
+# what this engine, its storage driver or the kernel refuses, with its words: it is asked for, and what runs goes on
+REFUSED = {"gpus": r"could not select device driver|no known GPU vendor", "storage_opt": "storage-opt|^$"}
+SINCE = {"health_start_interval": (1, 44), "annotation": (1, 43)}
+LENDER = BASE.replace("'web'", "'lender'") + f"\t{SLEEP}\n\tlist volume 'data:/data'\n"
 # options that say when and how, not what: they are tested where their behaviour is
 POLICY = {
     "enabled",
@@ -184,13 +254,22 @@ def test_every_option_of_the_schema_has_a_row() -> None:
 @pytest.mark.variants(12)
 @pytest.mark.parametrize("option", sorted(ROWS))
 def test_the_option_reaches_the_engine_and_stays(box: Box, tmp_path: Path, option: str) -> None:
-    if option == "blkio_weight" and not Path("/sys/fs/cgroup/blkio/blkio.weight").exists():
+    if option.startswith("blkio_weight") and not Path("/sys/fs/cgroup/blkio/blkio.weight").exists():
         pytest.skip("this kernel has no blkio weights: the engine drops the value with a warning")
     (tmp_path / "env").write_text("# a comment\nFROM_FILE=1\n")
     lines, look, expected = ROWS[option]
     command = "" if option in {"command", "entrypoint"} else f"\t{SLEEP}\n"
     state = "\toption state 'stopped'\n" if option in NOT_STARTED else ""
-    text = NETS + BASE + command + state + f"\t{lines}\n".replace("FOLDER", str(tmp_path))
+    lender = LENDER if option == "volumes_from" else ""
+    text = NETS + lender + BASE + command + state + f"\t{lines}\n".replace("FOLDER", str(tmp_path))
+    if SINCE.get(option, (0, 0)) > box.reconciler.engine.api_version():
+        plan, _ = box.apply(text)
+        assert "EngineTooOld" in {finding.reason for finding in plan.findings}
+        assert "web" not in box.names()
+        return
+    if option in REFUSED:
+        assert re.search(REFUSED[option], "".join(box.errors(text)))
+        return
     assert box.errors(text) == []
     seen = look(box.get("web").attrs)
     assert seen == expected

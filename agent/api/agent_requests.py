@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.api.names import number, text
 from agent.api.port import AgentPort
 from agent.api.problems import RequestError
 from agent.model.given import Given, GivenSection
+
+if TYPE_CHECKING:
+    from agent.convert.requests import ImportRequest
 
 
 def given_of(body: Mapping[str, Any]) -> Given:
@@ -53,6 +56,27 @@ def _texts(body: Mapping[str, Any], name: str) -> dict[str, str]:
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
         raise RequestError(f"`{name}`: expected an object of texts by package")
     return found
+
+
+def import_request_of(body: Mapping[str, Any]) -> ImportRequest:
+    """The body of `POST /v1/import`. Raises RequestError."""
+    from agent.convert.requests import TEXT_MAX, ImportRequest  # few need it
+
+    texts = ("run", "compose", "project", "folder", "env")
+    if unknown := sorted(body.keys() - {*texts, "profiles", "commit"}):
+        raise RequestError(
+            f"{unknown[0][:64]!r} is not known; use {', '.join(f'`{name}`' for name in texts)}, `profiles` and `commit`"
+        )
+    profiles, commit = body.get("profiles", []), body.get("commit", False)
+    if not isinstance(commit, bool):
+        raise RequestError("`commit`: expected true or false")
+    if not isinstance(profiles, list) or not all(isinstance(profile, str) for profile in profiles):
+        raise RequestError("`profiles`: expected a list of names")
+    for name in texts:
+        if not isinstance(body.get(name, ""), str) or len(body.get(name, "")) > TEXT_MAX:
+            raise RequestError(f"`{name}`: expected a text of at most {TEXT_MAX} characters")
+    given = {name: body[name] for name in texts if name in body}
+    return ImportRequest(**given, profiles=tuple(profiles), commit=commit)
 
 
 async def validated(agent: AgentPort, texts: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.model.dockerd.settings import Wish
 from agent.model.given import Given
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
 from agent.status.metrics import PassCounters
+
+if TYPE_CHECKING:
+    from agent.convert.requests import ImportRequest
 
 
 class AgentPort(Protocol):
@@ -56,6 +59,13 @@ class AgentPort(Protocol):
         Raises ConfigError, ConflictError, EngineError (404 for no such container).
         """
         ...
+
+    async def import_text(self, request: ImportRequest) -> dict[str, Any]:
+        """A docker run line or a compose file as UCI sections with a report. Raises ConfigError, ConflictError."""
+        ...
+
+    def export_text(self, form: str, names: Sequence[str]) -> str:
+        """Container sections as docker run lines or a compose file. Raises ConfigError for an unknown name."""
 
     async def diff(self, name: str) -> dict[str, Any]:
         """One container section against what the engine shows. Raises ConfigError for no such section."""

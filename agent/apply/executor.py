@@ -248,7 +248,9 @@ class Executor:
             image = container.spec.image
             labels = self._labels(record)
             body = container_body(container, labels=labels, image=image, api=self.api, carry=heir.carry)
-            object_id, inspect = create_from(self.engine, container.name, body, image_id=image_id)
+            object_id, inspect = create_from(
+                self.engine, container.name, body, image_id=image_id, platform=container.spec.platform or ""
+            )
         except EngineError as exc:
             self._undo_announce(record, exc, before)
             raise
@@ -256,7 +258,7 @@ class Executor:
         self.records.change(record.nonce, lasting=False, object_id=object_id, volumes=volumes)
         if heir.lost:
             logger.warning("%s: created again, empty: %s", operation.key, ", ".join(heir.lost))
-        for network, endpoint in extra_endpoints(container):
+        for network, endpoint in extra_endpoints(container, self.api):
             self.engine.connect(network, object_id, endpoint)
 
     def _record_of(self, key: str) -> Record | None:

@@ -80,16 +80,17 @@ class Images:
         Raises EngineError naming the image; a failed pull with `always` uses the local image when there is one.
         SkippedError: its section names another image by now, a pull under way is cancelled.
         """
-        image = container.spec.image
+        image, platform = container.spec.image, container.spec.platform or ""
         if container.policy.pull is not Pull.ALWAYS and image in self._found:
             return self._found[image]
-        local = look_at_image(self.engine, image)
+        local = _if_of(platform, look_at_image(self.engine, image))
         if local is None and known:
-            local = look_at_image(self.engine, known)
+            local = _if_of(platform, look_at_image(self.engine, known))
             if local is not None and container.policy.pull is not Pull.ALWAYS:
                 logger.warning("%s has no local name any more: its image %s is used", image, short_id(known))
         if container.policy.pull is Pull.NEVER and local is None:
-            raise EngineError(f"image {image} is not there and `option pull never` forbids to pull it")
+            which = f"image {image}" + (f" for {platform}" if platform else "")
+            raise EngineError(f"{which} is not there and `option pull never` forbids to pull it")
         if container.policy.pull is Pull.ALWAYS or local is None:
             local = self._pull(container, local)
         self._found[image] = str(local["Id"])
@@ -109,7 +110,8 @@ class Images:
 
         try:
             with self.waiting():
-                self.engine.pull(image, auth_for(image, self.auths), progress.step, check)
+                auth, platform = auth_for(image, self.auths), container.spec.platform or ""
+                self.engine.pull(image, auth, progress.step, check, platform=platform)
         except SkippedError:
             raise
         except EngineError as exc:
@@ -131,7 +133,7 @@ class Images:
 
 
 def create_from(
-    engine: Engine, name: str, body: dict[str, Any], *, image_id: str
+    engine: Engine, name: str, body: dict[str, Any], *, image_id: str, platform: str = ""
 ) -> tuple[str, dict[str, Any]]:
     """Creates a container from the image `image_id` under the reference that `body` gives; returns its id and what
     GET /containers/{id}/json then shows.
@@ -142,11 +144,11 @@ def create_from(
     """
     by_id = {**body, "Image": image_id}
     try:
-        object_id = engine.create_container(name, body)
+        object_id = engine.create_container(name, body, platform=platform)
     except EngineError as exc:
         if exc.status != 404 or body["Image"] == image_id:
             raise
-        return _looked_at(engine, engine.create_container(name, by_id))
+        return _looked_at(engine, engine.create_container(name, by_id, platform=platform))
     try:
         seen = engine.inspect_container(object_id)
         if seen is None or seen.image_id == image_id:
@@ -155,7 +157,7 @@ def create_from(
         engine.remove_container(object_id, volumes=True, force=True)
     except EngineError as exc:
         raise _left_behind(exc) from exc
-    return _looked_at(engine, engine.create_container(name, by_id))
+    return _looked_at(engine, engine.create_container(name, by_id, platform=platform))
 
 
 def _looked_at(engine: Engine, object_id: str) -> tuple[str, dict[str, Any]]:
@@ -185,6 +187,15 @@ def look_at_image(engine: Engine, reference: str) -> dict[str, Any] | None:
     except EngineError as exc:
         text = f"cannot look at image {reference}: {exc}"
         raise EngineError(text, status=exc.status, retryable=exc.retryable) from exc
+
+
+def _if_of(platform: str, image: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The image, if it is one for that platform; any is for "". An engine's store may hold one of several under a name."""
+    if image is None or not platform:
+        return image
+    system, architecture, *variant = platform.split("/")
+    same = (image.get("Os"), image.get("Architecture")) == (system, architecture)
+    return image if same and variant in ([], [image.get("Variant") or ""]) else None
 
 
 def registry_of(image: str) -> str:

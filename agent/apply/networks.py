@@ -225,7 +225,9 @@ def _endpoints_of(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _same_again(endpoint: dict[str, Any]) -> dict[str, Any]:
     """What was asked for: addresses that the engine chose are for it to choose again."""
-    kept = {name: endpoint.get(name) for name in ("IPAMConfig", "Aliases", "Links", "DriverOpts")}
+    kept = {
+        name: endpoint.get(name) for name in ("IPAMConfig", "Aliases", "Links", "DriverOpts", "GwPriority")
+    }
     return {name: value for name, value in kept.items() if value}
 
 

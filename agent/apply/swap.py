@@ -147,12 +147,14 @@ class Swap:
         image = container.spec.image
         body = container_body(container, labels=labels, image=image, api=self.api, carry=heir.carry)
         name = swap_name(container.name, "new", new.nonce)
-        object_id, inspect = create_from(self.engine, name, body, image_id=new.image_id)
+        object_id, inspect = create_from(
+            self.engine, name, body, image_id=new.image_id, platform=container.spec.platform or ""
+        )
         volumes = volumes_of(inspect) or volume_words(heir.carry)
         new = self.records.change(
             new.nonce, lasting=False, object_id=object_id, volumes=volumes, left=heir.left
         )
-        for network, endpoint in extra_endpoints(container):
+        for network, endpoint in extra_endpoints(container, self.api):
             self.engine.connect(network, object_id, endpoint)
         return new
 
@@ -342,8 +344,9 @@ def _judge(
         raise GateError(
             f"the new container exited with {state.get('ExitCode')}{killed} after {elapsed_s:.1f} s"
         )
-    if state.get("Restarting") or (seen.inspect or {}).get("RestartCount", 0) > 0:
-        raise GateError(f"the new container exited with {state.get('ExitCode')} and is restarted in a loop")
+    restarts = (seen.inspect or {}).get("RestartCount", 0)
+    if state.get("Restarting") or restarts > 0:  # it runs again: its last exit code is not shown any more
+        raise GateError(f"the new container ended and was restarted ({restarts}x) within {elapsed_s:.1f} s")
     health = _health(seen)
     if health == "unhealthy":
         raise GateError("the new container is unhealthy")

@@ -74,6 +74,7 @@ class Command(NamedTuple):
     options: tuple[Argument, ...] = ()
     common: tuple[str, ...] = ()  # of COMMON: only those that it uses, any other one is an error
     rest: str = ""  # how help shows what follows the first argument and is passed on as `args.rest`
+    hint: str = ""  # what one word or option too many gets as an answer
     words: Mapping[str, str] = {}  # options of docker's command with what to write here
 
     def all_options(self) -> tuple[Argument, ...]:
@@ -179,11 +180,25 @@ CHECK = Command(
     summary="Check the configuration and list every mistake",
     description=(
         "Reads /etc/config/containers and /etc/config/dockerd as they are committed, or the files that you name, and lists"
-        " every mistake with its line. Nothing is changed."
+        " every mistake as `file:line: error: ...` or `warning`, in the order of their lines. Nothing is changed. It needs"
+        " neither an agent nor an engine."
     ),
-    examples=(("ucidockd check", "Check what is committed."),),
+    examples=(
+        ("ucidockd check", "Check what is committed."),
+        ("ucidockd check --staged", "Check it as it would be after `uci commit`."),
+        ("ucidockd check --strict ./containers", "Check a file, and fail on warnings too."),
+        ("uci export containers | ucidockd check -", "Check what another program writes."),
+    ),
     exit_codes=((0, "no errors"), (1, "there are errors, with --strict also warnings"), _USAGE),
     handler="agent.cli.check:check",
+    arguments=(
+        argument(
+            "FILE",
+            dest="files",
+            nargs="*",
+            help="file to check, `-` is the standard input; one called `dockerd` is dockerd's configuration",
+        ),
+    ),
     options=(
         flag("--strict", help="fail on warnings too"),
         flag("--staged", help="as if `uci commit` had been run"),
@@ -211,6 +226,10 @@ PLAN = Command(
         (4, "with --exit-code: there is something to do, in progress or waiting"),
     ),
     handler="agent.cli.plan:plan",
+    words={
+        "--detailed-exitcode": "`--exit-code` ends with 4 when there is something to do",
+        "-out": "a plan is not kept: `ucidockd reconcile` plans anew",
+    },
     arguments=(
         argument(
             "FILE",
@@ -242,6 +261,7 @@ RECONCILE = Command(
         (3, "another agent is running"),
     ),
     handler="agent.cli.plan:reconcile",
+    hint="it applies the whole configuration; `ucidockd start NAME` tries one container again",
     common=_EITHER,
 )
 DIFF = Command(
@@ -279,6 +299,85 @@ ADOPT = Command(
     ),
     common=_EITHER,
 )
+_IMPORT = (
+    option("--folder", metavar="DIR", help="the folder that relative paths start from"),
+    flag("--commit", help="write the sections; without, they are only shown"),
+)
+IMPORT_RUN = Command(
+    name="import run",
+    group="Configuration",
+    summary="Turn a docker run line into sections",
+    description=(
+        "Shows what a `docker run` line, or several with `docker network create` and `docker volume create`, would be as"
+        " sections of /etc/config/containers, and what becomes of each flag: taken, changed, left out or unknown. Without a"
+        " line the text is read from standard input."
+    ),
+    examples=(
+        ("ucidockd import run -- docker run -d -p 8080:80 nginx", "Show the section."),
+        ("ucidockd import run --commit < run.sh", "Write the sections of the lines in a file."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.transcribe:import_run",
+    arguments=(argument("WORD", dest="word", nargs="?", help="the first word of the line: docker"),),
+    options=_IMPORT,
+    common=(*_FILES, "json"),
+    rest="WORD ...",
+)
+IMPORT_COMPOSE = Command(
+    name="import compose",
+    group="Configuration",
+    summary="Turn a compose file into sections",
+    description=(
+        "Shows what a compose file would be as sections of /etc/config/containers, and what becomes of each key: taken,"
+        " changed, left out or unknown. The project becomes a stack. Variables come from the .env file beside it."
+    ),
+    examples=(
+        ("ucidockd import compose docker-compose.yml", "Show the sections."),
+        ("ucidockd import compose compose.yml --profile debug --commit", "Write them, with a profile."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.transcribe:import_compose",
+    arguments=(argument("FILE", dest="file", help="a compose file, or - for standard input"),),
+    options=(
+        option("--project", metavar="NAME", default="", help="name of the stack (the folder's)"),
+        option("--env-file", metavar="FILE", default="", help="variables (.env beside the file)"),
+        option(
+            "--profile",
+            metavar="NAME",
+            dest="profiles",
+            action="append",
+            default=[],
+            help="a profile that is wanted",
+        ),
+        *_IMPORT,
+    ),
+    common=(*_FILES, "json"),
+)
+_EXPORTED = argument(
+    "NAME", dest="names", nargs="*", help="sections or Docker names; all where none is given"
+)
+EXPORT_RUN = Command(
+    name="export run",
+    group="Configuration",
+    summary="Print docker run lines for container sections",
+    description="Prints shell lines that make the same containers, networks and volumes. They hold their secrets.",
+    examples=(("ucidockd export run web", "The line for section `web`."),),
+    exit_codes=_USUAL,
+    handler="agent.cli.transcribe:export_text",
+    arguments=(_EXPORTED,),
+    common=_FILES,
+)
+EXPORT_COMPOSE = Command(
+    name="export compose",
+    group="Configuration",
+    summary="Print a compose file for container sections",
+    description="Prints a compose file that makes the same containers, networks and volumes. It holds their secrets.",
+    examples=(("ucidockd export compose > compose.yml", "All containers as one file."),),
+    exit_codes=_USUAL,
+    handler="agent.cli.transcribe:export_text",
+    arguments=(_EXPORTED,),
+    common=_FILES,
+)
 STATUS = Command(
     name="status",
     group="What runs",
@@ -286,11 +385,27 @@ STATUS = Command(
     description="Shows what became of each section: whether it is as declared, whether its container runs, and why not.",
     examples=(
         ("ucidockd status", "Everything."),
-        ("ucidockd status --watch", "Follow changes until Ctrl-C."),
+        (
+            "ucidockd status web --load",
+            "One section, with the processors and memory that its container takes.",
+        ),
+        ("ucidockd status --problems", "What needs attention comes first."),
+        ("ucidockd status --watch", "Follow changes until `q` or Ctrl-C."),
     ),
     exit_codes=_USUAL,
     handler="agent.cli.status:status",
-    options=(flag("--watch", help="follow changes"),),
+    arguments=(argument("NAME", dest="names", nargs="*", help="only these sections or Docker names"),),
+    options=(
+        flag("--watch", help="follow changes; space and b turn pages, q ends it"),
+        flag("--problems", help="what needs attention first"),
+        flag("--load", help="what each container takes of processors and memory; takes a second"),
+        option("--stack", metavar="STACK", default="", help="only this stack's sections"),
+        choice(
+            "--state",
+            choices=("running", "stopped", "waiting", "failed", "warning", "in-sync"),
+            help="only what is in this state",
+        ),
+    ),
     common=_ALL,
 )
 _NAMES = argument("NAME", dest="names", nargs="+", help="a section, a Docker name or an id")
@@ -349,7 +464,10 @@ RESTART = Command(
     handler="agent.cli.actions:restart",
     arguments=(_NAMES,),
     common=_ALL,
-    words={"-t": "the time that a container gets to end is `option stop_timeout` of its section"},
+    words={
+        "--once": "leave it out, a restart never changes the section",
+        "-t": "the time that a container gets to end is `option stop_timeout` of its section",
+    },
 )
 EXEC = Command(
     name="exec",
@@ -406,6 +524,7 @@ LOGS = Command(
     ),
     exit_codes=_USUAL,
     handler="agent.cli.logs:logs",
+    words={"--lines": "`--tail N`", "--details": "`--json` has the time and the stream of each line"},
     arguments=(_NAMES,),
     options=(
         flag("-f", "--follow", help="continue with what comes"),
@@ -482,6 +601,10 @@ RUN = Command(
     examples=(("ucidockd run --log-level debug", "Run it in a terminal and show everything that it does."),),
     exit_codes=((0, "it was ended by a signal"), _FAILED, _USAGE, (3, "another agent is running")),
     handler="agent.cli.system:run",
+    hint=(
+        "this command is the agent; `ucidockd import run -- docker run IMAGE` shows the section of a container, and the"
+        " agent runs what is declared in /etc/config/containers"
+    ),
     options=(
         choice(
             "--log-level",
@@ -572,6 +695,10 @@ COMMANDS: tuple[Command, ...] = (
     RECONCILE,
     DIFF,
     ADOPT,
+    IMPORT_RUN,
+    IMPORT_COMPOSE,
+    EXPORT_RUN,
+    EXPORT_COMPOSE,
     STATUS,
     WAIT,
     START,
@@ -596,6 +723,8 @@ DOCKER_WORDS: Mapping[str, str] = {
     "container": "`ucidockd status` shows what runs",
     "top": "`ucidockd status --watch` follows what runs",
     "stats": "`ucidockd status --watch` follows what runs",
+    "compose": "`ucidockd import compose FILE` turns a compose file into sections",
+    "convert": "`ucidockd import compose FILE` turns a compose file into sections",
     "up": "declare the container in /etc/config/containers, then `uci commit` and `ucidockd reconcile`",
     "apply": "`ucidockd reconcile` applies the configuration",
     "deploy": "`ucidockd reconcile` applies the configuration",
@@ -609,11 +738,32 @@ DOCKER_WORDS: Mapping[str, str] = {
     "delete": "delete the section (`uci delete containers.NAME; uci commit containers`), then `ucidockd reconcile`",
     "validate": "`ucidockd check` lists every mistake",
     "config": "`ucidockd check` lists every mistake, `ucidockd uci show containers` prints the configuration",
+    "images": "`ucidockd status` shows the images of sections, `ucidockd pull` pulls them",
+    "image": "`ucidockd pull NAME` pulls an image",
+    "rmi": "`docker rmi` removes an image, LuCI's page Images too",
+    "kill": "`ucidockd stop NAME` stops a container",
+    "pause": "`ucidockd stop NAME --once` stops a container until its next change",
+    "rename": "change `option name` of the section, then `uci commit`",
+    "cp": "mount a folder with `list volume '/path:/target'`, or use LuCI's page Files",
+    "attach": "`ucidockd logs NAME -f` follows its output, `ucidockd exec -it NAME sh` opens a shell",
+    "shell": "`ucidockd exec -it NAME sh` opens a shell",
+    "sh": "`ucidockd exec -it NAME sh` opens a shell",
+    "build": "build the image elsewhere and name it in `option image`",
+    "login": "add an `auth` section with `option serveraddress`, `username` and `password`",
+    "network": "declare it as a `network` section; `ucidockd status` shows them",
+    "volume": "declare it as a `volume` section; `ucidockd status` shows them",
+    "info": "`ucidockd status` shows the agent and the engine",
+    "events": "`ucidockd status --watch` follows changes",
+    "init": "`touch /etc/config/containers`, then declare a container in it",
+    "edit": "edit /etc/config/containers, then `ucidockd check`",
+    "set": "`uci set containers.NAME.OPTION=VALUE; uci commit containers`",
+    "enable": "`ucidockd start NAME`",
+    "disable": "`ucidockd stop NAME`",
+    "docker": "leave out the word `docker`; `ucidockd --help` lists the commands",
     "lint": "`ucidockd check` lists every mistake",
     "inspect": "`ucidockd diff NAME` compares a section with what runs",
     "get": "`ucidockd status` shows what runs",
     "log": "`ucidockd logs NAME` shows a container's output",
-    "import": "`ucidockd adopt NAME` writes the section of a container that runs",
     "agent": "`ucidockd run` runs the agent",
     "daemon": "`ucidockd run` runs the agent",
     "serve": "`ucidockd run` runs the agent",

@@ -6,20 +6,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from agent.cli.ask import agent_socket, ask_or_do
+from agent.cli.check import packages_of
 from agent.cli.output import Style, print_issues, wrapped
 from agent.cli.plan_view import NOTHING, plan_view, steps
-from agent.errors import ConfigError
 from agent.model.given import Given
 
 
 def plan(args: argparse.Namespace) -> int:
     """What would be done."""
     if args.staged or args.files:
-        body = {"staged": args.staged, **_read_packages(args.files)}
+        texts, paths = packages_of(args.files)
+        body = {"staged": args.staged, "packages": texts, "paths": paths}
         result = ask_or_do(
             args,
             ("POST", "/v1/plan"),
@@ -60,22 +60,6 @@ def _next_step(args: argparse.Namespace, *, alone: bool) -> str:
 def _print_text(text: str) -> None:
     if text:
         print(text)
-
-
-def _read_packages(files: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The texts of UCI files by package, and where each is from: a file named `dockerd` is that package's."""
-    from pathlib import Path
-
-    from agent.files.uci_store import read_text
-
-    texts: dict[str, str] = {}
-    paths: dict[str, str] = {}
-    for name in files:
-        package = "dockerd" if Path(name).name == "dockerd" else "containers"
-        if package in texts:
-            raise ConfigError(f"{paths[package]} and {name} are both for `{package}`: give one file for each")
-        texts[package], paths[package] = read_text(Path(name)), name
-    return {"packages": texts, "paths": paths}
 
 
 def _given(body: dict[str, Any]) -> Given:

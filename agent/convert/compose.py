@@ -74,6 +74,9 @@ class _Project:
             self.document["services"], self._services_of if self.options.read_file else None
         )
         chosen = {name: service for name, service in services.items() if self._is_chosen(name, service)}
+        for name in chosen:
+            if "extends" in self.document["services"][name] and "extends" not in chosen[name]:
+                self.conversion.taken(f"services.{name}.extends")
         self._stack(chosen)
         self._name_all(chosen)
         for name in self.document["networks"]:
@@ -153,8 +156,6 @@ class _Project:
                 f"services.{name}", f"it belongs to the profile {words}, which is not chosen"
             )
             return False
-        if profiles:
-            self.conversion.taken(f"services.{name}.profiles")
         return True
 
     def absolute(self, path: str) -> str:
@@ -215,7 +216,7 @@ class _Project:
         docker = own_name or (
             name if external else self.project if name == "default" else f"{self.project}_{name}"
         )
-        if name == "default":
+        if name == "default" and self.project not in self.conversion.taken_names:
             sheet = Sheet("network", self.project)
             self.conversion.sheets.append(sheet)
         else:
@@ -353,6 +354,8 @@ class _Project:
         return self.volumes[source]
 
     def network_section(self, name: str, where: str) -> str:
+        if name == "default":
+            self.networks.setdefault(name, self.project)  # the stack's own
         if name not in self.networks:
             sheet = self.conversion.sheet("network", f"{self.project}_{name}", prefix="net")
             self.conversion.changed(

@@ -20,6 +20,7 @@ from agent.model.kernel_names import near
 if TYPE_CHECKING:
     from agent.convert.compose import _Project
 
+OWN = "x-ucidockd"  # options that compose has no key for, as a mapping
 _CONDITIONS = {
     "service_started": "started",
     "service_healthy": "healthy",
@@ -54,20 +55,32 @@ class ServiceReader:
 
     def _key(self, key: str, value: Any) -> None:
         where = f"services.{self.name}.{key}"
-        if key.startswith("x-"):
+        if key == OWN and isinstance(value, dict):
+            for option, items in value.items():
+                for item in listed(items):
+                    self.put(str(option), text(item), f"{where}.{option}")
+        elif key.startswith("x-"):
             self.conversion.left_out(where, "an extension, which docker ignores, too")
-            return
-        row = KEYS.get(key)
-        if row is None:
+        elif (row := KEYS.get(key)) is None:
             self.conversion.unknown(where, "compose has no such key" + near(key, KEYS))
         elif row.reason:
             self.conversion.left_out(where, row.reason)
-        elif row.read is not None:
-            row.read(self, where, value)
         elif value is None:
             self.conversion.left_out(where, "it is empty")
+        elif row.read is not None:
+            told = len(self.conversion.report)
+            row.read(self, where, value)
+            if told == len(self.conversion.report):
+                self._unsaid(where, value)
         else:
             self._plain(row, where, value)
+
+    def _unsaid(self, where: str, value: Any) -> None:
+        """A reader found nothing in the value to speak of."""
+        if value in ([], {}, ""):
+            self.conversion.left_out(where, "it is empty")
+        else:
+            self.conversion.unknown(where, "its value is of another form than compose's")
 
     def _plain(self, row: Key, where: str, value: Any) -> None:
         if row.form == "flag":
@@ -101,8 +114,8 @@ class ServiceReader:
 
     def _default_network(self) -> None:
         """The stack's own network, where the section's name and the Docker name resolve."""
-        if self._alias() or not self.sheet.knows("stack"):
-            section = self.project.network_section("default", f"services.{self.name}.networks")
+        section = self.project.network_section("default", f"services.{self.name}.networks")
+        if self._alias() or section != self.project.project:
             self.sheet.put("network", ",".join([section, *self._alias()]), f"services.{self.name}.networks")
 
     def _alias(self) -> list[str]:
@@ -327,9 +340,6 @@ class ServiceReader:
         except ValueError:
             self.conversion.unknown(where, "a quote is not closed")
             return
-        if value is None:
-            self.conversion.taken(where)
-            return
         if not words and option == "command":
             self.conversion.left_out(where, "a section cannot empty the image's command")
             return
@@ -344,7 +354,8 @@ class ServiceReader:
         self.conversion.taken(where)
 
     def profiles(self, where: str, value: Any) -> None:
-        """Read by the project."""
+        """A service that is read at all is in a profile that was chosen."""
+        self.conversion.taken(where)
 
     def restart(self, where: str, value: Any) -> None:
         self.put("restart", "no" if value in (False, None, "") else text(value), where)
@@ -404,7 +415,9 @@ class ServiceReader:
                 self._test(place, item)
             elif key in options:
                 self.put(options[key], text(item), place)
-            elif key != "disable":
+            elif key == "disable":
+                self.conversion.taken(place)
+            else:
                 self.conversion.unknown(place, "compose has no such key of a health check")
 
     def _test(self, where: str, value: Any) -> None:

@@ -125,7 +125,8 @@ class Conversion:
 
     def free_name(self, name: str, *, prefix: str = "") -> str:
         """UCI allows letters, digits and `_`, and each name once in a file."""
-        base = re.sub(r"[^A-Za-z0-9_]", "_", name) or "app"
+        base = re.sub(r"[^A-Za-z0-9_]", "_", name)
+        base = base if len(base) > 1 else f"app_{base}"  # Docker wants two characters at least
         longer = re.sub(r"[^A-Za-z0-9_]", "_", f"{prefix}_{name}") if prefix else base
         numbered = (f"{longer}{number}" for number in range(2, len(self.taken_names) + 3))
         return next(found for found in (base, longer, *numbered) if found not in self.taken_names)

@@ -33,6 +33,18 @@ _GLOBAL = (
 )
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 _MODES = ("bridge", "host", "none")
+# docker's words for a setting of one network, and ours
+_SETTINGS = {
+    "alias": "alias",
+    "network-alias": "alias",
+    "net-alias": "alias",
+    "ip": "ip",
+    "ip6": "ip6",
+    "mac-address": "mac",
+    "gw-priority": "gw_priority",
+    "driver-opt": "driver_opt",
+    "link-local-ip": "link_local",
+}
 _NETWORK_FLAGS = {
     "driver": "driver",
     "d": "driver",
@@ -143,8 +155,10 @@ class _Container:
         self.networks = networks  # Docker name -> section
         self.folder = folder
         self.sheet = Sheet("container", "")
-        self.first: dict[str, list[str]] = {}  # settings of the first network: alias, ip, ...
-        self.modes = False
+        self.networks_of: dict[str, list[tuple[str, str]]] = {}  # by Docker name: alias, ip, ...
+        self.loose: list[
+            tuple[str, str]
+        ] = []  # settings of the first network that came as flags of their own
 
     def read(self, words: Sequence[Word]) -> None:
         image, command = self._flags(words)
@@ -246,7 +260,9 @@ class _Container:
             )
             return
         if flag.reason:
-            if not (flag.switch and word.text in _FALSE):
+            if flag.switch and word.text in _FALSE:
+                self.conversion.taken(where)
+            else:
                 self.conversion.left_out(where, flag.reason)
             return
         special = _SPECIAL.get(flag.name)
@@ -344,73 +360,67 @@ class _Container:
             )
 
     def network(self, where: str, value: str) -> None:
-        settings: dict[str, list[str]] = {}
-        name = value
+        """A name, or docker's long form `name=...,alias=...,ip=...`."""
+        name, settings = value, []
         if "=" in value:
             name = ""
             for key, text in _fields(value):
                 if key == "name":
                     name = text
-                elif key in (
-                    "alias",
-                    "ip",
-                    "ip6",
-                    "mac-address",
-                    "gw-priority",
-                    "driver-opt",
-                    "link-local-ip",
-                ):
-                    settings.setdefault(key, []).append(text)
+                elif key in _SETTINGS:
+                    settings.append((_SETTINGS[key], text))
                 else:
                     self.conversion.left_out(f"{where} {key}", "list network has no such setting")
+        shown = f"{where} {value}"
         if name in ("default", ""):
-            self.conversion.taken(f"{where} {value}")
-            return
-        if name in _MODES or name.startswith("container:"):
-            self.modes = True
+            self.conversion.taken(shown)
+        elif name.startswith("container:"):
             self._put("network_mode", name, where)
-            return
-        self.sheet.put("network", name, f"{where} {value}")
-        self.first.update({} if len(self.sheet.items("network")) > 1 else settings)
-        self.conversion.taken(f"{where} {value}")
+        else:
+            self.networks_of.setdefault(name, []).extend(settings)
+            self.conversion.taken(shown)
 
     def setting(self, where: str, value: str) -> None:
         """An address or a name in the first network."""
-        key = {"network-alias": "alias", "net-alias": "alias"}.get(where.lstrip("-"), where.lstrip("-"))
-        self.first.setdefault(key, []).append(value)
+        self.loose.append((_SETTINGS[where.lstrip("-")], value))
         self.conversion.taken(f"{where} {value}")
 
     def _networks(self, made: Sheet) -> None:
         """Networks have sections; one that has none yet gets one, and takes over a network that exists."""
-        names = made.items("network")
-        if not names:
-            for key in self.first:
-                self.conversion.left_out(
-                    f"--{key}", "it needs a --network of its own, the default bridge has no such thing"
-                )
+        if not self.networks_of:
+            for key, value in self.loose:
+                where = next(flag for flag, known in _SETTINGS.items() if known == key)
+                self.conversion.left_out(f"--{where} {value}", "it needs a --network with a name")
             return
-        if "mac-address" in self.first:
-            made.put("mac_address", self.first.pop("mac-address")[-1], "--mac-address")
-        entries = []
-        for position, name in enumerate(names):
-            section = self.networks.get(name)
-            if section is None:
-                sheet = self.conversion.sheet("network", name, prefix="net")
-                if sheet.name != name:
-                    sheet.put("name", name)
-                sheet.put("adopt", "1")
-                # before the container, so that the preview reads from top to bottom
-                self.conversion.sheets.remove(sheet)
-                self.conversion.sheets.insert(self.conversion.sheets.index(made), sheet)
-                section = self.networks[name] = sheet.name
-                self.conversion.changed(
-                    f"--network {name}",
-                    f"a section `network {section}` is made; it takes over a network that exists",
-                )
-            settings = self.first if position == 0 else {}
-            parts = [f"{key}={text}" for key, texts in settings.items() for text in texts]
-            entries.append(",".join([section, *parts]))
-        made.options["network"] = entries
+        if len(self.networks_of) == 1 and next(iter(self.networks_of)) in _MODES:
+            made.put("network_mode", next(iter(self.networks_of)), "--network")
+            for key, value in self.loose:
+                self.conversion.left_out(f"--{key} {value}", "it needs a --network with a name")
+            return
+        for position, (name, settings) in enumerate(self.networks_of.items()):
+            section = name if name in _MODES else self.networks.get(name) or self._new_network(name, made)
+            parts = [section]
+            for key, text in [*settings, *(self.loose if position == 0 else ())]:
+                if key == "mac" and not position:
+                    made.put("mac_address", text, f"--mac-address {text}")
+                else:
+                    parts.append(f"{key}={text}")
+            made.put("network", ",".join(parts), f"--network {name}")
+
+    def _new_network(self, name: str, made: Sheet) -> str:
+        sheet = self.conversion.sheet("network", name, prefix="net")
+        if sheet.name != name:
+            sheet.put("name", name)
+        sheet.put("adopt", "1")
+        # before the container, so that the preview reads from top to bottom
+        self.conversion.sheets.remove(sheet)
+        self.conversion.sheets.insert(self.conversion.sheets.index(made), sheet)
+        self.networks[name] = sheet.name
+        self.conversion.changed(
+            f"--network {name}",
+            f"a section `network {sheet.name}` is made; it takes over a network that exists",
+        )
+        return sheet.name
 
 
 _SPECIAL: dict[str, Callable[[_Container, str, str], None]] = {

@@ -338,10 +338,9 @@ class DockerEngine:
             "GET", f"/containers/{ref}/logs", params=params, timeout_s=min(_READ_S, self._timeout_s)
         )
 
-    def create_container(self, name: str, body: dict[str, Any]) -> str:
-        return self._read(
-            self._call("POST", "/containers/create", params={"name": name}, json=body), _id_of_new
-        )
+    def create_container(self, name: str, body: dict[str, Any], *, platform: str = "") -> str:
+        params = {"name": name} | ({"platform": platform} if platform else {})
+        return self._read(self._call("POST", "/containers/create", params=params, json=body), _id_of_new)
 
     def start(self, ref: str) -> None:
         try:
@@ -411,6 +410,8 @@ class DockerEngine:
         auth: RegistryAuth | None,
         on_progress: Callable[[dict[str, Any]], None],
         meanwhile: Callable[[], None],
+        *,
+        platform: str = "",
     ) -> None:
         """POST /images/create; an error inside the progress stream is raised.
 
@@ -426,7 +427,8 @@ class DockerEngine:
                 client.request(
                     "POST",
                     client._url("/images/create"),  # noqa: SLF001 - as in _call
-                    params={"fromImage": repository, "tag": tag or "latest"},
+                    params={"fromImage": repository, "tag": tag or "latest"}
+                    | ({"platform": platform} if platform else {}),
                     headers={"X-Registry-Auth": docker.auth.encode_header(login)},
                     timeout=self._timeout_s,
                     stream=True,

@@ -6,9 +6,11 @@ A file that does not parse, or is missing although it was there, gives no Desire
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import importlib.util
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,12 +19,12 @@ from agent.files.options import RuntimeOptions
 from agent.files.uci_store import PyuciStore, TextUciStore, UciMissing, UciStore, read_staged
 from agent.files.user_paths import PATHS
 from agent.model.given import Given
-from agent.model.issues import Issue
+from agent.model.issues import Code, Issue
 from agent.model.resources import Desired
 from agent.plan.draft import with_hashes
 from agent.uci.decode import decode
 from agent.uci.edit import UciEditError, replayed, with_sections
-from agent.uci.mistakes import mistakes_of
+from agent.uci.mistakes import FileMistake, mistakes_of, without
 from agent.uci.syntax import Package, UciSyntaxError, parse
 
 PACKAGES = ("containers", "dockerd")
@@ -105,11 +107,15 @@ def _load(store: UciStore | _Given) -> LoadResult:
     if issues:
         found = result.desired
         readable = Desired(agent=found.agent, daemon=found.daemon, daemon_mistakes=found.daemon_mistakes)
-        return LoadResult(desired=None, issues=tuple(issues), readable=readable)
+        return LoadResult(desired=None, issues=_by_line(issues), readable=readable)
     generation = hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
     return LoadResult(
-        desired=with_hashes(replace(result.desired, generation=generation)), issues=result.issues
+        desired=with_hashes(replace(result.desired, generation=generation)), issues=_by_line(result.issues)
     )
+
+
+def _by_line(issues: Iterable[Issue]) -> tuple[Issue, ...]:
+    return tuple(sorted(issues, key=lambda issue: (issue.file, issue.line)))
 
 
 def _read(
@@ -121,20 +127,50 @@ def _read(
         hashes.append(content_hash)
     except UciMissing:
         # the stock package brings /etc/config/dockerd; without dockerd's settings containers still can be managed
-        return [] if name == "dockerd" else [_issue(name, path, None, "there is no such file", "a UCI file")]
+        wish = f"a UCI file; `touch {path}` makes an empty one"
+        return [] if name == "dockerd" else [_issue(name, path, None, "there is no such file", wish)]
     except UciSyntaxError as exc:
         found = mistakes_of(exc.text, package=name)
-        return [_issue(name, path, m.line, m.wrong, m.expected) for m in found]
+        return [_issue(name, path, m.line, m.wrong, m.expected, "syntax") for m in found] + _others(
+            exc.text, name, path, found
+        )
     except UciEditError:
         raise  # of sections that are given, and no file has them
     except ConfigError as exc:
-        return [_issue(name, path, None, f"cannot be read: {exc}", "a readable UCI file")]
+        wish = "the rights of root" if isinstance(exc.__cause__, PermissionError) else "a readable UCI file"
+        return [_issue(name, path, None, str(exc), wish)]
     return []
 
 
-def _issue(package: str, path: str, line: int | None, message: str, expected: str) -> Issue:
+def _others(text: str, name: str, path: str, found: tuple[FileMistake, ...]) -> list[Issue]:
+    """Mistakes of options in a file that is not in UCI's syntax, as far as they do not come from that."""
+    try:
+        package = parse(without(text, found), package=name, path=path)
+    except UciSyntaxError:
+        return []
+    starts = [section.line for section in package.sections]
+    lines = {mistake.line for mistake in found}
+    torn = {bisect.bisect_right(starts, line) - 1 for line in lines}
+    issues = decode({name: package}, paths={name: path}, read_file=None).issues
+    return [
+        issue
+        for issue in issues
+        if issue.code in _BY_THEMSELVES
+        and issue.line not in lines
+        and (issue.code != "missing-option" or bisect.bisect_right(starts, issue.line) - 1 not in torn)
+    ]
+
+
+# whether it is a mistake does not depend on other sections
+_BY_THEMSELVES = frozenset({"unknown-option", "missing-option", "wrong-type", "encoding", "repeated"})
+
+
+def _issue(
+    package: str, path: str, line: int | None, message: str, expected: str, code: Code = "file"
+) -> Issue:
     return Issue(
         severity="error",
+        code=code,
         package=package,
         section="",
         option="",

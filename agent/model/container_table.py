@@ -20,13 +20,20 @@ from agent.model import engine_json, entry_text
 from agent.model.entries import (
     is_cdi,
     parse_device,
+    parse_device_bytes,
+    parse_device_operations,
+    parse_device_weight,
+    parse_exposed,
     parse_extra_host,
+    parse_gpus,
     parse_image,
+    parse_platform,
     parse_restart,
     parse_server,
     parse_tmpfs,
     parse_ulimit,
     parse_volume,
+    parse_volumes_from,
 )
 from agent.model.kernel_names import check_security_option, parse_capability, parse_signal, sysctl_namespace
 from agent.model.quantities import (
@@ -40,7 +47,25 @@ from agent.model.quantities import (
     parse_size,
     parse_swap,
 )
-from agent.model.resources import ContainerSpec, Device, Mount, Port, RestartPolicy, Tmpfs, Ulimit
+from agent.model.resources import (
+    ContainerSpec,
+    Device,
+    DeviceLimit,
+    Endpoint,
+    Healthcheck,
+    Mount,
+    Port,
+    RestartPolicy,
+    Tmpfs,
+    Ulimit,
+)
+
+Version = tuple[int, int]
+_DOCKER: dict[Version, str] = {
+    (1, 43): "24.0",
+    (1, 44): "25.0",
+    (1, 48): "28.0",
+}  # that brought a version of the API
 
 
 class Level(StrEnum):
@@ -84,7 +109,11 @@ class Codec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerOption:
-    """One row. `key` is the place in the body of POST /containers/create, "" for none of its own."""
+    """One row. `key` is the place in the body of POST /containers/create, "" for none of its own.
+
+    `since`: the version of the Engine API that brought the option; an older engine would leave it out without a word.
+    `needs`: what of a value takes a newer engine than the option itself, in words, with that version.
+    """
 
     uci: str
     field: str
@@ -92,6 +121,8 @@ class ContainerOption:
     codec: Codec = Codec()
     shape: Shape = Shape.ONE
     level: Level = Level.RECREATE
+    since: Version = (1, 41)
+    needs: Callable[[Any], tuple[str, Version] | None] = lambda value: None
 
 
 def _whole_seconds(text: str) -> int:
@@ -125,6 +156,36 @@ def _cdi_device(text: str) -> str | None:
     return text if is_cdi(text) else None
 
 
+def _percent(text: str) -> int:
+    return parse_int(text, maximum=100)
+
+
+def _quota(text: str) -> int:
+    """moby daemon/daemon_unix.go, verifyPlatformContainerResources: 1 ms at least; 0 and -1 are no limit."""
+    return int(text) if text in {"0", "-1"} else parse_int(text, minimum=1000, maximum=10**9)
+
+
+def _period(text: str) -> int:
+    """The same: 1 ms to 1 s; 0 is the kernel's default."""
+    return 0 if text == "0" else parse_int(text, minimum=1000, maximum=1_000_000)
+
+
+def _score(text: str) -> int:
+    return parse_int(text, minimum=-1000, maximum=1000)
+
+
+def _health_needs(check: Healthcheck) -> tuple[str, Version] | None:
+    return ("health_start_interval", (1, 44)) if check.start_interval_ns else None
+
+
+def _networks_need(endpoints: tuple[Endpoint, ...]) -> tuple[str, Version] | None:
+    if any(endpoint.gw_priority is not None for endpoint in endpoints):
+        return "`network` with gw_priority", (1, 48)
+    if any(endpoint.mac_address for endpoint in endpoints[1:]):
+        return "a MAC address on a network that is not the first", (1, 44)
+    return None
+
+
 _TEXT = Codec()
 _FLAG = Codec(parse=parse_bool, text=lambda value: "1" if value else "0", from_engine=bool)
 _MAYBE_FLAG = Codec(parse=parse_bool, text=lambda value: "1" if value else "0", from_engine=_same)
@@ -132,6 +193,11 @@ _SIZE = Codec(parse=parse_size, text=entry_text.size)
 _SWAP = Codec(parse=parse_swap, text=entry_text.size)
 _CPUS = Codec(parse=parse_cpus, text=entry_text.cpus)
 _SHARES = Codec(parse=lambda text: parse_int(text, minimum=2, maximum=262144))
+_PERCENT = Codec(parse=_percent, from_engine=lambda value: None if value == -1 else value)
+_SCORE = Codec(parse=_score, from_engine=lambda value: value or 0)
+_PERIOD = Codec(parse=_period)
+_QUOTA = Codec(parse=_quota)
+_MICROSECONDS = Codec(parse=parse_int)
 _PIDS = Codec(parse=lambda text: parse_int(text, minimum=-1))
 _WEIGHT = Codec(parse=_weight)
 _SECONDS = Codec(parse=_whole_seconds, from_engine=_same)
@@ -153,6 +219,33 @@ _DEVICE = Codec(
     made=Device,
     order=lambda device: (device.container, device.host),
 )
+_WEIGHTS = Codec(
+    parse=parse_device_weight,
+    text=entry_text.device_count,
+    to_engine=engine_json.weight,
+    from_engine=engine_json.read_limit,
+    made=DeviceLimit,
+    order=lambda limit: limit.path,
+)
+_RATES = Codec(
+    parse=parse_device_bytes,
+    text=entry_text.device_rate,
+    to_engine=engine_json.rate,
+    from_engine=engine_json.read_limit,
+    made=DeviceLimit,
+    order=lambda limit: limit.path,
+)
+_OPERATIONS = Codec(
+    parse=parse_device_operations,
+    text=entry_text.device_count,
+    to_engine=engine_json.rate,
+    from_engine=engine_json.read_limit,
+    made=DeviceLimit,
+    order=lambda limit: limit.path,
+)
+_GPUS = Codec(parse=parse_gpus, text=entry_text.gpus, made=engine_json.made_gpus)
+_EXPOSED = Codec(parse=parse_exposed, to_engine=engine_json.exposed, from_engine=engine_json.read_exposed)
+_PLATFORM = Codec(parse=parse_platform)
 _ULIMIT = Codec(
     parse=parse_ulimit,
     text=entry_text.ulimit,
@@ -189,8 +282,12 @@ def _many(
     *,
     field: str = "",
     level: Level = Level.RECREATE,
+    since: Version = (1, 41),
+    needs: Callable[[Any], tuple[str, Version] | None] = lambda value: None,
 ) -> ContainerOption:
-    return ContainerOption(uci=uci, field=field or uci, key=key, codec=codec, shape=shape, level=level)
+    return ContainerOption(
+        uci=uci, field=field or uci, key=key, codec=codec, shape=shape, level=level, since=since, needs=needs
+    )
 
 
 TABLE = (
@@ -224,14 +321,14 @@ TABLE = (
     _one("userns", "HostConfig.UsernsMode"),
     _one("log_driver"),
     _one("publish_all", "HostConfig.PublishAllPorts", _FLAG),
-    _many(Shape.APART, "health_*", "Config.Healthcheck", _HEALTH, field="health"),
+    _many(Shape.APART, "health_*", "Config.Healthcheck", _HEALTH, field="health", needs=_health_needs),
     _many(Shape.WORDS, "command", "Config.Cmd"),
     _many(Shape.WORDS, "entrypoint", "Config.Entrypoint"),
     _many(Shape.APART, "env", "Config.Env", _ENV),
     _many(Shape.APART, "port", "HostConfig.PortBindings", _PORTS, field="ports"),
     _many(Shape.APART, "volume", codec=_MOUNT, field="mounts"),
     _many(Shape.APART, "tmpfs", codec=_TMPFS),
-    _many(Shape.APART, "network", field="endpoints", level=Level.RECONNECT),
+    _many(Shape.APART, "network", field="endpoints", level=Level.RECONNECT, needs=_networks_need),
     _many(Shape.SET, "device", "HostConfig.Devices", _DEVICE, field="devices"),
     _many(Shape.SET, "device", codec=Codec(parse=_cdi_device), field="cdi_devices"),
     _many(Shape.SET, "device_cgroup_rule", "HostConfig.DeviceCgroupRules", field="device_cgroup_rules"),
@@ -248,8 +345,50 @@ TABLE = (
     _many(Shape.SET, "group_add", "HostConfig.GroupAdd"),
     _many(Shape.SET, "security_opt", codec=Codec(parse=_security_option)),
     _many(Shape.APART, "security_opt", field="seccomp"),
+    _one("cpu_period", "HostConfig.CpuPeriod", _PERIOD, level=Level.UPDATE),
+    _one("cpu_quota", "HostConfig.CpuQuota", _QUOTA, level=Level.UPDATE),
+    _one("cpu_rt_period", "HostConfig.CpuRealtimePeriod", _MICROSECONDS, level=Level.UPDATE),
+    _one("cpu_rt_runtime", "HostConfig.CpuRealtimeRuntime", _MICROSECONDS, level=Level.UPDATE),
+    _one("cpuset_mems", "HostConfig.CpusetMems", level=Level.UPDATE),
+    _one("memory_swappiness", "HostConfig.MemorySwappiness", _PERCENT),
+    _one("oom_score_adj", "HostConfig.OomScoreAdj", _SCORE),
+    _one("stdin_once", "Config.StdinOnce", _FLAG),
+    _one("uts", "HostConfig.UTSMode"),
+    _one("cgroupns", "HostConfig.CgroupnsMode"),
+    _one("cgroup_parent", "HostConfig.CgroupParent"),
+    _one("platform", codec=_PLATFORM),
+    _one("volume_driver", "HostConfig.VolumeDriver"),
+    _many(
+        Shape.SET,
+        "blkio_weight_device",
+        "HostConfig.BlkioWeightDevice",
+        _WEIGHTS,
+        field="blkio_weight_devices",
+    ),
+    _many(Shape.SET, "device_read_bps", "HostConfig.BlkioDeviceReadBps", _RATES),
+    _many(Shape.SET, "device_read_iops", "HostConfig.BlkioDeviceReadIOps", _OPERATIONS),
+    _many(Shape.SET, "device_write_bps", "HostConfig.BlkioDeviceWriteBps", _RATES),
+    _many(Shape.SET, "device_write_iops", "HostConfig.BlkioDeviceWriteIOps", _OPERATIONS),
+    _many(Shape.LIST, "gpus", codec=_GPUS),
+    _many(Shape.APART, "expose", "Config.ExposedPorts", _EXPOSED),
+    _many(Shape.LIST, "volumes_from", "HostConfig.VolumesFrom", Codec(parse=parse_volumes_from)),
+    _many(Shape.PAIRS, "storage_opt", "HostConfig.StorageOpt", _PAIR, field="storage_opts"),
+    _many(Shape.PAIRS, "annotation", "HostConfig.Annotations", _PAIR, field="annotations", since=(1, 43)),
 )
 BY_FIELD = {row.field: row for row in TABLE}
+
+
+def too_new(spec: ContainerSpec, api: Version) -> tuple[str, ...]:
+    """What the user set that an engine of that API version does not know, in words."""
+    found = []
+    for row in TABLE:
+        value = getattr(spec, row.field)
+        if value not in (None, ()):
+            needed = (f"`{row.uci}`", row.since) if row.since > api else row.needs(value)
+            if needed is not None and needed[1] > api:
+                what, (major, minor) = needed
+                found.append(f"{what} needs Docker {_DOCKER[needed[1]]} (API {major}.{minor})")
+    return tuple(found)
 
 
 def keys_of(part: str) -> frozenset[str]:

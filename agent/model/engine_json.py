@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agent.model.kernel_names import parse_capability
 from agent.model.quantities import QuantityError
-from agent.model.resources import Device, Healthcheck, Mount, Port, RestartPolicy, Ulimit
+from agent.model.resources import Device, DeviceLimit, Gpus, Healthcheck, Mount, Port, RestartPolicy, Ulimit
 
 _PORT = re.compile(r"([0-9]{1,5})(?:/([a-z]+))?")
 
@@ -55,6 +54,65 @@ def read_ulimit(item: Mapping[str, Any]) -> Ulimit:
     return Ulimit(name=item["Name"], soft=item["Soft"], hard=item["Hard"])
 
 
+def weight(item: DeviceLimit) -> dict[str, Any]:
+    return {"Path": item.path, "Weight": item.limit}
+
+
+def rate(item: DeviceLimit) -> dict[str, Any]:
+    return {"Path": item.path, "Rate": item.limit}
+
+
+def read_limit(item: Mapping[str, Any]) -> DeviceLimit:
+    return DeviceLimit(path=str(item.get("Path") or ""), limit=item.get("Rate", item.get("Weight", 0)))
+
+
+def gpus(item: Gpus) -> dict[str, Any]:
+    """A DeviceRequest, as docker's command line makes it (docker/cli opts/gpus.go)."""
+    return {
+        "Driver": item.driver or "",
+        "Count": item.count or 0,
+        "DeviceIDs": list(item.devices) or None,
+        "Capabilities": [["gpu", *item.capabilities]],
+        "Options": dict(item.options),
+    }
+
+
+def read_gpus(item: Mapping[str, Any]) -> Gpus:
+    named = {name for names in item.get("Capabilities") or () for name in names}
+    return Gpus(
+        count=item.get("Count") or None,
+        driver=item.get("Driver") or None,
+        devices=tuple(item.get("DeviceIDs") or ()),
+        capabilities=tuple(sorted(named - {"gpu"})),
+        options=tuple(sorted((item.get("Options") or {}).items())),
+    )
+
+
+def made_gpus(**record: Any) -> Gpus:
+    """Of what a record has: lists in place of tuples."""
+    return Gpus(
+        count=record.get("count"),
+        driver=record.get("driver"),
+        devices=tuple(record.get("devices", ())),
+        capabilities=tuple(record.get("capabilities", ())),
+        options=tuple((str(key), str(value)) for key, value in record.get("options", ())),
+    )
+
+
+def is_gpus(item: Mapping[str, Any]) -> bool:
+    """Whether a DeviceRequest is one of GPUs that `gpus` can say."""
+    (named, *others) = item.get("Capabilities") or [()]
+    return item.get("Driver") != "cdi" and "gpu" in named and not others
+
+
+def exposed(ports: Iterable[str]) -> dict[str, dict[str, Any]]:
+    return {port: {} for port in ports}
+
+
+def read_exposed(given: Iterable[str] | None) -> tuple[str, ...]:
+    return tuple(sorted(port if "/" in port else f"{port}/tcp" for port in given or ()))
+
+
 def read_capability(name: str) -> str:
     try:
         return parse_capability(name)
@@ -66,27 +124,30 @@ def health(check: Healthcheck) -> dict[str, Any]:
     test = None
     if check.cmd is not None:
         test = ["NONE"] if check.cmd == "none" else ["CMD-SHELL", check.cmd]
+    elif check.argv:
+        test = ["CMD", *check.argv]
     values = {
         "Test": test,
         "Interval": check.interval_ns,
         "Timeout": check.timeout_ns,
         "Retries": check.retries,
         "StartPeriod": check.start_period_ns,
+        "StartInterval": check.start_interval_ns,
     }
     return {name: value for name, value in values.items() if value is not None}
 
 
 def read_health(given: Mapping[str, Any] | None) -> Healthcheck | None:
-    """A CMD test becomes a shell's command line: a section knows no other form."""
     check = given or {}
     kind, *words = check.get("Test") or ("",)
-    cmd = {"NONE": "none", "CMD-SHELL": " ".join(words), "CMD": shlex.join(words)}.get(kind)
     health = Healthcheck(
-        cmd=cmd or None,
+        cmd={"NONE": "none", "CMD-SHELL": " ".join(words)}.get(kind) or None,
+        argv=tuple(words) if kind == "CMD" else (),
         interval_ns=check.get("Interval") or None,
         timeout_ns=check.get("Timeout") or None,
         retries=check.get("Retries") or None,
         start_period_ns=check.get("StartPeriod") or None,
+        start_interval_ns=check.get("StartInterval") or None,
     )
     return None if health == Healthcheck() else health
 

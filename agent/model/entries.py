@@ -7,16 +7,20 @@ Syntax is that of `docker run`. Every parser is pure and raises `QuantityError`;
 
 from __future__ import annotations
 
+import csv
 import ipaddress
 import re
+from collections.abc import Callable
 
 from agent.model.kernel_names import ULIMITS, near
-from agent.model.quantities import QuantityError, parse_int
+from agent.model.quantities import QuantityError, parse_assignment, parse_int, parse_pair, parse_size
 from agent.model.resources import (
     Dependency,
     DependsOn,
     Device,
+    DeviceLimit,
     Endpoint,
+    Gpus,
     Mount,
     Port,
     RestartPolicy,
@@ -32,7 +36,25 @@ _VOLUME_FORM = (
     "source:/target[:ro,...] where source is an absolute path or a volume name (letters, digits, _ . -)"
 )
 _DEVICE_FORM = "/dev/host[:/dev/container[:rwm]], usb:VID:PID[:serial] or vendor.com/class=name"
-_NETWORK_FORM = "name[,alias=a][,ip=address][,ip6=address]"
+_NETWORK_FORM = (
+    "name[,alias=a][,ip=address][,ip6=address][,mac=address][,link_local=address][,driver_opt=key=value]"
+    "[,gw_priority=n]"
+)
+# as `docker run --network name=...,` writes them
+_SETTINGS = {
+    "mac_address": "mac",
+    "mac-address": "mac",
+    "link-local-ip": "link_local",
+    "link_local_ip": "link_local",
+    "driver-opt": "driver_opt",
+    "gw-priority": "gw_priority",
+}
+_GPUS_FORM = "all, a number, or driver=, count=, device=, capabilities= and options= such as device=0,1"
+_MAC = re.compile(
+    r"([0-9a-f]{2}:){5}[0-9a-f]{2}|([0-9a-f]{2}-){5}[0-9a-f]{2}|([0-9a-f]{4}\.){2}[0-9a-f]{4}",
+    re.IGNORECASE | re.ASCII,
+)
+_PLATFORM_PART = re.compile(r"[a-z0-9_-]+", re.ASCII)
 _PROPAGATION = frozenset({"shared", "rshared", "slave", "rslave", "private", "rprivate"})
 # of SELinux, and of Docker Desktop: they mean nothing here
 _WITHOUT_EFFECT = frozenset({"z", "Z", "cached", "delegated", "consistent"})
@@ -129,7 +151,7 @@ def parse_ports(text: str) -> tuple[Port, ...]:
     protocol = protocol or "tcp"
     host_ip, host, container = _split_port(body)
     inner = _port_range(container, text)
-    outer = _port_range(host, text) if host else (0,) * len(inner)
+    outer = _port_range(host, text) if host.strip("0") else (0,) * len(inner)  # 0, as none: any that is free
     if len(inner) == 1 < len(outer):
         return (
             Port(
@@ -258,6 +280,106 @@ def parse_device(text: str) -> Device:
     return _device(parts[0], container, parts[2] if len(parts) == 3 else "rwm")
 
 
+def parse_device_limit(text: str, *, number: Callable[[str], int], form: str) -> DeviceLimit:
+    """`/dev/sda:LIMIT`; `number` reads the limit."""
+    path, colon, limit = text.rpartition(":")
+    if not colon or not path.startswith("/dev/"):
+        raise QuantityError(f"{text!r} does not name a device and its limit", form)
+    return DeviceLimit(path=_tidy(path), limit=number(limit))
+
+
+def parse_device_weight(text: str) -> DeviceLimit:
+    """One `blkio_weight_device` entry."""
+    form = "/dev/sda:500, the weight from 10 to 1000"
+    return parse_device_limit(text, number=lambda part: parse_int(part, minimum=10, maximum=1000), form=form)
+
+
+def parse_device_bytes(text: str) -> DeviceLimit:
+    """One `device_read_bps` or `device_write_bps` entry."""
+    return parse_device_limit(text, number=_some_bytes, form="/dev/sda:1m, bytes per second")
+
+
+def _some_bytes(text: str) -> int:
+    size = parse_size(text)
+    if not size:
+        raise QuantityError("a limit of 0 lets nothing through", "a rate such as 1m, or no entry")
+    return size
+
+
+def parse_device_operations(text: str) -> DeviceLimit:
+    """One `device_read_iops` or `device_write_iops` entry."""
+    form = "/dev/sda:1000, operations per second"
+    return parse_device_limit(text, number=lambda part: parse_int(part, minimum=1, maximum=2**32), form=form)
+
+
+def parse_gpus(text: str) -> Gpus:
+    """One `gpus` entry (docker/cli opts/gpus.go); several values of `device`, `capabilities` or `options` need no quotes."""
+    found: dict[str, list[str]] = {}
+    key = ""
+    for part in _fields(text, _GPUS_FORM):
+        name, equals, value = part.partition("=")
+        if equals and name in {"driver", "count", "device", "capabilities", "options"} and name not in found:
+            key = name
+            found[key] = value.split(",") if name not in {"driver", "count"} else [value]
+        elif key in {"device", "capabilities", "options"}:
+            found[key].append(part)
+        elif not found and not equals:
+            found["count"] = [part]
+        else:
+            raise QuantityError(f"{part!r} is not a setting of GPUs", _GPUS_FORM)
+    count, devices = found.get("count", [""])[0], tuple(found.get("device", ()))
+    if count and devices:
+        raise QuantityError("a count and devices exclude each other", "one of the two")
+    if any(not value for values in found.values() for value in values):
+        raise QuantityError(f"{text!r} has an empty setting", _GPUS_FORM)
+    number = None if devices else 1
+    if count:
+        number = -1 if count == "all" else parse_int(count, minimum=-1, maximum=2**31 - 1)
+    return Gpus(
+        count=number or None,
+        driver=found.get("driver", [None])[0],
+        devices=devices,
+        capabilities=tuple(sorted(set(found.get("capabilities", ())) - {"gpu"})),
+        options=tuple(sorted(dict(map(parse_assignment, found.get("options", ()))).items())),
+    )
+
+
+def _fields(text: str, form: str) -> list[str]:
+    """The fields of one line of CSV, as docker's command line reads such values."""
+    try:
+        return next(csv.reader([text], strict=True), [])
+    except csv.Error:
+        raise QuantityError(f"{text!r} has a quote that is not closed", form) from None
+
+
+def parse_exposed(text: str) -> tuple[str, ...]:
+    """`port[-range][/tcp|udp|sctp]` as `port/protocol`."""
+    form = "a port of the container such as 80, 53/udp or 8000-8010"
+    ports, slash, protocol = text.partition("/")
+    protocol = protocol.lower() if slash else "tcp"
+    if protocol not in {"tcp", "udp", "sctp"} or not re.fullmatch(r"\d{1,5}(-\d{1,5})?", ports, re.ASCII):
+        raise QuantityError(f"{text!r} is not a port of the container", form)
+    return tuple(f"{port}/{protocol}" for port in _port_range(ports, text))
+
+
+def parse_volumes_from(text: str) -> str:
+    """`[service:|container:]name[:ro|rw]`; `rw` is what is left out."""
+    found = re.fullmatch(r"((?:service:|container:)?[a-zA-Z0-9][a-zA-Z0-9_.-]*)(?::(ro|rw|z|Z))?", text)
+    if found is None:
+        raise QuantityError(f"{text!r} does not name a container", "a container section, or section:ro")
+    return f"{found[1]}:ro" if found[2] == "ro" else found[1]
+
+
+def parse_platform(text: str) -> str:
+    """`os/architecture[/variant]` in small letters."""
+    parts = text.split("/")
+    if len(parts) not in {2, 3} or parts[0] != "linux" or not all(map(_PLATFORM_PART.fullmatch, parts)):
+        raise QuantityError(
+            f"{text!r} is not a platform of Linux", "linux/amd64, linux/arm64, linux/arm/v7 or the like"
+        )
+    return "/".join(parts)
+
+
 def is_cdi(text: str) -> bool:
     """Whether a `device` entry is a device by its CDI name, `vendor.com/class=name` (container-device-interface)."""
     return _CDI.fullmatch(text) is not None
@@ -303,30 +425,51 @@ def parse_restart(text: str) -> RestartPolicy:
 
 def parse_endpoint(text: str) -> Endpoint:
     """One `network` entry."""
-    name, *settings = text.split(",")
+    name, *settings = _fields(text, _NETWORK_FORM) or [""]
     if not name or "=" in name:
         raise QuantityError(f"{text!r} does not begin with a network", _NETWORK_FORM)
-    aliases: list[str] = []
-    addresses: dict[str, str] = {}
+    many: dict[str, list[str]] = {"alias": [], "link_local": [], "driver_opt": []}
+    once: dict[str, str] = {}
     for setting in settings:
-        key, _, value = setting.partition("=")
-        if key == "alias" and value:
-            aliases.append(value)
-        elif key in {"ip", "ip6"} and key not in addresses:
-            addresses[key] = parse_address(value, version=6 if key == "ip6" else 4)
+        written, _, value = setting.partition("=")
+        key = _SETTINGS.get(written, written)
+        if key in many and value:
+            many[key].append(value)
+        elif key in {"ip", "ip6", "mac", "gw_priority"} and key not in once:
+            once[key] = value
         else:
-            raise QuantityError(f"{setting!r} is no setting of a network", _NETWORK_FORM)
+            raise QuantityError(f"{setting!r} is not a setting of a network", _NETWORK_FORM)
     return Endpoint(
         network=name,
-        aliases=tuple(dict.fromkeys(aliases)),
-        ip=addresses.get("ip", ""),
-        ip6=addresses.get("ip6", ""),
+        aliases=tuple(dict.fromkeys(many["alias"])),
+        ip=parse_address(once["ip"], version=4) if "ip" in once else "",
+        ip6=parse_address(once["ip6"], version=6) if "ip6" in once else "",
+        mac_address=parse_mac(once["mac"]) if "mac" in once else "",
+        link_local=tuple(sorted({parse_link_local(address) for address in many["link_local"]})),
+        driver_opts=tuple(sorted(dict(map(parse_pair, many["driver_opt"])).items())),
+        gw_priority=_priority(once["gw_priority"]) if "gw_priority" in once else None,
     )
+
+
+def _priority(text: str) -> int:
+    return parse_int(text, minimum=-(2**31), maximum=2**31 - 1)
+
+
+def parse_link_local(text: str) -> str:
+    """An address of 169.254.0.0/16 or fe80::/10."""
+    address = parse_address(text)
+    if not ipaddress.ip_address(address).is_link_local:
+        raise QuantityError(f"{text!r} is not a link-local address", "one of 169.254.0.0/16 or fe80::/10")
+    return address
 
 
 def parse_mac(text: str) -> str:
     """A MAC address in lower case with colons, of the forms that docker takes (Go: net.ParseMAC)."""
     digits = re.sub("[:.-]", "", text).lower()
+    if _MAC.fullmatch(text) is None:
+        raise QuantityError(
+            f"{text!r} is not a MAC address", "six pairs of hex digits such as 02:42:ac:11:00:02"
+        )
     return ":".join(digits[at : at + 2] for at in range(0, 12, 2))
 
 

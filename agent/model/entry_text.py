@@ -6,7 +6,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 
-from agent.model.resources import Device, Endpoint, Mount, Port, RestartPolicy, Tmpfs, Ulimit
+from agent.model.resources import (
+    Device,
+    DeviceLimit,
+    Endpoint,
+    Gpus,
+    Mount,
+    Port,
+    RestartPolicy,
+    Tmpfs,
+    Ulimit,
+)
 
 _UNITS = (("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10))
 _TIMES = (("h", 3600 * 10**9), ("m", 60 * 10**9), ("s", 10**9), ("ms", 10**6), ("us", 1000), ("ns", 1))
@@ -102,13 +112,22 @@ def tmpfs(entry: Tmpfs) -> str:
     return f"{entry.target}:{entry.options}" if entry.options else entry.target
 
 
-def endpoint(item: Endpoint) -> str:
-    """A `network` entry. The MAC address is an option of its own."""
+def endpoint(item: Endpoint, *, mac: bool = False) -> str:
+    """A `network` entry. `mac`: with the MAC address, which of the first one is an option of its own."""
     parts = [item.network]
     parts += [f"alias={alias}" for alias in item.aliases]
     parts += [f"ip={item.ip}"] if item.ip else []
     parts += [f"ip6={item.ip6}"] if item.ip6 else []
+    parts += [f"mac={item.mac_address}"] if mac and item.mac_address else []
+    parts += [f"link_local={address}" for address in item.link_local]
+    parts += [_quoted(f"driver_opt={key}={value}") for key, value in item.driver_opts]
+    parts += [f"gw_priority={item.gw_priority}"] if item.gw_priority is not None else []
     return ",".join(parts)
+
+
+def _quoted(field: str) -> str:
+    """As docker's command line reads it: CSV."""
+    return '"' + field.replace('"', '""') + '"' if "," in field or field.startswith('"') else field
 
 
 def device(item: Device) -> str:
@@ -117,6 +136,28 @@ def device(item: Device) -> str:
     same = item.container in ("", item.host)
     container = "" if same and not permissions else item.container
     return ":".join(part for part in (item.host, container, permissions) if part)
+
+
+def device_count(item: DeviceLimit) -> str:
+    """A `device_*_iops` or `blkio_weight_device` entry."""
+    return f"{item.path}:{item.limit}"
+
+
+def device_rate(item: DeviceLimit) -> str:
+    """A `device_*_bps` entry."""
+    return f"{item.path}:{size(item.limit)}"
+
+
+def gpus(item: Gpus) -> str:
+    """A `gpus` entry."""
+    if item == Gpus(count=item.count):
+        return "all" if item.count == -1 else str(item.count or 0)
+    parts = [f"driver={item.driver}"] if item.driver else []
+    parts += [f"count={'all' if item.count == -1 else item.count}"] if item.count is not None else []
+    parts += [f"device={','.join(item.devices)}"] if item.devices else []
+    parts += [f"capabilities={','.join(item.capabilities)}"] if item.capabilities else []
+    parts += [f"options={','.join(f'{key}={value}' for key, value in item.options)}"] if item.options else []
+    return ",".join(parts)
 
 
 def ulimit(limit: Ulimit) -> str:

@@ -11,6 +11,18 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Severity = Literal["error", "warning"]
+Code = Literal[
+    "syntax",  # the file is not in UCI's syntax
+    "file",  # it is not there, or cannot be read
+    "unknown-section",
+    "unknown-option",
+    "missing-option",
+    "wrong-type",  # a list where an option belongs
+    "invalid-value",
+    "encoding",
+    "repeated",  # a section or an option that is there twice
+    "questionable",  # any other warning
+]
 _MESSAGE_MAX, _ENDS = 500, 240  # characters: a mistake goes into log, status and replies
 
 
@@ -24,6 +36,7 @@ class Issue:
     """One mistake at one place. `line` 0 and `option` "" mean the whole section."""
 
     severity: Severity
+    code: Code = "invalid-value"
     package: str
     section: str
     option: str = ""
@@ -39,11 +52,18 @@ class Issue:
         name = ".".join(part for part in (self.package, self.section, self.option) if part)
         return name if self.index is None else f"{name}[{self.index}]"
 
+    @property
+    def where(self) -> str:
+        """`file:line`, as far as they are known."""
+        return f"{self.file}:{self.line}" if self.file and self.line else self.file
+
+    def words(self) -> str:
+        """`package.section.option[index]: what is wrong, expected ...`."""
+        return f"{self.place}: {self.message}" + (f", expected {self.expected}" if self.expected else "")
+
     def text(self) -> str:
         """`package.section.option[index]: what is wrong, expected ... (file:line)`."""
-        wish = f", expected {self.expected}" if self.expected else ""
-        where = f"{self.file}:{self.line}" if self.file and self.line else self.file
-        return f"{self.place}: {self.message}{wish}" + (f" ({where})" if where else "")
+        return self.words() + (f" ({self.where})" if self.where else "")
 
 
 def issue_as_json(issue: Issue) -> dict[str, Any]:

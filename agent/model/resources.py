@@ -115,6 +115,25 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceLimit:
+    """One entry of `blkio_weight_device` or `device_*_bps|iops`: a weight, bytes or operations a second."""
+
+    path: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpus:
+    """One `gpus` entry; `count` -1 is all of them. Without `devices` the driver picks `count` of them."""
+
+    count: int | None = None
+    driver: str | None = None
+    devices: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()  # sorted, without `gpu`, which all have
+    options: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ulimit:
     """One `ulimit` entry."""
 
@@ -132,6 +151,9 @@ class Endpoint:
     ip: str = ""
     ip6: str = ""
     mac_address: str = ""
+    link_local: tuple[str, ...] = ()  # sorted
+    driver_opts: tuple[tuple[str, str], ...] = ()  # sorted
+    gw_priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,13 +166,18 @@ class RestartPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Healthcheck:
-    """The health_* options; times in nanoseconds, None = the image's or engine's default."""
+    """The health_* options; times in nanoseconds, None = the image's or engine's default.
+
+    `cmd` goes to the image's shell, `argv` is a program with its arguments: at most one of the two.
+    """
 
     cmd: str | None = None
+    argv: tuple[str, ...] = ()
     interval_ns: int | None = None
     timeout_ns: int | None = None
     retries: int | None = None
     start_period_ns: int | None = None
+    start_interval_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +238,29 @@ class ContainerSpec:
     security_opt: tuple[str, ...] = ()
     seccomp: str | None = None  # the profile that `security_opt` names as a file, JSON; only its hash leaves
     cdi_devices: tuple[str, ...] = ()  # sorted
+    cpu_period: int | None = None  # microseconds, as the three after it
+    cpu_quota: int | None = None
+    cpu_rt_period: int | None = None
+    cpu_rt_runtime: int | None = None
+    cpuset_mems: str | None = None
+    memory_swappiness: int | None = None  # per cent
+    oom_score_adj: int | None = None
+    stdin_once: bool | None = None
+    uts: str | None = None
+    cgroupns: str | None = None
+    cgroup_parent: str | None = None
+    platform: str | None = None  # os/architecture[/variant]
+    volume_driver: str | None = None
+    blkio_weight_devices: tuple[DeviceLimit, ...] = ()  # each sorted by path
+    device_read_bps: tuple[DeviceLimit, ...] = ()
+    device_read_iops: tuple[DeviceLimit, ...] = ()
+    device_write_bps: tuple[DeviceLimit, ...] = ()
+    device_write_iops: tuple[DeviceLimit, ...] = ()
+    gpus: tuple[Gpus, ...] = ()
+    expose: tuple[str, ...] = ()  # "80/tcp", sorted
+    volumes_from: tuple[str, ...] = ()  # "name" or "name:ro"
+    storage_opts: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

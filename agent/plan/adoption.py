@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from agent.model.container_table import keys_of
+from agent.model.engine_json import is_gpus, read_exposed
 from agent.model.resources import (
     Container,
     ContainerPolicy,
@@ -28,26 +29,27 @@ from agent.model.resources import (
     VolumeSpec,
 )
 from agent.plan.container.difference import network_options
-from agent.plan.container.inspected import DEFAULT_NETWORKS, is_anonymous, read_spec
+from agent.plan.container.inspected import DEFAULT_NETWORKS, is_anonymous, is_lent, read_spec
 
 _PREDEFINED = DEFAULT_NETWORKS | {"host", "none"}
 _SHM_SIZE = 64 << 20  # dockerd's default-shm-size, unless it is told otherwise
-_CPU_PERIOD_US = 100_000  # the kernel's default
+# uname's word for a machine -> that of images (Go: GOARCH), which for ARM and MIPS says less
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "i386": "386"}
 _COMPOSE = "com.docker.compose."
 _OWN = "ucidockd."
 
 # fmt: off
-_READ_CONFIG = keys_of("Config") | {"Labels", "Image", "MacAddress", "ExposedPorts"}
-# of the session that made it (Attach*, StdinOnce), of the image, or seen in the mounts that are in effect (Volumes)
+_READ_CONFIG = keys_of("Config") | {"Labels", "Image", "MacAddress"}
+# of the session that made it (Attach*), of the image, or seen in the mounts that are in effect (Volumes)
 _IGNORED_CONFIG = frozenset({
-    "AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce", "Volumes", "OnBuild", "Shell", "ArgsEscaped",
+    "AttachStdin", "AttachStdout", "AttachStderr", "Volumes", "OnBuild", "Shell", "ArgsEscaped",
 })
 _READ_HOST = keys_of("HostConfig") | {
-    "Binds", "Mounts", "Tmpfs", "VolumesFrom", "NetworkMode", "LogConfig", "SecurityOpt", "CpuQuota", "CpuPeriod",
+    "Binds", "Mounts", "Tmpfs", "NetworkMode", "LogConfig", "SecurityOpt", "DeviceRequests",
 }
 # of the client that made it, or looked at apart (`_host_notes`; AutoRemove by `agent.runtime.adopt`)
 _IGNORED_HOST = frozenset({
-    "ConsoleSize", "ContainerIDFile", "AutoRemove", "MaskedPaths", "ReadonlyPaths", "CgroupnsMode",
+    "ConsoleSize", "ContainerIDFile", "AutoRemove", "MaskedPaths", "ReadonlyPaths",
 })
 _KNOWN_MOUNT = frozenset({
     "Type", "Source", "Target", "ReadOnly", "BindOptions", "VolumeOptions", "TmpfsOptions",
@@ -119,14 +121,19 @@ def _without_defaults(
         notes.append(
             "the labels com.docker.compose.* are left out: Compose would take the container for its own"
         )
-    host = inspect.get("HostConfig") or {}
-    if spec.nano_cpus is None and (host.get("CpuQuota") or 0) > 0:
-        period = host.get("CpuPeriod") or _CPU_PERIOD_US
-        spec = replace(spec, nano_cpus=host["CpuQuota"] * 10**9 // period)
-        notes.append("CpuQuota and CpuPeriod are written as `cpus`")
-    elif host.get("CpuPeriod"):
-        notes.append("CpuPeriod: UCI has no option for it")
-    return replace(spec, labels=labels), notes
+    return replace(spec, labels=labels, platform=_platform(around)), notes
+
+
+def _platform(around: Surroundings) -> str | None:
+    """That of the image where it is not this machine's: the engine names a container's in no other way."""
+    image, machine = around.image, str(around.info.get("Architecture") or "")
+    architecture = str(image.get("Architecture") or "")
+    mine = _MACHINES.get(machine, machine)
+    same = architecture == mine or (architecture[:4] in {"arm", "mips"} and mine.startswith(architecture[:4]))
+    if not architecture or not machine or same:
+        return None
+    parts = (str(image.get("Os") or "linux"), architecture, str(image.get("Variant") or ""))
+    return "/".join(filter(None, parts))
 
 
 def _by_tag(spec: ContainerSpec, image: Mapping[str, Any]) -> ContainerSpec:
@@ -149,6 +156,7 @@ def _without_engine(
     )  # those switch SELinux labels off by themselves
     plain_log = not spec.log_opts and spec.log_driver == info.get("LoggingDriver", "json-file")
     twice = spec.memory is not None and spec.memory_swap == 2 * spec.memory
+    cgroupns = "private" if str(info.get("CgroupVersion") or "1") == "2" else "host"
     return replace(
         spec,
         hostname=None if unnamed else spec.hostname,
@@ -160,6 +168,10 @@ def _without_engine(
         read_only=spec.read_only or None,
         tty=spec.tty or None,
         stdin=spec.stdin or None,
+        stdin_once=spec.stdin_once or None,
+        oom_score_adj=spec.oom_score_adj or None,
+        cgroupns=None if spec.cgroupns == cgroupns or spec.privileged else spec.cgroupns,
+        volume_driver=None if spec.volume_driver == "local" else spec.volume_driver,
         publish_all=spec.publish_all or None,
         runtime=None if spec.runtime == info.get("DefaultRuntime", "runc") else spec.runtime,
         ipc=None if spec.ipc == "private" else spec.ipc,
@@ -186,6 +198,7 @@ def _without_image(spec: ContainerSpec, image: Mapping[str, Any]) -> ContainerSp
         workdir=None if spec.workdir == (image.get("WorkingDir") or None) else spec.workdir,
         stop_signal=None if spec.stop_signal == (image.get("StopSignal") or "SIGTERM") else spec.stop_signal,
         health=_health(spec.health, image.get("Healthcheck") or {}),
+        expose=tuple(p for p in spec.expose if p not in read_exposed(image.get("ExposedPorts"))),
         env=tuple((key, value) for key, value in spec.env if variables.get(key) != value),
         mounts=tuple(m for m in spec.mounts if m.source or m.target not in volumes),
     )
@@ -196,8 +209,9 @@ def _health(health: Healthcheck | None, image: Mapping[str, Any]) -> Healthcheck
     base = read_spec({"Config": {"Healthcheck": image}}, {}).health
     if health is None or base is None:
         return health
-    names = ("cmd", "interval_ns", "timeout_ns", "retries", "start_period_ns")
-    same = {name: None for name in names if getattr(health, name) == getattr(base, name)}
+    unset = Healthcheck()
+    names = (part.name for part in fields(Healthcheck))
+    same = {name: getattr(unset, name) for name in names if getattr(health, name) == getattr(base, name)}
     rest = replace(health, **same)
     return None if rest == Healthcheck() else rest
 
@@ -289,46 +303,29 @@ def adopt_volume(body: Mapping[str, Any], *, name: str, section: str) -> Volume:
 
 def _notes(inspect: Mapping[str, Any], around: Surroundings, spec: ContainerSpec) -> Iterator[str]:
     config, host = inspect.get("Config") or {}, inspect.get("HostConfig") or {}
-    image = around.image.get("Config") or {}
     if around.image_id_now != inspect.get("Image"):
         what = "stands for another image now" if around.image_id_now else "is not there any more"
         yield f"the image {config.get('Image')} {what}: the adopted container is made of what it will stand for"
-    yield from _config_notes(config, image, host)
-    yield from _host_notes(host, around.info)
+    yield from _config_notes(config)
+    yield from _host_notes(host)
     yield from _mount_notes(inspect)
     yield from _endpoint_notes(inspect, spec.endpoints)
 
 
-def _config_notes(
-    config: Mapping[str, Any], image: Mapping[str, Any], host: Mapping[str, Any]
-) -> Iterator[str]:
+def _config_notes(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _unknown(config, _READ_CONFIG | _IGNORED_CONFIG)
-    published = {key if "/" in key else f"{key}/tcp" for key in host.get("PortBindings") or ()}
-    exposed = (config.get("ExposedPorts") or {}).keys() - (image.get("ExposedPorts") or {}).keys() - published
-    if exposed:
-        yield f"exposed ports {', '.join(sorted(exposed))}: only published ports can be said in UCI"
     removed = [entry for entry in config.get("Env") or () if "=" not in entry]
     if removed:
         yield f"env: taking the image's variable {', '.join(sorted(removed))} away cannot be said in UCI"
-    check = (config.get("Healthcheck") or {}).get("Test") or [""]
-    if check[0] == "CMD" and check != ((image.get("Healthcheck") or {}).get("Test") or []):
-        yield "the health check is written as a command line, which takes a shell in the image"
-    if (config.get("Healthcheck") or {}).get("StartInterval"):
-        yield "Healthcheck.StartInterval: UCI has no option for it"
 
 
-def _host_notes(host: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[str]:
+def _host_notes(host: Mapping[str, Any]) -> Iterator[str]:
     yield from _unknown(host, _READ_HOST | _IGNORED_HOST)
-    default = "private" if str(info.get("CgroupVersion") or "1") == "2" else "host"
-    if host.get("CgroupnsMode") not in (None, "", default):
-        yield f"CgroupnsMode {host['CgroupnsMode']}: UCI has no option for it"
     if not host.get("Privileged") and [] in (host.get("MaskedPaths"), host.get("ReadonlyPaths")):
         yield "unmasked system paths (systempaths=unconfined): UCI has no option for it"
-    if host.get("VolumesFrom"):
-        yield "volumes of other containers (--volumes-from) are written as volumes of its own"
-    for key, entries in sorted((host.get("PortBindings") or {}).items()):
-        if any("-" in (entry.get("HostPort") or "") for entry in entries or ()):
-            yield f"port {key}: one of a range of host ports cannot be said in UCI, the engine chooses any"
+    for request in host.get("DeviceRequests") or ():
+        if request.get("Driver") != "cdi" and not is_gpus(request):
+            yield f"a device request of the driver {request.get('Driver') or '-'} cannot be expressed in UCI"
 
 
 def _unknown(values: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
@@ -347,13 +344,17 @@ def _mount_notes(inspect: Mapping[str, Any]) -> Iterator[str]:
         more = sorted(key for key in item.keys() - _KNOWN_MOUNT if item[key] and item[key] != "default")
         bind = (item.get("BindOptions") or {}).items()
         more += sorted(k for k, v in bind if v and k not in {"Propagation", "CreateMountpoint"})
-        more += sorted(k for k, v in (item.get("VolumeOptions") or {}).items() if v and k != "NoCopy")
+        volume = dict(item.get("VolumeOptions") or {})
+        if volume.get("DriverConfig") == {"Name": host.get("VolumeDriver")}:
+            del volume["DriverConfig"]  # `volume_driver` says it
+        more += sorted(k for k, v in volume.items() if v and k != "NoCopy")
         if item.get("Type") not in {"bind", "volume", "tmpfs"}:
             more = [f"a mount of type {item.get('Type')}"]
         if more:
             yield f"mount {item.get('Target')}: {', '.join(more)} cannot be said in UCI"
     for item in inspect.get("Mounts") or ():
-        if item.get("Type") == "volume" and is_anonymous(item.get("Name", "")) and not item.get("RW", True):
+        mine = item.get("Type") == "volume" and not is_lent(item, inspect)
+        if mine and is_anonymous(item.get("Name", "")) and not item.get("RW", True):
             yield f"mount {item['Destination']}: an anonymous volume cannot be read-only in UCI"
 
 
@@ -363,9 +364,8 @@ def _endpoint_notes(inspect: Mapping[str, Any], endpoints: Sequence[Endpoint]) -
     if "MacAddress" in (inspect.get("Config") or {}):  # the engine does say, for the first one
         fixed |= {e.network for e in endpoints[:1]} or {"bridge"}
     for name, item in sorted(networks.items()):
-        for key in ("Links", "DriverOpts", "GwPriority"):
-            if item.get(key):
-                yield f"network {name}: {key} cannot be said in UCI"
+        if item.get("Links"):
+            yield f"network {name}: Links cannot be said in UCI"
         mac = str(item.get("MacAddress") or "").lower()
         if mac and name not in fixed and mac != _made_of(str(item.get("IPAddress") or "")):
             yield f"network {name}: the MAC address {mac} is not taken over; the engine does not say who chose it"

@@ -95,9 +95,14 @@ def shared_names(container: Container) -> set[str]:
     return {mode.removeprefix("container:") for mode in modes if mode.startswith("container:")}
 
 
+def lending_names(container: Container) -> set[str]:
+    """The same, and those whose volumes it takes (`volumes_from`): it is made anew after one of them."""
+    return shared_names(container) | {entry.partition(":")[0] for entry in container.spec.volumes_from}
+
+
 def joined_ids(records: Iterable[Record], container: Container) -> tuple[str, ...]:
-    """The engine's ids of those among them that are ours, sorted."""
-    names = shared_names(container)
+    """The engine's ids of those among `lending_names` that are ours, sorted."""
+    names = lending_names(container)
     if not names:
         return ()
     mine = (r for r in records if r.kind == "container" and not r.swap and r.object_id)

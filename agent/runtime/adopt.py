@@ -62,7 +62,7 @@ class Adopter:
             sections, notes = self._sections(inspect, package, request.section)
             if not request.commit:
                 break
-            notes += self._lost_comments()
+            notes += lost_comments(self.store, PACKAGE)
             try:
                 self.store.commit(
                     replace(package, sections=(*package.sections, *sections)), expected=content_hash
@@ -153,6 +153,11 @@ class Adopter:
             seen = self.engine.inspect_container(other) if kind == "container" else None
             if seen is not None:
                 yield other, seen.name
+        for entry in host.get("VolumesFrom") or ():
+            other = str(entry).partition(":")[0]
+            seen = self.engine.inspect_container(other)
+            if seen is not None:
+                yield other, seen.name
 
     def _check(self, package: Package, sections: tuple[Section, ...]) -> None:
         """Whether the package as a whole can be had with the new sections: ports that clash and the like."""
@@ -162,14 +167,16 @@ class Adopter:
         if wrong:
             raise ConflictError("it cannot be declared beside the sections there are: " + "; ".join(wrong))
 
-    def _lost_comments(self) -> list[str]:
-        path = self.store.source_path(PACKAGE)
-        try:
-            lines = read_text(path).splitlines()
-        except ConfigError:
-            return []
-        lost = any(line.lstrip().startswith("#") for line in lines)
-        return [f"the comments in {path} are lost, as with `uci commit`"] if lost else []
+
+def lost_comments(store: UciStore, package: str) -> list[str]:
+    """What writing the package costs its comments, as a note."""
+    path = store.source_path(package)
+    try:
+        lines = read_text(path).splitlines()
+    except ConfigError:
+        return []
+    lost = any(line.lstrip().startswith("#") for line in lines)
+    return [f"the comments in {path} are lost, as with `uci commit`"] if lost else []
 
 
 # sections, and the proof that they say what was meant
@@ -270,9 +277,9 @@ def _masked_option(option: Option) -> Option:
         return replace(option, value=hidden_text(option.value)) if option.name == "health_cmd" else option
     if option.name == "env":
         return replace(option, value=tuple(item.partition("=")[0] + "=***" for item in option.value))
-    if option.name in {"label", "log_opt", "opt"}:
+    if option.name in {"label", "log_opt", "opt", "annotation", "storage_opt"}:
         return replace(option, value=tuple(_masked_entry(item) for item in option.value))
-    if option.name in {"command", "entrypoint"}:
+    if option.name in {"command", "entrypoint", "health_cmd"}:
         return replace(option, value=tuple(hidden_words(option.value)))
     return option
 

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.apply.ports import Engine
 from agent.errors import ConfigError, ConflictError, EngineError, StorageError, UcidockdError
@@ -38,6 +38,9 @@ from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.status.metrics import PassCounters
 from agent.threads import tell
+
+if TYPE_CHECKING:
+    from agent.convert.requests import ImportRequest
 
 logger = logging.getLogger(__name__)
 
@@ -246,6 +249,21 @@ class Loop:
 
         request = AdoptRequest(container=container, section=section, commit=commit, show_secrets=show_secrets)
         return await asyncio.to_thread(self.reconciler.adopt, request)
+
+    async def import_text(self, request: ImportRequest) -> dict[str, object]:
+        """A docker run line or a compose file as UCI sections; the commit is seen as any other."""
+        from agent.runtime.importer import Importer  # a megabyte that few need
+
+        return await asyncio.to_thread(Importer(store=self.reconciler.store).run, request)
+
+    def export_text(self, form: str, names: Sequence[str]) -> str:
+        """Container sections as docker run lines or a compose file."""
+        from agent.convert.requests import export  # as above
+
+        desired = self.reconciler.desired
+        if desired is None:
+            raise ConfigError("the configuration could not be read: `ucidockd check` says why")
+        return export(form, names, desired)
 
     async def diff(self, name: str) -> dict[str, object]:
         """One container section against what the engine shows."""

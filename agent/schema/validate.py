@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InternalError
 from agent.model.dockerd.successors import successor_of
-from agent.model.issues import Severity
+from agent.model.issues import Code, Severity
 from agent.schema.docker_words import WORDS
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ KINDS = ("container", "network", "volume", "stack", "auth", "agent")
 DAEMON_KINDS = ("firewall", "globals", "proxies", "tls")  # of package dockerd: about dockerd itself
 
 
+_NOTHING = "nothing: "  # how a row of WORDS begins that has nothing to write instead
+
 RawValue = str | tuple[str, ...]
 
 
@@ -36,6 +39,7 @@ class Mistake:
     """One mistake in one section; the caller knows the section's place."""
 
     severity: Severity
+    code: Code
     option: str
     index: int | None = None
     wrong: str
@@ -71,7 +75,7 @@ def _validator(kind: str) -> Draft202012Validator:
 
 
 def is_list(kind: str, option: str) -> bool:
-    """Whether the option is a list by its schema."""
+    """Whether the option is a list by its schema, whichever way it is written."""
     return properties(kind).get(option, {}).get("type") == "array"
 
 
@@ -102,17 +106,25 @@ def _unknown(kind: str, name: str) -> Mistake:
     successor = successor_of(name) if kind in DAEMON_KINDS else None
     meant = WORDS.get(kind, {}).get(name)
     if meant is not None:
-        return Mistake(
-            severity="warning", option=name, wrong=f"is not an option of {kind} sections", expected=meant
-        )
+        wrong, expected = f"is not an option of {kind} sections", meant
+        if meant.startswith(_NOTHING):
+            wrong, expected = f"{wrong}: {meant.removeprefix(_NOTHING)}", ""
+        return Mistake(severity="warning", code="unknown-option", option=name, wrong=wrong, expected=expected)
     near = difflib.get_close_matches(name[:64], properties(kind), n=1)
     if successor is not None:
         expected = successor.text
     else:
         expected = f"perhaps `{near[0]}`" if near else "one of the documented options"
     return Mistake(
-        severity="warning", option=name, wrong=f"unknown option of a {kind} section", expected=expected
+        severity="warning",
+        code="unknown-option",
+        option=name,
+        wrong=f"unknown option of a {kind} section",
+        expected=expected,
     )
+
+
+_LIKE_YAML = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)\s*:\s")
 
 
 def _mistakes(kind: str, error: ValidationError) -> Iterator[Mistake]:
@@ -123,7 +135,11 @@ def _mistakes(kind: str, error: ValidationError) -> Iterator[Mistake]:
         for name in missing:
             if error.message.startswith(repr(name)):
                 yield Mistake(
-                    severity="error", option=name, wrong="is missing", expected=_wish(error, kind, name)
+                    severity="error",
+                    code="missing-option",
+                    option=name,
+                    wrong="is missing",
+                    expected=_wish(error, kind, name),
                 )
         return
     path = list(error.absolute_path)
@@ -131,6 +147,7 @@ def _mistakes(kind: str, error: ValidationError) -> Iterator[Mistake]:
     index = path[1] if len(path) > 1 and isinstance(path[1], int) else None
     yield Mistake(
         severity="error",
+        code="wrong-type" if error.validator == "type" else "invalid-value",
         option=option,
         index=index,
         wrong=_wrong(kind, option, error),
@@ -144,7 +161,10 @@ def _wrong(kind: str, option: str, error: ValidationError) -> str:
     if error.instance == "":
         return "is empty"
     if is_secret(kind, option):
-        return "the value does not have the right form"
+        # a name may be shown, a value may not
+        like_yaml = _LIKE_YAML.match(error.instance) if isinstance(error.instance, str) else None
+        hint = f": write `{like_yaml[1]}=...`" if like_yaml else ""
+        return f"the value does not have the right form{hint}"
     return f"{error.instance!r} is not valid here"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from agent.model.entries import addresses_meet, parse_dependency, parse_endpoint, same_address
+from agent.model.entries import addresses_meet, parse_dependency, parse_endpoint, parse_ports, same_address
 from agent.model.resources import (
     AgentSettings,
     Container,
@@ -57,6 +57,8 @@ def crosscheck(draft: Draft) -> None:
     for reader, container in draft.containers:
         _check_endpoints(reader, container, draft)
         _check_network_mode(reader, container)
+        _check_volume_driver(reader, container, draft)
+    _check_platforms(draft)
     draft.containers = [
         (reader, _resolved(reader, container, draft)) for reader, container in draft.containers
     ]
@@ -123,7 +125,7 @@ def _check_endpoints(reader: SectionReader, container: Container, draft: Draft) 
                 index=index,
                 expected=f"a network section ({known}), bridge, host or none",
             )
-        elif endpoint.ip or endpoint.ip6 or endpoint.aliases:
+        elif endpoint.ip or endpoint.ip6 or endpoint.aliases or endpoint.link_local:
             reader.report(
                 f"{endpoint.network} takes no address and no alias",
                 option="network",
@@ -232,6 +234,33 @@ def _check_published(reader: SectionReader, spec: ContainerSpec, mode: str) -> N
             reader.warn(f"has no effect with the network {mode}", option=option, expected="another network")
 
 
+def _check_volume_driver(reader: SectionReader, container: Container, draft: Draft) -> None:
+    """The engine takes a volume that exists by its own driver only."""
+    driver, volumes = container.spec.volume_driver, {v.section: v for _, v in draft.volumes}
+    for mount in container.spec.mounts if driver else ():
+        other = volumes.get(mount.source)
+        if other is not None and other.spec.driver != driver:
+            reader.report(
+                f"the volume section {other.section!r} has the driver {other.spec.driver}",
+                option="volume_driver",
+                expected="one driver, or the option left out: it is for volumes without a section",
+            )
+
+
+def _check_platforms(draft: Draft) -> None:
+    """An engine keeps one image under a name: each of two platforms would push the other's out."""
+    platforms: dict[str, set[str]] = {}
+    for _, container in draft.containers:
+        platforms.setdefault(container.spec.image, set()).add(container.spec.platform or "")
+    for reader, container in draft.containers:
+        if container.spec.platform and len(platforms[container.spec.image]) > 1:
+            reader.report(
+                f"another section uses {container.spec.image} for another platform",
+                option="platform",
+                expected="one platform for all of them, or an image by its digest",
+            )
+
+
 def _resolved(reader: SectionReader, container: Container, draft: Draft) -> Container:
     """The container with Docker names instead of section names, and the dependencies that sharing implies."""
     networks = {network.section: network.name for _, network in draft.networks}
@@ -249,6 +278,7 @@ def _resolved(reader: SectionReader, container: Container, draft: Draft) -> Cont
         network_mode=_shared(reader, "network_mode", mode, draft, implied),
         ipc=_shared(reader, "ipc", spec.ipc, draft, implied),
         pid=_shared(reader, "pid", spec.pid, draft, implied),
+        volumes_from=tuple(_lender(reader, entry, draft, implied) for entry in spec.volumes_from),
     )
     declared = container.policy.depends_on
     named = {dependency.section for dependency in declared}
@@ -283,6 +313,32 @@ def _shared(
     return f"container:{found.name}"
 
 
+def _lender(reader: SectionReader, entry: str, draft: Draft, implied: list[Dependency]) -> str:
+    """An entry of `volumes_from` with a Docker name; without a prefix a section goes before a container of that name."""
+    kind, colon, rest = entry.partition(":")
+    if kind not in {"service", "container"}:
+        kind, rest = "", entry
+    target, colon, mode = rest.partition(":")
+    wanted = {"service": [True], "container": [False]}.get(kind, [True, False])
+    found = [
+        c
+        for by_section in wanted
+        for _, c in draft.containers
+        if target == (c.section if by_section else c.name)
+    ]
+    if found:
+        implied.append(Dependency(section=found[0].section))
+        return f"{found[0].name}{colon}{mode}"
+    if kind == "service":
+        reader.report(
+            f"unknown container section {target!r}", option="volumes_from", expected="a container section"
+        )
+    else:
+        wish = "a container section, or the name of a container that exists"
+        reader.warn(f"{target!r} is not a container of ours", option="volumes_from", expected=wish)
+    return f"{target}{colon}{mode}"
+
+
 def _check_dependencies(draft: Draft) -> None:
     edges = {c.section: {d.section for d in c.policy.depends_on} for _, c in draft.containers}
     for reader, container in draft.containers:
@@ -299,7 +355,7 @@ def _check_dependencies(draft: Draft) -> None:
             members = sorted(
                 s for s in _reachable(container.section, edges) if container.section in _reachable(s, edges)
             )
-            options = ("depends_on", "network_mode", "ipc", "pid")
+            options = ("depends_on", "network_mode", "ipc", "pid", "volumes_from")
             option = next((name for name in options if reader.has(name)), "network_mode")
             reader.report(
                 f"depends on itself through {', '.join(members)}",
@@ -327,18 +383,25 @@ def _check_host_ports(draft: Draft) -> None:
             for port in container.spec.ports:
                 if port.host_port and not port.host_port_end:  # of a range the engine takes one that is free
                     taken.setdefault((port.host_port, port.protocol), []).append((reader, port))
-    clashes: dict[str, tuple[SectionReader, set[str]]] = {}
+    clashes: dict[tuple[str, int | None], tuple[SectionReader, set[str]]] = {}
     for (number, protocol), users in sorted(taken.items(), key=lambda item: item[0]):
         for reader, port in users:
             for name in _rivals(reader, port, users):
-                _, words = clashes.setdefault(f"{reader.package}.{reader.key}", (reader, set()))
+                place = (f"{reader.package}.{reader.key}", _entry_of(reader, port))
+                _, words = clashes.setdefault(place, (reader, set()))
                 words.add(f"{number}/{protocol} ({name})")
-    for reader, words in clashes.values():
+    for (_, index), (reader, words) in clashes.items():
         reader.report(
             f"host ports taken by other containers: {', '.join(sorted(words))}",
             option="port",
+            index=index,
             expected="a host port or address of its own",
         )
+
+
+def _entry_of(reader: SectionReader, port: Port) -> int | None:
+    """Which `port` entry publishes it."""
+    return next((index for index, ports in reader.parsed_items("port", parse_ports) if port in ports), None)
 
 
 def _check_own_ports(draft: Draft) -> None:

@@ -123,6 +123,7 @@ def decode(
     stray += [
         Issue(
             severity="warning",
+            code="syntax",
             package=name,
             section="",
             file=paths.get(name, ""),
@@ -173,6 +174,7 @@ def _is_ours(section: Section, *, package: str, file: str, stray: list[Issue]) -
     stray.append(
         Issue(
             severity="warning",
+            code="unknown-section",
             package=package,
             section=section.name,
             file=file,
@@ -187,6 +189,7 @@ def _is_ours(section: Section, *, package: str, file: str, stray: list[Issue]) -
 def _of_dockerman(section: Section, option: Option, file: str) -> Issue:
     return Issue(
         severity="warning",
+        code="unknown-option",
         package="dockerd",
         section=section.name,
         option=option.name,

@@ -17,6 +17,7 @@ from agent.model.entries import (
     parse_address,
     parse_dependency,
     parse_endpoint,
+    parse_exposed,
     parse_mac,
     parse_ports,
     parse_tmpfs,
@@ -64,6 +65,7 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
         health=_health(reader),
         env=environment(reader, read_file),
         ports=_ports(reader),
+        expose=tuple(sorted({port for ports in reader.values("expose", parse_exposed) for port in ports})),
         mounts=_mounts(reader),
         tmpfs=tuple(sorted(reader.values("tmpfs", parse_tmpfs), key=lambda entry: entry.target)),
         endpoints=_endpoints(reader),
@@ -130,20 +132,22 @@ def _read(
 
 def _check_namespaces(reader: SectionReader, spec: ContainerSpec) -> None:
     """Where a namespace is the router's, its settings are not to be set for one container (runc, validator)."""
-    shared = {"net": spec.network_mode == "host", "ipc": spec.ipc == "host", "uts": False}
+    shared = {"net": spec.network_mode == "host", "ipc": spec.ipc == "host", "uts": spec.uts == "host"}
     shared["net"] = shared["net"] or any(endpoint.network == "host" for endpoint in spec.endpoints)
     for index, (name, _) in reader.parsed_items("sysctl", parse_sysctl):
         kind = sysctl_namespace(name)
         if shared[kind]:
-            mode = "network host" if kind == "net" else "ipc host"
+            mode = "network host" if kind == "net" else f"{kind} host"
             reader.report(
                 f"{name} cannot be set with {mode}: it is the router's own",
                 option="sysctl",
                 index=index,
                 expected="no such sysctl, or another network"
                 if kind == "net"
-                else "no such sysctl, or no `ipc host`",
+                else f"no such sysctl, or no `{mode}`",
             )
+    if spec.uts == "host" and spec.hostname is not None:
+        reader.report("does not go with `uts host`", option="hostname", expected="one of the two")
 
 
 def _ports(reader: SectionReader) -> tuple[Port, ...]:
@@ -184,12 +188,15 @@ def _check_targets(reader: SectionReader, spec: ContainerSpec) -> None:
 
 
 def _health(reader: SectionReader) -> Healthcheck | None:
+    cmd = reader.text("health_cmd")
     health = Healthcheck(
-        cmd=reader.text("health_cmd"),
+        cmd=cmd,
+        argv=reader.texts("health_cmd") if cmd is None else (),
         interval_ns=reader.parsed("health_interval", _parse_health_time),
         timeout_ns=reader.parsed("health_timeout", _parse_health_time),
         retries=reader.parsed("health_retries", parse_int),
         start_period_ns=reader.parsed("health_start_period", _parse_health_time),
+        start_interval_ns=reader.parsed("health_start_interval", _parse_health_time),
     )
     return None if health == Healthcheck() else health
 
@@ -258,7 +265,7 @@ def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
             endpoints[0],
             ip=endpoints[0].ip or own["ip"] or "",
             ip6=endpoints[0].ip6 or own["ip6"] or "",
-            mac_address=own["mac_address"] or "",
+            mac_address=endpoints[0].mac_address or own["mac_address"] or "",
         )
     return tuple(endpoints)
 
@@ -266,7 +273,10 @@ def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
 def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
     memory, swap, reserved = spec.memory, spec.memory_swap, spec.memory_reservation
     if memory is not None and 0 < memory < MEMORY_MIN:
-        reader.report("is too small", option="memory", expected="6m at least")
+        text = reader.text("memory") or ""
+        means = f" ({text} means {text} bytes)" if text.isdigit() else ""
+        meant = f"; did you mean `{text}m`?" if text.isdigit() else ""
+        reader.report(f"is too small{means}", option="memory", expected=f"6m at least{meant}")
     if reserved is not None and memory and reserved > memory:
         reader.report("is above `memory`", option="memory_reservation", expected="`memory` at most")
     if swap is not None and swap > 0 and not memory:
@@ -275,6 +285,11 @@ def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
         reader.report(
             "is less than `memory`", option="memory_swap", expected="memory and swap together, or -1"
         )
+    for option in ("cpu_period", "cpu_quota"):
+        if spec.nano_cpus is not None and getattr(spec, option):
+            reader.report(
+                "does not go with `cpus`", option=option, expected=f"`cpus`, or {option} without it"
+            )
     if spec.oom_kill_disable and not memory:
         reader.warn("has no limit to go with", option="oom_kill_disable", expected="`memory` as well")
 

@@ -124,15 +124,16 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> list[str]:
 def _spec(spec: ContainerSpec) -> dict[str, Value]:
     health, first = spec.health or Healthcheck(), spec.endpoints[0] if spec.endpoints else None
     apart: dict[str, Value | None] = {
-        "health_cmd": health.cmd,
+        "health_cmd": health.argv or health.cmd,
         "health_interval": _maybe(health.interval_ns, duration),
         "health_timeout": _maybe(health.timeout_ns, duration),
         "health_retries": _maybe(health.retries),
         "health_start_period": _maybe(health.start_period_ns, duration),
+        "health_start_interval": _maybe(health.start_interval_ns, duration),
         "mac_address": first.mac_address or None if first else None,
         "env": tuple(_pairs(spec.env)),
         "port": tuple(ports(spec.ports)),
-        "network": tuple(endpoint(item) for item in spec.endpoints),
+        "network": tuple(endpoint(item, mac=item is not first) for item in spec.endpoints),
     }
     options: dict[str, Value | None] = {}
     for row in TABLE:

@@ -33,6 +33,16 @@ def mistakes_of(text: str, *, package: str) -> tuple[FileMistake, ...]:
     )
 
 
+def without(text: str, found: tuple[FileMistake, ...]) -> str:
+    """The text without the lines of these mistakes; a section whose `config` line is wrong stays, without a name."""
+    lines = text.split("\n")
+    for mistake in found:
+        words = lines[mistake.line - 1].split(maxsplit=2)
+        is_section = len(words) > 1 and words[0] == "config"
+        lines[mistake.line - 1] = f"config {words[1]}" if is_section else ""
+    return "\n".join(lines)
+
+
 def _mistake(fault: Fault, line: str, package: str) -> FileMistake:
     wrong, expected = _words(fault, line, package)
     return FileMistake(line=fault.line, wrong=wrong, expected=expected)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from agent.model.issues import Issue, Severity, shortened
+from agent.model.issues import Code, Issue, Severity, shortened
 from agent.model.quantities import QuantityError, parse_bool, split_words
 from agent.schema.validate import is_list, is_secret, validate
 from agent.uci.syntax import Option, Section
@@ -65,19 +65,9 @@ class SectionReader:
 
     def _validate(self) -> None:
         for option in self._options.values():
-            # neither JSON nor the engine carries other bytes
-            single = isinstance(option.value, str)
-            for index, text in enumerate((option.value,) if isinstance(option.value, str) else option.value):
-                if _NOT_UTF8.search(text):
-                    place = None if single and not is_list(self.kind, option.name) else index
-                    self.report("is not UTF-8", option=option.name, index=place, expected="text in UTF-8")
+            self._check_encoding(option)
             self._check_overwritten(option)
-        if self.section.repeats:
-            lines = _in_words((self.section.line, *self.section.repeats))
-            self.warn(
-                f"the section is written in {lines}: they are one section, and of equal options the last one counts",
-                expected="one `config` line for it, or another name",
-            )
+        self._check_repeats()
         for mistake in validate(self.kind, {name: option.value for name, option in self._options.items()}):
             self.report(
                 mistake.wrong,
@@ -85,6 +75,16 @@ class SectionReader:
                 index=mistake.index,
                 expected=mistake.expected,
                 severity=mistake.severity,
+                code=mistake.code,
+            )
+
+    def _check_repeats(self) -> None:
+        if self.section.repeats:
+            lines = _in_words((self.section.line, *self.section.repeats))
+            self.warn(
+                f"the section is written in {lines}: they are one section, and of equal options the last one counts",
+                expected="one `config` line for it, or another name",
+                code="repeated",
             )
 
     def _check_overwritten(self, option: Option) -> None:
@@ -96,7 +96,18 @@ class SectionReader:
             f"is set in {lines}: only the last value counts",
             option=option.name,
             expected=f"one `list {option.name}` line for each value" if many else "one line",
+            code="repeated",
         )
+
+    def _check_encoding(self, option: Option) -> None:
+        """Neither JSON nor the engine carries other bytes."""
+        single = isinstance(option.value, str)
+        for index, text in enumerate((option.value,) if isinstance(option.value, str) else option.value):
+            if _NOT_UTF8.search(text):
+                place = None if single and not is_list(self.kind, option.name) else index
+                self.report(
+                    "is not UTF-8", option=option.name, index=place, expected="text in UTF-8", code="encoding"
+                )
 
     def report(
         self,
@@ -106,6 +117,7 @@ class SectionReader:
         index: int | None = None,
         expected: str = "",
         severity: Severity = "error",
+        code: Code | None = None,
     ) -> None:
         """Keep a mistake; an option refused once is not refused again."""
         place = (option, index)
@@ -116,6 +128,7 @@ class SectionReader:
         self.issues.append(
             Issue(
                 severity=severity,
+                code=code or ("invalid-value" if severity == "error" else "questionable"),
                 package=self.package,
                 section=self.name,
                 option=option,
@@ -127,8 +140,16 @@ class SectionReader:
             )
         )
 
-    def warn(self, wrong: str, *, option: str = "", index: int | None = None, expected: str = "") -> None:
-        self.report(wrong, option=option, index=index, expected=expected, severity="warning")
+    def warn(
+        self,
+        wrong: str,
+        *,
+        option: str = "",
+        index: int | None = None,
+        expected: str = "",
+        code: Code = "questionable",
+    ) -> None:
+        self.report(wrong, option=option, index=index, expected=expected, severity="warning", code=code)
 
     def _line(self, option: str, index: int | None) -> int:
         found = self._options.get(option)
@@ -199,15 +220,12 @@ class SectionReader:
         try:
             return parser(text)
         except QuantityError as exc:
-            wrong = (
-                "the value does not have the right form"
-                if (
-                    bool(text)
-                    and is_list(self.kind, option)
-                    and is_secret(self.kind, option)
-                    and text in exc.wrong
-                )
-                else exc.wrong
-            )
+            wrong = "the value does not have the right form" if self._hidden(option, text, exc) else exc.wrong
             self.report(wrong, option=option, index=index, expected=exc.expected)
             return None
+
+    def _hidden(self, option: str, text: str, exc: QuantityError) -> bool:
+        """Whether a parser's message would show the value of a secret option."""
+        return (
+            bool(text) and is_list(self.kind, option) and is_secret(self.kind, option) and text in exc.wrong
+        )

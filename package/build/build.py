@@ -85,6 +85,7 @@ def main() -> int:
         packages = [
             from_makefile("ucidockd", Path(work), args.release),
             from_makefile("luci-app-ucidockd", Path(work), args.release),
+            from_makefile("luci-i18n-ucidockd", Path(work), args.release),
             libraries(Path(work), args.wheels, args.release),
         ]
         for package in packages:
@@ -93,7 +94,7 @@ def main() -> int:
         debian = for_debian(packages[0], Path(work))
         archive(debian, "deb", args.output, Path(work), epoch)
         bundle = replace(
-            packages[2], depends=["python3-requests", "python3-urllib3", "python3-idna", "python3-click"]
+            packages[-1], depends=["python3-requests", "python3-urllib3", "python3-idna", "python3-click"]
         )
         archive(bundle, "deb", args.output, Path(work), epoch)
     opkg_index(args.output, args.usign_key)

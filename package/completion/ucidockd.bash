@@ -12,15 +12,21 @@ _ucidockd() {
 	--days) COMPREPLY=(); return ;;
 	--docker-cert-path) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--docker-host) COMPREPLY=(); return ;;
+	--env-file) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
+	--folder) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--for) mapfile -t COMPREPLY < <(compgen -W "in-sync healthy" -- "$word"); return ;;
 	--grep) COMPREPLY=(); return ;;
 	--log-level) mapfile -t COMPREPLY < <(compgen -W "debug info warning error" -- "$word"); return ;;
 	--out) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--override-dir) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
+	--profile) COMPREPLY=(); return ;;
+	--project) COMPREPLY=(); return ;;
 	--save-dir) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--section) COMPREPLY=(); return ;;
 	--since) COMPREPLY=(); return ;;
 	--socket) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
+	--stack) COMPREPLY=(); return ;;
+	--state) mapfile -t COMPREPLY < <(compgen -W "running stopped waiting failed warning in-sync" -- "$word"); return ;;
 	--state-dir) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--store) mapfile -t COMPREPLY < <(compgen -W "text pyuci" -- "$word"); return ;;
 	--timeout) COMPREPLY=(); return ;;
@@ -32,19 +38,25 @@ _ucidockd() {
 	-w|--workdir) COMPREPLY=(); return ;;
 	esac
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff adopt status wait start stop restart exec logs pull run render uci tls help version --help --version" -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff adopt import export status wait start stop restart exec logs pull run render uci tls help version --help --version" -- "$word")
 		return
 	fi
 	case "$first $COMP_CWORD" in
+	"import 2") words="run compose" ;;
+	"export 2") words="run compose" ;;
 	"tls 2") words="client" ;;
 	*)
 		case "$first" in
-		check) words="--strict --staged --config-dir --override-dir --save-dir --json --help" ;;
+		check) words="--strict --staged --config-dir --override-dir --save-dir --json --help" files=-f ;;
 		plan) words="--exit-code --staged --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" files=-f ;;
 		reconcile) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" ;;
 		diff) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
 		adopt) words="--section --commit --show-secrets --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
-		status) words="--watch --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help" ;;
+		import) words="--folder --commit --config-dir --override-dir --json --help" ;;
+		import) words="--project --env-file --profile --folder --commit --config-dir --override-dir --json --help" files=-f ;;
+		export) words="--config-dir --override-dir --help $(_ucidockd_names)" ;;
+		export) words="--config-dir --override-dir --help $(_ucidockd_names)" ;;
+		status) words="--watch --problems --load --stack --state --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
 		wait) words="--for --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
 		start) words="--once --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
 		stop) words="--once --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
@@ -56,7 +68,7 @@ _ucidockd() {
 		render) words="--diff --config-dir --override-dir --state-dir --docker-host --docker-cert-path --json --help" ;;
 		uci) words="--store --config-dir --override-dir --help show export" ;;
 		tls) words="--out --days --config-dir --override-dir --state-dir --json --help" ;;
-		help) words=" --help check plan reconcile diff adopt status wait start stop restart exec logs pull run render uci tls help version" ;;
+		help) words=" --help check plan reconcile diff adopt import export status wait start stop restart exec logs pull run render uci tls help version" ;;
 		version) words=" --help" ;;
 		esac
 		;;

@@ -74,6 +74,14 @@ STATED: dict[str, tuple[str, ...]] = {
     "read_only": ("0",),
     "tty": ("0",),
     "stdin": ("0",),
+    "stdin_once": ("0",),
+    "oom_score_adj": ("0",),
+    "cpu_period": ("0",),
+    "cpu_quota": ("0", "-1"),
+    "cpu_rt_period": ("0",),
+    "cpu_rt_runtime": ("0",),
+    "volume_driver": ("local",),
+    "health_start_interval": ("0",),
     "stop_signal": ("SIGTERM", "TERM", "15"),
     "stop_timeout": ("10", "10s"),
     "runtime": ("runc",),
@@ -102,8 +110,11 @@ STATED: dict[str, tuple[str, ...]] = {
 WITHOUT_DEFAULT = {
     "image", "hostname", "domainname", "restart", "cpus", "cpu_shares", "cpuset", "pid", "userns", "mac_address", "ip",
     "ip6", "health_cmd", "command", "env", "env_file", "port", "volume", "tmpfs", "device", "device_cgroup_rule",
-    "sysctl", "ulimit", "dns", "dns_search", "dns_opt", "extra_host", "label", "log_opt", "group_add", "depends_on", "stack",
-    "wait_for",
+    "sysctl", "ulimit", "dns", "dns_search", "dns_opt", "extra_host", "label", "log_opt", "group_add", "depends_on",
+    "wait_for", "stack", "cpuset_mems", "memory_swappiness", "uts", "cgroupns", "cgroup_parent", "platform",
+    "blkio_weight_device",
+    "device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops", "gpus", "expose", "volumes_from",
+    "storage_opt", "annotation",
 }  # fmt: skip
 
 

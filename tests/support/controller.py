@@ -7,8 +7,9 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import httpx
 from agent.api.access.server import ControlServer
 from agent.api.app import make_app
 from agent.api.streams.consoles import Consoles
+from agent.convert.requests import ImportRequest
 from agent.engine.stream import DockerStream
 from agent.model.dockerd.settings import Wish
 from agent.model.given import Given
@@ -55,6 +57,12 @@ class QuietAgent:
         self, container: str, *, section: str, commit: bool, show_secrets: bool
     ) -> dict[str, Any]:
         return {"section": section or container, "committed": commit}
+
+    async def import_text(self, request: ImportRequest) -> dict[str, Any]:
+        return asdict(request)
+
+    def export_text(self, form: str, names: Sequence[str]) -> str:
+        return f"{form} {' '.join(names)}"
 
     async def diff(self, name: str) -> dict[str, Any]:
         return {"name": name}

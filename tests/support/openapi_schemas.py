@@ -119,6 +119,10 @@ SCHEMAS: dict[str, Any] = {
             "name": TEXT,
             "object_id": TEXT,
             "stack": TEXT,
+            "image": {**TEXT, "description": "Of a container's section"},
+            "ports": {**_LIST, "description": "Of a container's section"},
+            "restarts": {**WHOLE, "description": "How often the engine started it again by itself"},
+            "retry_at": {"type": ["integer", "null"], "description": "Wall clock, seconds: the next try"},
             "level": {**LEVEL, "description": "Of the worst condition"},
             "verdict": {"type": "string", "description": "The type of the condition that decides the level"},
             "conditions": {"type": "array", "items": ref("Condition")},
@@ -236,6 +240,40 @@ SCHEMAS: dict[str, Any] = {
             "place": TEXT,
             "text": TEXT,
         },
+    },
+    "Import": {
+        "type": "object",
+        "properties": {
+            "sections": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"type": TEXT, "name": TEXT, "options": {"type": "object"}},
+                    "required": ["type", "name", "options"],
+                },
+            },
+            "text": {**TEXT, "description": "The sections as UCI text, secrets of the request as well"},
+            "report": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "where": {**TEXT, "description": "A flag, or the path of a key"},
+                        "verdict": {"enum": ["taken", "changed", "left out", "unknown"]},
+                        "text": {**TEXT, "description": "How it was changed, or why it was left out"},
+                    },
+                    "required": ["where", "verdict", "text"],
+                },
+            },
+            "files": {
+                "type": "array",
+                "items": {"type": "object", "properties": {"path": TEXT, "content": TEXT}},
+                "description": "Secrets and configs that are written with the sections, mode 0600",
+            },
+            "warnings": {"type": "array", "items": TEXT},
+            "committed": {"type": "boolean"},
+        },
+        "required": ["sections", "text", "report", "files", "warnings", "committed"],
     },
     "ClientBundle": {
         "type": "object",
@@ -395,6 +433,23 @@ SHAPES: dict[str, dict[str, Any]] = {
         },
         "content": {"application/json": {"schema": {"type": "object"}}},
     },
+    "POST /v1/import": {
+        "body": {
+            "type": "object",
+            "properties": {
+                "run": {**TEXT, "description": "Shell text with one `docker run` or more; this or `compose`"},
+                "compose": {**TEXT, "description": "A compose file, JSON or YAML"},
+                "project": {**TEXT, "description": "Name of the stack; that of the file, else of the folder"},
+                "folder": {**TEXT, "description": "Absolute path that relative paths start from"},
+                "env": {**TEXT, "description": "Text of the `.env` file"},
+                "profiles": {**_LIST, "description": "Profiles whose services are wanted"},
+                "commit": {"type": "boolean", "description": "Write it; else it is a preview"},
+            },
+            "additionalProperties": False,
+        },
+        "content": given("Import"),
+    },
+    "GET /v1/export": {"content": wrapped("text", TEXT)},
     **{f"POST /v1/dockerd/{wish}": {"content": wrapped("started", {"const": True})} for wish in Wish},
     "POST /v1/tls/clients": {
         "body": {

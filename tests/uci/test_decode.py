@@ -200,7 +200,7 @@ def test_an_anonymous_container_wants_a_name() -> None:
         ({"network_mode": "container:db", "port": "80:80"}, "port: does not go with"),
         ({"depends_on": "nobody"}, "depends_on[0]: unknown container section"),
         ({"depends_on": "web"}, "depends_on: depends on itself"),
-        ({"port": "5432:80"}, "port: host ports taken by other containers: 5432/tcp (db)"),
+        ({"port": "5432:80"}, "port[0]: host ports taken by other containers: 5432/tcp (db)"),
         ({"name": "db"}, "name: the Docker name 'db' is that of section db"),
         ({"volume": ("a1:/d", "/b:/d")}, "volume[1]: /d is mounted twice"),
         ({"ip": "10.1.0.2"}, "ip: there is no network"),

@@ -17,7 +17,9 @@ from agent.model.resources import (
     Dependency,
     DependsOn,
     Device,
+    DeviceLimit,
     Endpoint,
+    Gpus,
     Healthcheck,
     Mount,
     Network,
@@ -114,11 +116,13 @@ USB = st.builds(
 HEALTH = st.builds(
     Healthcheck,
     cmd=maybe(TEXT.filter(bool)),
+    argv=st.just(()) | st.lists(TEXT.filter(bool), min_size=1, max_size=3).map(tuple),
     interval_ns=maybe(TIME_NS),
     timeout_ns=maybe(TIME_NS),
     retries=maybe(st.integers(0, 99)),
     start_period_ns=maybe(TIME_NS),
-).filter(lambda health: health != Healthcheck())
+    start_interval_ns=maybe(TIME_NS),
+).filter(lambda health: health != Healthcheck() and not (health.cmd and health.argv))
 ENDPOINT = st.builds(
     Endpoint,
     network=st.just("my.lan"),
@@ -126,13 +130,31 @@ ENDPOINT = st.builds(
     ip=st.sampled_from(["", "10.219.4.9"]),
     ip6=st.sampled_from(["", "fd00:5::9"]),
     mac_address=st.sampled_from(["", "02:42:0a:00:00:09"]),
+    link_local=st.sampled_from([(), ("169.254.7.7",), ("169.254.7.7", "fe80::7")]),
+    driver_opts=sorted_set(
+        st.tuples(KEY, st.sampled_from(["", "1", "a=b,c=d", 'say "hi", twice'])), lambda p: p[0]
+    ),
+    gw_priority=maybe(st.integers(-9, 9)),
 )
 ENDPOINTS = st.one_of(
     st.just(()),
     ENDPOINT.map(lambda e: (e,)),
     ENDPOINT.map(lambda e: (e, Endpoint(network="bridge"))),
-    ENDPOINT.map(lambda e: (Endpoint(network="bridge"), replace(e, mac_address=""))),
+    ENDPOINT.map(lambda e: (Endpoint(network="bridge"), e)),
 )
+GPUS = st.one_of(
+    st.sampled_from(
+        [Gpus(count=-1), Gpus(count=2), Gpus(count=1, driver="nvidia", capabilities=("compute", "utility"))]
+    ),
+    st.just(Gpus(devices=("0", "GPU-a"), options=(("a", "1"), ("b", "")))),
+)
+
+
+def device_limits(limits: st.SearchStrategy[int]) -> st.SearchStrategy[Any]:
+    paths = st.sampled_from(["/dev/sda", "/dev/disk/by-id/a:b"])
+    return sorted_set(st.builds(DeviceLimit, path=paths, limit=limits), lambda item: item.path)
+
+
 LIMITS = st.sampled_from(
     [(None, None, None), (64 << 20, None, 7 << 20), (64 << 20, 96 << 20, None), (64 << 20, -1, 1)]
 )
@@ -212,6 +234,29 @@ SPEC: dict[str, st.SearchStrategy[Any]] = {
     "group_add": sorted_set(WORD),
     "seccomp": st.none(),  # an option that names a file
     "cdi_devices": sorted_set(st.sampled_from(["nvidia.com/gpu=all", "a.b/c=d:0"])),
+    "cpu_period": st.none(),  # not beside `cpus`
+    "cpu_quota": st.none(),
+    "cpu_rt_period": maybe(st.integers(0, 10**6)),
+    "cpu_rt_runtime": maybe(st.integers(0, 10**6)),
+    "cpuset_mems": maybe(st.sampled_from(["0", "0-1"])),
+    "memory_swappiness": maybe(st.integers(0, 100)),
+    "oom_score_adj": maybe(st.integers(-1000, 1000)),
+    "stdin_once": maybe(st.booleans()),
+    "uts": st.none(),  # not beside `hostname`
+    "cgroupns": maybe(st.sampled_from(["host", "private"])),
+    "cgroup_parent": maybe(st.just("/slow")),
+    "platform": maybe(st.sampled_from(["linux/arm64", "linux/arm/v7"])),
+    "volume_driver": maybe(WORD),
+    "blkio_weight_devices": device_limits(st.integers(10, 1000)),
+    "device_read_bps": device_limits(st.integers(1, 1 << 40)),
+    "device_read_iops": device_limits(st.integers(1, 10**6)),
+    "device_write_bps": device_limits(st.integers(1, 1 << 40)),
+    "device_write_iops": device_limits(st.integers(1, 10**6)),
+    "gpus": st.lists(GPUS, max_size=2).map(tuple),
+    "expose": sorted_set(st.sampled_from(["80/tcp", "53/udp", "53/tcp"])),
+    "volumes_from": st.sampled_from([(), ("lender",), ("lender:ro", "other")]),
+    "storage_opts": SET_PAIRS,
+    "annotations": PAIRS,
     "security_opt": sorted_set(st.sampled_from(["no-new-privileges", 'seccomp={"a": [1]}'])),
 }
 POLICY: dict[str, st.SearchStrategy[Any]] = {

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 
 import pytest
 
 from agent.cli.main import main
+from agent.convert.docker_flags import FLAGS
 from agent.schema.docker_words import WORDS
 from agent.schema.validate import properties
 from agent.uci.decode import decode
@@ -157,7 +160,7 @@ def test_names_from_elsewhere_are_told_what_to_write(kind: str, name: str) -> No
     login = "\toption serveraddress 'ghcr.io'\n\toption token 'x'\n"
     required = {"container": "\toption image 'x'\n", "auth": login}.get(kind, "")
     [said] = warnings(f"config {kind} 'abc'\n{required}\toption {name} '1'\n")
-    assert WORDS[kind][name] in said
+    assert WORDS[kind][name].removeprefix("nothing: ") in said
     assert "perhaps" not in said
 
 
@@ -173,5 +176,80 @@ def test_check_strict_fails_on_warnings(tmp_path: Path, capsys: pytest.CaptureFi
     file.write_text("config container 'a-b'\nfoo\n")
     assert main(args) == 1
     out = capsys.readouterr().out
-    assert f"({file}:1)" in out
-    assert f"({file}:2)" in out
+    assert f"{file}:1: error: " in out
+    assert f"{file}:2: error: " in out
+
+
+COMPOSE = """
+annotations attach blkio_config build cap_add cap_drop cgroup cgroup_parent command configs
+container_name cpu_count cpu_percent cpu_period cpu_quota cpu_rt_period cpu_rt_runtime cpu_shares
+cpus cpuset credential_spec depends_on deploy develop device_cgroup_rules devices dns dns_opt
+dns_search domainname driver_opts entrypoint env_file environment expose extends external_links
+extra_hosts gpus group_add healthcheck hostname image init ipc isolation label_file labels links
+logging mac_address mem_limit mem_reservation mem_swappiness memswap_limit models network_mode
+networks oom_kill_disable oom_score_adj pid pids_limit platform ports post_start pre_stop privileged
+profiles provider pull_policy read_only restart runtime scale secrets security_opt shm_size
+stdin_open stop_grace_period stop_signal storage_opt sysctls tmpfs tty ulimits use_api_socket user
+userns_mode uts volumes volumes_from working_dir
+""".split()  # noqa: SIM905 - a list of seventy words
+
+
+def test_every_flag_of_docker_run_and_key_of_compose_is_known_or_has_an_answer() -> None:
+    flags = [name.replace("-", "_") for flag in FLAGS for name in (flag.name, flag.short) if name]
+    known = properties("container").keys() | WORDS["container"].keys()
+    assert {*flags, *COMPOSE} - known == set()
+
+
+def checked(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, *words: str) -> list[str]:
+    file = tmp_path / "any.conf"
+    file.write_text(text)
+    main(["check", str(file), f"--config-dir={tmp_path / 'none'}", *words])
+    return capsys.readouterr().out.replace(str(file), "FILE").splitlines()
+
+
+def test_mistakes_of_options_are_told_beside_those_of_the_syntax(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        "config network 'my-net'\n\toption memroy '1'\n\n"
+        "config container 'web'\n\toption image 'nginx\n\toption detach '1'\n\n"
+        "config container 'db'\n\toption memory '64'\n"
+    )
+    lines = checked(tmp_path, capsys, text)
+    assert [line.partition(" container")[0] for line in lines] == [
+        "FILE:1: error:",
+        "FILE:2: warning:",
+        "FILE:5: error:",
+        "FILE:6: warning:",
+        "FILE:8: error:",
+    ]
+    assert lines[4].startswith("FILE:8: error: containers.db.image: is missing")
+    codes = [issue["code"] for issue in json.loads("\n".join(checked(tmp_path, capsys, text, "--json")))]
+    assert codes == ["syntax", "unknown-option", "syntax", "unknown-option", "missing-option"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("option memory '64'", "is too small (64 means 64 bytes), expected 6m at least; did you mean `64m`?"),
+        ("list env 'TZ: Europe/Berlin'", "write `TZ=...`"),
+        ("option detach '1'", "containers always run in the background"),
+        ("option publish '80:80'", "expected `list port`"),
+    ],
+)
+def test_it_says_what_to_write(
+    line: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in "".join(checked(tmp_path, capsys, WEB + "\t" + line + "\n"))
+
+
+def test_the_standard_input_and_a_file_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"config container 'web'\n")))
+    assert main(["check", "-", f"--config-dir={tmp_path}"]) == 1
+    assert capsys.readouterr().out.startswith("<stdin>:1: error: containers.web.image: is missing")
+    assert main(["check", f"{tmp_path}/gone"]) == 1
+    assert capsys.readouterr().err.startswith(f"ucidockd: there is no file {tmp_path}/gone: name one")
+    assert main(["check", f"--config-dir={tmp_path}", f"--override-dir={tmp_path}/none"]) == 1
+    assert f"`touch {tmp_path}/containers` makes an empty one" in capsys.readouterr().out

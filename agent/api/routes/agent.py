@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from agent.api.access.access import TICKET_LIFE_S, Access, AccessError, caller_of
-from agent.api.agent_requests import STARTED, client_bundle, given_of, validated
+from agent.api.agent_requests import STARTED, client_bundle, given_of, import_request_of, validated
 from agent.api.http import replies
 from agent.api.http.replies import EventReply, JsonReply, StreamReply, read_json
 from agent.api.http.routing import matching_socket
@@ -158,6 +158,23 @@ class AdoptionRoutes:
                 "A running container as UCI sections: a preview, or committed",
                 body="json",
             ),
+            post(
+                "/v1/import",
+                write("ucidockd", "import"),
+                self.import_text,
+                "A docker run line or a compose file as UCI sections with a report: a preview, or committed",
+                body="json",
+            ),
+            get(
+                "/v1/export",
+                write("ucidockd", "export"),  # secrets are in it
+                self.export_text,
+                "Container sections as docker run lines or as a compose file",
+                query={
+                    "format": "run (the default) or compose",
+                    "names": "Sections or Docker names with commas between them; all where it is missing",
+                },
+            ),
             get(
                 "/v1/containers/{id}/diff",
                 read("ucidockd", "plan"),
@@ -183,6 +200,14 @@ class AdoptionRoutes:
             show_secrets=body.get("show_secrets", False),
         )
         return JsonReply(answer)
+
+    async def import_text(self, request: Request) -> Response:
+        return JsonReply(await self._agent.import_text(import_request_of(await read_json(request))))
+
+    async def export_text(self, request: Request) -> Response:
+        asked = dict(picked(request, ("format", "names")))
+        names = [name for name in asked.get("names", "").split(",") if name]
+        return JsonReply({"text": self._agent.export_text(asked.get("format", "run"), names)})
 
     async def diff(self, request: Request) -> Response:
         return JsonReply(await self._agent.diff(container_id(request)))

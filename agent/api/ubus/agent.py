@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from agent.api.agent_requests import STARTED, client_bundle, given_of, validated
+from agent.api.agent_requests import STARTED, client_bundle, given_of, import_request_of, validated
 from agent.api.jobs.job_specs import parse_job
 from agent.api.jobs.jobs import Jobs
 from agent.api.names import checked_id, text
@@ -257,6 +257,13 @@ def _follow(jobs: Jobs, args: Args) -> Source:
 # Adopting on ubus: the methods `adopt` and `diff` of the object `ucidockd`, with the answers of the routes of that name.
 
 
+_IMPORT = {
+    **dict.fromkeys(("run", "compose", "project", "folder", "env"), STRING),
+    "profiles": ARRAY,
+    "commit": BOOLEAN,
+}
+
+
 class AdoptionMethods:
     """The same answers as on HTTP."""
 
@@ -270,6 +277,8 @@ class AdoptionMethods:
                 handler=self._adopt,
                 args={"container": STRING, "section": STRING, "commit": BOOLEAN, "show_secrets": BOOLEAN},
             ),
+            "import": Method(handler=self._import, args=_IMPORT),
+            "export": Method(handler=self._export, args={"format": STRING, "names": ARRAY}),
             "diff": Method(handler=self._diff, args={"name": STRING}),
         }
 
@@ -280,6 +289,16 @@ class AdoptionMethods:
             commit=args.get("commit", False),
             show_secrets=args.get("show_secrets", False),
         )
+
+    async def _import(self, args: Arguments) -> Reply:
+        asked = {name: value for name, value in args.items() if name != SESSION}
+        return await self._agent.import_text(import_request_of(asked))
+
+    async def _export(self, args: Arguments) -> Reply:
+        names = args.get("names", [])
+        if not all(isinstance(name, str) for name in names):
+            raise RequestError("`names`: expected a list of names")
+        return {"text": self._agent.export_text(text(args, "format") or "run", names)}
 
     async def _diff(self, args: Arguments) -> Reply:
         return await self._agent.diff(checked_id(text(args, "name")))

@@ -106,13 +106,16 @@ def is_met(field: str, wanted: ContainerSpec, seen: ContainerSpec) -> bool:
             return all(any(_is_mounted(mount, other) for other in have) for mount in want)
         case "health":
             return all(
-                getattr(want, part.name) in (None, getattr(have, part.name, None)) for part in fields(want)
+                getattr(want, part.name) in (None, (), getattr(have, part.name, None))
+                for part in fields(want)
             )
         case "devices":
             return all(d in have for d in want if not d.host.startswith("usb:"))
         case "entrypoint":
             return bool(want == (have or ("",)))
-        case "security_opt" | "cap_add" | "cap_drop" | "cdi_devices":
+        case "platform":
+            return True  # the engine shows that of the image only, and of some containers
+        case "security_opt" | "cap_add" | "cap_drop" | "cdi_devices" | "expose":
             return set(want) <= set(have)
     if field in LIMITS:
         return is_same_limit(field, want, have, seen.memory)

@@ -17,7 +17,7 @@ from agent.model.identity import canonical
 from agent.model.observed import ObservedNetwork, Record
 from agent.model.resources import Container, ContainerSpec, Endpoint
 from agent.plan.container.changes import FieldChange
-from agent.plan.container.inspected import DEFAULT_NETWORKS
+from agent.plan.container.inspected import DEFAULT_NETWORKS, ENDPOINT_SYSCTLS, driver_opts
 from agent.plan.container.payload import ENDPOINT_MAC_SINCE
 from agent.plan.written import OptionChange
 
@@ -26,7 +26,6 @@ PREDEFINED = frozenset({"bridge", "host", "none"})
 CONNECT_MAC_SINCE = (1, 54)  # from 1.44 until then POST /networks/{id}/connect ignores MacAddress
 MAC_FIELD = "mac_address"  # in Record.ignored: the engine gave another address even to a new container
 _OURS = ".ucidockd-"  # of the temporary names of a swap
-_SYSCTLS = "com.docker.network.endpoint.sysctls"  # the engine moves `net.*.eth0.*` sysctls there by itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,9 +180,12 @@ def _is_connected(
         return False
     ipam = seen.get("IPAMConfig") or {}
     addresses = ((wanted.ip, ipam.get("IPv4Address")), (wanted.ip6, ipam.get("IPv6Address")))
-    if any(address != (found or "") for address, found in addresses) or ipam.get("LinkLocalIPs"):
+    if any(address != (found or "") for address, found in addresses):
         return False
-    return not seen.get("Links") and not (seen.get("DriverOpts") or {}).keys() - {_SYSCTLS}
+    if sorted(ipam.get("LinkLocalIPs") or ()) != list(wanted.link_local) or seen.get("Links"):
+        return False
+    stated = tuple(pair for pair in wanted.driver_opts if pair[0] != ENDPOINT_SYSCTLS)
+    return stated == driver_opts(seen) and (wanted.gw_priority or 0) == (seen.get("GwPriority") or 0)
 
 
 def _is_engines_own(alias: str, inspect: Mapping[str, Any]) -> bool:

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from agent.model import engine_json
 from agent.model.container_table import fields_of
 from agent.model.kernel_names import parse_profile
 from agent.model.quantities import QuantityError
 from agent.model.resources import ContainerSpec, Endpoint, Mount, Tmpfs
 
 DEFAULT_NETWORKS = frozenset({"", "default", "bridge"})
+ENDPOINT_SYSCTLS = "com.docker.network.endpoint.sysctls"
 _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 
 
@@ -39,6 +42,11 @@ def read_spec(inspect: Mapping[str, Any], names: Mapping[str, str]) -> Container
         "mounts": tuple(sorted(_mounts(inspect), key=lambda mount: (mount.target, mount.source))),
         "tmpfs": tuple(sorted(_tmpfs(host), key=lambda entry: entry.target)),
         "cdi_devices": _cdi(host),
+        "gpus": tuple(
+            map(engine_json.read_gpus, filter(engine_json.is_gpus, host.get("DeviceRequests") or ()))
+        ),
+        "expose": tuple(port for port in found["expose"] if port not in _published(host)),
+        "volumes_from": tuple(_lender(entry, names) for entry in host.get("VolumesFrom") or ()),
         **_security(host),
     }
     return ContainerSpec(**found | apart)
@@ -59,6 +67,17 @@ def _profile(text: str) -> str:
         return text
 
 
+def _published(host: Mapping[str, Any]) -> tuple[str, ...]:
+    return engine_json.read_exposed(host.get("PortBindings"))
+
+
+def _lender(entry: str, names: Mapping[str, str]) -> str:
+    """An entry of VolumesFrom: `name[:mode]`, or an id."""
+    other, _, mode = entry.partition(":")
+    found = names.get(other, other)
+    return f"{found}:ro" if "ro" in mode.split(",") else found
+
+
 def _cdi(host: Mapping[str, Any]) -> tuple[str, ...]:
     asked = (item for item in host.get("DeviceRequests") or () if item.get("Driver") == "cdi")
     return _sorted(name for item in asked for name in item.get("DeviceIDs") or ())
@@ -77,18 +96,28 @@ def _mounts(inspect: Mapping[str, Any]) -> list[Mount]:
     no_copy = {
         item["Target"] for item in host.get("Mounts") or () if (item.get("VolumeOptions") or {}).get("NoCopy")
     }
-    shared_ones = bool(host.get("VolumesFrom"))  # another container has those too: by name, not as one's own
     return [
-        _mount(item, no_copy=item["Destination"] in no_copy, named=shared_ones)
+        _mount(item, no_copy=item["Destination"] in no_copy)
         for item in inspect.get("Mounts") or ()
-        if item.get("Type") in {"bind", "volume"}
+        if item.get("Type") in {"bind", "volume"} and not is_lent(item, inspect)
     ]
 
 
-def _mount(item: Mapping[str, Any], *, no_copy: bool, named: bool) -> Mount:
+def is_lent(item: Mapping[str, Any], inspect: Mapping[str, Any]) -> bool:
+    """Whether a mount is there because of VolumesFrom: neither the container's creator nor its image asked for it."""
+    host = inspect.get("HostConfig") or {}
+    if not host.get("VolumesFrom"):
+        return False
+    own = {mount.get("Target") for mount in host.get("Mounts") or ()}
+    own |= set((inspect.get("Config") or {}).get("Volumes") or ())
+    own |= {bind.split(":")[1] for bind in host.get("Binds") or () if ":" in bind}
+    return item.get("Destination") not in own
+
+
+def _mount(item: Mapping[str, Any], *, no_copy: bool) -> Mount:
     bind = item["Type"] == "bind"
     name = str(item.get("Name") or "")
-    source = str(item.get("Source") or "") if bind else ("" if is_anonymous(name) and not named else name)
+    source = str(item.get("Source") or "") if bind else ("" if is_anonymous(name) else name)
     propagation = str(item.get("Propagation") or "") if bind else ""
     return Mount(
         source=source,
@@ -107,7 +136,8 @@ def is_anonymous(volume: str) -> bool:
 def anonymous_volumes(inspect: Mapping[str, Any]) -> dict[str, str]:
     """Target -> name of the anonymous volumes of a container."""
     mounts = (item for item in inspect.get("Mounts") or () if item.get("Type") == "volume")
-    return {item["Destination"]: item["Name"] for item in mounts if is_anonymous(item.get("Name") or "")}
+    own = (item for item in mounts if not is_lent(item, inspect))
+    return {item["Destination"]: item["Name"] for item in own if is_anonymous(item.get("Name") or "")}
 
 
 def volumes_of(inspect: Mapping[str, Any]) -> tuple[str, ...]:
@@ -166,13 +196,7 @@ def _networks(
     mac = str((inspect.get("Config") or {}).get("MacAddress") or "")
     endpoints = [_endpoint(name, seen[name], str(inspect.get("Id") or "")) for name in order]
     if mac and endpoints:
-        endpoints[0] = Endpoint(
-            network=endpoints[0].network,
-            aliases=endpoints[0].aliases,
-            ip=endpoints[0].ip,
-            ip6=endpoints[0].ip6,
-            mac_address=mac.lower(),
-        )
+        endpoints[0] = replace(endpoints[0], mac_address=mac.lower())
     if endpoints == [Endpoint(network="bridge")]:
         return None, ()  # what every container gets
     return None, tuple(endpoints)
@@ -187,4 +211,12 @@ def _endpoint(network: str, item: Mapping[str, Any], container_id: str) -> Endpo
         aliases=tuple(dict.fromkeys(aliases)),
         ip=ipam.get("IPv4Address") or "",
         ip6=ipam.get("IPv6Address") or "",
+        link_local=_sorted(ipam.get("LinkLocalIPs")),
+        driver_opts=driver_opts(item),
+        gw_priority=item.get("GwPriority") or None,
     )
+
+
+def driver_opts(item: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """An endpoint's, without those that the engine moves there by itself: sysctls of `net.*.eth0.*`."""
+    return tuple(sorted((k, v) for k, v in (item.get("DriverOpts") or {}).items() if k != ENDPOINT_SYSCTLS))

@@ -40,6 +40,13 @@ _ENGINE: Mapping[str, Any] = {
     "tty": False,
     "stdin": False,
     "stop_timeout_s": 10,
+    "stdin_once": False,
+    "oom_score_adj": 0,
+    "cpu_period": 0,
+    "cpu_quota": 0,
+    "cpu_rt_period": 0,
+    "cpu_rt_runtime": 0,
+    "volume_driver": "local",
     "runtime": "runc",
     "network_mode": "bridge",
     "ipc": "private",
@@ -47,8 +54,9 @@ _ENGINE: Mapping[str, Any] = {
     "publish_all": False,
 }
 # their defaults are settings of dockerd, which may come from elsewhere than UCI: only the container shows what it has
-SET_BY_ENGINE = ("init", "ipc", "log_driver", "runtime", "shm_size")
+SET_BY_ENGINE = ("cgroup_parent", "cgroupns", "init", "ipc", "log_driver", "runtime", "shm_size")
 _HEALTH = {"interval_ns": 30 * _NS_PER_S, "timeout_ns": 30 * _NS_PER_S, "retries": 3, "start_period_ns": 0}
+_HEALTH["start_interval_ns"] = 5 * _NS_PER_S
 # of the image's Config: what stands in for unset fields
 _IMAGE_KEYS = ("User", "StopSignal", "WorkingDir", "Healthcheck", "Cmd", "Entrypoint")
 # moby oci/caps/defaults.go
@@ -298,6 +306,7 @@ def _endpoints(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
             **item,
             "aliases": sorted(item.get("aliases", ())),
             "mac_address": item.get("mac_address", "").lower(),
+            "gw_priority": item.get("gw_priority") or None,
         }
         for item in value
     ]
@@ -351,6 +360,8 @@ _FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "user": _user,
     "workdir": _path,
     "cpuset": _cpuset,
+    "cpuset_mems": _cpuset,
+    "cpu_quota": _process_limit,
     "pids_limit": _process_limit,
     "shm_size": _shm_size,
     "stop_signal": signal_name,
@@ -361,6 +372,7 @@ _FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "endpoints": _endpoints,
     "devices": _devices,
     "device_cgroup_rules": _rules,
+    "expose": sorted,
     "sysctls": _sysctls,
     "dns_opt": sorted,
     "extra_hosts": _extra_hosts,
@@ -429,6 +441,7 @@ def _add_health(spec: dict[str, Any], theirs: Mapping[str, Any]) -> None:
     own = spec.pop("health", None) or {}
     kind, *words = theirs.get("Test") or ("",)
     test = [own["cmd"]] if own.get("cmd") else {"": [], "NONE": ["none"]}.get(kind, [kind, *words])
+    test = ["CMD", *own["argv"]] if own.get("argv") else test
     if test in ([], ["none"]):  # nothing is run, how often does not matter
         checked: dict[str, Any] = {"cmd": "none"} if test and theirs.get("Test") else {}
     else:
@@ -438,6 +451,7 @@ def _add_health(spec: dict[str, Any], theirs: Mapping[str, Any]) -> None:
             ("timeout_ns", "Timeout"),
             ("retries", "Retries"),
             ("start_period_ns", "StartPeriod"),
+            ("start_interval_ns", "StartInterval"),
         ):
             checked[name] = own.get(name) or theirs.get(key) or _HEALTH[name]
     if checked:

@@ -36,7 +36,8 @@ def container_body(
     }
     body["HostConfig"] = host_config(spec, dict(container.plugged))
     if spec.ports:
-        body["ExposedPorts"] = {f"{p.container_port}/{p.protocol}": {} for p in spec.ports}
+        published = (f"{p.container_port}/{p.protocol}" for p in spec.ports)
+        body["ExposedPorts"] = body.get("ExposedPorts", {}) | engine_json.exposed(published)
     declared = {mount.target for mount in spec.mounts if mount.source}
     carried = [
         {"Type": "volume", "Source": name, "Target": target}
@@ -48,7 +49,8 @@ def container_body(
         body["HostConfig"]["Mounts"] = fresh + carried
     if spec.endpoints:
         first = spec.endpoints[0]
-        body["NetworkingConfig"] = {"EndpointsConfig": {first.network: endpoint_body(first)}}
+        at_once = {endpoint.network: endpoint_body(endpoint) for endpoint in _at_create(spec, api)}
+        body["NetworkingConfig"] = {"EndpointsConfig": at_once}
         if first.mac_address and api < ENDPOINT_MAC_SINCE:
             body["MacAddress"] = first.mac_address
     return body
@@ -57,18 +59,29 @@ def container_body(
 def host_config(spec: ContainerSpec, plugged: Mapping[str, str]) -> dict[str, Any]:
     """The HostConfig object. `plugged`: `usb:` name -> path of the device."""
     devices = tuple(replace(device, host=plugged.get(device.host, device.host)) for device in spec.devices)
+    mounts = [engine_json.mount(mount) for mount in spec.mounts]
+    for mount in mounts if spec.volume_driver else ():
+        if (
+            mount["Type"] == "volume"
+        ):  # `VolumeDriver` alone is for Binds and for volumes that the image asks for
+            mount["VolumeOptions"] = mount.get("VolumeOptions", {}) | {
+                "DriverConfig": {"Name": spec.volume_driver}
+            }
     values: dict[str, Any] = {
         "NetworkMode": spec.endpoints[0].network if spec.endpoints else spec.network_mode,
-        "Mounts": [engine_json.mount(mount) for mount in spec.mounts] or None,
+        "Mounts": mounts or None,
         "Tmpfs": {item.target: item.options for item in spec.tmpfs} or None,
         **_security(spec),
-        "DeviceRequests": [{"Driver": "cdi", "DeviceIDs": list(spec.cdi_devices)}]
-        if spec.cdi_devices
-        else None,
+        "DeviceRequests": _requests(spec) or None,
         "LogConfig": _log_config(spec),
     }
     found = body_of(replace(spec, devices=devices))["HostConfig"]
     return found | {name: value for name, value in values.items() if value is not None}
+
+
+def _requests(spec: ContainerSpec) -> list[dict[str, Any]]:
+    named = [{"Driver": "cdi", "DeviceIDs": list(spec.cdi_devices)}] if spec.cdi_devices else []
+    return [*named, *map(engine_json.gpus, spec.gpus)]
 
 
 def _security(spec: ContainerSpec) -> dict[str, Any]:
@@ -113,14 +126,31 @@ def endpoint_body(endpoint: Endpoint) -> dict[str, Any]:
     addresses = {"IPv4Address": endpoint.ip, "IPv6Address": endpoint.ip6}
     if any(addresses.values()):
         body["IPAMConfig"] = {name: value for name, value in addresses.items() if value}
+    if endpoint.link_local:
+        body.setdefault("IPAMConfig", {})["LinkLocalIPs"] = list(endpoint.link_local)
+    if endpoint.driver_opts:
+        body["DriverOpts"] = dict(endpoint.driver_opts)
+    if endpoint.gw_priority is not None:
+        body["GwPriority"] = endpoint.gw_priority
     if endpoint.mac_address:
         body["MacAddress"] = endpoint.mac_address
     return body
 
 
-def extra_endpoints(container: Container) -> tuple[tuple[str, dict[str, Any]], ...]:
+def _at_create(spec: ContainerSpec, api: tuple[int, int]) -> list[Endpoint]:
+    """The first network, and those with a MAC address, which engines since 25.0 take at create but not in a connect."""
+    first, *others = spec.endpoints
+    return [first, *(e for e in others if e.mac_address and api >= ENDPOINT_MAC_SINCE)]
+
+
+def extra_endpoints(
+    container: Container, api: tuple[int, int] = (1, 41)
+) -> tuple[tuple[str, dict[str, Any]], ...]:
     """The networks after the first, to be connected before the start: old engines take one endpoint at create."""
-    return tuple((endpoint.network, endpoint_body(endpoint)) for endpoint in container.spec.endpoints[1:])
+    if not container.spec.endpoints:
+        return ()
+    made = _at_create(container.spec, api)
+    return tuple((e.network, endpoint_body(e)) for e in container.spec.endpoints if e not in made)
 
 
 def network_body(network: Network, labels: Mapping[str, str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from agent.errors import Reason
-from agent.model.container_table import Level
+from agent.model.container_table import Level, too_new
 from agent.model.identity import canonical, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, DependsOn, OnDrift, Pull, RunState
@@ -19,7 +19,16 @@ from agent.plan.container.endpoints import network_ids, with_mac_level
 from agent.plan.container.inspected import read_spec, volumes_of
 from agent.plan.container.meaning import is_same_image, meaning_hash, newly_stated
 from agent.plan.container.renames import name_outside
-from agent.plan.draft import Draft, Missing, desired_spec, joined_ids, key_of, plugged_words, shared_names
+from agent.plan.draft import (
+    Draft,
+    Missing,
+    desired_spec,
+    joined_ids,
+    key_of,
+    lending_names,
+    plugged_words,
+    shared_names,
+)
 from agent.status.conditions import REASON_OF_STATE
 
 
@@ -48,6 +57,10 @@ class _Planner:
                 "Synced", status=False, reason="Held", message=f"{action} by hand; reconcile takes it back"
             )
             return
+        unknown = too_new(self.container.spec, draft.context.api)
+        if unknown:
+            self._unknown_to_engine(unknown, seen)
+            return
         if self.key in draft.context.backoff:
             if self.record is not None and seen is not None:
                 self._look_after(self.record, seen)
@@ -63,6 +76,20 @@ class _Planner:
         else:
             self._note_look(seen)
             self._present(self.record, seen)
+
+    def _unknown_to_engine(self, unknown: tuple[str, ...], seen: ObservedContainer | None) -> None:
+        """The engine would leave those options out without a word. What runs stays as it is."""
+        major, minor = self.draft.context.api
+        message = (
+            f"{'; '.join(unknown)}; this engine has API {major}.{minor}: remove the option or update Docker"
+        )
+        self._find("Synced", status=False, reason="EngineTooOld", message=message)
+        self.draft.withheld[self.key] = (
+            f"{self.container.section} has an option that this engine does not know"
+        )
+        if self.record is not None and seen is not None:
+            self.draft.unchanged.add(self.key)
+            self._look_after(self.record, seen)
 
     def _note_look(self, seen: ObservedContainer) -> None:
         if seen.inspect is not None:
@@ -326,8 +353,8 @@ class _Planner:
         return f"image {image} is now {local.removeprefix('sha256:')[:12]}"
 
     def _joined_change(self, record: Record) -> str:
-        """A container in another's namespace is lost when that one is replaced: it has to follow."""
-        if not shared_names(self.container):
+        """In the namespace of one that is replaced a container is lost, and with its volumes it may miss new ones."""
+        if not lending_names(self.container):
             return ""
         replaced = [
             key
@@ -337,7 +364,8 @@ class _Planner:
         ]
         ids = joined_ids(self.draft.context.records, self.container)
         if replaced or (record.joined and ids and record.joined != ids):
-            return "the container whose namespace it shares was replaced"
+            what = "namespace it shares" if shared_names(self.container) else "volumes it mounts"
+            return f"the container whose {what} was replaced"
         return ""
 
     def _plugged_change(self, record: Record) -> str:
@@ -524,7 +552,11 @@ class _Planner:
     def _is_left_behind(self, seen: ObservedContainer) -> bool:
         if seen.id in self.draft.context.left_behind:
             return True
-        works = (self.draft.works.get(key) for key in joined_keys(self.draft, self.container))
+        names = shared_names(self.container)
+        sharing = (
+            key for key in joined_keys(self.draft, self.container) if self.draft.declared[key].name in names
+        )
+        works = (self.draft.works.get(key) for key in sharing)
         return any(isinstance(o, _STARTS) for work in works if work is not None for o in work.operations)
 
     def _is_completed(self, seen: ObservedContainer) -> bool:
@@ -591,8 +623,8 @@ def needs_of(draft: Draft, container: Container) -> tuple[str, ...]:
 
 
 def joined_keys(draft: Draft, container: Container) -> tuple[str, ...]:
-    """Keys of the managed containers whose namespaces a container shares."""
-    names = shared_names(container)
+    """Keys of the managed containers whose namespaces or volumes a container shares."""
+    names = lending_names(container)
     if not names:
         return ()
     return tuple(key_of("container", c.section) for c in draft.desired.containers if c.name in names)

@@ -64,10 +64,21 @@ async function call(object, method, params) {
 	return HOSTILE ? hostile(result[1]) : result[1];
 }
 
+window.config = {}; // /etc/config, by file and section
+
 const GIVEN = {
 	baseclass,
 	view: baseclass,
-	uci: { load: async () => {}, get: () => undefined, sections: () => [] },
+	uci: {
+		load: async () => {},
+		get: (config, id, option) => option === undefined ? window.config[config]?.[id] ?? null : window.config[config]?.[id]?.[option] ?? null,
+		sections: (config, type) => Object.values(window.config[config] ?? {}).filter(one => !type || one['.type'] === type),
+		add: (config, type, id) => (window.config[config] ??= {})[id] = { '.type': type, '.name': id },
+		set: (config, id, option, value) => window.config[config][id][option] = value,
+		unset: (config, id, option) => delete window.config[config][id][option],
+		remove: (config, id) => delete window.config[config][id],
+		save: async () => {}
+	},
 	ui: {
 		createHandlerFn: (self, action) => () => action.call(self),
 		addNotification: (title, children) => {
@@ -81,10 +92,8 @@ const GIVEN = {
 			append(dialogue, children);
 			window.dialogues = (window.dialogues ?? 0) + 1;
 		},
+		changes: { init: async () => {}, apply: async () => window.applied = (window.applied ?? 0) + 1 },
 		hideModal: () => document.getElementById('modal').replaceChildren(),
-		tabs: {
-			initTabGroup: panes => setTimeout(() => [ ...panes ].forEach(pane => pane.dispatchEvent(new CustomEvent('cbi-tab-active', { detail: { tab: pane.dataset.tab } }))))
-		}
 	},
 	rpc: {
 		getSessionID: () => SESSION,
@@ -94,19 +103,30 @@ const GIVEN = {
 	}
 };
 
-const sources = new Map();
+const sources = new Map(), fetching = new Map();
 
-async function fetchSources(name) {
-	if (name in GIVEN || sources.has(name))
-		return;
+async function fetchSource(name) {
 	const source = await (await fetch(`${RESOURCES}/${name.replaceAll('.', '/')}.js`)).text();
 	sources.set(name, source);
 	await Promise.all(needsOf(source).map(([ path ]) => fetchSources(path)));
 }
 
+async function fetchSources(name) {
+	if (name in GIVEN)
+		return;
+	if (!fetching.has(name))
+		fetching.set(name, fetchSource(name));
+	await fetching.get(name);
+}
+
 function instance(name) {
 	return GIVEN[name] ??= instanceOf(sources.get(name), instance);
 }
+
+L.require = async name => {
+	await fetchSources(name);
+	return instance(name);
+};
 
 /** Puts what `make` of a module gives on the page; it is `window.shown`. */
 window.show = async (name, options, begin = 'start') => {
@@ -114,6 +134,12 @@ window.show = async (name, options, begin = 'start') => {
 	const shown = window.shown = instance(name).make(options ?? (() => {}));
 	document.getElementById('view').replaceChildren(shown.render?.() ?? shown.node);
 	await shown[begin]();
+};
+
+/** Puts the node that a module's method gives on the page. */
+window.put = async (name, method, ...values) => {
+	await fetchSources(name);
+	document.getElementById('view').replaceChildren(await instance(name)[method](...values));
 };
 
 /** Puts a page of the app on the page; `id` is the last word of its address. */

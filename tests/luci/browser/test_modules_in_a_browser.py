@@ -35,6 +35,7 @@ __all__ = ["containers"]
 
 HERE = Path(__file__).parent
 RESOURCES = HERE.parents[2] / "luci/htdocs/luci-static/resources"
+SCHEMAS = HERE.parents[2] / "schemas"
 BIG = 4 * 1024 * 1024
 
 pytestmark = pytest.mark.skipif(bool(why_no_browser()), reason=why_no_browser())
@@ -108,7 +109,8 @@ class Router:
 
 @asynccontextmanager
 async def a_router(bus: Path) -> AsyncIterator[Router]:
-    web = Web(bus, {"/tests": HERE.parent, "/luci-static/resources": RESOURCES})
+    folders = {"/luci-static/resources/ucidockd/schemas": SCHEMAS, "/luci-static/resources": RESOURCES}
+    web = Web(bus, {"/tests": HERE.parent, **folders})
     async with FakeUbusd(bus), FakeRpcd(bus) as rpcd, web.serving():
         yield Router(web, rpcd)
 
@@ -221,6 +223,53 @@ def test_graphs_draw_the_load_and_say_when_there_is_none(
     assert memory and float(memory[1]) > 0
     docker_client.containers.get(made).kill()
     browser.until_text("The container does not run.")
+
+
+SECTION = {
+    ".type": "container",
+    ".name": "shop",
+    "image": BUSYBOX,
+    "enabled": "yes",
+    "port": ["8080:80", "127.0.0.1:53:53/udp"],
+    "env": ["A=b=c", "FROM_FILE", "B=two\nlines", "C=<img src=x onerror=alert(1)>"],
+    "command": ["sh", "-c", "echo 'a  b'"],
+    "odd_option": "kept",
+}
+SHOP = "config.containers.shop"
+FIELD = "document.querySelector('[data-option={}]')"
+
+
+def test_a_form_changes_what_was_typed_and_nothing_else(pages: Pages) -> None:
+    browser = pages.open()
+    browser.do("evaluate", f"(async () => {{ config.containers = {{ shop: {json.dumps(SECTION)} }}; "
+               "await put('ucidockd.form', 'edit', 'shop') })()")  # fmt: skip
+    assert browser.do("evaluate", "document.querySelectorAll('img').length") == 0
+    browser.do("click", "Save & Apply")
+    browser.until_text("Nothing was changed.")
+    assert browser.do("evaluate", SHOP) == SECTION
+    # a mistake is at its field, which has the focus
+    browser.do("fill", "[data-option=memory] input", "64x")
+    browser.do("click", "Save & Apply")
+    browser.until_text("expected: a size", "[data-option=memory] .ucid-error")
+    assert browser.do("evaluate", f"{FIELD.format('memory')}.contains(document.activeElement)")
+    browser.do("fill", "[data-option=memory] input", "64m")
+    # one field of one row; before it is saved the agent says what becomes of it
+    browser.do("fill", "[data-option=port] input:nth-of-type(1) >> nth=1", "8081")
+    browser.until_text("shop is created", ".ucid-bar")
+    browser.do("click", "Save & Apply")
+    browser.do("until", "window.applied === 1")
+    changed = {**SECTION, "memory": "64m", "port": ["8081:80", "127.0.0.1:53:53/udp"]}
+    assert browser.do("evaluate", SHOP) == changed
+
+
+def test_a_form_shows_what_the_agent_finds_at_its_field(pages: Pages) -> None:
+    browser = pages.open()
+    browser.do("evaluate", f"(async () => {{ config.containers = {{ shop: {json.dumps(SECTION)} }}; "
+               "await put('ucidockd.form', 'edit', 'shop') })()")  # fmt: skip
+    browser.do("fill", "[data-option=network] input >> nth=0", "nowhere")
+    browser.do("click", "Save & Apply")
+    browser.until_text("nowhere", "[data-option=network] .ucid-error")
+    assert browser.do("evaluate", "window.applied ?? 0") == 0
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ class FakeEngine:
 
     # the port: containers
 
-    def create_container(self, name: str, body: dict[str, Any]) -> str:
+    def create_container(self, name: str, body: dict[str, Any], *, platform: str = "") -> str:
         self._check_up()
         image = self._find_image(body["Image"])
         if image is None:
@@ -416,6 +416,8 @@ class FakeEngine:
         auth: RegistryAuth | None,
         on_progress: Callable[[dict[str, Any]], None],
         meanwhile: Callable[[], None],
+        *,
+        platform: str = "",
     ) -> None:
         del auth
         self._check_up()

@@ -5,11 +5,13 @@
 'use strict';
 'require baseclass';
 'require ucidockd.addresses as addresses';
+'require ucidockd.entrychecks as entries';
 'require ucidockd.kernelnames as kernel';
 'require ucidockd.quantities as quantities';
 
 const { isIPv4, isIPv6, cidr } = addresses;
-const { INT64_MAX, expected, bytesOf, size, memory, swap, healthTime, seconds, wholeSeconds, cpus } = quantities;
+const { network, gpus, deviceLimit } = entries;
+const { INT64_MAX, expected, integer, pair, assignment, bytesOf, size, memory, swap, healthTime, seconds, wholeSeconds, cpus } = quantities;
 const VOLUME_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 const USB = /^usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(?::[^:/]+)?(?::(\/[^:]*)(?::([rwm]+))?)?$/;
 const CDI = /^[A-Za-z](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?\/[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?=[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?$/;
@@ -47,12 +49,6 @@ function subnet(text, version) {
 	return found.address === found.network ? '' : expected(_('a subnet, not an address inside of one: the bits after the prefix are 0'));
 }
 
-function integer(text, minimum, maximum) {
-	const good = /^-?\d+$/.test(text) && text.length <= 20 && BigInt(text) >= BigInt(minimum) && BigInt(text) <= BigInt(maximum);
-
-	return good ? '' : expected(maximum === INT64_MAX ? _('a whole number, %d at least').format(minimum) : _('a whole number from %d to %d').format(minimum, maximum));
-}
-
 function image(text) {
 	const found = text.length <= IMAGE_MAX && IMAGE.exec(text);
 
@@ -61,16 +57,6 @@ function image(text) {
 
 function isAbsolute(path) {
 	return path.startsWith('/') && path.split('/').some(part => part !== '');
-}
-
-function pair(text, needsValue) {
-	const [ key ] = text.split('=', 1);
-
-	return key.trim() !== '' && key === key.trim() && (!needsValue || text.includes('=')) ? '' : expected('key=value');
-}
-
-function assignment(text) {
-	return pair(text, true);
 }
 
 function label(text) {
@@ -120,6 +106,9 @@ function port(text) {
 	const [ , body, , protocol ] = /^([^/]*)(\/(.*))?$/s.exec(text);
 	const parts = (protocol === undefined || [ 'tcp', 'udp', 'sctp' ].includes(protocol.toLowerCase())) ? splitPort(body) : null;
 	const inner = parts && portRange(parts[2]);
+
+	if (parts && /^0+$/.test(parts[1])) // as none: any that is free
+		parts[1] = '';
 
 	if (parts === null || inner === null || (parts[1] !== '' && portRange(parts[1]) === null))
 		return expected(_('[ip:]host[-range]:container[-range][/tcp|udp|sctp] such as 8080:80, 127.0.0.1:53:53/udp or [::1]:8080:80'));
@@ -212,29 +201,20 @@ function restart(text) {
 	return (/^(?:no|always|unless-stopped|on-failure(?::\d{1,6})?)$/).test(text) ? '' : expected('no, always, unless-stopped, on-failure[:n]');
 }
 
-function endpointSetting(setting, seen) {
-	const at = setting.indexOf('=');
-	const key = setting.slice(0, at), value = setting.slice(at + 1);
+function exposed(text) {
+	const [ ports, protocol, ...more ] = text.split('/');
+	const good = !more.length && [ undefined, 'tcp', 'udp', 'sctp' ].includes(protocol?.toLowerCase()) && portRange(ports) !== null;
 
-	if (at < 0 || seen.has(key))
-		return false;
-
-	if (key === 'alias')
-		return value !== '';
-
-	seen.add(key);
-
-	return (key === 'ip' && isIPv4(value)) || (key === 'ip6' && isIPv6(value));
+	return good ? '' : expected(_('a port of the container such as 80, 53/udp or 8000-8010'));
 }
 
-function network(text) {
-	const [ name, ...settings ] = text.split(',');
-	const seen = new Set();
+function rate(text) {
+	return size(text) || (bytesOf(text) ? '' : expected(_('a rate above 0')));
+}
 
-	if (name !== '' && !name.includes('=') && settings.every(setting => endpointSetting(setting, seen)))
-		return '';
-
-	return expected('name[,alias=a][,ip=192.168.7.2][,ip6=fd00::2]');
+// microseconds, 0 for the default
+function period(text) {
+	return text === '0' ? '' : integer(text, 1000, 1000000);
 }
 
 function dependency(text) {
@@ -261,6 +241,13 @@ const CONTAINER = {
 	image, memory, memory_swap: swap, memory_reservation: size, shm_size: size, cpus, restart,
 	cpu_shares: text => integer(text, 2, 262144), pids_limit: text => integer(text, -1, INT64_MAX), health_retries: text => integer(text, 0, INT64_MAX),
 	blkio_weight: text => text === '0' ? '' : integer(text, 10, 1000),
+	cpu_period: period, cpu_quota: text => [ '0', '-1' ].includes(text) ? '' : integer(text, 1000, 1000000000),
+	cpu_rt_period: text => integer(text, 0, INT64_MAX), cpu_rt_runtime: text => integer(text, 0, INT64_MAX),
+	oom_score_adj: text => integer(text, -1000, 1000), health_start_interval: healthTime, expose: exposed, gpus,
+	blkio_weight_device: deviceLimit(text => integer(text, 10, 1000), '/dev/sda:500'),
+	device_read_bps: deviceLimit(rate, '/dev/sda:10m'), device_write_bps: deviceLimit(rate, '/dev/sda:10m'),
+	device_read_iops: deviceLimit(text => integer(text, 1, 2 ** 32), '/dev/sda:1000'), device_write_iops: deviceLimit(text => integer(text, 1, 2 ** 32), '/dev/sda:1000'),
+	annotation: text => pair(text), storage_opt: text => pair(text),
 	stop_timeout: wholeSeconds, gate: seconds, grace: seconds,
 	health_interval: healthTime, health_timeout: healthTime, health_start_period: healthTime,
 	stop_signal: named(kernel.isSignal, _('a signal such as SIGTERM')),

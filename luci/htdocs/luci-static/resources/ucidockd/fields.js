@@ -82,9 +82,9 @@ class Section {
 		if (this.isGone)
 			return found;
 
-		for (const [ name, { control, first } ] of this.fields)
+		for (const [ name, { control, property, first } ] of this.fields)
 			if (!controls.same(control.value(), first))
-				found[name] = isEmpty(control.value()) ? null : control.value();
+				found[name] = isEmpty(control.value()) ? null : schemas.toUci(property, control.value(), this.raw[name]);
 
 		return this.isNew && (Object.keys(found).length || this.isWanted) ? { ...this.raw, ...found } : found;
 	}

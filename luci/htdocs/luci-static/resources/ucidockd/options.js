@@ -21,7 +21,7 @@ return baseclass.extend({
 		return {
 			general: _('General'), network: _('Network'), storage: _('Storage'), environment: _('Environment'), resources: _('Resources'),
 			devices: _('Devices and rights'), health: _('Health and log'), policy: _('Policy'), addresses: _('Addresses'), more: _('More'),
-			door: _('Access'), registries: _('Registries'), defaults: _('Defaults of containers'), compatibility: _('Compatibility')
+			door: _('Access'), registries: _('Registries'), defaults: _('Container defaults'), compatibility: _('Compatibility')
 		}[tab];
 	}
 });

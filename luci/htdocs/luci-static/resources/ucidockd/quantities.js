@@ -84,4 +84,20 @@ function cpus(text) {
 	return CPUS.test(text) && +text >= 1e-9 && +text < 9223372036.85 ? '' : expected(_('a number of CPUs above 0 such as 0.5 or 2'));
 }
 
-return baseclass.extend({ INT64_MAX, expected, bytesOf, size, memory, swap, healthTime, seconds, wholeSeconds, cpus });
+function integer(text, minimum, maximum) {
+	const good = /^-?\d+$/.test(text) && text.length <= 20 && BigInt(text) >= BigInt(minimum) && BigInt(text) <= BigInt(maximum);
+
+	return good ? '' : expected(maximum === INT64_MAX ? _('a whole number, %d at least').format(minimum) : _('a whole number from %d to %d').format(minimum, maximum));
+}
+
+function pair(text, needsValue) {
+	const [ key ] = text.split('=', 1);
+
+	return key.trim() !== '' && key === key.trim() && (!needsValue || text.includes('=')) ? '' : expected('key=value');
+}
+
+function assignment(text) {
+	return pair(text, true);
+}
+
+return baseclass.extend({ INT64_MAX, expected, integer, pair, assignment, bytesOf, size, memory, swap, healthTime, seconds, wholeSeconds, cpus });

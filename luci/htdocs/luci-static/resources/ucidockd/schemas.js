@@ -14,6 +14,11 @@ function isBoolean(property) {
 	return Array.isArray(property.enum) && property.enum.length === WORDS.length && WORDS.every(word => property.enum.includes(word));
 }
 
+// some may be written either way, and mean another thing each: see `toUci`
+function isList(property) {
+	return [ property.type ].flat().includes('array');
+}
+
 // options that hold a command line: as an `option` they are split as a shell splits words (agent/model/quantities.py)
 const COMMANDS = [ 'command', 'entrypoint', 'dockerd_args' ];
 
@@ -31,7 +36,7 @@ return baseclass.extend({
 		if (typeof value !== 'string')
 			return value;
 
-		if (property.type === 'array')
+		if (isList(property))
 			return itemsOf(type, name, value);
 
 		return isBoolean(property) && WORDS.includes(value) ? (WORDS.indexOf(value) < 5 ? '0' : '1') : value;
@@ -49,7 +54,7 @@ return baseclass.extend({
 
 	// flag: yes or no, with a default; choice: one of `values`, '' for unset; list; secret; text
 	kindOf(property) {
-		if (property.type === 'array')
+		if (isList(property))
 			return 'list';
 
 		if (isBoolean(property))
@@ -59,6 +64,13 @@ return baseclass.extend({
 			return 'choice';
 
 		return property.writeOnly ? 'secret' : 'text';
+	},
+
+	// a form's value as UCI has it: of what may be both, a single value is an `option`, as long as `before` was no list
+	toUci(property, value, before) {
+		const single = Array.isArray(property.type) && Array.isArray(value) && value.length === 1 && !Array.isArray(before);
+
+		return single ? value[0] : value;
 	},
 
 	// [value, words] of a choice
@@ -83,7 +95,7 @@ return baseclass.extend({
 
 	// '' or what is wrong with one value: the schema's pattern, then the finer check; of dockerd's settings for each part
 	check(type, name, property, value) {
-		const rule = property.type === 'array' ? property.items : property;
+		const rule = isList(property) ? property.items : property;
 		const expected = rule['x-expected'] ?? rule.enum?.join(', ') ?? _('another value');
 		const parts = DAEMON.includes(type) ? daemonchecks.partsOf(type, name, value) : [ value ];
 

@@ -3,15 +3,17 @@
 'use strict';
 'require view';
 'require uci';
+'require ucidockd.calls as calls';
 'require ucidockd.clone as clone';
 'require ucidockd.dom as D';
 'require ucidockd.editor as editor';
 'require ucidockd.form as form';
 
 const CONFIG = 'containers';
+const RUN = /^\s*(?:\S*[#$]\s+)?(?:sudo\s+)?(?:docker|podman)\s/;
 
 return view.extend({
-	load: () => form.prepare(),
+	load: () => Promise.all([ form.prepare(), calls.can('import') ]),
 
 	show(given) {
 		D.fill(this.place, form.create(this.prepared, given));
@@ -27,14 +29,49 @@ return view.extend({
 		return names.length ? D.el('p', {}, choice, ' ', D.button('neutral', _('Copy its settings'), use)) : D.el('p', {}, _('No container is declared yet.'));
 	},
 
-	render(prepared) {
+	// a `docker run` line, or a compose file
+	paste() {
+		const area = D.el('textarea', { 'class': 'ucid-wide', 'rows': '8', 'spellcheck': 'false', 'aria-label': _('A docker run line, or a compose file'), 'placeholder': 'docker run -d --name web -p 8080:80 nginx:1.27' });
+		const place = D.el('div', { 'aria-live': 'polite' }), read = async () => {
+			D.fill(place);
+			this.read(await calls.agent.import(RUN.test(area.value) ? { run: area.value } : { compose: area.value }), place, area.value);
+		};
+
+		return D.el('div', {}, D.el('p', {}, area), D.el('p', {}, D.button('neutral', _('Read it'), read)), place);
+	},
+
+	// one container fills the form; several, or one that needs files or volumes of its own, are shown and created together
+	read({ sections, text, report, files, warnings }, place, given) {
+		const told = [ ...report.filter(one => one.verdict !== 'taken').map(one => '%s: %s'.format(one.where, one.text)), ...warnings ];
+		const notes = told.length ? D.el('ul', {}, told.map(line => D.el('li', {}, line))) : '';
+		const [ one ] = sections;
+
+		if (sections.length === 1 && one.type === 'container' && !files.length) {
+			D.fill(place, D.el('p', {}, _('The form below is filled in.')), notes);
+			this.show({ name: one.options.name ?? one.name, given: one.options });
+
+			return;
+		}
+
+		D.fill(this.place);
+		D.fill(place, notes, sections.length ? [
+			D.el('p', {}, _('These sections are added to /etc/config/containers:')), D.el('pre', { 'style': 'max-height:50vh;overflow:auto' }, text),
+			files.map(file => D.el('p', {}, _('The file %s is written.').format(file.path))),
+			D.button('apply', _('Create all'), async () => {
+				await calls.agent.import({ ...RUN.test(given) ? { run: given } : { compose: given }, commit: true });
+				location.assign(L.url('admin/services/ucidockd/containers'));
+			})
+		] : D.el('p', {}, _('There is no container in it.')));
+	},
+
+	render([ prepared, canImport ]) {
 		if (!prepared)
 			return editor.refused();
 
 		this.prepared = prepared;
 		this.place = D.el('div', {});
 
-		const node = D.el('div', {}, D.el('h2', {}, _('Add container')), editor.folded(_('Copy from another container'), this.copy()), this.place);
+		const node = D.el('div', {}, D.el('h2', {}, _('Add container')), canImport ? editor.folded(_('Paste a docker run line or a compose file'), this.paste()) : '', editor.folded(_('Copy from another container'), this.copy()), this.place);
 
 		this.show();
 

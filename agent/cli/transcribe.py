@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`ucidockd import` and `export`: docker run lines and compose files from and to sections. They need no agent."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from agent.cli.ask import runtime_options
+from agent.cli.output import Style
+from agent.convert.requests import ImportRequest, export
+from agent.errors import ConfigError, PathError
+from agent.files.config import load, open_store
+from agent.files.user_paths import PATHS
+from agent.model.plain_text import plain
+from agent.runtime.importer import Importer
+
+_STYLES = {"taken": "good", "changed": "busy", "left out": "busy", "unknown": "bad"}
+_COMPOSE_S = 30
+
+
+def import_run(args: argparse.Namespace) -> int:
+    """`ucidockd import run`."""
+    words = [*([args.word] if args.word else []), *args.rest]
+    if not words and sys.stdin.isatty():
+        print("Paste the docker run line, then press Ctrl-D:", file=sys.stderr)
+    run: str | tuple[str, ...] = tuple(words) or sys.stdin.read()
+    if len(words) == 1:  # `import run 'docker run ...'`
+        run = words[0]
+    folder = os.path.abspath(args.folder or ".")
+    return _import(args, ImportRequest(run=run, folder=folder, commit=args.commit))
+
+
+def import_compose(args: argparse.Namespace) -> int:
+    """`ucidockd import compose`."""
+    path = "" if args.file == "-" else os.path.abspath(args.file)
+    folder = os.path.abspath(args.folder or (os.path.dirname(path) if path else "."))
+    text = _read(path) if path else sys.stdin.read()
+    env = args.env_file or os.path.join(folder, ".env")
+    variables = _read(env) if args.env_file or os.path.exists(env) else ""
+    request = ImportRequest(
+        compose=_as_json(path, text, args.profiles),
+        project=args.project,
+        folder=folder,
+        env=variables,
+        profiles=tuple(args.profiles),
+        commit=args.commit,
+    )
+    return _import(args, request)
+
+
+def export_text(args: argparse.Namespace) -> int:
+    """`ucidockd export run` and `ucidockd export compose`."""
+    loaded = load(runtime_options(args))
+    if loaded.desired is None:
+        raise ConfigError("the configuration cannot be read: `ucidockd check` says why")
+    sys.stdout.write(export(args.command.split()[1], args.names, loaded.desired))
+    return 0
+
+
+def _read(path: str) -> str:
+    try:
+        return PATHS.read_text(path)
+    except PathError as exc:
+        raise ConfigError(str(exc)) from None
+
+
+def _as_json(path: str, text: str, profiles: Iterable[str]) -> str:
+    """The file as JSON by docker's own compose, where it is there and PyYAML is not."""
+    import importlib.util
+    import shutil
+
+    if (
+        not path
+        or text.lstrip().startswith("{")
+        or importlib.util.find_spec("yaml")
+        or not shutil.which("docker")
+    ):
+        return text
+    chosen = [word for profile in profiles for word in ("--profile", profile)]
+    command = ["docker", "compose", "-f", path, *chosen, "config", "--format", "json"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPOSE_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return text
+    return done.stdout if done.returncode == 0 and done.stdout.lstrip().startswith("{") else text
+
+
+def _import(args: argparse.Namespace, request: ImportRequest) -> int:
+    try:
+        importer = Importer(store=open_store(runtime_options(args)), read_compose=PATHS.read_text)
+        answer = importer.run(request)
+    except OSError as exc:
+        raise ConfigError(f"{exc.filename}: {exc.strerror}") from exc
+    if args.json:
+        print(json.dumps(answer, indent=1))
+        return 0
+    _show(answer)
+    return 0
+
+
+def _show(answer: dict[str, Any]) -> None:
+    """The sections to standard output, what became of each flag or key to standard error."""
+    for line in str(answer["text"]).splitlines():
+        print("\t" * (len(line) - len(line.lstrip("\t"))) + plain(line.lstrip("\t")))
+    sys.stdout.flush()
+    style = Style.of(sys.stderr)
+    counts: dict[str, int] = {}
+    for line in answer["report"]:
+        verdict = str(line["verdict"])
+        counts[verdict] = counts.get(verdict, 0) + 1
+        if verdict != "taken":
+            print(
+                f"{style(_STYLES[verdict], verdict)}: {plain(line['where'])}: {plain(line['text'])}",
+                file=sys.stderr,
+            )
+    for warning in answer["warnings"]:
+        print(f"{style('busy', 'warning')}: {plain(warning)}", file=sys.stderr)
+    for file in answer["files"]:
+        print(f"file: {plain(file['path'])} (mode 0600)", file=sys.stderr)
+    total = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _STYLES if verdict in counts)
+    names = ", ".join(f"{section['type']} {section['name']}" for section in answer["sections"]) or "nothing"
+    print(f"{total}.", file=sys.stderr)
+    if answer["committed"]:
+        print(
+            f"Written: {plain(names)}. `ucidockd reconcile` applies it and shows the outcome.",
+            file=sys.stderr,
+        )
+    elif answer["sections"]:
+        print("Nothing is written yet; the same command with --commit writes it.", file=sys.stderr)

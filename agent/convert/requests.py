@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is asked of an import and an export, and the answers, for every door alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.convert.compose import ComposeOptions, import_compose
+from agent.convert.compose_file import parse_env
+from agent.convert.conversion import PACKAGE, Conversion
+from agent.convert.export import export_compose, export_run
+from agent.convert.run_line import import_run
+from agent.errors import ConfigError
+from agent.model.resources import Container, Desired
+from agent.uci.syntax import Package, Section
+
+FORMS = ("run", "compose")
+TEXT_MAX = 1024 * 1024  # characters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportRequest:
+    """`run` (shell text, or the words of one command) or `compose` (YAML or JSON).
+
+    `folder`: absolute path that relative ones start from. `env`: the text of a `.env` file. `profiles`, `project`: of
+    compose. `commit` writes the sections and files.
+    """
+
+    run: str | tuple[str, ...] = ""
+    compose: str = ""
+    project: str = ""
+    folder: str = ""
+    env: str = ""
+    profiles: tuple[str, ...] = ()
+    commit: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """The new sections, the files that they need, and the answer of `POST /v1/import`."""
+
+    sections: tuple[Section, ...]
+    files: Mapping[str, str]
+    answer: dict[str, Any]
+
+
+def convert(
+    request: ImportRequest,
+    packages: Mapping[str, Package],
+    *,
+    read_file: Callable[[str], str],
+    read_compose: Callable[[str], str] | None = None,
+) -> Imported:
+    """The sections for a request beside those in `packages`. Raises ConfigError where there is nothing to import.
+
+    `read_file`: reads what sections name. `read_compose`: reads further compose files; None: the request is all there is.
+    """
+    if bool(request.run) is bool(request.compose):
+        raise ConfigError("give either a docker run line or a compose file")
+    if request.folder and not request.folder.startswith("/"):
+        raise ConfigError(f"the folder {request.folder[:64]!r} is not an absolute path")
+    variables = parse_env(request.env)
+    conversion = Conversion(taken_names=_names(packages))
+    if request.run:
+        import_run(request.run, conversion, folder=request.folder, variables=variables)
+    else:
+        options = ComposeOptions(
+            project=request.project,
+            folder=request.folder,
+            variables=variables,
+            profiles=frozenset(request.profiles),
+            read_file=read_compose,
+        )
+        import_compose(request.compose, conversion, options)
+    warnings = conversion.finish(packages, read_file=read_file)
+    answer = conversion.as_json(warnings)
+    sections = tuple(sheet.section() for sheet in conversion.sheets)
+    return Imported(sections=sections, files={f.path: f.content for f in conversion.files}, answer=answer)
+
+
+def _names(packages: Mapping[str, Package]) -> set[str]:
+    package = packages.get(PACKAGE)
+    return {section.name for section in package.sections} if package is not None else set()
+
+
+def export(form: str, names: Sequence[str], desired: Desired) -> str:
+    """The text of `GET /v1/export`: containers by section or Docker name, all of them where none is named.
+
+    It holds what the sections hold, secrets as well. Raises ConfigError for a name that no section has.
+    """
+    if form not in FORMS:
+        raise ConfigError(f"{form[:64]!r} is not a format; expected run or compose")
+    containers = _in_order([_container(name, desired) for name in names] if names else desired.containers)
+    if not containers:
+        raise ConfigError("no container is declared")
+    used_networks = {endpoint.network for c in containers for endpoint in c.spec.endpoints}
+    used_volumes = {mount.source for c in containers for mount in c.spec.mounts}
+    networks = [network for network in desired.networks if network.name in used_networks]
+    volumes = [volume for volume in desired.volumes if volume.name in used_volumes]
+    if form == "run":
+        return export_run(containers, networks, volumes)
+    stacks = {container.stack for container in containers}
+    project = stacks.pop() if len(stacks) == 1 else ""
+    return export_compose(containers, networks, volumes, project=project.lower())
+
+
+def _in_order(containers: Sequence[Container]) -> list[Container]:
+    """What others depend on comes first; a circle is refused when sections are read."""
+    left = {container.section: container for container in containers}
+    ordered: list[Container] = []
+    while left:
+        ready = [c for c in left.values() if not any(d.section in left for d in c.policy.depends_on)]
+        for container in ready or list(left.values()):
+            ordered.append(left.pop(container.section))
+    return ordered
+
+
+def _container(name: str, desired: Desired) -> Container:
+    found = next((c for c in desired.containers if c.section == name), None)
+    found = found or next((c for c in desired.containers if c.name == name), None)
+    if found is None:
+        known = ", ".join(c.section for c in desired.containers) or "none is declared"
+        raise ConfigError(f"there is no container section {name[:64]!r}; expected one of: {known}")
+    return found

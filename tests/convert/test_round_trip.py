@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What was exported and is imported again declares the same containers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.convert.compose import ComposeOptions, import_compose
+from agent.convert.conversion import Conversion
+from agent.convert.export import export_compose, export_run
+from agent.convert.run_line import import_run
+from agent.model.resources import Container, ContainerSpec, Desired, RestartPolicy
+from agent.uci.decode import decode
+from agent.uci.syntax import parse
+
+RECORDED = (
+    (Path(__file__).parents[1] / "data" / "container-bodies.jsonl").read_text().rstrip("\n").split("\n")
+)
+AROUND = json.loads(RECORDED[0])["around"]
+PROFILE = "{}"
+
+
+def read(text: str) -> Desired:
+    packages = {"containers": parse(text, package="containers")}
+    return decode(
+        packages, paths={}, read_file=lambda path: PROFILE if path.endswith("json") else "F=1\n"
+    ).desired
+
+
+def recorded() -> Iterator[str]:
+    return (row["text"] for row in map(json.loads, RECORDED[1:]) if "text" in row)
+
+
+def web(desired: Desired, name: str = "") -> Container | None:
+    return next((c for c in desired.containers if (c.name == name if name else c.section == "web")), None)
+
+
+def again(conversion: Conversion) -> Desired:
+    conversion.finish({}, read_file=lambda _: PROFILE)
+    return read(conversion.as_json()["text"])
+
+
+def normal(spec: ContainerSpec) -> ContainerSpec:
+    """With docker's defaults said, since a line or a file has to say them."""
+    networks = tuple(
+        replace(endpoint, aliases=tuple(sorted(endpoint.aliases))) for endpoint in spec.endpoints
+    )
+    bridge = spec.network_mode or (None if networks else "bridge")
+    restart = spec.restart or RestartPolicy(name="no")
+    # `--entrypoint` takes one word, and takes the image's command away as a longer one does
+    words = (*(spec.entrypoint or ()), *(spec.command or ()))
+    entrypoint, command = (words[:1], words[1:]) if spec.entrypoint else (None, spec.command)
+    spec = replace(spec, entrypoint=entrypoint, command=command or None)
+    return replace(spec, endpoints=networks, network_mode=bridge, restart=restart)
+
+
+def usable(container: Container) -> bool:
+    """docker finds no USB device by its number; a profile's text stands for its file."""
+    return container.spec.seccomp is None and not any(
+        d.host.startswith("usb:") for d in container.spec.devices
+    )
+
+
+@pytest.mark.parametrize("form", ["run", "compose"])
+def test_specs_come_back(form: str) -> None:
+    wrong, tried = [], 0
+    for text in recorded():
+        desired = read(AROUND + text)
+        container = web(desired)
+        if container is None or not usable(container):
+            continue
+        tried += 1
+        conversion = Conversion()
+        shared = [c for c in desired.containers if c.section != "web"]
+        if form == "run":
+            exported = export_run([*shared, container], desired.networks, desired.volumes)
+            import_run(exported, conversion)
+        else:
+            exported = export_compose([*shared, container], desired.networks, desired.volumes, project="all")
+            import_compose(exported, conversion, ComposeOptions())
+        back = web(again(conversion), container.name)
+        if back is None or normal(back.spec) != normal(container.spec):
+            lines = [(line.where, line.text) for line in conversion.report if line.verdict != "taken"]
+            wrong.append((text, exported, lines))
+    assert tried > 250
+    assert not wrong, (len(wrong), wrong[0])

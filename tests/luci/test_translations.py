@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The catalogues of the pages against the texts that there are, and as LuCI reads them."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import struct
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+
+
+def module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("catalogues", PROJECT / "luci/i18n/catalogues.py")
+    assert spec and spec.loader
+    made = importlib.util.module_from_spec(spec)
+    sys.modules["catalogues"] = made
+    spec.loader.exec_module(made)
+    return made
+
+
+made: Any = module()
+WANTED = made.messages()
+LANGUAGES = [path.parent.name for path in made.catalogues()]
+
+
+def texts_of(language: str) -> dict[tuple[str, str], tuple[str, ...]]:
+    found = made.parse((PROJECT / f"luci/po/{language}/ucidockd.po").read_text())
+    return {(one.single, one.plural): one.texts for one in found if one.single}
+
+
+def test_the_template_has_every_text_of_the_pages() -> None:
+    """Those of the schemas as well, but a word changed there is no reason to fail."""
+    kept = {(one.single, one.plural) for one in made.parse(made.TEMPLATE.read_text())}
+    of_pages = {
+        (one.single, one.plural) for one in WANTED if any(".schema.json" not in place for place in one.places)
+    }
+    assert ("Add container", "") in of_pages
+    assert of_pages - kept == set(), "run `make pot`"
+
+
+def test_the_scanner_of_luci_sees_the_texts_of_the_schemas() -> None:
+    literals = set(re.findall(r"^_\('(.*)'\);$", made.SCHEMA_TEXTS.read_text(), re.MULTILINE))
+    assert {text.replace("'", "\\'") for text in ("Memory limit", "Who runs dockerd")} <= literals
+
+
+def test_no_text_has_blanks_that_luci_takes_away() -> None:
+    keys = [text for one in WANTED for text in (one.single, one.plural)]
+    assert [text for text in keys if text != " ".join(text.split())] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_catalogue_is_complete_and_keeps_what_is_filled_in(language: str) -> None:
+    """A text that has just been added may wait for its translation: one in twenty, no more."""
+    found = texts_of(language)
+    wanted = {(one.single, one.plural) for one in WANTED}
+    missing = sorted(key for key in wanted if not all(found.get(key, ("",))))
+    assert len(missing) <= len(wanted) // 20, missing
+    for (single, plural), texts in found.items():
+        for text in filter(None, texts):
+            expected = {tuple(sorted(Counter(holes(one)).items())) for one in filter(None, (single, plural))}
+            assert tuple(sorted(Counter(holes(text)).items())) in expected, (single, text)
+            assert text == text.strip(), text
+    assert f"# {made.REVIEW}" in (PROJECT / f"luci/po/{language}/ucidockd.po").read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_catalogue_has_every_form_of_a_plural(language: str) -> None:
+    forms = int(re.findall(r"nplurals=(\d)", made.PLURALS[language])[0])
+    for (_, plural), texts in texts_of(language).items():
+        assert not plural or not any(texts) or len(texts) == forms, (plural, texts)
+
+
+def holes(text: str) -> list[str]:
+    return re.findall(r"%(?:\.\d)?[sdf]", text)
+
+
+@pytest.mark.parametrize(
+    ("key", "number"),
+    [
+        ("Name", "d785d68e"),
+        ("Save & Apply", "610beed4"),
+        ("%d set\2" + "0", "84c2f449"),
+        ("größer", "70588f0e"),
+        ("名前", "a43faddd"),
+    ],
+)
+def test_a_key_has_the_number_that_luci_looks_for(key: str, number: str) -> None:
+    """As `sfh` of LuCI's cbi.js gives it."""
+    assert made.sfh(key.encode()) == int(number, 16)
+
+
+def test_a_built_catalogue_gives_each_text_by_its_number(tmp_path: Path) -> None:
+    source, target = tmp_path / "ucidockd.po", tmp_path / "ucidockd.de.lmo"
+    one = made.Message("Name", texts=("Bezeichnung",))
+    many = made.Message("%d set", "%d sets", texts=("%d gesetzt", "%d sind gesetzt"))
+    source.write_text(made.formatted([many, one, made.Message("Image")], made.header("de")))
+    command = [sys.executable, PROJECT / "luci/i18n/catalogues.py", "lmo"]
+    subprocess.run([*command, source, target], check=True)
+    data = target.read_bytes()
+    (start,) = struct.unpack(">I", data[-4:])
+    rows = [struct.unpack_from(">4I", data, at) for at in range(start, len(data) - 4, 16)]
+    found = {row[0]: data[row[2] : row[2] + row[3]].decode() for row in rows}
+    assert [row[0] for row in rows] == sorted(row[0] for row in rows)
+    assert found == {
+        0: made.PLURALS["de"],
+        made.sfh(b"Name"): "Bezeichnung",
+        made.sfh(b"%d set\0020"): "%d gesetzt",
+        made.sfh(b"%d set\0021"): "%d sind gesetzt",
+    }
