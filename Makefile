@@ -49,7 +49,7 @@ style: venv
 	$(BIN)/ruff format --check agent benchmarks tests examples luci package
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/* package/ucidockd/files/p* tests/setup/packages.sh
+	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/* package/*/files/p* tests/setup/packages.sh
 	@$(MAKE) --no-print-directory eslint
 
 # LuCI's pages, where node is there

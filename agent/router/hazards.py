@@ -10,7 +10,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from posixpath import normpath
 
@@ -38,6 +38,10 @@ from agent.uci.syntax import Package
 logger = logging.getLogger(__name__)
 
 _WEB_SERVER = "uhttpd"
+_DOCKERMAN = (  # a file of each kind of luci-app-dockerman that serves or calls `docker` on ubus
+    Path("/usr/share/luci/menu.d/luci-app-dockerman.json"),
+    Path("/usr/lib/lua/luci/controller/dockerman.lua"),
+)
 _NONE = Package(name=_WEB_SERVER)
 
 
@@ -50,13 +54,15 @@ class Hazards:
     folders: dict[str, tuple[str, bool]]
     docker_host: str = ""
     wall: Callable[[], float] = time.time
+    dockerman: tuple[Path, ...] = _DOCKERMAN
     _read: tuple[str, Package] = ("", _NONE)
-    _warned: tuple[str, ...] = ()
+    _warned: list[str] = field(default_factory=list)
     _shown: tuple[Desired | None, Package] = (None, _NONE)
 
     def show(self, desired: Desired) -> None:
         """Blocks. Nothing is raised: the router's files are not ours."""
         uhttpd = self._web_server()
+        self._warn([*open_to_pages(uhttpd)], dockerman=any(path.exists() for path in self.dockerman))
         if self._shown[0] is desired and self._shown[1] is uhttpd:
             return
         self._shown = (desired, uhttpd)
@@ -76,7 +82,6 @@ class Hazards:
             self._set(container, ConditionType.HOST_CONTROL, "ControlsHost", _CONTROL, control)
             ports = shared_origin(container) if plain else ()
             self._set(container, ConditionType.SHARED_ORIGIN_PORTS, "PlainLuci", _SHARED, ports)
-        self._warn(open_to_pages(uhttpd))
 
     def _web_server(self) -> Package:
         """Empty where there is none, or its file cannot be read."""
@@ -106,16 +111,22 @@ class Hazards:
         message = text.format(", ".join(found))
         self.board.set(key, condition, status=True, reason=reason, message=message, now=now)
 
-    def _warn(self, sections: tuple[str, ...]) -> None:
-        if sections == self._warned:
-            return
-        self._warned = sections
+    def _warn(self, sections: Sequence[str], *, dockerman: bool) -> None:
         texts = [f"uhttpd.{name}.ubus_cors is on: {_CORS}" for name in sections]
+        if dockerman:
+            texts.append(_TWO_APPS)
+        if texts == self._warned:
+            return
+        self._warned = texts
         self.board.set_agent(self.wall(), warnings=texts)
         for text in texts:
             logger.warning("%s", text)
 
 
+_TWO_APPS = (
+    "luci-app-dockerman is installed beside ucidockd: both serve the ubus objects docker.*, so pages may reach the wrong"
+    " one. Remove it with `opkg remove luci-app-dockerman` or `apk del luci-app-dockerman`; its settings stay"
+)
 _CONTROL = "whoever is in this container controls the router, by {}"
 _SHARED = (
     "{}: to a browser these pages are of the same site as LuCI, whose login goes to them by http; let LuCI be used by https"

@@ -7,6 +7,7 @@ import base64
 import gzip
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,27 @@ def test_opkgs_package_holds_what_openwrts_build_adds(made: tuple[Path, Path]) -
     assert data["usr/bin/ucidockd"][0] == data["usr/lib/ucidockd/leave"][0] == 0o755
     assert data["lib/upgrade/keep.d/ucidockd"][1] == b"/etc/ucidockd/\n"
     assert not any("__pycache__" in name or "site-packages" in name for name in data)
+
+
+def test_the_scripts_of_each_makefile_are_in_its_packages(made: tuple[Path, Path]) -> None:
+    """A script within a Makefile would be in none."""
+    for makefile in sorted((PROJECT / "package").glob("*-ucidockd/Makefile")):
+        assert (
+            re.findall(r"^define Package/.*/(?:pre|post)(?:inst|rm)$", makefile.read_text(), re.MULTILINE)
+            == []
+        )
+        name = makefile.parent.name
+        outer = members((made[0] / f"{name}_0.1.0-r1_all.ipk").read_bytes())
+        control = members(outer["control.tar.gz"][1])
+        for script in (makefile.parent / "files").glob("p*"):
+            body = script.read_text().partition("\n")[2].encode()
+            assert body in control[script.name][1], (name, script.name)
+    assert (
+        b"rpcd reload"
+        in members(
+            members((made[0] / "luci-app-ucidockd_0.1.0-r1_all.ipk").read_bytes())["control.tar.gz"][1]
+        )["postinst"][1]
+    )
 
 
 def test_apks_package_names_its_files_and_what_it_excludes(

@@ -254,3 +254,19 @@ def test_ubus_cors_is_warned_of_as_long_as_it_is_on(router: Router, caplog: pyte
     assert [record.getMessage() for record in caplog.records] == [warning]
     router.show(uhttpd=f"{HTTP}\toption ubus_cors '0'\n")
     assert router.board.snapshot()["agent"]["warnings"] == []
+
+
+def test_dockerman_beside_us_is_warned_of_until_it_is_gone(router: Router) -> None:
+    theirs = router.folder / "luci-app-dockerman.json"
+    router.hazards.dockerman = (theirs,)
+    router.show()
+    assert router.board.snapshot()["agent"].get("warnings", []) == []
+    desired = load(router.options).desired
+    assert desired is not None
+    theirs.write_text("{}")
+    router.hazards.show(desired)
+    (warning,) = router.board.snapshot()["agent"]["warnings"]
+    assert warning.startswith("luci-app-dockerman is installed") and "apk del luci-app-dockerman" in warning
+    theirs.unlink()
+    router.hazards.show(desired)  # the same configuration
+    assert router.board.snapshot()["agent"]["warnings"] == []

@@ -60,7 +60,7 @@ return view.extend({
 
 	sync() {
 		const counts = this.model.counts();
-		const { engine, config_issues: issues } = this.model.agent;
+		const { engine, config_issues: issues, warnings } = this.model.agent;
 
 		D.fill(this.state,
 			D.badge('ok', _('%d in sync').format(counts.ok)), ' ', D.badge(counts.waiting ? 'waiting' : 'off', _('%d waiting').format(counts.waiting)), ' ',
@@ -68,7 +68,8 @@ return view.extend({
 			D.badge(counts.error ? 'error' : 'off', _('%d in trouble').format(counts.error)), ' ',
 			D.page('sync', _('Details')),
 			engine?.reachable === false && D.el('p', { 'class': 'alert-message error' }, _('The engine does not answer: %s').format(engine.error)),
-			(issues ?? []).map(issue => D.el('p', { 'class': 'alert-message warning' }, issue.text ?? String(issue))));
+			(issues ?? []).map(issue => D.el('p', { 'class': 'alert-message warning' }, issue.text ?? String(issue))),
+			(warnings ?? []).map(text => D.el('p', { 'class': 'alert-message warning' }, text)));
 		this.onEngine(engine?.reachable !== false);
 	},
 
