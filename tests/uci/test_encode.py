@@ -247,7 +247,7 @@ SPEC: dict[str, st.SearchStrategy[Any]] = {
     "cgroupns": maybe(st.sampled_from(["host", "private"])),
     "cgroup_parent": maybe(st.just("/slow")),
     "platform": maybe(st.sampled_from(["linux/arm64", "linux/arm/v7"])),
-    "volume_driver": maybe(WORD),
+    "volume_driver": maybe(st.just("local")),
     "blkio_weight_devices": device_limits(st.integers(10, 1000)),
     "device_read_bps": device_limits(st.integers(1, 1 << 40)),
     "device_read_iops": device_limits(st.integers(1, 10**6)),
