@@ -19,89 +19,10 @@ from agent.apply.images import REPORT_S, PullProgress
 from agent.cli.container import diff_text
 from agent.cli.logs import Printer, escaped, since_when
 from agent.cli.main import main
-from agent.cli.output import Style, status_table
-from agent.cli.status import Picture, changes
+from agent.cli.output import Style
 from agent.errors import ConfigError
-from agent.status.board import StatusBoard
-from agent.status.conditions import ConditionType
 
 ESC = "\x1b"
-
-
-def a_resource(key: str, **conditions: tuple[bool, str, str]) -> dict[str, Any]:
-    """As the agent's board shows it."""
-    kind, _, section = key.partition(":")
-    board = StatusBoard()
-    board.ensure(key, kind=kind, section=section, name=section, now=0)
-    board.set_object(key, "id-" + section, now=0)
-    for name, (status, reason, message) in conditions.items():
-        board.set(key, ConditionType(name), status=status, reason=reason, message=message, now=0)
-    return dict(board.snapshot()["resources"][0])
-
-
-SYNCED = {"Synced": (True, "InSync", ""), "Running": (True, "Running", "Up 2 seconds")}
-PULLING = {
-    "ImageReady": (False, "Pulling", "pulling nginx:1: 45 %"),
-    "Synced": (False, "Pending", "declared"),
-}
-AGENT = {"engine": {"reachable": True, "api": "1.41"}, "config": "Accepted", "desired_generation": "g"}
-STATUS = {
-    "agent": {**AGENT, "generation": "g"},
-    "resources": [
-        a_resource("container:web", **SYNCED),
-        a_resource("container:db", **PULLING),
-        a_resource("network:lan", Synced=(False, "Conflict", f"bad {ESC}[31m name")),
-    ],
-}
-
-
-def test_the_status_table_is_plain_in_a_pipe_and_escapes_what_it_did_not_write() -> None:
-    assert status_table(STATUS, now=125).splitlines() == [
-        "engine API 1.41; configuration g (Accepted), reached g",
-        "KIND       SECTION  NAME  SYNCED         RUNNING  DETAIL",
-        "container  web      web   yes            yes      up 2 min",
-        "container  db       db    no (Pending)   ?        pulling nginx:1: 45 %",
-        "network    lan      lan   no (Conflict)           bad \\x1b[31m name",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("key", "condition"),
-    [
-        ("daemon:dockerd", "EngineStorageLost"),
-        ("daemon:dockerd", "EngineImpaired"),
-        ("daemon:dockerd", "FirewallOpen"),
-        ("container:web", "StorageReadOnly"),
-        ("container:web", "PublicPort"),
-        ("container:web", "HostControl"),
-    ],
-)
-def test_what_is_wrong_though_all_is_in_sync_is_said_in_the_table(key: str, condition: str) -> None:
-    resource = a_resource(
-        key,
-        Synced=(True, "Applied", ""),
-        Running=(True, "Running", "pid 7"),
-        **{condition: (True, "Why", "the reason")},
-    )
-    assert status_table({**STATUS, "resources": [resource]}).splitlines()[-1].endswith("  the reason")
-
-
-def test_mistakes_and_warnings_of_the_agent_stand_above_the_table() -> None:
-    agent = {**STATUS["agent"], "config_issues": ["warning: a"], "warnings": [f"b {ESC}[2J"]}
-    assert status_table({**STATUS, "agent": agent}).splitlines()[1:3] == ["  warning: a", "  b \\x1b[2J"]
-
-
-def test_a_table_has_no_blanks_at_line_ends() -> None:
-    quiet = {**STATUS, "resources": [a_resource("network:lan", Synced=(True, "InSync", ""))]}
-    assert all(line == line.rstrip() for line in status_table(quiet).splitlines())
-
-
-def test_on_a_terminal_words_are_coloured_and_lines_end_at_its_edge() -> None:
-    lines = status_table(STATUS, Style(colours=True, width=64)).splitlines()
-    assert f"{ESC}[32myes" in lines[2]
-    assert f"{ESC}[33mno (Pending)" in lines[3]
-    assert f"{ESC}[31mno (Conflict)" in lines[4]
-    assert lines[4].endswith("…")
 
 
 class Terminal(io.StringIO):
@@ -126,25 +47,6 @@ def test_colours_follow_the_terminals_wishes(
         monkeypatch.setenv(name, value)
     assert (Style.of(Terminal())("good", "x") != "x") is coloured
     assert Style.of(io.StringIO())("good", "x") == "x"
-
-
-def test_a_watcher_in_a_pipe_sees_one_line_per_change() -> None:
-    picture = Picture()
-    assert picture.take({"version": 1, **STATUS})
-    before = picture.conditions()
-    picture.take({"id": 2, "key": "container:db", "resource": a_resource("container:db", **SYNCED)})
-    picture.take({"id": 3, "key": "network:lan", "removed": True})
-    picture.take(
-        {"id": 4, "key": "agent", "agent": {**AGENT, "engine": {"reachable": False, "error": "gone"}}}
-    )
-    assert list(changes(before, picture.conditions())) == [
-        "agent engine not reachable: gone",
-        "agent reached -",
-        "container:db Synced yes (InSync)",
-        "container:db Running yes (Running): Up 2 seconds",
-        "container:db ImageReady no more",
-        "network:lan removed",
-    ]
 
 
 def a_field(name: str, desired: str, applied: str, observed: str, *why: str) -> dict[str, Any]:

@@ -9,17 +9,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
 from agent.model.plain_text import plain
 
 _SPACE = re.compile(r" (?!(?:s|min|h|%)(?:\W|$))")  # a number and its unit stay together
-Paint = Callable[[str], str]
 
 _COLOURS = {"good": "32", "bad": "31", "busy": "33", "head": "1", "dim": "2"}
-_HEAD = ("KIND", "SECTION", "NAME", "SYNCED", "RUNNING", "DETAIL")
 
 
 def colours_wanted(stream: TextIO) -> bool:
@@ -78,25 +75,6 @@ def table(
     return "\n".join(made)
 
 
-def status_table(status: dict[str, Any], style: Style = PLAIN, *, now: float | None = None) -> str:
-    """The answer of /v1/status for a person. `now`: wall clock, seconds, by which ages are told."""
-    now = time.time() if now is None else now
-    agent = status["agent"]
-    engine = agent.get("engine") or {}
-    reach = (
-        f"API {engine.get('api')}" if engine.get("reachable") else f"not reachable: {engine.get('error', '')}"
-    )
-    wanted, reached = agent.get("desired_generation", "-"), agent.get("generation", "-")
-    head = f"engine {reach}; configuration {wanted} ({agent.get('config', '?')}), reached {reached}"
-    said = [*agent.get("config_issues", []), *agent.get("warnings", [])]
-    issues = [style("bad", f"  {plain(text)}") for text in said]
-    resources = status["resources"]
-    rows = [_HEAD, *(_row(resource, now) for resource in resources)]
-    shown = table(rows, style, colour=lambda row, column: _status_colour(resources[row], column))
-    failed = [line for resource in resources for line in _failed_lines(resource)]
-    return "\n".join([plain(head), *issues, shown, *failed])
-
-
 def output_of(resource: dict[str, Any]) -> str:
     """What its container printed last before it failed, "" where nothing is kept."""
     details = (condition.get("details", {}) for condition in resource["conditions"])
@@ -106,55 +84,6 @@ def output_of(resource: dict[str, Any]) -> str:
 def output_lines(output: str) -> list[str]:
     """Indented, for a terminal."""
     return [f"    {plain(line)}" for line in output.split("\n")]
-
-
-def _failed_lines(resource: dict[str, Any]) -> list[str]:
-    output = output_of(resource)
-    return [plain(f"{resource['key']} printed last:"), *output_lines(output)] if output else []
-
-
-_LEVEL_COLOURS = {"error": "bad", "warning": "busy", "waiting": "busy", "off": "busy", "ok": "good"}
-
-
-def _status_colour(resource: dict[str, Any], column: int) -> str:
-    name = {3: "Synced", 4: "Running"}.get(column)
-    condition = next((item for item in resource["conditions"] if item["type"] == name), None)
-    return _LEVEL_COLOURS[condition["level"] if condition is not None else "waiting"] if name else ""
-
-
-def _row(resource: dict[str, Any], now: float) -> tuple[str, ...]:
-    conditions = {item["type"]: item for item in resource["conditions"]}
-    synced, running = conditions.get("Synced"), conditions.get("Running")
-    return (
-        resource["kind"],
-        resource["section"],
-        resource["name"],
-        word(synced),
-        word(running) if resource["kind"] == "container" else "",
-        _detail(resource, conditions, now),
-    )
-
-
-def word(condition: dict[str, Any] | None) -> str:
-    """`yes`, `no (Reason)`, or `?` for what is not known yet."""
-    if condition is None or condition["reason"] == "Unknown":
-        return "?"
-    return "yes" if condition["status"] else f"no ({condition['reason']})"
-
-
-def _detail(resource: dict[str, Any], conditions: dict[str, dict[str, Any]], now: float) -> str:
-    """Why the resource is not as declared, else what its container does."""
-    pulling = conditions.get("ImageReady")
-    if pulling is not None and pulling["reason"] == "Pulling":
-        return str(pulling["message"])
-    told = conditions.get("Running") if resource["level"] == "ok" else conditions.get(resource["verdict"])
-    if told is None:
-        return ""
-    what = str(told["message"] or told["reason"])
-    if told["type"] != "Running" or told["reason"] == "Unknown":
-        return what
-    age = age_words(now - told["since"])
-    return f"up {age}" if told["status"] else f"{what}, {age} ago"
 
 
 def age_words(seconds: float) -> str:

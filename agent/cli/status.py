@@ -5,34 +5,94 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, TextIO
 
-from agent.cli.agent_client import follow, whole_status
+from agent.cli.agent_client import call, follow, whole_status
 from agent.cli.ask import agent_socket, check_options
-from agent.cli.output import Style, status_table, word
+from agent.cli.output import Style
+from agent.cli.status_view import (
+    SCHEMA,
+    head_lines,
+    is_in_state,
+    problems_first,
+    state_words,
+    status_view,
+    table_lines,
+)
+from agent.errors import ConfigError, UcidockdError
 from agent.model.plain_text import plain
 
 _CLEAR = "\x1b[H\x1b[J"  # cursor home, clear to the end
+_APART_S = 1.0
+_AT_ONCE = 8
+_ROUTE = "/docker/containers/{}/stats?stream=false&one-shot=true"  # since API 1.41
+_REDRAW_S = 1.0  # for the ages
+_NEXT, _BACK, _END = " nf\x1b[6~", "bp\x1b[5~", "q"
 
 
 def status(args: argparse.Namespace) -> int:
     """The status once, or for as long as the agent runs."""
     check_options(args)
-    return show_status(agent_socket(args), as_json=args.json, watch=args.watch)
-
-
-def show_status(socket: str, *, as_json: bool, watch: bool) -> int:
-    """Prints the status once, or for as long as the agent runs."""
-    if not watch:
-        found = whole_status(socket)
-        print(json.dumps(found, indent=1) if as_json else status_table(found, Style.of(sys.stdout)))
+    if args.watch and args.load:
+        raise ConfigError("--load measures once: leave out --watch, or --load")
+    socket = agent_socket(args)
+    if args.watch:
+        return _watch(socket, args)
+    found = picked(whole_status(socket), args)
+    loads = None
+    if args.load:
+        loads = loads_of(socket, found["resources"])
+    if args.json:
+        if loads is not None:
+            for resource in found["resources"]:
+                resource["load"] = loads.get(resource["key"])
+        print(json.dumps({"schema": SCHEMA, **found}, indent=1))
         return 0
+    shown = {key: (load["cpu"], load["memory"]) for key, load in (loads or {}).items()}
+    print(status_view(found, Style.of(sys.stdout), loads=shown if args.load else None))
+    return 0
+
+
+def picked(found: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """What the filters leave. Raises ConfigError for a name that nothing has."""
+    resources = found["resources"]
+    if args.names:
+        for name in args.names:
+            if not any(_is_named(resource, name) for resource in resources):
+                raise ConfigError(
+                    f"{name}: no section and no container of ucidockd has this name{_near(name, resources)}"
+                )
+        resources = [r for r in resources if any(_is_named(r, name) for name in args.names)]
+    if args.stack:
+        resources = [r for r in resources if r.get("stack") == args.stack]
+    if args.state:
+        resources = [r for r in resources if is_in_state(r, args.state)]
+    return {**found, "resources": problems_first(resources) if args.problems else list(resources)}
+
+
+def _is_named(resource: Mapping[str, Any], name: str) -> bool:
+    return name in (resource["section"], resource["name"], resource["key"])
+
+
+def _near(name: str, resources: Iterable[Mapping[str, Any]]) -> str:
+    import difflib  # only where there is a mistake
+
+    names = sorted({str(each["section"]) for each in resources})
+    near = difflib.get_close_matches(name[:64], names, n=1)
+    return f"; did you mean {near[0]}?" if near else "; `ucidockd status` lists them"
+
+
+def _watch(socket: str, args: argparse.Namespace) -> int:
     events = follow(socket, "/v1/status/stream")
     try:
-        for text in _watched(events, as_json=as_json, redraw=sys.stdout.isatty()):
+        if sys.stdout.isatty() and not args.json:
+            return _redrawn(events, args)
+        for text in _watched(events, args):
             print(text, flush=True)
     except KeyboardInterrupt:
         return 0
@@ -40,22 +100,25 @@ def show_status(socket: str, *, as_json: bool, watch: bool) -> int:
     return 1
 
 
-def _watched(events: Iterable[dict[str, Any]], *, as_json: bool, redraw: bool) -> Iterator[str]:
+def _watched(events: Iterable[dict[str, Any]], args: argparse.Namespace) -> Iterator[str]:
+    """For a pipe: the status, then a line for each change."""
     picture = Picture()
     for event in events:
-        before = picture.conditions()
+        before = picture.words()
         whole = picture.take(event)
-        if as_json:
+        if args.json:
             yield json.dumps(event)
         elif "next" in event:
             continue  # a page of the status, and not the last
-        elif redraw:
-            yield _CLEAR + status_table(picture.status(), Style.of(sys.stdout))
         elif whole:
-            yield status_table(picture.status())
+            yield status_view(picked(picture.status(), args))
         else:
             stamp = time.strftime("%H:%M:%S")
-            yield from (f"{stamp} {line}" for line in changes(before, picture.conditions()))
+            shown = {resource["key"] for resource in picked(picture.status(), args)["resources"]}
+            after = picture.words()
+            yield from (
+                f"{stamp} {line}" for key, line in changes(before, after) if key in shown or key not in after
+            )
 
 
 class Picture:
@@ -84,36 +147,164 @@ class Picture:
         """As /v1/status gives it."""
         return {"agent": self._agent, "resources": [self._resources[key] for key in sorted(self._resources)]}
 
-    def conditions(self) -> dict[str, dict[str, str]]:
-        """Key -> type -> the condition in words; the agent's own facts under `agent`."""
-        found = {
-            key: {item["type"]: _words(item) for item in resource["conditions"]}
-            for key, resource in self._resources.items()
-        }
+    def words(self) -> dict[str, str]:
+        """Key -> its state in words; the engine's and the configuration's under `agent`."""
+        found = {key: state_words(resource, 0.0) for key, resource in self._resources.items()}
         engine = self._agent.get("engine") or {}
-        found["agent"] = {
-            "engine": "reachable" if engine.get("reachable") else f"not reachable: {engine.get('error', '')}",
-            "configuration": f"{self._agent.get('desired_generation', '-')} ({self._agent.get('config', '?')})",
-            "reached": str(self._agent.get("generation", "-")),
-        }
+        reach = "reachable" if engine.get("reachable") else f"not reachable: {engine.get('error', '')}"
+        found["agent"] = f"engine {reach}; configuration {self._agent.get('config', '?')}"
         return found
 
 
-def _words(condition: dict[str, Any]) -> str:
-    message = f": {condition['message']}" if condition["message"] else ""
-    reason = f" ({condition['reason']})" if condition["status"] else ""
-    return word(condition) + reason + message
-
-
-def changes(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> Iterator[str]:
-    """A line for each condition that is another one now: `container:web Synced no (Pending): ...`."""
+def changes(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """A key and a line for each state that is another one now."""
     for key in sorted(before.keys() | after.keys()):
         if key not in after:
-            yield f"{key} removed"
-            continue
-        old = before.get(key, {})
-        for name, text in after[key].items():
-            if old.get(name) != text:
-                yield plain(f"{key} {name} {text}")
-        for name in old.keys() - after[key].keys():
-            yield f"{key} {name} no more"
+            yield key, f"{key}: removed"
+        elif before.get(key) != after[key]:
+            yield key, plain(f"{key}: {after[key]}")
+
+
+# on a terminal
+
+
+def page_of(status: Mapping[str, Any], style: Style, *, rows: int, page: int, now: float) -> tuple[str, int]:
+    """A screen of so many rows, and the page that it is: the sum and the table's head stay. The last row is for keys."""
+    head = head_lines(status, style)
+    first, *body = table_lines(status["resources"], style, now=now) or [""]
+    head = [*head[: max(1, rows // 2)], first]
+    room = max(1, rows - len(head) - 1)
+    pages = max(1, -(-len(body) // room))
+    page = min(max(page, 0), pages - 1)
+    shown = body[page * room : (page + 1) * room]
+    keys = "q: end" if pages == 1 else f"page {page + 1} of {pages}; space: next, b: back, q: end"
+    return "\n".join([*head, *shown, style("dim", keys[: max(style.width - 1, 10)])]), page
+
+
+def _redrawn(events: Iterable[dict[str, Any]], args: argparse.Namespace) -> int:
+    """Until `q`, Ctrl-C or the end of the agent."""
+    import threading
+
+    picture, ended, changed = Picture(), threading.Event(), threading.Event()
+    whole = threading.Event()
+    lock = threading.Lock()
+
+    def read() -> None:
+        try:
+            for event in events:
+                with lock:
+                    if picture.take(event):
+                        whole.set()
+                changed.set()
+        finally:
+            ended.set()
+            changed.set()
+
+    threading.Thread(target=read, name="events", daemon=True).start()
+    page, drawn = 0, 0.0
+    with Keys(sys.stdin) as keys:
+        while not ended.is_set():
+            key = keys.read(0.1)
+            if key and key in _END:
+                return 0
+            page += (key in _NEXT) - (key in _BACK) if key else 0
+            if not whole.is_set() or not (key or changed.is_set() or time.monotonic() > drawn + _REDRAW_S):
+                continue
+            changed.clear()
+            with lock:
+                found = picked(picture.status(), args)
+            style = Style.of(sys.stdout)
+            rows = os.get_terminal_size(sys.stdout.fileno()).lines
+            text, page = page_of(found, style, rows=rows, page=page, now=time.time())
+            sys.stdout.write(_CLEAR + text)
+            sys.stdout.flush()
+            drawn = time.monotonic()
+    print("\nucidockd: the agent ended", file=sys.stderr)
+    return 1
+
+
+class Keys:
+    """The keys of a terminal as they are pressed, without an echo: a context, which puts the terminal back. Without a
+    terminal it only waits."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self._fd = terminal.fileno() if terminal.isatty() else -1
+        self._before: list[object] = []
+
+    def __enter__(self) -> Keys:
+        if self._fd >= 0:
+            import termios
+            import tty
+
+            self._before = termios.tcgetattr(self._fd)
+            tty.setcbreak(self._fd)  # Ctrl-C stays a signal
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._fd >= 0:
+            import termios
+
+            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)  # type: ignore[arg-type]
+
+    def read(self, timeout_s: float) -> str:
+        """A key, or the sequence that one sends; "" where none was pressed."""
+        if self._fd < 0:
+            time.sleep(timeout_s)
+            return ""
+        import select
+
+        if not select.select([self._fd], [], [], timeout_s)[0]:
+            return ""
+        return os.read(self._fd, 16).decode(errors="replace")
+
+
+# what containers take
+
+
+def loads_of(socket: str, resources: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Two looks at the engine's counters, a second apart. Key ->
+    `cpu` and `memory` in words, `cpu_percent` (100 is one processor) and `memory_bytes`; of those that run."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    ids = {r["key"]: r["object_id"] for r in resources if r["object_id"] and _runs(r)}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        first = dict(zip(ids, pool.map(lambda each: _stats(socket, each), ids.values()), strict=True))
+        time.sleep(_APART_S)
+        second = dict(zip(ids, pool.map(lambda each: _stats(socket, each), ids.values()), strict=True))
+    return {key: _load(first[key], second[key]) for key in ids if first[key] and second[key]}
+
+
+def _runs(resource: Mapping[str, Any]) -> bool:
+    return any(c["type"] == "Running" and c["status"] for c in resource["conditions"])
+
+
+def _stats(socket: str, object_id: str) -> dict[str, Any]:
+    """Empty for one that is gone by now."""
+    try:
+        return dict(call(socket, "GET", _ROUTE.format(object_id), timeout_s=10))
+    except UcidockdError:
+        return {}
+
+
+def _load(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """As `docker stats` counts: without the cache of files that can be dropped."""
+    before, after = first.get("cpu_stats", {}), second.get("cpu_stats", {})
+    used = _total(after) - _total(before)
+    system = after.get("system_cpu_usage", 0) - before.get("system_cpu_usage", 0)
+    percent = 100 * used / system * after.get("online_cpus", 1) if system > 0 else 0.0
+    memory = second.get("memory_stats", {})
+    stats = memory.get("stats") or {}
+    cache = stats.get("inactive_file", stats.get("total_inactive_file", 0))
+    size = max(0, memory.get("usage", 0) - cache)
+    return {
+        "cpu": f"{percent:.0f} %" if percent >= 10 else f"{percent:.1f} %",
+        "memory": f"{size / (1 << 20):.0f} MiB" if size >= 10 << 20 else f"{size / (1 << 20):.1f} MiB",
+        "cpu_percent": round(percent, 1),
+        "memory_bytes": size,
+    }
+
+
+def _total(cpu: Mapping[str, Any]) -> int:
+    return int((cpu.get("cpu_usage") or {}).get("total_usage", 0))

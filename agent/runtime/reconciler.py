@@ -248,6 +248,7 @@ class Reconciler:
         if desired is None:
             return ops.Plan()
         look = self._look(desired, deep, unmended, committed=True)
+        self._display.restarts(look.observed.containers)
         if look.ids != frozenset():
             return reconcile(look.desired, look.observed, look.context)
         question = (look.desired, look.usb, look.observed, replace(look.context, now=0.0, orphaned_s={}))
@@ -457,6 +458,7 @@ class Reconciler:
         self._display.engine(api)
         self._display.plan(self._with_outputs(plan, desired))
         self._display.losses()
+        self._display.retries(self.backoff.retry_in(self.monotonic()))
         if not plan.works:
             unreached = self._busy or self.backoff.any() or _is_unreached(plan)
             self._display.nothing_to_do(None if unreached else desired.generation)

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.apply.ports import Records
 from agent.apply.worker_pool import Outcome, SkippedError
 from agent.errors import EngineError, EngineUnreachableError, Reason, StorageError, UcidockdError
+from agent.model import entry_text
 from agent.model.issues import Issue
-from agent.model.observed import Record
+from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import key_of
@@ -44,7 +45,9 @@ class Display:
             self._ensure(key, name)
             self.board.set(key, ConditionType.ACCEPTED, status=True, reason="Valid", now=now)
         for container in desired.containers:
-            self.board.set_stack(key_of("container", container.section), container.stack)
+            key = key_of("container", container.section)
+            ports = list(entry_text.ports(container.spec.ports))
+            self.board.set_facts(key, image=container.spec.image, stack=container.stack, ports=ports)
         for key in sorted(desired.broken):
             section = self._ensure(key)
             mine = [i.text() for i in issues if i.section == section and i.severity == "error"]
@@ -60,6 +63,22 @@ class Display:
                 self.board.clear(key, ConditionType.ACCEPTED, now=self.wall())
                 if not self.board.has_conditions(key):
                     self.board.drop(key, now=self.wall())
+
+    def restarts(self, observed: Iterable[ObservedContainer]) -> None:
+        """How often the engine started each container again by itself, of those that were looked at."""
+        counts = {c.id: c.inspect.get("RestartCount") or 0 for c in observed if c.inspect is not None}
+        for record in self.records.records():
+            if record.kind == "container" and not record.swap and record.object_id in counts:
+                self.board.set_facts(key_of("container", record.section), restarts=counts[record.object_id])
+
+    def retries(self, retry_in_s: Mapping[str, float]) -> None:
+        """When what failed is tried again. `retry_in_s`: key -> seconds from now. A second more or less is the clocks'."""
+        now = self.wall()
+        for key in sorted(self.board.keys()):
+            at = round(now + retry_in_s[key]) if key in retry_in_s else None
+            before = self.board.fact(key, "retry_at")
+            if (at is None) is not (before is None) or (at and before and abs(at - before) > 1):
+                self.board.set_facts(key, retry_at=at)
 
     def drop_undeclared(self, desired: Desired, busy: Collection[str]) -> None:
         """What has neither a section nor an object, as a section that was never applied and is gone: no work ends it."""

@@ -25,6 +25,8 @@ _ucidockd() {
 	--section) COMPREPLY=(); return ;;
 	--since) COMPREPLY=(); return ;;
 	--socket) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
+	--stack) COMPREPLY=(); return ;;
+	--state) mapfile -t COMPREPLY < <(compgen -W "running stopped waiting failed warning in-sync" -- "$word"); return ;;
 	--state-dir) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--store) mapfile -t COMPREPLY < <(compgen -W "text pyuci" -- "$word"); return ;;
 	--timeout) COMPREPLY=(); return ;;
@@ -54,7 +56,7 @@ _ucidockd() {
 		import) words="--project --env-file --profile --folder --commit --config-dir --override-dir --json --help" files=-f ;;
 		export) words="--config-dir --override-dir --help $(_ucidockd_names)" ;;
 		export) words="--config-dir --override-dir --help $(_ucidockd_names)" ;;
-		status) words="--watch --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help" ;;
+		status) words="--watch --problems --load --stack --state --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
 		wait) words="--for --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
 		start) words="--once --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
 		stop) words="--once --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;

@@ -180,3 +180,37 @@ def test_a_plan_fits_the_terminal(agent: Agent, columns: int) -> None:
     plain = seen(agent, "plan", columns=columns, NO_COLOR="1")
     assert ESC not in plain.raw
     assert plain.lines == done.lines
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_a_status_shows_what_is_there(agent: Agent, box: Box, columns: int) -> None:
+    agent.commit(WEB + DISK)
+    agent.start()
+    wait_for(lambda: agent.status()["agent"].get("generation") is not None and running(box, "web"))
+    wait_for(lambda: "running" in " ".join(seen(agent, "status", "web").lines))
+    done = seen(agent, "status", columns=columns)
+    assert done.code == 0
+    assert "2 in sync, 1 waiting" in done.lines
+    assert max(map(len, done.lines)) < columns
+    text = " ".join(" ".join(done.lines).split())
+    assert "waiting: nothing is mounted on" in text
+    if columns >= 80:
+        (line,) = (line for line in done.lines if line.startswith("web "))
+        assert line.split()[:4] == ["web", "busybox:test", "running", "18080:80"]
+    assert "web" not in " ".join(seen(agent, "status", "--state", "waiting").lines)
+    loaded = seen(agent, "status", "web", "--load")
+    assert re.search(r"running +18080:80 +[0-9.]+ % +[0-9.]+ MiB", "\n".join(loaded.lines)), loaded.lines
+
+
+def test_a_watched_status_follows_and_ends_with_a_key(agent: Agent, box: Box) -> None:
+    agent.commit(WEB)
+    agent.start()
+    wait_for(lambda: running(box, "web"))
+    terminal = Terminal(["status", "--watch", *agent.words], columns=80)
+    terminal.wait_for("q: end")
+    agent.commit(WEB + DISK)
+    terminal.wait_for("waiting: nothing is")
+    terminal.press("q")
+    done = terminal.end()
+    assert done.code == 0
+    assert done.lines[0] == "2 in sync, 1 waiting"

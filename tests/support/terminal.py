@@ -106,6 +106,10 @@ class Terminal:
         """Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
 
+    def press(self, keys: str) -> None:
+        """As if they were typed."""
+        os.write(self._master, keys.encode())
+
     def end(self) -> Shown:
         """Reads until the command has ended."""
         deadline = time.monotonic() + _LIMIT_S

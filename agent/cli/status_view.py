@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The status for people: a sum, what is wrong with the agent, and a table of sections with their state in plain words.
+
+Drawn from the JSON of `GET /v1/status` to the width of the terminal. How bad something is the status itself says
+(`agent.status.conditions`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from agent.cli.output import PLAIN, Style, age_words, wrapped
+from agent.model.plain_text import plain
+
+SCHEMA = 1
+"""Of `ucidockd status --json`: counts up when a field changes its meaning or goes."""
+
+STATES = ("running", "stopped", "waiting", "failed", "warning", "in-sync")
+_COLOURS = {"error": "bad", "warning": "busy", "waiting": "busy", "off": "dim", "ok": "good"}
+_RANK = {"error": 0, "waiting": 1, "warning": 2, "off": 3, "ok": 4}
+_SUM = {"ok": "in sync", "waiting": "waiting", "warning": "with a warning", "off": "off", "error": "failed"}
+_NARROW = 60  # columns: below, a name and its state are all that fits
+_CUT = {
+    "NAME": 12,
+    "IMAGE": 14,
+    "PORTS": 11,
+}  # columns that lose letters where there is no room, and what they keep
+_DROPPED = ("RESTARTS", "IMAGE", "PORTS", "MEM", "CPU", "AGE")  # then these go, in this order
+_STATE_LEAST, _STATE_MINIMUM = 20, 12
+_STATE_LINES = 4
+
+Row = dict[str, str]
+
+
+def status_view(
+    status: Mapping[str, Any],
+    style: Style = PLAIN,
+    *,
+    now: float | None = None,
+    loads: Mapping[str, tuple[str, str]] | None = None,
+) -> str:
+    """All of it. `now`: wall clock, seconds, by which ages are told. `loads`: key -> processor and memory in words."""
+    now = time.time() if now is None else now
+    return "\n".join(
+        [*head_lines(status, style), *table_lines(status["resources"], style, now=now, loads=loads)]
+    )
+
+
+def head_lines(status: Mapping[str, Any], style: Style) -> list[str]:
+    """The sum, and what is wrong with the agent, its configuration and its engine."""
+    agent = status["agent"]
+    engine = agent.get("engine") or {}
+    lines = wrapped(sum_of(status["resources"]), style, bold=True)
+    if not engine.get("reachable"):
+        error = engine.get("error") or "not known yet"
+        lines += [style("bad", line) for line in wrapped(f"The engine is not reachable: {error}", style)]
+    issues = [*agent.get("config_issues", []), *agent.get("warnings", [])]
+    if agent.get("config") == "Invalid":
+        text = "The configuration cannot be read; the last good one stays in force. `ucidockd check` lists every mistake."
+        lines += [style("bad", line) for line in wrapped(text, style)]
+    for issue in issues:
+        lines += [style("bad", line) for line in wrapped(str(issue), style, indent=2)]
+    return lines
+
+
+def sum_of(resources: Sequence[Mapping[str, Any]]) -> str:
+    """`57 in sync, 3 waiting, 1 failed`."""
+    levels = [resource["level"] for resource in resources]
+    told = [f"{levels.count(level)} {words}" for level, words in _SUM.items() if level in levels]
+    return ", ".join(told) if told else "No section is declared in /etc/config/containers."
+
+
+def is_in_state(resource: Mapping[str, Any], state: str) -> bool:
+    """Whether `--state` finds it; one of STATES."""
+    running = _condition(resource, "Running")
+    match state:
+        case "running":
+            return bool(running and running["status"])
+        case "stopped":
+            return resource["kind"] == "container" and not (running and running["status"])
+        case "in-sync":
+            return resource["level"] in ("ok", "warning")
+    return bool(resource["level"] == ("error" if state == "failed" else state))
+
+
+def problems_first(resources: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The worst first, otherwise in their order."""
+    return sorted(resources, key=lambda resource: _RANK.get(resource["level"], 0))
+
+
+# the words
+
+
+def state_words(resource: Mapping[str, Any], now: float) -> str:
+    """`running, healthy`, `waiting: nothing is mounted on /mnt/sda1`, `failed: ...; next try in 40 s`."""
+    image = _condition(resource, "ImageReady")
+    if image is not None and image["reason"] == "Pulling":
+        return str(image["message"])
+    does = _does(resource)
+    told = _condition(resource, resource["verdict"])
+    if resource["level"] == "ok" or told is None or told["type"] in ("Running", "Healthy"):
+        return does + _next_try(resource, now)
+    why = _why(told, now) + _next_try(resource, now)
+    running = _condition(resource, "Running")
+    runs = running is not None and (running["status"] or running["reason"] in ("CrashLoop", "Paused"))
+    return f"{does}; {why}" if runs else why
+
+
+def _does(resource: Mapping[str, Any]) -> str:
+    if resource["kind"] != "container":
+        synced = _condition(resource, "Synced")
+        return "in place" if synced is not None and synced["status"] else "not known yet"
+    running, health = _condition(resource, "Running"), _condition(resource, "Healthy")
+    if running is None:
+        return "not known yet"
+    message, reason = running["message"], running["reason"]
+    if running["status"]:
+        words = {"Healthy": ", healthy", "Unhealthy": ", unhealthy", "Starting": ", health check pending"}
+        return "running" + (words.get(health["reason"], "") if health is not None else "")
+    if reason == "CrashLoop":
+        return f"keeps ending: {message}" if message else "keeps ending"
+    words = {
+        "Absent": "not created",
+        "Disabled": "disabled",
+        "Completed": "completed",
+        "Created": "created, not started",
+        "Unknown": "not known: the engine does not answer",
+    }
+    if reason in words:
+        return words[reason]
+    return str(message) if reason == "Exited" and message.startswith("exited") else str(reason).lower()
+
+
+_WHY = {
+    "BackOff": "failed",
+    "Failed": "failed",
+    "RolledBack": "rolled back",
+    "Conflict": "conflict",
+    "Waiting": "waiting",
+    "Invalid": "mistake in the section",
+    "Drift": "drift",
+}
+
+
+def _why(told: Mapping[str, Any], now: float) -> str:
+    message = str(told["message"])
+    if told["reason"] == "Pending":
+        doing = told.get("details", {}).get("operations", "").replace(" ", ", ")
+        return f"in progress: {doing}" if doing else f"waiting: {message}"
+    word = _WHY.get(told["reason"], "")
+    if told["type"] == "Waiting":
+        word = "waiting"
+    del now
+    return f"{word}: {message}" if word and message else message or word or str(told["reason"])
+
+
+def _next_try(resource: Mapping[str, Any], now: float) -> str:
+    at = resource.get("retry_at")
+    return f"; next try in {age_words(at - now)}" if at and at > now else ""
+
+
+def _condition(resource: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    return next((item for item in resource["conditions"] if item["type"] == name), None)
+
+
+def _age(resource: Mapping[str, Any], now: float) -> str:
+    """For how long a container runs, or does not."""
+    told = _condition(resource, "Running")
+    if told is None or told["reason"] in ("Unknown", "Absent") or not told["since"]:
+        return ""
+    seconds = max(0, int(now - told["since"]))
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def _row(resource: Mapping[str, Any], now: float, loads: Mapping[str, tuple[str, str]] | None) -> Row:
+    is_container = resource["kind"] == "container"
+    name = resource["section"] if is_container else resource["key"]
+    if resource["name"] != resource["section"]:
+        name += f" ({resource['name']})"
+    row = {
+        "NAME": name,
+        "IMAGE": resource.get("image") or "",
+        "STATE": state_words(resource, now),
+        "PORTS": ", ".join(resource.get("ports") or ()),
+        "AGE": _age(resource, now),
+        "RESTARTS": str(resource["restarts"]) if resource.get("restarts") is not None else "",
+    }
+    if loads is not None:
+        row["CPU"], row["MEM"] = loads.get(resource["key"], ("", ""))
+    return row
+
+
+# the table
+
+
+def table_lines(
+    resources: Sequence[Mapping[str, Any]],
+    style: Style,
+    *,
+    now: float,
+    loads: Mapping[str, tuple[str, str]] | None = None,
+) -> list[str]:
+    """A head, and a line or more for each."""
+    if not resources:
+        return []
+    rows = [{n: plain(text) for n, text in _row(each, now, loads).items()} for each in resources]
+    load = ["CPU", "MEM"] if loads is not None else []
+    names = ["NAME", "IMAGE", "STATE", "PORTS", *load, "AGE", "RESTARTS"]
+    widths = _widths(names, rows, style.width)
+    lines = [style("head", _line(widths, {name: name for name in widths}))]
+    for resource, row in zip(resources, rows, strict=True):
+        lines += _lines_of(row, widths, style, _COLOURS.get(resource["level"], "bad"))
+    return lines
+
+
+def _widths(names: Sequence[str], rows: Sequence[Row], width: int) -> dict[str, int]:
+    """Column -> its width: of the longest cell where the terminal has room for it."""
+    natural = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+    natural = {
+        name: size for name, size in natural.items() if name == "STATE" or any(row[name] for row in rows)
+    }
+    natural["STATE"] = max(natural["STATE"], _STATE_MINIMUM)
+    if not width:
+        return natural
+    if width < _NARROW:
+        first = min(natural["NAME"], max(5, width // 3))
+        return {"NAME": first, "STATE": max(width - 1 - first - 2, _STATE_MINIMUM)}
+    shown = dict(natural)
+    for dropped in ("", *_DROPPED):
+        shown.pop(dropped, None)
+        state = _room(shown, width)
+        if state >= min(natural["STATE"], _STATE_LEAST):
+            break
+        for name, least in _CUT.items():
+            if name in shown:
+                shown[name] = max(min(shown[name], least), shown[name] - (natural["STATE"] - state))
+                state = _room(shown, width)
+        if state >= min(natural["STATE"], _STATE_LEAST):
+            break
+    shown["STATE"] = max(min(natural["STATE"], _room(shown, width)), _STATE_MINIMUM)
+    return shown
+
+
+def _room(shown: Mapping[str, int], width: int) -> int:
+    """What is left for STATE."""
+    return width - 1 - sum(size + 2 for name, size in shown.items() if name != "STATE")
+
+
+def _line(widths: Mapping[str, int], row: Mapping[str, str], state: str | None = None) -> str:
+    cells = []
+    for name, size in widths.items():
+        text = row.get(name, "")
+        if name == "STATE" and state is not None:
+            cells.append(state + " " * (size - len(row[name])))
+        else:
+            cells.append(_cut(text, size, name).ljust(size))
+    return "  ".join(cells).rstrip()
+
+
+def _cut(text: str, size: int, name: str) -> str:
+    """Of an image the end says more, of all else the beginning."""
+    if len(text) <= size:
+        return text
+    return "…" + text[1 - size :] if name == "IMAGE" else text[: size - 1] + "…"
+
+
+def _lines_of(row: Row, widths: Mapping[str, int], style: Style, colour: str) -> list[str]:
+    """The state goes on in further lines where it does not fit."""
+    room = Style(colours=False, width=widths["STATE"] + 1) if style.width else PLAIN
+    words = wrapped(row["STATE"], room)
+    if len(words) > _STATE_LINES:
+        words = [*words[: _STATE_LINES - 1], _cut(" ".join(words[_STATE_LINES - 1 :]), widths["STATE"], "")]
+    return [
+        _line(widths, {**row, "STATE": text} if number == 0 else {"STATE": text}, style(colour, text))
+        for number, text in enumerate(words)
+    ]
