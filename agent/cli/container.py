@@ -50,7 +50,9 @@ def diff_text(answer: dict[str, Any], style: Style) -> str:
         lines.append("no differences")
     for operation in answer["operations"]:
         lines += wrapped(f"plan: {operation['op']}: {operation['cause']}", style)
-    if not answer["operations"]:
+    if answer.get("in_progress"):
+        lines += wrapped(f"in progress: {answer['in_progress']}", style)
+    elif not answer["operations"]:
         said = [
             f for f in answer["findings"] if f["type"] in {"Synced", "Waiting", "Degraded"} and f["message"]
         ]
