@@ -200,19 +200,22 @@ def _json(value: str | tuple[str, ...]) -> str | list[str]:
 
 
 def _conditions(plan: ops.Plan, key: str, resource: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Those of the board, and without an agent those that planning found; each with its level and a sentence."""
-    if resource.get("conditions"):
-        return [{n: v for n, v in each.items() if n != "details"} for each in resource["conditions"]]
+    """Those of the board, and what planning found beside them: without an agent that is most. With levels and sentences."""
+    told = [{n: v for n, v in each.items() if n != "details"} for each in resource.get("conditions", ())]
+    known = {each["type"] for each in told}
+    found = {f.type: f for f in plan.findings if f.key == key and f.type not in known}
     return [
-        Condition(
-            type=ConditionType(f.type),
-            status=f.status,
-            reason=f.reason,
-            message=hidden_text(f.message),
-            since=f.since or 0,
-        ).as_json()
-        for f in plan.findings
-        if f.key == key
+        *told,
+        *(
+            Condition(
+                type=ConditionType(f.type),
+                status=f.status,
+                reason=f.reason,
+                message=hidden_text(f.message),
+                since=f.since or 0,
+            ).as_json()
+            for f in found.values()
+        ),
     ]
 
 
