@@ -56,7 +56,9 @@ def _read(name: str) -> str:
         try:
             return read_text(Path(name))
         except UciMissing as exc:
-            raise ConfigError(f"{exc}: name a file, or none for what is committed in /etc/config") from exc
+            raise ConfigError(
+                f"there is no file {name}: name one, or none for what is committed in /etc/config"
+            ) from exc
     data = sys.stdin.buffer.read(SIZE_LIMIT + 1)
     if len(data) > SIZE_LIMIT:
         raise ConfigError(f"the standard input is larger than {SIZE_LIMIT // 1024**2} MiB")

@@ -74,6 +74,7 @@ class Command(NamedTuple):
     options: tuple[Argument, ...] = ()
     common: tuple[str, ...] = ()  # of COMMON: only those that it uses, any other one is an error
     rest: str = ""  # how help shows what follows the first argument and is passed on as `args.rest`
+    hint: str = ""  # what one word or option too many gets as an answer
     words: Mapping[str, str] = {}  # options of docker's command with what to write here
 
     def all_options(self) -> tuple[Argument, ...]:
@@ -225,6 +226,10 @@ PLAN = Command(
         (4, "with --exit-code: there is something to do, in progress or waiting"),
     ),
     handler="agent.cli.plan:plan",
+    words={
+        "--detailed-exitcode": "`--exit-code` ends with 4 when there is something to do",
+        "-out": "a plan is not kept: `ucidockd reconcile` plans anew",
+    },
     arguments=(
         argument(
             "FILE",
@@ -256,6 +261,7 @@ RECONCILE = Command(
         (3, "another agent is running"),
     ),
     handler="agent.cli.plan:reconcile",
+    hint="it applies the whole configuration; `ucidockd start NAME` tries one container again",
     common=_EITHER,
 )
 DIFF = Command(
@@ -458,7 +464,10 @@ RESTART = Command(
     handler="agent.cli.actions:restart",
     arguments=(_NAMES,),
     common=_ALL,
-    words={"-t": "the time that a container gets to end is `option stop_timeout` of its section"},
+    words={
+        "--once": "leave it out, a restart never changes the section",
+        "-t": "the time that a container gets to end is `option stop_timeout` of its section",
+    },
 )
 EXEC = Command(
     name="exec",
@@ -515,6 +524,7 @@ LOGS = Command(
     ),
     exit_codes=_USUAL,
     handler="agent.cli.logs:logs",
+    words={"--lines": "`--tail N`", "--details": "`--json` has the time and the stream of each line"},
     arguments=(_NAMES,),
     options=(
         flag("-f", "--follow", help="continue with what comes"),
@@ -591,6 +601,10 @@ RUN = Command(
     examples=(("ucidockd run --log-level debug", "Run it in a terminal and show everything that it does."),),
     exit_codes=((0, "it was ended by a signal"), _FAILED, _USAGE, (3, "another agent is running")),
     handler="agent.cli.system:run",
+    hint=(
+        "this command is the agent; `ucidockd import run -- docker run IMAGE` shows the section of a container, and the"
+        " agent runs what is declared in /etc/config/containers"
+    ),
     options=(
         choice(
             "--log-level",
@@ -724,6 +738,28 @@ DOCKER_WORDS: Mapping[str, str] = {
     "delete": "delete the section (`uci delete containers.NAME; uci commit containers`), then `ucidockd reconcile`",
     "validate": "`ucidockd check` lists every mistake",
     "config": "`ucidockd check` lists every mistake, `ucidockd uci show containers` prints the configuration",
+    "images": "`ucidockd status` shows the images of sections, `ucidockd pull` pulls them",
+    "image": "`ucidockd pull NAME` pulls an image",
+    "rmi": "`docker rmi` removes an image, LuCI's page Images too",
+    "kill": "`ucidockd stop NAME` stops a container",
+    "pause": "`ucidockd stop NAME --once` stops a container until its next change",
+    "rename": "change `option name` of the section, then `uci commit`",
+    "cp": "mount a folder with `list volume '/path:/target'`, or use LuCI's page Files",
+    "attach": "`ucidockd logs NAME -f` follows its output, `ucidockd exec -it NAME sh` opens a shell",
+    "shell": "`ucidockd exec -it NAME sh` opens a shell",
+    "sh": "`ucidockd exec -it NAME sh` opens a shell",
+    "build": "build the image elsewhere and name it in `option image`",
+    "login": "add an `auth` section with `option serveraddress`, `username` and `password`",
+    "network": "declare it as a `network` section; `ucidockd status` shows them",
+    "volume": "declare it as a `volume` section; `ucidockd status` shows them",
+    "info": "`ucidockd status` shows the agent and the engine",
+    "events": "`ucidockd status --watch` follows changes",
+    "init": "`touch /etc/config/containers`, then declare a container in it",
+    "edit": "edit /etc/config/containers, then `ucidockd check`",
+    "set": "`uci set containers.NAME.OPTION=VALUE; uci commit containers`",
+    "enable": "`ucidockd start NAME`",
+    "disable": "`ucidockd stop NAME`",
+    "docker": "leave out the word `docker`; `ucidockd --help` lists the commands",
     "lint": "`ucidockd check` lists every mistake",
     "inspect": "`ucidockd diff NAME` compares a section with what runs",
     "get": "`ucidockd status` shows what runs",

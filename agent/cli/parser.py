@@ -21,6 +21,8 @@ _INTRO = "Keeps Docker the way UCI says: containers, networks and volumes of /et
 _REQUIRED = re.compile(r"the following arguments are required: (.+)")
 _NO_VALUE = re.compile(r"argument (\S+?)(?:/\S+)?: expected (?:one|at least one) argument")
 
+_VALUE = re.compile(r"argument (\S+?)(?:/\S+)?: ignored explicit argument .*")
+
 
 class UsageError(Exception):
     """The command line is wrong; the message says what to write. `command`: the command's name, "" where none is known."""
@@ -41,6 +43,8 @@ def parse(argv: Sequence[str]) -> tuple[Command, argparse.Namespace]:
     """The command and its arguments. Raises UsageError."""
     words = list(argv)
     at = _first_word(words, _valued(COMMON.values()))
+    if words[at : at + 1] == ["--"]:
+        del words[at]
     before, after = words[:at], words[at:]
     _check_before(before)
     if not after:
@@ -90,7 +94,9 @@ def _find(words: Sequence[str]) -> tuple[Command, int]:
             return command, len(name)
     longer = [c.name for c in COMMANDS if c.name.split()[0] == words[0]]
     if longer:
-        raise UsageError(f"`{words[0]}` needs a second word: `{_PROGRAM} {longer[0]}`")
+        raise UsageError(
+            f"`{words[0]}` needs a second word: {_listed([f'{_PROGRAM} {name}' for name in longer])}"
+        )
     raise UsageError(_unknown_command(words[0]))
 
 
@@ -112,13 +118,14 @@ def _check_before(words: Sequence[str]) -> None:
         if word.startswith("-") and flag not in known and flag not in HELP.flags:
             owner = next((c for c in COMMANDS if flag in _flags_of(c)), None)
             hint = f"it is an option of `{_PROGRAM} {owner.name}` and follows the command" if owner else ""
-            raise UsageError(f"unknown option {flag}" + (f": {hint}" if hint else _near(flag, known)))
+            near = "; did you mean --version?" if flag == "-v" else _near(flag, known)
+            raise UsageError(f"unknown option {flag}" + (f": {hint}" if hint else near))
 
 
 def _near(flag: str, known: Iterable[str]) -> str:
     import difflib  # only where there is a mistake
 
-    near = difflib.get_close_matches(flag, sorted(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(flag, sorted(known), n=1, cutoff=0.7)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -148,6 +155,7 @@ def _parse(command: Command, words: list[str]) -> argparse.Namespace:
         cut = _first_word(words, _valued(command.all_options())) + 1
         words, rest = words[:cut], words[cut:]
         rest = rest[1:] if rest[:1] == ["--"] else rest
+    words = [word for word in words if word != "--"]  # no name begins with a dash
     try:
         args, extra = parser.parse_known_intermixed_args(words)
     except UsageError as exc:
@@ -164,23 +172,28 @@ def _in_words(command: Command, message: str) -> str:
     if match := _REQUIRED.fullmatch(message):
         missing = match[1].split(", ")[0]
         what = next((o.help for o in command.arguments if missing in (o.flags[0], o.metavar)), "")
-        return f"{missing} is missing" + (f": {what}" if what else "")
+        name = next((o.metavar for o in command.arguments if missing == o.flags[0]), missing)
+        return f"{name} is missing" + (f": {what}" if what else "")
     if match := _NO_VALUE.fullmatch(message):
         option = next((o for o in command.all_options() if match[1] in o.flags), None)
         return f"{match[1]} needs a value" + (f": {option.help}" if option else "")
-    return message.removeprefix("argument ")
+    if match := _VALUE.fullmatch(message):
+        return f"{match[1]} takes no value"
+    option = next((o for o in command.arguments if message.startswith(f"argument {o.flags[0]}: ")), None)
+    return message.removeprefix(f"argument {option.flags[0]}: " if option else "argument ")
 
 
 def _too_much(command: Command, word: str) -> str:
+    hint = f": {command.hint}" if command.hint else ""
     if not word.startswith("-"):
-        return f"`{word[:64]}` is one word too many"
+        return f"`{word[:64]}` is one word too many{hint}"
     flag = word.partition("=")[0]
     if flag in command.words:
         return f"unknown option {flag}: {command.words[flag]}"
     near = _near(flag, _flags_of(command))
     others = [c.name for c in COMMANDS if flag in _flags_of(c)]
     if near or not others or len(flag) == 2:
-        return f"unknown option {flag}{near}"
+        return f"unknown option {flag}{near or hint}"
     return f"{flag} does not apply to `{command.name}`; it is an option of {_listed(others)}"
 
 
@@ -209,15 +222,15 @@ def overview() -> str:
         for command in COMMANDS:
             if command.group == title:
                 lines += _entry(command.name, command.summary, width)
-    lines += ["", "Options of most commands, before or behind the command:"]
+    lines += ["", *_wrapped("Options of most commands, before or after the command:", 0)]
     lines += _options(COMMON.values())
-    lines += ["", f"`{_PROGRAM} COMMAND --help` shows a command's options, examples and exit codes."]
+    lines += ["", *_wrapped(f"`{_PROGRAM} COMMAND --help` shows its options, examples and exit codes.", 0)]
     return "\n".join(lines) + "\n"
 
 
 def help_of(command: Command) -> str:
     """One command: what it does, its arguments and options, examples and exit codes."""
-    lines = [f"Usage: {_PROGRAM} {synopsis(command)}", "", *_wrapped(command.description, 0)]
+    lines = [*_wrapped(f"Usage: {_PROGRAM} {synopsis(command)}", 0), "", *_wrapped(command.description, 0)]
     if command.arguments:
         lines += ["", "Arguments:", *_options(command.arguments)]
     if command.options:

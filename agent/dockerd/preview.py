@@ -40,7 +40,7 @@ def preview(options: RuntimeOptions) -> Preview:
     """
     desired = load(options).desired
     if desired is None:
-        raise ConfigError("the configuration cannot be read")
+        raise ConfigError("the configuration cannot be read; `ucidockd check` says why")
     if desired.daemon is None:
         raise ConfigError(
             "no section is about dockerd, expected `config globals 'globals'` in /etc/config/dockerd"

@@ -137,7 +137,8 @@ def _read(
     except UciEditError:
         raise  # of sections that are given, and no file has them
     except ConfigError as exc:
-        return [_issue(name, path, None, f"cannot be read: {exc}", "a readable UCI file")]
+        wish = "the rights of root" if isinstance(exc.__cause__, PermissionError) else "a readable UCI file"
+        return [_issue(name, path, None, str(exc), wish)]
     return []
 
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import shutil
 import stat
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -60,9 +62,11 @@ def test_the_python_package_is_whole_and_holds_no_tests(tmp_path: Path) -> None:
 
 def test_the_pages_are_all_installed_with_the_schemas(tmp_path: Path) -> None:
     root = build(tmp_path, "luci-app-ucidockd")
-    luci = PROJECT / "luci"
+    luci, packed = PROJECT / "luci", tmp_path / "htdocs"
+    shutil.copytree(luci / "htdocs", packed)
+    subprocess.run([sys.executable, luci / "bundle.py", packed], check=True)
     wanted = {
-        **{f"www/{p.relative_to(luci / 'htdocs')}": p for p in (luci / "htdocs").rglob("*")},
+        **{f"www/{p.relative_to(packed)}": p for p in packed.rglob("*")},
         **{str(p.relative_to(luci / "root")): p for p in (luci / "root").rglob("*")},
         **{f"usr/share/ucode/luci/{p.relative_to(luci / 'ucode')}": p for p in (luci / "ucode").rglob("*")},
         **{

@@ -6,9 +6,11 @@ The commands are those of the table in `agent.cli.commands`, the options of the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tests.support import reference
 
 PROJECT = Path(__file__).resolve().parents[2]
 SECTIONS = ("agent", "container", "network", "volume", "stack", "auth")  # of /etc/config/containers
+WIDTHS = (40, 80, 200)  # of the terminals whose help is kept in tests/data
 _LICENCE = "SPDX-License-Identifier: GPL-2.0-or-later"
 _NAME = "ucidockd"
 _PLACES = {"FILE", "DIR", "SOCKET"}  # values that are completed as files
@@ -27,6 +30,7 @@ def documents() -> dict[Path, str]:
     """Every file that this makes, with its text."""
     return {
         PROJECT / "docs/reference/commands.md": _reference(),
+        **{PROJECT / f"tests/data/terminal/help-{columns}.txt": _help(columns) for columns in WIDTHS},
         PROJECT / "docs/man/ucidockd.8": _commands_page(),
         PROJECT / "docs/man/ucidockd.containers.5": _sections_page(),
         PROJECT / "package/completion/ucidockd.bash": _bash(),
@@ -44,8 +48,29 @@ def options_of(command: Command) -> list[Argument]:
 # docs/reference/commands.md
 
 
+def _help(columns: int) -> str:
+    with _columns(columns):
+        return parser.overview() + parser.help_of(next(c for c in COMMANDS if c.name == "logs"))
+
+
+@contextlib.contextmanager
+def _columns(columns: int) -> Iterator[None]:
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(columns)
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
+
+
 def _reference() -> str:
-    os.environ["COLUMNS"] = "100"
+    with _columns(100):
+        return _reference_here()
+
+
+def _reference_here() -> str:
     out = [
         "<!-- made by `make manual`: do not edit -->\n# Commands\n\n",
         "`ucidockd --help` lists them, `ucidockd COMMAND --help` shows one. Common options stand before or after it.\n",
@@ -105,7 +130,7 @@ def _commands_page() -> str:
     for title in GROUPS:
         out.append(f".SH {title.upper()}\n")
         out += [_command(command) for command in COMMANDS if command.group == title]
-    out.append(".SH COMMON OPTIONS\nThey stand before or behind the command.\n")
+    out.append(".SH COMMON OPTIONS\nThey stand before or after the command.\n")
     out += [_entry(option) for option in COMMON.values()]
     out.append(".SH ENVIRONMENT\n")
     for name, what in (

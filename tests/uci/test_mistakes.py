@@ -250,6 +250,6 @@ def test_the_standard_input_and_a_file_that_is_not_there(
     assert main(["check", "-", f"--config-dir={tmp_path}"]) == 1
     assert capsys.readouterr().out.startswith("<stdin>:1: error: containers.web.image: is missing")
     assert main(["check", f"{tmp_path}/gone"]) == 1
-    assert capsys.readouterr().err.startswith(f"ucidockd: there is no {tmp_path}/gone: name a file")
+    assert capsys.readouterr().err.startswith(f"ucidockd: there is no file {tmp_path}/gone: name one")
     assert main(["check", f"--config-dir={tmp_path}", f"--override-dir={tmp_path}/none"]) == 1
     assert f"`touch {tmp_path}/containers` makes an empty one" in capsys.readouterr().out

@@ -5,6 +5,7 @@ $(call Package/$(1))
 .PHONY: install-$(1) about-$(1)
 install-$(1):
 	$$(call Build/Prepare)
+	$$(call Build/Compile)
 	$$(call Package/$(1)/install,$$(DESTINATION))
 about-$(1):
 	@printf '%s\n' 'title=$$(TITLE)' 'depends=$$(DEPENDS)' 'conflicts=$$(CONFLICTS)' 'version=$$(PKG_VERSION)' \
