@@ -79,6 +79,7 @@ def test_a_declared_container_is_stopped_and_started_in_uci(agent: Agent, box: B
     assert said(agent, "wait", "db", "--for", "healthy", "--timeout", "20") == (0, "healthy\n")
 
 
+@pytest.mark.long
 def test_once_leaves_the_section_and_holds(agent: Agent, box: Box) -> None:
     wait_for(lambda: running(box, "web"))
     assert said(agent, "stop", "web", "--once") == (
@@ -101,6 +102,7 @@ def test_once_leaves_the_section_and_holds(agent: Agent, box: Box) -> None:
     )
 
 
+@pytest.mark.long
 def test_lines_of_several_containers_are_merged_by_time(agent: Agent, box: Box) -> None:
     wait_for(lambda: running(box, "my-db") and running(box, "web"))
     wait_for(lambda: "out web" in said(agent, "logs", "web")[1] and "out db" in said(agent, "logs", "db")[1])
