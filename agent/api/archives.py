@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Archives into and out of the engine, for requests and for transfers: as they come, with what an engine may unpack."""
+"""Archives into and out of the engine, for requests and for transfers: as they come, with what an engine may unpack; and
+what a download is made of that is no archive: a single file, a log.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from types import TracebackType
 from typing import Protocol, runtime_checkable
 
 from agent.api.problems import RequestError
 from agent.engine.stream import DockerStream, EngineResponse
-from agent.wire.bodies import BLOCK, is_plain_tar
+from agent.errors import EngineError
+from agent.wire.bodies import BLOCK, Entry, is_plain_tar, size_of_records
 
 _UNPACKS_SAFELY = (29, 5, 1)
 HEAD_TIMEOUT_S = 600.0  # the engine packs a large image before it answers
@@ -20,6 +24,78 @@ class Returnable(Protocol):
 
     def give_back(self, data: bytes) -> None:
         """`data` comes first again."""
+
+
+class Body:
+    """A body that is made of one of the engine's. `size`: its bytes, None where they are not known before."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], size: int | None = None) -> None:
+        self._pieces = pieces
+        self.length = size
+
+    async def __aenter__(self) -> Body:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._pieces.aclose()
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body in pieces."""
+        return self._pieces
+
+
+async def single_file(opening: Awaitable[EngineResponse]) -> Body:
+    """The one file that an archive of the engine holds. Raises RequestError where it holds something else."""
+    response = await opening
+    pieces = aiter(response.chunks())
+    buffer = bytearray()
+
+    async def take(count: int) -> bytes:
+        while len(buffer) < count:
+            piece = await anext(pieces, b"")
+            if not piece:
+                raise EngineError("the engine sent an archive that ends too early")
+            buffer.extend(piece)
+        taken = bytes(buffer[:count])
+        del buffer[:count]
+        return taken
+
+    try:
+        size = await _size_of_file(take)
+    except BaseException:
+        await response.close()
+        raise
+
+    async def file() -> AsyncGenerator[bytes, None]:
+        left = size
+        async with response:
+            while left:
+                piece = bytes(buffer) or await anext(pieces, b"")
+                buffer.clear()
+                if not piece:
+                    raise EngineError("the engine sent an archive that ends too early")
+                yield piece[:left]
+                left -= min(left, len(piece))
+
+    return Body(file(), size)
+
+
+async def _size_of_file(take: Callable[[int], Awaitable[bytes]]) -> int:
+    """Reads up to the first byte of the file, and says how many there are."""
+    stated: int | None = None
+    while True:
+        entry = Entry.of(await take(BLOCK))
+        if entry.is_records:  # what does not fit into the header, about the entry that follows
+            records = await take(-(-entry.size // BLOCK) * BLOCK)
+            stated = size_of_records(records[: entry.size]) if entry.kind == "x" else stated
+            continue
+        if entry.kind == "5":
+            raise RequestError("this is a folder: download it as a tar archive")
+        if entry.kind not in ("0", "\0", "7"):
+            raise RequestError("this is not a regular file: download it as a tar archive")
+        return entry.size if stated is None else stated
 
 
 async def open_download(engine: DockerStream, path: str, query: list[tuple[str, str]]) -> EngineResponse:

@@ -29,7 +29,15 @@ from agent.model.listen import IpAddress
 from agent.model.resources import Container, Desired, Network
 from agent.plan.draft import key_of
 from agent.plan.router.firewall import Blocked, Rule, is_enforced, wanted_rules
-from agent.plan.router.reach import Bridge, CutOff, Surroundings, no_internet, public_ports, unreachable_ports
+from agent.plan.router.reach import (
+    Bridge,
+    CutOff,
+    Surroundings,
+    no_internet,
+    public_ports,
+    unreachable_ports,
+    zones_reaching,
+)
 from agent.plan.router.zones import (
     BridgeInUci,
     bridges_of,
@@ -360,6 +368,12 @@ class Edges:
             text = f"{', '.join(public)}; blocked_interfaces or a LAN address in `port` closes it"
             found = CutOff(reason="Reachable", message=text) if public else None
             self._show_container(container, ConditionType.PUBLIC_PORT, found)
+            reach = zones_reaching(container, around) if enabled else {}
+            key = key_of("container", container.section)
+            self._board.ensure(
+                key, kind="container", section=container.section, name=container.name, now=self._tools.wall()
+            )
+            self._board.set_facts(key, reach=reach)
             closed = unreachable_ports(container, around) if enabled else None
             self._show_container(container, ConditionType.PORT_UNREACHABLE, closed)
             alone = no_internet(container, around) if enabled else None

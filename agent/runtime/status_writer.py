@@ -46,10 +46,8 @@ class Display:
             self.board.set(key, ConditionType.ACCEPTED, status=True, reason="Valid", now=now)
         for container in desired.containers:
             key = key_of("container", container.section)
-            self.board.set_stack(key, container.stack)
-            self.board.set_facts(
-                key, image=container.spec.image, ports=list(entry_text.ports(container.spec.ports))
-            )
+            ports = list(entry_text.ports(container.spec.ports))
+            self.board.set_facts(key, image=container.spec.image, stack=container.stack, ports=ports)
         for key in sorted(desired.broken):
             section = self._ensure(key)
             mine = [i.text() for i in issues if i.section == section and i.severity == "error"]

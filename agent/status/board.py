@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from agent.errors import Reason
 from agent.model.secrets import hidden, hidden_text
-from agent.status.conditions import ConditionType, Level, level_of, order_of, sentence_of, verdict
+from agent.status.conditions import ConditionType, Level, label_of, level_of, order_of, sentence_of, verdict
 
 RING = 256
 NOTES = 10
@@ -48,9 +48,10 @@ class Condition:
         return level_of(self.type, status=self.status, reason=self.reason)
 
     def as_json(self) -> dict[str, Any]:
-        """With its level, and a message wherever it is bad."""
+        """With its level, a few words for it, and a message wherever it is bad."""
         message = self.message or sentence_of(self.type, status=self.status)
-        shown = {**asdict(self), "message": message, "level": self.level}
+        label = label_of(self.type, status=self.status, reason=self.reason)
+        shown = {**asdict(self), "message": message, "level": self.level, "label": label}
         if not self.details:
             del shown["details"]
         return shown
@@ -75,10 +76,9 @@ class _Resource:
     section: str
     name: str
     object_id: str = ""
-    stack: str = ""
     conditions: dict[ConditionType, Condition] = field(default_factory=dict)
     operations: deque[OperationNote] = field(default_factory=lambda: deque(maxlen=NOTES))
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=lambda: {"stack": ""})
 
     def as_json(self) -> dict[str, Any]:
         shown = [self.conditions[kind] for kind in sorted(self.conditions, key=order_of)]
@@ -89,7 +89,6 @@ class _Resource:
             "section": self.section,
             "name": self.name,
             "object_id": self.object_id,
-            "stack": self.stack,
             "level": level,
             "verdict": told,
             "conditions": [each.as_json() for each in shown],
@@ -198,17 +197,10 @@ class StatusBoard:
                 found.object_id = object_id
                 self._changed(key)
 
-    def set_stack(self, key: str, stack: str) -> None:
-        """Notes the group that a container belongs to."""
-        with self._lock:
-            found = self._resources.get(key)
-            if found is not None and found.stack != stack:
-                found.stack = stack
-                self._changed(key)
-
     def set_facts(self, key: str, **facts: Any) -> None:
-        """Notes what is not a condition: `image` and `ports` of the section; `restarts` by the engine; `retry_at`, wall
-        clock, when what failed is tried again."""
+        """Notes what is not a condition: `image`, `ports` and `stack` of the section; `reach`, the firewall zones that
+        reach each port; `restarts` by the engine; `retry_at`, wall clock, when what failed is tried again.
+        """
         with self._lock:
             found = self._resources.get(key)
             if found is not None and not facts.items() <= found.facts.items():

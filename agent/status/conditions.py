@@ -7,6 +7,7 @@ verdict of each resource from the status itself. A new type is a member of `Cond
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -81,30 +82,42 @@ class Row:
     """One condition type.
 
     `bad`: the status that calls for attention. `level`: how bad that is, except for the `reasons` that have a level of
-    their own. `sentence`: what to tell people where the condition has no message.
+    their own. `sentence`: what to tell people where the condition has no message. `label`: two or three words for the
+    bad state, where the reason does not say it.
     """
 
     bad: bool
     level: Level
     sentence: str
     reasons: Mapping[Reason, Level] = field(default_factory=dict)
+    label: str = ""
 
 
 # in the order in which equally bad conditions of one resource are told
 CONDITIONS: dict[ConditionType, Row] = {
     ConditionType.ACCEPTED: Row(
-        bad=False, level=Level.ERROR, sentence="The section has mistakes; what runs for it is left alone."
+        bad=False,
+        level=Level.ERROR,
+        sentence="The section has mistakes; what runs for it is left alone.",
+        label="Mistake in the settings",
     ),
     ConditionType.PASS_STUCK: Row(
         bad=True,
         level=Level.ERROR,
         sentence="The agent does not get to the end of a pass; nothing is applied.",
+        label="Agent is stuck",
     ),
     ConditionType.ENGINE_STORAGE_LOST: Row(
-        bad=True, level=Level.ERROR, sentence="The disk that holds Docker's data is gone or read-only."
+        bad=True,
+        level=Level.ERROR,
+        sentence="The disk that holds Docker's data is gone or read-only.",
+        label="Disk is gone",
     ),
     ConditionType.STORAGE_UNSUITABLE: Row(
-        bad=True, level=Level.ERROR, sentence="No container can be created on the file system of data_root."
+        bad=True,
+        level=Level.ERROR,
+        sentence="No container can be created on the file system of data_root.",
+        label="Unsuitable disk",
     ),
     ConditionType.DEGRADED: Row(
         bad=True,
@@ -116,59 +129,101 @@ CONDITIONS: dict[ConditionType, Row] = {
         bad=True,
         level=Level.ERROR,
         sentence="A volume was removed outside of ucidockd and created again, empty.",
+        label="Data lost",
     ),
     ConditionType.ROLLED_BACK: Row(
-        bad=True, level=Level.ERROR, sentence="dockerd runs with its last working configuration."
+        bad=True,
+        level=Level.ERROR,
+        sentence="dockerd runs with its last working configuration.",
+        label="Rolled back",
     ),
     ConditionType.INSECURE_API: Row(
-        bad=True, level=Level.ERROR, sentence="Docker's API would be reachable without a client certificate."
+        bad=True,
+        level=Level.ERROR,
+        sentence="Docker's API would be reachable without a client certificate.",
+        label="Unprotected Docker API",
     ),
     ConditionType.ENGINE_CHANGED: Row(
         bad=True,
         level=Level.ERROR,
         sentence="This is another engine than before; nothing is created until `ucidockd reconcile`.",
+        label="Different engine",
     ),
     ConditionType.FIREWALL_OPEN: Row(
-        bad=True, level=Level.ERROR, sentence="The rules that block interfaces from containers are missing."
+        bad=True,
+        level=Level.ERROR,
+        sentence="The rules that block interfaces from containers are missing.",
+        label="Firewall rules missing",
     ),
     ConditionType.ENGINE_IMPAIRED: Row(
-        bad=True, level=Level.WARNING, sentence="dockerd lacks something that a restart did not bring back."
+        bad=True,
+        level=Level.WARNING,
+        sentence="dockerd lacks something that a restart did not bring back.",
+        label="Docker is impaired",
     ),
     ConditionType.PUBLIC_PORT: Row(
-        bad=True, level=Level.WARNING, sentence="A published port can be reached from the internet."
+        bad=True,
+        level=Level.WARNING,
+        sentence="A published port can be reached from the internet.",
+        label="Open to the internet",
     ),
     ConditionType.ADDRESS_MISSING: Row(
         bad=True,
         level=Level.ERROR,
         sentence="A port is published at an address that the router does not have.",
+        label="Address missing",
     ),
     ConditionType.PORT_UNREACHABLE: Row(
-        bad=True, level=Level.WARNING, sentence="The firewall lets nothing reach a published port."
+        bad=True,
+        level=Level.WARNING,
+        sentence="The firewall lets nothing reach a published port.",
+        label="Cannot be reached",
     ),
     ConditionType.NO_INTERNET: Row(
-        bad=True, level=Level.WARNING, sentence="The firewall keeps the container from the internet."
+        bad=True,
+        level=Level.WARNING,
+        sentence="The firewall keeps the container from the internet.",
+        label="No internet",
     ),
     ConditionType.HOST_CONTROL: Row(
-        bad=True, level=Level.WARNING, sentence="The container can take control of the router."
+        bad=True,
+        level=Level.WARNING,
+        sentence="The container can take control of the router.",
+        label="Can control the router",
     ),
     ConditionType.SHARED_ORIGIN_PORTS: Row(
         bad=True,
         level=Level.WARNING,
         sentence="Browsers treat a web page of this container and LuCI as one site.",
+        label="Shares a site with LuCI",
     ),
     ConditionType.STORAGE_READ_ONLY: Row(
-        bad=True, level=Level.WARNING, sentence="A folder of the container is on a read-only file system."
+        bad=True,
+        level=Level.WARNING,
+        sentence="A folder of the container is on a read-only file system.",
+        label="Read-only folder",
     ),
     ConditionType.ZONE_UNSET: Row(
-        bad=True, level=Level.WARNING, sentence="The network is in none of the firewall's zones."
+        bad=True,
+        level=Level.WARNING,
+        sentence="The network is in none of the firewall's zones.",
+        label="In no firewall zone",
     ),
     ConditionType.WAITING: Row(
-        bad=True, level=Level.WAITING, sentence="Something that it needs is not there yet."
+        bad=True,
+        level=Level.WAITING,
+        sentence="Something that it needs is not there yet.",
+        label="Waiting",
     ),
     ConditionType.RESTART_NEEDED: Row(
-        bad=True, level=Level.WAITING, sentence="dockerd must be restarted to apply its settings."
+        bad=True,
+        level=Level.WAITING,
+        sentence="dockerd must be restarted to apply its settings.",
+        label="Restart needed",
     ),
-    ConditionType.IMAGE_READY: Row(bad=False, level=Level.WAITING, sentence="The image is not here yet."),
+    ConditionType.IMAGE_READY: Row(
+        bad=False, level=Level.WAITING, sentence="The image is not here yet.", label="Image missing"
+    ),
     ConditionType.SYNCED: Row(
         bad=False,
         level=Level.WAITING,
@@ -204,7 +259,10 @@ CONDITIONS: dict[ConditionType, Row] = {
         },
     ),
     ConditionType.DAEMON_UNMANAGED: Row(
-        bad=True, level=Level.OFF, sentence="dockerd is configured by a daemon.json of your own."
+        bad=True,
+        level=Level.OFF,
+        sentence="dockerd is configured by a daemon.json of your own.",
+        label="Managed by daemon.json",
     ),
 }
 
@@ -227,6 +285,22 @@ def sentence_of(kind: ConditionType, *, status: bool) -> str:
     """What to tell people of a condition without a message; "" while it is not bad."""
     row = CONDITIONS[kind]
     return row.sentence if status is row.bad else ""
+
+
+_WORDS: Mapping[Reason, str] = {
+    "BackOff": "Retrying",
+    "CrashLoop": "Keeps crashing",
+    "Absent": "Not created",
+    "Grace": "Being removed",
+}
+
+
+def label_of(kind: ConditionType, *, status: bool, reason: Reason) -> str:
+    """A few words for a condition as it stands, such as `Rolled back`."""
+    row = CONDITIONS[kind]
+    if row.label and status is row.bad:
+        return row.label
+    return _WORDS.get(reason) or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", reason).capitalize()
 
 
 def verdict(levels: Mapping[ConditionType, Level]) -> tuple[Level, ConditionType]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import dataclass
 from typing import Any
 
 LIMIT = 1024  # characters: a body may echo what it was sent
@@ -52,6 +53,39 @@ def decoded(content_type: str, data: bytes) -> Any:
 
 
 BLOCK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of a tar archive. `kind`: its type flag, such as 0 (a file), 5 (a folder), x (records about the next one)."""
+
+    kind: str
+    size: int
+
+    @classmethod
+    def of(cls, block: bytes) -> Entry:
+        """A header. A size that is too large for octal digits is binary, with the highest bit set (GNU, star)."""
+        field = block[124:136]
+        if field[0] & 0x80:
+            size = int.from_bytes(field[1:], "big")
+        else:
+            digits = field.strip(b"\0 ")
+            size = int(digits, 8) if digits.isdigit() else 0
+        return cls(chr(block[156]), size)
+
+    @property
+    def is_records(self) -> bool:
+        """Whether it is about other entries: pax records, or GNU's long names."""
+        return self.kind in ("x", "g", "L", "K")
+
+
+def size_of_records(records: bytes) -> int | None:
+    """The size that pax records state (POSIX.1-2001, `<length> size=<bytes>` a line), None where they state none."""
+    for line in records.split(b"\n"):
+        _, _, record = line.partition(b" ")
+        if record.startswith(b"size=") and record[5:].isdigit():
+            return int(record[5:])
+    return None
 
 
 def is_plain_tar(block: bytes) -> bool:

@@ -199,6 +199,53 @@ def test_images_and_files_come_out_in_parts(client: CutClient, containers: Conta
         assert tar.getnames() == ["passwd"]
 
 
+def test_a_single_file_and_a_log_come_out_as_themselves(
+    controller: Controller, containers: Containers
+) -> None:
+    long = "n" * 120  # its name does not fit into a plain header
+    made = containers.run(
+        f"echo out; echo err >&2; head -c 3000000 /dev/urandom >/tmp/{long}; ln -s /empty /link; touch /empty; sleep 999"
+    )
+    wanted = subprocess_output(containers, made, ["sh", "-c", f"test -e /empty && sha256sum /tmp/{long}"])[
+        :64
+    ]
+
+    def begun(**spec: object) -> dict[str, Any]:
+        body = {"direction": "down", "container": made, "name": "my box", **spec}
+        found: dict[str, Any] = controller.client.post("/v1/transfers", json=body).json()
+        return found
+
+    file = begun(target="file", path=f"/tmp/{long}")["transfer"]
+    assert (file["title"], file["total"]) == (long, 3000000)
+    # one plain request, as a link makes it
+    answer = controller.client.get(f"/v1/transfers/{file['id']}/0?length=all")
+    assert answer.headers["content-length"] == "3000000"
+    assert answer.headers["content-disposition"] == f'attachment; filename="{long}"'
+    assert hashlib.sha256(answer.content).hexdigest() == wanted
+    empty = begun(target="file", path="/empty")["transfer"]
+    assert controller.client.get(f"/v1/transfers/{empty['id']}/0?length=all").content == b""
+    assert "folder" in begun(target="file", path="/tmp")["error"]["message"]
+    assert "not a regular file" in begun(target="file", path="/link")["error"]["message"]
+    log = begun(target="logs", tail="2")["transfer"]
+    assert (log["title"], log["total"]) == ("my box.log", None)
+    lines = controller.client.get(f"/v1/transfers/{log['id']}/0?length=all").text.splitlines()
+    assert sorted(line.split(" ", 1)[1] for line in lines) == ["err", "out"]
+    assert begun(target="archive", path="/tmp/")["transfer"]["title"] == "my box_tmp.tar"
+    assert begun(target="export")["transfer"]["title"] == "my box.tar"
+    for transfer in controller.client.get("/v1/transfers").json()["transfers"]:
+        controller.client.delete(f"/v1/transfers/{transfer['id']}")
+
+
+def subprocess_output(containers: Containers, made: str, words: list[str]) -> str:
+    """What it prints in the container, once it is there."""
+    deadline = time.monotonic() + 20
+    while True:
+        code, output = containers.client.containers.get(made).exec_run(words)
+        if code == 0 or time.monotonic() > deadline:
+            return str(output.decode())
+        time.sleep(0.1)
+
+
 def test_the_last_4_mib_can_be_asked_for_again_and_no_more_is_kept(
     client: CutClient, containers: Containers, controller: Controller
 ) -> None:
@@ -398,7 +445,7 @@ def test_ended_downloads_hold_no_more_than_open_ones_may(client: CutClient, cont
             "",
             {"direction": "down", "target": "load"},
             400,
-            "target: expected export, archive or save",
+            "target: expected export, archive, file, logs or save",
         ),
         ("POST", "", {"direction": "up", "target": "archive", "container": "x"}, 400, "path: expected"),
         (

@@ -181,7 +181,7 @@ test('a container is told with what it has, and its ports as they are published'
 		HostConfig: { Dns: [], CapAdd: [ 'NET_ADMIN' ], RestartPolicy: { Name: '' } },
 		NetworkSettings: { Ports: { '80/tcp': [ { HostIp: '::', HostPort: '8080' } ], '53/udp': null } }
 	}).map(([ name, value ]) => [ name, [ value ].flat().filter(Boolean).join('; ') ]));
-	assert.deepEqual([ facts.Ports, facts['Capabilities to add'], facts.Labels, facts['Restart policy'], facts.Started ], [ '[::]:8080 → 80/tcp; 53/udp', 'NET_ADMIN', 'l=<b>', 'no', '-' ]);
+	assert.deepEqual([ facts.Ports, facts['Capabilities to add'], facts.Labels, facts['Restart policy'], facts.Started ], [ '[::]:8080 → 80/tcp; 53/udp', 'NET_ADMIN', 'l=<b>', 'no restart', '-' ]);
 	assert.equal('DNS servers' in facts || 'Mounts' in facts || 'Health' in facts, false);
 });
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Status model, plan, log buffer, stats, events, formats.
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { test } from 'node:test';
 
 import { load } from './load.mjs';
@@ -14,17 +16,17 @@ const format = load('ucidockd.format');
 
 const resource = (key, level, verdict, ...conditions) => ({
 	key, level, verdict, kind: key.split(':')[0], section: key.split(':')[1], object_id: `id-${key}`,
-	conditions: conditions.map(([ type, value, reason ]) => ({ type, status: value, reason, message: `${reason}!`, since: 7 }))
+	conditions: conditions.map(([ type, value, reason ]) => ({ type, status: value, reason, label: `of ${reason}`, message: `${reason}!`, since: 7 }))
 });
 
 test('status: the condition that the agent names decides, with the level that the agent gives', () => {
 	const found = status.verdict(resource('container:web', 'error', 'Degraded', [ 'Accepted', true, 'Valid' ], [ 'Degraded', true, 'Failed' ]));
-	assert.deepEqual(found, { level: 'error', type: 'Degraded', reason: 'Failed', message: 'Failed!', since: 7 });
+	assert.deepEqual(found, { level: 'error', type: 'Degraded', label: 'of Failed', message: 'Failed!', since: 7, output: '' });
 });
 
 test('status: a section of which nothing is known yet is pending', () => {
-	const { level, reason } = status.verdict(resource('container:web', 'waiting', 'Synced'));
-	assert.deepEqual([ level, reason ], [ 'waiting', 'Pending' ]);
+	const { level, label } = status.verdict(resource('container:web', 'waiting', 'Synced'));
+	assert.deepEqual([ level, label ], [ 'waiting', 'Not looked at yet' ]);
 });
 
 test('status: a stream of items gives the same as a snapshot, and changes apply to it', () => {
@@ -116,7 +118,7 @@ test('log: the buffer is bounded, stdout and stderr do not mix, search ignores c
 	assert.deepEqual(buffer.lines.map(line => line.text), [ '1', '2', '3' ]);
 	assert.equal(buffer.dropped, 2);
 	buffer.push('stderr', 'ERROR two\n');
-	assert.deepEqual(buffer.search('error'), [ { source: 'stderr', text: 'ERROR two' } ]);
+	assert.deepEqual(buffer.search('error'), [ { source: 'stderr', at: '', text: 'ERROR two' } ]);
 	buffer.push('stdout', 'x'.repeat(100000));
 	assert.ok(buffer.rest.stdout.length <= 4096);
 });
@@ -161,8 +163,8 @@ test('format: what the engine says of a file', () => {
 test('format: what is free where a path is', () => {
 	const mounts = [ '/', '/mnt/sda1', '/mnt/sda10', '/mnt/sda1/docker/overlay2/x/merged' ].map((mount, place) => ({ mount, avail: place * 1024, size: 4096 }));
 
-	assert.deepEqual([ '/mnt/sda1/docker', '/mnt/sda10', '/opt/docker' ].map(path => format.freeAt(path, mounts)), [ '1.0 KiB of 4.0 KiB free', '2.0 KiB of 4.0 KiB free', '0 B of 4.0 KiB free' ]);
-	assert.equal(format.freeAt('/opt', []), '');
+	assert.deepEqual([ '/mnt/sda1/docker', '/mnt/sda10', '/opt/docker' ].map(path => format.mountOf(path, mounts).avail), [ 1024, 2048, 0 ]);
+	assert.equal(format.mountOf('/opt', []), undefined);
 });
 
 test('format: sizes, ages and ids', () => {
@@ -281,4 +283,52 @@ test('calls: the status is read page for page', async () => {
 
 	assert.deepEqual((await calls.agent.status()).resources, [ 'a', 'b', 'c', 'd' ]);
 	assert.equal((await calls.agent.status()).version, 3);
+});
+
+const listing = load('ucidockd.listing'), tar = load('ucidockd.tar'), rows = load('ucidockd.containerlist');
+
+test('listing: what ls prints, of busybox, GNU and with odd names', () => {
+	const text = [
+		'total 12',
+		'drwxr-xr-x    2 0        0             4096 Jan  1 12:00 conf d',
+		'-rw-r--r-- 1 0 0 1234 Mar  3  2024 a  b -> c',
+		'lrwxrwxrwx 1 0 0 7 Jan 1 00:00 bin -> usr/bin',
+		'crw-rw-rw- 1 0 0 1, 3 Jan 1 00:00 null', '' ].join('\n');
+	assert.deepEqual(listing.entriesOf(text).map(({ kind, size, name, target }) => [ kind, size, name, target ]),
+		[ [ 'd', null, 'conf d', '' ], [ '-', 1234, 'a  b -> c', '' ], [ 'l', null, 'bin', 'usr/bin' ], [ 'c', null, 'null', '' ] ]);
+	assert.deepEqual([ [ '/', 'etc' ], [ '/a/b', '..' ], [ '/', '..' ], [ '/a//', './b' ] ].map(pair => listing.join(...pair)), [ '/etc', '/a', '/', '/a/b' ]);
+	assert.deepEqual(listing.crumbs('/a/b'), [ [ '/', '/' ], [ 'a', '/a' ], [ 'b', '/a/b' ] ]);
+});
+
+for (const name of [ 'a.txt', 'ü'.repeat(60) + '.txt', 'n'.repeat(240) ])
+	test(`tar: a file of any name goes as an archive that tar reads: ${name.length}`, async () => {
+		const body = new Blob([ 'x'.repeat(1000) ]);
+		const folder = mkdtempSync(`${tmpdir()}/tar-`), path = `${folder}/a.tar`;
+		writeFileSync(path, new Uint8Array(await tar.ofFile(name, body, 1700000000).arrayBuffer()));
+		assert.equal(execFileSync('tar', [ '--quoting-style=literal', '-tf', path ]).toString(), name + '\n');
+		assert.equal(execFileSync('tar', [ '-xOf', path ]).toString(), 'x'.repeat(1000));
+	});
+
+const OWNER = { kind: 'container', key: 'container:web', section: 'web', name: 'web', object_id: 'a1', image: 'nginx:1', level: 'ok', verdict: 'Synced', conditions: [ { type: 'Running', status: true, since: 100 }, { type: 'Synced', status: true, label: 'In sync', message: '' } ], operations: [], reach: { '8080/tcp': [ 'lan' ] } };
+
+function containerOf(name, id, more) {
+	return { Id: id, Names: [ '/' + name ], Image: 'sha256:' + 'f'.repeat(64), State: 'running', Status: 'Up 3 hours (healthy)', Ports: [], Labels: {}, ...more };
+}
+
+test('rows: sections and what only the engine has are one list', () => {
+	const waits = { ...OWNER, key: 'container:media', section: 'media', name: 'media', object_id: '', level: 'waiting', verdict: 'Waiting', conditions: [ { type: 'Waiting', status: true, label: 'Waiting', message: 'mount /mnt/sda1 is missing' } ] };
+	const ports = [ { IP: '::', PublicPort: 8080, PrivatePort: 80, Type: 'tcp' }, { IP: '0.0.0.0', PublicPort: 8080, PrivatePort: 80, Type: 'tcp' }, { PrivatePort: 443, Type: 'tcp' } ];
+	const found = rows.make([
+		containerOf('web', 'a1', { Ports: ports }), containerOf('hand', 'b2', { State: 'exited', Status: 'Exited (3) 6 seconds ago', Labels: { 'com.docker.compose.project': 'shop' } }),
+		containerOf('web.ucidockd-old', 'c3', { State: 'exited' })
+	], [ OWNER, waits ], 100 + 3 * 86400);
+	assert.deepEqual(found.map(({ name, image, stack, state }) => [ name, image, stack, state.level, state.words, state.note ]), [
+		[ 'media', 'nginx:1', '', 'waiting', 'Waiting', 'mount /mnt/sda1 is missing' ],
+		[ 'web', 'nginx:1', '', 'ok', 'Running, healthy, 3 d', '' ],
+		[ 'hand', 'f'.repeat(12), 'shop', 'warning', 'Stopped with exit code 3, 6 seconds', '' ]
+	]);
+	assert.deepEqual(found[1].ports, [ { ip: '0.0.0.0', host: 8080, inner: 80, type: 'tcp', zones: [ 'lan' ] }, { ip: undefined, host: undefined, inner: 443, type: 'tcp', zones: undefined } ]);
+	assert.deepEqual([ '', 'running', 'trouble', 'stopped', 'declared', 'foreign' ].map(kind => found.filter(row => rows.fits(row, '', kind)).map(row => row.name)),
+		[ [ 'media', 'web', 'hand' ], [ 'web' ], [ 'media', 'hand' ], [ 'media', 'hand' ], [ 'media', 'web' ], [ 'hand' ] ]);
+	assert.deepEqual(found.filter(row => rows.fits(row, 'sda1', '')).map(row => row.name), [ 'media' ]);
 });

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,11 @@ def test_the_access_list_names_every_method_and_nothing_by_pattern() -> None:
 
 
 def test_every_method_of_the_access_list_is_published() -> None:
-    published = methods_of_engine() | {"ucidockd": methods_of_agent(), "luci": {"getMountPoints"}}
+    published = methods_of_engine() | {
+        "ucidockd": methods_of_agent(),
+        "luci": {"getMountPoints"},
+        "system": {"info"},
+    }
     for level in ("read", "write"):
         assert {
             name: methods - published[name]
@@ -120,10 +125,10 @@ def test_the_access_list_and_the_routes_agree_row_by_row() -> None:
         (name, method) for name, methods in granted("write").items() for method in methods
     } - rights.keys()
     assert written == {("ucidockd", "stream_input"), ("ucidockd", "stream_resize")}
-    # what has no route: streams of one's own, and LuCI's own list of file systems
+    # what has no route: streams of one's own, LuCI's own list of file systems, and procd's load and memory
     rest = {(name, m) for name, methods in granted("read").items() for m in methods} - rights.keys()
     assert rest == {
-        ("luci", "getMountPoints"), ("ucidockd", "diff"), *(
+        ("luci", "getMountPoints"), ("system", "info"), ("ucidockd", "diff"), *(
             ("ucidockd", f"stream_{what}") for what in ("open", "resume", "ack", "read", "close")
         ),
     }  # fmt: skip
@@ -197,6 +202,30 @@ def test_the_terminal_is_the_one_that_the_package_file_names() -> None:
     assert (folder / "LICENSE").read_text() == (installed / "LICENSE").read_text()
 
 
+def later() -> set[str]:
+    """The modules that are loaded when they are used."""
+    return {name for path in OWN for name in re.findall(r"L\.require\('ucidockd\.(\w+)'\)", path.read_text())}
+
+
+def test_a_packed_page_takes_two_files_and_leaves_out_no_module(tmp_path: Path) -> None:
+    shutil.copytree(LUCI / "htdocs", tmp_path / "htdocs")
+    subprocess.run([sys.executable, LUCI / "bundle.py", tmp_path / "htdocs"], check=True)
+    resources = tmp_path / "htdocs/luci-static/resources"
+    packed = {name: (resources / f"ucidockd/{name}.js").read_text() for name in ("app", "forms")}
+    made = [
+        name
+        for text in packed.values()
+        for name in re.findall(r"^made\['ucidockd\.(\w+)'\]", text, re.MULTILINE)
+    ]
+    assert len(made) == len(set(made))
+    assert set(made) | later() == {path.stem for path in (RESOURCES / "ucidockd").glob("*.js")}
+    for path in VIEWS:
+        text = (resources / "view/ucidockd" / path.name).read_text()
+        needs = set(re.findall(r"^'require ucidockd\.(\w+) ", text, re.MULTILINE))
+        assert needs <= {"app", "forms"}
+        assert ("forms" in needs) is (path.stem in {"add", "networks", "settings", "volumes"}), path
+
+
 _RULES = """
 INCLUDE_DIR:=$(TOPDIR)/include
 PKG_BUILD_DIR:=$(TOPDIR)/build
@@ -209,6 +238,7 @@ define BuildPackage
 .PHONY: install-$(1)
 install-$(1):
 	$$(call Build/Prepare)
+	$$(call Build/Compile)
 	$$(call Package/$(1)/install,$$(DESTINATION))
 endef
 """
@@ -223,9 +253,13 @@ def test_the_package_puts_every_file_in_its_place(tmp_path: Path) -> None:
     found = {
         str(path.relative_to(tmp_path / "root")) for path in (tmp_path / "root").rglob("*") if path.is_file()
     }
+    # the pages' modules in two bundles, beside those that are loaded later
+    kept = {"app", "forms", *later()}
     www = {
-        f"www/{path.relative_to(LUCI / 'htdocs')}" for path in (LUCI / "htdocs").rglob("*") if path.is_file()
-    }
+        f"www/{path.relative_to(LUCI / 'htdocs')}"
+        for path in (LUCI / "htdocs").rglob("*")
+        if (path.is_file() and path.parent.name != "ucidockd") or path in VIEWS
+    } | {f"www/luci-static/resources/ucidockd/{name}.js" for name in kept}
     schemas = {
         f"www/luci-static/resources/ucidockd/schemas/{path.name}"
         for path in (PROJECT / "schemas").glob("*.schema.json")

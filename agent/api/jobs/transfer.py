@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from enum import StrEnum
 from typing import Any
 
+from agent.api.archives import Body
 from agent.api.problems import RequestError
 from agent.engine.stream import EngineResponse, SourceError
 from agent.errors import ConflictError, InternalError, UcidockdError
@@ -161,6 +162,7 @@ class Download(Transfer):
         self._window = Window(WINDOW + AHEAD + PIECE)  # what was read ahead takes nothing from the WINDOW
         self._wanted = 0
         self._news = asyncio.Condition()
+        self.total: int | None = None  # bytes of the file, where that is known before it was read
 
     @property
     def offset(self) -> int:
@@ -174,11 +176,13 @@ class Download(Transfer):
         self._window.clear()
 
     def as_json(self) -> dict[str, Any]:
-        return {**super().as_json(), "kept_from": self._window.start}
+        shown = {**super().as_json(), "kept_from": self._window.start, "is_read": self.parts > 0}
+        return {**shown, "total": self.total if shown["size"] is None else shown["size"]}
 
-    async def read_all(self, opening: Awaitable[EngineResponse]) -> None:
+    async def read_all(self, opening: Awaitable[EngineResponse | Body]) -> None:
         """Reads the engine's answer, never further than AHEAD past what was asked for."""
         async with await opening as response:
+            self.total = response.length
             self._begun.set()
             async for piece in response.chunks():
                 async with self._news:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from agent.api.archives import Body
 from agent.api.jobs.job_specs import JobSpec
 from agent.api.jobs.jobs import Jobs
 from agent.api.jobs.transfer import Download, Transfer
@@ -82,7 +83,9 @@ class Transfers:
         self._add(upload, upload.into_archive(self._engine, container, query))
         return upload
 
-    async def download(self, title: str, opening: Awaitable[EngineResponse], *, wait_s: float) -> Download:
+    async def download(
+        self, title: str, opening: Awaitable[EngineResponse | Body], *, wait_s: float
+    ) -> Download:
         """A file of the engine, once it answers or after `wait_s`. Raises what it refuses with until then."""
         download = Download(title)
         self._add(download, download.read_all(opening))

@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.api.archives import open_download, put_archive
+from agent.api.archives import Body, open_download, put_archive, single_file
 from agent.api.http.replies import STALL_S, EngineReply, Inbox, JsonReply, StreamReply, attachment, read_json
 from agent.api.jobs.job_specs import build_upload, load_spec
 from agent.api.jobs.transfer import WINDOW, Download, Transfer
 from agent.api.jobs.transfers import Transfers
 from agent.api.jobs.upload import Upload
-from agent.api.names import checked_id, checked_image, container_id, number, picked, text
+from agent.api.names import checked_id, checked_image, checked_value, container_id, number, picked, text
 from agent.api.problems import RequestError
 from agent.api.rules import Rule, delete, get, post, put, read, write
+from agent.api.streams.engine_streams import logs, mapped, primed
 from agent.engine.stream import DockerStream
 from agent.model.resources import RegistryAuth
 from agent.wire.http_head import natural
@@ -115,7 +117,7 @@ class FileRoutes:
 
 _SIZE_LIMIT = 2**53 - 1
 _WAIT_S = 15.0  # for the engine: well below what the shortest door gives a request
-_TARGETS = {"up": "archive, load or build", "down": "export, archive or save"}
+_TARGETS = {"up": "archive, load or build", "down": "export, archive, file, logs or save"}
 
 
 class TransferRoutes:
@@ -187,6 +189,8 @@ class TransferRoutes:
             ("up", "build"): self._build,
             ("down", "export"): self._export,
             ("down", "archive"): self._archive_down,
+            ("down", "file"): self._file_down,
+            ("down", "logs"): self._logs_down,
             ("down", "save"): self._save,
         }
         if direction not in _TARGETS:
@@ -226,6 +230,8 @@ class TransferRoutes:
         offset, length = _offset(request), _length(request.query_params)
         found.check(offset)
         headers = {**attachment(found.title), "x-transfer-offset": str(offset)}
+        if length is None and found.total is not None:
+            headers["content-length"] = str(found.total - offset)
         return StreamReply(found.part(offset, length), headers=headers)
 
     async def end(self, request: Request) -> Response:
@@ -255,13 +261,30 @@ class TransferRoutes:
         return self._transfers.upload_job(build_upload(options, self._auths()), size=_size(body))
 
     async def _export(self, body: Mapping[str, object]) -> Transfer:
-        name = checked_id(text(body, "container"))
-        return await self._down(f"{name[:12]}_export.tar", f"/containers/{name}/export", [])
+        container = checked_id(text(body, "container"))
+        return await self._down(f"{_called(body)}.tar", f"/containers/{container}/export", [])
 
     async def _archive_down(self, body: Mapping[str, object]) -> Transfer:
-        name = checked_id(text(body, "container"))
-        query = [("path", _path(body))]
-        return await self._down(f"{name[:12]}_archive.tar", f"/containers/{name}/archive", query)
+        container, path = checked_id(text(body, "container")), _path(body)
+        title = f"{_called(body)}{path.rstrip('/').replace('/', '_')}.tar"
+        return await self._down(title, f"/containers/{container}/archive", [("path", path)])
+
+    async def _file_down(self, body: Mapping[str, object]) -> Transfer:
+        container, path = checked_id(text(body, "container")), _path(body)
+        opening = open_download(self._engine, f"/containers/{container}/archive", [("path", path)])
+        title = path.rstrip("/").rpartition("/")[2] or _called(body)
+        return await self._transfers.download(title, single_file(opening), wait_s=_WAIT_S)
+
+    async def _logs_down(self, body: Mapping[str, object]) -> Transfer:
+        container = checked_id(text(body, "container"))
+        wanted = {name: body[name] for name in ("since", "until", "tail") if name in body}
+        query = [(name, checked_value(name, str(value))) for name, value in wanted.items()]
+        query += [("stdout", "1"), ("stderr", "1"), ("timestamps", "1")]
+
+        async def opened() -> Body:
+            return Body(mapped(await primed(logs(self._engine, container, query)), itemgetter(1)))
+
+        return await self._transfers.download(f"{_called(body)}.log", opened(), wait_s=_WAIT_S)
 
     async def _save(self, body: Mapping[str, object]) -> Transfer:
         names = body.get("names")
@@ -285,6 +308,11 @@ def _not_allowed(message: str, allowed: str) -> RequestError:
 
 def _answer(transfer: Transfer, *, status: int = 200) -> Response:
     return JsonReply({"transfer": transfer.as_json()}, status_code=status)
+
+
+def _called(body: Mapping[str, object]) -> str:
+    """What people call the container, for the name of a file: `name` where it is given."""
+    return (text(body, "name") if "name" in body else "") or text(body, "container")[:12]
 
 
 def _path(body: Mapping[str, object]) -> str:

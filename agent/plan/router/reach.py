@@ -180,15 +180,26 @@ _OF_CONNECTIONS = frozenset({"-m", "--match", "--ctstate", "--state", "!"})
 
 def public_ports(container: Container, around: Surroundings) -> tuple[str, ...]:
     """The ports that can be reached, as `8080/tcp from wan`."""
+    wans = dict.fromkeys(zone.name for zone in around.firewall.zones if zone.is_wan)
+    reach = zones_reaching(container, around)
+    return tuple(f"{port} from {zone}" for zone in wans for port in reach if zone in reach[port])
+
+
+def zones_reaching(container: Container, around: Surroundings) -> dict[str, list[str]]:
+    """The zones of the firewall that reach each published port, without those of its own networks: {"8080/tcp": ["lan"]}."""
     bridges = _exposed_bridges(container, around)
-    found = (
-        f"{port.host_text}/{port.protocol} from {zone.name}"
-        for zone in around.firewall.zones
-        if zone.is_wan and bridges
+    own = {zone for each in bridges if each.device for zone in zones_with(each.device, each.subnets, around)}
+    return {
+        f"{port.host_text}/{port.protocol}": [
+            zone.name
+            for zone in around.firewall.zones
+            if bridges
+            and zone not in own
+            and _listens(port, zone, around)
+            and _passes(port, zone, bridges, around)
+        ]
         for port in container.spec.ports
-        if _listens(port, zone, around) and _passes(port, zone, bridges, around)
-    )
-    return tuple(dict.fromkeys(found))
+    }
 
 
 def _exposed_bridges(container: Container, around: Surroundings) -> tuple[Bridge, ...]:

@@ -47,7 +47,9 @@ const TRANSFERS = {
 	'up archive': [ 'docker.container', 'put_archive' ],
 	'down save': [ 'docker.image', 'get' ],
 	'down export': [ 'docker.container', 'export' ],
-	'down archive': [ 'docker.container', 'get_archive' ]
+	'down archive': [ 'docker.container', 'get_archive' ],
+	'down file': [ 'docker.container', 'get_archive' ],
+	'down logs': [ 'docker.container', 'logs' ]
 };
 
 function refuse(status, message) {
@@ -225,7 +227,7 @@ function create() {
 	let right = TRANSFERS[`${spec?.direction} ${spec?.target}`];
 
 	if (!right)
-		return refuse(400, 'direction and target: expected up load|build|archive, or down save|export|archive');
+		return refuse(400, 'direction and target: expected up load|build|archive, or down save|export|archive|file|logs');
 
 	return may(right[0], right[1]) && may('ucidockd', 'job_start') && send_json('POST', '/v1/transfers', text);
 }

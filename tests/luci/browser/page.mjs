@@ -94,9 +94,6 @@ const GIVEN = {
 		},
 		changes: { init: async () => {}, apply: async () => window.applied = (window.applied ?? 0) + 1 },
 		hideModal: () => document.getElementById('modal').replaceChildren(),
-		tabs: {
-			initTabGroup: panes => setTimeout(() => [ ...panes ].forEach(pane => pane.dispatchEvent(new CustomEvent('cbi-tab-active', { detail: { tab: pane.dataset.tab } }))))
-		}
 	},
 	rpc: {
 		getSessionID: () => SESSION,
@@ -106,19 +103,30 @@ const GIVEN = {
 	}
 };
 
-const sources = new Map();
+const sources = new Map(), fetching = new Map();
 
-async function fetchSources(name) {
-	if (name in GIVEN || sources.has(name))
-		return;
+async function fetchSource(name) {
 	const source = await (await fetch(`${RESOURCES}/${name.replaceAll('.', '/')}.js`)).text();
 	sources.set(name, source);
 	await Promise.all(needsOf(source).map(([ path ]) => fetchSources(path)));
 }
 
+async function fetchSources(name) {
+	if (name in GIVEN)
+		return;
+	if (!fetching.has(name))
+		fetching.set(name, fetchSource(name));
+	await fetching.get(name);
+}
+
 function instance(name) {
 	return GIVEN[name] ??= instanceOf(sources.get(name), instance);
 }
+
+L.require = async name => {
+	await fetchSources(name);
+	return instance(name);
+};
 
 /** Puts what `make` of a module gives on the page; it is `window.shown`. */
 window.show = async (name, options, begin = 'start') => {

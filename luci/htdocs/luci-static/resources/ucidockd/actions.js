@@ -17,12 +17,12 @@ const BY_UCI = {
 // what the engine does at once, whoever declared the container
 const AT_ONCE = {
 	start: () => _('%s is started now.'),
-	stop: () => _('%s is stopped now.'),
-	restart: () => _('%s is restarted now.'),
-	pause: () => _('%s is paused now.'),
+	stop: () => _('%s stops now. It gets 10 s to finish, or its own stop time-out.'),
+	restart: () => _('%s is restarted now. It is down until it has stopped and started again.'),
+	pause: () => _('%s is paused now: it keeps its memory, and does nothing until it is resumed.'),
 	unpause: () => _('%s continues now.'),
-	kill: () => _('%s is killed now, without time to end by itself.'),
-	remove: () => _('%s is deleted now.'),
+	kill: () => _('%s is killed now, without time to finish.'),
+	remove: () => _('%s is deleted now, with everything it wrote outside of volumes.'),
 	rename: () => _('%s is renamed now.')
 };
 const QUERY = { remove: () => ({ force: true }), rename: ({ name }) => ({ name }) };
@@ -45,13 +45,20 @@ return baseclass.extend({
 	consequence(decision, name) {
 		switch (decision.by) {
 		case 'uci':
-			return decision.set ? _('The section of %s is changed, so that it stays like that.').format(name)
-				: _('The section of %s is deleted; the container goes after its grace time.').format(name);
+			return this.ofSection(decision, name);
 		case 'reconcile':
-			return _('The agent brings %s to what its section says.').format(name);
+			return _('%s is started again, as its settings say.').format(name);
 		default:
 			return AT_ONCE[decision.method]().replace('%s', () => name);
 		}
+	},
+
+	ofSection({ set }, name) {
+		if (!set)
+			return _('The settings of %s are deleted. The container stops, and is deleted after its grace time (120 s unless set otherwise). Its volumes stay.').format(name);
+
+		return set.state === 'stopped' ? _('%s stops, and stays stopped until you start it again.').format(name)
+			: set.state === '' ? _('%s is started, and kept running.').format(name) : _('The settings of %s are changed.').format(name);
 	},
 
 	// all of them; the changes of UCI are applied together, with LuCI's way back

@@ -6,16 +6,17 @@
 'require ucidockd.dom as D';
 
 return baseclass.extend({
-	async show(name, done) {
-		const preview = await calls.agent.adopt(name, '', false);
+	// `name` is what it is called to people
+	async show(id, name, done) {
+		const preview = await calls.agent.adopt(id, '', false);
 		const commit = async () => {
-			await calls.agent.adopt(name, '', true);
+			await calls.agent.adopt(id, '', true);
 			close();
 			done();
 		};
 
 		const close = D.dialogue(_('Adopt %s').format(name),
-			D.el('p', {}, _('These sections go to /etc/config/containers. The agent then replaces the container by one of its own, and brings the old one back should that fail.')),
+			D.el('p', {}, _('Adopting writes these sections to /etc/config/containers. The container is then replaced by one that ucidockd manages: it is down for the time that it takes to stop and start again. Its volumes stay. If the new container does not start, the old one comes back.')),
 			D.el('pre', { 'style': 'max-height:50vh;overflow:auto' }, preview.text),
 			(preview.notes ?? []).map(note => D.el('p', { 'class': 'alert-message notice' }, note)),
 			D.el('div', { 'class': 'right' },

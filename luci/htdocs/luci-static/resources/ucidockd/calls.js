@@ -24,8 +24,8 @@ const DOCKER = {
 };
 
 // arguments that are undefined are not sent; a slow call keeps no other one waiting (nobatch)
-function declare(object, method, params) {
-	return rpc.declare({ object, method, params, nobatch: true, reject: true });
+function declare(object, method, params, batch) {
+	return rpc.declare({ object, method, params, nobatch: !batch, reject: true });
 }
 
 async function answerOf(call, values) {
@@ -56,11 +56,12 @@ async function statOf(call, values) {
 	return headers['x-docker-container-path-stat'] ?? '';
 }
 
-function table(object, methods, unwrap) {
+// `batch`: quick ones, which go out together
+function table(object, methods, unwrap, batch) {
 	const made = {};
 
 	for (const [ method, params ] of Object.entries(methods)) {
-		const call = declare(object, method, params);
+		const call = declare(object, method, params, batch);
 
 		made[method] = (...values) => unwrap(call, values);
 	}
@@ -82,6 +83,12 @@ agent.status = async () => {
 	return status;
 };
 
+// Streams of a page that is shown are opened together by one request. LuCI sends such ones before it draws next, which a hidden
+// page never does.
+const openedTogether = table('ucidockd', { stream_open: AGENT.stream_open }, answerOf, true).stream_open, openedAlone = agent.stream_open;
+
+agent.stream_open = (...values) => (document.hidden ? openedAlone : openedTogether)(...values);
+
 return baseclass.extend({
 	agent,
 
@@ -92,8 +99,9 @@ return baseclass.extend({
 
 	docker: table('docker', DOCKER['docker'], bodyOf),
 	container: table('docker.container', DOCKER['docker.container'], bodyOf),
+	mounts: table('luci', { getMountPoints: [] }, answerOf, true),
+	system: table('system', { info: [] }, answerOf, true),
 	router: table('file', { list: [ 'path' ] }, answerOf),
-	mounts: table('luci', { getMountPoints: [] }, answerOf),
 	files: table('docker.container', { info_archive: [ 'id', 'query' ] }, statOf),
 	ttyd: table('docker.container', { ttyd_start: [ 'id', 'cmd', 'uid' ] }, answerOf),
 	image: table('docker.image', DOCKER['docker.image'], bodyOf),

@@ -35,21 +35,19 @@ function time(text) {
 }
 
 return baseclass.extend({
-	// [[name, value], ...] of an inspected container; what it does not have is left out
-	factsOf(found) {
+	// [[name, value], ...] of an inspected container; what it does not have is left out. `hasPorts`: they are shown already
+	factsOf(found, hasPorts) {
 		const { Config: config, State: state, HostConfig: host } = found;
 		const networks = Object.entries(found.NetworkSettings?.Networks ?? {}), ports = Object.entries(found.NetworkSettings?.Ports ?? {});
 
 		return [
-			[ _('ID'), found.Id ],
-			[ _('Image'), [ format.image(config.Image), ' ', D.el('small', {}, format.shortId(found.Image)) ] ],
-			[ _('State'), [ state.Status, state.Error && ' ' + state.Error, state.Status === 'exited' && ' (%d)'.format(state.ExitCode), state.OOMKilled && ' ' + _('killed for want of memory') ] ],
+			[ _('Error'), [ state.Error, state.OOMKilled && ' ' + _('It was killed because it ran out of memory.') ] ],
 			[ _('Health'), state.Health && [ state.Health.Status, lines(state.Health.Log?.slice(-1).map(entry => entry.Output)) ] ],
 			[ _('Created'), time(found.Created) ], [ _('Started'), time(state.StartedAt) ],
 			[ _('Ended'), state.Status === 'exited' && time(state.FinishedAt) ],
 			[ _('Command'), [ config.Entrypoint, config.Cmd ].flat().filter(Boolean).join(' ') ],
-			[ _('Restart policy'), host.RestartPolicy?.Name || 'no' ], [ _('User'), config.User || 'root' ], [ _('Host name'), config.Hostname ],
-			[ _('Networks'), lines(networks.map(networkText)) ], [ _('Ports'), lines(ports.flatMap(portTexts)) ],
+			[ _('Restart policy'), host.RestartPolicy?.Name || _('no restart') ], [ _('User'), config.User || 'root' ], [ _('Host name'), config.Hostname ],
+			[ _('Networks'), lines(networks.map(networkText)) ], [ _('Ports'), !hasPorts && lines(ports.flatMap(portTexts)) ],
 			[ _('DNS servers'), lines(host.Dns) ], [ _('Extra hosts'), lines(host.ExtraHosts) ],
 			[ _('Mounts'), lines((found.Mounts ?? []).map(mountText)) ], [ 'tmpfs', pairs(host.Tmpfs) ],
 			[ _('Devices'), lines((host.Devices ?? []).map(deviceText)) ],
@@ -57,7 +55,7 @@ return baseclass.extend({
 			[ _('Privileged'), host.Privileged ? _('yes') : _('no') ],
 			[ _('Capabilities to add'), lines(host.CapAdd) ], [ _('Capabilities to drop'), lines(host.CapDrop) ],
 			[ _('Log driver'), [ host.LogConfig?.Type, pairs(host.LogConfig?.Config) ] ],
-			[ _('Labels'), pairs(config.Labels) ]
+			[ _('Labels'), pairs(config.Labels) ], [ _('ID'), found.Id ], [ _('Image ID'), format.shortId(found.Image) ]
 		].filter(([ , value ]) => Array.isArray(value) ? value.flat().some(Boolean) : value);
 	}
 });

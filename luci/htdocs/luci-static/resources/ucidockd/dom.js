@@ -5,6 +5,25 @@
 'require baseclass';
 'require ui';
 
+// what themes do not have: they name no colours of their own, so that dark ones work
+const STYLE = [
+	'.ucidockd-bar { display: flex; flex-wrap: wrap; gap: .4em; align-items: center; margin: .6em 0 }',
+	'.ucidockd-bar input[type=text], .ucidockd-bar select { width: auto; max-width: 100% }',
+	'.ucidockd-menu { display: inline-block; position: relative }',
+	'.ucidockd-menu > summary { list-style: none; cursor: pointer }',
+	'.ucidockd-menu > summary::-webkit-details-marker { display: none }',
+	'.ucidockd-menu > div { position: absolute; right: 0; z-index: 20; display: flex; flex-direction: column; min-width: 11em; padding: .3em; gap: .2em; background: var(--background-color-high, Canvas); border: 1px solid var(--border-color-medium, GrayText); border-radius: 4px; box-shadow: 0 2px 8px rgba(0,0,0,.3) }',
+	'.ucidockd-menu > div > * { text-align: left; white-space: nowrap; margin: 0 }',
+	'.ucidockd-problem { border-left: 4px solid; padding: .3em .8em; margin: .8em 0 }',
+	'.ucidockd-problem pre { max-height: 9em; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere }',
+	'.ucidockd-meters { display: grid; grid-template-columns: repeat(auto-fit, minmax(15em, 1fr)); gap: .2em 1.5em }',
+	'.ucidockd-any { overflow-wrap: anywhere }',
+	'.ucidockd-quiet { opacity: .75 }',
+	'.ucidockd-log { height: 50vh; overflow: auto; margin: .4em 0 }',
+	'.ucidockd-wrap { white-space: pre-wrap; overflow-wrap: anywhere }',
+	'.ucidockd-actions { white-space: nowrap; text-align: right }',
+	'@media (max-width: 600px) { .ucidockd-actions { white-space: normal; text-align: left } .ucidockd-menu > div { right: auto; left: 0 } }'
+].join('\n');
 const COLOURS = { ok: 'success', waiting: 'notice', warning: 'warning', error: 'important', off: '' };
 const RED = 'background:#b94a48;color:#fff'; // themes differ in what is important
 
@@ -26,6 +45,16 @@ function rowOf(titles, cells) {
 	return el('tr', { 'class': 'tr' }, cells.map((cell, index) => el('td', { 'class': 'td', 'data-title': titles[index] }, cell)));
 }
 
+function headOf(titles) {
+	return el('tr', { 'class': 'tr table-titles' }, titles.map(title => el('th', { 'class': 'th', 'scope': 'col' }, title)));
+}
+
+function placeholder(titles, none) {
+	return el('tr', { 'class': 'tr placeholder' }, el('td', { 'class': 'td', 'colspan': titles.length }, none));
+}
+
+document.head?.append(el('style', {}, STYLE));
+
 return baseclass.extend({
 	el,
 	wordsOf,
@@ -43,11 +72,102 @@ return baseclass.extend({
 	},
 
 	table(titles, rows, none) {
-		const head = el('tr', { 'class': 'tr table-titles' }, titles.map(title => el('th', { 'class': 'th' }, title)));
-		const body = rows.length ? rows.map(cells => rowOf(titles, cells))
-			: el('tr', { 'class': 'tr placeholder' }, el('td', { 'class': 'td' }, none ?? _('nothing here')));
+		return el('table', { 'class': 'table' }, headOf(titles), rows.length ? rows.map(cells => rowOf(titles, cells)) : placeholder(titles, none ?? _('nothing here')));
+	},
 
-		return el('table', { 'class': 'table' }, head, body);
+	// A table that is drawn again and again: {node, draw}. `draw` takes [{key, sign, cells()}, ...]; a row whose `sign` is as
+	// before stays as it is, so that a menu stays open and the keyboard where it was.
+	keyed(titles, none) {
+		const node = el('table', { 'class': 'table' }), head = headOf(titles);
+		let known = new Map();
+
+		return { node, draw: rows => {
+			const next = new Map(rows.map(row => {
+				const old = known.get(row.key);
+
+				return [ row.key, old?.sign === row.sign ? old : { sign: row.sign, node: rowOf(titles, row.cells()) } ];
+			}));
+			const wanted = [ head, ...(rows.length ? [ ...next.values() ].map(one => one.node) : [ placeholder(titles, none) ]) ];
+
+			known = next;
+			wanted.forEach((row, index) => node.childNodes[index] === row || node.insertBefore(row, node.childNodes[index] ?? null));
+
+			while (node.childNodes.length > wanted.length)
+				node.lastChild.remove();
+		} };
+	},
+
+	// a text that a screen reader says when it changes
+	spoken(name, attributes, ...content) {
+		return el(name, { ...attributes, 'aria-live': 'polite' }, ...content);
+	},
+
+	// a field with its name, which a click on it and a screen reader find
+	labelled(text, field) {
+		return el('label', { 'style': 'display:inline-flex;gap:.4em;align-items:center;width:auto' }, el('span', {}, text), field);
+	},
+
+	select(name, choices, change) {
+		return el('select', { 'aria-label': name, change }, choices.map(([ value, words ]) => el('option', { value }, words)));
+	},
+
+	// a search field
+	search(name, input) {
+		return el('input', { 'type': 'text', 'placeholder': name, 'aria-label': name, input });
+	},
+
+	bar(...content) {
+		return el('div', { 'class': 'ucidockd-bar' }, content);
+	},
+
+	// what is pressed less often, behind one button; `items`: buttons and links
+	menu(title, items) {
+		const found = items.flat(Infinity).filter(Boolean);
+
+		if (!found.length)
+			return null;
+
+		const node = el('details', { 'class': 'ucidockd-menu' }, el('summary', { 'class': 'btn cbi-button', 'role': 'button', 'aria-haspopup': 'true' }, title), el('div', {}, found));
+		const close = event => (event.type === 'keydown' ? event.key === 'Escape' : !node.contains(event.target)) && (node.open = false);
+
+		node.addEventListener('toggle', () => [ 'click', 'keydown' ].forEach(type => document[node.open ? 'addEventListener' : 'removeEventListener'](type, close, true)));
+		node.addEventListener('click', event => event.target.closest('.ucidockd-menu > div > *') && (node.open = false));
+
+		return node;
+	},
+
+	// how full something is
+	meter(title, used, total, text) {
+		const percent = total > 0 ? Math.max(0, Math.min(100, Math.round(used / total * 100))) : 0;
+
+		return el('div', {}, title, el('div', { 'class': 'cbi-progressbar', 'title': text, 'role': 'meter', 'aria-label': title, 'aria-valuemin': 0, 'aria-valuemax': 100, 'aria-valuenow': percent, 'aria-valuetext': text },
+			el('div', { 'style': 'width:%d%%'.format(percent) })));
+	},
+
+	// Tabs of a page: [{name, title, make}, ...]. What `make` gives is made when its tab is first shown; the address names the tab after its #.
+	tabs(all) {
+		const panes = new Map(), pane = el('div', { 'role': 'tabpanel' });
+		const heads = new Map(all.map(({ name, title }) => [ name, el('li', { 'class': 'cbi-tab-disabled', 'data-tab': name, 'role': 'presentation' },
+			el('a', { 'href': '#' + name, 'role': 'tab', 'id': 'tab-' + name }, title)) ]));
+		const show = wanted => {
+			const { name, make } = all.find(one => one.name === wanted) ?? all[0];
+
+			heads.forEach((head, each) => {
+				head.className = each === name ? 'cbi-tab' : 'cbi-tab-disabled';
+				head.firstChild.setAttribute('aria-selected', String(each === name));
+			});
+
+			if (!panes.has(name))
+				panes.set(name, pane.appendChild(el('div', { 'aria-labelledby': 'tab-' + name }, make())));
+
+			panes.forEach((node, each) => node.style.display = each === name ? '' : 'none');
+		};
+		const named = () => decodeURIComponent(location.hash.slice(1)).split('=')[0]; // what is after a = is for the tab
+
+		window.addEventListener('hashchange', () => show(named()));
+		show(named());
+
+		return el('div', {}, el('ul', { 'class': 'cbi-tabmenu', 'role': 'tablist' }, [ ...heads.values() ]), pane);
 	},
 
 	// [[name, value], ...]
@@ -57,7 +177,7 @@ return baseclass.extend({
 	},
 
 	badge(level, text) {
-		return el('span', { 'class': 'label %s'.format(COLOURS[level]), 'style': level === 'error' ? RED : null }, text);
+		return el('span', { 'class': 'label %s'.format(COLOURS[level] ?? ''), 'style': 'text-transform:none;%s'.format(level === 'error' ? RED : '') }, text);
 	},
 
 	// only to web pages, and without telling where from
@@ -65,10 +185,10 @@ return baseclass.extend({
 		return (/^https?:\/\//).test(href) ? el('a', { href, target: '_blank', rel: 'noopener noreferrer' }, text) : el('span', {}, text);
 	},
 
-	page(path, text, part) {
+	page(path, text, part, style) {
 		const href = L.url('admin/services/ucidockd', ...[ path ].flat().map(encodeURIComponent));
 
-		return el('a', { href: part ? '%s#%s'.format(href, encodeURIComponent(part)) : href }, text);
+		return el('a', { 'href': part ? '%s#%s'.format(href, encodeURIComponent(part)) : href, 'class': style }, text);
 	},
 
 	// a button that waits for `action` and shows what went wrong; null for a login that may only read
@@ -119,11 +239,11 @@ return baseclass.extend({
 
 	// says so while the agent cannot be reached
 	connection(live) {
-		const node = el('div', { 'class': 'alert-message warning', 'style': 'display:none' });
+		const node = el('div', { 'class': 'alert-message warning', 'role': 'alert', 'style': 'display:none' });
 
 		live.onConnection((connected, error) => {
 			node.style.display = connected ? 'none' : '';
-			this.fill(node, error?.name === 'SessionError' ? _('Your session has ended. Log in again.') : [ _('The agent does not answer; trying again.'), ' ', error ? wordsOf(error) : '' ]);
+			this.fill(node, error?.name === 'SessionError' ? _('Your session has ended. Log in again.') : [ _('The agent does not answer. Trying again.'), ' ', error ? wordsOf(error) : '' ]);
 		});
 
 		return node;

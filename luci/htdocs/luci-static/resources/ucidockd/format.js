@@ -52,12 +52,11 @@ return baseclass.extend({
 		return [ kind + rights, kind === '-' ? this.bytes(size) : '', this.time(Date.parse(mtime) / 1000), linkTarget ? '%s -> %s'.format(name, linkTarget) : name ].filter(text => text).join('  ');
 	},
 
-	// what is free on the file system that a path is on; `mounts` as the `luci` object's getMountPoints gives them
-	freeAt(path, mounts) {
+	// the file system that a path is on, {size, avail}; `mounts` as the `luci` object's getMountPoints gives them
+	mountOf(path, mounts) {
 		const around = mounts.filter(({ mount }) => mount === '/' || path === mount || path.startsWith(mount + '/'));
-		const [ nearest ] = around.sort((one, other) => other.mount.length - one.mount.length);
 
-		return nearest ? _('%s of %s free').format(this.bytes(nearest.avail), this.bytes(nearest.size)) : '';
+		return around.sort((one, other) => other.mount.length - one.mount.length)[0];
 	},
 
 	time(seconds) {

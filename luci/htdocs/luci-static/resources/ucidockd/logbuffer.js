@@ -47,7 +47,7 @@ const LogBuffer = baseclass.extend({
 		if (at > this.last)
 			this.last = at;
 
-		return [ { source, text: clean(text) } ];
+		return [ { source, at, text: clean(text) } ];
 	},
 
 	// `source` is stdout or stderr: each has its own unfinished line. Gives the lines that became complete.

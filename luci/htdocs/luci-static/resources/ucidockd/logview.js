@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// A container's log: live, searched, stopped and gone on with.
+// Logs of containers: live, searched, stopped and gone on with; of several at once in the order of their times.
 'use strict';
 'require baseclass';
 'require ucidockd.dom as D';
@@ -8,66 +8,125 @@
 
 const LIMIT = 2000;
 const DRAW_MS = 150;
+const COLOURS = [ '#2a7fd4', '#b06a00', '#2e8b57', '#a349a4', '#c0504d' ];
 
 const LogView = baseclass.extend({
-	__init__(container) {
-		this.container = container;
-		this.buffer = logbuffer.make(LIMIT);
-		this.lines = D.el('pre', { 'style': 'height:50vh;overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere', 'class': 'ucidockd-log' });
-		this.state = D.el('small', {});
-		this.term = D.el('input', { 'type': 'text', 'placeholder': _('Search'), 'input': () => this.draw() });
+	// `container`: an id or a name, or several as [{id, name}, ...]. `download(options)` saves the whole log of the first one
+	// as a file: without it there is no button for that.
+	__init__(container, download) {
+		const all = Array.isArray(container) ? container : [ { id: container, name: container } ];
+
+		this.sources = all.map(({ id, name }, index) => ({ id, name, colour: COLOURS[index % COLOURS.length], buffer: logbuffer.make(LIMIT) }));
+		this.download = download;
+		this.cleared = '';
+		this.lines = D.el('pre', { 'class': 'ucidockd-log ucidockd-wrap', 'tabindex': 0, 'aria-label': _('Log') });
+		this.state = D.spoken('small', {});
+		this.term = D.search(_('Search'), () => this.draw());
 		this.follow = D.el('button', { 'class': 'btn cbi-button', 'click': () => this.toggle() });
+		this.since = D.select(_('Since'), [ [ '', _('from the start') ], [ '300', _('last 5 minutes') ], [ '3600', _('last hour') ], [ '86400', _('last day') ] ], () => this.again());
+		this.tail = D.select(_('Lines'), [ [ '500', _('last 500 lines') ], [ '100', _('last 100 lines') ], [ '2000', _('last 2000 lines') ] ], () => this.again());
+		this.stamps = D.el('input', { 'type': 'checkbox', 'change': () => this.draw() });
+		this.wrap = D.el('input', { 'type': 'checkbox', 'checked': '', 'change': () => this.lines.classList.toggle('ucidockd-wrap', this.wrap.checked) });
 	},
 
-	render() {
-		return D.el('div', {}, D.el('p', {}, this.term, ' ', this.follow, ' ', this.state), this.lines);
+	// `more`: what else is beside its buttons
+	render(more) {
+		return D.el('div', {},
+			D.bar(this.term, this.follow, this.since, this.tail, D.labelled(_('Time'), this.stamps), D.labelled(_('Wrap lines'), this.wrap),
+				D.el('button', { 'class': 'btn cbi-button', 'click': () => this.clear() }, _('Clear view')),
+				this.download && D.button('neutral', _('Download'), () => this.download(this.asked())), more),
+			this.lines, this.state);
 	},
 
 	start() {
-		this.stream ??= live.follow('logs', () => this.args(), item => this.take(item));
+		for (const source of this.sources)
+			source.stream ??= live.follow('logs', () => this.args(source), item => this.take(source, item));
+
+		this.running = true;
 		D.fill(this.follow, _('Pause'));
 	},
 
-	toggle() {
-		if (!this.stream)
-			return this.start();
-
-		this.stream.stop();
-		this.stream = null;
+	stop() {
+		this.sources.forEach(source => {
+			source.stream?.stop();
+			source.stream = null;
+		});
+		this.running = false;
 		D.fill(this.follow, _('Follow'));
 	},
 
-	// after a break it goes on at the last line's own time: no other clock can be trusted
-	args() {
-		this.buffer.resume();
-
-		return { container: this.container, timestamps: true, ...(this.buffer.last ? { since: this.buffer.last } : { tail: '500' }) };
+	toggle() {
+		this.running ? this.stop() : this.start();
 	},
 
-	take(item) {
+	// with other lines than so far
+	again() {
+		this.stop();
+		this.sources.forEach(source => {
+			source.buffer = logbuffer.make(LIMIT);
+		});
+		this.start();
+		this.draw();
+	},
+
+	// what is there now goes out of sight; what comes is shown
+	clear() {
+		this.cleared = this.sources.map(source => source.buffer.last).sort().pop() ?? '';
+		this.draw();
+	},
+
+	// what was chosen, as the engine takes it
+	asked() {
+		return this.since.value ? { since: String(Math.floor(Date.now() / 1000) - Number(this.since.value)) } : {};
+	},
+
+	// after a break it goes on at the last line's own time: no other clock can be trusted
+	args({ id, buffer }) {
+		buffer.resume();
+
+		return { container: id, timestamps: true, ...(buffer.last ? { since: buffer.last } : { tail: this.tail.value, ...this.asked() }) };
+	},
+
+	take(source, item) {
 		if (item.text !== undefined) {
-			this.buffer.push(item.name, item.text);
+			source.buffer.push(item.name, item.text);
 		} else if (item.name === 'end' || item.name === 'error') {
-			this.buffer.flush();
-			this.ended = item.name === 'end' ? _('The log has ended.') : D.wordsOf(item.json);
+			source.buffer.flush();
+			source.ended = item.name === 'end' ? _('The log has ended.') : D.wordsOf(item.json);
 		} else {
-			this.ended = '';
+			source.ended = '';
 		}
 
 		this.timer ??= window.setTimeout(() => this.draw(), DRAW_MS);
 	},
 
+	found() {
+		const found = this.sources.flatMap(source => source.buffer.search(this.term.value).map(line => ({ ...line, of: source })))
+			.filter(line => !this.cleared || line.at > this.cleared);
+
+		return this.sources.length > 1 ? found.sort((one, other) => one.at < other.at ? -1 : one.at > other.at ? 1 : 0).slice(-LIMIT) : found;
+	},
+
+	nodeOf({ at, text, source, of }) {
+		const stamp = this.stamps.checked && at ? '%s  '.format(new Date(Number(at) * 1000).toLocaleString()) : '';
+		const name = this.sources.length > 1 ? D.el('span', { 'style': 'color:%s'.format(of.colour) }, of.name, ' | ') : null;
+		const words = '%s%s\n'.format(stamp, text);
+
+		return [ name, source === 'stderr' ? D.el('span', { 'style': 'color:#c44' }, words) : words ];
+	},
+
 	draw() {
 		const atEnd = this.lines.scrollHeight - this.lines.scrollTop - this.lines.clientHeight < 40;
-		const found = this.buffer.search(this.term.value);
+		const found = this.found(), dropped = this.sources.reduce((sum, source) => sum + source.buffer.dropped, 0);
 
 		this.timer = null;
-		D.fill(this.lines, found.map(line => line.source === 'stderr' ? D.el('span', { 'style': 'color:#c44' }, line.text + '\n') : line.text + '\n'));
-		D.fill(this.state, _('%d lines').format(found.length), this.buffer.dropped ? ' ' + _('(%d older ones dropped)').format(this.buffer.dropped) : '', ' ', this.ended ?? '');
+		D.fill(this.lines, found.map(line => this.nodeOf(line)));
+		D.fill(this.state, N_(found.length, '%d line', '%d lines').format(found.length), dropped ? ' ' + _('(%d older ones are not shown)').format(dropped) : '',
+			' ', [ ...new Set(this.sources.map(source => source.ended).filter(Boolean)) ].join(' '));
 
 		if (atEnd)
 			this.lines.scrollTop = this.lines.scrollHeight;
 	}
 });
 
-return baseclass.extend({ make: container => new LogView(container) });
+return baseclass.extend({ make: (container, download) => new LogView(container, download) });

@@ -10,7 +10,8 @@ function verdict(resource) {
 
 	return {
 		level: resource.level, type: resource.verdict,
-		reason: told?.reason ?? 'Pending', message: told?.message ?? '', since: told?.since ?? 0
+		label: told?.label ?? _('Not looked at yet'), message: told?.message ?? '', since: told?.since ?? 0,
+		output: (resource.conditions ?? []).map(one => one.details?.output).find(Boolean) ?? ''
 	};
 }
 

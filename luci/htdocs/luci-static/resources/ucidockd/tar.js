@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// A tar archive (POSIX ustar) of a few small texts, made in the page. Pure.
+// Tar archives (POSIX ustar, long names and large sizes as pax records) made in the page: of a few small texts, or of one file
+// of any size, which is not read for that. Pure.
 'use strict';
 'require baseclass';
 
@@ -14,7 +15,7 @@ function octal(value, width) {
 	return Math.floor(value).toString(8).padStart(width - 1, '0') + '\0';
 }
 
-function header({ name, mode, size, time }) {
+function header({ name, mode, size, time, kind }) {
 	const block = new Uint8Array(BLOCK), encoder = new TextEncoder();
 	const put = (offset, text) => block.set(encoder.encode(text), offset);
 
@@ -28,14 +29,40 @@ function header({ name, mode, size, time }) {
 	put(124, octal(size, 12));
 	put(136, octal(time, 12));
 	put(148, ' '.repeat(8)); // what the checksum counts for itself
-	put(156, '0');
+	put(156, kind ?? '0');
 	put(257, 'ustar\x0000');
 	put(148, octal(block.reduce((sum, byte) => sum + byte, 0), 7) + ' ');
 
 	return block;
 }
 
+// what does not fit into a header: `<length> <key>=<value>` a line
+function records(pairs) {
+	const encoder = new TextEncoder();
+
+	return encoder.encode(pairs.map(([ key, value ]) => {
+		const rest = encoder.encode(' %s=%s\n'.format(key, value)).length;
+		const length = [ 1, 2, 3, 4, 5 ].map(digits => rest + digits).find(sum => String(sum).length === sum - rest);
+
+		return '%d %s=%s\n'.format(length, key, value);
+	}).join(''));
+}
+
 return baseclass.extend({
+	// `file` (a File or Blob) as the only entry; gives the archive as a Blob
+	ofFile(name, file, time) {
+		const pairs = [ new TextEncoder().encode(name).length > 100 && [ 'path', name ], file.size >= 8 ** 11 && [ 'size', String(file.size) ] ].filter(Boolean);
+		const extra = pairs.length ? records(pairs) : new Uint8Array(), filled = new Uint8Array(padded(extra.length));
+
+		filled.set(extra);
+
+		return new Blob([
+			...(extra.length ? [ header({ name: 'pax', mode: 0o644, size: extra.length, time, kind: 'x' }), filled ] : []),
+			header({ name: pairs.length ? 'file' : name, mode: 0o644, size: file.size < 8 ** 11 ? file.size : 0, time }), file,
+			new Uint8Array(padded(file.size) - file.size + 2 * BLOCK)
+		]);
+	},
+
 	// `files`: [{name, text, mode}, ...]; `time` in seconds since 1970. Gives the archive's bytes.
 	make(files, time) {
 		const parts = files.flatMap(({ name, text, mode }) => {

@@ -51,8 +51,14 @@ const Transfers = baseclass.extend({
 		}
 	},
 
-	// `file`: a File or Blob. `tell(done, size)` hears of the progress. Gives the transfer at its end.
-	async upload(spec, file, tell) {
+	// ends and forgets it
+	end(id) {
+		return this.send('DELETE', '/' + id).catch(() => {});
+	},
+
+	// `file`: a File or Blob. `tell(done, size)` hears of the progress, `isOver()` says whether it was cancelled. Gives the
+	// transfer at its end.
+	async upload(spec, file, tell, isOver) {
 		const { id } = await this.create('up', { ...spec, size: file.size });
 		const hash = sha256.make();
 		let offset = 0, size = FIRST;
@@ -61,6 +67,9 @@ const Transfers = baseclass.extend({
 			while (offset < file.size) {
 				const bytes = new Uint8Array(await file.slice(offset, offset + size).arrayBuffer());
 				const began = Date.now();
+
+				if (isOver?.())
+					throw new Error(_('The upload was cancelled.'));
 
 				await this.persist(async () => answer(await this.send('PUT', '/%s/%d'.format(id, offset), { body: bytes })));
 				hash.push(bytes);
@@ -73,7 +82,7 @@ const Transfers = baseclass.extend({
 
 			return await this.persist(async () => answer(await this.send('POST', '/' + id, { body: JSON.stringify({ sha256: sum, size: file.size }) })));
 		} catch (error) {
-			this.send('DELETE', '/' + id).catch(() => {});
+			this.end(id);
 			throw error;
 		}
 	},
@@ -87,28 +96,41 @@ const Transfers = baseclass.extend({
 		return new Uint8Array(await response.arrayBuffer());
 	},
 
-	// Gives {title, blob}. Raises when what came is not what the engine sent.
-	async download(spec, tell) {
+	// Gives {title, blob}, or {title} where `sinkFor(title)` gave what takes the parts: {write, close, abort}. Raises when what
+	// came is not what the engine sent, and when `isOver()` says that it was cancelled.
+	async download(spec, tell, sinkFor, isOver) {
 		const { id, title } = await this.create('down', spec);
 		const hash = sha256.make(), blobs = [];
-		let offset = 0, last;
+		let offset = 0, last, sink = null;
 
-		do {
-			last = await this.persist(() => this.part(id, offset, LARGEST));
-			hash.push(last);
-			blobs.push(new Blob([ last ]));
-			offset += last.length;
-			tell(offset, 0);
-		} while (last.length === LARGEST);
+		try {
+			sink = await sinkFor?.(title) ?? null;
 
-		const { sha256: wanted, error, size } = await this.status(id);
+			do {
+				if (isOver?.())
+					throw new Error(_('The download was cancelled.'));
 
-		this.send('DELETE', '/' + id).catch(() => {});
+				last = await this.persist(() => this.part(id, offset, LARGEST));
+				hash.push(last);
+				await (sink ? sink.write(last) : blobs.push(new Blob([ last ])));
+				offset += last.length;
+				tell(offset, 0);
+			} while (last.length === LARGEST);
 
-		if (error || size !== offset || wanted !== hash.end())
-			throw new Error(error ?? _('the file did not come whole'));
+			const { sha256: wanted, error, size } = await this.status(id);
 
-		return { title, blob: new Blob(blobs) };
+			if (error || size !== offset || wanted !== hash.end())
+				throw new Error(error ?? _('the file did not come whole'));
+
+			await sink?.close();
+		} catch (error) {
+			await sink?.abort().catch(() => {});
+			throw error;
+		} finally {
+			this.end(id);
+		}
+
+		return sink ? { title } : { title, blob: new Blob(blobs) };
 	}
 });
 

@@ -1,209 +1,228 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Docker > one container: what it is, its log, load, processes, files and a console in it.
+// Docker > Containers > one: how it is, its log, console, load, files, settings, history, and all that the engine says.
 'use strict';
 'require view';
-'require ui';
-'require ucidockd.actions as actions';
-'require ucidockd.adopt as adopt';
+'require ucidockd.buttons as buttons';
 'require ucidockd.calls as calls';
+'require ucidockd.consoletab as consoletab';
 'require ucidockd.containerinfo as containerinfo';
+'require ucidockd.containerlist as rows';
 'require ucidockd.dom as D';
 'require ucidockd.files as files';
-'require ucidockd.format as format';
+'require ucidockd.filestab as filestab';
 'require ucidockd.graph as graph';
 'require ucidockd.live as live';
 'require ucidockd.logview as logview';
-'require ucidockd.resources as resources';
+'require ucidockd.networksof as networksof';
+'require ucidockd.past as past';
+'require ucidockd.ports as ports';
+'require ucidockd.problems as problems';
 'require ucidockd.status as status';
-'require ucidockd.terminal as terminal';
 
-const CHANGES = [ 'C', 'A', 'D' ];
-const SPECIAL = [ 'host', 'none' ];
-const TTYD_PORT = 7682;
-const SHELLS = [ '/bin/sh', '/bin/bash', '/bin/ash' ];
+const QUIET_MS = 300;
+const EVENTS = JSON.stringify({ type: [ 'container' ] });
+const OF_EXEC = (/^exec_/);
 
-function idOfPage() {
+// a section's name, an id, or a name on the engine
+function wordOfPage() {
 	return decodeURIComponent(location.pathname.split('/').pop());
 }
 
-function networksOf(found) {
-	return Object.entries(found.NetworkSettings?.Networks ?? {});
+// a place whose content is fetched, again on request; `fetch(again)` gives it
+function fetched(fetch, ...inputs) {
+	const place = D.el('div', {});
+	const draw = async () => D.fill(place, await fetch(draw).catch(error => D.el('p', { 'class': 'alert-message notice' }, D.wordsOf(error))));
+
+	draw();
+
+	return D.el('div', {}, D.bar(inputs, D.always('neutral', _('Refresh'), draw)), place);
 }
 
 return view.extend({
-	load() {
-		return Promise.all([ calls.container.inspect(idOfPage()).catch(error => error), L.resolveDefault(calls.agent.status(), {}) ]);
+	async load() {
+		const [ containers, snapshot ] = await Promise.all([ L.resolveDefault(calls.container.list({ all: true }), null), L.resolveDefault(calls.agent.status(), {}) ]);
+
+		return { containers, snapshot, ...await this.lookAt(containers ?? [], snapshot.resources ?? []) };
 	},
 
-	act(action, label) {
-		const decision = actions.decide(action, this.found, this.owner);
+	// {row, found}: `found` is what the engine says of it, null where there is no container
+	async lookAt(containers, all) {
+		const word = wordOfPage(), made = rows.make(containers, all, Date.now() / 1000);
+		const row = made.find(one => one.owner?.section === word) ?? made.find(one => one.container?.Id === word) ?? made.find(one => one.name === word);
+		const found = row?.container ? await L.resolveDefault(calls.container.inspect(row.container.Id), null) : null;
 
-		D.ask(label, [ actions.consequence(decision, this.name) ], label, async () => {
-			await actions.run([ decision ]);
-			this.after(decision, action === 'remove' ? L.url('admin/services/ucidockd/containers') : location.href);
+		return { row, found };
+	},
+
+	overviewTab() {
+		this.card = D.spoken('div', {});
+		this.info = D.el('div', {});
+		this.drawOverview();
+
+		return D.el('div', {}, this.card, this.info);
+	},
+
+	drawOverview() {
+		const { owner, state } = this.row;
+
+		if (!this.card)
+			return;
+
+		D.fill(this.card, owner && [ 'error', 'warning', 'waiting' ].includes(owner.level) ? problems.node(owner, 0, true) : '');
+		D.fill(this.info, D.facts([
+			[ _('State'), D.badge(state.level, state.words) ], [ _('Image'), this.row.image ],
+			...(this.row.ports.length ? [ [ _('Ports'), this.row.ports.map(ports.node) ] ] : []),
+			...(this.found ? containerinfo.factsOf(this.found, this.row.ports.length > 0) : [])
+		]));
+	},
+
+	logsTab() {
+		const [ tab, more ] = decodeURIComponent(location.hash.slice(1)).split('=');
+		const made = rows.make(this.containers, this.model.resources(), 0), others = tab === 'logs' && more ? more.split(',') : [];
+		const sources = [ this.row, ...made.filter(one => others.includes(one.path) && one.key !== this.row.key) ].filter(one => one.container).map(({ container, name }) => ({ id: container.Id, name }));
+		const add = D.select(_('Show another log too'), [ [ '', _('+ another container…') ], ...made.filter(one => one.container && !sources.some(source => source.id === one.container.Id)).map(one => [ one.path, one.name ]) ], () => {
+			location.hash = 'logs=' + [ ...others, add.value ].join(',');
+			D.fill(place, this.logsTab());
 		});
+		const progress = files.progress(), place = D.el('div', {});
+
+		this.log?.stop();
+		this.log = logview.make(sources, L.hasViewPermission() ? options => files.download({ target: 'logs', container: this.found.Id, name: this.row.name, ...options }, progress) : null);
+		this.log.start();
+
+		return D.fill(place, progress.node, this.log.render(add));
 	},
 
-	// what UCI says is applied by LuCI, which waits for the page before it comes back
-	after(decision, next) {
-		if (decision.by !== 'uci')
-			location.assign(next);
+	loadTab() {
+		const flags = D.el('input', { 'type': 'text', 'placeholder': _('columns, such as -o pid,user,args'), 'aria-label': _('Columns of ps') });
+
+		this.graph?.stop();
+		this.graph = graph.make(this.found.Id);
+		this.graph.start();
+
+		return D.el('div', {}, this.graph.render(), D.el('h4', {}, _('Processes')), fetched(async () => {
+			const given = flags.value.trim(), { Titles: titles, Processes: found } = await calls.container.top(this.found.Id, given ? { ps_args: given } : undefined);
+
+			return D.table(titles, found ?? []);
+		}, flags));
 	},
 
-	rename() {
-		const field = D.el('input', { 'type': 'text', 'value': this.name });
-		const decided = () => actions.decide('rename', this.found, this.owner, { name: field.value.trim() });
+	settingsTab() {
+		const { owner } = this.row;
 
-		D.ask(_('Rename'), [ field, actions.consequence(decided(), this.name) ], _('Rename'), async () => {
-			await actions.run([ decided() ]);
-			this.after(decided(), location.href);
-		});
-	},
+		if (owner) {
+			const place = D.el('div', {}, _('Loading…'));
 
-	buttons() {
-		const isPaused = this.found.State.Paused;
-		const all = [
-			[ 'start', _('Start'), 'apply' ], [ 'stop', _('Stop'), 'neutral' ], [ 'restart', _('Restart'), 'neutral' ],
-			isPaused ? [ 'unpause', _('Unpause'), 'neutral' ] : [ 'pause', _('Pause'), 'neutral' ], [ 'kill', _('Kill'), 'negative' ], [ 'remove', _('Remove'), 'negative' ]
-		];
+			D.attempt(async () => D.fill(place, await (await L.require('ucidockd.form')).edit(owner.section)));
 
-		return D.el('p', {}, all.map(([ action, label, kind ]) => [ D.button(kind, label, () => this.act(action, label)), ' ' ]),
-			D.button('neutral', _('Rename'), () => this.rename()), ' ',
-			this.owner ? ''
-				: D.button('positive', _('Adopt'), () => adopt.show(this.found.Id, () => location.reload())));
-	},
+			return place;
+		}
 
-	// a tab whose content is fetched when it is asked for
-	fetched(name, title, fetch, ...inputs) {
-		const place = D.el('div', {});
-		const draw = async () => D.fill(place, await fetch().catch(error => D.el('p', { 'class': 'alert-message notice' }, error.message)));
+		const { Id: id } = this.found;
 
-		this.onShow[name] = draw;
-
-		return D.el('div', { 'data-tab': name, 'data-tab-title': title }, D.el('p', {}, inputs, ' ', D.always('neutral', _('Refresh'), draw)), place);
-	},
-
-	async processes() {
-		const given = this.psFlags.value.trim();
-		const { Titles: titles, Processes: rows } = await calls.container.top(this.found.Id, given ? { ps_args: given } : undefined);
-
-		return D.table(titles, rows ?? []);
-	},
-
-	async changes() {
-		const found = await calls.container.changes(this.found.Id) || [];
-
-		return D.table([ '', _('Path') ], found.slice(0, 2000).map(change => [ CHANGES[change.Kind], change.Path ]), _('nothing was changed'));
-	},
-
-	// of a container that a section declares, the section says in which networks it is
-	async networks() {
-		const [ found, all ] = await Promise.all([ calls.container.inspect(this.found.Id), calls.network.list() ]);
-		const joined = networksOf(found), names = new Set(joined.map(([ name ]) => name));
-		const free = all.filter(one => !names.has(one.Name) && !SPECIAL.includes(one.Name)).map(one => one.Name).sort();
-		const isFixed = this.owner !== undefined || names.has('host');
-		const choice = D.el('select', {}, free.map(name => D.el('option', { 'value': name }, name)));
-		const change = (method, network) => calls.network[method](network, { Container: this.found.Id }).then(() => this.onShow.networks());
-
-		return [
-			D.table([ _('Network'), _('IPv4'), _('IPv6'), _('MAC'), '' ], joined.map(([ name, one ]) => [
-				name, one.IPAddress || '-', one.GlobalIPv6Address || '-', one.MacAddress || '-',
-				isFixed ? '' : D.button('negative', _('Disconnect'), () => change('disconnect', name))
-			]), _('in no network')),
-			this.owner ? D.el('p', {}, _('The section says in which networks it is.')) : '',
-			!isFixed && free.length ? D.el('p', {}, L.hasViewPermission() ? choice : '', ' ', D.button('apply', _('Connect'), () => change('connect', choice.value))) : ''
-		];
-	},
-
-	filesTab() {
-		if (!L.hasViewPermission())
-			return null;
-
-		const progress = files.progress(), container = this.found.Id;
-		const stat = D.el('pre', {}), look = async () => {
-			D.fill(stat); // else the line of the one before would stand beside an error
-			D.fill(stat, format.fileStat(await calls.files.info_archive(container, { path: path.value })));
-		};
-		const path = D.el('input', { 'type': 'text', 'value': '/', 'placeholder': '/etc' }), chosen = D.el('input', { 'type': 'file', 'accept': '.tar' });
-
-		return D.el('div', { 'data-tab': 'files', 'data-tab-title': _('Files') },
-			D.el('p', {}, path, ' ', D.button('neutral', _('Download as tar'), () => files.download({ target: 'archive', container, path: path.value }, progress)), ' ', D.button('neutral', _('Details'), look)),
-			stat,
-			D.el('p', {}, chosen, ' ', D.button('neutral', _('Unpack tar there'), () => files.upload({ target: 'archive', container, path: path.value }, chosen.files[0], progress))),
-			D.el('p', {}, D.button('neutral', _('Export the whole file system'), () => files.download({ target: 'export', container }, progress))),
-			progress.node);
-	},
-
-	consoleTab() {
-		if (!L.hasViewPermission())
-			return null;
-
-		const place = D.el('div', {}), other = D.el('p', {}), user = D.el('input', { 'type': 'text', 'placeholder': _('user') });
-		const command = D.el('select', {}, SHELLS.map(shell => D.el('option', { 'value': shell }, shell)));
-		const open = async () => {
-			this.console?.close();
-			D.fill(other);
-			this.console = terminal.make({ container: this.found.Id, command: [ command.value ], user: user.value.trim() },
-				() => D.fill(other, D.button('neutral', _('Try ttyd'), () => this.ttyd(other, command.value, user.value.trim()))));
-			D.fill(place, this.console.render());
-			await this.console.open();
-		};
-
-		return D.el('div', { 'data-tab': 'console', 'data-tab-title': _('Console') },
-			D.el('p', {}, command, ' ', user, ' ', D.button('apply', _('Open'), open), ' ', D.button('neutral', _('Close'), () => this.console?.close())), other, place);
-	},
-
-	// where our own console cannot be had; ttyd asks for no password, so it listens on the router's loopback device only
-	async ttyd(place, command, user) {
-		await calls.ttyd.ttyd_start(this.found.Id, command, user);
-		D.fill(place, _('ttyd waits on the router for one client, and ends with it; leave the shell with exit. Run this on the machine in front of you, then open the page:'), ' ',
-			D.el('code', {}, 'ssh -L %d:127.0.0.1:%d root@%s'.format(TTYD_PORT, TTYD_PORT, location.hostname)), ' ',
-			D.link('http://127.0.0.1:%d/'.format(TTYD_PORT), _('Open')));
+		return D.el('div', {},
+			D.el('p', {}, _('This container is not managed. Changes made here are lost when it is created again; adopt it to keep its settings in the router\'s configuration.')),
+			D.el('h4', {}, _('Networks')), fetched(again => networksof.render(id, owner, again)),
+			D.el('h4', {}, _('Limits')), fetched(async () => (await L.require('ucidockd.resources')).render(id, owner)));
 	},
 
 	tabs() {
-		const log = logview.make(this.found.Id), load = graph.make(this.found.Id);
+		const { owner } = this.row, { found } = this, isWriter = L.hasViewPermission();
+		const none = () => D.el('p', {}, _('There is no container yet.'));
 
-		this.psFlags = D.el('input', { 'type': 'text', 'placeholder': _('columns, such as -o pid,user,args') });
-
-		this.onShow = { log: () => log.start(), stats: () => load.start() };
-
-		return [
-			D.el('div', { 'data-tab': 'info', 'data-tab-title': _('Info') }, D.facts(containerinfo.factsOf(this.found))),
-			D.el('div', { 'data-tab': 'log', 'data-tab-title': _('Log') }, log.render()),
-			D.el('div', { 'data-tab': 'stats', 'data-tab-title': _('Load') }, load.render()),
-			this.fetched('networks', _('Networks'), () => this.networks()),
-			this.fetched('resources', _('Resources'), () => resources.render(this.found.Id, this.owner)),
-			this.fetched('processes', _('Processes'), () => this.processes(), this.psFlags),
-			this.fetched('changes', _('Changes'), () => this.changes()),
-			this.filesTab(), this.consoleTab(),
-			this.owner && this.fetched('settings', _('Settings'), async () => (await L.require('ucidockd.form')).edit(this.owner.section)),
-			D.el('div', { 'data-tab': 'inspect', 'data-tab-title': _('Inspect') }, D.el('pre', { 'style': 'overflow:auto' }, JSON.stringify(this.found, null, 2)))
-		].filter(Boolean);
+		return D.tabs([
+			{ name: 'overview', title: _('Overview'), make: () => this.overviewTab() },
+			{ name: 'logs', title: _('Logs'), make: () => found ? this.logsTab() : none() },
+			isWriter && { name: 'console', title: _('Console'), make: () => found ? (this.console = consoletab.make(found.Id)).node : none() },
+			{ name: 'load', title: _('Load'), make: () => found ? this.loadTab() : none() },
+			isWriter && { name: 'files', title: _('Files'), make: () => found ? filestab.render(found.Id, this.row.name, decodeURIComponent(location.hash.slice(1)).split('=')[1]) : none() },
+			(owner || isWriter) && { name: 'settings', title: _('Settings'), make: () => this.settingsTab() },
+			owner && { name: 'history', title: _('History'), make: () => fetched(() => past.render(this.row.owner)) },
+			{ name: 'inspect', title: _('Inspect'), make: () => found ? D.el('pre', { 'style': 'overflow:auto' }, JSON.stringify(this.found, null, 2)) : none() }
+		].filter(Boolean));
 	},
 
-	render([ found, snapshot ]) {
-		if (found instanceof Error)
-			return D.el('div', {}, D.el('h2', {}, _('Container')), D.el('p', { 'class': 'alert-message warning' }, found.message), D.page('containers', _('All containers')));
+	drawHead() {
+		const { owner, state } = this.row;
+		const sign = JSON.stringify([ this.row.name, state, this.row.image, this.found?.Id ]);
 
-		this.found = found;
-		this.name = found.Name.replace(/^\//, '');
+		if (sign === this.drawn)
+			return;
+
+		this.drawn = sign;
+		D.fill(this.title, this.row.name);
+		D.fill(this.state, D.badge(state.level, state.words), ' ', D.el('span', { 'class': 'ucidockd-any' }, this.row.image), owner ? '' : [ ' · ', _('not managed') ]);
+		D.fill(this.actions, buttons.of(this.row, decisions => this.after(decisions), true));
+		this.drawOverview();
+	},
+
+	// where to when an action is done: what UCI says is applied by LuCI, which brings the page back
+	after(decisions) {
+		if (decisions.some(one => one.method === 'remove'))
+			location.assign(L.url('admin/services/ucidockd/containers'));
+		else
+			this.refresh();
+	},
+
+	async refresh() {
+		const containers = await L.resolveDefault(calls.container.list({ all: true }), null);
+
+		if (!containers)
+			return;
+
+		const { row, found } = await this.lookAt(containers, this.model.resources());
+
+		if (!row)
+			return this.gone();
+
+		const isAnother = row.container?.Id !== this.row.container?.Id;
+
+		Object.assign(this, { containers, row, found });
+		this.drawHead();
+
+		// the form of its settings stays as it is, whatever became of the container meanwhile
+		if (isAnother && !location.hash.startsWith('#settings'))
+			this.drawTabs();
+		else if (isAnother)
+			window.addEventListener('hashchange', () => this.drawTabs(), { once: true });
+	},
+
+	gone() {
+		D.fill(this.root, D.el('h2', {}, _('Container')), D.el('p', { 'class': 'alert-message notice' }, _('There is no container of that name any more.')), D.page('containers', _('All containers')));
+	},
+
+	drawTabs() {
+		this.log?.stop();
+		this.graph?.stop();
+		this.console?.close();
+		this.log = this.graph = this.console = this.card = null;
+		D.fill(this.pane, this.tabs());
+	},
+
+	soon() {
+		window.clearTimeout(this.timer);
+		this.timer = window.setTimeout(() => this.refresh(), QUIET_MS);
+	},
+
+	render({ containers, snapshot, row, found }) {
+		this.root = D.el('div', {});
+
+		if (!row) {
+			this.gone();
+
+			return this.root;
+		}
+
+		Object.assign(this, { containers: containers ?? [], row, found, drawn: null });
 		this.model = status.make();
 		this.model.replace(snapshot);
-		this.owner = this.model.ownerOf(found.Id);
+		[ this.title, this.state, this.actions, this.pane ] = [ D.el('h2', {}), D.spoken('p', {}), D.el('div', { 'class': 'ucidockd-bar' }), D.el('div', {}) ];
+		this.drawHead();
+		this.drawTabs();
+		live.follow('events', { filters: EVENTS }, item => item.name === 'event' && !OF_EXEC.test(item.json?.Action) && this.soon());
+		live.follow('status', {}, item => this.model.take(item) && item.name === 'change' && this.soon());
 
-		const tabs = this.tabs(), verdict = this.owner && status.verdict(this.owner);
-		const group = D.el('div', {}, tabs);
-		const root = D.el('div', {}, D.connection(live), D.el('h2', {}, this.name),
-			D.el('p', {}, this.owner ? [ _('Section'), ' ', this.owner.section, ' ', D.badge(verdict.level, verdict.reason), ' ', verdict.message ] : D.el('em', {}, _('not in UCI'))),
-			this.buttons(), group);
-
-		for (const tab of tabs)
-			tab.addEventListener('cbi-tab-active', event => this.onShow[event.detail.tab]?.());
-
-		ui.tabs.initTabGroup(group.childNodes);
-
-		return root;
+		return D.fill(this.root, D.connection(live), this.title, this.state, this.actions, this.pane);
 	},
 
 	handleSaveApply: null,

@@ -1,141 +1,128 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Docker > Containers: all that are on the engine, live. What buttons do to them, `actions` decides.
+// Docker > Containers: all of them in one table, those of UCI and others, live.
 'use strict';
 'require view';
-'require ucidockd.actions as actions';
+'require ucidockd.buttons as buttons';
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
-'require ucidockd.format as format';
 'require ucidockd.live as live';
 'require ucidockd.loads as loads';
+'require ucidockd.ports as ports';
 'require ucidockd.prune as prune';
+'require ucidockd.containerlist as rows';
 'require ucidockd.status as status';
 
-const QUIET_MS = 300;
-const LEVELS = { running: 'ok', paused: 'waiting', restarting: 'waiting', created: 'off', exited: 'off', dead: 'error' };
+const QUIET_MS = 300, AGES_MS = 30000;
 const EVENTS = JSON.stringify({ type: [ 'container' ] });
-const RENAMED_NEVER = /^exec_/;
-
-function nameOf(container) {
-	return (container.Names[0] ?? container.Id).replace(/^\//, '');
-}
-
-function portText(port) {
-	const where = port.PublicPort ? '%s:%d → '.format(port.IP?.includes(':') ? '[%s]'.format(port.IP) : port.IP ?? '', port.PublicPort) : '';
-
-	return '%s%d/%s'.format(where, port.PrivatePort, port.Type);
-}
-
-function portLink(port) {
-	const anywhere = [ '0.0.0.0', '::' ].includes(port.IP);
-	const host = anywhere ? location.hostname : port.IP?.includes(':') ? '[%s]'.format(port.IP) : port.IP;
-
-	return D.el('div', {}, port.PublicPort && port.Type === 'tcp' ? D.link('http://%s:%d/'.format(host, port.PublicPort), portText(port)) : portText(port));
-}
+const OF_EXEC = (/^exec_/);
+const MANY = [ 'start', 'stop', 'restart', 'remove' ];
 
 return view.extend({
 	load() {
-		return Promise.all([ L.resolveDefault(calls.container.list({ all: true }), null), L.resolveDefault(calls.agent.status(), {}) ]);
+		return L.resolveDefault(calls.container.list({ all: true }), null);
 	},
 
-	visible() {
-		const term = this.filter.value.toLowerCase();
-
-		return this.containers.filter(one => [ nameOf(one), one.Image, one.State, this.model.ownerOf(one.Id)?.section ?? '' ].some(text => text.toLowerCase().includes(term)));
+	all() {
+		return rows.make(this.containers ?? [], this.model.resources(), Date.now() / 1000);
 	},
 
-	tick(container) {
+	tick(row) {
 		return D.el('input', {
-			'type': 'checkbox', 'checked': this.chosen.has(container.Id) ? '' : null,
-			'change': event => event.target.checked ? this.chosen.add(container.Id) : this.chosen.delete(container.Id)
+			'type': 'checkbox', 'aria-label': _('Select %s').format(row.name), 'checked': this.chosen.has(row.key) ? '' : null,
+			'change': event => {
+				this.chosen[event.target.checked ? 'add' : 'delete'](row.key);
+				this.drawMany();
+			}
 		});
 	},
 
-	row(container) {
-		const owner = this.model.ownerOf(container.Id);
-		const found = owner && status.verdict(owner);
+	cells(row) {
+		const done = () => this.refresh();
 
 		return [
-			L.hasViewPermission() ? this.tick(container) : '',
-			[ D.page([ 'container', container.Id ], nameOf(container)), D.el('br', {}), D.el('small', {}, format.image(container.Image)) ],
-			[ D.badge(LEVELS[container.State] ?? 'off', container.State), D.el('br', {}), D.el('small', {}, container.Status) ],
-			this.loads.cell(container.Id),
-			owner ? [ owner.section, ' ', D.badge(found.level, found.reason) ] : D.el('em', {}, _('not in UCI')),
-			Object.keys(container.NetworkSettings?.Networks ?? {}).map(name => D.el('div', {}, name)),
-			container.Ports.map(portLink),
-			container.Command,
-			format.age(container.Created, Date.now() / 1000)
+			L.hasViewPermission() ? this.tick(row) : '',
+			[ D.el('strong', {}, D.page([ 'container', row.path ], row.name)), D.el('br', {}), D.el('small', { 'class': 'ucidockd-any' }, row.image), row.stack && D.el('div', {}, D.el('small', { 'class': 'ucidockd-quiet' }, _('Stack: %s').format(row.stack))) ],
+			[ D.badge(row.state.level, row.state.words), row.owner ? '' : [ ' ', D.el('small', { 'class': 'ucidockd-quiet' }, _('not managed')) ], row.state.note && D.el('div', {}, D.el('small', { 'class': 'ucidockd-any' }, row.state.note)) ],
+			row.container?.State === 'running' ? this.loads.cell(row.container.Id) : '',
+			row.ports.map(ports.node),
+			D.el('div', { 'class': 'ucidockd-actions' }, buttons.of(row, done))
 		];
 	},
 
 	draw() {
-		const titles = [ '', _('Name'), _('State'), _('Load'), _('Section'), _('Networks'), _('Ports'), _('Command'), _('Age') ];
-		const count = this.containers.filter(one => one.State === 'running').length;
+		const all = this.all(), shown = all.filter(row => rows.fits(row, this.filter.value.trim().toLowerCase(), this.kind.value));
 
-		const shown = this.visible();
-
-		this.loads.follow(shown.filter(one => one.State === 'running').map(one => one.Id));
-		D.fill(this.list, D.table(titles, shown.map(one => this.row(one)),
-			this.containers.length ? _('no container fits the filter') : _('no container yet: declare one, or pull an image and declare one of it')));
-		D.fill(this.footer, _('containers: %d, running: %d').format(this.containers.length, count));
+		this.loads.follow(shown.filter(row => row.container?.State === 'running').map(row => row.container.Id));
+		this.table.draw(shown.map(row => ({
+			key: row.key, sign: JSON.stringify([ row.name, row.image, row.stack, row.state, row.ports, row.container?.Id, row.container?.State, row.owner?.level ]), cells: () => this.cells(row)
+		})));
+		D.fill(this.footer, N_(all.length, '%d container', '%d containers').format(all.length), ', ', _('%d running').format(all.filter(row => row.container?.State === 'running').length),
+			shown.length < all.length ? [ ', ', _('%d hidden by the filter').format(all.length - shown.length) ] : '');
+		this.drawMany();
 	},
 
-	async refresh() {
-		const [ containers, snapshot ] = await this.load();
+	// what can be done to several at once is there once several are chosen
+	drawMany() {
+		const chosen = this.all().filter(row => this.chosen.has(row.key));
+		const key = chosen.map(row => row.key).join(' ');
 
-		if (containers)
-			this.containers = containers;
-
-		this.model.replace(snapshot);
-		this.draw();
-	},
-
-	soon(item) {
-		if (item.name !== 'event' || RENAMED_NEVER.test(item.json?.Action))
+		if (key === this.drawnMany)
 			return;
 
-		window.clearTimeout(this.timer);
-		this.timer = window.setTimeout(() => this.refresh(), QUIET_MS);
+		this.drawnMany = key;
+		D.fill(this.many, chosen.length ? D.bar(N_(chosen.length, '%d selected:', '%d selected:').format(chosen.length),
+			MANY.map(action => D.button(action === 'remove' ? 'negative' : 'neutral', buttons.labelOf(action), () => this.askMany(action))),
+			D.page([ 'container', chosen[0].path ], _('Logs'), 'logs=' + chosen.slice(1).map(row => row.path).join(','), 'btn cbi-button')) : '');
 	},
 
-	confirm(action, label) {
-		const chosen = this.containers.filter(one => this.chosen.has(one.Id));
+	askMany(action) {
+		const chosen = this.all().filter(row => this.chosen.has(row.key) && (action === 'remove' || row.container || row.owner?.level === 'off'));
 
-		if (!chosen.length)
-			throw new Error(_('Choose containers first.'));
-
-		const decisions = chosen.map(one => actions.decide(action, one, this.model.ownerOf(one.Id)));
-		const texts = decisions.map((decision, index) => actions.consequence(decision, nameOf(chosen[index])));
-
-		D.ask(label, texts, label, async () => {
-			await actions.run(decisions);
+		buttons.ask(action, chosen, async () => {
 			this.chosen.clear();
 			await this.refresh();
 		});
 	},
 
-	render([ containers, snapshot ]) {
-		this.containers = containers ?? [];
+	async refresh() {
+		this.containers = await this.load() ?? this.containers;
+		this.draw();
+	},
+
+	soon() {
+		window.clearTimeout(this.timer);
+		this.timer = window.setTimeout(() => this.refresh(), QUIET_MS);
+	},
+
+	render(containers) {
+		this.containers = containers;
 		this.model = status.make();
-		this.model.replace(snapshot);
 		this.chosen = new Set();
 		this.loads = loads.make();
-		this.list = D.el('div', {});
-		this.footer = D.el('p', {});
-		this.filter = D.el('input', { 'type': 'text', 'placeholder': _('Filter'), 'input': () => this.draw() });
+		this.table = D.keyed([ '', _('Name'), _('State'), _('CPU and memory'), _('Ports'), '' ], _('No container to show. "Add container" creates one.'));
+		this.footer = D.spoken('p', { 'class': 'ucidockd-quiet' });
+		this.many = D.el('div', {});
+		this.filter = D.search(_('Filter by name, image or state'), () => this.draw());
+		this.kind = D.select(_('Show'), [
+			[ '', _('All') ], [ 'running', _('Running') ], [ 'trouble', _('With problems') ], [ 'stopped', _('Not running') ], [ 'declared', _('Managed') ], [ 'foreign', _('Not managed') ]
+		], () => this.draw());
 		this.draw();
-		live.follow('events', { filters: EVENTS }, item => this.soon(item));
-		live.follow('status', {}, item => this.model.take(item) && this.draw());
+		live.follow('events', { filters: EVENTS }, item => item.name === 'event' && !OF_EXEC.test(item.json?.Action) && this.soon());
+		live.follow('status', {}, item => {
+			if (!this.model.take(item))
+				return;
 
-		const bulk = [ [ 'start', _('Start'), 'apply' ], [ 'stop', _('Stop'), 'neutral' ], [ 'restart', _('Restart'), 'neutral' ], [ 'pause', _('Pause'), 'neutral' ], [ 'unpause', _('Unpause'), 'neutral' ], [ 'kill', _('Kill'), 'negative' ], [ 'remove', _('Remove'), 'negative' ] ];
+			this.draw();
+			item.name === 'change' && this.soon();
+		});
+		window.setInterval(() => document.hidden || this.draw(), AGES_MS);
 
 		return D.el('div', {},
 			D.connection(live),
 			D.el('h2', {}, _('Containers')),
-			D.el('p', {}, this.filter, ' ', bulk.map(([ action, label, kind ]) => [ D.button(kind, label, () => this.confirm(action, label)), ' ' ]),
-				prune.button('containers', _('Remove stopped'), _('All containers that are stopped go, with what they wrote outside of volumes.'), () => this.refresh()), ' ',
-				L.hasViewPermission() ? D.page('add', _('Add container')) : ''),
-			this.list, this.footer);
+			D.bar(L.hasViewPermission() && D.page('add', _('Add container'), null, 'btn cbi-button cbi-button-add important'), this.filter, this.kind,
+				D.menu(_('Clean up'), [ prune.button('containers', _('Remove stopped'), _('Removes all stopped containers that are not managed, with everything they wrote outside of volumes.'), () => this.refresh()) ])),
+			this.many, this.table.node, this.footer);
 	},
 
 	handleSaveApply: null,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Docker > Images: what is there, and the jobs that bring, send, build and clear away.
+// Docker > Images: what is there, who uses it, and the jobs that bring, send, build and clear away.
 'use strict';
 'require view';
 'require ucidockd.calls as calls';
@@ -8,6 +8,7 @@
 'require ucidockd.format as format';
 'require ucidockd.inspect as inspect';
 'require ucidockd.jobs as jobs';
+'require ucidockd.containerlist as rows';
 
 const { image } = calls;
 
@@ -17,7 +18,7 @@ function namesOf(one) {
 
 return view.extend({
 	load() {
-		return Promise.all([ L.resolveDefault(image.list(), null), L.resolveDefault(calls.container.list({ all: true }), []) ]);
+		return Promise.all([ L.resolveDefault(image.list(), null), L.resolveDefault(calls.container.list({ all: true }), []), L.resolveDefault(calls.agent.status(), {}) ]);
 	},
 
 	async history(one) {
@@ -30,12 +31,12 @@ return view.extend({
 	},
 
 	tag(one) {
-		const field = D.el('input', { 'type': 'text', 'placeholder': 'registry.lan:5000/name:tag' });
+		const field = D.el('input', { 'type': 'text', 'placeholder': 'registry.lan:5000/name:tag', 'aria-label': _('New name') });
 
-		const close = D.dialogue(_('Tag'),
+		const close = D.dialogue(_('Add a name'),
 			D.el('p', {}, field),
 			D.el('div', { 'class': 'right' }, D.el('button', { 'class': 'btn', 'click': () => close() }, _('Cancel')), ' ',
-				D.button('positive', _('Tag'), async () => {
+				D.button('positive', _('Add'), async () => {
 					const [ , repo, , tag ] = /^(.*?)(:([^:/]*))?$/.exec(field.value);
 
 					await image.tag(one.Id, { repo, tag: tag ?? 'latest' });
@@ -45,14 +46,15 @@ return view.extend({
 	},
 
 	untag(name) {
-		D.ask(_('Take the name away'), [ _('%s is no name of this image any more. The image stays.').format(name) ], _('Take away'), async () => {
+		D.ask(_('Remove the name %s').format(name), [ _('The image stays, and keeps its other names.') ], _('Remove name'), async () => {
 			await image.remove(name, { noprune: true });
 			await this.refresh();
 		});
 	},
 
-	nameOf(name, isOnly) {
-		return D.el('div', {}, name, ' ', !isOnly && D.button('neutral', '×', () => this.untag(name)));
+	// the containers that were made of it, and the names of it that sections use
+	usersOf(one) {
+		return this.rows.filter(row => row.container?.ImageID === one.Id || namesOf(one).includes(row.owner?.image));
 	},
 
 	saveChosen() {
@@ -65,57 +67,60 @@ return view.extend({
 	},
 
 	tick(one) {
-		return D.el('input', { 'type': 'checkbox', 'checked': this.chosen.has(one.Id) ? '' : null, 'change': event => this.chosen[event.target.checked ? 'add' : 'delete'](one.Id) });
+		return D.el('input', { 'type': 'checkbox', 'aria-label': _('Select %s').format(namesOf(one)[0] ?? format.shortId(one.Id)), 'checked': this.chosen.has(one.Id) ? '' : null, 'change': event => this.chosen[event.target.checked ? 'add' : 'delete'](one.Id) });
 	},
 
-	remove(one) {
+	// what goes and how much that gives back, before it goes; what other images share stays
+	async removal(images, act, title) {
+		const { Images: measured } = await calls.docker.df(), sizes = new Map((measured ?? []).map(one => [ one.Id, one.Size - Math.max(0, one.SharedSize ?? 0) ]));
+		const freed = images.reduce((sum, one) => sum + (sizes.get(one.Id) ?? 0), 0);
+
+		D.ask(title, [
+			_('At least %s is freed. Layers that other images share stay.').format(format.bytes(freed)),
+			D.el('ul', { 'style': 'max-height:40vh;overflow:auto' }, images.map(one => D.el('li', { 'class': 'ucidockd-any' }, namesOf(one).join(', ') || format.shortId(one.Id), ' ', D.el('small', {}, format.bytes(one.Size)))))
+		], _('Remove'), act);
+	},
+
+	async remove(one) {
 		const names = namesOf(one);
-		const users = this.containers.filter(container => container.ImageID === one.Id).length;
-		const texts = [ _('%s goes.').format(names.join(', ') || format.shortId(one.Id)) ];
 
-		if (users)
-			texts.push(_('Containers made of it: %d.').format(users));
-
-		const force = D.el('input', { 'type': 'checkbox' });
-
-		D.ask(_('Remove image'), [ ...texts, [ force, ' ', _('also when a container that is stopped was made of it (force)') ] ], _('Remove'), async () => {
+		await this.removal([ one ], async () => {
 			// one name after the other: the engine would take all but the last
-			if (users && !force.checked)
-				throw new Error(_('Remove its containers first, or choose force.'));
-
 			for (const name of names.length ? names : [ one.Id ])
-				await image.remove(name, force.checked ? { force: true } : undefined);
+				await image.remove(name);
 
 			await this.refresh();
-		});
+		}, _('Remove image'));
 	},
 
 	row(one) {
-		const names = namesOf(one), users = this.containers.filter(container => container.ImageID === one.Id).length;
+		const names = namesOf(one), users = this.usersOf(one);
 
 		return [
 			L.hasViewPermission() ? this.tick(one) : '',
-			names.length ? names.map(name => this.nameOf(name, names.length === 1)) : D.el('em', {}, _('no name')), format.shortId(one.Id), format.bytes(one.Size),
-			format.age(one.Created, Date.now() / 1000), users || '-',
-			[
-				D.always('neutral', _('History'), () => this.history(one)), ' ', inspect.button(names[0] ?? format.shortId(one.Id), () => image.inspect(one.Id)), ' ',
-				D.button('neutral', _('Tag'), () => this.tag(one)), ' ',
-				names[0] && [ D.button('neutral', _('Push'), () => this.jobs.begin({ kind: 'push', image: names[0] })), ' ' ],
-				D.button('neutral', _('Save'), () => files.download({ target: 'save', names: names.length ? names : [ one.Id ] }, this.progress)), ' ',
-				D.button('negative', _('Remove'), () => this.remove(one))
-			]
+			[ names.length ? names.map(name => D.el('div', { 'class': 'ucidockd-any' }, name)) : D.el('em', {}, _('no name')), D.el('small', { 'class': 'ucidockd-quiet' }, format.shortId(one.Id)) ],
+			users.length ? users.map(row => D.el('div', {}, D.page([ 'container', row.path ], row.name))) : '-', format.bytes(one.Size), format.age(one.Created, Date.now() / 1000),
+			D.el('div', { 'class': 'ucidockd-actions' },
+				names[0] && [ D.button('neutral', _('Pull again'), () => this.jobs.begin({ kind: 'pull', image: names[0] })), ' ' ],
+				D.menu(_('More'), [
+					D.always('neutral', _('History'), () => this.history(one)), inspect.button(names[0] ?? format.shortId(one.Id), () => image.inspect(one.Id)),
+					D.button('neutral', _('Add a name'), () => this.tag(one)), names.length > 1 && names.map(name => D.button('neutral', _('Remove name %s').format(name), () => this.untag(name))),
+					names[0] && D.button('neutral', _('Push'), () => this.jobs.begin({ kind: 'push', image: names[0] })),
+					D.button('neutral', _('Download (tar)'), () => files.download({ target: 'save', names: names.length ? names : [ one.Id ] }, this.progress)),
+					!users.length && D.button('negative', _('Remove'), () => this.remove(one))
+				]))
 		];
 	},
 
 	draw() {
-		D.fill(this.list, D.table([ '', _('Name'), _('ID'), _('Size'), _('Age'), _('Containers'), '' ], this.images.map(one => this.row(one)), _('no image yet: pull one by its name above')));
+		D.fill(this.list, D.table([ '', _('Name'), _('Used by'), _('Size'), _('Age'), '' ], this.images.map(one => this.row(one)), _('No image yet. Pull one by its name above.')));
 	},
 
 	async refresh() {
-		const [ images, containers ] = await this.load();
+		const [ images, containers, snapshot ] = await this.load();
 
 		this.images = images ?? this.images;
-		this.containers = containers;
+		this.rows = rows.make(containers, snapshot.resources ?? [], 0);
 		this.draw();
 	},
 
@@ -140,15 +145,20 @@ return view.extend({
 		return Promise.all([ files.upload({ target: 'build', options }, chosen, this.progress), this.jobs.start() ]);
 	},
 
-	prune(what, label) {
-		D.ask(label, [ _('Images that no container uses are removed: %s.').format(label), _('Images that a section names stay.') ], label, () => this.jobs.begin({ kind: 'prune', ...what }));
+	prune(what, title, kept) {
+		const going = this.images.filter(one => !this.usersOf(one).length && kept(one));
+
+		if (!going.length)
+			return D.show(title, D.el('p', {}, _('There is nothing to remove.')));
+
+		return this.removal(going, () => this.jobs.begin({ kind: 'prune', ...what }), title);
 	},
 
 	tools() {
 		if (!L.hasViewPermission())
 			return null;
 
-		const name = D.el('input', { 'type': 'text', 'placeholder': 'nginx:1.27' });
+		const name = D.el('input', { 'type': 'text', 'placeholder': _('image to pull, such as nginx:1.27'), 'aria-label': _('Image to pull') });
 		const [ remote, tag, dockerfile, source, imported ] = [ 'https://git.example.org/app.git#main', 'app:1', 'Dockerfile', 'https://example.org/rootfs.tar.gz', 'rootfs:1' ]
 			.map(placeholder => D.el('input', { 'type': 'text', placeholder }));
 		const context = D.el('input', { 'type': 'file', 'accept': '.tar,.gz,.tgz,.xz,.bz2' });
@@ -156,22 +166,24 @@ return view.extend({
 		const build = () => ({ kind: 'build', remote: given(remote), tags: [ given(tag) ].filter(Boolean), ...(given(dockerfile) ? { dockerfile: given(dockerfile) } : {}) });
 
 		return [
-			D.el('p', {}, name, ' ', D.button('apply', _('Pull'), () => this.jobs.begin({ kind: 'pull', image: given(name) }))),
+			D.bar(name, D.button('apply', _('Pull'), () => this.jobs.begin({ kind: 'pull', image: given(name) })), D.button('neutral', _('Load from file'), () => this.upload()),
+				D.menu(_('Clean up'), [
+					D.button('negative', _('Remove images without a name'), () => this.prune({ what: 'images' }, _('Remove images without a name'), one => !namesOf(one).length)),
+					D.button('negative', _('Remove all unused images'), () => this.prune({ what: 'images', all: true }, _('Remove all unused images'), () => true)),
+					D.button('negative', _('Remove the build cache'), () => D.ask(_('Remove the build cache'), [ _('The next builds take longer. Images stay.') ], _('Remove'), () => this.jobs.begin({ kind: 'prune', what: 'build' })))
+				]),
+				D.menu(_('More'), [ D.button('neutral', _('Download selected (tar)'), () => this.saveChosen()) ])),
 			D.el('details', {}, D.el('summary', {}, _('Build or import')),
-				D.el('p', {}, _('Name'), ' ', tag, ' ', _('Dockerfile'), ' ', dockerfile),
-				D.el('p', {}, remote, ' ', D.button('neutral', _('Build from URL'), () => this.jobs.begin(build()))),
-				D.el('p', {}, context, ' ', D.button('neutral', _('Build from archive'), () => this.build(context.files[0], given(tag), given(dockerfile)))),
-				D.el('p', {}, source, ' ', imported, ' ', D.button('neutral', _('Import file system'), () => this.jobs.begin({ kind: 'import', source: given(source), image: given(imported) })))),
-			D.el('p', {}, D.button('neutral', _('Load archive'), () => this.upload()), ' ', D.button('neutral', _('Save chosen'), () => this.saveChosen()), ' ',
-				D.button('negative', _('Prune images'), () => this.prune({ what: 'images' }, _('Images without a name'))), ' ',
-				D.button('negative', _('Prune all unused'), () => this.prune({ what: 'images', all: true }, _('All images that no container was made of'))), ' ',
-				D.button('negative', _('Prune build cache'), () => this.prune({ what: 'build' }, _('Build cache'))))
+				D.bar(D.labelled(_('Name'), tag), D.labelled('Dockerfile', dockerfile)),
+				D.bar(D.labelled(_('Git or archive URL'), remote), D.button('neutral', _('Build from URL'), () => this.jobs.begin(build()))),
+				D.bar(D.labelled(_('Archive of the build context'), context), D.button('neutral', _('Build from archive'), () => this.build(context.files[0], given(tag), given(dockerfile)))),
+				D.bar(D.labelled(_('URL of a root file system'), source), D.labelled(_('Name'), imported), D.button('neutral', _('Import'), () => this.jobs.begin({ kind: 'import', source: given(source), image: given(imported) }))))
 		];
 	},
 
-	render([ images, containers ]) {
+	render([ images, containers, snapshot ]) {
 		this.images = images ?? [];
-		this.containers = containers;
+		this.rows = rows.make(containers, snapshot.resources ?? [], 0);
 		this.chosen = new Set();
 		this.list = D.el('div', {});
 		this.progress = files.progress();

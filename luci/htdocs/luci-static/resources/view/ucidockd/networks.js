@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Docker > Networks: those of the engine, and those that UCI declares.
+// Docker > Networks: those of the engine with who uses them, and those of the router's configuration.
 'use strict';
 'require view';
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
 'require ucidockd.editor as editor';
-'require ucidockd.format as format';
 'require ucidockd.inspect as inspect';
 'require ucidockd.prune as prune';
+'require ucidockd.containerlist as rows';
 'require ucidockd.schemas as schemas';
 'require ucidockd.sections as sections';
 'require ucidockd.status as status';
@@ -23,14 +23,19 @@ return view.extend({
 	},
 
 	async look() {
-		const [ networks, snapshot ] = await Promise.all([ L.resolveDefault(calls.network.list(), []), L.resolveDefault(calls.agent.status(), {}) ]);
+		const [ networks, containers, snapshot ] = await Promise.all([
+			L.resolveDefault(calls.network.list(), null), L.resolveDefault(calls.container.list({ all: true }), []), L.resolveDefault(calls.agent.status(), {})
+		]);
+		const all = snapshot.resources ?? [];
 
-		return { networks, owners: new Map((snapshot.resources ?? []).map(one => [ one.object_id, one ])) };
+		return { networks, made: rows.make(containers, all, 0), owners: new Map(all.filter(one => one.kind === 'network').map(one => [ one.object_id, one ])) };
 	},
 
-	draw({ networks, owners }) {
-		D.fill(this.list, D.table([ _('Name'), _('ID'), _('Driver'), _('Subnet'), _('Gateway'), _('Section'), '' ],
-			networks.map(one => this.row(one, owners.get(one.Id))), _('The engine does not answer.')));
+	draw({ networks, made, owners }) {
+		const usersOf = network => made.filter(row => row.container?.NetworkSettings?.Networks?.[network.Name]);
+
+		D.fill(this.list, D.table([ _('Name'), _('Used by'), _('Subnet'), _('Gateway'), _('Driver'), '' ],
+			(networks ?? []).map(one => this.row(one, owners.get(one.Id), usersOf(one))), networks ? _('There is no network.') : _('Docker does not answer.')));
 	},
 
 	async refresh() {
@@ -38,20 +43,22 @@ return view.extend({
 	},
 
 	remove(network) {
-		D.ask(_('Remove network'), [ _('%s goes. The engine refuses while a container is in it.').format(network.Name) ], _('Remove'), async () => {
+		D.ask(_('Remove network %s').format(network.Name), [ _('No container uses it. Containers that are started with it later fail until it is created again.') ], _('Remove'), async () => {
 			await calls.network.remove(network.Id);
 			await this.refresh();
 		});
 	},
 
-	row(network, owner) {
-		const subnets = network.IPAM?.Config ?? [];
+	row(network, owner, users) {
+		const subnets = network.IPAM?.Config ?? [], told = owner && status.verdict(owner);
 
 		return [
-			D.el('strong', {}, network.Name), format.shortId(network.Id), network.Driver,
-			subnets.map(one => D.el('div', {}, one.Subnet)), subnets.map(one => D.el('div', {}, one.Gateway ?? '-')),
-			owner ? [ owner.section, ' ', D.badge(status.verdict(owner).level, status.verdict(owner).reason) ] : D.el('em', {}, _('not in UCI')),
-			[ inspect.button(network.Name, () => calls.network.inspect(network.Id)), ' ', !owner && !OWN.includes(network.Name) && D.button('negative', _('Remove'), () => this.remove(network)) ]
+			[ D.el('strong', { 'class': 'ucidockd-any' }, network.Name), owner ? '' : [ ' ', D.el('small', { 'class': 'ucidockd-quiet' }, OWN.includes(network.Name) ? _('built in') : _('not managed')) ],
+				told && told.level !== 'ok' && D.el('div', {}, D.badge(told.level, told.label), ' ', D.el('small', {}, told.message)) ],
+			users.length ? users.map(row => D.el('div', {}, D.page([ 'container', row.path ], row.name))) : '-',
+			subnets.map(one => D.el('div', {}, one.Subnet)), subnets.map(one => D.el('div', {}, one.Gateway ?? '-')), network.Driver,
+			D.el('div', { 'class': 'ucidockd-actions' }, inspect.button(network.Name, () => calls.network.inspect(network.Id)), ' ',
+				!owner && !OWN.includes(network.Name) && !users.length && D.button('negative', _('Remove'), () => this.remove(network)))
 		];
 	},
 
@@ -61,9 +68,9 @@ return view.extend({
 		this.list = D.el('div', {});
 		this.draw(found);
 
-		const unused = prune.button('networks', _('Remove unused'), _('All networks without a container go.'), () => this.refresh());
+		const unused = prune.button('networks', _('Remove unused'), _('Removes all networks that no container uses and that are not managed.'), () => this.refresh());
 
-		return D.el('div', {}, D.el('h2', {}, _('Networks')), D.el('p', {}, unused), this.list, declared);
+		return D.el('div', {}, D.el('h2', {}, _('Networks')), D.bar(D.menu(_('Clean up'), [ unused ])), this.list, declared);
 	},
 
 	handleSaveApply: null,

@@ -1,44 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Docker > Overview: the engine, what there is, and whether it is as UCI says.
+// Docker > Overview: whether everything is all right, what is not and what helps, how full the router is, and what comes next.
 'use strict';
 'require view';
 'require ucidockd.calls as calls';
-'require ucidockd.dom as D';
 'require ucidockd.dockerd as dockerd';
+'require ucidockd.dom as D';
 'require ucidockd.format as format';
 'require ucidockd.live as live';
 'require ucidockd.plan as plan';
+'require ucidockd.problems as problems';
+'require ucidockd.containerlist as rows';
 'require ucidockd.status as status';
 
 const { agent, docker } = calls;
 const DAEMON = 'daemon:dockerd';
+const QUIET_MS = 1000, METERS_MS = 10000;
 
-function engineFacts(version, info, mounts) {
-	return [
-		[ _('Docker version'), version.Version ],
-		[ _('API version'), '%s (%s)'.format(version.ApiVersion, _('%s at least').format(version.MinAPIVersion)) ],
-		[ _('System'), [ info.OperatingSystem, ', ', info.KernelVersion, ', ', info.Architecture ] ],
-		[ _('CPUs'), info.NCPU ],
-		[ _('Memory'), format.bytes(info.MemTotal) ],
-		[ _('Data root'), [ info.DockerRootDir, ' ', format.freeAt(info.DockerRootDir ?? '', mounts?.result ?? []) ] ],
-		[ _('Storage driver'), info.Driver ],
-		[ _('Registry'), info.IndexServerAddress ],
-		[ _('Registry mirrors'), (info.RegistryConfig?.Mirrors ?? []).join(', ') || '-' ],
-		[ _('Warnings'), (info.Warnings ?? []).map(text => D.el('div', {}, text)) ]
-	];
-}
-
-// from API 1.52 on the engine adds up itself, and the lists are announced to go
-function diskFacts(df) {
-	const sum = (usage, items, pick) =>
-		format.bytes(usage ? usage.TotalSize ?? 0 : (items ?? []).reduce((total, item) => total + Math.max(0, pick(item) ?? 0), 0));
-
-	return D.facts([
-		[ _('Images'), format.bytes(df.ImageUsage?.TotalSize ?? df.LayersSize ?? 0) ],
-		[ _('Containers'), sum(df.ContainerUsage, df.Containers, one => one.SizeRw) ],
-		[ _('Volumes'), sum(df.VolumeUsage, df.Volumes, one => one.UsageData?.Size) ],
-		[ _('Build cache'), sum(df.BuildCacheUsage, df.BuildCache, one => one.Size) ]
-	]);
+function now() {
+	return Date.now() / 1000;
 }
 
 return view.extend({
@@ -47,47 +26,107 @@ return view.extend({
 	},
 
 	async refresh() {
-		const asked = [ docker.version(), docker.info(), agent.plan(), calls.network.list(), calls.volume.list(), calls.mounts.getMountPoints() ];
-		const [ version, info, pending, networks, volumes, mounts ] = await Promise.all(asked.map(one => L.resolveDefault(one, null)));
+		const [ info, pending, containers ] = await Promise.all([ docker.info(), agent.plan(), calls.container.list({ all: true }) ].map(one => L.resolveDefault(one, null)));
 
-		D.fill(this.pending, pending && plan.summary(pending));
-		D.fill(this.contents, info ? this.counts(info, networks, volumes) : _('The engine does not answer.'));
-		D.fill(this.facts, version && info ? [
-			D.facts(engineFacts(version, info, mounts)),
-			D.el('details', {}, D.el('summary', {}, _('All that the engine says')), D.el('pre', { 'style': 'overflow:auto' }, JSON.stringify({ version, info }, null, 2)))
-		] : '');
+		this.info = info;
+		this.plan = pending;
+		this.planAt = now();
+		this.containers = containers ?? [];
+		this.draw();
+		this.meter();
 	},
 
-	sync() {
-		const counts = this.model.counts();
-		const { engine, config_issues: issues, warnings } = this.model.agent;
-
-		D.fill(this.state,
-			D.badge('ok', _('%d in sync').format(counts.ok)), ' ', D.badge(counts.waiting ? 'waiting' : 'off', _('%d waiting').format(counts.waiting)), ' ',
-			D.badge('off', _('%d off').format(counts.off)), ' ', D.badge(counts.warning ? 'warning' : 'off', _('%d with warnings').format(counts.warning)), ' ',
-			D.badge(counts.error ? 'error' : 'off', _('%d in trouble').format(counts.error)), ' ',
-			D.page('sync', _('Details')),
-			engine?.reachable === false && D.el('p', { 'class': 'alert-message error' }, _('The engine does not answer: %s').format(engine.error)),
-			(issues ?? []).map(issue => D.el('p', { 'class': 'alert-message warning' }, issue.text ?? String(issue))),
-			(warnings ?? []).map(text => D.el('p', { 'class': 'alert-message warning' }, text)));
-		this.onEngine(engine?.reachable !== false);
+	soon() {
+		window.clearTimeout(this.timer);
+		this.timer = window.setTimeout(() => this.refresh(), QUIET_MS);
 	},
 
-	// the engine went, or came back; what was asked for by hand is shown until the agent has done it
+	retryAt(key) {
+		const told = this.plan?.pending?.find(one => one.key === key && one.retry_in !== undefined);
+
+		return told ? this.planAt + told.retry_in : 0;
+	},
+
+	// everything in one sentence: {level, words}
+	sentence(found, issues) {
+		const { engine, generation, desired_generation: wanted } = this.model.agent;
+		const count = level => found.filter(one => one.level === level).length;
+		const errors = count('error') + issues.length, warnings = count('warning'), waiting = count('waiting');
+		const running = this.containers?.filter(one => one.State === 'running').length ?? 0;
+
+		if (engine?.reachable === false)
+			return { level: 'error', words: _('Docker does not answer: %s').format(engine.error) };
+
+		if (errors)
+			return { level: 'error', words: N_(errors, '%d problem needs your attention.', '%d problems need your attention.').format(errors) };
+
+		if (wanted && generation !== wanted)
+			return { level: 'waiting', words: _('Changes are being applied.') };
+
+		if (waiting)
+			return { level: 'waiting', words: N_(waiting, '%d thing is waiting.', '%d things are waiting.').format(waiting) };
+
+		if (warnings)
+			return { level: 'warning', words: N_(warnings, 'Everything works, with %d warning.', 'Everything works, with %d warnings.').format(warnings) };
+
+		return { level: 'ok', words: [ _('Everything is all right.'), ' ', N_(running, '%d container is running.', '%d containers are running.').format(running) ] };
+	},
+
+	draw() {
+		if (!this.model.complete)
+			return;
+
+		const all = this.model.resources(), found = problems.of(all), issues = problems.issuesOf(this.model.agent, all);
+		const { level, words } = this.sentence(found, issues);
+		const next = plan.rows(this.plan).filter(row => !row.level);
+
+		D.fill(this.sentenceNode, D.badge(level, level === 'ok' ? '✓' : '!'), ' ', words);
+		D.fill(this.problems, found.map(one => problems.node(one, this.retryAt(one.key))), issues.map(text => D.el('div', { 'class': 'ucidockd-problem' }, D.badge('error', _('Mistake in the settings')), ' ', text)),
+			(this.model.agent.warnings ?? []).map(text => D.el('p', { 'class': 'alert-message warning' }, text)));
+		D.fill(this.next, next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Where'), _('Why') ], next.map(row => [ D.badge(row.heavy ? 'waiting' : 'off', row.op), row.key.split(':').slice(1).join(':'), row.cause ])) ] : '');
+		this.count(all);
+		this.onEngine(this.model.agent.engine?.reachable !== false);
+	},
+
+	// how many there are, as the way to them
+	count(all) {
+		const made = this.containers ? rows.make(this.containers, all, now()) : [], running = made.filter(row => row.container?.State === 'running').length;
+
+		D.fill(this.counts, D.page('containers', N_(made.length, '%d container', '%d containers').format(made.length)), ' (', _('%d running').format(running), ')',
+			this.info ? [ ' · ', D.page('images', N_(this.info.Images, '%d image', '%d images').format(this.info.Images)) ] : '');
+	},
+
+	// CPU, memory and disk; they are measured as long as somebody looks
+	async meter() {
+		if (document.hidden)
+			return;
+
+		const [ system, mounts ] = await Promise.all([ L.resolveDefault(calls.system.info(), {}), L.resolveDefault(calls.mounts.getMountPoints(), {}) ]);
+		const root = this.info?.DockerRootDir, disk = root && format.mountOf(root, mounts.result ?? []);
+		const { total, available, free } = system.memory ?? {}, cpus = this.info?.NCPU ?? 1, load = (system.load?.[0] ?? 0) / 65536;
+		const text = (used, all) => _('%s of %s used').format(format.bytes(used), format.bytes(all));
+
+		D.fill(this.meters,
+			system.load && D.meter(_('CPU load'), load, cpus, _('%s of %d CPUs busy').format(load.toFixed(1), cpus)),
+			total && D.meter(_('Memory'), total - (available ?? free), total, text(total - (available ?? free), total)),
+			disk && D.meter(_('Disk of %s').format(root), disk.size - disk.avail, disk.size, text(disk.size - disk.avail, disk.size)));
+	},
+
+	// the engine went, or came back; what was asked for is shown until the agent has done it
 	onEngine(reachable) {
 		const waits = this.wish && this.wish.last === this.model.lastOperation(DAEMON) && this.wish.reachable === reachable;
 
 		if (reachable === this.reachable && waits === this.waits)
 			return;
 
-		if (reachable !== this.reachable)
-			this.refresh();
+		if (this.reachable !== undefined && reachable !== this.reachable)
+			this.soon();
 
 		this.reachable = reachable;
 		this.waits = waits;
 		this.wish = waits ? this.wish : null;
 		D.fill(this.buttons, waits
-			? D.el('p', {}, D.badge('waiting', dockerd.underWay(this.wish.action)), ' ', _('The agent was told; containers that stop are given their time.'))
+			? D.el('p', {}, D.badge('waiting', dockerd.underWay(this.wish.action)), ' ', _('Containers that stop are given their time.'))
 			: dockerd.buttons(reachable, action => this.wished(action)));
 	},
 
@@ -96,36 +135,44 @@ return view.extend({
 		this.onEngine(this.reachable);
 	},
 
-	counts(info, networks, volumes) {
-		return D.table([ _('Containers'), _('Running'), _('Paused'), _('Stopped'), _('Images'), _('Networks'), _('Volumes') ], [
-			[ info.Containers, info.ContainersRunning, info.ContainersPaused, info.ContainersStopped, info.Images, networks?.length ?? '-', volumes?.Volumes?.length ?? 0 ]
-		]);
-	},
+	engine() {
+		const place = D.el('div', {}), facts = async () => {
+			const [ version, info ] = await Promise.all([ docker.version(), docker.info() ]);
 
-	disk() {
-		const place = D.el('div', {});
+			D.fill(place, D.facts([
+				[ _('Docker version'), version.Version ], [ _('API version'), _('%s, at least %s').format(version.ApiVersion, version.MinAPIVersion) ],
+				[ _('System'), [ info.OperatingSystem, ', ', info.KernelVersion, ', ', info.Architecture ] ], [ _('CPUs'), info.NCPU ], [ _('Memory'), format.bytes(info.MemTotal) ],
+				[ _('Data folder'), info.DockerRootDir ], [ _('Storage driver'), info.Driver ], [ _('Registry mirrors'), (info.RegistryConfig?.Mirrors ?? []).join(', ') || '-' ],
+				...(info.Warnings?.length ? [ [ _('Warnings'), info.Warnings.map(text => D.el('div', {}, text)) ] ] : [])
+			]), D.el('details', {}, D.el('summary', {}, _('Everything that Docker reports')), D.el('pre', { 'style': 'overflow:auto' }, JSON.stringify({ version, info }, null, 2))));
+		};
 
-		place.append(D.always('neutral', _('Measure'), async () => D.fill(place, diskFacts(await docker.df()))));
-
-		return place;
+		return D.el('details', { 'toggle': event => event.target.open && D.attempt(facts) }, D.el('summary', {}, _('Engine details')), place);
 	},
 
 	render() {
 		this.model = status.make();
-		this.state = D.el('p', {}, _('Waiting for the agent'));
+		this.sentenceNode = D.spoken('p', { 'style': 'font-size:120%' }, _('Asking the agent…'));
 
-		for (const name of [ 'buttons', 'pending', 'contents', 'facts' ])
+		for (const name of [ 'buttons', 'problems', 'next', 'counts' ])
 			this[name] = D.el('div', {});
 
-		live.follow('status', {}, item => this.model.take(item) && this.sync());
+		this.meters = D.el('div', { 'class': 'ucidockd-meters' });
+		this.refresh();
+		live.follow('status', {}, item => {
+			if (!this.model.take(item))
+				return;
+
+			this.draw();
+			item.name === 'change' && this.soon();
+		});
+		window.setInterval(() => this.info && this.meter(), METERS_MS);
 
 		return D.el('div', {},
 			D.connection(live),
-			D.el('h2', {}, _('Docker')),
-			D.el('h3', {}, _('Sync')), this.state, this.pending,
-			D.el('h3', {}, _('Contents')), this.contents,
-			D.el('h3', {}, _('Disk')), this.disk(),
-			D.el('h3', {}, _('Engine')), this.buttons, this.facts);
+			D.el('h2', {}, _('Docker')), this.sentenceNode, this.problems,
+			D.el('p', {}, this.counts), this.meters, this.next,
+			D.el('h3', {}, _('Engine')), this.buttons, this.engine());
 	},
 
 	handleSaveApply: null,

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Packs the pages' modules, as the package has them: LuCI fetches each module by a request of its own, and a page needs
+about 25. Run on a copy: `bundle.py HTDOCS` replaces the modules under it.
+
+`ucidockd/app.js` has the modules that pages without forms need, `ucidockd/forms.js` all others; a page, and a module that
+is loaded later (`L.require('ucidockd.x')`), stays a file and takes them from there. Each module stays a function with its
+needs as parameters, as LuCI makes them.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_REQUIRE = re.compile(r"^'require ([^' ]+)(?: as ([A-Za-z_$][\w$]*))?';\n", re.MULTILINE)
+_LATER = re.compile(r"L\.require\('(ucidockd\.[\w.]+)'\)")
+_OWN = "ucidockd."
+_FORMS = "ucidockd.editor"
+_LICENSE = "// SPDX-License-Identifier: GPL-2.0-or-later\n"
+
+
+def main() -> None:
+    """Packs the folder that the command names."""
+    resources = Path(sys.argv[1]) / "luci-static/resources"
+    sources = {
+        f"{_OWN}{path.stem}": path.read_text() for path in sorted((resources / "ucidockd").glob("*.js"))
+    }
+    views = {path: path.read_text() for path in sorted((resources / "view/ucidockd").glob("*.js"))}
+    later = {name for text in (*sources.values(), *views.values()) for name in _LATER.findall(text)}
+    roots = {**views, **{resources / f"{name.replace('.', '/')}.js": sources[name] for name in later}}
+
+    without_forms = [text for text in views.values() if _FORMS not in _ordered(text, sources)]
+    plain = list(dict.fromkeys(name for text in without_forms for name in _ordered(text, sources)))
+    every = dict.fromkeys(name for text in roots.values() for name in _ordered(text, sources))
+    shared = {"app": plain, "forms": [name for name in every if name not in plain]}
+    place = {name: bundle for bundle, names in shared.items() for name in names}
+    for name in sources:
+        (resources / f"{name.replace('.', '/')}.js").unlink()
+    for bundle, names in shared.items():
+        packed = _bundle(names, sources, place, bundle)
+        (resources / f"ucidockd/{bundle}.js").write_text(packed)
+    for path, text in roots.items():
+        path.write_text(_root(text, place))
+
+
+def _needs(text: str) -> list[tuple[str, str]]:
+    """[(module, parameter), ...] of the 'require' lines."""
+    return [(name, alias or re.sub(r"\W", "_", name)) for name, alias in _REQUIRE.findall(text)]
+
+
+def _ordered(text: str, sources: dict[str, str]) -> Iterator[str]:
+    """The modules that it needs, those first that others need."""
+    for name, _ in _needs(text):
+        if name.startswith(_OWN):
+            yield from _ordered(sources[name], sources)
+            yield name
+
+
+def _slim(code: str) -> str:
+    """Without indentation and lines that are comments: no text of the pages goes over several lines."""
+    return re.sub(r"^[\t ]+", "", re.sub(r"^[\t ]*//.*\n", "", code, flags=re.MULTILINE), flags=re.MULTILINE)
+
+
+def _bundle(names: list[str], sources: dict[str, str], place: dict[str, str], bundle: str) -> str:
+    needs = [need for name in names for need in _needs(sources[name])]
+    foreign = sorted({name for name, _ in needs if not name.startswith(_OWN)} | {"baseclass"})
+    others = sorted({place[name] for name, _ in needs if name.startswith(_OWN)} - {bundle})
+    lines = [_LICENSE, "'use strict';\n"]
+    lines += [f"'require {name}';\n" for name in foreign]
+    lines += [f"'require {_OWN}{name} as {name}';\n" for name in others]
+    lines.append("\nconst made = {};\n")
+    for name in names:
+        text, given = sources[name], _needs(sources[name])
+        values = ", ".join(_value(need, place, bundle) for need, _ in given)
+        body = _slim(_REQUIRE.sub("", text)).strip()
+        lines.append(
+            f"\nmade['{name}'] = new ((function({', '.join(alias for _, alias in given)}) {{\n{body}\n}})({values}))();\n"
+        )
+    lines.append("\nreturn baseclass.extend({ made });\n")
+    return "".join(lines)
+
+
+def _value(name: str, place: dict[str, str], bundle: str) -> str:
+    if not name.startswith(_OWN):
+        return name
+    return f"{'' if place[name] == bundle else place[name] + '.'}made['{name}']"
+
+
+def _root(text: str, place: dict[str, str]) -> str:
+    """A page or a module that is loaded later: its own file, with its modules from the bundles."""
+    own = [(name, alias) for name, alias in _needs(text) if name.startswith(_OWN)]
+    bundles = sorted({place[name] for name, _ in own})
+    head = [f"'require {name} as {alias}';\n" for name, alias in _needs(text) if not name.startswith(_OWN)]
+    head += [f"'require {_OWN}{bundle} as {_name(bundle)}';\n" for bundle in bundles]
+    head += [f"\nconst {alias} = {_name(place[name])}.made['{name}'];" for name, alias in own]
+    body = _REQUIRE.sub("", text).replace("'use strict';\n", "", 1)
+    comment, _, code = body.partition("\n\n")
+    return f"{comment}\n'use strict';\n{''.join(head)}\n\n{code}"
+
+
+def _name(bundle: str) -> str:
+    return f"ucidockd_{bundle}"
+
+
+if __name__ == "__main__":
+    main()

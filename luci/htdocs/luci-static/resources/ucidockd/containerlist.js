@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// All containers as one list: those of UCI, created or not, with those of the engine that no section declares. Pure.
+'use strict';
+'require baseclass';
+'require ucidockd.format as format';
+'require ucidockd.status as status';
+
+const STACK = 'com.docker.compose.project';
+const SWAP = '.ucidockd-'; // the old or the new container of a swap has a name of its own meanwhile
+const LEVELS = { running: 'ok', paused: 'waiting', restarting: 'error', dead: 'error' };
+const FINE = [ 'ok', 'off', 'warning' ]; // levels at which the container's own state says more
+
+function nameOf(container) {
+	return (container.Names?.[0] ?? container.Id).replace(/^\//, '');
+}
+
+// the engine's `Up 3 hours (healthy)`, `Exited (3) 6 seconds ago` in parts
+function partsOf(text) {
+	const [ , health ] = (/\((healthy|unhealthy|health: starting)\)/).exec(text) ?? [];
+	const [ , code ] = (/\((\d+)\)/).exec(text) ?? [];
+	const [ , span ] = (/^(?:Up|Exited \(\d+\)) (.*?)(?: ago)?(?: \(.*\))?$/).exec(text) ?? [];
+
+	return { health, code, span };
+}
+
+// in words: `Running, healthy, 3 d`
+function wordsOf(container, since, now) {
+	const { health, code, span } = partsOf(container.Status ?? '');
+	const lasted = since ? format.age(since, now) : span;
+	const words = {
+		running: _('Running'), paused: _('Paused'), restarting: _('Restarting'), created: _('Not started yet'), dead: _('Dead'), removing: _('Being removed'),
+		exited: code && code !== '0' ? _('Stopped with exit code %s').format(code) : _('Stopped')
+	}[container.State] ?? container.State;
+	const healths = { healthy: _('healthy'), unhealthy: _('not healthy'), 'health: starting': _('health check is starting') };
+
+	return [ words, healths[health], lasted ].filter(Boolean).join(', ');
+}
+
+function levelOf(container) {
+	const { health, code } = partsOf(container.Status ?? '');
+
+	if (container.State === 'exited')
+		return code && code !== '0' ? 'warning' : 'off';
+
+	return health === 'unhealthy' ? 'error' : LEVELS[container.State] ?? 'off';
+}
+
+// {level, words, note}: the badge, and why
+function stateOf(container, owner, now) {
+	if (!owner)
+		return { level: levelOf(container), words: wordsOf(container, 0, now), note: '' };
+
+	const told = status.verdict(owner);
+	const running = owner.conditions.find(one => one.type === 'Running');
+
+	if (container && FINE.includes(told.level))
+		return {
+			level: told.level === 'off' ? 'off' : told.level, words: wordsOf(container, running?.status && container.State === 'running' ? running.since : 0, now),
+			note: told.level === 'warning' ? '%s: %s'.format(told.label, told.message) : ''
+		};
+
+	return { level: told.level, words: told.label, note: told.message };
+}
+
+// a port once, though the engine has it for IPv4 and IPv6
+function portsOf(container, owner) {
+	const found = new Map();
+
+	for (const port of container?.Ports ?? []) {
+		const key = '%d/%s'.format(port.PublicPort ?? port.PrivatePort, port.Type);
+
+		if (!found.has(key) || !(found.get(key).ip ?? '').includes('.'))
+			found.set(key, { ip: port.IP, host: port.PublicPort, inner: port.PrivatePort, type: port.Type, zones: port.PublicPort ? owner?.reach?.[key] : undefined });
+	}
+
+	return [ ...found.values() ].sort((one, other) => !one.host - !other.host || one.inner - other.inner);
+}
+
+return baseclass.extend({
+	nameOf,
+	portsOf,
+
+	// `containers` as the engine lists them, `resources` of the status, `now` in seconds. Sorted by stack, then by name.
+	make(containers, resources, now) {
+		const owners = resources.filter(one => one.kind === 'container'), names = new Set(owners.map(one => one.name));
+		const containerOf = owner => containers.find(one => one.Id === owner.object_id) ?? containers.find(one => nameOf(one) === owner.name && !owner.object_id);
+		const declared = owners.map(owner => ({ owner, container: containerOf(owner) }));
+		const taken = new Set(declared.map(({ container }) => container?.Id));
+		const others = containers.filter(one => !taken.has(one.Id) && !(nameOf(one).includes(SWAP) && names.has(nameOf(one).split(SWAP)[0])));
+
+		return [ ...declared, ...others.map(container => ({ container })) ].map(({ owner, container }) => ({
+			owner, container, key: owner?.key ?? container.Id, name: owner?.name ?? nameOf(container), path: owner?.section ?? container.Id,
+			image: format.image(owner?.image ?? container?.Image ?? ''), stack: container?.Labels?.[STACK] ?? '',
+			state: stateOf(container, owner, now), ports: portsOf(container, owner)
+		})).sort((one, other) => one.stack.localeCompare(other.stack) || one.name.localeCompare(other.name));
+	},
+
+	// whether a row is shown: `term` in lower case, `kind` '', running, trouble, stopped, declared or foreign
+	fits({ owner, container, name, image, stack, state }, term, kind) {
+		const isOf = {
+			running: container?.State === 'running', trouble: [ 'error', 'warning', 'waiting' ].includes(state.level),
+			stopped: container?.State !== 'running', declared: owner !== undefined, foreign: owner === undefined
+		};
+
+		return (!kind || isOf[kind]) && [ name, image, stack, state.words, state.note ].some(text => text.toLowerCase().includes(term));
+	},
+
+	// what makes sense for a container now
+	actionsFor(container) {
+		const state = container?.State;
+
+		if (!container)
+			return [];
+
+		return state === 'running' ? [ 'stop', 'restart', 'pause', 'kill' ] : state === 'paused' ? [ 'unpause', 'stop', 'kill' ] : state === 'restarting' ? [ 'stop', 'restart', 'kill' ] : [ 'start' ];
+	}
+});

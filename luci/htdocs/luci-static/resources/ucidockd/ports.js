@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// A published port as a link, with who can reach it as far as the router's firewall says.
+'use strict';
+'require baseclass';
+'require ucidockd.dom as D';
+
+const ANYWHERE = [ '0.0.0.0', '::', '', undefined ];
+const SECURE = [ 443, 8443, 9443 ]; // what containers speak TLS on
+
+function hostOf(ip) {
+	return ANYWHERE.includes(ip) ? location.hostname : ip.includes(':') ? '[%s]'.format(ip) : ip;
+}
+
+function isLocal(ip) {
+	return (/^127\.|^::1$/).test(ip ?? '');
+}
+
+function whoReaches({ ip, zones }) {
+	if (isLocal(ip))
+		return _('this router only');
+
+	return zones === undefined ? '' : zones.length ? zones.join(', ') : _('blocked by the firewall');
+}
+
+return baseclass.extend({
+	// `port` as `rows` has it: {ip, host, inner, type, zones}
+	node(port) {
+		const { ip, host, inner, type } = port;
+
+		if (!host)
+			return D.el('div', {}, D.el('small', { 'class': 'ucidockd-quiet', 'title': _('not published: only other containers reach it') }, '%d/%s'.format(inner, type)));
+
+		const text = '%d → %d%s'.format(host, inner, type === 'tcp' ? '' : '/' + type);
+		const who = whoReaches(port);
+
+		return D.el('div', {}, type === 'tcp' && !isLocal(ip) ? D.link('%s://%s:%d/'.format(SECURE.includes(inner) ? 'https' : 'http', hostOf(ip), host), text) : text,
+			who && [ ' ', D.el('small', { 'class': 'ucidockd-quiet', 'title': _('who can reach it, as far as the firewall of this router says') }, '(', who, ')') ]);
+	}
+});

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What needs attention, why and since when, and the buttons that help. How bad it is and its words, the status says.
+'use strict';
+'require baseclass';
+'require uci';
+'require ucidockd.actions as actions';
+'require ucidockd.calls as calls';
+'require ucidockd.dockerd as dockerd';
+'require ucidockd.dom as D';
+'require ucidockd.format as format';
+'require ucidockd.forwardings as forwardings';
+'require ucidockd.status as status';
+
+const RANK = [ 'error', 'warning', 'waiting' ];
+const PAGES = { network: 'networks', volume: 'volumes' };
+
+// the condition that it is judged by, then the other ones that call for attention and say something else
+function toldOf(resource) {
+	const verdict = resource.conditions.find(one => one.type === resource.verdict);
+	const rest = resource.conditions.filter(one => one !== verdict && [ 'error', 'warning' ].includes(one.level));
+
+	return [ verdict, ...rest ].filter(Boolean).filter((one, index, all) => all.findIndex(other => other.message === one.message) === index);
+}
+
+function titleOf({ kind, section, name }) {
+	switch (kind) {
+	case 'container':
+		return D.page([ 'container', section ], name);
+	case 'network':
+		return D.page('networks', _('Network %s').format(name));
+	case 'volume':
+		return D.page('volumes', _('Volume %s').format(name));
+	case 'daemon':
+		return D.page('settings', _('Docker daemon'));
+	default:
+		return D.page(PAGES[kind] ?? 'settings', '%s %s'.format(kind, name));
+	}
+}
+
+async function takeOver(section) {
+	await uci.load('containers');
+	uci.set('containers', section, 'adopt', '1');
+	await uci.save();
+	await actions.apply();
+}
+
+function reconcile() {
+	return calls.agent.reconcile().then(answer => {
+		for (const { key, error } of answer.failed ?? [])
+			D.notify('error', key, ': ', error);
+	});
+}
+
+function askFirst(title, text, label, action) {
+	return D.button('apply', label, () => D.ask(title, [ text ], label, action));
+}
+
+// what helps against one condition
+function remedyOf(resource, condition) {
+	const { type, reason } = condition;
+
+	if (reason === 'Conflict' && resource.kind === 'container')
+		return askFirst(_('Take over %s').format(resource.name), _('The existing container is replaced by one with the settings of this page. Its volumes stay. If the new one does not start, the old one comes back.'),
+			_('Take over'), () => takeOver(resource.section));
+
+	switch (type) {
+	case 'RestartNeeded':
+		return D.button('apply', _('Restart dockerd'), () => dockerd.ask('restart', _('Restart dockerd'), () => {}));
+	case 'EngineChanged':
+		return [
+			askFirst(_('Use this Docker engine'), _('Everything in your settings is created on the engine that runs now. It starts without the old containers, images and volumes; they stay where they were.'), _('Use this engine'), reconcile),
+			' ', D.page('settings', _('Move the data'), null, 'btn cbi-button')
+		];
+	case 'DataLost':
+		return askFirst(_('Mark as seen'), _('The volume is empty. Restore its data from a backup if you have one. This only removes the message.'), _('Mark as seen'), reconcile);
+	default:
+		return forwardings.button(condition);
+	}
+}
+
+return baseclass.extend({
+	toldOf,
+	reconcile,
+
+	// what is not all right, worst first
+	of(resources) {
+		return resources.filter(one => RANK.includes(one.level)).sort((one, other) => RANK.indexOf(one.level) - RANK.indexOf(other.level));
+	},
+
+	// mistakes in the files that no section's own message holds
+	issuesOf(agent, resources) {
+		const told = resources.flatMap(one => one.conditions.map(condition => condition.message)).join('\n');
+
+		return (agent.config_issues ?? []).map(issue => issue.text ?? String(issue)).filter(text => !told.includes(text));
+	},
+
+	// One resource with all that is wrong with it. `retryAt`: seconds since 1970, 0 for none; `isHere`: on its own page
+	node(resource, retryAt, isHere) {
+		const told = toldOf(resource), { output } = status.verdict(resource), isContainer = resource.kind === 'container';
+		const now = Date.now() / 1000;
+
+		return D.el('div', { 'class': 'ucidockd-problem' },
+			told.map((one, index) => D.el('div', {}, index ? '' : [ isHere ? '' : [ D.el('strong', {}, titleOf(resource)), ' ' ] ], D.badge(one.level, one.label), ' ',
+				D.el('span', { 'class': 'ucidockd-any' }, one.message), ' ', one.since ? D.el('small', { 'class': 'ucidockd-quiet', 'title': format.time(one.since) }, _('for %s').format(format.age(one.since, now))) : '')),
+			output && [ D.el('div', {}, D.el('small', {}, _('The last lines it printed:'))), D.el('pre', {}, output) ],
+			retryAt ? D.el('div', {}, D.el('small', {}, _('Next try at %s.').format(new Date(retryAt * 1000).toLocaleTimeString()))) : '',
+			D.bar(
+				isContainer && !isHere && resource.object_id && D.page([ 'container', resource.section ], _('Logs'), 'logs', 'btn cbi-button'),
+				isContainer && !isHere && L.hasViewPermission() && D.page([ 'container', resource.section ], _('Edit'), 'settings', 'btn cbi-button'),
+				retryAt ? D.button('neutral', _('Try again now'), reconcile) : '',
+				told.map(one => remedyOf(resource, one))));
+	}
+});
