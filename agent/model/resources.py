@@ -346,13 +346,14 @@ class NetworkSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A `config network` section."""
+    """A `config network` section. `external`: others look after the network, containers only join it."""
 
     section: str
     name: str
     spec: NetworkSpec
     zone: str = "docker"
     adopt: bool = False
+    external: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

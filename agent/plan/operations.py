@@ -218,7 +218,7 @@ class RemoveContainer(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forget(Operation):
-    """Drops a record whose object and section are both gone."""
+    """Drops a record: its object and its section are gone, or the section says that the object is not ours."""
 
     record: Record
 

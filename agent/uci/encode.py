@@ -58,6 +58,8 @@ def encode_container(
 
 def encode_network(network: Network) -> Section:
     """A `network` section."""
+    if network.external:
+        return _section("network", network.section, {**_name(network.section, network.name), "external": "1"})
     spec = network.spec
     own = {BRIDGE_NAME: f"br-{network.section}"[:INTERFACE_NAME_MAX]} if spec.driver == "bridge" else {}
     entries = [pair for pair in spec.options if pair not in own.items()]
