@@ -51,7 +51,7 @@ def compared(pairs: dict[str, tuple[str, str]]) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_the_pages_are_the_same_programs_after_it(packed: bool, tmp_path: Path) -> None:
     """As they are, and in the files that the package puts them into."""
     htdocs, pairs = HTDOCS, {}
