@@ -226,6 +226,11 @@ class Reconciler:
         )
         return replace(found, entries=tuple(map(self._explained, found.entries)), before=before)
 
+    def at_work(self, key: str) -> str:
+        """What is being done on a resource, "" where nothing is."""
+        work = self._busy.get(key)
+        return self._under_way(work) if work is not None else ""
+
     def _under_way(self, work: ops.Work) -> str:
         """What is being done on a resource, with the progress of its pull."""
         image = self.board.standing(work.key, ConditionType.IMAGE_READY)

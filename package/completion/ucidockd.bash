@@ -38,7 +38,7 @@ _ucidockd() {
 	-w|--workdir) COMPREPLY=(); return ;;
 	esac
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff adopt import export status wait start stop restart exec logs pull run render uci tls help version --help --version" -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff adopt import export status describe wait start stop restart exec logs pull run render uci tls help version --help --version" -- "$word")
 		return
 	fi
 	case "$first $COMP_CWORD" in
@@ -57,6 +57,7 @@ _ucidockd() {
 		export) words="--config-dir --override-dir --help $(_ucidockd_names)" ;;
 		export) words="--config-dir --override-dir --help $(_ucidockd_names)" ;;
 		status) words="--watch --problems --load --stack --state --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
+		describe) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
 		wait) words="--for --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
 		start) words="--once --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
 		stop) words="--once --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
@@ -68,7 +69,7 @@ _ucidockd() {
 		render) words="--diff --config-dir --override-dir --state-dir --docker-host --docker-cert-path --json --help" ;;
 		uci) words="--store --config-dir --override-dir --help show export" ;;
 		tls) words="--out --days --config-dir --override-dir --state-dir --json --help" ;;
-		help) words=" --help check plan reconcile diff adopt import export status wait start stop restart exec logs pull run render uci tls help version" ;;
+		help) words=" --help check plan reconcile diff adopt import export status describe wait start stop restart exec logs pull run render uci tls help version" ;;
 		version) words=" --help" ;;
 		esac
 		;;
