@@ -73,7 +73,14 @@ def decode_network(reader: SectionReader) -> Network:
         return _external(reader)
     driver = reader.text("driver") or "bridge"
     pools = _pools(reader)
-    _check_families(reader, driver, pools)
+    # libnetwork drivers/bridge: one subnet of each family. Other drivers take several
+    six = sum(":" in pool.subnet for pool in pools)
+    if driver == "bridge" and max(six, len(pools) - six) > 1:
+        reader.report(
+            "a bridge takes one subnet for each family",
+            option="subnet",
+            expected="one IPv4 subnet and one IPv6 subnet at most, or another network section",
+        )
     return Network(
         section=reader.name,
         name=reader.docker_name,
@@ -89,17 +96,6 @@ def decode_network(reader: SectionReader) -> Network:
             labels=labels(reader),
         ),
     )
-
-
-def _check_families(reader: SectionReader, driver: str, pools: tuple[Pool, ...]) -> None:
-    """libnetwork drivers/bridge: one subnet of each family. Other drivers take several."""
-    six = sum(":" in pool.subnet for pool in pools)
-    if driver == "bridge" and max(six, len(pools) - six) > 1:
-        reader.report(
-            "a bridge takes one subnet for each family",
-            option="subnet",
-            expected="one IPv4 subnet and one IPv6 subnet at most, or another network section",
-        )
 
 
 def _ipv6(reader: SectionReader, pools: tuple[Pool, ...]) -> bool:
