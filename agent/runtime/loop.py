@@ -31,7 +31,7 @@ from agent.model.issues import issue_as_json
 from agent.model.resources import RegistryAuth
 from agent.plan.outlook import Outlook
 from agent.router.mounts import MountWatch
-from agent.runtime.differ import diff
+from agent.runtime.differ import describe, diff
 from agent.runtime.planning import plan_answer, reconcile_answer
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
@@ -273,6 +273,15 @@ class Loop:
     def _diff_now(self, name: str) -> dict[str, object]:
         self.reconciler.read_config()
         return diff(self.reconciler, name)
+
+    async def describe(self, name: str) -> dict[str, object]:
+        """Everything about one container section."""
+        async with self._one_pass:
+            return await self._in_pass(lambda: self._describe_now(name))
+
+    def _describe_now(self, name: str) -> dict[str, object]:
+        self.reconciler.read_config()
+        return describe(self.reconciler, name)
 
     async def manual(self, container: str, action: str) -> None:
         """Holds a managed container as a manual action leaves it; others are nobody's business. Before the action."""
