@@ -49,7 +49,7 @@ style: venv
 	$(BIN)/ruff format --check agent benchmarks tests examples luci package
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/* package/*/files/p* tests/setup/packages.sh
+	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/* package/*/files/p* package/*/test.sh tests/setup/packages.sh
 	@$(MAKE) --no-print-directory eslint
 
 # LuCI's pages, where node is there
@@ -123,7 +123,8 @@ clean:
 		.hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# --- packages: dist/ with .ipk, .apk, .deb, the indexes of a feed and checksums; `make dist`: the source and its hash
+# --- packages: dist/ with .ipk, .apk, .deb, the indexes of a feed and checksums; `make dist`: the source, its hash, and the
+# packages for a feed that takes it from URL
 # keys: USIGN_KEY=secret of `usign -G`, APK_KEY=RSA key in PEM; URL=where the feed will be
 .PHONY: packages dist
 packages: venv
@@ -131,4 +132,4 @@ packages: venv
 		$(if $(APK_KEY),--apk-key '$(APK_KEY)')
 
 dist: venv
-	$(BIN)/python package/build/build.py --source
+	$(BIN)/python package/build/build.py --source $(if $(URL),--url '$(URL)')

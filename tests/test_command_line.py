@@ -67,7 +67,7 @@ DIFF = {
     "ours": True,
     "fields": [
         a_field("memory", "67108864", "67108864", "33554432", "drift"),
-        a_field("env", "[A=***]", "[no A]", "[no A]", "edited", "drift"),
+        a_field("env", "[A=***]", "[no A]", "[no A]", "edited"),
     ],
     "operations": [{"op": "replace", "key": "container:web", "cause": "env [no A] -> [A=***]"}],
     "findings": [],
@@ -77,11 +77,23 @@ DIFF = {
 def test_a_diff_shows_the_three_states_and_the_plan() -> None:
     assert diff_text(DIFF, Style(colours=False)).splitlines() == [
         "container:web, Docker name web",
-        "FIELD   DESIRED   APPLIED   OBSERVED  WHY",
-        "memory  67108864  67108864  33554432  drift",
-        "env     [A=***]   [no A]    [no A]    edited, drift",
+        "FIELD   DECLARED  RUNS      WHY",
+        "memory  67108864  33554432  drift",
+        "env     A=***     no A      edited",
         "plan: replace: env [no A] -> [A=***]",
     ]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_diff_fits_the_terminal(width: int) -> None:
+    long = a_field("command", "[sh, -c, " + "x " * 60 + "]", "[y]", "[" + "z" * 90 + "]", "edited", "drift")
+    lines = diff_text({**DIFF, "fields": [long, *DIFF["fields"]]}, Style(colours=False, width=width)).split(
+        "\n"
+    )
+    assert max(map(len, lines)) < width
+    text = "".join("".join(lines).split())
+    assert text.count("x") >= 60 if width < 60 else "applied" in text
+    assert ("DECLARED" in lines[1]) is (width > 60)
 
 
 def test_a_diff_without_differences_says_why_nothing_is_done() -> None:

@@ -83,7 +83,7 @@ VOLUME_ROWS: dict[str, Row] = {
     ),
     "label": ("list label 'a=b'", lambda body: body["Labels"]["a"], "b"),
 }
-ELSEWHERE = {"adopt"}  # no setting of the engine: tested below
+ELSEWHERE = {"adopt", "external"}  # no settings of the engine: tested below
 
 
 def _options(schema: str) -> set[str]:
@@ -292,3 +292,38 @@ def test_beside_a_second_network_of_its_name_a_lost_endpoint_comes_back_on_ours(
     assert (_address(box)["NetworkID"], _address(box)["IPAddress"]) == (ours, "10.219.5.9")
     assert "www" in _address(box)["Aliases"]
     assert box.apply()[0].works == ()
+
+
+EXTERNAL = "\nconfig network 'lan'\n\toption name 'theirs'\n\toption external '1'\n"
+
+
+def test_a_network_of_others_is_joined_never_changed_and_never_removed(box: Box) -> None:
+    web = WEB.replace("IMAGE", "busybox:test")
+    plan, _ = box.apply(EXTERNAL + web)
+    (found,) = (f for f in plan.findings if f.key == "network:lan" and f.type == "Waiting")
+    assert "docker network create theirs" in found.message
+    assert box.names() == []
+    pool = docker.types.IPAMPool(subnet="10.219.5.0/24")
+    theirs = box.client.networks.create("theirs", ipam=docker.types.IPAMConfig(pool_configs=[pool]))
+    assert box.errors(EXTERNAL + web) == []
+    assert box.get("web").attrs["NetworkSettings"]["Networks"]["theirs"]["IPAddress"] == "10.219.5.9"
+    assert str(box.apply()[0]) == "nothing to do"
+    box.later(600)
+    assert box.errors("\n") == []
+    box.later(600)
+    assert box.errors("\n") == []
+    assert [network.id for network in box.client.networks.list(names=["theirs"])] == [theirs.id]
+
+
+def test_one_of_ours_that_becomes_external_is_let_go_of(box: Box) -> None:
+    assert box.errors(LAN + WEB) == []
+    mine = box.client.networks.list(names=["lan"])[0].id
+    kept = box.get("web").id
+    assert box.errors("\nconfig network 'lan'\n\toption external '1'\n" + WEB) == []
+    assert str(box.apply()[0]) == "nothing to do"
+    assert box.get("web").id == kept
+    assert box.errors("\n") == []
+    box.later(600)
+    assert box.errors("\n") == []
+    assert [network.id for network in box.client.networks.list(names=["lan"])] == [mine]
+    assert box.names() == []

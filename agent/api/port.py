@@ -71,6 +71,10 @@ class AgentPort(Protocol):
         """One container section against what the engine shows. Raises ConfigError for no such section."""
         ...
 
+    async def describe(self, name: str) -> dict[str, Any]:
+        """Everything about one container section. Raises ConfigError for no such section."""
+        ...
+
     async def tls_client(self, name: str, *, days: int) -> dict[str, Any]:
         """A new client's bundle for dockerd's TLS: `name`, `files` (PEM, a private key among it), `expires` (unix
         seconds), `server_names`. Raises ConfigError, ClockNotSetError, CertificateError.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial, singledispatchmethod
@@ -304,7 +304,12 @@ class Executor:
                     raise
                 logger.warning("%s: made anew, the engine cannot start it any more", operation.key)
                 self.engine.remove_container(object_id, volumes=True, force=True)
-                self._forget_fresh_volumes(self._current(operation.key))
+                # those that went with a container that never ran: nothing was in them
+                record = self._current(operation.key)
+                kept = tuple(
+                    word for word in record.volumes if self.engine.inspect_volume(*names([word])) is not None
+                )
+                self.records.change(record.nonce, volumes=kept)
                 cause, container = operation.cause, operation.container
                 self._create_container(
                     ops.CreateContainer(key=operation.key, cause=cause, container=container)
@@ -319,13 +324,6 @@ class Executor:
             if exc.status != 404 or not disconnect_from_gone(self.engine, object_id):
                 raise
             self.engine.start(object_id)
-
-    def _forget_fresh_volumes(self, record: Record) -> None:
-        """Those that went with a container that never ran: nothing was in them."""
-        kept = tuple(
-            word for word in record.volumes if self.engine.inspect_volume(*names([word])) is not None
-        )
-        self.records.change(record.nonce, volumes=kept)
 
     def _never_ran(self, object_id: str) -> bool:
         """Nothing can be lost with such a container."""
@@ -499,18 +497,16 @@ class Executor:
         record = operation.record
         self.engine.remove_container(record.object_id, volumes=operation.volumes, force=True)
         if operation.volumes:
-            self._remove_volumes(names(record.volumes, record.left))
+            # the anonymous ones of a container that is gone; those that were carried over are named to the engine
+            volumes = names(record.volumes, record.left)
+            for name in volumes:
+                try:
+                    self.engine.remove_volume(name)
+                except EngineError as exc:
+                    if exc.status != 409:  # another container uses it
+                        raise
+                    logger.warning("volume %s stays: %s", name, exc)
         self.records.drop(record.nonce)
-
-    def _remove_volumes(self, volumes: Iterable[str]) -> None:
-        """The anonymous ones of a container that is gone; those that were carried over are named to the engine."""
-        for name in volumes:
-            try:
-                self.engine.remove_volume(name)
-            except EngineError as exc:
-                if exc.status != 409:  # another container uses it
-                    raise
-                logger.warning("volume %s stays: %s", name, exc)
 
     @_do.register
     def _forget(self, operation: ops.Forget) -> None:

@@ -244,7 +244,14 @@ class NetworkExchange:
         """Disconnects our containers and removes the network. Raises ConflictError when others use it."""
         seen = self.engine.inspect_network(old.object_id)
         self._seen = seen.inspect if seen is not None else {}
-        self._members = self._find_members(old.object_id)
+        # our containers on it, stopped ones too: the network's own list leaves them out
+        found = {}
+        for record in self.records.records():
+            if record.kind == "container" and record.object_id:
+                for endpoint in _endpoints(self.engine, record.object_id).values():
+                    if endpoint.get("NetworkID") == old.object_id:
+                        found[record.object_id] = (record.section, endpoint)
+        self._members = found
         strangers = self._seen.get("Containers") or {}
         foreign = sorted(item["Name"] for key, item in strangers.items() if key not in self._members)
         if foreign:
@@ -255,16 +262,6 @@ class NetworkExchange:
             _end_restarts(self.engine, object_id)
             self.engine.disconnect(old.object_id, object_id)
         self.engine.remove_network(old.object_id)
-
-    def _find_members(self, network_id: str) -> dict[str, tuple[str, dict[str, Any]]]:
-        """Our containers on it, stopped ones too: the network's own list leaves them out."""
-        found = {}
-        for record in self.records.records():
-            if record.kind == "container" and record.object_id:
-                for endpoint in _endpoints(self.engine, record.object_id).values():
-                    if endpoint.get("NetworkID") == network_id:
-                        found[record.object_id] = (record.section, endpoint)
-        return found
 
     def connect_members(self, new: Record, declared: Mapping[str, Container]) -> None:
         """Connects those that the configuration wants on the new one."""

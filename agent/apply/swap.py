@@ -159,7 +159,14 @@ class Swap:
         return new
 
     def _switch(self, container: Container, old: Record, new: Record, before: ObservedContainer) -> None:
-        self._disable_restart(old)
+        try:
+            self.engine.update(old.object_id, restart_body("no"))
+        except EngineError:
+            # a container that ends by itself at this moment: the engine was about to change a process that is gone
+            seen = self.engine.inspect_container(old.object_id)
+            if seen is None or is_alive(seen):
+                raise
+            self.engine.update(old.object_id, restart_body("no"))
         self.engine.stop(old.object_id, container.spec.stop_timeout_s)
         self.engine.rename(old.object_id, swap_name(before.name, "old", new.nonce))
         self.engine.rename(new.object_id, container.name)
@@ -174,16 +181,6 @@ class Swap:
                     leave=self._leave,
                     clock=self.clock,
                 )
-
-    def _disable_restart(self, old: Record) -> None:
-        try:
-            self.engine.update(old.object_id, restart_body("no"))
-        except EngineError:
-            # a container that ends by itself at this moment: the engine was about to change a process that is gone
-            seen = self.engine.inspect_container(old.object_id)
-            if seen is None or is_alive(seen):
-                raise
-            self.engine.update(old.object_id, restart_body("no"))
 
     def _start(self, container: Container, new: Record) -> None:
         try:
@@ -253,20 +250,17 @@ class Swap:
         seen = made_for(self.engine, self.records, new)
         return seen.id if seen is not None else ""
 
-    def _give_name_back(self, old: Record, name: str) -> None:
-        """One of ours can do without it for a while, as any pass gives it back when it is free; a foreign one cannot."""
-        try:
-            self.engine.rename(old.object_id, name)
-        except EngineError as exc:
-            if exc.status != 409 or old.swap == "foreign":
-                raise
-            logger.warning("%s: its name is taken: %s", old.name, exc)
-
     def _restore(self, old: Record, seen: ObservedContainer) -> None:
         """Its name, where it came so far as to lose it, and its restart policy."""
         name = name_outside(seen.name, "old")
         if name:
-            self._give_name_back(old, name)
+            # one of ours can do without it for a while, as any pass gives it back when it is free; a foreign one cannot
+            try:
+                self.engine.rename(old.object_id, name)
+            except EngineError as exc:
+                if exc.status != 409 or old.swap == "foreign":
+                    raise
+                logger.warning("%s: its name is taken: %s", old.name, exc)
         policy = old.spec.get("restart") or {}
         self.engine.update(
             old.object_id, restart_body(policy.get("name", "no"), policy.get("max_retries", 0))
@@ -316,17 +310,12 @@ def gate(
     while True:
         seen = engine.inspect_container(object_id)
         now = clock.monotonic()
-        if _is_starting(seen):
+        if seen is not None and _health(seen) == "starting":
             well_since = now
         if _judge(container, seen, replaces=replaces, elapsed_s=now - begun, well_s=now - well_since):
             return
         leave(container)
         clock.sleep(_POLL_S)
-
-
-def _is_starting(seen: ObservedContainer | None) -> bool:
-    """Whether it has a health check that has not said yes yet."""
-    return seen is not None and _health(seen) == "starting"
 
 
 def _health(seen: ObservedContainer) -> str:

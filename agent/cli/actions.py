@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.cli.ask import Engine, Target, agent_socket, container_sections, created, runtime_options, targets
+from agent.cli.main import sentence
 from agent.cli.wait import settled
 from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
 from agent.model.plain_text import plain
@@ -53,12 +54,12 @@ def _each(args: argparse.Namespace, action: str, options: Mapping[str, str] | No
                 print(plain(_declared(engine, args, target, action, options)), flush=True)
         except UcidockdError as exc:
             failed = True
-            print(plain(f"ucidockd {action}: {target.asked}: {exc}"), file=sys.stderr)
+            print(plain(f"ucidockd {action}: {target.asked}: {sentence(exc, action)}"), file=sys.stderr)
     return 1 if failed else 0
 
 
 def _on_engine(engine: Engine, args: argparse.Namespace, target: Target, action: str) -> str:
-    response = engine.open("POST", f"/containers/{created(target)}/{action}")
+    response = engine.open("POST", f"/containers/{created(engine, target)}/{action}")
     response.read()
     if response.status == 304:
         return f"{target.asked} is {'running' if action == 'start' else 'stopped'} already"
@@ -90,7 +91,10 @@ def _declared(
         except UcidockdError as exc:
             raise EngineError(f"{said}; no agent is running and the engine says: {exc}") from exc
         return f"{target.asked} {_DONE[action]} ({said})"
-    why = settled(args, target.section, args.timeout)
+    try:
+        why = settled(args, target.section, args.timeout)
+    except UcidockdError as exc:
+        raise ConfigError(f"{said}, but not {_DONE[action]} yet: {exc}") from exc
     if why:
         raise ConfigError(f"{said}, but not {_DONE[action]} yet: {why}; see `ucidockd status`")
     return f"{target.asked} {_DONE[action]} ({said})"
@@ -161,7 +165,7 @@ def pull(args: argparse.Namespace) -> int:
             _pull(engine, args, image)
         except UcidockdError as exc:
             failed = True
-            print(plain(f"ucidockd pull: {image}: {exc}"), file=sys.stderr)
+            print(plain(f"ucidockd pull: {image}: {sentence(exc, 'pull')}"), file=sys.stderr)
     return 1 if failed else 0
 
 

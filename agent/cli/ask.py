@@ -111,7 +111,9 @@ def check_options(args: argparse.Namespace) -> None:
         if (value := getattr(args, name, None)) is not None
     }
     for name, variable in _ENGINE.items():
-        if name not in asked and hasattr(args, name) and (value := _from_environment(variable)):
+        # what the agent knows is the same whatever engine docker's commands would talk to
+        counts = hasattr(args, name) and args.command != "status"
+        if name not in asked and counts and (value := _from_environment(variable)):
             asked[name] = (variable, value)
     if not asked:
         return
@@ -311,10 +313,13 @@ def _unknown(engine: Engine, declared: Sequence[Target], asked: str) -> str:
     return f"No such container: {asked[:64]}, and no section of this name; {hint}"
 
 
-def created(target: Target) -> str:
+def created(engine: Engine, target: Target) -> str:
     """The engine's id or name. Raises ConfigError where the container is not there yet, with the reason."""
     if target.ref:
         return target.ref
+    seen = (engine.status or {"agent": {}})["agent"].get("engine") or {}
+    if not seen.get("reachable", True):
+        raise EngineUnreachableError(str(seen.get("error", "the engine is not reachable")))
     told = next((c for c in target.resource["conditions"] if c["type"] == target.resource["verdict"]), None)
     why = f": {told['message'] or told['reason']}" if told else ""
     raise ConfigError(f"{target.asked} has no container yet{why}; see `ucidockd status`")

@@ -275,6 +275,21 @@ DIFF = Command(
     arguments=(_NAME._replace(help="a container section, or its Docker name"),),
     common=_EITHER,
 )
+DESCRIBE = Command(
+    name="describe",
+    group="What runs",
+    summary="Show everything about one section",
+    description=(
+        "Shows each option of a container section and where its value comes from (section, image or default), its"
+        " conditions in sentences, the last operations with causes, mounts, networks with addresses, who can reach"
+        " its ports, and its image."
+    ),
+    examples=(("ucidockd describe web", "All that is known of section `web`."),),
+    exit_codes=_USUAL,
+    handler="agent.cli.describe:describe",
+    arguments=(_NAME._replace(help="a container section, or its Docker name"),),
+    common=_EITHER,
+)
 ADOPT = Command(
     name="adopt",
     group="Configuration",
@@ -700,6 +715,7 @@ COMMANDS: tuple[Command, ...] = (
     EXPORT_RUN,
     EXPORT_COMPOSE,
     STATUS,
+    DESCRIBE,
     WAIT,
     START,
     STOP,
@@ -761,7 +777,7 @@ DOCKER_WORDS: Mapping[str, str] = {
     "disable": "`ucidockd stop NAME`",
     "docker": "leave out the word `docker`; `ucidockd --help` lists the commands",
     "lint": "`ucidockd check` lists every mistake",
-    "inspect": "`ucidockd diff NAME` compares a section with what runs",
+    "inspect": "`ucidockd describe NAME` shows everything about a section",
     "get": "`ucidockd status` shows what runs",
     "log": "`ucidockd logs NAME` shows a container's output",
     "agent": "`ucidockd run` runs the agent",

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from agent.cli.ask import ask_or_do
-from agent.cli.output import Style, output_lines, table
+from agent.cli.output import Style, columns, output_lines, wrapped
 from agent.model.plain_text import plain
 
 _LINE_END = re.compile(r"\r+\n")
@@ -42,40 +42,41 @@ def print_diff(answer: dict[str, Any], *, as_json: bool) -> int:
 
 
 def diff_text(answer: dict[str, Any], style: Style) -> str:
-    """A table FIELD DESIRED APPLIED OBSERVED WHY, and the operations or the reasons for none."""
+    """A table FIELD DECLARED RUNS WHY, and the operations or the reasons for none."""
     about = "" if answer["ours"] else (" (not ours)" if answer["object_id"] else " (not created)")
-    lines = [plain(f"{answer['key']}, Docker name {answer['name']}{about}")]
-    rows = [_diff_row(field) for field in answer["fields"]]
-    if rows:
-        head = ("FIELD", "DESIRED", "APPLIED", "OBSERVED", "WHY")
-        lines.append(
-            table([head, *rows], style, colour=lambda row, column: _diff_colour(column, rows[row][column]))
-        )
-    else:
+    lines = wrapped(f"{answer['key']}, Docker name {answer['name']}{about}", style, bold=True)
+    lines += columns(_HEAD, [_diff_row(field) for field in answer["fields"]], style)
+    if not answer["fields"]:
         lines.append("no differences")
     for operation in answer["operations"]:
-        lines.append(plain(f"plan: {operation['op']}: {operation['cause']}"))
-    if not answer["operations"]:
+        lines += wrapped(f"plan: {operation['op']}: {operation['cause']}", style)
+    if answer.get("in_progress"):
+        lines += wrapped(f"in progress: {answer['in_progress']}", style)
+    elif not answer["operations"]:
         said = [
             f for f in answer["findings"] if f["type"] in {"Synced", "Waiting", "Degraded"} and f["message"]
         ]
-        lines += [plain(f"plan: nothing, {f['reason']}: {f['message']}") for f in said] or [
-            "plan: nothing to do"
-        ]
+        reasons = [f"plan: nothing, {f['reason']}: {f['message']}" for f in said] or ["plan: nothing to do"]
+        lines += [line for reason in reasons for line in wrapped(reason, style)]
     if answer.get("output"):
         lines += ["the failed container printed last:", *output_lines(answer["output"])]
     return "\n".join(lines)
 
 
+_HEAD = ("FIELD", "DECLARED", "RUNS", "WHY")
+
+
 def _diff_row(field: dict[str, Any]) -> tuple[str, ...]:
     why = [name for name, holds in (("edited", field["edited"]), ("drift", field["drifted"])) if holds]
-    return (field["field"], field["desired"], field["applied"], field["observed"], ", ".join(why))
+    if len(why) == 2:  # what runs is neither what was applied nor what is declared
+        why.append(f"applied was {_entries(field['applied'])}")
+    declared, runs = _entries(field["desired"]), _entries(field["observed"])
+    return (field["field"], declared, runs or "not there", ", ".join(why))
 
 
-def _diff_colour(column: int, cell: str) -> str:
-    if column != 4:
-        return ""
-    return "bad" if "drift" in cell else "busy"
+def _entries(text: str) -> str:
+    """A list without its brackets."""
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
 
 
 # adopt

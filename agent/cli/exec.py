@@ -40,7 +40,7 @@ def execute(args: argparse.Namespace) -> int:
         raise ConfigError("the input is not a terminal: leave out -t")
     created_exec = engine.call(
         "POST",
-        f"/containers/{created(target)}/exec",
+        f"/containers/{created(engine, target)}/exec",
         body=_request(args, command, interactive=interactive, tty=tty),
     )
     number = str(created_exec["Id"])

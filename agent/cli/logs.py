@@ -102,7 +102,7 @@ class _Source:
 
     def __init__(self, engine: Engine, target: Target, query: Mapping[str, str]) -> None:
         self.name = target.asked
-        self._engine, self._ref = engine, created(target)
+        self._engine, self._ref = engine, created(engine, target)
         # a terminal's output has no frames
         inspected = engine.call("GET", f"/containers/{self._ref}/json")
         self._tty = bool(inspected["Config"]["Tty"])

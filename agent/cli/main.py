@@ -50,7 +50,7 @@ def call(handler: str, args: argparse.Namespace) -> int:
         _say(str(exc))
         return 3
     except UcidockdError as exc:
-        _say(str(exc) + _advice(exc, args.command))
+        _say(sentence(exc, args.command))
         return 1
     except PermissionError as exc:
         place = f" on {exc.filename}" if exc.filename else ""
@@ -77,15 +77,16 @@ def call(handler: str, args: argparse.Namespace) -> int:
         return 1
 
 
-def _advice(exc: BaseException, command: str) -> str:
-    """What to do where dockerd or a right is missing: the errors of our own have the system's as their cause."""
-    if str(exc).endswith("is dockerd running?"):
-        return " `/etc/init.d/dockerd start` or `systemctl start docker` starts it"
+def sentence(exc: UcidockdError, command: str) -> str:
+    """An error, and what to do where dockerd or a right is missing: our errors have the system's as their cause."""
+    text = str(exc)
+    if text.endswith("is dockerd running?"):
+        return f"{text} `/etc/init.d/dockerd start` or `systemctl start docker` starts it"
     cause: BaseException | None = exc
     while cause is not None and not isinstance(cause, PermissionError):
         cause = cause.__cause__ or cause.__context__
-    is_said = "as root" in str(exc) or os.geteuid() == 0
-    return "" if cause is None or is_said else f"; run it as root (sudo ucidockd {command})"
+    is_said = "as root" in text or os.geteuid() == 0
+    return text if cause is None or is_said else f"{text}; run it as root (sudo ucidockd {command})"
 
 
 def _say(text: str, command: str = "") -> None:

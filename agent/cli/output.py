@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from agent.model.plain_text import plain
@@ -51,28 +51,40 @@ def _width(terminal: TextIO) -> int:
 
 
 PLAIN = Style(colours=False)
+_NARROW = 60  # columns of a terminal
+_LEAST = 12  # columns that a cell keeps
 
 
-def table(
-    rows: Iterable[Sequence[str]],
-    style: Style = PLAIN,
-    *,
-    colour: Callable[[int, int], str] = lambda row, column: "",
-) -> str:
-    """Left-aligned columns under a head; the last is cut at the terminal's edge. `colour`: (row, column) -> name."""
-    lines = [[plain(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in lines) for i in range(len(lines[0]) - 1)]
-    room = max(8, style.width - sum(widths) - 2 * len(widths)) if style.width else 0
-    made = []
-    for number, row in enumerate(lines):
-        last = row[-1][: room - 1] + "…" if room and len(row[-1]) > room else row[-1]
-        shown = [*row[:-1], last]
-        while len(shown) > 1 and not shown[-1]:
-            shown.pop()
-        cells = [cell.ljust(width) for cell, width in zip(shown[:-1], widths, strict=False)] + shown[-1:]
-        names = ["head" if number == 0 else colour(number - 1, i) for i in range(len(cells))]
-        made.append("  ".join(style(n, c) for n, c in zip(names, cells, strict=True)))
-    return "\n".join(made)
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]], style: Style = PLAIN) -> list[str]:
+    """Left-aligned columns under a head; on a terminal that is too narrow cells go on in further lines, and below 60
+    columns each cell has a line of its own. Nothing without rows."""
+    if not rows:
+        return []
+    if style.width and style.width < _NARROW:
+        return [line for row in rows for line in _stacked(head, row, style)]
+    shown = [[plain(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[i]) for row in shown) for i in range(len(head))]
+    while style.width and sum(widths) + 2 * len(widths) > style.width and max(widths) > _LEAST:
+        widths[widths.index(max(widths))] -= 1
+    lines = []
+    for number, row in enumerate(shown):
+        cells = [
+            wrapped(cell, Style(colours=False, width=width + 1) if style.width else PLAIN)
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        for at in range(max(map(len, cells))):
+            texts = [cell[at] if at < len(cell) else "" for cell in cells]
+            line = "  ".join(text.ljust(width) for text, width in zip(texts, widths, strict=True)).rstrip()
+            lines.append(style("head" if number == 0 else "", line))
+    return lines
+
+
+def _stacked(head: Sequence[str], row: Sequence[str], style: Style) -> list[str]:
+    lines = wrapped(row[0], style)
+    for name, cell in zip(head[1:], row[1:], strict=True):
+        if cell:
+            lines += wrapped(f"{name.lower()}: {cell}", style, indent=2)
+    return lines
 
 
 def output_of(resource: dict[str, Any]) -> str:
@@ -96,7 +108,7 @@ def age_words(seconds: float) -> str:
 
 def wrapped(text: str, style: Style, *, indent: int = 0, bold: bool = False) -> list[str]:
     """Text in lines of the terminal's width; a word that fits in none is cut into pieces. One line in a pipe."""
-    room = max(style.width - 1 - indent, 12) if style.width else 0
+    room = max(style.width - 1 - indent, _LEAST) if style.width else 0
     lines = []
     line = ""
     for word in _SPACE.split(plain(text)):

@@ -144,4 +144,4 @@ def _unhealthy(engine: Engine, found: Sequence[Target]) -> dict[str, str]:
 
 def _ref(engine: Engine, target: Target) -> str:
     """The container that has the name now: a swap makes another one."""
-    return target.name if target.ref else created(target)
+    return target.name if target.ref else created(engine, target)

@@ -80,7 +80,9 @@ class DaemonChange:
         except DaemonError as exc:
             if exc.reason != "Refused":
                 raise
-            self._refuse(target, exc)
+            logger.error("dockerd's new settings are refused: %s", exc)
+            self.refused = target
+            self._note(failed=target.digest, why=str(exc), fallback=False)
             if self.supervisor.find() is None:
                 self._roll_back(target, exc, way_back=False)
             return
@@ -160,7 +162,8 @@ class DaemonChange:
         try:
             action()
         except DaemonError as exc:
-            if self._is_proven(target):
+            # this has worked before: something around it is at fault (a slow containerd, say)
+            if target == self.store.last_good():
                 self._note(step=Step.NONE, target=None, process=None)
                 raise
             self._roll_back(target, exc, way_back=way_back)
@@ -168,15 +171,6 @@ class DaemonChange:
             if self.record.step in {Step.STOP, Step.RELOAD}:
                 self._note(step=Step.NONE, target=None)
             raise DaemonError(f"daemon.json cannot be written: {exc.strerror}", reason="StorageFull") from exc
-
-    def _is_proven(self, target: Target) -> bool:
-        """Whether this has worked before: then something around it is at fault (a slow containerd, say)."""
-        return target == self.store.last_good()
-
-    def _refuse(self, target: Target, exc: DaemonError) -> None:
-        logger.error("dockerd's new settings are refused: %s", exc)
-        self.refused = target
-        self._note(failed=target.digest, why=str(exc), fallback=False)
 
     def _hold(self, change: Change) -> bool:
         """Switches live-restore by SIGHUP so that containers outlive the restart, or do not. True when they will."""
@@ -253,16 +247,6 @@ class DaemonChange:
         if target is None:
             return
         process = self.supervisor.find() or self.supervisor.start(target.arguments)
-        self._wait_for_answer(process)
-        if self.record.held and not target.document.get("live-restore"):
-            self.store.write_current(target.text)
-            if not self._confirmed(process, target.document) and not self.record.fallback:
-                raise DaemonError(
-                    "dockerd did not confirm its settings after the start", reason="NotConfirmed"
-                )
-        self._reached(target, process)
-
-    def _wait_for_answer(self, process: Process) -> None:
         deadline = self.clock() + self.limits.start_s
         while not self.probe.answers():
             if self.supervisor.wait_end(process, _PAUSE_S):
@@ -273,6 +257,13 @@ class DaemonChange:
                 raise DaemonError(
                     f"dockerd does not answer on {self.socket} after {seconds}", reason="NoAnswer"
                 )
+        if self.record.held and not target.document.get("live-restore"):
+            self.store.write_current(target.text)
+            if not self._confirmed(process, target.document) and not self.record.fallback:
+                raise DaemonError(
+                    "dockerd did not confirm its settings after the start", reason="NotConfirmed"
+                )
+        self._reached(target, process)
 
     def _reached(self, target: Target, process: Process) -> None:
         # one that has proved itself is not watched again: when it dies, no change is to blame

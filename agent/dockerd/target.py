@@ -43,7 +43,9 @@ def checker(program: str, *, version: Callable[[], Version], run_dir: Path) -> C
                 *(str(target.document.get(key) or "") for key in ("tlscacert", "tlscert", "tlskey"))
             )
         if version() >= _VALIDATES:
-            _check_with_engine(program, target, run_dir)
+            wrong = _refusal(program, target, run_dir)
+            if wrong:
+                raise DaemonError(f"dockerd refuses these settings: {wrong}", reason="Refused")
 
     return check
 
@@ -61,12 +63,6 @@ def culprits(program: str, target: Target, run_dir: Path, version: Version) -> d
         if not _refusal(program, without, run_dir):
             return {row.key: f"dockerd refuses it: {wrong}"}
     return {}
-
-
-def _check_with_engine(program: str, target: Target, run_dir: Path) -> None:
-    wrong = _refusal(program, target, run_dir)
-    if wrong:
-        raise DaemonError(f"dockerd refuses these settings: {wrong}", reason="Refused")
 
 
 def _refusal(program: str, target: Target, run_dir: Path) -> str:

@@ -271,7 +271,13 @@ async def run_in_thread(pump: Pump, note: Note | None = None) -> None:
     try:
         work = asyncio.get_running_loop().run_in_executor(_pool, pump.run)
         try:
-            await _watch(work, pump, note)
+            told = 0
+            while not work.done():
+                await asyncio.wait({work}, timeout=_NEWS_S if note else None)
+                if note and (moved := pump.moved) > told:
+                    note(moved - told)
+                    told = moved
+            work.result()
         except asyncio.CancelledError:
             pump.stop()
             await asyncio.wait({work})
@@ -281,16 +287,6 @@ async def run_in_thread(pump: Pump, note: Note | None = None) -> None:
     finally:
         _pumps -= 1
         pump.close()
-
-
-async def _watch(work: asyncio.Future[None], pump: Pump, note: Note | None) -> None:
-    told = 0
-    while not work.done():
-        await asyncio.wait({work}, timeout=_NEWS_S if note else None)
-        if note and (moved := pump.moved) > told:
-            note(moved - told)
-            told = moved
-    work.result()
 
 
 def _after(parts: list[memoryview], sent: int) -> list[memoryview]:

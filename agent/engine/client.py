@@ -274,7 +274,7 @@ class DockerEngine:
 
     def list_containers(self, instance: str) -> tuple[ObservedContainer, ...]:
         """GET /containers/json. A reply that is the last one byte for byte, as of an idle engine, is not read again."""
-        params = {"all": "1", "filters": _label_filter(instance)}
+        params = {"all": "1", "filters": json.dumps({"label": [f"{LABEL_INSTANCE}={instance}"]})}
         body = self._send("GET", "/containers/json", params=params, timeout_s=min(_READ_S, self._timeout_s))
         last = self._last_list
         if (last.instance, last.body) == (instance, body):
@@ -502,10 +502,6 @@ def _version_text(version: tuple[int, int]) -> str:
 
 def _id_of_new(body: Any) -> str:
     return str(body["Id"])
-
-
-def _label_filter(instance: str) -> str:
-    return json.dumps({"label": [f"{LABEL_INSTANCE}={instance}"]})
 
 
 def _names(item: dict[str, Any]) -> list[str]:

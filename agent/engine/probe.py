@@ -33,7 +33,11 @@ class ReloadEvents:
             line = self._response.readline(256 * 1024)
         except (OSError, http.client.HTTPException):
             return None
-        return _attributes(line)
+        try:
+            actor = json.loads(line)["Actor"]
+            return {str(key): str(value) for key, value in actor["Attributes"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
 
 
 class DaemonProbe:
@@ -125,11 +129,3 @@ class DaemonProbe:
         connection = http.client.HTTPConnection("docker")
         connection.sock = link
         return connection
-
-
-def _attributes(line: bytes) -> Mapping[str, str] | None:
-    try:
-        actor = json.loads(line)["Actor"]
-        return {str(key): str(value) for key, value in actor["Attributes"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None

@@ -358,6 +358,8 @@ class DockerStream:
     def _lost(self, exc: Exception, what: str) -> EngineUnreachableError:
         if is_mistrust(exc):
             return EngineTlsError(f"no TLS with the engine at {self.address}: {exc}")
+        if isinstance(exc, (FileNotFoundError, ConnectionRefusedError)):
+            return EngineUnreachableError(f"no Docker engine at {self.address}; is dockerd running?")
         return EngineUnreachableError(f"the engine at {self.address} {what}: {str(exc) or 'timed out'}")
 
     async def _exchange(

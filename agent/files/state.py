@@ -92,7 +92,7 @@ class StateFile:
         records, tags, known = self._records, self._tags, self._sorted
         if known is None or known.records is not records or known.tags is not tags:
             # kept with what it was made of: another thread may have changed that by now
-            found = _in_order(_here(records, tags))
+            found = tuple(sorted(_here(records, tags), key=lambda r: (r.kind, r.section, r.nonce)))
             known = self._sorted = _Sorted(records=records, tags=tags, found=found)
         return known.found
 
@@ -271,19 +271,16 @@ class StateFile:
                 self._place = place
                 raise
             if lasting:
-                self._sync(descriptor, place)
+                try:
+                    os.fsync(descriptor)
+                except OSError:
+                    with contextlib.suppress(OSError):  # else the next start may find what was refused
+                        os.ftruncate(descriptor, place.size)
+                    raise
         finally:
             os.close(descriptor)
         self._place = replace(place, size=place.size + len(line))
         self._unsynced = not lasting
-
-    def _sync(self, descriptor: int, place: _Place) -> None:
-        try:
-            os.fsync(descriptor)
-        except OSError:
-            with contextlib.suppress(OSError):  # else the next start may find what was refused
-                os.ftruncate(descriptor, place.size)
-            raise
 
     def _write_whole(self, records: Mapping[str, Record]) -> None:
         self._place = None
@@ -303,7 +300,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 def _here(records: Mapping[str, Record], tags: Tags | None) -> Iterable[Record]:
     return records.values() if tags is None else visible(records.values(), tags)
-
-
-def _in_order(records: Iterable[Record]) -> tuple[Record, ...]:
-    return tuple(sorted(records, key=lambda r: (r.kind, r.section, r.nonce)))

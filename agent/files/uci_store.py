@@ -125,24 +125,23 @@ class PyuciStore(TextUciStore):
     def _parse(self, raw: bytes, package: str, path: Path) -> Package:
         ours = super()._parse(raw, package, path)
         try:
-            return _with_values(ours, libuci.read(raw))
+            values = libuci.read(raw)
+            places = {section.name: number for number, section in enumerate(ours.sections)}
+            if places.keys() != values.keys():
+                names = ", ".join(sorted(places.keys() ^ values.keys()))
+                raise libuci.LibuciError(f"libuci and ucidockd do not see the same sections: {names}")
+            return replace(
+                ours,
+                sections=tuple(
+                    # a name can stand twice, when one was given and one generated: libuci gives the last one's values only
+                    _with_options(section, values[section.name])
+                    if places[section.name] == number
+                    else section
+                    for number, section in enumerate(ours.sections)
+                ),
+            )
         except libuci.LibuciError as exc:
             raise libuci.LibuciError(f"{path}: {exc}") from exc
-
-
-def _with_values(ours: Package, values: libuci.Values) -> Package:
-    places = {section.name: number for number, section in enumerate(ours.sections)}
-    if places.keys() != values.keys():
-        names = ", ".join(sorted(places.keys() ^ values.keys()))
-        raise libuci.LibuciError(f"libuci and ucidockd do not see the same sections: {names}")
-    return replace(
-        ours,
-        sections=tuple(
-            # a name can stand twice, when one was given and one generated: libuci gives the last one's values only
-            _with_options(section, values[section.name]) if places[section.name] == number else section
-            for number, section in enumerate(ours.sections)
-        ),
-    )
 
 
 def _with_options(section: Section, values: dict[str, str | tuple[str, ...]]) -> Section:

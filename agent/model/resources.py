@@ -31,6 +31,13 @@ class OnDrift(StrEnum):
     REPORT = "report"
 
 
+class OnUnhealthy(StrEnum):
+    """What a failing health check leads to."""
+
+    REPORT = "report"
+    RESTART = "restart"
+
+
 class RunState(StrEnum):
     """`option state`."""
 
@@ -288,6 +295,7 @@ class ContainerPolicy:
     pull: Pull = Pull.MISSING
     adopt: bool = False
     on_drift: OnDrift = OnDrift.REPAIR
+    on_unhealthy: OnUnhealthy = OnUnhealthy.REPORT
     rollback: bool = True
     gate_s: float = 5.0
     grace_s: float = 120.0
@@ -346,13 +354,14 @@ class NetworkSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A `config network` section."""
+    """A `config network` section. `external`: others look after the network, containers only join it."""
 
     section: str
     name: str
     spec: NetworkSpec
     zone: str = "docker"
     adopt: bool = False
+    external: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

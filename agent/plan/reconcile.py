@@ -203,6 +203,9 @@ def plan_network(draft: Draft, network: Network) -> None:
     if draft.hands_off(key, record):
         _withhold(draft, key, is_there=any(n.name == network.name for n in draft.observed.networks))
         return
+    if network.external:
+        _join_network(draft, key, network, record)
+        return
     seen = next((n for n in draft.observed.networks if record and n.id == record.object_id), None)
     if record is None or seen is None:
         _absent_network(draft, key, network, gone=record is not None)
@@ -223,6 +226,25 @@ def plan_network(draft: Draft, network: Network) -> None:
     names = ", ".join(changed_fields("network", record.spec, wanted)) or "name"
     changes = network_changes(record.spec, wanted)
     _replace(draft, network, f"its settings changed: {names}", changes=changes)
+
+
+def _join_network(draft: Draft, key: str, network: Network, record: Record | None) -> None:
+    """One that others look after: there or not, nothing is done to it. One that was ours is let go of."""
+    if record is not None:
+        draft.add(key, [ops.Forget(key=key, cause="others look after it (`external`)", record=record)])
+    seen = next((n for n in draft.observed.networks if n.name == network.name), None)
+    if seen is None:
+        message = (
+            f"no network named {network.name} exists: create it (`docker network create {network.name}`), "
+            "or remove `option external` and ucidockd creates it"
+        )
+        draft.find(key, "Waiting", status=True, reason="Waiting", message=message)
+        draft.find(key, "Synced", status=False, reason="Waiting", message=message)
+        draft.withheld[key] = f"no network named {network.name} exists"
+        return
+    draft.find(key, "Waiting", status=False, reason="Ready")
+    if not _is_ambiguous(draft, key, network, object_id=seen.id):
+        draft.find(key, "Synced", status=True, reason="InSync")
 
 
 def _failed_before(draft: Draft, record: Record, network: Network) -> bool:

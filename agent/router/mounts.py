@@ -52,12 +52,12 @@ def _declared(root: str, options: RuntimeOptions) -> str:
     targets = (
         text(section, "target") for section in package.sections if section.type == "mount" and is_on(section)
     )
-    above = [target for target in targets if target.strip("/") and _is_under(real, target)]
+    above = [
+        target
+        for target in targets
+        if target.strip("/") and real.is_relative_to(PATHS.ask(real_path, target))
+    ]
     return max(above, key=len, default="")
-
-
-def _is_under(folder: PurePosixPath, target: str) -> bool:
-    return folder.is_relative_to(PATHS.ask(real_path, target))
 
 
 # Tells when something is mounted, unmounted or remounted, without hotplug (proc_pid_mountinfo(5): poll gives POLLPRI).

@@ -252,7 +252,16 @@ def _without(section: Section, places: set[tuple[str, int | None]]) -> Section:
 def _answer(
     request: AdoptRequest, name: str, sections: tuple[Section, ...], notes: list[str]
 ) -> dict[str, Any]:
-    shown = sections if request.show_secrets else tuple(_masked(section) for section in sections)
+    # environment values never show; labels, options and words of a command where their name says
+    # secret
+    shown = (
+        sections
+        if request.show_secrets
+        else tuple(
+            replace(section, options=tuple(_masked_option(option) for option in section.options))
+            for section in sections
+        )
+    )
     return {
         "container": name,
         "section": sections[-1].name,
@@ -261,11 +270,6 @@ def _answer(
         "notes": notes,
         "committed": request.commit,
     }
-
-
-def _masked(section: Section) -> Section:
-    """Environment values never show; labels, options and words of a command where their name says secret."""
-    return replace(section, options=tuple(_masked_option(option) for option in section.options))
 
 
 def _masked_option(option: Option) -> Option:

@@ -43,7 +43,9 @@ class Holds:
             self._before.pop(key, None)
             if key in held:
                 self._before[key] = held[key]
-            if action in _RUNNING_ACTIONS and _is_to_run(container):
+            if action in _RUNNING_ACTIONS and (
+                container.policy.enabled and container.policy.state is RunState.RUNNING
+            ):
                 if held.get(key, {}).get("action") in _STOPPING_ACTIONS:
                     del held[key]
             else:
@@ -138,7 +140,3 @@ def _hash(container: Container, spec: Mapping[str, object]) -> str:
 
 def _is_same(container: Container, held: Mapping[str, str]) -> bool:
     return section_hash(container) == held["section"] or _section_meaning(container) == held["meaning"]
-
-
-def _is_to_run(container: Container) -> bool:
-    return container.policy.enabled and container.policy.state is RunState.RUNNING

@@ -31,7 +31,7 @@ from agent.model.issues import issue_as_json
 from agent.model.resources import RegistryAuth
 from agent.plan.outlook import Outlook
 from agent.router.mounts import MountWatch
-from agent.runtime.differ import diff
+from agent.runtime.differ import describe, diff
 from agent.runtime.planning import plan_answer, reconcile_answer
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
@@ -274,6 +274,15 @@ class Loop:
         self.reconciler.read_config()
         return diff(self.reconciler, name)
 
+    async def describe(self, name: str) -> dict[str, object]:
+        """Everything about one container section."""
+        async with self._one_pass:
+            return await self._in_pass(lambda: self._describe_now(name))
+
+    def _describe_now(self, name: str) -> dict[str, object]:
+        self.reconciler.read_config()
+        return describe(self.reconciler, name)
+
     async def manual(self, container: str, action: str) -> None:
         """Holds a managed container as a manual action leaves it; others are nobody's business. Before the action."""
         if await asyncio.to_thread(self.reconciler.hold, container, action):
@@ -333,7 +342,17 @@ class Loop:
             await self._stop.wait()
             timers.cancel()
             watchdog.cancel()
-            await self._settle(passes)
+            # Waits for what is under way, not for ever: threads cannot be cancelled, and what a swap leaves half done
+            # the next start mends.
+            try:
+                async with asyncio.timeout(SETTLE_S):
+                    await passes
+                    while self.reconciler.is_busy():
+                        self._wake.clear()
+                        await self._wake.wait()
+            except TimeoutError:
+                self.parked = True
+                logger.warning("something is still under way: the next start goes on with it")
             await asyncio.to_thread(self._fold)
 
     def _fold(self) -> None:
@@ -341,19 +360,6 @@ class Loop:
             self.reconciler.records.fold()
         except StorageError as exc:  # the next start reads what there is
             logger.warning("%s", exc)
-
-    async def _settle(self, passes: asyncio.Task[None]) -> None:
-        """Waits for what is under way, not for ever: threads cannot be cancelled, and what a swap leaves half done
-        the next start mends."""
-        try:
-            async with asyncio.timeout(SETTLE_S):
-                await passes
-                while self.reconciler.is_busy():
-                    self._wake.clear()
-                    await self._wake.wait()
-        except TimeoutError:
-            self.parked = True
-            logger.warning("something is still under way: the next start goes on with it")
 
     async def _passes(self) -> None:
         while True:
@@ -370,16 +376,13 @@ class Loop:
                 # its begin: what became due during the pass has not been tried by it
                 self._last_pass = self.reconciler.monotonic()
                 await self._in_pass(functools.partial(self._body, dirty))
-                self._pass_is_over()
+                self._last_end = self.reconciler.monotonic()
+                if self.board.message(PASSES_KEY, ConditionType.PASS_STUCK):
+                    logger.info("passes go on")
+                    self.board.drop(PASSES_KEY, now=self.reconciler.wall())
             if dirty.deep:
                 self._last_deep = self._last_pass
             self._pass_ended.set()
-
-    def _pass_is_over(self) -> None:
-        self._last_end = self.reconciler.monotonic()
-        if self.board.message(PASSES_KEY, ConditionType.PASS_STUCK):
-            logger.info("passes go on")
-            self.board.drop(PASSES_KEY, now=self.reconciler.wall())
 
     async def _watch_passes(self) -> None:
         """Says so when passes have stopped: nothing else on the board would, as only a pass changes it."""
@@ -390,18 +393,15 @@ class Loop:
             if late_s < limit_s:
                 await asyncio.sleep(limit_s - late_s)
                 continue
-            self._show_stuck(late_s)
+            now = self.reconciler.wall()
+            hung = ", ".join(PATHS.hung())
+            message = f"no pass has ended for {late_s:.0f} s" + (f"; {hung} does not answer" if hung else "")
+            self.board.ensure(PASSES_KEY, kind="agent", section="agent", name="ucidockd", now=now)
+            if self.board.set(
+                PASSES_KEY, ConditionType.PASS_STUCK, status=True, reason="NoPass", message=message, now=now
+            ):
+                logger.error("%s: what is declared is not followed", message)
             await asyncio.sleep(limit_s)
-
-    def _show_stuck(self, late_s: float) -> None:
-        now = self.reconciler.wall()
-        hung = ", ".join(PATHS.hung())
-        message = f"no pass has ended for {late_s:.0f} s" + (f"; {hung} does not answer" if hung else "")
-        self.board.ensure(PASSES_KEY, kind="agent", section="agent", name="ucidockd", now=now)
-        if self.board.set(
-            PASSES_KEY, ConditionType.PASS_STUCK, status=True, reason="NoPass", message=message, now=now
-        ):
-            logger.error("%s: what is declared is not followed", message)
 
     def _body(self, dirty: Dirty) -> None:
         """One pass. Blocks."""
@@ -513,7 +513,6 @@ class Loop:
             object_id = str((actor.get("Attributes") or {}).get("container", ""))
         self.trigger_threadsafe(deep=event.get("Type") == "image", object_id=object_id)
         if action == "die":  # the engine says so before all that it shows is up to date
-            self._look_again(object_id)
-
-    def _look_again(self, object_id: str) -> None:
-        tell(self._loop, lambda: self._loop.call_later(AGAIN_S, lambda: self.trigger(object_id=object_id)))
+            tell(
+                self._loop, lambda: self._loop.call_later(AGAIN_S, lambda: self.trigger(object_id=object_id))
+            )

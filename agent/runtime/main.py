@@ -132,7 +132,9 @@ def set_up_logging(level: str, *, out: TextIO | None = None, err: TextIO | None 
 
 def run(options: RuntimeOptions) -> int:
     """Runs the agent until SIGTERM or SIGINT. Returns the exit code: 0, or 3 when another agent runs."""
-    settings = _settings(options)
+    # the agent section at start; a broken configuration does not keep the agent from coming up
+    desired = load(options).desired
+    settings = desired.agent if desired is not None else AgentSettings()
     set_up_logging(options.log_level or settings.log_level)
     socket = Path(options.socket or settings.socket)
     try:
@@ -169,12 +171,6 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
     )
-
-
-def _settings(options: RuntimeOptions) -> AgentSettings:
-    """The agent section at start; a broken configuration does not keep the agent from coming up."""
-    desired = load(options).desired
-    return desired.agent if desired is not None else AgentSettings()
 
 
 def _engine_tls(options: RuntimeOptions, settings: AgentSettings) -> EngineTls | None:

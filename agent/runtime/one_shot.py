@@ -14,7 +14,7 @@ from agent.model.given import Given
 from agent.model.issues import issue_as_json
 from agent.model.resources import AgentSettings
 from agent.runtime.adopt import AdoptRequest
-from agent.runtime.differ import diff
+from agent.runtime.differ import describe, diff
 from agent.runtime.main import locked, make_reconciler
 from agent.runtime.planning import plan_answer, reconcile_answer
 from agent.status.board import StatusBoard
@@ -95,6 +95,11 @@ class Single:
         """One container section against what the engine shows."""
         self._reconciler.standing.look(thoroughly=True)
         return diff(self._reconciler, name)
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """Everything about one container section."""
+        self._reconciler.standing.look(thoroughly=True)
+        return describe(self._reconciler, name)
 
     def adopt(self, request: dict[str, Any]) -> dict[str, Any]:
         """A container's sections, by the body of `POST /v1/adopt`; the next reconcile carries a commit out."""

@@ -42,7 +42,7 @@ from agent.observe.waiting import (
     with_plugged,
 )
 from agent.plan import operations as ops
-from agent.plan.backoff import BackOff
+from agent.plan.backoff import ENDED_AGAIN, UNHEALTHY_AGAIN, BackOff
 from agent.plan.container.meaning import image_defaults, newly_stated
 from agent.plan.container.renames import moved
 from agent.plan.draft import Context, Missing, desired_spec, key_of, shared_names
@@ -225,6 +225,11 @@ class Reconciler:
             extra=extra,
         )
         return replace(found, entries=tuple(map(self._explained, found.entries)), before=before)
+
+    def at_work(self, key: str) -> str:
+        """What is being done on a resource, "" where nothing is."""
+        work = self._busy.get(key)
+        return self._under_way(work) if work is not None else ""
 
     def _under_way(self, work: ops.Work) -> str:
         """What is being done on a resource, with the progress of its pull."""
@@ -663,7 +668,10 @@ class Reconciler:
             if any(isinstance(operation, ops.StopContainer) for operation in work.operations):
                 self.backoff.stopped(work.key)
             if any(isinstance(operation, _STARTS) for operation in work.operations):
-                self.backoff.started_again(work.key, self.monotonic())
+                healing = any(isinstance(o, ops.RestartContainer) and o.unhealthy for o in work.operations)
+                self.backoff.started_again(
+                    work.key, self.monotonic(), UNHEALTHY_AGAIN if healing else ENDED_AGAIN
+                )
             if work.partial:
                 self._display.kept(work.key)
             else:

@@ -85,7 +85,11 @@ class Web:
     def _settings_read(self, settings: AgentSettings) -> None:
         """The agent section that a pass read, in its thread."""
         if settings.listen and isinstance(self._parts.sessions, TokenFile):
-            _make_token(self._parts.sessions)
+            # whoever is to use the listener has to find the token there
+            try:
+                self._parts.sessions.token()
+            except BusError as exc:
+                logger.warning("%s", exc)
         tell(self._loop, self._follow, settings)
 
     def _follow(self, settings: AgentSettings) -> None:
@@ -120,11 +124,3 @@ class Web:
 
 def _import_doors() -> None:
     import agent.runtime.listeners  # noqa: F401
-
-
-def _make_token(file: TokenFile) -> None:
-    """Whoever is to use the listener has to find the token there."""
-    try:
-        file.token()
-    except BusError as exc:
-        logger.warning("%s", exc)

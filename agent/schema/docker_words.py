@@ -159,7 +159,6 @@ _CONTAINER: Mapping[str, str] = {
     "version": "nothing: there is one version of the syntax",
 }
 _NETWORK: Mapping[str, str] = {
-    "external": _EXISTING,
     "subnets": "`list subnet`",
     "ipam": "`list subnet`, `list gateway` and `list ip_range`",
     "driver_opts": "`list opt`",

@@ -259,6 +259,12 @@ class StatusBoard:
             resources = [self._resources[key].as_json() for key in sorted(self._resources)]
             return {"version": self.version, "agent": dict(self._agent), "resources": resources}
 
+    def resource(self, key: str) -> dict[str, Any] | None:
+        """One of them, JSON-ready; None where it is not on the board."""
+        with self._lock:
+            found = self._resources.get(key)
+            return found.as_json() if found is not None else None
+
     def page(self, after: str = "", limit: int = 0) -> dict[str, Any]:
         """As many resources as fit in PAGE_BYTES, `limit` at most (0: no matter), from the first key past `after` on.
 

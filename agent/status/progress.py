@@ -92,7 +92,9 @@ class Progress:
             self._layer_line(name, status, line.get("progressDetail"))
         elif status or stream:
             self.step = status or stream
-        self._build_step(stream)
+        found = _STEP.match(stream)
+        if found is not None and 0 < int(found[1]) <= int(found[2]):
+            self._share = max(self._share, (int(found[1]) - 1) / int(found[2]))
         self._grow()
         return before != (self.step, self._share, self._sums)
 
@@ -109,11 +111,6 @@ class Progress:
         self._sums.add(layer, -1)
         _update(layer, status, *_numbers(detail))
         self._sums.add(layer)
-
-    def _build_step(self, stream: str) -> None:
-        found = _STEP.match(stream)
-        if found is not None and 0 < int(found[1]) <= int(found[2]):
-            self._share = max(self._share, (int(found[1]) - 1) / int(found[2]))
 
     @property
     def bytes_done(self) -> int:

@@ -151,7 +151,10 @@ class Certificates:
             raise ConfigError(
                 "a server certificate needs a name, expected one DNS name or IP address at least"
             )
-        _check_days(days, renew_days)
+        if not 1 <= days <= DAYS_MAX:
+            raise ConfigError(f"days is {days}, expected 1 to {DAYS_MAX}")
+        if not 0 <= renew_days < days:
+            raise ConfigError(f"renew_days is {renew_days}, expected 0 to {days - 1} (less than days)")
         with _os_errors_translated():
             return self._ensure(names, days=days, renew_days=renew_days, now=now)
 
@@ -203,7 +206,12 @@ class Certificates:
         CertificateError; then no target was made.
         """
         _check_client(name, days)
-        _check_target(target)
+        if target.exists() or target.is_symlink():
+            raise ConfigError(f"{target} exists already, expected the name of a folder to be made")
+        if not target.parent.is_dir():
+            raise ConfigError(
+                f"{target.parent} is no folder, expected one in which {target.name} can be made"
+            )
         made = self.sign_client(name, days=days, now=now)
         with _os_errors_translated():
             _write_bundle(target, made.files)
@@ -368,13 +376,6 @@ def _ca_request(content: Mapping[str, bytes]) -> dict[str, str]:
     return {"cert": content["ca.pem"].decode(), "key": content["ca-key.pem"].decode()}
 
 
-def _check_days(days: int, renew_days: int) -> None:
-    if not 1 <= days <= DAYS_MAX:
-        raise ConfigError(f"days is {days}, expected 1 to {DAYS_MAX}")
-    if not 0 <= renew_days < days:
-        raise ConfigError(f"renew_days is {renew_days}, expected 0 to {days - 1} (less than days)")
-
-
 def _check_client(name: str, days: int) -> None:
     if not _CLIENT_NAME.fullmatch(name):
         raise ConfigError(
@@ -383,13 +384,6 @@ def _check_client(name: str, days: int) -> None:
         )
     if not 1 <= days <= DAYS_MAX:
         raise ConfigError(f"days is {days}, expected 1 to {DAYS_MAX}")
-
-
-def _check_target(target: Path) -> None:
-    if target.exists() or target.is_symlink():
-        raise ConfigError(f"{target} exists already, expected the name of a folder to be made")
-    if not target.parent.is_dir():
-        raise ConfigError(f"{target.parent} is no folder, expected one in which {target.name} can be made")
 
 
 def _write_bundle(target: Path, content: Mapping[str, str]) -> None:

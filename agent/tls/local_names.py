@@ -48,17 +48,7 @@ def local_server_names(san: Iterable[str] = ()) -> tuple[str, ...]:
 
 def lan_addresses() -> tuple[str, ...]:
     """Private addresses of this network namespace that last, Docker's bridges left out. Raises OSError."""
-    left_out = _docker_bridges()
-    found = {
-        str(address)
-        for link, address in _addresses()
-        if link not in left_out and any(address in network for network in _PRIVATE)
-    }
-    return tuple(sorted(found))
-
-
-def _docker_bridges() -> set[int]:
-    """Indexes of bridges that no port leads out of."""
+    # indexes of bridges that no port leads out of
     bridges: set[int] = set()
     lead_out: set[int] = set()
     for message in _dump(_RTM_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0, 0)):
@@ -68,7 +58,13 @@ def _docker_bridges() -> set[int]:
             bridges.add(_LINK.unpack_from(message)[3])
         if _IFLA_MASTER in attributes and not _DOCKER_PORT.fullmatch(_text(attributes[_IFLA_IFNAME])):
             lead_out.add(_number(attributes[_IFLA_MASTER]))
-    return bridges - lead_out
+    left_out = bridges - lead_out
+    found = {
+        str(address)
+        for link, address in _addresses()
+        if link not in left_out and any(address in network for network in _PRIVATE)
+    }
+    return tuple(sorted(found))
 
 
 def _addresses() -> Iterator[tuple[int, _Address]]:

@@ -81,7 +81,11 @@ class CertificateStore:
         """An empty one where there is none; one that cannot be read is set aside."""
         path = self.directory / INDEX
         try:
-            return _index(json.loads(path.read_bytes()))
+            data = json.loads(path.read_bytes())
+            if data["version"] != _VERSION:
+                raise ValueError(f"version {data['version']!r}, expected {_VERSION}")
+            ca, server = (_part(kind, data[kind]) for kind in ("ca", "server"))
+            return Index(ca=ca, server=server, older=tuple(map(str, data["older"])))
         except FileNotFoundError:
             return Index()
         except (ValueError, KeyError, TypeError) as exc:
@@ -166,13 +170,6 @@ class CertificateStore:
             logger.warning(
                 "%s was open to others: it is 0600 again; make a new one if it may have been read", path
             )
-
-
-def _index(data: dict[str, Any]) -> Index:
-    if data["version"] != _VERSION:
-        raise ValueError(f"version {data['version']!r}, expected {_VERSION}")
-    ca, server = (_part(kind, data[kind]) for kind in ("ca", "server"))
-    return Index(ca=ca, server=server, older=tuple(map(str, data["older"])))
 
 
 def _part(kind: str, data: dict[str, Any] | None) -> Part | None:

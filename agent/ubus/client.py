@@ -236,7 +236,18 @@ class UbusClient:
         """Subscribes and publishes. A name that somebody else has is tried again, for as long as it takes."""
         try:
             async with deadline(TIMEOUT_S, "set-up"):
-                await self._start_listening(link)
+                listeners = list(self._listeners)
+                if any(listener.target for listener in listeners):
+                    listeners.insert(0, _Listener(self._on_object_added, pattern=_OBJECT_ADDED))
+                for listener in listeners:
+                    listener.subscribed = False
+                    object_id = await self._add(link, listener, {})
+                    if listener.target:
+                        await self._subscribe(link, listener, object_id)
+                    else:
+                        where = object_id - 2**32 if object_id >= 2**31 else object_id  # INT32 has a sign
+                        data = encoded({"object": where, "pattern": listener.pattern})
+                        await link.invoke(EVENT_OBJECT, "register", data)
             warned: set[str] = set()
             while taken := await self._publish_all(link):
                 self.ready.set()
@@ -278,20 +289,6 @@ class UbusClient:
         return (await link.request(Kind.ADD_OBJECT, attributes, on_data=known)).first_id()
 
     # subscribing
-
-    async def _start_listening(self, link: Link) -> None:
-        listeners = list(self._listeners)
-        if any(listener.target for listener in listeners):
-            listeners.insert(0, _Listener(self._on_object_added, pattern=_OBJECT_ADDED))
-        for listener in listeners:
-            listener.subscribed = False
-            object_id = await self._add(link, listener, {})
-            if listener.target:
-                await self._subscribe(link, listener, object_id)
-            else:
-                where = object_id - 2**32 if object_id >= 2**31 else object_id  # INT32 has a sign
-                data = encoded({"object": where, "pattern": listener.pattern})
-                await link.invoke(EVENT_OBJECT, "register", data)
 
     async def _subscribe(self, link: Link, listener: _Listener, object_id: int) -> None:
         """Subscribes where the target is there; its coming is heard of otherwise."""
@@ -340,7 +337,10 @@ class UbusClient:
         if local is None:
             link.answer(message, Status.NOT_FOUND)
         elif isinstance(local, _Listener):
-            _hear(local, message)
+            try:
+                local.callback(message.text(Attr.METHOD) or "", blobmsg.decode(message.raw(Attr.DATA) or b""))
+            except BlobError as exc:
+                logger.debug("ubus: a broken notification: %s", exc)
             if message.peer:  # an event has no sender
                 link.answer(message, Status.OK)
         elif self._calls >= CALLS:
@@ -360,13 +360,6 @@ class UbusClient:
             logger.debug("ubus: the reply was not sent: %s", exc)
         finally:
             self._calls -= 1
-
-
-def _hear(listener: _Listener, message: Message) -> None:
-    try:
-        listener.callback(message.text(Attr.METHOD) or "", blobmsg.decode(message.raw(Attr.DATA) or b""))
-    except BlobError as exc:
-        logger.debug("ubus: a broken notification: %s", exc)
 
 
 async def _handled(owned: BusObject, message: Message) -> tuple[Status, bytes | None]:

@@ -26,10 +26,9 @@ from agent.model.resources import (
     RegistryAuth,
     Volume,
 )
-from agent.uci.decode_network import BRIDGE_NAME, contains, reserved_address
+from agent.uci.decode_network import BRIDGE_NAME, BUILT_IN, contains, reserved_address
 from agent.uci.reader import SectionReader
 
-BUILT_IN_NETWORKS = frozenset({"bridge", "host", "none"})
 _SHARED_BY = ("container:", "service:")
 
 R = TypeVar("R", Container, Network, Volume)
@@ -115,9 +114,9 @@ def _check_endpoints(reader: SectionReader, container: Container, draft: Draft) 
         seen.add(written.network)
         if endpoint.network in networks:
             source, network = networks[endpoint.network]
-            if not source.failed:
+            if not source.failed and not network.external:
                 _check_addresses(reader, endpoint, written, index, network)
-        elif endpoint.network not in BUILT_IN_NETWORKS:
+        elif endpoint.network not in BUILT_IN:
             known = ", ".join(sorted(networks)) or "none is declared"
             reader.report(
                 f"unknown network {endpoint.network!r}",

@@ -43,10 +43,10 @@ from agent.model.resources import (
     Healthcheck,
     Mount,
     OnDrift,
+    OnUnhealthy,
     Port,
     Pull,
     RunState,
-    Tmpfs,
 )
 from agent.uci.decode_network import labels
 from agent.uci.reader import SectionReader
@@ -68,7 +68,7 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
         ports=_ports(reader),
         expose=tuple(sorted({port for ports in reader.values("expose", parse_exposed) for port in ports})),
         mounts=_mounts(reader),
-        tmpfs=_tmpfs(reader),
+        tmpfs=tuple(sorted(reader.values("tmpfs", parse_tmpfs), key=lambda entry: entry.target)),
         endpoints=_endpoints(reader),
     )
     spec = _with_profile(reader, spec, read_file)
@@ -173,10 +173,6 @@ def _ports(reader: SectionReader) -> tuple[Port, ...]:
 def _mounts(reader: SectionReader) -> tuple[Mount, ...]:
     found = list(reader.values("volume", parse_volume))
     return tuple(sorted(found, key=lambda mount: (mount.target, mount.source)))
-
-
-def _tmpfs(reader: SectionReader) -> tuple[Tmpfs, ...]:
-    return tuple(sorted(reader.values("tmpfs", parse_tmpfs), key=lambda entry: entry.target))
 
 
 def _check_targets(reader: SectionReader, spec: ContainerSpec) -> None:
@@ -309,6 +305,7 @@ def _policy(reader: SectionReader) -> ContainerPolicy:
         pull=Pull(reader.text("pull") or base.pull),
         adopt=reader.flag("adopt") or False,
         on_drift=OnDrift(reader.text("on_drift") or base.on_drift),
+        on_unhealthy=OnUnhealthy(reader.text("on_unhealthy") or base.on_unhealthy),
         rollback=base.rollback if rollback is None else rollback,
         gate_s=base.gate_s if gate is None else gate,
         grace_s=base.grace_s if grace is None else grace,

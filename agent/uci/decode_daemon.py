@@ -10,7 +10,6 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from agent.errors import ConfigError
@@ -235,15 +234,13 @@ def _check_bridge(reader: SectionReader, values: dict[str, Json]) -> None:
                 )
             continue
         bridge = ipaddress.ip_interface(address).network
-        if subnet.version == bridge.version and not _is_part(subnet, bridge):
+        if subnet.version == bridge.version and not (
+            subnet.network_address in bridge and subnet.prefixlen >= bridge.prefixlen
+        ):
             reader.report(
                 f"{part} is not inside the bridge's subnet", option=option, expected=f"a part of {bridge}"
             )
             del values[fixed]
-
-
-def _is_part(subnet: IPv4Network | IPv6Network, bridge: IPv4Network | IPv6Network) -> bool:
-    return subnet.network_address in bridge and subnet.prefixlen >= bridge.prefixlen
 
 
 def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:

@@ -11,8 +11,10 @@ from dataclasses import replace
 from agent.model.entries import parse_address, parse_subnet
 from agent.model.quantities import parse_assignment, parse_pair
 from agent.model.resources import Network, NetworkSpec, Pool, Volume, VolumeSpec
+from agent.schema.validate import properties
 from agent.uci.reader import SectionReader
 
+BUILT_IN = frozenset({"bridge", "host", "none"})
 BRIDGE_NAME = "com.docker.network.bridge.name"
 INTERFACE_NAME_MAX = 15  # IFNAMSIZ - 1
 
@@ -55,10 +57,30 @@ def decode_volume(reader: SectionReader) -> Volume:
     )
 
 
+def _external(reader: SectionReader) -> Network:
+    """A network that others look after: what it is made of is theirs to say."""
+    for option in sorted(properties("network").keys() - {"name", "external"}):
+        if reader.has(option):
+            reader.report("does not go with `external`", option=option, expected="one of the two")
+    if reader.docker_name in BUILT_IN:
+        wish = f"`list network '{reader.docker_name}'` in the container, without a network section"
+        reader.report("names a network that every engine has", option="name", expected=wish)
+    return Network(section=reader.name, name=reader.docker_name, external=True, spec=NetworkSpec())
+
+
 def decode_network(reader: SectionReader) -> Network:
+    if reader.flag("external"):
+        return _external(reader)
     driver = reader.text("driver") or "bridge"
     pools = _pools(reader)
-    _check_families(reader, driver, pools)
+    # libnetwork drivers/bridge: one subnet of each family. Other drivers take several
+    six = sum(":" in pool.subnet for pool in pools)
+    if driver == "bridge" and max(six, len(pools) - six) > 1:
+        reader.report(
+            "a bridge takes one subnet for each family",
+            option="subnet",
+            expected="one IPv4 subnet and one IPv6 subnet at most, or another network section",
+        )
     return Network(
         section=reader.name,
         name=reader.docker_name,
@@ -74,17 +96,6 @@ def decode_network(reader: SectionReader) -> Network:
             labels=labels(reader),
         ),
     )
-
-
-def _check_families(reader: SectionReader, driver: str, pools: tuple[Pool, ...]) -> None:
-    """libnetwork drivers/bridge: one subnet of each family. Other drivers take several."""
-    six = sum(":" in pool.subnet for pool in pools)
-    if driver == "bridge" and max(six, len(pools) - six) > 1:
-        reader.report(
-            "a bridge takes one subnet for each family",
-            option="subnet",
-            expected="one IPv4 subnet and one IPv6 subnet at most, or another network section",
-        )
 
 
 def _ipv6(reader: SectionReader, pools: tuple[Pool, ...]) -> bool:

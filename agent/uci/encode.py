@@ -58,6 +58,8 @@ def encode_container(
 
 def encode_network(network: Network) -> Section:
     """A `network` section."""
+    if network.external:
+        return _section("network", network.section, {**_name(network.section, network.name), "external": "1"})
     spec = network.spec
     own = {BRIDGE_NAME: f"br-{network.section}"[:INTERFACE_NAME_MAX]} if spec.driver == "bridge" else {}
     entries = [pair for pair in spec.options if pair not in own.items()]
@@ -163,7 +165,7 @@ def _policy(policy: ContainerPolicy) -> dict[str, Value]:
     for option in ("enabled", "adopt", "rollback", "remove_volumes"):
         if getattr(policy, option) is not getattr(base, option):
             options[option] = _flag(getattr(policy, option))
-    for option in ("state", "pull", "on_drift"):
+    for option in ("state", "pull", "on_drift", "on_unhealthy"):
         options |= _unless(option, str(getattr(policy, option)), str(getattr(base, option)))
     options |= _unless("gate", seconds(policy.gate_s), seconds(base.gate_s))
     options |= _unless("grace", seconds(policy.grace_s), seconds(base.grace_s))

@@ -235,26 +235,24 @@ class _Buffer:
             self._bytes[self._at] = 0
             self._at += 1
         else:
-            self._unquote(start)
-        return start
-
-    def _unquote(self, target: int) -> None:
-        while True:
-            here = self._here()
-            if here == _HASH:
-                self._bytes[self._at] = 0
-            if here in _WORD_ENDS:
-                break
-            if here in _QUOTES:
+            target = start
+            while True:
+                here = self._here()
+                if here == _HASH:
+                    self._bytes[self._at] = 0
+                if here in _WORD_ENDS:
+                    break
+                if here in _QUOTES:
+                    self._at += 1
+                    target = self._quoted(here, target)
+                elif here != _BACKSLASH or self._escaped():
+                    target = self._move(_BARE, target)
+                if self._here() in _SPACE_OR_END:
+                    break
+            if self._here() not in (0, _SEMICOLON):
                 self._at += 1
-                target = self._quoted(here, target)
-            elif here != _BACKSLASH or self._escaped():
-                target = self._move(_BARE, target)
-            if self._here() in _SPACE_OR_END:
-                break
-        if self._here() not in (0, _SEMICOLON):
-            self._at += 1
-        self._bytes[target] = 0
+            self._bytes[target] = 0
+        return start
 
     def _quoted(self, quote: int, target: int) -> int:
         self.quote = opened = self.line
@@ -323,7 +321,11 @@ class _Parser:
             case "config" | "c":
                 self._config(verb)
             case "option" | "o":
-                self._option(verb)
+                section, name, value, line = self._assignment(verb)
+                if value:  # libuci passes over an option without a value, and keeps what was there
+                    before = section.options.get(name)
+                    lost = [*before.overwritten, *before.lines] if before is not None else []
+                    section.options[name] = _Values([value], [line], is_list=False, overwritten=lost)
             case "list" | "l":
                 self._list(verb)
             case _:
@@ -357,19 +359,16 @@ class _Parser:
         section_type, name = self._buffer.text(type_at), self._buffer.text(name_at)
         known = self._named.get(name) if name else None
         if known is None:
-            known = self._new_section(section_type, name, line)
+            generated = generated_name(len(self._drafts) + 1, section_type)
+            draft = _Draft(section_type, name or generated, not name, line)
+            self._drafts.append(draft)
+            self._named.setdefault(draft.name, draft)  # a generated name can be that of a section before it
+            known = draft
         elif known.type != section_type:
             raise self._buffer.error("section of different type overwrites prior section with same name")
         else:
             known.repeats.append(line)
         self._current = known
-
-    def _new_section(self, section_type: str, name: str, line: int) -> _Draft:
-        generated = generated_name(len(self._drafts) + 1, section_type)
-        draft = _Draft(section_type, name or generated, not name, line)
-        self._drafts.append(draft)
-        self._named.setdefault(draft.name, draft)  # a generated name can be that of a section before it
-        return draft
 
     def _assignment(self, verb: str) -> tuple[_Draft, str, str, int]:
         if self._current is None:
@@ -380,13 +379,6 @@ class _Parser:
         value_at = self._argument()
         self._end()
         return self._current, self._buffer.text(name_at), self._buffer.text(value_at), line
-
-    def _option(self, verb: str) -> None:
-        section, name, value, line = self._assignment(verb)
-        if value:  # libuci passes over an option without a value, and keeps what was there
-            before = section.options.get(name)
-            lost = [*before.overwritten, *before.lines] if before is not None else []
-            section.options[name] = _Values([value], [line], is_list=False, overwritten=lost)
 
     def _list(self, verb: str) -> None:
         section, name, value, line = self._assignment(verb)

@@ -57,12 +57,12 @@ def path_problem(raw: bytes) -> str | None:
     control characters and what a second decoding or tidying would change.
     """
     path = unquote_to_bytes(raw)
-    plain = _has_names_only(path) if path.startswith(_NAMED) else _is_plain(path)
+    plain = (
+        _has_names_only(path)
+        if path.startswith(_NAMED)
+        else (_PATH.fullmatch(path) is not None and _STRANGE.search(path) is None)
+    )
     return None if plain else "the path has a character or a segment that is not taken"
-
-
-def _is_plain(path: bytes) -> bool:
-    return _PATH.fullmatch(path) is not None and _STRANGE.search(path) is None
 
 
 def _has_names_only(path: bytes) -> bool:

@@ -142,14 +142,14 @@ def _fields(before: Record | None, record: Record) -> dict[str, Any]:
     found = {"nonce": record.nonce}
     for each in _FIELDS:
         value = getattr(record, each.name)
-        old = _default(each) if before is None else getattr(before, each.name)
+        old = (
+            (each.default_factory() if each.default_factory is not MISSING else each.default)
+            if before is None
+            else getattr(before, each.name)
+        )
         if value != old:
             found[each.name] = value
     return found
-
-
-def _default(each: Any) -> Any:
-    return each.default_factory() if each.default_factory is not MISSING else each.default
 
 
 def _text(value: object) -> str:

@@ -107,6 +107,7 @@ _('Environment');
 _('Environment files');
 _('Environment of all its containers, `NAME=value`; a container\'s own values come before these.');
 _('Environment, `K=V`; a bare `K` wants its value from `env_file`. Later entries win.');
+_('Existing network');
 _('Exposed ports');
 _('Extra hosts');
 _('Extra iptables arguments');
@@ -332,6 +333,7 @@ _('TCP addresses of the agent\'s API; none by default. They speak TLS, except lo
 _('Terminal (TTY)');
 _('The container cannot write to its own file system, only to volumes.');
 _('The driver of cgroups; cgroupfs on OpenWrt.');
+_('The network exists already and others look after it: containers join it, ucidockd neither changes nor removes it.');
 _('The server\'s certificate.');
 _('The server\'s private key.');
 _('Time after the start during which failures do not count.');

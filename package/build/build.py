@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,7 +75,7 @@ def main() -> int:
     os.environ["SOURCE_DATE_EPOCH"] = str(epoch)
     args.output.mkdir(parents=True, exist_ok=True)
     if args.source:
-        print(source(args.output))
+        print(source(args.output, args.url))
         return 0
     for stale in args.output.iterdir():
         if stale.suffix in {".ipk", ".apk", ".deb"} or stale.name.startswith(
@@ -112,8 +113,8 @@ def git(*words: str) -> str:
     ).stdout.strip()
 
 
-def source(output: Path) -> str:
-    """The tarball of the last commit; the line of its hash for PKG_HASH."""
+def source(output: Path, url: str) -> str:
+    """The tarball of the last commit; `feed/`, the packages for a feed that takes it from `url`."""
     version = (PROJECT / "agent/__init__.py").read_text().partition('__version__ = "')[2].partition('"')[0]
     name = f"ucidockd-{version}"
     data = subprocess.run(
@@ -124,7 +125,25 @@ def source(output: Path) -> str:
     (output / f"{name}.tar.gz").write_bytes(packed(data))
     digest = hashlib.sha256(packed(data)).hexdigest()
     (output / f"{name}.tar.gz.sha256").write_text(f"{digest}  {name}.tar.gz\n")
-    return f"{output / name}.tar.gz\nPKG_HASH:={digest}"
+    shutil.rmtree(output / "feed", ignore_errors=True)
+    for makefile in sorted((PROJECT / "package").glob("*ucidockd/Makefile")):
+        copied = output / "feed" / makefile.parent.name
+        shutil.copytree(makefile.parent, copied)
+        (copied / "Makefile").write_text(for_feed(makefile.read_text(), url, digest))
+    return f"{output / name}.tar.gz\nPKG_HASH:={digest}\n{output / 'feed'}"
+
+
+def for_feed(makefile: str, url: str, digest: str) -> str:
+    """The Makefile that builds from the release in place of the checkout that it is in."""
+    release = (
+        "PKG_SOURCE:=ucidockd-$(PKG_VERSION).tar.gz\n"
+        f"PKG_SOURCE_URL:={url}\n"
+        f"PKG_HASH:={digest}\n"
+        "PKG_BUILD_DIR:=$(BUILD_DIR)/$(PKG_NAME)/ucidockd-$(PKG_VERSION)\n"
+    )
+    text = makefile.replace("UCIDOCKD_SOURCE:=$(abspath $(CURDIR)/../..)\n", release)
+    text = re.sub(r"define Build/Prepare\n.*?\nendef\n\n", "", text, flags=re.DOTALL)
+    return re.sub(r"#\n# [^\n]* (?:checkout that this file is in)[^\n]*\n", "", text)
 
 
 def packed(data: bytes) -> bytes:

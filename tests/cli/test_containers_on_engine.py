@@ -79,6 +79,7 @@ def test_a_declared_container_is_stopped_and_started_in_uci(agent: Agent, box: B
     assert said(agent, "wait", "db", "--for", "healthy", "--timeout", "20") == (0, "healthy\n")
 
 
+@pytest.mark.long
 def test_once_leaves_the_section_and_holds(agent: Agent, box: Box) -> None:
     wait_for(lambda: running(box, "web"))
     assert said(agent, "stop", "web", "--once") == (
@@ -101,6 +102,7 @@ def test_once_leaves_the_section_and_holds(agent: Agent, box: Box) -> None:
     )
 
 
+@pytest.mark.long
 def test_lines_of_several_containers_are_merged_by_time(agent: Agent, box: Box) -> None:
     wait_for(lambda: running(box, "my-db") and running(box, "web"))
     wait_for(lambda: "out web" in said(agent, "logs", "web")[1] and "out db" in said(agent, "logs", "db")[1])
@@ -125,8 +127,8 @@ def test_a_shell_has_this_terminal_with_an_agent_and_without(agent: Agent, box: 
         shell.type("stty size\r")
         shell.read_until("30 90")
         shell.resize(40, 100)
-        shell.type("sleep 50\r")
-        shell.read_until("sleep 50")
+        shell.type("echo begun; sleep 50\r")
+        shell.read_until("begun\r\n")  # what is typed before is lost when the shell gives its terminal away
         shell.type("\x03")
         shell.read_until("# ")
         shell.type("stty size\r")

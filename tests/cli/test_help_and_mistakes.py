@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 from agent.cli.commands import COMMANDS, DOCKER_WORDS, GROUPS
 from agent.cli.main import main
 from agent.cli.parser import parse
+from tests.support.agent_process import wait_for
 from tests.support.manual import PROJECT, WIDTHS
 from tests.support.terminal import shown
 
@@ -100,23 +100,20 @@ def test_a_mistake_gets_what_to_do_next(line: str, capsys: pytest.CaptureFixture
     assert "--help" in told.err and "Traceback" not in told.err and "argument " not in told.err
 
 
-def test_docker_host_of_the_environment_counts_and_is_checked(tmp_path: Path) -> None:
+def test_docker_host_of_the_environment_counts_and_is_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "containers").write_text("config container 'web'\n\toption image 'nginx'\n")
     where = [f"--config-dir={tmp_path}", f"--state-dir={tmp_path}/state", f"--socket={tmp_path}/none"]
     for host, said in (
         (f"unix://{tmp_path}/gone.sock", f"no Docker engine at unix://{tmp_path}/gone.sock"),
         ("foo", "the environment variable DOCKER_HOST: 'foo' is no address"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "agent", "plan", *where],
-            env={**os.environ, "DOCKER_HOST": host},
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, done.stdout) == (1, "")
-        assert said in done.stderr and len(done.stderr.splitlines()) == 1
+        monkeypatch.setenv("DOCKER_HOST", host)
+        assert main(["plan", *where]) == 1
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert said in told.err and len(told.err.splitlines()) == 1
 
 
 def test_an_internal_error_is_one_sentence(
@@ -139,3 +136,46 @@ def test_colours_in_a_terminal_and_none_where_they_are_not_wanted(tmp_path: Path
     assert "\x1b" not in plain.raw
     assert plain.lines == coloured.lines
     assert plain.lines[0].startswith(f"{file}:1: error: containers.web.image: is missing")
+
+
+def test_where_the_agent_has_no_engine_each_command_says_so_and_a_stop_is_declared_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "containers"
+    config.write_text("config container 'web'\n\toption image 'nginx'\n")
+    folders = [f"--{name}-dir={tmp_path / name}" for name in ("override", "state", "save")]
+    where = [f"--config-dir={tmp_path}", *folders, f"--socket={tmp_path}/agent.sock"]
+    engine = f"unix://{tmp_path}/gone.sock"
+    run = [
+        sys.executable,
+        "-m",
+        "agent",
+        "run",
+        *where,
+        f"--docker-host={engine}",
+        f"--ubus-socket={tmp_path}/no",
+    ]
+
+    def said(*words: str) -> tuple[int, str]:
+        code = main([*where, *words])
+        told = capsys.readouterr()
+        return code, told.out + told.err
+
+    with subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=PROJECT) as agent:
+        try:
+            wait_for(lambda: "not reachable" in said("status")[1])
+            for words in ("logs web", "exec web ls", "restart web", "pull web", "plan", "diff web", "wait"):
+                code, text = said(*words.split())
+                assert code == 1
+                assert (
+                    f"no Docker engine at {engine}; is dockerd running? `/etc/init.d/dockerd start`" in text
+                ), words
+            code, text = said("stop", "web")
+            assert code == 1
+            assert (
+                "`option state 'stopped'` committed to containers, but not stopped yet: no Docker engine"
+                in text
+            )
+            assert "option state 'stopped'" in config.read_text()
+        finally:
+            agent.terminate()

@@ -214,3 +214,44 @@ def test_a_watched_status_follows_and_ends_with_a_key(agent: Agent, box: Box) ->
     done = terminal.end()
     assert done.code == 0
     assert done.lines[0] == "2 in sync, 1 waiting"
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["agent", "no agent"])
+def test_describe_tells_everything_about_a_section(agent: Agent, box: Box, alone: bool) -> None:
+    agent.commit(WEB + "\tlist env 'PW=S3CRET'\n\tlist volume 'data:/data:ro'\nconfig volume 'data'\n")
+    assert agent.command("reconcile").returncode == 0
+    if not alone:
+        agent.start()
+        wait_for(lambda: "as declared" in agent.command("describe", "web").stdout)
+    for columns in (40, 80, 200):
+        done = seen(agent, "describe", "web", columns=columns)
+        assert done.code == 0
+        assert max(map(len, done.lines)) < columns
+        assert "S3CRET" not in done.raw
+        text = " ".join(" ".join(done.lines).split())
+        assert "The container is as declared." in text
+        assert "The container is running." in text
+        assert "running since 20" in text
+        assert "10.215.7." in text
+    told = [line.split() for line in done.lines]
+    assert ["0.0.0.0:18080", "80/tcp", "wherever", "the", "firewall", "lets", "in"] in told
+    assert ["/data", "data", "volume,", "read-only"] in told
+    assert ["env", "PW=***", "section"] in told
+    assert ["log_driver", "json-file", "default"] in told
+    if not alone:
+        agent.commit(WEB.replace("sleep 1000", "sleep 2000"))
+        wait_for(lambda: ": replace (" in agent.command("describe", "web").stdout.replace("ago: ", ": "))
+    wrong = seen(agent, "describe", "wbe")
+    assert (wrong.code, "no container section has it" in " ".join(wrong.lines)) == (1, True)
+
+
+def test_a_diff_of_an_edited_section_is_no_drift(agent: Agent, box: Box) -> None:
+    agent.commit(WEB)
+    assert agent.command("reconcile").returncode == 0
+    agent.commit(WEB.replace("sleep 1000", "sleep 2000"))
+    for columns in (40, 80, 200):
+        done = seen(agent, "diff", "web", columns=columns)
+        assert max(map(len, done.lines)) < columns
+        assert "edited" in " ".join(done.lines)
+        assert "drift" not in " ".join(done.lines)
+    assert ["command", "sleep,", "2000", "sleep,", "1000", "edited"] in [line.split() for line in done.lines]

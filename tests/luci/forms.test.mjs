@@ -141,6 +141,17 @@ test('settings: every option of dockerd and of the agent is on the page once', (
 	}
 });
 
+for (const [ found, stopsAll, text, heavy ] of [
+	[ [ 'reload', 'restart' ], false, /containers keep running/, false ], [ [ 'restart' ], true, /all containers stop/, true ], [ [ 'restart', 'stop' ], false, /all containers stop/, true ], [ [ 'reload' ], true, /nothing stops/, false ]
+])
+	test(`a change of dockerd's options that ${found} says what becomes of containers`, () => {
+		const [ line ] = effects.ofDaemon(found, stopsAll);
+		assert.match(line.text, text);
+		assert.equal(line.heavy, heavy);
+	});
+
+test('a change of nothing of dockerd\'s says nothing', () => assert.deepEqual(effects.ofDaemon([ 'nothing', undefined ], true), []));
+
 test('a plan says what stops, for how long, and what stays', () => {
 	const plan = { operations: [
 		{ op: 'replace', key: 'container:web', level: 'replace', down_s: 2, follows: [ 'proxy' ] }, { op: 'start', key: 'container:web', level: 'run', down_s: null },

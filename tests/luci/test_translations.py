@@ -8,7 +8,6 @@ import re
 import struct
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,7 +28,7 @@ def module() -> ModuleType:
 
 made: Any = module()
 WANTED = made.messages()
-LANGUAGES = [path.parent.name for path in made.catalogues()]
+LANGUAGES = ["de", "es", "pt", "ru", "zh_Hans"]
 
 
 def texts_of(language: str) -> dict[tuple[str, str], tuple[str, ...]]:
@@ -66,8 +65,7 @@ def test_a_catalogue_is_complete_and_keeps_what_is_filled_in(language: str) -> N
     assert len(missing) <= len(wanted) // 20, missing
     for (single, plural), texts in found.items():
         for text in filter(None, texts):
-            expected = {tuple(sorted(Counter(holes(one)).items())) for one in filter(None, (single, plural))}
-            assert tuple(sorted(Counter(holes(text)).items())) in expected, (single, text)
+            assert holes(text) in [holes(one) for one in (single, plural) if one], (single, text)
             assert text == text.strip(), text
     assert f"# {made.REVIEW}" in (PROJECT / f"luci/po/{language}/ucidockd.po").read_text().splitlines()[0]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.router.rootfs import FILES, PROJECT
+from tests.support import packages
 
 PACKAGES = PROJECT / "package"
 
@@ -130,6 +131,32 @@ def test_each_part_of_the_standard_library_is_depended_on(package: str, module: 
     brought = {"urllib"} if "+python3-requests" in text else set()
     named = set(re.findall(r"\+python3-([a-z0-9]+)", text))
     assert wanted - named - brought == set()
+
+
+@pytest.mark.parametrize("package", ["ucidockd", "luci-app-ucidockd", "luci-i18n-ucidockd"])
+def test_the_feeds_makefiles_build_the_same_from_the_release(package: str, tmp_path: Path) -> None:
+    """What `make dist` writes for a feed: OpenWrt unpacks the tarball into PKG_BUILD_DIR."""
+    makefile = packages.load().for_feed(
+        (PACKAGES / package / "Makefile").read_text(), "https://example.org", "0" * 64
+    )
+    assert "UCIDOCKD_SOURCE" not in makefile and "checkout" not in makefile
+    assert "PKG_HASH:=" + "0" * 64 in makefile
+    copied = tmp_path / "feed" / package
+    shutil.copytree(PACKAGES / package, copied)
+    (copied / "Makefile").write_text(makefile)
+    unpacked = tmp_path / "work" / package / "ucidockd-0.1.0"
+    unpacked.mkdir(parents=True)
+    for name in ("agent", "schemas", "init.d", "hotplug.d", "uci-defaults", "luci", "LICENSE"):
+        subprocess.run(["cp", "-a", PROJECT / name, unpacked], check=True)
+    words = [
+        "make",
+        "-s",
+        f"TOPDIR={SDK}",
+        f"BUILD_DIR={tmp_path / 'work'}",
+        f"DESTINATION={tmp_path / 'root'}",
+    ]
+    subprocess.run([*words, f"install-{package}"], cwd=copied, check=True)
+    assert modes(tmp_path / "root") == modes(build(tmp_path / "checkout", package))
 
 
 def test_every_dependency_of_the_agent_is_one_of_the_package() -> None:

@@ -464,6 +464,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "content": given("ClientBundle"),
     },
     "GET /v1/containers/{id}/diff": {"content": {"application/json": {"schema": {"type": "object"}}}},
+    "GET /v1/containers/{id}/describe": {"content": {"application/json": {"schema": {"type": "object"}}}},
     "GET /v1/events": {"content": SSE},
     "GET /v1/containers/{id}/logs": {"content": {"text/plain": {}, "application/x-ndjson": {}, **SSE}},
     "GET /v1/containers/{id}/stats": {"content": {"application/x-ndjson": {}, **SSE}},

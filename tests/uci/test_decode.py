@@ -60,6 +60,7 @@ EXAMPLES = {
 
 def full_section(kind: str) -> Section:
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in EXAMPLES[kind].items()}
+    values |= {"external": "0"} if kind == "network" else {}  # it goes with no other option
     return a_section(kind, "all", **values)
 
 

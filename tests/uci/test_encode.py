@@ -25,6 +25,7 @@ from agent.model.resources import (
     Network,
     NetworkSpec,
     OnDrift,
+    OnUnhealthy,
     Pool,
     Port,
     Pull,
@@ -246,7 +247,7 @@ SPEC: dict[str, st.SearchStrategy[Any]] = {
     "cgroupns": maybe(st.sampled_from(["host", "private"])),
     "cgroup_parent": maybe(st.just("/slow")),
     "platform": maybe(st.sampled_from(["linux/arm64", "linux/arm/v7"])),
-    "volume_driver": maybe(WORD),
+    "volume_driver": maybe(st.just("local")),  # as the volume section has it
     "blkio_weight_devices": device_limits(st.integers(10, 1000)),
     "device_read_bps": device_limits(st.integers(1, 1 << 40)),
     "device_read_iops": device_limits(st.integers(1, 10**6)),
@@ -265,6 +266,7 @@ POLICY: dict[str, st.SearchStrategy[Any]] = {
     "pull": st.sampled_from(Pull),
     "adopt": st.booleans(),
     "on_drift": st.sampled_from(OnDrift),
+    "on_unhealthy": st.sampled_from(OnUnhealthy),
     "rollback": st.booleans(),
     "gate_s": st.integers(0, 10**6).map(lambda ms: ms / 1000),
     "grace_s": st.integers(0, 10**6).map(lambda ms: ms / 1000),
@@ -359,6 +361,8 @@ def test_a_network_is_read_back_as_it_was(**values: Any) -> None:
         section="net", name=values["name"], zone=values["zone"], adopt=values["adopt"], spec=spec
     )
     assert read_back(encode_network(network)).networks == (network,)
+    external = Network(section="net", name=values["name"], external=True, spec=NetworkSpec())
+    assert read_back(encode_network(external)).networks == (external,)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

@@ -293,21 +293,17 @@ class Access:
                     status=421,
                 )
             if not self._settings.allow_container_clients:
-                await self._check_client(visit.client)
-        self._check_origin(visit)
-
-    async def _check_client(self, client: str) -> None:
-        is_container = await self.subnets.holds(client)
-        if is_container is None:
-            raise AccessError(
-                "the engine has not answered since the agent's start, so containers cannot be told apart; try again",
-                status=503,
-                headers={"retry-after": "5"},
-            )
-        if is_container:
-            raise AccessError("containers are not let in (option allow_container_clients)", status=403)
-
-    def _check_origin(self, visit: Visit) -> None:
+                is_container = await self.subnets.holds(visit.client)
+                if is_container is None:
+                    raise AccessError(
+                        "the engine has not answered since the agent's start, so containers cannot be told apart; try again",
+                        status=503,
+                        headers={"retry-after": "5"},
+                    )
+                if is_container:
+                    raise AccessError(
+                        "containers are not let in (option allow_container_clients)", status=403
+                    )
         origin = visit.headers.get("origin")
         if origin is None or self.lists(origin):
             return
@@ -332,7 +328,10 @@ class Access:
         if not known and (wait_s := self._failures.wait_s(caller.client)):
             raise too_many(wait_s)
         if await _answered(caller.may(grant)):
-            self._remember(caller.session)
+            self._good.pop(caller.session, None)
+            if len(self._good) >= _GOOD_LIMIT:
+                del self._good[next(iter(self._good))]
+            self._good[caller.session] = None
             return
         if await _answered(caller.may(READER)):
             raise AccessError("this session may not do that", status=403)
@@ -345,12 +344,6 @@ class Access:
             return too_many(wait_s)
         self._failures.note(client)
         return no_session()
-
-    def _remember(self, session: str) -> None:
-        self._good.pop(session, None)
-        if len(self._good) >= _GOOD_LIMIT:
-            del self._good[next(iter(self._good))]
-        self._good[session] = None
 
     def redeem(self, secret: str, path: str, client: str) -> str:
         """The session behind a WebSocket's ticket. Raises AccessError 401 and 429."""

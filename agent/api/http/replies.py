@@ -110,7 +110,9 @@ class Inbox:
         self._receive = request.receive
         self._stall_s = stall_s
         self._complete = asyncio.Event()
-        self.length = _length(request)  # 0: not stated
+        # Content-Length, 0 where it is not stated
+        text = request.headers.get("content-length", "")
+        self.length = natural(text) or 0  # 0: not stated
         self._connection = _connection(request.scope)
         self._held = b""  # received, and not given out yet
         self.size = 0
@@ -159,12 +161,6 @@ class Inbox:
         await self._complete.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
-
-
-def _length(request: Request) -> int:
-    """Content-Length, 0 where it is not stated."""
-    text = request.headers.get("content-length", "")
-    return natural(text) or 0
 
 
 def _connection(scope: Scope) -> Connection | None:
@@ -300,7 +296,11 @@ class StreamReply(Response):
             error = await _finish(pump)
             if error is not None and not gone.done():
                 logger.info("%s %s: %s", scope["method"], scope["path"], error)
-                await _cut(scope, gone)
+                connection = _connection(scope)
+                if connection is None:
+                    raise EngineError("the stream broke, and the server gives no way to say so")
+                connection.cut()
+                await asyncio.wait({gone}, timeout=_CUT_S)
         finally:
             for task in (pump, gone):
                 task.cancel()
@@ -387,14 +387,6 @@ async def _finish(pump: asyncio.Task[None]) -> Exception | None:
     if isinstance(error, UcidockdError | SourceError | OSError):
         return error
     raise error
-
-
-async def _cut(scope: Scope, gone: asyncio.Task[None]) -> None:
-    connection = _connection(scope)
-    if connection is None:
-        raise EngineError("the stream broke, and the server gives no way to say so")
-    connection.cut()
-    await asyncio.wait({gone}, timeout=_CUT_S)
 
 
 class EventReply(StreamReply):

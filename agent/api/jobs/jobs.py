@@ -320,7 +320,15 @@ class Jobs:
     async def _work(self, job: Job, upload: _Upload | None) -> None:
         spec = job.spec
         if spec.least_api > (0, 0):
-            await self._check_api(spec)
+            text = await self._engine.call(
+                "GET", "/version", read=lambda body: str(body.get("ApiVersion", ""))
+            )
+            major, _, minor = text.partition(".")
+            if not (major.isdigit() and minor.isdigit() and (int(major), int(minor)) >= spec.least_api):
+                least = ".".join(map(str, spec.least_api))
+                raise EngineError(
+                    f"{spec.kind} of {spec.title} takes an engine of API {least} or newer, this one has {text[:16]}"
+                )
         response = await self._engine.open(
             "POST",
             spec.path,
@@ -336,15 +344,6 @@ class Jobs:
                 return
             async for line in json_lines(response.chunks()):
                 job.take(line)
-
-    async def _check_api(self, spec: JobSpec) -> None:
-        text = await self._engine.call("GET", "/version", read=lambda body: str(body.get("ApiVersion", "")))
-        major, _, minor = text.partition(".")
-        if not (major.isdigit() and minor.isdigit() and (int(major), int(minor)) >= spec.least_api):
-            least = ".".join(map(str, spec.least_api))
-            raise EngineError(
-                f"{spec.kind} of {spec.title} takes an engine of API {least} or newer, this one has {text[:16]}"
-            )
 
 
 class _Upload:

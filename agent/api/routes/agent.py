@@ -181,6 +181,12 @@ class AdoptionRoutes:
                 self.diff,
                 "A container section (by its or by the Docker name) against what the engine shows",
             ),
+            get(
+                "/v1/containers/{id}/describe",
+                read("ucidockd", "plan"),
+                self.describe,
+                "Everything about a container section: options and where they are from, conditions, networks, ports",
+            ),
         ]
 
     async def adopt(self, request: Request) -> Response:
@@ -211,6 +217,9 @@ class AdoptionRoutes:
 
     async def diff(self, request: Request) -> Response:
         return JsonReply(await self._agent.diff(container_id(request)))
+
+    async def describe(self, request: Request) -> Response:
+        return JsonReply(await self._agent.describe(container_id(request)))
 
 
 _SUMMARIES = {

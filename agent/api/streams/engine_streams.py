@@ -129,7 +129,10 @@ async def logs(engine: DockerStream, container: str, query: Query) -> AsyncGener
             for frame in decoded(decoder, piece):
                 yield frame
         if not tty:
-            _ended(decoder)
+            try:
+                decoder.end()
+            except FrameError as exc:
+                raise EngineError(f"the engine's output is broken: {exc}") from exc
 
 
 async def has_terminal(engine: DockerStream, container: str) -> bool:
@@ -146,13 +149,6 @@ def decoded(decoder: FrameDecoder, piece: bytes) -> list[tuple[str, bytes]]:
             (name, b"".join(payload for _, payload in group))
             for name, group in groupby(frames, itemgetter(0))
         ]
-    except FrameError as exc:
-        raise EngineError(f"the engine's output is broken: {exc}") from exc
-
-
-def _ended(decoder: FrameDecoder) -> None:
-    try:
-        decoder.end()
     except FrameError as exc:
         raise EngineError(f"the engine's output is broken: {exc}") from exc
 

@@ -79,19 +79,15 @@ def call_target(call: EngineCall, args: Mapping[str, Any]) -> str:
     if not text:
         raise RequestError("expected an id or a name")
     if call.object == "docker.exec":
-        return _checked_exec(text)
+        if not _EXEC.fullmatch(text):
+            raise RequestError("the id of an exec is 64 hexadecimal digits")
+        return str(text)
     return checked_image(text) if "{image}" in call.path else checked_id(text)
 
 
 def path_of(call: EngineCall, name: str) -> str:
     """The path of the request, for the checked `name`."""
     return _PLACEHOLDER.sub(lambda _: name, call.path)
-
-
-def _checked_exec(text: str) -> str:
-    if not _EXEC.fullmatch(text):
-        raise RequestError("the id of an exec is 64 hexadecimal digits")
-    return text
 
 
 def call_query(call: EngineCall, args: Mapping[str, Any]) -> Pairs:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from agent.model.container_table import BY_FIELD, Level
-from agent.model.identity import canonical, masked
+from agent.model.identity import canonical, fingerprint, masked
 from agent.model.observed import Record
 from agent.model.resources import Container, ContainerSpec, Mount, Network, Volume
+from agent.plan.applied import as_applied
 from agent.plan.container.changes import LIMITS, FieldChange, is_same_limit, level_of, option_of, words
 from agent.plan.container.endpoints import endpoint_drift
 from agent.plan.container.inspected import DEFAULT_NETWORKS, read_spec
@@ -29,7 +30,8 @@ from agent.uci.decode_network import BRIDGE_NAME
 class FieldDifference:
     """One field in words, by the name of its option.
 
-    `edited`: the section changed since it was applied; `drifted`: the engine shows another value.
+    `edited`: the section changed since it was applied; `drifted`: the engine shows another value than was applied, or
+    than is declared where nothing was.
     """
 
     field: str
@@ -70,15 +72,20 @@ def differences(
     found = []
     for field in (f.name for f in fields(ContainerSpec)):
         edited = field in changed
-        drifted = seen is not None and not is_met(field, container.spec, seen)
+        differs = seen is not None and not is_met(field, container.spec, seen)
         if field == "endpoints":
-            drifted = networks is not None
-        if edited or drifted:
+            differs = networks is not None
+        if edited or differs:
+            drifted = differs
+            if edited and record is not None and seen is not None and inspect is not None:
+                drifted = _has_drifted(field, container, record, seen, inspect)
             was = words(field, applied.get(field), wanted.get(field))[0] if record is not None else ""
             now, new = words(field, shown.get(field), wanted.get(field))
             if field == "endpoints" and networks is not None:
                 now, new = networks.old, new if field in wanted else networks.new
-            observed = now if seen is not None and (field in wanted or drifted) else ""
+            if field == "image" and inspect is not None:
+                now = _image_words(inspect)
+            observed = now if seen is not None and (field in wanted or differs) else ""
             found.append(
                 FieldDifference(
                     field=option_of(field),
@@ -90,6 +97,33 @@ def differences(
                 )
             )
     return tuple(found)
+
+
+def _has_drifted(
+    field: str, container: Container, record: Record, seen: ContainerSpec, inspect: Mapping[str, Any]
+) -> bool:
+    """Whether the engine shows one field otherwise than it was applied."""
+    before = as_applied(container, record)
+    if before is None:
+        return False  # nobody knows
+    match field:
+        case "image":
+            return bool(record.image_id) and inspect.get("Image") != record.image_id
+        case "endpoints":
+            return endpoint_drift(before, inspect, {}, api=(1, 41)) is not None
+        case "env":  # the record has hashes
+            shown = masked({"env": [list(pair) for pair in seen.env]})["env"]
+            return not {tuple(pair) for pair in record.spec.get("env", ())} <= {tuple(pair) for pair in shown}
+        case "seccomp":
+            return seen.seccomp is None or fingerprint(seen.seccomp) != before.spec.seccomp
+    return not is_met(field, before.spec, seen)
+
+
+def _image_words(inspect: Mapping[str, Any]) -> str:
+    """The reference that it was created by, and the image itself."""
+    reference = str((inspect.get("Config") or {}).get("Image") or "")
+    short = str(inspect.get("Image") or "").removeprefix("sha256:")[:12]
+    return f"{reference} ({short})" if short and not reference.startswith("sha256:") else short or reference
 
 
 def is_met(field: str, wanted: ContainerSpec, seen: ContainerSpec) -> bool:

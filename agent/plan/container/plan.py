@@ -10,7 +10,7 @@ from agent.errors import Reason
 from agent.model.container_table import Level, too_new
 from agent.model.identity import canonical, spec_hash
 from agent.model.observed import ObservedContainer, Record
-from agent.model.resources import Container, DependsOn, OnDrift, Pull, RunState
+from agent.model.resources import Container, DependsOn, OnDrift, OnUnhealthy, Pull, RunState
 from agent.plan import operations as ops
 from agent.plan.applied import as_applied, is_job, waits_of
 from agent.plan.container.changes import FieldChange, change_of, classify, option_of, options_of
@@ -547,6 +547,13 @@ class _Planner:
         if seen.state == "running" and self._is_left_behind(seen):
             cause = "the container whose namespace it shares was started anew"
             return [ops.RestartContainer(key=self.key, cause=cause, container=container, record=record)]
+        if seen.health == "unhealthy" and container.policy.on_unhealthy is OnUnhealthy.RESTART:
+            cause = "its health check fails, and `on_unhealthy` is restart"
+            return [
+                ops.RestartContainer(
+                    key=self.key, cause=cause, container=container, record=record, unhealthy=True
+                )
+            ]
         return []
 
     def _is_left_behind(self, seen: ObservedContainer) -> bool:

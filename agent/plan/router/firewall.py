@@ -152,7 +152,12 @@ def parse_extra(given: str) -> Words:
             raise _refused(word, "a match such as --match conntrack ! --ctstate RELATED,ESTABLISHED")
         values = [next(left, "") for _ in range(_VALUES[word])]
         for value in values:
-            _check_value(word, value)
+            if not _VALUE.match(value):
+                raise _refused(f"{word} {value}", "letters, digits and .,:/+_- as its value")
+            if word in {"-m", "--match"} and value not in _MODULES:
+                raise _refused(f"{word} {value}", f"one of {', '.join(sorted(_MODULES))}")
+            if word in _ADDRESSES:
+                _check_address(word, value)
         found += [word, *values]
     if found[-1:] == ["!"]:
         raise _refused("!", "a match after it")
@@ -168,15 +173,6 @@ def _split_options(given: str) -> Iterator[str]:
     for word in parts:
         name, sign, value = word.partition("=")
         yield from (name, value) if sign and name.startswith("--") else (word,)
-
-
-def _check_value(option: str, value: str) -> None:
-    if not _VALUE.match(value):
-        raise _refused(f"{option} {value}", "letters, digits and .,:/+_- as its value")
-    if option in {"-m", "--match"} and value not in _MODULES:
-        raise _refused(f"{option} {value}", f"one of {', '.join(sorted(_MODULES))}")
-    if option in _ADDRESSES:
-        _check_address(option, value)
 
 
 def _check_address(option: str, value: str) -> None:

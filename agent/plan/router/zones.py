@@ -53,7 +53,7 @@ def with_interfaces(network: Package, bridges: Iterable[BridgeInUci], *, broken:
 
     `broken`: names of network sections that have a mistake; what is there for them stays.
     """
-    wanted = {b.interface: b for b in bridges if not _has_interface(network, b.device)}
+    wanted = {b.interface: b for b in bridges if not bool(interface_of(network, b.device, ours=False))}
     kept = {PREFIX + name for name in broken}
     left = [s for s in network.sections if not _is_ours(s, "interface") or s.name in wanted.keys() | kept]
     sections = [
@@ -100,11 +100,6 @@ def interface_of(network: Package, device: str, *, ours: bool = True) -> str:
         if ours or not _is_ours(section, "interface")
     )
     return next(found, "")
-
-
-def _has_interface(network: Package, device: str) -> bool:
-    """Whether the user has an interface of his own for it."""
-    return bool(interface_of(network, device, ours=False))
 
 
 def _interface(bridge: BridgeInUci, there: Section | None) -> Section:

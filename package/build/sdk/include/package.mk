@@ -6,7 +6,7 @@ $(call Package/$(1))
 install-$(1):
 	$$(call Build/Prepare)
 	$$(call Build/Compile)
-	$$(call Package/$(1)/install,$$(DESTINATION))
+	$(call Package/$(1)/install,$$(DESTINATION))
 about-$(1):
 	@printf '%s\n' 'title=$$(TITLE)' 'depends=$$(DEPENDS)' 'conflicts=$$(CONFLICTS)' 'version=$$(PKG_VERSION)' \
 		'release=$$(PKG_RELEASE)' 'license=$$(PKG_LICENSE)' 'maintainer=$$(PKG_MAINTAINER)' 'section=$$(SECTION)' \

@@ -10,6 +10,7 @@
 'require ucidockd.fields as fields';
 
 const QUIET_MS = 600;
+const NO = [ '0', 'no', 'off', 'false', 'disabled' ];
 
 function issueText({ section, option, message, expected }) {
 	return [ [ section, option ].filter(Boolean).join('.'), [ message, expected && _('expected: %s').format(expected) ].filter(Boolean).join('; ') ].filter(Boolean).join(': ');
@@ -91,12 +92,13 @@ class Editor {
 			isWrong ? this.say() : this.tell(plan, given);
 	}
 
-	// what the plan says; of dockerd, where the plan does not, what the options say
+	// what the plan says; of dockerd what its options say, since that names what becomes of containers
 	linesOf(plan) {
-		const lines = plan ? effects.ofPlan(plan) : [];
 		const touched = this.sections.filter(one => one.config === 'dockerd' && one.isChanged()).flatMap(one => Object.keys(one.changes()).map(name => one.schema.properties[name]?.['x-effect']));
+		const daemon = effects.ofDaemon(touched, NO.includes(uci.get('dockerd', 'globals', 'live_restore')));
+		const operations = (plan?.operations ?? []).filter(({ key }) => key !== effects.DAEMON || !daemon.length);
 
-		return plan?.operations?.some(({ key }) => key === effects.DAEMON) ? lines : [ ...effects.ofDaemon(touched), ...lines ];
+		return [ ...daemon, ...plan ? effects.ofPlan({ ...plan, operations }) : [] ];
 	}
 
 	tell(plan, given) {

@@ -49,9 +49,9 @@ function textOf(operation) {
 return baseclass.extend({
 	DAEMON,
 
-	// the worst of what options of dockerd say
-	ofDaemon(found) {
-		if (found.includes('stop'))
+	// the worst of what options of dockerd say; `stopsAll`: containers do not outlive a restart
+	ofDaemon(found, stopsAll) {
+		if (found.includes('stop') || (stopsAll && found.includes('restart')))
 			return [ { text: _('dockerd restarts, and all containers stop meanwhile.'), heavy: true } ];
 
 		if (found.includes('restart'))

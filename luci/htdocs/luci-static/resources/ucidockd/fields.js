@@ -36,8 +36,9 @@ class Section {
 	// a field; `more` may give kind, title, description, placeholder, suggest, helpers, hides, known, choices, extra, shown
 	field(name, more = {}) {
 		const property = this.schema.properties[name], title = more.title ?? _(property.title), id = 'ucid-%d'.format(++count);
-		const kind = more.kind ?? schemas.kindOf(property), isCommand = kind === 'command';
-		const value = isCommand ? this.raw[name] : schemas.fromUci(this.type, name, property, this.raw[name]);
+		const either = Array.isArray(property.type) && (Array.isArray(this.raw[name]) ? 'list' : 'text'); // an `option` and a `list` may not mean the same
+		const kind = more.kind ?? (either || schemas.kindOf(property));
+		const value = either || kind === 'command' ? this.raw[name] : schemas.fromUci(this.type, name, property, this.raw[name]);
 		const control = controls.make(kind, {
 			value, title, standard: property.default, kind: rows.of(this.type, name), unset: schemas.unsetWords(property), choices: kind === 'choice' && property.enum ? schemas.choicesOf(property) : [],
 			placeholder: schemas.placeholderOf(property), ...more, onInput: () => this.typed(name)

@@ -95,10 +95,12 @@ class ContainerForm {
 		D.fill(this.facts, facts.length ? editor.folded(_('What the image sets by itself'), D.facts(facts)) : '');
 
 		for (const [ name, text ] of Object.entries(imagefacts.placeholdersOf(found?.Config ?? {}))) {
-			const field = this.section.fields.get(name);
+			const field = this.section.fields.get(name), { input } = field.control;
 
-			field.placeholder ??= field.control.input.placeholder;
-			field.control.input.placeholder = text ? _('image: %s').format(text) : field.placeholder;
+			if (input) { // not a list
+				field.placeholder ??= input.placeholder;
+				input.placeholder = text ? _('image: %s').format(text) : field.placeholder;
+			}
 		}
 	}
 
