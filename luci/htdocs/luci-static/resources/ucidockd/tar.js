@@ -66,7 +66,7 @@ return baseclass.extend({
 	ofFile: (name, file, time) => archiveOf(name, file, { mode: 0o644, size: file.size, time }),
 
 	// an empty folder as the only entry; the same
-	ofFolder: (name, time) => archiveOf(name, new Blob([]), { mode: 0o755, size: 0, time, kind: '5' }),
+	ofFolder: (name, time) => archiveOf(name + '/', new Blob([]), { mode: 0o755, size: 0, time, kind: '5' }),
 
 	// `files`: [{name, text, mode}, ...]; `time` in seconds since 1970. Gives the archive's bytes.
 	make(files, time) {
