@@ -302,7 +302,7 @@ class Executor:
             except LeftoverError:
                 if not self._never_ran(object_id):
                     raise
-                logger.warning("%s: made anew, the engine cannot start it any more", operation.key)
+                logger.warning("%s: created again, because the engine can no longer start it", operation.key)
                 self.engine.remove_container(object_id, volumes=True, force=True)
                 # those that went with a container that never ran: nothing was in them
                 record = self._current(operation.key)

@@ -341,7 +341,7 @@ class DaemonStage:
         try:
             rendered, _ = self._renderer.render(desired.daemon, runner, running=known, bridges=self._bridges)
         except DaemonError as exc:
-            return f"{exc}: the engine is somebody else's"
+            return f"{exc}: another program runs this engine"
         self._status.found(rendered)
         return self._external.report(target_of(rendered.document, runner))
 
@@ -506,7 +506,7 @@ class DaemonStage:
         step = classify(running, goal)
         if running is not None and change.store.current() != running.text:
             effect = Effect.RELOAD if step.effect is Effect.NOTHING else step.effect
-            causes = (*step.causes, f"{self.files.config_file.name} was changed by hand")
+            causes = (*step.causes, f"{self.files.config_file.name} was edited outside of ucidockd")
             return replace(step, effect=effect, causes=causes)
         return step
 

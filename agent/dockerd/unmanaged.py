@@ -199,7 +199,7 @@ class External:
             self._files.save(record)
         if process is None:
             path = self._files.config_file
-            return f"no dockerd here runs with --config-file={path}: somebody else's settings hold"
+            return f"no dockerd here runs with --config-file={path}: its settings come from elsewhere"
         self._say(running, target)
         return ""
 

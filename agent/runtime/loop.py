@@ -98,7 +98,7 @@ class Loop:
         self._wake.set()
         self._one_pass = asyncio.Lock()
         self._one_client = asyncio.Lock()
-        # a thread of its own: whatever else uses up the shared ones, passes go on
+        # a thread of its own: whatever else uses up the shared ones, passes are running again
         self._pass_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pass")
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
@@ -352,7 +352,7 @@ class Loop:
                         await self._wake.wait()
             except TimeoutError:
                 self.parked = True
-                logger.warning("something is still under way: the next start goes on with it")
+                logger.warning("something is still in progress: the next start continues it")
             await asyncio.to_thread(self._fold)
 
     def _fold(self) -> None:
@@ -378,7 +378,7 @@ class Loop:
                 await self._in_pass(functools.partial(self._body, dirty))
                 self._last_end = self.reconciler.monotonic()
                 if self.board.message(PASSES_KEY, ConditionType.PASS_STUCK):
-                    logger.info("passes go on")
+                    logger.info("passes are running again")
                     self.board.drop(PASSES_KEY, now=self.reconciler.wall())
             if dirty.deep:
                 self._last_deep = self._last_pass

@@ -104,7 +104,7 @@ CONDITIONS: dict[ConditionType, Row] = {
     ConditionType.PASS_STUCK: Row(
         bad=True,
         level=Level.ERROR,
-        sentence="The agent does not get to the end of a pass; nothing is applied.",
+        sentence="The agent is stuck in a pass; nothing is applied.",
         label="Agent is stuck",
     ),
     ConditionType.ENGINE_STORAGE_LOST: Row(

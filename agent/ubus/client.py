@@ -252,7 +252,7 @@ class UbusClient:
             while taken := await self._publish_all(link):
                 self.ready.set()
                 if taken - warned:
-                    logger.warning("ubus: somebody else publishes %s", ", ".join(sorted(taken)))
+                    logger.warning("ubus: another process already publishes %s", ", ".join(sorted(taken)))
                 warned |= taken
                 await asyncio.sleep(_TAKEN_RETRY_S)
             self.ready.set()

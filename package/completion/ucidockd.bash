@@ -46,31 +46,31 @@ _ucidockd() {
 	"export 2") words="run compose" ;;
 	"tls 2") words="client" ;;
 	*)
-		case "$first" in
-		check) words="--strict --staged --config-dir --override-dir --save-dir --json --help" files=-f ;;
-		plan) words="--exit-code --staged --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" files=-f ;;
-		reconcile) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" ;;
-		diff) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
-		adopt) words="--section --commit --show-secrets --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
-		import) words="--folder --commit --config-dir --override-dir --json --help" ;;
-		import) words="--project --env-file --profile --folder --commit --config-dir --override-dir --json --help" files=-f ;;
-		export) words="--config-dir --override-dir --help $(_ucidockd_names)" ;;
-		export) words="--config-dir --override-dir --help $(_ucidockd_names)" ;;
-		status) words="--watch --problems --load --stack --state --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
-		describe) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
-		wait) words="--for --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
-		start) words="--once --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
-		stop) words="--once --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
-		restart) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
-		exec) words="-i --interactive -t --tty -u --user -e --env -w --workdir -d --detach --privileged --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --help $(_ucidockd_names)" ;;
-		logs) words="-f --follow -n --tail -t --timestamps --since --until --grep --failed --raw --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
-		pull) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
-		run) words="--log-level --ubus-socket --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --help" ;;
-		render) words="--diff --config-dir --override-dir --state-dir --docker-host --docker-cert-path --json --help" ;;
-		uci) words="--store --config-dir --override-dir --help show export" ;;
-		tls) words="--out --days --config-dir --override-dir --state-dir --json --help" ;;
-		help) words=" --help check plan reconcile diff adopt import export status describe wait start stop restart exec logs pull run render uci tls help version" ;;
-		version) words=" --help" ;;
+		case "$first ${COMP_WORDS[2]-}" in
+		check\ *) words="--strict --staged --config-dir --override-dir --save-dir --json --help" files=-f ;;
+		plan\ *) words="--exit-code --staged --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" files=-f ;;
+		reconcile\ *) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" ;;
+		diff\ *) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
+		adopt\ *) words="--section --commit --show-secrets --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
+		import\ run) words="--folder --commit --config-dir --override-dir --json --help" ;;
+		import\ compose) words="--project --env-file --profile --folder --commit --config-dir --override-dir --json --help" files=-f ;;
+		export\ run) words="--config-dir --override-dir --help $(_ucidockd_names)" ;;
+		export\ compose) words="--config-dir --override-dir --help $(_ucidockd_names)" ;;
+		status\ *) words="--watch --problems --load --stack --state --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
+		describe\ *) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
+		wait\ *) words="--for --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
+		start\ *) words="--once --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
+		stop\ *) words="--once --timeout --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
+		restart\ *) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
+		exec\ *) words="-i --interactive -t --tty -u --user -e --env -w --workdir -d --detach --privileged --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --help $(_ucidockd_names)" ;;
+		logs\ *) words="-f --follow -n --tail -t --timestamps --since --until --grep --failed --raw --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
+		pull\ *) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
+		run\ *) words="--log-level --ubus-socket --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --help" ;;
+		render\ *) words="--diff --config-dir --override-dir --state-dir --docker-host --docker-cert-path --json --help" ;;
+		uci\ *) words="--store --config-dir --override-dir --help show export" ;;
+		tls\ client) words="--out --days --config-dir --override-dir --state-dir --json --help" ;;
+		help\ *) words=" --help check plan reconcile diff adopt import export status describe wait start stop restart exec logs pull run render uci tls help version" ;;
+		version\ *) words=" --help" ;;
 		esac
 		;;
 	esac

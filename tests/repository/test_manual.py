@@ -54,6 +54,8 @@ def test_every_command_option_and_section_is_there() -> None:
         (["run", "--log-level", "w"], ["warning"]),
         (["tls", ""], ["client"]),
         (["tls", "client", "--da"], ["--days"]),
+        (["import", "compose", "--prof"], ["--profile"]),
+        (["import", "run", "--prof"], []),
         (["uci", "exp"], ["export"]),
         (["logs", "we"], ["web", "web2", "web_3"]),
         (["plan", "conta"], ["containers"]),
@@ -79,6 +81,21 @@ def test_bash_completes(words: list[str], wanted: list[str], tmp_path: Path) -> 
         check=True,
     )
     assert (done.stdout.split(), done.stderr) == (wanted, "")
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_fish_completes(tmp_path: Path) -> None:
+    (tmp_path / "containers").write_text("config container 'web'\n\toption name 'nginx'\n")
+    wanted = {"sta": ["start", "status"], "logs ": ["nginx", "web"], "import ": ["compose", "run"]}
+    wanted |= {"import compose --prof": ["--profile"], "import run --prof": []}
+    script = f"source {manual.PROJECT}/package/completion/ucidockd.fish\n"
+    script += "".join(f"complete -C 'ucidockd {words}'; echo .\n" for words in wanted)
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "UCI_CONFIG_DIR": str(tmp_path)}
+    done = subprocess.run(["fish", "-c", script], env=env, capture_output=True, text=True, check=True)
+    answers = [
+        [line.split("\t")[0] for line in part.split("\n") if line] for part in done.stdout.split(".\n")[:-1]
+    ]
+    assert dict(zip(wanted, answers, strict=True)) == wanted
 
 
 @pytest.mark.parametrize(

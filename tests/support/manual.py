@@ -48,6 +48,16 @@ def options_of(command: Command) -> list[Argument]:
 # docs/reference/commands.md
 
 
+_INTRO = """\
+<!-- made by `make manual`: do not edit -->
+# Commands
+
+`ucidockd --help` lists them, `ucidockd COMMAND --help` shows one. Common options stand before or after it.
+Completions for bash, zsh and fish are in `package/completion`, names of sections included. busybox's ash completes no
+words of a command: there `ucidockd` alone lists them.
+"""
+
+
 def _help(columns: int) -> str:
     with _columns(columns):
         return parser.overview() + parser.help_of(next(c for c in COMMANDS if c.name == "logs"))
@@ -71,10 +81,7 @@ def _reference() -> str:
 
 
 def _reference_here() -> str:
-    out = [
-        "<!-- made by `make manual`: do not edit -->\n# Commands\n\n",
-        "`ucidockd --help` lists them, `ucidockd COMMAND --help` shows one. Common options stand before or after it.\n",
-    ]
+    out = [_INTRO]
     for title in GROUPS:
         out.append(f"\n**{title}**: ")
         named = [c for c in COMMANDS if c.group == title]
@@ -270,7 +277,7 @@ def _bash() -> str:
         kind = _argument_kind(command)
         more = {"names": " $(_ucidockd_names)", "files": "", "nothing": ""}.get(kind, f" {kind[6:]}")
         files = " files=-f" if kind == "files" else ""
-        cases.append(f'\t\t{command.name.split()[0]}) words="{flags} --help{more}"{files} ;;')
+        cases.append(f'\t\t{_pattern(command)}) words="{flags} --help{more}"{files} ;;')
         for option in options_of(command):
             if option.takes_value:
                 values["|".join(option.flags)] = _kind(option)
@@ -298,7 +305,7 @@ _ucidockd() {{
 	case "$first $COMP_CWORD" in
 {chr(10).join(seconds)}
 	*)
-		case "$first" in
+		case "$first ${{COMP_WORDS[2]-}}" in
 {chr(10).join(cases)}
 		esac
 		;;
@@ -307,6 +314,12 @@ _ucidockd() {{
 }}
 complete -F _ucidockd ucidockd
 """
+
+
+def _pattern(command: Command) -> str:
+    """A shell pattern for the first two words of a command line."""
+    first, *rest = command.name.split()
+    return rf"{first}\ {rest[0]}" if rest else rf"{first}\ *"
 
 
 def _bash_value(kind: str) -> str:
@@ -326,20 +339,27 @@ def _zsh() -> str:
     lines = [f"#compdef {_NAME}", f"# {_LICENCE}", "# made by `make manual`: do not edit", ""]
     lines += ["_ucidockd_names() {", f'\tcompadd -- ${{(f)"$({_LIST_NAMES})"}}', "}", "", "_ucidockd() {"]
     lines += ["\tlocal -a commands", "\tcommands=("]
-    lines += [f"\t\t'{c.name.split()[0]}:{_quoted(c.summary).replace(':', '')}'" for c in COMMANDS]
+    for first, rest in _first_words().items():
+        found = next(c for c in COMMANDS if c.name.split()[0] == first)
+        text = f"{first} {' or '.join(rest)}" if len(rest) > 1 else found.summary
+        lines.append(f"\t\t'{first}:{_quoted(text).replace(':', '')}'")
     lines += ["\t)", "\tif (( CURRENT == 2 )); then", "\t\t_describe command commands", "\t\treturn", "\tfi"]
-    lines += ["\tlocal command=$words[2]", "\tshift words", "\t(( CURRENT-- ))", "\tcase $command in"]
+    lines += ["\tlocal command=$words[2]", "\tshift words", "\t(( CURRENT-- ))"]
+    lines += ["\tif (( CURRENT == 2 )); then", "\t\tcase $command in"]
+    lines += [
+        f"\t\t{first}) compadd {' '.join(rest)}; return ;;" for first, rest in _first_words().items() if rest
+    ]
+    lines += ["\t\tesac", "\tfi", '\tcase "$command $words[2]" in']
     for command in COMMANDS:
-        first, *rest = command.name.split()
         specs = []
         for option in options_of(command):
             text = re.sub(r"[\[\]:]", "", option.help)
             value = f":value:{_zsh_value(_kind(option))}" if option.takes_value else ""
             specs += [f"'{name}[{_quoted(text)}]{value}'" for name in option.flags]
-        specs += [f"':subcommand:({word})'" for word in rest]
+        specs += ["':subcommand: '"] if " " in command.name else []
         specs += [f"'*:argument:{_zsh_value(_argument_kind(command))}'"]
         lines += [
-            f"\t{first})",
+            f"\t{_pattern(command)})",
             "\t\t_arguments \\",
             " \\\n".join(f"\t\t\t{spec}" for spec in specs),
             "\t\t;;",
@@ -368,9 +388,13 @@ def _fish() -> str:
     for command in COMMANDS:
         first, *rest = command.name.split()
         text = _quoted_fish(command.summary)
-        lines.append(f"complete -c {_NAME} -n __fish_use_subcommand -a {first} -d '{text}'")
         seen = f"-n '__fish_seen_subcommand_from {first}'"
-        lines += [f"complete -c {_NAME} {seen} -a {word}" for word in rest]
+        if rest:
+            lines.append(f"complete -c {_NAME} -n __fish_use_subcommand -a {first}")
+            lines.append(f"complete -c {_NAME} {seen} -a {rest[0]} -d '{text}'")
+            seen = f"-n '__fish_seen_subcommand_from {first}; and __fish_seen_subcommand_from {rest[0]}'"
+        else:
+            lines.append(f"complete -c {_NAME} -n __fish_use_subcommand -a {first} -d '{text}'")
         for option in options_of(command):
             flags = [f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in option.flags]
             value = _fish_value(_kind(option)) if option.takes_value else ""

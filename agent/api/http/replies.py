@@ -194,9 +194,9 @@ async def read_json(request: Request) -> dict[str, Any]:
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as exc:
-        raise RequestError(f"the body is no JSON: {exc}") from exc
+        raise RequestError(f"the body is not JSON: {exc}") from exc
     if not isinstance(value, dict):
-        raise RequestError("the body is no JSON object")
+        raise RequestError("the body is not JSON object")
     if _depth(value) > JSON_DEPTH:
         raise RequestError(f"the body is nested deeper than {JSON_DEPTH} levels")
     return value
