@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from socket import socket
 from types import TracebackType
 from typing import Any, ClassVar, Protocol
+from urllib.parse import quote
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -411,14 +412,17 @@ async def _closing(source: AsyncGenerator[bytes, None], *, ends: bool) -> AsyncG
 
 
 def attachment(name: str) -> dict[str, str]:
-    """Headers of a download: never shown by the browser, whatever is in it."""
+    """Headers of a download: never shown by the browser, whatever is in it. A name in other letters comes encoded beside
+    its plain form (RFC 6266).
+    """
     safe = (
         "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name).lstrip(".")
         or "download"
     )
+    whole = "" if safe == name else f"; filename*=UTF-8''{quote(name.replace('/', '_')[:128], safe='')}"
     return {
         "content-type": "application/octet-stream",
-        "content-disposition": f'attachment; filename="{safe[:128]}"',
+        "content-disposition": f'attachment; filename="{safe[:128]}"{whole}',
     }
 
 
