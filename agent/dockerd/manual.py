@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""dockerd started, stopped or restarted by hand: a wish is noted at once, and the next pass carries it out.
+"""dockerd started, stopped or restarted by a user: a wish is noted at once, and the next pass carries it out.
 
-What was stopped by hand stays down, whatever else is changed, until somebody starts it (also behind our back), a
+What a user stopped stays down, whatever else is changed, until it is started (also outside of ucidockd), a
 reconcile is asked for, or the router boots. Before it comes the controller's door; after it `DaemonChange`.
 """
 

@@ -172,7 +172,7 @@ class OwnDockerd:
         self.status.note("restart", BY_HAND, error="")
 
 
-# A dockerd that somebody else runs: its file is written, and a restart that it needs is reported, never done.
+# A dockerd that another program runs: its file is written, and a restart that it needs is reported, never done.
 
 
 class External:
