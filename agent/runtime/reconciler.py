@@ -383,7 +383,7 @@ class Reconciler:
         if container is None:
             return False
         self.holds.add(container, action)
-        logger.info("%s of container:%s by hand", action, container.section)
+        logger.info("manual %s of container:%s", action, container.section)
         return True
 
     def adopt(self, request: AdoptRequest) -> dict[str, Any]:

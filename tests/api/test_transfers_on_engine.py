@@ -347,7 +347,7 @@ def test_who_does_not_come_back_loses_the_transfer_and_the_engine_its_request(
         wait_connections(engine, before)
         jobs = quick.client.get("/v1/jobs").json()["jobs"]
         assert [job["state"] for job in jobs] == ["failed"]
-        assert "nobody asked for a part" in jobs[0]["error"]["message"]
+        assert "no part of the transfer was requested" in jobs[0]["error"]["message"]
         deadline = time.monotonic() + 5
         while quick.client.get("/v1/transfers").json()["transfers"]:
             assert time.monotonic() < deadline, "an ended transfer is forgotten after as long again"

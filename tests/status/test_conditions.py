@@ -39,7 +39,7 @@ def test_every_type_has_a_row_with_a_sentence() -> None:
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda path: path.name)
 def test_no_reader_has_a_list_of_conditions_of_its_own(reader: Path) -> None:
-    """One that asks for a condition by name, as the columns of a table do, is no list."""
+    """One that asks for a condition by name, as the columns of a table do, is not a list."""
     named = set(re.findall(r"['\"]([A-Z][A-Za-z]+)['\"]", reader.read_text()))
     assert len(named & set(ConditionType)) <= 3
 
