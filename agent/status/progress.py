@@ -39,7 +39,7 @@ class _Layer:
 
 @dataclass(slots=True)
 class _Sums:
-    """Over all layers. Those that were there before have no size, and are no work."""
+    """Over all layers. Those that were there before have no size, and are not work."""
 
     moved: int = 0
     total: int = 0
@@ -188,7 +188,7 @@ def _update(layer: _Layer, status: str, current: int, total: int) -> None:
 
 
 def _numbers(detail: object) -> tuple[int, int]:
-    """`current` and `total` of a line; 0 for what is no size."""
+    """`current` and `total` of a line; 0 for what is not a size."""
     if not isinstance(detail, Mapping):
         return 0, 0
     return _size(detail.get("current")), _size(detail.get("total"))

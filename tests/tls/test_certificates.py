@@ -207,7 +207,7 @@ def _paths(identity: ServerIdentity) -> dict[str, Path]:
 
 WRONG_SETTINGS: list[tuple[dict[str, object], str]] = [
     ({"sans": ()}, "needs a name"),
-    ({"sans": ("a\nb", "localhost", "1.2.3")}, r"'a\\nb' is no name.*'1\.2\.3' is no name"),
+    ({"sans": ("a\nb", "localhost", "1.2.3")}, r"'a\\nb' is not a name.*'1\.2\.3' is not a name"),
     ({"days": 0}, "days is 0, expected 1 to 3650"),
     ({"days": 3651}, "expected 1 to 3650"),
     ({"days": 30, "renew_days": 30}, "renew_days is 30, expected 0 to 29"),
@@ -224,7 +224,7 @@ def test_settings_that_cannot_be_are_refused(tls: Tls, settings: dict[str, objec
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "-x", "a b", "a\n", "x" * 64, "r\u00f6"])
 def test_a_client_name_that_is_no_file_name_is_refused(tls: Tls, name: str) -> None:
-    with pytest.raises(ConfigError, match="is no name of a client, expected 1 to 63 letters"):
+    with pytest.raises(ConfigError, match="is not a name of a client, expected 1 to 63 letters"):
         tls.certificates.make_client(name, tls.directory.parent / "x", days=30, now=NOW)
 
 
@@ -242,7 +242,7 @@ def test_a_bundle_needs_a_new_folder_and_possible_days(
     with pytest.raises(ConfigError, match="laptop exists already"):
         tls.client()
     check_pair(bundle.ca, bundle.cert, bundle.key)
-    with pytest.raises(ConfigError, match="nowhere is no folder"):
+    with pytest.raises(ConfigError, match="nowhere is not a folder"):
         tls.certificates.make_client("laptop", tmp_path / "nowhere" / "x", days=30, now=NOW)
     assert bundle.server_names == NAMES
 

@@ -96,7 +96,7 @@ def test_every_field_of_a_container_comes_from_some_option() -> None:
 def test_an_issue_names_place_mistake_expectation_and_line() -> None:
     result = decoded(a_container("web", port=("80", "80:x")))
     (text,) = texts(result)
-    assert text.startswith("containers.web.port[1]: '80:x' is no port, expected [ip:]host")
+    assert text.startswith("containers.web.port[1]: '80:x' is not a port, expected [ip:]host")
     assert text.endswith("(/etc/config/containers:11)")
     assert result.desired == Desired(
         broken=frozenset({"container:web"}), claimed=frozenset({"container:web"})
@@ -281,7 +281,7 @@ def test_a_namespace_that_goes_in_circles_is_said_at_its_option(option: str) -> 
         ),
         ({"gateway": "10.1.0.1"}, "gateway[0]: 10.1.0.1 lies in no subnet"),
         ({"parent": "eth0"}, "parent: the driver bridge has no parent"),
-        ({"driver": "macvlan", "mode": "l2"}, "mode: 'l2' is no mode of macvlan"),
+        ({"driver": "macvlan", "mode": "l2"}, "mode: 'l2' is not a mode of macvlan"),
         ({"subnet": "fd00::/64", "ipv6": "0"}, "ipv6: IPv6 is off"),
         ({"subnet": ("10.0.0.0/8", "10.1.0.0/24")}, "subnet[1]: 10.1.0.0/24 overlaps"),
     ],
@@ -328,14 +328,14 @@ def test_defaults_hold_where_nothing_is_set() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"docker_host": "tcp://192.168.1.2:2375"}, ["way to this engine is open"]),
+        ({"docker_host": "tcp://192.168.1.2:2375"}, ["connection to this engine is not encrypted"]),
         ({"docker_host": "tcp://192.168.1.2:2376", "docker_cert_path": "/etc/nas"}, []),
         ({"docker_host": "tcp://127.0.0.1:2375"}, []),
         ({"docker_cert_path": "/etc/nas"}, ["a unix socket knows no TLS"]),
         ({"docker_host": "tcp://nas:99999"}, ["Port out of range"]),
         (
             {"docker_host": "tcp://nas:2376", "docker_cert_path": "nas"},
-            ["absolute path", "way to this engine"],
+            ["absolute path", "connection to this engine"],
         ),
     ],
 )

@@ -54,8 +54,8 @@ REFUSED: dict[str, str] = {
     "list security_opt 'systempaths=none'": "is not a value of systempaths",
     "list security_opt 'seccomp'": "is not a security option",
     "list security_opt 'label=x'": "is not a label option",
-    "list volume '/a:/b:readonly'": "'readonly' is no option",
-    "list volume 'data:/b:rshared'": "'rshared' is no option",
+    "list volume '/a:/b:readonly'": "'readonly' is not an option",
+    "list volume 'data:/b:rshared'": "'rshared' is not an option",
     "option image 'a-/a'": "is not an image reference",
     "option image '-a'": "is not an image reference",
     "option image 'a..b/c'": "is not an image reference",
@@ -75,7 +75,7 @@ REFUSED: dict[str, str] = {
     "option health_interval '100us'": "less than a millisecond",
     "option health_timeout '999999ns'": "less than a millisecond",
     "option health_start_period '1ns'": "less than a millisecond",
-    "list device 'vendor.com/gpu'": "is no device",
+    "list device 'vendor.com/gpu'": "is not a device",
     "option user ':'": "user[:group]",
 }
 

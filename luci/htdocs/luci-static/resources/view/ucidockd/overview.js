@@ -30,7 +30,6 @@ return view.extend({
 
 		this.info = info;
 		this.plan = pending;
-		this.planAt = now();
 		this.containers = containers ?? [];
 		this.draw();
 		this.meter();
@@ -39,12 +38,6 @@ return view.extend({
 	soon() {
 		window.clearTimeout(this.timer);
 		this.timer = window.setTimeout(() => this.refresh(), QUIET_MS);
-	},
-
-	retryAt(key) {
-		const told = this.plan?.pending?.find(one => one.key === key && one.retry_in !== undefined);
-
-		return told ? this.planAt + told.retry_in : 0;
 	},
 
 	// everything in one sentence: {level, words}
@@ -81,7 +74,7 @@ return view.extend({
 		const next = plan.rows(this.plan).filter(row => !row.level);
 
 		D.fill(this.sentenceNode, D.badge(level, level === 'ok' ? '✓' : '!'), ' ', words);
-		D.fill(this.problems, found.map(one => problems.node(one, this.retryAt(one.key))), issues.map(text => D.el('div', { 'class': 'ucidockd-problem' }, D.badge('error', _('Mistake in the settings')), ' ', text)),
+		D.fill(this.problems, found.map(one => problems.node(one)), issues.map(text => D.el('div', { 'class': 'ucidockd-problem' }, D.badge('error', _('Mistake in the settings')), ' ', text)),
 			(this.model.agent.warnings ?? []).map(text => D.el('p', { 'class': 'alert-message warning' }, text)));
 		D.fill(this.next, next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Where'), _('Why') ], next.map(row => [ D.badge(row.heavy ? 'waiting' : 'off', row.op), row.key.split(':').slice(1).join(':'), row.cause ])) ] : '');
 		this.count(all);
