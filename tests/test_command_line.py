@@ -190,7 +190,7 @@ config container 'web2'
 """
 LISTED = """\
 FILE:3: error: containers.web.memory: 'much' is not valid here, expected a size such as 512k, 64m or 2g (b, k, m, g, t; 1024-based)
-FILE:4: error: containers.web.port[0]: '80:x' is no port, expected [ip:]host[-range]:container[-range][/tcp|udp|sctp] such as 8080:80 or 127.0.0.1:53:53/udp
+FILE:4: error: containers.web.port[0]: '80:x' is not a port, expected [ip:]host[-range]:container[-range][/tcp|udp|sctp] such as 8080:80 or 127.0.0.1:53:53/udp
 FILE:5: warning: containers.web.memroy: unknown option of a container section, expected perhaps `memory`
 FILE:7: error: containers.web2.image: is missing, expected an image reference such as nginx:1.27
 FILE:8: error: containers.web2.env[0]: the value does not have the right form, expected K=V or K

@@ -87,7 +87,7 @@ def test_json_names_the_files_the_end_and_the_servers_names(
 
 
 MISTAKES = [
-    (["a/b"], 1, "'a/b' is no name of a client, expected"),
+    (["a/b"], 1, "'a/b' is not a name of a client, expected"),
     (["x", "--days=0"], 1, "days is 0, expected 1 to 3650"),
     (["x", "--days=many"], 2, "--days: `many` is not a whole number"),
     (["x", "--out=nowhere/x"], 1, "nowhere is no folder"),
@@ -196,7 +196,7 @@ def test_the_running_agent_gives_bundles_without_loading_or_logging_or_keeping_t
         (tmp_path / name).write_text(text)
     check_pair(tmp_path / "ca.pem", tmp_path / "cert.pem", tmp_path / "key.pem")
     assert wrong.status_code == 422
-    assert "is no name of a client" in wrong.json()["error"]["message"]
+    assert "is not a name of a client" in wrong.json()["error"]["message"]
     assert "python" in maps
     assert LIBRARY not in maps
     assert "PRIVATE KEY" not in log.read_text()

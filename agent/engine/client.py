@@ -156,7 +156,7 @@ class DockerEngine:
 
     def _invalid(self, why: str = "") -> EngineInvalidError:
         tail = f": {why}" if why else ""
-        return EngineInvalidError(f"the engine at {self._host} gave an answer that is no valid one{tail}")
+        return EngineInvalidError(f"the engine at {self._host} sent an invalid response{tail}")
 
     def _refuse_redirect(self, response: Any) -> None:
         """An engine sends nobody elsewhere: what we say to it, logins too, is for it alone."""

@@ -308,7 +308,9 @@ class DockerStream:
         try:
             return read(answer)
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as exc:
-            raise EngineInvalidError(f"the engine's answer to {method} {path} is no valid one") from exc
+            raise EngineInvalidError(
+                f"the engine's answer to {method} {path} is not a valid response"
+            ) from exc
 
     async def hijack(self, path: str, *, query: Pairs = (), body: Any = None) -> EnginePipe:
         """POST that turns the connection into a pipe. Raises EngineError with the engine's message."""

@@ -81,7 +81,7 @@ class TextUciStore:
 
     def source_path(self, package: str) -> Path:
         if not _PACKAGE.match(package):
-            raise ConfigError(f"{package!r} is no package name, expected letters, digits, _ and -")
+            raise ConfigError(f"{package!r} is not a package name, expected letters, digits, _ and -")
         override = self._override_dir / package
         return override if override.is_file() else self._config_dir / package
 
@@ -223,7 +223,7 @@ def _shape(package: Package) -> list[object]:
 
 
 def _changed(path: Path) -> ConflictError:
-    return ConflictError(f"{path} was changed by somebody else in the meantime")
+    return ConflictError(f"{path} was changed by another program in the meantime")
 
 
 @contextlib.contextmanager

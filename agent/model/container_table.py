@@ -128,7 +128,7 @@ class ContainerOption:
 def _whole_seconds(text: str) -> int:
     seconds = parse_seconds(text)
     if not seconds.is_integer():
-        raise QuantityError(f"{text!r} is no whole number of seconds", "whole seconds such as 10")
+        raise QuantityError(f"{text!r} is not a whole number of seconds", "whole seconds such as 10")
     return int(seconds)
 
 

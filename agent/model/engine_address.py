@@ -46,7 +46,7 @@ def parse_engine_address(text: str) -> EngineAddress:
     bare = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
     if parts.scheme == "tcp" and host and port and bare:
         return EngineAddress(host=host, port=port)
-    raise QuantityError(f"{text!r} is no address of an engine", _FORM)
+    raise QuantityError(f"{text!r} is not an address of an engine", _FORM)
 
 
 def _is_loopback(host: str) -> bool:

@@ -132,7 +132,7 @@ def parse_subnet(text: str) -> str:
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise QuantityError(f"{text!r} is no subnet", "address/bits such as 172.20.0.0/24") from None
+        raise QuantityError(f"{text!r} is not a subnet", "address/bits such as 172.20.0.0/24") from None
     if "/" not in text:
         raise QuantityError(f"{text!r} has no prefix length", "address/bits such as 172.20.0.0/24")
     if str(network.network_address) != str(ipaddress.ip_address(text.partition("/")[0])):
@@ -178,12 +178,12 @@ def _split_port(body: str) -> tuple[str, str, str]:
         address, bracket, rest = body[1:].partition("]")
         parts = rest.split(":")
         if not bracket or len(parts) != 3 or parts[0]:
-            raise QuantityError(f"{body!r} is no port", f"{_PORT_FORM}, [::1]:8080:80 for IPv6")
+            raise QuantityError(f"{body!r} is not a port", f"{_PORT_FORM}, [::1]:8080:80 for IPv6")
         return parse_address(address, version=6), parts[1], parts[2]
     parts = body.split(":")
     if len(parts) > 3:
         raise QuantityError(
-            f"{body!r} is no port", f"{_PORT_FORM}, an IPv6 address in brackets: [::1]:8080:80"
+            f"{body!r} is not a port", f"{_PORT_FORM}, an IPv6 address in brackets: [::1]:8080:80"
         )
     if len(parts) == 3 and parts[0].isdigit():
         raise QuantityError(
@@ -192,14 +192,14 @@ def _split_port(body: str) -> tuple[str, str, str]:
     if len(parts) == 3:
         return (parse_address(parts[0], version=4) if parts[0] else ""), parts[1], parts[2]
     if len(parts) == 2 and not parts[0]:
-        raise QuantityError(f"{body!r} is no port", _PORT_FORM)
+        raise QuantityError(f"{body!r} is not a port", _PORT_FORM)
     return "", parts[0] if len(parts) == 2 else "", parts[-1]
 
 
 def _port_range(text: str, whole: str) -> tuple[int, ...]:
     match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", text, re.ASCII)
     if match is None:
-        raise QuantityError(f"{whole!r} is no port", _PORT_FORM)
+        raise QuantityError(f"{whole!r} is not a port", _PORT_FORM)
     first = int(match[1])
     last = int(match[2]) if match[2] else first
     if not 1 <= first <= last <= 65535:
@@ -234,7 +234,7 @@ def _mount(source: str, target: str, options: list[str]) -> Mount:
             propagation = option
         elif option not in _WITHOUT_EFFECT:
             raise QuantityError(
-                f"{option!r} is no option of this volume",
+                f"{option!r} is not an option of this volume",
                 "ro, rw, z, Z, cached, with a volume nocopy, with a path (r)shared, (r)slave or (r)private",
             )
     return Mount(source=source, target=target, read_only=read_only, propagation=propagation, no_copy=no_copy)
@@ -249,7 +249,7 @@ def _target(path: str, whole: str) -> str:
     if not path.startswith("/"):
         raise QuantityError(f"{whole!r} has no absolute target", _VOLUME_FORM)
     if _tidy(path) == "/":
-        raise QuantityError("the target is the root directory", "a directory such as /data")
+        raise QuantityError("a mount cannot target `/`", "a directory such as /data")
     return _tidy(path)
 
 
@@ -272,7 +272,7 @@ def parse_device(text: str) -> Device:
         return _device(_usb_name(match[1]), match[2] or "", match[3] or "rwm")
     parts = text.split(":")
     if len(parts) > 3 or not parts[0].startswith("/"):
-        raise QuantityError(f"{text!r} is no device", _DEVICE_FORM)
+        raise QuantityError(f"{text!r} is not a device", _DEVICE_FORM)
     if len(parts) == 2 and re.fullmatch("[rwm]+", parts[1]):
         parts = [parts[0], parts[0], parts[1]]
     # an empty place would mean one that is still to be found
@@ -393,7 +393,7 @@ def _usb_name(text: str) -> str:
 
 def _device(host: str, container: str, permissions: str) -> Device:
     if container and not container.startswith("/"):
-        raise QuantityError(f"{container!r} is no absolute path", _DEVICE_FORM)
+        raise QuantityError(f"{container!r} is not an absolute path", _DEVICE_FORM)
     if not permissions or set(permissions) - set("rwm") or len(set(permissions)) != len(permissions):
         raise QuantityError(f"{permissions!r} are no device permissions", "some of r, w and m")
     return Device(host=host, container=container, permissions="".join(p for p in "rwm" if p in permissions))
@@ -404,7 +404,7 @@ def parse_ulimit(text: str) -> Ulimit:
     expected = "name=soft[:hard] such as nofile=1024:2048"
     match = re.fullmatch(r"([a-z]+)=(-1|\d{1,18})(?::(-1|\d{1,18}))?", text, re.ASCII)
     if match is None:
-        raise QuantityError(f"{text!r} is no ulimit", expected)
+        raise QuantityError(f"{text!r} is not a ulimit", expected)
     if match[1] not in ULIMITS:
         raise QuantityError(
             f"{match[1]!r} is not a limit{near(match[1], ULIMITS)}", ", ".join(sorted(ULIMITS))
@@ -419,7 +419,9 @@ def parse_restart(text: str) -> RestartPolicy:
     """`no`, `always`, `unless-stopped`, `on-failure[:n]`."""
     name, colon, retries = text.partition(":")
     if name not in {"no", "always", "unless-stopped", "on-failure"} or (colon and name != "on-failure"):
-        raise QuantityError(f"{text!r} is no restart policy", "no, always, unless-stopped or on-failure[:n]")
+        raise QuantityError(
+            f"{text!r} is not a restart policy", "no, always, unless-stopped or on-failure[:n]"
+        )
     return RestartPolicy(name=name, max_retries=parse_int(retries, maximum=1_000_000) if colon else 0)
 
 
@@ -477,7 +479,7 @@ def parse_dependency(text: str) -> Dependency:
     """`section[:started|healthy|completed]`."""
     section, colon, condition = text.partition(":")
     if not section or (colon and condition not in set(DependsOn)):
-        raise QuantityError(f"{text!r} is no dependency", "section[:started|healthy|completed]")
+        raise QuantityError(f"{text!r} is not a dependency", "section[:started|healthy|completed]")
     return Dependency(section=section, condition=DependsOn(condition) if colon else DependsOn.STARTED)
 
 
@@ -492,9 +494,9 @@ def parse_wait(text: str) -> WaitFor:
     ):
         raise QuantityError(f"{text!r} is nothing to wait for", expected)
     if kind in (WaitKind.MOUNT, WaitKind.FILE) and not target.startswith("/"):
-        raise QuantityError(f"{target!r} is no absolute path", expected)
+        raise QuantityError(f"{target!r} is not an absolute path", expected)
     if kind == WaitKind.DEVICE and not target.startswith(("/", "usb:")):
-        raise QuantityError(f"{target!r} is no device", expected)
+        raise QuantityError(f"{target!r} is not a device", expected)
     if target.startswith("usb:"):
         match = _USB.fullmatch(target)
         if match is None or match[2]:
@@ -510,7 +512,7 @@ def parse_extra_host(text: str) -> str:
     name, _, address = text.partition("=" if "=" in text else ":")
     expected = "name:address such as nas:192.168.1.5, or name:host-gateway"
     if not name or ":" in name or not address:
-        raise QuantityError(f"{text!r} is no extra host", expected)
+        raise QuantityError(f"{text!r} is not an extra host", expected)
     if address == "host-gateway":
         return f"{name}:{address}"
     return f"{name}:{parse_address(address.removeprefix('[').removesuffix(']'))}"

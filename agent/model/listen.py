@@ -31,9 +31,9 @@ def parse_listen(text: str) -> ListenAddress:
     try:
         ip = ipaddress.ip_address(host[1:-1] if bracketed else host)
     except ValueError:
-        raise QuantityError(f"{host!r} is no IP address", _FORM) from None
+        raise QuantityError(f"{host!r} is not an IP address", _FORM) from None
     if bracketed is not (ip.version == 6):
         raise QuantityError(f"{text!r}: an IPv6 address stands in brackets, an IPv4 address does not", _FORM)
     if not (re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65535):
-        raise QuantityError(f"{port!r} is no port", "a port from 1 to 65535")
+        raise QuantityError(f"{port!r} is not a port", "a port from 1 to 65535")
     return ListenAddress(ip, int(port))

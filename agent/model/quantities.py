@@ -51,7 +51,7 @@ def parse_bool(text: str) -> bool:
         return True
     if text in FALSE_WORDS:
         return False
-    raise QuantityError(f"{text!r} is no boolean", "1 (yes on true enabled) or 0 (no off false disabled)")
+    raise QuantityError(f"{text!r} is not a boolean", "1 (yes on true enabled) or 0 (no off false disabled)")
 
 
 def parse_int(text: str, *, minimum: int = 0, maximum: int = _INT64_MAX) -> int:
@@ -60,7 +60,7 @@ def parse_int(text: str, *, minimum: int = 0, maximum: int = _INT64_MAX) -> int:
         f", at most {maximum}" if maximum != _INT64_MAX else ""
     )
     if not _INTEGER.fullmatch(text) or len(text) > 20:
-        raise QuantityError(f"{text!r} is no whole number", bounds)
+        raise QuantityError(f"{text!r} is not a whole number", bounds)
     value = int(text)
     if not minimum <= value <= maximum:
         raise QuantityError(f"{text} is out of range", bounds)
@@ -72,7 +72,7 @@ def parse_size(text: str) -> int:
     expected = "a size such as 512k, 64m or 2g (b, k, m, g, t; 1024-based)"
     match = _SIZE.fullmatch(text)
     if match is None or len(text) > _NUMBER_MAX:
-        raise QuantityError(f"{text!r} is no size", expected)
+        raise QuantityError(f"{text!r} is not a size", expected)
     size = int(Decimal(match[1]) * _SIZE_FACTOR[(match[2] or "").lower()])
     if size > _INT64_MAX:
         raise QuantityError(f"{text!r} is too large", expected)
@@ -92,13 +92,13 @@ def parse_duration(text: str) -> int:
     if _NUMBER.fullmatch(text):
         raise QuantityError(f"{text!r} has no unit", f"{expected} (did you mean {text}s?)")
     if len(text) > _NUMBER_MAX:
-        raise QuantityError(f"{text!r} is no duration", expected)
+        raise QuantityError(f"{text!r} is not a duration", expected)
     total, end = Decimal(0), 0
     while match := _DURATION_PART.match(text, end):
         total += Decimal(match[1]) * _NS[match[2]]
         end = match.end()
     if not text or end != len(text):
-        raise QuantityError(f"{text!r} is no duration", expected)
+        raise QuantityError(f"{text!r} is not a duration", expected)
     if total > _INT64_MAX:
         raise QuantityError(f"{text!r} is too long", expected)
     return int(total)
@@ -110,7 +110,7 @@ def parse_seconds(text: str) -> float:
         seconds = float(text) if _NUMBER.fullmatch(text) else parse_duration(text) / 1e9
     except QuantityError:
         raise QuantityError(
-            f"{text!r} is no time", "seconds such as 5, or a duration such as 1m30s"
+            f"{text!r} is not a time", "seconds such as 5, or a duration such as 1m30s"
         ) from None
     if seconds > _SECONDS_MAX:
         raise QuantityError(f"{text!r} is too long", f"{_SECONDS_MAX} seconds at most")
@@ -121,7 +121,7 @@ def parse_cpus(text: str) -> int:
     """Nano-CPUs of `1.5`, `.5` or `2.`."""
     expected = "a number of CPUs above 0 such as 0.5 or 2"
     if not _CPUS.fullmatch(text) or len(text) > _NUMBER_MAX:
-        raise QuantityError(f"{text!r} is no number of CPUs", expected)
+        raise QuantityError(f"{text!r} is not a number of CPUs", expected)
     nano = int(Decimal(text) * 1_000_000_000)
     if not 0 < nano <= _INT64_MAX:
         raise QuantityError(f"{text} is out of range", expected)
@@ -140,7 +140,7 @@ def parse_pair(text: str) -> tuple[str, str]:
     """`key=value`, or `key` for an empty value. Never echoed: a value may be a secret."""
     key, _, value = text.partition("=")
     if not key.strip() or key != key.strip():
-        raise QuantityError("the entry has no proper key", "key=value")
+        raise QuantityError("missing key before `=`", "key=value")
     return key, value
 
 

@@ -49,7 +49,9 @@ def normal_name(text: str) -> str:
     labels = name.removeprefix("*.").split(".")
     # a last label of digits is an address gone wrong, and no resolver would look it up
     if len(name) > 253 or labels[-1].isdigit() or not all(map(_LABEL.fullmatch, labels)):
-        raise ConfigError(f"{text[:80]!r} is no name for a certificate, expected a DNS name or an IP address")
+        raise ConfigError(
+            f"{text[:80]!r} is not a name for a certificate, expected a DNS name or an IP address"
+        )
     return name
 
 

@@ -188,7 +188,7 @@ def _update(layer: _Layer, status: str, current: int, total: int) -> None:
 
 
 def _numbers(detail: object) -> tuple[int, int]:
-    """`current` and `total` of a line; 0 for what is no size."""
+    """`current` and `total` of a line; 0 for what is not a size."""
     if not isinstance(detail, Mapping):
         return 0, 0
     return _size(detail.get("current")), _size(detail.get("total"))

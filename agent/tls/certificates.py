@@ -379,7 +379,7 @@ def _ca_request(content: Mapping[str, bytes]) -> dict[str, str]:
 def _check_client(name: str, days: int) -> None:
     if not _CLIENT_NAME.fullmatch(name):
         raise ConfigError(
-            f"{name[:80]!r} is no name of a client, expected 1 to 63 letters, digits and . _ @ - with a letter or"
+            f"{name[:80]!r} is not a name of a client, expected 1 to 63 letters, digits and . _ @ - with a letter or"
             " digit first"
         )
     if not 1 <= days <= DAYS_MAX:

@@ -305,7 +305,7 @@ def _shared(
         return value
     if found is None:
         reader.warn(
-            f"{target!r} is no container of ours", option=option, expected="the name of one that exists"
+            f"{target!r} is not a container of ours", option=option, expected="the name of one that exists"
         )
         return value
     implied.append(Dependency(section=found.section))

@@ -179,7 +179,7 @@ def _is_ours(section: Section, *, package: str, file: str, stray: list[Issue]) -
             section=section.name,
             file=file,
             line=section.line,
-            message=shortened(f"{section.type!r} is no section type of this package"),
+            message=shortened(f"{section.type!r} is not a section type of this package"),
             expected="one of " + ", ".join(kinds),
         )
     )
@@ -229,7 +229,7 @@ def _check_docker_name(reader: SectionReader) -> None:
         return
     for mistake in validate(reader.kind, {"name": reader.name}):
         if mistake.option == "name":
-            reader.report("its name is none for Docker", expected=f"{mistake.expected}, or `option name`")
+            reader.report("Docker does not accept its name", expected=f"{mistake.expected}, or `option name`")
 
 
 def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None) -> Draft:

@@ -335,7 +335,9 @@ def _name(text: str) -> str:
     try:
         return normal_name(text)
     except ConfigError:
-        raise QuantityError(f"{text!r} is no name for a certificate", "a DNS name or an IP address") from None
+        raise QuantityError(
+            f"{text!r} is not a name for a certificate", "a DNS name or an IP address"
+        ) from None
 
 
 def _days(text: str) -> int:

@@ -121,7 +121,7 @@ def _options(reader: SectionReader, driver: str) -> tuple[tuple[str, str], ...]:
     if mode and modes is None:
         reader.report(f"the driver {driver} has no mode", option="mode", expected="driver macvlan or ipvlan")
     elif mode and modes and mode not in modes:
-        reader.report(f"{mode!r} is no mode of {driver}", option="mode", expected=", ".join(sorted(modes)))
+        reader.report(f"{mode!r} is not a mode of {driver}", option="mode", expected=", ".join(sorted(modes)))
     elif mode:
         found[f"{driver}_mode"] = mode
     found.update(pairs(reader, "opt"))

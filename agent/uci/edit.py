@@ -149,7 +149,7 @@ def delete(staged: Staged, where: str, value: str = "") -> Staged:
     _check_value(where, value)
     number = _INTEGER.match(value)
     if value.strip(" \t\n\r") and number is None:
-        raise UciEditError(f"{where}: {value!r} is no item number")
+        raise UciEditError(f"{where}: {value!r} is not an item number")
     target, section = _existing(staged, where)
     items = target.found_option.value if target.found_option is not None else ""
     if value and isinstance(items, tuple):

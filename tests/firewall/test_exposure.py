@@ -65,7 +65,7 @@ def test_a_port_on_all_addresses_is_public_where_docker_comes_first() -> None:
         ("192.168.1.1", False),
         ("203.0.113.7", True),
         ("10.9.9.9", True),  # a wan behind another router
-        ("8.8.4.4", True),  # what nobody knows here, but is no private address
+        ("8.8.4.4", True),  # what nobody knows here, but is not a private address
     ],
 )
 def test_the_address_decides(host_ip: str, public: bool) -> None:

@@ -57,7 +57,7 @@ def test_a_number_of_a_million_digits_is_refused_at_once(parser: object, unit: s
 
 
 def test_a_port_of_thousands_of_digits_is_refused() -> None:
-    with pytest.raises(QuantityError, match="is no port"):
+    with pytest.raises(QuantityError, match="is not a port"):
         parse_listen("192.168.1.1:" + "1" * 5000)
 
 

@@ -224,7 +224,7 @@ def test_settings_that_cannot_be_are_refused(tls: Tls, settings: dict[str, objec
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "-x", "a b", "a\n", "x" * 64, "r\u00f6"])
 def test_a_client_name_that_is_no_file_name_is_refused(tls: Tls, name: str) -> None:
-    with pytest.raises(ConfigError, match="is no name of a client, expected 1 to 63 letters"):
+    with pytest.raises(ConfigError, match="is not a name of a client, expected 1 to 63 letters"):
         tls.certificates.make_client(name, tls.directory.parent / "x", days=30, now=NOW)
 
 

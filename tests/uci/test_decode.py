@@ -96,7 +96,7 @@ def test_every_field_of_a_container_comes_from_some_option() -> None:
 def test_an_issue_names_place_mistake_expectation_and_line() -> None:
     result = decoded(a_container("web", port=("80", "80:x")))
     (text,) = texts(result)
-    assert text.startswith("containers.web.port[1]: '80:x' is no port, expected [ip:]host")
+    assert text.startswith("containers.web.port[1]: '80:x' is not a port, expected [ip:]host")
     assert text.endswith("(/etc/config/containers:11)")
     assert result.desired == Desired(
         broken=frozenset({"container:web"}), claimed=frozenset({"container:web"})
@@ -175,7 +175,7 @@ def test_a_name_in_both_packages_is_an_error_on_both() -> None:
 def test_a_section_whose_name_docker_does_not_take_wants_option_name(kind: str, section: str) -> None:
     image = {"image": "alpine"} if kind == "container" else {}
     (text,) = texts(decoded(a_section(kind, section, **image)))
-    assert f"containers.{section}: its name is none for Docker" in text
+    assert f"containers.{section}: Docker does not accept its name" in text
     assert "or `option name`" in text
     assert decoded(a_section(kind, section, name="good-one", **image)).issues == ()
 
@@ -281,7 +281,7 @@ def test_a_namespace_that_goes_in_circles_is_said_at_its_option(option: str) -> 
         ),
         ({"gateway": "10.1.0.1"}, "gateway[0]: 10.1.0.1 lies in no subnet"),
         ({"parent": "eth0"}, "parent: the driver bridge has no parent"),
-        ({"driver": "macvlan", "mode": "l2"}, "mode: 'l2' is no mode of macvlan"),
+        ({"driver": "macvlan", "mode": "l2"}, "mode: 'l2' is not a mode of macvlan"),
         ({"subnet": "fd00::/64", "ipv6": "0"}, "ipv6: IPv6 is off"),
         ({"subnet": ("10.0.0.0/8", "10.1.0.0/24")}, "subnet[1]: 10.1.0.0/24 overlaps"),
     ],

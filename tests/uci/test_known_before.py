@@ -75,7 +75,7 @@ REFUSED: dict[str, str] = {
     "option health_interval '100us'": "less than a millisecond",
     "option health_timeout '999999ns'": "less than a millisecond",
     "option health_start_period '1ns'": "less than a millisecond",
-    "list device 'vendor.com/gpu'": "is no device",
+    "list device 'vendor.com/gpu'": "is not a device",
     "option user ':'": "user[:group]",
 }
 

@@ -359,7 +359,7 @@ async def _answered(question: Awaitable[bool]) -> bool:
     try:
         return await question
     except BusError as exc:
-        raise AccessError(f"nobody answers about sessions: {exc}", status=503) from exc
+        raise AccessError(f"cannot check the session: rpcd does not answer ({exc})", status=503) from exc
 
 
 def no_session(message: str = "") -> AccessError:

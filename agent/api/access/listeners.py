@@ -190,5 +190,5 @@ def exposure(ip: IpAddress, *, containers: Iterable[Net], wan: Collection[IpAddr
     if ip in wan:
         return "this is an address of a zone that refuses input, such as wan"
     if not ip.is_private or ip.is_multicast:
-        return "this is no private address"
+        return "this is not a private address"
     return ""
