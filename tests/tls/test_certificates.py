@@ -207,7 +207,7 @@ def _paths(identity: ServerIdentity) -> dict[str, Path]:
 
 WRONG_SETTINGS: list[tuple[dict[str, object], str]] = [
     ({"sans": ()}, "needs a name"),
-    ({"sans": ("a\nb", "localhost", "1.2.3")}, r"'a\\nb' is no name.*'1\.2\.3' is no name"),
+    ({"sans": ("a\nb", "localhost", "1.2.3")}, r"'a\\nb' is not a name.*'1\.2\.3' is not a name"),
     ({"days": 0}, "days is 0, expected 1 to 3650"),
     ({"days": 3651}, "expected 1 to 3650"),
     ({"days": 30, "renew_days": 30}, "renew_days is 30, expected 0 to 29"),
