@@ -152,9 +152,12 @@ def test_a_stop_through_the_engines_door_is_held_until_a_reconcile(agent: Agent,
     transport = httpx.HTTPTransport(uds=str(box.options.socket))
     with httpx.Client(transport=transport, base_url="http://localhost", timeout=20) as client:
         assert client.post("/docker/containers/web/stop").status_code == 204
-    wait_for(lambda: "stop by hand; reconcile takes it back" in agent.command("status").stdout)
-    assert "... container:web: held: stop by hand; reconcile takes it back\n" in agent.command("plan").stdout
-    assert "plan: nothing, Held: stop by hand" in agent.command("diff", "web").stdout
+    wait_for(lambda: "manual stop; `ucidockd reconcile` undoes it" in agent.command("status").stdout)
+    assert (
+        "... container:web: held: manual stop; `ucidockd reconcile` undoes it\n"
+        in agent.command("plan").stdout
+    )
+    assert "plan: nothing, Held: manual stop" in agent.command("diff", "web").stdout
     assert box.get("web").status == "exited"
     assert "start" in agent.command("reconcile").stdout
     assert running(box, "web")

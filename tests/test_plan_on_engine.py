@@ -169,7 +169,7 @@ def test_a_change_is_seen_before_it_happens(agent: Agent, box: Box, tmp_path: Pa
 
 
 def test_the_plan_of_single_sections_tells_what_follows_from_them(agent: Agent, box: Box) -> None:
-    """What LuCI's form asks before it saves; another section that is not in order is no part of it."""
+    """What LuCI's form asks before it saves; another section that is not in order is not part of it."""
     agent.commit(WEB + MOUNT.replace("'web'", "'waits'"))
     web = {".type": "container", ".anonymous": False, "image": BUSYBOX, "stop_timeout": "0", "gate": "0.1"}
     web["command"] = "sleep 1000"

@@ -90,7 +90,7 @@ MISTAKES = [
     (["a/b"], 1, "'a/b' is not a name of a client, expected"),
     (["x", "--days=0"], 1, "days is 0, expected 1 to 3650"),
     (["x", "--days=many"], 2, "--days: `many` is not a whole number"),
-    (["x", "--out=nowhere/x"], 1, "nowhere is no folder"),
+    (["x", "--out=nowhere/x"], 1, "nowhere is not a folder"),
     (["x", "--out=."], 1, "exists already"),
     (["x", "--out=/proc/x"], 1, "/proc/.x.new-"),
     ([], 2, "NAME is missing: letters, digits"),

@@ -47,7 +47,7 @@ def _is_section(said: object) -> bool:
 
 def _is_value(name: str, value: object) -> bool:
     if name.startswith(".") and name != ".type":
-        return True  # rpcd's `.anonymous` and `.index` are no texts
+        return True  # rpcd's `.anonymous` and `.index` are not texts
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
 
 

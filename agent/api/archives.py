@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Archives into and out of the engine, for requests and for transfers: as they come, with what an engine may unpack; and
-what a download is made of that is no archive: a single file, a log.
+what a download is made of that is not an archive: a single file, a log.
 """
 
 from __future__ import annotations

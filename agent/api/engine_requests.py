@@ -45,7 +45,7 @@ def checked_query(path: str, pairs: Iterable[tuple[str, str]], *, writer: bool) 
     checked = []
     for name, value in pairs:
         if not _NAME.fullmatch(name):
-            raise RequestError("the query has a name that is none of the engine's")
+            raise RequestError("the engine knows no such query parameter")
         checked.append((name, checked_value(name, value)))
         _look(path, name, value, writer=writer)
     return checked
@@ -209,7 +209,7 @@ def _masked(body: bytes) -> bytes:
     except RecursionError as exc:
         raise EngineInvalidError("the engine's answer is nested too deeply") from exc
     except ValueError as exc:
-        raise EngineInvalidError("the engine's answer is no JSON") from exc
+        raise EngineInvalidError("the engine's answer is not JSON") from exc
 
 
 @cache

@@ -302,7 +302,7 @@ class Executor:
             except LeftoverError:
                 if not self._never_ran(object_id):
                     raise
-                logger.warning("%s: made anew, the engine cannot start it any more", operation.key)
+                logger.warning("%s: created again, because the engine can no longer start it", operation.key)
                 self.engine.remove_container(object_id, volumes=True, force=True)
                 # those that went with a container that never ran: nothing was in them
                 record = self._current(operation.key)
@@ -363,7 +363,7 @@ class Executor:
         record, container = self._current(operation.key), operation.container
         # the engine takes some settings without a word where the kernel lacks them: asked again, it would do so again
         ignored = self._update_and_look(record, operation)
-        if ignored:  # or somebody set it back in this moment
+        if ignored:  # or it was set back in this moment
             ignored = self._update_and_look(record, operation)
         if ignored:
             logger.warning("%s: the engine ignores %s", operation.key, ", ".join(ignored))

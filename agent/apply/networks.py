@@ -193,7 +193,7 @@ def disconnect_from_gone(engine: Engine, object_id: str) -> bool:
     mine = {name: network for name, network in held.items() if name not in PREDEFINED}
     gone = sorted(name for name, network in mine.items() if engine.inspect_network(network) is None)
     for name in gone:
-        logger.warning("container %s: network %s is gone, disconnected", object_id[:12], name)
+        logger.warning("container %s: network %s was removed, disconnected", object_id[:12], name)
         engine.disconnect(name, object_id)
     return bool(gone)
 

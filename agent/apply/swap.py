@@ -49,7 +49,7 @@ class GateError(EngineError):
 
 
 class SupersededError(EngineError):
-    """Nobody wants the new container any more; nothing is wrong with it."""
+    """The new container is no longer wanted; nothing is wrong with it."""
 
     code = "superseded"
 
@@ -332,13 +332,13 @@ def _judge(
     well_s: float,
 ) -> bool:
     if seen is None:
-        raise GateError("the new container is gone")
+        raise GateError("the new container was removed")
     state: dict[str, Any] = (seen.inspect or {}).get("State", {})
     if state.get("Status") != "running":
         if is_completed(container, seen, replaces=replaces):
             return True
         if state.get("ExitCode") == 0:
-            text = f"the new container ended with 0 after {elapsed_s:.1f} s, and a service goes on"
+            text = f"the new container ended with 0 after {elapsed_s:.1f} s, but a service must keep running"
             raise GateError(f"{text}; a job says `restart no`")
         killed = " (OOMKilled: out of memory)" if state.get("OOMKilled") else ""
         raise GateError(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reads a compose file: YAML or JSON, interpolation, `extends`, `include`, profiles (compose-spec, 05 to 15).
 
-YAML takes PyYAML (package python3-yaml), which is imported here and only when a file is no JSON. Its resolver is that of
+YAML takes PyYAML (package python3-yaml), which is imported here and only when a file is not JSON. Its resolver is that of
 YAML 1.2 as compose reads it: `22:22` is text and not a number of base 60, `yes` and `on` are text.
 """
 

@@ -399,12 +399,8 @@ class _Container:
             return
         for position, (name, settings) in enumerate(self.networks_of.items()):
             section = name if name in _MODES else self.networks.get(name) or self._new_network(name, made)
-            parts = [section]
-            for key, text in [*settings, *(self.loose if position == 0 else ())]:
-                if key == "mac" and not position:
-                    made.put("mac_address", text, f"--mac-address {text}")
-                else:
-                    parts.append(f"{key}={text}")
+            mine = [*settings, *(self.loose if position == 0 else ())]
+            parts = [section, *(f"{key}={text}" for key, text in mine)]
             made.put("network", ",".join(parts), f"--network {name}")
 
     def _new_network(self, name: str, made: Sheet) -> str:

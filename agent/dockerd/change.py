@@ -148,7 +148,7 @@ class DaemonChange:
         self._note(stopped=False)
 
     def adopt(self, process: Process, running: Target | None) -> None:
-        """Takes note of a dockerd that somebody else started with our file."""
+        """Takes note of a dockerd that another program started with our file."""
         self._note(process=process, running=running, stopped=False)
 
     def forget_failure(self) -> None:
@@ -188,7 +188,9 @@ class DaemonChange:
         self.store.write_current(format_document(document))
         if self._confirmed(process, document):
             return keep
-        logger.warning("dockerd did not confirm live-restore: containers %s", "stop" if keep else "may go on")
+        logger.warning(
+            "dockerd did not confirm live-restore: containers %s", "stop" if keep else "may keep running"
+        )
         return False
 
     def _reload(self, target: Target) -> None:
@@ -206,7 +208,7 @@ class DaemonChange:
             raise DaemonError(f"dockerd died at the reload{_tail(words)}", reason="Died")
         words = self.supervisor.last_words(process)
         why = f"dockerd did not confirm the reload{_tail(words)}"
-        logger.error("%s; it goes on with its old settings", why)
+        logger.error("%s; it keeps its old settings", why)
         if self.record.running is not None:
             self.store.write_current(self.record.running.text)
             self.supervisor.reload(process)

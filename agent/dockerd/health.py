@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a running dockerd has lost: its bridge, after a network restart, or the file system of its data.
 
-A lost bridge, and a disk that was mounted anew under dockerd, are mended by one restart; what that does not mend is shown
+A lost bridge, and a disk that was mounted again under dockerd, are mended by one restart; what that does not mend is shown
 and not tried again. While the disk is away nothing is created or removed: the engine would work on the bare mount point.
 """
 
@@ -84,7 +84,7 @@ class DaemonHealth:
         root = data_root(goal.document)
         if not self._needs_mount(root) or has_files_on(process.pid, root) is not False:
             return ""
-        return f"the file system of {root} was mounted anew under dockerd"
+        return f"the file system of {root} was mounted again under dockerd"
 
 
 def lost_bridge(document: Document, arguments: Sequence[str], devices: frozenset[str] | None) -> str:
@@ -96,4 +96,4 @@ def lost_bridge(document: Document, arguments: Sequence[str], devices: frozenset
     bridge = str(document.get("bridge") or _DEFAULT_BRIDGE)
     if devices is None or chosen or bridge == "none" or bridge in devices:
         return ""
-    return f"the bridge {bridge} is gone"
+    return f"the bridge {bridge} was removed"

@@ -41,7 +41,7 @@ class ServerIdentities:
         if tls.broken:
             kept = _kept(last_good)
             text = "section tls has mistakes: " + (
-                "the certificates from before go on" if kept else "TCP hosts stay closed"
+                "the previous certificates stay in use" if kept else "TCP hosts stay closed"
             )
             return kept, DaemonError(text, reason="Certificate")
         if not tls.auto:
@@ -57,7 +57,7 @@ class ServerIdentities:
 
     def _make(self, tls: TlsSettings) -> tuple[Identity, DaemonError | None]:
         if self.certificates is None:
-            raise DaemonError("there are no certificates yet", reason="Certificate")
+            raise DaemonError("no certificates yet", reason="Certificate")
         made, _ = self.certificates.ensure_server(
             sans=self.names(tls.san),
             days=tls.days,

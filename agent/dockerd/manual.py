@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""dockerd started, stopped or restarted by hand: a wish is noted at once, and the next pass carries it out.
+"""dockerd started, stopped or restarted by a user: a wish is noted at once, and the next pass carries it out.
 
-What was stopped by hand stays down, whatever else is changed, until somebody starts it (also behind our back), a
+What a user stopped stays down, whatever else is changed, until it is started (also outside of ucidockd), a
 reconcile is asked for, or the router boots. Before it comes the controller's door; after it `DaemonChange`.
 """
 
@@ -17,8 +17,8 @@ from agent.model.dockerd.settings import DaemonSettings, Effect, Process, Wish
 from agent.model.resources import AgentSettings, Desired
 from agent.plan.daemon import Change
 
-BY_HAND = "asked for by hand"
-_HELD = "dockerd was stopped by hand: it stays down until it is started, or a reconcile is asked for"
+BY_HAND = "requested manually"
+_HELD = "dockerd was stopped manually: it stays down until you start it or run `ucidockd reconcile`"
 
 
 def configured(desired: Desired | None) -> tuple[DaemonSettings | None, AgentSettings]:
@@ -52,7 +52,7 @@ class ManualControl:
     def check(self, wish: Wish, *, kind: str, unmanaged: str) -> None:
         """Raises ConflictError for a dockerd that is not ours (`kind`: who runs it), and for what is so already."""
         if kind == "external":
-            raise ConflictError("dockerd is run by somebody else (option daemon is external)")
+            raise ConflictError("ucidockd does not run this dockerd (option daemon is external)")
         if unmanaged:
             raise ConflictError(unmanaged)
         if self._wish is not None or wish is Wish.RESTART:

@@ -2,7 +2,7 @@
 """The daemon's part of a pass, before the containers': what /etc/config/dockerd says is what dockerd runs with.
 
 `reconcile` says whether containers may be looked at: not while dockerd is down or about to be restarted, and not on
-another engine that nobody has asked for. Whatever happens is shown on the status board under `daemon:dockerd`.
+another engine that the user did not ask for. Whatever happens is shown on the status board under `daemon:dockerd`.
 """
 
 from __future__ import annotations
@@ -334,14 +334,14 @@ class DaemonStage:
         return self._change
 
     def _report_external(self, desired: Desired, runner: Runner) -> str:
-        """Why the dockerd that somebody else runs does not use our file, "" when it does."""
+        """Why the dockerd that another program runs does not use our file, "" when it does."""
         if desired.daemon is None or desired.daemon.unreadable:
             return ""
         known = self.files.load().running
         try:
             rendered, _ = self._renderer.render(desired.daemon, runner, running=known, bridges=self._bridges)
         except DaemonError as exc:
-            return f"{exc}: the engine is somebody else's"
+            return f"{exc}: another program runs this engine"
         self._status.found(rendered)
         return self._external.report(target_of(rendered.document, runner))
 
@@ -506,7 +506,7 @@ class DaemonStage:
         step = classify(running, goal)
         if running is not None and change.store.current() != running.text:
             effect = Effect.RELOAD if step.effect is Effect.NOTHING else step.effect
-            causes = (*step.causes, f"{self.files.config_file.name} was changed by hand")
+            causes = (*step.causes, f"{self.files.config_file.name} was edited outside of ucidockd")
             return replace(step, effect=effect, causes=causes)
         return step
 

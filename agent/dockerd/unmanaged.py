@@ -172,7 +172,7 @@ class OwnDockerd:
         self.status.note("restart", BY_HAND, error="")
 
 
-# A dockerd that somebody else runs: its file is written, and a restart that it needs is reported, never done.
+# A dockerd that another program runs: its file is written, and a restart that it needs is reported, never done.
 
 
 class External:
@@ -199,7 +199,7 @@ class External:
             self._files.save(record)
         if process is None:
             path = self._files.config_file
-            return f"no dockerd here runs with --config-file={path}: somebody else's settings hold"
+            return f"no dockerd here runs with --config-file={path}: its settings come from elsewhere"
         self._say(running, target)
         return ""
 

@@ -156,7 +156,7 @@ class DockerEngine:
 
     def _invalid(self, why: str = "") -> EngineInvalidError:
         tail = f": {why}" if why else ""
-        return EngineInvalidError(f"the engine at {self._host} sent an invalid response{tail}")
+        return EngineInvalidError(f"the engine at {self._host} gave an answer that is not a valid one{tail}")
 
     def _refuse_redirect(self, response: Any) -> None:
         """An engine sends nobody elsewhere: what we say to it, logins too, is for it alone."""
@@ -322,7 +322,7 @@ class DockerEngine:
         return self._find(f"/volumes/{ref}", _volume)
 
     def inspect_image(self, ref: str) -> dict[str, Any] | None:
-        """A reference that this engine cannot read (400) is no image that it has, and costs only who asked for it."""
+        """A reference that this engine cannot read (400) is not an image that it has, and costs only who asked for it."""
         body = self._call(
             "GET", f"/images/{ref}/json", timeout_s=min(_READ_S, self._timeout_s), ok=(400, 404)
         )

@@ -171,5 +171,5 @@ def _objects(lines: list[bytes]) -> Iterator[dict[str, Any]]:
         except RecursionError as exc:
             raise ValueError("it is nested too deeply") from exc
         if not isinstance(found, dict):
-            raise ValueError("a line is no object")
+            raise ValueError("a line is not an object")
         yield found

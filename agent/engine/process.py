@@ -2,7 +2,7 @@
 """Processes as the kernel shows them (proc(5)), known by number and start time, waited for by pidfd: dockerd, and those of
 the engine's containers.
 
-dockerd outlives the agent that started it, so the next one has to find it again, and it is no child of that one. Those of
+dockerd outlives the agent that started it, so the next one has to find it again, and it is not a child of that one. Those of
 containers are ended here where the Engine API has no call for it. /proc/PID/net shows the process's own namespace.
 """
 

@@ -71,7 +71,7 @@ class EngineTls:
             context.load_cert_chain(self._cert, self._key, password=_no_password)
         except (OSError, ssl.SSLError, ValueError) as exc:
             raise EngineTlsError(
-                f"docker_cert_path: {self._cert} and {self._key} are no pair of certificate and key in PEM: {exc}"
+                f"docker_cert_path: {self._cert} and {self._key} are not a pair of certificate and key in PEM: {exc}"
             ) from exc
         return context
 

@@ -162,12 +162,12 @@ class EngineResponse:
         return b"".join(parts)
 
     async def json(self) -> Any:
-        """The decoded body. Raises EngineError when it is no JSON, or nested too deeply."""
+        """The decoded body. Raises EngineError when it is not JSON, or nested too deeply."""
         body = await self.read()
         try:
             return json.loads(body) if body else None
         except (ValueError, RecursionError) as exc:
-            raise EngineInvalidError(f"the engine's answer is no JSON: {exc}") from exc
+            raise EngineInvalidError(f"the engine's answer is not JSON: {exc}") from exc
 
     async def error(self) -> EngineError:
         """The engine's own message for a status of 400 and more."""
@@ -308,9 +308,7 @@ class DockerStream:
         try:
             return read(answer)
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as exc:
-            raise EngineInvalidError(
-                f"the engine's answer to {method} {path} is not a valid response"
-            ) from exc
+            raise EngineInvalidError(f"the engine's answer to {method} {path} is not a valid one") from exc
 
     async def hijack(self, path: str, *, query: Pairs = (), body: Any = None) -> EnginePipe:
         """POST that turns the connection into a pipe. Raises EngineError with the engine's message."""

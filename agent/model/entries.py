@@ -249,7 +249,7 @@ def _target(path: str, whole: str) -> str:
     if not path.startswith("/"):
         raise QuantityError(f"{whole!r} has no absolute target", _VOLUME_FORM)
     if _tidy(path) == "/":
-        raise QuantityError("a mount cannot target `/`", "a directory such as /data")
+        raise QuantityError("the target is the root directory", "a directory such as /data")
     return _tidy(path)
 
 
@@ -395,7 +395,7 @@ def _device(host: str, container: str, permissions: str) -> Device:
     if container and not container.startswith("/"):
         raise QuantityError(f"{container!r} is not an absolute path", _DEVICE_FORM)
     if not permissions or set(permissions) - set("rwm") or len(set(permissions)) != len(permissions):
-        raise QuantityError(f"{permissions!r} are no device permissions", "some of r, w and m")
+        raise QuantityError(f"{permissions!r} are not device permissions", "some of r, w and m")
     return Device(host=host, container=container, permissions="".join(p for p in "rwm" if p in permissions))
 
 
@@ -404,7 +404,7 @@ def parse_ulimit(text: str) -> Ulimit:
     expected = "name=soft[:hard] such as nofile=1024:2048"
     match = re.fullmatch(r"([a-z]+)=(-1|\d{1,18})(?::(-1|\d{1,18}))?", text, re.ASCII)
     if match is None:
-        raise QuantityError(f"{text!r} is not a ulimit", expected)
+        raise QuantityError(f"{text!r} is not an ulimit", expected)
     if match[1] not in ULIMITS:
         raise QuantityError(
             f"{match[1]!r} is not a limit{near(match[1], ULIMITS)}", ", ".join(sorted(ULIMITS))

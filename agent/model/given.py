@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A configuration that is not committed, as somebody gives it to be checked or planned."""
+"""A configuration that is not committed, as a client gives it to be checked or planned."""
 
 from __future__ import annotations
 

@@ -25,10 +25,17 @@ class Pull(StrEnum):
 
 
 class OnDrift(StrEnum):
-    """What becomes of a change made behind our back."""
+    """What to do about a change that was made outside of ucidockd."""
 
     REPAIR = "repair"
     REPORT = "report"
+
+
+class OnUnhealthy(StrEnum):
+    """What a failing health check leads to."""
+
+    REPORT = "report"
+    RESTART = "restart"
 
 
 class RunState(StrEnum):
@@ -288,6 +295,7 @@ class ContainerPolicy:
     pull: Pull = Pull.MISSING
     adopt: bool = False
     on_drift: OnDrift = OnDrift.REPAIR
+    on_unhealthy: OnUnhealthy = OnUnhealthy.REPORT
     rollback: bool = True
     gate_s: float = 5.0
     grace_s: float = 120.0

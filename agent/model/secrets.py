@@ -235,7 +235,7 @@ _ARGS = re.compile(r"(RUN )?\|(\d{1,4}) ")
 
 
 def hidden(value: Any) -> Any:
-    """A copy of decoded JSON for somebody who may see what there is, but no secrets. Names, numbers and forms stay.
+    """A copy of decoded JSON for readers, who may see what there is but no secrets. Names, numbers and forms stay.
 
     Raises RecursionError for what is nested too deeply.
     """
@@ -276,7 +276,7 @@ def _hidden_string(name: str, value: str) -> str:
 
 
 def _options_of(name: str, around: Mapping[str, Any]) -> frozenset[str] | None:
-    """Which options of a driver are no secret in this place; None for what are no such options."""
+    """Which options of a driver are not secret in this place; None for what are not such options."""
     if name == "Config" and "Type" in around and len(around) == 2:
         return _LOG_OPTIONS  # HostConfig.LogConfig
     if name == "Options" and ("Mountpoint" in around or ("Name" in around and len(around) == 2)):
@@ -338,7 +338,7 @@ def _variable(item: Any) -> Any:
 
 
 def blotter(values: Sequence[str], *, shortest: int = 4) -> Callable[[str], str]:
-    """Takes these very values out of a text, then what `hidden_text` finds. "1" or "yes" is no secret."""
+    """Takes these very values out of a text, then what `hidden_text` finds. "1" or "yes" is not a secret."""
     known = sorted({value for value in values if len(value) >= shortest}, key=len, reverse=True)
 
     def blot(text: str) -> str:

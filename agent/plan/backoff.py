@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 FIRST_S = 1.0
 LIMIT_S = 300.0
+ENDED_AGAIN = "it ended again soon after it was started"
+UNHEALTHY_AGAIN = "its health check failed again after a restart"
 GOOD_RUN_S = 600.0  # one that ran so long has not ended at once
 
 
@@ -35,11 +37,13 @@ class BackOff:
         count = before.count + 1 if before else 1
         self._failures[key] = _Failure(count, now + self._delay(count), error)
 
-    def started_again(self, key: str, now: float) -> None:
-        """Notes a start; the first time that one is started again costs nothing, it may have been stopped by hand."""
+    def started_again(self, key: str, now: float, text: str = ENDED_AGAIN) -> None:
+        """Notes a start and, for people, why the next one waits.
+
+        The first time that one is started again costs nothing, it may have been stopped by hand.
+        """
         before = self._starts.get(key)
         count = before.count + 1 if before and now < before.next_try + GOOD_RUN_S else 0
-        text = "it ended again soon after it was started"
         self._starts[key] = _Failure(count, now + (self._delay(count - 1) if count > 1 else 0.0), text)
 
     def started(self) -> frozenset[str]:
@@ -47,7 +51,7 @@ class BackOff:
         return frozenset(self._starts)
 
     def stopped(self, key: str) -> None:
-        """It was stopped from outside: that it does not run is no failure of its own."""
+        """It was stopped from outside: that it does not run is not a failure of its own."""
         self._starts.pop(key, None)
 
     def _delay(self, count: int) -> float:

@@ -190,7 +190,7 @@ def render(
     """daemon.json of these settings for an engine of that version.
 
     `socket` is the unix socket that the agent itself uses: it is always among the hosts. `identity` is None while there
-    are no certificates (yet): then no host that needs TLS is opened. Hosts that are `unavailable` on this machine now
+    are not certificates (yet): then no host that needs TLS is opened. Hosts that are `unavailable` on this machine now
     are left out, since dockerd would not start for the sake of one.
 
     `refused`: key of the table -> why its value cannot be used here. Such a key, and one whose option is wrong in UCI, is
@@ -291,24 +291,26 @@ def _same(path: str) -> str:
 
 
 def _sort_out(hosts: list[Host], settings: DaemonSettings) -> tuple[list[Host], list[Host]]:
-    """TCP hosts that may be opened, and those that may not: whoever reaches one is root here."""
+    """TCP hosts that may be opened, and those that may not: anyone who reaches one controls this machine."""
     if settings.allow_insecure_tcp or (settings.tls is not None and settings.tls.verify):
         return hosts, []
     return [h for h in hosts if is_loopback(h)], [h for h in hosts if not is_loopback(h)]
 
 
 def _insecure(settings: DaemonSettings, allowed: list[Host], refused: list[Host]) -> Finding:
-    """The condition InsecureAPI: false when nobody outside can come in without a certificate."""
+    """The condition InsecureAPI: false when no one can get in from outside without a certificate."""
     verified = settings.tls is not None and settings.tls.verify
     exposed = [] if verified else [host for host in allowed if not is_loopback(host)]
     if refused:
         return _finding(
             "Refused",
-            f"{_list(refused)} not opened: whoever reaches it would be root; expected section tls with verify 1,"
-            " an address of loopback, or allow_insecure_tcp 1",
+            f"{_list(refused)} not opened: anyone who reaches it could control this machine;"
+            " expected section tls with verify 1, a loopback address, or allow_insecure_tcp 1",
         )
     if exposed:
-        return _finding("Allowed", f"whoever reaches {_list(exposed)} is root here (allow_insecure_tcp)")
+        return _finding(
+            "Allowed", f"anyone who reaches {_list(exposed)} controls this machine (allow_insecure_tcp)"
+        )
     return Finding(key=DAEMON_KEY, type="InsecureAPI", status=False, reason="Secure")
 
 

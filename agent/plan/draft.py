@@ -96,7 +96,7 @@ def shared_names(container: Container) -> set[str]:
 
 
 def lending_names(container: Container) -> set[str]:
-    """The same, and those whose volumes it takes (`volumes_from`): it is made anew after one of them."""
+    """The same, and those whose volumes it takes (`volumes_from`): it is created again after one of them."""
     return shared_names(container) | {entry.partition(":")[0] for entry in container.spec.volumes_from}
 
 

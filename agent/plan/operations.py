@@ -120,10 +120,11 @@ class UnpauseContainer(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartContainer(Operation):
-    """Stop and start: the namespace that it shares is another's by now."""
+    """Stop and start: the namespace that it shares is another's by now, or its health check fails (`unhealthy`)."""
 
     container: Container
     record: Record
+    unhealthy: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

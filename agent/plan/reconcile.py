@@ -98,7 +98,7 @@ def plan_orphans(draft: Draft) -> None:
 
 def _orphan(draft: Draft, key: str, record: Record) -> None:
     if _object_gone(draft, record):
-        draft.add(key, [ops.Forget(key=key, cause="section and object are gone", record=record)])
+        draft.add(key, [ops.Forget(key=key, cause="section and object were removed", record=record)])
         return
     if record.removed_at is None:
         draft.add(key, [ops.RetireContainer(key=key, cause="section removed", record=record)])
@@ -115,7 +115,7 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
         message = f"section removed; it will be deleted later: {draft.context.deletions_held}"
         draft.find(key, "Synced", status=False, reason="Pending", message=message)
         return
-    cause = "its section has been gone for the grace period"
+    cause = "section removed, and the grace period is over"
     operation: ops.Operation
     if record.kind == "container":
         operation = ops.RemoveContainer(key=key, cause=cause, record=record, volumes=record.remove_volumes)
@@ -124,7 +124,9 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
     elif draft.desired.agent.remove:
         operation = ops.RemoveVolume(key=key, cause=cause, record=record)
     else:
-        operation = ops.Forget(key=key, cause="volumes are kept; it is nobody's now", record=record)
+        operation = ops.Forget(
+            key=key, cause="section removed; the volume is kept and no longer managed", record=record
+        )
     users = [k for k in draft.works if k.startswith("container:")] if record.kind != "container" else ()
     draft.add(key, [operation], users)
 
@@ -304,7 +306,7 @@ def _absent_network(draft: Draft, key: str, network: Network, *, gone: bool) -> 
     if foreign is None and _is_hindered(draft, key, network):
         return
     if foreign is None:
-        cause = "it is gone from the engine" if gone else "declared, not there"
+        cause = "removed from the engine" if gone else "declared, does not exist yet"
         draft.add(key, [ops.CreateNetwork(key=key, cause=cause, network=network)])
     elif network.adopt:
         cause = f"takes over the network {foreign.name} ({foreign.id[:12]})"
@@ -348,7 +350,7 @@ def is_same_volume(seen: ObservedVolume, record: Record) -> bool:
 def _absent_volume(draft: Draft, key: str, volume: Volume, *, gone: bool) -> None:
     foreign = next((v for v in draft.observed.volumes if v.name == volume.name), None)
     if foreign is None:
-        cause = "it is gone from the engine" if gone else "declared, not there"
+        cause = "removed from the engine" if gone else "declared, does not exist yet"
         draft.add(key, [ops.CreateVolume(key=key, cause=cause, volume=volume)])
     elif volume.adopt:
         cause = f"takes over the volume {foreign.name}"

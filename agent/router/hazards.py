@@ -127,7 +127,7 @@ _TWO_APPS = (
     "luci-app-dockerman is installed beside ucidockd: both serve the ubus objects docker.*, so pages may reach the wrong"
     " one. Remove it with `opkg remove luci-app-dockerman` or `apk del luci-app-dockerman`; its settings stay"
 )
-_CONTROL = "whoever is in this container controls the router, by {}"
+_CONTROL = "this container can take control of the router, by {}"
 _SHARED = (
     "{}: to a browser these pages are of the same site as LuCI, whose login goes to them by http; let LuCI be used by https"
     " only (uhttpd.main.redirect_https)"

@@ -113,7 +113,7 @@ def _mounts() -> Mounts:
 
 
 def mounts_in(text: str) -> Mounts:
-    """Device, mount point and options of each line of mountinfo that is no container's."""
+    """Device, mount point and options of each line of mountinfo that is not a container's."""
     found = (line.partition(" - ")[::2] for line in text.splitlines())
     return frozenset(
         _told(mount.split(), system.split()) for mount, system in found if _counts(system.split())

@@ -84,7 +84,7 @@ def _find(reconciler: Reconciler, name: str) -> Container:
 def _outside(
     container: Container, record: Record | None, seen: ObservedContainer | None
 ) -> tuple[FieldDifference, ...]:
-    """What is no part of the spec: whether it is there, its name, whether it runs."""
+    """What is not part of the spec: whether it is there, its name, whether it runs."""
     if seen is None:
         return (_row("container", "declared", "created" if record else "", "absent"),)
     rows = []

@@ -98,7 +98,7 @@ class Loop:
         self._wake.set()
         self._one_pass = asyncio.Lock()
         self._one_client = asyncio.Lock()
-        # a thread of its own: whatever else uses up the shared ones, passes go on
+        # a thread of its own: whatever else uses up the shared ones, passes are running again
         self._pass_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pass")
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
@@ -205,7 +205,7 @@ class Loop:
             await asyncio.to_thread(run.wait)
 
     async def _settled_files(self) -> None:
-        """Waits while somebody writes a file in place, not longer than a pass would."""
+        """Waits while a file is being written in place, no longer than a pass would take."""
         for _ in range(round(UNSETTLED_LIMIT_S / _LOOK_AGAIN_S)):
             if not self._watcher.unsettled():
                 return
@@ -284,7 +284,7 @@ class Loop:
         return describe(self.reconciler, name)
 
     async def manual(self, container: str, action: str) -> None:
-        """Holds a managed container as a manual action leaves it; others are nobody's business. Before the action."""
+        """Holds a managed container as a manual action leaves it; others are not ours to hold. Before the action."""
         if await asyncio.to_thread(self.reconciler.hold, container, action):
             self.trigger()
 
@@ -352,7 +352,7 @@ class Loop:
                         await self._wake.wait()
             except TimeoutError:
                 self.parked = True
-                logger.warning("something is still under way: the next start goes on with it")
+                logger.warning("something is still in progress: the next start continues it")
             await asyncio.to_thread(self._fold)
 
     def _fold(self) -> None:
@@ -378,7 +378,7 @@ class Loop:
                 await self._in_pass(functools.partial(self._body, dirty))
                 self._last_end = self.reconciler.monotonic()
                 if self.board.message(PASSES_KEY, ConditionType.PASS_STUCK):
-                    logger.info("passes go on")
+                    logger.info("passes are running again")
                     self.board.drop(PASSES_KEY, now=self.reconciler.wall())
             if dirty.deep:
                 self._last_deep = self._last_pass
@@ -428,7 +428,7 @@ class Loop:
             tell(self._loop, lambda: self._loop.call_later(delay_s, self._wake.set))
 
     def _read_config(self) -> None:
-        """Not while somebody writes a file in place; its closing is a trigger, and so is the end of our patience."""
+        """Not while a file is being written in place; its closing is a trigger, and so is the end of our patience."""
         self._look_at_files()
         if not self._watcher.unsettled():
             self.reconciler.read_config(unless=self._watcher.unsettled)

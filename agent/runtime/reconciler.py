@@ -42,7 +42,7 @@ from agent.observe.waiting import (
     with_plugged,
 )
 from agent.plan import operations as ops
-from agent.plan.backoff import BackOff
+from agent.plan.backoff import ENDED_AGAIN, UNHEALTHY_AGAIN, BackOff
 from agent.plan.container.meaning import image_defaults, newly_stated
 from agent.plan.container.renames import moved
 from agent.plan.draft import Context, Missing, desired_spec, key_of, shared_names
@@ -383,7 +383,7 @@ class Reconciler:
         if container is None:
             return False
         self.holds.add(container, action)
-        logger.info("%s of container:%s by hand", action, container.section)
+        logger.info("manual %s of container:%s", action, container.section)
         return True
 
     def adopt(self, request: AdoptRequest) -> dict[str, Any]:
@@ -668,7 +668,10 @@ class Reconciler:
             if any(isinstance(operation, ops.StopContainer) for operation in work.operations):
                 self.backoff.stopped(work.key)
             if any(isinstance(operation, _STARTS) for operation in work.operations):
-                self.backoff.started_again(work.key, self.monotonic())
+                healing = any(isinstance(o, ops.RestartContainer) and o.unhealthy for o in work.operations)
+                self.backoff.started_again(
+                    work.key, self.monotonic(), UNHEALTHY_AGAIN if healing else ENDED_AGAIN
+                )
             if work.partial:
                 self._display.kept(work.key)
             else:

@@ -56,7 +56,7 @@ def read_schema(kind: str) -> dict[str, Any]:
         text = resources.files("agent.schema").joinpath("files", name).read_text(encoding="utf-8")
     document = json.loads(text)
     if not isinstance(document, dict):
-        raise InternalError(f"schema {name} is no object")
+        raise InternalError(f"schema {name} is not an object")
     return document
 
 

@@ -104,7 +104,7 @@ CONDITIONS: dict[ConditionType, Row] = {
     ConditionType.PASS_STUCK: Row(
         bad=True,
         level=Level.ERROR,
-        sentence="The agent does not get to the end of a pass; nothing is applied.",
+        sentence="The agent is stuck in a pass; nothing is applied.",
         label="Agent is stuck",
     ),
     ConditionType.ENGINE_STORAGE_LOST: Row(
@@ -123,7 +123,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         bad=True,
         level=Level.ERROR,
         sentence="The last change failed.",
-        reasons={"Drift": Level.WARNING},  # `on_drift report`: as somebody wants it
+        reasons={"Drift": Level.WARNING},  # `on_drift report`: as the user wants it
     ),
     ConditionType.DATA_LOST: Row(
         bad=True,

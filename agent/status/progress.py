@@ -39,7 +39,7 @@ class _Layer:
 
 @dataclass(slots=True)
 class _Sums:
-    """Over all layers. Those that were there before have no size, and are no work."""
+    """Over all layers. Those that were there before have no size, and are not work."""
 
     moved: int = 0
     total: int = 0

@@ -210,7 +210,7 @@ class Certificates:
             raise ConfigError(f"{target} exists already, expected the name of a folder to be made")
         if not target.parent.is_dir():
             raise ConfigError(
-                f"{target.parent} is no folder, expected one in which {target.name} can be made"
+                f"{target.parent} is not a folder, expected one in which {target.name} can be made"
             )
         made = self.sign_client(name, days=days, now=now)
         with _os_errors_translated():

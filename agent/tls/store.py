@@ -176,7 +176,7 @@ def _part(kind: str, data: dict[str, Any] | None) -> Part | None:
     if data is None:
         return None
     if not re.fullmatch(f"{kind}-[0-9a-f]{{8}}", data["folder"]):
-        raise ValueError(f"{data['folder']!r} is no folder of ours")
+        raise ValueError(f"{data['folder']!r} is not a folder of ours")
     return Part(
         folder=data["folder"],
         not_before=float(data["not_before"]),

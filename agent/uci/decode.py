@@ -88,7 +88,7 @@ def _check_engine(reader: SectionReader, settings: AgentSettings) -> None:
         reader.warn("it is not used: a unix socket knows no TLS", option="docker_cert_path")
     if not encrypted and not address.is_local:
         reader.warn(
-            "the way to this engine is open: whoever is on it reads everything and controls the engine",
+            "the connection to this engine is not encrypted: anyone on the network path can read it and control the engine",
             option="docker_host",
             expected="`docker_cert_path`, the folder of a client's certificate",
         )
@@ -128,7 +128,7 @@ def decode(
             section="",
             file=paths.get(name, ""),
             line=line,
-            message="a quoted value goes on over a line that looks like a command",
+            message="a quoted value continues over a line that looks like a command",
             expected="a closing quote on this line",
         )
         for name in PACKAGES

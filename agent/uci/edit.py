@@ -183,7 +183,7 @@ def rename(staged: Staged, where: str, name: str) -> Staged:
 
 
 def reorder(staged: Staged, where: str, position: str) -> Staged:
-    """`uci reorder`: the section gets that position, counted from 0. As libuci, takes what is no number for 0."""
+    """`uci reorder`: the section gets that position, counted from 0. As libuci, takes what is not a number for 0."""
     _check_value(where, position)
     _, section = _edited_section(staged, where)
     number = _INTEGER.match(position)

@@ -32,7 +32,7 @@ _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
 class BlobError(ValueError):
-    """These bytes are no blob, or this value fits in none."""
+    """These bytes are not a blob, or this value fits in none."""
 
 
 class TooLargeError(BlobError):

@@ -115,7 +115,7 @@ HEADER = 8
 
 
 class FrameError(ValueError):
-    """These bytes are no frame."""
+    """These bytes are not a frame."""
 
 
 class FrameDecoder:

@@ -92,7 +92,7 @@ LAST = b"0\r\n\r\n"
 
 
 class ChunkError(BodyError):
-    """These bytes are no chunk."""
+    """These bytes are not a chunk."""
 
 
 class ChunkDecoder:

@@ -79,7 +79,7 @@ def _problem(lines: list[bytes]) -> str | None:
     if words[0] not in _METHODS:
         return "this method is not taken"
     if not _TARGET.fullmatch(words[1]) or b"#" in words[1]:
-        return "the target is no path"
+        return "the target is not a path"
     if problem := path_problem(words[1].partition(b"?")[0]):
         return problem
     if len(lines) - 1 > HEADERS_LIMIT:

@@ -22,7 +22,7 @@ _ID_LIMIT = 2**32
 
 
 class MessageError(ValueError):
-    """These bytes are no ubus message."""
+    """These bytes are not a ubus message."""
 
 
 class Kind(IntEnum):

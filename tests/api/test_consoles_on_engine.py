@@ -258,7 +258,7 @@ def test_a_console_whose_client_stays_away_is_killed(
     with console.events(resume=True) as events:
         name, data = next(events)
     assert (name, data["code"]) == ("exit", 137)
-    assert data["reason"] == "nobody read it for 1 s; its process was killed"
+    assert data["reason"] == "no client read it for 1 s; its process was killed"
 
 
 def test_a_new_reader_takes_a_console_over(controller: Controller, box: str) -> None:

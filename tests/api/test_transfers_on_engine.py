@@ -226,6 +226,12 @@ def test_a_single_file_and_a_log_come_out_as_themselves(
     assert controller.client.get(f"/v1/transfers/{empty['id']}/0?length=all").content == b""
     assert "folder" in begun(target="file", path="/tmp")["error"]["message"]
     assert "not a regular file" in begun(target="file", path="/link")["error"]["message"]
+    odd = begun(target="archive", path="/", name="ü x")["transfer"]
+    disposition = controller.client.get(f"/v1/transfers/{odd['id']}/0?length=1").headers[
+        "content-disposition"
+    ]
+    assert disposition == "attachment; filename=\"__x.tar\"; filename*=UTF-8''%C3%BC%20x.tar"
+    controller.client.delete(f"/v1/transfers/{odd['id']}")
     log = begun(target="logs", tail="2")["transfer"]
     assert (log["title"], log["total"]) == ("my box.log", None)
     lines = controller.client.get(f"/v1/transfers/{log['id']}/0?length=all").text.splitlines()
@@ -347,7 +353,7 @@ def test_who_does_not_come_back_loses_the_transfer_and_the_engine_its_request(
         wait_connections(engine, before)
         jobs = quick.client.get("/v1/jobs").json()["jobs"]
         assert [job["state"] for job in jobs] == ["failed"]
-        assert "nobody asked for a part" in jobs[0]["error"]["message"]
+        assert "no part of the transfer was requested" in jobs[0]["error"]["message"]
         deadline = time.monotonic() + 5
         while quick.client.get("/v1/transfers").json()["transfers"]:
             assert time.monotonic() < deadline, "an ended transfer is forgotten after as long again"

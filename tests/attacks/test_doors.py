@@ -172,7 +172,7 @@ def test_a_new_certificate_is_taken_up_and_no_connection_is_dropped(
             with caplog.at_level(logging.WARNING):
                 assert served_name("127.0.0.1", made.port) == "before"
                 assert served_name("127.0.0.1", made.port) == "before"
-            assert caplog.text.count("the certificate before goes on") == 1
+            assert caplog.text.count("the previous certificate stays in use") == 1
             shutil.copy(next_key, key)
             assert served_name("127.0.0.1", made.port) == "after"
             made.agent.board.set_agent(0, test="still there")

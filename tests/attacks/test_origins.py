@@ -103,7 +103,7 @@ def get(served: TcpController, headers: str, *, host: str | None = None, path: s
 @pytest.mark.parametrize("origin", FOREIGN, ids=ascii)
 def test_a_page_of_an_origin_that_is_not_listed_gets_nothing(served: TcpController, origin: str) -> None:
     header = f"Origin: {origin}\r\n"
-    # white space around a value is no part of it, and a control character is refused before
+    # white space around a value is not part of it, and a control character is refused before
     expected = {"https://router.lan\t": 200, "https://router.lan\x00": 400}.get(origin, 403)
     assert get(served, header) == expected
     assert get(served, header, path="/healthz") == expected

@@ -107,7 +107,7 @@ def test_docker_host_of_the_environment_counts_and_is_checked(
     where = [f"--config-dir={tmp_path}", f"--state-dir={tmp_path}/state", f"--socket={tmp_path}/none"]
     for host, said in (
         (f"unix://{tmp_path}/gone.sock", f"no Docker engine at unix://{tmp_path}/gone.sock"),
-        ("foo", "the environment variable DOCKER_HOST: 'foo' is no address"),
+        ("foo", "the environment variable DOCKER_HOST: 'foo' is not an address"),
     ):
         monkeypatch.setenv("DOCKER_HOST", host)
         assert main(["plan", *where]) == 1

@@ -44,7 +44,7 @@ def test_a_dockerd_that_was_stopped_by_hand_stays_down_until_it_is_started(lab: 
     assert not runs(lab)
     assert lab.conditions()["Synced"] == (False, "Held")
     assert lab.conditions()["Running"] == (False, "Stopped")
-    assert notes(lab)[-1] == ("stop", "asked for by hand")
+    assert notes(lab)[-1] == ("stop", "requested manually")
 
     assert not lab.apply("option debug '1'\n"), "a change starts nothing"
     lab.restart_agent()
@@ -69,7 +69,7 @@ def test_a_restart_by_hand_lets_containers_run_on(lab: DaemonLab) -> None:
     after = lab.process
     assert after != before
     assert lab.pid_of() == pid
-    assert notes(lab)[-1] == ("restart", "asked for by hand")
+    assert notes(lab)[-1] == ("restart", "requested manually")
     assert lab.apply()
     assert lab.process == after, "once"
 
@@ -122,7 +122,7 @@ def test_an_agent_that_was_killed_while_it_stopped_dockerd_is_followed_by_one_th
 
 def test_what_is_not_ours_to_stop_is_said(lab: DaemonLab) -> None:
     lab.write("", kind="external")
-    assert refusal(lab, Wish.RESTART) == "dockerd is run by somebody else (option daemon is external)"
+    assert refusal(lab, Wish.RESTART) == "ucidockd does not run this dockerd (option daemon is external)"
     lab.write("", kind="procd")
     assert "set dockerd.globals.alt_config_file" in refusal(lab, Wish.STOP)
     lab.write("option alt_config_file '/etc/docker/mine.json'\n", kind="procd")

@@ -359,7 +359,10 @@ def test_a_file_edited_by_hand_is_drift_and_repaired_without_a_restart(lab: Daem
     assert lab.apply()
     assert (lab.process, lab.daemon_json.read_text()) == (before, text)
     operations = lab.board.snapshot()["resources"][0]["operations"]
-    assert (operations[-1]["op"], operations[-1]["cause"]) == ("reload", "daemon.json was changed by hand")
+    assert (operations[-1]["op"], operations[-1]["cause"]) == (
+        "reload",
+        "daemon.json was edited outside of ucidockd",
+    )
 
 
 def test_a_reload_that_is_not_confirmed_leaves_the_old_settings(lab: DaemonLab) -> None:

@@ -60,7 +60,7 @@ def test_a_bridge_that_does_not_come_back_is_shown_and_not_tried_again() -> None
     assert repair(goal, before, answers=False) is None
     first = repair(goal, before)
     assert first is not None
-    assert first.causes == ("the bridge br-none is gone",)
+    assert first.causes == ("the bridge br-none was removed",)
     assert repair(goal, before) == first  # it had to wait, and was not done yet
     assert repair(goal, after) is None
     assert repair(goal, after) is None

@@ -220,7 +220,7 @@ DAMAGE = {
     open_key: "key.pem is open to others, expected mode 0600",
     no_pem: "ca.pem holds no certificate in PEM",
     empty: "ca.pem holds no certificate in PEM",
-    strange_key: "are no pair of certificate and key in PEM",
+    strange_key: "are not a pair of certificate and key in PEM",
     locked_key: "the key wants a password",
 }
 

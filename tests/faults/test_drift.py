@@ -91,16 +91,16 @@ OBJECTS = {
     "paused": Edit(lambda box: box.get("web").pause(), ("unpause: it is paused, wanted: running",)),
     "removed": Edit(
         lambda box: box.get("web").remove(force=True),
-        ("create: it was removed behind our back", "start: wanted: running"),
+        ("create: removed outside of ucidockd", "start: wanted: running"),
     ),
     "network removed": Edit(
-        remove_network, ("create: it is gone from the engine", "reconnect: network [] -> [lan]")
+        remove_network, ("create: removed from the engine", "reconnect: network [] -> [lan]")
     ),
     "volume removed": Edit(
         remove_volume,
         (
-            "create: it is gone from the engine",
-            "create: it was removed behind our back",
+            "create: removed from the engine",
+            "create: removed outside of ucidockd",
             "start: wanted: running",
         ),
     ),

@@ -106,7 +106,7 @@ def test_a_run_directory_of_somebody_else_is_not_used(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir(mode=0o777)
     os.chown(folder, 65534, 65534)
-    with pytest.raises(ConfigError, match="belongs to somebody else"):
+    with pytest.raises(ConfigError, match="belongs to another user"):
         bind(folder / "agent.sock")
     assert list(folder.iterdir()) == []
 

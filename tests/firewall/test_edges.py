@@ -381,7 +381,7 @@ def test_a_change_by_somebody_else_meanwhile_is_not_lost(
 
         patched.setattr(store, "load_with_hash", racing)
         router.apply(IOT)
-    assert "changed by somebody else" in (router.condition("network:iot", "ZoneUnset") or "")
+    assert "changed by another program" in (router.condition("network:iot", "ZoneUnset") or "")
     router.apply(IOT)
     assert router.condition("network:iot", "ZoneUnset") is None
     assert {"new", "ucidockd_iot"} <= {section.name for section in store.load("network").sections}

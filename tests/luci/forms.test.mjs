@@ -42,6 +42,15 @@ for (const type of TYPES) {
 	});
 }
 
+test('each check that a schema names is one of the forms', () => {
+	const known = { ...load('ucidockd.checks').byName, ...load('ucidockd.daemonchecks').byName };
+	const named = TYPES.flatMap(type => Object.values(schemaOf(type).properties)).flatMap(property => [ property['x-check'] ?? [] ].flat().slice(0, 1));
+
+	assert.ok(named.length > 80);
+	assert.deepEqual(named.filter(name => typeof known[name] !== 'function'), []);
+	assert.deepEqual(Object.keys(known).filter(name => !named.includes(name)), []);
+});
+
 test('a container without a default of ours can be told yes, no, or nothing', () => {
 	const { properties } = schemaOf('container');
 	assert.deepEqual([ 'privileged', 'enabled', 'pull', 'port', 'image' ].map(name => schemas.kindOf(properties[name])), [ 'choice', 'flag', 'choice', 'list', 'text' ]);

@@ -332,3 +332,9 @@ test('rows: sections and what only the engine has are one list', () => {
 		[ [ 'media', 'web', 'hand' ], [ 'web' ], [ 'media', 'hand' ], [ 'media', 'hand' ], [ 'media', 'web' ], [ 'hand' ] ]);
 	assert.deepEqual(found.filter(row => rows.fits(row, 'sda1', '')).map(row => row.name), [ 'media' ]);
 });
+
+test('tar: a folder is made by an archive', async () => {
+	const folder = mkdtempSync(`${tmpdir()}/tar-`), path = `${folder}/a.tar`;
+	writeFileSync(path, new Uint8Array(await tar.ofFolder('new one', 1700000000).arrayBuffer()));
+	assert.equal(execFileSync('tar', [ '-tf', path ]).toString(), 'new one/\n');
+});

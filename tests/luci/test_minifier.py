@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ from tests.support.jsmin import minified
 
 PROJECT = Path(__file__).parents[2]
 HTDOCS = PROJECT / "luci/htdocs"
-PAGES = sorted(HTDOCS.rglob("*.js"))
 
 # the trees of each pair of programs; LuCI makes functions of its modules, the terminal is an ES module
 _COMPARE = """
@@ -51,12 +51,18 @@ def compared(pairs: dict[str, tuple[str, str]]) -> dict[str, str]:
     return found
 
 
-def test_the_pages_are_the_same_programs_after_it() -> None:
-    assert len(PAGES) > 40
-    pairs = {}
-    for page in PAGES:
+@pytest.mark.parametrize("packed", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_the_pages_are_the_same_programs_after_it(packed: bool, tmp_path: Path) -> None:
+    """As they are, and in the files that the package puts them into."""
+    htdocs, pairs = HTDOCS, {}
+    if packed:
+        htdocs = tmp_path / "htdocs"
+        shutil.copytree(HTDOCS, htdocs)
+        subprocess.run([sys.executable, PROJECT / "luci/bundle.py", htdocs], check=True)
+    for page in sorted(htdocs.rglob("*.js")):
         text = page.read_text()
-        pairs[str(page.relative_to(HTDOCS))] = (text, minified(text))
+        pairs[str(page.relative_to(htdocs))] = (text, minified(text))
+    assert len(pairs) > (10 if packed else 40)
     assert {name: said for name, said in compared(pairs).items() if said != "same"} == {}
 
 

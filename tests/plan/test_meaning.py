@@ -96,6 +96,7 @@ STATED: dict[str, tuple[str, ...]] = {
     "publish_all": ("0",),
     "adopt": ("0",),
     "on_drift": ("repair",),
+    "on_unhealthy": ("report",),
     "rollback": ("1",),
     "gate": ("5",),
     "grace": ("120", "2m"),

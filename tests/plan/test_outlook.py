@@ -32,7 +32,7 @@ def text(found: Outlook) -> list[str]:
 
 def test_later_waves_say_what_comes_once_what_is_there() -> None:
     assert text(seen_of(a_world("", DB + APP + TOOL))) == [
-        "create         container:db             declared, not there",
+        "create         container:db             declared, does not exist yet",
         "start          container:db             wanted: running",
         "then create    container:app            once db is healthy",
         "then create    container:tool           once app is ready",
@@ -56,7 +56,7 @@ CASES: dict[str, tuple[Callable[[World], None], str, Level]] = {
     ),
     "held": (
         lambda w: w.context.update(held={"container:web": "stop"}),
-        "held           container:web            stop by hand; reconcile takes it back",
+        "held           container:web            manual stop; `ucidockd reconcile` undoes it",
         Level.OFF,
     ),
     "retry": (

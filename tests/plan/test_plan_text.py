@@ -153,7 +153,7 @@ ROWS: dict[str, Row] = {
         ),
     ),
     "a section that is back": Row(WEB, WEB, lambda w: (w.record("web", removed_at=NOW - 60), exited(w, 137))),
-    "section and object are gone": Row(WEB, "", lambda w: w.lose("web")),
+    "section and object were removed": Row(WEB, "", lambda w: w.lose("web")),
     "a volume's section is gone": Row(DATA, "", lambda w: w.record("data", removed_at=NOW - 999)),
     "a volume that may be removed": Row(
         DATA, "config agent 'agent'\n\toption remove '1'\n", lambda w: w.record("data", removed_at=NOW - 999)
@@ -215,7 +215,7 @@ ROWS: dict[str, Row] = {
         WEB.replace("nginx", "caddy")
         + "config container 'peer'\n\toption image 'x'\n\toption network_mode 'service:web'\n",
     ),
-    "a namespace that was started anew": Row(
+    "a namespace that was restarted": Row(
         WEB + "config container 'peer'\n\toption image 'x'\n\toption network_mode 'service:web'\n",
         WEB + "config container 'peer'\n\toption image 'x'\n\toption network_mode 'service:web'\n",
         lambda w: w.context.update(left_behind=frozenset({"PEER"})),

@@ -38,7 +38,7 @@ def test_a_manual_action_is_held_until_a_reconcile_is_asked_for(box: Box, action
     assert box.reconciler.hold("web", action)
     ACTIONS[action](box.get("web"))
     assert str(box.apply()[0]) == "nothing to do"
-    assert synced(box) == (False, "Held", f"{action} by hand; reconcile takes it back")
+    assert synced(box) == (False, "Held", f"manual {action}; `ucidockd reconcile` undoes it")
     box.restart_agent()
     assert str(box.apply()[0]) == "nothing to do"
     box.reconciler.holds.clear()

@@ -39,7 +39,7 @@ def test_every_type_has_a_row_with_a_sentence() -> None:
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda path: path.name)
 def test_no_reader_has_a_list_of_conditions_of_its_own(reader: Path) -> None:
-    """One that asks for a condition by name, as the columns of a table do, is no list."""
+    """One that asks for a condition by name, as the columns of a table do, is not a list."""
     named = set(re.findall(r"['\"]([A-Z][A-Za-z]+)['\"]", reader.read_text()))
     assert len(named & set(ConditionType)) <= 3
 
@@ -80,3 +80,17 @@ def test_a_bad_condition_without_a_message_is_told_in_a_sentence() -> None:
     board.set("daemon:dockerd", ConditionType.ROLLED_BACK, status=True, reason="Failed", now=0)
     (resource,) = board.snapshot()["resources"]
     assert resource["conditions"][0]["message"] == CONDITIONS[ConditionType.ROLLED_BACK].sentence
+
+
+def test_each_condition_says_itself_in_a_few_words() -> None:
+    board = StatusBoard()
+    board.ensure("container:web", kind="container", section="web", name="web", now=0)
+    for kind in ConditionType:
+        board.set("container:web", kind, status=CONDITIONS[kind].bad, reason="CrashLoop", now=0)
+    (resource,) = board.snapshot()["resources"]
+    labels = {one["type"]: one["label"] for one in resource["conditions"]}
+    assert all(label and not re.search(r"[a-z][A-Z]", label.replace("LuCI", "")) for label in labels.values())
+    assert (labels["PublicPort"], labels["Running"]) == ("Open to the internet", "Keeps crashing")
+    board.set("container:web", ConditionType.SYNCED, status=True, reason="InSync", now=0)
+    (resource,) = board.snapshot()["resources"]
+    assert {one["type"]: one["label"] for one in resource["conditions"]}["Synced"] == "In sync"

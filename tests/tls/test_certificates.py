@@ -242,7 +242,7 @@ def test_a_bundle_needs_a_new_folder_and_possible_days(
     with pytest.raises(ConfigError, match="laptop exists already"):
         tls.client()
     check_pair(bundle.ca, bundle.cert, bundle.key)
-    with pytest.raises(ConfigError, match="nowhere is no folder"):
+    with pytest.raises(ConfigError, match="nowhere is not a folder"):
         tls.certificates.make_client("laptop", tmp_path / "nowhere" / "x", days=30, now=NOW)
     assert bundle.server_names == NAMES
 

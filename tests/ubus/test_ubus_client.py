@@ -381,7 +381,7 @@ async def test_a_name_that_is_taken_is_refused_and_had_later(
     await late.add_object(ours)
     task = asyncio.create_task(late.run())
     await late.ready.wait()
-    assert "somebody else publishes test.echo" in caplog.text
+    assert "another process already publishes test.echo" in caplog.text
     with pytest.raises(BusError):
         await (await connect()).add_object(echoing())
     await holder.remove_object(theirs)

@@ -151,7 +151,7 @@ def test_a_value_that_swallowed_a_command_is_told() -> None:
     said = [
         issue.text() for issue in decode({"containers": parse(text, package="containers")}, paths={}).issues
     ]
-    assert any("goes on over a line that looks like a command" in text for text in said)
+    assert any("continues over a line that looks like a command" in text for text in said)
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in WORDS.items() for name in names])

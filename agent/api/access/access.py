@@ -242,7 +242,7 @@ async def may_write(request: HTTPConnection) -> bool:
 
 
 class NoSessions:
-    """Sessions where nobody logs in: there is the control socket only."""
+    """No sessions: only the control socket is open."""
 
     async def allowed(self, session: str, object: str, method: str) -> bool:  # noqa: A002 - ubus's word
         del session, object, method
@@ -359,7 +359,7 @@ async def _answered(question: Awaitable[bool]) -> bool:
     try:
         return await question
     except BusError as exc:
-        raise AccessError(f"cannot check the session: rpcd does not answer ({exc})", status=503) from exc
+        raise AccessError(f"cannot check the session: {exc}", status=503) from exc
 
 
 def no_session(message: str = "") -> AccessError:

@@ -18,7 +18,7 @@ def bind(path: Path) -> socket.socket:
     """A listening unix socket of mode 0600 in a directory of mode 0700. Takes a dead agent's place, no live one's."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.parent.stat().st_uid != os.geteuid():
-        raise ConfigError(f"{path.parent} belongs to somebody else; remove it")
+        raise ConfigError(f"{path.parent} belongs to another user; remove it")
     with contextlib.suppress(FileNotFoundError):
         _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -141,7 +141,7 @@ class Listeners:
         try:
             wan = await asyncio.to_thread(self._wan)
         except ConfigError as exc:
-            return f"nobody can tell whether this is an address of WAN: {exc}"
+            return f"cannot tell whether this is a WAN address: {exc}"
         return exposure(address.ip, containers=nets, wan=wan)
 
     def _tls(self, address: ListenAddress, settings: AgentSettings) -> TlsFiles | None:

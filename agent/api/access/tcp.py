@@ -73,7 +73,7 @@ class TlsFiles:
 
     def _failed(self, problem: str, stamp: Stamps | None) -> None:
         if problem != self._problem and self._context is not None:
-            logger.warning("%s; the certificate before goes on", problem)
+            logger.warning("%s; the previous certificate stays in use", problem)
         self._problem, self._seen = problem, stamp or self._seen
 
 

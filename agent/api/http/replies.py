@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from socket import socket
 from types import TracebackType
 from typing import Any, ClassVar, Protocol
+from urllib.parse import quote
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -156,7 +157,7 @@ class Inbox:
         self._held = data
 
     async def gone(self) -> None:
-        """Returns when the client has gone. Waits for the body first where somebody reads it."""
+        """Returns when the client has gone. Waits for the body first if a handler reads it."""
         await self._complete.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
@@ -194,9 +195,9 @@ async def read_json(request: Request) -> dict[str, Any]:
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as exc:
-        raise RequestError(f"the body is no JSON: {exc}") from exc
+        raise RequestError(f"the body is not JSON: {exc}") from exc
     if not isinstance(value, dict):
-        raise RequestError("the body is no JSON object")
+        raise RequestError("the body is not JSON object")
     if _depth(value) > JSON_DEPTH:
         raise RequestError(f"the body is nested deeper than {JSON_DEPTH} levels")
     return value
@@ -411,14 +412,17 @@ async def _closing(source: AsyncGenerator[bytes, None], *, ends: bool) -> AsyncG
 
 
 def attachment(name: str) -> dict[str, str]:
-    """Headers of a download: never shown by the browser, whatever is in it."""
+    """Headers of a download: never shown by the browser, whatever is in it. A name in other letters comes encoded beside
+    its plain form (RFC 6266).
+    """
     safe = (
         "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name).lstrip(".")
         or "download"
     )
+    whole = "" if safe == name else f"; filename*=UTF-8''{quote(name.replace('/', '_')[:128], safe='')}"
     return {
         "content-type": "application/octet-stream",
-        "content-disposition": f'attachment; filename="{safe[:128]}"',
+        "content-disposition": f'attachment; filename="{safe[:128]}"{whole}',
     }
 
 

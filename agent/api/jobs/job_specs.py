@@ -32,7 +32,7 @@ _NAMED_KEPT = (
 _OURS = f"{LABEL_OWNER}={OWNER}"
 
 
-_SHORTEST = 4  # of a build argument: "1" or "yes" is no secret
+_SHORTEST = 4  # of a build argument: "1" or "yes" is not a secret
 
 
 class JobKind(StrEnum):

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 KEPT = 100
 RUNNING_LIMIT = 16
-LIMIT_S = 24 * 3600.0  # of a whole job: news without end are no proof of progress
+LIMIT_S = 24 * 3600.0  # of a whole job: news without end are not proof of progress
 MESSAGES = 256  # of a running job, for resuming; an ended one keeps fewer
 MESSAGES_ENDED = 64
 COALESCE_S = 0.1
@@ -378,7 +378,7 @@ def _error_in(line: Mapping[str, Any]) -> str:
 def _pruned(answer: object) -> dict[str, Any]:
     """POST /containers/prune and its kin: how many, and how many bytes."""
     if not isinstance(answer, Mapping):
-        raise EngineError("the engine's answer to a prune is no object")
+        raise EngineError("the engine's answer to a prune is not an object")
     lists = [value for key, value in answer.items() if key.endswith("Deleted") and isinstance(value, list)]
     size = answer.get("SpaceReclaimed")
     return {

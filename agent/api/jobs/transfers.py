@@ -27,7 +27,7 @@ KEPT = 32
 
 
 class IdleError(RequestError):
-    """The client did not come back in time (410: it begins anew)."""
+    """The client did not come back in time (410: it starts over)."""
 
     code = "idle"
 
@@ -99,7 +99,7 @@ class Transfers:
         """Raises RequestError 404."""
         found = self._all.get(number)
         if found is None:
-            raise RequestError("there is no such transfer, or nobody asked for it in time", status=404)
+            raise RequestError("no such transfer, or its client did not come back in time", status=404)
         return found
 
     def all(self) -> list[Transfer]:
@@ -134,7 +134,7 @@ class Transfers:
             return
         self._touched(transfer)
         if transfer.is_waiting:
-            why = IdleError(f"nobody asked for a part of the transfer for {self._idle_s:g} s")
+            why = IdleError(f"no part of the transfer was requested for {self._idle_s:g} s")
             task = asyncio.create_task(transfer.abort(why), name=f"idle-{transfer.id[:8]}")
             self._ends.add(task)
             task.add_done_callback(self._ends.discard)

@@ -223,9 +223,9 @@ class AdoptionRoutes:
 
 
 _SUMMARIES = {
-    Wish.START: "Starts dockerd that was stopped by hand",
+    Wish.START: "Starts a dockerd that was stopped manually",
     Wish.STOP: "Stops dockerd; it stays down until it is started, or a reconcile is asked for",
-    Wish.RESTART: "Restarts dockerd; containers go on where live-restore can keep them",
+    Wish.RESTART: "Restarts dockerd; containers keep running where live-restore allows it",
 }
 
 
@@ -250,7 +250,7 @@ class DaemonRoutes:
                 "/v1/tls/clients",
                 write("ucidockd", "tls_client"),
                 self.client,
-                "A new client's certificates for dockerd's TLS: whoever has them is root",
+                "A new client's certificates for dockerd's TLS: anyone who has them controls the router",
                 body="json",
             ),
         ]

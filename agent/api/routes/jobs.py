@@ -67,7 +67,7 @@ class JobRoutes:
                 "Loads images from an archive of `docker save`; answers with a job",
                 status=202,
                 answer=(
-                    "The engine has the whole body, or wants no more of it; the job may go on, or have failed"
+                    "The engine has the whole body, or needs no more of it; the job may still run, or have failed"
                 ),
             ),
             put(
@@ -87,7 +87,7 @@ class JobRoutes:
                 },
                 status=202,
                 answer=(
-                    "The engine has the whole context, or wants no more of it; the job may go on, or "
+                    "The engine has the whole context, or needs no more of it; the job may still run, or "
                     "have failed"
                 ),
             ),

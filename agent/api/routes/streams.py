@@ -50,7 +50,7 @@ class StreamRoutes:
                 self.logs,
                 "A container's output, without the engine's frames: text, ndjson or server-sent events",
                 query={
-                    "follow": "1: go on while the container runs",
+                    "follow": "1: continue while the container runs",
                     "since": "Seconds since 1970, or RFC 3339",
                     "until": "Seconds since 1970, or RFC 3339",
                     "tail": "Last lines, or all",

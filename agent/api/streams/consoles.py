@@ -340,7 +340,7 @@ class Consoles:
                 self._open.pop(console.id, None)
                 await console.end("its session has ended")
             elif not console.ended and away:
-                await console.end(f"nobody read it for {self._away_s:g} s")
+                await console.end(f"no client read it for {self._away_s:g} s")
 
 
 async def _is_allowed(console: Console) -> bool:

@@ -83,7 +83,7 @@ LINE_LIMIT = 1024 * 1024
 
 
 async def json_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
-    """The objects. Raises EngineError for what is no JSON object, or longer than LINE_LIMIT bytes."""
+    """The objects. Raises EngineError for what is not a JSON object, or longer than LINE_LIMIT bytes."""
     rest = bytearray()
     async for piece in pieces:
         rest += piece

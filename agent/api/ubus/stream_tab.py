@@ -377,7 +377,7 @@ class Tab:
         """Why it is over; "" when it is not."""
         attended = self.object.subscribed or self._fetching > 0
         if not attended:
-            return "nobody reads" if now - self._attended_at > IDLE_S else ""
+            return "no reader" if now - self._attended_at > IDLE_S else ""
         unread = self._outbox.last > self._outbox.acknowledged
         if unread and not self._fetching and now - self._read_at > UNREAD_S:
             return "nothing was acknowledged in time"
@@ -398,4 +398,4 @@ class Tab:
                 continue
             self._checked_at = time.monotonic()
             return "" if allowed else "the session ended"
-        return "nobody answers for the session"
+        return "the session cannot be checked"

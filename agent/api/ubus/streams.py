@@ -149,7 +149,7 @@ class Streams:
         if tab is None:
             raise BusError("no such stream", status=Status.NOT_FOUND)
         if tab.session != args.get(SESSION, ""):
-            raise BusError("somebody else's stream", status=Status.PERMISSION_DENIED)
+            raise BusError("this stream belongs to another session", status=Status.PERMISSION_DENIED)
         return tab
 
     async def _source(self, session: str, args: Arguments) -> Source | None:

@@ -10,7 +10,7 @@ from agent.errors import Reason
 from agent.model.container_table import Level, too_new
 from agent.model.identity import canonical, spec_hash
 from agent.model.observed import ObservedContainer, Record
-from agent.model.resources import Container, DependsOn, OnDrift, Pull, RunState
+from agent.model.resources import Container, DependsOn, OnDrift, OnUnhealthy, Pull, RunState
 from agent.plan import operations as ops
 from agent.plan.applied import as_applied, is_job, waits_of
 from agent.plan.container.changes import FieldChange, change_of, classify, option_of, options_of
@@ -54,7 +54,10 @@ class _Planner:
         action = draft.context.held.get(self.key)
         if action is not None:
             self._find(
-                "Synced", status=False, reason="Held", message=f"{action} by hand; reconcile takes it back"
+                "Synced",
+                status=False,
+                reason="Held",
+                message=f"manual {action}; `ucidockd reconcile` undoes it",
             )
             return
         unknown = too_new(self.container.spec, draft.context.api)
@@ -228,7 +231,7 @@ class _Planner:
             adopt = ops.AdoptContainer(key=self.key, cause=cause, container=container, foreign=foreign)
             self.draft.add(self.key, [adopt], self.needs)
             return
-        cause = "declared, not there" if self.record is None else "it was removed behind our back"
+        cause = "declared, does not exist yet" if self.record is None else "removed outside of ucidockd"
         todo: list[ops.Operation] = [
             *room,
             ops.CreateContainer(key=self.key, cause=cause, container=container),
@@ -295,7 +298,7 @@ class _Planner:
             self._find("Synced", status=True, reason="InSync", message=_remarks(record))
 
     def _nameless(self, record: Record, seen: ObservedContainer) -> None:
-        """Somebody else has its name: a swap or a renaming would fail half-way. What there is runs as it is."""
+        """Another container has its name: a swap or a renaming would fail half-way. What runs is left as it is."""
         todo = [o for o in self._as_applied(record, seen) if not isinstance(o, ops.RenameContainer)]
         self.draft.add(self.key, todo, self.needs, partial=True)
         message = f"a container named {self.container.name} exists and is not ours; ours is {seen.name}"
@@ -390,7 +393,7 @@ class _Planner:
         )
 
     def _to_repair(self, drift: tuple[FieldChange, ...]) -> tuple[FieldChange, ...]:
-        """Of what was changed behind our back, what is not only to be reported."""
+        """Of the changes made outside of ucidockd, those that are to be undone."""
         if drift and self.container.policy.on_drift is OnDrift.REPORT:
             self.reported.append(describe(drift))
             return ()
@@ -510,7 +513,7 @@ class _Planner:
             self.needs = (*self.needs, key)  # that one gets another name before
             return []
         draft.after.setdefault(key, set()).add(self.key)
-        return [ops.SetAsideContainer(key=self.key, cause=f"{name} is {key}'s no more", record=holder)]
+        return [ops.SetAsideContainer(key=self.key, cause=f"{name} is no longer {key}'s", record=holder)]
 
     def _network_is_new(self, container: Container) -> str:
         """A network that was removed and is made again has another id: a container keeps the old one."""
@@ -522,7 +525,7 @@ class _Planner:
             if isinstance(operation, ops.CreateNetwork)
             and operation.network.name in {e.network for e in container.spec.endpoints}
         ]
-        return f"network {', '.join(fresh)} is made anew" if fresh else ""
+        return f"network {', '.join(fresh)} is created again" if fresh else ""
 
     def _running(self, record: Record, seen: ObservedContainer) -> list[ops.Operation]:
         container = self.container
@@ -532,7 +535,7 @@ class _Planner:
             timeout = container.spec.stop_timeout_s
             return [ops.StopContainer(key=self.key, cause=cause, record=record, stop_timeout_s=timeout)]
         if not wanted and seen.id in self.draft.context.completed and record.completed:
-            cause = "it is to do its job again once it may run"
+            cause = "its job is to be done again"
             return [
                 ops.NoteContainer(key=self.key, cause=cause, container=container, record=record, again=True)
             ]
@@ -545,8 +548,15 @@ class _Planner:
             cause = f"it is {seen.state}, wanted: running"
             return [ops.StartContainer(key=self.key, cause=cause, container=container)]
         if seen.state == "running" and self._is_left_behind(seen):
-            cause = "the container whose namespace it shares was started anew"
+            cause = "the container whose namespace it shares was restarted"
             return [ops.RestartContainer(key=self.key, cause=cause, container=container, record=record)]
+        if seen.health == "unhealthy" and container.policy.on_unhealthy is OnUnhealthy.RESTART:
+            cause = "its health check fails, and `on_unhealthy` is restart"
+            return [
+                ops.RestartContainer(
+                    key=self.key, cause=cause, container=container, record=record, unhealthy=True
+                )
+            ]
         return []
 
     def _is_left_behind(self, seen: ObservedContainer) -> bool:

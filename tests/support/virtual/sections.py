@@ -42,6 +42,7 @@ OPTIONS: dict[str, tuple[Value, ...]] = {
     "grace": ("5", "0", "600"),
     "rollback": (None, "0"),
     "on_drift": (None, "report"),
+    "on_unhealthy": (None, "restart"),
     "depends_on": ((), ("before",), ("before:completed",)),
     "network_mode": (None, "before"),
     "mac_address": (None, "02:42:ac:11:00:09"),

@@ -212,11 +212,6 @@ function rate(text) {
 	return size(text) || (bytesOf(text) ? '' : expected(_('a rate above 0')));
 }
 
-// microseconds, 0 for the default
-function period(text) {
-	return text === '0' ? '' : integer(text, 1000, 1000000);
-}
-
 function dependency(text) {
 	return (/^[^:]+(?::(?:started|healthy|completed))?$/s).test(text) ? '' : expected('section[:started|healthy|completed]');
 }
@@ -237,37 +232,24 @@ function extraHost(text) {
 	return expected('name:address such as nas:192.168.1.5, or name:host-gateway');
 }
 
-const CONTAINER = {
-	image, memory, memory_swap: swap, memory_reservation: size, shm_size: size, cpus, restart,
-	cpu_shares: text => integer(text, 2, 262144), pids_limit: text => integer(text, -1, INT64_MAX), health_retries: text => integer(text, 0, INT64_MAX),
-	blkio_weight: text => text === '0' ? '' : integer(text, 10, 1000),
-	cpu_period: period, cpu_quota: text => [ '0', '-1' ].includes(text) ? '' : integer(text, 1000, 1000000000),
-	cpu_rt_period: text => integer(text, 0, INT64_MAX), cpu_rt_runtime: text => integer(text, 0, INT64_MAX),
-	oom_score_adj: text => integer(text, -1000, 1000), health_start_interval: healthTime, expose: exposed, gpus,
-	blkio_weight_device: deviceLimit(text => integer(text, 10, 1000), '/dev/sda:500'),
-	device_read_bps: deviceLimit(rate, '/dev/sda:10m'), device_write_bps: deviceLimit(rate, '/dev/sda:10m'),
-	device_read_iops: deviceLimit(text => integer(text, 1, 2 ** 32), '/dev/sda:1000'), device_write_iops: deviceLimit(text => integer(text, 1, 2 ** 32), '/dev/sda:1000'),
-	annotation: text => pair(text), storage_opt: text => pair(text),
-	stop_timeout: wholeSeconds, gate: seconds, grace: seconds,
-	health_interval: healthTime, health_timeout: healthTime, health_start_period: healthTime,
-	stop_signal: named(kernel.isSignal, _('a signal such as SIGTERM')),
-	cap_add: named(kernel.isCapability, _('a name such as NET_ADMIN, or ALL')), cap_drop: named(kernel.isCapability, _('a name such as NET_ADMIN, or ALL')),
-	security_opt: named(kernel.isSecurityOption, 'no-new-privileges, seccomp=/path, apparmor=..., label=..., systempaths=unconfined'),
-	ip: text => address(text, 4), ip6: text => address(text, 6),
-	port, volume, tmpfs, network, device, ulimit, dns: server, extra_host: extraHost,
-	sysctl, label, log_opt: text => pair(text),
-	depends_on: dependency, wait_for: waitFor
-};
-
-const NETWORK = {
-	subnet: text => subnet(text), ip_range: text => subnet(text), gateway: text => address(text), aux_address: auxAddress,
-	opt: networkOption, label
+// by the name that a schema gives in `x-check`, maybe with bounds; an option without one has its schema's pattern only
+const BY_NAME = {
+	image, memory, swap, size, cpus, restart, healthTime, seconds, wholeSeconds, pair, assignment, label, sysctl, address, subnet, server, port, volume, tmpfs,
+	network, device, ulimit, gpus, dependency, waitFor, extraHost, auxAddress, networkOption, exposed,
+	integer: (text, minimum, maximum) => integer(text, minimum, maximum ?? INT64_MAX),
+	orZero: (text, minimum, maximum) => text === '0' ? '' : integer(text, minimum, maximum),
+	quota: text => [ '0', '-1' ].includes(text) ? '' : integer(text, 1000, 1000000000),
+	deviceWeight: deviceLimit(text => integer(text, 10, 1000), '/dev/sda:500'),
+	deviceRate: deviceLimit(rate, '/dev/sda:10m'),
+	deviceOperations: deviceLimit(text => integer(text, 1, 2 ** 32), '/dev/sda:1000'),
+	signal: named(kernel.isSignal, _('a signal such as SIGTERM')),
+	capability: named(kernel.isCapability, _('a name such as NET_ADMIN, or ALL')),
+	securityOption: named(kernel.isSecurityOption, 'no-new-privileges, seccomp=/path, apparmor=..., label=..., systempaths=unconfined')
 };
 
 return baseclass.extend({
 	// of use for other sections
 	expected, address, subnet, integer, size, bytesOf, seconds, ulimit, assignment,
 
-	// option -> check, by the type of the section; what is not here has its schema's pattern only
-	byOption: { container: CONTAINER, network: NETWORK, volume: { opt: text => pair(text), label } }
+	byName: BY_NAME
 });

@@ -90,7 +90,7 @@ return baseclass.extend({
 
 		return [ ...declared, ...others.map(container => ({ container })) ].map(({ owner, container }) => ({
 			owner, container, key: owner?.key ?? container.Id, name: owner?.name ?? nameOf(container), path: owner?.section ?? container.Id,
-			image: format.image(owner?.image ?? container?.Image ?? ''), stack: container?.Labels?.[STACK] ?? '',
+			image: format.image(owner?.image ?? container?.Image ?? ''), stack: (owner?.stack || container?.Labels?.[STACK]) ?? '',
 			state: stateOf(container, owner, now), ports: portsOf(container, owner)
 		})).sort((one, other) => one.stack.localeCompare(other.stack) || one.name.localeCompare(other.name));
 	},

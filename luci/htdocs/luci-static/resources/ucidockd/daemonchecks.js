@@ -7,7 +7,7 @@
 'require ucidockd.checks as checks';
 
 const { cidr, isIPv4, isIPv6 } = addresses;
-const { expected, address, subnet, integer, seconds } = checks;
+const { expected, subnet, integer } = checks;
 const TCP = /^(?:\[([^\]]*)\]|([^:[\]/]*))(?::(\d{0,5}))?\/?$/;
 const HOST_AND_PORT = /^(?:\[([^\]]*)\]|[^:[\]/?#@]+)(?::(\d*))?$/;
 const REGISTRY = /^(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(?::(\d{1,5}))?$/;
@@ -208,23 +208,14 @@ function listen(text) {
 	return good && +port <= 65535 ? '' : expected(_('address:port or [address]:port, such as 192.168.1.1:2380'));
 }
 
-const GLOBALS = {
-	hosts: host, data_root: dataRoot, bip: text => bridge(text, 4), bip6: text => bridge(text, 6), default_address_pools: pool,
-	fixed_cidr: text => anySubnet(text, 4), fixed_cidr_v6: fixedSix, bridge_accept_fwmark: mark,
-	registry_mirrors: mirror, insecure_registries: registry, log_opts: checks.assignment, labels: daemonLabel,
-	default_shm_size: shmSize, default_ulimits: defaultUlimit, dns: text => address(text), ip: text => address(text), host_gateway_ip: text => address(text),
-	dns_search: domain, features: feature, exec_opts: execOption, userns_remap: remap, seccomp_profile: seccomp, cgroup_parent: cgroup,
-	mtu: text => text === '0' ? '' : integer(text, 68, 65535), shutdown_timeout: text => integer(text, -1, 3600),
-	max_concurrent_downloads: count, max_concurrent_uploads: count, max_download_attempts: count
+// as in `checks`: by the name in `x-check` of a schema
+const BY_NAME = {
+	host, dataRoot, bridge, pool, anySubnet, fixedSix, mark, mirror, registry, daemonLabel, shmSize, defaultUlimit, domain, feature, execOption, remap, seccomp,
+	cgroup, count, serverName, proxy, noProxy, listen
 };
 
-const days = text => integer(text, 1, 3650);
-
 return baseclass.extend({
-	byOption: {
-		globals: GLOBALS, tls: { san: serverName, days, renew_days: days }, proxies: { http_proxy: proxy, https_proxy: proxy, no_proxy: noProxy },
-		agent: { listen, resync: seconds, resync_deep: seconds }
-	},
+	byName: BY_NAME,
 
 	partsOf,
 

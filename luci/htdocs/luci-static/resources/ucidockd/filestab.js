@@ -11,6 +11,7 @@
 'require ucidockd.run as run';
 'require ucidockd.tar as tar';
 
+const NOT_THERE = [ 126, 127 ]; // exit codes of a program that cannot be run
 const CHANGES = { 0: 'changed', 1: 'added', 2: 'deleted' };
 
 const FilesTab = baseclass.extend({
@@ -52,8 +53,8 @@ const FilesTab = baseclass.extend({
 
 		const found = await run.run(this.id, [ 'ls', '-lAn', '--', this.here === '/' ? '/' : this.here + '/' ]).catch(error => error);
 
-		if (found instanceof Error)
-			D.fill(this.list, D.el('p', { 'class': 'alert-message notice' }, _('Its folders cannot be shown: the container does not run, or has no "ls". Type a path above; "More" downloads it.'), ' ', D.el('small', {}, D.wordsOf(found))));
+		if (found instanceof Error || NOT_THERE.includes(found.code))
+			D.fill(this.list, D.el('p', { 'class': 'alert-message notice' }, _('Its folders cannot be shown: the container does not run, or has no "ls". Type a path above; "More" downloads it.'), ' ', D.el('small', {}, found instanceof Error ? D.wordsOf(found) : '')));
 		else if (found.code)
 			D.fill(this.list, D.el('p', { 'class': 'alert-message notice' }, found.err || _('ls ended with code %d').format(found.code)));
 		else
@@ -91,7 +92,7 @@ const FilesTab = baseclass.extend({
 		const { code, err } = await run.run(this.id, words);
 
 		if (code)
-			throw new Error(err || _('it ended with code %d').format(code));
+			throw new Error(NOT_THERE.includes(code) ? _('The container has no program "%s".').format(words[0]) : err || _('It ended with code %d.').format(code));
 
 		await this.go(this.here);
 	},
@@ -104,7 +105,16 @@ const FilesTab = baseclass.extend({
 	askFolder() {
 		const field = D.el('input', { 'type': 'text', 'aria-label': _('Name of the folder') });
 
-		D.ask(_('New folder in %s').format(this.here), [ field ], _('Create'), () => this.done([ 'mkdir', '--', listing.join(this.here, field.value.trim()) ]));
+		D.ask(_('New folder in %s').format(this.here), [ field ], _('Create'), () => this.makeFolder(field.value.trim()));
+	},
+
+	// as an archive with nothing else in it: not every container has a mkdir
+	async makeFolder(name) {
+		if (!name || name.includes('/'))
+			throw new Error(_('Enter a name without "/".'));
+
+		await files.upload({ target: 'archive', container: this.id, path: this.here }, tar.ofFolder(name, Date.now() / 1000), this.progress);
+		await this.go(this.here);
 	},
 
 	// as they are: each goes as an archive of one file, which the page makes

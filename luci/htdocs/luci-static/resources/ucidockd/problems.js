@@ -94,8 +94,9 @@ return baseclass.extend({
 		return (agent.config_issues ?? []).map(issue => issue.text ?? String(issue)).filter(text => !told.includes(text));
 	},
 
-	// One resource with all that is wrong with it. `retryAt`: seconds since 1970, 0 for none; `isHere`: on its own page
-	node(resource, retryAt, isHere) {
+	// One resource with all that is wrong with it. `isHere`: on its own page
+	node(resource, isHere) {
+		const { retry_at: retryAt } = resource;
 		const told = toldOf(resource), { output } = status.verdict(resource), isContainer = resource.kind === 'container';
 		const now = Date.now() / 1000;
 

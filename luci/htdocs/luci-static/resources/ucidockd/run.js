@@ -19,7 +19,7 @@ return baseclass.extend({
 				act();
 			};
 			const timer = window.setTimeout(() => end(() => failed(new Error(_('The container does not answer.')))), WAIT_MS);
-			const stream = live.follow('console', { container, command, tty: false, env: [ 'LC_ALL=C' ] }, item => {
+			const stream = live.follow('console', { container, command, tty: false, env: [ 'LC_ALL=C.UTF-8' ] }, item => {
 				if (item.name in texts && texts[item.name].length < LIMIT)
 					texts[item.name] += decoders[item.name].decode(Uint8Array.from(window.atob(item.bytes), char => char.charCodeAt(0)), { stream: true });
 				else if (item.name === 'exit')

@@ -97,13 +97,15 @@ return baseclass.extend({
 	check(type, name, property, value) {
 		const rule = isList(property) ? property.items : property;
 		const expected = rule['x-expected'] ?? rule.enum?.join(', ') ?? _('another value');
+		const [ named, ...bounds ] = [ property['x-check'] ?? [] ].flat();
+		const finer = checks.byName[named] ?? daemonchecks.byName[named];
 		const parts = DAEMON.includes(type) ? daemonchecks.partsOf(type, name, value) : [ value ];
 
 		for (const part of parts) {
 			if ((rule.pattern && !new RegExp(rule.pattern).test(part)) || (rule.enum && !rule.enum.includes(part)))
 				return _('expected: %s').format(expected);
 
-			const wrong = (checks.byOption[type] ?? daemonchecks.byOption[type])?.[name]?.(part) ?? '';
+			const wrong = finer ? finer(part, ...bounds) : '';
 
 			if (wrong)
 				return wrong;

@@ -48,20 +48,25 @@ function records(pairs) {
 	}).join(''));
 }
 
+function archiveOf(name, body, entry) {
+	const pairs = [ new TextEncoder().encode(name).length > 100 && [ 'path', name ], entry.size >= 8 ** 11 && [ 'size', String(entry.size) ] ].filter(Boolean);
+	const extra = pairs.length ? records(pairs) : new Uint8Array(), filled = new Uint8Array(padded(extra.length));
+
+	filled.set(extra);
+
+	return new Blob([
+		...(extra.length ? [ header({ name: 'pax', mode: 0o644, size: extra.length, time: entry.time, kind: 'x' }), filled ] : []),
+		header({ ...entry, name: pairs.length ? 'long' : name, size: entry.size < 8 ** 11 ? entry.size : 0 }), body,
+		new Uint8Array(padded(entry.size) - entry.size + 2 * BLOCK)
+	]);
+}
+
 return baseclass.extend({
 	// `file` (a File or Blob) as the only entry; gives the archive as a Blob
-	ofFile(name, file, time) {
-		const pairs = [ new TextEncoder().encode(name).length > 100 && [ 'path', name ], file.size >= 8 ** 11 && [ 'size', String(file.size) ] ].filter(Boolean);
-		const extra = pairs.length ? records(pairs) : new Uint8Array(), filled = new Uint8Array(padded(extra.length));
+	ofFile: (name, file, time) => archiveOf(name, file, { mode: 0o644, size: file.size, time }),
 
-		filled.set(extra);
-
-		return new Blob([
-			...(extra.length ? [ header({ name: 'pax', mode: 0o644, size: extra.length, time, kind: 'x' }), filled ] : []),
-			header({ name: pairs.length ? 'file' : name, mode: 0o644, size: file.size < 8 ** 11 ? file.size : 0, time }), file,
-			new Uint8Array(padded(file.size) - file.size + 2 * BLOCK)
-		]);
-	},
+	// an empty folder as the only entry; the same
+	ofFolder: (name, time) => archiveOf(name + '/', new Blob([]), { mode: 0o755, size: 0, time, kind: '5' }),
 
 	// `files`: [{name, text, mode}, ...]; `time` in seconds since 1970. Gives the archive's bytes.
 	make(files, time) {

@@ -68,7 +68,7 @@ return view.extend({
 		if (!this.card)
 			return;
 
-		D.fill(this.card, owner && [ 'error', 'warning', 'waiting' ].includes(owner.level) ? problems.node(owner, 0, true) : '');
+		D.fill(this.card, owner && [ 'error', 'warning', 'waiting' ].includes(owner.level) ? problems.node(owner, true) : '');
 		D.fill(this.info, D.facts([
 			[ _('State'), D.badge(state.level, state.words) ], [ _('Image'), this.row.image ],
 			...(this.row.ports.length ? [ [ _('Ports'), this.row.ports.map(ports.node) ] ] : []),

@@ -26,25 +26,19 @@ return view.extend({
 	},
 
 	async refresh() {
-		const [ info, pending, containers ] = await Promise.all([ docker.info(), agent.plan(), calls.container.list({ all: true }) ].map(one => L.resolveDefault(one, null)));
+		const { info: askInfo, list: askList } = document.hidden ? { info: docker.info, list: calls.container.list } : calls.together;
+		const [ info, pending, containers ] = await Promise.all([ ...[ askInfo(), agent.plan(), askList({ all: true }) ].map(one => L.resolveDefault(one, null)), this.measure() ]);
 
 		this.info = info;
 		this.plan = pending;
-		this.planAt = now();
 		this.containers = containers ?? [];
 		this.draw();
-		this.meter();
+		this.drawMeters();
 	},
 
 	soon() {
 		window.clearTimeout(this.timer);
 		this.timer = window.setTimeout(() => this.refresh(), QUIET_MS);
-	},
-
-	retryAt(key) {
-		const told = this.plan?.pending?.find(one => one.key === key && one.retry_in !== undefined);
-
-		return told ? this.planAt + told.retry_in : 0;
 	},
 
 	// everything in one sentence: {level, words}
@@ -81,7 +75,7 @@ return view.extend({
 		const next = plan.rows(this.plan).filter(row => !row.level);
 
 		D.fill(this.sentenceNode, D.badge(level, level === 'ok' ? '✓' : '!'), ' ', words);
-		D.fill(this.problems, found.map(one => problems.node(one, this.retryAt(one.key))), issues.map(text => D.el('div', { 'class': 'ucidockd-problem' }, D.badge('error', _('Mistake in the settings')), ' ', text)),
+		D.fill(this.problems, found.map(one => problems.node(one)), issues.map(text => D.el('div', { 'class': 'ucidockd-problem' }, D.badge('error', _('Mistake in the settings')), ' ', text)),
 			(this.model.agent.warnings ?? []).map(text => D.el('p', { 'class': 'alert-message warning' }, text)));
 		D.fill(this.next, next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Where'), _('Why') ], next.map(row => [ D.badge(row.heavy ? 'waiting' : 'off', row.op), row.key.split(':').slice(1).join(':'), row.cause ])) ] : '');
 		this.count(all);
@@ -96,12 +90,23 @@ return view.extend({
 			this.info ? [ ' · ', D.page('images', N_(this.info.Images, '%d image', '%d images').format(this.info.Images)) ] : '');
 	},
 
-	// CPU, memory and disk; they are measured as long as somebody looks
+	async measure() {
+		const [ system, mounts ] = await Promise.all([ L.resolveDefault(calls.system.info(), {}), L.resolveDefault(calls.mounts.getMountPoints(), {}) ]);
+
+		this.measured = { system, mounts };
+	},
+
+	// CPU, memory and disk; they are measured as long as the page is looked at
 	async meter() {
-		if (document.hidden)
+		if (document.hidden || !this.info)
 			return;
 
-		const [ system, mounts ] = await Promise.all([ L.resolveDefault(calls.system.info(), {}), L.resolveDefault(calls.mounts.getMountPoints(), {}) ]);
+		await this.measure();
+		this.drawMeters();
+	},
+
+	drawMeters() {
+		const { system, mounts } = this.measured;
 		const root = this.info?.DockerRootDir, disk = root && format.mountOf(root, mounts.result ?? []);
 		const { total, available, free } = system.memory ?? {}, cpus = this.info?.NCPU ?? 1, load = (system.load?.[0] ?? 0) / 65536;
 		const text = (used, all) => _('%s of %s used').format(format.bytes(used), format.bytes(all));
@@ -166,7 +171,7 @@ return view.extend({
 			this.draw();
 			item.name === 'change' && this.soon();
 		});
-		window.setInterval(() => this.info && this.meter(), METERS_MS);
+		window.setInterval(() => this.meter(), METERS_MS);
 
 		return D.el('div', {},
 			D.connection(live),
