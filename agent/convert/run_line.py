@@ -503,7 +503,7 @@ def mount_entry(
         options += [f"mode={values['tmpfs-mode']}"] if "tmpfs-mode" in values else []
         return "tmpfs", ":".join([target, *([",".join(options)] if options else [])]), "; ".join(lost)
     if kind not in ("bind", "volume"):
-        return f"a mount of the type {kind} cannot be said in a section"
+        return f"a mount of the type {kind} cannot be expressed in a section"
     source = values.get("source", "")
     if kind == "bind":
         source = absolute(source)
