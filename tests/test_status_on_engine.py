@@ -10,7 +10,7 @@ import pytest
 
 from agent.cli.output import status_table
 from agent.errors import EngineUnreachableError
-from agent.runtime.differ import diff
+from agent.runtime.planning import diff
 from tests.support.box import Box
 from tests.test_running_agent import wait_for
 

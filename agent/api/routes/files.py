@@ -9,14 +9,21 @@ from operator import itemgetter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.api.archives import Body, open_download, put_archive, single_file
 from agent.api.http.replies import STALL_S, EngineReply, Inbox, JsonReply, StreamReply, attachment, read_json
 from agent.api.jobs.job_specs import build_upload, load_spec
 from agent.api.jobs.transfer import WINDOW, Download, Transfer
 from agent.api.jobs.transfers import Transfers
-from agent.api.jobs.upload import Upload
-from agent.api.names import checked_id, checked_image, checked_value, container_id, number, picked, text
-from agent.api.problems import RequestError
+from agent.api.jobs.upload import Body, Upload, open_download, put_archive, single_file
+from agent.api.problems import (
+    RequestError,
+    checked_id,
+    checked_image,
+    checked_value,
+    container_id,
+    number,
+    picked,
+    text,
+)
 from agent.api.rules import Rule, delete, get, post, put, read, write
 from agent.api.streams.engine_streams import logs, mapped, primed
 from agent.engine.stream import DockerStream
