@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from enum import StrEnum
 from typing import Any
 
-from agent.api.jobs.upload import Body
+from agent.api.archives import Body
 from agent.api.problems import RequestError
 from agent.engine.stream import EngineResponse, SourceError
 from agent.errors import ConflictError, InternalError, UcidockdError

@@ -12,10 +12,11 @@ from collections.abc import Awaitable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from agent.api.archives import Body
 from agent.api.jobs.job_specs import JobSpec
 from agent.api.jobs.jobs import Jobs
 from agent.api.jobs.transfer import Download, Transfer
-from agent.api.jobs.upload import Body, Upload
+from agent.api.jobs.upload import Upload
 from agent.api.problems import RequestError
 from agent.engine.stream import DockerStream, EngineResponse
 from agent.errors import ConflictError

@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
-from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import AsyncIterator
+from typing import Any
 
+from agent.api.archives import put_archive
 from agent.api.jobs.jobs import Job, Jobs, JobState
 from agent.api.jobs.transfer import State, Transfer
 from agent.api.problems import RequestError
-from agent.engine.stream import DockerStream, EngineResponse, SourceError
+from agent.engine.stream import DockerStream, SourceError
 from agent.errors import ConflictError, EngineError
-from agent.wire.bodies import BLOCK, Entry, is_plain_tar, size_of_records
 
 # The end of a file goes to the engine only once its hash was found right. Longer than what tar puts after the last
 # member by itself, so that to the engine no archive is complete before.
@@ -207,158 +206,3 @@ class Upload(Transfer):
             self.pipe.fail(SourceError("the engine takes no more"))
             raise
         self.pipe.satisfy()
-
-
-# Archives into and out of the engine, for requests and for transfers: as they come, with what an engine may unpack; and
-# what a download is made of that is not an archive: a single file, a log.
-
-
-_UNPACKS_SAFELY = (29, 5, 1)
-HEAD_TIMEOUT_S = 600.0  # the engine packs a large image before it answers
-
-
-@runtime_checkable
-class Returnable(Protocol):
-    """A body that takes back what was read of its beginning."""
-
-    def give_back(self, data: bytes) -> None:
-        """`data` comes first again."""
-
-
-class Body:
-    """A body that is made of one of the engine's. `size`: its bytes, None where they are not known before."""
-
-    def __init__(self, pieces: AsyncGenerator[bytes, None], size: int | None = None) -> None:
-        self._pieces = pieces
-        self.length = size
-
-    async def __aenter__(self) -> Body:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._pieces.aclose()
-
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body in pieces."""
-        return self._pieces
-
-
-async def single_file(opening: Awaitable[EngineResponse]) -> Body:
-    """The one file that an archive of the engine holds. Raises RequestError where it holds something else."""
-    response = await opening
-    pieces = aiter(response.chunks())
-    buffer = bytearray()
-
-    async def take(count: int) -> bytes:
-        while len(buffer) < count:
-            piece = await anext(pieces, b"")
-            if not piece:
-                raise EngineError("the engine sent an archive that ends too early")
-            buffer.extend(piece)
-        taken = bytes(buffer[:count])
-        del buffer[:count]
-        return taken
-
-    try:
-        size = await _size_of_file(take)
-    except BaseException:
-        await response.close()
-        raise
-
-    async def file() -> AsyncGenerator[bytes, None]:
-        left = size
-        async with response:
-            while left:
-                piece = bytes(buffer) or await anext(pieces, b"")
-                buffer.clear()
-                if not piece:
-                    raise EngineError("the engine sent an archive that ends too early")
-                yield piece[:left]
-                left -= min(left, len(piece))
-
-    return Body(file(), size)
-
-
-async def _size_of_file(take: Callable[[int], Awaitable[bytes]]) -> int:
-    """Reads up to the first byte of the file, and says how many there are."""
-    stated: int | None = None
-    while True:
-        entry = Entry.of(await take(BLOCK))
-        if entry.is_records:  # what does not fit into the header, about the entry that follows
-            records = await take(-(-entry.size // BLOCK) * BLOCK)
-            stated = size_of_records(records[: entry.size]) if entry.kind == "x" else stated
-            continue
-        if entry.kind == "5":
-            raise RequestError("this is a folder: download it as a tar archive")
-        if entry.kind not in ("0", "\0", "7"):
-            raise RequestError("this is not a regular file: download it as a tar archive")
-        return entry.size if stated is None else stated
-
-
-async def open_download(engine: DockerStream, path: str, query: list[tuple[str, str]]) -> EngineResponse:
-    """A download's response, its status checked."""
-    response = await engine.open("GET", path, query=query, head_timeout_s=HEAD_TIMEOUT_S)
-    return await response.checked()
-
-
-async def put_archive(
-    engine: DockerStream,
-    container: str,
-    query: list[tuple[str, str]],
-    body: AsyncIterable[bytes],
-    *,
-    length: int | None = None,
-) -> None:
-    """PUT /containers/{id}/archive with a body as it comes; `length` None: not known.
-
-    Raises RequestError 415, EngineError.
-    """
-    response = await engine.open(
-        "PUT",
-        f"/containers/{container}/archive",
-        query=query,
-        headers=[("content-type", "application/x-tar")],
-        body=await safe_archive(engine, body),
-        length=length,
-        head_timeout_s=HEAD_TIMEOUT_S,
-    )
-    async with await response.checked():
-        await response.read(65536)
-
-
-async def safe_archive(engine: DockerStream, body: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
-    """The same archive, as far as that engine may have it. Raises RequestError 415.
-
-    Engines before 29.5.1 unpack compressed archives in a way that lets them break out (CVE-2026-41567): only plain tar
-    goes there.
-    """
-    return body if await _unpacks_safely(engine) else await _plain_only(body)
-
-
-async def _plain_only(body: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
-    head = b""
-    pieces = aiter(body)
-    async for piece in pieces:
-        head += piece
-        if len(head) >= BLOCK:
-            break
-    if not is_plain_tar(head):
-        raise RequestError("this engine takes plain tar archives only (not compressed)", status=415)
-    if isinstance(body, Returnable):
-        body.give_back(head)
-        return body
-
-    async def rest() -> AsyncIterator[bytes]:
-        yield head
-        async for piece in pieces:
-            yield piece
-
-    return rest()
-
-
-async def _unpacks_safely(engine: DockerStream) -> bool:
-    version = await engine.call("GET", "/version", read=lambda body: str(body.get("Version", "")))
-    numbers = version.split("-")[0].split("+")[0].split(".")
-    return all(n.isdigit() for n in numbers) and tuple(map(int, numbers)) >= _UNPACKS_SAFELY

@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from agent.api.access.access import may_write
+from agent.api.archives import HEAD_TIMEOUT_S, safe_archive
 from agent.api.engine_calls import BUILDKIT_CALLS, ENGINE_CALLS, EngineCall
 from agent.api.engine_requests import (
     READER_LIMIT,
@@ -33,7 +34,6 @@ from agent.api.engine_requests import (
 )
 from agent.api.http.replies import ClientGoneError, EngineReply, Inbox, StreamReply
 from agent.api.http.routing import refuse
-from agent.api.jobs.upload import HEAD_TIMEOUT_S, safe_archive
 from agent.api.port import AgentPort
 from agent.api.problems import RequestError, checked_id, checked_image, checked_network
 from agent.api.routes.consoles import attach

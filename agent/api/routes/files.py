@@ -9,11 +9,12 @@ from operator import itemgetter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agent.api.archives import Body, open_download, put_archive, single_file
 from agent.api.http.replies import STALL_S, EngineReply, Inbox, JsonReply, StreamReply, attachment, read_json
 from agent.api.jobs.job_specs import build_upload, load_spec
 from agent.api.jobs.transfer import WINDOW, Download, Transfer
 from agent.api.jobs.transfers import Transfers
-from agent.api.jobs.upload import Body, Upload, open_download, put_archive, single_file
+from agent.api.jobs.upload import Upload
 from agent.api.problems import (
     RequestError,
     checked_id,
