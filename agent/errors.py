@@ -4,7 +4,7 @@
 UcidockdError
 +-- ConfigError      the user can mend it (UCI, arguments)
 +-- PathError        a path that the user names cannot be used, or does not answer
-+-- ConflictError    two writers, or somebody else's object in our way
++-- ConflictError    two writers, or a foreign object in our way
 +-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
 +-- DaemonError      dockerd could not be started, or did not take a change
 +-- FirewallError    iptables is missing or failed
@@ -130,7 +130,7 @@ class PathError(UcidockdError):
 
 
 class ConflictError(UcidockdError):
-    """Somebody else changed or owns what we were about to change."""
+    """Another program changed or owns what we were about to change."""
 
     code: ClassVar[str] = "conflict"
 
@@ -202,7 +202,7 @@ class LeftoverError(EngineError):
 
 
 class StorageError(UcidockdError):
-    """A file of ours cannot be read or written. `full`: for want of space, which somebody can make."""
+    """A file of ours cannot be read or written. `full`: for want of space, which a user can make."""
 
     code: ClassVar[str] = "storage"
 
@@ -228,7 +228,7 @@ class FirewallError(UcidockdError):
 
 
 class BusError(UcidockdError):
-    """ubus is away or refused. `status` is the ubus status (enum ubus_msg_status), 0 when nobody answered."""
+    """ubus is away or refused. `status` is the ubus status (enum ubus_msg_status), 0 without an answer."""
 
     code: ClassVar[str] = "bus"
 

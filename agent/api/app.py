@@ -73,7 +73,7 @@ def make_app(
 
 
 def control_only(engine: DockerStream) -> Access:
-    """Access for nobody but root on the control socket."""
+    """Access for root on the control socket only."""
     return Access(NoSessions(), Subnets(engine))
 
 

@@ -363,7 +363,7 @@ class Executor:
         record, container = self._current(operation.key), operation.container
         # the engine takes some settings without a word where the kernel lacks them: asked again, it would do so again
         ignored = self._update_and_look(record, operation)
-        if ignored:  # or somebody set it back in this moment
+        if ignored:  # or it was set back in this moment
             ignored = self._update_and_look(record, operation)
         if ignored:
             logger.warning("%s: the engine ignores %s", operation.key, ", ".join(ignored))

@@ -49,7 +49,7 @@ class GateError(EngineError):
 
 
 class SupersededError(EngineError):
-    """Nobody wants the new container any more; nothing is wrong with it."""
+    """The new container is no longer wanted; nothing is wrong with it."""
 
     code = "superseded"
 

@@ -124,7 +124,9 @@ def _condition(condition: Mapping[str, Any], style: Style, now: float) -> list[s
         if not sentence:
             return []  # one of the many things that are not wrong
     age = f" (for {age_words(now - condition['since'])})" if condition["since"] else ""
-    text = f"{sentence or condition['reason']}{age}"
+    text = f"{sentence}{age}"
+    if condition["level"] != "ok":  # by these it is found in the documents
+        text = f"{condition['type']}, {condition['reason']}{age}: {sentence}"
     colour = _COLOURS.get(condition["level"], "bad")
     return [style(colour, line) for line in wrapped(text, style, indent=2)]
 

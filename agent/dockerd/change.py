@@ -148,7 +148,7 @@ class DaemonChange:
         self._note(stopped=False)
 
     def adopt(self, process: Process, running: Target | None) -> None:
-        """Takes note of a dockerd that somebody else started with our file."""
+        """Takes note of a dockerd that another program started with our file."""
         self._note(process=process, running=running, stopped=False)
 
     def forget_failure(self) -> None:

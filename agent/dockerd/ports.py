@@ -15,7 +15,7 @@ class Supervisor(Protocol):
     """Starts, stops and signals the one dockerd that runs with our file."""
 
     def find(self) -> Process | None:
-        """The dockerd that runs with our file, whoever started it."""
+        """The dockerd that runs with our file, no matter what started it."""
 
     def wait_end(self, process: Process, timeout_s: float) -> bool:
         """Whether it has ended within that time; 0 only looks."""

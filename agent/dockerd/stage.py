@@ -2,7 +2,7 @@
 """The daemon's part of a pass, before the containers': what /etc/config/dockerd says is what dockerd runs with.
 
 `reconcile` says whether containers may be looked at: not while dockerd is down or about to be restarted, and not on
-another engine that nobody has asked for. Whatever happens is shown on the status board under `daemon:dockerd`.
+another engine that the user did not ask for. Whatever happens is shown on the status board under `daemon:dockerd`.
 """
 
 from __future__ import annotations
@@ -335,7 +335,7 @@ class DaemonStage:
         return self._change
 
     def _report_external(self, desired: Desired, runner: Runner) -> str:
-        """Why the dockerd that somebody else runs does not use our file, "" when it does."""
+        """Why the dockerd that another program runs does not use our file, "" when it does."""
         if desired.daemon is None or desired.daemon.unreadable:
             return ""
         known = self.files.load().running

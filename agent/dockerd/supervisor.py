@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who runs dockerd: we ourselves (`child`), procd through its init script, or somebody else (`external`).
+"""Who runs dockerd: we ourselves (`child`), procd through its init script, or another program (`external`).
 
 All of them know dockerd by its `--config-file`, so each finds the dockerd that another agent started. One that follows
 a file of the user's is known by the socket that it serves.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A dockerd started, stopped or restarted by hand; one whose settings are the user's own; and one that others run."""
+"""A dockerd started, stopped or restarted by a user; one whose settings are the user's own; and one that others run."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from agent.model.dockerd.settings import DaemonSettings, Effect, Process, Target
 from agent.model.resources import AgentSettings, Desired
 from agent.plan.daemon import Change, classify
 
-# dockerd started, stopped or restarted by hand: a wish is noted at once, and the next pass carries it out.
+# dockerd started, stopped or restarted by a user: a wish is noted at once, and the next pass carries it out.
 #
-# What was stopped by hand stays down, whatever else is changed, until somebody starts it (also behind our back), a
+# What a user stopped stays down, whatever else is changed, until it is started (also outside of ucidockd), a
 # reconcile is asked for, or the router boots. Before it comes the controller's door; after it `DaemonChange`.
 
 
@@ -266,7 +266,7 @@ class OwnDockerd:
         self.status.note("restart", BY_HAND, error="")
 
 
-# A dockerd that somebody else runs: its file is written, and a restart that it needs is reported, never done.
+# A dockerd that another program runs: its file is written, and a restart that it needs is reported, never done.
 
 
 class External:

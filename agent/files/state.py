@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """state.json: which objects on the engine are ours. The format is in `agent.wire.record_lines`.
 
-A change is appended; only when the changes outgrow the records is the file written anew, so that what a change costs
+A change is appended; only when the changes outgrow the records is the file rewritten, so that what a change costs
 the flash does not grow with the number of records. When the agent ends, the changes are folded into the document, which
 every version of us reads.
 

@@ -82,7 +82,7 @@ def plain(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-# A configuration that is not committed, as somebody gives it to be checked or planned.
+# A configuration that is not committed, as a client gives it to be checked or planned.
 
 
 GivenSection = Mapping[str, str | Sequence[str]]

@@ -25,7 +25,7 @@ class Pull(StrEnum):
 
 
 class OnDrift(StrEnum):
-    """What becomes of a change made behind our back."""
+    """What to do about a change that was made outside of ucidockd."""
 
     REPAIR = "repair"
     REPORT = "report"

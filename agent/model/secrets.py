@@ -235,7 +235,7 @@ _ARGS = re.compile(r"(RUN )?\|(\d{1,4}) ")
 
 
 def hidden(value: Any) -> Any:
-    """A copy of decoded JSON for somebody who may see what there is, but no secrets. Names, numbers and forms stay.
+    """A copy of decoded JSON for readers, who may see what there is but no secrets. Names, numbers and forms stay.
 
     Raises RecursionError for what is nested too deeply.
     """

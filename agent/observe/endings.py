@@ -206,7 +206,7 @@ def age_of(words: str) -> tuple[float, float] | None:
     return (max(0.0, count - 0.5) * unit, (count + 1) * unit)
 
 
-# Finds containers that sit in a namespace whose process is gone: the one that they share it with was started anew.
+# Finds containers that sit in a namespace whose process is gone: the one that they share it with was restarted.
 #
 # Its id is the same then, so nothing else shows: such a container has only `lo`, and runs on. Their starts are in the
 # records as well: an agent that was away cannot trust the clock to tell which of two came later.
@@ -226,7 +226,7 @@ class _Look:
 
 @dataclass(slots=True)
 class Sharing:
-    """Remembers the last look at each: that one was started anew is known by that, whatever the clock did."""
+    """Remembers the last look at each: a restart is known by that, whatever the clock did."""
 
     engine: Engine
     _looks: dict[str, _Look] = field(default_factory=dict)  # by id

@@ -184,7 +184,7 @@ def _wait_for(wanted: WaitFor, looked: _Looked) -> Missing | None:
 
 
 def _seen(question: Callable[[str], Value], path: str, looked: _Looked) -> Value | Missing:
-    """The answer. Where there is none the container waits; one that runs is left alone: nobody knows that it is gone."""
+    """The answer. Where there is none the container waits; one that runs is left alone: it may still be there."""
     try:
         return looked.look(question, path)
     except PathError as exc:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A container that somebody made by hand, as the section that would make the same one. Pure.
+"""A container that was made outside of ucidockd, as the section that would make the same one. Pure.
 
 Only what differs from the defaults of its image and of the engine is kept, so that the section reads as if written by
 a person. What UCI has no option for is said in `notes`, never dropped without a word. `agent.uci.encode` writes the

@@ -291,14 +291,14 @@ def _same(path: str) -> str:
 
 
 def _sort_out(hosts: list[Host], settings: DaemonSettings) -> tuple[list[Host], list[Host]]:
-    """TCP hosts that may be opened, and those that may not: whoever reaches one is root here."""
+    """TCP hosts that may be opened, and those that may not: anyone who reaches one controls this machine."""
     if settings.allow_insecure_tcp or (settings.tls is not None and settings.tls.verify):
         return hosts, []
     return [h for h in hosts if is_loopback(h)], [h for h in hosts if not is_loopback(h)]
 
 
 def _insecure(settings: DaemonSettings, allowed: list[Host], refused: list[Host]) -> Finding:
-    """The condition InsecureAPI: false when nobody outside can come in without a certificate."""
+    """The condition InsecureAPI: false when no one can get in from outside without a certificate."""
     verified = settings.tls is not None and settings.tls.verify
     exposed = [] if verified else [host for host in allowed if not is_loopback(host)]
     if refused:

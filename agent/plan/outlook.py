@@ -18,8 +18,8 @@ from agent.status.conditions import ConditionType, Level, level_of
 class Entry:
     """One resource that is not as declared, or not yet.
 
-    `state`: one of `STATES`. `level`: ERROR needs somebody, WAITING gets there by itself, WARNING and OFF are as
-    somebody wanted it. `op`: with `then`, what will be done. `retry_in_s`: seconds, with `retry`.
+    `state`: one of `STATES`. `level`: ERROR needs a person, WAITING gets there by itself, WARNING and OFF are as
+    a user wanted it. `op`: with `then`, what will be done. `retry_in_s`: seconds, with `retry`.
     """
 
     key: str

@@ -54,7 +54,7 @@ class Adopter:
     def run(self, request: AdoptRequest) -> dict[str, Any]:
         """The sections as text, what they do not say, and whether they were committed.
 
-        Raises ConfigError, ConflictError (somebody else wrote the file each time we tried), EngineError.
+        Raises ConfigError, ConflictError (another program wrote the file each time we tried), EngineError.
         """
         inspect = self._inspect(request.container)
         for left in reversed(range(_TRIES)):

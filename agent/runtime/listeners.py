@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Wiring of the doors to HTTP: the application, the control socket's server, the listeners of the agent section.
 
-Imported by `web` once somebody wants one of them.
+Imported by `web` once one of them is needed.
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ class Loop:
             await asyncio.to_thread(run.wait)
 
     async def _settled_files(self) -> None:
-        """Waits while somebody writes a file in place, not longer than a pass would."""
+        """Waits while a file is being written in place, no longer than a pass would take."""
         for _ in range(round(UNSETTLED_LIMIT_S / _LOOK_AGAIN_S)):
             if not self._watcher.unsettled():
                 return
@@ -282,7 +282,7 @@ class Loop:
         return describe(self.reconciler, name)
 
     async def manual(self, container: str, action: str) -> None:
-        """Holds a managed container as a manual action leaves it; others are nobody's business. Before the action."""
+        """Holds a managed container as a manual action leaves it; others are not ours to hold. Before the action."""
         if await asyncio.to_thread(self.reconciler.hold, container, action):
             self.trigger()
 
@@ -426,7 +426,7 @@ class Loop:
             tell(self._loop, lambda: self._loop.call_later(delay_s, self._wake.set))
 
     def _read_config(self) -> None:
-        """Not while somebody writes a file in place; its closing is a trigger, and so is the end of our patience."""
+        """Not while a file is being written in place; its closing is a trigger, and so is the end of our patience."""
         self._look_at_files()
         if not self._watcher.unsettled():
             self.reconciler.read_config(unless=self._watcher.unsettled)

@@ -228,7 +228,7 @@ class Edges:
         self._show_open((*self._problems, *failed))
 
     def _watch(self) -> None:
-        """Rules that somebody takes away are to be back soon, and not only with the next resync."""
+        """Rules that were removed must be back soon, not only at the next resync."""
         if self._events is None and self.wake is not None and self._rules is not None and self._rules["4"]:
             self._events = KernelEvents(self.wake)
             self._events.start()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Wiring of ubus: our objects on it, the triggers that come from it, and rpcd as who knows the sessions.
 
-Without ubusd there are no objects, and somebody looks for it every two seconds.
+Without ubusd there are no objects; we look for it every two seconds.
 """
 
 from __future__ import annotations

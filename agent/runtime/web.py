@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The HTTP side of the agent, made whole when somebody wants it: a first client on the control socket, or `listen`.
+"""The HTTP side of the agent, built when it is needed: a first client on the control socket, or `listen`.
 
 Starlette, uvicorn and the routes take 6 MiB, and where LuCI speaks ubus nobody may ever ask. Until then the control
 socket is there and the kernel keeps its clients waiting; `runtime.listeners` does the rest.

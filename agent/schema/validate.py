@@ -315,7 +315,7 @@ _CONTAINER: Mapping[str, str] = {
     "io_maxbandwidth": _WINDOWS,
     "io_maxiops": _WINDOWS,
     "device_cgroup_rules": "`list device_cgroup_rule`",
-    "disable_content_trust": "`option image 'NAME@sha256:...'` for an image that nobody can exchange",
+    "disable_content_trust": "`option image 'NAME@sha256:...'` for an image that cannot be exchanged",
     "dns_option": "`list dns_opt`",
     "dns_options": "`list dns_opt`",
     "help": "nothing: `ucidockd.containers`(5) and docs/reference/containers.md list the options",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The status board: conditions per resource, facts about the agent, and a ring of changes for streams.
 
-No text gets onto it with a secret in it, whoever wrote it.
+No text with a secret gets onto it, no matter where it comes from.
 
 Written by the runtime's threads, read by the controller: one lock guards it. `now` is wall clock, seconds.
 """

@@ -123,7 +123,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         bad=True,
         level=Level.ERROR,
         sentence="The last change failed.",
-        reasons={"Drift": Level.WARNING},  # `on_drift report`: as somebody wants it
+        reasons={"Drift": Level.WARNING},  # `on_drift report`: as the user wants it
     ),
     ConditionType.DATA_LOST: Row(
         bad=True,

@@ -5,7 +5,7 @@
 publishes every object under the name that it had and renews every subscription. Without ubusd nothing happens, and
 nothing is logged above debug.
 
-Each call of one of our methods is a task of its own and its reply is deferred: a slow one delays nobody. No more than
+Each call of one of our methods is a task of its own and its reply is deferred: a slow one delays no other. No more than
 CALLS run at once; a further one is refused.
 """
 
@@ -131,7 +131,7 @@ class UbusClient:
     async def call(
         self, name: str, method: str, args: Mapping[str, Any] | None = None, *, timeout_s: float = TIMEOUT_S
     ) -> dict[str, Any]:
-        """Calls a method of somebody's object. Raises BusError with the status that was the answer."""
+        """Calls a method of another process's object. Raises BusError with the status that was the answer."""
         data = encoded(args or {})
         async with deadline(timeout_s, f"{name} {method}"):
             link = self._live()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """rpcd's login sessions over ubus (rpcd/session.c): who may do what, rights for one session, a pending LuCI rollback.
 
-Fails closed: when nobody answers within 2 s, that is a BusError and never a yes. A yes may be remembered for 5 s, a no
+Fails closed: without an answer within 2 s, that is a BusError and never a yes. A yes may be remembered for 5 s, a no
 never is, and silence prolongs nothing.
 """
 

@@ -32,7 +32,7 @@ from agent.model.observed import SWAPS, Record
 # JSON of our own files (state.json, daemon.json, holds.json): they may be damaged, or edited by hand.
 #
 # What cannot be written again as it was read (NaN, half of a surrogate pair, an endless number, nesting without end) is
-# refused here, once, so that nobody behind stumbles over it.
+# refused here, once, for all readers.
 
 
 def json_object(data: bytes) -> dict[str, Any]:

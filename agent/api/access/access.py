@@ -242,7 +242,7 @@ async def may_write(request: HTTPConnection) -> bool:
 
 
 class NoSessions:
-    """Sessions where nobody logs in: there is the control socket only."""
+    """No sessions: only the control socket is open."""
 
     async def allowed(self, session: str, object: str, method: str) -> bool:  # noqa: A002 - ubus's word
         del session, object, method

@@ -214,7 +214,7 @@ class Place:
         return self._client is not None
 
     def give_back(self) -> None:
-        """Makes room for somebody else."""
+        """Makes room for another connection."""
         if self._client is not None:
             self._door.leave(self._client)
             self._client = None

@@ -157,7 +157,7 @@ class Inbox:
         self._held = data
 
     async def gone(self) -> None:
-        """Returns when the client has gone. Waits for the body first where somebody reads it."""
+        """Returns when the client has gone. Waits for the body first if a handler reads it."""
         await self._complete.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass

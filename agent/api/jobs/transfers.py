@@ -27,7 +27,7 @@ KEPT = 32
 
 
 class IdleError(RequestError):
-    """The client did not come back in time (410: it begins anew)."""
+    """The client did not come back in time (410: it starts over)."""
 
     code = "idle"
 

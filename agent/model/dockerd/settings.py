@@ -69,7 +69,7 @@ class DaemonSettings:
 
     `values` holds the options of the table (`agent.model.dockerd.table`) by their daemon.json key, ready for JSON;
     `left_out` are keys of the table whose options are wrong: what dockerd runs with goes on there.
-    `unreadable`: the file says something that nobody can read, so what runs goes on as it is.
+    `unreadable`: the file cannot be read, so what runs is left as it is.
     `api_version` is what LuCI asks the engine in, "" for its newest; dockerd itself does not know of it.
     """
 
@@ -125,7 +125,7 @@ class Process:
 
 
 class Wish(StrEnum):
-    """What somebody may ask of dockerd by hand."""
+    """What a user may ask of dockerd."""
 
     START = "start"
     STOP = "stop"
@@ -150,8 +150,8 @@ class DaemonRecord:
     `fallback` says that it is no more than the way back. `held` says that live-restore was put into the file for the
     restart. `failed` is the digest of the target that did not work and is not tried again; `why` in words.
     `watch_until` is monotonic seconds: dying before that counts as a failure of the change. `swarm`: the engine was part
-    of one when it last answered; it does not start with live-restore then. `stopped`: somebody stopped it by hand, and
-    it stays down until somebody starts it.
+    of one when it last answered; it does not start with live-restore then. `stopped`: a user stopped it, and it stays
+    down until a user starts it.
     """
 
     running: Target | None = None

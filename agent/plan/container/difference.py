@@ -161,7 +161,7 @@ def _is_mounted(wanted: Mount, seen: Mount) -> bool:
     return same and wanted.source in ("", seen.source)
 
 
-# What changed on a container behind our back.
+# What changed on a container outside of ucidockd.
 #
 # The engine lets only three things of an existing container change: what `POST /containers/{id}/update` takes, its
 # networks, and its name (compared elsewhere). Everything else is fixed for the life of the id that state.json names.

@@ -168,7 +168,7 @@ def _how_wrong(name: str, found: EndpointChanges) -> str:
 def _is_connected(
     wanted: Endpoint, seen: Mapping[str, Any] | None, inspect: Mapping[str, Any], *, running: bool
 ) -> bool:
-    """As declared and nothing more: an alias or an address that somebody added could be another container's.
+    """As declared and nothing more: an alias or an address that was added could be another container's.
 
     A failed connect leaves an entry without an endpoint id: that is not connected.
     """

@@ -298,7 +298,7 @@ class _Planner:
             self._find("Synced", status=True, reason="InSync", message=_remarks(record))
 
     def _nameless(self, record: Record, seen: ObservedContainer) -> None:
-        """Somebody else has its name: a swap or a renaming would fail half-way. What there is runs as it is."""
+        """Another container has its name: a swap or a renaming would fail half-way. What runs is left as it is."""
         todo = [o for o in self._as_applied(record, seen) if not isinstance(o, ops.RenameContainer)]
         self.draft.add(self.key, todo, self.needs, partial=True)
         message = f"a container named {self.container.name} exists and is not ours; ours is {seen.name}"
@@ -393,7 +393,7 @@ class _Planner:
         )
 
     def _to_repair(self, drift: tuple[FieldChange, ...]) -> tuple[FieldChange, ...]:
-        """Of what was changed behind our back, what is not only to be reported."""
+        """Of the changes made outside of ucidockd, those that are to be undone."""
         if drift and self.container.policy.on_drift is OnDrift.REPORT:
             self.reported.append(describe(drift))
             return ()
