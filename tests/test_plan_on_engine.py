@@ -35,7 +35,7 @@ config container 'web'
 	option stop_timeout '0'
 	option gate '0.1'
 """
-SLOW = WEB.replace("'0.1'", "'3'").replace("1000", "2000")
+SLOW = WEB.replace("'0.1'", "'8'").replace("1000", "2000")
 DB = """
 config container 'db'
 	option image 'IMAGE'

@@ -90,7 +90,7 @@ class Executor:
 
     def _attempt(self, operation: ops.Operation, failed_needs: set[str]) -> UcidockdError | None:
         if failed_needs:
-            return SkippedError(f"{', '.join(sorted(failed_needs))} failed first", retryable=True)
+            return SkippedError(f"depends on {', '.join(sorted(failed_needs))}, which failed", retryable=True)
         if self.stopping():
             return SkippedError("the agent stops", retryable=True)
         try:
@@ -100,7 +100,7 @@ class Executor:
         except Exception as exc:
             # one resource's work is a task of its own: a fault of ours in it must not keep the others from theirs
             logger.exception("%s %s", operation.verb, operation.key)
-            return InternalError(f"a fault of ours: {type(exc).__name__}")
+            return InternalError(f"internal error ({type(exc).__name__}); see the log")
         return None
 
     @singledispatchmethod

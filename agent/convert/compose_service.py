@@ -133,12 +133,10 @@ class ServiceReader:
             parts = [section, *alias]
             self.conversion.taken(place)
             for key, item in settings.items() if isinstance(settings, dict) else ():
-                parts += self._endpoint(
-                    f"{place}.{key}", str(key), item, first=not self.sheet.items("network")
-                )
+                parts += self._endpoint(f"{place}.{key}", str(key), item)
             self.sheet.put("network", ",".join(dict.fromkeys(parts)), place)
 
-    def _endpoint(self, where: str, key: str, value: Any, *, first: bool) -> list[str]:
+    def _endpoint(self, where: str, key: str, value: Any) -> list[str]:
         """Settings of a network entry."""
         if value is None or key == "priority":
             self.conversion.taken(where)
@@ -149,13 +147,16 @@ class ServiceReader:
         if key in ("ipv4_address", "ipv6_address"):
             self.conversion.taken(where)
             return [f"{'ip' if key == 'ipv4_address' else 'ip6'}={text(value)}"]
-        if key == "mac_address" and first:
-            self.put("mac_address", text(value), where)
-            return []
+        if key in ("mac_address", "gw_priority"):
+            self.conversion.taken(where)
+            return [f"{'mac' if key == 'mac_address' else key}={text(value)}"]
+        if key == "link_local_ips":
+            self.conversion.taken(where)
+            return [f"link_local={text(item)}" for item in listed(value)]
         if key == "driver_opts":
-            self.conversion.left_out(where, "list network cannot say it")
-            return []
-        if key in ("link_local_ips", "mac_address", "gw_priority", "interface_name"):
+            self.conversion.taken(where)
+            return [f"driver_opt={name}={text(item)}" for name, item in pairs(value).items()]
+        if key == "interface_name":
             self.conversion.left_out(where, "list network cannot say it")
         else:
             self.conversion.unknown(where, "compose has no such key of a network")
@@ -423,17 +424,13 @@ class ServiceReader:
     def _test(self, where: str, value: Any) -> None:
         words = value if isinstance(value, list) else ["CMD-SHELL", text(value)]
         kind, rest = (text(words[0]), [text(word) for word in words[1:]]) if words else ("NONE", [])
-        if kind == "NONE":
+        if kind == "NONE" or value == "NONE":
             self.put("health_cmd", "none", where)
         elif kind == "CMD-SHELL":
             self.put("health_cmd", " ".join(rest), where)
         elif kind == "CMD":
-            self.put(
-                "health_cmd",
-                shlex.join(rest),
-                where,
-                changed="written as a command line, which takes a shell in the image",
-            )
+            self.sheet.put_words("health_cmd", rest, where)
+            self.conversion.taken(where)
         else:
             self.conversion.unknown(where, "expected CMD, CMD-SHELL or NONE first")
 

@@ -69,6 +69,11 @@ class Sheet:
         self.sources[option, len(items)] = where
         items.append(value)
 
+    def put_words(self, option: str, words: list[str], where: str) -> None:
+        """Set an option that may be text or a list to a list."""
+        self.options[option] = words
+        self.sources[option, None] = where
+
     def knows(self, option: str) -> bool:
         """Whether sections of this kind have such an option."""
         return option in properties(self.kind)

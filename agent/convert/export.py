@@ -121,6 +121,9 @@ def _flags(option: str, value: str | tuple[str, ...]) -> Iterator[str]:
         yield shlex.join(["--network", str(value)])
     elif option == "health_cmd" and value == "none":
         yield "--no-healthcheck"
+    elif option == "health_cmd" and not isinstance(value, str):
+        yield "# health_cmd: a program with arguments, which the flag gives to a shell"
+        yield shlex.join(["--health-cmd", shlex.join(value)])
     elif option == "device" and any(item.startswith("usb:") for item in _items(value)):
         for item in _items(value):
             usb = item.startswith("usb:")
@@ -236,6 +239,10 @@ def _networks(value: str | tuple[str, ...]) -> dict[str, Any]:
         settings: dict[str, Any] = {"aliases": list(endpoint.aliases)} if endpoint.aliases else {}
         settings |= {"ipv4_address": endpoint.ip} if endpoint.ip else {}
         settings |= {"ipv6_address": endpoint.ip6} if endpoint.ip6 else {}
+        settings |= {"mac_address": endpoint.mac_address} if endpoint.mac_address else {}
+        settings |= {"link_local_ips": list(endpoint.link_local)} if endpoint.link_local else {}
+        settings |= {"driver_opts": dict(endpoint.driver_opts)} if endpoint.driver_opts else {}
+        settings |= {"gw_priority": endpoint.gw_priority} if endpoint.gw_priority is not None else {}
         found[endpoint.network] = settings or None
     count = len(found)
     if count > 1:  # compose has no order, the first has the lead with us

@@ -399,12 +399,8 @@ class _Container:
             return
         for position, (name, settings) in enumerate(self.networks_of.items()):
             section = name if name in _MODES else self.networks.get(name) or self._new_network(name, made)
-            parts = [section]
-            for key, text in [*settings, *(self.loose if position == 0 else ())]:
-                if key == "mac" and not position:
-                    made.put("mac_address", text, f"--mac-address {text}")
-                else:
-                    parts.append(f"{key}={text}")
+            mine = [*settings, *(self.loose if position == 0 else ())]
+            parts = [section, *(f"{key}={text}" for key, text in mine)]
             made.put("network", ",".join(parts), f"--network {name}")
 
     def _new_network(self, name: str, made: Sheet) -> str:
@@ -507,7 +503,7 @@ def mount_entry(
         options += [f"mode={values['tmpfs-mode']}"] if "tmpfs-mode" in values else []
         return "tmpfs", ":".join([target, *([",".join(options)] if options else [])]), "; ".join(lost)
     if kind not in ("bind", "volume"):
-        return f"a mount of the type {kind} cannot be said in a section"
+        return f"a mount of the type {kind} cannot be expressed in a section"
     source = values.get("source", "")
     if kind == "bind":
         source = absolute(source)

@@ -140,7 +140,7 @@ def parse_pair(text: str) -> tuple[str, str]:
     """`key=value`, or `key` for an empty value. Never echoed: a value may be a secret."""
     key, _, value = text.partition("=")
     if not key.strip() or key != key.strip():
-        raise QuantityError("the entry has no proper key", "key=value")
+        raise QuantityError("missing key before `=`", "key=value")
     return key, value
 
 

@@ -272,9 +272,9 @@ def _network_notes(body: Mapping[str, Any]) -> Iterator[str]:
         yield f"its scope is {body['Scope']}, sections know the local one only"
     ipam = body.get("IPAM") or {}
     if ipam.get("Driver", "default") != "default" or ipam.get("Options"):
-        yield "the IPAM driver and its options cannot be said in UCI"
+        yield "the IPAM driver and its options cannot be expressed in UCI"
     if body.get("ConfigOnly") or (body.get("ConfigFrom") or {}).get("Network"):
-        yield "configuration networks cannot be said in UCI"
+        yield "configuration networks cannot be expressed in UCI"
 
 
 def _volumes(spec: ContainerSpec, around: Surroundings, taken: Collection[str]) -> tuple[Volume, ...]:
@@ -316,7 +316,7 @@ def _config_notes(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _unknown(config, _READ_CONFIG | _IGNORED_CONFIG)
     removed = [entry for entry in config.get("Env") or () if "=" not in entry]
     if removed:
-        yield f"env: taking the image's variable {', '.join(sorted(removed))} away cannot be said in UCI"
+        yield f"env: taking the image's variable {', '.join(sorted(removed))} away cannot be expressed in UCI"
 
 
 def _host_notes(host: Mapping[str, Any]) -> Iterator[str]:
@@ -351,7 +351,7 @@ def _mount_notes(inspect: Mapping[str, Any]) -> Iterator[str]:
         if item.get("Type") not in {"bind", "volume", "tmpfs"}:
             more = [f"a mount of type {item.get('Type')}"]
         if more:
-            yield f"mount {item.get('Target')}: {', '.join(more)} cannot be said in UCI"
+            yield f"mount {item.get('Target')}: {', '.join(more)} cannot be expressed in UCI"
     for item in inspect.get("Mounts") or ():
         mine = item.get("Type") == "volume" and not is_lent(item, inspect)
         if mine and is_anonymous(item.get("Name", "")) and not item.get("RW", True):
@@ -365,7 +365,7 @@ def _endpoint_notes(inspect: Mapping[str, Any], endpoints: Sequence[Endpoint]) -
         fixed |= {e.network for e in endpoints[:1]} or {"bridge"}
     for name, item in sorted(networks.items()):
         if item.get("Links"):
-            yield f"network {name}: Links cannot be said in UCI"
+            yield f"network {name}: Links cannot be expressed in UCI"
         mac = str(item.get("MacAddress") or "").lower()
         if mac and name not in fixed and mac != _made_of(str(item.get("IPAddress") or "")):
             yield f"network {name}: the MAC address {mac} is not taken over; the engine does not say who chose it"

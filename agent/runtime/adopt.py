@@ -165,7 +165,7 @@ class Adopter:
         result = self._decode(replace(package, sections=(*package.sections, *sections)))
         wrong = [i.text() for i in result.issues if i.section in names and i.severity == "error"]
         if wrong:
-            raise ConflictError("it cannot be declared beside the sections there are: " + "; ".join(wrong))
+            raise ConflictError("conflicts with existing sections: " + "; ".join(wrong))
 
 
 def lost_comments(store: UciStore, package: str) -> list[str]:
@@ -242,7 +242,7 @@ def _without(section: Section, places: set[tuple[str, int | None]]) -> Section:
             option = Option(name=option.name, value=items)
         options.append(option)
     if "image" not in {option.name for option in options} and section.type == "container":
-        raise ConfigError(f"the image of {section.name} cannot be said in UCI")
+        raise ConfigError(f"the image of {section.name} cannot be expressed in UCI")
     return replace(section, options=tuple(options))
 
 

@@ -187,7 +187,7 @@ class Reconciler:
         return self._outlook(self.last, self.desired, committed=True)
 
     def load_change(self, given: Given) -> GivenChange:
-        """Reads what is given, for `foresee_change`; it reads files. Raises ConfigError for what cannot be said in UCI."""
+        """Reads what is given, for `foresee_change`; it reads files. Raises ConfigError for what UCI cannot express."""
         loaded = self.load_given(given)
         before = self.load_given(replace(given, sections={})) if given.sections else None
         names = {name for sections in given.sections.values() for name in sections}

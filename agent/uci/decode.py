@@ -228,7 +228,7 @@ def _check_docker_name(reader: SectionReader) -> None:
         return
     for mistake in validate(reader.kind, {"name": reader.name}):
         if mistake.option == "name":
-            reader.report("its name is none for Docker", expected=f"{mistake.expected}, or `option name`")
+            reader.report("Docker does not accept its name", expected=f"{mistake.expected}, or `option name`")
 
 
 def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None) -> Draft:

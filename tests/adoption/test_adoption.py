@@ -53,15 +53,15 @@ CANNOT = {
     ),
     "a taken-away variable": (
         an_inspect(config={"Env": ["GONE"]}),
-        "env: taking the image's variable GONE away cannot be said in UCI",
+        "env: taking the image's variable GONE away cannot be expressed in UCI",
     ),
     "a volume's subpath": (
         an_inspect(host={"Mounts": [{"Type": "volume", "Target": "/a", "VolumeOptions": {"Subpath": "x"}}]}),
-        "mount /a: Subpath cannot be said in UCI",
+        "mount /a: Subpath cannot be expressed in UCI",
     ),
     "an image as a mount": (
         an_inspect(host={"Mounts": [{"Type": "image", "Source": "x", "Target": "/a"}]}),
-        "mount /a: a mount of type image cannot be said in UCI",
+        "mount /a: a mount of type image cannot be expressed in UCI",
     ),
     "labels of Compose": (
         an_inspect(config={"Labels": {"com.docker.compose.project": "x"}}),

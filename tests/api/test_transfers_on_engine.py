@@ -226,6 +226,12 @@ def test_a_single_file_and_a_log_come_out_as_themselves(
     assert controller.client.get(f"/v1/transfers/{empty['id']}/0?length=all").content == b""
     assert "folder" in begun(target="file", path="/tmp")["error"]["message"]
     assert "not a regular file" in begun(target="file", path="/link")["error"]["message"]
+    odd = begun(target="archive", path="/", name="ü x")["transfer"]
+    disposition = controller.client.get(f"/v1/transfers/{odd['id']}/0?length=1").headers[
+        "content-disposition"
+    ]
+    assert disposition == "attachment; filename=\"__x.tar\"; filename*=UTF-8''%C3%BC%20x.tar"
+    controller.client.delete(f"/v1/transfers/{odd['id']}")
     log = begun(target="logs", tail="2")["transfer"]
     assert (log["title"], log["total"]) == ("my box.log", None)
     lines = controller.client.get(f"/v1/transfers/{log['id']}/0?length=all").text.splitlines()

@@ -262,7 +262,7 @@ async def test_an_engine_that_is_away_has_the_same_envelope(tmp_path: Path) -> N
     async with docker_on(tmp_path / "s", f"unix://{tmp_path}/none") as docker:
         got = await docker.call("docker.info")
     assert (got["code"], got["headers"]) == (500, {})
-    assert "does not answer" in got["body"]["message"]
+    assert "no Docker engine at" in got["body"]["message"]
 
 
 @pytest.mark.parametrize("size", [1_100_000, 3_000_000])

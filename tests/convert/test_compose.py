@@ -230,3 +230,18 @@ def test_json_needs_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_env_files_of_projects_are_read_as_compose_reads_them() -> None:
     text = "# c\nA=1\nexport B='x $A'\nC=\"y ${A}\\n\"\nD=z # note\nE=\n=bad\nF = f\n"
     assert parse_env(text) == {"A": "1", "B": "x $A", "C": "y 1\n", "D": "z", "E": "", "F": "f"}
+
+
+def test_health_checks_keep_their_form() -> None:
+    test = ["CMD", "pg_isready", "-U", "a b"]
+    assert section(service(f"healthcheck: {{test: {json.dumps(test)}}}"), "app")["health_cmd"] == test[1:]
+    assert section(service("healthcheck: {test: NONE}"), "app")["health_cmd"] == "none"
+    assert section(service("healthcheck: {test: curl -f x}"), "app")["health_cmd"] == "curl -f x"
+
+
+def test_settings_of_one_network_stay_with_it() -> None:
+    lines = (
+        "networks: {default: {mac_address: '02:42:ac:11:00:09', gw_priority: 5, link_local_ips: [169.254.8.8]}}",
+    )
+    (entry,) = section(service(*lines), "app")["network"]
+    assert entry == "shop,mac=02:42:ac:11:00:09,gw_priority=5,link_local=169.254.8.8"

@@ -278,7 +278,7 @@ def test_what_needs_a_failed_resource_waits_and_the_others_do_not(box: Box) -> N
     refused = LAN + "\tlist opt 'com.docker.network.bridge.inhibit_ipv4=perhaps'\n"
     config = refused + ON_LAN + OTHER + WEB.replace("'web'", "'last'") + "\tlist depends_on 'web'\n"
     errors = box.errors(config)
-    assert [error.partition(" ")[0] for error in errors if "failed first" in error] == [
+    assert [error.split()[2].rstrip(",") for error in errors if error.endswith(", which failed")] == [
         "network:lan",
         "container:web",
     ]

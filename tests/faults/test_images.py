@@ -182,7 +182,9 @@ def test_what_was_created_by_the_id_stays_as_it_is(ready: Box, monkeypatch: pyte
     """As an earlier version of ours did."""
     engine = ready.reconciler.engine
     create, image = engine.create_container, ready.client.images.get(APP).id
-    monkeypatch.setattr(engine, "create_container", lambda name, body: create(name, {**body, "Image": image}))
+    monkeypatch.setattr(
+        engine, "create_container", lambda name, body, **more: create(name, {**body, "Image": image}, **more)
+    )
     assert ready.errors(WEB.replace("1000", "2000")) == []
     monkeypatch.undo()
     assert ready.get("web").attrs["Config"]["Image"] == image

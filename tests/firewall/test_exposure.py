@@ -11,7 +11,7 @@ import pytest
 from agent.model.addresses import Interface
 from agent.model.dockerd.settings import FirewallRule
 from agent.model.resources import Container, ContainerSpec, Endpoint, Port
-from agent.plan.router.reach import Bridge, Surroundings, public_ports
+from agent.plan.router.reach import Bridge, Surroundings, public_ports, zones_reaching
 from agent.uci.router import devices_of, read_firewall
 from agent.uci.syntax import parse
 from tests.support.router import FIREWALL, NETWORK
@@ -53,6 +53,10 @@ def container(
 
 def test_a_port_on_all_addresses_is_public_where_docker_comes_first() -> None:
     assert public_ports(container(), around()) == ("8080/tcp from wan",)
+    reach = zones_reaching(container(), around())
+    assert list(reach) == ["8080/tcp"]
+    assert "wan" in reach["8080/tcp"] and "docker" not in reach["8080/tcp"]
+    assert "wan" not in zones_reaching(container("192.168.1.1"), around())["8080/tcp"]
 
 
 @pytest.mark.parametrize(

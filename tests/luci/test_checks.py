@@ -41,8 +41,8 @@ OTHERS = "config network 'lan'\n"
 # mistakes that no field can see alone: they are about other options and sections
 ACROSS = re.compile(
     r"lies in no subnet|^unknown (network|container section)|goes? with |is (above|less than) `memory`|has no (mode|parent)"
-    r"|is no mode of|is not inside the bridge|depends on itself|renewed at once|certificates are the agent's|cannot be read"
-    r"|takes no address|the first network entry"
+    r"|is not a mode of|is not inside the bridge|depends on itself|renewed at once|certificates are the agent's"
+    r"|cannot be read|takes no address|the first network entry"
 )
 
 

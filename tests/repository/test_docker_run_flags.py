@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from agent.convert.docker_flags import FLAGS as TABLE
 from agent.schema.validate import properties
 
 ROOT = Path(__file__).parents[2]
@@ -24,3 +25,7 @@ def test_every_flag_has_one_row() -> None:
 def test_a_row_names_an_option_or_says_why_there_is_none() -> None:
     for flag, option, remark in ROWS:
         assert option in properties("container") if option else remark.strip(), flag
+
+
+def test_an_import_takes_each_flag_to_that_option() -> None:
+    assert {flag.name: flag.option for flag in TABLE} == {flag: option for flag, option, _ in ROWS}

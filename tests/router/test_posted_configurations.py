@@ -130,7 +130,12 @@ def reaches_outside(lab: DaemonLab) -> bool:
         server = subprocess.Popen(outside.words("busybox", "httpd", "-f", "-p", "80", "-h", "/run/netns"))
         lab.run_container("probe")
         with contextlib.closing(lab.client()) as client:
-            done = client.containers.get("probe").exec_run(["sh", "-c", "nc -w 5 203.0.113.2 80 </dev/null"])
+            # Debian 13's busybox has no nc, Debian 12's wget crashes
+            ask = (
+                "nc -w 5 203.0.113.2 80 </dev/null || case $(wget -T 5 -O - http://203.0.113.2/none 2>&1) in "
+            )
+            ask += "*404*) ;; *) exit 1 ;; esac"
+            done = client.containers.get("probe").exec_run(["sh", "-c", ask])
         server.kill()
         server.wait(5)
         return bool(done.exit_code == 0)

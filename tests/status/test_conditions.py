@@ -80,3 +80,17 @@ def test_a_bad_condition_without_a_message_is_told_in_a_sentence() -> None:
     board.set("daemon:dockerd", ConditionType.ROLLED_BACK, status=True, reason="Failed", now=0)
     (resource,) = board.snapshot()["resources"]
     assert resource["conditions"][0]["message"] == CONDITIONS[ConditionType.ROLLED_BACK].sentence
+
+
+def test_each_condition_says_itself_in_a_few_words() -> None:
+    board = StatusBoard()
+    board.ensure("container:web", kind="container", section="web", name="web", now=0)
+    for kind in ConditionType:
+        board.set("container:web", kind, status=CONDITIONS[kind].bad, reason="CrashLoop", now=0)
+    (resource,) = board.snapshot()["resources"]
+    labels = {one["type"]: one["label"] for one in resource["conditions"]}
+    assert all(label and not re.search(r"[a-z][A-Z]", label.replace("LuCI", "")) for label in labels.values())
+    assert (labels["PublicPort"], labels["Running"]) == ("Open to the internet", "Keeps crashing")
+    board.set("container:web", ConditionType.SYNCED, status=True, reason="InSync", now=0)
+    (resource,) = board.snapshot()["resources"]
+    assert {one["type"]: one["label"] for one in resource["conditions"]}["Synced"] == "In sync"

@@ -174,7 +174,7 @@ def test_a_name_in_both_packages_is_an_error_on_both() -> None:
 def test_a_section_whose_name_docker_does_not_take_wants_option_name(kind: str, section: str) -> None:
     image = {"image": "alpine"} if kind == "container" else {}
     (text,) = texts(decoded(a_section(kind, section, **image)))
-    assert f"containers.{section}: its name is none for Docker" in text
+    assert f"containers.{section}: Docker does not accept its name" in text
     assert "or `option name`" in text
     assert decoded(a_section(kind, section, name="good-one", **image)).issues == ()
 

@@ -34,7 +34,7 @@ def bind(path: Path) -> socket.socket:
 def _remove_stale(path: Path) -> None:
     found = path.lstat()
     if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
-        raise ConfigError(f"{path} is no socket of ours; remove it")
+        raise ConfigError(f"{path} is not a socket of ours; remove it")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))

@@ -54,7 +54,7 @@ _ENGINE: Mapping[str, Any] = {
     "publish_all": False,
 }
 # their defaults are settings of dockerd, which may come from elsewhere than UCI: only the container shows what it has
-SET_BY_ENGINE = ("cgroup_parent", "cgroupns", "init", "ipc", "log_driver", "runtime", "shm_size")
+SET_BY_ENGINE = ("init", "ipc", "log_driver", "runtime", "shm_size")
 _HEALTH = {"interval_ns": 30 * _NS_PER_S, "timeout_ns": 30 * _NS_PER_S, "retries": 3, "start_period_ns": 0}
 _HEALTH["start_interval_ns"] = 5 * _NS_PER_S
 # of the image's Config: what stands in for unset fields

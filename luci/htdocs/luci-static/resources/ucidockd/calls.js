@@ -98,6 +98,8 @@ return baseclass.extend({
 	},
 
 	docker: table('docker', DOCKER['docker'], bodyOf),
+	// of a page that is shown: they go out in one request with those of the router
+	together: { ...table('docker', { info: [] }, bodyOf, true), ...table('docker.container', { list: [ 'query' ] }, bodyOf, true) },
 	container: table('docker.container', DOCKER['docker.container'], bodyOf),
 	mounts: table('luci', { getMountPoints: [] }, answerOf, true),
 	system: table('system', { info: [] }, answerOf, true),

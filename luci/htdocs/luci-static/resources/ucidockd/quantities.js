@@ -18,7 +18,7 @@ function expected(what) {
 	return _('expected: %s').format(what);
 }
 
-// null for what is no size
+// null for what is not a size
 function bytesOf(text) {
 	const found = text.length <= LONGEST && SIZE.exec(text);
 
@@ -44,7 +44,7 @@ function swap(text) {
 	return text === '-1' ? '' : size(text);
 }
 
-// null for what is no duration
+// null for what is not a duration
 function secondsOf(text) {
 	if (text === '0')
 		return 0;

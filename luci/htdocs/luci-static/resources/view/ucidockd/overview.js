@@ -26,13 +26,14 @@ return view.extend({
 	},
 
 	async refresh() {
-		const [ info, pending, containers ] = await Promise.all([ docker.info(), agent.plan(), calls.container.list({ all: true }) ].map(one => L.resolveDefault(one, null)));
+		const { info: askInfo, list: askList } = document.hidden ? { info: docker.info, list: calls.container.list } : calls.together;
+		const [ info, pending, containers ] = await Promise.all([ ...[ askInfo(), agent.plan(), askList({ all: true }) ].map(one => L.resolveDefault(one, null)), this.measure() ]);
 
 		this.info = info;
 		this.plan = pending;
 		this.containers = containers ?? [];
 		this.draw();
-		this.meter();
+		this.drawMeters();
 	},
 
 	soon() {
@@ -89,12 +90,23 @@ return view.extend({
 			this.info ? [ ' · ', D.page('images', N_(this.info.Images, '%d image', '%d images').format(this.info.Images)) ] : '');
 	},
 
-	// CPU, memory and disk; they are measured as long as somebody looks
+	async measure() {
+		const [ system, mounts ] = await Promise.all([ L.resolveDefault(calls.system.info(), {}), L.resolveDefault(calls.mounts.getMountPoints(), {}) ]);
+
+		this.measured = { system, mounts };
+	},
+
+	// CPU, memory and disk; they are measured as long as the page is looked at
 	async meter() {
-		if (document.hidden)
+		if (document.hidden || !this.info)
 			return;
 
-		const [ system, mounts ] = await Promise.all([ L.resolveDefault(calls.system.info(), {}), L.resolveDefault(calls.mounts.getMountPoints(), {}) ]);
+		await this.measure();
+		this.drawMeters();
+	},
+
+	drawMeters() {
+		const { system, mounts } = this.measured;
 		const root = this.info?.DockerRootDir, disk = root && format.mountOf(root, mounts.result ?? []);
 		const { total, available, free } = system.memory ?? {}, cpus = this.info?.NCPU ?? 1, load = (system.load?.[0] ?? 0) / 65536;
 		const text = (used, all) => _('%s of %s used').format(format.bytes(used), format.bytes(all));
@@ -159,7 +171,7 @@ return view.extend({
 			this.draw();
 			item.name === 'change' && this.soon();
 		});
-		window.setInterval(() => this.info && this.meter(), METERS_MS);
+		window.setInterval(() => this.meter(), METERS_MS);
 
 		return D.el('div', {},
 			D.connection(live),
