@@ -10,7 +10,7 @@ import pytest
 
 from agent.cli.status_view import status_view
 from agent.errors import EngineUnreachableError
-from agent.runtime.differ import diff
+from agent.runtime.planning import diff
 from tests.support.box import Box
 from tests.test_running_agent import wait_for
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.files.config import open_store
-from agent.model.interfaces import Interface
+from agent.model.addresses import Interface
 from agent.router.netifd import has_device, is_up
 from agent.runtime.router_integration import Edges, EdgeTools
 from agent.status.conditions import ConditionType

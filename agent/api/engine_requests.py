@@ -17,9 +17,8 @@ from typing import Any
 from urllib.parse import quote
 
 from agent.api.jobs.job_specs import split_reference
-from agent.api.names import checked_value
 from agent.api.port import AgentPort
-from agent.api.problems import RequestError
+from agent.api.problems import RequestError, checked_value
 from agent.engine.stream import DockerStream, EngineResponse, SourceError
 from agent.errors import EngineError, EngineInvalidError, StorageLostError, UcidockdError
 from agent.model.dockerd.settings import DAEMON_KEY

@@ -7,8 +7,10 @@ On HTTP they have `message` beside it, whichever route it was: clients of the en
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from agent.engine.stream import SourceError
 from agent.errors import (
@@ -21,6 +23,9 @@ from agent.errors import (
     StorageError,
     UcidockdError,
 )
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 
 class RequestError(UcidockdError):
@@ -66,3 +71,96 @@ def body_of(exc: Exception) -> dict[str, Any]:
     """The error as JSON."""
     code = exc.code if isinstance(exc, UcidockdError) else RequestError.code
     return {"error": {"code": code, "message": str(exc)}}
+
+
+# What may stand in a path or a query: checked here once, so that no client text reaches the engine's request line.
+
+
+ID = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}"
+IMAGE = r"(?:[A-Za-z0-9][A-Za-z0-9_.:-]*/)*[A-Za-z0-9][A-Za-z0-9_.:@-]*"
+TOKEN = r"[0-9a-f]{32}"
+_ID, _IMAGE = re.compile(ID), re.compile(IMAGE)
+_IMAGE_LIMIT = 512
+_NETWORK_LIMIT = 512
+_VALUE_LIMIT = 8192
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def container_id(request: Request) -> str:
+    """The path's container id or name."""
+    return checked_id(str(request.path_params["id"]))
+
+
+def checked_id(text: str) -> str:
+    """An id or name of a container, network or volume. Raises RequestError."""
+    if not _ID.fullmatch(text):
+        raise RequestError(
+            "an id or name is letters, digits, `_`, `.` and `-`, and starts with a letter or digit"
+        )
+    return text
+
+
+def checked_network(text: str) -> str:
+    """A network's id or name, encoded as one segment of a path: engines take any name. Raises RequestError.
+
+    One with an empty segment, `.` or `..` has to be called by its id: the engine tidies paths.
+    """
+    segments = text.split("/")
+    if len(text) > _NETWORK_LIMIT or _CONTROL.search(text) or not {"", ".", ".."}.isdisjoint(segments):
+        raise RequestError("no name of a network that can stand in a path; use its id")
+    return quote(text, safe="")
+
+
+def checked_image(text: str) -> str:
+    """An image reference or id. Raises RequestError."""
+    if len(text) > _IMAGE_LIMIT or not _IMAGE.fullmatch(text) or ".." in text:
+        raise RequestError("no image reference such as alpine:3.20, registry.lan:5000/app or sha256:...")
+    return text
+
+
+def checked_value(name: str, text: str) -> str:
+    """Any value of a query. Raises RequestError."""
+    if len(text) > _VALUE_LIMIT or _CONTROL.search(text):
+        raise RequestError(
+            f"query {name}: control characters and more than {_VALUE_LIMIT} characters are not taken"
+        )
+    return text
+
+
+def picked(request: Request, allowed: Iterable[str]) -> list[tuple[str, str]]:
+    """The query's pairs; RequestError for a name that is not in `allowed`."""
+    names = frozenset(allowed)
+    pairs = request.query_params.multi_items()
+    for name, value in pairs:
+        if name not in names:
+            raise RequestError(f"query {name[:64]!r} is not known; known: {', '.join(sorted(names))}")
+        checked_value(name, value)
+    return pairs
+
+
+def flag(query: Mapping[str, str], name: str, *, default: bool = False) -> bool:
+    """A boolean of a query: 1/true or 0/false. Raises RequestError."""
+    text = query.get(name, "")
+    if text.lower() in ("1", "true", "yes"):
+        return True
+    if text.lower() in ("0", "false", "no"):
+        return False
+    if text:
+        raise RequestError(f"query {name}: expected 1 or 0")
+    return default
+
+
+def number(body: Mapping[str, object], name: str, *, low: int, high: int, default: int) -> int:
+    """A whole number of a JSON body within limits. Raises RequestError."""
+    value = body.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise RequestError(f"{name}: expected a whole number from {low} to {high}")
+    return value
+
+
+def text(body: Mapping[str, object], name: str, default: str = "") -> str:
+    """A string of a JSON body. Raises RequestError."""
+    value = body.get(name, default)
+    if not isinstance(value, str) or len(value) > _VALUE_LIMIT or _CONTROL.search(value):
+        raise RequestError(f"{name}: expected text without control characters")
+    return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from agent.apply.ports import Engine
 from agent.errors import EngineError, UcidockdError
-from agent.model.plain_text import plain
+from agent.model.issues import plain
 from agent.model.resources import Container
 from agent.model.secrets import blotter, is_secret_name
 from agent.wire.bodies import FrameDecoder, FrameError

@@ -17,7 +17,7 @@ from agent.cli.ask import Engine, Target, agent_socket, container_sections, crea
 from agent.cli.main import sentence
 from agent.cli.wait import settled
 from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
-from agent.model.plain_text import plain
+from agent.model.issues import plain
 
 _PACKAGE = "containers"
 _TRIES = 5  # while somebody else writes the file

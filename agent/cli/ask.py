@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from agent.files.options import RuntimeOptions
-    from agent.model.engine_address import EngineAddress
+    from agent.model.addresses import EngineAddress
     from agent.runtime.one_shot import Single
 
 DEFAULT_SOCKET = "/var/run/ucidockd/agent.sock"
@@ -47,7 +47,7 @@ def _from_environment(variable: str) -> str:
     text = os.environ.get(variable, "")
     if not text or variable != "DOCKER_HOST":
         return text
-    from agent.model.engine_address import parse_engine_address
+    from agent.model.addresses import parse_engine_address
     from agent.model.quantities import QuantityError
 
     try:
@@ -220,7 +220,7 @@ class Engine:
         return EngineUnreachableError(f"the engine at {where} does not answer: {exc}")
 
     def _address(self) -> tuple[EngineAddress, str]:
-        from agent.model.engine_address import parse_engine_address
+        from agent.model.addresses import parse_engine_address
 
         if self.status is not None:
             said = self.status["agent"]["options"]

@@ -83,7 +83,7 @@ class Command(NamedTuple):
 
 def _address(text: str) -> str:
     """An engine's address, checked. Raises argparse's error."""
-    from agent.model.engine_address import parse_engine_address
+    from agent.model.addresses import parse_engine_address
     from agent.model.quantities import QuantityError
 
     try:
@@ -190,7 +190,7 @@ CHECK = Command(
         ("uci export containers | ucidockd check -", "Check what another program writes."),
     ),
     exit_codes=((0, "no errors"), (1, "there are errors, with --strict also warnings"), _USAGE),
-    handler="agent.cli.check:check",
+    handler="agent.cli.system:check",
     arguments=(
         argument(
             "FILE",

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from agent.cli.ask import ask_or_do
 from agent.cli.output import Style, columns, output_lines, wrapped
-from agent.model.plain_text import plain
+from agent.model.issues import plain
 
 _LINE_END = re.compile(r"\r+\n")
 

@@ -18,7 +18,7 @@ from agent.cli.agent_client import whole_status
 from agent.cli.ask import Engine, Target, agent_socket, created, targets
 from agent.cli.output import Style, output_of
 from agent.errors import ConfigError, UcidockdError
-from agent.model.plain_text import plain
+from agent.model.issues import plain
 from agent.wire.bodies import FrameDecoder, FrameError
 
 _PIECE = 65536

@@ -90,7 +90,7 @@ def sentence(exc: UcidockdError, command: str) -> str:
 
 
 def _say(text: str, command: str = "") -> None:
-    from agent.model.plain_text import plain
+    from agent.model.issues import plain
 
     for number, line in enumerate(text.split("\n")):
         print(plain(f"ucidockd{command}: {line}" if number == 0 else line), file=sys.stderr)

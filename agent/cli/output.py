@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-from agent.model.plain_text import plain
+from agent.model.issues import plain
 
 _SPACE = re.compile(r" (?!(?:s|min|h|%)(?:\W|$))")  # a number and its unit stay together
 

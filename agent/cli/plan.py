@@ -9,10 +9,10 @@ import sys
 from typing import Any
 
 from agent.cli.ask import agent_socket, ask_or_do
-from agent.cli.check import packages_of
 from agent.cli.output import Style, print_issues, wrapped
 from agent.cli.plan_view import NOTHING, plan_view, steps
-from agent.model.given import Given
+from agent.cli.system import packages_of
+from agent.model.issues import Given
 
 
 def plan(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from agent.cli.output import PLAIN, Style, wrapped
-from agent.model.plain_text import plain
+from agent.model.issues import plain
 
 NOTHING = "Nothing to do: everything is as declared."
 

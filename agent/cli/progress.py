@@ -18,7 +18,7 @@ from agent.cli.agent_client import follow
 from agent.cli.output import Style, output_lines, wrapped
 from agent.cli.plan_view import done_words, entries_view, levels_done
 from agent.errors import UcidockdError
-from agent.model.plain_text import plain
+from agent.model.issues import plain
 
 _PULLING = re.compile(r"pulling (.+): ([0-9]{1,3}) %")
 _BAR = 20

@@ -25,7 +25,7 @@ from agent.cli.status_view import (
     table_lines,
 )
 from agent.errors import ConfigError, UcidockdError
-from agent.model.plain_text import plain
+from agent.model.issues import plain
 
 _CLEAR = "\x1b[H\x1b[J"  # cursor home, clear to the end
 _APART_S = 1.0

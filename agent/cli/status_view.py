@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agent.cli.output import PLAIN, Style, age_words, wrapped
-from agent.model.plain_text import plain
+from agent.model.issues import plain
 
 SCHEMA = 1
 """Of `ucidockd status --json`: counts up when a field changes its meaning or goes."""

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from agent.cli.ask import runtime_options
 from agent.files.config import load
+from agent.model.addresses import is_address
 from agent.model.dockerd.settings import DaemonSettings
 from agent.model.dockerd.values import is_loopback
-from agent.model.server_names import is_address
 from agent.tls.certificates import Certificates, ClientBundle
 
 _PORT = 2376  # what docker takes for TLS, and where no host is configured yet

@@ -17,7 +17,7 @@ from agent.convert.requests import ImportRequest, export
 from agent.errors import ConfigError, PathError
 from agent.files.config import load, open_store
 from agent.files.user_paths import PATHS
-from agent.model.plain_text import plain
+from agent.model.issues import plain
 from agent.runtime.importer import Importer
 
 _STYLES = {"taken": "good", "changed": "busy", "left out": "busy", "unknown": "bad"}

@@ -13,7 +13,7 @@ from typing import Any
 from agent.cli.agent_client import call, whole_status
 from agent.cli.ask import Engine, Target, agent_socket, created, runtime_options, targets
 from agent.errors import ConfigError, UcidockdError
-from agent.model.plain_text import plain
+from agent.model.issues import plain
 
 LOOK_S = 0.2
 TIMED_OUT = 5

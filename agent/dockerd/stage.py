@@ -18,7 +18,6 @@ from agent.dockerd.change import DaemonChange, Limits
 from agent.dockerd.files import DaemonFiles, material_of
 from agent.dockerd.health import DaemonHealth
 from agent.dockerd.identity import EngineHome, ServerIdentities
-from agent.dockerd.manual import ManualControl, configured
 from agent.dockerd.ports import Certificates, Supervisor
 from agent.dockerd.runner import INIT_SCRIPT, Runner, has_package, not_ours, runner_of, version_of
 from agent.dockerd.status import DaemonStatus
@@ -32,8 +31,10 @@ from agent.dockerd.target import Renderer, checker, culprits, prior_drivers, tar
 from agent.dockerd.unmanaged import (
     DEFAULT_FILE,
     External,
+    ManualControl,
     OwnDockerd,
     OwnSupervisor,
+    configured,
     exists,
     own_arguments,
     own_settings,
@@ -43,6 +44,7 @@ from agent.engine.probe import DaemonProbe
 from agent.errors import DaemonError, Reason, UcidockdError
 from agent.files.options import RuntimeOptions
 from agent.files.user_paths import file_system_of
+from agent.model.addresses import Route
 from agent.model.dockerd.settings import (
     DAEMON_KEY,
     DaemonRecord,
@@ -56,7 +58,6 @@ from agent.model.dockerd.settings import (
     data_root,
 )
 from agent.model.dockerd.table import TABLE, identity_of, value_at
-from agent.model.interfaces import Route
 from agent.model.resources import AgentSettings, Desired, Network
 from agent.plan.backoff import BackOff
 from agent.plan.daemon import Change, Rendered, as_wished, classify, store_trouble

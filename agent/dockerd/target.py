@@ -18,9 +18,9 @@ from agent.dockerd.runner import Runner, version_of
 from agent.dockerd.supervisor import validate
 from agent.errors import DaemonError, PathError
 from agent.files.user_paths import PATHS, file_bytes
+from agent.model.addresses import Route
 from agent.model.dockerd.settings import DaemonSettings, Document, Host, Target
 from agent.model.dockerd.table import TABLE, Version, value_at, without_key
-from agent.model.interfaces import Route
 from agent.plan.daemon import GRAPH_DRIVERS, Rendered, render
 from agent.plan.router.subnets import SUBNET_KEYS, fit
 

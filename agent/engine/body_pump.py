@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
-from agent.wire.http_body import BodyError, Counted, Framing
+from agent.wire.http_head import BodyError, Counted, Framing
 
 LEAST = 512 * 1024  # bytes: less is not worth a thread
 THREADS = 8  # bodies that are moved at once; more than that go through the loop

@@ -15,7 +15,7 @@ from pathlib import Path
 from agent.engine.limits import TimedTlsSocket
 from agent.errors import EngineClockError, EngineTlsError, PathError
 from agent.files.user_paths import PATHS, Stamp, file_stamp
-from agent.model.clock import clock_is_set
+from agent.model.quantities import clock_is_set
 
 _OTHERS = 0o077  # mode bits of everybody but the owner
 _Stamps = tuple[Stamp, ...]

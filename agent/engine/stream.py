@@ -27,9 +27,9 @@ from agent.engine.body_pump import BrokenSourceError, Passing, Pump
 from agent.engine.remote_tls import EngineTls, is_mistrust
 from agent.engine.wire import Wire
 from agent.errors import EngineError, EngineInvalidError, EngineTlsError, EngineUnreachableError
-from agent.model.engine_address import EngineAddress, parse_engine_address
+from agent.model.addresses import EngineAddress, parse_engine_address
 from agent.wire.bodies import error_message
-from agent.wire.http_body import (
+from agent.wire.http_head import (
     LAST,
     BodyError,
     ChunkDecoder,
@@ -37,9 +37,9 @@ from agent.wire.http_body import (
     Framing,
     UntilClosed,
     encode_chunk,
+    natural,
     payload,
 )
-from agent.wire.http_head import natural
 
 CONNECT_TIMEOUT_S = 10.0
 HEAD_TIMEOUT_S = 60.0

@@ -18,8 +18,7 @@ from agent.errors import ConfigError
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import PyuciStore, TextUciStore, UciMissing, UciStore, read_staged
 from agent.files.user_paths import PATHS
-from agent.model.given import Given
-from agent.model.issues import Code, Issue
+from agent.model.issues import Code, Given, Issue
 from agent.model.resources import Desired
 from agent.plan.draft import with_hashes
 from agent.uci.decode import decode

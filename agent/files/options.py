@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.model.engine_address import EngineAddress, parse_engine_address
+from agent.model.addresses import EngineAddress, parse_engine_address
 
 if TYPE_CHECKING:  # it imports the whole model, and `ucidockd status` has to start quickly
     from agent.model.resources import AgentSettings

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is wrong in the configuration, in words a user can act on.
+"""A configuration that is given and not committed, and what is wrong with one, in words a user can act on.
 
-Made by `agent.schema` and `agent.uci`, shown by the log, the status and the command line. A message never
+Issues are made by `agent.schema` and `agent.uci`, shown by the log, the status and the command line. A message never
 holds a secret: whoever makes an Issue leaves the value of an environment variable, password or token out.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Severity = Literal["error", "warning"]
@@ -69,3 +70,36 @@ class Issue:
 def issue_as_json(issue: Issue) -> dict[str, Any]:
     """Every field, and the whole as one line."""
     return {**asdict(issue), "place": issue.place, "text": issue.text()}
+
+
+# Text of others for terminals and logs: it moves no cursor, paints nothing, begins no line of its own.
+
+
+def plain(text: str) -> str:
+    """Line feeds, escapes and whatever else is not printable shown as Python writes them."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+# A configuration that is not committed, as a client gives it to be checked or planned.
+
+
+GivenSection = Mapping[str, str | Sequence[str]]
+"""Option -> value or entries, as `uci get_all` gives a section: `.type` is its type; other names with a dot say nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """`texts`: package -> UCI text, `paths`: package -> where that text is from, for messages.
+
+    `staged`: with what `uci changes` holds. A package that is not given counts as it is committed. `sections`: package
+    -> name of a section -> what it says instead (see `agent.uci.edit.with_sections`), None where it is deleted: with
+    them only what follows from this change is told.
+    """
+
+    texts: Mapping[str, str] = field(default_factory=dict)
+    sections: Mapping[str, Mapping[str, GivenSection | None]] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
+    staged: bool = False
+    save_dir: str = ""  # where those are, "" = where `uci` keeps them

@@ -149,3 +149,14 @@ def parse_assignment(text: str) -> tuple[str, str]:
     if "=" not in text:
         raise QuantityError("the entry has no `=`", "key=value")
     return parse_pair(text)
+
+
+# When a router's clock counts as set: many have no battery and boot years in the past until NTP answers.
+
+
+_SET_AFTER = 1_704_067_200.0  # 2024-01-01 UTC
+
+
+def clock_is_set(now: float) -> bool:
+    """`now`: wall clock in unix seconds."""
+    return now > _SET_AFTER

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from agent.model.addresses import ListenAddress
 from agent.model.dockerd.settings import DaemonSettings
-from agent.model.listen import ListenAddress
 
 
 class Pull(StrEnum):

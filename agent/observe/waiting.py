@@ -13,9 +13,9 @@ from typing import TypeVar
 
 from agent.errors import PathError
 from agent.files.user_paths import PATHS, Question, View, is_mounted, mode_of
-from agent.model.clock import clock_is_set
-from agent.model.interfaces import Interface
+from agent.model.addresses import Interface
 from agent.model.observed import Record
+from agent.model.quantities import clock_is_set
 from agent.model.resources import Container, Desired, WaitFor, WaitKind
 from agent.plan.applied import applied_waits, as_applied, waits_of
 from agent.plan.draft import Missing, key_of

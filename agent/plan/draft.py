@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.errors import Reason
+from agent.model.addresses import Route
 from agent.model.identity import SPEC_VERSION, canonical, masked, spec_hash, version_of
-from agent.model.interfaces import Route
 from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.plan import operations as ops

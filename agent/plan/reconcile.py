@@ -11,9 +11,9 @@ import math
 from collections.abc import Iterable, Mapping
 
 from agent.errors import InternalError, Reason
-from agent.model.clock import clock_is_set
 from agent.model.identity import LABEL_NONCE
 from agent.model.observed import Observed, ObservedContainer, ObservedVolume, Record
+from agent.model.quantities import clock_is_set
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.plan import operations as ops
 from agent.plan.claims import settle

@@ -19,8 +19,8 @@ from agent.files.config import open_store
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import UciStore
 from agent.files.user_paths import PATHS, View, is_read_only, real_path
+from agent.model.addresses import IpAddress
 from agent.model.dockerd.settings import Document
-from agent.model.listen import IpAddress
 from agent.model.resources import Container, Desired
 from agent.plan.draft import key_of
 from agent.plan.router.hazards import (

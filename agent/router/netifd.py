@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from agent.errors import BusError
-from agent.model.interfaces import Interface
+from agent.model.addresses import Interface
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from agent.model.interfaces import Route
-from agent.model.listen import IpAddress
+from agent.model.addresses import IpAddress, Route
 
 _UP, _GATEWAY, _REJECT = 0x0001, 0x0002, 0x0200  # linux/route.h
 _POINT_TO_POINT = 0x0010  # linux/if.h

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from agent.api.access.access import Access
 from agent.api.access.listeners import Listeners
-from agent.api.access.server import ControlServer
 from agent.api.access.subnets import Subnets
+from agent.api.access.tcp import ControlServer
 from agent.api.app import make_app
 from agent.errors import ConfigError
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import TextUciStore, UciMissing
-from agent.model.listen import IpAddress
+from agent.model.addresses import IpAddress
 from agent.model.resources import AgentSettings
 from agent.router.routes import device_addresses
 from agent.runtime.web import Parts

@@ -26,13 +26,11 @@ from agent.files.config import PACKAGES
 from agent.files.user_paths import PATHS
 from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher
 from agent.model.dockerd.settings import Wish
-from agent.model.given import Given
-from agent.model.issues import issue_as_json
+from agent.model.issues import Given, issue_as_json
 from agent.model.resources import RegistryAuth
 from agent.plan.outlook import Outlook
 from agent.router.mounts import MountWatch
-from agent.runtime.differ import describe, diff
-from agent.runtime.planning import plan_answer, reconcile_answer
+from agent.runtime.planning import describe, diff, plan_answer, reconcile_answer
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType

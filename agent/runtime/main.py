@@ -30,7 +30,7 @@ from agent.files.config import load, load_given, open_store
 from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
 from agent.files.token import TokenFile
-from agent.model.plain_text import plain
+from agent.model.issues import plain
 from agent.model.resources import AgentSettings
 from agent.model.secrets import hidden_text
 from agent.plan.backoff import BackOff

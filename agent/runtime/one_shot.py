@@ -10,13 +10,11 @@ from typing import Any
 
 from agent.files.config import load
 from agent.files.options import RuntimeOptions
-from agent.model.given import Given
-from agent.model.issues import issue_as_json
+from agent.model.issues import Given, issue_as_json
 from agent.model.resources import AgentSettings
 from agent.runtime.adopt import AdoptRequest
-from agent.runtime.differ import describe, diff
 from agent.runtime.main import locked, make_reconciler
-from agent.runtime.planning import plan_answer, reconcile_answer
+from agent.runtime.planning import describe, diff, plan_answer, reconcile_answer
 from agent.status.board import StatusBoard
 
 _INTERRUPTED = 130  # 128 and SIGINT

@@ -3,19 +3,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 from agent.apply.swap import SupersededError
 from agent.apply.worker_pool import Outcome, SkippedError
-from agent.errors import EngineError
+from agent.errors import ConfigError, EngineError
 from agent.files.config import LoadResult
+from agent.model.container_table import Level as Cost
 from agent.model.dockerd.settings import DAEMON_KEY
-from agent.model.resources import Desired
+from agent.model.identity import canonical, masked
+from agent.model.observed import ObservedContainer, Record
+from agent.model.resources import Container, ContainerSpec, Desired, RunState
+from agent.model.secrets import hidden_text
 from agent.plan import operations as ops
+from agent.plan.container.difference import FieldDifference, differences
+from agent.plan.container.inspected import read_spec
+from agent.plan.container.meaning import defaults_of
+from agent.plan.draft import desired_spec, key_of
 from agent.plan.effects import SCHEMA, operations_as_json, summary_of
 from agent.plan.outlook import Entry, Outlook, text_of
-from agent.status.conditions import Level
+from agent.plan.written import OptionChange, option_changes
+from agent.status.board import Condition
+from agent.status.conditions import ConditionType, Level
+from agent.uci.encode import encode_container
+
+if TYPE_CHECKING:
+    from agent.runtime.reconciler import Reconciler
 
 Issues = Sequence[dict[str, Any]]
 
@@ -111,4 +126,265 @@ def _failure_as_json(outcome: Outcome) -> dict[str, Any]:
         "key": outcome.operation.key,
         "error": str(outcome.error),
         "skipped": isinstance(outcome.error, SkippedError | SupersededError),
+    }
+
+
+# `ucidockd diff NAME` and `describe NAME`: one container as its section says, as it was applied, as the engine shows it.
+#
+# Blocking.
+
+
+def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
+    """`name` is a section or a Docker name. Raises ConfigError for neither, EngineError."""
+    container = _find(reconciler, name)
+    key = key_of("container", container.section)
+    records = [r for r in reconciler.records.records() if r.kind == "container" and not r.swap]
+    record = next((r for r in records if r.section == container.section), None)
+    seen = reconciler.engine.inspect_container(record.object_id if record else container.name)
+    names = {r.object_id: r.name for r in records}
+    plan = reconciler.make_plan(deep=None)
+    image_id = reconciler.image_ids.get(container.spec.image, "")
+    daemon = reconciler.desired.daemon if reconciler.desired is not None else None
+    defaults = defaults_of(daemon, reconciler.image_defaults.get(record.image_id if record else ""))
+    inspect = seen.inspect if seen else None
+    found = differences(container, record, inspect, names=names, image_id=image_id, defaults=defaults)
+    rows = (*_outside(container, record, seen), *found)
+    return {
+        "key": key,
+        "name": container.name,
+        "object_id": seen.id if seen else "",
+        "ours": record is not None,
+        "in_progress": reconciler.at_work(key),
+        "fields": [asdict(row) for row in rows],
+        "operations": [
+            {"op": op.verb, "key": op.key, "cause": op.cause} for op in plan.operations if op.key == key
+        ],
+        "output": _failed_output(reconciler, key),
+        "findings": [
+            {"type": f.type, "status": f.status, "reason": f.reason, "message": f.message}
+            for f in plan.findings
+            if f.key == key
+        ],
+    }
+
+
+def _failed_output(reconciler: Reconciler, key: str) -> str:
+    """What the container printed last whose start failed, or that ends again and again."""
+    standing = (
+        reconciler.board.standing(key, kind) for kind in (ConditionType.DEGRADED, ConditionType.RUNNING)
+    )
+    return next((c.details["output"] for c in standing if c is not None and "output" in c.details), "")
+
+
+def _find(reconciler: Reconciler, name: str) -> Container:
+    declared = reconciler.desired.containers if reconciler.desired is not None else ()
+    for container in sorted(declared, key=lambda c: c.section != name):
+        if name in (container.section, container.name):
+            return container
+    broken = reconciler.desired is not None and f"container:{name}" in reconciler.desired.broken
+    reason = "the section has a mistake, see `ucidockd check`" if broken else "no container section has it"
+    known = ", ".join(c.section for c in declared) or "none is declared"
+    raise ConfigError(f"{name}: {reason}; expected a section or a Docker name ({known})")
+
+
+def _outside(
+    container: Container, record: Record | None, seen: ObservedContainer | None
+) -> tuple[FieldDifference, ...]:
+    """What is not part of the spec: whether it is there, its name, whether it runs."""
+    if seen is None:
+        return (_row("container", "declared", "created" if record else "", "absent"),)
+    rows = []
+    if seen.name != container.name:
+        rows.append(_row("name", container.name, record.name if record else "", seen.name))
+    runs = container.policy.enabled and container.policy.state is RunState.RUNNING
+    if runs is not (seen.state in ("running", "restarting")):
+        rows.append(_row("state", "running" if runs else "stopped", "", seen.state))
+    return tuple(rows)
+
+
+def _row(field: str, desired: str, applied: str, observed: str) -> FieldDifference:
+    edited = applied not in ("", "created", desired)
+    return FieldDifference(
+        field=field, desired=desired, applied=applied, observed=observed, edited=edited, drifted=True
+    )
+
+
+# everything about one section
+
+DIFF_SCHEMA = 1
+"""Of `describe`: counts up when a field changes its meaning or goes."""
+
+
+def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
+    """All that is known of a container section; `name` may be its Docker name. Raises ConfigError, EngineError."""
+    container = _find(reconciler, name)
+    key = key_of("container", container.section)
+    plan = reconciler.make_plan(deep=None)
+    record = next(
+        (
+            r
+            for r in reconciler.records.records()
+            if (r.kind, r.section, r.swap) == ("container", container.section, "")
+        ),
+        None,
+    )
+    seen = reconciler.engine.inspect_container(record.object_id) if record and record.object_id else None
+    inspect = seen.inspect if seen is not None and seen.inspect is not None else {}
+    image = reconciler.engine.inspect_image(str(inspect.get("Image") or container.spec.image))
+    resource = reconciler.board.resource(key) or {}
+    return {
+        "schema": DIFF_SCHEMA,
+        "key": key,
+        "section": container.section,
+        "name": container.name,
+        "stack": container.stack,
+        "object_id": seen.id if seen is not None else "",
+        "state": _state(inspect),
+        "options": _options(reconciler, container, image),
+        "conditions": _conditions(plan, key, resource),
+        "in_progress": reconciler.at_work(key),
+        "pending": [{"op": op.verb, "cause": op.cause} for op in plan.operations if op.key == key],
+        "operations": resource.get("operations", []),
+        "retry_at": resource.get("retry_at"),
+        "mounts": _mounts(inspect),
+        "networks": _networks(inspect),
+        "ports": _ports(inspect, resource.get("reach") or {}),
+        "image": _image(reconciler, container, inspect, image or {}),
+        "output": _failed_output(reconciler, key),
+    }
+
+
+def _state(inspect: Mapping[str, Any]) -> dict[str, Any]:
+    state = inspect.get("State") or {}
+    health = state.get("Health") or {}
+    return {
+        "status": state.get("Status") or "absent",
+        "started_at": state.get("StartedAt") or "",
+        "exit_code": state.get("ExitCode"),
+        "restarts": inspect.get("RestartCount") or 0,
+        "health": health.get("Status") or "",
+        "created": inspect.get("Created") or "",
+    }
+
+
+def _options(
+    reconciler: Reconciler, container: Container, image: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    """Each option with its value as a section writes it, and where that is from: section, image or default."""
+    spec = desired_spec(container)
+    found = [_option(change, "section") for name in spec for change in _written(name, spec[name])]
+    bare = Container(section=container.section, name=container.name, spec=ContainerSpec(image="-"))
+    policy = encode_container(replace(bare, policy=container.policy))
+    found += [
+        {"option": each.name, "value": _json(each.value), "from": "section"}
+        for each in policy.options
+        if each.name not in ("name", "image")
+    ]
+    given = {row["option"] for row in found}
+    theirs = read_spec({"Config": (image or {}).get("Config") or {}}, {})
+    of_image = masked(canonical(theirs))
+    for name in ("user", "workdir", "entrypoint", "command", "stop_signal", "health"):
+        rows = _written(name, of_image[name]) if of_image.get(name) and name not in spec else ()
+        found += [_option(change, "image") for change in rows if change.option not in given]
+    daemon = reconciler.desired.daemon if reconciler.desired is not None else None
+    for name, value in {**defaults_of(daemon).engine, "restart": {"name": "no", "max_retries": 0}}.items():
+        if value and name not in spec:
+            found += [_option(change, "default") for change in _written(name, value)]
+    return found
+
+
+def _written(name: str, value: Any) -> tuple[OptionChange, ...]:
+    return option_changes(name, None, value, Cost.RECREATE)
+
+
+def _option(change: OptionChange, source: str) -> dict[str, Any]:
+    return {"option": change.option, "value": change.as_json()["after"], "from": source}
+
+
+def _json(value: str | tuple[str, ...]) -> str | list[str]:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _conditions(plan: ops.Plan, key: str, resource: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Those of the board, and what planning found beside them: without an agent that is most. With levels and sentences."""
+    told = [{n: v for n, v in each.items() if n != "details"} for each in resource.get("conditions", ())]
+    known = {each["type"] for each in told}
+    found = {f.type: f for f in plan.findings if f.key == key and f.type not in known}
+    return [
+        *told,
+        *(
+            Condition(
+                type=ConditionType(f.type),
+                status=f.status,
+                reason=f.reason,
+                message=hidden_text(f.message),
+                since=f.since or 0,
+            ).as_json()
+            for f in found.values()
+        ),
+    ]
+
+
+def _mounts(inspect: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": item.get("Type") or "",
+            "source": item.get("Name") or item.get("Source") or "",
+            "target": item.get("Destination") or "",
+            "read_only": not item.get("RW", True),
+        }
+        for item in inspect.get("Mounts") or ()
+    ]
+
+
+def _networks(inspect: Mapping[str, Any]) -> list[dict[str, Any]]:
+    networks = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
+    return [
+        {
+            "name": name,
+            "ip": item.get("IPAddress") or "",
+            "ip6": item.get("GlobalIPv6Address") or "",
+            "mac_address": item.get("MacAddress") or "",
+            "gateway": item.get("Gateway") or "",
+        }
+        for name, item in networks.items()
+    ]
+
+
+def _ports(inspect: Mapping[str, Any], reach: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+    """Published ports. `reach`: `8080/tcp` -> zones of the firewall; `zones` is null where that is not known."""
+    found = []
+    for inner, outers in ((inspect.get("NetworkSettings") or {}).get("Ports") or {}).items():
+        for outer in outers or ():
+            protocol = inner.partition("/")[2] or "tcp"
+            address, port = outer.get("HostIp") or "0.0.0.0", str(outer.get("HostPort") or "")
+            found.append(
+                {
+                    "address": address,
+                    "port": port,
+                    "container_port": inner,
+                    "zones": reach.get(f"{port}/{protocol}"),
+                }
+            )
+    return found
+
+
+def _image(
+    reconciler: Reconciler, container: Container, inspect: Mapping[str, Any], image: Mapping[str, Any]
+) -> dict[str, Any]:
+    reference, used = container.spec.image, str(inspect.get("Image") or "")
+    local = reconciler.image_ids.get(reference, "")
+    if not used:
+        update = "local" if local else "not pulled"
+    elif not local:
+        update = "untagged"
+    else:
+        update = "current" if local == used else "newer"
+    return {
+        "reference": reference,
+        "id": used or local,
+        "digest": next((str(each).partition("@")[2] for each in image.get("RepoDigests") or ()), ""),
+        "created": image.get("Created") or "",
+        "pull": str(container.policy.pull),
+        "update": update,
     }

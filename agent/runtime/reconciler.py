@@ -27,8 +27,8 @@ from agent.dockerd.stage import DaemonStage
 from agent.errors import EngineError, EngineUnreachableError, Reason, UcidockdError
 from agent.files.config import LoadResult
 from agent.files.uci_store import UciStore
-from agent.model.given import Given
-from agent.model.interfaces import Interface, Route
+from agent.model.addresses import Interface, Route
+from agent.model.issues import Given
 from agent.model.observed import Observed, Record
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.observe.endings import Ages, Endings, Ends, Sharing

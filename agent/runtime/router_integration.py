@@ -22,10 +22,8 @@ from agent.errors import BusError, FirewallError, UcidockdError
 from agent.files.config import open_store
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import UciMissing, UciStore
+from agent.model.addresses import Interface, IpAddress, parse_engine_address
 from agent.model.dockerd.settings import DAEMON_KEY, Document, FirewallRule
-from agent.model.engine_address import parse_engine_address
-from agent.model.interfaces import Interface
-from agent.model.listen import IpAddress
 from agent.model.resources import Container, Desired, Network
 from agent.plan.draft import key_of
 from agent.plan.router.firewall import Blocked, Rule, is_enforced, wanted_rules
@@ -46,9 +44,8 @@ from agent.plan.router.zones import (
     with_zones,
 )
 from agent.router.hazards import show_missing_addresses, show_read_only
-from agent.router.kernel_events import KernelEvents
 from agent.router.netifd import BusNetifd, Netifd, UbusNetifd, has_device
-from agent.router.nftables import Filter, of_family_4, of_family_6
+from agent.router.nftables import Filter, KernelEvents, of_family_4, of_family_6
 from agent.router.routes import device_addresses, has_address, machine_addresses
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType

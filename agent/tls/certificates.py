@@ -25,8 +25,8 @@ from typing import Any
 import agent
 from agent.errors import CertificateError, ClockNotSetError, ConfigError, UcidockdError
 from agent.files.atomic import atomic_write, sync_directory
-from agent.model.clock import clock_is_set
-from agent.model.server_names import is_address, normal_names
+from agent.model.addresses import is_address, normal_names
+from agent.model.quantities import clock_is_set
 from agent.tls.store import CertificateStore, Index, Part
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Iterator
 
 from agent.errors import CertificateError
-from agent.model.server_names import server_names
+from agent.model.addresses import server_names
 
 _PRIVATE = tuple(
     map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"))

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.errors import ConfigError
+from agent.model.addresses import normal_name
 from agent.model.dockerd.settings import DaemonSettings, FirewallRule, Host, Json, TlsSettings
 from agent.model.dockerd.table import TABLE, DaemonOption, put, value_at
 from agent.model.dockerd.values import Odd, parse_host, split_urls
 from agent.model.quantities import QuantityError, parse_int
-from agent.model.server_names import normal_name
 from agent.schema.validate import properties
 from agent.uci.reader import SectionReader
 from agent.uci.syntax import Option, Section

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from agent.errors import ConfigError
-from agent.model.given import GivenSection
+from agent.model.issues import GivenSection
 from agent.uci.syntax import Option, Package, Section, arguments, generated_name, quote
 
 _NAME = re.compile(r"[A-Za-z0-9_]+\Z")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.api.engine_calls import BUS_CALLS, ENGINE_CALLS, EngineCall, Output
-from agent.api.names import checked_id
+from agent.api.problems import checked_id
 from tests.api.conftest import Containers
 from tests.support.controller import Controller, serving
 from tests.support.docker_bus import docker_on

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from agent.api.engine_calls import ENGINE_CALLS
 from agent.api.engine_requests import for_readers
-from agent.api.names import ID, IMAGE
+from agent.api.problems import ID, IMAGE
 from agent.errors import EngineError
 from tests.support.controller import Controller, serving
 from tests.support.scripted_engine import ScriptedEngine, until_gone

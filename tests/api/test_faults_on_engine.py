@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from starlette.applications import Starlette
 
-from agent.api.access.server import CONTROL_CONNECTIONS, places
+from agent.api.access.tcp import CONTROL_CONNECTIONS, places
 from agent.api.app import make_routes
 from agent.api.routes.files import FileRoutes
 from agent.engine.stream import DockerStream

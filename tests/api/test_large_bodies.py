@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse
 from agent.api.access import uvicorn_compat
 from agent.engine import body_pump
 from agent.engine.stream import DockerStream
-from agent.wire.http_body import LAST, encode_chunk
+from agent.wire.http_head import LAST, encode_chunk
 from tests.support.controller import Controller, QuietAgent, read_all, serving, sse_events
 from tests.support.scripted_engine import ScriptedEngine
 

@@ -122,7 +122,7 @@ def test_an_internal_error_is_one_sentence(
     def broken(*_: object) -> None:
         raise KeyError("x")
 
-    monkeypatch.setattr("agent.cli.check.load_given", broken)
+    monkeypatch.setattr("agent.cli.system.load_given", broken)
     assert main(["check"]) == 1
     assert capsys.readouterr().err.startswith("ucidockd: internal error (KeyError), a defect of ucidockd")
 

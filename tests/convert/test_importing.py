@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.api.agent_requests import import_request_of
+from agent.api.port import import_request_of
 from agent.api.problems import RequestError
 from agent.convert.requests import ImportRequest
 from agent.errors import ConfigError

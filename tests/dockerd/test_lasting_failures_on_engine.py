@@ -123,7 +123,7 @@ def test_a_driver_that_this_dockerd_no_longer_has_is_told_and_not_tried(any_lab:
 
 def test_a_bip_over_a_network_of_the_router_is_not_applied(lab: DaemonLab) -> None:
     """docker0 with an address of the LAN cuts the router off."""
-    from agent.model.interfaces import Route
+    from agent.model.addresses import Route
 
     lan: list[Route] = [Route(device="br-lan", subnet="10.216.4.0/24", direct=True)]
     lab.tools = {"routes": lambda: tuple(lan)}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agent.engine.body_pump import BrokenSourceError, Pump, StoppedError, run_in_thread
-from agent.wire.http_body import LAST, ChunkDecoder, Counted, Framing, UntilClosed, encode_chunk, payload
+from agent.wire.http_head import LAST, ChunkDecoder, Counted, Framing, UntilClosed, encode_chunk, payload
 
 BODY = bytes(range(256)) * 8192  # 2 MiB
 CHUNKED = b"".join(encode_chunk(BODY[start : start + 32768]) for start in range(0, len(BODY), 32768)) + LAST

@@ -16,8 +16,7 @@ import pytest
 from agent.dockerd.runner import settings_source
 from agent.files.config import load, open_store
 from agent.files.options import RuntimeOptions
-from agent.model.interfaces import Interface
-from agent.model.listen import IpAddress
+from agent.model.addresses import Interface, IpAddress
 from agent.router.nftables import Filter, Iptables, Nftables
 from agent.runtime.router_integration import Edges, EdgeTools
 from agent.status.board import StatusBoard

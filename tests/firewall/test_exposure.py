@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from agent.model.addresses import Interface
 from agent.model.dockerd.settings import FirewallRule
-from agent.model.interfaces import Interface
 from agent.model.resources import Container, ContainerSpec, Endpoint, Port
 from agent.plan.router.reach import Bridge, Surroundings, public_ports, zones_reaching
 from agent.uci.router import devices_of, read_firewall

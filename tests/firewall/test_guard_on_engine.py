@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from agent.router.kernel_events import KernelEvents
+from agent.router.nftables import KernelEvents
 from tests.support.daemon_lab import DaemonLab, wait_for
 from tests.support.dockerd import is_root
 from tests.support.iptables import in_force

@@ -14,7 +14,7 @@ import pytest
 from agent.errors import BusError
 from agent.files.config import open_store
 from agent.files.options import RuntimeOptions
-from agent.model.interfaces import Interface
+from agent.model.addresses import Interface
 from agent.router.netifd import UbusNetifd, is_up
 from agent.runtime.router_integration import Edges, EdgeTools
 from agent.runtime.ubus import Bus

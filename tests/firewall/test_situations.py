@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.model.interfaces import Interface
+from agent.model.addresses import Interface
 from agent.model.resources import Container, ContainerSpec, Endpoint, Port
 from agent.plan.router.reach import Bridge, Surroundings, no_internet, public_ports, unreachable_ports
 from agent.uci.router import devices_of, read_firewall

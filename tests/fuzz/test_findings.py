@@ -15,11 +15,11 @@ import pytest
 from agent.api.streams.engine_streams import json_lines
 from agent.dockerd.files import DaemonFiles, EngineData
 from agent.files.state import StateFile
+from agent.model.addresses import parse_listen
 from agent.model.dockerd.settings import DaemonRecord, Process, Target
 from agent.model.dockerd.values import parse_mirror, parse_proxy
 from agent.model.entries import parse_device, parse_extra_host, parse_image
 from agent.model.identity import spec_hash
-from agent.model.listen import parse_listen
 from agent.model.observed import SWAPS, Record
 from agent.model.quantities import (
     QuantityError,

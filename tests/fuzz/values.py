@@ -14,10 +14,9 @@ from typing import Any
 
 from agent.errors import ConfigError
 from agent.model import entries, entry_text, kernel_names, quantities
+from agent.model.addresses import normal_name, parse_listen
 from agent.model.dockerd import values as daemon_values
-from agent.model.listen import parse_listen
 from agent.model.quantities import QuantityError
-from agent.model.server_names import normal_name
 from agent.uci import encode
 from tests.fuzz.target import Target
 

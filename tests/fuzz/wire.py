@@ -22,7 +22,7 @@ from agent.status.progress import Progress
 from agent.wire import blobmsg, bodies, http_head
 from agent.wire.blobmsg import BlobError
 from agent.wire.bodies import FrameDecoder, FrameError, encode_frame
-from agent.wire.http_body import LAST, ChunkDecoder, ChunkError, encode_chunk
+from agent.wire.http_head import LAST, ChunkDecoder, ChunkError, encode_chunk
 from agent.wire.ubus_message import Attr, Decoder, MessageError, encode_message
 from tests.fuzz.target import DATA, Target
 

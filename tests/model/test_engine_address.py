@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.model.engine_address import EngineAddress, parse_engine_address
+from agent.model.addresses import EngineAddress, parse_engine_address
 from agent.model.quantities import QuantityError
 
 LOCAL = {

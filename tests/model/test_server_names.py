@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import ConfigError
-from agent.model.server_names import is_address, normal_name, normal_names, server_names
+from agent.model.addresses import is_address, normal_name, normal_names, server_names
 
 
 def test_names_come_first_then_addresses_each_once_and_in_one_spelling() -> None:

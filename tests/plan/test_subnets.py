@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from agent.model.interfaces import Route
+from agent.model.addresses import Route
 from agent.model.observed import ObservedNetwork
 from tests.support.plans import a_world
 

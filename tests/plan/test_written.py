@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from agent.api.agent_requests import given_of
+from agent.api.port import given_of
 from agent.api.ubus.agent import AgentMethods
 from agent.errors import UcidockdError
-from agent.model.given import Given
+from agent.model.issues import Given
 from agent.plan import operations as ops
 from agent.plan.effects import Kind, kind_of, operations_as_json, summary_of
 from agent.plan.outlook import Entry, Outlook, outlook

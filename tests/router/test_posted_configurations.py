@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.model.interfaces import Route
+from agent.model.addresses import Route
 from agent.plan import daemon as plan_daemon
 from agent.uci.router import text
 from agent.uci.syntax import parse

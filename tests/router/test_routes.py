@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.model.interfaces import Route
+from agent.model.addresses import Route
 from agent.router.routes import host_routes
 from tests.support.dockerd import is_root
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import httpx
 
-from agent.api.access.server import ControlServer
+from agent.api.access.tcp import ControlServer
 from agent.api.app import make_app
 from agent.api.streams.consoles import Consoles
 from agent.convert.requests import ImportRequest
 from agent.engine.stream import DockerStream
 from agent.model.dockerd.settings import Wish
-from agent.model.given import Given
+from agent.model.issues import Given
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
 from agent.status.metrics import PassCounters

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from agent.wire.http_body import ChunkDecoder
+from agent.wire.http_head import ChunkDecoder
 
 
 class Fault(Enum):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.errors import BusError
-from agent.model.interfaces import Interface
+from agent.model.addresses import Interface
 
 NETWORK = """
 config interface 'loopback'

@@ -22,13 +22,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from agent.api.access.access import Access
 from agent.api.access.connection import Door
 from agent.api.access.listeners import Listeners
-from agent.api.access.server import ControlServer
 from agent.api.access.subnets import Subnets
+from agent.api.access.tcp import ControlServer
 from agent.api.app import assemble, make_rules
 from agent.api.rules import READER, WEBSOCKET, Need, Rule, read, write
 from agent.engine.stream import DockerStream
 from agent.errors import BusError
-from agent.model.listen import parse_listen
+from agent.model.addresses import parse_listen
 from agent.model.resources import AgentSettings
 from tests.support.controller import Controller, LoopThread, QuietAgent, read_all
 from tests.support.scripted_engine import ScriptedEngine

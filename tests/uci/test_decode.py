@@ -10,11 +10,10 @@ import pytest
 from agent.errors import PathError
 from agent.model.resources import ContainerPolicy, ContainerSpec, Desired, Endpoint, Mount, Pull
 from agent.schema.validate import KINDS, properties
-from agent.uci.decode import DecodeResult, decode, decode_agent, decode_auth
+from agent.uci.decode import DecodeResult, decode, decode_agent, decode_auth, decode_stack
 from agent.uci.decode_container import decode_container
 from agent.uci.decode_network import decode_network, decode_volume
 from agent.uci.reader import SectionReader
-from agent.uci.stacks import decode_stack
 from agent.uci.syntax import Option, Package, Section
 
 Value = str | tuple[str, ...]

@@ -11,8 +11,7 @@ import pytest
 
 from agent.cli.main import main
 from agent.convert.docker_flags import FLAGS
-from agent.schema.docker_words import WORDS
-from agent.schema.validate import properties
+from agent.schema.validate import WORDS, properties
 from agent.uci.decode import decode
 from agent.uci.mistakes import mistakes_of
 from agent.uci.syntax import UciSyntaxError, parse

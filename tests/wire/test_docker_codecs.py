@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.wire.bodies import FrameDecoder, FrameError, encode_frame, is_plain_tar
-from agent.wire.http_body import (
+from agent.wire.http_head import (
     LAST,
     BodyError,
     ChunkDecoder,

@@ -38,8 +38,7 @@ from agent.engine.body_pump import (
 )
 from agent.engine.stream import EngineResponse, SourceError
 from agent.engine.wire import can_lend, socket_of
-from agent.wire.http_body import Counted
-from agent.wire.http_head import TOO_LARGE, head_problem
+from agent.wire.http_head import TOO_LARGE, Counted, head_problem
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from agent.api.access.connection import Door
 from agent.api.access.subnets import Net
 from agent.api.access.tcp import TcpServer, TlsFiles
 from agent.errors import ConfigError
-from agent.model.listen import IpAddress, ListenAddress
+from agent.model.addresses import IpAddress, ListenAddress
 from agent.model.resources import AgentSettings
 from agent.status.board import StatusBoard
 

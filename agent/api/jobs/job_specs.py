@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agent.api.names import checked_image, text
-from agent.api.problems import RequestError
+from agent.api.problems import RequestError, checked_image, text
 from agent.apply.images import auth_for
 from agent.model.identity import LABEL_OWNER, OWNER
 from agent.model.resources import RegistryAuth

@@ -11,15 +11,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from agent.api.access.access import TICKET_LIFE_S, Access, AccessError, caller_of
-from agent.api.agent_requests import STARTED, client_bundle, given_of, import_request_of, validated
 from agent.api.http import replies
 from agent.api.http.replies import EventReply, JsonReply, StreamReply, read_json
 from agent.api.http.routing import matching_socket
 from agent.api.jobs.jobs import Jobs, JobState
 from agent.api.jobs.transfers import Transfers
-from agent.api.names import checked_id, container_id, picked, text
-from agent.api.port import AgentPort
-from agent.api.problems import RequestError
+from agent.api.port import STARTED, AgentPort, client_bundle, given_of, import_request_of, validated
+from agent.api.problems import RequestError, checked_id, container_id, picked, text
 from agent.api.rules import EVENT_STREAM, PUBLIC, READER, Rule, get, post, read, write
 from agent.api.streams.stream_sources import board_feed
 from agent.errors import UcidockdError

@@ -19,9 +19,8 @@ from starlette.websockets import WebSocket
 from agent.api.access.access import caller_of
 from agent.api.http import replies
 from agent.api.http.replies import EventReply, Inbox, read_json
-from agent.api.http.sockets import each_message, refuse, run_both, send_bytes, send_json
-from agent.api.names import container_id, flag, picked
-from agent.api.problems import RequestError
+from agent.api.http.routing import each_message, refuse, run_both, send_bytes, send_json
+from agent.api.problems import RequestError, container_id, flag, picked
 from agent.api.rules import EVENT_STREAM, Rule, delete, get, post, websocket, write
 from agent.api.streams.consoles import Console, Consoles, exec_spec, size_of
 from agent.api.streams.engine_streams import decoded, mapped

@@ -33,10 +33,9 @@ from agent.api.engine_requests import (
     masked_json,
 )
 from agent.api.http.replies import ClientGoneError, EngineReply, Inbox, StreamReply
-from agent.api.http.sockets import refuse
-from agent.api.names import checked_id, checked_image, checked_network
+from agent.api.http.routing import refuse
 from agent.api.port import AgentPort
-from agent.api.problems import RequestError
+from agent.api.problems import RequestError, checked_id, checked_image, checked_network
 from agent.api.routes.consoles import attach
 from agent.api.rules import WEBSOCKET, Need, Rule
 from agent.api.streams.engine_streams import has_terminal, json_lines

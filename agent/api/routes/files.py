@@ -15,8 +15,16 @@ from agent.api.jobs.job_specs import build_upload, load_spec
 from agent.api.jobs.transfer import WINDOW, Download, Transfer
 from agent.api.jobs.transfers import Transfers
 from agent.api.jobs.upload import Upload
-from agent.api.names import checked_id, checked_image, checked_value, container_id, number, picked, text
-from agent.api.problems import RequestError
+from agent.api.problems import (
+    RequestError,
+    checked_id,
+    checked_image,
+    checked_value,
+    container_id,
+    number,
+    picked,
+    text,
+)
 from agent.api.rules import Rule, delete, get, post, put, read, write
 from agent.api.streams.engine_streams import logs, mapped, primed
 from agent.engine.stream import DockerStream

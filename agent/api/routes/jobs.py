@@ -14,8 +14,7 @@ from agent.api.http import replies
 from agent.api.http.replies import EventReply, Inbox, JsonReply, read_json
 from agent.api.jobs.job_specs import JobSpec, build_upload, load_spec, parse_job
 from agent.api.jobs.jobs import Job, Jobs, UnknownJobError
-from agent.api.names import flag, picked
-from agent.api.problems import RequestError
+from agent.api.problems import RequestError, flag, picked
 from agent.api.rules import EVENT_STREAM, Rule, delete, get, post, put, read, write
 from agent.api.streams.engine_streams import mapped
 from agent.model.resources import RegistryAuth

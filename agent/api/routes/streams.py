@@ -15,8 +15,7 @@ from starlette.responses import Response
 from agent.api.access.access import may_write
 from agent.api.http import replies
 from agent.api.http.replies import EventReply, StreamReply
-from agent.api.names import container_id, flag, picked
-from agent.api.problems import RequestError
+from agent.api.problems import RequestError, container_id, flag, picked
 from agent.api.rules import EVENT_STREAM, Rule, get, read
 from agent.api.streams import engine_streams
 from agent.api.streams.engine_streams import mapped, primed, texts

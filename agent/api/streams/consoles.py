@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from agent.api.names import ID, number, text
-from agent.api.problems import RequestError
+from agent.api.problems import ID, RequestError, number, text
 from agent.api.streams.engine_streams import decoded
 from agent.api.streams.output_buffer import Item, OutputBuffer
 from agent.engine.process import end_process

@@ -13,8 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from agent.api.names import checked_id, checked_value
-from agent.api.problems import RequestError
+from agent.api.problems import RequestError, checked_id, checked_value
 from agent.api.rules import Grant, read, write
 from agent.api.streams import engine_streams
 from agent.api.streams.consoles import Console, Consoles, ExecSpec, exec_spec

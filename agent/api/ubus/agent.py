@@ -13,12 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from agent.api.agent_requests import STARTED, client_bundle, given_of, import_request_of, validated
 from agent.api.jobs.job_specs import parse_job
 from agent.api.jobs.jobs import Jobs
-from agent.api.names import checked_id, text
-from agent.api.port import AgentPort, Sessions
-from agent.api.problems import RequestError, body_of
+from agent.api.port import STARTED, AgentPort, Sessions, client_bundle, given_of, import_request_of, validated
+from agent.api.problems import RequestError, body_of, checked_id, text
 from agent.api.rules import read
 from agent.api.streams.engine_streams import mapped
 from agent.api.streams.stream_sources import Args, Kind, OutputOnly, Source, json_item

@@ -23,9 +23,8 @@ from typing import Any
 
 from agent.api.engine_calls import BUS_CALLS, EngineCall, Output
 from agent.api.engine_requests import EngineVersions, Pairs, carry_out, checked_query, masked_value
-from agent.api.names import checked_id, checked_image
 from agent.api.port import AgentPort, Sessions
-from agent.api.problems import RequestError, status_of
+from agent.api.problems import RequestError, checked_id, checked_image, status_of
 from agent.api.rules import WRITER
 from agent.api.streams import engine_streams
 from agent.api.ubus.agent import guarded

@@ -17,8 +17,7 @@ import shutil
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Sequence
 
-from agent.api.names import checked_id
-from agent.api.problems import RequestError
+from agent.api.problems import RequestError, checked_id
 from agent.ubus.objects import Arguments, Reply
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.errors import ConfigError, Reason
+from agent.model.addresses import Interface
 from agent.model.dockerd.settings import Document, FirewallRule
-from agent.model.interfaces import Interface
 from agent.model.resources import Container, Port
 from agent.plan.router.firewall import parse_extra
 from agent.uci.router import Firewall, Zone

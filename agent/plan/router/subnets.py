@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from agent.errors import Reason
+from agent.model.addresses import Route
 from agent.model.dockerd.settings import DaemonSettings, Document, Json
-from agent.model.interfaces import Route
 from agent.model.resources import Network
 from agent.plan.draft import Draft
 from agent.uci.decode_network import BRIDGE_NAME

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Addresses of a machine: where to listen, where the engine is, interfaces and routes, names in a server's certificate."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from agent.errors import ConfigError
+from agent.model.quantities import QuantityError
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+_FORM = "address:port or [address]:port, such as 192.168.1.1:2380"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """One entry of `listen`. Port 0 lets the kernel choose."""
+
+    ip: IpAddress
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
+
+
+def parse_listen(text: str) -> ListenAddress:
+    """An address, in brackets when it is IPv6, and a port. Raises QuantityError."""
+    host, _, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        ip = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        raise QuantityError(f"{host!r} is not an IP address", _FORM) from None
+    if bracketed is not (ip.version == 6):
+        raise QuantityError(f"{text!r}: an IPv6 address stands in brackets, an IPv4 address does not", _FORM)
+    if not (re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65535):
+        raise QuantityError(f"{port!r} is not a port", "a port from 1 to 65535")
+    return ListenAddress(ip, int(port))
+
+
+# Where the Docker Engine listens. Read by `agent.uci` and the command line, used by the clients of the engine.
+
+
+_ENGINE_FORM = "unix:///path, tcp://address:port or tcp://[address]:port"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineAddress:
+    """A unix socket's path, or host and port."""
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the engine runs on this machine: its devices, paths and firewall are ours to look at."""
+        return bool(self.path) or self.host == "localhost" or _is_loopback(self.host)
+
+    @property
+    def netloc(self) -> str:
+        """`host:port`, as a URL has it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"unix://{self.path}" if self.path else f"tcp://{self.netloc}"
+
+
+def parse_engine_address(text: str) -> EngineAddress:
+    """A Docker host URL. Raises QuantityError."""
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError as exc:
+        raise QuantityError(f"{text!r}: {exc}", _ENGINE_FORM) from exc
+    if parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/"):
+        return EngineAddress(path=parts.path)
+    bare = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
+    if parts.scheme == "tcp" and host and port and bare:
+        return EngineAddress(host=host, port=port)
+    raise QuantityError(f"{text!r} is not an address of an engine", _ENGINE_FORM)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# UCI interfaces as netifd shows them, between names in `/etc/config` and devices of the kernel; the kernel's routes.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """`l3_device` carries the addresses (pppoe-wan), `device` lies below it (eth1); "" while netifd has none.
+
+    `is_uplink`: it has a default route.
+    """
+
+    name: str
+    up: bool = False
+    device: str = ""
+    l3_device: str = ""
+    addresses: frozenset[str] = frozenset()
+    is_uplink: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Route:
+    """A subnet that this machine reaches by a device; `direct`: on the link, without a router or a tunnel between."""
+
+    device: str
+    subnet: str
+    direct: bool
+
+
+# The names and addresses that dockerd's certificate is valid for (subject alternative names, RFC 5280 4.2.1.6).
+#
+# Pure: the edge (`clients/local_names.py`) brings the host name and the addresses of the LAN.
+
+
+_ALWAYS = ("localhost", "127.0.0.1", "::1")
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+
+
+def server_names(*, hostname: str, addresses: Iterable[str] = (), san: Iterable[str] = ()) -> tuple[str, ...]:
+    """Names, then addresses, each sorted and once. Raises ConfigError that lists every `san` that is neither.
+
+    A host name that no certificate can carry is left out: the kernel takes any bytes as one.
+    """
+    found = {normal_name(text) for text in (*_ALWAYS, *addresses)}
+    with contextlib.suppress(ConfigError):
+        found.add(normal_name(hostname))
+    return tuple(sorted(found | set(normal_names(san)), key=lambda name: (is_address(name), name)))
+
+
+def normal_names(names: Iterable[str]) -> tuple[str, ...]:
+    """`normal_name` of each, in order. Raises ConfigError that lists all that are wrong."""
+    good, wrong = [], []
+    for name in names:
+        try:
+            good.append(normal_name(name))
+        except ConfigError as exc:
+            wrong.append(str(exc))
+    if wrong:
+        raise ConfigError("; ".join(wrong))
+    return tuple(good)
+
+
+def normal_name(text: str) -> str:
+    """The one spelling of a DNS name or IP address. Raises ConfigError."""
+    if is_address(text):
+        return str(ipaddress.ip_address(text))
+    name = text.lower().removesuffix(".")
+    labels = name.removeprefix("*.").split(".")
+    # a last label of digits is an address gone wrong, and no resolver would look it up
+    if len(name) > 253 or labels[-1].isdigit() or not all(map(_LABEL.fullmatch, labels)):
+        raise ConfigError(
+            f"{text[:80]!r} is not a name for a certificate, expected a DNS name or an IP address"
+        )
+    return name
+
+
+def is_address(text: str) -> bool:
+    """An IPv4 or IPv6 address; one with a zone is none, it means nothing on another host."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
