@@ -11,10 +11,15 @@ ON_ENGINE := tests/test_*_on_engine.py tests/*/test_*_on_engine.py tests/adoptio
 ON_ENGINE_SAMPLE := tests/test_agent_on_engine.py tests/test_options_on_engine.py tests/api/test_streams_on_engine.py \
 	tests/virtual/test_engine_contract.py
 
-.PHONY: demo test test-long test-on-engine sample-on-29 test-versions bench style eslint xterm pot openapi manual browser browser-if-possible engines-if-possible fuzzer-if-possible venv libuci libuci-if-possible clean
+.PHONY: demo unit test test-long test-on-engine sample-on-29 test-versions bench style eslint xterm pot openapi manual browser browser-if-possible engines-if-possible fuzzer-if-possible venv libuci libuci-if-possible clean
 
 demo: deps-demo venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
+
+# what is decided without an engine: no root, half a minute
+unit: venv
+	$(BIN)/python -m pytest -n auto tests/model tests/plan tests/schema tests/wire tests/uci tests/convert \
+		--ignore tests/uci/test_real_uci.py
 
 test: deps-test browser-if-possible venv libuci-if-possible style
 	$(if $(PYTEST_ARGS),,@$(MAKE) --no-print-directory sample-on-29)

@@ -590,7 +590,7 @@ WAIT = Command(
         ("ucidockd wait db --for healthy --timeout 2m", "Until the health check of `db` passes."),
     ),
     exit_codes=(*_USUAL, (5, "the time is over; what is missing is told")),
-    handler="agent.cli.wait:wait",
+    handler="agent.cli.actions:wait",
     arguments=(_NAMES._replace(settings={**_NAMES.settings, "nargs": "*"}),),
     options=(
         choice(
