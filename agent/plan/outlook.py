@@ -57,6 +57,7 @@ STATES = (
 _STATE_OF_REASON = {
     "BackOff": "retry",
     "Conflict": "conflict",
+    "CrashLoop": "failed",
     "Drift": "drift",
     "Grace": "removal",
     "Held": "held",
@@ -115,7 +116,7 @@ def outlook(
     found = [Entry(key=key, state="in progress", level=Level.WAITING, message=busy[key]) for key in busy]
     for finding in plan.findings:
         level = level_of(ConditionType(finding.type), status=finding.status, reason=finding.reason)
-        if finding.type not in _TOLD or level is Level.OK or finding.key in busy:
+        if not _is_told(plan, finding) or level is Level.OK or finding.key in busy:
             continue
         if finding.type == ConditionType.SYNCED and finding.reason == "Waiting":
             continue  # what it waits for is a finding of its own
@@ -131,10 +132,15 @@ def outlook(
 _TOLD = frozenset({ConditionType.SYNCED, ConditionType.WAITING, ConditionType.DEGRADED})
 
 
-def _is_told_already(plan: ops.Plan, degraded: ops.Finding) -> bool:
-    return any(
-        f.key == degraded.key and f.type == ConditionType.SYNCED and not f.status for f in plan.findings
-    )
+def _is_told(plan: ops.Plan, finding: ops.Finding) -> bool:
+    """A container that the engine restarts again and again needs no operation, but does not run as declared."""
+    if finding.reason == "CrashLoop":
+        return all(work.key != finding.key for work in plan.works) and not _is_told_already(plan, finding)
+    return finding.type in _TOLD
+
+
+def _is_told_already(plan: ops.Plan, other: ops.Finding) -> bool:
+    return any(f.key == other.key and f.type == ConditionType.SYNCED and not f.status for f in plan.findings)
 
 
 def _entry(finding: ops.Finding, level: Level, retry_in_s: float | None) -> Entry:
@@ -145,7 +151,9 @@ def _entry(finding: ops.Finding, level: Level, retry_in_s: float | None) -> Entr
         key=finding.key,
         state=state,
         level=level,
-        message=finding.message or finding.reason,
+        message=f"it ends again and again: {finding.message}"
+        if state == "failed"
+        else finding.message or finding.reason,
         retry_in_s=retry_in_s if state == "retry" else None,
     )
 

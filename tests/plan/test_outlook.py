@@ -101,6 +101,15 @@ def test_what_is_kept_for_its_grace_period_is_told() -> None:
     assert (entry.state, entry.level) == ("removal", Level.OFF)
 
 
+def test_a_crash_loop_is_told_although_nothing_is_to_be_done() -> None:
+    """The engine restarts it: `reconcile` can do nothing, and the container does not run as declared."""
+    world = a_world(WEB, WEB)
+    world.see("web", state="restarting", last_exit_code=3)
+    found = seen_of(world)
+    assert text(found) == ["failed         container:web            it ends again and again: exited with 3"]
+    assert not found.ok
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_nothing_to_do_is_said_only_where_nothing_is_out_of_sync(name: str) -> None:
     row = ROWS[name]
