@@ -116,14 +116,14 @@ def test_what_lies_at_the_sockets_place_is_removed_only_when_it_is_our_own_dead_
 ) -> None:
     path = tmp_path / "agent.sock"
     path.write_text("precious")
-    with pytest.raises(ConfigError, match="no socket of ours"):
+    with pytest.raises(ConfigError, match="not a socket of ours"):
         bind(path)
     assert path.read_text() == "precious"
     path.unlink()
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
     os.chown(path, 65534, 65534)
-    with pytest.raises(ConfigError, match="no socket of ours"):
+    with pytest.raises(ConfigError, match="not a socket of ours"):
         bind(path)
     os.chown(path, os.geteuid(), os.getegid())
     with bind(path):

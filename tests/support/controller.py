@@ -67,6 +67,9 @@ class QuietAgent:
     async def diff(self, name: str) -> dict[str, Any]:
         return {"name": name}
 
+    async def describe(self, name: str) -> dict[str, Any]:
+        return {"name": name}
+
     async def tls_client(self, name: str, *, days: int) -> dict[str, Any]:
         return {"name": name, "files": {}, "days": days}
 
