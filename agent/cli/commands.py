@@ -642,7 +642,7 @@ RENDER = Command(
     exit_codes=_USUAL,
     handler="agent.cli.system:render",
     options=(flag("--diff", help="what would change, and what that would take"),),
-    common=(*_FILES, "state-dir", *_ENGINE, "json"),
+    common=(*_FILES, "state-dir", "socket", *_ENGINE, "json"),  # its folder has the running file
 )
 UCI = Command(
     name="uci",

@@ -66,7 +66,7 @@ _ucidockd() {
 		logs\ *) words="-f --follow -n --tail -t --timestamps --since --until --grep --failed --raw --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
 		pull\ *) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
 		run\ *) words="--log-level --ubus-socket --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --help" ;;
-		render\ *) words="--diff --config-dir --override-dir --state-dir --docker-host --docker-cert-path --json --help" ;;
+		render\ *) words="--diff --config-dir --override-dir --state-dir --socket --docker-host --docker-cert-path --json --help" ;;
 		uci\ *) words="--store --config-dir --override-dir --help show export" ;;
 		tls\ client) words="--out --days --config-dir --override-dir --state-dir --json --help" ;;
 		help\ *) words=" --help check plan reconcile diff adopt import export status describe wait start stop restart exec logs pull run render uci tls help version" ;;

@@ -221,6 +221,7 @@ complete -c ucidockd -n '__fish_seen_subcommand_from render' -l diff -d 'what wo
 complete -c ucidockd -n '__fish_seen_subcommand_from render' -l config-dir -r -F -d 'UCI files (/etc/config)'
 complete -c ucidockd -n '__fish_seen_subcommand_from render' -l override-dir -r -F -d 'UCI files that win over those (/var/run/uci)'
 complete -c ucidockd -n '__fish_seen_subcommand_from render' -l state-dir -r -F -d 'what the agent keeps (/etc/ucidockd)'
+complete -c ucidockd -n '__fish_seen_subcommand_from render' -l socket -r -F -d 'the agent\'s control socket (/var/run/ucidockd/agent.sock)'
 complete -c ucidockd -n '__fish_seen_subcommand_from render' -l docker-host -x -d 'the engine; DOCKER_HOST, else the agent section\'s, else unix:///var/run/docker.sock'
 complete -c ucidockd -n '__fish_seen_subcommand_from render' -l docker-cert-path -r -F -d 'folder with ca.pem, cert.pem and key.pem for a tcp engine; else DOCKER_CERT_PATH'
 complete -c ucidockd -n '__fish_seen_subcommand_from render' -l json -d 'print JSON'

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from agent.cli.commands import COMMANDS
 from tests.support.daemon_lab import KEY, DaemonLab, wait_for
 from tests.support.dockerd import BUSYBOX, busybox_tar
 from tests.support.state import state_of
@@ -47,8 +48,11 @@ class Agent:
         wait_for(lambda: Path(str(self.lab.options.socket)).exists())
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """With the options that say where everything is, as far as this command takes them."""
+        command = next(c for c in COMMANDS if c.name.split() == list(words[: len(c.name.split())]))
+        ours = [w for w in self.words if w.removeprefix("--").partition("=")[0] in command.common]
         return subprocess.run(
-            [sys.executable, "-m", "agent", *words, *self.words], capture_output=True, text=True, check=False
+            [sys.executable, "-m", "agent", *words, *ours], capture_output=True, text=True, check=False
         )
 
     def commit(self, globals_: str, rest: str = "", containers: str = "") -> None:

@@ -82,7 +82,7 @@ def test_a_device_without_a_place_in_the_container_has_the_one_of_the_host(text:
 
 
 def test_a_colon_in_the_name_of_an_extra_host_is_a_mistake_since_the_engine_splits_there() -> None:
-    with pytest.raises(QuantityError, match="no extra host"):
+    with pytest.raises(QuantityError, match="not an extra host"):
         parse_extra_host("a:b=fd00::1")
 
 
