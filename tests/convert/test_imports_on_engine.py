@@ -28,10 +28,10 @@ def test_services_of_a_project_resolve_and_the_network_goes_with_them(box: Box) 
     assert answer["committed"]
     for _ in range(2):  # `web` comes once `db` runs
         assert not [o.error for o in box.apply()[1] if o.error]
-    web = box.client.containers.get("shop-web")
+    web, db = box.client.containers.get("shop-web"), box.client.containers.get("db")
     assert list(web.attrs["NetworkSettings"]["Networks"]) == ["shop"]
     assert web.exec_run(["busybox", "ping", "-c", "1", "-W", "2", "db"]).exit_code == 0
-    assert box.client.containers.get("db").exec_run(["busybox", "ping", "-c", "1", "-W", "2", "web"]).exit_code == 0
+    assert db.exec_run(["busybox", "ping", "-c", "1", "-W", "2", "web"]).exit_code == 0
     box.apply("")
     box.later(3600)
     for _ in range(3):
