@@ -16,7 +16,15 @@ from agent.api.http.replies import EventReply, JsonReply, StreamReply, read_json
 from agent.api.http.routing import matching_socket
 from agent.api.jobs.jobs import Jobs, JobState
 from agent.api.jobs.transfers import Transfers
-from agent.api.port import STARTED, AgentPort, client_bundle, given_of, import_request_of, validated
+from agent.api.port import (
+    STARTED,
+    AgentPort,
+    client_bundle,
+    given_of,
+    import_request_of,
+    prune_request_of,
+    validated,
+)
 from agent.api.problems import RequestError, checked_id, container_id, picked, text
 from agent.api.rules import EVENT_STREAM, PUBLIC, READER, Rule, get, post, read, write
 from agent.api.streams.stream_sources import board_feed
@@ -80,6 +88,14 @@ class StatusRoutes:
                 "Do it now; answers when it and what was under way are ended",
             ),
             post(
+                "/v1/prune",
+                write("ucidockd", "prune"),
+                self.prune,
+                "Removes images that nothing needs, and parts of the build cache; `dry_run` only shows them",
+                body="json",
+                answer="What goes or went with names and bytes, what stays and why; volumes are never touched",
+            ),
+            post(
                 "/v1/validate",
                 write("ucidockd", "validate"),  # env files that the text names are read
                 self.validate,
@@ -108,6 +124,9 @@ class StatusRoutes:
     async def reconcile(self, request: Request) -> Response:
         del request
         return JsonReply(await self._agent.reconcile())
+
+    async def prune(self, request: Request) -> Response:
+        return JsonReply(await self._agent.prune(prune_request_of(await read_json(request))))
 
     async def validate(self, request: Request) -> Response:
         """`{package: text}`; a package that is not given counts as it is committed."""
