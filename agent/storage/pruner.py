@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class Pruner:
         cache = self.engine.list_build_cache() if request.build_cache else ()
         old = cache_of(cache, older=self.now() - request.older_s)
         cache_bytes = sum(int(entry.get("Size") or 0) for entry in old)
+        parents = {image.parent for image in images}
         removed: Sequence[ObservedImage] = choice.going
         failed: dict[str, str] = {}
         if not request.dry_run:
@@ -67,8 +68,8 @@ class Pruner:
             "images": request.images.value,
             "older_s": request.older_s,
             "bytes": sum(image.own for image in removed) + cache_bytes,
-            "going": [_shown(image) for image in removed],
-            "kept": [{**_shown(image), "why": why} for image, why in choice.kept],
+            "going": [_shown(image) for image in removed if _is_told(image, parents)],
+            "kept": [{**_shown(image), "why": why} for image, why in choice.kept if _is_told(image, parents)],
             "build_cache": {"bytes": cache_bytes, "entries": len(old)},
             "failed": [{"name": name, "error": why} for name, why in failed.items()],
         }
@@ -134,6 +135,11 @@ class Pruner:
             return {str(name): float(at) for name, at in found.items()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return {}
+
+
+def _is_told(image: ObservedImage, parents: Collection[str]) -> bool:
+    """Not the steps of a build, which come and go with what was built."""
+    return bool(image.tags or image.digests) or image.id not in parents
 
 
 def _shown(image: ObservedImage) -> dict[str, Any]:
