@@ -85,16 +85,12 @@ class Upkeep:
             else min(_LOW.bytes_of(found.total), _LOW_MAX)
         )
         if found.free >= limit:
-            self.board.drop(DISK_KEY, now=self.clock.wall())
+            self.board.drop(DISK_KEY)
             return 0
         message = f"{size_words(found.free)} of {size_words(found.total)} are free at {root}"
-        now = self.clock.wall()
-        self.board.ensure(DISK_KEY, kind="agent", section="disk", name="disk", now=now)
-        if self.board.standing(DISK_KEY, ConditionType.DISK_LOW) is None:
+        if not self.board.message(DISK_KEY, ConditionType.DISK_LOW):
             logger.warning("%s: `ucidockd prune` shows what can be removed", message)
-        self.board.set(
-            DISK_KEY, ConditionType.DISK_LOW, status=True, reason="NoSpace", message=message, now=now
-        )
+        self.board.flag(DISK_KEY, ConditionType.DISK_LOW, "NoSpace", message)
         return limit - found.free
 
     def _begin(self, settings: PruneSettings, *, enough: int | None) -> None:
@@ -115,7 +111,7 @@ class Upkeep:
             self.prune(request)
         except UcidockdError as exc:
             logger.warning("nothing was cleaned up: %s", exc)
-            self.board.set_agent(self.clock.wall(), prune={"at": self.clock.wall(), "error": str(exc)})
+            self.board.set_agent(prune={"at": self.clock.wall(), "error": str(exc)})
         except Exception:
             logger.exception("the clean-up failed")
         finally:
@@ -148,7 +144,7 @@ class Upkeep:
             self._lock.release()
         if not request.dry_run:
             done = {"at": self.clock.wall(), "images": len(answer["going"]), "bytes": answer["bytes"]}
-            self.board.set_agent(self.clock.wall(), prune={**done, "failed": len(answer["failed"])})
+            self.board.set_agent(prune={**done, "failed": len(answer["failed"])})
         return {**answer, "space": self._space()}
 
     def _space(self) -> dict[str, int] | None:
