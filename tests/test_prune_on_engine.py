@@ -31,7 +31,8 @@ pytestmark = pytest.mark.skipif(not is_root(), reason="an engine needs root")
 
 UNUSED = PruneRequest(images=PruneImages.UNUSED)
 SECTIONS = (
-    "config container 'web'\n\toption image 'web:1'\n\toption command 'sleep 1000'\n\toption stop_signal 'SIGKILL'\n\toption gate '0'\n"
+    "config container 'web'\n\toption image 'web:1'\n\toption command 'sleep 1000'\n"
+    "\toption stop_signal 'SIGKILL'\n\toption gate '0'\n"
     "config container 'off'\n\toption image 'off:1'\n\toption enabled '0'\n"
     "config container 'waits'\n\toption image 'waits:1'\n\tlist wait_for 'file:/none/such'\n"
     "config container 'wrong'\n\toption image 'wrong:1'\n\toption memory 'lots'\n"
@@ -228,7 +229,7 @@ def test_the_command_shows_asks_and_removes(box: Box, make_image: MAKE, engine: 
         wrong = agent.command("prune", "--older", "7")
         assert wrong.returncode == 1 and "7d" in wrong.stderr
         # a clean-up by docker's own command through our door spares what sections name
-        url = f"http://localhost/docker/images/prune?filters={json.dumps({'dangling': ['false']})}"
+        url = 'http://localhost/docker/images/prune?filters={"dangling":["false"]}'
         asked = ["curl", "-g", "-s", "-X", "POST", "--unix-socket", str(box.options.socket), url]
         subprocess.run(asked, check=True, capture_output=True)
         assert "web:1" in there(box)

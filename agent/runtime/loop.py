@@ -390,8 +390,6 @@ class Loop:
                 if self.board.message(PASSES_KEY, ConditionType.PASS_STUCK):
                     logger.info("passes are running again")
                     self.board.drop(PASSES_KEY)
-                if self.upkeep is not None:
-                    await self._in_pass(self.upkeep.tick)
             if dirty.deep:
                 self._last_deep = self._last_pass
             self._pass_ended.set()
@@ -431,6 +429,8 @@ class Loop:
         if dirty.config or self.reconciler.desired is None:
             self._read_config()
         self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
+        if self.upkeep is not None:
+            self.upkeep.tick()
         settles_in = self.reconciler.usb.settles_in()
         if settles_in is not None:
             delay_s = settles_in

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.apply.ports import Clock, ImageEngine, Records
-from agent.errors import ConfigError, ConflictError, PathError, UcidockdError
+from agent.errors import ConfigError, ConflictError, EngineError, PathError, UcidockdError
 from agent.files.user_paths import PATHS, Space, space_of
 from agent.model.dockerd.settings import DAEMON_KEY
 from agent.model.quantities import clock_is_set, size_words
@@ -74,11 +74,11 @@ class Upkeep:
 
     def _look(self, settings: PruneSettings) -> int:
         """Shows whether space is low; bytes that are lacking."""
-        root = self.engine.identity().root
         try:
+            root = self.engine.identity().root
             found = self.space(root)
-        except PathError:
-            return 0  # that it does not answer is shown by others
+        except (EngineError, PathError):
+            return 0  # that they do not answer is shown by others
         limit = (
             settings.below.bytes_of(found.total)
             if settings.below

@@ -489,7 +489,7 @@ SHAPES: dict[str, dict[str, Any]] = {
             "properties": {
                 "images": {
                     "enum": ["", "dangling", "unused"],
-                    "description": "Those without a name, or all that nothing needs; as the agent section says, else dangling",
+                    "description": "Without a name, or all that nothing needs; as the agent section says, else dangling",
                 },
                 "older": {**TEXT, "description": "Only what nothing has needed for so long, such as 7d"},
                 "build_cache": {"type": "boolean", "description": "The build cache too"},
