@@ -30,8 +30,8 @@ class AgentPort(Protocol):
         """
         ...
 
-    async def reconcile(self) -> dict[str, Any]:
-        """A full pass; returns when it and what was under way are ended."""
+    async def reconcile(self, *, settle_s: float = 0.0) -> dict[str, Any]:
+        """A full pass; returns when it and what was under way are ended, and what it started has run `settle_s` seconds."""
         ...
 
     async def validate(self, texts: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from agent.errors import UcidockdError
 from agent.model.dockerd.settings import Wish
 from agent.status.board import StatusBoard
 from agent.status.metrics import MEDIA_TYPE, Labels, Metric, board_metrics, format_metrics, many, one
+
+_SETTLE_MAX_S = 60
 
 
 class SlowReaderError(UcidockdError):
@@ -78,6 +81,9 @@ class StatusRoutes:
                 write("ucidockd", "reconcile"),
                 self.reconcile,
                 "Do it now; answers when it and what was under way are ended",
+                query={
+                    "settle": f"Seconds that a started container has to run to count as started; 0 to {_SETTLE_MAX_S}"
+                },
             ),
             post(
                 "/v1/validate",
@@ -106,8 +112,12 @@ class StatusRoutes:
         return JsonReply(await self._agent.plan(given_of(await read_json(request))))
 
     async def reconcile(self, request: Request) -> Response:
-        del request
-        return JsonReply(await self._agent.reconcile())
+        settle = dict(picked(request, ("settle",))).get("settle", "0")
+        if not re.fullmatch(r"[0-9]{1,2}", settle) or int(settle) > _SETTLE_MAX_S:
+            raise RequestError(
+                f"query settle: {settle[:64]!r} is not a number of seconds from 0 to {_SETTLE_MAX_S}"
+            )
+        return JsonReply(await self._agent.reconcile(settle_s=int(settle)))
 
     async def validate(self, request: Request) -> Response:
         """`{package: text}`; a package that is not given counts as it is committed."""
