@@ -281,6 +281,14 @@ class Loop:
         self.reconciler.read_config()
         return describe(self.reconciler, name)
 
+    async def history(self, name: str) -> dict[str, object]:
+        """The settings that a container section had."""
+        return await asyncio.to_thread(self.reconciler.past().show, name)
+
+    async def revert(self, name: str, number: int, *, commit: bool) -> dict[str, object]:
+        """One of them as the section again; the commit is seen as any other."""
+        return await asyncio.to_thread(self.reconciler.past().go_back, name, number, commit=commit)
+
     async def manual(self, container: str, action: str) -> None:
         """Holds a managed container as a manual action leaves it; others are not ours to hold. Before the action."""
         if await asyncio.to_thread(self.reconciler.hold, container, action):

@@ -70,6 +70,12 @@ class QuietAgent:
     async def describe(self, name: str) -> dict[str, Any]:
         return {"name": name}
 
+    async def history(self, name: str) -> dict[str, Any]:
+        return {"section": name, "text": "", "versions": []}
+
+    async def revert(self, name: str, number: int, *, commit: bool) -> dict[str, Any]:
+        return {"section": name, "text": str(number), "options": {}, "notes": [], "committed": commit}
+
     async def tls_client(self, name: str, *, days: int) -> dict[str, Any]:
         return {"name": name, "files": {}, "days": days}
 
