@@ -151,7 +151,7 @@ def run(options: RuntimeOptions) -> int:
 def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconciler:
     """Everything a pass needs, on the real engine."""
     source = random.Random()
-    board = StatusBoard(first=secrets.randbelow(2**40))
+    board = StatusBoard(time.time, first=secrets.randbelow(2**40))
     certificates = Certificates(options.state_dir / "tls")
     daemon = make_stage(options, settings, board, Tools(certificates=certificates))
     engine_at = options.engine_address(settings)
@@ -207,7 +207,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.runtime.web import Parts, Web
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
-    agent.board.set_agent(time.time(), options=options.given(settings))
+    agent.board.set_agent(options=options.given(settings))
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.engine_address(settings), tls=_engine_tls(options, settings))
     engine.permit = StorageGuard(agent.board)

@@ -153,7 +153,7 @@ class Reconciler:
     def __post_init__(self) -> None:
         # the clock is looked up at each call: it can be replaced
         self._endings, self._sharing = Endings(engine=self.engine), Sharing(engine=self.engine)
-        self._display = Display(board=self.board, records=self.records, wall=lambda: self.wall())
+        self._display = Display(board=self.board, records=self.records)
         self.standing = Standing(engine=self.engine, records=self.records)
         if self.daemon is not None:
             self.standing.mark = self.daemon.mark

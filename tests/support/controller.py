@@ -7,6 +7,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -31,7 +32,7 @@ class QuietAgent:
     """An agent without a loop: the controller's port, and a board that tests write to."""
 
     def __init__(self) -> None:
-        self.board = StatusBoard()
+        self.board = StatusBoard(time.time)
         self.passes = PassCounters()
         self.logins: tuple[RegistryAuth, ...] = ()
         self.wanted_api = ""
