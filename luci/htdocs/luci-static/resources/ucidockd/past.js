@@ -14,7 +14,7 @@ function text(value) {
 }
 
 function differences(lines) {
-	return lines.length ? D.el('pre', { 'style': 'max-height:40vh;overflow:auto' }, lines.map(line => line.startsWith('+') ? D.el('ins', {}, line, '\n') : line.startsWith('-') ? D.el('del', {}, line, '\n') : line + '\n')) : '';
+	return lines.length ? D.el('pre', { 'style': 'max-height:40vh;overflow:auto' }, lines.filter(line => !line.startsWith('@@')).map(line => line.startsWith('+') ? D.el('ins', {}, line, '\n') : line.startsWith('-') ? D.el('del', {}, line, '\n') : line + '\n')) : '';
 }
 
 // shows what going back would do, and does it
