@@ -286,6 +286,14 @@ class Loop:
         self.reconciler.read_config()
         return describe(self.reconciler, name)
 
+    async def history(self, name: str) -> dict[str, object]:
+        """The settings that a container section had."""
+        return await asyncio.to_thread(self.reconciler.past().show, name)
+
+    async def revert(self, name: str, number: int, *, commit: bool) -> dict[str, object]:
+        """One of them as the section again; the commit is seen as any other."""
+        return await asyncio.to_thread(self.reconciler.past().go_back, name, number, commit=commit)
+
     async def manual(self, container: str, action: str) -> None:
         """Holds a managed container as a manual action leaves it; others are not ours to hold. Before the action."""
         if await asyncio.to_thread(self.reconciler.hold, container, action):
@@ -382,7 +390,7 @@ class Loop:
                 self._last_end = self.reconciler.monotonic()
                 if self.board.message(PASSES_KEY, ConditionType.PASS_STUCK):
                     logger.info("passes are running again")
-                    self.board.drop(PASSES_KEY, now=self.reconciler.wall())
+                    self.board.drop(PASSES_KEY)
             if dirty.deep:
                 self._last_deep = self._last_pass
             self._pass_ended.set()
@@ -396,13 +404,10 @@ class Loop:
             if late_s < limit_s:
                 await asyncio.sleep(limit_s - late_s)
                 continue
-            now = self.reconciler.wall()
             hung = ", ".join(PATHS.hung())
             message = f"no pass has ended for {late_s:.0f} s" + (f"; {hung} does not answer" if hung else "")
-            self.board.ensure(PASSES_KEY, kind="agent", section="agent", name="ucidockd", now=now)
-            if self.board.set(
-                PASSES_KEY, ConditionType.PASS_STUCK, status=True, reason="NoPass", message=message, now=now
-            ):
+            self.board.ensure(PASSES_KEY, "ucidockd", section="agent")
+            if self.board.flag(PASSES_KEY, ConditionType.PASS_STUCK, "NoPass", message):
                 logger.error("%s: what is declared is not followed", message)
             await asyncio.sleep(limit_s)
 
@@ -442,7 +447,7 @@ class Loop:
         """Mends the watches. True when files are not what they were."""
         self._last_look = self.reconciler.monotonic()
         changed = self._watcher.look_again()
-        self.board.set_agent(self.reconciler.wall(), watch=self._watcher.state())
+        self.board.set_agent(watch=self._watcher.state())
         return changed
 
     def _later(self, delay_s: float, *, config: bool) -> None:

@@ -110,6 +110,14 @@ class Single:
         self._reconciler.standing.look(thoroughly=True)
         return describe(self._reconciler, name)
 
+    def history(self, name: str) -> dict[str, Any]:
+        """The settings that a container section had."""
+        return self._reconciler.past().show(name)
+
+    def revert(self, name: str, number: int, *, commit: bool) -> dict[str, Any]:
+        """One of them as the section again; the next reconcile carries a commit out."""
+        return self._reconciler.past().go_back(name, number, commit=commit)
+
     def adopt(self, request: dict[str, Any]) -> dict[str, Any]:
         """A container's sections, by the body of `POST /v1/adopt`; the next reconcile carries a commit out."""
         self._reconciler.standing.look(thoroughly=True)

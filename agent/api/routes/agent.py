@@ -17,7 +17,15 @@ from agent.api.http.replies import EventReply, JsonReply, StreamReply, read_json
 from agent.api.http.routing import matching_socket
 from agent.api.jobs.jobs import Jobs, JobState
 from agent.api.jobs.transfers import Transfers
-from agent.api.port import STARTED, AgentPort, client_bundle, given_of, import_request_of, validated
+from agent.api.port import (
+    STARTED,
+    AgentPort,
+    client_bundle,
+    given_of,
+    import_request_of,
+    revert_of,
+    validated,
+)
 from agent.api.problems import RequestError, checked_id, container_id, picked, text
 from agent.api.rules import EVENT_STREAM, PUBLIC, READER, Rule, get, post, read, write
 from agent.api.streams.stream_sources import board_feed
@@ -195,6 +203,19 @@ class AdoptionRoutes:
                 self.describe,
                 "Everything about a container section: options and where they are from, conditions, networks, ports",
             ),
+            get(
+                "/v1/containers/{id}/history",
+                write("ucidockd", "history"),  # secrets are in it
+                self.history,
+                "The settings that a container section had, newest first",
+            ),
+            post(
+                "/v1/containers/{id}/revert",
+                write("ucidockd", "revert"),
+                self.revert,
+                "Earlier settings as the section again: a preview, or committed",
+                body="json",
+            ),
         ]
 
     async def adopt(self, request: Request) -> Response:
@@ -228,6 +249,13 @@ class AdoptionRoutes:
 
     async def describe(self, request: Request) -> Response:
         return JsonReply(await self._agent.describe(container_id(request)))
+
+    async def history(self, request: Request) -> Response:
+        return JsonReply(await self._agent.history(container_id(request)))
+
+    async def revert(self, request: Request) -> Response:
+        number, commit = revert_of(await read_json(request))
+        return JsonReply(await self._agent.revert(container_id(request), number, commit=commit))
 
 
 _SUMMARIES = {
