@@ -23,6 +23,7 @@ from agent.api.port import (
     given_of,
     import_request_of,
     prune_request_of,
+    revert_of,
     validated,
 )
 from agent.api.problems import RequestError, body_of, checked_id, text
@@ -300,6 +301,10 @@ class AdoptionMethods:
             "import": Method(handler=self._import, args=_IMPORT),
             "export": Method(handler=self._export, args={"format": STRING, "names": ARRAY}),
             "diff": Method(handler=self._diff, args={"name": STRING}),
+            "history": Method(handler=self._history, args={"name": STRING}),
+            "revert": Method(
+                handler=self._revert, args={"name": STRING, "version": INTEGER, "commit": BOOLEAN}
+            ),
         }
 
     async def _adopt(self, args: Arguments) -> Reply:
@@ -322,6 +327,13 @@ class AdoptionMethods:
 
     async def _diff(self, args: Arguments) -> Reply:
         return await self._agent.diff(checked_id(text(args, "name")))
+
+    async def _history(self, args: Arguments) -> Reply:
+        return await self._agent.history(checked_id(text(args, "name")))
+
+    async def _revert(self, args: Arguments) -> Reply:
+        number, commit = revert_of({n: v for n, v in args.items() if n not in (SESSION, "name")})
+        return await self._agent.revert(checked_id(text(args, "name")), number, commit=commit)
 
 
 # dockerd by hand on ubus: start, stop, restart, and certificates for its clients, with the answers of the routes.
