@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.api.problems import RequestError, number, text
-from agent.model.dockerd.settings import Wish
+from agent.model.dockerd.settings import CERTIFICATE_DAYS_MAX, CLIENT_DAYS, Wish
 from agent.model.issues import Given, GivenSection
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
@@ -196,11 +196,9 @@ async def validated(agent: AgentPort, texts: Mapping[str, Any]) -> dict[str, Any
 
 
 STARTED = {"started": True}
-CLIENT_DAYS = 730
-_DAYS_MAX = 3650
 
 
 async def client_bundle(agent: AgentPort, body: Mapping[str, Any]) -> dict[str, Any]:
     """The answer to `{name, days}`. Raises RequestError, and what `AgentPort.tls_client` raises."""
-    days = number(body, "days", low=1, high=_DAYS_MAX, default=CLIENT_DAYS)
+    days = number(body, "days", low=1, high=CERTIFICATE_DAYS_MAX, default=CLIENT_DAYS)
     return await agent.tls_client(text(body, "name"), days=days)

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.apply.ports import Engine
 from agent.errors import ConfigError, ConflictError, EngineError, StorageError, UcidockdError
-from agent.files.config import PACKAGES
 from agent.files.user_paths import PATHS
 from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher
 from agent.model.dockerd.settings import Wish
@@ -36,6 +35,7 @@ from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.status.metrics import PassCounters
 from agent.threads import tell
+from agent.uci.decode import PACKAGES
 
 if TYPE_CHECKING:
     from agent.convert.requests import ImportRequest
