@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from agent.apply.ports import Clock
 from agent.dockerd.runner import settings_source
 from agent.dockerd.stage import Tools, make_stage
 from agent.engine.client import DockerEngine
@@ -27,6 +28,7 @@ from agent.engine.remote_tls import EngineTls
 from agent.errors import AlreadyRunningError
 from agent.files.atomic import remove_leftovers
 from agent.files.config import load, load_given, open_store
+from agent.files.history import History
 from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
 from agent.files.token import TokenFile
@@ -42,6 +44,7 @@ from agent.runtime.loop import Loop
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.router_integration import make_edges
 from agent.status.board import StatusBoard
+from agent.storage.upkeep import Upkeep
 from agent.tls.certificates import Certificates
 
 logger = logging.getLogger(__name__)
@@ -150,7 +153,7 @@ def run(options: RuntimeOptions) -> int:
 def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconciler:
     """Everything a pass needs, on the real engine."""
     source = random.Random()
-    board = StatusBoard(first=secrets.randbelow(2**40))
+    board = StatusBoard(time.time, first=secrets.randbelow(2**40))
     certificates = Certificates(options.state_dir / "tls")
     daemon = make_stage(options, settings, board, Tools(certificates=certificates))
     engine_at = options.engine_address(settings)
@@ -170,6 +173,20 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         hazards=make_hazards(options, board, Path(options.socket or settings.socket).parent),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
+        history=History(options.state_dir / "history"),
+    )
+
+
+def make_upkeep(reconciler: Reconciler, options: RuntimeOptions) -> Upkeep:
+    """What watches the disk of the engine's data. A configuration that cannot be read has nothing removed."""
+    return Upkeep(
+        engine=reconciler.engine,
+        records=reconciler.records,
+        board=reconciler.board,
+        desired=lambda: reconciler.desired if reconciler.last.desired is not None else None,
+        memory=options.state_dir / "unused.json",
+        is_here=reconciler.engine_is_here,
+        clock=Clock(wall=lambda: reconciler.wall(), monotonic=lambda: reconciler.monotonic()),
     )
 
 
@@ -199,13 +216,14 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.api.jobs.jobs import Jobs
     from agent.api.streams.consoles import Consoles
     from agent.api.streams.stream_sources import console_kind
-    from agent.api.ubus.agent import AdoptionMethods, DaemonMethods, JobMethods, job_kinds
+    from agent.api.ubus.agent import AdoptionMethods, DaemonMethods, JobMethods, job_kinds, log_methods
     from agent.engine.stream import DockerStream
     from agent.runtime.ubus import Bus
     from agent.runtime.web import Parts, Web
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
-    agent.board.set_agent(time.time(), options=options.given(settings))
+    agent.upkeep = make_upkeep(agent.reconciler, options)
+    agent.board.set_agent(options=options.given(settings))
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.engine_address(settings), tls=_engine_tls(options, settings))
     engine.permit = StorageGuard(agent.board)
@@ -215,7 +233,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     bus = Bus(options.ubus_socket)
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
-    bus.methods |= DaemonMethods(agent).methods()
+    bus.methods |= DaemonMethods(agent).methods() | log_methods(agent, engine)
     sessions = bus.sessions(TokenFile(options.state_dir / "token"))
     parts = Parts(
         options=options, agent=agent, engine=engine, consoles=consoles, jobs=jobs, sessions=sessions

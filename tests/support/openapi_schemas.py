@@ -241,6 +241,40 @@ SCHEMAS: dict[str, Any] = {
             "text": TEXT,
         },
     },
+    "Prune": {
+        "type": "object",
+        "properties": {
+            "dry_run": {"type": "boolean"},
+            "images": {"enum": ["dangling", "unused"]},
+            "older_s": {"type": "number"},
+            "bytes": {**WHOLE, "description": "What it gives, or gave, back at least: layers may be shared"},
+            "going": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "id": TEXT,
+                        "names": {"type": "array", "items": TEXT},
+                        "bytes": WHOLE,
+                        "size": WHOLE,
+                    },
+                },
+            },
+            "kept": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"id": TEXT, "names": {"type": "array", "items": TEXT}, "why": TEXT},
+                },
+            },
+            "build_cache": {"type": "object", "properties": {"bytes": WHOLE, "entries": WHOLE}},
+            "failed": {
+                "type": "array",
+                "items": {"type": "object", "properties": {"name": TEXT, "error": TEXT}},
+            },
+            "space": {"type": ["object", "null"], "properties": {"free": WHOLE, "total": WHOLE}},
+        },
+    },
     "Import": {
         "type": "object",
         "properties": {
@@ -448,6 +482,88 @@ SHAPES: dict[str, dict[str, Any]] = {
             "additionalProperties": False,
         },
         "content": given("Import"),
+    },
+    "POST /v1/prune": {
+        "body": {
+            "type": "object",
+            "properties": {
+                "images": {
+                    "enum": ["", "dangling", "unused"],
+                    "description": "Without a name, or all that nothing needs; as the agent section says, else dangling",
+                },
+                "older": {**TEXT, "description": "Only what nothing has needed for so long, such as 7d"},
+                "build_cache": {"type": "boolean", "description": "The build cache too"},
+                "dry_run": {"type": "boolean", "description": "Only show what would go"},
+            },
+            "additionalProperties": False,
+        },
+        "content": given("Prune"),
+    },
+    "GET /v1/containers/{id}/history": {
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "section": TEXT,
+                        "text": {
+                            **TEXT,
+                            "description": "The section as it is committed now, empty where it is gone",
+                        },
+                        "versions": {
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "properties": {
+                                    "number": {"type": "integer", "description": "Never used again"},
+                                    "at": {
+                                        "type": "number",
+                                        "description": "When it was applied, unix seconds",
+                                    },
+                                    "text": {**TEXT, "description": "The section, secrets included"},
+                                    "is_now": {
+                                        "type": "boolean",
+                                        "description": "The section says just this",
+                                    },
+                                    "changed": {
+                                        **_LIST,
+                                        "description": "Options that differ from the version before",
+                                    },
+                                    "diff": {
+                                        **_LIST,
+                                        "description": "Unified, from the section of now to this version",
+                                    },
+                                },
+                            },
+                        },
+                    },
+                }
+            }
+        }
+    },
+    "POST /v1/containers/{id}/revert": {
+        "body": {
+            "type": "object",
+            "required": ["version"],
+            "properties": {
+                "version": {"type": "integer", "description": "The number of a version"},
+                "commit": {"type": "boolean", "description": "Write it; without, it is a preview"},
+            },
+        },
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "section": TEXT,
+                        "text": TEXT,
+                        "options": {"type": "object", "description": "As `sections` of `POST /v1/plan`"},
+                        "notes": _LIST,
+                        "committed": {"type": "boolean"},
+                    },
+                }
+            }
+        },
     },
     "GET /v1/export": {"content": wrapped("text", TEXT)},
     **{f"POST /v1/dockerd/{wish}": {"content": wrapped("started", {"const": True})} for wish in Wish},
