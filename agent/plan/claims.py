@@ -68,6 +68,9 @@ def settle(draft: Draft) -> dict[str, Missing]:
             return {taker: _later(draft, taker, f"{claim} is {holder}'s")}
         given.setdefault(taker, set()).add(holder)
         if _leads(draft, given, holder, taker):
+            if holder not in draft.declared:  # it ends, whatever waits for what it lends
+                _do_not_wait(draft, given, holder, taker)
+                continue
             return {holder: Missing(reason=f"{claim} goes to {taker} first", stop=True)}
     for taker, holders in given.items():
         work = draft.works[taker]
@@ -148,6 +151,16 @@ def _taken(draft: Draft, stands: Mapping[str, _Stand]) -> Iterator[tuple[str, Cl
 def _later(draft: Draft, key: str, reason: str) -> Missing:
     """What there is may run meanwhile, unless that already takes what is not to be had."""
     return Missing(reason=reason, keep=key not in draft.turns)
+
+
+def _do_not_wait(draft: Draft, given: Mapping[str, set[str]], key: str, other: str) -> None:
+    """Takes from a work what makes it wait for the other one."""
+    work = draft.works[key]
+    draft.works[key] = replace(
+        work,
+        needs=frozenset(need for need in work.needs if not _leads(draft, given, need, other)),
+        after=frozenset(need for need in work.after if not _leads(draft, given, need, other)),
+    )
 
 
 def _gives_it_up_after(draft: Draft, holder: str, claim: Claim, taker: str) -> bool:
