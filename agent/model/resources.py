@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from agent.model.addresses import ListenAddress
 from agent.model.dockerd.settings import DaemonSettings
+from agent.model.updates import UpdateCheck, Window
 
 
 class Pull(StrEnum):
@@ -419,6 +420,8 @@ class AgentSettings:
     dockerd: str = "dockerd"
     dockerd_args: tuple[str, ...] = ()
     remove: bool = False
+    update_check: UpdateCheck = UpdateCheck.OFF
+    update_check_window: Window | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from agent.api.app import make_rules
 from agent.api.engine_calls import BUS_CALLS, ENGINE_CALLS
 from agent.api.jobs.jobs import Jobs
 from agent.api.rules import Need
-from agent.api.ubus.agent import AdoptionMethods, AgentMethods, DaemonMethods, JobMethods
+from agent.api.ubus.agent import AdoptionMethods, AgentMethods, DaemonMethods, JobMethods, UpdateMethods
 from agent.api.ubus.docker import DockerObjects
 from agent.api.ubus.streams import Streams
 from agent.api.ubus.ttyd import Ttyd
@@ -54,6 +54,7 @@ def methods_of_agent() -> set[str]:
         AgentMethods(nothing, nothing),
         JobMethods(nothing, Jobs(nothing)),
         AdoptionMethods(nothing),
+        UpdateMethods(nothing),
         DaemonMethods(nothing),
     )
     streams = Streams.methods(Streams.__new__(Streams))
