@@ -28,6 +28,7 @@ from agent.engine.remote_tls import EngineTls
 from agent.errors import AlreadyRunningError
 from agent.files.atomic import remove_leftovers
 from agent.files.config import load, load_given, open_store
+from agent.files.history import History
 from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
 from agent.files.token import TokenFile
@@ -175,6 +176,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
         make_updates=lambda reconciler: _make_updates(reconciler, options, settings),
+        history=History(options.state_dir / "history"),
     )
 
 

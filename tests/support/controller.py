@@ -51,7 +51,8 @@ class QuietAgent:
         del given
         return {"operations": []}
 
-    async def reconcile(self) -> dict[str, Any]:
+    async def reconcile(self, *, settle_s: float = 0.0) -> dict[str, Any]:
+        del settle_s
         return {"operations": []}
 
     async def adopt(
@@ -76,6 +77,12 @@ class QuietAgent:
 
     async def describe(self, name: str) -> dict[str, Any]:
         return {"name": name}
+
+    async def history(self, name: str) -> dict[str, Any]:
+        return {"section": name, "text": "", "versions": []}
+
+    async def revert(self, name: str, number: int, *, commit: bool) -> dict[str, Any]:
+        return {"section": name, "text": str(number), "options": {}, "notes": [], "committed": commit}
 
     async def tls_client(self, name: str, *, days: int) -> dict[str, Any]:
         return {"name": name, "files": {}, "days": days}

@@ -22,6 +22,7 @@ from agent.api.port import (
     client_bundle,
     given_of,
     import_request_of,
+    revert_of,
     update_names_of,
     validated,
 )
@@ -287,6 +288,10 @@ class AdoptionMethods:
             "import": Method(handler=self._import, args=_IMPORT),
             "export": Method(handler=self._export, args={"format": STRING, "names": ARRAY}),
             "diff": Method(handler=self._diff, args={"name": STRING}),
+            "history": Method(handler=self._history, args={"name": STRING}),
+            "revert": Method(
+                handler=self._revert, args={"name": STRING, "version": INTEGER, "commit": BOOLEAN}
+            ),
         }
 
     async def _adopt(self, args: Arguments) -> Reply:
@@ -309,6 +314,13 @@ class AdoptionMethods:
 
     async def _diff(self, args: Arguments) -> Reply:
         return await self._agent.diff(checked_id(text(args, "name")))
+
+    async def _history(self, args: Arguments) -> Reply:
+        return await self._agent.history(checked_id(text(args, "name")))
+
+    async def _revert(self, args: Arguments) -> Reply:
+        number, commit = revert_of({n: v for n, v in args.items() if n not in (SESSION, "name")})
+        return await self._agent.revert(checked_id(text(args, "name")), number, commit=commit)
 
 
 class UpdateMethods:
