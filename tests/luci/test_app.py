@@ -43,7 +43,7 @@ READING = {
     "status", "plan", "diff", "job_list", "job_status",
     "stream_open", "stream_resume", "stream_ack", "stream_read", "stream_close",
     "df", "events", "info", "ping", "version", "changes", "inspect", "list", "logs", "stats", "top",
-    "history", "getMountPoints",
+    "history", "updates", "getMountPoints",
 }  # fmt: skip
 
 WITH_SECRETS = {("ucidockd", "history")}  # it only reads, but what only writers may
