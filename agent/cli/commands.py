@@ -561,7 +561,7 @@ LOGS = Command(
     words={"--lines": "`--tail N`", "--details": "`--json` has the time and the stream of each line"},
     arguments=(_NAMES,),
     options=(
-        flag("-f", "--follow", help="continue with what comes"),
+        flag("-f", "--follow", help="continue with what comes, also of the container that replaces it"),
         option("-n", "--tail", metavar="N", default="all", help="the last N lines only"),
         flag("-t", "--timestamps", help="the time before each line"),
         option("--since", metavar="TIME", default="", help="10m, seconds since 1970 or an RFC 3339 time"),

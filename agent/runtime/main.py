@@ -221,7 +221,14 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.api.jobs.jobs import Jobs
     from agent.api.streams.consoles import Consoles
     from agent.api.streams.stream_sources import console_kind
-    from agent.api.ubus.agent import AdoptionMethods, DaemonMethods, JobMethods, UpdateMethods, job_kinds
+    from agent.api.ubus.agent import (
+        AdoptionMethods,
+        DaemonMethods,
+        JobMethods,
+        UpdateMethods,
+        job_kinds,
+        log_methods,
+    )
     from agent.engine.stream import DockerStream
     from agent.runtime.ubus import Bus
     from agent.runtime.web import Parts, Web
@@ -238,6 +245,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
     bus.methods |= DaemonMethods(agent).methods() | UpdateMethods(agent).methods()
+    bus.methods |= log_methods(agent, engine)
     sessions = bus.sessions(TokenFile(options.state_dir / "token"))
     parts = Parts(
         options=options, agent=agent, engine=engine, consoles=consoles, jobs=jobs, sessions=sessions

@@ -191,7 +191,7 @@ complete -c ucidockd -n '__fish_seen_subcommand_from exec' -l docker-host -x -d 
 complete -c ucidockd -n '__fish_seen_subcommand_from exec' -l docker-cert-path -r -F -d 'folder with ca.pem, cert.pem and key.pem for a tcp engine; else DOCKER_CERT_PATH'
 complete -c ucidockd -n '__fish_seen_subcommand_from exec' -a '(__ucidockd_names)'
 complete -c ucidockd -n __fish_use_subcommand -a logs -d 'Show the output of containers'
-complete -c ucidockd -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'continue with what comes'
+complete -c ucidockd -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'continue with what comes, also of the container that replaces it'
 complete -c ucidockd -n '__fish_seen_subcommand_from logs' -s n -l tail -x -d 'the last N lines only'
 complete -c ucidockd -n '__fish_seen_subcommand_from logs' -s t -l timestamps -d 'the time before each line'
 complete -c ucidockd -n '__fish_seen_subcommand_from logs' -l since -x -d '10m, seconds since 1970 or an RFC 3339 time'

@@ -29,7 +29,9 @@ from agent.api.port import (
 from agent.api.problems import RequestError, body_of, checked_id, text
 from agent.api.rules import read
 from agent.api.streams.engine_streams import mapped
+from agent.api.streams.logs import last_lines
 from agent.api.streams.stream_sources import Args, Kind, OutputOnly, Source, json_item
+from agent.engine.stream import DockerStream
 from agent.errors import BusError, UcidockdError
 from agent.model.dockerd.settings import Wish
 from agent.threads import tell
@@ -260,6 +262,16 @@ def _follow(jobs: Jobs, args: Args) -> Source:
         raise RequestError("expected the argument id, of a job")
     job = jobs.get(text(args, "id"))
     return OutputOnly(lambda: mapped(job.changes(), lambda change: json_item(change[0], change[1])))
+
+
+def log_methods(agent: AgentPort, engine: DockerStream) -> dict[str, Method]:
+    """`logs`: the newest lines of containers, merged by time, in one answer; a stream follows them."""
+
+    async def logs(args: Arguments) -> Reply:
+        return await last_lines(engine, agent.board, args)
+
+    texts = dict.fromkeys(("since", "until", "tail", "grep"), STRING)
+    return {"logs": Method(handler=logs, args={"containers": ARRAY, **texts})}
 
 
 # Adopting on ubus: the methods `adopt` and `diff` of the object `ucidockd`, with the answers of the routes of that name.
