@@ -21,12 +21,10 @@ from agent.files.user_paths import PATHS
 from agent.model.issues import Code, Given, Issue
 from agent.model.resources import Desired
 from agent.plan.draft import with_hashes
-from agent.uci.decode import decode
+from agent.uci.decode import PACKAGES, decode
 from agent.uci.edit import UciEditError, replayed, with_sections
 from agent.uci.mistakes import FileMistake, mistakes_of, without
 from agent.uci.syntax import Package, Section, UciSyntaxError, parse, section_text
-
-PACKAGES = ("containers", "dockerd")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

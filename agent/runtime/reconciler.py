@@ -217,6 +217,8 @@ class Reconciler:
         self.standing.look(thoroughly=True)
         look = self._look(desired, None, {}, committed=committed)
         plan = reconcile(look.desired, look.observed, look.context)
+        if committed:
+            plan = self._with_outputs(plan, desired)
         later = plan
         if any(finding.once for finding in plan.findings):
             later = reconcile(look.desired, look.observed, replace(look.context, assume_met=True))

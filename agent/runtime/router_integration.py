@@ -22,7 +22,7 @@ from agent.files.config import open_store
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import UciMissing, UciStore
 from agent.model.addresses import Interface, IpAddress, parse_engine_address
-from agent.model.dockerd.settings import DAEMON_KEY, Document, FirewallRule
+from agent.model.dockerd.settings import DAEMON_KEY, DEFAULT_BRIDGE, Document, FirewallRule
 from agent.model.resources import Container, Desired, Network
 from agent.plan.draft import key_of
 from agent.plan.router.firewall import Blocked, Rule, is_enforced, wanted_rules
@@ -54,7 +54,6 @@ from agent.uci.syntax import Package
 logger = logging.getLogger(__name__)
 
 _TRIES = 3
-DEFAULT_BRIDGE = "docker0"
 GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv4"
 _FIREWALL_OPTIONS = frozenset({"device", "blocked_interfaces", "extra_iptables_args", "enforce"})
 _FIREWALL4 = Path("/sbin/fw4")

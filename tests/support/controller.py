@@ -51,7 +51,8 @@ class QuietAgent:
         del given
         return {"operations": []}
 
-    async def reconcile(self) -> dict[str, Any]:
+    async def reconcile(self, *, settle_s: float = 0.0) -> dict[str, Any]:
+        del settle_s
         return {"operations": []}
 
     async def adopt(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from agent.api.port import (
     client_bundle,
     given_of,
     import_request_of,
+    prune_request_of,
     revert_of,
     validated,
 )
@@ -32,6 +34,8 @@ from agent.errors import UcidockdError
 from agent.model.dockerd.settings import Wish
 from agent.status.board import StatusBoard
 from agent.status.metrics import MEDIA_TYPE, Labels, Metric, board_metrics, format_metrics, many, one
+
+_SETTLE_MAX_S = 60
 
 
 class SlowReaderError(UcidockdError):
@@ -86,6 +90,17 @@ class StatusRoutes:
                 write("ucidockd", "reconcile"),
                 self.reconcile,
                 "Do it now; answers when it and what was under way are ended",
+                query={
+                    "settle": f"Seconds that a started container has to run to count as started; 0 to {_SETTLE_MAX_S}"
+                },
+            ),
+            post(
+                "/v1/prune",
+                write("ucidockd", "prune"),
+                self.prune,
+                "Removes images that nothing needs, and parts of the build cache; `dry_run` only shows them",
+                body="json",
+                answer="What goes or went with names and bytes, what stays and why; volumes are never touched",
             ),
             post(
                 "/v1/validate",
@@ -114,8 +129,15 @@ class StatusRoutes:
         return JsonReply(await self._agent.plan(given_of(await read_json(request))))
 
     async def reconcile(self, request: Request) -> Response:
-        del request
-        return JsonReply(await self._agent.reconcile())
+        settle = dict(picked(request, ("settle",))).get("settle", "0")
+        if not re.fullmatch(r"[0-9]{1,2}", settle) or int(settle) > _SETTLE_MAX_S:
+            raise RequestError(
+                f"query settle: {settle[:64]!r} is not a number of seconds from 0 to {_SETTLE_MAX_S}"
+            )
+        return JsonReply(await self._agent.reconcile(settle_s=int(settle)))
+
+    async def prune(self, request: Request) -> Response:
+        return JsonReply(await self._agent.prune(prune_request_of(await read_json(request))))
 
     async def validate(self, request: Request) -> Response:
         """`{package: text}`; a package that is not given counts as it is committed."""
