@@ -16,7 +16,7 @@ from agent.cli.output import Style, age_words, columns, output_lines, wrapped
 
 _UPDATES = {
     "current": "it is what the reference names here",
-    "newer": "the reference names another image by now: the next reconcile replaces the container",
+    "newer": "the reference names a newer image here",
     "untagged": "the reference names no image here any more",
     "local": "not used yet",
     "not pulled": "not pulled yet",
@@ -29,6 +29,7 @@ _FINE = {
     "Running": "The container is running.",
     "Healthy": "Its health check passes.",
 }
+_NOTES = frozenset({"UpdateAvailable", "Pinned"})  # told though nothing is wrong
 _COLOURS = {"error": "bad", "warning": "busy", "waiting": "busy", "off": "dim", "ok": ""}
 
 
@@ -119,7 +120,7 @@ def _state(answer: Mapping[str, Any], style: Style) -> list[str]:
 
 def _condition(condition: Mapping[str, Any], style: Style, now: float) -> list[str]:
     sentence = condition["message"]
-    if condition["level"] == "ok":
+    if condition["level"] == "ok" and condition["type"] not in _NOTES:
         sentence = _FINE.get(condition["type"], sentence)
         if not sentence:
             return []  # one of the many things that are not wrong
@@ -142,6 +143,9 @@ def _image(image: Mapping[str, Any], style: Style) -> list[str]:
     rows += [f"digest {image['digest']}"] if image["digest"] else []
     rows += [f"id {image['id'].removeprefix('sha256:')[:12]}"] if image["id"] else []
     rows.append(f"{_UPDATES.get(image['update'], image['update'])}; pulled: {image['pull']}")
+    rows.append(f"updates: {image['policy']}")
+    rows += ["pinned: it was taken back to this image"] * image["pinned"]
+    rows += [f"before: {', '.join(image['previous'])}"] if image["previous"] else []
     return _texts(rows, style)
 
 

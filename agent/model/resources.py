@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from agent.model.addresses import ListenAddress
 from agent.model.dockerd.settings import DaemonSettings
+from agent.model.updates import Window
 
 
 class Pull(StrEnum):
@@ -36,6 +37,14 @@ class OnUnhealthy(StrEnum):
 
     REPORT = "report"
     RESTART = "restart"
+
+
+class Update(StrEnum):
+    """What becomes of a newer image of a container that runs."""
+
+    OFF = "off"
+    NOTIFY = "notify"
+    AUTO = "auto"
 
 
 class RunState(StrEnum):
@@ -302,6 +311,10 @@ class ContainerPolicy:
     remove_volumes: bool = False
     wait_for: tuple[WaitFor, ...] = ()
     depends_on: tuple[Dependency, ...] = ()
+    # None for what is not set: holds are kept by a hash of all this, which must outlive an upgrade
+    update: Update | None = None  # None: notify
+    update_window: Window | None = None
+    update_age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -419,6 +432,7 @@ class AgentSettings:
     dockerd: str = "dockerd"
     dockerd_args: tuple[str, ...] = ()
     remove: bool = False
+    keep_images: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,10 @@ class Context:
     image_defaults: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict
     )  # local image id -> what the image gives where a section says nothing, where looked up
+    image_digests: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # local image id -> by which registries know it: "repo@sha256:..."
+    second_of_day: int | None = None  # local time; None where the clock is not set
     busy: frozenset[str] = frozenset()  # keys that an earlier plan is still at work on: hands off
     orphaned_s: Mapping[str, float] = field(
         default_factory=dict

@@ -72,6 +72,7 @@ class Outlook:
 
     plan: ops.Plan
     entries: tuple[Entry, ...]
+    notes: tuple[Entry, ...] = ()  # worth knowing of what is as declared: its state is `update` or `pinned`
     before: tuple[ops.ChangeDaemon, ...] = ()
 
     @property
@@ -95,6 +96,7 @@ class Outlook:
         return Outlook(
             plan=replace(self.plan, works=tuple(work for work in works if work.operations)),
             entries=tuple(e for e in self.entries if e.key in own or (e.key, e.state, e.message) not in told),
+            notes=tuple(note for note in self.notes if note.key in own),
             before=tuple(filter(is_new, self.before)),
         )
 
@@ -113,6 +115,11 @@ def outlook(
     """
     working = {work.key for work in plan.works}
     coming = {work.key: work.operations[0].verb for work in later.works if work.key not in working}
+    notes = (
+        Entry(key=f.key, state=_NOTES[f.type], level=Level.OK, message=f.message)
+        for f in plan.findings
+        if f.type in _NOTES and f.status
+    )
     found = [Entry(key=key, state="in progress", level=Level.WAITING, message=busy[key]) for key in busy]
     for finding in plan.findings:
         level = level_of(ConditionType(finding.type), status=finding.status, reason=finding.reason)
@@ -126,9 +133,10 @@ def outlook(
         elif not (finding.type == ConditionType.DEGRADED and _is_told_already(plan, finding)):
             found.append(_entry(finding, level, retry_in_s.get(finding.key)))
     ordered = sorted([*found, *extra], key=lambda entry: STATES.index(entry.state))
-    return Outlook(plan=plan, entries=tuple(ordered))
+    return Outlook(plan=plan, entries=tuple(ordered), notes=tuple(notes))
 
 
+_NOTES: Mapping[str, str] = {ConditionType.UPDATE_AVAILABLE: "update", ConditionType.PINNED: "pinned"}
 _TOLD = frozenset({ConditionType.SYNCED, ConditionType.WAITING, ConditionType.DEGRADED})
 
 
@@ -158,8 +166,12 @@ def _entry(finding: ops.Finding, level: Level, retry_in_s: float | None) -> Entr
     )
 
 
-def text_of(operations: Iterable[ops.Operation], entries: Iterable[Entry]) -> str:
-    """A line for each: what, which resource, why. `nothing to do` only where there is neither."""
+def text_of(
+    operations: Iterable[ops.Operation], entries: Iterable[Entry], notes: Iterable[Entry] = ()
+) -> str:
+    """A line for each: what, which resource, why. `nothing to do` where there is nothing but notes."""
     rows = [(operation.verb, operation.key, operation.cause) for operation in operations]
     rows += [(entry.words(), entry.key, entry.message) for entry in entries]
-    return "\n".join(f"{what:<14} {key:<24} {why}".rstrip() for what, key, why in rows) or "nothing to do"
+    head = [] if rows else ["nothing to do"]
+    rows += [(note.words(), note.key, note.message) for note in notes]
+    return "\n".join([*head, *(f"{what:<14} {key:<24} {why}".rstrip() for what, key, why in rows)])

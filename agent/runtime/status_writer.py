@@ -19,6 +19,10 @@ from agent.plan.draft import key_of
 from agent.status.board import OperationNote, StatusBoard
 from agent.status.conditions import ConditionType
 
+_NOTES = (
+    ConditionType.UPDATE_AVAILABLE,
+    ConditionType.PINNED,
+)  # that planning tells while they stand
 _KINDS = frozenset({"container", "network", "volume"})
 
 
@@ -171,6 +175,11 @@ class Display:
             self._ensure(key)
         for finding in plan.findings:
             self._finding(finding)
+        told = {(finding.key, finding.type) for finding in plan.findings}
+        for key in dict.fromkeys(f.key for f in plan.findings if f.type == ConditionType.RUNNING):
+            for kind in _NOTES:
+                if (key, kind) not in told:
+                    self.board.clear(key, kind, now=self.wall())
 
     def outcome(self, outcome: Outcome) -> None:
         """What became of one operation."""

@@ -36,6 +36,8 @@ class ConditionType(StrEnum):
     HEALTHY = "Healthy"
     DEGRADED = "Degraded"
     DATA_LOST = "DataLost"
+    UPDATE_AVAILABLE = "UpdateAvailable"
+    PINNED = "Pinned"
     # of the agent itself
     PASS_STUCK = "PassStuck"
     # of dockerd itself
@@ -257,6 +259,16 @@ CONDITIONS: dict[ConditionType, Row] = {
             "Unknown": Level.WAITING,
             "NotListening": Level.WAITING,
         },
+    ),
+    # nothing is wrong: told beside the verdict, never as the verdict
+    ConditionType.UPDATE_AVAILABLE: Row(
+        bad=True, level=Level.OK, sentence="A newer image is available.", label="Update available"
+    ),
+    ConditionType.PINNED: Row(
+        bad=True,
+        level=Level.OK,
+        sentence="The container was taken back to an earlier image and stays on it.",
+        label="Pinned",
     ),
     ConditionType.DAEMON_UNMANAGED: Row(
         bad=True,

@@ -25,6 +25,7 @@ from agent.model.resources import (
     Volume,
     WaitFor,
 )
+from agent.model.updates import age_text, window_text
 from agent.uci.decode_network import BRIDGE_NAME, INTERFACE_NAME_MAX
 from agent.uci.syntax import Option, Section
 
@@ -169,6 +170,12 @@ def _policy(policy: ContainerPolicy) -> dict[str, Value]:
         options |= _unless(option, str(getattr(policy, option)), str(getattr(base, option)))
     options |= _unless("gate", seconds(policy.gate_s), seconds(base.gate_s))
     options |= _unless("grace", seconds(policy.grace_s), seconds(base.grace_s))
+    if policy.update is not None:
+        options["update"] = str(policy.update)
+    if policy.update_window is not None:
+        options["update_window"] = window_text(policy.update_window)
+    if policy.update_age_s is not None:
+        options["update_age"] = age_text(policy.update_age_s)
     lists = {
         "wait_for": [_wait(wanted) for wanted in policy.wait_for],
         "depends_on": [_dependency(wanted) for wanted in policy.depends_on],

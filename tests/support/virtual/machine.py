@@ -94,6 +94,7 @@ class Machine:
         ] = {}  # section -> its anonymous volume, as long as nobody else takes it away
         self.disposable: dict[str, str] = {}  # anonymous volumes that go with their sections
         self.given_up: set[str] = set()  # sections that said `remove_volumes` at some time
+        self.named: dict[str, set[str]] = {}  # tag -> the images that it named
         self.promises = Promises(self)
         self._make_decoys()
         for section in CONTAINERS[:2]:
@@ -381,9 +382,17 @@ class Machine:
             self._check_networks(section, body)
 
     def _check_image(self, section: str, body: dict[str, Any]) -> None:
-        image = self.ground.raw.inspect_image(str(self.config.containers[section]["image"]))
-        if image is not None:  # else its tag was taken away: what runs goes on
-            assert body["Image"] == image["Id"], f"{section} runs an old image"
+        """A tag may have moved, and replaces nothing: it is one that the tag named at some time."""
+        self.note_tags()
+        image = str(self.config.containers[section]["image"])
+        assert body["Image"] in self.named.get(image, ()), f"{section} runs an image that is not of {image}"
+
+    def note_tags(self) -> None:
+        """To be called before each move of a tag."""
+        for ref in OPTIONS["image"]:
+            image = self.ground.raw.inspect_image(str(ref))
+            if image is not None:
+                self.named.setdefault(str(ref), set()).add(image["Id"])
 
     def _check_networks(self, section: str, body: dict[str, Any]) -> None:
         options = self.config.written(section)
@@ -734,6 +743,8 @@ def _drive_out(machine: Machine, choice: _Choice) -> None:
 
 
 def _retag(machine: Machine, choice: _Choice) -> None:
+    machine.note_tags()
+    machine.promises.retagged()
     machine.ground.retag(choice.of(("app:1", "app:2")), gone=choice.below(4) == 0)
 
 

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Newer images: the names of images, what a registry says of a tag, and how that compares with what a container runs.
+
+`agent.plan.updates` compares, `agent.runtime.update_checks` asks. Times are unix seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.model.quantities import QuantityError
+
+HUB = "docker.io"
+_DAY_S = 24 * 3600
+_WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
+
+
+class UpdateCheck(StrEnum):
+    """`option update_check` of the agent: how often registries are asked."""
+
+    OFF = "off"
+    DAILY = "daily"
+    WEEKLY = "weekly"
+
+
+class UpdateState(StrEnum):
+    """What the last check of a container's image found."""
+
+    CURRENT = "up-to-date"
+    AVAILABLE = "update"
+    UNKNOWN = "unknown"  # which digest runs, or what the registry offers, cannot be told
+    FAILED = "failed"
+    LIMITED = "rate-limited"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Times of day, in seconds since midnight on the router's clock; it may go past midnight."""
+
+    begin_s: int
+    end_s: int
+
+    @property
+    def length_s(self) -> int:
+        """How long it is."""
+        return (self.end_s - self.begin_s) % _DAY_S
+
+    def wait_s(self, second_of_day: int) -> int:
+        """Seconds until it opens, 0 while it is open."""
+        if (second_of_day - self.begin_s) % _DAY_S < self.length_s:
+            return 0
+        return (self.begin_s - second_of_day) % _DAY_S
+
+
+def parse_window(text: str) -> Window:
+    """`02:00-05:00`, `23:30-01:00`. Raises QuantityError."""
+    found = _WINDOW.fullmatch(text)
+    form = "two times of day, such as 02:00-05:00"
+    if found is None:
+        raise QuantityError(f"{text!r} is not a window", form)
+    hours = [int(part) for part in found.groups()]
+    window = Window((hours[0] * 60 + hours[1]) * 60, (hours[2] * 60 + hours[3]) * 60)
+    if not window.length_s:
+        raise QuantityError(f"the window {text} has no length", form)
+    return window
+
+
+def window_text(window: Window) -> str:
+    """As `parse_window` reads it."""
+    times = (window.begin_s, window.end_s)
+    return "-".join(f"{second // 3600:02}:{second // 60 % 60:02}" for second in times)
+
+
+_AGE = re.compile(r"(\d{1,5})([mhdw])", re.ASCII)
+_UNITS = {"w": 7 * _DAY_S, "d": _DAY_S, "h": 3600, "m": 60}
+
+
+def parse_age(text: str) -> float:
+    """Seconds of `3d`, `12h`, `30m`, `1w`, or `0`. Raises QuantityError."""
+    found = _AGE.fullmatch(text)
+    if found is None and text != "0":
+        raise QuantityError(f"{text!r} is not an age", "minutes, hours, days or weeks, such as 12h or 3d")
+    return float(int(found[1]) * _UNITS[found[2]]) if found is not None else 0.0
+
+
+def age_text(seconds: float) -> str:
+    """As `parse_age` reads it."""
+    whole = round(seconds)
+    unit = next((unit for unit, length in _UNITS.items() if whole % length == 0), "m")
+    return f"{whole // _UNITS[unit]}{unit}" if whole else "0"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageName:
+    """An image reference in full, as dockerd completes it (distribution/reference)."""
+
+    registry: str  # `docker.io`, `ghcr.io`, `192.168.1.2:5000`
+    repository: str  # `library/nginx`
+    tag: str = ""
+    digest: str = ""
+
+    @property
+    def familiar(self) -> str:
+        """The repository as the engine shows it in repo digests: `nginx`, `ghcr.io/owner/name`."""
+        if self.registry != HUB:
+            return f"{self.registry}/{self.repository}"
+        return self.repository.removeprefix("library/")
+
+
+def parse_image(reference: str) -> ImageName:
+    """Any reference that `docker pull` takes; a tag of `latest` where it gives neither tag nor digest."""
+    name, _, digest = reference.partition("@")
+    first, slash, rest = name.partition("/")
+    if not (slash and ("." in first or ":" in first or first == "localhost")):
+        first, rest = HUB, name
+    registry = HUB if first == "index.docker.io" else first
+    path, colon, tag = rest.rpartition(":")
+    repository, tag = (path, tag) if colon else (rest, "")
+    if registry == HUB and "/" not in repository:
+        repository = f"library/{repository}"
+    return ImageName(registry, repository, tag or ("" if digest else "latest"), digest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a registry said of a tag. `is_index`: the digest is that of an index (OCI) or manifest list (Docker), not of
+    one platform's manifest. `members`: the digests of an index, where it had to be read.
+    """
+
+    digest: str
+    is_index: bool
+    members: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningImage:
+    """The image that a container runs, as the engine knows it.
+
+    `digests`: all repo digests, `nginx@sha256:...`. Empty where it was built here, or where the engine lost them.
+    `is_index`: what these are digests of, None where the engine does not say.
+    """
+
+    image_id: str
+    digests: tuple[str, ...] = ()
+    is_index: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Available:
+    """An image that the tag names in the registry, and that the container does not run.
+
+    `digest` is the registry's, `running` are those of the same repository that the container's image has.
+    `first_seen`: when this agent first saw that digest. `size`: what a pull downloads, None where that is not known.
+    """
+
+    reference: str
+    digest: str
+    running: tuple[str, ...]
+    first_seen: float
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """The state of one container's image. `why`: for people, where it is unknown, failed or limited.
+
+    `checked_at`: when its registry was last asked, None where never. `retry_at`: when a registry with a rate limit may
+    be asked again.
+    """
+
+    reference: str
+    state: UpdateState
+    available: Available | None = None
+    checked_at: float | None = None
+    retry_at: float | None = None
+    why: str = ""
+
+
+def short_digest(digest: str) -> str:
+    """`sha256:` and 12 digits, as `docker images --digests` users know them."""
+    algorithm, colon, value = digest.rpartition("@")[2].partition(":")
+    return f"{algorithm}{colon}{value[:12]}"
