@@ -290,6 +290,25 @@ DESCRIBE = Command(
     arguments=(_NAME._replace(help="a container section, or its Docker name"),),
     common=_EITHER,
 )
+HISTORY = Command(
+    name="history",
+    group="Configuration",
+    summary="Show the settings that a section had, or go back to them",
+    description=(
+        "Shows the last versions of a container section that were applied, newest first, and which options each changed."
+        " With --revert the settings of a version are written to /etc/config/containers again; the agent applies them as any"
+        " other change. Volumes keep what is in them."
+    ),
+    examples=(
+        ("ucidockd history web", "The versions of section `web`."),
+        ("ucidockd history web --revert 3", "Use the settings of version 3 again."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.container:history",
+    arguments=(_NAME._replace(help="a container section, or its Docker name"),),
+    options=(option("--revert", metavar="VERSION", type=_number, help="write this version as the section"),),
+    common=_EITHER,
+)
 ADOPT = Command(
     name="adopt",
     group="Configuration",
@@ -709,6 +728,7 @@ COMMANDS: tuple[Command, ...] = (
     PLAN,
     RECONCILE,
     DIFF,
+    HISTORY,
     ADOPT,
     IMPORT_RUN,
     IMPORT_COMPOSE,

@@ -20,7 +20,6 @@ LABEL_INSTANCE = "ucidockd.instance"
 LABEL_SECTION = "ucidockd.section"
 LABEL_SPEC_VERSION = "ucidockd.spec-version"
 LABEL_NONCE = "ucidockd.nonce"
-OWN_LABELS = frozenset({LABEL_OWNER, LABEL_INSTANCE, LABEL_SECTION, LABEL_SPEC_VERSION, LABEL_NONCE})
 OWNER = "ucidockd"
 
 

@@ -28,6 +28,8 @@ _NS = {
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
+_AGE = re.compile(r"(\d{1,5})([mhdw])", re.ASCII)
+_AGE_S = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 _CPUS = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
 _INTEGER = re.compile(r"-?\d+", re.ASCII)
@@ -115,6 +117,14 @@ def parse_seconds(text: str) -> float:
     if seconds > _SECONDS_MAX:
         raise QuantityError(f"{text!r} is too long", f"{_SECONDS_MAX} seconds at most")
     return seconds
+
+
+def parse_age(text: str) -> float:
+    """Seconds of `90m`, `12h`, `7d`, `2w`, or `0`."""
+    found = _AGE.fullmatch(text)
+    if text != "0" and found is None:
+        raise QuantityError(f"{text!r} is not an age", "a number with a unit such as 12h, 7d or 2w")
+    return float(found[1]) * _AGE_S[found[2]] if found else 0.0
 
 
 def parse_cpus(text: str) -> int:

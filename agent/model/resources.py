@@ -14,7 +14,12 @@ from enum import StrEnum
 
 from agent.model.addresses import ListenAddress
 from agent.model.dockerd.settings import DaemonSettings
-from agent.model.updates import Window
+from agent.model.schedule import Window
+
+DEFAULT_NETWORKS = frozenset({"", "bridge", "default"})
+"""What `network_mode` says for the engine's default bridge, "" where it says nothing. Ports are published there."""
+NO_NETWORKS = frozenset({"host", "none"})
+"""Names of networks that are none: they go with no other."""
 
 
 class Pull(StrEnum):

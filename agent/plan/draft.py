@@ -54,7 +54,6 @@ class Context:
     image_digests: Mapping[str, tuple[str, ...]] = field(
         default_factory=dict
     )  # local image id -> by which registries know it: "repo@sha256:..."
-    second_of_day: int | None = None  # local time; None where the clock is not set
     busy: frozenset[str] = frozenset()  # keys that an earlier plan is still at work on: hands off
     orphaned_s: Mapping[str, float] = field(
         default_factory=dict

@@ -25,7 +25,7 @@ from agent.model.resources import (
     Volume,
     WaitFor,
 )
-from agent.model.updates import age_text, window_text
+from agent.model.schedule import age_text
 from agent.uci.decode_network import BRIDGE_NAME, INTERFACE_NAME_MAX
 from agent.uci.syntax import Option, Section
 
@@ -173,7 +173,7 @@ def _policy(policy: ContainerPolicy) -> dict[str, Value]:
     if policy.update is not None:
         options["update"] = str(policy.update)
     if policy.update_window is not None:
-        options["update_window"] = window_text(policy.update_window)
+        options["update_window"] = str(policy.update_window)
     if policy.update_age_s is not None:
         options["update_age"] = age_text(policy.update_age_s)
     lists = {

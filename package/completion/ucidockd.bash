@@ -21,6 +21,7 @@ _ucidockd() {
 	--override-dir) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--profile) COMPREPLY=(); return ;;
 	--project) COMPREPLY=(); return ;;
+	--revert) COMPREPLY=(); return ;;
 	--save-dir) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--section) COMPREPLY=(); return ;;
 	--since) COMPREPLY=(); return ;;
@@ -38,7 +39,7 @@ _ucidockd() {
 	-w|--workdir) COMPREPLY=(); return ;;
 	esac
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff adopt import export status describe wait start stop restart exec logs pull run render uci tls help version --help --version" -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull run render uci tls help version --help --version" -- "$word")
 		return
 	fi
 	case "$first $COMP_CWORD" in
@@ -51,6 +52,7 @@ _ucidockd() {
 		plan\ *) words="--exit-code --staged --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" files=-f ;;
 		reconcile\ *) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" ;;
 		diff\ *) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
+		history\ *) words="--revert --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
 		adopt\ *) words="--section --commit --show-secrets --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
 		import\ run) words="--folder --commit --config-dir --override-dir --json --help" ;;
 		import\ compose) words="--project --env-file --profile --folder --commit --config-dir --override-dir --json --help" files=-f ;;
@@ -69,7 +71,7 @@ _ucidockd() {
 		render\ *) words="--diff --config-dir --override-dir --state-dir --socket --docker-host --docker-cert-path --json --help" ;;
 		uci\ *) words="--store --config-dir --override-dir --help show export" ;;
 		tls\ client) words="--out --days --config-dir --override-dir --state-dir --json --help" ;;
-		help\ *) words=" --help check plan reconcile diff adopt import export status describe wait start stop restart exec logs pull run render uci tls help version" ;;
+		help\ *) words=" --help check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull run render uci tls help version" ;;
 		version\ *) words=" --help" ;;
 		esac
 		;;

@@ -111,7 +111,7 @@ def test_events_of_the_engine_and_of_the_agent_are_one_stream_that_resumes(
     controller: Controller, containers: Containers
 ) -> None:
     def board(text: str) -> None:
-        controller.agent.board.set_agent(0, test=text)
+        controller.agent.board.set_agent(test=text)
 
     with controller.client.stream("GET", "/v1/events") as response:
         events = sse_events(response.iter_lines())

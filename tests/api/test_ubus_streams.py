@@ -488,11 +488,11 @@ async def test_streams_end_when_ubusd_goes(room: Room) -> None:
 
 async def test_status_comes_as_facts_resources_and_changes(room: Room) -> None:
     for name in ("db", "web"):
-        room.board.ensure(f"container:{name}", kind="container", section=name, name=name, now=1)
+        room.board.ensure(f"container:{name}")
     opened = await room.call("stream_open", {"kind": "status"}, session=ADMIN)
     async with room.reading(opened) as reader:
         await reader.until(lambda: any(item["name"] == "synced" for item in reader.items))
-        room.board.set_object("container:web", "abc", now=2)
+        room.board.set_object("container:web", "abc")
         await reader.until(lambda: reader.items[-1]["name"] == "change")
         names = [item["name"] for item in reader.items]
         assert names == ["status", "resource", "resource", "synced", "change"]
@@ -507,13 +507,13 @@ async def test_status_changes_are_notified_coalesced_and_only_to_somebody(room: 
         heard.append(dict(data))
         came.set()
 
-    room.board.ensure("container:early", kind="container", section="early", name="early", now=1)
+    room.board.ensure("container:early")
     client = room.bus.client()
     client.subscribe("ucidockd", hear)
     async with running(client):
         for number in range(50):
             key = f"container:c{number % 3}"
-            room.board.ensure(key, kind="container", section=key, name=f"n{number}", now=1)
+            room.board.ensure(key, f"n{number}")
         async with asyncio.timeout(5):
             while not heard or heard[-1]["version"] < room.board.version:
                 came.clear()

@@ -46,6 +46,8 @@ READING = {
     "history", "getMountPoints",
 }  # fmt: skip
 
+WITH_SECRETS = {("ucidockd", "history")}  # it only reads, but what only writers may
+
 
 def methods_of_agent() -> set[str]:
     """Of the object `ucidockd`; nothing is called."""
@@ -101,7 +103,8 @@ def test_every_method_of_the_access_list_is_published() -> None:
 
 def test_reading_and_changing_are_apart() -> None:
     assert {m for methods in granted("read").values() for m in methods} <= READING
-    assert {m for methods in granted("write").values() for m in methods} & READING == set()
+    changing = {(name, m) for name, methods in granted("write").items() for m in methods}
+    assert {m for name, m in changing - WITH_SECRETS} & READING == set()
 
 
 def needed() -> dict[tuple[str, str], Need]:

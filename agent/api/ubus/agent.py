@@ -15,7 +15,16 @@ from typing import Any
 
 from agent.api.jobs.job_specs import parse_job
 from agent.api.jobs.jobs import Jobs
-from agent.api.port import STARTED, AgentPort, Sessions, client_bundle, given_of, import_request_of, validated
+from agent.api.port import (
+    STARTED,
+    AgentPort,
+    Sessions,
+    client_bundle,
+    given_of,
+    import_request_of,
+    revert_of,
+    validated,
+)
 from agent.api.problems import RequestError, body_of, checked_id, text
 from agent.api.rules import read
 from agent.api.streams.engine_streams import mapped
@@ -278,6 +287,10 @@ class AdoptionMethods:
             "import": Method(handler=self._import, args=_IMPORT),
             "export": Method(handler=self._export, args={"format": STRING, "names": ARRAY}),
             "diff": Method(handler=self._diff, args={"name": STRING}),
+            "history": Method(handler=self._history, args={"name": STRING}),
+            "revert": Method(
+                handler=self._revert, args={"name": STRING, "version": INTEGER, "commit": BOOLEAN}
+            ),
         }
 
     async def _adopt(self, args: Arguments) -> Reply:
@@ -300,6 +313,13 @@ class AdoptionMethods:
 
     async def _diff(self, args: Arguments) -> Reply:
         return await self._agent.diff(checked_id(text(args, "name")))
+
+    async def _history(self, args: Arguments) -> Reply:
+        return await self._agent.history(checked_id(text(args, "name")))
+
+    async def _revert(self, args: Arguments) -> Reply:
+        number, commit = revert_of({n: v for n, v in args.items() if n not in (SESSION, "name")})
+        return await self._agent.revert(checked_id(text(args, "name")), number, commit=commit)
 
 
 # dockerd by hand on ubus: start, stop, restart, and certificates for its clients, with the answers of the routes.

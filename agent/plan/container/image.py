@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent.model.observed import ASKED_ROLLBACK, ASKED_UPDATE, Record
+from agent.model.quantities import clock_is_set
 from agent.model.resources import Container, Pull, Update
-from agent.model.updates import Window, parse_image, short_digest
+from agent.model.schedule import Window
+from agent.model.updates import parse_image, short_digest
 from agent.plan.container.meaning import is_same_image
 from agent.plan.draft import Context
 
-DEFAULT_WINDOW = Window(2 * 3600, 5 * 3600)
+DEFAULT_WINDOW = Window(2 * 60, 5 * 60)
 DEFAULT_AGE_S = 3 * 86400.0
 
 
@@ -120,15 +122,15 @@ def is_due(container: Container, record: Record, found: Newer, context: Context)
 
 def put_off(container: Container, record: Record, found: Newer, context: Context) -> str:
     """Until when `update auto` waits, for people; "" when it does not."""
-    if context.second_of_day is None:
+    if not clock_is_set(context.now):
         return "once the clock is set"
     age_s = container.policy.update_age_s
     seen_at = record.newer_at if record.newer == found.word and record.newer_at is not None else context.now
     left_s = min(seen_at, context.now) + (DEFAULT_AGE_S if age_s is None else age_s) - context.now
     if left_s > 0:
         return f"in {_span(left_s)} at the earliest (`update_age`)"
-    wait_s = (container.policy.update_window or DEFAULT_WINDOW).wait_s(context.second_of_day)
-    return f"in {_span(wait_s)} (`update_window`)" if wait_s else ""
+    window = container.policy.update_window or DEFAULT_WINDOW
+    return f"between {window}" if window.opened(context.now) is None else ""
 
 
 def _span(seconds: float) -> str:
