@@ -99,6 +99,7 @@ class Swap:
                         **failure_of(container, image_id),
                         failed_why=str(told)[:_WHY_LIMIT],
                         failed_output=exc.output if isinstance(exc, EngineError) else "",
+                        failed_digest=new.digest if image_id != old.image_id else "",
                     )
                 raise
             told = without_secrets(exc, container)

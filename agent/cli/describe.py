@@ -13,6 +13,7 @@ from typing import Any
 from agent.cli.ask import ask_or_do
 from agent.cli.container import route_name
 from agent.cli.output import Style, age_words, columns, output_lines, wrapped
+from agent.status.conditions import NOTES
 
 _UPDATES = {
     "current": "it is what the reference names here",
@@ -29,7 +30,6 @@ _FINE = {
     "Running": "The container is running.",
     "Healthy": "Its health check passes.",
 }
-_NOTES = frozenset({"UpdateAvailable", "Pinned"})  # told though nothing is wrong
 _COLOURS = {"error": "bad", "warning": "busy", "waiting": "busy", "off": "dim", "ok": ""}
 
 
@@ -120,7 +120,7 @@ def _state(answer: Mapping[str, Any], style: Style) -> list[str]:
 
 def _condition(condition: Mapping[str, Any], style: Style, now: float) -> list[str]:
     sentence = condition["message"]
-    if condition["level"] == "ok" and condition["type"] not in _NOTES:
+    if condition["level"] == "ok" and condition["type"] not in NOTES:
         sentence = _FINE.get(condition["type"], sentence)
         if not sentence:
             return []  # one of the many things that are not wrong

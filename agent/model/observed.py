@@ -98,6 +98,7 @@ class Record:
         ""  # beside it, without secrets: the error, and the last lines that the new container printed
     )
     failed_output: str = ""
+    failed_digest: str = ""  # of the image that it was tried with
     removed_at: float | None = None  # wall clock, seconds: when its section vanished (grace period)
     swap: str = ""  # one of SWAPS
     grace_s: float = 120.0  # options of a section that is needed once the section is gone

@@ -118,9 +118,9 @@ def outlook(
     working = {work.key for work in plan.works}
     coming = {work.key: work.operations[0].verb for work in later.works if work.key not in working}
     notes = (
-        Entry(key=f.key, state=_NOTES[f.type], level=Level.OK, message=f.message)
+        Entry(key=f.key, state=NOTE_STATES[f.type], level=Level.OK, message=f.message)
         for f in plan.findings
-        if f.type in _NOTES and f.status
+        if f.type in NOTE_STATES and f.status
     )
     outputs = {finding.key: finding.output for finding in plan.findings if finding.output}
     found = [Entry(key=key, state="in progress", level=Level.WAITING, message=busy[key]) for key in busy]
@@ -140,7 +140,7 @@ def outlook(
     return Outlook(plan=plan, entries=tuple(ordered), notes=tuple(notes))
 
 
-_NOTES: Mapping[str, str] = {ConditionType.UPDATE_AVAILABLE: "update", ConditionType.PINNED: "pinned"}
+NOTE_STATES: Mapping[str, str] = {ConditionType.UPDATE_AVAILABLE: "update", ConditionType.PINNED: "pinned"}
 _TOLD = frozenset({ConditionType.SYNCED, ConditionType.WAITING, ConditionType.DEGRADED})
 
 

@@ -659,7 +659,12 @@ class Reconciler:
             if record.failed_hash or record.lost:
                 with contextlib.suppress(KeyError):  # a work that is under way may have dropped it by now
                     self.records.change(
-                        record.nonce, failed_hash="", failed_why="", failed_output="", lost=()
+                        record.nonce,
+                        failed_hash="",
+                        failed_why="",
+                        failed_output="",
+                        failed_digest="",
+                        lost=(),
                     )
         self._endings.start_again(self.records)
 

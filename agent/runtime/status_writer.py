@@ -17,12 +17,8 @@ from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import key_of
 from agent.status.board import StatusBoard
-from agent.status.conditions import ConditionType
+from agent.status.conditions import NOTES, ConditionType
 
-_NOTES = (
-    ConditionType.UPDATE_AVAILABLE,
-    ConditionType.PINNED,
-)  # that planning tells while they stand
 _KINDS = frozenset({"container", "network", "volume"})
 
 
@@ -168,7 +164,7 @@ class Display:
             self._finding(finding)
         told = {(finding.key, finding.type) for finding in plan.findings}
         for key in dict.fromkeys(f.key for f in plan.findings if f.type == ConditionType.RUNNING):
-            for kind in _NOTES:
+            for kind in NOTES:
                 if (key, kind) not in told:
                     self.board.clear(key, kind)
 

@@ -62,6 +62,9 @@ class ConditionType(StrEnum):
     SHARED_ORIGIN_PORTS = "SharedOriginPorts"
 
 
+# nothing is wrong: they are told beside the verdict, and never are it
+NOTES = (ConditionType.UPDATE_AVAILABLE, ConditionType.PINNED)
+
 # what the engine calls the state of a container, and of its health check
 REASON_OF_STATE: Mapping[str, Reason] = {
     "created": "Created",
@@ -260,7 +263,6 @@ CONDITIONS: dict[ConditionType, Row] = {
             "NotListening": Level.WAITING,
         },
     ),
-    # nothing is wrong: told beside the verdict, never as the verdict
     ConditionType.UPDATE_AVAILABLE: Row(
         bad=True, level=Level.OK, sentence="A newer image is available.", label="Update available"
     ),

@@ -9,13 +9,13 @@ or one of `update auto` in its window.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.model.observed import ASKED_ROLLBACK, ASKED_UPDATE, Record
 from agent.model.quantities import clock_is_set
 from agent.model.resources import Container, Pull, Update
 from agent.model.schedule import Window
-from agent.model.updates import parse_image, short_digest
+from agent.model.updates import Available, parse_image, short_digest
 from agent.plan.container.meaning import is_same_image
 from agent.plan.draft import Context
 
@@ -38,19 +38,22 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Newer:
-    """What the reference names, and the container does not run. `word` stands for it in records."""
+    """What the reference names, and the container does not run. `image_id`: where it is local, else "". `since`: when a
+    registry was first seen to have it, unix seconds; None where no check knows of it."""
 
     image_id: str
     digest: str
+    since: float | None = None
 
     @property
     def word(self) -> str:
+        """Stands for it in records."""
         return self.digest or self.image_id
 
     @property
     def text(self) -> str:
         """For people."""
-        return named(self.image_id, self.digest)
+        return f"{named(self.image_id, self.digest)} {'here' if self.image_id else 'in its registry'}"
 
 
 def named(image_id: str, digest: str) -> str:
@@ -85,18 +88,35 @@ def newer(
     record: Record,
     image_ids: Mapping[str, str],
     digests: Mapping[str, tuple[str, ...]],
+    offered: Available | None = None,
 ) -> Newer | None:
-    """What is local under the reference of a section, and not what its container was made of."""
-    local = image_ids.get(container.spec.image, "")
-    if "@" in container.spec.image or not local or not keeps_image(container, record):
+    """What the reference of a section names here, or in its registry by the last check (`offered`), and what its
+    container was not made of."""
+    reference = container.spec.image
+    if "@" in reference or not keeps_image(container, record):
         return None
-    if local == record.image_id:
-        return None
-    return Newer(image_id=local, digest=digest_of(local, container.spec.image, digests))
+    local = image_ids.get(reference, "")
+    found = None
+    if local and local != record.image_id:
+        found = Newer(image_id=local, digest=digest_of(local, reference, digests))
+    if offered is None or offered.reference != reference:
+        return found
+    if found is not None and found.digest.endswith(offered.digest):
+        return replace(found, since=offered.first_seen)
+    return Newer(image_id="", digest=offered.digest, since=offered.first_seen)
 
 
-def choose(container: Container, record: Record, context: Context, *, tried: bool) -> Choice:
-    """`tried`: whether an update to what is local now was rolled back."""
+def is_tried(record: Record, found: Newer) -> bool:
+    """Whether an update to that digest was rolled back."""
+    return bool(record.failed_digest and found.digest) and found.digest.endswith(
+        record.failed_digest.rpartition("@")[2]
+    )
+
+
+def choose(
+    container: Container, record: Record, context: Context, found: Newer | None, *, tried: bool
+) -> Choice:
+    """`found`: what is newer; `tried`: whether an update to that was rolled back."""
     if record.asked == ASKED_ROLLBACK and record.previous:
         image_id, digest = split_word(record.previous[0])
         why = f"asked for: back to image {named(image_id, digest)}"
@@ -106,10 +126,11 @@ def choose(container: Container, record: Record, context: Context, *, tried: boo
         return Choice(fresh=fresh, why=f"an update of {container.spec.image} was asked for")
     if not keeps_image(container, record):
         return Choice()
-    found = newer(container, record, context.image_ids, context.image_digests)
     if found is not None and not tried and is_due(container, record, found, context):
         fresh = container.policy.pull is not Pull.NEVER
-        return Choice(fresh=fresh, why=f"image {container.spec.image} is now {found.text} (`update auto`)")
+        return Choice(
+            fresh=fresh, why=f"image {container.spec.image} is now {found.text}, and `update` is auto"
+        )
     return Choice(keep=record.image_id)
 
 
@@ -125,7 +146,8 @@ def put_off(container: Container, record: Record, found: Newer, context: Context
     if not clock_is_set(context.now):
         return "once the clock is set"
     age_s = container.policy.update_age_s
-    seen_at = record.newer_at if record.newer == found.word and record.newer_at is not None else context.now
+    noted = record.newer_at if record.newer == found.word else None
+    seen_at = min((at for at in (found.since, noted) if at is not None), default=context.now)
     left_s = min(seen_at, context.now) + (DEFAULT_AGE_S if age_s is None else age_s) - context.now
     if left_s > 0:
         return f"in {_span(left_s)} at the earliest (`update_age`)"

@@ -16,7 +16,7 @@ from agent.plan.applied import as_applied, is_job, waits_of
 from agent.plan.container.changes import FieldChange, change_of, classify, option_of, options_of
 from agent.plan.container.difference import container_drift, differences, is_met
 from agent.plan.container.endpoints import network_ids, with_mac_level
-from agent.plan.container.image import Choice, Newer, choose, digest_of, named, newer, put_off
+from agent.plan.container.image import Choice, Newer, choose, digest_of, is_tried, named, newer, put_off
 from agent.plan.container.inspected import read_spec, volumes_of
 from agent.plan.container.meaning import is_same_image, meaning_hash, newly_stated
 from agent.plan.container.renames import name_outside
@@ -354,7 +354,10 @@ class _Planner:
     def _update_failed(self, record: Record) -> bool:
         """Whether the image that its reference names now was tried, and rolled back."""
         found = self._newer(record)
-        return found is not None and self._has_failed_with(record, found.image_id)
+        return found is not None and self._is_tried(record, found)
+
+    def _is_tried(self, record: Record, found: Newer) -> bool:
+        return is_tried(record, found) or self._has_failed_with(record, found.image_id)
 
     def _has_failed_with(self, record: Record, image_id: str) -> bool:
         tried = failure_of(self.container, image_id)
@@ -368,8 +371,8 @@ class _Planner:
         if record is None:
             return
         found = self._newer(record)
-        tried = found is not None and self._has_failed_with(record, found.image_id)
-        self.image = choose(self.container, record, context, tried=tried)
+        tried = found is not None and self._is_tried(record, found)
+        self.image = choose(self.container, record, context, found, tried=tried)
         policy = self.container.policy.update or Update.NOTIFY
         if record.pinned:
             text = f"taken back to image {named(record.image_id, self._digest())}"
@@ -378,7 +381,7 @@ class _Planner:
         if found is None or policy is Update.OFF:
             return
         runs = named(record.image_id, self._digest())
-        message = f"{self.container.spec.image} is now {found.text} here, the container runs {runs}"
+        message = f"{self.container.spec.image} is now {found.text}, the container runs {runs}"
         if policy is Update.AUTO and not (record.pinned or tried):
             later = put_off(self.container, record, found, context)
             message += f"; updated {later}" if later else ""
@@ -388,7 +391,8 @@ class _Planner:
 
     def _newer(self, record: Record) -> Newer | None:
         context = self.draft.context
-        return newer(self.container, record, context.image_ids, context.image_digests)
+        offered = context.offered.get(self.key)
+        return newer(self.container, record, context.image_ids, context.image_digests, offered)
 
     def _digest(self) -> str:
         record = self.record
