@@ -45,7 +45,7 @@ def make_rules(
         *StreamRoutes(engine, agent.board).rules(),
         *FileRoutes(engine).rules(),
         *JobRoutes(jobs, agent.auths).rules(),
-        *TransferRoutes(transfers, engine, agent.auths).rules(),
+        *TransferRoutes(transfers, engine, agent.auths, agent.board).rules(),
         *MetricsRoutes(agent, jobs, transfers).rules(),
         *AdoptionRoutes(agent).rules(),
         *DaemonRoutes(agent).rules(),

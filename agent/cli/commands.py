@@ -561,7 +561,7 @@ LOGS = Command(
     words={"--lines": "`--tail N`", "--details": "`--json` has the time and the stream of each line"},
     arguments=(_NAMES,),
     options=(
-        flag("-f", "--follow", help="continue with what comes"),
+        flag("-f", "--follow", help="continue with what comes, also of the container that replaces it"),
         option("-n", "--tail", metavar="N", default="all", help="the last N lines only"),
         flag("-t", "--timestamps", help="the time before each line"),
         option("--since", metavar="TIME", default="", help="10m, seconds since 1970 or an RFC 3339 time"),
@@ -595,6 +595,46 @@ PULL = Command(
         argument("NAME", dest="names", nargs="*", help="a section, a Docker name or an image (all sections)"),
     ),
     common=_ALL,
+)
+PRUNE = Command(
+    name="prune",
+    group="Containers",
+    summary="Remove images that nothing needs",
+    description=(
+        "Shows which images can go and how much space that gives back, and removes them once you agree. An image stays while"
+        " a section names it (a disabled or waiting one too), a rollback needs it, or any container was made of it. Volumes"
+        " are never removed. `option prune_images` of the agent section does this on a schedule."
+    ),
+    examples=(
+        ("ucidockd prune --dry-run --images unused", "What could go, what stays and why."),
+        ("ucidockd prune --images unused", "The same, and remove it after a question."),
+        (
+            "ucidockd prune --yes --older 7d --build-cache",
+            "Without a question; what was needed within a week stays.",
+        ),
+    ),
+    exit_codes=((0, "done, or nothing to do"), (1, "an error, or something could not be removed"), _USAGE),
+    handler="agent.cli.system:prune",
+    words={
+        "-a": "`--images unused` is about images with a name too",
+        "--all": "`--images unused` is about images with a name too",
+        "--force": "`--yes`",
+        "-f": "`--yes`",
+        "--volumes": "nothing: volumes are never removed",
+        "--filter": "`--older TIME`",
+    },
+    options=(
+        choice(
+            "--images",
+            choices=("dangling", "unused"),
+            help="without a name, or all that nothing needs (as the agent section says, else dangling)",
+        ),
+        option("--older", metavar="TIME", default="", help="only what nothing needed for so long: 12h, 7d"),
+        flag("--build-cache", help="the build cache too"),
+        flag("--dry-run", help="only show it"),
+        flag("-y", "--yes", help="remove it without a question"),
+    ),
+    common=(*_FILES, "socket", "json"),
 )
 WAIT = Command(
     name="wait",
@@ -743,6 +783,7 @@ COMMANDS: tuple[Command, ...] = (
     EXEC,
     LOGS,
     PULL,
+    PRUNE,
     RUN,
     RENDER,
     UCI,

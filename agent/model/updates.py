@@ -42,6 +42,9 @@ class Window:
     begin_s: int
     end_s: int
 
+    def __str__(self) -> str:
+        return "-".join(f"{at // 3600:02}:{at // 60 % 60:02}" for at in (self.begin_s, self.end_s))
+
     @property
     def length_s(self) -> int:
         """How long it is."""
@@ -65,6 +68,25 @@ def parse_window(text: str) -> Window:
     if not window.length_s:
         raise QuantityError(f"the window {text} has no length", form)
     return window
+
+
+_AGE = re.compile(r"(\d{1,5})([mhdw])", re.ASCII)
+_UNITS = {"w": 7 * _DAY_S, "d": _DAY_S, "h": 3600, "m": 60}
+
+
+def parse_age(text: str) -> float:
+    """Seconds of `3d`, `12h`, `30m`, `1w`, or `0`. Raises QuantityError."""
+    found = _AGE.fullmatch(text)
+    if found is None and text != "0":
+        raise QuantityError(f"{text!r} is not an age", "minutes, hours, days or weeks, such as 12h or 3d")
+    return float(int(found[1]) * _UNITS[found[2]]) if found is not None else 0.0
+
+
+def age_text(seconds: float) -> str:
+    """As `parse_age` reads it; less than a minute is none."""
+    whole = round(seconds)
+    unit = next((unit for unit, length in _UNITS.items() if whole % length == 0), "m")
+    return f"{whole // _UNITS[unit]}{unit}" if whole else "0"
 
 
 @dataclass(frozen=True, slots=True)

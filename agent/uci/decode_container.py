@@ -49,7 +49,7 @@ from agent.model.resources import (
     RunState,
     Update,
 )
-from agent.model.schedule import parse_age, parse_window
+from agent.model.updates import parse_age, parse_window
 from agent.uci.decode_network import labels
 from agent.uci.reader import SectionReader
 

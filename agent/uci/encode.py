@@ -25,7 +25,7 @@ from agent.model.resources import (
     Volume,
     WaitFor,
 )
-from agent.model.schedule import age_text
+from agent.model.updates import age_text
 from agent.uci.decode_network import BRIDGE_NAME, INTERFACE_NAME_MAX
 from agent.uci.syntax import Option, Section
 

@@ -156,3 +156,8 @@ class FrameDecoder:
         if kind >= len(STREAMS) or padding != b"\0\0\0":
             raise FrameError(f"no frame header: {head.hex()}")
         self._stream, self._left = STREAMS[kind], length
+
+
+def encode_frame(stream: str, data: bytes) -> bytes:
+    """One frame."""
+    return struct.pack(">B3xI", STREAMS.index(stream), len(data)) + data

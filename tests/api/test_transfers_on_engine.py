@@ -44,7 +44,7 @@ MIB = 1024 * 1024
 def impatient(agent: QuietAgent, engine: DockerStream) -> Starlette:
     """The application's jobs and transfers with a short idle time-out."""
     jobs = Jobs(engine)
-    routes = TransferRoutes(Transfers(engine, jobs, idle_s=1.5), engine, agent.auths)
+    routes = TransferRoutes(Transfers(engine, jobs, idle_s=1.5), engine, agent.auths, agent.board)
     return Starlette(
         routes=make_routes([*routes.rules(), *JobRoutes(jobs, agent.auths).rules()]),
         exception_handlers={UcidockdError: on_error, SourceError: on_error},

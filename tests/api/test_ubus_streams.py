@@ -277,7 +277,11 @@ async def test_each_kind_takes_the_right_that_it_stands_for(room: Room) -> None:
         ("stream_open", {"kind": "nope"}, "expected one of count, events, logs, stats, status"),
         ("stream_open", {"kind": "logs"}, "container: expected"),
         ("stream_open", {"kind": "logs", "args": {"container": "../x"}}, "letters, digits"),
-        ("stream_open", {"kind": "logs", "args": {"container": "a", "nope": 1}}, "known: follow"),
+        (
+            "stream_open",
+            {"kind": "logs", "args": {"container": "a", "nope": 1}},
+            "known: container, containers, follow",
+        ),
         ("stream_open", {"kind": "logs", "args": {"container": "a", "tail": []}}, "tail: expected"),
         ("stream_open", {"kind": "status", "args": {"x": 1}}, "not known"),
         ("stream_input", {"stream": 5, "text": "x"}, "stream 5 is not open"),
@@ -559,13 +563,16 @@ async def test_logs_and_stats_of_the_engine_come_through_one_tab(
             ("stats", {"container": made}),
             ("events", {}),
             ("logs", {"container": "no-such"}),
+            ("logs", {"containers": [made], "grep": "GRÖSSE"}),
         ):
             await room.call("stream_open", {"id": opened["id"], "kind": kind, "args": args}, session=ADMIN)
         async with room.reading(opened) as reader:
-            wanted = {(1, "stdout"), (1, "stderr"), (2, "stats"), (4, "error")}
+            wanted = {(1, "stdout"), (1, "stderr"), (2, "stats"), (4, "error"), (5, "line")}
             await reader.until(lambda: wanted <= {(i["stream"], i["name"]) for i in reader.items}, 10)
             texts = [i["text"] for i in reader.items if i["stream"] == 1]
             assert sorted(texts) == ["err\n", "größe\n"]
+            found = next(i["json"] for i in reader.items if i["stream"] == 5 and i["name"] == "line")
+            assert (found["container"], found["stream"], found["text"]) == (made, "stdout", "größe")
             await asyncio.to_thread(containers.client.containers.get(made).kill)
             await reader.until(lambda: any((i["stream"], i["name"]) == (3, "event") for i in reader.items))
             await reader.until(lambda: any((i["stream"], i["name"]) == (1, "end") for i in reader.items))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import struct
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import cache
@@ -22,7 +21,7 @@ from agent.errors import EngineError
 from agent.status.progress import Progress
 from agent.wire import blobmsg, bodies, http_head
 from agent.wire.blobmsg import BlobError
-from agent.wire.bodies import STREAMS, FrameDecoder, FrameError
+from agent.wire.bodies import FrameDecoder, FrameError, encode_frame
 from agent.wire.http_head import LAST, ChunkDecoder, ChunkError, encode_chunk
 from agent.wire.ubus_message import Attr, Decoder, MessageError, encode_message
 from tests.fuzz.target import DATA, Target
@@ -95,11 +94,6 @@ def _check_blob(data: bytes) -> None:
 def check_frames(data: bytes) -> None:
     """The multiplexed output of a container, and HTTP's chunks; the first byte chooses."""
     (check_chunks if data[:1] == b"c" else _check_log_frames)(data[1:])
-
-
-def encode_frame(stream: str, data: bytes) -> bytes:
-    """One frame, as the engine sends it."""
-    return struct.pack(">B3xI", STREAMS.index(stream), len(data)) + data
 
 
 def _check_log_frames(data: bytes) -> None:

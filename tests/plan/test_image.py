@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.model.schedule import age_text, parse_age
+from agent.model.updates import age_text, parse_age
 from agent.model.updates import Available
 from agent.plan import operations as ops
 from agent.plan.container.image import digest_of

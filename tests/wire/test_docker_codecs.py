@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.wire.bodies import FrameDecoder, FrameError, is_plain_tar
+from agent.wire.bodies import FrameDecoder, FrameError, encode_frame, is_plain_tar
 from agent.wire.http_head import (
     LAST,
     BodyError,
@@ -23,7 +23,6 @@ from agent.wire.http_head import (
     encode_chunk,
     payload,
 )
-from tests.fuzz.wire import encode_frame
 
 frames = st.lists(st.tuples(st.sampled_from(("stdout", "stderr")), st.binary(max_size=300)), max_size=8)
 cuts = st.lists(st.integers(1, 40), min_size=1, max_size=5)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,13 +22,16 @@ from agent.api.port import (
     client_bundle,
     given_of,
     import_request_of,
+    prune_request_of,
     revert_of,
     validated,
 )
 from agent.api.problems import RequestError, body_of, checked_id, text
 from agent.api.rules import read
 from agent.api.streams.engine_streams import mapped
+from agent.api.streams.logs import last_lines
 from agent.api.streams.stream_sources import Args, Kind, OutputOnly, Source, json_item
+from agent.engine.stream import DockerStream
 from agent.errors import BusError, UcidockdError
 from agent.model.dockerd.settings import Wish
 from agent.threads import tell
@@ -101,6 +104,10 @@ class AgentMethods:
                 args={"packages": TABLE, "paths": TABLE, "sections": TABLE, "staged": BOOLEAN},
             ),
             "reconcile": Method(handler=self._reconcile),
+            "prune": Method(
+                handler=self._prune,
+                args={"images": STRING, "older": STRING, "build_cache": BOOLEAN, "dry_run": BOOLEAN},
+            ),
             "hotplug": Method(handler=self._on_hotplug, args={"subsystem": STRING, "env": TABLE}),
         }
 
@@ -121,20 +128,29 @@ class AgentMethods:
         return await self._agent.plan(given)
 
     async def _reconcile(self, args: Arguments) -> Reply:
-        """On HTTP one waits for as long as it takes; callers on ubus, LuCI among them, give up after 20 to 30 s."""
         del args
-        task = asyncio.create_task(self._agent.reconcile(), name="reconcile")
+        answer = await self._soon(self._agent.reconcile(), "reconcile")
+        return answer or {**await self._agent.plan(), "operations": [], "failed": [], "under_way": True}
+
+    async def _prune(self, args: Arguments) -> Reply:
+        asked = prune_request_of({name: value for name, value in args.items() if name != SESSION})
+        return await self._soon(self._agent.prune(asked), "prune") or {"under_way": True}
+
+    async def _soon(self, work: Coroutine[Any, Any, dict[str, Any]], name: str) -> dict[str, Any] | None:
+        """The answer, None while it takes longer: it goes on. On HTTP one waits for as long as it takes; callers on
+        ubus, LuCI among them, give up after 20 to 30 s."""
+        task = asyncio.create_task(work, name=name)
         done, _ = await asyncio.wait({task}, timeout=ANSWER_S)
         if done:
             return task.result()
         self._going_on.add(task)
         task.add_done_callback(self._went_on)
-        return {**await self._agent.plan(), "operations": [], "failed": [], "under_way": True}
+        return None
 
     def _went_on(self, task: asyncio.Task[dict[str, Any]]) -> None:
         self._going_on.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
-            logger.warning("reconcile: %s", exc)
+            logger.warning("%s: %s", task.get_name(), exc)
 
     async def _on_hotplug(self, args: Arguments) -> Reply:
         self._hotplug(args.get("subsystem", ""), args.get("env", {}))
@@ -259,6 +275,16 @@ def _follow(jobs: Jobs, args: Args) -> Source:
         raise RequestError("expected the argument id, of a job")
     job = jobs.get(text(args, "id"))
     return OutputOnly(lambda: mapped(job.changes(), lambda change: json_item(change[0], change[1])))
+
+
+def log_methods(agent: AgentPort, engine: DockerStream) -> dict[str, Method]:
+    """`logs`: the newest lines of containers, merged by time, in one answer; a stream follows them."""
+
+    async def logs(args: Arguments) -> Reply:
+        return await last_lines(engine, agent.board, args)
+
+    texts = dict.fromkeys(("since", "until", "tail", "grep"), STRING)
+    return {"logs": Method(handler=logs, args={"containers": ARRAY, **texts})}
 
 
 # Adopting on ubus: the methods `adopt` and `diff` of the object `ucidockd`, with the answers of the routes of that name.

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from agent.model.observed import ASKED_ROLLBACK, ASKED_UPDATE, Record
 from agent.model.quantities import clock_is_set
 from agent.model.resources import Container, Pull, Update
-from agent.model.schedule import Window
-from agent.model.updates import Available, parse_image, short_digest
+from agent.model.updates import Available, Window, parse_image, short_digest
 from agent.plan.container.meaning import is_same_image
 from agent.plan.draft import Context
 
-DEFAULT_WINDOW = Window(2 * 60, 5 * 60)
+DEFAULT_WINDOW = Window(2 * 3600, 5 * 3600)
 DEFAULT_AGE_S = 3 * 86400.0
 
 
@@ -152,7 +152,9 @@ def put_off(container: Container, record: Record, found: Newer, context: Context
     if left_s > 0:
         return f"in {_span(left_s)} at the earliest (`update_age`)"
     window = container.policy.update_window or DEFAULT_WINDOW
-    return f"between {window}" if window.opened(context.now) is None else ""
+    local = datetime.fromtimestamp(context.now)
+    closed = window.wait_s(local.hour * 3600 + local.minute * 60 + local.second)
+    return f"between {window}" if closed else ""
 
 
 def _span(seconds: float) -> str:
