@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from agent.model.addresses import ListenAddress
 from agent.model.dockerd.settings import DaemonSettings
-from agent.model.updates import Window
+from agent.model.updates import UpdateCheck, Window
 
 DEFAULT_NETWORKS = frozenset({"", "bridge", "default"})
 """What `network_mode` says for the engine's default bridge, "" where it says nothing. Ports are published there."""
@@ -474,6 +474,8 @@ class AgentSettings:
     dockerd: str = "dockerd"
     dockerd_args: tuple[str, ...] = ()
     remove: bool = False
+    update_check: UpdateCheck = UpdateCheck.OFF
+    update_check_window: Window | None = None
     prune: PruneSettings = field(default_factory=PruneSettings)
     keep_images: int = 1
 

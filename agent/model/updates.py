@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 from agent.model.quantities import QuantityError
 
@@ -68,25 +69,6 @@ def parse_window(text: str) -> Window:
     if not window.length_s:
         raise QuantityError(f"the window {text} has no length", form)
     return window
-
-
-_AGE = re.compile(r"(\d{1,5})([mhdw])", re.ASCII)
-_UNITS = {"w": 7 * _DAY_S, "d": _DAY_S, "h": 3600, "m": 60}
-
-
-def parse_age(text: str) -> float:
-    """Seconds of `3d`, `12h`, `30m`, `1w`, or `0`. Raises QuantityError."""
-    found = _AGE.fullmatch(text)
-    if found is None and text != "0":
-        raise QuantityError(f"{text!r} is not an age", "minutes, hours, days or weeks, such as 12h or 3d")
-    return float(int(found[1]) * _UNITS[found[2]]) if found is not None else 0.0
-
-
-def age_text(seconds: float) -> str:
-    """As `parse_age` reads it; less than a minute is none."""
-    whole = round(seconds)
-    unit = next((unit for unit, length in _UNITS.items() if whole % length == 0), "m")
-    return f"{whole // _UNITS[unit]}{unit}" if whole else "0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +155,20 @@ class CheckResult:
     checked_at: float | None = None
     retry_at: float | None = None
     why: str = ""
+
+
+def result_as_json(result: CheckResult) -> dict[str, Any]:
+    """As status and `GET /v1/updates` show it."""
+    shown = asdict(result)
+    del shown["available"]
+    found = result.available
+    return {
+        **shown,
+        "digest": found.digest if found else "",
+        "running": list(found.running) if found else [],
+        "first_seen": found.first_seen if found else None,
+        "size": found.size if found else None,
+    }
 
 
 def short_digest(digest: str) -> str:

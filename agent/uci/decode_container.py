@@ -31,6 +31,7 @@ from agent.model.kernel_names import (
 )
 from agent.model.quantities import (
     QuantityError,
+    parse_age,
     parse_duration,
     parse_int,
     parse_seconds,
@@ -49,7 +50,7 @@ from agent.model.resources import (
     RunState,
     Update,
 )
-from agent.model.updates import parse_age, parse_window
+from agent.model.updates import parse_window
 from agent.uci.decode_network import labels
 from agent.uci.reader import SectionReader
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from agent.model.container_table import TABLE, ContainerOption, Shape
-from agent.model.entry_text import duration, endpoint, ports, seconds
+from agent.model.entry_text import age, duration, endpoint, ports, seconds
 from agent.model.resources import (
     Container,
     ContainerPolicy,
@@ -25,7 +25,6 @@ from agent.model.resources import (
     Volume,
     WaitFor,
 )
-from agent.model.updates import age_text
 from agent.uci.decode_network import BRIDGE_NAME, INTERFACE_NAME_MAX
 from agent.uci.syntax import Option, Section
 
@@ -175,7 +174,7 @@ def _policy(policy: ContainerPolicy) -> dict[str, Value]:
     if policy.update_window is not None:
         options["update_window"] = str(policy.update_window)
     if policy.update_age_s is not None:
-        options["update_age"] = age_text(policy.update_age_s)
+        options["update_age"] = age(policy.update_age_s)
     lists = {
         "wait_for": [_wait(wanted) for wanted in policy.wait_for],
         "depends_on": [_dependency(wanted) for wanted in policy.depends_on],

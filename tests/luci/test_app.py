@@ -18,7 +18,14 @@ from agent.api.app import make_rules
 from agent.api.engine_calls import BUS_CALLS, ENGINE_CALLS
 from agent.api.jobs.jobs import Jobs
 from agent.api.rules import Need
-from agent.api.ubus.agent import AdoptionMethods, AgentMethods, DaemonMethods, JobMethods, log_methods
+from agent.api.ubus.agent import (
+    AdoptionMethods,
+    AgentMethods,
+    DaemonMethods,
+    JobMethods,
+    UpdateMethods,
+    log_methods,
+)
 from agent.api.ubus.docker import DockerObjects
 from agent.api.ubus.streams import Streams
 from agent.api.ubus.ttyd import Ttyd
@@ -43,7 +50,7 @@ READING = {
     "status", "plan", "diff", "job_list", "job_status",
     "stream_open", "stream_resume", "stream_ack", "stream_read", "stream_close",
     "df", "events", "info", "ping", "version", "changes", "inspect", "list", "logs", "stats", "top",
-    "history", "getMountPoints",
+    "history", "updates", "getMountPoints",
 }  # fmt: skip
 
 WITH_SECRETS = {("ucidockd", "history")}  # it only reads, but what only writers may
@@ -56,6 +63,7 @@ def methods_of_agent() -> set[str]:
         AgentMethods(nothing, nothing),
         JobMethods(nothing, Jobs(nothing)),
         AdoptionMethods(nothing),
+        UpdateMethods(nothing),
         DaemonMethods(nothing),
     )
     streams = Streams.methods(Streams.__new__(Streams))

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent.model.updates import age_text, parse_age
+from agent.model import entry_text
+from agent.model.quantities import parse_age
 from agent.model.updates import Available
 from agent.plan import operations as ops
 from agent.plan.container.image import digest_of
@@ -190,4 +191,4 @@ def test_digests_are_those_of_the_repository() -> None:
 
 @pytest.mark.parametrize("text", ["0", "30m", "12h", "3d", "1w", "90m"])
 def test_ages_are_written_as_they_are_read(text: str) -> None:
-    assert age_text(parse_age(text)) == text
+    assert entry_text.age(parse_age(text)) == text
