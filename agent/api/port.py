@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.api.problems import RequestError, number, text
+from agent.data.volumes import Manual
 from agent.model.dockerd.settings import Wish
 from agent.model.issues import Given, GivenSection
 from agent.model.resources import RegistryAuth
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from agent.convert.requests import ImportRequest
 
 
-class AgentPort(Protocol):
+class AgentPort(Manual, Protocol):
     """`plan` and `reconcile` raise EngineError when the engine is away."""
 
     board: StatusBoard

@@ -199,7 +199,8 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.api.jobs.jobs import Jobs
     from agent.api.streams.consoles import Consoles
     from agent.api.streams.stream_sources import console_kind
-    from agent.api.ubus.agent import AdoptionMethods, DaemonMethods, JobMethods, job_kinds
+    from agent.api.ubus.agent import AdoptionMethods, DaemonMethods, DataMethods, JobMethods, job_kinds
+    from agent.data.parts import Data
     from agent.engine.stream import DockerStream
     from agent.runtime.ubus import Bus
     from agent.runtime.web import Parts, Web
@@ -212,13 +213,22 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     engine.around = KeptNames(engine, agent.images)
     jobs = Jobs(engine)
     consoles = Consoles(engine)
+    records = agent.reconciler.records
+    data = Data(engine, agent, instance=lambda: records.instance, run_dir=socket.parent)
     bus = Bus(options.ubus_socket)
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
     bus.methods |= DaemonMethods(agent).methods()
+    bus.methods |= DataMethods(data).methods()
     sessions = bus.sessions(TokenFile(options.state_dir / "token"))
     parts = Parts(
-        options=options, agent=agent, engine=engine, consoles=consoles, jobs=jobs, sessions=sessions
+        options=options,
+        agent=agent,
+        engine=engine,
+        consoles=consoles,
+        jobs=jobs,
+        data=data,
+        sessions=sessions,
     )
     web = Web(parts, socket)
 
@@ -229,7 +239,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
-    async with web, consoles, bus.serving(agent, engine):
+    async with data.running(), web, consoles, bus.serving(agent, engine):
         logger.info("ready on %s", socket)
         await agent.run()
         await jobs.close()

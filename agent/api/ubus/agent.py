@@ -20,6 +20,7 @@ from agent.api.problems import RequestError, body_of, checked_id, text
 from agent.api.rules import read
 from agent.api.streams.engine_streams import mapped
 from agent.api.streams.stream_sources import Args, Kind, OutputOnly, Source, json_item
+from agent.data.parts import Data
 from agent.errors import BusError, UcidockdError
 from agent.model.dockerd.settings import Wish
 from agent.threads import tell
@@ -300,6 +301,24 @@ class AdoptionMethods:
 
     async def _diff(self, args: Arguments) -> Reply:
         return await self._agent.diff(checked_id(text(args, "name")))
+
+
+# The files of volumes on ubus: what is small. Archives come over HTTP and through transfers.
+
+
+class DataMethods:
+    """The same answers as on HTTP."""
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+
+    def methods(self) -> dict[str, Method]:
+        """To be published."""
+        return {"volume_list": Method(handler=self._list, args={"name": STRING, "path": STRING})}
+
+    async def _list(self, args: Arguments) -> Reply:
+        found = await self._data.volumes.list(checked_id(text(args, "name")), text(args, "path"))
+        return found.as_json()
 
 
 # dockerd by hand on ubus: start, stop, restart, and certificates for its clients, with the answers of the routes.
