@@ -134,7 +134,9 @@ def test_a_line_end_that_two_pieces_share_is_one() -> None:
 def test_since_takes_durations_and_times() -> None:
     assert since_when("10m", 1000.0) == "400.000"
     assert since_when("1700000000.5", 0) == "1700000000.5"
-    assert since_when("2026-01-01T00:00:00Z", 0) == "2026-01-01T00:00:00Z"
+    assert since_when("2026-01-01T00:00:00Z", 0) == "1767225600.000000000"
+    assert since_when("2026-01-01T02:30:00.123456789+02:00", 0) == "1767227400.123456789"
+    assert since_when("2026-01-01", 0) == since_when("2026-01-01T00:00", 0) == "1767225600.000000000"
     with pytest.raises(ConfigError, match="expected a duration such as 10m"):
         since_when("yesterday", 0)
 

@@ -51,7 +51,7 @@ def make_rules(
         *FileRoutes(engine).rules(),
         *JobRoutes(jobs, agent.auths).rules(),
         *VolumeRoutes(data).rules(),
-        *TransferRoutes(transfers, engine, agent.auths, data).rules(),
+        *TransferRoutes(transfers, engine, agent.auths, agent.board, data).rules(),
         *MetricsRoutes(agent, jobs, transfers).rules(),
         *AdoptionRoutes(agent).rules(),
         *DaemonRoutes(agent).rules(),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.api.problems import RequestError, number, text
 from agent.data.volumes import Manual
-from agent.model.dockerd.settings import Wish
+from agent.model.dockerd.settings import CERTIFICATE_DAYS_MAX, CLIENT_DAYS, Wish
 from agent.model.issues import Given, GivenSection
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
@@ -31,8 +31,8 @@ class AgentPort(Manual, Protocol):
         """
         ...
 
-    async def reconcile(self) -> dict[str, Any]:
-        """A full pass; returns when it and what was under way are ended."""
+    async def reconcile(self, *, settle_s: float = 0.0) -> dict[str, Any]:
+        """A full pass; returns when it and what was under way are ended, and what it started has run `settle_s` seconds."""
         ...
 
     async def validate(self, texts: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -77,6 +77,14 @@ class AgentPort(Manual, Protocol):
         """Everything about one container section. Raises ConfigError for no such section."""
         ...
 
+    async def history(self, name: str) -> dict[str, Any]:
+        """The settings that a container section had, newest first; secrets are in it. Raises ConfigError."""
+        ...
+
+    async def revert(self, name: str, number: int, *, commit: bool) -> dict[str, Any]:
+        """One of these settings as the section: a preview, or committed. Raises ConfigError, ConflictError, OSError."""
+        ...
+
     async def tls_client(self, name: str, *, days: int) -> dict[str, Any]:
         """A new client's bundle for dockerd's TLS: `name`, `files` (PEM, a private key among it), `expires` (unix
         seconds), `server_names`. Raises ConfigError, ClockNotSetError, CertificateError.
@@ -114,6 +122,18 @@ def given_of(body: Mapping[str, Any]) -> Given:
     return Given(
         texts=_texts(body, "packages"), paths=_texts(body, "paths"), sections=_sections(body), staged=staged
     )
+
+
+def revert_of(body: Mapping[str, Any]) -> tuple[int, bool]:
+    """Which version is asked for, and whether it is committed. Raises RequestError."""
+    if unknown := sorted(body.keys() - {"version", "commit"}):
+        raise RequestError(f"{unknown[0][:64]!r} is not known; known: version, commit")
+    number, commit = body.get("version"), body.get("commit", False)
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise RequestError("version: expected the number of a version, as `history` shows it")
+    if not isinstance(commit, bool):
+        raise RequestError("commit: expected true or false")
+    return number, commit
 
 
 def _sections(body: Mapping[str, Any]) -> dict[str, dict[str, GivenSection | None]]:
@@ -177,11 +197,9 @@ async def validated(agent: AgentPort, texts: Mapping[str, Any]) -> dict[str, Any
 
 
 STARTED = {"started": True}
-CLIENT_DAYS = 730
-_DAYS_MAX = 3650
 
 
 async def client_bundle(agent: AgentPort, body: Mapping[str, Any]) -> dict[str, Any]:
     """The answer to `{name, days}`. Raises RequestError, and what `AgentPort.tls_client` raises."""
-    days = number(body, "days", low=1, high=_DAYS_MAX, default=CLIENT_DAYS)
+    days = number(body, "days", low=1, high=CERTIFICATE_DAYS_MAX, default=CLIENT_DAYS)
     return await agent.tls_client(text(body, "name"), days=days)

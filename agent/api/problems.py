@@ -24,6 +24,7 @@ from agent.errors import (
     StorageError,
     UcidockdError,
 )
+from agent.model.quantities import FALSE_WORDS, TRUE_WORDS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -79,7 +80,6 @@ def body_of(exc: Exception) -> dict[str, Any]:
 
 ID = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}"
 IMAGE = r"(?:[A-Za-z0-9][A-Za-z0-9_.:-]*/)*[A-Za-z0-9][A-Za-z0-9_.:@-]*"
-TOKEN = r"[0-9a-f]{32}"
 _ID, _IMAGE = re.compile(ID), re.compile(IMAGE)
 _IMAGE_LIMIT = 512
 _NETWORK_LIMIT = 512
@@ -142,9 +142,9 @@ def picked(request: Request, allowed: Iterable[str]) -> list[tuple[str, str]]:
 def flag(query: Mapping[str, str], name: str, *, default: bool = False) -> bool:
     """A boolean of a query: 1/true or 0/false. Raises RequestError."""
     text = query.get(name, "")
-    if text.lower() in ("1", "true", "yes"):
+    if text.lower() in TRUE_WORDS:
         return True
-    if text.lower() in ("0", "false", "no"):
+    if text.lower() in FALSE_WORDS:
         return False
     if text:
         raise RequestError(f"query {name}: expected 1 or 0")

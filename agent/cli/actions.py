@@ -19,6 +19,7 @@ from agent.cli.ask import Engine, Target, agent_socket, container_sections, crea
 from agent.cli.main import sentence
 from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
 from agent.model.issues import plain
+from agent.model.quantities import TRUE_WORDS
 
 LOOK_S = 0.2
 TIMED_OUT = 5
@@ -136,7 +137,7 @@ def declare(args: argparse.Namespace, section: str, options: Mapping[str, str]) 
                 if old is None or old.value != value:
                     staged = edit.set_value(staged, where, value)
                     said.append(f"`option {name} '{value}'`")
-            elif old is not None and not (name == "enabled" and old.value in _TRUE):
+            elif old is not None and not (name == "enabled" and old.value in TRUE_WORDS):
                 staged = edit.delete(staged, where)
                 said.append(f"removal of `option {name}`")
         if not said:
@@ -148,9 +149,6 @@ def declare(args: argparse.Namespace, section: str, options: Mapping[str, str]) 
             if not left:
                 raise
     return " and ".join(said)
-
-
-_TRUE = frozenset({"1", "true", "yes", "on"})
 
 
 # pull
@@ -286,8 +284,8 @@ def generation(args: argparse.Namespace) -> str:
     """What the agent calls the configuration as it is committed now, "" where a file cannot be read."""
     import hashlib
 
-    from agent.files.config import PACKAGES
     from agent.files.uci_store import TextUciStore
+    from agent.uci.decode import PACKAGES
 
     options = runtime_options(args)
     store = TextUciStore(config_dir=options.config_dir, override_dir=options.override_dir)

@@ -188,6 +188,11 @@ class Engine:
             )
         return response
 
+    def of_agent(self, path: str, query: Mapping[str, str]) -> http.client.HTTPResponse:
+        """The answer of one of the running agent's own routes, its body still to come."""
+        route = f"{path}?{urlencode(query)}"
+        return answer_of(UnixConnection(self._socket), "GET", route, None, {}, self._socket)
+
     def call(self, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None) -> Any:
         """The decoded answer, None where it has no body."""
         text = self.open(method, path, query, body).read()

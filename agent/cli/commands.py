@@ -290,6 +290,25 @@ DESCRIBE = Command(
     arguments=(_NAME._replace(help="a container section, or its Docker name"),),
     common=_EITHER,
 )
+HISTORY = Command(
+    name="history",
+    group="Configuration",
+    summary="Show the settings that a section had, or go back to them",
+    description=(
+        "Shows the last versions of a container section that were applied, newest first, and which options each changed."
+        " With --revert the settings of a version are written to /etc/config/containers again; the agent applies them as any"
+        " other change. Volumes keep what is in them."
+    ),
+    examples=(
+        ("ucidockd history web", "The versions of section `web`."),
+        ("ucidockd history web --revert 3", "Use the settings of version 3 again."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.container:history",
+    arguments=(_NAME._replace(help="a container section, or its Docker name"),),
+    options=(option("--revert", metavar="VERSION", type=_number, help="write this version as the section"),),
+    common=_EITHER,
+)
 ADOPT = Command(
     name="adopt",
     group="Configuration",
@@ -542,7 +561,7 @@ LOGS = Command(
     words={"--lines": "`--tail N`", "--details": "`--json` has the time and the stream of each line"},
     arguments=(_NAMES,),
     options=(
-        flag("-f", "--follow", help="continue with what comes"),
+        flag("-f", "--follow", help="continue with what comes, also of the container that replaces it"),
         option("-n", "--tail", metavar="N", default="all", help="the last N lines only"),
         flag("-t", "--timestamps", help="the time before each line"),
         option("--since", metavar="TIME", default="", help="10m, seconds since 1970 or an RFC 3339 time"),
@@ -771,6 +790,7 @@ COMMANDS: tuple[Command, ...] = (
     PLAN,
     RECONCILE,
     DIFF,
+    HISTORY,
     ADOPT,
     IMPORT_RUN,
     IMPORT_COMPOSE,

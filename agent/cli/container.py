@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ucidockd diff` and `adopt`: commands about one container."""
+"""`ucidockd diff`, `history` and `adopt`: commands about one container."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import argparse
 import json
 import re
 import sys
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -77,6 +78,53 @@ def _diff_row(field: dict[str, Any]) -> tuple[str, ...]:
 def _entries(text: str) -> str:
     """A list without its brackets."""
     return text[1:-1] if text.startswith("[") and text.endswith("]") else text
+
+
+# history
+
+
+def history(args: argparse.Namespace) -> int:
+    """`ucidockd history`."""
+    route = f"/v1/containers/{route_name(args.name)}"
+    if args.revert is None:
+        answer = ask_or_do(
+            args, ("GET", f"{route}/history"), lambda single: single.history(args.name), changes=False
+        )
+        print(json.dumps(answer, indent=1) if args.json else history_text(answer, Style.of(sys.stdout)))
+        return 0
+    body = {"version": args.revert, "commit": True}
+    answer = ask_or_do(
+        args,
+        ("POST", f"{route}/revert"),
+        lambda single: single.revert(args.name, args.revert, commit=True),
+        body,
+        changes=False,
+    )
+    if args.json:
+        print(json.dumps(answer, indent=1))
+        return 0
+    for note in answer["notes"]:
+        print(f"{Style.of(sys.stderr)('busy', 'note')}: {plain(note)}", file=sys.stderr)
+    print(f"committed: {plain(answer['section'])} has the settings of version {args.revert}")
+    return 0
+
+
+def history_text(answer: dict[str, Any], style: Style) -> str:
+    """A table VERSION APPLIED CHANGED; values are in `--json` only."""
+    if not answer["versions"]:
+        return "\n".join(wrapped("nothing was applied yet: no earlier settings are kept", style))
+    return "\n".join(
+        columns(("VERSION", "APPLIED", "CHANGED"), [_version_row(v) for v in answer["versions"]], style)
+    )
+
+
+def _version_row(version: dict[str, Any]) -> tuple[str, ...]:
+    applied = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(version["at"]))
+    return (
+        f"{version['number']}{' (now)' if version['is_now'] else ''}",
+        applied,
+        ", ".join(version["changed"]) or "-",
+    )
 
 
 # adopt

@@ -85,16 +85,13 @@ def _query(args: argparse.Namespace) -> dict[str, str]:
 
 
 def since_when(text: str, now: float, option: str = "--since") -> str:
-    """What the engine takes: seconds or an RFC 3339 time as they are, a duration such as 10m counted back."""
-    from agent.model.quantities import QuantityError, parse_duration
+    """What the engine takes. Raises ConfigError."""
+    from agent.model.quantities import QuantityError, parse_moment
 
-    if re.fullmatch(r"[0-9.]+|[0-9]{4}-.*", text):
-        return text
     try:
-        return f"{now - parse_duration(text) / 1e9:.3f}"
+        return parse_moment(text, now)
     except QuantityError as exc:
-        wish = "a duration such as 10m, seconds since 1970 or an RFC 3339 time"
-        raise ConfigError(f"{option} {text}: expected {wish}") from exc
+        raise ConfigError(f"{option} {text}: expected {exc.expected}") from exc
 
 
 class _Source:
@@ -103,15 +100,18 @@ class _Source:
     def __init__(self, engine: Engine, target: Target, query: Mapping[str, str]) -> None:
         self.name = target.asked
         self._engine, self._ref = engine, created(engine, target)
-        # a terminal's output has no frames
         inspected = engine.call("GET", f"/containers/{self._ref}/json")
-        self._tty = bool(inspected["Config"]["Tty"])
+        # the engine gives a terminal's output without frames
+        self._frames = engine.status is not None or not inspected["Config"]["Tty"]
         driver = inspected["HostConfig"].get("LogConfig", {}).get("Type", "")
         if driver == "none":
             raise ConfigError(f"{self.name} keeps no output: its `option log_driver` is `none`")
         self._query = query
 
     def open(self, query: Mapping[str, str]) -> HTTPResponse:
+        """Through the agent it goes on with the container that replaces this one."""
+        if self._engine.status is not None:
+            return self._engine.of_agent(f"/v1/containers/{self._ref}/logs", {**query, "format": "frames"})
         return self._engine.open("GET", f"/containers/{self._ref}/logs", query)
 
     def pieces(self, response: HTTPResponse) -> Iterator[tuple[str, bytes]]:
@@ -119,10 +119,10 @@ class _Source:
         decoder = FrameDecoder()
         try:
             while piece := response.read1(_PIECE):
-                if self._tty:
-                    yield "stdout", piece
-                else:
+                if self._frames:
                     yield from decoder.feed(piece)
+                else:
+                    yield "stdout", piece
         except (OSError, HTTPException, FrameError) as exc:
             raise UcidockdError(
                 f"the output of {self.name} broke off: {exc}; it may go on with `-f --since 1m`"

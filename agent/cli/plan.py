@@ -14,6 +14,9 @@ from agent.cli.plan_view import NOTHING, plan_view, steps
 from agent.cli.system import packages_of
 from agent.model.issues import Given
 
+SETTLE_S = 2  # a container that ends sooner did not start
+_RECONCILE = ("POST", f"/v1/reconcile?settle={SETTLE_S}")
+
 
 def plan(args: argparse.Namespace) -> int:
     """What would be done."""
@@ -69,7 +72,7 @@ def _given(body: dict[str, Any]) -> Given:
 def reconcile(args: argparse.Namespace) -> int:
     """Does it now, shows what is done as it is done, and waits for it."""
     if args.json:
-        result = ask_or_do(args, ("POST", "/v1/reconcile"), lambda single: single.reconcile())
+        result = ask_or_do(args, _RECONCILE, lambda single: single.reconcile(settle_s=SETTLE_S))
         print(json.dumps(result, indent=1))
         return 0 if result["ok"] else 1
     from agent.cli.main import INTERRUPTED
@@ -84,7 +87,9 @@ def reconcile(args: argparse.Namespace) -> int:
     try:
         with shown_while(agent_socket(args), progress):
             result = ask_or_do(
-                args, ("POST", "/v1/reconcile"), lambda single: single.reconcile(progress.feed, interrupted)
+                args,
+                _RECONCILE,
+                lambda single: single.reconcile(progress.feed, interrupted, settle_s=SETTLE_S),
             )
     except KeyboardInterrupt:
         _say_it_continues(progress.close())

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from agent.cli.output import PLAIN, Style, wrapped
+from agent.cli.output import PLAIN, Style, output_lines, wrapped
 from agent.model.issues import plain
 
 NOTHING = "Nothing to do: everything is as declared."
@@ -160,6 +160,9 @@ def _entries(pending: Iterable[Mapping[str, Any]], style: Style) -> Iterator[str
         colour = "busy" if waits else "bad" if entry["level"] == "error" else "busy"
         text = f"{entry['key']}: {_state(entry)}: {entry['message']}"
         yield from _headed("..." if waits else "!", colour, text, style)
+        if entry.get("output"):
+            yield f"{_INDENT}it printed last:"
+            yield from (f"  {line}" for line in output_lines(entry["output"]))
 
 
 def _state(entry: Mapping[str, Any]) -> str:
@@ -196,11 +199,11 @@ def steps(result: Mapping[str, Any], next_step: str) -> Iterator[str]:
     failed = next((states[s] for s in ("retry", "failed", "rolled back") if s in states), None)
     if failed is not None:
         name = failed["key"].partition(":")[2]
-        logs = (
-            f"`ucidockd logs {name} --failed` shows what its container printed; "
-            if failed["key"].startswith("container:")
-            else ""
-        )
+        logs = ""
+        if failed.get("output"):  # a rolled back one is gone, and these were its last lines
+            logs = f"`ucidockd logs {name}` shows more; " if failed["state"] != "rolled back" else ""
+        elif failed["key"].startswith("container:"):
+            logs = f"`ucidockd logs {name} --failed` shows what its container printed; "
         yield f"{logs}`ucidockd reconcile` tries again at once."
     if "held" in states:
         yield "`ucidockd reconcile` ends what was done by hand."

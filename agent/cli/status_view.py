@@ -21,6 +21,7 @@ STATES = ("running", "stopped", "waiting", "failed", "warning", "in-sync")
 _COLOURS = {"error": "bad", "warning": "busy", "waiting": "busy", "off": "dim", "ok": "good"}
 _RANK = {"error": 0, "waiting": 1, "warning": 2, "off": 3, "ok": 4}
 _SUM = {"ok": "in sync", "waiting": "waiting", "warning": "with a warning", "off": "off", "error": "failed"}
+_IN_SUM = ("in sync", "completed", "waiting", "with a warning", "off", "failed")
 _NARROW = 60  # columns: below, a name and its state are all that fits
 _CUT = {
     "NAME": 12,
@@ -67,9 +68,15 @@ def head_lines(status: Mapping[str, Any], style: Style) -> list[str]:
 
 def sum_of(resources: Sequence[Mapping[str, Any]]) -> str:
     """`57 in sync, 3 waiting, 1 failed`."""
-    levels = [resource["level"] for resource in resources]
-    told = [f"{levels.count(level)} {words}" for level, words in _SUM.items() if level in levels]
+    words = [_completed(resource) or _SUM[resource["level"]] for resource in resources]
+    told = [f"{words.count(each)} {each}" for each in _IN_SUM if each in words]
     return ", ".join(told) if told else "No section is declared in /etc/config/containers."
+
+
+def _completed(resource: Mapping[str, Any]) -> str:
+    running = _condition(resource, "Running")
+    is_done = resource["level"] in ("ok", "off") and running is not None and running["reason"] == "Completed"
+    return "completed" if is_done else ""
 
 
 def is_in_state(resource: Mapping[str, Any], state: str) -> bool:

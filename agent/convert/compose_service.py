@@ -16,6 +16,7 @@ from agent.convert.compose_file import pairs
 from agent.convert.conversion import Sheet
 from agent.convert.run_line import mount_entry
 from agent.model.kernel_names import near
+from agent.model.quantities import TRUE_WORDS
 
 if TYPE_CHECKING:
     from agent.convert.compose import _Project
@@ -669,7 +670,7 @@ def text(value: Any) -> str:
 
 
 def flag(value: Any) -> str:
-    return "1" if text(value).lower() in ("true", "1", "yes", "on") else "0"
+    return "1" if text(value).lower() in TRUE_WORDS else "0"
 
 
 def listed(value: Any) -> list[Any]:

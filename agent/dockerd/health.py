@@ -13,13 +13,12 @@ from collections.abc import Callable, Sequence
 from agent.dockerd.status import DaemonStatus
 from agent.engine.process import has_files_on, network_devices
 from agent.errors import Reason
-from agent.model.dockerd.settings import Document, Effect, Process, Target, data_root
+from agent.model.dockerd.settings import DEFAULT_BRIDGE, Document, Effect, Process, Target, data_root
 from agent.plan.daemon import Change
 from agent.router.mounts import is_read_only
 
 logger = logging.getLogger(__name__)
 
-_DEFAULT_BRIDGE = "docker0"
 _UNMOUNTED: Reason = "Unmounted"
 
 
@@ -93,7 +92,7 @@ def lost_bridge(document: Document, arguments: Sequence[str], devices: frozenset
     With `bridge` none, or a choice on its command line, there is nothing to be expected.
     """
     chosen = any(word.lstrip("-").partition("=")[0] in {"b", "bridge"} for word in arguments)
-    bridge = str(document.get("bridge") or _DEFAULT_BRIDGE)
+    bridge = str(document.get("bridge") or DEFAULT_BRIDGE)
     if devices is None or chosen or bridge == "none" or bridge in devices:
         return ""
     return f"the bridge {bridge} was removed"

@@ -7,6 +7,7 @@ Changes nothing and asks nobody but the engine for the names of its running cont
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from agent.dockerd.stage import DaemonStage, Tools, make_stage
@@ -45,7 +46,7 @@ def preview(options: RuntimeOptions) -> Preview:
         raise ConfigError(
             "no section is about dockerd, expected `config globals 'globals'` in /etc/config/dockerd"
         )
-    stage = make_stage(options, desired.agent, StatusBoard(), Tools())  # makes no certificates
+    stage = make_stage(options, desired.agent, StatusBoard(time.time), Tools())  # makes no certificates
     target, messages = stage.preview(desired.daemon, desired.agent, networks=desired.networks)
     running = stage.files.load().running
     change = as_wished(_change(stage, running, target), desired.daemon)

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.errors import DaemonError, Reason
 from agent.model.dockerd.settings import DAEMON_KEY, DaemonRecord, Process, Target
 from agent.plan.daemon import Rendered
-from agent.status.board import OperationNote, StatusBoard
+from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 
 logger = logging.getLogger(__name__)
@@ -22,17 +20,16 @@ class DaemonStatus:
     """Writes conditions; says each warning once in the log, as long as it lasts."""
 
     board: StatusBoard
-    wall: Callable[[], float] = time.time
     _warned: frozenset[str] = field(default_factory=frozenset)
     _wrong: tuple[str, ...] = ()  # what of UCI is not in force because it is wrong
 
     def drop(self) -> None:
         """No section is about dockerd."""
-        self.board.drop(DAEMON_KEY, now=self.wall())
+        self.board.drop(DAEMON_KEY)
 
     def begin(self, mistakes: tuple[str, ...]) -> None:
         """The settings were read."""
-        self.board.ensure(DAEMON_KEY, kind="daemon", section="dockerd", name="dockerd", now=self.wall())
+        self.board.ensure(DAEMON_KEY)
         self._wrong = mistakes
         text = "; ".join(mistakes)
         self._set(
@@ -125,32 +122,21 @@ class DaemonStatus:
 
     def engine_changed(self, message: str, *, reason: Reason = "DataRoot") -> None:
         """`message`: "" when it is the engine that it was."""
-        if message:
-            self._set(ConditionType.ENGINE_CHANGED, status=True, reason=reason, message=message)
-        else:
-            self._clear(ConditionType.ENGINE_CHANGED)
+        self.board.flag(DAEMON_KEY, ConditionType.ENGINE_CHANGED, reason, message)
 
     def impaired(self, message: str) -> None:
         """dockerd lacks something that a restart did not bring back; "" when it has all."""
-        if message:
-            self._set(ConditionType.ENGINE_IMPAIRED, status=True, reason="RestartDidNotHelp", message=message)
-        else:
-            self._clear(ConditionType.ENGINE_IMPAIRED)
+        self.board.flag(DAEMON_KEY, ConditionType.ENGINE_IMPAIRED, "RestartDidNotHelp", message)
 
     def storage_lost(self, message: str, *, reason: Reason = "Unmounted") -> None:
         """The file system of the data is away, or read-only, while dockerd runs; "" when it is there."""
-        if message:
-            self._set(ConditionType.ENGINE_STORAGE_LOST, status=True, reason=reason, message=message)
-        else:
-            self._clear(ConditionType.ENGINE_STORAGE_LOST)
+        self.board.flag(DAEMON_KEY, ConditionType.ENGINE_STORAGE_LOST, reason, message)
 
     def unsuitable(self, message: str) -> None:
         """The file system of the data takes no containers; "" when it does."""
+        self.board.flag(DAEMON_KEY, ConditionType.STORAGE_UNSUITABLE, "FileSystem", message)
         if message:
-            self._set(ConditionType.STORAGE_UNSUITABLE, status=True, reason="FileSystem", message=message)
             self._warn(message)
-        else:
-            self._clear(ConditionType.STORAGE_UNSUITABLE)
 
     def restart_needed(self, reason: Reason | None, message: str) -> None:
         """An external dockerd does not follow its file; None when it does."""
@@ -194,11 +180,10 @@ class DaemonStatus:
 
     def note(self, verb: str, cause: str, *, error: str) -> None:
         """One operation that was carried out."""
-        note = OperationNote(at=self.wall(), op=verb, cause=cause, ok=not error, error=error)
-        self.board.note(DAEMON_KEY, note, now=self.wall())
+        self.board.note(DAEMON_KEY, verb, cause=cause, ok=not error, error=error)
 
     def _set(self, condition: ConditionType, *, status: bool, reason: Reason, message: str = "") -> None:
-        self.board.set(DAEMON_KEY, condition, status=status, reason=reason, message=message, now=self.wall())
+        self.board.set(DAEMON_KEY, condition, status=status, reason=reason, message=message)
 
     def _clear(self, condition: ConditionType) -> None:
-        self.board.clear(DAEMON_KEY, condition, now=self.wall())
+        self.board.clear(DAEMON_KEY, condition)

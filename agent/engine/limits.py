@@ -104,6 +104,11 @@ def keep_time(client: Any, deadline: Deadline) -> None:
                 setattr(adapter, name, _with_timed_pool(found, deadline))
 
 
+def keep_pools_in_time(manager: Any, deadline: Deadline) -> None:
+    """The same for a urllib3 PoolManager or ProxyManager."""
+    manager._new_pool = _with_timed_pool(manager._new_pool, deadline)  # noqa: SLF001 - as below
+
+
 def _with_timed_pool(get: Callable[..., Any], deadline: Deadline) -> Callable[..., Any]:
     def got(*args: Any, **named: Any) -> Any:
         pool = get(*args, **named)

@@ -10,7 +10,7 @@ import bisect
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,12 +21,10 @@ from agent.files.user_paths import PATHS
 from agent.model.issues import Code, Given, Issue
 from agent.model.resources import Desired
 from agent.plan.draft import with_hashes
-from agent.uci.decode import decode
+from agent.uci.decode import PACKAGES, decode
 from agent.uci.edit import UciEditError, replayed, with_sections
 from agent.uci.mistakes import FileMistake, mistakes_of, without
-from agent.uci.syntax import Package, UciSyntaxError, parse
-
-PACKAGES = ("containers", "dockerd")
+from agent.uci.syntax import Package, Section, UciSyntaxError, parse, section_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +35,7 @@ class LoadResult:
     desired: Desired | None
     issues: tuple[Issue, ...] = ()
     readable: Desired = field(default_factory=Desired)
+    texts: Mapping[str, str] = field(default_factory=dict)  # of the container sections, by their names
 
 
 def open_store(options: RuntimeOptions) -> UciStore:
@@ -109,8 +108,15 @@ def _load(store: UciStore | _Given) -> LoadResult:
         return LoadResult(desired=None, issues=_by_line(issues), readable=readable)
     generation = hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
     return LoadResult(
-        desired=with_hashes(replace(result.desired, generation=generation)), issues=_by_line(result.issues)
+        desired=with_hashes(replace(result.desired, generation=generation)),
+        issues=_by_line(result.issues),
+        texts={s.name: section_text(s) for s in _containers(packages) if not s.anonymous},
     )
+
+
+def _containers(packages: Mapping[str, Package]) -> Iterable[Section]:
+    package = packages.get("containers")
+    return (s for s in package.sections if s.type == "container") if package is not None else ()
 
 
 def _by_line(issues: Iterable[Issue]) -> tuple[Issue, ...]:

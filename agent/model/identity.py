@@ -24,7 +24,6 @@ LABEL_NONCE = "ucidockd.nonce"
 LABEL_HELPER = "ucidockd.helper"  # INSTANCE/RUN of the agent that made it
 LABEL_COPY_OF = "ucidockd.copy-of"  # of a volume: the one that it is a copy for
 LABEL_SAVED = "ucidockd.saved"  # of such a copy that is kept: the key to put it back by
-OWN_LABELS = frozenset({LABEL_OWNER, LABEL_INSTANCE, LABEL_SECTION, LABEL_SPEC_VERSION, LABEL_NONCE})
 OWNER = "ucidockd"
 
 

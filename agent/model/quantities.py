@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 TRUE_WORDS = frozenset({"1", "yes", "on", "true", "enabled"})
@@ -33,6 +34,11 @@ _AGE_S = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 _CPUS = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
 _INTEGER = re.compile(r"-?\d+", re.ASCII)
+_SINCE_1970 = re.compile(r"\d{1,12}(\.\d{1,9})?", re.ASCII)
+_RFC3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?)?",
+    re.ASCII | re.IGNORECASE,
+)
 _INT64_MAX = 2**63 - 1
 _NUMBER_MAX = 64  # characters; what is longer costs time (patterns, Decimal) and is no use
 _SECONDS_MAX = 10**9
@@ -117,6 +123,25 @@ def parse_seconds(text: str) -> float:
     if seconds > _SECONDS_MAX:
         raise QuantityError(f"{text!r} is too long", f"{_SECONDS_MAX} seconds at most")
     return seconds
+
+
+def parse_moment(text: str, now: float) -> str:
+    """Seconds since 1970 with the nanoseconds that were given, as the engine's logs take a time: of such seconds, of RFC
+    3339 (UTC where it names no zone), or of a duration back from `now` (unix seconds).
+    """
+    if _SINCE_1970.fullmatch(text):
+        return text
+    try:
+        if match := _RFC3339.fullmatch(text):
+            day, clock, fraction, zone = match.groups()
+            moment = datetime.fromisoformat(f"{day}T{clock or '00:00'}{(zone or 'Z').upper()}")
+            seconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
+            return f"{max(0, seconds)}.{(fraction or '0').ljust(9, '0')}"
+        return f"{max(0.0, now - parse_duration(text) / 1e9):.3f}"
+    except ValueError:
+        raise QuantityError(
+            f"{text[:64]!r} is not a time", "a duration such as 10m, seconds since 1970 or an RFC 3339 time"
+        ) from None
 
 
 def parse_age(text: str) -> float:

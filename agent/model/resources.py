@@ -15,6 +15,11 @@ from enum import StrEnum
 from agent.model.addresses import ListenAddress
 from agent.model.dockerd.settings import DaemonSettings
 
+DEFAULT_NETWORKS = frozenset({"", "bridge", "default"})
+"""What `network_mode` says for the engine's default bridge, "" where it says nothing. Ports are published there."""
+NO_NETWORKS = frozenset({"host", "none"})
+"""Names of networks that are none: they go with no other."""
+
 
 class Pull(StrEnum):
     """When an image is pulled."""

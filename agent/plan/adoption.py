@@ -16,6 +16,8 @@ from typing import Any
 from agent.model.container_table import keys_of
 from agent.model.engine_json import is_gpus, read_exposed
 from agent.model.resources import (
+    DEFAULT_NETWORKS,
+    NO_NETWORKS,
     Container,
     ContainerPolicy,
     ContainerSpec,
@@ -29,9 +31,9 @@ from agent.model.resources import (
     VolumeSpec,
 )
 from agent.plan.container.difference import network_options
-from agent.plan.container.inspected import DEFAULT_NETWORKS, is_anonymous, is_lent, read_spec
+from agent.plan.container.inspected import is_anonymous, is_lent, read_spec
 
-_PREDEFINED = DEFAULT_NETWORKS | {"host", "none"}
+_PREDEFINED = DEFAULT_NETWORKS | NO_NETWORKS
 _SHM_SIZE = 64 << 20  # dockerd's default-shm-size, unless it is told otherwise
 # uname's word for a machine -> that of images (Go: GOARCH), which for ARM and MIPS says less
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "i386": "386"}

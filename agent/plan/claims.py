@@ -14,7 +14,7 @@ from typing import Any
 from agent.model.entries import addresses_meet
 from agent.model.identity import SPEC_VERSION, version_of
 from agent.model.observed import Record
-from agent.model.resources import Container, RunState
+from agent.model.resources import DEFAULT_NETWORKS, Container, RunState
 from agent.plan import operations as ops
 from agent.plan.container.plan import is_alive
 from agent.plan.draft import Draft, Missing, desired_spec, key_of
@@ -23,7 +23,6 @@ _OF_DESIRED = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer, op
 _GIVES_ADDRESS = (ops.StartContainer, *_OF_DESIRED)
 _ENDS = (ops.StopContainer, ops.RetireContainer, ops.RemoveContainer, ops.Forget)
 _SWAPS = (ops.ReplaceContainer, ops.AdoptContainer)
-_BRIDGED = frozenset({"", "bridge", "default"})  # network modes in which ports are published
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -114,7 +113,7 @@ def claims(spec: Mapping[str, Any]) -> frozenset[Claim]:
 
 
 def _ports(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    if (spec.get("network_mode") or "") in _BRIDGED:
+    if (spec.get("network_mode") or "") in DEFAULT_NETWORKS:
         # of a range the engine takes one that is free
         yield from (p for p in spec.get("ports", ()) if p["host_port"] and not p.get("host_port_end"))
 

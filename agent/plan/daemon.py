@@ -33,6 +33,7 @@ from agent.model.dockerd.table import (
     value_at,
 )
 from agent.model.dockerd.values import is_loopback
+from agent.model.secrets import MASK, is_secret_name
 from agent.plan.operations import Finding
 
 # Which store of images dockerd will use, and whether it can work on the file system of its data_root. Pure.
@@ -405,9 +406,8 @@ def masked(document: Document) -> bytes:
     for key in ("log-opts", "proxies"):
         group = shown.get(key)
         if isinstance(group, Mapping):
-            shown[key] = {name: "***" if _is_secret(name, value) else value for name, value in group.items()}
+            shown[key] = {
+                name: MASK if "@" in str(value) or is_secret_name(name) else value
+                for name, value in group.items()
+            }
     return format_document(shown)
-
-
-def _is_secret(name: str, value: Json) -> bool:
-    return "@" in str(value) or any(word in name.lower() for word in ("token", "password", "secret", "key"))

@@ -19,7 +19,8 @@ class Entry:
     """One resource that is not as declared, or not yet.
 
     `state`: one of `STATES`. `level`: ERROR needs a person, WAITING gets there by itself, WARNING and OFF are as
-    a user wanted it. `op`: with `then`, what will be done. `retry_in_s`: seconds, with `retry`.
+    a user wanted it. `op`: with `then`, what will be done. `retry_in_s`: seconds, with `retry`. `output`: what its
+    container printed last, where it keeps ending.
     """
 
     key: str
@@ -28,6 +29,7 @@ class Entry:
     message: str
     op: str = ""
     retry_in_s: float | None = None
+    output: str = ""
 
     def words(self) -> str:
         """What the first column of a plan says."""
@@ -113,6 +115,7 @@ def outlook(
     """
     working = {work.key for work in plan.works}
     coming = {work.key: work.operations[0].verb for work in later.works if work.key not in working}
+    outputs = {finding.key: finding.output for finding in plan.findings if finding.output}
     found = [Entry(key=key, state="in progress", level=Level.WAITING, message=busy[key]) for key in busy]
     for finding in plan.findings:
         level = level_of(ConditionType(finding.type), status=finding.status, reason=finding.reason)
@@ -124,7 +127,8 @@ def outlook(
             message, op = f"once {finding.once}", coming[finding.key]
             found.append(Entry(key=finding.key, state="then", level=level, message=message, op=op))
         elif not (finding.type == ConditionType.DEGRADED and _is_told_already(plan, finding)):
-            found.append(_entry(finding, level, retry_in_s.get(finding.key)))
+            entry = _entry(finding, level, retry_in_s.get(finding.key))
+            found.append(replace(entry, output=outputs.get(finding.key, "")))
     ordered = sorted([*found, *extra], key=lambda entry: STATES.index(entry.state))
     return Outlook(plan=plan, entries=tuple(ordered))
 

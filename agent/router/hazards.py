@@ -8,7 +8,6 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +52,6 @@ class Hazards:
     board: StatusBoard
     folders: dict[str, tuple[str, bool]]
     docker_host: str = ""
-    wall: Callable[[], float] = time.time
     dockerman: tuple[Path, ...] = _DOCKERMAN
     _read: tuple[str, Package] = ("", _NONE)
     _warned: list[str] = field(default_factory=list)
@@ -103,13 +101,10 @@ class Hazards:
     def _set(
         self, container: Container, condition: ConditionType, reason: Reason, text: str, found: Sequence[str]
     ) -> None:
-        key, now = f"container:{container.section}", self.wall()
-        if not found or not container.policy.enabled:
-            self.board.clear(key, condition, now=now)
-            return
-        self.board.ensure(key, kind="container", section=container.section, name=container.name, now=now)
-        message = text.format(", ".join(found))
-        self.board.set(key, condition, status=True, reason=reason, message=message, now=now)
+        message = text.format(", ".join(found)) if found and container.policy.enabled else None
+        self.board.flag(
+            key_of("container", container.section), condition, reason, message, name=container.name
+        )
 
     def _warn(self, sections: Sequence[str], *, dockerman: bool) -> None:
         texts = [f"uhttpd.{name}.ubus_cors is on: {_CORS}" for name in sections]
@@ -118,7 +113,7 @@ class Hazards:
         if texts == self._warned:
             return
         self._warned = texts
-        self.board.set_agent(self.wall(), warnings=texts)
+        self.board.set_agent(warnings=texts)
         for text in texts:
             logger.warning("%s", text)
 
@@ -161,7 +156,6 @@ def show_missing_addresses(
     values: Document,
     board: StatusBoard,
     *,
-    now: float,
     has_address: Callable[[str], bool],
     addresses: Callable[[], Iterable[tuple[str, IpAddress]]],
 ) -> None:
@@ -173,16 +167,13 @@ def show_missing_addresses(
         key = key_of("container", container.section)
         wanted = _published_at(container, str(values.get("ip") or "")) if container.policy.enabled else ()
         missing = [address for address in wanted if not has_address(address)]
-        if not missing:
-            board.clear(key, ConditionType.ADDRESS_MISSING, now=now)
-            continue
         there = ", ".join(f"{address} ({device})" for device, address in addresses() if _counts(device))
         text = (
             f"a port is published at {', '.join(missing)}, which this router does not have; it has {there or 'none'};"
             " expected one of these, or no address, in `port`"
         )
-        board.ensure(key, kind="container", section=container.section, name=container.name, now=now)
-        board.set(key, ConditionType.ADDRESS_MISSING, status=True, reason="NotHere", message=text, now=now)
+        found = text if missing else None
+        board.flag(key, ConditionType.ADDRESS_MISSING, "NotHere", found, name=container.name)
 
 
 def _published_at(container: Container, default: str) -> tuple[str, ...]:
@@ -207,7 +198,7 @@ def _counts(device: str) -> bool:
 # They are left running: to stop them would help nobody, and some only read what they could write.
 
 
-def show_read_only(desired: Desired, board: StatusBoard, *, now: float) -> None:
+def show_read_only(desired: Desired, board: StatusBoard) -> None:
     """The condition `StorageReadOnly` of each container. For an engine on this machine."""
     sources = {
         container.section: tuple(m.source for m in container.spec.mounts if m.is_bind and not m.read_only)
@@ -218,14 +209,11 @@ def show_read_only(desired: Desired, board: StatusBoard, *, now: float) -> None:
     for container in desired.containers:
         key = key_of("container", container.section)
         found = [path for path in sources.get(container.section, ()) if _is_read_only(look, path)]
-        if not found:
-            board.clear(key, ConditionType.STORAGE_READ_ONLY, now=now)
-            continue
-        board.ensure(key, kind="container", section=container.section, name=container.name, now=now)
         text = (
             f"{', '.join(found)}: the file system is mounted read-only; `:ro` in `volume` says that it may be"
         )
-        board.set(key, ConditionType.STORAGE_READ_ONLY, status=True, reason="ReadOnly", message=text, now=now)
+        shown = text if found else None
+        board.flag(key, ConditionType.STORAGE_READ_ONLY, "ReadOnly", shown, name=container.name)
 
 
 def _is_read_only(look: View, path: str) -> bool:

@@ -15,14 +15,13 @@ from typing import Any
 
 from agent.apply.ports import Engine
 from agent.errors import ConfigError, ConflictError, EngineError
-from agent.files.config import PACKAGES
 from agent.files.uci_store import UciMissing, UciStore, read_text
 from agent.files.user_paths import PATHS
 from agent.model.observed import Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.model.secrets import hidden_pair, hidden_text, hidden_words
 from agent.plan.adoption import Adoption, Surroundings, adopt, section_name
-from agent.uci.decode import DecodeResult, decode
+from agent.uci.decode import PACKAGES, DecodeResult, decode
 from agent.uci.decode_container import decode_container
 from agent.uci.decode_network import decode_network, decode_volume
 from agent.uci.encode import by_section, encode_container, encode_network, encode_volume

@@ -12,10 +12,10 @@ from agent.convert.conversion import PACKAGE
 from agent.convert.requests import Imported, ImportRequest, convert
 from agent.errors import ConfigError, ConflictError
 from agent.files.atomic import atomic_write
-from agent.files.config import PACKAGES
 from agent.files.uci_store import UciMissing, UciStore
 from agent.files.user_paths import PATHS
 from agent.runtime.adopt import lost_comments
+from agent.uci.decode import PACKAGES
 from agent.uci.syntax import Package
 
 _TRIES = 5

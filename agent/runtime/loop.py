@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.apply.ports import Engine
 from agent.errors import ConfigError, ConflictError, EngineError, StorageError, UcidockdError
-from agent.files.config import PACKAGES
 from agent.files.user_paths import PATHS
 from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher
 from agent.model.dockerd.settings import Wish
@@ -30,12 +29,13 @@ from agent.model.issues import Given, issue_as_json
 from agent.model.resources import RegistryAuth
 from agent.plan.outlook import Outlook
 from agent.router.mounts import MountWatch
-from agent.runtime.planning import describe, diff, plan_answer, reconcile_answer
+from agent.runtime.planning import Settling, describe, diff, plan_answer, reconcile_answer
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.status.metrics import PassCounters
 from agent.threads import tell
+from agent.uci.decode import PACKAGES
 
 if TYPE_CHECKING:
     from agent.convert.requests import ImportRequest
@@ -163,23 +163,28 @@ class Loop:
             found = await self._in_pass(lambda: self.reconciler.foresee_change(change))
         return plan_answer(found, [issue_as_json(issue) for issue in change.loaded.issues])
 
-    async def reconcile(self) -> dict[str, Any]:
+    async def reconcile(self, *, settle_s: float = 0.0) -> dict[str, Any]:
         """Does a full pass now, without regard to what failed before.
 
         Waits for that and for what was under way, and goes on while something can be done at once: what they leave to
-        do is a matter of this call too. What waits for something else is told.
+        do is a matter of this call too. What waits for something else is told. `settle_s`: seconds that what was
+        started has to run before it counts as done.
         """
         self.reconciler.holds.clear()
         await self._settled_files()
         with self.reconciler.collecting() as outcomes:
             async with self._one_pass:
                 await self._in_pass(self._reconcile_now)
-            for _ in range(_WAVES):
+            settling, waves = Settling(settle_s, self.reconciler.monotonic), 0
+            while True:
                 await self._ended()
                 async with self._one_pass:
                     found = await self._in_pass(self._go_on)
-                if not self.reconciler.is_busy():
+                waves += self.reconciler.is_busy()
+                if waves >= _WAVES or not (self.reconciler.is_busy() or settling.lasts(outcomes)):
                     break
+                if not self.reconciler.is_busy():
+                    await asyncio.sleep(Settling.LOOK_S)
             return reconcile_answer(found, outcomes, self.config_issues())
 
     def _reconcile_now(self) -> None:
@@ -281,6 +286,14 @@ class Loop:
     def _describe_now(self, name: str) -> dict[str, object]:
         self.reconciler.read_config()
         return describe(self.reconciler, name)
+
+    async def history(self, name: str) -> dict[str, object]:
+        """The settings that a container section had."""
+        return await asyncio.to_thread(self.reconciler.past().show, name)
+
+    async def revert(self, name: str, number: int, *, commit: bool) -> dict[str, object]:
+        """One of them as the section again; the commit is seen as any other."""
+        return await asyncio.to_thread(self.reconciler.past().go_back, name, number, commit=commit)
 
     async def manual(self, container: str, action: str) -> None:
         """Holds a managed container as a manual action leaves it; others are not ours to hold. Before the action."""
@@ -401,7 +414,7 @@ class Loop:
                 self._last_end = self.reconciler.monotonic()
                 if self.board.message(PASSES_KEY, ConditionType.PASS_STUCK):
                     logger.info("passes are running again")
-                    self.board.drop(PASSES_KEY, now=self.reconciler.wall())
+                    self.board.drop(PASSES_KEY)
             if dirty.deep:
                 self._last_deep = self._last_pass
             self._pass_ended.set()
@@ -415,13 +428,10 @@ class Loop:
             if late_s < limit_s:
                 await asyncio.sleep(limit_s - late_s)
                 continue
-            now = self.reconciler.wall()
             hung = ", ".join(PATHS.hung())
             message = f"no pass has ended for {late_s:.0f} s" + (f"; {hung} does not answer" if hung else "")
-            self.board.ensure(PASSES_KEY, kind="agent", section="agent", name="ucidockd", now=now)
-            if self.board.set(
-                PASSES_KEY, ConditionType.PASS_STUCK, status=True, reason="NoPass", message=message, now=now
-            ):
+            self.board.ensure(PASSES_KEY, "ucidockd", section="agent")
+            if self.board.flag(PASSES_KEY, ConditionType.PASS_STUCK, "NoPass", message):
                 logger.error("%s: what is declared is not followed", message)
             await asyncio.sleep(limit_s)
 
@@ -461,7 +471,7 @@ class Loop:
         """Mends the watches. True when files are not what they were."""
         self._last_look = self.reconciler.monotonic()
         changed = self._watcher.look_again()
-        self.board.set_agent(self.reconciler.wall(), watch=self._watcher.state())
+        self.board.set_agent(watch=self._watcher.state())
         return changed
 
     def _later(self, delay_s: float, *, config: bool) -> None:

@@ -27,6 +27,7 @@ from agent.engine.remote_tls import EngineTls
 from agent.errors import AlreadyRunningError
 from agent.files.atomic import remove_leftovers
 from agent.files.config import load, load_given, open_store
+from agent.files.history import History
 from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
 from agent.files.token import TokenFile
@@ -150,7 +151,7 @@ def run(options: RuntimeOptions) -> int:
 def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconciler:
     """Everything a pass needs, on the real engine."""
     source = random.Random()
-    board = StatusBoard(first=secrets.randbelow(2**40))
+    board = StatusBoard(time.time, first=secrets.randbelow(2**40))
     certificates = Certificates(options.state_dir / "tls")
     daemon = make_stage(options, settings, board, Tools(certificates=certificates))
     engine_at = options.engine_address(settings)
@@ -170,6 +171,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         hazards=make_hazards(options, board, Path(options.socket or settings.socket).parent),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
+        history=History(options.state_dir / "history"),
     )
 
 
@@ -199,14 +201,21 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.api.jobs.jobs import Jobs
     from agent.api.streams.consoles import Consoles
     from agent.api.streams.stream_sources import console_kind
-    from agent.api.ubus.agent import AdoptionMethods, DaemonMethods, DataMethods, JobMethods, job_kinds
+    from agent.api.ubus.agent import (
+        AdoptionMethods,
+        DaemonMethods,
+        DataMethods,
+        JobMethods,
+        job_kinds,
+        log_methods,
+    )
     from agent.data.parts import Data
     from agent.engine.stream import DockerStream
     from agent.runtime.ubus import Bus
     from agent.runtime.web import Parts, Web
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
-    agent.board.set_agent(time.time(), options=options.given(settings))
+    agent.board.set_agent(options=options.given(settings))
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.engine_address(settings), tls=_engine_tls(options, settings))
     engine.permit = StorageGuard(agent.board)
@@ -218,7 +227,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     bus = Bus(options.ubus_socket)
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
-    bus.methods |= DaemonMethods(agent).methods()
+    bus.methods |= DaemonMethods(agent).methods() | log_methods(agent, engine)
     bus.methods |= DataMethods(data).methods()
     sessions = bus.sessions(TokenFile(options.state_dir / "token"))
     parts = Parts(

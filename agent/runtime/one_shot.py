@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.apply.worker_pool import Outcome
 from agent.files.config import load
 from agent.files.options import RuntimeOptions
 from agent.model.issues import Given, issue_as_json
 from agent.model.resources import AgentSettings
 from agent.runtime.adopt import AdoptRequest
 from agent.runtime.main import locked, make_reconciler
-from agent.runtime.planning import describe, diff, plan_answer, reconcile_answer
+from agent.runtime.planning import Settling, describe, diff, plan_answer, reconcile_answer
 from agent.status.board import StatusBoard
 
 _INTERRUPTED = 130  # 128 and SIGINT
@@ -44,9 +46,13 @@ class Single:
         self,
         changed: Callable[[dict[str, Any]], None] | None = None,
         interrupted: Callable[[list[str], list[str]], None] | None = None,
+        *,
+        settle_s: float = 0.0,
     ) -> dict[str, Any]:
-        """Passes until nothing can be done at once. `changed` gets each change of the status board, in the thread that
-        made it. `interrupted` is told what is still being finished after a Ctrl-C, and what is not begun any more.
+        """Passes until nothing can be done at once, and what was started has run for `settle_s` seconds.
+
+        `changed` gets each change of the status board, in the thread that made it. `interrupted` is told what is still
+        being finished after a Ctrl-C, and what is not begun any more.
         """
         with locked(self._socket.parent / "agent.lock"):
             self._reconciler.standing.keeps = True
@@ -59,7 +65,7 @@ class Single:
             stopped = False
             with self._reconciler.collecting() as outcomes:
                 try:
-                    self._passes()
+                    self._passes(outcomes, Settling(settle_s, self._reconciler.monotonic))
                 except KeyboardInterrupt:
                     if interrupted is None:
                         raise
@@ -70,12 +76,17 @@ class Single:
         answer = reconcile_answer(found, outcomes, self._issues())
         return {**answer, "ok": False, "interrupted": True} if stopped else answer
 
-    def _passes(self) -> None:
+    def _passes(self, outcomes: Sequence[Outcome], settling: Settling) -> None:
         self._reconciler.run_pass(deep=None)
-        for _ in range(_WAVES):
-            if not self._reconciler.foresee().plan.works:
+        waves = 0
+        while waves < _WAVES:
+            if self._reconciler.foresee().plan.works:
+                self._reconciler.run_pass(deep=None)
+                waves += 1
+            elif settling.lasts(outcomes):
+                time.sleep(Settling.LOOK_S)
+            else:
                 return
-            self._reconciler.run_pass(deep=None)
 
     def _stop(self, interrupted: Callable[[list[str], list[str]], None]) -> None:
         """Begins nothing more, cancels pulls, and waits for the rest. A second Ctrl-C leaves it as after a crash."""
@@ -98,6 +109,14 @@ class Single:
         """Everything about one container section."""
         self._reconciler.standing.look(thoroughly=True)
         return describe(self._reconciler, name)
+
+    def history(self, name: str) -> dict[str, Any]:
+        """The settings that a container section had."""
+        return self._reconciler.past().show(name)
+
+    def revert(self, name: str, number: int, *, commit: bool) -> dict[str, Any]:
+        """One of them as the section again; the next reconcile carries a commit out."""
+        return self._reconciler.past().go_back(name, number, commit=commit)
 
     def adopt(self, request: dict[str, Any]) -> dict[str, Any]:
         """A container's sections, by the body of `POST /v1/adopt`; the next reconcile carries a commit out."""

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,27 @@ def reconcile_answer(found: Outlook, outcomes: Iterable[Outcome], issues: Issues
     }
 
 
+class Settling:
+    """Whether what a reconcile started has run for `settle_s` seconds; each further start counts anew.
+
+    Without it, a container that ends at once would be told as started. `clock`: monotonic, seconds.
+    """
+
+    LOOK_S = 0.5  # between two looks
+
+    def __init__(self, settle_s: float, clock: Callable[[], float]) -> None:
+        self._settle_s, self._clock = settle_s, clock
+        self._starts, self._until = 0, -math.inf
+
+    def lasts(self, outcomes: Iterable[Outcome]) -> bool:
+        """Whether to look again. `outcomes`: all so far."""
+        starts = sum(o.error is None and isinstance(o.operation, _STARTS) for o in outcomes)
+        if starts > self._starts:
+            self._starts, self._until = starts, self._clock() + self._settle_s
+        return self._clock() < self._until
+
+
+_STARTS = (ops.CreateContainer, ops.StartContainer, ops.RestartContainer)  # a replacement has its gate
 _AFTER_FAILURE = frozenset({"retry", "rolled back"})
 
 
@@ -109,6 +131,8 @@ def _entry_as_json(entry: Entry) -> dict[str, Any]:
     }
     if entry.op:
         body["op"] = entry.op
+    if entry.output:
+        body["output"] = entry.output
     if entry.retry_in_s is not None:
         body["retry_in"] = round(entry.retry_in_s, 1)
     return body

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from agent.apply.executor import Executor
 from agent.apply.failures import last_output
@@ -24,8 +24,9 @@ from agent.apply.volumes import names
 from agent.apply.worker_pool import Crew, Outcome, Run, SkippedError
 from agent.dockerd.preview import foreseen
 from agent.dockerd.stage import DaemonStage
-from agent.errors import EngineError, EngineUnreachableError, Reason, UcidockdError
+from agent.errors import ConfigError, EngineError, EngineUnreachableError, Reason, UcidockdError
 from agent.files.config import LoadResult
+from agent.files.history import History
 from agent.files.uci_store import UciStore
 from agent.model.addresses import Interface, Route
 from agent.model.issues import Given
@@ -60,6 +61,7 @@ from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
     from agent.runtime.adopt import AdoptRequest
+    from agent.runtime.past import Past
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +114,7 @@ class Reconciler:
     certificates: Certificates | None = None
     edges: Edges | None = None
     hazards: Hazards | None = None
+    history: History | None = None
     engine_is_here: bool = True  # on this machine; else its paths and devices are not ours to look at
     routes: Callable[[], tuple[Route, ...]] = tuple  # of the machine that the engine is on
     wall: Callable[[], float] = time.time
@@ -150,7 +153,7 @@ class Reconciler:
     def __post_init__(self) -> None:
         # the clock is looked up at each call: it can be replaced
         self._endings, self._sharing = Endings(engine=self.engine), Sharing(engine=self.engine)
-        self._display = Display(board=self.board, records=self.records, wall=lambda: self.wall())
+        self._display = Display(board=self.board, records=self.records)
         self.standing = Standing(engine=self.engine, records=self.records)
         if self.daemon is not None:
             self.standing.mark = self.daemon.mark
@@ -214,6 +217,8 @@ class Reconciler:
         self.standing.look(thoroughly=True)
         look = self._look(desired, None, {}, committed=committed)
         plan = reconcile(look.desired, look.observed, look.context)
+        if committed:
+            plan = self._with_outputs(plan, desired)
         later = plan
         if any(finding.once for finding in plan.findings):
             later = reconcile(look.desired, look.observed, replace(look.context, assume_met=True))
@@ -392,6 +397,14 @@ class Reconciler:
 
         return Adopter(engine=self.engine, store=self.store, records=self.records.records()).run(request)
 
+    def past(self) -> Past:
+        """The settings that sections had. Raises ConfigError where none are kept."""
+        from agent.runtime.past import Past  # few need it
+
+        if self.history is None:
+            raise ConfigError("no earlier settings are kept")
+        return Past(store=self.store, history=self.history, desired=self.desired)
+
     def release(self, ref: str) -> None:
         """Takes a hold back: the manual action failed."""
         container = self._managed(ref)
@@ -479,6 +492,7 @@ class Reconciler:
         self._display.plan(self._with_outputs(plan, desired))
         self._display.losses()
         self._display.retries(self.backoff.retry_in(self.monotonic()))
+        self._keep_history(desired)
         if not plan.works:
             unreached = self._busy or self.backoff.any() or _is_unreached(plan)
             self._display.nothing_to_do(None if unreached else desired.generation)
@@ -506,9 +520,34 @@ class Reconciler:
             self.records.put(*changed)
         for record in changed:
             old = before[record.nonce]
+            if record.kind == "container" and not record.swap:
+                self._note("move", old, record.section)
             logger.info(
                 "%s %s is %s's now: section %s is renamed", record.kind, record.name, record.section, old
             )
+
+    def _keep_history(self, desired: Desired) -> None:
+        """Of each container that runs as its section says: those settings can be gone back to."""
+        if self.last.desired is not desired:
+            return
+        applied = {
+            record.section: record.spec_hash
+            for record in self.records.records()
+            if record.kind == "container" and not record.swap
+        }
+        for section, text in self.last.texts.items():
+            key = key_of("container", section)
+            if key not in self._busy and applied.get(section) == desired.spec_hashes.get(key, ""):
+                self._note("keep", section, text, at=self.wall())
+
+    def _note(self, method: Literal["keep", "move", "forget"], *values: str, **more: float) -> None:
+        """In the history. It is for people: a disk that is full or read-only stops nothing."""
+        if self.history is None:
+            return
+        try:
+            getattr(self.history, method)(*values, **more)
+        except OSError as exc:
+            logger.warning("the settings of before cannot be kept: %s", exc)
 
     def _keep_for_later(self, desired: Desired, plan: ops.Plan, *, every: bool) -> None:
         """What was heard of is forgotten once it was looked at by a pass that could act on it."""
@@ -693,6 +732,9 @@ class Reconciler:
                 self._display.applied(work.key)
             if isinstance(work.operations[-1], _LAST_OPERATIONS):
                 self._display.gone(work.key)
+                kind, _, section = work.key.partition(":")
+                if kind == "container":
+                    self._note("forget", section)
         self._display.ids()
         self._display.losses()
         self._settled = None  # the board has moved on from what that look showed

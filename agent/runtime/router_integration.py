@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from agent.files.config import open_store
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import UciMissing, UciStore
 from agent.model.addresses import Interface, IpAddress, parse_engine_address
-from agent.model.dockerd.settings import DAEMON_KEY, Document, FirewallRule
+from agent.model.dockerd.settings import DAEMON_KEY, DEFAULT_BRIDGE, Document, FirewallRule
 from agent.model.resources import Container, Desired, Network
 from agent.plan.draft import key_of
 from agent.plan.router.firewall import Blocked, Rule, is_enforced, wanted_rules
@@ -55,7 +54,6 @@ from agent.uci.syntax import Package
 logger = logging.getLogger(__name__)
 
 _TRIES = 3
-DEFAULT_BRIDGE = "docker0"
 GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv4"
 _FIREWALL_OPTIONS = frozenset({"device", "blocked_interfaces", "extra_iptables_args", "enforce"})
 _FIREWALL4 = Path("/sbin/fw4")
@@ -81,7 +79,6 @@ class EdgeTools:
     addresses: Callable[[str], Iterable[IpAddress]] = lambda device: device_addresses([device])
     has_fw4: Callable[[], bool] = has_fw4
     settings_of: Callable[[Desired], DockerdSettings] = declared_settings
-    wall: Callable[[], float] = time.time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,12 +134,11 @@ class Edges:
             self._owe_what_was_cut_short(packages, interfaces)
             self._show_reach(desired, settings, packages, interfaces)
         self._reload()
-        show_read_only(desired, self._board, now=self._tools.wall())
+        show_read_only(desired, self._board)
         show_missing_addresses(
             desired,
             settings.values,
             self._board,
-            now=self._tools.wall(),
             has_address=self._tools.has_address,
             addresses=self._tools.machine_addresses,
         )
@@ -274,16 +270,8 @@ class Edges:
             self._clean.add(family)
 
     def _show_open(self, problems: Sequence[str]) -> None:
-        now = self._tools.wall()
-        if not problems:
-            self._board.clear(DAEMON_KEY, ConditionType.FIREWALL_OPEN, now=now)
-            return
-        self._board.ensure(DAEMON_KEY, kind="daemon", section="dockerd", name="dockerd", now=now)
         text = "; ".join(problems)
-        changed = self._board.set(
-            DAEMON_KEY, ConditionType.FIREWALL_OPEN, status=True, reason="BlockFailed", message=text, now=now
-        )
-        if changed:
+        if self._board.flag(DAEMON_KEY, ConditionType.FIREWALL_OPEN, "BlockFailed", text) and text:
             logger.error("blocked_interfaces cannot be put in force: %s", text)
 
     # zones
@@ -327,17 +315,9 @@ class Edges:
             self._owed.setdefault("firewall", self._tools.netifd.reload_firewall)
 
     def _show_zones(self, bridges: Sequence[BridgeInUci], problem: str) -> None:
-        now = self._tools.wall()
         for bridge in bridges:
-            key = key_of("network", bridge.section)
-            if not problem:
-                self._board.clear(key, ConditionType.ZONE_UNSET, now=now)
-                continue
-            self._board.ensure(key, kind="network", section=bridge.section, name=bridge.section, now=now)
-            text = f"{bridge.device} is not in zone {bridge.zone}: {problem}"
-            self._board.set(
-                key, ConditionType.ZONE_UNSET, status=True, reason="NotWritten", message=text, now=now
-            )
+            text = f"{bridge.device} is not in zone {bridge.zone}: {problem}" if problem else None
+            self._board.flag(key_of("network", bridge.section), ConditionType.ZONE_UNSET, "NotWritten", text)
 
     def _reload(self) -> None:
         """Once per change; network before firewall, which resolves its interfaces."""
@@ -367,9 +347,7 @@ class Edges:
             self._show_container(container, ConditionType.PUBLIC_PORT, found)
             reach = zones_reaching(container, around) if enabled else {}
             key = key_of("container", container.section)
-            self._board.ensure(
-                key, kind="container", section=container.section, name=container.name, now=self._tools.wall()
-            )
+            self._board.ensure(key, container.name)
             self._board.set_facts(key, reach=reach)
             closed = unreachable_ports(container, around) if enabled else None
             self._show_container(container, ConditionType.PORT_UNREACHABLE, closed)
@@ -377,20 +355,12 @@ class Edges:
             self._show_container(container, ConditionType.NO_INTERNET, alone)
 
     def _show_container(self, container: Container, condition: ConditionType, found: CutOff | None) -> None:
-        key, now = key_of("container", container.section), self._tools.wall()
+        key = key_of("container", container.section)
         if found is None:
-            self._board.clear(key, condition, now=now)
+            self._board.clear(key, condition)
             return
-        self._board.ensure(key, kind="container", section=container.section, name=container.name, now=now)
-        self._board.set(
-            key,
-            condition,
-            status=True,
-            reason=found.reason,
-            message=found.message,
-            details={"src": found.src, "dest": found.dest} if found.src and found.dest else {},
-            now=now,
-        )
+        details = {"src": found.src, "dest": found.dest} if found.src and found.dest else {}
+        self._board.flag(key, condition, found.reason, found.message, name=container.name, details=details)
 
     def _surroundings(
         self,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.apply.ports import Records
@@ -16,7 +16,7 @@ from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, Desired
 from agent.plan import operations as ops
 from agent.plan.draft import key_of
-from agent.status.board import OperationNote, StatusBoard
+from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 
 _KINDS = frozenset({"container", "network", "volume"})
@@ -24,35 +24,34 @@ _KINDS = frozenset({"container", "network", "volume"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Display:
-    """`wall` gives the time of day in seconds."""
+    """`records`: which object each section has."""
 
     board: StatusBoard
     records: Records
-    wall: Callable[[], float]
 
     def invalid(self, issues: tuple[Issue, ...]) -> None:
         """The configuration could not be read; the last good one stays in force."""
-        self.board.set_agent(self.wall(), config="Invalid", config_issues=[issue.text() for issue in issues])
+        self.board.set_agent(config="Invalid", config_issues=[issue.text() for issue in issues])
 
     def config(self, desired: Desired, issues: tuple[Issue, ...]) -> None:
         """The sections that were accepted, and those that were not, with their mistakes."""
         self._drop_mended(desired)
-        now = self.wall()
         config = "Accepted" if not desired.broken else "PartlyInvalid"
         texts = [issue.text() for issue in issues]
-        self.board.set_agent(now, config=config, config_issues=texts, desired_generation=desired.generation)
+        self.board.set_agent(config=config, config_issues=texts, desired_generation=desired.generation)
         for key, name in declared(desired).items():
-            self._ensure(key, name)
-            self.board.set(key, ConditionType.ACCEPTED, status=True, reason="Valid", now=now)
+            self.board.ensure(key, name)
+            self.board.set(key, ConditionType.ACCEPTED, status=True, reason="Valid")
         for container in desired.containers:
             key = key_of("container", container.section)
             ports = list(entry_text.ports(container.spec.ports))
             self.board.set_facts(key, image=container.spec.image, stack=container.stack, ports=ports)
         for key in sorted(desired.broken):
-            section = self._ensure(key)
+            self.board.ensure(key)
+            section = key.partition(":")[2]
             mine = [i.text() for i in issues if i.section == section and i.severity == "error"]
             self.board.set(
-                key, ConditionType.ACCEPTED, status=False, reason="Invalid", message="; ".join(mine), now=now
+                key, ConditionType.ACCEPTED, status=False, reason="Invalid", message="; ".join(mine)
             )
 
     def _drop_mended(self, desired: Desired) -> None:
@@ -60,9 +59,9 @@ class Display:
         for key in sorted(self.board.keys() - declared(desired).keys() - desired.broken):
             standing = self.board.standing(key, ConditionType.ACCEPTED)
             if key.partition(":")[0] not in _KINDS and standing is not None:
-                self.board.clear(key, ConditionType.ACCEPTED, now=self.wall())
+                self.board.clear(key, ConditionType.ACCEPTED)
                 if not self.board.has_conditions(key):
-                    self.board.drop(key, now=self.wall())
+                    self.board.drop(key)
 
     def restarts(self, observed: Iterable[ObservedContainer]) -> None:
         """How often the engine started each container again by itself, of those that were looked at."""
@@ -73,7 +72,7 @@ class Display:
 
     def retries(self, retry_in_s: Mapping[str, float]) -> None:
         """When what failed is tried again. `retry_in_s`: key -> seconds from now. A second more or less is the clocks'."""
-        now = self.wall()
+        now = self.board.clock()
         for key in sorted(self.board.keys()):
             at = round(now + retry_in_s[key]) if key in retry_in_s else None
             before = self.board.fact(key, "retry_at")
@@ -86,89 +85,81 @@ class Display:
         known |= {key_of(record.kind, record.section) for record in self.records.records()}
         for key in sorted(self.board.keys() - known):
             if key.partition(":")[0] in _KINDS:  # others show there what is theirs
-                self.board.drop(key, now=self.wall())
+                self.board.drop(key)
 
     def image(self, container: Container, *, status: bool, reason: Reason, message: str = "") -> None:
         """Where the image of a container is."""
         key = key_of("container", container.section)
-        self._ensure(key, container.name)
+        self.board.ensure(key, container.name)
         condition = ConditionType.IMAGE_READY
-        self.board.set(key, condition, status=status, reason=reason, message=message, now=self.wall())
+        self.board.set(key, condition, status=status, reason=reason, message=message)
 
     def engine(self, api: tuple[int, int]) -> None:
         """The engine answers, with this API version."""
-        self.board.set_agent(self.wall(), engine={"reachable": True, "api": f"{api[0]}.{api[1]}"})
+        self.board.set_agent(engine={"reachable": True, "api": f"{api[0]}.{api[1]}"})
 
     def engine_failure(self, exc: UcidockdError) -> None:
         """The engine is away; what is known of the resources stays on the board."""
         retry = isinstance(exc, EngineError) and exc.retryable
         reason = exc.reason if isinstance(exc, EngineUnreachableError) else EngineUnreachableError.reason
         engine = {"reachable": False, "reason": reason, "error": str(exc), "retryable": retry}
-        now, message = self.wall(), "the engine does not answer"
-        self.board.set_agent(now, engine=engine)
+        message = "the engine does not answer"
+        self.board.set_agent(engine=engine)
         for key in sorted(self.board.keys()):  # what runs is not known before it answers
             for kind in (ConditionType.RUNNING, ConditionType.HEALTHY):
                 if key.startswith("container:") and self.board.standing(key, kind) is not None:
-                    self.board.set(key, kind, status=False, reason="Unknown", message=message, now=now)
+                    self.board.set(key, kind, status=False, reason="Unknown", message=message)
 
     def held(self, desired: Desired, why: str) -> None:
         """Another engine than before answers: nothing of what is declared is there, and nothing is created."""
-        now = self.wall()
         for key, name in declared(desired).items():
-            self._ensure(key, name)
-            self.board.set(
-                key, ConditionType.SYNCED, status=False, reason="EngineChanged", message=why, now=now
-            )
+            self.board.ensure(key, name)
+            self.board.set(key, ConditionType.SYNCED, status=False, reason="EngineChanged", message=why)
         for key in sorted(self.board.keys()):
             if key.partition(":")[0] not in _KINDS:
                 continue
-            self.board.set_object(key, "", now=now)
+            self.board.set_object(key, "")
             for condition in (ConditionType.HEALTHY, ConditionType.WAITING, ConditionType.DEGRADED):
-                self.board.clear(key, condition, now=now)
+                self.board.clear(key, condition)
             if key.startswith("container:"):
-                self.board.set(
-                    key, ConditionType.RUNNING, status=False, reason="EngineChanged", message=why, now=now
-                )
-        self.board.set_agent(now, generation="")
+                self.board.set(key, ConditionType.RUNNING, status=False, reason="EngineChanged", message=why)
+        self.board.set_agent(generation="")
 
     def nothing_to_do(self, generation: str | None) -> None:
         """A pass that planned no work. `generation`: the configuration that was reached, None when none was."""
         self.ids()
-        now = self.wall()
-        self.board.set_agent(now, generation=generation, last_pass=now)
+        self.board.set_agent(generation=generation, last_pass=self.board.clock())
 
     def ids(self) -> None:
         """Which object each resource is, on the engine that answers."""
         ids = {key_of(r.kind, r.section): r.object_id for r in self.records.records() if not r.swap}
         for key in sorted(self.board.keys()):
             if key.partition(":")[0] in _KINDS:
-                self.board.set_object(key, ids.get(key, ""), now=self.wall())
+                self.board.set_object(key, ids.get(key, ""))
 
     def losses(self) -> None:
         """Volumes that were removed by others and are there again, empty: until that was acknowledged."""
-        known, now = self.board.keys(), self.wall()
+        known = self.board.keys()
         for record in self.records.records():
             key = key_of(record.kind, record.section)
             if key not in known or record.swap:
                 continue
             if not record.lost:
-                self.board.clear(key, ConditionType.DATA_LOST, now=now)
+                self.board.clear(key, ConditionType.DATA_LOST)
                 continue
             text = f"removed outside of ucidockd and created again, empty: {', '.join(record.lost)}. Restore the data"
             text += "; `ucidockd reconcile`, or a change of the section, clears this"
-            self.board.set(
-                key, ConditionType.DATA_LOST, status=True, reason="VolumeEmpty", message=text, now=now
-            )
+            self.board.set(key, ConditionType.DATA_LOST, status=True, reason="VolumeEmpty", message=text)
 
     def plan(self, plan: ops.Plan) -> None:
         """What is to be done, and why, and what was found."""
         for work in plan.works:
             if self.board.reason(work.key, ConditionType.DEGRADED) == "RolledBack":
-                self.board.clear(work.key, ConditionType.DEGRADED, now=self.wall())  # this is another try
+                self.board.clear(work.key, ConditionType.DEGRADED)  # this is another try
             causes = "; ".join(operation.cause for operation in work.operations)
             self._pending(work.key, causes, operations=[operation.verb for operation in work.operations])
         for key in dict.fromkeys(finding.key for finding in plan.findings):
-            self._ensure(key)
+            self.board.ensure(key)
         for finding in plan.findings:
             self._finding(finding)
 
@@ -176,17 +167,15 @@ class Display:
         """What became of one operation."""
         operation, error = outcome.operation, outcome.error
         text = "" if error is None else str(error)
-        self._ensure(operation.key)
-        now = self.wall()
-        note = OperationNote(
-            at=now,
-            op=operation.verb,
+        self.board.ensure(operation.key)
+        self.board.note(
+            operation.key,
+            operation.verb,
             cause=operation.cause,
             ok=error is None,
             error=text,
             took_s=round(outcome.took_s, 1),
         )
-        self.board.note(operation.key, note, now=now)
         if isinstance(error, SkippedError):
             self._pending(operation.key, text)
         elif error is not None:
@@ -197,38 +186,29 @@ class Display:
         reason: Reason = "RolledBack" if rolled_back else "Failed"
         if isinstance(error, StorageError):
             reason = "StorageFull" if error.full else "StorageFailed"
-        self._ensure(key)
-        now, text = self.wall(), str(error)
+        self.board.ensure(key)
+        text = str(error)
         output = error.output if isinstance(error, EngineError) else ""
         details = {"output": output} if output else {}
-        self.board.set(
-            key, ConditionType.DEGRADED, status=True, reason=reason, message=text, details=details, now=now
-        )
-        self.board.set(key, ConditionType.SYNCED, status=False, reason=reason, message=text, now=now)
+        self.board.set(key, ConditionType.DEGRADED, status=True, reason=reason, message=text, details=details)
+        self.board.set(key, ConditionType.SYNCED, status=False, reason=reason, message=text)
 
     def applied(self, key: str) -> None:
         """All of a work was done."""
-        now = self.wall()
-        self.board.clear(key, ConditionType.DEGRADED, now=now)
-        self.board.set(key, ConditionType.SYNCED, status=True, reason="Applied", now=now)
+        self.board.clear(key, ConditionType.DEGRADED)
+        self.board.set(key, ConditionType.SYNCED, status=True, reason="Applied")
 
     def kept(self, key: str) -> None:
         """What there is was looked after, and the section asks for more: what was said of that stays."""
         if self.board.reason(key, ConditionType.DEGRADED) == "Failed":
-            self.board.clear(key, ConditionType.DEGRADED, now=self.wall())
+            self.board.clear(key, ConditionType.DEGRADED)
 
     def gone(self, key: str) -> None:
         """The resource is no more."""
-        self.board.drop(key, now=self.wall())
-
-    def _ensure(self, key: str, name: str = "") -> str:
-        """The section of that key, which has a place on the board now."""
-        kind, _, section = key.partition(":")
-        self.board.ensure(key, kind=kind, section=section, name=name or section, now=self.wall())
-        return section
+        self.board.drop(key)
 
     def _pending(self, key: str, message: str, operations: Sequence[str] = ()) -> None:
-        self._ensure(key)
+        self.board.ensure(key)
         self.board.set(
             key,
             ConditionType.SYNCED,
@@ -236,20 +216,19 @@ class Display:
             reason="Pending",
             message=message,
             details={"operations": " ".join(operations)} if operations else {},
-            now=self.wall(),
         )
 
     def _finding(self, finding: ops.Finding) -> None:
-        key, condition, now = finding.key, ConditionType(finding.type), self.wall()
+        key, condition = finding.key, ConditionType(finding.type)
         if condition is ConditionType.DEGRADED and not finding.status:
-            self.board.clear(key, condition, now=now)
+            self.board.clear(key, condition)
             return
         if finding.reason == "RolledBack" and self.board.reason(key, condition) == "RolledBack":
             return  # what is there says why
         in_sync = condition is ConditionType.SYNCED and finding.status
         # drift is seen by a deep look alone, so only that can tell that it is over
         if in_sync and self.board.reason(key, ConditionType.DEGRADED) not in {"", "Drift"}:
-            self.board.clear(key, ConditionType.DEGRADED, now=now)
+            self.board.clear(key, ConditionType.DEGRADED)
         self.board.set(
             key,
             condition,
@@ -258,7 +237,6 @@ class Display:
             message=finding.message,
             since=finding.since,
             details={"output": finding.output} if finding.output else {},
-            now=now,
         )
 
 

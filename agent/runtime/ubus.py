@@ -21,12 +21,12 @@ from agent.api.ubus.streams import Streams
 from agent.api.ubus.ttyd import Ttyd
 from agent.engine.stream import DockerStream
 from agent.errors import BusError
-from agent.files.config import PACKAGES
 from agent.runtime.loop import Loop
 from agent.threads import tell
 from agent.ubus.client import UbusClient
 from agent.ubus.objects import Method
 from agent.ubus.rpcd import DEADLINE_S, Rpcd
+from agent.uci.decode import PACKAGES
 from agent.wire.ubus_message import Status
 
 logger = logging.getLogger(__name__)

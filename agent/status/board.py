@@ -3,7 +3,7 @@
 
 No text with a secret gets onto it, no matter where it comes from.
 
-Written by the runtime's threads, read by the controller: one lock guards it. `now` is wall clock, seconds.
+Written by the runtime's threads, read by the controller: one lock guards it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from agent.errors import Reason
@@ -100,11 +100,12 @@ class _Resource:
 class StatusBoard:
     """All that status shows. Every change counts `version` up and is kept in the ring for resuming streams.
 
-    `first`: where versions begin. A running agent takes another number at each start, lest a reader of the one before
-    it resumes in the middle of this one's changes.
+    `clock`: the time of day in unix seconds. `first`: where versions begin. A running agent takes another number at each
+    start, lest a reader of the one before it resumes in the middle of this one's changes.
     """
 
-    def __init__(self, *, first: int = 0) -> None:
+    def __init__(self, clock: Callable[[], float], *, first: int = 0) -> None:
+        self.clock = clock
         self._lock = threading.RLock()
         self._resources: dict[str, _Resource] = {}
         self._agent: dict[str, Any] = {}
@@ -113,15 +114,19 @@ class StatusBoard:
         self._subscribers: list[Callable[[], None]] = []
         self.version = first
 
-    def ensure(self, key: str, *, kind: str, section: str, name: str, now: float) -> None:
-        """Makes sure that the resource is on the board. An existing one takes a new name."""
-        del now
+    def ensure(self, key: str, name: str = "", *, section: str = "") -> None:
+        """Makes sure that the resource is on the board. An existing one takes a new name.
+
+        `name`: of the object, where it is not the section's. `section`: where it is not what follows the kind in the key.
+        """
+        kind, _, of_key = key.partition(":")
         with self._lock:
             found = self._resources.get(key)
             if found is None:
-                self._resources[key] = _Resource(key, kind, section, name)
+                section = section or of_key
+                self._resources[key] = _Resource(key, kind, section, name or section)
                 self._changed(key)
-            elif found.name != name and name != section:
+            elif name and name not in (found.name, found.section):
                 found.name = name
                 self._changed(key)
 
@@ -135,9 +140,8 @@ class StatusBoard:
         message: str = "",
         details: Mapping[str, str] | None = None,
         since: float | None = None,
-        now: float,
     ) -> bool:
-        """Sets a condition. `details`: for programs. `since`: when it began, where that is known better than by `now`.
+        """Sets a condition. `details`: for programs. `since`: when it began, where that is known better than by the clock.
 
         True when anything changed.
         """
@@ -147,7 +151,7 @@ class StatusBoard:
             same = old is not None and (old.status, old.reason) == (status, reason)
             message = hidden_text(message)
             given = {name: hidden_text(value) for name, value in (details or {}).items()}
-            began = old.since if same and old is not None else now
+            began = old.since if same and old is not None else self.clock()
             if since is not None and abs(since - began) >= _SAME_S:
                 same, began = False, since
             if same and old is not None and (old.message, old.details) == (message, given):
@@ -157,6 +161,25 @@ class StatusBoard:
             )
             self._changed(key)
             return True
+
+    def flag(
+        self,
+        key: str,
+        condition: ConditionType,
+        reason: Reason,
+        message: str | None,
+        *,
+        name: str = "",
+        details: Mapping[str, str] | None = None,
+    ) -> bool:
+        """A condition that is true with a message and gone without one. `name`: see `ensure`.
+
+        True when anything changed.
+        """
+        if not message:
+            return self.clear(key, condition)
+        self.ensure(key, name)
+        return self.set(key, condition, status=True, reason=reason, message=message, details=details)
 
     def standing(self, key: str, condition: ConditionType) -> Condition | None:
         """A condition as it stands."""
@@ -178,9 +201,8 @@ class StatusBoard:
             standing = found.conditions.get(condition) if found is not None else None
             return standing.message if standing is not None and standing.status else ""
 
-    def clear(self, key: str, condition: ConditionType, *, now: float) -> bool:
+    def clear(self, key: str, condition: ConditionType) -> bool:
         """Takes a condition off."""
-        del now
         with self._lock:
             found = self._resources.get(key)
             if found is None or found.conditions.pop(condition, None) is None:
@@ -188,9 +210,8 @@ class StatusBoard:
             self._changed(key)
             return True
 
-    def set_object(self, key: str, object_id: str, *, now: float) -> None:
+    def set_object(self, key: str, object_id: str) -> None:
         """Notes the engine's id of the object."""
-        del now
         with self._lock:
             found = self._resources.get(key)
             if found is not None and found.object_id != object_id:
@@ -213,9 +234,8 @@ class StatusBoard:
             found = self._resources.get(key)
             return found.facts.get(name) if found is not None else None
 
-    def drop(self, key: str, *, now: float) -> None:
+    def drop(self, key: str) -> None:
         """Takes a resource off."""
-        del now
         with self._lock:
             if self._resources.pop(key, None) is not None:
                 self._event({"key": key, "removed": True})
@@ -231,17 +251,22 @@ class StatusBoard:
         with self._lock:
             return frozenset(self._resources)
 
-    def note(self, key: str, note: OperationNote, *, now: float) -> None:
+    def note(self, key: str, op: str, *, cause: str, ok: bool, error: str = "", took_s: float = 0.0) -> None:
         """Adds an operation to the resource's last ten."""
-        del now
         with self._lock:
-            shown = replace(note, cause=hidden_text(note.cause), error=hidden_text(note.error))
+            shown = OperationNote(
+                at=self.clock(),
+                op=op,
+                cause=hidden_text(cause),
+                ok=ok,
+                error=hidden_text(error),
+                took_s=took_s,
+            )
             self._resources[key].operations.append(shown)
             self._changed(key)
 
-    def set_agent(self, now: float, **facts: Any) -> None:
+    def set_agent(self, **facts: Any) -> None:
         """Sets facts about the agent; None leaves a fact as it is."""
-        del now
         with self._lock:
             fresh = {
                 name: _bounded(hidden(value) if name in _TOLD else value)

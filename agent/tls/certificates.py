@@ -26,6 +26,7 @@ import agent
 from agent.errors import CertificateError, ClockNotSetError, ConfigError, UcidockdError
 from agent.files.atomic import atomic_write, sync_directory
 from agent.model.addresses import is_address, normal_names
+from agent.model.dockerd.settings import CERTIFICATE_DAYS_MAX
 from agent.model.quantities import clock_is_set
 from agent.tls.store import CertificateStore, Index, Part
 
@@ -74,8 +75,7 @@ def ask_maker(operation: str, request: Mapping[str, object]) -> dict[str, Any]:
 
 
 DAY_S = 86_400
-DAYS_MAX = 3650
-_CA_DAYS = 2 * DAYS_MAX  # a new CA outlives any server pair with its renewal
+_CA_DAYS = 2 * CERTIFICATE_DAYS_MAX  # a new CA outlives any server pair with its renewal
 _OLDER_KEPT = 3
 _CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 
@@ -151,8 +151,8 @@ class Certificates:
             raise ConfigError(
                 "a server certificate needs a name, expected one DNS name or IP address at least"
             )
-        if not 1 <= days <= DAYS_MAX:
-            raise ConfigError(f"days is {days}, expected 1 to {DAYS_MAX}")
+        if not 1 <= days <= CERTIFICATE_DAYS_MAX:
+            raise ConfigError(f"days is {days}, expected 1 to {CERTIFICATE_DAYS_MAX}")
         if not 0 <= renew_days < days:
             raise ConfigError(f"renew_days is {renew_days}, expected 0 to {days - 1} (less than days)")
         with _os_errors_translated():
@@ -382,8 +382,8 @@ def _check_client(name: str, days: int) -> None:
             f"{name[:80]!r} is not a name of a client, expected 1 to 63 letters, digits and . _ @ - with a letter or"
             " digit first"
         )
-    if not 1 <= days <= DAYS_MAX:
-        raise ConfigError(f"days is {days}, expected 1 to {DAYS_MAX}")
+    if not 1 <= days <= CERTIFICATE_DAYS_MAX:
+        raise ConfigError(f"days is {days}, expected 1 to {CERTIFICATE_DAYS_MAX}")
 
 
 def _write_bundle(target: Path, content: Mapping[str, str]) -> None:

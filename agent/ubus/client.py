@@ -105,10 +105,6 @@ class UbusClient:
         """Calls `callback(type, data)` for each notification of an object, whenever it is there. Before `run`."""
         self._listeners.append(_Listener(callback, target=target))
 
-    def listen(self, pattern: str, callback: Callback) -> None:
-        """Calls `callback(event, data)` for each event that matches (a trailing `*` is any end). Before `run`."""
-        self._listeners.append(_Listener(callback, pattern=pattern))
-
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Calls it each time that a connection has ended."""
         self._on_lost.append(callback)
@@ -139,11 +135,6 @@ class UbusClient:
                 return await link.invoke(await link.id_of(name, known=True), method, data)
             except StaleIdError:  # its process was restarted; nothing has been called yet
                 return await link.invoke(await link.id_of(name, known=False), method, data)
-
-    async def send_event(self, name: str, data: Mapping[str, Any]) -> None:
-        """Sends an event, as `ubus send`. Raises BusError."""
-        async with deadline(TIMEOUT_S, "send"):
-            await self._live().invoke(EVENT_OBJECT, "send", encoded({"id": name, "data": data}))
 
     async def notify(
         self, source: BusObject, kind: str, data: Mapping[str, Any], *, answer_s: float | None = None

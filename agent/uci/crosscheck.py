@@ -14,6 +14,8 @@ from typing import TypeVar
 
 from agent.model.entries import addresses_meet, parse_dependency, parse_endpoint, parse_ports, same_address
 from agent.model.resources import (
+    DEFAULT_NETWORKS,
+    NO_NETWORKS,
     AgentSettings,
     Container,
     ContainerSpec,
@@ -131,7 +133,7 @@ def _check_endpoints(reader: SectionReader, container: Container, draft: Draft) 
                 index=index,
                 expected="a network section",
             )
-    alone = seen & {"host", "none"}
+    alone = seen & NO_NETWORKS
     if alone and len(seen) > 1:
         reader.report(f"{min(alone)} goes with no other network", option="network", expected="one of them")
 
@@ -203,7 +205,7 @@ def _check_network_mode(reader: SectionReader, container: Container) -> None:
     mode, spec = container.spec.network_mode, container.spec
     if mode is None:
         _check_published(
-            reader, spec, next((e.network for e in spec.endpoints if e.network in {"host", "none"}), "")
+            reader, spec, next((e.network for e in spec.endpoints if e.network in NO_NETWORKS), "")
         )
         return
     if reader.has("network"):
@@ -220,7 +222,7 @@ def _check_network_mode(reader: SectionReader, container: Container) -> None:
 
 
 def _check_published(reader: SectionReader, spec: ContainerSpec, mode: str) -> None:
-    if not mode or mode in {"bridge", "default"}:
+    if mode in DEFAULT_NETWORKS:
         return
     for option, given in (("port", bool(spec.ports)), ("publish_all", bool(spec.publish_all))):
         if given and mode.startswith(_SHARED_BY):
@@ -267,7 +269,7 @@ def _resolved(reader: SectionReader, container: Container, draft: Draft) -> Cont
     spec = container.spec
     endpoints = tuple(replace(e, network=networks.get(e.network, e.network)) for e in spec.endpoints)
     mode = spec.network_mode
-    if mode is None and endpoints and endpoints[0].network in {"host", "none"}:
+    if mode is None and endpoints and endpoints[0].network in NO_NETWORKS:
         mode, endpoints = endpoints[0].network, ()
     implied: list[Dependency] = []
     spec = replace(
@@ -378,7 +380,7 @@ def _check_host_ports(draft: Draft) -> None:
     """No two enabled containers at one host port, as far as their addresses overlap."""
     taken: dict[tuple[int, str], list[tuple[SectionReader, Port]]] = {}
     for reader, container in draft.containers:
-        if container.policy.enabled and container.spec.network_mode in {None, "bridge", "default"}:
+        if container.policy.enabled and (container.spec.network_mode or "") in DEFAULT_NETWORKS:
             for port in container.spec.ports:
                 if port.host_port and not port.host_port_end:  # of a range the engine takes one that is free
                     taken.setdefault((port.host_port, port.protocol), []).append((reader, port))
@@ -407,7 +409,7 @@ def _check_own_ports(draft: Draft) -> None:
     """A container's port where the agent itself listens: the engine could not publish it, or the agent not listen."""
     own = [place for _, agent in draft.agents for place in agent.listen if place.port]
     for reader, container in draft.containers:
-        if not container.policy.enabled or container.spec.network_mode not in {None, "bridge", "default"}:
+        if not container.policy.enabled or (container.spec.network_mode or "") not in DEFAULT_NETWORKS:
             continue
         for port in container.spec.ports:
             first = port.host_port or 0

@@ -14,7 +14,15 @@ from typing import Any
 
 from agent.errors import ConfigError
 from agent.model.addresses import normal_name
-from agent.model.dockerd.settings import DaemonSettings, FirewallRule, Host, Json, TlsSettings
+from agent.model.dockerd.settings import (
+    CERTIFICATE_DAYS_MAX,
+    DEFAULT_BRIDGE,
+    DaemonSettings,
+    FirewallRule,
+    Host,
+    Json,
+    TlsSettings,
+)
 from agent.model.dockerd.table import TABLE, DaemonOption, put, value_at
 from agent.model.dockerd.values import Odd, parse_host, split_urls
 from agent.model.quantities import QuantityError, parse_int
@@ -41,7 +49,6 @@ _ONE = {
     "insecure_registries": "registry",
 }
 _ALIASES = {("log_level", "warning"): "warn"}  # moby took it up to 28
-_DAYS_MAX = 3650  # of agent.tls.certificates; its CA has to outlive them
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +348,7 @@ def _name(text: str) -> str:
 
 
 def _days(text: str) -> int:
-    return parse_int(text, minimum=1, maximum=_DAYS_MAX)
+    return parse_int(text, minimum=1, maximum=CERTIFICATE_DAYS_MAX)
 
 
 def _check_tls(reader: SectionReader, settings: TlsSettings) -> None:
@@ -368,7 +375,7 @@ def _check_tls(reader: SectionReader, settings: TlsSettings) -> None:
 
 def _rule(reader: SectionReader, values: dict[str, Json]) -> FirewallRule:
     rule = FirewallRule(
-        device=reader.text("device") or "docker0",
+        device=reader.text("device") or DEFAULT_BRIDGE,
         blocked_interfaces=reader.texts("blocked_interfaces"),
         extra_iptables_args=reader.text("extra_iptables_args") or "",
         enforce=reader.flag("enforce") or False,

@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from agent.errors import ConfigError
 from agent.model.issues import GivenSection
-from agent.uci.syntax import Option, Package, Section, arguments, generated_name, quote
+from agent.uci.syntax import Option, Package, Section, arguments, generated_name
 
 _NAME = re.compile(r"[A-Za-z0-9_]+\Z")
 _TYPE = re.compile(r"[\x21-\x7e]+\Z")
@@ -268,19 +268,6 @@ def _section_of(where: str, name: str, said: GivenSection, old: Section | None) 
         if any(values):  # UCI keeps no empty option
             options.append(Option(name=option, value=value if isinstance(value, str) else values))
     return Section(type=kind, name=name, options=tuple(options))
-
-
-def format_changes(staged: Staged) -> str:
-    """What `uci changes PACKAGE` prints."""
-    return "".join(_format_change(staged.package.name, change) + "\n" for change in staged.changes)
-
-
-def _format_change(package: str, change: Change) -> str:
-    path = ".".join(part for part in (package, change.section, change.option) if part is not None)
-    if change.kind is Kind.REMOVE:
-        return f"-{path}"
-    sign = {Kind.LIST_ADD: "+=", Kind.LIST_DEL: "-="}.get(change.kind, "=")
-    return f"{path}{sign}{quote(change.value or '')}"
 
 
 def _note(staged: Staged, change: Change) -> Staged:

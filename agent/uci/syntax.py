@@ -495,6 +495,11 @@ def format_file(package: Package) -> str:
     return "".join(parts) + "\n"
 
 
+def section_text(section: Section) -> str:
+    """One section as a file has it."""
+    return format_file(Package(name="", sections=(section,))).strip("\n") + "\n"
+
+
 def format_export(package: Package) -> str:
     """What `uci export PACKAGE` prints."""
     return f"package {package.name}\n{format_file(package)}"

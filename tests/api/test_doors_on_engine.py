@@ -176,7 +176,7 @@ def test_events_stats_and_status_flow(door: Door, containers: Containers) -> Non
         with door.client.stream("GET", url) as response:
             assert response.headers["content-type"].startswith("text/event-stream")
             if url == "/v1/events":
-                door.controller.agent.board.set_agent(0, test=os.urandom(4).hex())
+                door.controller.agent.board.set_agent(test=os.urandom(4).hex())
             assert next(sse_events(response.iter_lines()))
     with door.client.stream("GET", f"/docker/containers/{made}/stats") as response:
         line = b""

@@ -25,7 +25,7 @@ KEY = "container:web"
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Controller]:
     with serving(tmp_path, f"unix://{tmp_path / 'nothing.sock'}") as made:
-        made.agent.board.ensure(KEY, kind="container", section="web", name="web", now=0)
+        made.agent.board.ensure(KEY)
         yield made
 
 
@@ -36,7 +36,6 @@ def change(board: StatusBoard, number: int, padding: int = 0) -> None:
         status=number % 2 == 0,
         reason=f"R{number}",
         message="x" * padding,
-        now=float(number),
     )
 
 
@@ -127,21 +126,21 @@ def read_until_end(client: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("stale", [1, 5_000_000, 2**50])
 async def test_an_id_of_an_agent_before_this_one_starts_anew(stale: int) -> None:
-    board = StatusBoard(first=1_000_000)
-    board.ensure(KEY, kind="container", section="web", name="web", now=0)
+    board = StatusBoard(time.time, first=1_000_000)
+    board.ensure(KEY)
     events = status_events(board, stale)
     assert b"event: status" in await anext(events)
     await events.aclose()
 
 
 async def test_an_untouched_board_resumes_only_at_its_own_version() -> None:
-    board = StatusBoard(first=7)
+    board = StatusBoard(time.time, first=7)
     assert board.events_after(7) == [] and board.events_after(6) is None and board.events_after(8) is None
 
 
 async def test_falling_behind_the_ring_is_an_error_of_that_reader_alone() -> None:
-    board = StatusBoard()
-    board.ensure(KEY, kind="container", section="web", name="web", now=0)
+    board = StatusBoard(time.time)
+    board.ensure(KEY)
     events = status_events(board, None)
     await anext(events)
     for number in range(RING + 1):
@@ -155,7 +154,7 @@ async def test_falling_behind_the_ring_is_an_error_of_that_reader_alone() -> Non
 
 
 def test_text_that_is_no_utf_8_breaks_no_answer(served: Controller) -> None:
-    served.agent.board.set_agent(0, config_issues=["an option of \udcff"])
+    served.agent.board.set_agent(config_issues=["an option of \udcff"])
     assert served.client.get("/v1/status").json()["agent"]["config_issues"] == ["an option of ?"]
     with served.client.stream("GET", "/v1/status/stream") as response:
         _, data, _ = next(sse_events(response.iter_lines()))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 import docker
@@ -25,14 +26,13 @@ WHY = "/mnt/sda1 was unmounted"
 
 
 def lose(board: StatusBoard, message: str = WHY) -> None:
-    board.ensure(DAEMON_KEY, kind="daemon", section="dockerd", name="dockerd", now=0.0)
+    board.ensure(DAEMON_KEY)
     board.set(
         DAEMON_KEY,
         ConditionType.ENGINE_STORAGE_LOST,
         status=True,
         reason="Unmounted",
         message=message,
-        now=0.0,
     )
 
 
@@ -51,7 +51,7 @@ def served(engine: PrivateDockerd, tmp_path_factory: pytest.TempPathFactory) -> 
 def lost(served: Controller) -> Iterator[Controller]:
     lose(served.agent.board)
     yield served
-    served.agent.board.clear(DAEMON_KEY, ConditionType.ENGINE_STORAGE_LOST, now=1.0)
+    served.agent.board.clear(DAEMON_KEY, ConditionType.ENGINE_STORAGE_LOST)
 
 
 REFUSED = [
@@ -106,7 +106,7 @@ def test_looking_and_stopping_go_on_while_the_disk_is_away(
 def test_all_is_allowed_again_once_the_disk_is_back(served: Controller, containers: Containers) -> None:
     made = containers.finished("true")
     lose(served.agent.board)
-    served.agent.board.clear(DAEMON_KEY, ConditionType.ENGINE_STORAGE_LOST, now=1.0)
+    served.agent.board.clear(DAEMON_KEY, ConditionType.ENGINE_STORAGE_LOST)
     assert served.client.post(f"/docker/containers/{made}/start").status_code == 204
 
 
@@ -123,7 +123,7 @@ def test_all_is_allowed_again_once_the_disk_is_back(served: Controller, containe
     ],
 )
 def test_only_what_cannot_harm_passes(method: str, path: str, allowed: bool) -> None:
-    board = StatusBoard()
+    board = StatusBoard(time.time)
     guard = StorageGuard(board)
     guard(method, path)
     lose(board)

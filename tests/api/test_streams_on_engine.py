@@ -3,17 +3,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 import hashlib
 import io
 import json
 import os
+import re
 import socket
 import tarfile
 import time
 
 import docker
+import httpx
+import pytest
 
+from agent.api.streams import logs
+from agent.engine.stream import DockerStream
+from agent.status.board import StatusBoard
 from tests.api.conftest import Containers
 from tests.support.connections import connections, settled, wait_connections
 from tests.support.controller import Controller, sse_events
@@ -68,6 +76,101 @@ def test_logs_follow_until_the_container_ends(controller: Controller, containers
     ]
 
 
+def test_a_log_is_searched_and_ranged_by_the_agent(controller: Controller, containers: Containers) -> None:
+    made = containers.finished(
+        "echo ERROR one; echo fine; echo 'an error, two' >&2; printf 'no end: Error'; sleep 1.2; echo error late"
+    )
+    url = f"/v1/containers/{made}/logs"
+    found = controller.client.get(url, params={"grep": "eRRor"}).text
+    assert sorted(found.split("\n")) == ["", "ERROR one", "an error, two", "no end: Errorerror late"]
+    stamped = controller.client.get(url, params={"timestamps": 1, "tail": 1}).text
+    stamp, _, text = stamped.rstrip("\n").partition(" ")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", stamp) and "error late" in text
+    assert controller.client.get(url, params={"timestamps": 1, "grep": stamp[:10]}).text == ""
+    for option, expected in (("since", [text]), ("until", [text])):  # the engine counts both ends in
+        assert text in controller.client.get(url, params={option: stamp, "stdout": 1}).text, (
+            option,
+            expected,
+        )
+    assert controller.client.get(url, params={"since": "1h"}).text.count("\n") == 4
+    saved = controller.client.get(url, params={"download": 1, "grep": "one"})
+    assert saved.text == "ERROR one\n" and "attachment" in saved.headers["content-disposition"]
+    for wrong in ({"since": "yesterday"}, {"tail": "-1"}, {"grep": "x" * 300}, {"format": "xml"}):
+        refused = controller.client.get(url, params=wrong)
+        assert refused.status_code == 400 and next(iter(wrong)) in refused.json()["message"]
+
+
+def test_a_search_reads_no_more_than_its_bound(
+    controller: Controller, containers: Containers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "SEARCH_BYTES", 100_000)
+    monkeypatch.setattr(logs, "SEARCH_LINES", "10")
+    made = containers.finished("seq 1 50000")
+    url = f"/v1/containers/{made}/logs"
+    with contextlib.suppress(httpx.RemoteProtocolError):  # on a slow machine the answer has begun, and is cut
+        assert controller.client.get(url, params={"grep": "no such text"}).status_code == 413
+    assert controller.client.get(url, params={"grep": "49999", "tail": 100}).text == "49999\n"
+    assert controller.client.get(url, params={"grep": "9", "follow": 1}).text.split() == [
+        str(number) for number in range(49991, 50000)
+    ]
+
+
+def test_logs_of_several_containers_are_merged_by_time(
+    controller: Controller, containers: Containers
+) -> None:
+    one = containers.run("for i in 1 3 5; do echo $i; sleep 0.2; done", name="one-log")
+    other = containers.run("sleep 0.1; for i in 2 4 6; do echo $i >&2; sleep 0.2; done", name="other-log")
+    for follow in (1, 0):  # first while they run
+        query = {"containers": f"one-log,{other}", "format": "ndjson", "follow": follow}
+        lines = [json.loads(line) for line in controller.client.get("/v1/logs", params=query).iter_lines()]
+        stamps = [line["time"] for line in lines]
+        assert stamps == sorted(stamps) and all(len(stamp) == 30 for stamp in stamps)
+        assert {(line["container"], line["stream"]) for line in lines} == {
+            ("one-log", "stdout"),
+            (other, "stderr"),
+        }
+        assert sorted(line["text"] for line in lines) == list("123456")
+    text = controller.client.get("/v1/logs", params={"containers": "other-log,one-log", "tail": 1}).text
+    assert sorted(text.splitlines()) == ["one-log   | 5", "other-log | 6"]
+    refused = controller.client.get("/v1/logs", params={"containers": f"{one},no-such"})
+    assert refused.status_code == 404 and "no-such" in refused.json()["message"]
+    assert controller.client.get("/v1/logs").status_code == 400
+
+
+def test_one_answer_has_the_newest_lines(engine: PrivateDockerd, containers: Containers) -> None:
+    made = containers.finished("seq 1 20000")
+
+    def answer(**asked: object) -> tuple[list[str], int]:
+        found = asyncio.run(
+            logs.last_lines(
+                DockerStream(engine.host), StatusBoard(time.time), {"containers": [made], **asked}
+            )
+        )
+        return [line["text"] for line in found["lines"]], found["left_out"]
+
+    assert answer()[0] == [str(number) for number in range(19801, 20001)]
+    assert len(json.dumps(answer(tail="all")[0])) < 1 << 18 and answer(tail="all")[0][-1] == "20000"
+    assert answer(grep="9999")[0] == ["9999", "19999"]
+    assert answer(grep="1")[1] > 0  # more than fits
+
+
+@pytest.mark.long
+def test_a_followed_log_goes_on_after_a_restart(
+    controller: Controller, containers: Containers, docker_client: docker.DockerClient
+) -> None:
+    made = containers.run("trap exit TERM; echo $$-$(cat /proc/uptime | tr -d ' '); sleep 100 & wait")
+    url = f"/v1/containers/{made}/logs?follow=1"
+    with controller.client.stream("GET", url, timeout=30) as response:
+        lines = response.iter_lines()
+        seen = [next(lines)]
+        for _ in range(2):
+            docker_client.containers.get(made).restart(timeout=5)
+            seen.append(next(lines))
+        docker_client.containers.get(made).stop(timeout=5)
+        assert list(lines) == []
+    assert controller.client.get(f"/v1/containers/{made}/logs").text.split() == seen
+
+
 def test_a_reader_that_leaves_ends_the_engines_request(
     controller: Controller, containers: Containers, engine: PrivateDockerd
 ) -> None:
@@ -111,7 +214,7 @@ def test_events_of_the_engine_and_of_the_agent_are_one_stream_that_resumes(
     controller: Controller, containers: Containers
 ) -> None:
     def board(text: str) -> None:
-        controller.agent.board.set_agent(0, test=text)
+        controller.agent.board.set_agent(test=text)
 
     with controller.client.stream("GET", "/v1/events") as response:
         events = sse_events(response.iter_lines())

@@ -46,7 +46,7 @@ def impatient(agent: QuietAgent, engine: DockerStream) -> Starlette:
     """The application's jobs and transfers with a short idle time-out."""
     jobs = Jobs(engine)
     data = Data(engine, agent, instance=lambda: "", run_dir=Path("/nowhere"))
-    routes = TransferRoutes(Transfers(engine, jobs, idle_s=1.5), engine, agent.auths, data)
+    routes = TransferRoutes(Transfers(engine, jobs, idle_s=1.5), engine, agent.auths, agent.board, data)
     return Starlette(
         routes=make_routes([*routes.rules(), *JobRoutes(jobs, agent.auths).rules()]),
         exception_handlers={UcidockdError: on_error, SourceError: on_error},

@@ -277,7 +277,11 @@ async def test_each_kind_takes_the_right_that_it_stands_for(room: Room) -> None:
         ("stream_open", {"kind": "nope"}, "expected one of count, events, logs, stats, status"),
         ("stream_open", {"kind": "logs"}, "container: expected"),
         ("stream_open", {"kind": "logs", "args": {"container": "../x"}}, "letters, digits"),
-        ("stream_open", {"kind": "logs", "args": {"container": "a", "nope": 1}}, "known: follow"),
+        (
+            "stream_open",
+            {"kind": "logs", "args": {"container": "a", "nope": 1}},
+            "known: container, containers, follow",
+        ),
         ("stream_open", {"kind": "logs", "args": {"container": "a", "tail": []}}, "tail: expected"),
         ("stream_open", {"kind": "status", "args": {"x": 1}}, "not known"),
         ("stream_input", {"stream": 5, "text": "x"}, "stream 5 is not open"),
@@ -488,11 +492,11 @@ async def test_streams_end_when_ubusd_goes(room: Room) -> None:
 
 async def test_status_comes_as_facts_resources_and_changes(room: Room) -> None:
     for name in ("db", "web"):
-        room.board.ensure(f"container:{name}", kind="container", section=name, name=name, now=1)
+        room.board.ensure(f"container:{name}")
     opened = await room.call("stream_open", {"kind": "status"}, session=ADMIN)
     async with room.reading(opened) as reader:
         await reader.until(lambda: any(item["name"] == "synced" for item in reader.items))
-        room.board.set_object("container:web", "abc", now=2)
+        room.board.set_object("container:web", "abc")
         await reader.until(lambda: reader.items[-1]["name"] == "change")
         names = [item["name"] for item in reader.items]
         assert names == ["status", "resource", "resource", "synced", "change"]
@@ -507,13 +511,13 @@ async def test_status_changes_are_notified_coalesced_and_only_to_somebody(room: 
         heard.append(dict(data))
         came.set()
 
-    room.board.ensure("container:early", kind="container", section="early", name="early", now=1)
+    room.board.ensure("container:early")
     client = room.bus.client()
     client.subscribe("ucidockd", hear)
     async with running(client):
         for number in range(50):
             key = f"container:c{number % 3}"
-            room.board.ensure(key, kind="container", section=key, name=f"n{number}", now=1)
+            room.board.ensure(key, f"n{number}")
         async with asyncio.timeout(5):
             while not heard or heard[-1]["version"] < room.board.version:
                 came.clear()
@@ -559,13 +563,16 @@ async def test_logs_and_stats_of_the_engine_come_through_one_tab(
             ("stats", {"container": made}),
             ("events", {}),
             ("logs", {"container": "no-such"}),
+            ("logs", {"containers": [made], "grep": "GRÖSSE"}),
         ):
             await room.call("stream_open", {"id": opened["id"], "kind": kind, "args": args}, session=ADMIN)
         async with room.reading(opened) as reader:
-            wanted = {(1, "stdout"), (1, "stderr"), (2, "stats"), (4, "error")}
+            wanted = {(1, "stdout"), (1, "stderr"), (2, "stats"), (4, "error"), (5, "line")}
             await reader.until(lambda: wanted <= {(i["stream"], i["name"]) for i in reader.items}, 10)
             texts = [i["text"] for i in reader.items if i["stream"] == 1]
             assert sorted(texts) == ["err\n", "größe\n"]
+            found = next(i["json"] for i in reader.items if i["stream"] == 5 and i["name"] == "line")
+            assert (found["container"], found["stream"], found["text"]) == (made, "stdout", "größe")
             await asyncio.to_thread(containers.client.containers.get(made).kill)
             await reader.until(lambda: any((i["stream"], i["name"]) == (3, "event") for i in reader.items))
             await reader.until(lambda: any((i["stream"], i["name"]) == (1, "end") for i in reader.items))

@@ -175,7 +175,7 @@ def test_a_new_certificate_is_taken_up_and_no_connection_is_dropped(
             assert caplog.text.count("the previous certificate stays in use") == 1
             shutil.copy(next_key, key)
             assert served_name("127.0.0.1", made.port) == "after"
-            made.agent.board.set_agent(0, test="still there")
+            made.agent.board.set_agent(test="still there")
             assert any("still there" in line for line in lines)
         cert.unlink()
         assert served_name("127.0.0.1", made.port) == "after"

@@ -42,7 +42,7 @@ def test_a_stream_ends_with(
         lines = stream.iter_lines()
         next(lines)
         time.sleep(0.3)  # it was looked at, and goes on
-        served.agent.board.set_agent(0, ends=f"{ends} {session}")
+        served.agent.board.set_agent(ends=f"{ends} {session}")
         assert any(session in line for line in lines)
         readable = set(served.sessions.readable)
         if ends == "the session":

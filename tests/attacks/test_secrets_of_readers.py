@@ -19,7 +19,6 @@ from agent.api.jobs.job_specs import parse_job
 from agent.api.jobs.jobs import Job
 from agent.api.rules import Need, Rule
 from agent.api.ubus.docker import signature
-from agent.status.board import OperationNote
 from agent.status.conditions import ConditionType
 from tests.attacks.test_sessions import filled
 from tests.model.test_secrets import PLACES, S
@@ -54,7 +53,7 @@ def tcp(tmp_path: Path) -> Iterator[TcpController]:
     made = TcpController(engine, tmp_path)
     made.want("127.0.0.1:0")
     board = made.agent.board
-    board.ensure("container:web", kind="container", section="web", name="web", now=1)
+    board.ensure("container:web")
     board.set(
         "container:web",
         ConditionType.SYNCED,
@@ -62,12 +61,9 @@ def tcp(tmp_path: Path) -> Iterator[TcpController]:
         reason="Pending",
         message=f"command: redis --requirepass {S} -> mysql -p{S}",
         details={"output": f"GENERATED ROOT PASSWORD: {S}"},
-        now=1,
     )
-    board.note(
-        "container:web", OperationNote(at=1, op="x", cause=f"Bearer {S}", ok=False, error=f"//u:{S}@h"), now=1
-    )
-    board.set_agent(1, engine={"reachable": False, "error": f"proxy http://u:{S}@h"}, warnings=[f"token={S}"])
+    board.note("container:web", "x", cause=f"Bearer {S}", ok=False, error=f"//u:{S}@h")
+    board.set_agent(engine={"reachable": False, "error": f"proxy http://u:{S}@h"}, warnings=[f"token={S}"])
     yield made
     made.close()
     engine.close()

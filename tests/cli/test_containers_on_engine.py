@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.cli.main import main
-from tests.support.agent_process import Agent, running, wait_for
+from tests.support.agent_process import ROOT, Agent, running, wait_for
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX
 from tests.support.terminal import Terminal
@@ -159,3 +161,19 @@ def test_without_an_engine_a_sentence_says_what_to_do(
         assert main([*where, *words]) == 1
         told = capsys.readouterr().err
         assert "no Docker engine at" in told and "systemctl start docker" in told
+
+
+def test_a_followed_log_goes_on_with_the_container_that_replaces_it(agent: Agent, box: Box) -> None:
+    assert said(agent, "wait", "--timeout", "30")[0] == 0
+    command = [sys.executable, "-m", "agent", *agent.words_of(["logs"]), "logs", "-f", "web", "-n", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as follower:
+        assert follower.stdout is not None
+        lines = iter(follower.stdout.readline, "")
+        assert next(line for line in lines if line.startswith("out"))
+        before = box.client.containers.get("web").id
+        agent.commit(CONFIG.replace("out web", "out replaced"))
+        assert next(line for line in lines if line == "out replaced\n")
+        assert box.client.containers.get("web").id != before
+        assert said(agent, "stop", "web")[0] == 0
+        assert set(lines) <= {"out replaced\n", "err web\n"}
+        assert follower.wait(20) == 0

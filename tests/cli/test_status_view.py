@@ -33,10 +33,10 @@ def a_resource(
     key: str, *, name: str = "", since: float = NOW - 150, facts: Any = None, **said: Said
 ) -> dict[str, Any]:
     """As the agent's board shows it."""
-    kind, _, section = key.partition(":")
-    board = StatusBoard()
-    board.ensure(key, kind=kind, section=section, name=name or section, now=0)
-    board.set_object(key, "id-" + section, now=0)
+    section = key.partition(":")[2]
+    board = StatusBoard(lambda: since)
+    board.ensure(key, name)
+    board.set_object(key, "id-" + section)
     for each, (status, reason, message) in said.items():
         details = {"operations": "create start"} if reason == "Pending" else {}
         board.set(
@@ -46,7 +46,6 @@ def a_resource(
             reason=reason,  # type: ignore[arg-type]
             message=message,
             details=details,
-            now=since,
         )
     board.set_facts(key, **(facts or {}))
     return dict(board.snapshot()["resources"][0])

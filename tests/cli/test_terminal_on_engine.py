@@ -97,6 +97,22 @@ def test_a_failure_comes_with_its_reason_and_the_containers_last_lines(
     assert done.code == 1
 
 
+@pytest.mark.parametrize(
+    "alone", [False, pytest.param(True, marks=pytest.mark.long)], ids=["agent", "no agent"]
+)
+def test_a_container_that_ends_at_once_is_not_told_as_started(agent: Agent, box: Box, alone: bool) -> None:
+    if not alone:
+        agent.start()
+    agent.commit(BAD.replace("\toption restart 'always'\n", ""))
+    done = seen(agent, "reconcile", columns=200)
+    lines = timeless(done.lines)
+    at = lines.index("  ! container:bad: retry in N s: it ended again soon after it was started")
+    assert lines[at + 1 : at + 3] == ["      it printed last:", "      boom-reason"]
+    assert lines[-3].endswith("1 in error in N s")
+    assert lines[-2] == "`ucidockd logs bad` shows more; `ucidockd reconcile` tries again at once."
+    assert done.code == 1
+
+
 def context() -> io.BytesIO:
     """Of an image of 4 MB that nothing packs any smaller."""
     packed = io.BytesIO()

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def disk(lab: DaemonLab) -> Iterator[LoopDisk]:
 
 
 def test_a_bridge_that_does_not_come_back_is_shown_and_not_tried_again() -> None:
-    status = DaemonStatus(board=StatusBoard())
+    status = DaemonStatus(board=StatusBoard(time.time))
     status.begin(())
     health = DaemonHealth(status, missing_mount=lambda _: "", needs_mount=lambda _: False)
     before, after = (Process(pid=os.getpid(), started=number) for number in (1, 2))
@@ -71,7 +72,7 @@ def test_a_bridge_that_does_not_come_back_is_shown_and_not_tried_again() -> None
 
 
 def test_a_dockerd_that_was_only_starting_is_not_restarted(tmp_path: Path) -> None:
-    status = DaemonStatus(board=StatusBoard())
+    status = DaemonStatus(board=StatusBoard(time.time))
     status.begin(())
     health = DaemonHealth(status, missing_mount=lambda _: "", needs_mount=lambda _: True)
     process = Process(pid=os.getpid(), started=1)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 from agent.dockerd.files import DaemonFiles, EngineData
@@ -20,7 +21,7 @@ class House:
         self.root = folder / "docker"
         self.root.mkdir()
         self.files = DaemonFiles(run_dir=folder / "run", state_dir=folder / "state")
-        status = DaemonStatus(board=StatusBoard())
+        status = DaemonStatus(board=StatusBoard(time.time))
         status.begin(())
         self.home = EngineHome(self.files, status, on_disk=lambda _: self.disk)
 

@@ -7,6 +7,7 @@ import ipaddress
 import itertools
 import os
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +56,7 @@ class Router:
         self.restart_agent()
 
     def restart_agent(self) -> None:
-        self.board = StatusBoard()
+        self.board = StatusBoard(time.time)
         self.edges = Edges(open_store(self.options), self.board, self.tools)
 
     def apply(self, containers: str = "", dockerd: str = "config globals 'globals'\n") -> None:

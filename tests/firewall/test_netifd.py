@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -112,7 +113,7 @@ async def test_the_agents_own_connection_is_asked_where_there_is_one(tmp_path: P
     bus = Bus(str(path))
     edges = Edges(
         open_store(RuntimeOptions(config_dir=tmp_path)),
-        StatusBoard(),
+        StatusBoard(time.time),
         EdgeTools(netifd=ubus(tmp_path, "echo 'no such thing' >&2; exit 1")),
     )
     agent: Any = SimpleNamespace(reconciler=SimpleNamespace(edges=edges, deletions_held=None))

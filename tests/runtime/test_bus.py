@@ -224,9 +224,9 @@ async def test_a_status_of_thousands_comes_in_pages_that_the_bus_carries(daemon:
         await ready(bus)
         keys = [f"container:c{number:04}" for number in range(3000)]
         for key in keys:
-            agent.board.ensure(key, kind="container", section=key, name=key, now=1)
+            agent.board.ensure(key)
             for kind in (ConditionType.ACCEPTED, ConditionType.SYNCED, ConditionType.RUNNING):
-                agent.board.set(key, kind, status=True, reason="R", message="m" * 100, now=1)
+                agent.board.set(key, kind, status=True, reason="R", message="m" * 100)
         caller = UbusClient(str(daemon.path), jitter=lambda: 1.0)
         async with running(caller):
             page = await caller.call("ucidockd", "status", {}, timeout_s=20)

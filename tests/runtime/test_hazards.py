@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ class Router:
             state_dir=folder / "state",
             save_dir=folder / "save",
         )
-        self.board = StatusBoard()
+        self.board = StatusBoard(time.time)
         self.hazards = make_hazards(self.options, self.board, folder / "run")
 
     def show(self, *lines: str, uhttpd: str | None = None, more: str = "") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,10 @@ READERS = [
 
 def judged(*conditions: tuple[str, bool, str]) -> tuple[str, str]:
     """The level and verdict of a resource with these conditions."""
-    board = StatusBoard()
-    board.ensure("container:web", kind="container", section="web", name="web", now=0)
+    board = StatusBoard(time.time)
+    board.ensure("container:web")
     for kind, status, reason in conditions:
-        board.set("container:web", ConditionType(kind), status=status, reason=reason, now=0)
+        board.set("container:web", ConditionType(kind), status=status, reason=reason)
     (resource,) = board.snapshot()["resources"]
     return resource["level"], resource["verdict"]
 
@@ -75,22 +76,22 @@ def test_nothing_that_is_bad_looks_well(kind: ConditionType) -> None:
 
 
 def test_a_bad_condition_without_a_message_is_told_in_a_sentence() -> None:
-    board = StatusBoard()
-    board.ensure("daemon:dockerd", kind="daemon", section="dockerd", name="dockerd", now=0)
-    board.set("daemon:dockerd", ConditionType.ROLLED_BACK, status=True, reason="Failed", now=0)
+    board = StatusBoard(time.time)
+    board.ensure("daemon:dockerd")
+    board.set("daemon:dockerd", ConditionType.ROLLED_BACK, status=True, reason="Failed")
     (resource,) = board.snapshot()["resources"]
     assert resource["conditions"][0]["message"] == CONDITIONS[ConditionType.ROLLED_BACK].sentence
 
 
 def test_each_condition_says_itself_in_a_few_words() -> None:
-    board = StatusBoard()
-    board.ensure("container:web", kind="container", section="web", name="web", now=0)
+    board = StatusBoard(time.time)
+    board.ensure("container:web")
     for kind in ConditionType:
-        board.set("container:web", kind, status=CONDITIONS[kind].bad, reason="CrashLoop", now=0)
+        board.set("container:web", kind, status=CONDITIONS[kind].bad, reason="CrashLoop")
     (resource,) = board.snapshot()["resources"]
     labels = {one["type"]: one["label"] for one in resource["conditions"]}
     assert all(label and not re.search(r"[a-z][A-Z]", label.replace("LuCI", "")) for label in labels.values())
     assert (labels["PublicPort"], labels["Running"]) == ("Open to the internet", "Keeps crashing")
-    board.set("container:web", ConditionType.SYNCED, status=True, reason="InSync", now=0)
+    board.set("container:web", ConditionType.SYNCED, status=True, reason="InSync")
     (resource,) = board.snapshot()["resources"]
     assert {one["type"]: one["label"] for one in resource["conditions"]}["Synced"] == "In sync"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from agent.api.streams.stream_sources import board_feed
 from agent.cli.agent_client import follow, whole_status
 from agent.cli.status import Picture
-from agent.status.board import NOTES, OperationNote, StatusBoard
+from agent.status.board import NOTES, StatusBoard
 from agent.status.conditions import ConditionType
 from agent.wire import blobmsg
 from agent.wire.ubus_message import MESSAGE_LIMIT
@@ -23,22 +24,21 @@ TEXTS = {"short": "", "usual": "it is exited, state is running" * 4, "odd": '"\\
 def fill(board: StatusBoard, count: int, text: str) -> list[str]:
     keys = [f"container:c{number}" for number in range(count)]
     for key in keys:
-        section = key.partition(":")[2]
-        board.ensure(key, kind="container", section=section, name=section, now=1)
-        board.set_object(key, "0123456789abcdef" * 4, now=1)
+        board.ensure(key)
+        board.set_object(key, "0123456789abcdef" * 4)
         for kind in (ConditionType.ACCEPTED, ConditionType.SYNCED, ConditionType.RUNNING):
-            board.set(key, kind, status=True, reason="R", message=text, now=1.5)
-        for number in range(NOTES if text else 1):
-            board.note(key, OperationNote(at=number, op="create", cause=text, ok=True), now=1)
+            board.set(key, kind, status=True, reason="R", message=text)
+        for _ in range(NOTES if text else 1):
+            board.note(key, "create", cause=text, ok=True)
     return sorted(keys)
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 @pytest.mark.parametrize("count", [0, 1, 300, 1000])
 def test_pages_have_everything_once_and_fit_on_ubus(count: int, text: str) -> None:
-    board = StatusBoard()
+    board = StatusBoard(time.time)
     keys = fill(board, count, text)
-    board.set_agent(1, config_issues=[f"containers: section c{n}: {text}" for n in range(count)])
+    board.set_agent(config_issues=[f"containers: section c{n}: {text}" for n in range(count)])
     pages = list(board.pages())
     assert [resource["key"] for page in pages for resource in page["resources"]] == keys
     assert all(len(blobmsg.encode(page, limit=MESSAGE_LIMIT)) < MESSAGE_LIMIT * 0.9 for page in pages)
@@ -47,7 +47,7 @@ def test_pages_have_everything_once_and_fit_on_ubus(count: int, text: str) -> No
 
 
 def test_a_page_has_as_many_as_are_asked_for() -> None:
-    board = StatusBoard()
+    board = StatusBoard(time.time)
     keys = fill(board, 5, "")
     page = board.page(limit=2)
     assert [r["key"] for r in page["resources"]] == keys[:2]
@@ -59,8 +59,8 @@ def test_a_page_has_as_many_as_are_asked_for() -> None:
 
 
 def test_a_long_list_of_mistakes_says_how_many_are_left_out() -> None:
-    board = StatusBoard()
-    board.set_agent(1, config_issues=["x" * 1000] * 100)
+    board = StatusBoard(time.time)
+    board.set_agent(config_issues=["x" * 1000] * 100)
     *shown, last = board.page()["agent"]["config_issues"]
     assert len(json.dumps(shown)) <= 64 * 1024 < len(json.dumps([*shown, "x" * 1000]))
     assert last.startswith(f"{100 - len(shown)} more are not shown")
@@ -84,15 +84,15 @@ def test_readers_on_the_control_socket_get_all_pages(tmp_path: Path) -> None:
 
 
 async def test_what_changes_between_two_pages_is_not_lost() -> None:
-    board = StatusBoard()
+    board = StatusBoard(time.time)
     keys = fill(board, 1000, TEXTS["usual"])
     picture = Picture()
     feed = board_feed(board)
     _, page, number = await anext(feed)
     assert number is None
     picture.take(page)
-    board.set_object(keys[0], "new", now=2)
-    board.drop(keys[-1], now=2)
+    board.set_object(keys[0], "new")
+    board.drop(keys[-1])
     while len(picture.status()["resources"]) != 999 or picture.status()["resources"][0]["object_id"] != "new":
         picture.take((await anext(feed))[1])
     assert picture.status()["resources"] == board.snapshot()["resources"]

@@ -7,6 +7,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -31,7 +32,7 @@ class QuietAgent:
     """An agent without a loop: the controller's port, and a board that tests write to."""
 
     def __init__(self) -> None:
-        self.board = StatusBoard()
+        self.board = StatusBoard(time.time)
         self.passes = PassCounters()
         self.logins: tuple[RegistryAuth, ...] = ()
         self.wanted_api = ""
@@ -50,7 +51,8 @@ class QuietAgent:
         del given
         return {"operations": []}
 
-    async def reconcile(self) -> dict[str, Any]:
+    async def reconcile(self, *, settle_s: float = 0.0) -> dict[str, Any]:
+        del settle_s
         return {"operations": []}
 
     async def adopt(
@@ -69,6 +71,12 @@ class QuietAgent:
 
     async def describe(self, name: str) -> dict[str, Any]:
         return {"name": name}
+
+    async def history(self, name: str) -> dict[str, Any]:
+        return {"section": name, "text": "", "versions": []}
+
+    async def revert(self, name: str, number: int, *, commit: bool) -> dict[str, Any]:
+        return {"section": name, "text": str(number), "options": {}, "notes": [], "committed": commit}
 
     async def tls_client(self, name: str, *, days: int) -> dict[str, Any]:
         return {"name": name, "files": {}, "days": days}

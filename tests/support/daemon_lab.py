@@ -100,7 +100,7 @@ class DaemonLab:
         )
 
     def restart_agent(self) -> None:
-        self.board = StatusBoard()
+        self.board = StatusBoard(time.time)
         self.stage = self.new_stage()
 
     def agent_section(self, kind: str = "child") -> str:

@@ -478,6 +478,72 @@ SHAPES: dict[str, dict[str, Any]] = {
         },
         "content": given("Import"),
     },
+    "GET /v1/containers/{id}/history": {
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "section": TEXT,
+                        "text": {
+                            **TEXT,
+                            "description": "The section as it is committed now, empty where it is gone",
+                        },
+                        "versions": {
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "properties": {
+                                    "number": {"type": "integer", "description": "Never used again"},
+                                    "at": {
+                                        "type": "number",
+                                        "description": "When it was applied, unix seconds",
+                                    },
+                                    "text": {**TEXT, "description": "The section, secrets included"},
+                                    "is_now": {
+                                        "type": "boolean",
+                                        "description": "The section says just this",
+                                    },
+                                    "changed": {
+                                        **_LIST,
+                                        "description": "Options that differ from the version before",
+                                    },
+                                    "diff": {
+                                        **_LIST,
+                                        "description": "Unified, from the section of now to this version",
+                                    },
+                                },
+                            },
+                        },
+                    },
+                }
+            }
+        }
+    },
+    "POST /v1/containers/{id}/revert": {
+        "body": {
+            "type": "object",
+            "required": ["version"],
+            "properties": {
+                "version": {"type": "integer", "description": "The number of a version"},
+                "commit": {"type": "boolean", "description": "Write it; without, it is a preview"},
+            },
+        },
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "section": TEXT,
+                        "text": TEXT,
+                        "options": {"type": "object", "description": "As `sections` of `POST /v1/plan`"},
+                        "notes": _LIST,
+                        "committed": {"type": "boolean"},
+                    },
+                }
+            }
+        },
+    },
     "GET /v1/export": {"content": wrapped("text", TEXT)},
     **{f"POST /v1/dockerd/{wish}": {"content": wrapped("started", {"const": True})} for wish in Wish},
     "POST /v1/tls/clients": {

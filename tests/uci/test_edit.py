@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent.uci.edit import Staged, UciEditError, format_changes, run, stage
-from agent.uci.syntax import format_file, parse
+from agent.uci.edit import Change, Kind, Staged, UciEditError, run, stage
+from agent.uci.syntax import format_file, parse, quote
 
 CORPUS = Path(__file__).parents[1] / "data" / "uci-corpus" / "edit.jsonl"
 CASES = [json.loads(line) for line in CORPUS.read_text().splitlines()]
@@ -35,6 +35,15 @@ def tried(staged: Staged, command: list[str]) -> tuple[Staged, bool]:
         return staged, False
 
 
+def printed(change: Change) -> str:
+    """As `uci changes` prints it."""
+    path = ".".join(part for part in ("test", change.section, change.option) if part is not None)
+    if change.kind is Kind.REMOVE:
+        return f"-{path}\n"
+    sign = {Kind.LIST_ADD: "+=", Kind.LIST_DEL: "-="}.get(change.kind, "=")
+    return f"{path}{sign}{quote(change.value or '')}\n"
+
+
 def edited(*commands: str) -> str:
     staged = stage(parse(TEXT, package="test"))
     for command in commands:
@@ -48,5 +57,5 @@ def test_agrees_with_the_real_uci(case: dict[str, Any]) -> None:
     for command in case["commands"]:
         staged, succeeded = tried(staged, command["cmd"])
         assert succeeded == command["ok"], command["cmd"]
-    assert format_changes(staged) == case["changes"]
+    assert "".join(printed(change) for change in staged.changes) == case["changes"]
     assert (format_file(staged.package) if staged.dirty else case["input"]) == case["after"]

@@ -97,7 +97,7 @@ def test_a_section_that_never_came_to_anything_leaves_the_status_with_its_text(w
     declare(world, WEB + "\tlist network 'nowhere'\n")
     assert conditions(world, "container:web")["Accepted"] == (False, "Invalid")
     assert world.agent is not None
-    world.agent.board.ensure("daemon:dockerd", kind="daemon", section="dockerd", name="dockerd", now=0.0)
+    world.agent.board.ensure("daemon:dockerd")
     declare(world, "\n")
     assert [r["key"] for r in world.snapshot()["resources"]] == ["daemon:dockerd"]  # that is others'
 

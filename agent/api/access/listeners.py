@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,7 +108,7 @@ class Listeners:
                 level = logging.INFO if state.state == LISTENING else logging.WARNING
                 logger.log(level, "%s: %s %s", state.address, state.state, state.message)
         if states or self._states:
-            self._board.set_agent(time.time(), listen=[asdict(state) for state in states])
+            self._board.set_agent(listen=[asdict(state) for state in states])
         self._states = states
 
     async def _one(self, address: ListenAddress, settings: AgentSettings) -> ListenState:

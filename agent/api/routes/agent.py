@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
@@ -16,7 +17,15 @@ from agent.api.http.replies import EventReply, JsonReply, StreamReply, read_json
 from agent.api.http.routing import matching_socket
 from agent.api.jobs.jobs import Jobs, JobState
 from agent.api.jobs.transfers import Transfers
-from agent.api.port import STARTED, AgentPort, client_bundle, given_of, import_request_of, validated
+from agent.api.port import (
+    STARTED,
+    AgentPort,
+    client_bundle,
+    given_of,
+    import_request_of,
+    revert_of,
+    validated,
+)
 from agent.api.problems import RequestError, checked_id, container_id, picked, text
 from agent.api.rules import EVENT_STREAM, PUBLIC, READER, Rule, get, post, read, write
 from agent.api.streams.stream_sources import board_feed
@@ -24,6 +33,8 @@ from agent.errors import UcidockdError
 from agent.model.dockerd.settings import Wish
 from agent.status.board import StatusBoard
 from agent.status.metrics import MEDIA_TYPE, Labels, Metric, board_metrics, format_metrics, many, one
+
+_SETTLE_MAX_S = 60
 
 
 class SlowReaderError(UcidockdError):
@@ -78,6 +89,9 @@ class StatusRoutes:
                 write("ucidockd", "reconcile"),
                 self.reconcile,
                 "Do it now; answers when it and what was under way are ended",
+                query={
+                    "settle": f"Seconds that a started container has to run to count as started; 0 to {_SETTLE_MAX_S}"
+                },
             ),
             post(
                 "/v1/validate",
@@ -106,8 +120,12 @@ class StatusRoutes:
         return JsonReply(await self._agent.plan(given_of(await read_json(request))))
 
     async def reconcile(self, request: Request) -> Response:
-        del request
-        return JsonReply(await self._agent.reconcile())
+        settle = dict(picked(request, ("settle",))).get("settle", "0")
+        if not re.fullmatch(r"[0-9]{1,2}", settle) or int(settle) > _SETTLE_MAX_S:
+            raise RequestError(
+                f"query settle: {settle[:64]!r} is not a number of seconds from 0 to {_SETTLE_MAX_S}"
+            )
+        return JsonReply(await self._agent.reconcile(settle_s=int(settle)))
 
     async def validate(self, request: Request) -> Response:
         """`{package: text}`; a package that is not given counts as it is committed."""
@@ -185,6 +203,19 @@ class AdoptionRoutes:
                 self.describe,
                 "Everything about a container section: options and where they are from, conditions, networks, ports",
             ),
+            get(
+                "/v1/containers/{id}/history",
+                write("ucidockd", "history"),  # secrets are in it
+                self.history,
+                "The settings that a container section had, newest first",
+            ),
+            post(
+                "/v1/containers/{id}/revert",
+                write("ucidockd", "revert"),
+                self.revert,
+                "Earlier settings as the section again: a preview, or committed",
+                body="json",
+            ),
         ]
 
     async def adopt(self, request: Request) -> Response:
@@ -218,6 +249,13 @@ class AdoptionRoutes:
 
     async def describe(self, request: Request) -> Response:
         return JsonReply(await self._agent.describe(container_id(request)))
+
+    async def history(self, request: Request) -> Response:
+        return JsonReply(await self._agent.history(container_id(request)))
+
+    async def revert(self, request: Request) -> Response:
+        number, commit = revert_of(await read_json(request))
+        return JsonReply(await self._agent.revert(container_id(request), number, commit=commit))
 
 
 _SUMMARIES = {

@@ -19,7 +19,6 @@ from agent.api.problems import (
     RequestError,
     checked_id,
     checked_image,
-    checked_value,
     container_id,
     number,
     picked,
@@ -27,10 +26,12 @@ from agent.api.problems import (
     text,
 )
 from agent.api.rules import Rule, delete, get, post, put, read, write
-from agent.api.streams.engine_streams import logs, mapped, primed
+from agent.api.streams.engine_streams import mapped, primed
+from agent.api.streams.logs import checked_containers, log_options, logs, merged, merged_text
 from agent.data.parts import Data
 from agent.engine.stream import DockerStream
 from agent.model.resources import RegistryAuth
+from agent.status.board import StatusBoard
 from agent.wire.http_head import natural
 
 
@@ -134,19 +135,21 @@ _TARGETS = {
 
 
 class TransferRoutes:
-    """`auths` gives the registry logins of UCI."""
+    """`auths` gives the registry logins of UCI, `board` knows containers by their sections."""
 
     def __init__(
         self,
         transfers: Transfers,
         engine: DockerStream,
         auths: Callable[[], Sequence[RegistryAuth]],
+        board: StatusBoard,
         data: Data,
     ) -> None:
         self._transfers = transfers
         self._data = data
         self._engine = engine
         self._auths = auths
+        self._board = board
 
     def rules(self) -> list[Rule]:
         create, status = write("ucidockd", "job_start"), read("ucidockd", "job_status")
@@ -297,15 +300,23 @@ class TransferRoutes:
         return await self._transfers.download(title, single_file(opening), wait_s=_WAIT_S)
 
     async def _logs_down(self, body: Mapping[str, object]) -> Transfer:
-        container = checked_id(text(body, "container"))
-        wanted = {name: body[name] for name in ("since", "until", "tail") if name in body}
-        query = [(name, checked_value(name, str(value))) for name, value in wanted.items()]
-        query += [("stdout", "1"), ("stderr", "1"), ("timestamps", "1")]
+        """Of one `container`, or of several `containers` merged by time; always with times."""
+        several = body.get("containers")
+        names = checked_containers(several if isinstance(several, list) else [body.get("container")])
+        wanted = ("since", "until", "tail", "grep")
+        options = log_options({"timestamps": True} | {name: body[name] for name in wanted if name in body})
 
         async def opened() -> Body:
-            return Body(mapped(await primed(logs(self._engine, container, query)), itemgetter(1)))
+            if several is None:
+                return Body(
+                    mapped(await primed(logs(self._engine, self._board, names[0], options)), itemgetter(1))
+                )
+            return Body(
+                merged_text(await primed(merged(self._engine, self._board, names, options)), names, options)
+            )
 
-        return await self._transfers.download(f"{_called(body)}.log", opened(), wait_s=_WAIT_S)
+        title = _called(body) if several is None else "containers"
+        return await self._transfers.download(f"{title}.log", opened(), wait_s=_WAIT_S)
 
     async def _volume_up(self, body: Mapping[str, object]) -> Transfer:
         path = text(body, "path") if "path" in body else ""

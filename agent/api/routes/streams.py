@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -14,23 +13,42 @@ from starlette.responses import Response
 
 from agent.api.access.access import may_write
 from agent.api.http import replies
-from agent.api.http.replies import EventReply, StreamReply
+from agent.api.http.replies import EventReply, StreamReply, attachment
 from agent.api.problems import RequestError, container_id, flag, picked
 from agent.api.rules import EVENT_STREAM, Rule, get, read
 from agent.api.streams import engine_streams
 from agent.api.streams.engine_streams import mapped, primed, texts
+from agent.api.streams.logs import (
+    CONTAINERS_MAX,
+    OPTIONS,
+    checked_containers,
+    log_options,
+    logs,
+    merged,
+    merged_text,
+)
 from agent.engine.stream import DockerStream
 from agent.status.board import StatusBoard
 from agent.threads import tell
+from agent.wire.bodies import encode_frame
 from agent.wire.http_head import natural
 
-_LOG_QUERY = ("follow", "since", "until", "tail", "timestamps", "stdout", "stderr", "format")
-_TIME = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?|[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9:.]+(Z|[+-][0-9:]+)?)?")
-_LOG_FORMS = {"since": _TIME, "until": _TIME, "tail": re.compile(r"all|[0-9]{1,9}")}
-_LOG_EXPECTED = {"tail": "a number nor all"} | dict.fromkeys(
-    ("since", "until"), "seconds nor an RFC 3339 time"
-)
+_LOG_QUERY = (*OPTIONS, "format", "download")
 _FORMATS = ("text", "ndjson", "sse")
+_LOG_FORMATS = (*_FORMATS, "frames")
+_FRAMES = "application/vnd.docker.multiplexed-stream"
+_NDJSON, _TEXT = "application/x-ndjson", "text/plain; charset=utf-8"
+_LOG_WORDS = {
+    "follow": "1: continue, also with the container that replaces it",
+    "since": "Seconds since 1970, RFC 3339, or a duration back from now such as 10m",
+    "until": "The same",
+    "tail": "Last lines, or all",
+    "timestamps": "1: the time before each line, RFC 3339 with nanoseconds",
+    "stdout": "1: only standard output",
+    "stderr": "1: only standard error",
+    "grep": "Only lines that contain this text, in upper or lower case; reads at most 64 MiB of output",
+    "download": "1: as a file to be saved",
+}
 
 
 class StreamRoutes:
@@ -47,16 +65,21 @@ class StreamRoutes:
                 "/v1/containers/{id}/logs",
                 read(container, "logs"),
                 self.logs,
-                "A container's output, without the engine's frames: text, ndjson or server-sent events",
+                "A container's output by its name, its id or its section: text, ndjson, server-sent events or frames",
                 query={
-                    "follow": "1: continue while the container runs",
-                    "since": "Seconds since 1970, or RFC 3339",
-                    "until": "Seconds since 1970, or RFC 3339",
-                    "tail": "Last lines, or all",
-                    "timestamps": "1: a time before each line",
-                    "stdout": "1: only standard output",
-                    "stderr": "1: only standard error",
-                    "format": "text, ndjson or sse",
+                    **_LOG_WORDS,
+                    "format": "text, ndjson, sse, or frames (the engine's, with the stream of each piece)",
+                },
+            ),
+            get(
+                "/v1/logs",
+                read(container, "logs"),
+                self.merged_logs,
+                "The output of several containers, merged by time: text, ndjson or server-sent events",
+                query={
+                    "containers": f"Names, ids or sections with commas between them, {CONTAINERS_MAX} at most",
+                    **_LOG_WORDS,
+                    "format": "text, ndjson or sse; the latter two give container, time, stream and text",
                 },
             ),
             get(
@@ -85,23 +108,36 @@ class StreamRoutes:
 
     async def logs(self, request: Request) -> Response:
         pairs = picked(request, _LOG_QUERY)
-        for name, value in pairs:
-            if name in _LOG_FORMS and not _LOG_FORMS[name].fullmatch(value):
-                raise RequestError(f"query {name}: {value[:64]!r} is neither {_LOG_EXPECTED[name]}")
-        asked = request.query_params
-        kind = _format(request)
-        query = [(name, value) for name, value in pairs if name in ("since", "until", "tail")]
-        query += [(n, str(int(flag(asked, n)))) for n in ("follow", "timestamps")]
-        both = "stdout" not in asked and "stderr" not in asked
-        query += [(n, str(int(flag(asked, n, default=both)))) for n in ("stdout", "stderr")]
-        output = await primed(engine_streams.logs(self._engine, container_id(request), query))
+        kind = _format(request, _LOG_FORMATS)
+        container = container_id(request)
+        output = await primed(logs(self._engine, self._board, container, log_options(dict(pairs))))
+        headers = _saved_as(request, f"{container[:64]}.log")
         if kind == "sse":
             return EventReply(mapped(texts(output), lambda item: replies.sse_event(*item)))
         if kind == "ndjson":
             lines = mapped(texts(output), lambda item: _line({"stream": item[0], "text": item[1]}))
-            return StreamReply(lines, headers={"content-type": "application/x-ndjson"})
+            return StreamReply(lines, headers={"content-type": _NDJSON, **headers})
+        if kind == "frames":
+            frames = mapped(output, lambda item: encode_frame(*item))
+            return StreamReply(frames, headers={"content-type": _FRAMES, **headers})
         pieces = mapped(output, lambda item: item[1])
-        return StreamReply(pieces, headers={"content-type": "text/plain; charset=utf-8"})
+        return StreamReply(pieces, headers={"content-type": _TEXT, **headers})
+
+    async def merged_logs(self, request: Request) -> Response:
+        pairs = picked(request, (*_LOG_QUERY, "containers"))
+        kind = _format(request)
+        asked = request.query_params
+        containers = checked_containers(asked.get("containers", "").split(","))
+        options = log_options(dict(pairs))
+        lines = await primed(merged(self._engine, self._board, containers, options))
+        headers = _saved_as(request, "containers.log")
+        if kind == "sse":
+            return EventReply(mapped(lines, lambda line: replies.sse_event("line", line.as_json())))
+        if kind == "ndjson":
+            found = mapped(lines, lambda line: _line(line.as_json()))
+            return StreamReply(found, headers={"content-type": _NDJSON, **headers})
+        pieces = merged_text(lines, containers, options)
+        return StreamReply(pieces, headers={"content-type": _TEXT, **headers})
 
     async def stats(self, request: Request) -> Response:
         pairs = picked(request, ("stream", "one-shot", "format"))
@@ -109,7 +145,7 @@ class StreamRoutes:
         values = await primed(engine_streams.stats(self._engine, container_id(request), query))
         if _format(request, default="ndjson") == "sse":
             return EventReply(mapped(values, lambda value: replies.sse_event("stats", value)))
-        return StreamReply(mapped(values, _line), headers={"content-type": "application/x-ndjson"})
+        return StreamReply(mapped(values, _line), headers={"content-type": _NDJSON})
 
     async def events(self, request: Request) -> Response:
         pairs = picked(request, ("since", "until", "filters"))
@@ -123,12 +159,16 @@ class StreamRoutes:
         return EventReply(_merged(source, self._board, seen_ns, sent))
 
 
-def _format(request: Request, default: str = "text") -> str:
+def _saved_as(request: Request, title: str) -> dict[str, str]:
+    return attachment(title) if flag(request.query_params, "download") else {}
+
+
+def _format(request: Request, known: Sequence[str] = _FORMATS, default: str = "text") -> str:
     kind = request.query_params.get("format", "")
     if not kind and replies.SSE_MEDIA_TYPE in request.headers.get("accept", ""):
         return "sse"
-    if kind and kind not in _FORMATS:
-        raise RequestError(f"query format: expected one of {', '.join(_FORMATS)}")
+    if kind and kind not in known:
+        raise RequestError(f"query format: expected one of {', '.join(known)}")
     return kind or default
 
 

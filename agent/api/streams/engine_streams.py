@@ -111,12 +111,16 @@ def _object(line: bytearray) -> dict[str, Any]:
 Query = Iterable[tuple[str, str]]
 
 
-async def logs(engine: DockerStream, container: str, query: Query) -> AsyncGenerator[tuple[str, bytes], None]:
+async def logs(
+    engine: DockerStream, container: str, query: Query, *, tty: bool | None = None
+) -> AsyncGenerator[tuple[str, bytes], None]:
     """A container's output as ("stdout" | "stderr", bytes); one with a terminal has "stdout" only.
 
-    `query` is the engine's: follow, since, until, tail, timestamps, stdout, stderr (GET /containers/{id}/logs).
+    `query` is the engine's: follow, since, until, tail, timestamps, stdout, stderr (GET /containers/{id}/logs). `tty`:
+    whether it has a terminal, where that is known.
     """
-    tty = await has_terminal(engine, container)
+    if tty is None:
+        tty = await has_terminal(engine, container)
     response = await engine.open(
         "GET", f"/containers/{container}/logs", query=query, piece_limit=LIVE_PIECE_LIMIT
     )

@@ -18,6 +18,7 @@ from agent.api.rules import Grant, read, write
 from agent.api.streams import engine_streams
 from agent.api.streams.consoles import Console, Consoles, ExecSpec, exec_spec
 from agent.api.streams.engine_streams import mapped, texts
+from agent.api.streams.logs import OPTIONS, checked_containers, log_options, logs, merged
 from agent.api.streams.output_buffer import Ended
 from agent.engine.stream import DockerStream
 from agent.errors import ConflictError
@@ -140,7 +141,7 @@ def our_kinds(board: StatusBoard, engine: DockerStream) -> dict[str, Kind]:
             open=lambda args: _events(engine, args, writer=True),
             open_for_reader=lambda args: _events(engine, args, writer=False),
         ),
-        "logs": Kind(grant=read("docker.container", "logs"), open=lambda args: _logs(engine, args)),
+        "logs": Kind(grant=read("docker.container", "logs"), open=lambda args: _logs(engine, board, args)),
         "stats": Kind(grant=read("docker.container", "stats"), open=lambda args: _stats(engine, args)),
     }
 
@@ -209,15 +210,24 @@ def _json_items(name: str, source: AsyncGenerator[dict[str, Any], None]) -> Asyn
     return mapped(source, lambda value: json_item(name, value))
 
 
-def _logs(engine: DockerStream, args: Args) -> Source:
-    container = _container(args)
-    query = _query(args, ("follow", "since", "until", "tail", "timestamps", "stdout", "stderr"))
-    chosen = {name for name, _ in query}
-    if "follow" not in chosen:
-        query.append(("follow", "1"))
-    if not chosen & {"stdout", "stderr"}:
-        query += [("stdout", "1"), ("stderr", "1")]
-    return OutputOnly(lambda: _log_items(engine_streams.logs(engine, container, query)))
+def _logs(engine: DockerStream, board: StatusBoard, args: Args) -> Source:
+    """Of one `container`: its output in pieces. Of several `containers`: a `line` each, merged by time."""
+    if unknown := sorted(args.keys() - {"container", "containers", *OPTIONS}):
+        raise RequestError(
+            f"{unknown[0][:64]!r} is not known; known: container, containers, {', '.join(OPTIONS)}"
+        )
+    options = log_options(args, follow=True)
+    if "containers" not in args:
+        container = _container(args)
+        return OutputOnly(lambda: _log_items(logs(engine, board, container, options)))
+    if not isinstance(args["containers"], list):
+        raise RequestError("containers: expected a list of names or ids")
+    containers = checked_containers(args["containers"])
+    return OutputOnly(
+        lambda: mapped(
+            merged(engine, board, containers, options), lambda line: json_item("line", line.as_json())
+        )
+    )
 
 
 async def _log_items(source: AsyncGenerator[tuple[str, bytes], None]) -> AsyncGenerator[Item, None]:

@@ -15,12 +15,23 @@ from typing import Any
 
 from agent.api.jobs.job_specs import parse_job
 from agent.api.jobs.jobs import Jobs
-from agent.api.port import STARTED, AgentPort, Sessions, client_bundle, given_of, import_request_of, validated
+from agent.api.port import (
+    STARTED,
+    AgentPort,
+    Sessions,
+    client_bundle,
+    given_of,
+    import_request_of,
+    revert_of,
+    validated,
+)
 from agent.api.problems import RequestError, body_of, checked_id, text
 from agent.api.rules import read
 from agent.api.streams.engine_streams import mapped
+from agent.api.streams.logs import last_lines
 from agent.api.streams.stream_sources import Args, Kind, OutputOnly, Source, json_item
 from agent.data.parts import Data
+from agent.engine.stream import DockerStream
 from agent.errors import BusError, UcidockdError
 from agent.model.dockerd.settings import Wish
 from agent.threads import tell
@@ -253,6 +264,16 @@ def _follow(jobs: Jobs, args: Args) -> Source:
     return OutputOnly(lambda: mapped(job.changes(), lambda change: json_item(change[0], change[1])))
 
 
+def log_methods(agent: AgentPort, engine: DockerStream) -> dict[str, Method]:
+    """`logs`: the newest lines of containers, merged by time, in one answer; a stream follows them."""
+
+    async def logs(args: Arguments) -> Reply:
+        return await last_lines(engine, agent.board, args)
+
+    texts = dict.fromkeys(("since", "until", "tail", "grep"), STRING)
+    return {"logs": Method(handler=logs, args={"containers": ARRAY, **texts})}
+
+
 # Adopting on ubus: the methods `adopt` and `diff` of the object `ucidockd`, with the answers of the routes of that name.
 
 
@@ -279,6 +300,10 @@ class AdoptionMethods:
             "import": Method(handler=self._import, args=_IMPORT),
             "export": Method(handler=self._export, args={"format": STRING, "names": ARRAY}),
             "diff": Method(handler=self._diff, args={"name": STRING}),
+            "history": Method(handler=self._history, args={"name": STRING}),
+            "revert": Method(
+                handler=self._revert, args={"name": STRING, "version": INTEGER, "commit": BOOLEAN}
+            ),
         }
 
     async def _adopt(self, args: Arguments) -> Reply:
@@ -301,6 +326,13 @@ class AdoptionMethods:
 
     async def _diff(self, args: Arguments) -> Reply:
         return await self._agent.diff(checked_id(text(args, "name")))
+
+    async def _history(self, args: Arguments) -> Reply:
+        return await self._agent.history(checked_id(text(args, "name")))
+
+    async def _revert(self, args: Arguments) -> Reply:
+        number, commit = revert_of({n: v for n, v in args.items() if n not in (SESSION, "name")})
+        return await self._agent.revert(checked_id(text(args, "name")), number, commit=commit)
 
 
 # The files of volumes on ubus: what is small. Archives come over HTTP and through transfers.

@@ -17,6 +17,9 @@ Json = None | bool | int | str | list["Json"] | dict[str, "Json"]
 Document = Mapping[str, Json]
 
 DAEMON_KEY = "daemon:dockerd"
+DEFAULT_BRIDGE = "docker0"
+CERTIFICATE_DAYS_MAX = 3650  # of a pair that we sign; the CA outlives it
+CLIENT_DAYS = 730  # of a client's pair, unless asked for otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,11 +15,11 @@ from typing import Any
 from agent.model.container_table import BY_FIELD, Level
 from agent.model.identity import canonical, fingerprint, masked
 from agent.model.observed import Record
-from agent.model.resources import Container, ContainerSpec, Mount, Network, Volume
+from agent.model.resources import DEFAULT_NETWORKS, Container, ContainerSpec, Mount, Network, Volume
 from agent.plan.applied import as_applied
 from agent.plan.container.changes import LIMITS, FieldChange, is_same_limit, level_of, option_of, words
 from agent.plan.container.endpoints import endpoint_drift
-from agent.plan.container.inspected import DEFAULT_NETWORKS, read_spec
+from agent.plan.container.inspected import read_spec
 from agent.plan.container.meaning import PLAIN, Defaults, changed_fields
 from agent.plan.container.payload import update_body
 from agent.plan.written import option_changes

@@ -15,9 +15,9 @@ from agent.model import entry_text
 from agent.model.container_table import Level
 from agent.model.identity import canonical
 from agent.model.observed import ObservedNetwork, Record
-from agent.model.resources import Container, ContainerSpec, Endpoint
+from agent.model.resources import DEFAULT_NETWORKS, Container, ContainerSpec, Endpoint
 from agent.plan.container.changes import FieldChange
-from agent.plan.container.inspected import DEFAULT_NETWORKS, ENDPOINT_SYSCTLS, driver_opts
+from agent.plan.container.inspected import ENDPOINT_SYSCTLS, driver_opts
 from agent.plan.container.payload import ENDPOINT_MAC_SINCE
 from agent.plan.written import OptionChange
 

@@ -17,9 +17,8 @@ from agent.model import engine_json
 from agent.model.container_table import fields_of
 from agent.model.kernel_names import parse_profile
 from agent.model.quantities import QuantityError
-from agent.model.resources import ContainerSpec, Endpoint, Mount, Tmpfs
+from agent.model.resources import DEFAULT_NETWORKS, NO_NETWORKS, ContainerSpec, Endpoint, Mount, Tmpfs
 
-DEFAULT_NETWORKS = frozenset({"", "default", "bridge"})
 ENDPOINT_SYSCTLS = "com.docker.network.endpoint.sysctls"
 _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 
@@ -183,7 +182,7 @@ def _networks(
     The mode keeps the name of a network that the container was disconnected from: the endpoints decide.
     """
     mode = str((inspect.get("HostConfig") or {}).get("NetworkMode") or "")
-    if mode in {"host", "none"} or mode.startswith("container:"):
+    if mode in NO_NETWORKS or mode.startswith("container:"):
         return shared(mode, names), ()
     running = bool((inspect.get("State") or {}).get("Running"))
     seen = {

@@ -11,12 +11,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from posixpath import commonpath
 
+from agent.model.quantities import TRUE_WORDS
 from agent.model.resources import Container, ContainerSpec, Port, Volume, VolumeSpec
 from agent.uci.router import text, words
 from agent.uci.syntax import Package, Section
-
-_ON = frozenset({"1", "yes", "on", "true", "enabled"})
-
 
 # what gives whoever may change it the router; True: reading it, or talking to it, does so as well
 HOST_PATHS: Mapping[str, tuple[str, bool]] = {
@@ -151,7 +149,7 @@ def open_to_pages(uhttpd: Package) -> tuple[str, ...]:
 
 
 def _is_on(section: Section, option: str) -> bool:
-    return text(section, option) in _ON
+    return text(section, option) in TRUE_WORDS
 
 
 def _is_open(port: Port) -> bool:

@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from agent.errors import ConfigError, Reason
 from agent.model.addresses import Interface
 from agent.model.dockerd.settings import Document, FirewallRule
-from agent.model.resources import Container, Port
+from agent.model.resources import DEFAULT_NETWORKS, Container, Port
 from agent.plan.router.firewall import parse_extra
 from agent.uci.router import Firewall, Zone
 
-DEFAULT_NETWORKS = frozenset({"bridge", "default"})
 IPv4 = ipaddress.IPv4Network
 
 
@@ -65,7 +64,7 @@ def networks_of(container: Container) -> tuple[str, ...]:
     spec = container.spec
     if spec.endpoints:
         return tuple(endpoint.network for endpoint in spec.endpoints)
-    return ("bridge",) if spec.network_mode is None or spec.network_mode in DEFAULT_NETWORKS else ()
+    return ("bridge",) if (spec.network_mode or "") in DEFAULT_NETWORKS else ()
 
 
 def zones_with(device: str, subnets: Collection[IPv4], around: Surroundings) -> tuple[Zone, ...]:

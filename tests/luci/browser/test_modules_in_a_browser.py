@@ -200,6 +200,9 @@ def test_a_log_is_followed_searched_paused_and_goes_on_without_a_gap(
     browser.do("click", "Follow")
     seen = numbers(browser.until_text(f"hello {last + 8} ", "pre"))
     assert seen == list(range(1, len(seen) + 1))
+    browser.do("fill", "input", "HELLO 3 ")
+    browser.do("evaluate", "document.querySelector('input[type=checkbox]').click()")
+    assert numbers(browser.until_text("^(?!.*hello 4 )[^o]*hello 3 ", "pre")) == [3]
 
 
 def numbers(log: str) -> list[int]:

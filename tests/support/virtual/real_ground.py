@@ -104,7 +104,7 @@ class RealGround:
         self._reconciler = Reconciler(
             engine=engine,
             records=tap(records, "records", process=process, plan=self.plan),
-            board=StatusBoard(first=0),
+            board=StatusBoard(self._wall),
             load=lambda: load(self.options),
             load_given=lambda given: load_given(self.options, given),
             store=TextUciStore(config_dir=self.config, override_dir=self.options.override_dir),

@@ -112,7 +112,7 @@ class World:
         reconciler = Reconciler(
             engine=engine,
             records=records,
-            board=StatusBoard(first=0),
+            board=StatusBoard(self.time.wall),
             load=lambda: load(self.options),
             load_given=lambda given: load_given(self.options, given),
             store=TextUciStore(config_dir=self.config, override_dir=self.options.override_dir),

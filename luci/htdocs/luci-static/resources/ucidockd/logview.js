@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Logs of containers: live, searched, stopped and gone on with; of several at once in the order of their times.
+// Logs of containers: live, searched here or by the agent in the whole log, of a range of time, stopped and continued; of
+// several at once in the order of their times.
 'use strict';
 'require baseclass';
 'require ucidockd.dom as D';
@@ -8,7 +9,13 @@
 
 const LIMIT = 2000;
 const DRAW_MS = 150;
+const RANGE = 'range';
 const COLOURS = [ '#2a7fd4', '#b06a00', '#2e8b57', '#a349a4', '#c0504d' ];
+
+// a field of this browser's time, as seconds since 1970; '' while it is empty
+function seconds(field) {
+	return field.value && String(new Date(field.value).getTime() / 1000);
+}
 
 const LogView = baseclass.extend({
 	// `container`: an id or a name, or several as [{id, name}, ...]. `download(options)` saves the whole log of the first one
@@ -22,8 +29,13 @@ const LogView = baseclass.extend({
 		this.lines = D.el('pre', { 'class': 'ucidockd-log ucidockd-wrap', 'tabindex': 0, 'aria-label': _('Log') });
 		this.state = D.spoken('small', {});
 		this.term = D.search(_('Search'), () => this.draw());
+		this.term.addEventListener('change', () => this.whole.checked && this.again());
+		this.whole = D.el('input', { 'type': 'checkbox', 'change': () => this.again() });
 		this.follow = D.el('button', { 'class': 'btn cbi-button', 'click': () => this.toggle() });
-		this.since = D.select(_('Since'), [ [ '', _('from the start') ], [ '300', _('last 5 minutes') ], [ '3600', _('last hour') ], [ '86400', _('last day') ] ], () => this.again());
+		this.since = D.select(_('Since'), [ [ '', _('from the start') ], [ '300', _('last 5 minutes') ], [ '3600', _('last hour') ], [ '86400', _('last day') ], [ RANGE, _('a time range…') ] ], () => this.again());
+		this.from = D.el('input', { 'type': 'datetime-local', 'aria-label': _('From'), 'change': () => this.again() });
+		this.until = D.el('input', { 'type': 'datetime-local', 'aria-label': _('To'), 'change': () => this.again() });
+		this.range = D.el('span', { 'style': 'display:none' }, this.from, ' – ', this.until);
 		this.tail = D.select(_('Lines'), [ [ '500', _('last 500 lines') ], [ '100', _('last 100 lines') ], [ '2000', _('last 2000 lines') ] ], () => this.again());
 		this.stamps = D.el('input', { 'type': 'checkbox', 'change': () => this.draw() });
 		this.wrap = D.el('input', { 'type': 'checkbox', 'checked': '', 'change': () => this.lines.classList.toggle('ucidockd-wrap', this.wrap.checked) });
@@ -32,9 +44,9 @@ const LogView = baseclass.extend({
 	// `more`: what else is beside its buttons
 	render(more) {
 		return D.el('div', {},
-			D.bar(this.term, this.follow, this.since, this.tail, D.labelled(_('Time'), this.stamps), D.labelled(_('Wrap lines'), this.wrap),
+			D.bar(this.term, D.labelled(_('Search the whole log'), this.whole), this.follow, this.since, this.range, this.tail, D.labelled(_('Time'), this.stamps), D.labelled(_('Wrap lines'), this.wrap),
 				D.el('button', { 'class': 'btn cbi-button', 'click': () => this.clear() }, _('Clear view')),
-				this.download && D.button('neutral', _('Download'), () => this.download(this.asked())), more),
+				this.download && D.button('neutral', _('Download'), () => this.download(this.saved())), more),
 			this.lines, this.state);
 	},
 
@@ -61,6 +73,7 @@ const LogView = baseclass.extend({
 
 	// with other lines than so far
 	again() {
+		this.range.style.display = this.since.value === RANGE ? '' : 'none';
 		this.stop();
 		this.sources.forEach(source => {
 			source.buffer = logbuffer.make(LIMIT);
@@ -75,16 +88,27 @@ const LogView = baseclass.extend({
 		this.draw();
 	},
 
-	// what was chosen, as the engine takes it
+	// what was chosen, as the agent takes it
 	asked() {
-		return this.since.value ? { since: String(Math.floor(Date.now() / 1000) - Number(this.since.value)) } : {};
+		const isRange = this.since.value === RANGE, term = this.whole.checked ? this.term.value.trim() : '';
+		const since = isRange ? seconds(this.from) : this.since.value && String(Math.floor(Date.now() / 1000) - Number(this.since.value));
+		const until = isRange ? seconds(this.until) : '';
+
+		return { ...(since && { since }), ...(until && { until }), ...(term && { grep: term }) };
+	},
+
+	// several are saved as one file, merged by time
+	saved() {
+		return { ...this.asked(), ...(this.sources.length > 1 && { containers: this.sources.map(source => source.id) }) };
 	},
 
 	// after a break it goes on at the last line's own time: no other clock can be trusted
 	args({ id, buffer }) {
+		const asked = this.asked();
+
 		buffer.resume();
 
-		return { container: id, timestamps: true, ...(buffer.last ? { since: buffer.last } : { tail: this.tail.value, ...this.asked() }) };
+		return { container: id, timestamps: true, tail: asked.grep ? 'all' : this.tail.value, ...asked, ...(buffer.last && { tail: 'all', since: buffer.last }), follow: !asked.until };
 	},
 
 	take(source, item) {

@@ -28,6 +28,11 @@ function wordOfPage() {
 	return decodeURIComponent(location.pathname.split('/').pop());
 }
 
+// a declared one by its name, which stays when the container is replaced
+function logOf({ container, owner, name }) {
+	return { id: owner ? name : container.Id, name };
+}
+
 // a place whose content is fetched, again on request; `fetch(again)` gives it
 function fetched(fetch, ...inputs) {
 	const place = D.el('div', {});
@@ -79,15 +84,15 @@ return view.extend({
 	logsTab() {
 		const [ tab, more ] = decodeURIComponent(location.hash.slice(1)).split('=');
 		const made = rows.make(this.containers, this.model.resources(), 0), others = tab === 'logs' && more ? more.split(',') : [];
-		const sources = [ this.row, ...made.filter(one => others.includes(one.path) && one.key !== this.row.key) ].filter(one => one.container).map(({ container, name }) => ({ id: container.Id, name }));
-		const add = D.select(_('Show another log too'), [ [ '', _('+ another container…') ], ...made.filter(one => one.container && !sources.some(source => source.id === one.container.Id)).map(one => [ one.path, one.name ]) ], () => {
+		const sources = [ this.row, ...made.filter(one => others.includes(one.path) && one.key !== this.row.key) ].filter(one => one.container).map(logOf);
+		const add = D.select(_('Show another log too'), [ [ '', _('+ another container…') ], ...made.filter(one => one.container && !sources.some(source => source.id === logOf(one).id)).map(one => [ one.path, one.name ]) ], () => {
 			location.hash = 'logs=' + [ ...others, add.value ].join(',');
 			D.fill(place, this.logsTab());
 		});
 		const progress = files.progress(), place = D.el('div', {});
 
 		this.log?.stop();
-		this.log = logview.make(sources, L.hasViewPermission() ? options => files.download({ target: 'logs', container: this.found.Id, name: this.row.name, ...options }, progress) : null);
+		this.log = logview.make(sources, L.hasViewPermission() ? options => files.download({ target: 'logs', container: sources[0].id, name: this.row.name, ...options }, progress) : null);
 		this.log.start();
 
 		return D.fill(place, progress.node, this.log.render(add));
@@ -137,7 +142,7 @@ return view.extend({
 			{ name: 'load', title: _('Load'), make: () => found ? this.loadTab() : none() },
 			isWriter && { name: 'files', title: _('Files'), make: () => found ? filestab.render(found.Id, this.row.name, decodeURIComponent(location.hash.slice(1)).split('=')[1]) : none() },
 			(owner || isWriter) && { name: 'settings', title: _('Settings'), make: () => this.settingsTab() },
-			owner && { name: 'history', title: _('History'), make: () => fetched(() => past.render(this.row.owner)) },
+			owner && { name: 'history', title: _('History'), make: () => fetched(again => past.render(this.row.owner, again)) },
 			{ name: 'inspect', title: _('Inspect'), make: () => found ? D.el('pre', { 'style': 'overflow:auto' }, JSON.stringify(this.found, null, 2)) : none() }
 		].filter(Boolean));
 	},
@@ -180,8 +185,8 @@ return view.extend({
 		Object.assign(this, { containers, row, found });
 		this.drawHead();
 
-		// the form of its settings stays as it is, whatever became of the container meanwhile
-		if (isAnother && !location.hash.startsWith('#settings'))
+		// the form of its settings stays as it is, whatever became of the container meanwhile; its log goes on with the new one
+		if (isAnother && !(/^#(settings|logs)/).test(location.hash))
 			this.drawTabs();
 		else if (isAnother)
 			window.addEventListener('hashchange', () => this.drawTabs(), { once: true });

@@ -1,0 +1,443 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Logs of containers for every door: a range of time, a search, several containers merged by time, and following one
+past its restart and its replacement.
+
+Every function gives an async generator; closing it ends the engine's request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agent.api.problems import RequestError, checked_id, checked_value
+from agent.api.streams import engine_streams
+from agent.engine.stream import DockerStream
+from agent.errors import EngineError
+from agent.model.quantities import QuantityError, parse_moment
+from agent.status.board import StatusBoard
+
+SEARCH_BYTES = 64 * 1024 * 1024
+"""Of output, what a search that follows nothing reads at most. One that follows begins SEARCH_LINES before the end."""
+SEARCH_LINES = "100000"
+CONTAINERS_MAX = 32
+_GREP_MAX = 256  # characters
+_LINE_BYTES = 64 * 1024  # what is longer is cut into several
+_AHEAD = 200  # lines of one container that are read before others' come
+_QUIET_S = 0.2  # one that prints nothing for so long is not waited for
+_POLL_S = 0.25
+_PATIENCE_S = 2.0  # for a container that ended to come back
+_COMES_BACK = frozenset(
+    {"Pending", "BackOff"}
+)  # reasons of Synced while the agent is not done with a section
+_TAIL = re.compile(r"all|[0-9]{1,9}", re.ASCII)
+_FLAGS = ("follow", "timestamps", "stdout", "stderr")
+OPTIONS = (*_FLAGS, "since", "until", "tail", "grep")
+
+
+class SearchLimitError(RequestError):
+    """A search, or what is to be in one answer, takes more than the router should spend on it."""
+
+    code = "search-limit"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=413)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions:
+    """`since` and `until`: as the engine takes them, "" for none. `grep`: text that a line has, in any case of letters."""
+
+    follow: bool = False
+    timestamps: bool = False
+    stdout: bool = True
+    stderr: bool = True
+    since: str = ""
+    until: str = ""
+    tail: str = "all"
+    grep: str = ""
+
+    def query(self) -> list[tuple[str, str]]:
+        """For GET /containers/{id}/logs."""
+        pairs = [(name, str(int(getattr(self, name)))) for name in _FLAGS]
+        given = [(name, getattr(self, name)) for name in ("since", "until", "tail")]
+        return pairs + [(name, value) for name, value in given if value]
+
+
+def log_options(asked: Mapping[str, Any], *, follow: bool = False) -> LogOptions:
+    """Of a request: OPTIONS as text, numbers or booleans, what else it has is not looked at. `follow` is the default.
+
+    One of stdout and stderr alone leaves the other out. Raises RequestError.
+    """
+    flags = {name: _flag(name, asked[name]) for name in _FLAGS if name in asked}
+    if "stdout" in flags or "stderr" in flags:
+        flags = {"stdout": False, "stderr": False} | flags
+    texts = {name: _text(name, asked[name]) for name in ("since", "until", "tail", "grep") if name in asked}
+    for name in ("since", "until"):
+        if texts.get(name):
+            try:
+                texts[name] = parse_moment(texts[name], time.time())
+            except QuantityError as exc:
+                raise RequestError(f"{name}: {exc}") from exc
+    if not _TAIL.fullmatch(texts.get("tail", "all")):
+        raise RequestError(f"tail: {texts['tail'][:64]!r} is neither a number of lines nor `all`")
+    if len(texts.get("grep", "")) > _GREP_MAX:
+        raise RequestError(f"grep: expected a text of at most {_GREP_MAX} characters")
+    given: dict[str, Any] = {"follow": follow} | flags | texts
+    return LogOptions(**given)
+
+
+def checked_containers(names: Sequence[Any]) -> list[str]:
+    """Ids or names, each once. Raises RequestError."""
+    found = list(dict.fromkeys(checked_id(name if isinstance(name, str) else "") for name in names))
+    if not 0 < len(found) <= CONTAINERS_MAX:
+        raise RequestError(f"containers: expected from 1 to {CONTAINERS_MAX} names")
+    return found
+
+
+def _flag(name: str, value: Any) -> bool:
+    found = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}.get(
+        str(value).lower()
+    )
+    if found is None:
+        raise RequestError(f"{name}: expected 1 or 0")
+    return found
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise RequestError(f"{name}: expected text or a number")
+    return checked_value(name, str(value))
+
+
+async def logs(
+    engine: DockerStream, board: StatusBoard, container: str, options: LogOptions
+) -> AsyncGenerator[tuple[str, bytes], None]:
+    """A container's output as ("stdout" | "stderr", bytes); one with a terminal has "stdout" only.
+
+    `container` is an id, a name, or the name of a section. With `follow` it ends when the container has ended for good.
+    """
+    if options.grep and options.follow and options.tail == "all":
+        options = replace(options, tail=SEARCH_LINES)
+    source = (_followed if options.follow else _once)(engine, board, container, options)
+    if options.grep:
+        source = _searched(source, options)
+    async with aclosing(source):
+        async for piece in source:
+            yield piece
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A container as GET /containers/{id}/json shows it."""
+
+    id: str
+    name: str
+    tty: bool
+    started: str
+    finished: str
+    running: bool
+    restarting: bool
+
+    @classmethod
+    def of(cls, inspect: Mapping[str, Any]) -> _Seen:
+        state = inspect["State"]
+        return cls(
+            str(inspect["Id"]),
+            str(inspect["Name"]).removeprefix("/"),
+            bool(inspect["Config"]["Tty"]),
+            str(state.get("StartedAt", "")),
+            str(state.get("FinishedAt", "")),
+            bool(state.get("Running")),
+            bool(state.get("Restarting")),
+        )
+
+
+async def _look(engine: DockerStream, container: str) -> _Seen:
+    return await engine.call("GET", f"/containers/{container}/json", read=_Seen.of)
+
+
+async def _look_if_there(engine: DockerStream, container: str) -> _Seen | None:
+    try:
+        return await _look(engine, container)
+    except EngineError as exc:
+        if exc.status == 404:
+            return None
+        raise
+
+
+async def _find(engine: DockerStream, board: StatusBoard, container: str) -> _Seen:
+    """By the engine's own names first. Raises EngineError, 404 where neither it nor a section has this one."""
+    try:
+        return await _look(engine, container)
+    except EngineError as exc:
+        owner = board.resource(f"container:{container}")
+        if exc.status != 404 or owner is None or not owner["object_id"]:
+            raise
+        return await _look(engine, owner["object_id"])
+
+
+async def _once(
+    engine: DockerStream, board: StatusBoard, container: str, options: LogOptions
+) -> AsyncGenerator[tuple[str, bytes], None]:
+    async with aclosing(_output(engine, await _find(engine, board, container), options)) as output:
+        async for piece in output:
+            yield piece
+
+
+def _output(
+    engine: DockerStream, seen: _Seen, options: LogOptions
+) -> AsyncGenerator[tuple[str, bytes], None]:
+    return engine_streams.logs(engine, seen.id, options.query(), tty=seen.tty)
+
+
+# Following: the engine ends the output of a container with its process, also when it is about to be started again or
+# when a swap puts another one in its place.
+
+
+async def _followed(
+    engine: DockerStream, board: StatusBoard, container: str, options: LogOptions
+) -> AsyncGenerator[tuple[str, bytes], None]:
+    seen: _Seen | None = await _find(engine, board, container)
+    while seen is not None:
+        async with aclosing(_output(engine, seen, options)) as output:
+            async for piece in output:
+                yield piece
+        if options.until:
+            return
+        before, seen_up_to = seen, await _end_of(engine, seen)
+        seen = await _successor(engine, board, before)
+        if seen is not None:
+            since = (seen_up_to or parse_moment(seen.finished, 0)) if seen.id == before.id else ""
+            options = replace(options, since=since, tail="all")
+
+
+async def _end_of(engine: DockerStream, seen: _Seen) -> str:
+    """Just after the last line of a container that has ended; "" where it runs again, or has printed nothing."""
+    last = b""
+    try:
+        async with aclosing(_output(engine, seen, LogOptions(timestamps=True, tail="1"))) as output:
+            async for _, piece in output:
+                last = (last + piece)[:_LINE_BYTES]
+        now = await _look_if_there(engine, seen.id)
+        # when it was started is too late: its first lines may be older. When it ended is too early for its last ones
+        second, _, fraction = parse_moment(last.partition(b" ")[0].decode("ascii", "replace"), 0).partition(
+            "."
+        )
+    except (EngineError, QuantityError):
+        return ""
+    if now is None or now.started != seen.started:
+        return ""
+    stamp_ns = int(second) * 10**9 + int(fraction.ljust(9, "0")) + 1
+    return f"{stamp_ns // 10**9}.{stamp_ns % 10**9:09d}"
+
+
+async def _successor(engine: DockerStream, board: StatusBoard, before: _Seen) -> _Seen | None:
+    """The same container when it runs again, or the one that has its place; None once neither is to be expected."""
+    owner = next((key for key in board.keys() if _is_of(board.resource(key), before)), "")  # noqa: SIM118 - no dict
+    left_s = _PATIENCE_S
+    while left_s > 0:
+        resource = board.resource(owner)
+        candidate = resource["object_id"] if resource is not None else before.name
+        now = await _look_if_there(engine, before.id)
+        if now is not None and now.running and now.started != before.started:
+            return now
+        other = await _look_if_there(engine, candidate) if candidate and candidate != before.id else None
+        if other is not None and other.id != before.id:
+            return other
+        busy = (now is not None and now.restarting) or (resource is not None and _is_in_progress(resource))
+        left_s = _PATIENCE_S if busy else left_s - _POLL_S
+        await asyncio.sleep(_POLL_S)
+    return None
+
+
+def _is_of(resource: Mapping[str, Any] | None, seen: _Seen) -> bool:
+    return (
+        resource is not None
+        and resource["kind"] == "container"
+        and (resource["object_id"] == seen.id or resource["name"] == seen.name)
+    )
+
+
+def _is_in_progress(resource: Mapping[str, Any]) -> bool:
+    synced = next((one for one in resource["conditions"] if one["type"] == "Synced"), None)
+    return synced is not None and not synced["status"] and synced["reason"] in _COMES_BACK
+
+
+# Searching and merging need lines.
+
+
+async def _lines(source: AsyncGenerator[tuple[str, bytes], None]) -> AsyncGenerator[tuple[str, bytes], None]:
+    """(stream, line with its end). What has no end yet comes with the end of the output."""
+    rests = {"stdout": b"", "stderr": b""}
+    async with aclosing(source):
+        async for name, piece in source:
+            *whole, rest = (rests[name] + piece).split(b"\n")
+            for line in whole:
+                yield name, line + b"\n"
+            if len(rest) > _LINE_BYTES:
+                yield name, rest + b"\n"
+                rest = b""
+            rests[name] = rest
+        for name, rest in rests.items():
+            if rest:
+                yield name, rest
+
+
+async def _searched(
+    source: AsyncGenerator[tuple[str, bytes], None], options: LogOptions
+) -> AsyncGenerator[tuple[str, bytes], None]:
+    wanted, read = options.grep.casefold(), 0
+    async with aclosing(_lines(source)) as lines:
+        async for name, line in lines:
+            read += len(line)
+            if read > SEARCH_BYTES and not options.follow:
+                raise SearchLimitError(
+                    f"the search ended after {SEARCH_BYTES >> 20} MiB of output; narrow it with since, until or tail"
+                )
+            text = line.partition(b" ")[2] if options.timestamps else line
+            if wanted in text.decode("utf-8", "replace").casefold():
+                yield name, line
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """`time`: RFC 3339 with nanoseconds, as the engine writes it."""
+
+    container: str
+    time: str
+    stream: str
+    text: str
+
+    def as_json(self) -> dict[str, str]:
+        return {"container": self.container, "time": self.time, "stream": self.stream, "text": self.text}
+
+
+async def merged(
+    engine: DockerStream, board: StatusBoard, containers: Sequence[str], options: LogOptions
+) -> AsyncGenerator[LogLine, None]:
+    """The lines of all of them, the oldest first. One that is silent is not waited for while they are followed."""
+    changed = asyncio.Event()
+    asked = replace(options, timestamps=True)
+    readers = [_Reader(name, logs(engine, board, name, asked), changed) for name in containers]
+    try:
+        await _begun(readers)
+        while True:
+            await _let_come(readers, changed, quiet_s=_QUIET_S if options.follow else None)
+            ready = [reader for reader in readers if reader.lines]
+            if not ready and all(reader.task.done() for reader in readers):
+                break
+            if not ready:
+                changed.clear()
+                await changed.wait()
+                continue
+            oldest = min(ready, key=lambda reader: reader.lines[0].time)
+            line = oldest.lines.popleft()
+            oldest.room.set()
+            yield line
+        for reader in readers:
+            reader.task.result()
+    finally:
+        for reader in readers:
+            reader.task.cancel()
+        await asyncio.wait([reader.task for reader in readers])
+
+
+def merged_text(
+    lines: AsyncGenerator[LogLine, None], containers: Sequence[str], options: LogOptions
+) -> AsyncGenerator[bytes, None]:
+    """`web | line` each, with its time where that was asked for."""
+    width = max(len(name) for name in containers)
+
+    def written(line: LogLine) -> bytes:
+        stamp = f"{line.time} " if options.timestamps else ""
+        return f"{line.container.ljust(width)} | {stamp}{line.text}\n".encode()
+
+    return engine_streams.mapped(lines, written)
+
+
+# In one answer, for callers on ubus that follow nothing.
+
+
+_ANSWER_BYTES = 256 * 1024
+_ANSWER_LINES = 5000
+_ANSWER_S = 15.0  # callers on ubus give up after 20
+_ANSWER_TAIL = "200"
+
+
+async def last_lines(engine: DockerStream, board: StatusBoard, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """`{lines: [{container, time, stream, text}], left_out}`: the newest that fit into an answer, the last 200 of each
+    container where nothing narrows them. Raises RequestError, SearchLimitError.
+    """
+    given = {name: asked[name] for name in ("since", "until", "tail", "grep") if name in asked}
+    options = log_options(given or {"tail": _ANSWER_TAIL})
+    if not options.grep and (options.tail == "all" or int(options.tail) > _ANSWER_LINES):
+        options = replace(options, tail=str(_ANSWER_LINES))
+    source = merged(engine, board, checked_containers(asked.get("containers", [])), options)
+    found: deque[tuple[int, dict[str, str]]] = deque()
+    size, left_out = 0, 0
+    try:
+        async with asyncio.timeout(_ANSWER_S), aclosing(source) as lines:
+            async for line in lines:
+                shown = line.as_json()
+                found.append((len(json.dumps(shown)), shown))
+                size += found[-1][0]
+                while size > _ANSWER_BYTES or len(found) > _ANSWER_LINES:
+                    size -= found.popleft()[0]
+                    left_out += 1
+    except TimeoutError as exc:
+        raise SearchLimitError(
+            f"the log could not be read within {_ANSWER_S:g} s; narrow it with since, until or tail"
+        ) from exc
+    return {"lines": [shown for _, shown in found], "left_out": left_out}
+
+
+class _Reader:
+    """One container's lines, some ahead."""
+
+    def __init__(
+        self, name: str, source: AsyncGenerator[tuple[str, bytes], None], changed: asyncio.Event
+    ) -> None:
+        self.lines: deque[LogLine] = deque()
+        self.room = asyncio.Event()
+        self.quiet = False
+        self._name, self._source, self._changed = name, source, changed
+        self.task = asyncio.create_task(self._read(), name=f"log-{name}")
+        self.task.add_done_callback(lambda _: changed.set())
+
+    async def _read(self) -> None:
+        async with aclosing(_lines(self._source)) as lines:
+            async for stream, line in lines:
+                stamp, _, text = line.decode("utf-8", "replace").rstrip("\r\n").partition(" ")
+                self.lines.append(LogLine(self._name, stamp, stream, text))
+                self.quiet = False
+                self._changed.set()
+                while len(self.lines) >= _AHEAD:
+                    self.room.clear()
+                    await self.room.wait()
+
+
+async def _begun(readers: Sequence[_Reader]) -> None:
+    """Raises what the engine refuses one of them with at once."""
+    done, _ = await asyncio.wait([reader.task for reader in readers], timeout=engine_streams.FIRST_WAIT_S)
+    for task in done:
+        task.result()
+
+
+async def _let_come(readers: Sequence[_Reader], changed: asyncio.Event, *, quiet_s: float | None) -> None:
+    """Waits for a line of each that has not ended, `quiet_s` seconds at most for those that have been silent."""
+    try:
+        async with asyncio.timeout(quiet_s):
+            while any(not (reader.lines or reader.task.done() or reader.quiet) for reader in readers):
+                changed.clear()
+                await changed.wait()
+    except TimeoutError:
+        for reader in readers:
+            reader.quiet = not (reader.lines or reader.task.done())

@@ -1,0 +1,490 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Asks registries (OCI distribution specification): what a tag names, by HEAD, and how large an image is, by GET.
+
+They are reached as dockerd reaches them: through its mirrors and proxies, without TLS where it lists them as insecure,
+with the certificates of /etc/docker/certs.d. A login goes to its own registry and to the authorization server that this
+one names, never to where a redirect leads. One client is for one thread and one round of questions.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlencode, urljoin, urlsplit
+
+import urllib3
+import urllib3.exceptions
+
+from agent.engine.limits import Deadline, TimedTlsSocket, keep_pools_in_time
+from agent.errors import UcidockdError
+from agent.model.resources import RegistryAuth
+from agent.model.updates import HUB, Answer, ImageName
+from agent.wire import registry as wire
+
+CALL_S = 20.0
+_CONNECT_S = 10.0
+_BODY_LIMIT = 4 * 1024 * 1024  # what an index or manifest may have (OCI distribution specification)
+_TOKEN_LIMIT = 256 * 1024
+_REDIRECTS = 5
+_HUB_HOST = "registry-1.docker.io"
+_CERTIFICATES = Path("/etc/docker/certs.d")
+# an insecure registry is the user's choice; the warning would be printed to the log at each request
+urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+_MASKED = "xxxxx"  # what an engine shows in place of a proxy's login
+
+Value = TypeVar("Value")
+Login = Callable[[str], RegistryAuth | None]  # of a registry's host
+
+
+class RegistryError(UcidockdError):
+    """A registry could not be asked. The message names it and says why."""
+
+    code = "registry"
+
+
+class RateLimitedError(RegistryError):
+    """The registry wants to be left alone until `until` (unix seconds)."""
+
+    code = "rate-limited"
+
+    def __init__(self, message: str, *, until: float) -> None:
+        super().__init__(message)
+        self.until = until
+
+
+class RegistryAwayError(RegistryError):
+    """No connection: the other images of that registry need not be tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """How dockerd reaches registries. `proxies`: by the scheme of what is asked for. A proxy's URL may hold a password."""
+
+    mirrors: tuple[str, ...] = ()  # of Docker Hub, as URLs
+    insecure: frozenset[str] = frozenset()  # hosts
+    insecure_networks: tuple[str, ...] = ()
+    proxies: dict[str, str] = field(default_factory=dict, repr=False)
+    no_proxy: tuple[str, ...] = ()
+    certificates: Path | None = _CERTIFICATES  # None: they are on another machine
+
+
+def ways_of(info: dict[str, Any], proxies: dict[str, str] | None = None, *, is_here: bool = True) -> Ways:
+    """From `GET /info`. `proxies`: those that UCI has (`http-proxy`, `https-proxy`, `no-proxy`); the engine shows its
+    own without their passwords. `is_here`: the engine is on this machine.
+    """
+    config = info.get("RegistryConfig") or {}
+    indexes = config.get("IndexConfigs") or {}
+    own = proxies or {}
+    http, https = (
+        own.get(f"{s}-proxy") or str(info.get(f"{s.title()}Proxy") or "") for s in ("http", "https")
+    )
+    names = own.get("no-proxy") or str(info.get("NoProxy") or "")
+    return Ways(
+        mirrors=tuple(config.get("Mirrors") or ()),
+        insecure=frozenset(name for name, index in indexes.items() if not index.get("Secure", True)),
+        insecure_networks=tuple(config.get("InsecureRegistryCIDRs") or ()),
+        proxies={scheme: url for scheme, url in (("http", http), ("https", https)) if url},
+        no_proxy=tuple(name.strip() for name in names.split(",") if name.strip()),
+        certificates=_CERTIFICATES if is_here else None,
+    )
+
+
+@dataclass(slots=True)
+class _Endpoint:
+    """One host that is asked. `base` is its URL without a slash at its end; `schemes` are still to be tried."""
+
+    registry: str  # whose login and certificates count
+    schemes: list[str]
+    rest: str  # host, and the path of a mirror
+    insecure: bool  # its certificate may be anyone's
+    challenge: wire.Challenge | None = None
+    tokens: dict[str, str] = field(default_factory=dict, repr=False)  # by repository
+
+    @property
+    def base(self) -> str:
+        return f"{self.schemes[0]}://{self.rest}"
+
+
+class _Reply:
+    """Status, headers in lower case, body, and whether it came from where a redirect led."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes, *, moved: bool) -> None:
+        self.status, self.headers, self.body, self.moved = status, headers, body, moved
+
+
+class RegistryClient:
+    """`login` finds a host's login. `wall` is the clock, in unix seconds. `limits`: what registries said of their limits."""
+
+    def __init__(self, ways: Ways, login: Login, *, wall: Callable[[], float] = time.time) -> None:
+        self.limits: dict[str, wire.Limit] = {}
+        self._ways, self._login, self._wall = ways, login, wall
+        self._deadline = Deadline()
+        self._endpoints: dict[str, list[_Endpoint]] = {}
+        self._managers: dict[tuple[str, str], Any] = {}
+
+    def __enter__(self) -> RegistryClient:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for manager in self._managers.values():
+            manager.clear()
+
+    def ask(self, name: ImageName) -> Answer:
+        """What a tag names, by HEAD: registries do not count that as a pull. Raises RegistryError."""
+        endpoint, reply = self._reply("HEAD", name, f"manifests/{name.tag}")
+        digest = wire.digest_of(reply.headers)
+        if reply.status == 200 and digest:
+            return Answer(digest=digest, is_index=wire.is_index(reply.headers))
+        if reply.status in (200, 405):  # a registry that knows no HEAD, or tells no digest there
+            reply = self._checked(name, self._send(endpoint, "GET", name, f"manifests/{name.tag}"))
+            return Answer(digest=wire.sha256(reply.body), is_index=wire.is_index(reply.headers))
+        raise self._refused(name, reply)
+
+    def members(self, name: ImageName, digest: str) -> tuple[str, ...]:
+        """The digests of the manifests in an index. Raises RegistryError."""
+        body = self._get(name, f"manifests/{digest}")
+        return self._formed(name, lambda: wire.members(body))
+
+    def layers(self, name: ImageName, platform: str) -> tuple[tuple[str, int, str], ...]:
+        """Digest, size (bytes, as they are sent) and diff id of each layer of what a pull would fetch, lowest first.
+
+        `platform`: os/architecture[/variant]. Registries count it as a pull. Raises RegistryError, also where the
+        registry does not tell.
+        """
+        reply = self._checked(name, self._reply("GET", name, f"manifests/{name.digest or name.tag}")[1])
+        body = reply.body
+        if wire.is_index(reply.headers):
+            found = self._formed(name, lambda: wire.member_for(body, platform))
+            if not found:
+                raise RegistryError(f"{name.registry} has no {name.repository} for {platform}")
+            body = self._get(name, f"manifests/{found}")
+        manifest = self._formed(name, lambda: wire.manifest(body))
+        digest, size = manifest.config
+        if size > _BODY_LIMIT:
+            raise RegistryError(f"{name.registry} has an image config of {size} bytes")
+        ids = self._formed(name, lambda: wire.diff_ids(self._get(name, f"blobs/{digest}")))
+        if len(ids) != len(manifest.layers):
+            raise RegistryError(f"{name.registry} has a manifest and a config that differ")
+        return tuple((*layer, diff_id) for layer, diff_id in zip(manifest.layers, ids, strict=True))
+
+    def _get(self, name: ImageName, path: str) -> bytes:
+        return self._checked(name, self._reply("GET", name, path)[1]).body
+
+    def _formed(self, name: ImageName, read: Callable[[], Value]) -> Value:
+        try:
+            return read()
+        except wire.RegistryFormatError as exc:
+            raise RegistryError(f"{name.registry}: {exc}") from exc
+
+    def _checked(self, name: ImageName, reply: _Reply) -> _Reply:
+        if reply.status != 200:
+            raise self._refused(name, reply)
+        return reply
+
+    def _refused(self, name: ImageName, reply: _Reply) -> RegistryError:
+        code = wire.error_code(reply.body)
+        tail = f" ({code})" if code else ""
+        if reply.status in (401, 403):
+            known = self._login(name.registry) is not None
+            why = "refuses the login of `config auth`" if known else "wants a login, or has no such image"
+            return RegistryError(f"{name.registry} {why}{tail}")
+        if reply.status == 404:
+            return RegistryError(f"{name.registry} has no {name.repository}:{name.tag or name.digest}{tail}")
+        return RegistryError(f"{name.registry} answers with status {reply.status}{tail}")
+
+    def _reply(self, method: str, name: ImageName, path: str) -> tuple[_Endpoint, _Reply]:
+        """The first endpoint's that has it: mirrors come before Docker Hub, and none of them has the last word."""
+        endpoints = self._endpoints_of(name.registry)
+        for endpoint in endpoints[:-1]:
+            try:
+                reply = self._send(endpoint, method, name, path)
+            except RegistryError:
+                continue
+            if reply.status == 200:
+                return endpoint, reply
+        return endpoints[-1], self._send(endpoints[-1], method, name, path)
+
+    def _endpoints_of(self, registry: str) -> list[_Endpoint]:
+        found = self._endpoints.get(registry)
+        if found is None:
+            hosts = [] if registry != HUB else [self._mirror(url) for url in self._ways.mirrors]
+            main = _HUB_HOST if registry == HUB else registry
+            insecure = self._is_insecure(main)
+            schemes = ["https", "http"] if insecure else ["https"]
+            found = self._endpoints[registry] = [*hosts, _Endpoint(registry, schemes, main, insecure)]
+        return found
+
+    def _mirror(self, url: str) -> _Endpoint:
+        parts = urlsplit(url)
+        rest = f"{parts.netloc}{parts.path.rstrip('/')}"
+        return _Endpoint(parts.netloc, [parts.scheme], rest, self._is_insecure(parts.netloc))
+
+    def _is_insecure(self, registry: str) -> bool:
+        """moby registry/config.go: by its name, or by its address."""
+        if registry in self._ways.insecure:
+            return True
+        networks = [ipaddress.ip_network(text, strict=False) for text in self._ways.insecure_networks]
+        return bool(networks) and any(
+            ip in network
+            for ip in _addresses(urlsplit(f"//{registry}").hostname or "")
+            for network in networks
+        )
+
+    def _send(self, endpoint: _Endpoint, method: str, name: ImageName, path: str) -> _Reply:
+        """One question, asked again with what the registry wants to see where it says so."""
+        while True:
+            try:
+                reply = self._authorized(endpoint, method, name, path)
+                break
+            except RegistryAwayError:
+                if len(endpoint.schemes) == 1:
+                    raise
+                del endpoint.schemes[0]  # an insecure registry may speak TLS or not
+        if reply.status == 429:
+            wait_s = wire.retry_after(reply.headers, self._wall())
+            raise RateLimitedError(
+                f"{name.registry} limits how often it is asked", until=self._wall() + wait_s
+            )
+        if (found := wire.limit(reply.headers)) is not None:
+            self.limits[name.registry] = found
+        return reply
+
+    def _authorized(self, endpoint: _Endpoint, method: str, name: ImageName, path: str) -> _Reply:
+        url = f"{endpoint.base}/v2/{name.repository}/{path}"
+        header = self._authorization(endpoint, name.repository)
+        reply = self._follow(endpoint, method, url, header)
+        if reply.status != 401 or reply.moved:
+            return reply
+        found = wire.challenge(reply.headers.get("www-authenticate", ""))
+        if found is None or (found == endpoint.challenge and header and found.scheme == "basic"):
+            return reply
+        endpoint.challenge = found
+        endpoint.tokens.pop(name.repository, None)
+        again = self._authorization(endpoint, name.repository)
+        return self._follow(endpoint, method, url, again) if again else reply
+
+    def _authorization(self, endpoint: _Endpoint, repository: str) -> str:
+        if endpoint.challenge is None:
+            return ""
+        if endpoint.challenge.scheme == "basic":
+            return self._own_login(endpoint)
+        if repository not in endpoint.tokens:
+            endpoint.tokens[repository] = self._token(endpoint, endpoint.challenge, repository)
+        return f"Bearer {endpoint.tokens[repository]}"
+
+    def _own_login(self, endpoint: _Endpoint) -> str:
+        login = self._login(endpoint.registry)
+        return _basic(login.username, login.token or login.password) if login is not None else ""
+
+    def _token(self, endpoint: _Endpoint, asked: wire.Challenge, repository: str) -> str:
+        """Docker registry v2 authentication: a token for this repository, with the registry's login."""
+        if urlsplit(asked.realm).scheme != "https" and endpoint.schemes[0] == "https":
+            raise RegistryError(f"{endpoint.registry} would have its login sent without TLS")
+        query = {"scope": f"repository:{repository}:pull"} | (
+            {"service": asked.service} if asked.service else {}
+        )
+        url = asked.realm + ("&" if urlsplit(asked.realm).query else "?") + urlencode(query)
+        reply = self._follow(endpoint, "GET", url, self._own_login(endpoint), limit=_TOKEN_LIMIT)
+        if reply.status == 429:
+            wait_s = wire.retry_after(reply.headers, self._wall())
+            raise RateLimitedError(
+                f"{endpoint.registry} limits how often it is asked", until=self._wall() + wait_s
+            )
+        if reply.status != 200:
+            known = self._login(endpoint.registry) is not None
+            why = "refuses the login of `config auth`" if known else "wants a login"
+            raise RegistryError(
+                f"{endpoint.registry} {why} (its authorization server answers {reply.status})"
+            )
+        try:
+            return wire.token_of(reply.body)
+        except wire.RegistryFormatError as exc:
+            raise RegistryError(f"{endpoint.registry}: {exc}") from exc
+
+    def _follow(
+        self, endpoint: _Endpoint, method: str, url: str, authorization: str, *, limit: int = _BODY_LIMIT
+    ) -> _Reply:
+        """One request and its redirects. What authorizes stays with the host that it was sent to."""
+        origin = _origin(url)
+        for _ in range(_REDIRECTS + 1):
+            moved = _origin(url) != origin
+            headers = {"Accept": wire.ACCEPT, "Accept-Encoding": "identity", "User-Agent": "ucidockd"}
+            if authorization and not moved:
+                headers["Authorization"] = authorization
+            status, found, body = self._exchange(endpoint, method, url, headers, limit)
+            if status not in (301, 302, 303, 307, 308):
+                return _Reply(status, found, body, moved=moved)
+            target = urljoin(url, found.get("location", ""))
+            if urlsplit(target).scheme not in ("http", "https") or (
+                urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http"
+            ):
+                raise RegistryError(f"{endpoint.registry} redirects to where there is no TLS")
+            url = target
+        raise RegistryError(f"{endpoint.registry} redirects in circles")
+
+    def _exchange(
+        self, endpoint: _Endpoint, method: str, url: str, headers: dict[str, str], limit: int
+    ) -> tuple[int, dict[str, str], bytes]:
+        manager = self._manager(endpoint, url)
+        self._deadline.begin(CALL_S)
+        try:
+            response = manager.urlopen(
+                method,
+                url,
+                headers=headers,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                timeout=urllib3.Timeout(connect=_CONNECT_S, read=CALL_S),
+            )
+            try:
+                found = {name.lower(): value for name, value in response.headers.items()}
+                body = b"" if method == "HEAD" else self._body(endpoint, response, limit)
+            except BaseException:
+                response.close()  # what is left of it must not be the next answer
+                raise
+            response.release_conn()
+        except (urllib3.exceptions.HTTPError, OSError) as exc:
+            raise RegistryAwayError(f"{endpoint.registry} cannot be reached: {_why(exc)}") from None
+        finally:
+            self._deadline.end()
+        return response.status, found, body
+
+    def _body(self, endpoint: _Endpoint, response: Any, limit: int) -> bytes:
+        parts, size = [], 0
+        for piece in response.stream(64 * 1024, decode_content=False):
+            size += len(piece)
+            if size > limit:
+                raise RegistryError(f"{endpoint.registry} sends more than {limit} bytes")
+            parts.append(piece)
+        return b"".join(parts)
+
+    def _manager(self, endpoint: _Endpoint, url: str) -> Any:
+        """Connections of one kind: through which proxy, and what is trusted. Raises RegistryError."""
+        parts = urlsplit(url)
+        proxy = self._proxy(parts.scheme, parts.hostname or "", parts.port)
+        key = (proxy, endpoint.registry)
+        if key not in self._managers:
+            context = self._context(endpoint)
+            made = _proxied(proxy, context) if proxy else urllib3.PoolManager(ssl_context=context)
+            keep_pools_in_time(made, self._deadline)
+            self._managers[key] = made
+        return self._managers[key]
+
+    def _context(self, endpoint: _Endpoint) -> ssl.SSLContext:
+        """The system's authorities, and what certs.d has for that registry; its authorization server and where it
+        redirects to may be of the same authority (moby: registry/registry.go)."""
+        context = ssl.create_default_context()
+        context.sslsocket_class = TimedTlsSocket
+        if endpoint.insecure:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        folder = self._ways.certificates and self._ways.certificates / endpoint.registry
+        files = sorted(folder.iterdir()) if folder and folder.is_dir() else []
+        try:
+            for file in files:
+                if file.suffix == ".crt":
+                    context.load_verify_locations(file)
+                elif file.suffix == ".cert":
+                    context.load_cert_chain(file, file.with_suffix(".key"), password="")
+        except (OSError, ValueError) as exc:
+            raise RegistryError(f"a certificate in {folder} cannot be used: {exc}") from exc
+        return context
+
+    def _proxy(self, scheme: str, host: str, port: int | None) -> str:
+        url = self._ways.proxies.get(scheme, "")
+        if not url or _is_direct(host, port, self._ways.no_proxy):
+            return ""
+        url = url if "://" in url else f"http://{url}"
+        if urlsplit(url).password == _MASKED:
+            raise RegistryError("dockerd's proxy wants a password: write it into `config proxies` as well")
+        return url
+
+
+def _proxied(url: str, context: ssl.SSLContext) -> Any:
+    parts = urlsplit(url)
+    if parts.scheme.startswith("socks"):
+        try:
+            from urllib3.contrib.socks import SOCKSProxyManager
+        except ImportError as exc:
+            raise RegistryError("dockerd's proxy is of the kind SOCKS, which needs python3-pysocks") from exc
+        name = url.replace("socks5:", "socks5h:", 1)  # Go has the proxy look names up
+        return SOCKSProxyManager(name, ssl_context=context)
+    headers = {}
+    if parts.username is not None:
+        headers = {"Proxy-Authorization": _basic(unquote(parts.username), unquote(parts.password or ""))}
+    plain = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return urllib3.ProxyManager(plain, proxy_headers=headers, ssl_context=context)
+
+
+def _is_direct(host: str, port: int | None, names: Sequence[str]) -> bool:
+    """Whether a host is reached without a proxy, as Go's http.ProxyFromEnvironment says: loopback always is."""
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        ip = None
+    if host == "localhost" or (ip is not None and ip.is_loopback):
+        return True
+    for name in names:
+        wanted, colon, number = name.rpartition(":") if name.count(":") == 1 else (name, "", "")
+        if colon and number != str(port or ""):
+            continue
+        if wanted == "*" or wanted.lower() == host.lower():
+            return True
+        if ip is not None:
+            try:
+                if ip in ipaddress.ip_network(wanted, strict=False):
+                    return True
+            except ValueError:
+                continue
+        elif host.lower().endswith("." + wanted.lower().removeprefix("*").removeprefix(".")):
+            return True
+    return False
+
+
+def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return [ipaddress.ip_address(str(item[4][0]).partition("%")[0]) for item in found]
+
+
+def _basic(name: str, secret: str) -> str:
+    return "Basic " + base64.b64encode(f"{name}:{secret}".encode()).decode()
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    return (
+        parts.scheme,
+        (parts.hostname or "").lower(),
+        parts.port or (443 if parts.scheme == "https" else 80),
+    )
+
+
+def _why(exc: BaseException) -> str:
+    """The innermost cause, without the URL around it."""
+    while (inner := _cause(exc)) is not None:
+        exc = inner
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({exc.verify_message})"
+    if isinstance(exc, TimeoutError | urllib3.exceptions.TimeoutError):
+        return "no answer in time"
+    if isinstance(exc, ssl.SSLError):
+        return f"no TLS ({exc.reason or 'broken off'})"
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
+    return type(exc).__name__
+
+
+def _cause(exc: BaseException) -> BaseException | None:
+    if isinstance(exc, urllib3.exceptions.SSLError) and exc.args and isinstance(exc.args[0], ssl.SSLError):
+        return exc.args[0]
+    return exc.__cause__

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The settings that container sections had, as UCI text: what was applied last, and the ones before it.
+
+A file for each section, written only when what is applied says something else than before. It holds what the section
+holds, passwords among it, so it is root's (0600), and goes when the section and its container are gone.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.files.atomic import atomic_write
+
+KEPT = 10  # versions of a section
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """`number` counts up from 1 and is never used again. `at`: when it was applied, unix seconds."""
+
+    number: int
+    at: float
+    text: str
+
+
+class History:
+    """The versions by section. Safe to call from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._newest: dict[str, int] = {}  # section -> hash of its newest text: most looks need no file
+
+    def versions(self, section: str) -> tuple[Version, ...]:
+        """Oldest first; none where the file cannot be read."""
+        try:
+            rows = json.loads(self._path(section).read_bytes())["versions"]
+            return tuple(_version(row) for row in rows)
+        except FileNotFoundError:
+            return ()
+        except (OSError, ValueError, KeyError, TypeError):  # it is for people: nothing depends on it
+            return ()
+
+    def keep(self, section: str, text: str, *, at: float) -> None:
+        """Notes what was applied, unless that is the newest version already. Raises OSError."""
+        with self._lock:
+            if self._newest.get(section) == hash(text):
+                return
+            known = self.versions(section)
+            if not known or known[-1].text != text:
+                number = known[-1].number + 1 if known else 1
+                self._write(section, (*known, Version(number=number, at=at, text=text))[-KEPT:])
+            self._newest[section] = hash(text)
+
+    def move(self, old: str, new: str) -> None:
+        """The section has another name now. Raises OSError."""
+        with self._lock:
+            self._newest.pop(old, None)
+            self._newest.pop(new, None)
+            if self._path(old).exists():
+                self._path(old).replace(self._path(new))
+
+    def forget(self, section: str) -> None:
+        """Raises OSError."""
+        with self._lock:
+            self._newest.pop(section, None)
+            self._path(section).unlink(missing_ok=True)
+
+    def _path(self, section: str) -> Path:
+        return self._folder / f"{section}.json"  # letters, digits and `_`: UCI allows no others
+
+    def _write(self, section: str, versions: tuple[Version, ...]) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        rows = [{"number": each.number, "at": round(each.at), "text": each.text} for each in versions]
+        data = json.dumps({"versions": rows}, ensure_ascii=True).encode()
+        atomic_write(self._path(section), data, mode=0o600)
+
+
+def _version(row: Mapping[str, Any]) -> Version:
+    return Version(number=int(row["number"]), at=float(row["at"]), text=str(row["text"]))
