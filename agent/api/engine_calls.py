@@ -14,17 +14,22 @@ id or name of a network, which may be any text.
 
 from __future__ import annotations
 
+import re
 import signal
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from agent.api.engine_requests import Pairs, from_remote, once, up_to_now, without_follow
+from agent.api.problems import RequestError
 from agent.api.rules import WEBSOCKET, Grant, Need
 from agent.wire.http_head import natural
 
+Pairs = list[tuple[str, str]]
+
 READ, WRITE = Need.READ, Need.WRITE
 
+_SECONDS = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?")  # as the engine takes it (Engine API, GET /events)
 # HUP, USR1 and USR2 ask a program to reload, the others do nothing unless a program asks for them (signal(7))
 _HARMLESS = frozenset({"HUP", "USR1", "USR2", "WINCH", "CONT", "CHLD", "CLD", "URG"})
 
@@ -60,6 +65,14 @@ class EngineCall:
     large: bool = False  # the answer may be gigabytes: it bypasses the event loop
     endless: bool = False  # the answer's head comes with the first event, so there is no deadline for it
     takes_tar: bool = False  # the request's body is an archive that the engine unpacks
+    harmless: bool = (
+        False  # allowed while dockerd's storage is away: to stop is right then, a console may help
+    )
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression of the paths without a version."""
+        return re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(self.path))
 
     @property
     def grant(self) -> Grant:
@@ -68,19 +81,18 @@ class EngineCall:
 
     def action(self, query: Iterable[tuple[str, str]]) -> str:
         """The manual action that a managed container is held for, "" for none."""
-        if not self.manual or (self.method == "kill" and _keeps_running(query)):
+        return self.method if self.manual and not self.quiet_signal(query) else ""
+
+    def quiet_signal(self, query: Iterable[tuple[str, str]]) -> str:
+        """The signal of a `kill` after which programs go on, so that the reconciler has nothing to undo; else ""."""
+        if self.method != "kill":
             return ""
-        return self.method
+        # the engine takes the first value of a query (Go, net/url Values.Get)
+        name = signal_name(next((value for name, value in query if name == "signal"), ""))
+        return name if name in _HARMLESS else ""
 
 
-def _keeps_running(query: Iterable[tuple[str, str]]) -> bool:
-    """Whether the signal of a `kill` leaves the container running: the reconciler would undo nothing of it."""
-    # the engine takes the first value of a query (Go, net/url Values.Get)
-    asked = next((value for name, value in query if name == "signal"), "")
-    return _signal_name(asked) in _HARMLESS
-
-
-def _signal_name(text: str) -> str:
+def signal_name(text: str) -> str:
     """A signal's name without SIG, as the engine reads it: by name in any case, or by number."""
     number = natural(text)
     if number is None:
@@ -89,6 +101,38 @@ def _signal_name(text: str) -> str:
         return signal.Signals(number).name.removeprefix("SIG")
     except ValueError:
         return ""
+
+
+# a call on ubus is answered once: it can neither follow nor send a build context
+
+
+def up_to_now(pairs: Pairs) -> Pairs:
+    """Events up to now: a call that waits for more would hold its caller, and a place. Raises RequestError."""
+    now = time.time()
+    until = next((value for name, value in pairs if name == "until" and value), f"{now:.9f}")
+    if not _SECONDS.fullmatch(until):
+        raise RequestError("query until: expected seconds since 1970")
+    kept = [pair for pair in pairs if pair[0] != "until"]
+    return [*kept, ("until", until if float(until) < now else f"{now:.9f}")]
+
+
+def without_follow(pairs: Pairs) -> Pairs:
+    """A call cannot follow; where no stream is chosen, both are."""
+    kept = [(name, value) for name, value in pairs if name != "follow"]
+    chosen = any(name in ("stdout", "stderr") for name, _ in kept)
+    return kept if chosen else [*kept, ("stdout", "true"), ("stderr", "true")]
+
+
+def once(pairs: Pairs) -> Pairs:
+    """One value instead of one each second."""
+    return [*(pair for pair in pairs if pair[0] != "stream"), ("stream", "false")]
+
+
+def from_remote(pairs: Pairs) -> Pairs:
+    """A call carries no build context; the engine fetches it."""
+    if not any(name == "remote" and value for name, value in pairs):
+        raise RequestError("query remote: expected the URL of the build's context")
+    return pairs
 
 
 _ENGINE, _CONTAINER, _EXEC = "docker", "docker.container", "docker.exec"
@@ -121,17 +165,17 @@ ENGINE_CALLS: tuple[EngineCall, ...] = (
     EngineCall("GET", "/containers/{id}/stats", _CONTAINER, "stats", READ, "Get the resource usage of a container",
                args="id query", bus_query=once),
     EngineCall("POST", "/containers/{id}/wait", _CONTAINER, "inspect", READ, "Wait until a container stops",
-               endless=True),
+               endless=True, harmless=True),
     EngineCall("POST", "/containers/{id}/resize", _CONTAINER, "resize", WRITE, "Resize the terminal of a container",
-               args="id query"),
+               args="id query", harmless=True),
     EngineCall("POST", "/containers/{id}/start", _CONTAINER, "start", WRITE, "Start a container", args="id query",
                manual=True),
     EngineCall("POST", "/containers/{id}/stop", _CONTAINER, "stop", WRITE, "Stop a container", args="id query",
-               manual=True),
+               manual=True, harmless=True),
     EngineCall("POST", "/containers/{id}/restart", _CONTAINER, "restart", WRITE, "Restart a container",
                args="id query", manual=True),
     EngineCall("POST", "/containers/{id}/kill", _CONTAINER, "kill", WRITE, "Send a signal to a container",
-               args="id query", manual=True),
+               args="id query", manual=True, harmless=True),
     EngineCall("POST", "/containers/{id}/update", _CONTAINER, "update", WRITE, "Change the limits of a container",
                args="id body", manual=True),
     EngineCall("POST", "/containers/{id}/rename", _CONTAINER, "rename", WRITE, "Rename a container",
@@ -148,17 +192,17 @@ ENGINE_CALLS: tuple[EngineCall, ...] = (
                "Get a path of a container as a tar archive", args="id query", output=Output.TAR, large=True),
     EngineCall("PUT", "/containers/{id}/archive", _CONTAINER, "put_archive", WRITE,
                "Extract a tar archive into a container", args="id query body", takes_tar=True),
-    EngineCall("POST", "/containers/{id}/attach", _CONTAINER, "exec", WRITE, "Attach to a container"),
+    EngineCall("POST", "/containers/{id}/attach", _CONTAINER, "exec", WRITE, "Attach to a container", harmless=True),
     EngineCall(WEBSOCKET, "/containers/{id}/attach/ws", _CONTAINER, "exec", WRITE,
                "Attach to a container by WebSocket"),
     EngineCall("POST", "/containers/{id}/exec", _CONTAINER, "exec", WRITE, "Prepare a command in a container",
-               args="id opts"),
+               args="id opts", harmless=True),
     EngineCall("POST", "/containers/prune", _CONTAINER, "prune", WRITE, "Remove stopped containers", args="query"),
 
     EngineCall("POST", "/exec/{id}/start", _EXEC, "start", WRITE, "Run a prepared command", args="id body",
-               output=Output.EXEC),
+               output=Output.EXEC, harmless=True),
     EngineCall("POST", "/exec/{id}/resize", _EXEC, "resize", WRITE, "Resize the terminal of a command",
-               args="id query"),
+               args="id query", harmless=True),
     EngineCall("GET", "/exec/{id}/json", _EXEC, "inspect", READ, "Inspect a command", args="id", masked=True),
 
     EngineCall("GET", "/images/json", _IMAGE, "list", READ, "List images", args="query", masked=True),

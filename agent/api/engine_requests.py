@@ -8,7 +8,6 @@ import json
 import logging
 import re
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import quote
 
+from agent.api.engine_calls import ENGINE_CALLS, EngineCall, Pairs, signal_name
 from agent.api.jobs.job_specs import split_reference
 from agent.api.port import AgentPort
 from agent.api.problems import RequestError, checked_value
@@ -28,11 +28,8 @@ from agent.status.conditions import ConditionType
 
 logger = logging.getLogger(__name__)
 
-Pairs = list[tuple[str, str]]
-
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _SOURCE = re.compile(r"https?://[A-Za-z0-9\[][^\s]*|git://[A-Za-z0-9\[][^\s]*|git@[A-Za-z0-9][^\s]*")
-_SECONDS = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?")  # as the engine takes it (Engine API, GET /events)
 _READERS_PS = frozenset(
     {"", "-e", "-ef", "-eF", "-A", "-f", "-l", "-w", "-ww", "ax", "aux", "axuww", "auxww"}
 )
@@ -65,38 +62,6 @@ def _look(path: str, name: str, value: str, *, writer: bool) -> None:
 def _check_source(name: str, value: str) -> None:
     if not _SOURCE.fullmatch(value):
         raise RequestError(f"query {name}: expected http://, https://, git:// or git@ and a host")
-
-
-# a call on ubus is answered once: it can neither follow nor send a build context
-
-
-def up_to_now(pairs: Pairs) -> Pairs:
-    """Events up to now: a call that waits for more would hold its caller, and a place. Raises RequestError."""
-    now = time.time()
-    until = next((value for name, value in pairs if name == "until" and value), f"{now:.9f}")
-    if not _SECONDS.fullmatch(until):
-        raise RequestError("query until: expected seconds since 1970")
-    kept = [pair for pair in pairs if pair[0] != "until"]
-    return [*kept, ("until", until if float(until) < now else f"{now:.9f}")]
-
-
-def without_follow(pairs: Pairs) -> Pairs:
-    """A call cannot follow; where no stream is chosen, both are."""
-    kept = [(name, value) for name, value in pairs if name != "follow"]
-    chosen = any(name in ("stdout", "stderr") for name, _ in kept)
-    return kept if chosen else [*kept, ("stdout", "true"), ("stderr", "true")]
-
-
-def once(pairs: Pairs) -> Pairs:
-    """One value instead of one each second."""
-    return [*(pair for pair in pairs if pair[0] != "stream"), ("stream", "false")]
-
-
-def from_remote(pairs: Pairs) -> Pairs:
-    """A call carries no build context; the engine fetches it."""
-    if not any(name == "remote" and value for name, value in pairs):
-        raise RequestError("query remote: expected the URL of the build's context")
-    return pairs
 
 
 # Which versions of its API the engine speaks, for whoever wants a certain one in the path (Engine API, "Versioning").
@@ -151,6 +116,24 @@ def _numbers(version: str) -> tuple[int, int]:
 #
 # The reconciler leaves a managed container as a manual action left it, until its section changes or a reconcile is
 # asked for.
+
+
+async def manual_action(engine: DockerStream, call: EngineCall, query: Pairs, container: str) -> str:
+    """What a managed container is held for after this call, "" for nothing. Raises EngineError.
+
+    A signal that programs go on after is none, unless it is the one that this container is stopped with: httpd's image
+    says WINCH. Only the engine knows what an image says.
+    """
+    action, quiet = call.action(query), call.quiet_signal(query)
+    if action or not quiet:
+        return action
+    response = await engine.open("GET", f"/containers/{quote(container)}/json")
+    if response.status == 404:
+        await response.close()
+        return ""
+    async with await response.checked():
+        stops_with = str(((await response.json()).get("Config") or {}).get("StopSignal") or "")
+    return call.method if signal_name(stops_with) == quiet else ""
 
 
 async def carry_out(
@@ -221,8 +204,7 @@ def _worker() -> ThreadPoolExecutor:
 
 
 _LOOKS = frozenset({"GET", "HEAD"})
-# to stop what runs is always right, and consoles may help
-_HARMLESS = re.compile(r"/containers/[^/]+/(stop|kill|wait|resize|exec|attach)|/exec/[^/]+/(start|resize)")
+_HARMLESS = re.compile("|".join(call.pattern for call in ENGINE_CALLS if call.harmless))
 _PREFIX = re.compile(r"^/v[0-9.]+(?=/)")
 
 

@@ -13,13 +13,12 @@ from typing import Any
 
 from agent.convert.conversion import PACKAGE
 from agent.errors import ConfigError, ConflictError
-from agent.files.config import PACKAGES
 from agent.files.history import History, Version
 from agent.files.uci_store import UciMissing, UciStore
 from agent.files.user_paths import PATHS
 from agent.model.resources import Desired
 from agent.runtime.adopt import lost_comments
-from agent.uci.decode import decode
+from agent.uci.decode import PACKAGES, decode
 from agent.uci.syntax import Package, Section, parse, section_text
 
 _TRIES = 5

@@ -155,3 +155,21 @@ async def test_each_door_tells_the_agent_the_same(
             assert (await bus.call(f"docker.container.{method}", args))["code"] < 300
         told = [action for _, action in bus.agent.told]
     assert controller.agent.manual_actions == told == ["update", "pause", "unpause", "kill", "start"]
+
+
+async def test_a_quiet_signal_that_the_container_is_stopped_with_stops_it_by_hand(
+    controller: Controller, engine: PrivateDockerd, containers: Containers, tmp_path: Path
+) -> None:
+    """httpd's image says WINCH, which other programs do not even notice."""
+    script = ["sh", "-c", "trap 'exit 0' WINCH; while :; do sleep 0.1; done"]
+    made = [containers.run(script, stop_signal=name) for name in ("SIGWINCH", "28")]
+    controller.agent.manual_actions.clear()
+    for container in made:
+        answer = controller.client.post(f"/docker/containers/{container}/kill", params={"signal": "winch"})
+        assert answer.status_code == 204, answer.text
+    assert controller.agent.manual_actions == ["kill", "kill"]
+    async with docker_on(tmp_path / "ubus.sock", engine.host) as bus:
+        other = containers.run(script, stop_signal="SIGWINCH")
+        for container in (other, "not-there"):
+            await bus.call("docker.container.kill", {"id": container, "query": {"signal": "WINCH"}})
+        assert bus.agent.told == [(other, "kill")]

@@ -91,7 +91,7 @@ REQUESTS = [
     ("docker.container.start", {"id": "web"}, "POST /containers/web/start"),
     ("docker.container.stop", {"id": "web", "query": {"t": 0}}, "POST /containers/web/stop?t=0"),
     ("docker.container.restart", {"id": "web"}, "POST /containers/web/restart"),
-    ("docker.container.kill", {"id": "web", "query": {"signal": "HUP"}}, "POST /containers/web/kill?signal=HUP"),
+    ("docker.container.kill", {"id": "web", "query": {"signal": "TERM"}}, "POST /containers/web/kill?signal=TERM"),
     ("docker.container.update", {"id": "web", "body": {"Memory": 1}}, "POST /containers/web/update"),
     ("docker.container.rename", {"id": "web", "query": {"name": "b"}}, "POST /containers/web/rename?name=b"),
     ("docker.container.pause", {"id": "web"}, "POST /containers/web/pause"),

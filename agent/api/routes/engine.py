@@ -30,6 +30,7 @@ from agent.api.engine_requests import (
     carry_out,
     checked_query,
     for_readers,
+    manual_action,
     masked_json,
 )
 from agent.api.http.replies import ClientGoneError, EngineReply, Inbox, StreamReply
@@ -135,6 +136,8 @@ class EngineRoutes:
         path = await self._path(call.path, request)
         writer = call.need is Need.WRITE or await may_write(request)
         query = checked_query(call.path, request.query_params.multi_items(), writer=writer)
+        container = str(request.path_params.get("id", ""))
+        action = await manual_action(self._engine, call, query, container)
         inbox = Inbox(request) if _has_body(request) else None
         body: Body = inbox
         if call.takes_tar and inbox is not None:
@@ -148,10 +151,8 @@ class EngineRoutes:
             length=_length(request.headers),
             head_timeout_s=None if call.endless or call.manual else HEAD_TIMEOUT_S,
         )
-        action = call.action(query)
         if not action:  # a manual action is carried out whether its client stays or not
             opening = _while_there(request, inbox, opening)
-        container = str(request.path_params.get("id", ""))
         response = await carry_out(self._agent, action, container, opening)
         if call.masked and not writer:
             return await _masked(response, lines=call.endless)

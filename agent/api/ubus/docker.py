@@ -21,8 +21,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.api.engine_calls import BUS_CALLS, EngineCall, Output
-from agent.api.engine_requests import EngineVersions, Pairs, carry_out, checked_query, masked_value
+from agent.api.engine_calls import BUS_CALLS, EngineCall, Output, Pairs
+from agent.api.engine_requests import EngineVersions, carry_out, checked_query, manual_action, masked_value
 from agent.api.port import AgentPort, Sessions
 from agent.api.problems import RequestError, checked_id, checked_image, status_of
 from agent.api.rules import WRITER
@@ -282,6 +282,7 @@ class DockerObjects:
         body, content_type = call_body(call, args)
         if body is not None:
             headers = [*headers, ("content-type", content_type)]
+        action = await manual_action(self._engine, call, query, target)
         opening = self._engine.open(
             call.verb,
             f"{version}{path_of(call, target)}",
@@ -290,7 +291,7 @@ class DockerObjects:
             body=body,
             head_timeout_s=deadline_s(call),
         )
-        async with await carry_out(self._agent, call.action(query), target, opening) as response:
+        async with await carry_out(self._agent, action, target, opening) as response:
             made = await _read(call, args, response)
         return made if writer else {**made, "body": await masked_value(made["body"])}
 
