@@ -18,7 +18,14 @@ from agent.api.app import make_rules
 from agent.api.engine_calls import BUS_CALLS, ENGINE_CALLS
 from agent.api.jobs.jobs import Jobs
 from agent.api.rules import Need
-from agent.api.ubus.agent import AdoptionMethods, AgentMethods, DaemonMethods, JobMethods, log_methods
+from agent.api.ubus.agent import (
+    AdoptionMethods,
+    AgentMethods,
+    DaemonMethods,
+    DataMethods,
+    JobMethods,
+    log_methods,
+)
 from agent.api.ubus.docker import DockerObjects
 from agent.api.ubus.streams import Streams
 from agent.api.ubus.ttyd import Ttyd
@@ -57,6 +64,7 @@ def methods_of_agent() -> set[str]:
         JobMethods(nothing, Jobs(nothing)),
         AdoptionMethods(nothing),
         DaemonMethods(nothing),
+        DataMethods(nothing),
     )
     streams = Streams.methods(Streams.__new__(Streams))
     return (

@@ -32,14 +32,14 @@ class VolumeRoutes:
             ),
             get(
                 "/v1/volumes/{id}/archive",
-                write("ucidockd", "volume_get"),
+                write("docker.container", "get_archive"),
                 self.get,
                 "A volume, or a file or folder of it, as tar",
                 query={"path": "A file or folder; all of the volume where it is missing", "stop": stop},
             ),
             put(
                 "/v1/volumes/{id}/archive",
-                write("ucidockd", "volume_put"),
+                write("docker.container", "put_archive"),
                 self.put,
                 "A plain tar into a volume: over what is there, in the place of it, or as a new volume",
                 query={
