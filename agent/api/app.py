@@ -23,7 +23,11 @@ from agent.api.routes.engine import EngineRoutes
 from agent.api.routes.files import FileRoutes, TransferRoutes
 from agent.api.routes.jobs import JobRoutes
 from agent.api.routes.streams import StreamRoutes
+<<<<<<< HEAD
 from agent.api.routes.volumes import VolumeRoutes
+=======
+from agent.api.routes.updates import UpdateRoutes
+>>>>>>> main
 from agent.api.rules import Rule
 from agent.api.streams.consoles import Consoles
 from agent.data.parts import Data
@@ -54,6 +58,7 @@ def make_rules(
         *TransferRoutes(transfers, engine, agent.auths, agent.board, data).rules(),
         *MetricsRoutes(agent, jobs, transfers).rules(),
         *AdoptionRoutes(agent).rules(),
+        *UpdateRoutes(agent).rules(),
         *DaemonRoutes(agent).rules(),
         *ConsoleRoutes(consoles or Consoles(engine)).rules(),
         *TicketRoutes(access or control_only(engine)).rules(),

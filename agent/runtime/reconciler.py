@@ -24,7 +24,14 @@ from agent.apply.volumes import names
 from agent.apply.worker_pool import Crew, Outcome, Run, SkippedError
 from agent.dockerd.preview import foreseen
 from agent.dockerd.stage import DaemonStage
-from agent.errors import ConfigError, EngineError, EngineUnreachableError, Reason, UcidockdError
+from agent.errors import (
+    ConfigError,
+    ConflictError,
+    EngineError,
+    EngineUnreachableError,
+    Reason,
+    UcidockdError,
+)
 from agent.files.config import LoadResult
 from agent.files.history import History
 from agent.files.uci_store import UciStore
@@ -32,6 +39,7 @@ from agent.model.addresses import Interface, Route
 from agent.model.issues import Given
 from agent.model.observed import Observed, Record
 from agent.model.resources import AgentSettings, Container, Desired
+from agent.model.updates import UpdateCheck
 from agent.observe.endings import Ages, Endings, Ends, Sharing
 from agent.observe.snapshot import Standing, observe
 from agent.observe.waiting import (
@@ -62,6 +70,7 @@ from agent.tls.certificates import Certificates
 if TYPE_CHECKING:
     from agent.runtime.adopt import AdoptRequest
     from agent.runtime.past import Past
+    from agent.runtime.update_checks import UpdateChecks
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +140,8 @@ class Reconciler:
         ""
     )  # why they wait; asked only where something waits to be deleted
     settings_read: Callable[[AgentSettings], None] = lambda _: None
+    make_updates: Callable[[Reconciler], UpdateChecks] | None = None
+    updates: UpdateChecks | None = None  # once they are wanted
     _busy: dict[str, ops.Work] = field(default_factory=dict)
     _runs: list[Run] = field(default_factory=list)  # that are under way
     _collectors: list[list[Outcome]] = field(default_factory=list)
@@ -492,6 +503,7 @@ class Reconciler:
         self._display.plan(self._with_outputs(plan, desired))
         self._display.losses()
         self._display.retries(self.backoff.retry_in(self.monotonic()))
+        self._follow_updates(desired)
         self._keep_history(desired)
         if not plan.works:
             unreached = self._busy or self.backoff.any() or _is_unreached(plan)
@@ -501,6 +513,21 @@ class Reconciler:
         run = self._executor(desired, api).begin(plan)
         self._runs = [*(each for each in self._runs if not each.ended()), run]
         return plan, run
+
+    def update_checks(self) -> UpdateChecks:
+        """Raises ConflictError where this agent makes none."""
+        if self.updates is None:
+            if self.make_updates is None:
+                raise ConflictError("this agent does not ask registries")
+            self.updates = self.make_updates(self)
+        return self.updates
+
+    def _follow_updates(self, desired: Desired) -> None:
+        """Begins a check that is due, and shows what the last one found."""
+        if desired.agent.update_check is not UpdateCheck.OFF and self.make_updates is not None:
+            self.update_checks().tick(desired)
+        if self.updates is not None:
+            self._display.updates(desired, self.updates.results(desired))
 
     def _plan_here(self, desired: Desired, deep: frozenset[str] | None) -> ops.Plan:
         """Plans for the engine that answers, with its records."""
