@@ -23,11 +23,8 @@ from agent.api.routes.engine import EngineRoutes
 from agent.api.routes.files import FileRoutes, TransferRoutes
 from agent.api.routes.jobs import JobRoutes
 from agent.api.routes.streams import StreamRoutes
-<<<<<<< HEAD
-from agent.api.routes.volumes import VolumeRoutes
-=======
 from agent.api.routes.updates import UpdateRoutes
->>>>>>> main
+from agent.api.routes.volumes import VolumeRoutes
 from agent.api.rules import Rule
 from agent.api.streams.consoles import Consoles
 from agent.data.parts import Data

@@ -13,13 +13,8 @@ import functools
 import logging
 import random
 import threading
-<<<<<<< HEAD
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-=======
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
->>>>>>> main
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -323,7 +318,6 @@ class Loop:
         await asyncio.to_thread(self.reconciler.release, container)
         self.trigger()
 
-<<<<<<< HEAD
     async def begin_copy(self, volumes: Iterable[str]) -> frozenset[str]:
         """See `agent.data.volumes.Manual`. Those that have a mistake in their section are left alone anyway."""
         keys = self.reconciler.mounting(frozenset(volumes))
@@ -346,7 +340,7 @@ class Loop:
         """See `agent.data.volumes.Manual`."""
         ours = {r.object_id for r in self.reconciler.records.records() if r.kind == "container"}
         return frozenset(containers) & ours
-=======
+
     async def updates(self) -> dict[str, object]:
         """What the last checks of images found."""
         return await asyncio.to_thread(self._updates_now)
@@ -372,7 +366,6 @@ class Loop:
         }
         keys = [key_of("container", by_name.get(name, name)) for name in names]
         return self.reconciler.update_checks().check(desired, keys)
->>>>>>> main
 
     async def tls_client(self, name: str, *, days: int) -> dict[str, object]:
         """A client's bundle, one at a time: each takes a child process. It is written nowhere."""

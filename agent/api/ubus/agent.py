@@ -350,7 +350,6 @@ class AdoptionMethods:
         return await self._agent.revert(checked_id(text(args, "name")), number, commit=commit)
 
 
-<<<<<<< HEAD
 # The files of volumes on ubus: what is small. Archives come over HTTP and through transfers.
 
 
@@ -367,7 +366,8 @@ class DataMethods:
     async def _list(self, args: Arguments) -> Reply:
         found = await self._data.volumes.list(checked_id(text(args, "name")), text(args, "path"))
         return found.as_json()
-=======
+
+
 class UpdateMethods:
     """The same answers as on HTTP; a check that takes longer than callers wait is answered with `under_way`."""
 
@@ -400,7 +400,6 @@ class UpdateMethods:
         self._going_on.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
             logger.warning("update check: %s", exc)
->>>>>>> main
 
 
 # dockerd by hand on ubus: start, stop, restart, and certificates for its clients, with the answers of the routes.
