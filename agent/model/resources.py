@@ -44,6 +44,14 @@ class OnUnhealthy(StrEnum):
     RESTART = "restart"
 
 
+class Update(StrEnum):
+    """What becomes of a newer image of a container that runs."""
+
+    OFF = "off"
+    NOTIFY = "notify"
+    AUTO = "auto"
+
+
 class RunState(StrEnum):
     """`option state`."""
 
@@ -308,6 +316,10 @@ class ContainerPolicy:
     remove_volumes: bool = False
     wait_for: tuple[WaitFor, ...] = ()
     depends_on: tuple[Dependency, ...] = ()
+    # None for what is not set: holds are kept by a hash of all this, which must outlive an upgrade
+    update: Update | None = None  # None: notify
+    update_window: Window | None = None
+    update_age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -465,6 +477,7 @@ class AgentSettings:
     update_check: UpdateCheck = UpdateCheck.OFF
     update_check_window: Window | None = None
     prune: PruneSettings = field(default_factory=PruneSettings)
+    keep_images: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,9 @@ class Window:
     begin_s: int
     end_s: int
 
+    def __str__(self) -> str:
+        return "-".join(f"{at // 3600:02}:{at // 60 % 60:02}" for at in (self.begin_s, self.end_s))
+
     @property
     def length_s(self) -> int:
         """How long it is."""

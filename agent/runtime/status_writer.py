@@ -18,7 +18,7 @@ from agent.model.updates import CheckResult, result_as_json
 from agent.plan import operations as ops
 from agent.plan.draft import key_of
 from agent.status.board import StatusBoard
-from agent.status.conditions import ConditionType
+from agent.status.conditions import NOTES, ConditionType
 
 _KINDS = frozenset({"container", "network", "volume"})
 
@@ -171,6 +171,11 @@ class Display:
             self.board.ensure(key)
         for finding in plan.findings:
             self._finding(finding)
+        told = {(finding.key, finding.type) for finding in plan.findings}
+        for key in dict.fromkeys(f.key for f in plan.findings if f.type == ConditionType.RUNNING):
+            for kind in NOTES:
+                if (key, kind) not in told:
+                    self.board.clear(key, kind)
 
     def outcome(self, outcome: Outcome) -> None:
         """What became of one operation."""

@@ -221,6 +221,14 @@ SCHEMAS: dict[str, Any] = {
                 },
                 "description": "All else that is not as declared, or not yet",
             },
+            "notes": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"key": TEXT, "state": {"enum": ["update", "pinned"]}, "message": TEXT},
+                },
+                "description": "Worth knowing of what is as declared",
+            },
             "text": TEXT,
             "ok": {
                 "type": "boolean",
