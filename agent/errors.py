@@ -204,6 +204,15 @@ class EngineClockError(EngineTlsError):
     reason: ClassVar[Reason] = "ClockNotSet"
 
 
+class NoSpaceError(EngineError):
+    """The disk of the engine's data has no room for what was to be done; nothing was begun."""
+
+    code: ClassVar[str] = "no-space"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=True)
+
+
 class LeftoverError(EngineError):
     """The engine cannot start a container for what it left behind itself when it was killed."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agent.apply.executor import Executor
 from agent.apply.failures import last_output
-from agent.apply.images import Images, look_at_image
+from agent.apply.images import Images, MakeRoom, look_at_image
 from agent.apply.ports import Clock, Engine, Records
 from agent.apply.swap import recover
 from agent.apply.volumes import names
@@ -145,6 +145,7 @@ class Reconciler:
     settings_read: Callable[[AgentSettings], None] = lambda _: None
     make_updates: Callable[[Reconciler], UpdateChecks] | None = None
     updates: UpdateChecks | None = None  # once they are wanted
+    room: MakeRoom = lambda image, platform, check: contextlib.nullcontext()
     _busy: dict[str, ops.Work] = field(default_factory=dict)
     _runs: list[Run] = field(default_factory=list)  # that are under way
     _collectors: list[list[Outcome]] = field(default_factory=list)
@@ -741,6 +742,7 @@ class Reconciler:
             pulling=self._show_pulling,
             pulled=self._show_pulled,
             clock=self.monotonic,
+            room=self.room,
         )
         return Executor(
             engine=self.engine,
