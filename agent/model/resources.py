@@ -307,6 +307,7 @@ class ContainerPolicy:
     remove_volumes: bool = False
     wait_for: tuple[WaitFor, ...] = ()
     depends_on: tuple[Dependency, ...] = ()
+    webui: str = ""  # with `[host]` and `[port:80]`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -273,6 +273,7 @@ def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
         "mounts": _mounts(inspect),
         "networks": _networks(inspect),
         "ports": _ports(inspect, resource.get("reach") or {}),
+        "webui": resource.get("webui", ""),
         "image": _image(reconciler, container, inspect, image or {}),
         "output": _failed_output(reconciler, key),
     }

@@ -219,8 +219,8 @@ class StatusBoard:
                 self._changed(key)
 
     def set_facts(self, key: str, **facts: Any) -> None:
-        """Notes what is not a condition: `image`, `ports` and `stack` of the section; `reach`, the firewall zones that
-        reach each port; `restarts` by the engine; `retry_at`, wall clock, when what failed is tried again.
+        """Notes what is not a condition: `image`, `ports`, `stack` and `webui` of the section; `reach`, the firewall zones
+        that reach each port; `restarts` by the engine; `retry_at`, wall clock, when what failed is tried again.
         """
         with self._lock:
             found = self._resources.get(key)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from agent.errors import PathError
+from agent.model.addresses import parse_webui
 from agent.model.container_table import TABLE, ContainerOption, Shape, parse_sysctl
 from agent.model.entries import (
     parse_address,
@@ -312,4 +313,5 @@ def _policy(reader: SectionReader) -> ContainerPolicy:
         remove_volumes=reader.flag("remove_volumes") or False,
         wait_for=tuple(dict.fromkeys(reader.values("wait_for", parse_wait))),
         depends_on=tuple(dict.fromkeys(reader.values("depends_on", parse_dependency))),
+        webui=reader.parsed("webui", parse_webui) or "",
     )

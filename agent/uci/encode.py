@@ -165,7 +165,7 @@ def _policy(policy: ContainerPolicy) -> dict[str, Value]:
     for option in ("enabled", "adopt", "rollback", "remove_volumes"):
         if getattr(policy, option) is not getattr(base, option):
             options[option] = _flag(getattr(policy, option))
-    for option in ("state", "pull", "on_drift", "on_unhealthy"):
+    for option in ("state", "pull", "on_drift", "on_unhealthy", "webui"):
         options |= _unless(option, str(getattr(policy, option)), str(getattr(base, option)))
     options |= _unless("gate", seconds(policy.gate_s), seconds(base.gate_s))
     options |= _unless("grace", seconds(policy.grace_s), seconds(base.grace_s))

@@ -44,7 +44,7 @@ return view.extend({
 			[ D.el('strong', {}, D.page([ 'container', row.path ], row.name)), D.el('br', {}), D.el('small', { 'class': 'ucidockd-any' }, row.image), row.stack && D.el('div', {}, D.el('small', { 'class': 'ucidockd-quiet' }, _('Stack: %s').format(row.stack))) ],
 			[ D.badge(row.state.level, row.state.words), row.owner ? '' : [ ' ', D.el('small', { 'class': 'ucidockd-quiet' }, _('not managed')) ], row.state.note && D.el('div', {}, D.el('small', { 'class': 'ucidockd-any' }, row.state.note)) ],
 			row.container?.State === 'running' ? this.loads.cell(row.container.Id) : '',
-			row.ports.map(ports.node),
+			[ ports.webui(row), row.ports.map(ports.node) ],
 			D.el('div', { 'class': 'ucidockd-actions' }, buttons.of(row, done))
 		];
 	},
@@ -54,7 +54,7 @@ return view.extend({
 
 		this.loads.follow(shown.filter(row => row.container?.State === 'running').map(row => row.container.Id));
 		this.table.draw(shown.map(row => ({
-			key: row.key, sign: JSON.stringify([ row.name, row.image, row.stack, row.state, row.ports, row.container?.Id, row.container?.State, row.owner?.level ]), cells: () => this.cells(row)
+			key: row.key, sign: JSON.stringify([ row.name, row.image, row.stack, row.state, row.ports, row.container?.Id, row.container?.State, row.owner?.level, row.owner?.webui ]), cells: () => this.cells(row)
 		})));
 		D.fill(this.footer, N_(all.length, '%d container', '%d containers').format(all.length), ', ', _('%d running').format(all.filter(row => row.container?.State === 'running').length),
 			shown.length < all.length ? [ ', ', _('%d hidden by the filter').format(all.length - shown.length) ] : '');
