@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import functools
 import logging
 import os
 import random
@@ -18,8 +19,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from agent.apply.ports import Clock
 from agent.dockerd.runner import settings_source
 from agent.dockerd.stage import Tools, make_stage
 from agent.engine.client import DockerEngine
@@ -40,11 +42,15 @@ from agent.router.hazards import make_hazards
 from agent.router.listening import listeners
 from agent.router.routes import host_routes
 from agent.runtime.holds import Holds
-from agent.runtime.loop import Loop
+from agent.runtime.loop import Loop, begin_thread
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.router_integration import make_edges
 from agent.status.board import StatusBoard
+from agent.storage.upkeep import Upkeep
 from agent.tls.certificates import Certificates
+
+if TYPE_CHECKING:
+    from agent.runtime.update_checks import UpdateChecks
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +178,36 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         hazards=make_hazards(options, board, Path(options.socket or settings.socket).parent),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
+        make_updates=lambda reconciler: _make_updates(reconciler, options, settings),
         history=History(options.state_dir / "history"),
+    )
+
+
+def _make_updates(reconciler: Reconciler, options: RuntimeOptions, settings: AgentSettings) -> UpdateChecks:
+    from agent.runtime.update_checks import UpdateChecks, registry_client  # few ask for it
+
+    return UpdateChecks(
+        engine=reconciler.engine,
+        records=reconciler.records,
+        memory=options.state_dir / "updates.json",
+        run_file=Path(options.socket or settings.socket).parent / "updates.json",
+        spread=random.random(),
+        make_client=functools.partial(registry_client, is_here=reconciler.engine_is_here),
+        begin_thread=begin_thread,
+        wake=lambda: reconciler.work_ended(),
+    )
+
+
+def make_upkeep(reconciler: Reconciler, options: RuntimeOptions) -> Upkeep:
+    """What watches the disk of the engine's data. A configuration that cannot be read has nothing removed."""
+    return Upkeep(
+        engine=reconciler.engine,
+        records=reconciler.records,
+        board=reconciler.board,
+        desired=lambda: reconciler.desired if reconciler.last.desired is not None else None,
+        memory=options.state_dir / "unused.json",
+        is_here=reconciler.engine_is_here,
+        clock=Clock(wall=lambda: reconciler.wall(), monotonic=lambda: reconciler.monotonic()),
     )
 
 
@@ -202,12 +237,20 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.api.jobs.jobs import Jobs
     from agent.api.streams.consoles import Consoles
     from agent.api.streams.stream_sources import console_kind
-    from agent.api.ubus.agent import AdoptionMethods, DaemonMethods, JobMethods, job_kinds, log_methods
+    from agent.api.ubus.agent import (
+        AdoptionMethods,
+        DaemonMethods,
+        JobMethods,
+        UpdateMethods,
+        job_kinds,
+        log_methods,
+    )
     from agent.engine.stream import DockerStream
     from agent.runtime.ubus import Bus
     from agent.runtime.web import Parts, Web
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
+    agent.upkeep = make_upkeep(agent.reconciler, options)
     agent.board.set_agent(options=options.given(settings))
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.engine_address(settings), tls=_engine_tls(options, settings))
@@ -218,7 +261,8 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     bus = Bus(options.ubus_socket)
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
-    bus.methods |= DaemonMethods(agent).methods() | log_methods(agent, engine)
+    bus.methods |= DaemonMethods(agent).methods() | UpdateMethods(agent).methods()
+    bus.methods |= log_methods(agent, engine)
     sessions = bus.sessions(TokenFile(options.state_dir / "token"))
     parts = Parts(
         options=options, agent=agent, engine=engine, consoles=consoles, jobs=jobs, sessions=sessions

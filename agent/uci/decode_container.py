@@ -32,6 +32,7 @@ from agent.model.kernel_names import (
 )
 from agent.model.quantities import (
     QuantityError,
+    parse_age,
     parse_duration,
     parse_int,
     parse_seconds,
@@ -48,7 +49,9 @@ from agent.model.resources import (
     Port,
     Pull,
     RunState,
+    Update,
 )
+from agent.model.updates import parse_window
 from agent.uci.decode_network import labels
 from agent.uci.reader import SectionReader
 
@@ -313,5 +316,8 @@ def _policy(reader: SectionReader) -> ContainerPolicy:
         remove_volumes=reader.flag("remove_volumes") or False,
         wait_for=tuple(dict.fromkeys(reader.values("wait_for", parse_wait))),
         depends_on=tuple(dict.fromkeys(reader.values("depends_on", parse_dependency))),
-        webui=reader.parsed("webui", parse_webui) or "",
+        update=reader.parsed("update", Update),
+        update_window=reader.parsed("update_window", parse_window),
+        update_age_s=reader.parsed("update_age", parse_age),
+        webui=reader.parsed("webui", parse_webui),
     )

@@ -33,11 +33,13 @@ from agent.model.resources import (
     RunState,
     Tmpfs,
     Ulimit,
+    Update,
     Volume,
     VolumeSpec,
     WaitFor,
     WaitKind,
 )
+from agent.model.updates import Window
 from agent.uci.decode import decode
 from agent.uci.encode import encode_container, encode_network, encode_volume
 from agent.uci.syntax import Package, Section, format_file, parse
@@ -267,7 +269,7 @@ POLICY: dict[str, st.SearchStrategy[Any]] = {
     "adopt": st.booleans(),
     "on_drift": st.sampled_from(OnDrift),
     "on_unhealthy": st.sampled_from(OnUnhealthy),
-    "webui": st.sampled_from(["", "https://[host]:[port:8443]/path", "http://[fd00::1]/"]),
+    "webui": st.sampled_from([None, "https://[host]:[port:8443]/path", "http://[fd00::1]/"]),
     "rollback": st.booleans(),
     "gate_s": st.integers(0, 10**6).map(lambda ms: ms / 1000),
     "grace_s": st.integers(0, 10**6).map(lambda ms: ms / 1000),
@@ -282,6 +284,9 @@ POLICY: dict[str, st.SearchStrategy[Any]] = {
     "depends_on": st.sampled_from(
         [(), (Dependency(section="db"), Dependency(section="mq", condition=DependsOn.HEALTHY))]
     ),
+    "update": st.sampled_from([None, *Update]),
+    "update_window": st.sampled_from([None, Window(7200, 18000), Window(84600, 3600)]),
+    "update_age_s": st.sampled_from([None, 0.0, 1800.0, 43200.0, 3 * 86400.0, 7 * 86400.0]),
 }
 
 

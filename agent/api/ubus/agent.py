@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,9 @@ from agent.api.port import (
     client_bundle,
     given_of,
     import_request_of,
+    prune_request_of,
     revert_of,
+    update_names_of,
     validated,
 )
 from agent.api.problems import RequestError, body_of, checked_id, text
@@ -103,6 +105,10 @@ class AgentMethods:
                 args={"packages": TABLE, "paths": TABLE, "sections": TABLE, "staged": BOOLEAN},
             ),
             "reconcile": Method(handler=self._reconcile),
+            "prune": Method(
+                handler=self._prune,
+                args={"images": STRING, "older": STRING, "build_cache": BOOLEAN, "dry_run": BOOLEAN},
+            ),
             "hotplug": Method(handler=self._on_hotplug, args={"subsystem": STRING, "env": TABLE}),
         }
 
@@ -123,20 +129,29 @@ class AgentMethods:
         return await self._agent.plan(given)
 
     async def _reconcile(self, args: Arguments) -> Reply:
-        """On HTTP one waits for as long as it takes; callers on ubus, LuCI among them, give up after 20 to 30 s."""
         del args
-        task = asyncio.create_task(self._agent.reconcile(), name="reconcile")
+        answer = await self._soon(self._agent.reconcile(), "reconcile")
+        return answer or {**await self._agent.plan(), "operations": [], "failed": [], "under_way": True}
+
+    async def _prune(self, args: Arguments) -> Reply:
+        asked = prune_request_of({name: value for name, value in args.items() if name != SESSION})
+        return await self._soon(self._agent.prune(asked), "prune") or {"under_way": True}
+
+    async def _soon(self, work: Coroutine[Any, Any, dict[str, Any]], name: str) -> dict[str, Any] | None:
+        """The answer, None while it takes longer: it goes on. On HTTP one waits for as long as it takes; callers on
+        ubus, LuCI among them, give up after 20 to 30 s."""
+        task = asyncio.create_task(work, name=name)
         done, _ = await asyncio.wait({task}, timeout=ANSWER_S)
         if done:
             return task.result()
         self._going_on.add(task)
         task.add_done_callback(self._went_on)
-        return {**await self._agent.plan(), "operations": [], "failed": [], "under_way": True}
+        return None
 
     def _went_on(self, task: asyncio.Task[dict[str, Any]]) -> None:
         self._going_on.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
-            logger.warning("reconcile: %s", exc)
+            logger.warning("%s: %s", task.get_name(), exc)
 
     async def _on_hotplug(self, args: Arguments) -> Reply:
         self._hotplug(args.get("subsystem", ""), args.get("env", {}))
@@ -332,6 +347,40 @@ class AdoptionMethods:
     async def _revert(self, args: Arguments) -> Reply:
         number, commit = revert_of({n: v for n, v in args.items() if n not in (SESSION, "name")})
         return await self._agent.revert(checked_id(text(args, "name")), number, commit=commit)
+
+
+class UpdateMethods:
+    """The same answers as on HTTP; a check that takes longer than callers wait is answered with `under_way`."""
+
+    def __init__(self, agent: AgentPort) -> None:
+        self._agent = agent
+        self._going_on: set[asyncio.Task[dict[str, Any]]] = set()
+
+    def methods(self) -> dict[str, Method]:
+        """To be published."""
+        return {
+            "updates": Method(handler=self._updates),
+            "updates_check": Method(handler=self._check, args={"names": ARRAY}),
+        }
+
+    async def _updates(self, args: Arguments) -> Reply:
+        del args
+        return await self._agent.updates()
+
+    async def _check(self, args: Arguments) -> Reply:
+        names = update_names_of({name: value for name, value in args.items() if name != SESSION})
+        task = asyncio.create_task(self._agent.check_updates(names), name="update check")
+        done, _ = await asyncio.wait({task}, timeout=ANSWER_S)
+        if done:
+            return task.result()
+        self._going_on.add(task)
+        task.add_done_callback(self._ended)
+        return {**await self._agent.updates(), "under_way": True}
+
+    def _ended(self, task: asyncio.Task[dict[str, Any]]) -> None:
+        self._going_on.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            logger.warning("update check: %s", exc)
 
 
 # dockerd by hand on ubus: start, stop, restart, and certificates for its clients, with the answers of the routes.
