@@ -265,7 +265,9 @@ def webui_of(container: Container) -> str:
     """The link to its web page with the host ports that its section names; a port that the engine chooses stays open."""
     spec, link = container.spec, container.policy.webui or ""
     published = {
-        port.container_port: port.host_port for port in spec.ports if port.protocol == "tcp" and port.host_port
+        port.container_port: port.host_port
+        for port in spec.ports
+        if port.protocol == "tcp" and port.host_port
     }
     if spec.network_mode == "host":
         published = {number: number for number in webui_ports(link)}
