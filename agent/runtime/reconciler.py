@@ -430,6 +430,21 @@ class Reconciler:
         if container is not None:
             self.holds.take_back(container)
 
+    def mounting(self, volumes: frozenset[str]) -> frozenset[str]:
+        """The keys of the containers of ours that mount one of these, by their section or as they were applied."""
+        declared = self.desired.containers if self.desired is not None else ()
+        found = {
+            key_of("container", c.section)
+            for c in declared
+            if volumes & {mount.source for mount in c.spec.mounts if not mount.is_bind}
+        }
+        for record in self.records.records():
+            if record.kind == "container":
+                sources = {str(mount.get("source") or "") for mount in record.spec.get("mounts", ())}
+                if volumes & {*sources, *names(record.volumes)}:
+                    found.add(key_of("container", record.section))
+        return frozenset(found)
+
     def _managed(self, ref: str) -> Container | None:
         records = [r for r in self.records.records() if r.kind == "container" and r.object_id]
         found = [r for r in records if r.name == ref and not r.swap] or [
