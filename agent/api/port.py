@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agent.api.problems import RequestError, number, text
 from agent.model.dockerd.settings import CERTIFICATE_DAYS_MAX, CLIENT_DAYS, Wish
 from agent.model.issues import Given, GivenSection
-from agent.model.resources import RegistryAuth
+from agent.model.quantities import QuantityError, parse_age
+from agent.model.resources import PruneImages, RegistryAuth
 from agent.status.board import StatusBoard
 from agent.status.metrics import PassCounters
 
@@ -67,6 +68,12 @@ class AgentPort(Protocol):
 
     def export_text(self, form: str, names: Sequence[str]) -> str:
         """Container sections as docker run lines or a compose file. Raises ConfigError for an unknown name."""
+
+    async def prune(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Removes images that nothing needs, or shows them; `asked`: of `prune_request_of`. Returns what goes, what
+        stays and why. Raises EngineError, ConfigError, ConflictError.
+        """
+        ...
 
     async def diff(self, name: str) -> dict[str, Any]:
         """One container section against what the engine shows. Raises ConfigError for no such section."""
@@ -181,6 +188,30 @@ def import_request_of(body: Mapping[str, Any]) -> ImportRequest:
             raise RequestError(f"`{name}`: expected a text of at most {TEXT_MAX} characters")
     given = {name: body[name] for name in texts if name in body}
     return ImportRequest(**given, profiles=tuple(profiles), commit=commit)
+
+
+def prune_request_of(body: Mapping[str, Any]) -> dict[str, Any]:
+    """`images` (dangling, unused), `older` (7d), `build_cache`, `dry_run`. What is missing is as the configuration says,
+    or not wished for. Raises RequestError."""
+    if unknown := sorted(body.keys() - {"images", "older", "build_cache", "dry_run"}):
+        raise RequestError(
+            f"{unknown[0][:64]!r} is not known; use `images`, `older`, `build_cache` and `dry_run`"
+        )
+    found: dict[str, Any] = {}
+    for name in ("build_cache", "dry_run"):
+        if not isinstance(body.get(name, False), bool):
+            raise RequestError(f"`{name}`: expected true or false")
+        found[name] = body.get(name, False)
+    if images := text(body, "images"):
+        if images not in (PruneImages.DANGLING, PruneImages.UNUSED):
+            raise RequestError("`images`: expected dangling or unused")
+        found["images"] = PruneImages(images)
+    if older := text(body, "older"):
+        try:
+            found["older_s"] = parse_age(older)
+        except QuantityError as exc:
+            raise RequestError(f"`older`: {exc}") from exc
+    return found
 
 
 async def validated(agent: AgentPort, texts: Mapping[str, Any]) -> dict[str, Any]:

@@ -596,6 +596,46 @@ PULL = Command(
     ),
     common=_ALL,
 )
+PRUNE = Command(
+    name="prune",
+    group="Containers",
+    summary="Remove images that nothing needs",
+    description=(
+        "Shows which images can go and how much space that gives back, and removes them once you agree. An image stays while"
+        " a section names it (a disabled or waiting one too), a rollback needs it, or any container was made of it. Volumes"
+        " are never removed. `option prune_images` of the agent section does this on a schedule."
+    ),
+    examples=(
+        ("ucidockd prune --dry-run --images unused", "What could go, what stays and why."),
+        ("ucidockd prune --images unused", "The same, and remove it after a question."),
+        (
+            "ucidockd prune --yes --older 7d --build-cache",
+            "Without a question; what was needed within a week stays.",
+        ),
+    ),
+    exit_codes=((0, "done, or nothing to do"), (1, "an error, or something could not be removed"), _USAGE),
+    handler="agent.cli.system:prune",
+    words={
+        "-a": "`--images unused` is about images with a name too",
+        "--all": "`--images unused` is about images with a name too",
+        "--force": "`--yes`",
+        "-f": "`--yes`",
+        "--volumes": "nothing: volumes are never removed",
+        "--filter": "`--older TIME`",
+    },
+    options=(
+        choice(
+            "--images",
+            choices=("dangling", "unused"),
+            help="without a name, or all that nothing needs (as the agent section says, else dangling)",
+        ),
+        option("--older", metavar="TIME", default="", help="only what nothing needed for so long: 12h, 7d"),
+        flag("--build-cache", help="the build cache too"),
+        flag("--dry-run", help="only show it"),
+        flag("-y", "--yes", help="remove it without a question"),
+    ),
+    common=(*_FILES, "socket", "json"),
+)
 WAIT = Command(
     name="wait",
     group="What runs",
@@ -743,6 +783,7 @@ COMMANDS: tuple[Command, ...] = (
     EXEC,
     LOGS,
     PULL,
+    PRUNE,
     RUN,
     RENDER,
     UCI,

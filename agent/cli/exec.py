@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from agent.cli.ask import Engine, created, targets
-from agent.errors import ConfigError, EngineError
+from agent.errors import ConfigError, EngineError, UcidockdError
 from agent.wire.bodies import FrameDecoder, error_message
 
 _PIECE = 65536
@@ -38,11 +38,13 @@ def execute(args: argparse.Namespace) -> int:
         command, interactive, tty = ["/bin/sh"], True, True
     if tty and interactive and not sys.stdin.isatty():
         raise ConfigError("the input is not a terminal: leave out -t")
-    created_exec = engine.call(
-        "POST",
-        f"/containers/{created(engine, target)}/exec",
-        body=_request(args, command, interactive=interactive, tty=tty),
-    )
+    container, body = created(engine, target), _request(args, command, interactive=interactive, tty=tty)
+    try:
+        created_exec = engine.call("POST", f"/containers/{container}/exec", body=body)
+    except UcidockdError as exc:  # from the engine, or from the agent that asked it
+        if "is not running" not in str(exc):
+            raise
+        raise EngineError(f"{args.name} does not run; `ucidockd status {args.name}` says why") from exc
     number = str(created_exec["Id"])
     if args.detach:
         engine.open("POST", f"/exec/{number}/start", body={"Detach": True, "Tty": tty}, direct=True).read()

@@ -112,7 +112,9 @@ def _unknown_command(word: str) -> str:
         return f"there is no command `{word}`: {DOCKER_WORDS[word]}"
     import difflib  # only where there is a mistake
 
-    near = difflib.get_close_matches(word[:32], [c.name.split()[0] for c in COMMANDS], n=1, cutoff=0.55)
+    names = [c.name.split()[0] for c in COMMANDS]
+    begun = [name for name in names if len(word) > 2 and name.startswith(word)]
+    near = begun or difflib.get_close_matches(word[:32], names, n=1, cutoff=0.55)
     hint = f"did you mean `{_PROGRAM} {near[0]}`?" if near else f"`{_PROGRAM} --help` lists the commands"
     return f"there is no command `{word[:64]}`; {hint}"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The agent itself, what it reads, and help: `run`, `check`, `render`, `uci`, `help`, `version`."""
+"""The agent itself, what it reads and cleans up, and help: `run`, `check`, `render`, `uci`, `prune`, `help`, `version`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from agent import __version__
 from agent.cli.ask import runtime_options
-from agent.cli.output import Style
+from agent.cli.output import Style, columns
 from agent.errors import ConfigError
 from agent.files.config import load_given
 from agent.files.uci_store import SIZE_LIMIT, UciMissing, read_text
@@ -71,6 +72,81 @@ def version(args: argparse.Namespace) -> int:
     del args
     print(f"ucidockd {__version__}")
     return 0
+
+
+# `ucidockd prune`: a preview, a question, and then it is done.
+
+
+def prune(args: argparse.Namespace) -> int:
+    """Removes images that nothing needs."""
+    asked = {"images": args.images or "", "older": args.older, "build_cache": args.build_cache}
+    if args.yes and not args.dry_run:
+        return _pruned(args, asked)
+    found = _ask_to_prune(args, {**asked, "dry_run": True})
+    if args.json:
+        print(json.dumps({"schema": 1, **found}, indent=1))
+        return 0
+    _show_prune(found, done=False)
+    if args.dry_run or not (found["going"] or found["build_cache"]["entries"]):
+        return 0
+    if not sys.stdin.isatty():
+        print("Nothing is removed yet; --yes removes it.", file=sys.stderr)
+        return 0
+    try:
+        agreed = input("Remove this? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        agreed = False
+    return _pruned(args, asked) if agreed else 0
+
+
+def _pruned(args: argparse.Namespace, asked: dict[str, Any]) -> int:
+    found = _ask_to_prune(args, asked)
+    if args.json:
+        print(json.dumps({"schema": 1, **found}, indent=1))
+    else:
+        _show_prune(found, done=True)
+    return 1 if found["failed"] else 0
+
+
+def _ask_to_prune(args: argparse.Namespace, asked: dict[str, Any]) -> dict[str, Any]:
+    from agent.cli.agent_client import call
+    from agent.cli.ask import agent_socket
+
+    found: dict[str, Any] = call(agent_socket(args), "POST", "/v1/prune", body=asked)
+    return found
+
+
+def _show_prune(found: dict[str, Any], *, done: bool) -> None:
+    from agent.model.quantities import size_words
+
+    style = Style.of(sys.stdout)
+
+    def rows(images: list[dict[str, Any]], *more: str) -> list[list[str]]:
+        return [
+            [
+                ", ".join(i["names"]) or i["id"].removeprefix("sha256:")[:12],
+                size_words(i["bytes"]),
+                *(i[m] for m in more),
+            ]
+            for i in images
+        ]
+
+    for line in columns(("REMOVED" if done else "TO REMOVE", "SIZE"), rows(found["going"]), style):
+        print(line)
+    if found["build_cache"]["entries"]:
+        print(f"build cache: {size_words(found['build_cache']['bytes'])}")
+    if not done:
+        for line in columns(("STAYS", "SIZE", "BECAUSE"), rows(found["kept"], "why"), style):
+            print(line)
+    for failure in found["failed"]:
+        print(
+            f"{style('bad', 'error')}: {plain(failure['name'])}: {plain(failure['error'])}", file=sys.stderr
+        )
+    count = len(found["going"])
+    gone = f"{count} image{'' if count == 1 else 's'}, {size_words(found['bytes'])} at least"
+    space = found["space"]
+    free = f"; {size_words(space['free'])} of {size_words(space['total'])} are free" if space else ""
+    print(f"{'Removed' if done else 'To remove'}: {gone}{free}.")
 
 
 # `ucidockd check`: every mistake of the configuration, as compilers write them: `file:line: error: ...`.

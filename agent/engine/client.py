@@ -15,7 +15,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import docker
@@ -39,7 +39,13 @@ from agent.errors import (
     LeftoverError,
 )
 from agent.model.identity import LABEL_INSTANCE
-from agent.model.observed import EngineIdentity, ObservedContainer, ObservedNetwork, ObservedVolume
+from agent.model.observed import (
+    EngineIdentity,
+    ObservedContainer,
+    ObservedImage,
+    ObservedNetwork,
+    ObservedVolume,
+)
 from agent.model.resources import RegistryAuth
 from agent.wire.bodies import error_message
 
@@ -49,6 +55,8 @@ _MESSAGE_LIMIT = 256  # engine bodies may echo what they were sent
 _LEAST_API = "1.41"  # where nobody has said yet; what it says itself is spoken
 _PING_S = 10.0
 _MAC_HIDDEN_SINCE = (1, 52)
+_SHARED_SIZE_SINCE = (1, 42)
+_PRUNE_S = 600.0
 _READ_S = 20.0
 _PAST_S = 3.0  # for what the engine has in memory
 _BROKEN = (
@@ -328,6 +336,45 @@ class DockerEngine:
         )
         return None if body is None else self._read(body, dict)
 
+    def list_images(self) -> tuple[ObservedImage, ...]:
+        """GET /images/json, those in between of a build too. Before 1.42 only GET /system/df knows what images share."""
+        measures = self.api_version() >= _SHARED_SIZE_SINCE
+        params = {"all": "1"} | ({"shared-size": "1"} if measures else {})
+        found = self._get("/images/json", _images, params=params)
+        if measures:
+            return found
+        shared = {
+            image.id: image.shared for image in self._read(self._disk_usage(), lambda b: _images(b["Images"]))
+        }
+        return tuple(replace(image, shared=shared.get(image.id)) for image in found)
+
+    def list_image_users(self) -> dict[str, str]:
+        """Image id -> the name of a container that was made of it; those of others too."""
+        return self._get(
+            "/containers/json",
+            lambda items: {item["ImageID"]: next(iter(_names(item)), item["Id"][:12]) for item in items},
+            params={"all": "1"},
+        )
+
+    def list_build_cache(self) -> tuple[dict[str, Any], ...]:
+        """The entries of GET /system/df."""
+        return self._read(self._disk_usage(), lambda body: tuple(body.get("BuildCache") or ()))
+
+    def _disk_usage(self) -> Any:
+        """It takes the time of a look at every image."""
+        types = {"type": ["image", "build-cache"]} if self.api_version() >= _SHARED_SIZE_SINCE else {}
+        return self._call("GET", "/system/df", params=types)
+
+    def remove_image(self, ref: str) -> None:
+        """One name of an image, or, by its id, what has no name. Those that it was built on stay."""
+        self._call("DELETE", f"/images/{ref}", params={"noprune": "1"}, ok=(404,))
+
+    def prune_build_cache(self, unused_s: float) -> int:
+        """POST /build/prune of what was not used for so long; bytes that it gave back."""
+        filters = json.dumps({"until": [f"{round(unused_s)}s"]} if unused_s else {})
+        body = self._call("POST", "/build/prune", params={"all": "1", "filters": filters}, timeout_s=_PRUNE_S)
+        return self._read(body, lambda found: int(found.get("SpaceReclaimed") or 0))
+
     def inspect_output(self, ref: str, *, lines: int) -> bytes:
         """GET /containers/{id}/logs of the last lines, framed as the engine sends them.
 
@@ -498,6 +545,20 @@ def _version_pair(text: str) -> tuple[int, int]:
 
 def _version_text(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
+
+
+def _images(items: Any) -> tuple[ObservedImage, ...]:
+    return tuple(
+        ObservedImage(
+            id=item["Id"],
+            tags=tuple(tag for tag in item.get("RepoTags") or () if tag != "<none>:<none>"),
+            digests=tuple(name for name in item.get("RepoDigests") or () if not name.startswith("<none>@")),
+            parent=item.get("ParentId") or "",
+            size=int(item.get("Size") or 0),
+            shared=item["SharedSize"] if item.get("SharedSize", -1) >= 0 else None,
+        )
+        for item in items or ()
+    )
 
 
 def _id_of_new(body: Any) -> str:

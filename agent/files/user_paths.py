@@ -63,6 +63,20 @@ def is_read_only(path: str) -> bool:
     return bool(os.statvfs(here).f_flag & os.ST_RDONLY)
 
 
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Bytes of a file system: what root may still write, and all of it."""
+
+    free: int
+    total: int
+
+
+def space_of(path: str) -> Space:
+    """Of the file system of a path."""
+    found = os.statvfs(path)
+    return Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+
+
 def real_path(path: str) -> str:
     """Without links."""
     return os.path.realpath(path)

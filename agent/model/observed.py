@@ -48,6 +48,28 @@ class ObservedVolume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedImage:
+    """One of GET /images/json. `shared`: what other images have too, None where the engine did not say."""
+
+    id: str
+    tags: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()  # NAME@sha256:...
+    parent: str = ""  # id of the image that it was built on here
+    size: int = 0
+    shared: int | None = None
+
+    @property
+    def title(self) -> str:
+        """What people know it by."""
+        return ", ".join(self.tags or self.digests) or self.id.removeprefix("sha256:")[:12]
+
+    @property
+    def own(self) -> int:
+        """What its removal gives back at least."""
+        return self.size - (self.shared or 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """A snapshot. Names held by objects that are not ours appear too: they are conflicts waiting to happen."""
 

@@ -87,6 +87,16 @@ def parse_size(text: str) -> int:
     return size
 
 
+def size_words(size: int) -> str:
+    """`512 KiB`, `1.4 GiB`."""
+    number, unit = float(size), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if number < 1000 or unit == "TiB":
+            break
+        number /= 1024
+    return f"{number:.1f} {unit}" if number < 10 and unit != "B" else f"{number:.0f} {unit}"
+
+
 def parse_swap(text: str) -> int:
     """A size, or -1 for unlimited."""
     return -1 if text == "-1" else parse_size(text)

@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from agent.model.addresses import ListenAddress
 from agent.model.dockerd.settings import DaemonSettings
+from agent.model.updates import Window
 
 DEFAULT_NETWORKS = frozenset({"", "bridge", "default"})
 """What `network_mode` says for the engine's default bridge, "" where it says nothing. Ports are published there."""
@@ -401,6 +402,43 @@ class RegistryAuth:
         return f"RegistryAuth(server={self.server!r}, ***)"
 
 
+class PruneImages(StrEnum):
+    """`option prune_images` of the agent."""
+
+    OFF = "off"
+    DANGLING = "dangling"  # those without a name
+    UNUSED = "unused"
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Of free space: bytes, or per cent of the file system."""
+
+    size: int = 0
+    percent: int = 0
+
+    def bytes_of(self, total: int) -> int:
+        """On a file system of `total` bytes."""
+        return self.size or total * self.percent // 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneSettings:
+    """The agent's `prune_*` options."""
+
+    images: PruneImages = PruneImages.OFF
+    older_s: float = 7 * 86400.0
+    build_cache: bool = False
+    schedule: str = "daily"  # or weekly, or off
+    window: Window | None = None
+    below: Threshold | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is cleaned up without being asked for."""
+        return self.images is not PruneImages.OFF or self.build_cache
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
     """The `config agent` section."""
@@ -424,6 +462,7 @@ class AgentSettings:
     dockerd: str = "dockerd"
     dockerd_args: tuple[str, ...] = ()
     remove: bool = False
+    prune: PruneSettings = field(default_factory=PruneSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -439,6 +478,9 @@ class Desired:
     claimed: frozenset[str] = (
         frozenset()
     )  # kinds and Docker names of the objects that those are about: "container:web"
+    images: Mapping[str, str] = field(
+        default_factory=dict
+    )  # image -> a container section that names it, those with mistakes too
     daemon: DaemonSettings | None = None  # None: no section is about dockerd itself
     daemon_mistakes: tuple[str, ...] = ()  # in those sections: what is wrong is left out
     generation: str = ""  # hash of the committed files

@@ -26,8 +26,9 @@ from agent.files.user_paths import PATHS
 from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher
 from agent.model.dockerd.settings import Wish
 from agent.model.issues import Given, issue_as_json
-from agent.model.resources import RegistryAuth
+from agent.model.resources import Desired, RegistryAuth
 from agent.plan.outlook import Outlook
+from agent.plan.prune import needed_images
 from agent.router.mounts import MountWatch
 from agent.runtime.planning import Settling, describe, diff, plan_answer, reconcile_answer
 from agent.runtime.reconciler import Reconciler
@@ -39,6 +40,7 @@ from agent.uci.decode import PACKAGES
 
 if TYPE_CHECKING:
     from agent.convert.requests import ImportRequest
+    from agent.storage.upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +107,7 @@ class Loop:
         self._last_end = self._last_pass
         self._retries: dict[bool, asyncio.TimerHandle] = {}
         self.parked = False
+        self.upkeep: Upkeep | None = None
         self._watch_mounts, self._begin_thread, self._jitter = watch_mounts, begin_thread, jitter
         reconciler.work_ended = self.trigger_threadsafe
         if reconciler.daemon is not None:
@@ -235,9 +238,9 @@ class Loop:
         return desired.daemon.api_version if desired is not None and desired.daemon is not None else ""
 
     def images(self) -> frozenset[str]:
-        """The images that sections name."""
-        desired = self.reconciler.desired
-        return frozenset(c.spec.image for c in desired.containers) if desired is not None else frozenset()
+        """The images, references and ids, that no clean-up may take."""
+        desired = self.reconciler.desired or Desired()
+        return frozenset(needed_images(desired, self.reconciler.records.records()))
 
     def auths(self) -> Sequence[RegistryAuth]:
         """The registry logins that UCI has now."""
@@ -267,6 +270,15 @@ class Loop:
         if desired is None:
             raise ConfigError("the configuration could not be read: `ucidockd check` says why")
         return export(form, names, desired)
+
+    async def prune(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """See `agent.storage.pruner`."""
+        from agent.storage.pruner import PruneRequest  # few need it
+
+        if self.upkeep is None:
+            raise ConflictError("this agent does not clean up")
+        request = PruneRequest(**{"images": self.upkeep.images(), **asked})
+        return await asyncio.to_thread(self.upkeep.prune, request)
 
     async def diff(self, name: str) -> dict[str, object]:
         """One container section against what the engine shows."""
@@ -430,6 +442,8 @@ class Loop:
         if dirty.config or self.reconciler.desired is None:
             self._read_config()
         self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
+        if self.upkeep is not None:
+            self.upkeep.tick()
         settles_in = self.reconciler.usb.settles_in()
         if settles_in is not None:
             delay_s = settles_in

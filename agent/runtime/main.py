@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from agent.apply.ports import Clock
 from agent.dockerd.runner import settings_source
 from agent.dockerd.stage import Tools, make_stage
 from agent.engine.client import DockerEngine
@@ -43,6 +44,7 @@ from agent.runtime.loop import Loop
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.router_integration import make_edges
 from agent.status.board import StatusBoard
+from agent.storage.upkeep import Upkeep
 from agent.tls.certificates import Certificates
 
 logger = logging.getLogger(__name__)
@@ -175,6 +177,19 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     )
 
 
+def make_upkeep(reconciler: Reconciler, options: RuntimeOptions) -> Upkeep:
+    """What watches the disk of the engine's data. A configuration that cannot be read has nothing removed."""
+    return Upkeep(
+        engine=reconciler.engine,
+        records=reconciler.records,
+        board=reconciler.board,
+        desired=lambda: reconciler.desired if reconciler.last.desired is not None else None,
+        memory=options.state_dir / "unused.json",
+        is_here=reconciler.engine_is_here,
+        clock=Clock(wall=lambda: reconciler.wall(), monotonic=lambda: reconciler.monotonic()),
+    )
+
+
 def _engine_tls(options: RuntimeOptions, settings: AgentSettings) -> EngineTls | None:
     folder = options.certificates_of_engine(settings)
     return EngineTls(folder) if folder else None
@@ -207,6 +222,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.runtime.web import Parts, Web
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
+    agent.upkeep = make_upkeep(agent.reconciler, options)
     agent.board.set_agent(options=options.given(settings))
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.engine_address(settings), tls=_engine_tls(options, settings))

@@ -38,6 +38,7 @@ class ConditionType(StrEnum):
     DATA_LOST = "DataLost"
     # of the agent itself
     PASS_STUCK = "PassStuck"
+    DISK_LOW = "DiskLow"
     # of dockerd itself
     ROLLED_BACK = "RolledBack"
     INSECURE_API = "InsecureAPI"
@@ -118,6 +119,12 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.ERROR,
         sentence="No container can be created on the file system of data_root.",
         label="Unsuitable disk",
+    ),
+    ConditionType.DISK_LOW: Row(
+        bad=True,
+        level=Level.WARNING,
+        sentence="There is little space left on the disk of Docker's data.",
+        label="Disk almost full",
     ),
     ConditionType.DEGRADED: Row(
         bad=True,

@@ -15,7 +15,7 @@ from agent.model.addresses import parse_engine_address, parse_listen
 from agent.model.dockerd.successors import of_dockerman
 from agent.model.entries import VOLUME_NAME
 from agent.model.issues import Issue, shortened
-from agent.model.quantities import parse_int, parse_seconds
+from agent.model.quantities import parse_age, parse_int, parse_seconds, parse_size
 from agent.model.resources import (
     AgentSettings,
     Container,
@@ -23,10 +23,14 @@ from agent.model.resources import (
     Desired,
     Endpoint,
     Network,
+    PruneImages,
+    PruneSettings,
     RegistryAuth,
     Stack,
+    Threshold,
     Volume,
 )
+from agent.model.updates import parse_window
 from agent.schema.validate import DAEMON_KINDS, KINDS, validate
 from agent.uci.crosscheck import Draft, crosscheck
 from agent.uci.decode_container import ReadFile, decode_container, environment
@@ -69,6 +73,7 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
         dockerd=reader.text("dockerd") or base.dockerd,
         dockerd_args=reader.words("dockerd_args") or (),
         remove=reader.flag("remove") or base.remove,
+        prune=_prune(reader),
     )
     if bool(settings.cert) is not bool(settings.key):
         reader.report(
@@ -78,6 +83,34 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
         )
     _check_engine(reader, settings)
     return settings
+
+
+def _prune(reader: SectionReader) -> PruneSettings:
+    base = PruneSettings()
+    older_s = reader.parsed("prune_older", parse_age)
+    found = PruneSettings(
+        images=PruneImages(reader.text("prune_images") or base.images),
+        older_s=base.older_s if older_s is None else older_s,
+        build_cache=reader.flag("prune_build_cache") or base.build_cache,
+        schedule=reader.text("prune_schedule") or base.schedule,
+        window=reader.parsed("prune_window", parse_window),
+        below=reader.parsed("prune_below", _parse_threshold),
+    )
+    for name in ("prune_older", "prune_schedule", "prune_window"):
+        if reader.has(name) and not found.is_on:
+            reader.warn(
+                "has no effect: nothing is cleaned up",
+                option=name,
+                expected="`option prune_images 'dangling'` or `'unused'`, or `option prune_build_cache '1'`",
+            )
+            break
+    return found
+
+
+def _parse_threshold(text: str) -> Threshold:
+    if text.endswith("%"):
+        return Threshold(percent=parse_int(text[:-1], minimum=1, maximum=99))
+    return Threshold(size=parse_size(text))
 
 
 def _check_engine(reader: SectionReader, settings: AgentSettings) -> None:
@@ -277,6 +310,7 @@ def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
         # a wrong option of the agent's own section costs that option, not the others
         agent=draft.agents[0][1] if draft.agents else base.agent,
         broken=frozenset(reader.key for reader in readers if reader.failed),
+        images={c.spec.image: c.section for _, c in reversed(draft.containers) if c.spec.image},
         claimed=frozenset(f"{reader.kind}:{resource.name}" for reader, resource in named if reader.failed),
     )
 

@@ -16,7 +16,9 @@ _ucidockd() {
 	--folder) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--for) mapfile -t COMPREPLY < <(compgen -W "in-sync healthy" -- "$word"); return ;;
 	--grep) COMPREPLY=(); return ;;
+	--images) mapfile -t COMPREPLY < <(compgen -W "dangling unused" -- "$word"); return ;;
 	--log-level) mapfile -t COMPREPLY < <(compgen -W "debug info warning error" -- "$word"); return ;;
+	--older) COMPREPLY=(); return ;;
 	--out) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--override-dir) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--profile) COMPREPLY=(); return ;;
@@ -39,7 +41,7 @@ _ucidockd() {
 	-w|--workdir) COMPREPLY=(); return ;;
 	esac
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull run render uci tls help version --help --version" -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull prune run render uci tls help version --help --version" -- "$word")
 		return
 	fi
 	case "$first $COMP_CWORD" in
@@ -67,11 +69,12 @@ _ucidockd() {
 		exec\ *) words="-i --interactive -t --tty -u --user -e --env -w --workdir -d --detach --privileged --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --help $(_ucidockd_names)" ;;
 		logs\ *) words="-f --follow -n --tail -t --timestamps --since --until --grep --failed --raw --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
 		pull\ *) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
+		prune\ *) words="--images --older --build-cache --dry-run -y --yes --config-dir --override-dir --socket --json --help" ;;
 		run\ *) words="--log-level --ubus-socket --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --help" ;;
 		render\ *) words="--diff --config-dir --override-dir --state-dir --socket --docker-host --docker-cert-path --json --help" ;;
 		uci\ *) words="--store --config-dir --override-dir --help show export" ;;
 		tls\ client) words="--out --days --config-dir --override-dir --state-dir --json --help" ;;
-		help\ *) words=" --help check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull run render uci tls help version" ;;
+		help\ *) words=" --help check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull prune run render uci tls help version" ;;
 		version\ *) words=" --help" ;;
 		esac
 		;;

@@ -70,6 +70,8 @@ def test_a_declared_container_is_stopped_and_started_in_uci(agent: Agent, box: B
     assert declared(box).count("option state 'stopped'") == 2
     assert not running(box, "web") and not running(box, "my-db")
     assert said(agent, "stop", "web") == (0, "web is declared stopped already\n")
+    refused = "ucidockd: web does not run; `ucidockd status web` says why\n"
+    assert said(agent, "exec", "web", "true") == (1, refused)
     assert said(agent, "start", "web", "db") == (
         0,
         "".join(

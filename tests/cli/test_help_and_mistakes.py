@@ -54,6 +54,7 @@ def test_common_options_stand_before_or_behind() -> None:
 
 MISTAKES = {
     "statsu": "there is no command `statsu`; did you mean `ucidockd status`?",
+    "stat": "did you mean `ucidockd status`?",
     "ps -a": "`ucidockd status` shows what runs",
     "up -d": "`ucidockd reconcile`",
     "down": "uci delete containers.NAME",

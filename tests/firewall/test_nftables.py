@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +74,7 @@ def test_rules_are_put_in_once_and_changed_without_a_gap(
         ("-m conntrack --ctstate DNAT", "ct status dnat"),
         ("-m state --state NEW,INVALID", "ct state { invalid, new }"),
         ("-m conntrack --ctorigdstport 8080 -p tcp", "ct original proto-dst 8080"),
-        ("-m conntrack --ctorigdstport 8080", "tcp, udp } ct original proto-dst 0x1f90"),
+        ("-m conntrack --ctorigdstport 8080", "tcp, udp } ct original proto-dst (0x1f90|8080)"),
         ("-m conntrack --ctorigdst 192.168.1.1", "ct original ip daddr 192.168.1.1"),
         ("-m conntrack --ctdir ORIGINAL", "ct direction original"),
         ("-m mac ! --mac-source 00:11:22:33:44:55", "ether saddr != 00:11:22:33:44:55"),
@@ -82,7 +83,7 @@ def test_rules_are_put_in_once_and_changed_without_a_gap(
         ("-m pkttype --pkt-type unicast", "meta pkttype host"),
         ("-m addrtype --dst-type LOCAL", "fib daddr type local"),
         ("-m limit --limit 10/minute", "limit rate 10/minute"),
-        ("-p tcp --syn", "tcp flags syn / fin,syn,rst,ack"),
+        ("-p tcp --syn", r"tcp flags (syn / fin,syn,rst,ack|& \(fin \| syn \| rst \| ack\) == syn)"),
     ],
 )
 def test_matches_of_iptables_are_said_in_nft(
@@ -91,7 +92,10 @@ def test_matches_of_iptables_are_said_in_nft(
     given = Rule(inbound="eth1", bridge="docker0", extra=parse_extra(extra))
     assert nft_in(network, "4", tmp_path).put_in_force([given], keep=False)
     listed = network.run("nft", "list", "table", "ip", "ucidockd").stdout
-    assert expected.replace('"', "") in listed.replace('"', "")
+    written = (
+        expected if "|" in expected else re.escape(expected)
+    )  # versions of nft print some in different words
+    assert re.search(written.replace('"', ""), listed.replace('"', ""))
     # the same words are iptables' own
     assert iptables_in(network, "iptables", tmp_path).put_in_force([given], keep=False)
 

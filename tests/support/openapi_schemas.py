@@ -241,6 +241,40 @@ SCHEMAS: dict[str, Any] = {
             "text": TEXT,
         },
     },
+    "Prune": {
+        "type": "object",
+        "properties": {
+            "dry_run": {"type": "boolean"},
+            "images": {"enum": ["dangling", "unused"]},
+            "older_s": {"type": "number"},
+            "bytes": {**WHOLE, "description": "What it gives, or gave, back at least: layers may be shared"},
+            "going": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "id": TEXT,
+                        "names": {"type": "array", "items": TEXT},
+                        "bytes": WHOLE,
+                        "size": WHOLE,
+                    },
+                },
+            },
+            "kept": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"id": TEXT, "names": {"type": "array", "items": TEXT}, "why": TEXT},
+                },
+            },
+            "build_cache": {"type": "object", "properties": {"bytes": WHOLE, "entries": WHOLE}},
+            "failed": {
+                "type": "array",
+                "items": {"type": "object", "properties": {"name": TEXT, "error": TEXT}},
+            },
+            "space": {"type": ["object", "null"], "properties": {"free": WHOLE, "total": WHOLE}},
+        },
+    },
     "Import": {
         "type": "object",
         "properties": {
@@ -448,6 +482,22 @@ SHAPES: dict[str, dict[str, Any]] = {
             "additionalProperties": False,
         },
         "content": given("Import"),
+    },
+    "POST /v1/prune": {
+        "body": {
+            "type": "object",
+            "properties": {
+                "images": {
+                    "enum": ["", "dangling", "unused"],
+                    "description": "Without a name, or all that nothing needs; as the agent section says, else dangling",
+                },
+                "older": {**TEXT, "description": "Only what nothing has needed for so long, such as 7d"},
+                "build_cache": {"type": "boolean", "description": "The build cache too"},
+                "dry_run": {"type": "boolean", "description": "Only show what would go"},
+            },
+            "additionalProperties": False,
+        },
+        "content": given("Prune"),
     },
     "GET /v1/containers/{id}/history": {
         "content": {

@@ -23,6 +23,7 @@ from agent.api.port import (
     client_bundle,
     given_of,
     import_request_of,
+    prune_request_of,
     revert_of,
     validated,
 )
@@ -94,6 +95,14 @@ class StatusRoutes:
                 },
             ),
             post(
+                "/v1/prune",
+                write("ucidockd", "prune"),
+                self.prune,
+                "Removes images that nothing needs, and parts of the build cache; `dry_run` only shows them",
+                body="json",
+                answer="What goes or went with names and bytes, what stays and why; volumes are never touched",
+            ),
+            post(
                 "/v1/validate",
                 write("ucidockd", "validate"),  # env files that the text names are read
                 self.validate,
@@ -126,6 +135,9 @@ class StatusRoutes:
                 f"query settle: {settle[:64]!r} is not a number of seconds from 0 to {_SETTLE_MAX_S}"
             )
         return JsonReply(await self._agent.reconcile(settle_s=int(settle)))
+
+    async def prune(self, request: Request) -> Response:
+        return JsonReply(await self._agent.prune(prune_request_of(await read_json(request))))
 
     async def validate(self, request: Request) -> Response:
         """`{package: text}`; a package that is not given counts as it is committed."""

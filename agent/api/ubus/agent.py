@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from agent.api.port import (
     client_bundle,
     given_of,
     import_request_of,
+    prune_request_of,
     revert_of,
     validated,
 )
@@ -103,6 +104,10 @@ class AgentMethods:
                 args={"packages": TABLE, "paths": TABLE, "sections": TABLE, "staged": BOOLEAN},
             ),
             "reconcile": Method(handler=self._reconcile),
+            "prune": Method(
+                handler=self._prune,
+                args={"images": STRING, "older": STRING, "build_cache": BOOLEAN, "dry_run": BOOLEAN},
+            ),
             "hotplug": Method(handler=self._on_hotplug, args={"subsystem": STRING, "env": TABLE}),
         }
 
@@ -123,20 +128,29 @@ class AgentMethods:
         return await self._agent.plan(given)
 
     async def _reconcile(self, args: Arguments) -> Reply:
-        """On HTTP one waits for as long as it takes; callers on ubus, LuCI among them, give up after 20 to 30 s."""
         del args
-        task = asyncio.create_task(self._agent.reconcile(), name="reconcile")
+        answer = await self._soon(self._agent.reconcile(), "reconcile")
+        return answer or {**await self._agent.plan(), "operations": [], "failed": [], "under_way": True}
+
+    async def _prune(self, args: Arguments) -> Reply:
+        asked = prune_request_of({name: value for name, value in args.items() if name != SESSION})
+        return await self._soon(self._agent.prune(asked), "prune") or {"under_way": True}
+
+    async def _soon(self, work: Coroutine[Any, Any, dict[str, Any]], name: str) -> dict[str, Any] | None:
+        """The answer, None while it takes longer: it goes on. On HTTP one waits for as long as it takes; callers on
+        ubus, LuCI among them, give up after 20 to 30 s."""
+        task = asyncio.create_task(work, name=name)
         done, _ = await asyncio.wait({task}, timeout=ANSWER_S)
         if done:
             return task.result()
         self._going_on.add(task)
         task.add_done_callback(self._went_on)
-        return {**await self._agent.plan(), "operations": [], "failed": [], "under_way": True}
+        return None
 
     def _went_on(self, task: asyncio.Task[dict[str, Any]]) -> None:
         self._going_on.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
-            logger.warning("reconcile: %s", exc)
+            logger.warning("%s: %s", task.get_name(), exc)
 
     async def _on_hotplug(self, args: Arguments) -> Reply:
         self._hotplug(args.get("subsystem", ""), args.get("env", {}))

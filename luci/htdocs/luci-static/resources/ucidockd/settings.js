@@ -19,13 +19,13 @@ const PLACES = {
 };
 const TYPES = [ 'globals', 'agent' ]; // of these, all that is on no place is with the internals
 // subjects that are shown where the agent has such options, by the `x-tab` of their schema
-const LATER = [ 'updates', 'notices', 'backup' ];
+const LATER = [ 'updates', 'notices', 'backup', 'cleanup' ];
 
 return baseclass.extend({
 	subjects: () => [ 'general', 'access', 'network', 'registries', ...LATER, 'agent', 'advanced' ],
 
 	titleOf: subject => ({
-		general: _('General'), access: _('Access and TLS'), network: _('Network and firewall'), registries: _('Registries'), updates: _('Updates'), notices: _('Notices'), backup: _('Backup'),
+		general: _('General'), access: _('Access and TLS'), network: _('Network and firewall'), registries: _('Registries'), updates: _('Updates'), notices: _('Notices'), backup: _('Backup'), cleanup: _('Clean-up'),
 		agent: _('Agent'), advanced: _('Advanced')
 	}[subject]),
 

@@ -145,13 +145,26 @@ return view.extend({
 		return Promise.all([ files.upload({ target: 'build', options }, chosen, this.progress), this.jobs.start() ]);
 	},
 
-	prune(what, title, kept) {
-		const going = this.images.filter(one => !this.usersOf(one).length && kept(one));
+	// what the agent would remove, with bytes, and what stays and why; then it is done
+	async prune(images, title) {
+		const found = await calls.agent.prune(images, '', false, true);
+		const titleOf = one => one.names.join(', ') || format.shortId(one.id);
+		const stays = D.el('details', {}, D.el('summary', {}, _('What stays')), D.el('ul', {}, found.kept.map(one => D.el('li', { 'class': 'ucidockd-any' }, titleOf(one), ' ', D.el('small', {}, one.why)))));
 
-		if (!going.length)
-			return D.show(title, D.el('p', {}, _('There is nothing to remove.')));
+		if (!found.going.length)
+			return D.show(title, D.el('div', {}, D.el('p', {}, _('There is nothing to remove.')), stays));
 
-		return this.removal(going, () => this.jobs.begin({ kind: 'prune', ...what }), title);
+		D.ask(title, [
+			_('At least %s is freed. Layers that other images share stay.').format(format.bytes(found.bytes)),
+			D.el('div', { 'style': 'max-height:40vh;overflow:auto' },
+				D.el('ul', {}, found.going.map(one => D.el('li', { 'class': 'ucidockd-any' }, titleOf(one), ' ', D.el('small', {}, format.bytes(one.bytes))))), stays)
+		], _('Remove'), async () => {
+			const done = await calls.agent.prune(images, '', false, false);
+
+			D.notify('info', done.under_way ? _('It takes longer. It goes on.') : _('%s freed.').format(format.bytes(done.bytes)));
+			(done.failed ?? []).forEach(one => D.notify('error', '%s: %s'.format(one.name, one.error)));
+			await this.refresh();
+		});
 	},
 
 	tools() {
@@ -168,8 +181,8 @@ return view.extend({
 		return [
 			D.bar(name, D.button('apply', _('Pull'), () => this.jobs.begin({ kind: 'pull', image: given(name) })), D.button('neutral', _('Load from file'), () => this.upload()),
 				D.menu(_('Clean up'), [
-					D.button('negative', _('Remove images without a name'), () => this.prune({ what: 'images' }, _('Remove images without a name'), one => !namesOf(one).length)),
-					D.button('negative', _('Remove all unused images'), () => this.prune({ what: 'images', all: true }, _('Remove all unused images'), () => true)),
+					D.button('negative', _('Remove images without a name'), () => this.prune('dangling', _('Remove images without a name'))),
+					D.button('negative', _('Remove all unused images'), () => this.prune('unused', _('Remove all unused images'))),
 					D.button('negative', _('Remove the build cache'), () => D.ask(_('Remove the build cache'), [ _('The next builds take longer. Images stay.') ], _('Remove'), () => this.jobs.begin({ kind: 'prune', what: 'build' })))
 				]),
 				D.menu(_('More'), [ D.button('neutral', _('Download selected (tar)'), () => this.saveChosen()) ])),

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which images may go, which stay and why, and when it is time to look.
+
+An image stays while a section names it (a disabled, waiting or mistaken one too), a record of ours has it (what runs, what a
+rollback would bring back) or any container was made of it. Times are unix seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.model.observed import ObservedImage, Record
+from agent.model.resources import Desired, PruneImages
+from agent.model.updates import Window
+from agent.plan.applied import moment
+
+_DAY_S = 86400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is to be pruned. `older_s`: images that nothing has needed for so long; `enough`: stop at so many bytes."""
+
+    images: PruneImages
+    older_s: float = 0.0
+    build_cache: bool = False
+    enough: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """`going`: in the order in which they can be removed. `kept`: with the reason for each."""
+
+    going: tuple[ObservedImage, ...]
+    kept: tuple[tuple[ObservedImage, str], ...]
+
+
+def needed_images(desired: Desired, records: Iterable[Record]) -> dict[str, str]:
+    """ObservedImage (a reference or an id) -> who needs it."""
+    found: dict[str, str] = {}
+    for record in records:
+        if record.kind != "container":
+            continue
+        section = record.section
+        for kept in getattr(record, "previous", ()):
+            found.setdefault(str(kept).partition("=")[0], f"`ucidockd rollback {section}` needs it")
+        for image in (record.image_id, str(record.spec.get("image", ""))):
+            if image:
+                found[image] = f"section {section} uses it"
+    for image, section in desired.images.items():
+        found[image] = f"section {section} names it"
+    for container in desired.containers:
+        found[container.spec.image] = f"section {container.section} names it"
+    return found
+
+
+def choose(
+    images: Sequence[ObservedImage],
+    *,
+    needed: Mapping[str, str],
+    used: Mapping[str, str],
+    unused_since: Mapping[str, float],
+    wish: Wish,
+    now: float,
+) -> Choice:
+    """`needed`: image id -> why it stays; `used`: image id -> a container of it; `unused_since`: image id -> when
+    nothing needed it any more, as far as that is known."""
+    known = {image.id: image for image in images}
+    stays: dict[str, str] = {}
+    for image in images:
+        if image.id in needed:
+            stays[image.id] = needed[image.id]
+        elif image.id in used:
+            stays[image.id] = f"container {used[image.id]} uses it"
+        elif wish.images is not PruneImages.UNUSED and (image.tags or wish.images is PruneImages.OFF):
+            stays[image.id] = "it has a name"
+        elif wish.older_s and now - unused_since.get(image.id, now) < wish.older_s:
+            stays[image.id] = "it has not been unused for long enough"
+    for image_id in tuple(stays):
+        parent = known[image_id].parent
+        while parent in known and parent not in stays:
+            stays[parent] = f"{known[image_id].title} is built on it"
+            parent = known[parent].parent
+    going = sorted(
+        (image for image in images if image.id not in stays),
+        key=lambda image: (-_depth(image, known), unused_since.get(image.id, now), image.id),
+    )
+    return Choice(
+        going=_enough(going, wish.enough),
+        kept=tuple((image, stays[image.id]) for image in images if image.id in stays),
+    )
+
+
+def _depth(image: ObservedImage, known: Mapping[str, ObservedImage]) -> int:
+    """How many images it is built on: what is built on others goes before them."""
+    depth = 0
+    while image.parent in known and depth < len(known):
+        image, depth = known[image.parent], depth + 1
+    return depth
+
+
+def _enough(going: Sequence[ObservedImage], enough: int | None) -> tuple[ObservedImage, ...]:
+    if enough is None:
+        return tuple(going)
+    chosen: list[ObservedImage] = []
+    for image in going:
+        if sum(each.own for each in chosen) >= enough:
+            break
+        chosen.append(image)
+    return tuple(chosen)
+
+
+def still_unused(
+    known: Mapping[str, float], images: Iterable[ObservedImage], stays: Iterable[str], now: float
+) -> dict[str, float]:
+    """ObservedImage id -> since when nothing needs it, from what was `known` before. `stays`: ids of what something needs.
+
+    What was noted in a future that a clock has left since counts from now.
+    """
+    needed = set(stays)
+    return {image.id: min(known.get(image.id, now), now) for image in images if image.id not in needed}
+
+
+def cache_of(entries: Iterable[Mapping[str, Any]], *, older: float) -> tuple[Mapping[str, Any], ...]:
+    """What goes of the build cache (GET /system/df): not in use, not shared, and last used before `older`."""
+    return tuple(
+        entry
+        for entry in entries
+        if not entry.get("InUse") and not entry.get("Shared") and _last_used(entry) <= older
+    )
+
+
+def _last_used(entry: Mapping[str, Any]) -> float:
+    return moment(str(entry.get("LastUsedAt") or entry.get("CreatedAt") or "")) or 0.0
+
+
+def is_due(period: str, window: Window | None, *, last: float | None, now: float, second_of_day: int) -> bool:
+    """Whether it is time: the window is open, and nothing was done since it opened (`weekly`: the six days before too).
+
+    `period`: daily, weekly or off. `last`: when it was done, None for never. `second_of_day`: local.
+    """
+    if period == "off" or (window is not None and window.wait_s(second_of_day)):
+        return False
+    begin_s = window.begin_s if window is not None else 0
+    open_s = (second_of_day - begin_s) % _DAY_S
+    days = 6 if period == "weekly" else 0  # six, lest each week be a little later than the one before
+    return last is None or last > now or now - last > open_s + days * _DAY_S

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One clean-up: looks at the images and the build cache, and removes what may go. Volumes are never removed.
+
+It is kept in a file since when nothing needs each unused image: the engine does not know. The file is written when that
+changed, so at most once a clean-up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.apply.ports import ImageEngine, Records
+from agent.errors import EngineError, EngineUnreachableError
+from agent.files.atomic import atomic_write
+from agent.model.observed import ObservedImage
+from agent.model.quantities import size_words
+from agent.model.resources import Desired, PruneImages
+from agent.plan.prune import Choice, Wish, cache_of, choose, needed_images, still_unused
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneRequest:
+    """`enough`: bytes that are lacking; images go, the longest unused first, until there are so many."""
+
+    images: PruneImages
+    older_s: float = 0.0
+    build_cache: bool = False
+    enough: int | None = None
+    dry_run: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Pruner:
+    """`desired` is asked again before each removal: a section may have come meanwhile."""
+
+    engine: ImageEngine
+    records: Records
+    desired: Callable[[], Desired]
+    memory: Path
+    now: Callable[[], float]
+    _named: dict[str, str] | None = None
+    _ids: dict[str, str] = field(default_factory=dict)
+
+    def run(self, request: PruneRequest) -> dict[str, Any]:
+        """What goes, or went, with bytes and names, and what stays and why. Raises EngineError."""
+        images = self.engine.list_images()
+        choice = self._choose(images, request)
+        cache = self.engine.list_build_cache() if request.build_cache else ()
+        old = cache_of(cache, older=self.now() - request.older_s)
+        cache_bytes = sum(int(entry.get("Size") or 0) for entry in old)
+        parents = {image.parent for image in images}
+        removed: Sequence[ObservedImage] = choice.going
+        failed: dict[str, str] = {}
+        if not request.dry_run:
+            removed, failed = self._remove(choice.going)
+            if old:
+                cache_bytes = self._remove_cache(request, failed)
+        return {
+            "dry_run": request.dry_run,
+            "images": request.images.value,
+            "older_s": request.older_s,
+            "bytes": sum(image.own for image in removed) + cache_bytes,
+            "going": [_shown(image) for image in removed if _is_told(image, parents)],
+            "kept": [{**_shown(image), "why": why} for image, why in choice.kept if _is_told(image, parents)],
+            "build_cache": {"bytes": cache_bytes, "entries": len(old)},
+            "failed": [{"name": name, "error": why} for name, why in failed.items()],
+        }
+
+    def _choose(self, images: Sequence[ObservedImage], request: PruneRequest) -> Choice:
+        needed, used = self._needed(), self.engine.list_image_users()
+        unused = self._unused_since(images, {*needed, *used})
+        wish = Wish(images=request.images, older_s=request.older_s, enough=request.enough)
+        return choose(images, needed=needed, used=used, unused_since=unused, wish=wish, now=self.now())
+
+    def _needed(self) -> dict[str, str]:
+        """Image id -> why it stays. What the engine does not have is not there to be kept."""
+        named = needed_images(self.desired(), self.records.records())
+        if named != self._named:
+            bodies = ((self.engine.inspect_image(image), why) for image, why in named.items())
+            self._ids = {str(body["Id"]): why for body, why in bodies if body is not None}
+            self._named = named
+        return self._ids
+
+    def _remove(self, going: Iterable[ObservedImage]) -> tuple[list[ObservedImage], dict[str, str]]:
+        removed, failed = [], dict[str, str]()
+        for image in going:
+            try:
+                if image.id in self._needed() or image.id in self.engine.list_image_users():
+                    continue
+                for name in (*image.tags, *image.digests, image.id):
+                    self.engine.remove_image(name)
+            except EngineUnreachableError:
+                raise
+            except EngineError as exc:
+                failed[image.title] = str(exc)
+                logger.warning("image %s cannot be removed: %s", image.title, exc)
+            else:
+                removed.append(image)
+                logger.info("image %s is removed: nothing needs it (%s)", image.title, size_words(image.own))
+        return removed, failed
+
+    def _remove_cache(self, request: PruneRequest, failed: dict[str, str]) -> int:
+        try:
+            freed = self.engine.prune_build_cache(request.older_s)
+        except EngineUnreachableError:
+            raise
+        except EngineError as exc:
+            failed["build cache"] = str(exc)
+            logger.warning("the build cache cannot be cleaned up: %s", exc)
+            return 0
+        logger.info("build cache: %s are removed", size_words(freed))
+        return freed
+
+    def _unused_since(self, images: Iterable[ObservedImage], stays: Iterable[str]) -> Mapping[str, float]:
+        known = self._remembered()
+        found = still_unused(known, images, stays, self.now())
+        if found != known:
+            with contextlib.suppress(OSError):  # a disk that is full is what one prunes for
+                self.memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                atomic_write(self.memory, json.dumps({"unused_since": found}).encode(), mode=0o600)
+        return found
+
+    def _remembered(self) -> dict[str, float]:
+        """A file that is not as we wrote it counts as none: images only stay longer."""
+        try:
+            found = json.loads(self.memory.read_bytes())["unused_since"]
+            return {str(name): float(at) for name, at in found.items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return {}
+
+
+def _is_told(image: ObservedImage, parents: Collection[str]) -> bool:
+    """Not the steps of a build, which come and go with what was built."""
+    return bool(image.tags or image.digests) or image.id not in parents
+
+
+def _shown(image: ObservedImage) -> dict[str, Any]:
+    return {
+        "id": image.id,
+        "names": list(image.tags or image.digests),
+        "bytes": image.own,
+        "size": image.size,
+    }
