@@ -4,6 +4,7 @@
 UcidockdError
 +-- ConfigError      the user can mend it (UCI, arguments)
 +-- PathError        a path that the user names cannot be used, or does not answer
++-- DataError        an archive, a backup or a place for it cannot be used
 +-- ConflictError    two writers, or a foreign object in our way
 +-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
 +-- DaemonError      dockerd could not be started, or did not take a change
@@ -59,6 +60,7 @@ Reason = Literal[
     "Invalid",
     "LeftOut",
     "Missing",
+    "NewerImage",
     "NewerVersion",
     "NoAnswer",
     "NoForwarding",
@@ -75,6 +77,7 @@ Reason = Literal[
     "NotWritten",
     "Paused",
     "Pending",
+    "Pinned",
     "PlainLuci",
     "Present",
     "PullFailed",
@@ -127,6 +130,12 @@ class PathError(UcidockdError):
     """A path that the user names cannot be looked at or read; the message says which and why."""
 
     code: ClassVar[str] = "path"
+
+
+class DataError(UcidockdError):
+    """An archive is damaged, or there is no place for it, or no way from there into a volume."""
+
+    code: ClassVar[str] = "data"
 
 
 class ConflictError(UcidockdError):
@@ -193,6 +202,15 @@ class EngineClockError(EngineTlsError):
 
     code: ClassVar[str] = "clock-not-set"
     reason: ClassVar[Reason] = "ClockNotSet"
+
+
+class NoSpaceError(EngineError):
+    """The disk of the engine's data has no room for what was to be done; nothing was begun."""
+
+    code: ClassVar[str] = "no-space"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=True)
 
 
 class LeftoverError(EngineError):

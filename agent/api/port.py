@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.api.problems import RequestError, number, text
+from agent.data.volumes import Manual
 from agent.model.dockerd.settings import CERTIFICATE_DAYS_MAX, CLIENT_DAYS, Wish
 from agent.model.issues import Given, GivenSection
 from agent.model.quantities import QuantityError, parse_age
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from agent.convert.requests import ImportRequest
 
 
-class AgentPort(Protocol):
+class AgentPort(Manual, Protocol):
     """`plan` and `reconcile` raise EngineError when the engine is away."""
 
     board: StatusBoard
@@ -81,6 +82,17 @@ class AgentPort(Protocol):
 
     async def describe(self, name: str) -> dict[str, Any]:
         """Everything about one container section. Raises ConfigError for no such section."""
+        ...
+
+    async def updates(self) -> dict[str, Any]:
+        """What the last checks of images found: `containers`, `registries`, `checked_at`, `checking`."""
+        ...
+
+    async def check_updates(self, names: Sequence[str] = ()) -> dict[str, Any]:
+        """Asks the registries of these containers, of all without names; the same, when they have been asked.
+
+        Raises ConfigError for an unknown name, ClockNotSetError, ConflictError, EngineError.
+        """
         ...
 
     async def history(self, name: str) -> dict[str, Any]:
@@ -188,6 +200,16 @@ def import_request_of(body: Mapping[str, Any]) -> ImportRequest:
             raise RequestError(f"`{name}`: expected a text of at most {TEXT_MAX} characters")
     given = {name: body[name] for name in texts if name in body}
     return ImportRequest(**given, profiles=tuple(profiles), commit=commit)
+
+
+def update_names_of(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """The body of `POST /v1/updates/check`. Raises RequestError."""
+    if unknown := sorted(body.keys() - {"names"}):
+        raise RequestError(f"{unknown[0][:64]!r} is not known; use `names`")
+    names = body.get("names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RequestError("`names`: expected a list of names")
+    return tuple(names)
 
 
 def prune_request_of(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -103,14 +103,7 @@ def hidden_text(text: str) -> str:
     if "$" in text or "{" in text:
         text = _HASH.sub(MASK, text)
     if "=" in text or ":" in text:
-        # `NAME=value`, `"name": "value"`. A value that is kept may hold others: `o=username=a,password=b`.
-        made, at, done = [], 0, 0
-        while (found := _NAME.search(text, at)) is not None:
-            at = found.end()
-            if is_secret_name(found[1].lstrip("-")) and (value := _GIVEN.match(text, at)) is not None:
-                made += [text[done:at], MASK]
-                at = done = value.end()
-        text = "".join([*made, text[done:]])
+        text = _without_values(text)
         text = _HEADER.sub(rf"\1{MASK}", text)
     if "-" in text:
         text = _FLAG.sub(_without_argument, text)
@@ -166,6 +159,19 @@ def _without_login(found: re.Match[str]) -> str:
         is_name = not scheme or scheme.lower() in ("ssh:", "git+ssh:", "sftp:", "git:", "rsync:")
         return f"{scheme}//{user if is_name or not user else MASK}@"
     return f"{scheme}//{user}:{MASK}@"
+
+
+def _without_values(text: str) -> str:
+    """`NAME=value`, `"name": "value"`. A value that is kept may hold others: `o=username=a,password=b`."""
+    made, at, done = [], 0, 0
+    while (found := _NAME.search(text, at)) is not None:
+        at = found.end()
+        if is_secret_name(found[1].lstrip("-")) and (value := _GIVEN.match(text, at)) is not None:
+            if value[0].startswith(MASK) and not value[0].removeprefix(MASK).strip(")],.}"):
+                continue  # masked already: `[TOKEN=***]` keeps its bracket
+            made += [text[done:at], MASK]
+            at = done = value.end()
+    return "".join([*made, text[done:]])
 
 
 def _without_argument(found: re.Match[str]) -> str:
@@ -252,9 +258,7 @@ def _hidden_field(name: str, value: Any, around: Mapping[str, Any]) -> Any:
     if name.lower() in _ENVIRONMENT:
         return _environment(value)
     if isinstance(value, str):
-        if name in ("Action", "status") and (found := _EXEC.match(value)):
-            return f"{found[1]}: {MASK}"
-        return _built(value) if name == "CreatedBy" else hidden_value(name, value)
+        return _hidden_string(name, value)
     if isinstance(value, list):
         is_secret = is_secret_name(name) and any(isinstance(item, str) for item in value)
         return (
@@ -265,6 +269,12 @@ def _hidden_field(name: str, value: Any, around: Mapping[str, Any]) -> Any:
     if isinstance(value, dict) and (kept := _options_of(name, around)) is not None:
         return {key: _option(key, inner, kept) for key, inner in value.items()}
     return hidden(value)
+
+
+def _hidden_string(name: str, value: str) -> str:
+    if name in ("Action", "status") and (found := _EXEC.match(value)):
+        return f"{found[1]}: {MASK}"
+    return _built(value) if name == "CreatedBy" else hidden_value(name, value)
 
 
 def _options_of(name: str, around: Mapping[str, Any]) -> frozenset[str] | None:

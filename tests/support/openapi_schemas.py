@@ -7,6 +7,7 @@ from typing import Any
 
 from agent.model.container_table import Level as Cost
 from agent.model.dockerd.settings import Wish
+from agent.model.updates import UpdateState
 from agent.plan.effects import SCHEMA, Kind
 from agent.plan.outlook import STATES
 from agent.status.conditions import Level
@@ -31,6 +32,7 @@ def wrapped(key: str, schema: dict[str, Any]) -> dict[str, Any]:
 SSE: dict[str, Any] = {"text/event-stream": {}}
 RAW: dict[str, Any] = {"application/octet-stream": {}}
 TEXT: dict[str, Any] = {"type": "string"}
+FLAG: dict[str, Any] = {"type": "boolean"}
 WHOLE: dict[str, Any] = {"type": "integer", "minimum": 0}
 _LIST: dict[str, Any] = {"type": "array", "items": TEXT}
 WRITTEN: dict[str, Any] = {"oneOf": [{"type": "null"}, TEXT, _LIST]}
@@ -45,7 +47,7 @@ LEVEL: dict[str, Any] = {"enum": [level.value for level in Level]}
 TEXTS: dict[str, Any] = {"type": "object", "additionalProperties": TEXT}
 
 PATH_PARAMETERS = {
-    "id": "Id (or, of a container, name)",
+    "id": "Id (or, of a container or volume, name)",
     "offset": "Where the part begins, in bytes",
     "image": "An image's name, with tag or digest, or id",
 }
@@ -123,11 +125,58 @@ SCHEMAS: dict[str, Any] = {
             "ports": {**_LIST, "description": "Of a container's section"},
             "restarts": {**WHOLE, "description": "How often the engine started it again by itself"},
             "retry_at": {"type": ["integer", "null"], "description": "Wall clock, seconds: the next try"},
+            "update": {"oneOf": [{"type": "null"}, ref("Update")]},
             "level": {**LEVEL, "description": "Of the worst condition"},
             "verdict": {"type": "string", "description": "The type of the condition that decides the level"},
             "conditions": {"type": "array", "items": ref("Condition")},
             "operations": {"type": "array", "items": {"type": "object"}},
         },
+    },
+    "Update": {
+        "type": "object",
+        "description": "What the last check of a container's image found; times are wall clock, seconds",
+        "properties": {
+            "reference": TEXT,
+            "state": {"enum": [state.value for state in UpdateState]},
+            "digest": {**TEXT, "description": "Of the newer image in the registry, empty without one"},
+            "running": {**_LIST, "description": "Digests of the image that runs, in the same repository"},
+            "first_seen": {"type": ["number", "null"], "description": "Since when the newer image is known"},
+            "size": {"type": ["integer", "null"], "description": "Bytes to download, where they are known"},
+            "checked_at": {"type": ["number", "null"]},
+            "retry_at": {
+                "type": ["number", "null"],
+                "description": "When a registry with a limit is asked again",
+            },
+            "why": {**TEXT, "description": "Why the state is unknown, failed or rate-limited"},
+        },
+    },
+    "Updates": {
+        "type": "object",
+        "properties": {
+            "checked_at": {"type": ["number", "null"], "description": "When all were asked last"},
+            "checking": {"type": "boolean"},
+            "containers": {
+                "type": "array",
+                "items": {
+                    "allOf": [
+                        ref("Update"),
+                        {"type": "object", "properties": {"key": TEXT, "section": TEXT, "name": TEXT}},
+                    ]
+                },
+            },
+            "registries": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "registry": TEXT,
+                        "pulls_left": {"type": ["integer", "null"], "description": "As the registry says"},
+                        "limited_until": {"type": ["number", "null"]},
+                    },
+                },
+            },
+        },
+        "required": ["checked_at", "checking", "containers", "registries"],
     },
     "Condition": {
         "type": "object",
@@ -172,6 +221,14 @@ SCHEMAS: dict[str, Any] = {
                     },
                 },
                 "description": "All else that is not as declared, or not yet",
+            },
+            "notes": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"key": TEXT, "state": {"enum": ["update", "pinned"]}, "message": TEXT},
+                },
+                "description": "Worth knowing of what is as declared",
             },
             "text": TEXT,
             "ok": {
@@ -376,13 +433,41 @@ SCHEMAS: dict[str, Any] = {
             "version": {**WHOLE, "description": "Counts changes; the id of the newest event"},
         },
     },
+    "Folder": {
+        "type": "object",
+        "properties": {
+            "path": TEXT,
+            "more": {"type": "boolean", "description": "There are more entries than those"},
+            "entries": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "name": TEXT,
+                        "kind": {"enum": ["file", "folder", "link", "device", "pipe"]},
+                        "size": WHOLE,
+                        "mode": {**TEXT, "description": "Octal digits"},
+                        "uid": WHOLE,
+                        "gid": WHOLE,
+                        "modified": {**WHOLE, "description": "Unix seconds"},
+                        "link": {**TEXT, "description": "Where a link leads"},
+                    },
+                },
+            },
+        },
+    },
     "NewTransfer": {
         "oneOf": [
             transfer("up", "archive", ["container", "path"], container=TEXT, path=TEXT),
             transfer("up", "load", [], size=WHOLE),
             transfer("up", "build", [], size=WHOLE, options={"type": "object", "properties": _BUILD}),
+            transfer(
+                "up", "volume", ["volume"], volume=TEXT, path=TEXT, stop=FLAG, replace=FLAG, create=FLAG
+            ),
             transfer("down", "export", ["container"], container=TEXT),
             transfer("down", "archive", ["container", "path"], container=TEXT, path=TEXT),
+            transfer("down", "volume", ["volume"], volume=TEXT, path=TEXT, stop=FLAG),
+            transfer("down", "volume_file", ["volume", "path"], volume=TEXT, path=TEXT),
             transfer("down", "save", ["names"], names={"type": "array", "items": TEXT, "minItems": 1}),
         ]
     },
@@ -482,6 +567,15 @@ SHAPES: dict[str, dict[str, Any]] = {
             "additionalProperties": False,
         },
         "content": given("Import"),
+    },
+    "GET /v1/updates": {"content": given("Updates")},
+    "POST /v1/updates/check": {
+        "body": {
+            "type": "object",
+            "properties": {"names": {**_LIST, "description": "Sections or Docker names; all without"}},
+            "additionalProperties": False,
+        },
+        "content": given("Updates"),
     },
     "POST /v1/prune": {
         "body": {
@@ -586,6 +680,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "GET /v1/containers/{id}/stats": {"content": {"application/x-ndjson": {}, **SSE}},
     "GET /v1/containers/{id}/export": {"content": RAW},
     "GET /v1/containers/{id}/archive": {"content": RAW},
+    "GET /v1/volumes/{id}/archive": {"content": RAW},
+    "PUT /v1/volumes/{id}/archive": {"content": wrapped("members", WHOLE)},
+    "GET /v1/volumes/{id}/list": {"content": given("Folder")},
     "GET /v1/images/get": {"content": RAW},
     "PUT /v1/images/load": {"content": wrapped("job", _JOB)},
     "PUT /v1/builds": {"content": wrapped("job", _JOB)},

@@ -11,8 +11,9 @@
 'require ucidockd.problems as problems';
 'require ucidockd.containerlist as rows';
 'require ucidockd.status as status';
+'require ucidockd.updates as updates';
 
-const { agent, docker } = calls;
+const { docker } = calls;
 const DAEMON = 'daemon:dockerd';
 const QUIET_MS = 1000, METERS_MS = 10000;
 
@@ -26,8 +27,8 @@ return view.extend({
 	},
 
 	async refresh() {
-		const { info: askInfo, list: askList } = document.hidden ? { info: docker.info, list: calls.container.list } : calls.together;
-		const [ info, pending, containers ] = await Promise.all([ ...[ askInfo(), agent.plan(), askList({ all: true }) ].map(one => L.resolveDefault(one, null)), this.measure() ]);
+		const ask = calls.together();
+		const [ info, pending, containers ] = await Promise.all([ ...[ ask.docker.info(), ask.agent.plan(), ask.container.list({ all: true }) ].map(one => L.resolveDefault(one, null)), this.measure() ]);
 
 		this.info = info;
 		this.plan = pending;
@@ -78,6 +79,7 @@ return view.extend({
 		D.fill(this.problems, found.map(one => problems.node(one)), issues.map(text => D.el('div', { 'class': 'ucidockd-problem' }, D.badge('error', _('Mistake in the settings')), ' ', text)),
 			(this.model.agent.warnings ?? []).map(text => D.el('p', { 'class': 'alert-message warning' }, text)));
 		D.fill(this.next, next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Where'), _('Why') ], next.map(row => [ D.badge(row.heavy ? 'waiting' : 'off', row.op), row.key.split(':').slice(1).join(':'), row.cause ])) ] : '');
+		D.fill(this.updates, updates.list(all, now()));
 		this.count(all);
 		this.onEngine(this.model.agent.engine?.reachable !== false);
 	},
@@ -159,7 +161,7 @@ return view.extend({
 		this.model = status.make();
 		this.sentenceNode = D.spoken('p', { 'style': 'font-size:120%' }, _('Asking the agent…'));
 
-		for (const name of [ 'buttons', 'problems', 'next', 'counts' ])
+		for (const name of [ 'buttons', 'problems', 'next', 'counts', 'updates' ])
 			this[name] = D.el('div', {});
 
 		this.meters = D.el('div', { 'class': 'ucidockd-meters' });
@@ -176,7 +178,7 @@ return view.extend({
 		return D.el('div', {},
 			D.connection(live),
 			D.el('h2', {}, _('Docker')), this.sentenceNode, this.problems,
-			D.el('p', {}, this.counts), this.meters, this.next,
+			this.updates, D.bar(this.counts, updates.button()), this.meters, this.next,
 			D.el('h3', {}, _('Engine')), this.buttons, this.engine());
 	},
 

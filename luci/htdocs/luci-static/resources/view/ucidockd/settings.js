@@ -22,7 +22,7 @@ const NOT_BLOCKED = [ 'loopback', 'docker' ];
 return view.extend({
 	async load() {
 		const [ readable, containers, network, ...found ] = await Promise.all([
-			editor.load('dockerd', 'containers'), L.resolveDefault(calls.container.list(), []), L.resolveDefault(uci.load('network'), null), ...TYPES.map(type => schemas.load(type))
+			editor.load('dockerd', 'containers'), L.resolveDefault(calls.together().container.list(), []), L.resolveDefault(uci.load('network'), null), ...TYPES.map(type => schemas.load(type))
 		]);
 
 		return { readable, containers, network, schema: Object.fromEntries(TYPES.map((type, index) => [ type, found[index] ])) };
@@ -147,6 +147,7 @@ return view.extend({
 		const root = D.el('div', {}, D.el('h2', {}, _('Settings')), this.state(), jump, parts.map(([ , node ]) => node), this.page.bar());
 
 		this.page.sections.forEach(section => section.update());
+		window.requestAnimationFrame(() => location.hash.startsWith('#set-') && document.getElementById(location.hash.slice(1))?.scrollIntoView());
 
 		return root;
 	},
