@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ucidockd update` and `rollback`: what was asked for is noted in the records, a pass does it, and this tells its outcome."""
+"""`ucidockd update` and `rollback`: what was asked for is noted in the records, a pass does it, the outcome is told."""
 
 from __future__ import annotations
 
