@@ -92,7 +92,7 @@ def test_updates_are_asked_for_and_a_bad_one_is_taken_back(shop: Shop) -> None:
     assert second[7:19] in told["message"]
     assert first[7:19] in told["message"]
     # an edit for another reason keeps the image
-    assert box.errors(shop.section("option user '0'")) == []
+    assert box.errors(shop.section("option hostname 'other'")) == []
     assert shop.runs() == first
     assert shop.renew()["outcome"] == "updated"
     assert shop.runs() == second
@@ -141,7 +141,8 @@ def test_a_pin_ends_with_an_edit_and_what_cannot_be_is_said(shop: Shop) -> None:
     second = shop.push()
     assert shop.renew()["outcome"] == "updated"
     assert shop.renew(back=True)["outcome"] == "rolled back"
-    assert box.errors(shop.section("option user '0'")) == []
+    assert box.errors(shop.section("option hostname 'other'")) == []
+    assert str(box.apply()[0]) == "nothing to do"
     assert (shop.runs(), shop.condition("Pinned")) == (first, None)
     # a registry that is away: what runs stays, and nothing is tried again and again
     shop.registry.close()
