@@ -4,6 +4,7 @@
 UcidockdError
 +-- ConfigError      the user can mend it (UCI, arguments)
 +-- PathError        a path that the user names cannot be used, or does not answer
++-- DataError        an archive, a backup or a place for it cannot be used
 +-- ConflictError    two writers, or a foreign object in our way
 +-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
 +-- DaemonError      dockerd could not be started, or did not take a change
@@ -131,6 +132,12 @@ class PathError(UcidockdError):
     code: ClassVar[str] = "path"
 
 
+class DataError(UcidockdError):
+    """An archive is damaged, or there is no place for it, or no way from there into a volume."""
+
+    code: ClassVar[str] = "data"
+
+
 class ConflictError(UcidockdError):
     """Another program changed or owns what we were about to change."""
 
@@ -195,6 +202,15 @@ class EngineClockError(EngineTlsError):
 
     code: ClassVar[str] = "clock-not-set"
     reason: ClassVar[Reason] = "ClockNotSet"
+
+
+class NoSpaceError(EngineError):
+    """The disk of the engine's data has no room for what was to be done; nothing was begun."""
+
+    code: ClassVar[str] = "no-space"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=True)
 
 
 class LeftoverError(EngineError):

@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.apply.ports import Engine
 from agent.apply.worker_pool import SkippedError
-from agent.errors import EngineError, EngineUnreachableError, Reason
+from agent.errors import EngineError, EngineUnreachableError, NoSpaceError, Reason
 from agent.model.identity import spec_hash
 from agent.model.observed import Record
 from agent.model.resources import Container, Pull, RegistryAuth
@@ -51,6 +51,10 @@ class PullProgress:
             self._reported, self._reported_at = percent, now
             self._report(percent)
 
+    def begin(self) -> None:
+        """The pull begins now."""
+        self._moved_at = self._clock()
+
     def is_stalled(self) -> bool:
         """Whether nothing came forward for STALL_S, whatever the engine said meanwhile."""
         return self._clock() - self._moved_at > STALL_S
@@ -58,6 +62,10 @@ class PullProgress:
 
 _NO_SPACE = "no space left on device"  # strerror(ENOSPC), which the engine passes on
 _HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"})
+
+
+# around a pull, by image, platform and what is called while it waits; raises NoSpaceError
+MakeRoom = Callable[[str, str, Callable[[], None]], AbstractContextManager[None]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,6 +81,7 @@ class Images:
     # with the image id, "" where there is none, and the reason for status
     pulled: Callable[[Container, str, Reason], None] = lambda container, image_id, reason: None
     clock: Callable[[], float] = time.monotonic
+    room: MakeRoom = lambda image, platform, check: nullcontext()
     _found: dict[str, str] = field(default_factory=dict)  # name -> id, of those that were there in this pass
 
     def ensure(
@@ -138,13 +147,17 @@ class Images:
         try:
             with self.waiting():
                 auth, platform = auth_for(image, self.auths), container.spec.platform or ""
-                self.engine.pull(image, auth, progress.step, check, platform=platform)
+                with self.room(image, platform, check):
+                    progress.begin()  # others may have been waited for
+                    self.engine.pull(image, auth, progress.step, check, platform=platform)
         except SkippedError:
             raise
         except EngineError as exc:
-            reason: Reason = "NoSpace" if _NO_SPACE in str(exc) else "PullFailed"
+            full = isinstance(exc, NoSpaceError) or _NO_SPACE in str(exc)
+            reason: Reason = "NoSpace" if full else "PullFailed"
             self._show_end(container, image, local, reason)
             if local is not None:
+                logger.warning("%s: the image that is here is used", exc)
                 return local
             raise
         pulled = look_at_image(self.engine, image)

@@ -16,6 +16,8 @@ from agent.model.updates import Available
 from agent.plan import operations as ops
 from agent.plan.container.meaning import Defaults, changed_fields, defaults_of
 
+COPY = "copy"  # in `Context.held`: no manual action, a volume of the container is being copied
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
@@ -45,7 +47,9 @@ class Context:
     changing: frozenset[str] = (
         frozenset()
     )  # of these, the keys whose change failed: what runs is looked after
-    held: Mapping[str, str] = field(default_factory=dict)  # key -> the manual action that must not be undone
+    held: Mapping[str, str] = field(
+        default_factory=dict
+    )  # key -> the manual action that must not be undone, or COPY
     image_ids: Mapping[str, str] = field(
         default_factory=dict
     )  # image -> local id ("" = none), where looked up

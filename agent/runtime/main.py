@@ -34,7 +34,7 @@ from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
 from agent.files.token import TokenFile
 from agent.model.issues import plain
-from agent.model.resources import AgentSettings
+from agent.model.resources import AgentSettings, Desired, PruneImages
 from agent.model.secrets import hidden_text
 from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
@@ -45,10 +45,12 @@ from agent.runtime.loop import Loop, begin_thread
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.router_integration import make_edges
 from agent.status.board import StatusBoard
+from agent.storage.room import Room
 from agent.storage.upkeep import Upkeep
 from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
+    from agent.engine.registry import RegistryClient
     from agent.runtime.update_checks import UpdateChecks
 
 logger = logging.getLogger(__name__)
@@ -161,7 +163,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     certificates = Certificates(options.state_dir / "tls")
     daemon = make_stage(options, settings, board, Tools(certificates=certificates))
     engine_at = options.engine_address(settings)
-    return Reconciler(
+    reconciler = Reconciler(
         usb=UsbDevices(monotonic=time.monotonic),
         engine=DockerEngine(str(engine_at), tls=_engine_tls(options, settings)),
         engine_is_here=engine_at.is_local,
@@ -180,10 +182,14 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         make_updates=lambda reconciler: _make_updates(reconciler, options, settings),
         history=History(options.state_dir / "history"),
     )
+    if reconciler.engine_is_here:
+        reconciler.room = make_room(reconciler, options).for_pull
+    return reconciler
 
 
 def _make_updates(reconciler: Reconciler, options: RuntimeOptions, settings: AgentSettings) -> UpdateChecks:
-    from agent.runtime.update_checks import UpdateChecks, registry_client  # few ask for it
+    from agent.engine.registry import registry_client  # few ask for it
+    from agent.runtime.update_checks import UpdateChecks
 
     return UpdateChecks(
         engine=reconciler.engine,
@@ -195,6 +201,27 @@ def _make_updates(reconciler: Reconciler, options: RuntimeOptions, settings: Age
         begin_thread=begin_thread,
         wake=lambda: reconciler.work_ended(),
     )
+
+
+def make_room(reconciler: Reconciler, options: RuntimeOptions) -> Room:
+    """What looks whether pulls fit on the disk, of an engine on this machine."""
+
+    def client() -> RegistryClient:
+        from agent.engine.registry import registry_client  # few pulls need it
+
+        return registry_client(reconciler.engine, reconciler.desired or Desired(), is_here=True)
+
+    def freeable() -> int:
+        from agent.storage.pruner import PruneRequest
+
+        request = PruneRequest(images=PruneImages.UNUSED, dry_run=True)
+        return int(make_upkeep(reconciler, options).prune(request)["bytes"])
+
+    def sized(image: str, size: int) -> None:
+        if reconciler.updates is not None:
+            reconciler.updates.learn_size(image, size)
+
+    return Room(engine=reconciler.engine, client=client, freeable=freeable, sized=sized)
 
 
 def make_upkeep(reconciler: Reconciler, options: RuntimeOptions) -> Upkeep:
@@ -239,11 +266,13 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.api.ubus.agent import (
         AdoptionMethods,
         DaemonMethods,
+        DataMethods,
         JobMethods,
         UpdateMethods,
         job_kinds,
         log_methods,
     )
+    from agent.data.parts import Data
     from agent.engine.stream import DockerStream
     from agent.runtime.ubus import Bus
     from agent.runtime.web import Parts, Web
@@ -257,14 +286,23 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     engine.around = KeptNames(engine, agent.images)
     jobs = Jobs(engine)
     consoles = Consoles(engine)
+    records = agent.reconciler.records
+    data = Data(engine, agent, instance=lambda: records.instance, run_dir=socket.parent)
     bus = Bus(options.ubus_socket)
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
     bus.methods |= DaemonMethods(agent).methods() | UpdateMethods(agent).methods()
     bus.methods |= log_methods(agent, engine)
+    bus.methods |= DataMethods(data).methods()
     sessions = bus.sessions(TokenFile(options.state_dir / "token"))
     parts = Parts(
-        options=options, agent=agent, engine=engine, consoles=consoles, jobs=jobs, sessions=sessions
+        options=options,
+        agent=agent,
+        engine=engine,
+        consoles=consoles,
+        jobs=jobs,
+        data=data,
+        sessions=sessions,
     )
     web = Web(parts, socket)
 
@@ -275,7 +313,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
-    async with web, consoles, bus.serving(agent, engine):
+    async with data.running(), web, consoles, bus.serving(agent, engine):
         logger.info("ready on %s", socket)
         await agent.run()
         await jobs.close()

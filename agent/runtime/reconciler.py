@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agent.apply.executor import Executor
 from agent.apply.failures import last_output
-from agent.apply.images import Images, look_at_image
+from agent.apply.images import Images, MakeRoom, look_at_image
 from agent.apply.ports import Clock, Engine, Records
 from agent.apply.swap import recover
 from agent.apply.volumes import names
@@ -145,6 +145,7 @@ class Reconciler:
     settings_read: Callable[[AgentSettings], None] = lambda _: None
     make_updates: Callable[[Reconciler], UpdateChecks] | None = None
     updates: UpdateChecks | None = None  # once they are wanted
+    room: MakeRoom = lambda image, platform, check: contextlib.nullcontext()
     _busy: dict[str, ops.Work] = field(default_factory=dict)
     _runs: list[Run] = field(default_factory=list)  # that are under way
     _collectors: list[list[Outcome]] = field(default_factory=list)
@@ -428,6 +429,21 @@ class Reconciler:
         container = self._managed(ref)
         if container is not None:
             self.holds.take_back(container)
+
+    def mounting(self, volumes: frozenset[str]) -> frozenset[str]:
+        """The keys of the containers of ours that mount one of these, by their section or as they were applied."""
+        declared = self.desired.containers if self.desired is not None else ()
+        found = {
+            key_of("container", c.section)
+            for c in declared
+            if volumes & {mount.source for mount in c.spec.mounts if not mount.is_bind}
+        }
+        for record in self.records.records():
+            if record.kind == "container":
+                sources = {str(mount.get("source") or "") for mount in record.spec.get("mounts", ())}
+                if volumes & {*sources, *names(record.volumes)}:
+                    found.add(key_of("container", record.section))
+        return frozenset(found)
 
     def _managed(self, ref: str) -> Container | None:
         records = [r for r in self.records.records() if r.kind == "container" and r.object_id]
@@ -731,6 +747,7 @@ class Reconciler:
             pulling=self._show_pulling,
             pulled=self._show_pulled,
             clock=self.monotonic,
+            room=self.room,
         )
         return Executor(
             engine=self.engine,

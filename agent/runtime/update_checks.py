@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agent.apply.images import auth_for
 from agent.apply.ports import Engine, Records
 from agent.errors import ClockNotSetError, ConfigError, InternalError, UcidockdError
 from agent.files.atomic import atomic_write
@@ -418,19 +417,6 @@ class UpdateChecks:
             atomic_write(path, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n", mode=0o600)
         except OSError as exc:
             logger.warning("%s cannot be written: %s", path, exc.strerror)
-
-
-def registry_client(engine: Engine, desired: Desired, *, is_here: bool) -> RegistryClient:
-    """One that reaches registries as dockerd does, with UCI's logins. `is_here`: the engine is on this machine.
-
-    Raises EngineError.
-    """
-    from agent.engine.registry import RegistryClient, ways_of  # few need it
-
-    values = desired.daemon.values.get("proxies") if desired.daemon is not None else None
-    proxies = {str(name): str(value) for name, value in values.items()} if isinstance(values, dict) else {}
-    ways = ways_of(engine.info(), proxies, is_here=is_here)
-    return RegistryClient(ways, lambda host: auth_for(f"{host}/image", desired.auths))
 
 
 def _is_checked(container: Container) -> bool:

@@ -13,38 +13,10 @@ import pytest
 from agent.model.updates import UpdateState
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX, version
-from tests.support.registry import Registry, is_installed
-from tests.support.registry_front import Front
+from tests.support.registry import is_installed
+from tests.support.store import Store
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="docker-registry is not installed")
-
-
-class Store:
-    """A registry behind one that counts, and what is pushed there from the engine."""
-
-    def __init__(self, box: Box, folder: Path) -> None:
-        self.box = box
-        self.registry = Registry(folder)
-        self.front = Front(self.registry.port)
-
-    def publish(self, name: str, words: str) -> str:
-        """Pushes another image under the tag, and leaves nothing of it in the engine. Returns the reference."""
-        client, there = self.box.client, f"{self.registry.address}/{name}"
-        made = client.containers.create(BUSYBOX, "true")
-        made.commit(there, "1", changes=[f"LABEL words={words}"])
-        made.remove()
-        for line in client.api.push(there, "1", stream=True, decode=True):
-            assert "error" not in line, line
-        client.images.remove(f"{there}:1")
-        return f"{self.front.address}/{name}:1"
-
-    def close(self) -> None:
-        self.box.clean()
-        self.front.close()
-        self.registry.close()
-        for image in self.box.client.images.list():
-            if BUSYBOX not in image.tags:
-                self.box.client.images.remove(image.id, force=True)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from agent.plan.container.inspected import read_spec, volumes_of
 from agent.plan.container.meaning import is_same_image, meaning_hash, newly_stated
 from agent.plan.container.renames import name_outside
 from agent.plan.draft import (
+    COPY,
     Draft,
     Missing,
     desired_spec,
@@ -60,7 +61,11 @@ class _Planner:
                 "Synced",
                 status=False,
                 reason="Held",
-                message=f"manual {action}; `ucidockd reconcile` undoes it",
+                message=(
+                    "left alone while its volumes are copied"
+                    if action == COPY
+                    else f"manual {action}; `ucidockd reconcile` undoes it"
+                ),
             )
             return
         unknown = too_new(self.container.spec, draft.context.api)
