@@ -158,7 +158,8 @@ def test_a_pin_ends_with_an_edit_and_what_cannot_be_is_said(shop: Shop) -> None:
 def test_what_shares_its_namespace_follows(shop: Shop) -> None:
     box = shop.box
     shop.push()
-    peer = f"config container 'peer'\n\toption image '{shop.image}'\n\toption network_mode 'service:web'\n\toption stop_timeout '0'\n"
+    peer = "config container 'peer'\n\toption network_mode 'service:web'\n\toption stop_timeout '0'\n"
+    peer += f"\toption image '{shop.image}'\n"
     assert box.errors(shop.section() + peer) == []
     before, peer_before = box.get("peer").id, box.get("peer").attrs["Image"]
     shop.push()
