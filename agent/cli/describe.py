@@ -76,6 +76,7 @@ def _parts(answer: Mapping[str, Any], style: Style, now: float) -> Iterator[tupl
         "Ports",
         columns(("PORT", "CONTAINER", "REACHED FROM"), [_port(each) for each in answer["ports"]], style),
     )
+    yield "Web page", _texts([answer["webui"]], style) if answer["webui"] else []
     yield (
         "Mounts",
         columns(
