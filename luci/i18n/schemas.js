@@ -148,6 +148,7 @@ _('Host name inside the container.');
 _('Hosts that are reached without the proxy, separated by commas.');
 _('How containers log that do not say otherwise.');
 _('How long a newer image must have been known before `update auto` uses it: a bad release is often withdrawn within days.');
+_('How many earlier images of each container stay for `ucidockd rollback`.');
 _('How many operations may run at the same time.');
 _('How much dockerd logs.');
 _('How much shared memory the container has.');
@@ -178,6 +179,7 @@ _('If a volume with this name exists and ucidockd did not create it, take it ove
 _('If less is free');
 _('Image');
 _('Image reference; without tag or digest, `latest`.');
+_('Images to go back to');
 _('Init process');
 _('Insecure registries');
 _('Internal');
