@@ -75,6 +75,10 @@ class AgentPort(Protocol):
         """
         ...
 
+    async def notify_test(self, name: str) -> dict[str, Any]:
+        """Sends a test notice through a notify section: `sent`, `error`, `took_s`. Raises ConfigError for no such one."""
+        ...
+
     async def diff(self, name: str) -> dict[str, Any]:
         """One container section against what the engine shows. Raises ConfigError for no such section."""
         ...

@@ -44,7 +44,9 @@ def execute(args: argparse.Namespace) -> int:
     except EngineError as exc:
         if exc.status != 409 or "not running" not in str(exc):
             raise
-        raise EngineError(f"{args.name} does not run; `ucidockd status {args.name}` says why", status=409) from exc
+        raise EngineError(
+            f"{args.name} does not run; `ucidockd status {args.name}` says why", status=409
+        ) from exc
     number = str(created_exec["Id"])
     if args.detach:
         engine.open("POST", f"/exec/{number}/start", body={"Detach": True, "Tty": tty}, direct=True).read()

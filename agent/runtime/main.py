@@ -41,6 +41,7 @@ from agent.router.hazards import make_hazards
 from agent.router.routes import host_routes
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
+from agent.runtime.notices import Notices
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.router_integration import make_edges
 from agent.status.board import StatusBoard
@@ -223,6 +224,9 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
     agent.upkeep = make_upkeep(agent.reconciler, options)
+    agent.notices = Notices(
+        agent.board, memory=options.state_dir / "notices.json", scripts=options.scripts_dir
+    )
     agent.board.set_agent(options=options.given(settings))
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.engine_address(settings), tls=_engine_tls(options, settings))
