@@ -641,8 +641,8 @@ NOTIFY = Command(
     group="The agent and dockerd",
     summary="Send a test notice",
     description=(
-        "Sends a test notice through a `notify` section, as it is committed, and says whether it was delivered. Notices about"
-        " real events are sent by the agent."
+        "Sends a test notice through a `notify` section, as it is committed, and says whether it was delivered. The notices"
+        " about real events are sent by the agent."
     ),
     examples=(("ucidockd notify --test phone", "Try section `phone`."),),
     exit_codes=((0, "delivered"), (1, "not delivered, and why"), _USAGE),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import socket
 import threading
 import time
@@ -25,7 +26,7 @@ from agent.model.notices import Event, News, NotifySection
 from agent.notices import channels
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
-from agent.status.edges import Edges
+from agent.status.edges import DAEMON_START_S, Edges
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class Notifier:
         self._told = self._remembered()
         self._edges = Edges(monotonic(), self._told)
         self._seen = 0
+        self._complete_at = monotonic() + DAEMON_START_S  # by then the board shows all that there is
         self._unsubscribe = board.subscribe(self._wake.set)
         self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
 
@@ -84,7 +86,8 @@ class Notifier:
 
     def stop(self) -> None:
         """Sends nothing more."""
-        self._unsubscribe()
+        if not self._end.is_set():
+            self._unsubscribe()
         self._end.set()
         self._wake.set()
 
@@ -172,8 +175,9 @@ class Notifier:
         """Takes in what changed, and sends what is due; seconds until it may be due again."""
         now = self._monotonic()
         changes = self._board.events_after(self._seen) if self._seen else None
-        if changes is None:
+        if changes is None or now >= self._complete_at:
             self._look_at_all(now)
+            changes = None
         for change in changes or ():
             self._seen = int(change["id"])
             if "resource" in change:
@@ -185,8 +189,9 @@ class Notifier:
         for news in self._edges.due(now):
             self._tell(self._stamped(news), now)
         self._remember()
-        at = self._edges.next_at(now)
-        return min(max(at - now, 0.0), _FOREVER_S) if at is not None else _FOREVER_S
+        return min(
+            max((self._edges.next_at(now) or math.inf) - now, 0.0), self._complete_at - now, _FOREVER_S
+        )
 
     def _look_at_all(self, now: float) -> None:
         status = self._board.snapshot()
@@ -194,7 +199,9 @@ class Notifier:
         self._edges.see_agent(status["agent"], now)
         for resource in status["resources"]:
             self._edges.see(resource, now)
-        self._edges.keep({resource["key"] for resource in status["resources"]}, now)
+        if now >= self._complete_at or self._complete_at == math.inf:
+            self._complete_at = math.inf
+            self._edges.keep({resource["key"] for resource in status["resources"]}, now)
 
     def _stamped(self, news: News) -> News:
         return replace(news, time=self._wall(), host=socket.gethostname())

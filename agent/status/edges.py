@@ -64,7 +64,9 @@ class Edges:
         for key, events in (self.told or {}).items():
             known = {Event(event) for event in events if event in set(Event)}
             self._alarms[key] = {
-                event: _Alarm(self.now, self.now + DAEMON_START_S, standing=False, told=True, announced=True)
+                event: _Alarm(
+                    self.now, self.now, told=True, announced=True
+                )  # until its resource says otherwise
                 for event in known
             }
 
@@ -103,10 +105,9 @@ class Edges:
             self._recovering.pop(key, None)
 
     def keep(self, keys: Iterable[str], now: float) -> None:
-        """Only these resources are on the board. What the run before told of others is not forgotten at the start."""
+        """Only these resources are on the board, and it is complete."""
         for key in self._alarms.keys() - set(keys) - {"engine"}:
-            if now >= self.now + DAEMON_START_S or key.startswith(("agent:", "daemon:")):
-                self.gone(key, now)
+            self.gone(key, now)
 
     def _see(self, key: str, found: Mapping[Event, News], now: float, *, speaks: bool) -> None:
         known = self._alarms.setdefault(key, {})
