@@ -60,6 +60,7 @@ Reason = Literal[
     "Invalid",
     "LeftOut",
     "Missing",
+    "NewerImage",
     "NewerVersion",
     "NoAnswer",
     "NoForwarding",
@@ -77,6 +78,7 @@ Reason = Literal[
     "NotWritten",
     "Paused",
     "Pending",
+    "Pinned",
     "PlainLuci",
     "Present",
     "PullFailed",
@@ -196,6 +198,15 @@ class EngineClockError(EngineTlsError):
 
     code: ClassVar[str] = "clock-not-set"
     reason: ClassVar[Reason] = "ClockNotSet"
+
+
+class NoSpaceError(EngineError):
+    """The disk of the engine's data has no room for what was to be done; nothing was begun."""
+
+    code: ClassVar[str] = "no-space"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=True)
 
 
 class LeftoverError(EngineError):

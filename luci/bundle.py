@@ -4,11 +4,12 @@ about 25. Run on a copy: `bundle.py HTDOCS` replaces the modules under it.
 
 `ucidockd/app.js` has the modules that pages without forms need, `ucidockd/forms.js` all others; a page, and a module that
 is loaded later (`L.require('ucidockd.x')`), stays a file and takes them from there. Each module stays a function with its
-needs as parameters, as LuCI makes them.
+needs as parameters, as LuCI makes them. The schemas are packed with the module that reads them.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ _REQUIRE = re.compile(r"^'require ([^' ]+)(?: as ([A-Za-z_$][\w$]*))?';\n", re.M
 _LATER = re.compile(r"L\.require\('(ucidockd\.[\w.]+)'\)")
 _OWN = "ucidockd."
 _FORMS = "ucidockd.editor"
+_SCHEMAS = "ucidockd.schemas"
 _LICENSE = "// SPDX-License-Identifier: GPL-2.0-or-later\n"
 
 
@@ -78,8 +80,19 @@ def _bundle(names: list[str], sources: dict[str, str], place: dict[str, str], bu
         lines.append(
             f"\nmade['{name}'] = new ((function({', '.join(alias for _, alias in given)}) {{\n{body}\n}})({values}))();\n"
         )
+    if _SCHEMAS in names:
+        lines.append(f"\nmade['{_SCHEMAS}'].packed = {_packed_schemas()};\n")
     lines.append("\nreturn baseclass.extend({ made });\n")
     return "".join(lines)
+
+
+def _packed_schemas() -> str:
+    """{section type: schema}, as JSON."""
+    folder = Path(__file__).parents[1] / "schemas"
+    found = {
+        path.name.partition(".")[0]: json.loads(path.read_text()) for path in folder.glob("*.schema.json")
+    }
+    return json.dumps(found, separators=(",", ":"), sort_keys=True)
 
 
 def _value(name: str, place: dict[str, str], bundle: str) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd, is_root
 from tests.support.engines import VERSIONS, programs
 from tests.support.network import own_network
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # in a job in the background: what tests start would not hear Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -22,6 +22,7 @@ from agent.api.routes.engine import EngineRoutes
 from agent.api.routes.files import FileRoutes, TransferRoutes
 from agent.api.routes.jobs import JobRoutes
 from agent.api.routes.streams import StreamRoutes
+from agent.api.routes.updates import UpdateRoutes
 from agent.api.rules import Rule
 from agent.api.streams.consoles import Consoles
 from agent.engine.stream import DockerStream, SourceError
@@ -48,6 +49,7 @@ def make_rules(
         *TransferRoutes(transfers, engine, agent.auths, agent.board).rules(),
         *MetricsRoutes(agent, jobs, transfers).rules(),
         *AdoptionRoutes(agent).rules(),
+        *UpdateRoutes(agent).rules(),
         *DaemonRoutes(agent).rules(),
         *ConsoleRoutes(consoles or Consoles(engine)).rules(),
         *TicketRoutes(access or control_only(engine)).rules(),

@@ -87,6 +87,17 @@ class AgentPort(Protocol):
         """Everything about one container section. Raises ConfigError for no such section."""
         ...
 
+    async def updates(self) -> dict[str, Any]:
+        """What the last checks of images found: `containers`, `registries`, `checked_at`, `checking`."""
+        ...
+
+    async def check_updates(self, names: Sequence[str] = ()) -> dict[str, Any]:
+        """Asks the registries of these containers, of all without names; the same, when they have been asked.
+
+        Raises ConfigError for an unknown name, ClockNotSetError, ConflictError, EngineError.
+        """
+        ...
+
     async def history(self, name: str) -> dict[str, Any]:
         """The settings that a container section had, newest first; secrets are in it. Raises ConfigError."""
         ...
@@ -192,6 +203,16 @@ def import_request_of(body: Mapping[str, Any]) -> ImportRequest:
             raise RequestError(f"`{name}`: expected a text of at most {TEXT_MAX} characters")
     given = {name: body[name] for name in texts if name in body}
     return ImportRequest(**given, profiles=tuple(profiles), commit=commit)
+
+
+def update_names_of(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """The body of `POST /v1/updates/check`. Raises RequestError."""
+    if unknown := sorted(body.keys() - {"names"}):
+        raise RequestError(f"{unknown[0][:64]!r} is not known; use `names`")
+    names = body.get("names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RequestError("`names`: expected a list of names")
+    return tuple(names)
 
 
 def prune_request_of(body: Mapping[str, Any]) -> dict[str, Any]:

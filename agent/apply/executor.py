@@ -16,15 +16,16 @@ from functools import partial, singledispatchmethod
 from typing import Any
 
 from agent.apply.failures import without_secrets
-from agent.apply.images import Images, create_from
+from agent.apply.images import History, Images, create_from
 from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect, with_addresses
 from agent.apply.ports import Clock, Engine, Records
-from agent.apply.swap import Swap, kept_policy, restart_body
+from agent.apply.swap import SupersededError, Swap, kept_policy, restart_body
 from agent.apply.volumes import Inheritance, holds_data, inherit_from_gone, names
 from agent.apply.worker_pool import Crew, Outcome, Run, SkippedError
 from agent.errors import (
     ConflictError,
     EngineError,
+    EngineUnreachableError,
     InternalError,
     LeftoverError,
     UcidockdError,
@@ -66,6 +67,7 @@ class Executor:
     report: Callable[[Outcome], None] = lambda outcome: None
     ended: Callable[[ops.Work, bool], None] = lambda work, succeeded: None
     api: tuple[int, int] = (1, 41)
+    keep_images: int = 1
 
     def begin(self, plan: ops.Plan) -> Run:
         """Starts to carry the plan out and returns at once."""
@@ -236,10 +238,11 @@ class Executor:
     @_do.register
     def _create_container(self, operation: ops.CreateContainer) -> None:
         container = operation.container
-        image_id = self.images.ensure(container, known=self._known_image(container))
+        image_id = self.images.ensure(container, keep=operation.keep, fresh=operation.fresh)
         before = self._record_of(operation.key)
         heir = self._inherit(container, image_id, before)
         more = {"image_id": image_id, "joined": joined_ids(self.records.records(), container)}
+        more |= self._history().after(before, container, image_id)
         kept = {"volumes": volume_words(heir.carry), "left": heir.left, "lost": heir.lost}
         record = self._announce(
             "container", container, completed=False, **more, **kept, **kept_policy(container)
@@ -274,16 +277,6 @@ class Executor:
         declared = [record.name for record in self.records.records() if record.kind == "volume"]
         found = inherit_from_gone(self.engine, container, image_id, before, declared)
         return replace(found, lost=(*before.lost, *(name for name in found.lost if name not in before.lost)))
-
-    def _known_image(self, container: Container) -> str:
-        """The id that its image reference had when it was last applied, "" where the section names another one now."""
-        found = (
-            record.image_id
-            for record in self.records.records()
-            if (record.kind, record.section, record.swap) == ("container", container.section, "")
-            and is_same_image(record.spec.get("image"), container.spec.image)
-        )
-        return next(found, "")
 
     def _undo_announce(self, record: Record, exc: EngineError, before: Record | None = None) -> None:
         # without an answer the engine may have created it: the record stays, the label's nonce tells at the next look
@@ -385,7 +378,8 @@ class Executor:
     def _applied(self, record: Record, container: Container, **changes: Any) -> None:
         spec = desired_spec(container)
         if record.spec_hash != spec_hash(spec):
-            changes = {"lost": (), **changes}  # its section changed: the loss is acknowledged
+            # its section changed: the loss is acknowledged, and what was taken back is no longer pinned
+            changes = {"lost": (), "pinned": False, **changes}
         self.records.change(
             record.nonce, spec=spec, spec_hash=spec_hash(spec), name=container.name, **changes
         )
@@ -416,9 +410,25 @@ class Executor:
 
     @_do.register
     def _replace(self, operation: ops.ReplaceContainer) -> None:
-        container = operation.container
-        image_id = self.images.ensure(container, known=self._known_image(container))
-        self._swap().run(container, self._current(operation.key), image_id=image_id)
+        container, before = operation.container, self._current(operation.key)
+        try:
+            image_id = self.images.ensure(
+                container,
+                keep=operation.keep,
+                digest=operation.digest,
+                fresh=operation.fresh,
+                running=before.image_id,
+            )
+            if operation.only_image and image_id == before.image_id:
+                self.records.change(before.nonce, asked="", pinned=before.pinned and operation.pin)
+                return
+            self._swap(pin=operation.pin).run(container, before, image_id=image_id)
+        except (SkippedError, SupersededError, EngineUnreachableError):
+            raise  # it is asked for still
+        except UcidockdError:
+            if before.asked and self.records.get(before.nonce) is not None:
+                self.records.change(before.nonce, asked="")
+            raise
         record = self._current(operation.key)
         if not self._has_its_macs(record.object_id, container):
             # it would not be there in the next new container either
@@ -433,8 +443,10 @@ class Executor:
 
     @_do.register
     def _adopt(self, operation: ops.AdoptContainer) -> None:
-        image_id = self.images.ensure(operation.container)
         foreign = operation.foreign
+        made_of = str(((foreign.inspect or {}).get("Config") or {}).get("Image") or "")
+        keep = foreign.image_id if is_same_image(made_of, operation.container.spec.image) else ""
+        image_id = self.images.ensure(operation.container, keep=keep)
         policy = ((foreign.inspect or {}).get("HostConfig") or {}).get("RestartPolicy") or {}
         spec = {
             "restart": {"name": policy.get("Name") or "no", "max_retries": policy.get("MaximumRetryCount", 0)}
@@ -465,8 +477,12 @@ class Executor:
                 self.records.drop(nonce)
             raise
 
-    def _swap(self) -> Swap:
+    def _history(self, *, pin: bool = False) -> History:
+        return History(engine=self.engine, keep=self.keep_images, pin=pin)
+
+    def _swap(self, *, pin: bool = False) -> Swap:
         return Swap(
+            history=self._history(pin=pin),
             engine=self.engine,
             records=self.records,
             api=self.api,

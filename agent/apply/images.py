@@ -12,8 +12,12 @@ from typing import Any
 
 from agent.apply.ports import Engine
 from agent.apply.worker_pool import SkippedError
-from agent.errors import EngineError, EngineUnreachableError, Reason
+from agent.errors import EngineError, EngineUnreachableError, NoSpaceError, Reason
+from agent.model.identity import spec_hash
+from agent.model.observed import Record
 from agent.model.resources import Container, Pull, RegistryAuth
+from agent.plan.container.image import digest_of, split_word
+from agent.plan.draft import desired_spec
 from agent.status.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -47,6 +51,10 @@ class PullProgress:
             self._reported, self._reported_at = percent, now
             self._report(percent)
 
+    def begin(self) -> None:
+        """The pull begins now."""
+        self._moved_at = self._clock()
+
     def is_stalled(self) -> bool:
         """Whether nothing came forward for STALL_S, whatever the engine said meanwhile."""
         return self._clock() - self._moved_at > STALL_S
@@ -54,6 +62,10 @@ class PullProgress:
 
 _NO_SPACE = "no space left on device"  # strerror(ENOSPC), which the engine passes on
 _HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"})
+
+
+# around a pull, by image, platform and what is called while it waits; raises NoSpaceError
+MakeRoom = Callable[[str, str, Callable[[], None]], AbstractContextManager[None]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,35 +81,59 @@ class Images:
     # with the image id, "" where there is none, and the reason for status
     pulled: Callable[[Container, str, Reason], None] = lambda container, image_id, reason: None
     clock: Callable[[], float] = time.monotonic
+    room: MakeRoom = lambda image, platform, check: nullcontext()
     _found: dict[str, str] = field(default_factory=dict)  # name -> id, of those that were there in this pass
 
-    def ensure(self, container: Container, *, known: str = "") -> str:
-        """The local image id (`sha256:...`), pulled first where `option pull` says so; see `create_from`.
+    def ensure(
+        self,
+        container: Container,
+        *,
+        keep: str = "",
+        digest: str = "",
+        fresh: bool = False,
+        running: str = "",
+    ) -> str:
+        """The local image id (`sha256:...`) that a container is made of; see `create_from`.
 
-        `known`: the id that this reference had when the section was last applied. Where the reference is no longer
-        local but that image is, it is used without a pull: a prune of names is not a wish for another image, and the
-        router may be offline.
+        `keep`: the image that it is to have as long as it can be had: locally, or by `digest` from a registry. Else it
+        is what the reference names: pulled first where `option pull` says so, or with `fresh`.
+        `running`: what there is of it now is made of. With `fresh`, where the registry cannot be asked, another local
+        one is new enough.
         Raises EngineError naming the image; a failed pull with `always` uses the local image when there is one.
         SkippedError: its section names another image by now, a pull under way is cancelled.
         """
-        image, platform = container.spec.image, container.spec.platform or ""
-        if container.policy.pull is not Pull.ALWAYS and image in self._found:
+        image, policy = container.spec.image, container.policy.pull
+        if keep:
+            found = self._kept(container, keep, digest)
+            if found:
+                return found
+        always = fresh or policy is Pull.ALWAYS
+        if not always and image in self._found:
             return self._found[image]
-        local = _if_of(platform, look_at_image(self.engine, image))
-        if local is None and known:
-            local = _if_of(platform, look_at_image(self.engine, known))
-            if local is not None and container.policy.pull is not Pull.ALWAYS:
-                logger.warning("%s has no local name any more: its image %s is used", image, short_id(known))
-        if container.policy.pull is Pull.NEVER and local is None:
-            which = f"image {image}" + (f" for {platform}" if platform else "")
+        local = self._local(container, image)
+        if policy is Pull.NEVER and local is None:
+            which = f"image {image}" + (f" for {container.spec.platform}" if container.spec.platform else "")
             raise EngineError(f"{which} is not there and `option pull never` forbids to pull it")
-        if container.policy.pull is Pull.ALWAYS or local is None:
-            local = self._pull(container, local)
-        self._found[image] = str(local["Id"])
+        if policy is not Pull.NEVER and (always or local is None):
+            spare = local is not None and not (fresh and local.get("Id") == running)
+            local = self._pull(container, image, local if spare else None)
+        self._found[image] = str((local or {})["Id"])
         return self._found[image]
 
-    def _pull(self, container: Container, local: dict[str, object] | None) -> dict[str, object]:
-        image = container.spec.image
+    def _kept(self, container: Container, keep: str, digest: str) -> str:
+        """Its id, "" where it is gone and what the reference names has to do. Raises EngineError for a pull by digest."""
+        local = self._local(container, keep)
+        if local is None and digest:
+            if container.policy.pull is Pull.NEVER:
+                raise EngineError(f"image {digest} is not there and `option pull never` forbids to pull it")
+            local = self._pull(container, digest, None)
+        return str(local["Id"]) if local is not None else ""
+
+    def _local(self, container: Container, reference: str) -> dict[str, Any] | None:
+        return _if_of(container.spec.platform or "", look_at_image(self.engine, reference))
+
+    def _pull(self, container: Container, image: str, local: dict[str, object] | None) -> dict[str, object]:
+        """`local`: what does where the pull fails."""
         progress = PullProgress(lambda percent: self.pulling(container, percent), self.clock)
 
         def check() -> None:
@@ -111,25 +147,82 @@ class Images:
         try:
             with self.waiting():
                 auth, platform = auth_for(image, self.auths), container.spec.platform or ""
-                self.engine.pull(image, auth, progress.step, check, platform=platform)
+                with self.room(image, platform, check):
+                    progress.begin()  # others may have been waited for
+                    self.engine.pull(image, auth, progress.step, check, platform=platform)
         except SkippedError:
             raise
         except EngineError as exc:
-            reason: Reason = "NoSpace" if _NO_SPACE in str(exc) else "PullFailed"
-            self.pulled(container, str(local["Id"]) if local is not None else "", reason)
+            full = isinstance(exc, NoSpaceError) or _NO_SPACE in str(exc)
+            reason: Reason = "NoSpace" if full else "PullFailed"
+            self._show_end(container, image, local, reason)
             if local is not None:
+                logger.warning("%s: the image that is here is used", exc)
                 return local
             raise
         pulled = look_at_image(self.engine, image)
         if pulled is None:
             raise EngineError(f"image {image} was pulled but is not there", retryable=True)
-        self.pulled(container, str(pulled["Id"]), "Present")
+        self._show_end(container, image, pulled, "Present")
         self._check_wanted(container)
         return pulled
+
+    def _show_end(
+        self, container: Container, image: str, found: dict[str, object] | None, reason: Reason
+    ) -> None:
+        if image == container.spec.image:  # what a digest names says nothing of the tag
+            self.pulled(container, str(found["Id"]) if found is not None else "", reason)
 
     def _check_wanted(self, container: Container) -> None:
         if not self.wanted(container):
             raise SkippedError(f"{container.spec.image} is not wanted any more", retryable=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What a record keeps of the images that a container had. `keep`: how many that were good; `pin`: it is taken back to
+    its image."""
+
+    engine: Engine
+    keep: int = 1
+    pin: bool = False
+
+    def after(self, old: Record | None, container: Container, image_id: str) -> dict[str, Any]:
+        """Fields of the record of a container made of `image_id`, which follows `old`."""
+        digest = self._digest(image_id, container.spec.image)
+        if old is None:
+            return {"digest": digest}
+        same_section = old.spec_hash == spec_hash(desired_spec(container))
+        if old.image_id == image_id:
+            return {
+                "digest": digest or old.digest,
+                "previous": old.previous[: self.keep],
+                "pinned": self.pin or (old.pinned and same_section),
+                "newer": old.newer,
+                "newer_at": old.newer_at,
+            }
+        previous = [word for word in old.previous if split_word(word)[0] != image_id]
+        # what a rollback leaves was not good: another rollback is not to bring it back
+        if old.image_id and not self.pin:
+            known = old.digest or self._digest(old.image_id, str(old.spec.get("image") or ""))
+            previous.insert(0, f"{old.image_id}={known}")
+        back = next((word for word in old.previous if split_word(word)[0] == image_id), "")
+        return {
+            "digest": digest or split_word(back)[1],
+            "previous": tuple(previous[: self.keep]),
+            "pinned": self.pin,
+        }
+
+    def _digest(self, image_id: str, reference: str) -> str:
+        """By which it can be pulled again once it is gone; "" where the engine knows none."""
+        try:
+            body = look_at_image(self.engine, image_id) or {}
+        except EngineUnreachableError:
+            raise
+        except EngineError as exc:
+            logger.info("%s", exc)
+            return ""
+        return digest_of(image_id, reference, {image_id: tuple(body.get("RepoDigests") or ())})
 
 
 def create_from(

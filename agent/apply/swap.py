@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from agent.apply.failures import is_refusal, last_output, without_secrets
-from agent.apply.images import create_from
+from agent.apply.images import History, create_from
 from agent.apply.networks import with_addresses
 from agent.apply.ports import SYSTEM_CLOCK, Clock, Engine, Records, made_for
 from agent.apply.volumes import inherit
@@ -61,6 +61,7 @@ class Swap:
     engine: Engine
     records: Records
     api: tuple[int, int]
+    history: History | None = None
     stopping: Callable[[], bool] = lambda: False
     current: Callable[[Container], bool] = lambda container: True
     waiting: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
@@ -98,6 +99,7 @@ class Swap:
                         **failure_of(container, image_id),
                         failed_why=str(told)[:_WHY_LIMIT],
                         failed_output=exc.output if isinstance(exc, EngineError) else "",
+                        failed_digest=new.digest if image_id != old.image_id else "",
                     )
                 raise
             told = without_secrets(exc, container)
@@ -133,6 +135,7 @@ class Swap:
             joined=joined_ids(self.records.records(), container),
             completed=False,
             **kept_policy(container),
+            **(self.history.after(old, container, image_id) if self.history is not None else {}),
         )
         self.records.put(new, old)
         return new

@@ -13,10 +13,11 @@ from typing import Any
 from agent.cli.ask import ask_or_do
 from agent.cli.container import route_name
 from agent.cli.output import Style, age_words, columns, output_lines, wrapped
+from agent.status.conditions import NOTES
 
 _UPDATES = {
     "current": "it is what the reference names here",
-    "newer": "the reference names another image by now: the next reconcile replaces the container",
+    "newer": "the reference names a newer image here",
     "untagged": "the reference names no image here any more",
     "local": "not used yet",
     "not pulled": "not pulled yet",
@@ -119,7 +120,7 @@ def _state(answer: Mapping[str, Any], style: Style) -> list[str]:
 
 def _condition(condition: Mapping[str, Any], style: Style, now: float) -> list[str]:
     sentence = condition["message"]
-    if condition["level"] == "ok":
+    if condition["level"] == "ok" and condition["type"] not in NOTES:
         sentence = _FINE.get(condition["type"], sentence)
         if not sentence:
             return []  # one of the many things that are not wrong
@@ -142,6 +143,9 @@ def _image(image: Mapping[str, Any], style: Style) -> list[str]:
     rows += [f"digest {image['digest']}"] if image["digest"] else []
     rows += [f"id {image['id'].removeprefix('sha256:')[:12]}"] if image["id"] else []
     rows.append(f"{_UPDATES.get(image['update'], image['update'])}; pulled: {image['pull']}")
+    rows.append(f"updates: {image['policy']}")
+    rows += ["pinned: it was taken back to this image"] * image["pinned"]
+    rows += [f"before: {', '.join(image['previous'])}"] if image["previous"] else []
     return _texts(rows, style)
 
 

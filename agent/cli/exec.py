@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from agent.cli.ask import Engine, created, targets
-from agent.errors import ConfigError, EngineError
+from agent.errors import ConfigError, EngineError, UcidockdError
 from agent.wire.bodies import FrameDecoder, error_message
 
 _PIECE = 65536
@@ -41,12 +41,10 @@ def execute(args: argparse.Namespace) -> int:
     container, body = created(engine, target), _request(args, command, interactive=interactive, tty=tty)
     try:
         created_exec = engine.call("POST", f"/containers/{container}/exec", body=body)
-    except EngineError as exc:
-        if exc.status != 409 or "not running" not in str(exc):
+    except UcidockdError as exc:  # from the engine, or from the agent that asked it
+        if "is not running" not in str(exc):
             raise
-        raise EngineError(
-            f"{args.name} does not run; `ucidockd status {args.name}` says why", status=409
-        ) from exc
+        raise EngineError(f"{args.name} does not run; `ucidockd status {args.name}` says why") from exc
     number = str(created_exec["Id"])
     if args.detach:
         engine.open("POST", f"/exec/{number}/start", body={"Detach": True, "Tty": tty}, direct=True).read()

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.cli.ask import agent_socket, ask_or_do
 from agent.cli.output import Style, print_issues, wrapped
-from agent.cli.plan_view import NOTHING, plan_view, steps
+from agent.cli.plan_view import NOTHING, notes_view, plan_view, steps
 from agent.cli.system import packages_of
 from agent.model.issues import Given
 
@@ -97,7 +97,7 @@ def reconcile(args: argparse.Namespace) -> int:
     progress.close()
     print_issues(result["issues"])
     if not any(result[part] for part in ("operations", "failed", "pending")) and result["ok"]:
-        print(NOTHING)
+        print("\n".join([NOTHING, *notes_view(result, Style.of(sys.stdout))]))
     else:
         print("\n".join(progress.outcome(result)))
         for step in steps(result, ""):

@@ -40,8 +40,8 @@ def plan_view(result: Mapping[str, Any], style: Style = PLAIN, *, next_step: str
     operations, pending = result["operations"], result["pending"]
     if not operations and not pending:
         # mistakes in the files are told before; what they are about is not "as declared"
-        return NOTHING if result["ok"] else ""
-    lines = [*_blocks(operations, style), *_entries(pending, style), ""]
+        return "\n".join([*([NOTHING] if result["ok"] else []), *notes_view(result, style)])
+    lines = [*_blocks(operations, style), *_entries(pending, style), *notes_view(result, style), ""]
     lines += wrapped(sum_of(result["summary"]), style, bold=True)
     lines += [line for step in steps(result, next_step) for line in wrapped(step, style)]
     return "\n".join(lines)
@@ -163,6 +163,14 @@ def _entries(pending: Iterable[Mapping[str, Any]], style: Style) -> Iterator[str
         if entry.get("output"):
             yield f"{_INDENT}it printed last:"
             yield from (f"  {line}" for line in output_lines(entry["output"]))
+
+
+def notes_view(result: Mapping[str, Any], style: Style) -> list[str]:
+    """What is worth knowing of what is as declared."""
+    found: list[str] = []
+    for note in result["notes"]:
+        found += _headed("i", "dim", f"{note['key']}: {_state(note)}: {note['message']}", style)
+    return found
 
 
 def _state(entry: Mapping[str, Any]) -> str:

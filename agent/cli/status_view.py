@@ -108,11 +108,20 @@ def state_words(resource: Mapping[str, Any], now: float) -> str:
     does = _does(resource)
     told = _condition(resource, resource["verdict"])
     if resource["level"] == "ok" or told is None or told["type"] in ("Running", "Healthy"):
-        return does + _next_try(resource, now)
+        notes = (label for kind, label in _NOTES.items() if _stands(resource, kind))
+        return ", ".join([does, *notes]) + _next_try(resource, now)
     why = _why(told, now) + _next_try(resource, now)
     running = _condition(resource, "Running")
     runs = running is not None and (running["status"] or running["reason"] in ("CrashLoop", "Paused"))
     return f"{does}; {why}" if runs else why
+
+
+_NOTES = {"UpdateAvailable": "update available", "Pinned": "pinned"}
+
+
+def _stands(resource: Mapping[str, Any], kind: str) -> bool:
+    condition = _condition(resource, kind)
+    return condition is not None and bool(condition["status"])
 
 
 def _does(resource: Mapping[str, Any]) -> str:

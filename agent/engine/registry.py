@@ -22,9 +22,11 @@ from urllib.parse import unquote, urlencode, urljoin, urlsplit
 import urllib3
 import urllib3.exceptions
 
+from agent.apply.images import auth_for
+from agent.apply.ports import Engine
 from agent.engine.limits import Deadline, TimedTlsSocket, keep_pools_in_time
 from agent.errors import UcidockdError
-from agent.model.resources import RegistryAuth
+from agent.model.resources import Desired, RegistryAuth
 from agent.model.updates import HUB, Answer, ImageName
 from agent.wire import registry as wire
 
@@ -94,6 +96,17 @@ def ways_of(info: dict[str, Any], proxies: dict[str, str] | None = None, *, is_h
         no_proxy=tuple(name.strip() for name in names.split(",") if name.strip()),
         certificates=_CERTIFICATES if is_here else None,
     )
+
+
+def registry_client(engine: Engine, desired: Desired, *, is_here: bool) -> RegistryClient:
+    """One that reaches registries as dockerd does, with UCI's logins. `is_here`: the engine is on this machine.
+
+    Raises EngineError.
+    """
+    values = desired.daemon.values.get("proxies") if desired.daemon is not None else None
+    proxies = {str(name): str(value) for name, value in values.items()} if isinstance(values, dict) else {}
+    ways = ways_of(engine.info(), proxies, is_here=is_here)
+    return RegistryClient(ways, lambda host: auth_for(f"{host}/image", desired.auths))
 
 
 @dataclass(slots=True)

@@ -43,6 +43,14 @@ def duration(value: int) -> str:
     return "".join(parts) or "0"
 
 
+def age(value: float) -> str:
+    """Seconds as `3d`, in whole minutes."""
+    whole = round(value)
+    units = {"w": 7 * 86400, "d": 86400, "h": 3600, "m": 60}
+    unit = next((unit for unit, length in units.items() if whole % length == 0), "m")
+    return f"{whole // units[unit]}{unit}" if whole else "0"
+
+
 def seconds(value: float) -> str:
     return _plain(Decimal(repr(value)))
 

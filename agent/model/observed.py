@@ -94,6 +94,12 @@ NO_OBJECT = "0" * 64
 SWAPS = ("", "new", "retired", "foreign")
 
 
+# what was asked for and is not done yet
+ASKED_UPDATE = "update"
+ASKED_ROLLBACK = "rollback"
+ASKED = ("", ASKED_UPDATE, ASKED_ROLLBACK)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One object of ours as state.json remembers it; its nonce is the key."""
@@ -114,6 +120,7 @@ class Record:
         ""  # beside it, without secrets: the error, and the last lines that the new container printed
     )
     failed_output: str = ""
+    failed_digest: str = ""  # of the image that it was tried with
     removed_at: float | None = None  # wall clock, seconds: when its section vanished (grace period)
     swap: str = ""  # one of SWAPS
     grace_s: float = 120.0  # options of a section that is needed once the section is gone
@@ -134,4 +141,12 @@ class Record:
     completed: bool | None = None  # whether that one did its job; None: by a version that did not ask
     waits: tuple[str, ...] = ()  # what it waited for when it was applied: "mount:/mnt", "db:healthy"
     waits_known: bool = False  # False: by a version that did not write it down
+    digest: str = ""  # "REPO@sha256:..." of its image, as the engine had it when the container was made
+    asked: str = ""  # one of ASKED
+    previous: tuple[
+        str, ...
+    ] = ()  # the images before this one that were good, newest first: "ID=REPO@DIGEST"
+    pinned: bool = False  # it was taken back to its image: stays there until its section changes, or an update is asked for
+    newer: str = ""  # the digest, or the id, of a newer image that waits for its age, and since when (wall clock, seconds)
+    newer_at: float | None = None
     engine: str = ""  # the tag of the engine that it is on (agent.plan.engines); "": version 0.1.0 wrote it

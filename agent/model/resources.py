@@ -15,7 +15,7 @@ from enum import StrEnum
 from agent.model.addresses import ListenAddress
 from agent.model.dockerd.settings import DaemonSettings
 from agent.model.notices import NotifySection
-from agent.model.updates import Window
+from agent.model.updates import UpdateCheck, Window
 
 DEFAULT_NETWORKS = frozenset({"", "bridge", "default"})
 """What `network_mode` says for the engine's default bridge, "" where it says nothing. Ports are published there."""
@@ -43,6 +43,14 @@ class OnUnhealthy(StrEnum):
 
     REPORT = "report"
     RESTART = "restart"
+
+
+class Update(StrEnum):
+    """What becomes of a newer image of a container that runs."""
+
+    OFF = "off"
+    NOTIFY = "notify"
+    AUTO = "auto"
 
 
 class RunState(StrEnum):
@@ -309,6 +317,10 @@ class ContainerPolicy:
     remove_volumes: bool = False
     wait_for: tuple[WaitFor, ...] = ()
     depends_on: tuple[Dependency, ...] = ()
+    # None for what is not set: holds are kept by a hash of all this, which must outlive an upgrade
+    update: Update | None = None  # None: notify
+    update_window: Window | None = None
+    update_age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -463,7 +475,10 @@ class AgentSettings:
     dockerd: str = "dockerd"
     dockerd_args: tuple[str, ...] = ()
     remove: bool = False
+    update_check: UpdateCheck = UpdateCheck.OFF
+    update_check_window: Window | None = None
     prune: PruneSettings = field(default_factory=PruneSettings)
+    keep_images: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

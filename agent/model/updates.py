@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 from agent.model.quantities import QuantityError
 
@@ -41,6 +42,9 @@ class Window:
 
     begin_s: int
     end_s: int
+
+    def __str__(self) -> str:
+        return "-".join(f"{at // 3600:02}:{at // 60 % 60:02}" for at in (self.begin_s, self.end_s))
 
     @property
     def length_s(self) -> int:
@@ -151,6 +155,20 @@ class CheckResult:
     checked_at: float | None = None
     retry_at: float | None = None
     why: str = ""
+
+
+def result_as_json(result: CheckResult) -> dict[str, Any]:
+    """As status and `GET /v1/updates` show it."""
+    shown = asdict(result)
+    del shown["available"]
+    found = result.available
+    return {
+        **shown,
+        "digest": found.digest if found else "",
+        "running": list(found.running) if found else [],
+        "first_seen": found.first_seen if found else None,
+        "size": found.size if found else None,
+    }
 
 
 def short_digest(digest: str) -> str:

@@ -12,6 +12,7 @@ from agent.model.addresses import Route
 from agent.model.identity import SPEC_VERSION, canonical, masked, spec_hash, version_of
 from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import Container, Desired, Network, Volume
+from agent.model.updates import Available
 from agent.plan import operations as ops
 from agent.plan.container.meaning import Defaults, changed_fields, defaults_of
 
@@ -51,6 +52,12 @@ class Context:
     image_defaults: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict
     )  # local image id -> what the image gives where a section says nothing, where looked up
+    image_digests: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # local image id -> by which registries know it: "repo@sha256:..."
+    offered: Mapping[str, Available] = field(
+        default_factory=dict
+    )  # key -> a newer image in its registry, by the last check
     busy: frozenset[str] = frozenset()  # keys that an earlier plan is still at work on: hands off
     orphaned_s: Mapping[str, float] = field(
         default_factory=dict

@@ -97,9 +97,11 @@ class RemoveVolume(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateContainer(Operation):
-    """Pulls where the policy says so, creates, connects the further networks."""
+    """Pulls where the policy says so, creates, connects the further networks. `keep`, `fresh`: as with a replacement."""
 
     container: Container
+    keep: str = ""
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,11 +168,21 @@ class ReconnectContainer(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaceContainer(Operation):
-    """A swap with rollback; `record` is the old one's. `runs`: whether that one serves until then."""
+    """A swap with rollback; `record` is the old one's. `runs`: whether that one serves until then.
+
+    `keep`: the id of the image that is used as long as it can be had, by its `digest` from a registry; "" for what the
+    reference names, asked of the registry first where it has to be `fresh`. `pin`: it stays on that image. `only_image`:
+    there is nothing to do where that is the image that runs.
+    """
 
     container: Container
     record: Record
     runs: bool = True
+    keep: str = ""
+    digest: str = ""
+    fresh: bool = False
+    pin: bool = False
+    only_image: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

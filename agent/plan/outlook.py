@@ -74,6 +74,7 @@ class Outlook:
 
     plan: ops.Plan
     entries: tuple[Entry, ...]
+    notes: tuple[Entry, ...] = ()  # worth knowing of what is as declared: its state is `update` or `pinned`
     before: tuple[ops.ChangeDaemon, ...] = ()
 
     @property
@@ -97,6 +98,7 @@ class Outlook:
         return Outlook(
             plan=replace(self.plan, works=tuple(work for work in works if work.operations)),
             entries=tuple(e for e in self.entries if e.key in own or (e.key, e.state, e.message) not in told),
+            notes=tuple(note for note in self.notes if note.key in own),
             before=tuple(filter(is_new, self.before)),
         )
 
@@ -115,6 +117,11 @@ def outlook(
     """
     working = {work.key for work in plan.works}
     coming = {work.key: work.operations[0].verb for work in later.works if work.key not in working}
+    notes = (
+        Entry(key=f.key, state=NOTE_STATES[f.type], level=Level.OK, message=f.message)
+        for f in plan.findings
+        if f.type in NOTE_STATES and f.status
+    )
     outputs = {finding.key: finding.output for finding in plan.findings if finding.output}
     found = [Entry(key=key, state="in progress", level=Level.WAITING, message=busy[key]) for key in busy]
     for finding in plan.findings:
@@ -130,9 +137,10 @@ def outlook(
             entry = _entry(finding, level, retry_in_s.get(finding.key))
             found.append(replace(entry, output=outputs.get(finding.key, "")))
     ordered = sorted([*found, *extra], key=lambda entry: STATES.index(entry.state))
-    return Outlook(plan=plan, entries=tuple(ordered))
+    return Outlook(plan=plan, entries=tuple(ordered), notes=tuple(notes))
 
 
+NOTE_STATES: Mapping[str, str] = {ConditionType.UPDATE_AVAILABLE: "update", ConditionType.PINNED: "pinned"}
 _TOLD = frozenset({ConditionType.SYNCED, ConditionType.WAITING, ConditionType.DEGRADED})
 
 
@@ -162,8 +170,12 @@ def _entry(finding: ops.Finding, level: Level, retry_in_s: float | None) -> Entr
     )
 
 
-def text_of(operations: Iterable[ops.Operation], entries: Iterable[Entry]) -> str:
-    """A line for each: what, which resource, why. `nothing to do` only where there is neither."""
+def text_of(
+    operations: Iterable[ops.Operation], entries: Iterable[Entry], notes: Iterable[Entry] = ()
+) -> str:
+    """A line for each: what, which resource, why. `nothing to do` where there is nothing but notes."""
     rows = [(operation.verb, operation.key, operation.cause) for operation in operations]
     rows += [(entry.words(), entry.key, entry.message) for entry in entries]
-    return "\n".join(f"{what:<14} {key:<24} {why}".rstrip() for what, key, why in rows) or "nothing to do"
+    head = [] if rows else ["nothing to do"]
+    rows += [(note.words(), note.key, note.message) for note in notes]
+    return "\n".join([*head, *(f"{what:<14} {key:<24} {why}".rstrip() for what, key, why in rows)])

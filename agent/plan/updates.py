@@ -33,6 +33,8 @@ def compare(reference: str, answer: Answer, running: RunningImage | None) -> Ver
     name = parse_image(reference)
     if running is None:
         return Verdict(state=UpdateState.UNKNOWN, why="the engine no longer has the image that runs")
+    if running.image_id in (answer.digest, *answer.members):  # in the containerd store an id is a digest
+        return Verdict(state=UpdateState.CURRENT, running=(running.image_id,))
     own = tuple(
         digest
         for repository, _, digest in (text.partition("@") for text in running.digests)

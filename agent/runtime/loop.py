@@ -14,7 +14,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher
 from agent.model.dockerd.settings import Wish
 from agent.model.issues import Given, issue_as_json
 from agent.model.resources import Desired, RegistryAuth
+from agent.plan.draft import key_of
 from agent.plan.outlook import Outlook
 from agent.plan.prune import needed_images
 from agent.router.mounts import MountWatch
@@ -323,6 +324,32 @@ class Loop:
         """The engine refused the action: nothing is held for it."""
         await asyncio.to_thread(self.reconciler.release, container)
         self.trigger()
+
+    async def updates(self) -> dict[str, object]:
+        """What the last checks of images found."""
+        return await asyncio.to_thread(self._updates_now)
+
+    def _updates_now(self) -> dict[str, object]:
+        desired, checks = self.reconciler.desired, self.reconciler.updates
+        if desired is None or checks is None:
+            return {"checked_at": None, "checking": False, "containers": [], "registries": []}
+        return checks.answer(desired)
+
+    async def check_updates(self, names: Sequence[str] = ()) -> dict[str, object]:
+        """Asks the registries now; answers when they have been asked."""
+        under_way = await asyncio.to_thread(self._check_now, names)
+        await asyncio.wrap_future(under_way)
+        return await self.updates()
+
+    def _check_now(self, names: Sequence[str]) -> Future[None]:
+        desired = self.reconciler.desired
+        if desired is None:
+            raise ConfigError("the configuration could not be read: `ucidockd check` says why")
+        by_name = {c.name: c.section for c in desired.containers} | {
+            c.section: c.section for c in desired.containers
+        }
+        keys = [key_of("container", by_name.get(name, name)) for name in names]
+        return self.reconciler.update_checks().check(desired, keys)
 
     async def tls_client(self, name: str, *, days: int) -> dict[str, object]:
         """A client's bundle, one at a time: each takes a child process. It is written nowhere."""

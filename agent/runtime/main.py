@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import functools
 import logging
 import os
 import random
@@ -18,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from agent.apply.ports import Clock
 from agent.dockerd.runner import settings_source
@@ -33,20 +34,25 @@ from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
 from agent.files.token import TokenFile
 from agent.model.issues import plain
-from agent.model.resources import AgentSettings
+from agent.model.resources import AgentSettings, Desired, PruneImages
 from agent.model.secrets import hidden_text
 from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
 from agent.router.hazards import make_hazards
 from agent.router.routes import host_routes
 from agent.runtime.holds import Holds
-from agent.runtime.loop import Loop
+from agent.runtime.loop import Loop, begin_thread
 from agent.runtime.notices import Notices
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.router_integration import make_edges
 from agent.status.board import StatusBoard
+from agent.storage.room import Room
 from agent.storage.upkeep import Upkeep
 from agent.tls.certificates import Certificates
+
+if TYPE_CHECKING:
+    from agent.engine.registry import RegistryClient
+    from agent.runtime.update_checks import UpdateChecks
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +164,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     certificates = Certificates(options.state_dir / "tls")
     daemon = make_stage(options, settings, board, Tools(certificates=certificates))
     engine_at = options.engine_address(settings)
-    return Reconciler(
+    reconciler = Reconciler(
         usb=UsbDevices(monotonic=time.monotonic),
         engine=DockerEngine(str(engine_at), tls=_engine_tls(options, settings)),
         engine_is_here=engine_at.is_local,
@@ -174,8 +180,49 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         hazards=make_hazards(options, board, Path(options.socket or settings.socket).parent),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
+        make_updates=lambda reconciler: _make_updates(reconciler, options, settings),
         history=History(options.state_dir / "history"),
     )
+    if reconciler.engine_is_here:
+        reconciler.room = make_room(reconciler, options).for_pull
+    return reconciler
+
+
+def _make_updates(reconciler: Reconciler, options: RuntimeOptions, settings: AgentSettings) -> UpdateChecks:
+    from agent.engine.registry import registry_client  # few ask for it
+    from agent.runtime.update_checks import UpdateChecks
+
+    return UpdateChecks(
+        engine=reconciler.engine,
+        records=reconciler.records,
+        memory=options.state_dir / "updates.json",
+        run_file=Path(options.socket or settings.socket).parent / "updates.json",
+        spread=random.random(),
+        make_client=functools.partial(registry_client, is_here=reconciler.engine_is_here),
+        begin_thread=begin_thread,
+        wake=lambda: reconciler.work_ended(),
+    )
+
+
+def make_room(reconciler: Reconciler, options: RuntimeOptions) -> Room:
+    """What looks whether pulls fit on the disk, of an engine on this machine."""
+
+    def client() -> RegistryClient:
+        from agent.engine.registry import registry_client  # few pulls need it
+
+        return registry_client(reconciler.engine, reconciler.desired or Desired(), is_here=True)
+
+    def freeable() -> int:
+        from agent.storage.pruner import PruneRequest
+
+        request = PruneRequest(images=PruneImages.UNUSED, dry_run=True)
+        return int(make_upkeep(reconciler, options).prune(request)["bytes"])
+
+    def sized(image: str, size: int) -> None:
+        if reconciler.updates is not None:
+            reconciler.updates.learn_size(image, size)
+
+    return Room(engine=reconciler.engine, client=client, freeable=freeable, sized=sized)
 
 
 def make_upkeep(reconciler: Reconciler, options: RuntimeOptions) -> Upkeep:
@@ -217,7 +264,14 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.api.jobs.jobs import Jobs
     from agent.api.streams.consoles import Consoles
     from agent.api.streams.stream_sources import console_kind
-    from agent.api.ubus.agent import AdoptionMethods, DaemonMethods, JobMethods, job_kinds, log_methods
+    from agent.api.ubus.agent import (
+        AdoptionMethods,
+        DaemonMethods,
+        JobMethods,
+        UpdateMethods,
+        job_kinds,
+        log_methods,
+    )
     from agent.engine.stream import DockerStream
     from agent.runtime.ubus import Bus
     from agent.runtime.web import Parts, Web
@@ -237,7 +291,8 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     bus = Bus(options.ubus_socket)
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
-    bus.methods |= DaemonMethods(agent).methods() | log_methods(agent, engine)
+    bus.methods |= DaemonMethods(agent).methods() | UpdateMethods(agent).methods()
+    bus.methods |= log_methods(agent, engine)
     sessions = bus.sessions(TokenFile(options.state_dir / "token"))
     parts = Parts(
         options=options, agent=agent, engine=engine, consoles=consoles, jobs=jobs, sessions=sessions

@@ -16,10 +16,11 @@ from agent.model.container_table import Level as Cost
 from agent.model.dockerd.settings import DAEMON_KEY
 from agent.model.identity import canonical, masked
 from agent.model.observed import ObservedContainer, Record
-from agent.model.resources import Container, ContainerSpec, Desired, RunState
+from agent.model.resources import Container, ContainerSpec, Desired, RunState, Update
 from agent.model.secrets import hidden_text
 from agent.plan import operations as ops
 from agent.plan.container.difference import FieldDifference, differences
+from agent.plan.container.image import keeps_image, named, split_word
 from agent.plan.container.inspected import read_spec
 from agent.plan.container.meaning import defaults_of
 from agent.plan.draft import desired_spec, key_of
@@ -56,7 +57,8 @@ def entries_of(loaded: LoadResult, desired: Desired | None, holding: str) -> lis
 
 
 def plan_answer(found: Outlook, issues: Issues) -> dict[str, Any]:
-    """`operations` a pass would begin now; `pending`: all else that is not as declared, or not yet; `text` for people.
+    """`operations` a pass would begin now; `pending`: all else that is not as declared, or not yet; `notes`: what is
+    worth knowing of what is; `text` for people.
 
     `ok` is False where anything is an error: a mistake, a conflict, what failed.
     """
@@ -65,7 +67,8 @@ def plan_answer(found: Outlook, issues: Issues) -> dict[str, Any]:
         "operations": operations_as_json(found.operations),
         "summary": summary_of(found),
         "pending": [_entry_as_json(entry) for entry in found.entries],
-        "text": text_of(found.operations, found.entries),
+        "notes": [_entry_as_json(note) for note in found.notes],
+        "text": text_of(found.operations, found.entries, found.notes),
         "ok": found.ok and _are_fine(issues),
         "issues": list(issues),
     }
@@ -88,7 +91,8 @@ def reconcile_answer(found: Outlook, outcomes: Iterable[Outcome], issues: Issues
         "summary": summary_of(Outlook(plan=_plan_of(done), entries=tuple(entries))),
         "failed": [_failure_as_json(outcome) for outcome in failed],
         "pending": [_entry_as_json(entry) for entry in entries],
-        "text": text_of(done, entries) if done or entries or not failed else "",
+        "notes": [_entry_as_json(note) for note in found.notes],
+        "text": text_of(done, entries, found.notes) if done or entries or not failed else "",
         "ok": not failed and found.ok and _are_fine(issues),
         "issues": list(issues),
     }
@@ -168,6 +172,8 @@ def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
     names = {r.object_id: r.name for r in records}
     plan = reconciler.make_plan(deep=None)
     image_id = reconciler.image_ids.get(container.spec.image, "")
+    if record is not None and (record.pinned or keeps_image(container, record)):
+        image_id = record.image_id
     daemon = reconciler.desired.daemon if reconciler.desired is not None else None
     defaults = defaults_of(daemon, reconciler.image_defaults.get(record.image_id if record else ""))
     inspect = seen.inspect if seen else None
@@ -273,7 +279,7 @@ def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
         "mounts": _mounts(inspect),
         "networks": _networks(inspect),
         "ports": _ports(inspect, resource.get("reach") or {}),
-        "image": _image(reconciler, container, inspect, image or {}),
+        "image": _image(reconciler, container, record, inspect, image or {}),
         "output": _failed_output(reconciler, key),
     }
 
@@ -394,7 +400,11 @@ def _ports(inspect: Mapping[str, Any], reach: Mapping[str, list[str]]) -> list[d
 
 
 def _image(
-    reconciler: Reconciler, container: Container, inspect: Mapping[str, Any], image: Mapping[str, Any]
+    reconciler: Reconciler,
+    container: Container,
+    record: Record | None,
+    inspect: Mapping[str, Any],
+    image: Mapping[str, Any],
 ) -> dict[str, Any]:
     reference, used = container.spec.image, str(inspect.get("Image") or "")
     local = reconciler.image_ids.get(reference, "")
@@ -407,8 +417,12 @@ def _image(
     return {
         "reference": reference,
         "id": used or local,
-        "digest": next((str(each).partition("@")[2] for each in image.get("RepoDigests") or ()), ""),
+        "digest": (record.digest if record is not None else "").partition("@")[2]
+        or next((str(each).partition("@")[2] for each in image.get("RepoDigests") or ()), ""),
         "created": image.get("Created") or "",
         "pull": str(container.policy.pull),
         "update": update,
+        "policy": str(container.policy.update or Update.NOTIFY),
+        "pinned": record is not None and record.pinned,
+        "previous": [named(*split_word(word)) for word in record.previous] if record is not None else [],
     }

@@ -17,21 +17,30 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agent.apply.executor import Executor
 from agent.apply.failures import last_output
-from agent.apply.images import Images, look_at_image
+from agent.apply.images import Images, MakeRoom, look_at_image
 from agent.apply.ports import Clock, Engine, Records
 from agent.apply.swap import recover
 from agent.apply.volumes import names
 from agent.apply.worker_pool import Crew, Outcome, Run, SkippedError
 from agent.dockerd.preview import foreseen
 from agent.dockerd.stage import DaemonStage
-from agent.errors import ConfigError, EngineError, EngineUnreachableError, Reason, UcidockdError
+from agent.errors import (
+    ConfigError,
+    ConflictError,
+    EngineError,
+    EngineUnreachableError,
+    Reason,
+    UcidockdError,
+)
 from agent.files.config import LoadResult
 from agent.files.history import History
 from agent.files.uci_store import UciStore
 from agent.model.addresses import Interface, Route
 from agent.model.issues import Given
 from agent.model.observed import Observed, Record
-from agent.model.resources import AgentSettings, Container, Desired
+from agent.model.quantities import clock_is_set
+from agent.model.resources import AgentSettings, Container, Desired, Update
+from agent.model.updates import UpdateCheck
 from agent.observe.endings import Ages, Endings, Ends, Sharing
 from agent.observe.snapshot import Standing, observe
 from agent.observe.waiting import (
@@ -44,6 +53,7 @@ from agent.observe.waiting import (
 )
 from agent.plan import operations as ops
 from agent.plan.backoff import ENDED_AGAIN, UNHEALTHY_AGAIN, BackOff
+from agent.plan.container.image import digest_of, keeps_image, newer
 from agent.plan.container.meaning import image_defaults, newly_stated
 from agent.plan.container.renames import moved
 from agent.plan.draft import Context, Missing, desired_spec, key_of, shared_names
@@ -62,6 +72,7 @@ from agent.tls.certificates import Certificates
 if TYPE_CHECKING:
     from agent.runtime.adopt import AdoptRequest
     from agent.runtime.past import Past
+    from agent.runtime.update_checks import UpdateChecks
 
 logger = logging.getLogger(__name__)
 
@@ -126,11 +137,15 @@ class Reconciler:
     desired: Desired | None = None
     image_ids: dict[str, str] = field(default_factory=dict)
     image_defaults: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by the image's id
+    image_digests: dict[str, tuple[str, ...]] = field(default_factory=dict)  # likewise
     work_ended: Callable[[], None] = lambda: None
     deletions_held: Callable[[], str] = lambda: (
         ""
     )  # why they wait; asked only where something waits to be deleted
     settings_read: Callable[[AgentSettings], None] = lambda _: None
+    make_updates: Callable[[Reconciler], UpdateChecks] | None = None
+    updates: UpdateChecks | None = None  # once they are wanted
+    room: MakeRoom = lambda image, platform, check: contextlib.nullcontext()
     _busy: dict[str, ops.Work] = field(default_factory=dict)
     _runs: list[Run] = field(default_factory=list)  # that are under way
     _collectors: list[list[Outcome]] = field(default_factory=list)
@@ -261,11 +276,13 @@ class Reconciler:
         self._display.restarts(look.observed.containers)
         if look.ids != frozenset():
             return reconcile(look.desired, look.observed, look.context)
-        question = (look.desired, look.usb, look.observed, replace(look.context, now=0.0, orphaned_s={}))
+        timeless = replace(look.context, now=0.0, orphaned_s={})
+        question = (look.desired, look.usb, look.observed, timeless)
         if question == self._settled:
             return ops.Plan()  # same input, same plan; the board shows its findings already
         plan = reconcile(look.desired, look.observed, look.context)
         timed = any(record.removed_at is not None for record in look.context.records)
+        timed = timed or _has_update(plan)
         self._settled = None if plan.works or timed or _is_unreached(plan) else question
         return plan
 
@@ -288,12 +305,12 @@ class Reconciler:
                 r.object_id for r in records if key_of(r.kind, r.section) in blocked
             }
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=ids)
-        known = self.image_ids, self.image_defaults
+        known = self.image_ids, self.image_defaults, self.image_digests
         if deep is None:
             self.image_ids = self._images_of(desired, records)
-        image_ids, defaults = self.image_ids, self.image_defaults
+        image_ids, defaults, digests = self.image_ids, self.image_defaults, self.image_digests
         if not committed:
-            self.image_ids, self.image_defaults = known
+            self.image_ids, self.image_defaults, self.image_digests = known
         observed = replace(
             snapshot.observed, containers=self._ages.dated(snapshot.observed.containers, now=self.wall())
         )
@@ -327,6 +344,8 @@ class Reconciler:
             left_behind=(self._left_behind(desired, records, observed) if committed else frozenset()),
             image_ids=image_ids,
             image_defaults=defaults,
+            image_digests=digests,
+            offered=self.updates.offered(desired) if self.updates is not None else {},
             busy=busy,
             routes=self.routes() if desired.networks else (),
             orphaned_s=self._grace.look(desired, records, now=self.monotonic()) if committed else {},
@@ -425,7 +444,7 @@ class Reconciler:
 
     def _images_of(self, desired: Desired, records: tuple[Record, ...]) -> dict[str, str]:
         """Reference -> local id, "" = not there; then also whether the recorded image is there, under its id."""
-        self.image_defaults = {}
+        self.image_defaults, self.image_digests = {}, {}
         references = {container.spec.image for container in desired.containers}
         found = {reference: self._image_id(reference) for reference in sorted(references)}
         recorded = {
@@ -439,6 +458,7 @@ class Reconciler:
             return ""
         found = str(body["Id"])
         self.image_defaults = {**self.image_defaults, found: image_defaults(body)}
+        self.image_digests = {**self.image_digests, found: tuple(body.get("RepoDigests") or ())}
         return found
 
     def begin_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, Run | None]:
@@ -472,11 +492,13 @@ class Reconciler:
         self._keep_for_later(desired, plan, every=unsure)
         self._endings.remember(self.records)
         self._sharing.remember(self.records)
+        self._note_images(desired)
         self._display.drop_undeclared(desired, self._busy.keys())
         self._display.engine(api)
         self._display.plan(self._with_outputs(plan, desired))
         self._display.losses()
         self._display.retries(self.backoff.retry_in(self.monotonic()))
+        self._follow_updates(desired)
         self._keep_history(desired)
         if not plan.works:
             unreached = self._busy or self.backoff.any() or _is_unreached(plan)
@@ -486,6 +508,21 @@ class Reconciler:
         run = self._executor(desired, api).begin(plan)
         self._runs = [*(each for each in self._runs if not each.ended()), run]
         return plan, run
+
+    def update_checks(self) -> UpdateChecks:
+        """Raises ConflictError where this agent makes none."""
+        if self.updates is None:
+            if self.make_updates is None:
+                raise ConflictError("this agent does not ask registries")
+            self.updates = self.make_updates(self)
+        return self.updates
+
+    def _follow_updates(self, desired: Desired) -> None:
+        """Begins a check that is due, and shows what the last one found."""
+        if desired.agent.update_check is not UpdateCheck.OFF and self.make_updates is not None:
+            self.update_checks().tick(desired)
+        if self.updates is not None:
+            self._display.updates(desired, self.updates.results(desired))
 
     def _plan_here(self, desired: Desired, deep: frozenset[str] | None) -> ops.Plan:
         """Plans for the engine that answers, with its records."""
@@ -510,6 +547,26 @@ class Reconciler:
             logger.info(
                 "%s %s is %s's now: section %s is renamed", record.kind, record.name, record.section, old
             )
+
+    def _note_images(self, desired: Desired) -> None:
+        """Since when a newer image is known that `update auto` is to use, and by which digest each image can be pulled
+        again once it is gone."""
+        declared = {c.section: c for c in desired.containers}
+        for record in self.records.records():
+            container = declared.get(record.section) if record.kind == "container" else None
+            if container is None or record.swap or key_of("container", record.section) in self._busy:
+                continue
+            changes: dict[str, Any] = {}
+            found = newer(container, record, self.image_ids, self.image_digests)
+            word = found.word if found is not None and container.policy.update is Update.AUTO else ""
+            if word != record.newer and clock_is_set(self.wall()):
+                changes = {"newer": word, "newer_at": self.wall() if word else None}
+            if not record.digest and keeps_image(container, record):
+                digest = digest_of(record.image_id, container.spec.image, self.image_digests)
+                changes |= {"digest": digest} if digest else {}
+            if changes:
+                with contextlib.suppress(KeyError):  # a work that has begun may have dropped it
+                    self.records.change(record.nonce, lasting="newer" in changes, **changes)
 
     def _keep_history(self, desired: Desired) -> None:
         """Of each container that runs as its section says: those settings can be gone back to."""
@@ -631,7 +688,12 @@ class Reconciler:
             if record.failed_hash or record.lost:
                 with contextlib.suppress(KeyError):  # a work that is under way may have dropped it by now
                     self.records.change(
-                        record.nonce, failed_hash="", failed_why="", failed_output="", lost=()
+                        record.nonce,
+                        failed_hash="",
+                        failed_why="",
+                        failed_output="",
+                        failed_digest="",
+                        lost=(),
                     )
         self._endings.start_again(self.records)
 
@@ -665,6 +727,7 @@ class Reconciler:
             pulling=self._show_pulling,
             pulled=self._show_pulled,
             clock=self.monotonic,
+            room=self.room,
         )
         return Executor(
             engine=self.engine,
@@ -677,6 +740,7 @@ class Reconciler:
             report=self._report,
             ended=self._work_ended,
             api=api,
+            keep_images=desired.agent.keep_images,
         )
 
     def _is_current(self, container: Container) -> bool:
@@ -747,6 +811,11 @@ def _is_unreached(plan: ops.Plan) -> bool:
     """Whether a section says something that is not done, and that no work will do."""
     held_up = {"RolledBack", "Waiting"}
     return any(f.type == "Synced" and not f.status and f.reason in held_up for f in plan.findings)
+
+
+def _has_update(plan: ops.Plan) -> bool:
+    """It may be made by itself later."""
+    return any(f.type == ConditionType.UPDATE_AVAILABLE and f.status for f in plan.findings)
 
 
 def _with(records: tuple[Record, ...], changed: tuple[Record, ...]) -> tuple[Record, ...]:

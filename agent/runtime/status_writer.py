@@ -14,10 +14,11 @@ from agent.model import entry_text
 from agent.model.issues import Issue
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, Desired
+from agent.model.updates import CheckResult, result_as_json
 from agent.plan import operations as ops
 from agent.plan.draft import key_of
 from agent.status.board import StatusBoard
-from agent.status.conditions import ConditionType
+from agent.status.conditions import NOTES, ConditionType
 
 _KINDS = frozenset({"container", "network", "volume"})
 
@@ -69,6 +70,14 @@ class Display:
         for record in self.records.records():
             if record.kind == "container" and not record.swap and record.object_id in counts:
                 self.board.set_facts(key_of("container", record.section), restarts=counts[record.object_id])
+
+    def updates(self, desired: Desired, results: Mapping[str, CheckResult]) -> None:
+        """What the last check of each container's image found."""
+        for container in desired.containers:
+            key = key_of("container", container.section)
+            found = results.get(key)
+            if found is not None or self.board.fact(key, "update") is not None:
+                self.board.set_facts(key, update=result_as_json(found) if found is not None else None)
 
     def retries(self, retry_in_s: Mapping[str, float]) -> None:
         """When what failed is tried again. `retry_in_s`: key -> seconds from now. A second more or less is the clocks'."""
@@ -162,6 +171,11 @@ class Display:
             self.board.ensure(key)
         for finding in plan.findings:
             self._finding(finding)
+        told = {(finding.key, finding.type) for finding in plan.findings}
+        for key in dict.fromkeys(f.key for f in plan.findings if f.type == ConditionType.RUNNING):
+            for kind in NOTES:
+                if (key, kind) not in told:
+                    self.board.clear(key, kind)
 
     def outcome(self, outcome: Outcome) -> None:
         """What became of one operation."""

@@ -36,6 +36,8 @@ class ConditionType(StrEnum):
     HEALTHY = "Healthy"
     DEGRADED = "Degraded"
     DATA_LOST = "DataLost"
+    UPDATE_AVAILABLE = "UpdateAvailable"
+    PINNED = "Pinned"
     # of the agent itself
     PASS_STUCK = "PassStuck"
     DISK_LOW = "DiskLow"
@@ -61,6 +63,9 @@ class ConditionType(StrEnum):
     HOST_CONTROL = "HostControl"
     SHARED_ORIGIN_PORTS = "SharedOriginPorts"
 
+
+# nothing is wrong: they are told beside the verdict, and never are it
+NOTES = (ConditionType.UPDATE_AVAILABLE, ConditionType.PINNED)
 
 # what the engine calls the state of a container, and of its health check
 REASON_OF_STATE: Mapping[str, Reason] = {
@@ -271,6 +276,15 @@ CONDITIONS: dict[ConditionType, Row] = {
             "Unknown": Level.WAITING,
             "NotListening": Level.WAITING,
         },
+    ),
+    ConditionType.UPDATE_AVAILABLE: Row(
+        bad=True, level=Level.OK, sentence="A newer image is available.", label="Update available"
+    ),
+    ConditionType.PINNED: Row(
+        bad=True,
+        level=Level.OK,
+        sentence="The container was taken back to an earlier image and stays on it.",
+        label="Pinned",
     ),
     ConditionType.DAEMON_UNMANAGED: Row(
         bad=True,

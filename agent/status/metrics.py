@@ -85,6 +85,11 @@ def board_metrics(snapshot: Mapping[str, Any], passes: PassCounters) -> list[Met
         for condition in resource["conditions"]:
             status = "true" if condition["status"] else "false"
             conditions[("condition", str(condition["type"])), kind, ("status", status)] += 1
+    updates: Counter[Labels] = Counter(
+        (("state", str(resource["update"]["state"])),)
+        for resource in snapshot["resources"]
+        if resource.get("update")
+    )
     agent = snapshot["agent"]
     reachable = bool(agent.get("engine", {}).get("reachable"))
     results: dict[Labels, float] = {
@@ -97,6 +102,12 @@ def board_metrics(snapshot: Mapping[str, Any], passes: PassCounters) -> list[Met
             "gauge",
             "Sections that are known, by kind and by how well they are.",
             dict(resources),
+        ),
+        many(
+            "ucidockd_image_updates",
+            "gauge",
+            "Containers by what the last update check of their image found.",
+            dict(updates),
         ),
         many("ucidockd_conditions", "gauge", "Conditions of resources, by status.", dict(conditions)),
         one(

@@ -30,7 +30,7 @@ from agent.model.resources import (
     Threshold,
     Volume,
 )
-from agent.model.updates import parse_window
+from agent.model.updates import UpdateCheck, parse_window
 from agent.schema.validate import DAEMON_KINDS, KINDS, validate
 from agent.uci.crosscheck import Draft, crosscheck
 from agent.uci.decode_container import ReadFile, decode_container, environment
@@ -75,7 +75,15 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
         dockerd_args=reader.words("dockerd_args") or (),
         remove=reader.flag("remove") or base.remove,
         prune=_prune(reader),
+        update_check=UpdateCheck(reader.text("update_check") or base.update_check),
+        update_check_window=reader.parsed("update_check_window", parse_window),
     )
+    if reader.has("update_check_window") and settings.update_check is UpdateCheck.OFF:
+        reader.warn(
+            "has no effect: registries are not asked",
+            option="update_check_window",
+            expected="`option update_check 'daily'` or `'weekly'`",
+        )
     if bool(settings.cert) is not bool(settings.key):
         reader.report(
             "certificate and key go together",

@@ -31,6 +31,7 @@ from agent.model.kernel_names import (
 )
 from agent.model.quantities import (
     QuantityError,
+    parse_age,
     parse_duration,
     parse_int,
     parse_seconds,
@@ -47,7 +48,9 @@ from agent.model.resources import (
     Port,
     Pull,
     RunState,
+    Update,
 )
+from agent.model.updates import parse_window
 from agent.uci.decode_network import labels
 from agent.uci.reader import SectionReader
 
@@ -312,4 +315,7 @@ def _policy(reader: SectionReader) -> ContainerPolicy:
         remove_volumes=reader.flag("remove_volumes") or False,
         wait_for=tuple(dict.fromkeys(reader.values("wait_for", parse_wait))),
         depends_on=tuple(dict.fromkeys(reader.values("depends_on", parse_dependency))),
+        update=reader.parsed("update", Update),
+        update_window=reader.parsed("update_window", parse_window),
+        update_age_s=reader.parsed("update_age", parse_age),
     )

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from agent.model.container_table import TABLE, ContainerOption, Shape
-from agent.model.entry_text import duration, endpoint, ports, seconds
+from agent.model.entry_text import age, duration, endpoint, ports, seconds
 from agent.model.resources import (
     Container,
     ContainerPolicy,
@@ -169,6 +169,12 @@ def _policy(policy: ContainerPolicy) -> dict[str, Value]:
         options |= _unless(option, str(getattr(policy, option)), str(getattr(base, option)))
     options |= _unless("gate", seconds(policy.gate_s), seconds(base.gate_s))
     options |= _unless("grace", seconds(policy.grace_s), seconds(base.grace_s))
+    if policy.update is not None:
+        options["update"] = str(policy.update)
+    if policy.update_window is not None:
+        options["update_window"] = str(policy.update_window)
+    if policy.update_age_s is not None:
+        options["update_age"] = age(policy.update_age_s)
     lists = {
         "wait_for": [_wait(wanted) for wanted in policy.wait_for],
         "depends_on": [_dependency(wanted) for wanted in policy.depends_on],

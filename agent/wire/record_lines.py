@@ -27,7 +27,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from agent.model.identity import SPEC_VERSION, spec_hash, version_of
-from agent.model.observed import SWAPS, Record
+from agent.model.observed import ASKED, SWAPS, Record
 
 # JSON of our own files (state.json, daemon.json, holds.json): they may be damaged, or edited by hand.
 #
@@ -198,7 +198,7 @@ def _is_number(value: object) -> bool:
 
 _FIELDS = fields(Record)
 _FORMS = {f.name: str(f.type) for f in _FIELDS}
-_CLOSED = {"kind": ("container", "network", "volume"), "swap": SWAPS}
+_CLOSED = {"kind": ("container", "network", "volume"), "swap": SWAPS, "asked": ASKED}
 _HASH = re.compile(r"|v[0-9]{1,9}:.*")
 _IS: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str),

@@ -235,6 +235,8 @@ def test_a_single_file_and_a_log_come_out_as_themselves(
     log = begun(target="logs", tail="2")["transfer"]
     assert (log["title"], log["total"]) == ("my box.log", None)
     lines = controller.client.get(f"/v1/transfers/{log['id']}/0?length=all").text.splitlines()
+    again = controller.client.get(f"/v1/transfers/{log['id']}/0?length=all")
+    assert (again.status_code, "used already" in again.text) == (410, True)
     assert sorted(line.split(" ", 1)[1] for line in lines) == ["err", "out"]
     assert begun(target="archive", path="/tmp/")["transfer"]["title"] == "my box_tmp.tar"
     assert begun(target="export")["transfer"]["title"] == "my box.tar"

@@ -18,7 +18,7 @@ from agent.cli.status import Picture, changes, page_of, picked
 from agent.cli.status_view import STATES, is_in_state, problems_first, state_words, status_view
 from agent.errors import ConfigError
 from agent.status.board import StatusBoard
-from agent.status.conditions import CONDITIONS, ConditionType
+from agent.status.conditions import CONDITIONS, NOTES, ConditionType
 
 FOLDER = Path(__file__).parents[1] / "data" / "cli"
 WIDTHS = (0, 40, 80, 200)
@@ -158,6 +158,7 @@ def test_what_is_wrong_is_said_whatever_it_is(kind: ConditionType) -> None:
     said[kind.value] = (row.bad, "Unhealthy" if kind is ConditionType.HEALTHY else "Failed", "the reason")
     words = state_words(a_resource("container:web", **said), NOW)
     expected = {"Running": "failed", "Healthy": "running, unhealthy"}
+    expected |= {note.value: CONDITIONS[note].label.lower() for note in NOTES}
     assert expected.get(kind.value, "the reason") in words
 
 

@@ -18,7 +18,14 @@ from agent.api.app import make_rules
 from agent.api.engine_calls import BUS_CALLS, ENGINE_CALLS
 from agent.api.jobs.jobs import Jobs
 from agent.api.rules import Need
-from agent.api.ubus.agent import AdoptionMethods, AgentMethods, DaemonMethods, JobMethods, log_methods
+from agent.api.ubus.agent import (
+    AdoptionMethods,
+    AgentMethods,
+    DaemonMethods,
+    JobMethods,
+    UpdateMethods,
+    log_methods,
+)
 from agent.api.ubus.docker import DockerObjects
 from agent.api.ubus.streams import Streams
 from agent.api.ubus.ttyd import Ttyd
@@ -43,7 +50,7 @@ READING = {
     "status", "plan", "diff", "job_list", "job_status",
     "stream_open", "stream_resume", "stream_ack", "stream_read", "stream_close",
     "df", "events", "info", "ping", "version", "changes", "inspect", "list", "logs", "stats", "top",
-    "history", "getMountPoints",
+    "history", "updates", "getMountPoints",
 }  # fmt: skip
 
 WITH_SECRETS = {("ucidockd", "history")}  # it only reads, but what only writers may
@@ -56,6 +63,7 @@ def methods_of_agent() -> set[str]:
         AgentMethods(nothing, nothing),
         JobMethods(nothing, Jobs(nothing)),
         AdoptionMethods(nothing),
+        UpdateMethods(nothing),
         DaemonMethods(nothing),
     )
     streams = Streams.methods(Streams.__new__(Streams))
@@ -222,10 +230,14 @@ def test_a_packed_page_takes_two_files_and_leaves_out_no_module(tmp_path: Path) 
     made = [
         name
         for text in packed.values()
-        for name in re.findall(r"^made\['ucidockd\.(\w+)'\]", text, re.MULTILINE)
+        for name in re.findall(r"^made\['ucidockd\.(\w+)'\] = ", text, re.MULTILINE)
     ]
     assert len(made) == len(set(made))
     assert set(made) | later() == {path.stem for path in (RESOURCES / "ucidockd").glob("*.js")}
+    schemas = json.loads(
+        re.findall(r"^made\['ucidockd.schemas'\].packed = (.*);$", packed["forms"], re.MULTILINE)[0]
+    )
+    assert schemas["container"] == json.loads((PROJECT / "schemas/container.schema.json").read_text())
     for path in VIEWS:
         text = (resources / "view/ucidockd" / path.name).read_text()
         needs = set(re.findall(r"^'require ucidockd\.(\w+) ", text, re.MULTILINE))
@@ -267,16 +279,12 @@ def test_the_package_puts_every_file_in_its_place(tmp_path: Path) -> None:
         for path in (LUCI / "htdocs").rglob("*")
         if (path.is_file() and path.parent.name != "ucidockd") or path in VIEWS
     } | {f"www/luci-static/resources/ucidockd/{name}.js" for name in kept}
-    schemas = {
-        f"www/luci-static/resources/ucidockd/schemas/{path.name}"
-        for path in (PROJECT / "schemas").glob("*.schema.json")
-    }
     rest = {
         "usr/share/luci/menu.d/luci-app-ucidockd.json",
         "usr/share/rpcd/acl.d/luci-app-ucidockd.json",
         "usr/share/ucode/luci/controller/ucidockd.uc",
     }
-    assert found == www | schemas | rest
+    assert found == www | rest
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")

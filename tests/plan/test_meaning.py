@@ -97,6 +97,9 @@ STATED: dict[str, tuple[str, ...]] = {
     "adopt": ("0",),
     "on_drift": ("repair",),
     "on_unhealthy": ("report",),
+    "update": ("notify",),
+    "update_window": ("02:00-05:00",),
+    "update_age": ("3d",),
     "rollback": ("1",),
     "gate": ("5",),
     "grace": ("120", "2m"),
@@ -354,8 +357,8 @@ def test_rolled_back_and_held_sections_stay_so(tmp_path: Path) -> None:
         tried = a_world(web(), web("option stop_signal 'USR1'", "option privileged '0'")).desired.containers[
             0
         ]
-        world.record("web", **failure_of(tried, "sha256:nginx"))
-        world.context["image_ids"] = {"nginx:1.27": "sha256:nginx"}
+        world.record("web", **failure_of(tried, "sha256:nginx:1.27"))
+        world.context["image_ids"] = {"nginx:1.27": "sha256:nginx:1.27"}
 
     world = a_world(web(), web("option stop_signal 'SIGUSR1'"), failed)
     assert "RolledBack" in text_of(world.plan())

@@ -69,6 +69,12 @@ class QuietAgent:
     async def diff(self, name: str) -> dict[str, Any]:
         return {"name": name}
 
+    async def updates(self) -> dict[str, Any]:
+        return {"containers": []}
+
+    async def check_updates(self, names: Sequence[str] = ()) -> dict[str, Any]:
+        return {"containers": [{"name": name} for name in names]}
+
     async def describe(self, name: str) -> dict[str, Any]:
         return {"name": name}
 

@@ -45,7 +45,7 @@ class DaemonLab:
     before: list[str] = field(default_factory=list)  # shell lines of the wrapper, before dockerd
     extra: list[str] = field(default_factory=list)  # arguments that the wrapper adds
     tools: dict[str, Any] = field(default_factory=dict)
-    board: StatusBoard = field(default_factory=StatusBoard)
+    board: StatusBoard = field(default_factory=lambda: StatusBoard(time.time))
 
     def __post_init__(self) -> None:
         for name in ("config", "state", "run", "data"):

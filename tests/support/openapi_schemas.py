@@ -7,6 +7,7 @@ from typing import Any
 
 from agent.model.container_table import Level as Cost
 from agent.model.dockerd.settings import Wish
+from agent.model.updates import UpdateState
 from agent.plan.effects import SCHEMA, Kind
 from agent.plan.outlook import STATES
 from agent.status.conditions import Level
@@ -123,11 +124,58 @@ SCHEMAS: dict[str, Any] = {
             "ports": {**_LIST, "description": "Of a container's section"},
             "restarts": {**WHOLE, "description": "How often the engine started it again by itself"},
             "retry_at": {"type": ["integer", "null"], "description": "Wall clock, seconds: the next try"},
+            "update": {"oneOf": [{"type": "null"}, ref("Update")]},
             "level": {**LEVEL, "description": "Of the worst condition"},
             "verdict": {"type": "string", "description": "The type of the condition that decides the level"},
             "conditions": {"type": "array", "items": ref("Condition")},
             "operations": {"type": "array", "items": {"type": "object"}},
         },
+    },
+    "Update": {
+        "type": "object",
+        "description": "What the last check of a container's image found; times are wall clock, seconds",
+        "properties": {
+            "reference": TEXT,
+            "state": {"enum": [state.value for state in UpdateState]},
+            "digest": {**TEXT, "description": "Of the newer image in the registry, empty without one"},
+            "running": {**_LIST, "description": "Digests of the image that runs, in the same repository"},
+            "first_seen": {"type": ["number", "null"], "description": "Since when the newer image is known"},
+            "size": {"type": ["integer", "null"], "description": "Bytes to download, where they are known"},
+            "checked_at": {"type": ["number", "null"]},
+            "retry_at": {
+                "type": ["number", "null"],
+                "description": "When a registry with a limit is asked again",
+            },
+            "why": {**TEXT, "description": "Why the state is unknown, failed or rate-limited"},
+        },
+    },
+    "Updates": {
+        "type": "object",
+        "properties": {
+            "checked_at": {"type": ["number", "null"], "description": "When all were asked last"},
+            "checking": {"type": "boolean"},
+            "containers": {
+                "type": "array",
+                "items": {
+                    "allOf": [
+                        ref("Update"),
+                        {"type": "object", "properties": {"key": TEXT, "section": TEXT, "name": TEXT}},
+                    ]
+                },
+            },
+            "registries": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "registry": TEXT,
+                        "pulls_left": {"type": ["integer", "null"], "description": "As the registry says"},
+                        "limited_until": {"type": ["number", "null"]},
+                    },
+                },
+            },
+        },
+        "required": ["checked_at", "checking", "containers", "registries"],
     },
     "Condition": {
         "type": "object",
@@ -172,6 +220,14 @@ SCHEMAS: dict[str, Any] = {
                     },
                 },
                 "description": "All else that is not as declared, or not yet",
+            },
+            "notes": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"key": TEXT, "state": {"enum": ["update", "pinned"]}, "message": TEXT},
+                },
+                "description": "Worth knowing of what is as declared",
             },
             "text": TEXT,
             "ok": {
@@ -498,6 +554,15 @@ SHAPES: dict[str, dict[str, Any]] = {
                 }
             }
         },
+    },
+    "GET /v1/updates": {"content": given("Updates")},
+    "POST /v1/updates/check": {
+        "body": {
+            "type": "object",
+            "properties": {"names": {**_LIST, "description": "Sections or Docker names; all without"}},
+            "additionalProperties": False,
+        },
+        "content": given("Updates"),
     },
     "POST /v1/prune": {
         "body": {

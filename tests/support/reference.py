@@ -107,6 +107,7 @@ _TABS = {
     "registries": "Registries",
     "defaults": "Container defaults",
     "compatibility": "Compatibility",
+    "updates": "Updates",
 }
 _EFFECTS = {
     "nothing": "nothing",

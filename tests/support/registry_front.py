@@ -79,9 +79,17 @@ def _handler(front: Front) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def handle(self) -> None:
+            if front.tls is None and self.connection.recv(1, socket.MSG_PEEK) == b"\x16":
+                # as Go's servers greet who speaks TLS; engines then try without
+                self.connection.recv(65536)
+                self.connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+                return
+            super().handle()
+
         def _any(self) -> None:
             parts = urlsplit(self.path)
-            headers = {name.lower(): value for name, value in self.headers.items()}
+            headers = {n.lower(): ", ".join(self.headers.get_all(n, [])) for n in self.headers}
             asked = Request(self.command, self.path, headers)
             front.requests.append(asked)
             length = int(headers.get("content-length") or 0)
@@ -92,7 +100,7 @@ def _handler(front: Front) -> type[BaseHTTPRequestHandler]:
                 host = parts.hostname if parts.scheme else "127.0.0.1"
                 passed = http.client.HTTPConnection(host or "", port or 80, timeout=30)
                 path = parts._replace(scheme="", netloc="").geturl()
-                sent = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
+                sent = {name: value for name, value in headers.items() if name != "connection"}
                 passed.request(self.command, path, body or None, sent)
                 answer = passed.getresponse()
                 kept = {n: v for n, v in answer.getheaders() if n.lower() not in _HOP}

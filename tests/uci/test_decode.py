@@ -89,7 +89,7 @@ def test_every_field_of_a_container_comes_from_some_option() -> None:
     assert unset == []
     assert container.policy.wait_for
     assert container.policy.depends_on
-    assert {f.name for f in fields(ContainerPolicy)} <= reader.used | {"gate_s", "grace_s"}
+    assert {f.name for f in fields(ContainerPolicy)} <= reader.used | {"gate_s", "grace_s", "update_age_s"}
 
 
 def test_an_issue_names_place_mistake_expectation_and_line() -> None:

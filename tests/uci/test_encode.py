@@ -33,11 +33,13 @@ from agent.model.resources import (
     RunState,
     Tmpfs,
     Ulimit,
+    Update,
     Volume,
     VolumeSpec,
     WaitFor,
     WaitKind,
 )
+from agent.model.updates import Window
 from agent.uci.decode import decode
 from agent.uci.encode import encode_container, encode_network, encode_volume
 from agent.uci.syntax import Package, Section, format_file, parse
@@ -281,6 +283,9 @@ POLICY: dict[str, st.SearchStrategy[Any]] = {
     "depends_on": st.sampled_from(
         [(), (Dependency(section="db"), Dependency(section="mq", condition=DependsOn.HEALTHY))]
     ),
+    "update": st.sampled_from([None, *Update]),
+    "update_window": st.sampled_from([None, Window(7200, 18000), Window(84600, 3600)]),
+    "update_age_s": st.sampled_from([None, 0.0, 1800.0, 43200.0, 3 * 86400.0, 7 * 86400.0]),
 }
 
 

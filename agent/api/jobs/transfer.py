@@ -163,6 +163,7 @@ class Download(Transfer):
         self._wanted = 0
         self._news = asyncio.Condition()
         self.total: int | None = None  # bytes of the file, where that is known before it was read
+        self._is_used = False  # as a link to the whole
 
     @property
     def offset(self) -> int:
@@ -212,6 +213,12 @@ class Download(Transfer):
                 status=416,
                 headers={"x-transfer-offset": str(self._window.start)},
             )
+
+    def use_link(self) -> None:
+        """The whole from its begin, as a link in a page gives it, is to be had once. Raises RequestError 410."""
+        if self._is_used:
+            raise RequestError("this link was used already: begin another transfer", status=410)
+        self._is_used = True
 
     async def part(self, offset: int, length: int | None) -> AsyncGenerator[bytes, None]:
         """`length` bytes from `offset`, fewer where the file ends. Raises what the engine failed of."""

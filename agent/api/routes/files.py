@@ -182,7 +182,9 @@ class TransferRoutes:
                 create,
                 self.get_part,
                 "A part of a download; the last 4 MiB can be asked for again",
-                query={"length": "Bytes, 4194304 unless given: such a part can be asked for again; or all"},
+                query={
+                    "length": "Bytes, 4194304 unless given: such a part can be asked for again; or all, from 0 once"
+                },
                 answer="The part; one that came whole and is shorter than asked for is the last",
             ),
             post(
@@ -243,6 +245,8 @@ class TransferRoutes:
         picked(request, ("length",))
         offset, length = _offset(request), _length(request.query_params)
         found.check(offset)
+        if length is None and not offset:
+            found.use_link()
         headers = {**attachment(found.title), "x-transfer-offset": str(offset)}
         if length is None and found.total is not None:
             headers["content-length"] = str(found.total - offset)

@@ -24,6 +24,7 @@ from agent.api.port import (
     import_request_of,
     prune_request_of,
     revert_of,
+    update_names_of,
     validated,
 )
 from agent.api.problems import RequestError, body_of, checked_id, text
@@ -355,6 +356,40 @@ class AdoptionMethods:
     async def _revert(self, args: Arguments) -> Reply:
         number, commit = revert_of({n: v for n, v in args.items() if n not in (SESSION, "name")})
         return await self._agent.revert(checked_id(text(args, "name")), number, commit=commit)
+
+
+class UpdateMethods:
+    """The same answers as on HTTP; a check that takes longer than callers wait is answered with `under_way`."""
+
+    def __init__(self, agent: AgentPort) -> None:
+        self._agent = agent
+        self._going_on: set[asyncio.Task[dict[str, Any]]] = set()
+
+    def methods(self) -> dict[str, Method]:
+        """To be published."""
+        return {
+            "updates": Method(handler=self._updates),
+            "updates_check": Method(handler=self._check, args={"names": ARRAY}),
+        }
+
+    async def _updates(self, args: Arguments) -> Reply:
+        del args
+        return await self._agent.updates()
+
+    async def _check(self, args: Arguments) -> Reply:
+        names = update_names_of({name: value for name, value in args.items() if name != SESSION})
+        task = asyncio.create_task(self._agent.check_updates(names), name="update check")
+        done, _ = await asyncio.wait({task}, timeout=ANSWER_S)
+        if done:
+            return task.result()
+        self._going_on.add(task)
+        task.add_done_callback(self._ended)
+        return {**await self._agent.updates(), "under_way": True}
+
+    def _ended(self, task: asyncio.Task[dict[str, Any]]) -> None:
+        self._going_on.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            logger.warning("update check: %s", exc)
 
 
 # dockerd by hand on ubus: start, stop, restart, and certificates for its clients, with the answers of the routes.

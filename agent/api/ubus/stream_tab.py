@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.api.problems import RequestError, body_of
-from agent.api.streams.stream_sources import Item, Source, json_item
+from agent.api.streams.stream_sources import Item, OutputOnly, Source, json_item
 from agent.errors import BusError, UcidockdError
 from agent.ubus.client import UbusClient
 from agent.ubus.objects import BusObject
@@ -125,6 +125,7 @@ SESSION_S = 5.0
 UNREAD_S = 15.0  # nothing acknowledged for so long: the reader is gone, or reads too slowly
 IDLE_S = 25.0  # nobody subscribed, nobody fetching
 PING_S = 10.0  # quiet for so long: a sign of life that has to be acknowledged
+GATHER_S = 0.15  # news come in bursts: a fetch waits so long for the rest of one, unless somebody types
 _NOTIFY_S = 5.0
 _TICK_S = 1.0
 _ITEM_LIMIT = MESSAGE_LIMIT // 2
@@ -247,6 +248,9 @@ class Tab:
                 while self._fetch == mine and not self._end.is_set() and not (packets := self._packed(after)):
                     self._news.clear()
                     await self._news.wait()
+            if packets and self._only_tells():
+                await asyncio.sleep(GATHER_S)
+                packets = self._packed(after)
         except TimeoutError:
             packets = []
         finally:
@@ -256,6 +260,10 @@ class Tab:
             return {"packets": [], "replaced": True}
         answer: dict[str, Any] = {"packets": [packet.as_json() for packet in packets]}
         return {**answer, "closed": self.reason} if self._end.is_set() else answer
+
+    def _only_tells(self) -> bool:
+        """Whether none of its streams takes input, whose echo is waited for."""
+        return all(isinstance(source, OutputOnly) for source, *_ in self._sources.values())
 
     def _packed(self, after: int) -> list[Packet]:
         while self._outbox.pack() is not None:

@@ -10,12 +10,13 @@ from agent.errors import Reason
 from agent.model.container_table import Level, too_new
 from agent.model.identity import canonical, spec_hash
 from agent.model.observed import ObservedContainer, Record
-from agent.model.resources import Container, DependsOn, OnDrift, OnUnhealthy, Pull, RunState
+from agent.model.resources import Container, DependsOn, OnDrift, OnUnhealthy, Pull, RunState, Update
 from agent.plan import operations as ops
 from agent.plan.applied import as_applied, is_job, waits_of
 from agent.plan.container.changes import FieldChange, change_of, classify, option_of, options_of
 from agent.plan.container.difference import container_drift, differences, is_met
 from agent.plan.container.endpoints import network_ids, with_mac_level
+from agent.plan.container.image import Choice, Newer, choose, digest_of, is_tried, named, newer, put_off
 from agent.plan.container.inspected import read_spec, volumes_of
 from agent.plan.container.meaning import is_same_image, meaning_hash, newly_stated
 from agent.plan.container.renames import name_outside
@@ -44,9 +45,11 @@ class _Planner:
         self.record = draft.record("container", container.section)
         self.needs = needs_of(draft, container)
         self.reported: list[str] = []  # drift that is not to be repaired
+        self.image = Choice()
 
     def plan(self) -> None:
         draft = self.draft
+        self._choose_image()
         if draft.hands_off(self.key, self.record):
             return
         seen = _seen(draft, self.container.section)
@@ -234,7 +237,13 @@ class _Planner:
         cause = "declared, does not exist yet" if self.record is None else "removed outside of ucidockd"
         todo: list[ops.Operation] = [
             *room,
-            ops.CreateContainer(key=self.key, cause=cause, container=container),
+            ops.CreateContainer(
+                key=self.key,
+                cause=cause,
+                container=container,
+                keep=self.image.keep,
+                fresh=self.image.fresh,
+            ),
         ]
         if container.policy.state is RunState.RUNNING:
             todo.append(ops.StartContainer(key=self.key, cause="wanted: running", container=container))
@@ -279,6 +288,11 @@ class _Planner:
                 container=self.container,
                 record=record,
                 runs=is_alive(seen),
+                keep=self.image.keep,
+                digest=self.image.digest,
+                fresh=self.image.fresh,
+                pin=self.image.pin,
+                only_image=why == self.image.why and not changes,
             )
             self.draft.add(self.key, [*room, swap], self.needs)
             return
@@ -290,10 +304,13 @@ class _Planner:
         ]
         if self.reported:
             self._find("Degraded", status=True, reason="Drift", message="; ".join(self.reported))
-        elif seen.inspect is not None and not todo:
+        elif seen.inspect is not None and not todo and not self._update_failed(record):
             self._find("Degraded", status=False, reason="Recovered")
         if todo:
             self.draft.add(self.key, todo, self.needs)
+        elif self._update_failed(record):
+            message = f"the update was rolled back; `ucidockd update {self.container.section}` tries again"
+            self.draft.find_rolled_back(self.key, record, message)
         else:
             self._find("Synced", status=True, reason="InSync", message=_remarks(record))
 
@@ -327,17 +344,65 @@ class _Planner:
     def _outside_change(self, record: Record, changes: tuple[FieldChange, ...]) -> str:
         """What asks for a new container although the section does not: image, shared namespace, USB device."""
         other_image = any(change.field == "image" for change in changes)
-        image = "" if other_image else self._image_change(record)
+        image = "" if other_image else self.image.why
         return _joined(image, self._joined_change(record), self._plugged_change(record))
 
     def _failed_before(self, record: Record) -> bool:
-        tried = failure_of(self.container, self._local_image())
+        """Whether what would be tried now was rolled back. What is asked for is tried whatever happened before."""
+        return not record.asked and self._has_failed_with(record, self.image.keep or self._local_image())
+
+    def _update_failed(self, record: Record) -> bool:
+        """Whether the image that its reference names now was tried, and rolled back."""
+        found = self._newer(record)
+        return found is not None and self._is_tried(record, found)
+
+    def _is_tried(self, record: Record, found: Newer) -> bool:
+        return is_tried(record, found) or self._has_failed_with(record, found.image_id)
+
+    def _has_failed_with(self, record: Record, image_id: str) -> bool:
+        tried = failure_of(self.container, image_id)
         return bool(record.failed_hash) and (
             record.failed_hash == tried["failed_hash"] or record.failed_meaning == tried["failed_meaning"]
         )
 
+    def _choose_image(self) -> None:
+        """Decides which image it is to be made of, and tells of a newer one."""
+        record, context = self.record, self.draft.context
+        if record is None:
+            return
+        found = self._newer(record)
+        tried = found is not None and self._is_tried(record, found)
+        self.image = choose(self.container, record, context, found, tried=tried)
+        policy = self.container.policy.update or Update.NOTIFY
+        if record.pinned:
+            text = f"taken back to image {named(record.image_id, self._digest())}"
+            message = f"{text}, and stays on it until its section changes or `ucidockd update` is asked for"
+            self._find("Pinned", status=True, reason="Pinned", message=message)
+        if found is None or policy is Update.OFF:
+            return
+        runs = named(record.image_id, self._digest())
+        message = f"{self.container.spec.image} is now {found.text}, the container runs {runs}"
+        if policy is Update.AUTO and not (record.pinned or tried):
+            later = put_off(self.container, record, found, context)
+            message += f"; updated {later}" if later else ""
+        else:
+            message += f"; `ucidockd update {self.container.section}` replaces it"
+        self._find("UpdateAvailable", status=True, reason="NewerImage", message=message)
+
+    def _newer(self, record: Record) -> Newer | None:
+        context = self.draft.context
+        offered = context.offered.get(self.key)
+        return newer(self.container, record, context.image_ids, context.image_digests, offered)
+
+    def _digest(self) -> str:
+        record = self.record
+        if record is None:
+            return ""
+        digests = self.draft.context.image_digests
+        return record.digest or digest_of(record.image_id, self.container.spec.image, digests)
+
     def _local_image(self) -> str:
-        """The id of the image that it would be created from now, "" = it has to be pulled first."""
+        """The id of the image that its reference names now, "" = it has to be pulled first."""
         local = self.draft.context.image_ids.get(self.container.spec.image, "")
         return local or self._recorded_image()
 
@@ -347,13 +412,6 @@ class _Planner:
         if record is None or not is_same_image(record.spec.get("image"), self.container.spec.image):
             return ""
         return self.draft.context.image_ids.get(record.image_id, "")
-
-    def _image_change(self, record: Record) -> str:
-        image = self.container.spec.image
-        local = self.draft.context.image_ids.get(image)
-        if not local or not record.image_id or local == record.image_id:
-            return ""
-        return f"image {image} is now {local.removeprefix('sha256:')[:12]}"
 
     def _joined_change(self, record: Record) -> str:
         """In the namespace of one that is replaced a container is lost, and with its volumes it may miss new ones."""

@@ -54,6 +54,7 @@ class FakeEngine:
     def __init__(self, time: VirtualTime, *, api: tuple[int, int] = (1, 41)) -> None:
         self.time = time
         self.images: dict[str, FakeImage] = {}
+        self.dangling: dict[str, FakeImage] = {}  # by id, what lost its last name
         self.registry: dict[str, FakeImage] = {}
         self.containers: dict[str, FakeContainer] = {}
         self.volumes: dict[str, FakeVolume] = {}
@@ -428,13 +429,21 @@ class FakeEngine:
                 raise EngineError(f"cannot pull {image}: manifest unknown", status=404, retryable=True)
             meanwhile()
             on_progress({"id": "layer", "status": status})
+        self.untag(image)
         self.images[image] = self.registry[image]
         self._say("image", "pull", image, {"name": image})
 
     def tag(self, image: FakeImage, ref: str) -> None:
         """POST /images/{id}/tag."""
+        self.untag(ref)
         self.images[ref] = image
         self._say("image", "tag", image.id, {"name": ref})
+
+    def untag(self, ref: str) -> None:
+        """DELETE /images/{ref} of one that a container uses: it stays, without that name."""
+        image = self.images.pop(ref, None)
+        if image is not None:
+            self.dangling[image.id] = image
 
     def events(self, since: int | None) -> Iterator[dict[str, Any]]:
         del since
@@ -536,7 +545,8 @@ class FakeEngine:
 
     def _find_image(self, ref: str) -> FakeImage | None:
         named = self.images.get(ref if ":" in ref else f"{ref}:latest")
-        return named or next((i for i in self.images.values() if i.id == ref), None)
+        named = named or next((i for i in self.images.values() if i.id == ref), None)
+        return named or self.dangling.get(ref)
 
     def _attach(self, container: FakeContainer) -> None:
         """All endpoints, and the host's ports, or none. Raises EngineError."""

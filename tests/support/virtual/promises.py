@@ -32,6 +32,7 @@ class Promises:
     _stopped: dict[str, tuple[str, Any]] = field(default_factory=dict)  # section -> id, its options
     _limited: dict[str, tuple[str, Any]] = field(default_factory=dict)
     _data: dict[str, tuple[str, Any]] = field(default_factory=dict)  # section -> its anonymous volume
+    _images: dict[str, tuple[str, Any]] = field(default_factory=dict)  # section -> image id, its options
     _candidate: str = ""  # what was just stopped
     _gone: dict[str, tuple[float, float]] = field(
         default_factory=dict
@@ -108,6 +109,14 @@ class Promises:
 
     # what has to hold
 
+    def retagged(self) -> None:
+        """A tag moves: what runs and is as declared stays, and is made of its image."""
+        for section in list(self.machine.config.containers):
+            options = self._declared(section)
+            seen = self.machine.whole(section) if options and self.is_settled(section) else None
+            if seen is not None:
+                self._images.setdefault(section, (seen.image_id, dict(options)))
+
     def look(self) -> None:
         """After each step."""
         if self._candidate:
@@ -128,6 +137,13 @@ class Promises:
                 continue
             memory = (seen.inspect or {})["HostConfig"]["Memory"]
             assert memory == _LITTLE, f"drift of {section} was repaired, though only to be reported"
+        for section, (image_id, options) in list(self._images.items()):
+            there = self.machine.whole(section) if self._declared(section) == options else None
+            if self._declared(section) != options:
+                del self._images[section]
+            elif there is not None and ".ucidockd-" not in there.name:
+                kept = there.image_id == image_id
+                assert kept, f"{section} got another image, and nobody asked for it"
         self._check_truth()
 
     def _check_truth(self) -> None:

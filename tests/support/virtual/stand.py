@@ -129,6 +129,7 @@ class FakeStand(Stand):
         self.fake.tag(self.fake.images[image], ref)
 
     def image(self, ref: str, changes: dict[str, Any]) -> None:
+        self.fake.untag(ref)
         self.fake.images[ref] = FakeImage(id=f"sha256:{self.fake.new_id()}", config=changes)
 
     def watch(self) -> None:

@@ -244,7 +244,7 @@ class World:
         image = self.an_image()
         self.engine.registry[ref] = image
         if gone:
-            self.engine.images.pop(ref, None)
+            self.engine.untag(ref)
         else:
             self.engine.tag(image, ref)
 

@@ -72,22 +72,36 @@ function table(object, methods, unwrap, batch) {
 const agent = table('ucidockd', AGENT, answerOf), pageOf = agent.status;
 
 // the status comes in pages, as no answer on ubus may pass 1 MiB
-agent.status = async () => {
-	const status = await pageOf();
+function whole(first) {
+	return async () => {
+		const status = await first();
 
-	for (let page = status; page.next !== undefined;) {
-		page = await pageOf(page.next);
-		status.resources.push(...page.resources);
-	}
+		for (let page = status; page.next !== undefined;) {
+			page = await pageOf(page.next);
+			status.resources.push(...page.resources);
+		}
 
-	return status;
-};
+		return status;
+	};
+}
+
+agent.status = whole(pageOf);
 
 // Streams of a page that is shown are opened together by one request. LuCI sends such ones before it draws next, which a hidden
 // page never does.
 const openedTogether = table('ucidockd', { stream_open: AGENT.stream_open }, answerOf, true).stream_open, openedAlone = agent.stream_open;
 
 agent.stream_open = (...values) => (document.hidden ? openedAlone : openedTogether)(...values);
+
+const batched = {
+	agent: { status: whole(table('ucidockd', { status: AGENT.status }, answerOf, true).status), plan: table('ucidockd', { plan: AGENT.plan }, answerOf, true).plan, ...table('ucidockd', { job_list: [] }, answerOf, true) },
+	docker: table('docker', { info: [] }, bodyOf, true),
+	...Object.fromEntries([ 'container', 'image', 'network', 'volume' ].map(one => {
+		const { list, inspect } = DOCKER['docker.' + one];
+
+		return [ one, table('docker.' + one, { list, inspect }, bodyOf, true) ];
+	}))
+};
 
 return baseclass.extend({
 	agent,
@@ -97,13 +111,16 @@ return baseclass.extend({
 		return method in ((await L.resolveDefault(rpc.list('ucidockd'), {})).ucidockd ?? {});
 	},
 
+	// what a page asks for as it opens, in one request where it is shown (a hidden one would never send it)
+	together() {
+		return document.hidden ? this : batched;
+	},
+
 	docker: table('docker', DOCKER['docker'], bodyOf),
-	// of a page that is shown: they go out in one request with those of the router
-	together: { ...table('docker', { info: [] }, bodyOf, true), ...table('docker.container', { list: [ 'query' ] }, bodyOf, true) },
 	container: table('docker.container', DOCKER['docker.container'], bodyOf),
 	mounts: table('luci', { getMountPoints: [] }, answerOf, true),
 	system: table('system', { info: [] }, answerOf, true),
-	router: table('file', { list: [ 'path' ] }, answerOf),
+	router: table('file', { list: [ 'path' ] }, answerOf, true),
 	files: table('docker.container', { info_archive: [ 'id', 'query' ] }, statOf),
 	ttyd: table('docker.container', { ttyd_start: [ 'id', 'cmd', 'uid' ] }, answerOf),
 	image: table('docker.image', DOCKER['docker.image'], bodyOf),

@@ -19,6 +19,7 @@ const STYLE = [
 	'.ucidockd-meters { display: grid; grid-template-columns: repeat(auto-fit, minmax(15em, 1fr)); gap: .2em 1.5em }',
 	'.ucidockd-any { overflow-wrap: anywhere }',
 	'.ucidockd-quiet { opacity: .75 }',
+	'.ucidockd-group { text-align: left; padding-top: 1.2em }',
 	'.ucidockd-log { height: 50vh; overflow: auto; margin: .4em 0 }',
 	'.ucidockd-wrap { white-space: pre-wrap; overflow-wrap: anywhere }',
 	'.ucidockd-actions { white-space: nowrap; text-align: right }',
@@ -43,6 +44,10 @@ function wordsOf(error) {
 
 function rowOf(titles, cells) {
 	return el('tr', { 'class': 'tr' }, cells.map((cell, index) => el('td', { 'class': 'td', 'data-title': titles[index] }, cell)));
+}
+
+function groupOf(titles, content) {
+	return el('tr', { 'class': 'tr' }, el('th', { 'class': 'td ucidockd-group', 'colspan': titles.length, 'scope': 'rowgroup' }, content));
 }
 
 function headOf(titles) {
@@ -75,8 +80,8 @@ return baseclass.extend({
 		return el('table', { 'class': 'table' }, headOf(titles), rows.length ? rows.map(cells => rowOf(titles, cells)) : placeholder(titles, none ?? _('nothing here')));
 	},
 
-	// A table that is drawn again and again: {node, draw}. `draw` takes [{key, sign, cells()}, ...]; a row whose `sign` is as
-	// before stays as it is, so that a menu stays open and the keyboard where it was.
+	// A table that is drawn again and again: {node, draw, forget}. `draw` takes [{key, sign, cells()}, ...]; a row whose `sign` is as
+	// before stays as it is, so that a menu stays open and the keyboard where it was. One with `isHeading` has one cell.
 	keyed(titles, none) {
 		const node = el('table', { 'class': 'table' }), head = headOf(titles);
 		let known = new Map();
@@ -85,7 +90,7 @@ return baseclass.extend({
 			const next = new Map(rows.map(row => {
 				const old = known.get(row.key);
 
-				return [ row.key, old?.sign === row.sign ? old : { sign: row.sign, node: rowOf(titles, row.cells()) } ];
+				return [ row.key, old?.sign === row.sign ? old : { sign: row.sign, node: row.isHeading ? groupOf(titles, row.cells()) : rowOf(titles, row.cells()) } ];
 			}));
 			const wanted = [ head, ...(rows.length ? [ ...next.values() ].map(one => one.node) : [ placeholder(titles, none) ]) ];
 
@@ -94,7 +99,7 @@ return baseclass.extend({
 
 			while (node.childNodes.length > wanted.length)
 				node.lastChild.remove();
-		} };
+		}, forget: keys => keys.forEach(key => known.delete(key)) };
 	},
 
 	// a text that a screen reader says when it changes

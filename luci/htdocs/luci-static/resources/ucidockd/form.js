@@ -124,8 +124,8 @@ class ContainerForm {
 return baseclass.extend({
 	// what forms need beside the section; null for a login that may not read it
 	async prepare() {
-		const [ isReadable, schema, images, volumes ] = await Promise.all([
-			editor.load(CONFIG), schemas.load('container'), L.resolveDefault(calls.image.list(), []), L.resolveDefault(calls.volume.list(), {})
+		const ask = calls.together(), [ isReadable, schema, images, volumes ] = await Promise.all([
+			editor.load(CONFIG), schemas.load('container'), L.resolveDefault(ask.image.list(), []), L.resolveDefault(ask.volume.list(), {})
 		]);
 
 		return isReadable ? { schema, images, volumes: volumes?.Volumes ?? [] } : null;

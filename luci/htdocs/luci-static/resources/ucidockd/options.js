@@ -5,7 +5,7 @@
 
 // tabs in the order of the forms; an option's own is `x-tab` of its schema
 const TABS = [
-	'general', 'door', 'network', 'storage', 'environment', 'resources', 'devices', 'health', 'policy', 'addresses', 'more', 'registries', 'defaults', 'compatibility', 'cleanup'
+	'general', 'door', 'network', 'storage', 'environment', 'resources', 'devices', 'health', 'policy', 'addresses', 'more', 'registries', 'defaults', 'compatibility', 'cleanup', 'updates'
 ];
 
 return baseclass.extend({
@@ -22,7 +22,7 @@ return baseclass.extend({
 			general: _('General'), network: _('Network'), storage: _('Storage'), environment: _('Environment'), resources: _('Resources'),
 			devices: _('Devices and rights'), health: _('Health and log'), policy: _('Policy'), addresses: _('Addresses'), more: _('More'),
 			door: _('Access'), registries: _('Registries'), defaults: _('Container defaults'), compatibility: _('Compatibility'),
-			cleanup: _('Clean-up')
+			cleanup: _('Clean-up'), updates: _('Updates')
 		}[tab];
 	}
 });

@@ -42,8 +42,13 @@ return baseclass.extend({
 		return isBoolean(property) && WORDS.includes(value) ? (WORDS.indexOf(value) < 5 ? '0' : '1') : value;
 	},
 
+	packed: {}, // by section type, where the package was packed (luci/bundle.py)
+
 	// JSON Schema of a section type
 	async load(type) {
+		if (this.packed[type])
+			return this.packed[type];
+
 		const response = await fetch(L.resource('ucidockd/schemas/%s.schema.json').format(type));
 
 		if (!response.ok)

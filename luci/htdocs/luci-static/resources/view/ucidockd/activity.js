@@ -83,7 +83,7 @@ return view.extend({
 
 	async lookAtJobs() {
 		if (!document.hidden)
-			this.jobs = (await L.resolveDefault(calls.agent.job_list(), { jobs: this.jobs })).jobs;
+			this.jobs = (await L.resolveDefault(calls.together().agent.job_list(), { jobs: this.jobs })).jobs;
 
 		this.soon();
 	},

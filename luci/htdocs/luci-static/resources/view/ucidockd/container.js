@@ -45,16 +45,18 @@ function fetched(fetch, ...inputs) {
 
 return view.extend({
 	async load() {
-		const [ containers, snapshot ] = await Promise.all([ L.resolveDefault(calls.container.list({ all: true }), null), L.resolveDefault(calls.agent.status(), {}) ]);
+		const ask = calls.together(), [ containers, snapshot, likely ] = await Promise.all([
+			L.resolveDefault(ask.container.list({ all: true }), null), L.resolveDefault(ask.agent.status(), {}), L.resolveDefault(ask.container.inspect(wordOfPage()), null)
+		]);
 
-		return { containers, snapshot, ...await this.lookAt(containers ?? [], snapshot.resources ?? []) };
+		return { containers, snapshot, ...await this.lookAt(containers ?? [], snapshot.resources ?? [], likely) };
 	},
 
-	// {row, found}: `found` is what the engine says of it, null where there is no container
-	async lookAt(containers, all) {
+	// {row, found}: `found` is what the engine says of it, null where there is no container; `likely`: what it said of that name
+	async lookAt(containers, all, likely) {
 		const word = wordOfPage(), made = rows.make(containers, all, Date.now() / 1000);
 		const row = made.find(one => one.owner?.section === word) ?? made.find(one => one.container?.Id === word) ?? made.find(one => one.name === word);
-		const found = row?.container ? await L.resolveDefault(calls.container.inspect(row.container.Id), null) : null;
+		const id = row?.container?.Id, found = !id ? null : likely?.Id === id ? likely : await L.resolveDefault(calls.container.inspect(id), null);
 
 		return { row, found };
 	},

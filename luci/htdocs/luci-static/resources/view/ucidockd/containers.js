@@ -41,7 +41,7 @@ return view.extend({
 
 		return [
 			L.hasViewPermission() ? this.tick(row) : '',
-			[ D.el('strong', {}, D.page([ 'container', row.path ], row.name)), D.el('br', {}), D.el('small', { 'class': 'ucidockd-any' }, row.image), row.stack && D.el('div', {}, D.el('small', { 'class': 'ucidockd-quiet' }, _('Stack: %s').format(row.stack))) ],
+			[ D.el('strong', {}, D.page([ 'container', row.path ], row.name)), D.el('br', {}), D.el('small', { 'class': 'ucidockd-any' }, row.image) ],
 			[ D.badge(row.state.level, row.state.words), row.owner ? '' : [ ' ', D.el('small', { 'class': 'ucidockd-quiet' }, _('not managed')) ], row.state.note && D.el('div', {}, D.el('small', { 'class': 'ucidockd-any' }, row.state.note)) ],
 			row.container?.State === 'running' ? this.loads.cell(row.container.Id) : '',
 			row.ports.map(ports.node),
@@ -49,13 +49,68 @@ return view.extend({
 		];
 	},
 
+	// the head of a stack, whose containers are all chosen by it
+	heading(name, rowsOf) {
+		const running = rowsOf.filter(row => row.container?.State === 'running').length, isManaged = rowsOf.some(row => row.owner);
+
+		return {
+			key: 'stack:' + name, sign: JSON.stringify([ running, rowsOf.map(row => row.key), rowsOf.every(row => this.chosen.has(row.key)) ]), isHeading: true,
+			cells: () => [
+				L.hasViewPermission() ? [ D.el('input', {
+					'type': 'checkbox', 'aria-label': _('Select all of %s').format(name), 'checked': rowsOf.every(row => this.chosen.has(row.key)) ? '' : null,
+					'change': event => this.choose(rowsOf, event.target.checked)
+				}), ' ' ] : '',
+				_('Stack %s').format(name), ' ', D.el('small', { 'class': 'ucidockd-quiet' }, _('%d of %d running').format(running, rowsOf.length)), ' ',
+				isManaged ? D.button('neutral', _('Shared settings'), () => this.openStacks()) : ''
+			]
+		};
+	},
+
+	choose(rowsOf, isChosen) {
+		rowsOf.forEach(row => this.chosen[isChosen ? 'add' : 'delete'](row.key));
+		this.table.forget(rowsOf.map(row => row.key));
+		this.draw();
+	},
+
+	// stacks under their heads, after the containers that are in none
+	grouped(shown) {
+		const found = new Map();
+
+		shown.forEach(row => found.set(row.stack, [ ...found.get(row.stack) ?? [], row ]));
+
+		return [ ...found ].flatMap(([ stack, rowsOf ]) => [ ...(stack ? [ this.heading(stack, rowsOf) ] : []), ...rowsOf.map(row => this.line(row)) ]);
+	},
+
+	line(row) {
+		return {
+			key: row.key, sign: JSON.stringify([ row.name, row.image, row.state, row.ports, row.container?.Id, row.container?.State, row.owner?.level ]), cells: () => this.cells(row)
+		};
+	},
+
+	// the forms of stacks, which are loaded now
+	stackForms() {
+		const place = D.el('div', {}, _('Loading…')), load = async () => D.fill(place, await (await L.require('ucidockd.stacks')).render());
+		const node = D.el('details', { 'toggle': () => {
+			if (node.open && !this.hasStacks) {
+				this.hasStacks = true;
+				D.attempt(load);
+			}
+		} }, D.el('summary', {}, _('Stacks: settings that several containers share')), place);
+
+		return node;
+	},
+
+	openStacks() {
+		this.stacks.open = true;
+		this.stacks.scrollIntoView({ block: 'start' });
+		this.stacks.firstChild.focus();
+	},
+
 	draw() {
 		const all = this.all(), shown = all.filter(row => rows.fits(row, this.filter.value.trim().toLowerCase(), this.kind.value));
 
 		this.loads.follow(shown.filter(row => row.container?.State === 'running').map(row => row.container.Id));
-		this.table.draw(shown.map(row => ({
-			key: row.key, sign: JSON.stringify([ row.name, row.image, row.stack, row.state, row.ports, row.container?.Id, row.container?.State, row.owner?.level ]), cells: () => this.cells(row)
-		})));
+		this.table.draw(this.grouped(shown));
 		D.fill(this.footer, N_(all.length, '%d container', '%d containers').format(all.length), ', ', _('%d running').format(all.filter(row => row.container?.State === 'running').length),
 			shown.length < all.length ? [ ', ', _('%d hidden by the filter').format(all.length - shown.length) ] : '');
 		this.drawMany();
@@ -102,6 +157,7 @@ return view.extend({
 		this.table = D.keyed([ '', _('Name'), _('State'), _('CPU and memory'), _('Ports'), '' ], _('No container to show. "Add container" creates one.'));
 		this.footer = D.spoken('p', { 'class': 'ucidockd-quiet' });
 		this.many = D.el('div', {});
+		this.stacks = L.hasViewPermission() ? this.stackForms() : '';
 		this.filter = D.search(_('Filter by name, image or state'), () => this.draw());
 		this.kind = D.select(_('Show'), [
 			[ '', _('All') ], [ 'running', _('Running') ], [ 'trouble', _('With problems') ], [ 'stopped', _('Not running') ], [ 'declared', _('Managed') ], [ 'foreign', _('Not managed') ]
@@ -122,7 +178,7 @@ return view.extend({
 			D.el('h2', {}, _('Containers')),
 			D.bar(L.hasViewPermission() && D.page('add', _('Add container'), null, 'btn cbi-button cbi-button-add important'), this.filter, this.kind,
 				D.menu(_('Clean up'), [ prune.button('containers', _('Remove stopped'), _('Removes all stopped containers that are not managed, with everything they wrote outside of volumes.'), () => this.refresh()) ])),
-			this.many, this.table.node, this.footer);
+			this.many, this.table.node, this.footer, this.stacks);
 	},
 
 	handleSaveApply: null,

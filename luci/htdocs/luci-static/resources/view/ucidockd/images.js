@@ -18,7 +18,9 @@ function namesOf(one) {
 
 return view.extend({
 	load() {
-		return Promise.all([ L.resolveDefault(image.list(), null), L.resolveDefault(calls.container.list({ all: true }), []), L.resolveDefault(calls.agent.status(), {}) ]);
+		const ask = calls.together();
+
+		return Promise.all([ L.resolveDefault(ask.image.list(), null), L.resolveDefault(ask.container.list({ all: true }), []), L.resolveDefault(ask.agent.status(), {}) ]);
 	},
 
 	async history(one) {

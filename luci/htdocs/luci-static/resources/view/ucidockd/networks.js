@@ -23,8 +23,9 @@ return view.extend({
 	},
 
 	async look() {
+		const ask = calls.together();
 		const [ networks, containers, snapshot ] = await Promise.all([
-			L.resolveDefault(calls.network.list(), null), L.resolveDefault(calls.container.list({ all: true }), []), L.resolveDefault(calls.agent.status(), {})
+			L.resolveDefault(ask.network.list(), null), L.resolveDefault(ask.container.list({ all: true }), []), L.resolveDefault(ask.agent.status(), {})
 		]);
 		const all = snapshot.resources ?? [];
 

@@ -12,7 +12,7 @@
 'require ucidockd.containerlist as rows';
 'require ucidockd.status as status';
 
-const { agent, docker } = calls;
+const { docker } = calls;
 const DAEMON = 'daemon:dockerd';
 const QUIET_MS = 1000, METERS_MS = 10000;
 
@@ -26,8 +26,8 @@ return view.extend({
 	},
 
 	async refresh() {
-		const { info: askInfo, list: askList } = document.hidden ? { info: docker.info, list: calls.container.list } : calls.together;
-		const [ info, pending, containers ] = await Promise.all([ ...[ askInfo(), agent.plan(), askList({ all: true }) ].map(one => L.resolveDefault(one, null)), this.measure() ]);
+		const ask = calls.together();
+		const [ info, pending, containers ] = await Promise.all([ ...[ ask.docker.info(), ask.agent.plan(), ask.container.list({ all: true }) ].map(one => L.resolveDefault(one, null)), this.measure() ]);
 
 		this.info = info;
 		this.plan = pending;

@@ -25,7 +25,7 @@ const NOT_BLOCKED = [ 'loopback', 'docker' ];
 return view.extend({
 	async load() {
 		const [ readable, containers, network, ...found ] = await Promise.all([
-			editor.load('dockerd', 'containers'), L.resolveDefault(calls.container.list(), []), L.resolveDefault(uci.load('network'), null), ...TYPES.map(type => schemas.load(type))
+			editor.load('dockerd', 'containers'), L.resolveDefault(calls.together().container.list(), []), L.resolveDefault(uci.load('network'), null), ...TYPES.map(type => schemas.load(type))
 		]);
 
 		return { readable, containers, network, schema: Object.fromEntries(TYPES.map((type, index) => [ type, found[index] ])) };

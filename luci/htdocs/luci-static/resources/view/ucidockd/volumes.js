@@ -26,8 +26,9 @@ return view.extend({
 	},
 
 	async look() {
+		const ask = calls.together();
 		const [ volumes, containers, snapshot ] = await Promise.all([
-			L.resolveDefault(calls.volume.list(), null), L.resolveDefault(calls.container.list({ all: true }), []), L.resolveDefault(calls.agent.status(), {})
+			L.resolveDefault(ask.volume.list(), null), L.resolveDefault(ask.container.list({ all: true }), []), L.resolveDefault(ask.agent.status(), {})
 		]);
 		const all = snapshot.resources ?? [];
 		const sorted = volumes?.Volumes?.sort((one, other) => ANONYMOUS.test(one.Name) - ANONYMOUS.test(other.Name) || one.Name.localeCompare(other.Name));
