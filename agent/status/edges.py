@@ -35,7 +35,6 @@ _BY_REASON = {
 _BY_CONDITION = {
     ConditionType.WAITING: Event.WAITING,
     ConditionType.DISK_LOW: Event.DISKFULL,
-    "UpdateAvailable": Event.UPDATE,
 }
 _NEEDED = {"container": ("Synced", "Running"), "network": ("Synced",), "volume": ("Synced",)}
 
@@ -199,7 +198,7 @@ def alarms_of(resource: Mapping[str, Any]) -> dict[Event, News]:
 
 def _event_of(resource: Mapping[str, Any], condition: Mapping[str, Any]) -> Event | None:
     level, kind, reason = condition["level"], condition["type"], condition["reason"]
-    if kind == "UpdateAvailable" and condition["status"]:
+    if kind == ConditionType.UPDATE_AVAILABLE and condition["status"]:
         return Event.UPDATE
     if level in ("ok", "off"):
         return None
