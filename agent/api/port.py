@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.api.problems import RequestError, number, text
+from agent.data.volumes import Manual
 from agent.model.dockerd.settings import CERTIFICATE_DAYS_MAX, CLIENT_DAYS, Wish
 from agent.model.issues import Given, GivenSection
 from agent.model.quantities import QuantityError, parse_age
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from agent.convert.requests import ImportRequest
 
 
-class AgentPort(Protocol):
+class AgentPort(Manual, Protocol):
     """`plan` and `reconcile` raise EngineError when the engine is away."""
 
     board: StatusBoard

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-GROUPS = ("Configuration", "What runs", "Containers", "The agent and dockerd", "Help")
+GROUPS = ("Configuration", "What runs", "Containers", "Data", "The agent and dockerd", "Help")
 
 
 class Argument(NamedTuple):
@@ -757,6 +757,68 @@ TLS_CLIENT = Command(
     ),
     common=(*_FILES, "state-dir", "json"),
 )
+_VOLUME = argument("NAME", dest="name", help="a volume, by its Docker name")
+_STOP_FOR_COPY = flag("--stop", help="stop the managed containers that mount it meanwhile")
+VOLUME_LS = Command(
+    name="volume ls",
+    group="Data",
+    summary="List the volumes, or the files of one",
+    description="Lists the volumes of the engine. With a name it lists the entries of a folder of that volume.",
+    examples=(
+        ("ucidockd volume ls", "The volumes."),
+        ("ucidockd volume ls data backups", "What is in the folder `backups` of volume `data`."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.data:volume_ls",
+    arguments=(
+        _VOLUME._replace(settings={**_VOLUME.settings, "nargs": "?"}),
+        argument("PATH", dest="path", nargs="?", help="a folder of the volume"),
+    ),
+    common=("config-dir", "override-dir", "socket", "json"),
+)
+VOLUME_GET = Command(
+    name="volume get",
+    group="Data",
+    summary="Write a volume to a tar file",
+    description=(
+        "Writes a volume, or a file or folder of it, to a tar file. The file appears only once it is complete and was found"
+        " whole. A program that writes meanwhile may leave the copy half-way between two states: use --stop for databases."
+    ),
+    examples=(
+        ("ucidockd volume get data data.tar --stop", "Stop what mounts it, copy it, start it again."),
+        ("ucidockd volume get data - | ssh nas 'cat >data.tar'", "Send it to another machine."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.data:volume_get",
+    arguments=(_VOLUME, argument("FILE", dest="file", help="the file to write; `-` is the standard output")),
+    options=(option("--path", metavar="PATH", help="only this file or folder of it"), _STOP_FOR_COPY),
+    common=("config-dir", "override-dir", "socket"),
+)
+VOLUME_PUT = Command(
+    name="volume put",
+    group="Data",
+    summary="Unpack a tar file into a volume",
+    description=(
+        "Unpacks a tar file, also one that gzip packed, into a volume, over what is there. With --replace the archive takes"
+        " the place of all files of the volume: it goes into a temporary volume first, so that a damaged archive costs"
+        " nothing, and the managed containers that mount the volume stop only for the moment of the exchange."
+    ),
+    examples=(
+        ("ucidockd volume put data data.tar --replace", "Put a volume back as it was."),
+        ("ucidockd volume put copy data.tar --create", "Make a new volume of it."),
+        ("ucidockd volume put site pages.tar.gz --path html", "Add files to a folder."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.data:volume_put",
+    arguments=(_VOLUME, argument("FILE", dest="file", help="the archive; `-` is the standard input")),
+    options=(
+        option("--path", metavar="PATH", help="a folder of the volume to unpack into"),
+        flag("--replace", help="replace all files of the volume, or none"),
+        flag("--create", help="make the volume, which must not exist"),
+        _STOP_FOR_COPY,
+    ),
+    common=("config-dir", "override-dir", "socket"),
+)
 HELP_COMMAND = Command(
     name="help",
     group="Help",
@@ -803,6 +865,9 @@ COMMANDS: tuple[Command, ...] = (
     RENDER,
     UCI,
     TLS_CLIENT,
+    VOLUME_LS,
+    VOLUME_GET,
+    VOLUME_PUT,
     HELP_COMMAND,
     VERSION,
 )
@@ -836,14 +901,13 @@ DOCKER_WORDS: Mapping[str, str] = {
     "kill": "`ucidockd stop NAME` stops a container",
     "pause": "`ucidockd stop NAME --once` stops a container until its next change",
     "rename": "change `option name` of the section, then `uci commit`",
-    "cp": "mount a folder with `list volume '/path:/target'`, or use LuCI's page Files",
+    "cp": "`ucidockd volume get` and `put` copy volumes; LuCI's page Files copies to and from containers",
     "attach": "`ucidockd logs NAME -f` follows its output, `ucidockd exec -it NAME sh` opens a shell",
     "shell": "`ucidockd exec -it NAME sh` opens a shell",
     "sh": "`ucidockd exec -it NAME sh` opens a shell",
     "build": "build the image elsewhere and name it in `option image`",
     "login": "add an `auth` section with `option serveraddress`, `username` and `password`",
     "network": "declare it as a `network` section; `ucidockd status` shows them",
-    "volume": "declare it as a `volume` section; `ucidockd status` shows them",
     "info": "`ucidockd status` shows the agent and the engine",
     "events": "`ucidockd status --watch` follows changes",
     "init": "`touch /etc/config/containers`, then declare a container in it",

@@ -13,7 +13,7 @@ import functools
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -60,6 +60,7 @@ _LOOK_AGAIN_S = 0.05
 FIRST_RESYNC_S = 60.0  # while no configuration has been read
 STUCK_RESYNCS = 2  # without the end of a pass, until that is a condition
 PASSES_KEY = "agent:passes"
+COPY_WAITS_S = 60.0  # for what is being done to a container whose volume is to be copied
 SETTLE_S = 2.5  # procd kills what has not ended 5 s after SIGTERM
 _INTERESTING = frozenset({"container", "network", "volume", "image", "daemon"})
 # exec and health probes come by the dozen and change nothing that we declare; health_status does
@@ -324,6 +325,29 @@ class Loop:
         """The engine refused the action: nothing is held for it."""
         await asyncio.to_thread(self.reconciler.release, container)
         self.trigger()
+
+    async def begin_copy(self, volumes: Iterable[str]) -> frozenset[str]:
+        """See `agent.data.volumes.Manual`. Those that have a mistake in their section are left alone anyway."""
+        keys = self.reconciler.mounting(frozenset(volumes))
+        self.reconciler.holds.begin_copy(keys)
+        for _ in range(round(COPY_WAITS_S / _LOOK_AGAIN_S)):
+            async with self._one_pass:  # one that began before may still plan for them
+                at_work = sorted(key for key in keys if self.reconciler.at_work(key))
+            if not at_work:
+                return keys
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        await self.end_copy(keys)
+        raise ConflictError(f"{at_work[0]} is being changed; try again when that is done")
+
+    async def end_copy(self, keys: frozenset[str]) -> None:
+        """See `agent.data.volumes.Manual`."""
+        self.reconciler.holds.end_copy(keys)
+        self.trigger(deep=True)
+
+    def managed(self, containers: Iterable[str]) -> frozenset[str]:
+        """See `agent.data.volumes.Manual`."""
+        ours = {r.object_id for r in self.reconciler.records.records() if r.kind == "container"}
+        return frozenset(containers) & ours
 
     async def updates(self) -> dict[str, object]:
         """What the last checks of images found."""

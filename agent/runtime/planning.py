@@ -279,7 +279,9 @@ def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
         "mounts": _mounts(inspect),
         "networks": _networks(inspect),
         "ports": _ports(inspect, resource.get("reach") or {}),
-        "image": _image(reconciler, container, record, inspect, image or {}),
+        "webui": resource.get("webui", ""),
+        "image": _image(reconciler, container, record, inspect, image or {})
+        | {"check": resource.get("update")},
         "output": _failed_output(reconciler, key),
     }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from agent.model.addresses import parse_engine_address, parse_listen
+from agent.model.addresses import Listener, parse_engine_address, parse_listen
 from agent.model.dockerd.successors import of_dockerman
 from agent.model.entries import VOLUME_NAME
 from agent.model.issues import Issue, shortened
@@ -151,8 +151,11 @@ def decode(
     *,
     paths: Mapping[str, str],
     read_file: Callable[[str], str] | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> DecodeResult:
-    """The desired resources of all packages. `paths` names each package's file, for messages."""
+    """The desired resources of all packages. `paths` names each package's file, for messages; `listeners`: what else has
+    ports of this machine.
+    """
     stray: list[Issue] = []
     readers = [
         _reader(section, package=name, file=paths.get(name, ""))
@@ -180,7 +183,7 @@ def decode(
     readers = [reader for reader in readers if reader.kind not in DAEMON_KINDS]
     _check_names(readers)
     draft = _draft(readers, read_file)
-    crosscheck(draft)
+    crosscheck(draft, listeners)
     readers += [reader for reader, _ in draft.networks if reader not in readers]  # those of stacks
     desired = replace(
         _desired(draft, readers),

@@ -32,6 +32,7 @@ from agent.api.rules import read
 from agent.api.streams.engine_streams import mapped
 from agent.api.streams.logs import last_lines
 from agent.api.streams.stream_sources import Args, Kind, OutputOnly, Source, json_item
+from agent.data.parts import Data
 from agent.engine.stream import DockerStream
 from agent.errors import BusError, UcidockdError
 from agent.model.dockerd.settings import Wish
@@ -356,6 +357,24 @@ class AdoptionMethods:
     async def _revert(self, args: Arguments) -> Reply:
         number, commit = revert_of({n: v for n, v in args.items() if n not in (SESSION, "name")})
         return await self._agent.revert(checked_id(text(args, "name")), number, commit=commit)
+
+
+# The files of volumes on ubus: what is small. Archives come over HTTP and through transfers.
+
+
+class DataMethods:
+    """The same answers as on HTTP."""
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+
+    def methods(self) -> dict[str, Method]:
+        """To be published."""
+        return {"volume_list": Method(handler=self._list, args={"name": STRING, "path": STRING})}
+
+    async def _list(self, args: Arguments) -> Reply:
+        found = await self._data.volumes.list(checked_id(text(args, "name")), text(args, "path"))
+        return found.as_json()
 
 
 class UpdateMethods:

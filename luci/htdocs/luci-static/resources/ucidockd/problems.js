@@ -19,7 +19,7 @@ function toldOf(resource) {
 	const verdict = resource.conditions.find(one => one.type === resource.verdict);
 	const rest = resource.conditions.filter(one => one !== verdict && [ 'error', 'warning' ].includes(one.level));
 
-	return [ verdict, ...rest ].filter(Boolean).filter((one, index, all) => all.findIndex(other => other.message === one.message) === index);
+	return [ verdict, ...rest ].filter(Boolean).filter((one, index, all) => all.findIndex(other => other.message === one.message || other.label === one.label) === index);
 }
 
 function titleOf({ kind, section, name }) {
@@ -55,6 +55,17 @@ function askFirst(title, text, label, action) {
 	return D.button('apply', label, () => D.ask(title, [ text ], label, action));
 }
 
+function restart({ object_id: id, name }) {
+	const decision = { by: 'engine', method: 'restart', id };
+
+	return askFirst(_('Restart %s').format(name), actions.consequence(decision, name), _('Restart'), () => actions.run([ decision ]));
+}
+
+// a page that only helps a login that may change something
+function way(path, text, part) {
+	return L.hasViewPermission() ? D.page(path, text, part, 'btn cbi-button') : '';
+}
+
 // what helps against one condition
 function remedyOf(resource, condition) {
 	const { type, reason } = condition;
@@ -63,7 +74,22 @@ function remedyOf(resource, condition) {
 		return askFirst(_('Take over %s').format(resource.name), _('The existing container is replaced by one with the settings of this page. Its volumes stay. If the new one does not start, the old one comes back.'),
 			_('Take over'), () => takeOver(resource.section));
 
+	if (type === 'Degraded' && reason === 'RolledBack')
+		return [ D.button('neutral', _('Try again now'), reconcile), ' ', way([ 'container', resource.section ], _('Earlier settings'), 'history') ];
+
+	if (reason === 'Unhealthy' && resource.object_id)
+		return restart(resource);
+
 	switch (type) {
+	case 'PublicPort':
+	case 'FirewallOpen':
+		return way('settings', _('Block access'), 'set-network');
+	case 'InsecureAPI':
+		return way('settings', _('Protect the API'), 'set-access');
+	case 'StorageUnsuitable':
+		return way('settings', _('Choose another folder'), 'set-general');
+	case 'DiskLow':
+		return way('images', _('Clean up images'));
 	case 'RestartNeeded':
 		return D.button('apply', _('Restart dockerd'), () => dockerd.ask('restart', _('Restart dockerd'), () => {}));
 	case 'EngineChanged':
@@ -72,7 +98,10 @@ function remedyOf(resource, condition) {
 			' ', D.page('settings', _('Move the data'), null, 'btn cbi-button')
 		];
 	case 'DataLost':
-		return askFirst(_('Mark as seen'), _('The volume is empty. Restore its data from a backup if you have one. This only removes the message.'), _('Mark as seen'), reconcile);
+		return [
+			way('volumes', _('Restore')), ' ',
+			askFirst(_('Mark as seen'), _('The volume is empty. Restore its data from a backup if you have one. This only removes the message.'), _('Mark as seen'), reconcile)
+		];
 	default:
 		return forwardings.button(condition);
 	}
@@ -102,7 +131,7 @@ return baseclass.extend({
 
 		return D.el('div', { 'class': 'ucidockd-problem' },
 			told.map((one, index) => D.el('div', {}, index ? '' : [ isHere ? '' : [ D.el('strong', {}, titleOf(resource)), ' ' ] ], D.badge(one.level, one.label), ' ',
-				D.el('span', { 'class': 'ucidockd-any' }, one.message), ' ', one.since ? D.el('small', { 'class': 'ucidockd-quiet', 'title': format.time(one.since) }, _('for %s').format(format.age(one.since, now))) : '')),
+				D.el('span', { 'class': 'ucidockd-any' }, one.message), one.since ? D.el('small', { 'class': 'ucidockd-quiet', 'title': format.time(one.since) }, ' · ', _('for %s').format(format.age(one.since, now))) : '')),
 			output && [ D.el('div', {}, D.el('small', {}, _('The last lines it printed:'))), D.el('pre', {}, output) ],
 			retryAt ? D.el('div', {}, D.el('small', {}, _('Next try at %s.').format(new Date(retryAt * 1000).toLocaleTimeString()))) : '',
 			D.bar(

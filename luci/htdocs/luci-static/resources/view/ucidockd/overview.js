@@ -11,6 +11,7 @@
 'require ucidockd.problems as problems';
 'require ucidockd.containerlist as rows';
 'require ucidockd.status as status';
+'require ucidockd.updates as updates';
 
 const { docker } = calls;
 const DAEMON = 'daemon:dockerd';
@@ -78,6 +79,7 @@ return view.extend({
 		D.fill(this.problems, found.map(one => problems.node(one)), issues.map(text => D.el('div', { 'class': 'ucidockd-problem' }, D.badge('error', _('Mistake in the settings')), ' ', text)),
 			(this.model.agent.warnings ?? []).map(text => D.el('p', { 'class': 'alert-message warning' }, text)));
 		D.fill(this.next, next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Where'), _('Why') ], next.map(row => [ D.badge(row.heavy ? 'waiting' : 'off', row.op), row.key.split(':').slice(1).join(':'), row.cause ])) ] : '');
+		D.fill(this.updates, updates.list(all, now()));
 		this.count(all);
 		this.onEngine(this.model.agent.engine?.reachable !== false);
 	},
@@ -159,7 +161,7 @@ return view.extend({
 		this.model = status.make();
 		this.sentenceNode = D.spoken('p', { 'style': 'font-size:120%' }, _('Asking the agent…'));
 
-		for (const name of [ 'buttons', 'problems', 'next', 'counts' ])
+		for (const name of [ 'buttons', 'problems', 'next', 'counts', 'updates' ])
 			this[name] = D.el('div', {});
 
 		this.meters = D.el('div', { 'class': 'ucidockd-meters' });
@@ -176,7 +178,7 @@ return view.extend({
 		return D.el('div', {},
 			D.connection(live),
 			D.el('h2', {}, _('Docker')), this.sentenceNode, this.problems,
-			D.el('p', {}, this.counts), this.meters, this.next,
+			this.updates, D.bar(this.counts, updates.button()), this.meters, this.next,
 			D.el('h3', {}, _('Engine')), this.buttons, this.engine());
 	},
 

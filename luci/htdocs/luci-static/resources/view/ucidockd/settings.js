@@ -163,6 +163,7 @@ return view.extend({
 		const root = D.el('div', {}, D.el('h2', {}, _('Settings')), this.state(), jump, parts.map(([ , node ]) => node), this.page.bar());
 
 		this.page.sections.forEach(section => section.update());
+		window.requestAnimationFrame(() => location.hash.startsWith('#set-') && document.getElementById(location.hash.slice(1))?.scrollIntoView());
 
 		return root;
 	},
