@@ -36,6 +36,7 @@ from agent.files.token import TokenFile
 from agent.model.issues import plain
 from agent.model.resources import AgentSettings, Desired, PruneImages
 from agent.model.secrets import hidden_text
+from agent.notices.gate import Notices
 from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
 from agent.router.hazards import make_hazards
@@ -43,7 +44,6 @@ from agent.router.listening import listeners
 from agent.router.routes import host_routes
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop, begin_thread
-from agent.runtime.notices import Notices
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.router_integration import make_edges
 from agent.status.board import StatusBoard

@@ -54,6 +54,7 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
     """The agent's settings; a wrong option leaves its default."""
     base = AgentSettings()
     enabled, workers = reader.flag("enabled"), reader.parsed("workers", parse_int)
+    keep = reader.parsed("keep_images", parse_int)
     settings = AgentSettings(
         enabled=base.enabled if enabled is None else enabled,
         socket=reader.text("socket") or base.socket,
@@ -74,6 +75,7 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
         dockerd=reader.text("dockerd") or base.dockerd,
         dockerd_args=reader.words("dockerd_args") or (),
         remove=reader.flag("remove") or base.remove,
+        keep_images=base.keep_images if keep is None else keep,
         prune=_prune(reader),
         update_check=UpdateCheck(reader.text("update_check") or base.update_check),
         update_check_window=reader.parsed("update_check_window", parse_window),
