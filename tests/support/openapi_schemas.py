@@ -145,7 +145,7 @@ SCHEMAS: dict[str, Any] = {
             "checked_at": {"type": ["number", "null"]},
             "retry_at": {
                 "type": ["number", "null"],
-                "description": "When a registry with a limit is asked again",
+                "description": "When a registry that was away or has a limit is asked again",
             },
             "why": {**TEXT, "description": "Why the state is unknown, failed or rate-limited"},
         },
