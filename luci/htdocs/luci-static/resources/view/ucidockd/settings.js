@@ -17,7 +17,7 @@
 
 const DAEMON_KEY = 'daemon:dockerd';
 const TYPES = [ 'globals', 'tls', 'proxies', 'firewall', 'auth', 'agent' ];
-const NOT_BLOCKED = [ 'loopback', 'docker' ];
+const NOT_BLOCKED = /^(?:loopback|docker|ucidockd_.*)$/; // the router itself, and networks of containers
 
 return view.extend({
 	async load() {
@@ -36,9 +36,9 @@ return view.extend({
 			const daemon = model.take(item) && model.known.get(DAEMON_KEY);
 
 			if (daemon) {
-				const { level, reason, message } = status.verdict(daemon);
+				const { level, label, message } = status.verdict(daemon);
 
-				D.fill(place, 'dockerd: ', D.badge(level, daemon.words ?? reason), ' ', message);
+				D.fill(place, 'dockerd: ', D.badge(level, label), ' ', message);
 			}
 		});
 
@@ -60,7 +60,7 @@ return view.extend({
 	},
 
 	interfaces() {
-		return uci.sections('network', 'interface').map(one => one['.name']).filter(name => !NOT_BLOCKED.includes(name));
+		return uci.sections('network', 'interface').map(one => one['.name']).filter(name => !NOT_BLOCKED.test(name));
 	},
 
 	more(type, name) {
