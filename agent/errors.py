@@ -4,6 +4,7 @@
 UcidockdError
 +-- ConfigError      the user can mend it (UCI, arguments)
 +-- PathError        a path that the user names cannot be used, or does not answer
++-- DataError        an archive, a backup or a place for it cannot be used
 +-- ConflictError    two writers, or a foreign object in our way
 +-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
 +-- DaemonError      dockerd could not be started, or did not take a change
@@ -129,6 +130,12 @@ class PathError(UcidockdError):
     """A path that the user names cannot be looked at or read; the message says which and why."""
 
     code: ClassVar[str] = "path"
+
+
+class DataError(UcidockdError):
+    """An archive is damaged, or there is no place for it, or no way from there into a volume."""
+
+    code: ClassVar[str] = "data"
 
 
 class ConflictError(UcidockdError):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,8 +24,10 @@ from agent.api.routes.files import FileRoutes, TransferRoutes
 from agent.api.routes.jobs import JobRoutes
 from agent.api.routes.streams import StreamRoutes
 from agent.api.routes.updates import UpdateRoutes
+from agent.api.routes.volumes import VolumeRoutes
 from agent.api.rules import Rule
 from agent.api.streams.consoles import Consoles
+from agent.data.parts import Data
 from agent.engine.stream import DockerStream, SourceError
 from agent.errors import UcidockdError
 
@@ -36,9 +39,11 @@ def make_rules(
     consoles: Consoles | None = None,
     *,
     jobs: Jobs | None = None,
+    data: Data | None = None,
 ) -> list[Rule]:
-    """The route table. `jobs` is given where another door (ubus) shows them too."""
+    """The route table. `jobs` and `data` are given where others (ubus, passes) use them too."""
     jobs = jobs or Jobs(engine)
+    data = data or Data(engine, agent, instance=lambda: "", run_dir=Path("/var/run/ucidockd"))
     transfers = Transfers(engine, jobs)
     through = EngineRoutes(agent, engine)
     return [
@@ -46,7 +51,8 @@ def make_rules(
         *StreamRoutes(engine, agent.board).rules(),
         *FileRoutes(engine).rules(),
         *JobRoutes(jobs, agent.auths).rules(),
-        *TransferRoutes(transfers, engine, agent.auths, agent.board).rules(),
+        *VolumeRoutes(data).rules(),
+        *TransferRoutes(transfers, engine, agent.auths, agent.board, data).rules(),
         *MetricsRoutes(agent, jobs, transfers).rules(),
         *AdoptionRoutes(agent).rules(),
         *UpdateRoutes(agent).rules(),
@@ -65,13 +71,14 @@ def make_app(
     consoles: Consoles | None = None,
     *,
     jobs: Jobs | None = None,
+    data: Data | None = None,
 ) -> Starlette:
     """The application over a running agent. Without `access`, for the control socket only.
 
-    Who gives `consoles` and `jobs` ends them.
+    Who gives `consoles`, `jobs` and `data` ends them.
     """
     access = access or control_only(engine)
-    return assemble(make_rules(agent, engine, access, consoles, jobs=jobs), access)
+    return assemble(make_rules(agent, engine, access, consoles, jobs=jobs, data=data), access)
 
 
 def control_only(engine: DockerStream) -> Access:

@@ -6,13 +6,16 @@ what a download is made of that is not an archive: a single file, a log.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
 from agent.api.problems import RequestError
+from agent.data.parts import Data
 from agent.engine.stream import DockerStream, EngineResponse
 from agent.errors import EngineError
 from agent.wire.bodies import BLOCK, Entry, is_plain_tar, size_of_records
+from agent.wire.tar import rooted
 
 _UNPACKS_SAFELY = (29, 5, 1)
 HEAD_TIMEOUT_S = 600.0  # the engine packs a large image before it answers
@@ -96,6 +99,38 @@ async def _size_of_file(take: Callable[[int], Awaitable[bytes]]) -> int:
         if entry.kind not in ("0", "\0", "7"):
             raise RequestError("this is not a regular file: download it as a tar archive")
         return entry.size if stated is None else stated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How an archive gets into a volume: into a folder of it, over what is there; in the place of all its files, once it
+    is found whole; or as a new volume."""
+
+    path: str = ""
+    stop: bool = False
+    replace: bool = False
+    create: bool = False
+
+    @classmethod
+    def of(cls, path: str, **flags: bool) -> Way:
+        """Raises RequestError for what does not go together."""
+        way = cls(path=path, **flags)
+        if (way.replace or way.create) and (path or way.replace is way.create):
+            raise RequestError("of path, replace and create only one can be given")
+        return way
+
+    async def fill(self, data: Data, volume: str, body: AsyncIterable[bytes]) -> int:
+        """How many members that were. Raises DataError, ConflictError, EngineError."""
+        if self.create:
+            return await data.restores.into_new(volume, body)
+        if self.replace:
+            return await data.restores.replace(volume, body)
+        return (await data.volumes.put(volume, body, self.path, stop=self.stop)).members
+
+
+def archive_name(volume: str, path: str = "") -> str:
+    """What a download is called."""
+    return "_".join([volume, *rooted(path).split("/")]).rstrip("_") + ".tar"
 
 
 async def open_download(engine: DockerStream, path: str, query: list[tuple[str, str]]) -> EngineResponse:

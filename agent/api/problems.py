@@ -18,6 +18,7 @@ from agent.errors import (
     ClockNotSetError,
     ConfigError,
     ConflictError,
+    DataError,
     EngineError,
     PathError,
     StorageError,
@@ -54,7 +55,7 @@ def status_of(exc: Exception) -> int:
         return 503
     if isinstance(exc, StorageError):
         return 507
-    return 422 if isinstance(exc, ConfigError | PathError) else 500
+    return 422 if isinstance(exc, ConfigError | PathError | DataError) else 500
 
 
 def http_body(code: str, message: str) -> dict[str, Any]:
@@ -148,6 +149,14 @@ def flag(query: Mapping[str, str], name: str, *, default: bool = False) -> bool:
     if text:
         raise RequestError(f"query {name}: expected 1 or 0")
     return default
+
+
+def switch(body: Mapping[str, object], name: str) -> bool:
+    """A boolean of a JSON body, false where it is missing. Raises RequestError."""
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise RequestError(f"{name}: expected true or false")
+    return value
 
 
 def number(body: Mapping[str, object], name: str, *, low: int, high: int, default: int) -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -89,6 +89,14 @@ def stream(path: str, route: str) -> Iterator[bytes]:
         raise UcidockdError(f"the stream broke off: {exc}") from exc
 
 
+def upload(path: str, route: str, pieces: Iterable[bytes]) -> Any:
+    """PUT of a body as it comes; the decoded JSON answer. Raises as `call`."""
+    connection = UnixConnection(path)
+    headers = {"Transfer-Encoding": "chunked"}
+    response = answer_of(connection, "PUT", route, (piece for piece in pieces if piece), headers, path)
+    return json.loads(response.read())
+
+
 def _open(
     path: str, method: str, route: str, data: bytes | None, timeout_s: float | None
 ) -> http.client.HTTPResponse:
@@ -103,13 +111,20 @@ def answer_of(
     connection: http.client.HTTPConnection,
     method: str,
     route: str,
-    data: bytes | None,
+    data: bytes | Iterable[bytes] | None,
     headers: Mapping[str, str],
     path: str,
 ) -> http.client.HTTPResponse:
     """The agent's answer, its body still to come. Raises NoAgentError, TimeoutError, PermissionError, AgentError."""
     try:
-        connection.request(method, route, body=data, headers=dict(headers))
+        try:
+            connection.request(
+                method, route, body=data, headers=dict(headers), encode_chunked="Transfer-Encoding" in headers
+            )
+        except BrokenPipeError:
+            if data is None or isinstance(data, bytes):
+                raise
+            # a body that is refused is not read to its end: the answer says why
         response = connection.getresponse()
         if response.status < 400:
             return response

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-GROUPS = ("Configuration", "What runs", "Containers", "The agent and dockerd", "Help")
+GROUPS = ("Configuration", "What runs", "Containers", "Data", "The agent and dockerd", "Help")
 
 
 class Argument(NamedTuple):
@@ -636,6 +636,45 @@ PRUNE = Command(
     ),
     common=(*_FILES, "socket", "json"),
 )
+UPDATE = Command(
+    name="update",
+    group="Containers",
+    summary="Replace containers by ones of the newest images",
+    description=(
+        "Pulls the images of these sections and replaces the containers whose image is another one now, dependencies first."
+        " A new container that does not stay up, or does not become healthy, is removed, and the old one runs on; what the"
+        " new one printed last is shown. Without a name all of which something newer is known are shown, and updated once"
+        " you agree. A tag that moves replaces nothing by itself, see `option update`."
+    ),
+    examples=(
+        ("ucidockd update web", "Update the container of section `web`."),
+        ("ucidockd update --check", "Ask the registries what is newer; nothing is pulled."),
+        ("ucidockd update --yes", "Update all of which something newer is known."),
+    ),
+    exit_codes=((0, "done, or nothing is newer"), (1, "one failed, or waits"), _USAGE),
+    handler="agent.cli.update:update",
+    arguments=(_NAMES._replace(settings={**_NAMES.settings, "nargs": "*"}),),
+    options=(
+        flag("--check", help="only ask the registries, pull nothing"),
+        flag("-y", "--yes", help="without a name: update all without a question"),
+    ),
+    common=_EITHER,
+)
+ROLLBACK = Command(
+    name="rollback",
+    group="Containers",
+    summary="Take a container back to the image before",
+    description=(
+        "Replaces the container by one of the image that it ran before its last update. The image is pulled by its digest"
+        " if it is gone. The container stays on it, pinned, until its section changes or an update is asked for. Volumes"
+        " keep what is in them: an update that changed their data is not undone by this."
+    ),
+    examples=(("ucidockd rollback web", "Back to the image that `web` ran before its last update."),),
+    exit_codes=((0, "done"), (1, "it failed, or waits"), _USAGE),
+    handler="agent.cli.update:rollback",
+    arguments=(_NAME._replace(help="a container section, or its Docker name"),),
+    common=_EITHER,
+)
 WAIT = Command(
     name="wait",
     group="What runs",
@@ -743,6 +782,68 @@ TLS_CLIENT = Command(
     ),
     common=(*_FILES, "state-dir", "json"),
 )
+_VOLUME = argument("NAME", dest="name", help="a volume, by its Docker name")
+_STOP_FOR_COPY = flag("--stop", help="stop the managed containers that mount it meanwhile")
+VOLUME_LS = Command(
+    name="volume ls",
+    group="Data",
+    summary="List the volumes, or the files of one",
+    description="Lists the volumes of the engine. With a name it lists the entries of a folder of that volume.",
+    examples=(
+        ("ucidockd volume ls", "The volumes."),
+        ("ucidockd volume ls data backups", "What is in the folder `backups` of volume `data`."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.data:volume_ls",
+    arguments=(
+        _VOLUME._replace(settings={**_VOLUME.settings, "nargs": "?"}),
+        argument("PATH", dest="path", nargs="?", help="a folder of the volume"),
+    ),
+    common=("config-dir", "override-dir", "socket", "json"),
+)
+VOLUME_GET = Command(
+    name="volume get",
+    group="Data",
+    summary="Write a volume to a tar file",
+    description=(
+        "Writes a volume, or a file or folder of it, to a tar file. The file appears only once it is complete and was found"
+        " whole. A program that writes meanwhile may leave the copy half-way between two states: use --stop for databases."
+    ),
+    examples=(
+        ("ucidockd volume get data data.tar --stop", "Stop what mounts it, copy it, start it again."),
+        ("ucidockd volume get data - | ssh nas 'cat >data.tar'", "Send it to another machine."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.data:volume_get",
+    arguments=(_VOLUME, argument("FILE", dest="file", help="the file to write; `-` is the standard output")),
+    options=(option("--path", metavar="PATH", help="only this file or folder of it"), _STOP_FOR_COPY),
+    common=("config-dir", "override-dir", "socket"),
+)
+VOLUME_PUT = Command(
+    name="volume put",
+    group="Data",
+    summary="Unpack a tar file into a volume",
+    description=(
+        "Unpacks a tar file, also one that gzip packed, into a volume, over what is there. With --replace the archive takes"
+        " the place of all files of the volume: it goes into a temporary volume first, so that a damaged archive costs"
+        " nothing, and the managed containers that mount the volume stop only for the moment of the exchange."
+    ),
+    examples=(
+        ("ucidockd volume put data data.tar --replace", "Put a volume back as it was."),
+        ("ucidockd volume put copy data.tar --create", "Make a new volume of it."),
+        ("ucidockd volume put site pages.tar.gz --path html", "Add files to a folder."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.data:volume_put",
+    arguments=(_VOLUME, argument("FILE", dest="file", help="the archive; `-` is the standard input")),
+    options=(
+        option("--path", metavar="PATH", help="a folder of the volume to unpack into"),
+        flag("--replace", help="replace all files of the volume, or none"),
+        flag("--create", help="make the volume, which must not exist"),
+        _STOP_FOR_COPY,
+    ),
+    common=("config-dir", "override-dir", "socket"),
+)
 HELP_COMMAND = Command(
     name="help",
     group="Help",
@@ -783,11 +884,16 @@ COMMANDS: tuple[Command, ...] = (
     EXEC,
     LOGS,
     PULL,
+    UPDATE,
+    ROLLBACK,
     PRUNE,
     RUN,
     RENDER,
     UCI,
     TLS_CLIENT,
+    VOLUME_LS,
+    VOLUME_GET,
+    VOLUME_PUT,
     HELP_COMMAND,
     VERSION,
 )
@@ -807,7 +913,6 @@ DOCKER_WORDS: Mapping[str, str] = {
     "deploy": "`ucidockd reconcile` applies the configuration",
     "sync": "`ucidockd reconcile` applies the configuration",
     "reload": "`ucidockd reconcile` applies the configuration",
-    "update": "`ucidockd reconcile` applies the configuration",
     "create": "declare the container in /etc/config/containers, then `uci commit` and `ucidockd reconcile`",
     "down": "delete the section (`uci delete containers.NAME; uci commit containers`), then `ucidockd reconcile`",
     "rm": "delete the section (`uci delete containers.NAME; uci commit containers`), then `ucidockd reconcile`",
@@ -821,14 +926,13 @@ DOCKER_WORDS: Mapping[str, str] = {
     "kill": "`ucidockd stop NAME` stops a container",
     "pause": "`ucidockd stop NAME --once` stops a container until its next change",
     "rename": "change `option name` of the section, then `uci commit`",
-    "cp": "mount a folder with `list volume '/path:/target'`, or use LuCI's page Files",
+    "cp": "`ucidockd volume get` and `put` copy volumes; LuCI's page Files copies to and from containers",
     "attach": "`ucidockd logs NAME -f` follows its output, `ucidockd exec -it NAME sh` opens a shell",
     "shell": "`ucidockd exec -it NAME sh` opens a shell",
     "sh": "`ucidockd exec -it NAME sh` opens a shell",
     "build": "build the image elsewhere and name it in `option image`",
     "login": "add an `auth` section with `option serveraddress`, `username` and `password`",
     "network": "declare it as a `network` section; `ucidockd status` shows them",
-    "volume": "declare it as a `volume` section; `ucidockd status` shows them",
     "info": "`ucidockd status` shows the agent and the engine",
     "events": "`ucidockd status --watch` follows changes",
     "init": "`touch /etc/config/containers`, then declare a container in it",

@@ -51,7 +51,10 @@ def import_compose(args: argparse.Namespace) -> int:
         profiles=tuple(args.profiles),
         commit=args.commit,
     )
-    return _import(args, request)
+    try:
+        return _import(args, request)
+    except ConfigError as exc:
+        raise ConfigError(f"{args.file if path else '<stdin>'}: {exc}") from None
 
 
 def export_text(args: argparse.Namespace) -> int:

@@ -94,7 +94,7 @@ def _yaml(text: str) -> Any:
         mark = getattr(exc, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark is not None else ""
         problem = getattr(exc, "problem", None) or "it cannot be read"
-        raise ConfigError(f"{where}{problem}; expected YAML") from None
+        raise ConfigError(f"{where}this is not YAML: {problem}") from None
     except (ValueError, RecursionError, TypeError):
         raise ConfigError("the compose file cannot be read as YAML") from None
 

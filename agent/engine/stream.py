@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 from typing import Any, TypeVar
@@ -78,6 +78,7 @@ class EngineResponse:
         self._rest = rest
         self._sender = sender
         self._address = address
+        self.on_close: Callable[[], Awaitable[None]] | None = None  # what else ends with it
         self._bodiless = method == "HEAD" or status in (204, 304)
 
     async def __aenter__(self) -> EngineResponse:
@@ -94,6 +95,9 @@ class EngineResponse:
         if self._sender is not None:
             await _stop(self._sender)
             self._sender = None
+        on_close, self.on_close = self.on_close, None
+        if on_close is not None:
+            await on_close()
 
     @property
     def length(self) -> int | None:

@@ -20,6 +20,10 @@ LABEL_INSTANCE = "ucidockd.instance"
 LABEL_SECTION = "ucidockd.section"
 LABEL_SPEC_VERSION = "ucidockd.spec-version"
 LABEL_NONCE = "ucidockd.nonce"
+# what copies of volumes are made with
+LABEL_HELPER = "ucidockd.helper"  # INSTANCE/RUN of the agent that made it
+LABEL_COPY_OF = "ucidockd.copy-of"  # of a volume: the one that it is a copy for
+LABEL_SAVED = "ucidockd.saved"  # of such a copy that is kept: the key to put it back by
 OWNER = "ucidockd"
 
 

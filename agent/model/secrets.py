@@ -167,6 +167,8 @@ def _without_values(text: str) -> str:
     while (found := _NAME.search(text, at)) is not None:
         at = found.end()
         if is_secret_name(found[1].lstrip("-")) and (value := _GIVEN.match(text, at)) is not None:
+            if value[0].startswith(MASK) and not value[0].removeprefix(MASK).strip(")],.}"):
+                continue  # masked already: `[TOKEN=***]` keeps its bracket
             made += [text[done:at], MASK]
             at = done = value.end()
     return "".join([*made, text[done:]])

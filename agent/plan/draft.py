@@ -16,6 +16,8 @@ from agent.model.updates import Available
 from agent.plan import operations as ops
 from agent.plan.container.meaning import Defaults, changed_fields, defaults_of
 
+COPY = "copy"  # in `Context.held`: no manual action, a volume of the container is being copied
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
@@ -45,7 +47,9 @@ class Context:
     changing: frozenset[str] = (
         frozenset()
     )  # of these, the keys whose change failed: what runs is looked after
-    held: Mapping[str, str] = field(default_factory=dict)  # key -> the manual action that must not be undone
+    held: Mapping[str, str] = field(
+        default_factory=dict
+    )  # key -> the manual action that must not be undone, or COPY
     image_ids: Mapping[str, str] = field(
         default_factory=dict
     )  # image -> local id ("" = none), where looked up
@@ -236,7 +240,13 @@ class Draft:
         error = self.context.backoff.get(key)
         if error is not None:
             self.find(key, "Synced", status=False, reason="BackOff", message=error)
-        return error is not None and key not in self.context.changing
+        return error is not None and (key not in self.context.changing or self._is_half_swapped(record))
+
+    def _is_half_swapped(self, record: Record | None) -> bool:
+        """Whether a swap waits to be undone: the new container may run, and never together with the old one."""
+        return record is not None and any(
+            other.swap == "new" and other.partner == record.nonce for other in self.context.records
+        )
 
     def conflict(self, key: str, message: str) -> None:
         """Something foreign is in the way."""

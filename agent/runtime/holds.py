@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from agent.files.atomic import atomic_write
 from agent.model.identity import canonical, spec_hash
 from agent.model.resources import Container, Desired, RunState
 from agent.plan.container.meaning import meaning
-from agent.plan.draft import desired_spec, key_of
+from agent.plan.draft import COPY, desired_spec, key_of
 from agent.wire.record_lines import json_object
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,18 @@ class Holds:
         self._lock = threading.Lock()
         self._held: dict[str, dict[str, str]] | None = None  # read at first use
         self._before: dict[str, dict[str, str]] = {}  # what the last manual action on a key took the place of
+        self._copying: Counter[str] = Counter()  # copies of volumes under way, by key; only while we live
+
+    def begin_copy(self, keys: Iterable[str]) -> None:
+        """Volumes of these are being copied: whatever is asked for, they are left alone until `end_copy`."""
+        with self._lock:
+            self._copying.update(keys)
+
+    def end_copy(self, keys: Iterable[str]) -> None:
+        """What held before the copy holds again."""
+        with self._lock:
+            self._copying.subtract(keys)
+            self._copying += Counter()  # without zeros
 
     def add(self, container: Container, action: str) -> None:
         """Notes a manual action. What makes a container run that is to run ends the hold of one that was stopped."""
@@ -87,7 +100,8 @@ class Holds:
             }
             if not keep:
                 self._write(held)
-            return {key: item["action"] for key, item in held.items()}
+            actions = {key: item["action"] for key, item in held.items()}
+            return actions | dict.fromkeys(self._copying, COPY)
 
     def _read(self) -> dict[str, dict[str, str]]:
         if self._held is None:

@@ -30,7 +30,7 @@ def make_doors(
 ) -> tuple[ControlServer, Listeners]:
     """The server of the control socket that `listener` is bound to, and what follows the agent section."""
     access = Access(parts.sessions, Subnets(parts.engine), settings=settings)
-    app = make_app(parts.agent, parts.engine, access, parts.consoles, jobs=parts.jobs)
+    app = make_app(parts.agent, parts.engine, access, parts.consoles, jobs=parts.jobs, data=parts.data)
     listeners = Listeners(app, access, parts.agent.board, wan=lambda: wan_addresses(parts.options))
     listeners.want(settings)
     return ControlServer(app, path, listener=listener), listeners

@@ -13,7 +13,7 @@ import functools
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.apply.ports import Engine
+from agent.apply.worker_pool import Outcome
 from agent.errors import ConfigError, ConflictError, EngineError, StorageError, UcidockdError
 from agent.files.user_paths import PATHS
 from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher
@@ -41,6 +42,7 @@ from agent.uci.decode import PACKAGES
 
 if TYPE_CHECKING:
     from agent.convert.requests import ImportRequest
+    from agent.runtime.updating import Asked
     from agent.storage.upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ _LOOK_AGAIN_S = 0.05
 FIRST_RESYNC_S = 60.0  # while no configuration has been read
 STUCK_RESYNCS = 2  # without the end of a pass, until that is a condition
 PASSES_KEY = "agent:passes"
+COPY_WAITS_S = 60.0  # for what is being done to a container whose volume is to be copied
 SETTLE_S = 2.5  # procd kills what has not ended 5 s after SIGTERM
 _INTERESTING = frozenset({"container", "network", "volume", "image", "daemon"})
 # exec and health probes come by the dozen and change nothing that we declare; health_status does
@@ -178,17 +181,46 @@ class Loop:
         with self.reconciler.collecting() as outcomes:
             async with self._one_pass:
                 await self._in_pass(self._reconcile_now)
-            settling, waves = Settling(settle_s, self.reconciler.monotonic), 0
-            while True:
-                await self._ended()
-                async with self._one_pass:
-                    found = await self._in_pass(self._go_on)
-                waves += self.reconciler.is_busy()
-                if waves >= _WAVES or not (self.reconciler.is_busy() or settling.lasts(outcomes)):
-                    break
-                if not self.reconciler.is_busy():
-                    await asyncio.sleep(Settling.LOOK_S)
+            found = await self._until_idle(outcomes, settle_s)
             return reconcile_answer(found, outcomes, self.config_issues())
+
+    async def _until_idle(self, outcomes: Sequence[Outcome], settle_s: float = 0.0) -> Outlook:
+        """Goes on while something can be done at once; returns what is then left."""
+        settling, waves = Settling(settle_s, self.reconciler.monotonic), 0
+        while True:
+            await self._ended()
+            async with self._one_pass:
+                found = await self._in_pass(self._go_on)
+            waves += self.reconciler.is_busy()
+            if waves >= _WAVES or not (self.reconciler.is_busy() or settling.lasts(outcomes)):
+                return found
+            if not self.reconciler.is_busy():
+                await asyncio.sleep(Settling.LOOK_S)
+
+    async def update(self, names: Sequence[str]) -> dict[str, object]:
+        """Replaces containers by ones of the newest images; answers when that is done or waits for something."""
+        return await self._renew(names, back=False)
+
+    async def rollback(self, name: str) -> dict[str, object]:
+        """Takes a container back to the image before."""
+        return await self._renew([name], back=True)
+
+    async def _renew(self, names: Sequence[str], *, back: bool) -> dict[str, object]:
+        from agent.runtime.updating import answer, ask  # few need it
+
+        def begin() -> tuple[Asked, ...]:
+            self._read_config()
+            asked = ask(self.reconciler, names, back=back)
+            with self._counted():
+                self.reconciler.begin_pass(deep=None)
+            return asked
+
+        await self._settled_files()
+        with self.reconciler.collecting() as outcomes:
+            async with self._one_pass:
+                asked = await self._in_pass(begin)
+            found = await self._until_idle(outcomes)
+            return answer(self.reconciler, asked, found, outcomes)
 
     def _reconcile_now(self) -> None:
         with self._counted():
@@ -316,6 +348,29 @@ class Loop:
         """The engine refused the action: nothing is held for it."""
         await asyncio.to_thread(self.reconciler.release, container)
         self.trigger()
+
+    async def begin_copy(self, volumes: Iterable[str]) -> frozenset[str]:
+        """See `agent.data.volumes.Manual`. Those that have a mistake in their section are left alone anyway."""
+        keys = self.reconciler.mounting(frozenset(volumes))
+        self.reconciler.holds.begin_copy(keys)
+        for _ in range(round(COPY_WAITS_S / _LOOK_AGAIN_S)):
+            async with self._one_pass:  # one that began before may still plan for them
+                at_work = sorted(key for key in keys if self.reconciler.at_work(key))
+            if not at_work:
+                return keys
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        await self.end_copy(keys)
+        raise ConflictError(f"{at_work[0]} is being changed; try again when that is done")
+
+    async def end_copy(self, keys: frozenset[str]) -> None:
+        """See `agent.data.volumes.Manual`."""
+        self.reconciler.holds.end_copy(keys)
+        self.trigger(deep=True)
+
+    def managed(self, containers: Iterable[str]) -> frozenset[str]:
+        """See `agent.data.volumes.Manual`."""
+        ours = {r.object_id for r in self.reconciler.records.records() if r.kind == "container"}
+        return frozenset(containers) & ours
 
     async def updates(self) -> dict[str, object]:
         """What the last checks of images found."""

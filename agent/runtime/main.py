@@ -39,6 +39,7 @@ from agent.model.secrets import hidden_text
 from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
 from agent.router.hazards import make_hazards
+from agent.router.listening import listeners
 from agent.router.routes import host_routes
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop, begin_thread
@@ -170,7 +171,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         records=StateFile(options.state_dir / "state.json"),
         board=board,
         load=lambda: load(options),
-        load_given=lambda given: load_given(options, given),
+        load_given=lambda given: load_given(options, given, listeners(options, str(engine_at))),
         store=open_store(options),
         daemon=daemon,
         certificates=certificates,
@@ -266,11 +267,13 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.api.ubus.agent import (
         AdoptionMethods,
         DaemonMethods,
+        DataMethods,
         JobMethods,
         UpdateMethods,
         job_kinds,
         log_methods,
     )
+    from agent.data.parts import Data
     from agent.engine.stream import DockerStream
     from agent.runtime.ubus import Bus
     from agent.runtime.web import Parts, Web
@@ -284,14 +287,23 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     engine.around = KeptNames(engine, agent.images)
     jobs = Jobs(engine)
     consoles = Consoles(engine)
+    records = agent.reconciler.records
+    data = Data(engine, agent, instance=lambda: records.instance, run_dir=socket.parent)
     bus = Bus(options.ubus_socket)
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
     bus.methods |= DaemonMethods(agent).methods() | UpdateMethods(agent).methods()
     bus.methods |= log_methods(agent, engine)
+    bus.methods |= DataMethods(data).methods()
     sessions = bus.sessions(TokenFile(options.state_dir / "token"))
     parts = Parts(
-        options=options, agent=agent, engine=engine, consoles=consoles, jobs=jobs, sessions=sessions
+        options=options,
+        agent=agent,
+        engine=engine,
+        consoles=consoles,
+        jobs=jobs,
+        data=data,
+        sessions=sessions,
     )
     web = Web(parts, socket)
 
@@ -302,7 +314,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
-    async with web, consoles, bus.serving(agent, engine):
+    async with data.running(), web, consoles, bus.serving(agent, engine):
         logger.info("ready on %s", socket)
         await agent.run()
         await jobs.close()

@@ -19,6 +19,7 @@ from agent.api.access.control_socket import bind
 from agent.api.jobs.jobs import Jobs
 from agent.api.port import Sessions
 from agent.api.streams.consoles import Consoles
+from agent.data.parts import Data
 from agent.engine.stream import DockerStream
 from agent.errors import BusError
 from agent.files.options import RuntimeOptions
@@ -42,6 +43,7 @@ class Parts:
     engine: DockerStream
     consoles: Consoles
     jobs: Jobs
+    data: Data
     sessions: Sessions
 
 

@@ -27,6 +27,7 @@ from agent.api.jobs.transfers import OPEN_LIMIT, Transfers
 from agent.api.routes import files as routes_transfers
 from agent.api.routes.files import TransferRoutes
 from agent.api.routes.jobs import JobRoutes
+from agent.data.parts import Data
 from agent.engine.stream import DockerStream, SourceError
 from agent.errors import UcidockdError
 from tests.api.conftest import Containers
@@ -44,7 +45,8 @@ MIB = 1024 * 1024
 def impatient(agent: QuietAgent, engine: DockerStream) -> Starlette:
     """The application's jobs and transfers with a short idle time-out."""
     jobs = Jobs(engine)
-    routes = TransferRoutes(Transfers(engine, jobs, idle_s=1.5), engine, agent.auths, agent.board)
+    data = Data(engine, agent, instance=lambda: "", run_dir=Path("/nowhere"))
+    routes = TransferRoutes(Transfers(engine, jobs, idle_s=1.5), engine, agent.auths, agent.board, data)
     return Starlette(
         routes=make_routes([*routes.rules(), *JobRoutes(jobs, agent.auths).rules()]),
         exception_handlers={UcidockdError: on_error, SourceError: on_error},
@@ -447,13 +449,13 @@ def test_ended_downloads_hold_no_more_than_open_ones_may(client: CutClient, cont
     ("method", "route", "body", "status", "words"),
     [
         ("POST", "", {}, 400, "direction: expected up or down"),
-        ("POST", "", {"direction": "up"}, 400, "target: expected archive, load or build"),
+        ("POST", "", {"direction": "up"}, 400, "target: expected archive, load, build or volume"),
         (
             "POST",
             "",
             {"direction": "down", "target": "load"},
             400,
-            "target: expected export, archive, file, logs or save",
+            "target: expected export, archive, file, logs, save, volume or volume_file",
         ),
         ("POST", "", {"direction": "up", "target": "archive", "container": "x"}, 400, "path: expected"),
         (

@@ -22,6 +22,7 @@ from agent.api.ubus.agent import (
     AdoptionMethods,
     AgentMethods,
     DaemonMethods,
+    DataMethods,
     JobMethods,
     UpdateMethods,
     log_methods,
@@ -65,6 +66,7 @@ def methods_of_agent() -> set[str]:
         AdoptionMethods(nothing),
         UpdateMethods(nothing),
         DaemonMethods(nothing),
+        DataMethods(nothing),
     )
     streams = Streams.methods(Streams.__new__(Streams))
     return (

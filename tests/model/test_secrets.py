@@ -67,6 +67,7 @@ SECRET = [
     f"curl --user admin:{S} http://h",
 ]
 HARMLESS = [
+    "env [no TOKEN] -> [TOKEN=***]; memory unset -> 64m",
     "nginx -g daemon off;",
     "docker run -p 8080:80 -p80:80 nginx",
     "mkdir -p /var/lib",

@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -75,6 +75,12 @@ class QuietAgent:
     async def check_updates(self, names: Sequence[str] = ()) -> dict[str, Any]:
         return {"containers": [{"name": name} for name in names]}
 
+    async def update(self, names: Sequence[str]) -> dict[str, Any]:
+        return {"containers": [{"name": name} for name in names]}
+
+    async def rollback(self, name: str) -> dict[str, Any]:
+        return {"containers": [{"name": name}]}
+
     async def describe(self, name: str) -> dict[str, Any]:
         return {"name": name}
 
@@ -93,6 +99,17 @@ class QuietAgent:
     async def manual(self, container: str, action: str) -> None:
         del container
         self.manual_actions.append(action)
+
+    async def begin_copy(self, volumes: Iterable[str]) -> frozenset[str]:
+        self.manual_actions.append(f"copy {' '.join(sorted(volumes))}")
+        return frozenset()
+
+    async def end_copy(self, keys: frozenset[str]) -> None:
+        del keys
+        self.manual_actions.append("copied")
+
+    def managed(self, containers: Iterable[str]) -> frozenset[str]:
+        return frozenset(containers)
 
     async def manual_failed(self, container: str) -> None:
         del container

@@ -32,6 +32,7 @@ def wrapped(key: str, schema: dict[str, Any]) -> dict[str, Any]:
 SSE: dict[str, Any] = {"text/event-stream": {}}
 RAW: dict[str, Any] = {"application/octet-stream": {}}
 TEXT: dict[str, Any] = {"type": "string"}
+FLAG: dict[str, Any] = {"type": "boolean"}
 WHOLE: dict[str, Any] = {"type": "integer", "minimum": 0}
 _LIST: dict[str, Any] = {"type": "array", "items": TEXT}
 WRITTEN: dict[str, Any] = {"oneOf": [{"type": "null"}, TEXT, _LIST]}
@@ -46,7 +47,7 @@ LEVEL: dict[str, Any] = {"enum": [level.value for level in Level]}
 TEXTS: dict[str, Any] = {"type": "object", "additionalProperties": TEXT}
 
 PATH_PARAMETERS = {
-    "id": "Id (or, of a container, name)",
+    "id": "Id (or, of a container or volume, name)",
     "offset": "Where the part begins, in bytes",
     "image": "An image's name, with tag or digest, or id",
 }
@@ -147,6 +148,29 @@ SCHEMAS: dict[str, Any] = {
                 "description": "When a registry with a limit is asked again",
             },
             "why": {**TEXT, "description": "Why the state is unknown, failed or rate-limited"},
+        },
+    },
+    "Renewed": {
+        "type": "object",
+        "properties": {
+            "schema": {"const": 1, "description": "Counts up when a field changes its meaning"},
+            "ok": {"type": "boolean", "description": "None failed, and none waits"},
+            "containers": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "key": TEXT,
+                        "section": TEXT,
+                        "name": TEXT,
+                        "outcome": {"enum": ["updated", "rolled back", "current", "waiting", "failed"]},
+                        "before": {**TEXT, "description": "The image that it ran, with its digest"},
+                        "image": {**TEXT, "description": "The image that it runs"},
+                        "message": {**TEXT, "description": "Why it failed, or what it waits for"},
+                        "output": {**TEXT, "description": "What the new one printed last, where it failed"},
+                    },
+                },
+            },
         },
     },
     "Updates": {
@@ -432,13 +456,41 @@ SCHEMAS: dict[str, Any] = {
             "version": {**WHOLE, "description": "Counts changes; the id of the newest event"},
         },
     },
+    "Folder": {
+        "type": "object",
+        "properties": {
+            "path": TEXT,
+            "more": {"type": "boolean", "description": "There are more entries than those"},
+            "entries": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "name": TEXT,
+                        "kind": {"enum": ["file", "folder", "link", "device", "pipe"]},
+                        "size": WHOLE,
+                        "mode": {**TEXT, "description": "Octal digits"},
+                        "uid": WHOLE,
+                        "gid": WHOLE,
+                        "modified": {**WHOLE, "description": "Unix seconds"},
+                        "link": {**TEXT, "description": "Where a link leads"},
+                    },
+                },
+            },
+        },
+    },
     "NewTransfer": {
         "oneOf": [
             transfer("up", "archive", ["container", "path"], container=TEXT, path=TEXT),
             transfer("up", "load", [], size=WHOLE),
             transfer("up", "build", [], size=WHOLE, options={"type": "object", "properties": _BUILD}),
+            transfer(
+                "up", "volume", ["volume"], volume=TEXT, path=TEXT, stop=FLAG, replace=FLAG, create=FLAG
+            ),
             transfer("down", "export", ["container"], container=TEXT),
             transfer("down", "archive", ["container", "path"], container=TEXT, path=TEXT),
+            transfer("down", "volume", ["volume"], volume=TEXT, path=TEXT, stop=FLAG),
+            transfer("down", "volume_file", ["volume", "path"], volume=TEXT, path=TEXT),
             transfer("down", "save", ["names"], names={"type": "array", "items": TEXT, "minItems": 1}),
         ]
     },
@@ -548,6 +600,24 @@ SHAPES: dict[str, dict[str, Any]] = {
         },
         "content": given("Updates"),
     },
+    "POST /v1/update": {
+        "body": {
+            "type": "object",
+            "properties": {"names": {**_LIST, "description": "Sections or Docker names"}},
+            "required": ["names"],
+            "additionalProperties": False,
+        },
+        "content": given("Renewed"),
+    },
+    "POST /v1/rollback": {
+        "body": {
+            "type": "object",
+            "properties": {"name": {**TEXT, "description": "A section or a Docker name"}},
+            "required": ["name"],
+            "additionalProperties": False,
+        },
+        "content": given("Renewed"),
+    },
     "POST /v1/prune": {
         "body": {
             "type": "object",
@@ -651,6 +721,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "GET /v1/containers/{id}/stats": {"content": {"application/x-ndjson": {}, **SSE}},
     "GET /v1/containers/{id}/export": {"content": RAW},
     "GET /v1/containers/{id}/archive": {"content": RAW},
+    "GET /v1/volumes/{id}/archive": {"content": RAW},
+    "PUT /v1/volumes/{id}/archive": {"content": wrapped("members", WHOLE)},
+    "GET /v1/volumes/{id}/list": {"content": given("Folder")},
     "GET /v1/images/get": {"content": RAW},
     "PUT /v1/images/load": {"content": wrapped("job", _JOB)},
     "PUT /v1/builds": {"content": wrapped("job", _JOB)},

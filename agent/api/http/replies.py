@@ -325,6 +325,7 @@ class StreamReply(Response):
                     deadline.begin()
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
                     deadline.end()
+            await self._close()  # what the source holds is free when the client sees the end
             deadline.begin()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agent.api.problems import RequestError, checked_image, text
+from agent.api.problems import RequestError, checked_image, switch, text
 from agent.apply.images import auth_for
 from agent.model.identity import LABEL_OWNER, OWNER
 from agent.model.resources import RegistryAuth
@@ -156,7 +156,7 @@ def _build_spec(body: Mapping[str, object], auths: Auths, *, remote: str = "") -
         for name in ("dockerfile", "target", "platform", "networkmode")
         if (value := text(body, name))
     ]
-    query += [(name, "1") for name in ("nocache", "pull") if _switch(body, name)]
+    query += [(name, "1") for name in ("nocache", "pull") if switch(body, name)]
     query += [("rm", "1"), ("forcerm", "1")]
     if arguments := _texts(body, "buildargs"):
         query.append(("buildargs", json.dumps(arguments)))
@@ -211,7 +211,7 @@ def _prune(body: Mapping[str, object], auths: Auths) -> JobSpec:
     query: list[tuple[str, str]] = []
     if what in ("containers", "networks", "volumes"):
         filters["label!"] = [_OURS]
-    if _switch(body, "all"):
+    if switch(body, "all"):
         if what == "build":
             query.append(("all", "1"))
         elif what in ("images", "volumes"):
@@ -309,13 +309,6 @@ def _userinfo(address: str) -> tuple[str, ...]:
 
 def _encoded(value: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
-
-
-def _switch(body: Mapping[str, object], name: str) -> bool:
-    value = body.get(name, False)
-    if not isinstance(value, bool):
-        raise RequestError(f"{name}: expected true or false")
-    return value
 
 
 def _names(body: Mapping[str, object], name: str) -> list[str]:

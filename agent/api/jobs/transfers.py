@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from agent.api.archives import Body
+from agent.api.archives import Body, Way
 from agent.api.jobs.job_specs import JobSpec
 from agent.api.jobs.jobs import Jobs
 from agent.api.jobs.transfer import Download, Transfer
 from agent.api.jobs.upload import Upload
 from agent.api.problems import RequestError
+from agent.data.parts import Data
 from agent.engine.stream import DockerStream, EngineResponse
 from agent.errors import ConflictError
 
@@ -81,6 +82,12 @@ class Transfers:
         """Files into a container."""
         upload = Upload(container)
         self._add(upload, upload.into_archive(self._engine, container, query))
+        return upload
+
+    def upload_volume(self, data: Data, volume: str, way: Way) -> Upload:
+        """An archive into a volume."""
+        upload = Upload(volume)
+        self._add(upload, upload.into_volume(data, volume, way))
         return upload
 
     async def download(

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
-from agent.api.archives import put_archive
+from agent.api.archives import Way, put_archive
 from agent.api.jobs.jobs import Job, Jobs, JobState
 from agent.api.jobs.transfer import State, Transfer
 from agent.api.problems import RequestError
+from agent.data.parts import Data
 from agent.engine.stream import DockerStream, SourceError
 from agent.errors import ConflictError, EngineError
 
@@ -200,8 +201,15 @@ class Upload(Transfer):
 
     async def into_archive(self, engine: DockerStream, container: str, query: list[tuple[str, str]]) -> None:
         """PUT /containers/{id}/archive."""
+        await self._feeding(put_archive(engine, container, query, self.pipe))
+
+    async def into_volume(self, data: Data, volume: str, way: Way) -> None:
+        """See `Way.fill`."""
+        await self._feeding(way.fill(data, volume, self.pipe))
+
+    async def _feeding(self, work: Awaitable[object]) -> None:
         try:
-            await put_archive(engine, container, query, self.pipe)
+            await work
         except BaseException:
             self.pipe.fail(SourceError("the engine takes no more"))
             raise

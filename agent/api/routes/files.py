@@ -9,7 +9,7 @@ from operator import itemgetter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.api.archives import Body, open_download, put_archive, single_file
+from agent.api.archives import Body, Way, archive_name, open_download, put_archive, single_file
 from agent.api.http.replies import STALL_S, EngineReply, Inbox, JsonReply, StreamReply, attachment, read_json
 from agent.api.jobs.job_specs import build_upload, load_spec
 from agent.api.jobs.transfer import WINDOW, Download, Transfer
@@ -22,11 +22,13 @@ from agent.api.problems import (
     container_id,
     number,
     picked,
+    switch,
     text,
 )
 from agent.api.rules import Rule, delete, get, post, put, read, write
 from agent.api.streams.engine_streams import mapped, primed
 from agent.api.streams.logs import checked_containers, log_options, logs, merged, merged_text
+from agent.data.parts import Data
 from agent.engine.stream import DockerStream
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
@@ -126,7 +128,10 @@ class FileRoutes:
 
 _SIZE_LIMIT = 2**53 - 1
 _WAIT_S = 15.0  # for the engine: well below what the shortest door gives a request
-_TARGETS = {"up": "archive, load or build", "down": "export, archive, file, logs or save"}
+_TARGETS = {
+    "up": "archive, load, build or volume",
+    "down": "export, archive, file, logs, save, volume or volume_file",
+}
 
 
 class TransferRoutes:
@@ -138,8 +143,10 @@ class TransferRoutes:
         engine: DockerStream,
         auths: Callable[[], Sequence[RegistryAuth]],
         board: StatusBoard,
+        data: Data,
     ) -> None:
         self._transfers = transfers
+        self._data = data
         self._engine = engine
         self._auths = auths
         self._board = board
@@ -203,11 +210,14 @@ class TransferRoutes:
             ("up", "archive"): self._archive_up,
             ("up", "load"): self._load,
             ("up", "build"): self._build,
+            ("up", "volume"): self._volume_up,
             ("down", "export"): self._export,
             ("down", "archive"): self._archive_down,
             ("down", "file"): self._file_down,
             ("down", "logs"): self._logs_down,
             ("down", "save"): self._save,
+            ("down", "volume"): self._volume_down,
+            ("down", "volume_file"): self._volume_file_down,
         }
         if direction not in _TARGETS:
             raise RequestError("direction: expected up or down")
@@ -311,6 +321,21 @@ class TransferRoutes:
 
         title = _called(body) if several is None else "containers"
         return await self._transfers.download(f"{title}.log", opened(), wait_s=_WAIT_S)
+
+    async def _volume_up(self, body: Mapping[str, object]) -> Transfer:
+        path = text(body, "path") if "path" in body else ""
+        way = Way.of(path, **{each: switch(body, each) for each in ("stop", "replace", "create")})
+        return self._transfers.upload_volume(self._data, checked_id(text(body, "volume")), way)
+
+    async def _volume_down(self, body: Mapping[str, object]) -> Transfer:
+        volume, path = checked_id(text(body, "volume")), text(body, "path") if "path" in body else ""
+        opening = self._data.volumes.open(volume, path, stop=switch(body, "stop"))
+        return await self._transfers.download(archive_name(volume, path), opening, wait_s=_WAIT_S)
+
+    async def _volume_file_down(self, body: Mapping[str, object]) -> Transfer:
+        volume, path = checked_id(text(body, "volume")), _path(body)
+        opening = single_file(self._data.volumes.open(volume, path))
+        return await self._transfers.download(path.rstrip("/").rpartition("/")[2], opening, wait_s=_WAIT_S)
 
     async def _save(self, body: Mapping[str, object]) -> Transfer:
         names = body.get("names")

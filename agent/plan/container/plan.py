@@ -21,6 +21,7 @@ from agent.plan.container.inspected import read_spec, volumes_of
 from agent.plan.container.meaning import is_same_image, meaning_hash, newly_stated
 from agent.plan.container.renames import name_outside
 from agent.plan.draft import (
+    COPY,
     Draft,
     Missing,
     desired_spec,
@@ -60,7 +61,11 @@ class _Planner:
                 "Synced",
                 status=False,
                 reason="Held",
-                message=f"manual {action}; `ucidockd reconcile` undoes it",
+                message=(
+                    "left alone while its volumes are copied"
+                    if action == COPY
+                    else f"manual {action}; `ucidockd reconcile` undoes it"
+                ),
             )
             return
         unknown = too_new(self.container.spec, draft.context.api)
@@ -101,8 +106,10 @@ class _Planner:
         if seen.inspect is not None:
             self.draft.looked.add(self.key)
 
-    def _find(self, kind: str, *, status: bool, reason: Reason, message: str = "") -> None:
-        self.draft.find(self.key, kind, status=status, reason=reason, message=message)
+    def _find(
+        self, kind: str, *, status: bool, reason: Reason, message: str = "", since: float | None = None
+    ) -> None:
+        self.draft.find(self.key, kind, status=status, reason=reason, message=message, since=since)
 
     # what it waits for
 
@@ -387,7 +394,7 @@ class _Planner:
             message += f"; updated {later}" if later else ""
         else:
             message += f"; `ucidockd update {self.container.section}` replaces it"
-        self._find("UpdateAvailable", status=True, reason="NewerImage", message=message)
+        self._find("UpdateAvailable", status=True, reason="NewerImage", message=message, since=found.since)
 
     def _newer(self, record: Record) -> Newer | None:
         context = self.draft.context

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Routes: the files of volumes. Archives flow as those of containers do, and take the same rights: a reader sees none."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent.api.archives import Way, archive_name
+from agent.api.http.replies import STALL_S, EngineReply, Inbox, JsonReply, attachment
+from agent.api.problems import container_id, flag, picked
+from agent.api.rules import Rule, get, put, write
+from agent.data.parts import Data
+
+
+class VolumeRoutes:
+    """A client that takes nothing for `stall_s` is dropped, and what was stopped for it starts again."""
+
+    def __init__(self, data: Data, *, stall_s: float = STALL_S) -> None:
+        self._data = data
+        self._stall_s = stall_s
+
+    def rules(self) -> list[Rule]:
+        stop = "1: the managed containers that mount the volume are stopped meanwhile"
+        return [
+            get(
+                "/v1/volumes/{id}/list",
+                write("ucidockd", "volume_list"),
+                self.list,
+                "The entries of a folder of a volume",
+                query={"path": "The folder; the volume's root where it is missing"},
+            ),
+            get(
+                "/v1/volumes/{id}/archive",
+                write("docker.container", "get_archive"),
+                self.get,
+                "A volume, or a file or folder of it, as tar",
+                query={"path": "A file or folder; all of the volume where it is missing", "stop": stop},
+            ),
+            put(
+                "/v1/volumes/{id}/archive",
+                write("docker.container", "put_archive"),
+                self.put,
+                "A plain tar into a volume: over what is there, in the place of it, or as a new volume",
+                query={
+                    "path": "A folder of the volume to unpack into; not with replace or create",
+                    "stop": stop,
+                    "replace": (
+                        "1: the archive takes the place of all files, once it is there and found whole; the managed"
+                        " containers that mount the volume stop and start for that"
+                    ),
+                    "create": "1: the volume must not exist yet; it is removed again where the archive is damaged",
+                },
+                answer="It is unpacked; `members`: how many files, folders and links that were",
+            ),
+        ]
+
+    async def list(self, request: Request) -> Response:
+        picked(request, ("path",))
+        path = request.query_params.get("path", "")
+        return JsonReply((await self._data.volumes.list(container_id(request), path)).as_json())
+
+    async def get(self, request: Request) -> Response:
+        name = container_id(request)
+        picked(request, ("path", "stop"))
+        path = request.query_params.get("path", "")
+        response = await self._data.volumes.open(name, path, stop=flag(request.query_params, "stop"))
+        return EngineReply(
+            response, headers=attachment(archive_name(name, path)), large=True, stall_s=self._stall_s
+        )
+
+    async def put(self, request: Request) -> Response:
+        name = container_id(request)
+        picked(request, ("path", "stop", "replace", "create"))
+        query = request.query_params
+        way = Way.of(
+            query.get("path", ""), **{each: flag(query, each) for each in ("stop", "replace", "create")}
+        )
+        return JsonReply({"members": await way.fill(self._data, name, Inbox(request))})

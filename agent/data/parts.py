@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the agent does with data, put together: for routes, ubus and passes alike."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from operator import mul
+from pathlib import Path
+
+from agent.data.restore import Restores
+from agent.data.volumes import Manual, Volumes
+from agent.engine.stream import DockerStream
+from agent.errors import UcidockdError
+
+logger = logging.getLogger(__name__)
+
+_AGAIN_S, _AGAIN_LIMIT_S = 2.0, 300.0
+
+
+class Data:
+    """`run_dir`: what outlives the agent, not the router's uptime."""
+
+    def __init__(
+        self, engine: DockerStream, manual: Manual, *, instance: Callable[[], str], run_dir: Path
+    ) -> None:
+        self.volumes = Volumes(engine, manual, instance=instance, journal=run_dir / "copying.json")
+        self.restores = Restores(self.volumes)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Mends what a killed agent left, as soon as the engine answers."""
+        self.restores.loop = asyncio.get_running_loop()
+        task = asyncio.create_task(self._recover(), name="data")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def _recover(self) -> None:
+        for wait_s in itertools.accumulate(itertools.repeat(2.0), mul, initial=_AGAIN_S):
+            try:
+                await self.volumes.recover()
+            except (UcidockdError, OSError) as exc:
+                logger.info("what an interrupted copy of a volume left is mended later: %s", exc)
+                await asyncio.sleep(min(wait_s, _AGAIN_LIMIT_S))
+            else:
+                return
