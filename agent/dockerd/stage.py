@@ -275,7 +275,7 @@ class DaemonStage:
         return bool(given) and not exists(given) and not missing_mount(given, self._options)
 
     def _starts(self, settings: DaemonSettings | None, runner: Runner) -> bool:
-        """Whether we start dockerd, even with settings that are not ours: its autostart has been taken, or we are asked to."""
+        """Whether we start dockerd, with settings of ours or not: its autostart has been taken, or we are asked to."""
         if runner.elsewhere:
             return False
         if runner.kind == "child":
