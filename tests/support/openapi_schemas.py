@@ -591,6 +591,22 @@ SHAPES: dict[str, dict[str, Any]] = {
         },
         "content": given("Import"),
     },
+    "POST /v1/notify/test": {
+        "body": {
+            "type": "object",
+            "properties": {"name": {**TEXT, "description": "A notify section"}},
+            "required": ["name"],
+            "additionalProperties": False,
+        },
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"sent": {"type": "boolean"}, "error": TEXT, "took_s": {"type": "number"}},
+                }
+            }
+        },
+    },
     "GET /v1/updates": {"content": given("Updates")},
     "POST /v1/updates/check": {
         "body": {
