@@ -53,6 +53,7 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
     """The agent's settings; a wrong option leaves its default."""
     base = AgentSettings()
     enabled, workers = reader.flag("enabled"), reader.parsed("workers", parse_int)
+    load_history = reader.flag("load_history")
     settings = AgentSettings(
         enabled=base.enabled if enabled is None else enabled,
         socket=reader.text("socket") or base.socket,
@@ -74,6 +75,7 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
         dockerd_args=reader.words("dockerd_args") or (),
         remove=reader.flag("remove") or base.remove,
         prune=_prune(reader),
+        load_history=base.load_history if load_history is None else load_history,
         update_check=UpdateCheck(reader.text("update_check") or base.update_check),
         update_check_window=reader.parsed("update_check_window", parse_window),
     )
