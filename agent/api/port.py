@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agent.api.problems import RequestError, number, text
+from agent.api.problems import RequestError, checked_id, number, text
 from agent.data.volumes import Manual
 from agent.model.dockerd.settings import CERTIFICATE_DAYS_MAX, CLIENT_DAYS, Wish
 from agent.model.issues import Given, GivenSection
@@ -81,6 +81,20 @@ class AgentPort(Manual, Protocol):
         """Removes images that nothing needs, or shows them; `asked`: of `prune_request_of`. Returns what goes, what
         stays and why. Raises EngineError, ConfigError, ConflictError.
         """
+        ...
+
+    async def notify_test(self, name: str) -> dict[str, Any]:
+        """Sends a test notice through a notify section: `sent`, `error`, `took_s`. Raises ConfigError for no such one."""
+        ...
+
+    async def update(self, names: Sequence[str]) -> dict[str, Any]:
+        """Replaces containers by ones of the newest images, by the swap that can be undone: `containers`, with the
+        outcome of each. Raises ConfigError, ConflictError, EngineError.
+        """
+        ...
+
+    async def rollback(self, name: str) -> dict[str, Any]:
+        """Takes a container back to the image before; answer and errors as of `update`."""
         ...
 
     async def diff(self, name: str) -> dict[str, Any]:
@@ -210,7 +224,7 @@ def import_request_of(body: Mapping[str, Any]) -> ImportRequest:
 
 
 def update_names_of(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """The body of `POST /v1/updates/check`. Raises RequestError."""
+    """The body of `POST /v1/updates/check` and `POST /v1/update`. Raises RequestError."""
     if unknown := sorted(body.keys() - {"names"}):
         raise RequestError(f"{unknown[0][:64]!r} is not known; use `names`")
     names = body.get("names", [])
@@ -241,6 +255,13 @@ def prune_request_of(body: Mapping[str, Any]) -> dict[str, Any]:
         except QuantityError as exc:
             raise RequestError(f"`older`: {exc}") from exc
     return found
+
+
+def rollback_name_of(body: Mapping[str, Any]) -> str:
+    """The body of `POST /v1/rollback`. Raises RequestError."""
+    if unknown := sorted(body.keys() - {"name"}):
+        raise RequestError(f"{unknown[0][:64]!r} is not known; use `name`")
+    return checked_id(text(body, "name"))
 
 
 async def validated(agent: AgentPort, texts: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from agent.model.addresses import ListenAddress
 from agent.model.dockerd.settings import DaemonSettings
+from agent.model.notices import NotifySection
 from agent.model.updates import UpdateCheck, Window
 
 DEFAULT_NETWORKS = frozenset({"", "bridge", "default"})
@@ -490,6 +491,7 @@ class Desired:
     networks: tuple[Network, ...] = ()
     volumes: tuple[Volume, ...] = ()
     auths: tuple[RegistryAuth, ...] = ()
+    notices: tuple[NotifySection, ...] = ()
     agent: AgentSettings = field(default_factory=AgentSettings)
     broken: frozenset[str] = frozenset()  # keys "container:web", "network:lan", ...
     claimed: frozenset[str] = (

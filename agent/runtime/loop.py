@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.apply.ports import Engine
+from agent.apply.worker_pool import Outcome
 from agent.errors import ConfigError, ConflictError, EngineError, StorageError, UcidockdError
 from agent.files.user_paths import PATHS
 from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher
@@ -42,6 +43,8 @@ from agent.uci.decode import PACKAGES
 if TYPE_CHECKING:
     from agent.convert.requests import ImportRequest
     from agent.observe.load import Loads
+    from agent.notices.gate import Notices
+    from agent.runtime.updating import Asked
     from agent.storage.upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
@@ -112,6 +115,7 @@ class Loop:
         self.parked = False
         self.upkeep: Upkeep | None = None
         self.loads: Loads | None = None
+        self.notices: Notices | None = None
         self._watch_mounts, self._begin_thread, self._jitter = watch_mounts, begin_thread, jitter
         reconciler.work_ended = self.trigger_threadsafe
         if reconciler.daemon is not None:
@@ -181,17 +185,46 @@ class Loop:
         with self.reconciler.collecting() as outcomes:
             async with self._one_pass:
                 await self._in_pass(self._reconcile_now)
-            settling, waves = Settling(settle_s, self.reconciler.monotonic), 0
-            while True:
-                await self._ended()
-                async with self._one_pass:
-                    found = await self._in_pass(self._go_on)
-                waves += self.reconciler.is_busy()
-                if waves >= _WAVES or not (self.reconciler.is_busy() or settling.lasts(outcomes)):
-                    break
-                if not self.reconciler.is_busy():
-                    await asyncio.sleep(Settling.LOOK_S)
+            found = await self._until_idle(outcomes, settle_s)
             return reconcile_answer(found, outcomes, self.config_issues())
+
+    async def _until_idle(self, outcomes: Sequence[Outcome], settle_s: float = 0.0) -> Outlook:
+        """Goes on while something can be done at once; returns what is then left."""
+        settling, waves = Settling(settle_s, self.reconciler.monotonic), 0
+        while True:
+            await self._ended()
+            async with self._one_pass:
+                found = await self._in_pass(self._go_on)
+            waves += self.reconciler.is_busy()
+            if waves >= _WAVES or not (self.reconciler.is_busy() or settling.lasts(outcomes)):
+                return found
+            if not self.reconciler.is_busy():
+                await asyncio.sleep(Settling.LOOK_S)
+
+    async def update(self, names: Sequence[str]) -> dict[str, object]:
+        """Replaces containers by ones of the newest images; answers when that is done or waits for something."""
+        return await self._renew(names, back=False)
+
+    async def rollback(self, name: str) -> dict[str, object]:
+        """Takes a container back to the image before."""
+        return await self._renew([name], back=True)
+
+    async def _renew(self, names: Sequence[str], *, back: bool) -> dict[str, object]:
+        from agent.runtime.updating import answer, ask  # few need it
+
+        def begin() -> tuple[Asked, ...]:
+            self._read_config()
+            asked = ask(self.reconciler, names, back=back)
+            with self._counted():
+                self.reconciler.begin_pass(deep=None)
+            return asked
+
+        await self._settled_files()
+        with self.reconciler.collecting() as outcomes:
+            async with self._one_pass:
+                asked = await self._in_pass(begin)
+            found = await self._until_idle(outcomes)
+            return answer(self.reconciler, asked, found, outcomes)
 
     def _reconcile_now(self) -> None:
         with self._counted():
@@ -297,6 +330,12 @@ class Loop:
             raise ConflictError("this agent does not clean up")
         request = PruneRequest(**{"images": self.upkeep.images(), **asked})
         return await asyncio.to_thread(self.upkeep.prune, request)
+
+    async def notify_test(self, name: str) -> dict[str, Any]:
+        """Sends a test notice through one section."""
+        if self.notices is None:
+            raise ConflictError("this agent sends no notices")
+        return await asyncio.to_thread(self.notices.test, name)
 
     async def diff(self, name: str) -> dict[str, object]:
         """One container section against what the engine shows."""
@@ -419,6 +458,8 @@ class Loop:
                 await self._run()
         finally:
             self._watcher.stop()
+            if self.notices is not None:
+                self.notices.stop()
             self._pass_thread.shutdown(wait=False)
             if self.reconciler.edges is not None:
                 self.reconciler.edges.stop()
@@ -524,6 +565,8 @@ class Loop:
         self._look_at_files()
         if not self._watcher.unsettled():
             self.reconciler.read_config(unless=self._watcher.unsettled)
+            if self.notices is not None and self.reconciler.desired is not None:
+                self.notices.want(self.reconciler.desired.notices)
         if self._watcher.unsettled():
             self._later(UNSETTLED_LIMIT_S, config=True)
 

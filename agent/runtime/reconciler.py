@@ -700,6 +700,11 @@ class Reconciler:
         """Whether a work is under way."""
         return bool(self._busy)
 
+    def forget_failure(self, key: str) -> None:
+        """It is tried again by the next pass."""
+        self.backoff.succeeded(key)
+        self._changing.discard(key)
+
     def forget_failures(self) -> None:
         """What failed or was rolled back is tried again by the next pass. Raises StorageError."""
         self.backoff.clear()

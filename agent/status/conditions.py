@@ -41,6 +41,7 @@ class ConditionType(StrEnum):
     # of the agent itself
     PASS_STUCK = "PassStuck"
     DISK_LOW = "DiskLow"
+    DELIVERED = "Delivered"  # of a notify section
     # of dockerd itself
     ROLLED_BACK = "RolledBack"
     INSECURE_API = "InsecureAPI"
@@ -209,6 +210,12 @@ CONDITIONS: dict[ConditionType, Row] = {
         sentence="Browsers treat a web page of this container and LuCI as one site.",
         label="Shares a site with LuCI",
     ),
+    ConditionType.DELIVERED: Row(
+        bad=False,
+        level=Level.WARNING,
+        sentence="The last notice was not delivered.",
+        label="Not delivered",
+    ),
     ConditionType.STORAGE_READ_ONLY: Row(
         bad=True,
         level=Level.WARNING,
@@ -333,4 +340,6 @@ def verdict(levels: Mapping[ConditionType, Level]) -> tuple[Level, ConditionType
     if bad:
         told = min(bad, key=lambda kind: (_RANK[levels[kind]], _ORDER[kind]))
         return levels[told], told
+    if ConditionType.DELIVERED in levels:
+        return Level.OK, ConditionType.DELIVERED
     return (Level.OK if ConditionType.SYNCED in levels else Level.WAITING), ConditionType.SYNCED

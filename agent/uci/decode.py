@@ -36,6 +36,7 @@ from agent.uci.crosscheck import Draft, crosscheck
 from agent.uci.decode_container import ReadFile, decode_container, environment
 from agent.uci.decode_daemon import decode_daemon, tidied
 from agent.uci.decode_network import decode_network, decode_volume
+from agent.uci.decode_notify import decode_notify
 from agent.uci.reader import SectionReader
 from agent.uci.syntax import Option, Package, Section
 
@@ -54,6 +55,7 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
     base = AgentSettings()
     enabled, workers = reader.flag("enabled"), reader.parsed("workers", parse_int)
     load_history = reader.flag("load_history")
+    keep = reader.parsed("keep_images", parse_int)
     settings = AgentSettings(
         enabled=base.enabled if enabled is None else enabled,
         socket=reader.text("socket") or base.socket,
@@ -74,6 +76,7 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
         dockerd=reader.text("dockerd") or base.dockerd,
         dockerd_args=reader.words("dockerd_args") or (),
         remove=reader.flag("remove") or base.remove,
+        keep_images=base.keep_images if keep is None else keep,
         prune=_prune(reader),
         load_history=base.load_history if load_history is None else load_history,
         update_check=UpdateCheck(reader.text("update_check") or base.update_check),
@@ -254,10 +257,10 @@ def _check_names(readers: list[SectionReader]) -> None:
         if reader.section.anonymous and not reader.text("name"):
             reader.report(
                 f"an anonymous {reader.kind} section has no lasting identity",
-                expected="a section name, or `option name`",
+                expected="a section name" if reader.kind == "notify" else "a section name, or `option name`",
             )
             continue
-        if not reader.has("name"):
+        if not reader.has("name") and reader.kind != "notify":
             _check_docker_name(reader)
         by_key.setdefault(reader.key, []).append(reader)
     for same in by_key.values():
@@ -290,6 +293,8 @@ def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None)
                 draft.networks.append((reader, decode_network(reader)))
             case "volume":
                 draft.volumes.append((reader, decode_volume(reader)))
+            case "notify":
+                draft.notices.append((reader, decode_notify(reader)))
             case "auth":
                 draft.auths.append((reader, decode_auth(reader)))
             case _:
@@ -320,6 +325,7 @@ def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
         networks=tuple(sorted(networks, key=lambda n: n.section)),
         volumes=tuple(sorted(volumes, key=lambda v: v.section)),
         auths=tuple(auth for reader, auth in draft.auths if not reader.failed),
+        notices=tuple(notice for reader, notice in draft.notices if not reader.failed),
         # a wrong option of the agent's own section costs that option, not the others
         agent=draft.agents[0][1] if draft.agents else base.agent,
         broken=frozenset(reader.key for reader in readers if reader.failed),

@@ -26,6 +26,7 @@ from agent.api.port import (
     load_of,
     prune_request_of,
     revert_of,
+    rollback_name_of,
     update_names_of,
     validated,
 )
@@ -109,6 +110,7 @@ class AgentMethods:
             ),
             "reconcile": Method(handler=self._reconcile),
             "load": Method(handler=self._load, args={"name": STRING, "hours": INTEGER}),
+            "notify_test": Method(handler=self._notify_test, args={"name": STRING}),
             "prune": Method(
                 handler=self._prune,
                 args={"images": STRING, "older": STRING, "build_cache": BOOLEAN, "dry_run": BOOLEAN},
@@ -148,6 +150,14 @@ class AgentMethods:
     async def _prune(self, args: Arguments) -> Reply:
         asked = prune_request_of({name: value for name, value in args.items() if name != SESSION})
         return await self._soon(self._agent.prune(asked), "prune") or {"under_way": True}
+
+    async def _notify_test(self, args: Arguments) -> Reply:
+        answer = await self._soon(self._agent.notify_test(text(args, "name")), "notify_test")
+        return answer or {
+            "sent": False,
+            "error": "no answer yet; the status shows the outcome",
+            "under_way": True,
+        }
 
     async def _soon(self, work: Coroutine[Any, Any, dict[str, Any]], name: str) -> dict[str, Any] | None:
         """The answer, None while it takes longer: it goes on. On HTTP one waits for as long as it takes; callers on
@@ -391,6 +401,8 @@ class UpdateMethods:
         return {
             "updates": Method(handler=self._updates),
             "updates_check": Method(handler=self._check, args={"names": ARRAY}),
+            "update": Method(handler=self._update, args={"names": ARRAY}),
+            "rollback": Method(handler=self._rollback, args={"name": STRING}),
         }
 
     async def _updates(self, args: Arguments) -> Reply:
@@ -398,19 +410,35 @@ class UpdateMethods:
         return await self._agent.updates()
 
     async def _check(self, args: Arguments) -> Reply:
-        names = update_names_of({name: value for name, value in args.items() if name != SESSION})
-        task = asyncio.create_task(self._agent.check_updates(names), name="update check")
+        answer = await self._soon(self._agent.check_updates(update_names_of(_body(args))), "update check")
+        return answer or {**await self._agent.updates(), "under_way": True}
+
+    async def _update(self, args: Arguments) -> Reply:
+        names = update_names_of(_body(args))
+        return await self._soon(self._agent.update(names), "update") or {"under_way": True}
+
+    async def _rollback(self, args: Arguments) -> Reply:
+        name = rollback_name_of(_body(args))
+        return await self._soon(self._agent.rollback(name), "rollback") or {"under_way": True}
+
+    async def _soon(self, work: Coroutine[Any, Any, dict[str, Any]], name: str) -> dict[str, Any] | None:
+        """The answer, None while it takes longer than callers wait: it goes on, and status tells its outcome."""
+        task = asyncio.create_task(work, name=name)
         done, _ = await asyncio.wait({task}, timeout=ANSWER_S)
         if done:
             return task.result()
         self._going_on.add(task)
         task.add_done_callback(self._ended)
-        return {**await self._agent.updates(), "under_way": True}
+        return None
 
     def _ended(self, task: asyncio.Task[dict[str, Any]]) -> None:
         self._going_on.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
-            logger.warning("update check: %s", exc)
+            logger.warning("%s: %s", task.get_name(), exc)
+
+
+def _body(args: Arguments) -> dict[str, Any]:
+    return {name: value for name, value in args.items() if name != SESSION}
 
 
 # dockerd by hand on ubus: start, stop, restart, and certificates for its clients, with the answers of the routes.
