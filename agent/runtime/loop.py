@@ -42,8 +42,8 @@ from agent.uci.decode import PACKAGES
 
 if TYPE_CHECKING:
     from agent.convert.requests import ImportRequest
-    from agent.observe.load import Loads
     from agent.notices.gate import Notices
+    from agent.observe.load import Loads
     from agent.runtime.updating import Asked
     from agent.storage.upkeep import Upkeep
 
