@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import ValidationError
 
-KINDS = ("container", "network", "volume", "stack", "auth", "agent")
+KINDS = ("container", "network", "volume", "stack", "backup", "auth", "agent")
 DAEMON_KINDS = ("firewall", "globals", "proxies", "tls")  # of package dockerd: about dockerd itself
 
 

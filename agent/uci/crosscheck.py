@@ -17,6 +17,7 @@ from agent.model.resources import (
     DEFAULT_NETWORKS,
     NO_NETWORKS,
     AgentSettings,
+    Backup,
     Container,
     ContainerSpec,
     Dependency,
@@ -45,6 +46,7 @@ class Draft:
     volumes: list[tuple[SectionReader, Volume]] = field(default_factory=list)
     auths: list[tuple[SectionReader, RegistryAuth]] = field(default_factory=list)
     agents: list[tuple[SectionReader, AgentSettings]] = field(default_factory=list)
+    backups: list[tuple[SectionReader, Backup]] = field(default_factory=list)
 
 
 def crosscheck(draft: Draft) -> None:
