@@ -44,6 +44,7 @@ class Result:
     ended: float
     succeeded: float
     message: str = ""  # "" where it succeeded
+    no_space: bool = False
     archives: Mapping[str, Mapping[str, Any]] | None = None  # of the last success, by volume
 
 
@@ -144,6 +145,7 @@ class Backups:
         while True:
             await asyncio.sleep(LOOK_S)
             try:
+                self._show()
                 due = [section for section in self._sections() if self._is_due(section)]
                 if due and not self._doing:
                     self._begin(self._make_all(due), {"what": "backup", "names": [s.name for s in due]})
@@ -181,13 +183,12 @@ class Backups:
             await self._make_one(section)
 
     async def _make_one(self, section: Backup) -> None:
-        reason: Reason = "Failed"
-        message, made = "", {}
+        message, no_space, made = "", False, {}
         try:
             made = await self._make(section)
         except (UcidockdError, OSError) as exc:
             message = str(exc)
-            reason = "NoSpace" if isinstance(exc, _NoSpaceError) else "Failed"
+            no_space = isinstance(exc, _NoSpaceError)
         except Exception:
             logger.exception("backup %s", section.name)
             message = "internal error; see the log"
@@ -196,14 +197,13 @@ class Backups:
         if message:
             logger.error("backup %s: %s", section.name, message)
             kept = before.succeeded if before is not None else 0.0
-            result = Result(
-                ended=now, succeeded=kept, message=message, archives=before.archives if before else None
-            )
+            archives = before.archives if before is not None else None
+            result = Result(ended=now, succeeded=kept, message=message, no_space=no_space, archives=archives)
         else:
             logger.info("backup %s: %d volumes are saved", section.name, len(made))
             result = Result(ended=now, succeeded=now, archives={v: _noted(a) for v, a in made.items()})
         await asyncio.to_thread(self._note, section.name, result)
-        self._board.flag(f"backup:{section.name}", ConditionType.BACKUP_FAILED, reason, message or None)
+        self._show()
 
     async def _make(self, section: Backup) -> dict[str, Archive]:
         target = FolderTarget(section.target) if section.target else CommandTarget(section.command)
@@ -281,6 +281,16 @@ class Backups:
 
     # what is known
 
+    def _show(self) -> None:
+        """Which of the sections failed last: also after a restart of the agent."""
+        failed = {f"backup:{name}": found for name, found in self.metrics().items() if found.message}
+        for key, found in failed.items():
+            reason: Reason = "NoSpace" if found.no_space else "Failed"
+            self._board.flag(key, ConditionType.BACKUP_FAILED, reason, found.message)
+        for key in sorted(self._board.keys() - failed.keys()):
+            if key.startswith("backup:"):
+                self._board.drop(key)
+
     def _sections(self) -> list[Backup]:
         desired = self._desired()
         return [*desired.backups] if desired is not None else []
@@ -338,6 +348,7 @@ def _load(path: Path) -> dict[str, Result]:
                 ended=float(item["ended"]),
                 succeeded=float(item["succeeded"]),
                 message=str(item.get("message", "")),
+                no_space=bool(item.get("no_space")),
                 archives=item.get("archives"),
             )
             for name, item in json_object(path.read_bytes()).items()

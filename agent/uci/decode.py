@@ -305,7 +305,7 @@ def _check_names(readers: list[SectionReader]) -> None:
                 expected="a section name, or `option name`",
             )
             continue
-        if not reader.has("name"):
+        if not reader.has("name") and reader.kind != "backup":
             _check_docker_name(reader)
         by_key.setdefault(reader.key, []).append(reader)
     for same in by_key.values():
