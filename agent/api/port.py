@@ -76,6 +76,16 @@ class AgentPort(Manual, Protocol):
         """
         ...
 
+    async def update(self, names: Sequence[str]) -> dict[str, Any]:
+        """Replaces containers by ones of the newest images, by the swap that can be undone: `containers`, with the
+        outcome of each. Raises ConfigError, ConflictError, EngineError.
+        """
+        ...
+
+    async def rollback(self, name: str) -> dict[str, Any]:
+        """Takes a container back to the image before; answer and errors as of `update`."""
+        ...
+
     async def diff(self, name: str) -> dict[str, Any]:
         """One container section against what the engine shows. Raises ConfigError for no such section."""
         ...
@@ -203,7 +213,7 @@ def import_request_of(body: Mapping[str, Any]) -> ImportRequest:
 
 
 def update_names_of(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """The body of `POST /v1/updates/check`. Raises RequestError."""
+    """The body of `POST /v1/updates/check` and `POST /v1/update`. Raises RequestError."""
     if unknown := sorted(body.keys() - {"names"}):
         raise RequestError(f"{unknown[0][:64]!r} is not known; use `names`")
     names = body.get("names", [])
@@ -234,6 +244,13 @@ def prune_request_of(body: Mapping[str, Any]) -> dict[str, Any]:
         except QuantityError as exc:
             raise RequestError(f"`older`: {exc}") from exc
     return found
+
+
+def rollback_name_of(body: Mapping[str, Any]) -> str:
+    """The body of `POST /v1/rollback`. Raises RequestError."""
+    if unknown := sorted(body.keys() - {"name"}):
+        raise RequestError(f"{unknown[0][:64]!r} is not known; use `name`")
+    return checked_id(text(body, "name"))
 
 
 async def validated(agent: AgentPort, texts: Mapping[str, Any]) -> dict[str, Any]:

@@ -636,6 +636,45 @@ PRUNE = Command(
     ),
     common=(*_FILES, "socket", "json"),
 )
+UPDATE = Command(
+    name="update",
+    group="Containers",
+    summary="Replace containers by ones of the newest images",
+    description=(
+        "Pulls the images of these sections and replaces the containers whose image is another one now, dependencies first."
+        " A new container that does not stay up, or does not become healthy, is removed, and the old one runs on; what the"
+        " new one printed last is shown. Without a name all of which something newer is known are shown, and updated once"
+        " you agree. A tag that moves replaces nothing by itself, see `option update`."
+    ),
+    examples=(
+        ("ucidockd update web", "Update the container of section `web`."),
+        ("ucidockd update --check", "Ask the registries what is newer; nothing is pulled."),
+        ("ucidockd update --yes", "Update all of which something newer is known."),
+    ),
+    exit_codes=((0, "done, or nothing is newer"), (1, "one failed, or waits"), _USAGE),
+    handler="agent.cli.update:update",
+    arguments=(_NAMES._replace(settings={**_NAMES.settings, "nargs": "*"}),),
+    options=(
+        flag("--check", help="only ask the registries, pull nothing"),
+        flag("-y", "--yes", help="without a name: update all without a question"),
+    ),
+    common=_EITHER,
+)
+ROLLBACK = Command(
+    name="rollback",
+    group="Containers",
+    summary="Take a container back to the image before",
+    description=(
+        "Replaces the container by one of the image that it ran before its last update. The image is pulled by its digest"
+        " if it is gone. The container stays on it, pinned, until its section changes or an update is asked for. Volumes"
+        " keep what is in them: an update that changed their data is not undone by this."
+    ),
+    examples=(("ucidockd rollback web", "Back to the image that `web` ran before its last update."),),
+    exit_codes=((0, "done"), (1, "it failed, or waits"), _USAGE),
+    handler="agent.cli.update:rollback",
+    arguments=(_NAME._replace(help="a container section, or its Docker name"),),
+    common=_EITHER,
+)
 WAIT = Command(
     name="wait",
     group="What runs",
@@ -889,6 +928,8 @@ COMMANDS: tuple[Command, ...] = (
     EXEC,
     LOGS,
     PULL,
+    UPDATE,
+    ROLLBACK,
     PRUNE,
     RUN,
     RENDER,
@@ -918,7 +959,6 @@ DOCKER_WORDS: Mapping[str, str] = {
     "deploy": "`ucidockd reconcile` applies the configuration",
     "sync": "`ucidockd reconcile` applies the configuration",
     "reload": "`ucidockd reconcile` applies the configuration",
-    "update": "`ucidockd reconcile` applies the configuration",
     "create": "declare the container in /etc/config/containers, then `uci commit` and `ucidockd reconcile`",
     "down": "delete the section (`uci delete containers.NAME; uci commit containers`), then `ucidockd reconcile`",
     "rm": "delete the section (`uci delete containers.NAME; uci commit containers`), then `ucidockd reconcile`",

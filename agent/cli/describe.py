@@ -13,6 +13,7 @@ from typing import Any
 from agent.cli.ask import ask_or_do
 from agent.cli.container import route_name
 from agent.cli.output import Style, age_words, columns, output_lines, wrapped
+from agent.model.updates import short_digest
 from agent.status.conditions import NOTES
 
 _UPDATES = {
@@ -59,7 +60,7 @@ def _parts(answer: Mapping[str, Any], style: Style, now: float) -> Iterator[tupl
         pending.append(f"the next try is in {age_words(answer['retry_at'] - now)}")
     yield "To be done", _texts(pending, style)
     yield "Last operations", _texts([_operation(each, now) for each in reversed(answer["operations"])], style)
-    yield "Image", _image(answer["image"], style)
+    yield "Image", _image(answer["image"], style, now)
     yield (
         "Networks",
         columns(
@@ -75,6 +76,7 @@ def _parts(answer: Mapping[str, Any], style: Style, now: float) -> Iterator[tupl
         "Ports",
         columns(("PORT", "CONTAINER", "REACHED FROM"), [_port(each) for each in answer["ports"]], style),
     )
+    yield "Web page", _texts([answer["webui"]], style) if answer["webui"] else []
     yield (
         "Mounts",
         columns(
@@ -138,12 +140,27 @@ def _operation(note: Mapping[str, Any], now: float) -> str:
     return f"{age_words(now - note['at'])} ago: {note['op']}{took}{failed}, because {note['cause']}"
 
 
-def _image(image: Mapping[str, Any], style: Style) -> list[str]:
+def _checked(check: Mapping[str, Any], now: float) -> str:
+    """What its registry said last."""
+    words = {
+        "up-to-date": "up to date",
+        "update": f"it has {short_digest(check['digest'])}",
+        "unknown": "not known whether it has something newer",
+        "failed": "could not be asked",
+        "rate-limited": "limits requests",
+    }[check["state"]]
+    ago = f", asked {age_words(now - check['checked_at'])} ago" if check["checked_at"] else ""
+    again = f", again in {age_words(check['retry_at'] - now)}" if check["retry_at"] else ""
+    return f"in its registry: {words}{ago}{again}" + (f": {check['why']}" if check["why"] else "")
+
+
+def _image(image: Mapping[str, Any], style: Style, now: float) -> list[str]:
     rows = [image["reference"]]
     rows += [f"digest {image['digest']}"] if image["digest"] else []
     rows += [f"id {image['id'].removeprefix('sha256:')[:12]}"] if image["id"] else []
     rows.append(f"{_UPDATES.get(image['update'], image['update'])}; pulled: {image['pull']}")
     rows.append(f"updates: {image['policy']}")
+    rows += [_checked(image["check"], now)] if image["check"] else []
     rows += ["pinned: it was taken back to this image"] * image["pinned"]
     rows += [f"before: {', '.join(image['previous'])}"] if image["previous"] else []
     return _texts(rows, style)

@@ -42,7 +42,16 @@ def logs(args: argparse.Namespace) -> int:
         if len(sources) == 1 and pattern is None and not args.json:
             _pass_on(sources[0], query, raw=args.raw, stamps=args.timestamps)
         else:
-            _merge(args, sources, query, pattern)
+            changed = threading.Condition()
+            asked = {**query, "timestamps": "1"}
+            readers = [_Reader(source, source.open(asked), changed) for source in sources]
+            show = _shower(args, [source.name for source in sources])
+            for reader, line in _by_time(readers, changed):
+                if pattern is None or pattern.search(line.text):
+                    show(reader, line)
+            for reader in readers:
+                if reader.error is not None:
+                    raise reader.error
     except KeyboardInterrupt:
         return 0
     return 0
@@ -195,24 +204,6 @@ class _Reader:
             self.lines.append(_Line(stamp, stream, text))
             self.quiet = False
             self._changed.notify_all()
-
-
-def _merge(
-    args: argparse.Namespace,
-    sources: list[_Source],
-    query: Mapping[str, str],
-    pattern: re.Pattern[str] | None,
-) -> None:
-    changed = threading.Condition()
-    asked = {**query, "timestamps": "1"}
-    readers = [_Reader(source, source.open(asked), changed) for source in sources]
-    show = _shower(args, [source.name for source in sources])
-    for reader, line in _by_time(readers, changed):
-        if pattern is None or pattern.search(line.text):
-            show(reader, line)
-    for reader in readers:
-        if reader.error is not None:
-            raise reader.error
 
 
 def _by_time(readers: list[_Reader], changed: threading.Condition) -> Iterator[tuple[_Reader, _Line]]:

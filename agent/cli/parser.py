@@ -46,7 +46,14 @@ def parse(argv: Sequence[str]) -> tuple[Command, argparse.Namespace]:
     if words[at : at + 1] == ["--"]:
         del words[at]
     before, after = words[:at], words[at:]
-    _check_before(before)
+    known = {flag for option in COMMON.values() for flag in option.flags}
+    for word in before:
+        flag = word.partition("=")[0]
+        if word.startswith("-") and flag not in known and flag not in HELP.flags:
+            owner = next((c for c in COMMANDS if flag in _flags_of(c)), None)
+            hint = f"it is an option of `{_PROGRAM} {owner.name}` and follows the command" if owner else ""
+            near = "; did you mean --version?" if flag == "-v" else _near(flag, known)
+            raise UsageError(f"unknown option {flag}" + (f": {hint}" if hint else near))
     if not after:
         raise UsageError(f"a command is missing after `{' '.join(before)}`")
     command, count = _find(after)
@@ -110,18 +117,6 @@ def _unknown_command(word: str) -> str:
     near = begun or difflib.get_close_matches(word[:32], names, n=1, cutoff=0.55)
     hint = f"did you mean `{_PROGRAM} {near[0]}`?" if near else f"`{_PROGRAM} --help` lists the commands"
     return f"there is no command `{word[:64]}`; {hint}"
-
-
-def _check_before(words: Sequence[str]) -> None:
-    """Raises UsageError for an option before the command that is not a common one."""
-    known = {flag for option in COMMON.values() for flag in option.flags}
-    for word in words:
-        flag = word.partition("=")[0]
-        if word.startswith("-") and flag not in known and flag not in HELP.flags:
-            owner = next((c for c in COMMANDS if flag in _flags_of(c)), None)
-            hint = f"it is an option of `{_PROGRAM} {owner.name}` and follows the command" if owner else ""
-            near = "; did you mean --version?" if flag == "-v" else _near(flag, known)
-            raise UsageError(f"unknown option {flag}" + (f": {hint}" if hint else near))
 
 
 def _near(flag: str, known: Iterable[str]) -> str:

@@ -15,7 +15,9 @@ from agent.cli.ask import runtime_options
 from agent.cli.output import Style, columns
 from agent.errors import ConfigError
 from agent.files.config import load_given
+from agent.files.options import RuntimeOptions
 from agent.files.uci_store import SIZE_LIMIT, UciMissing, read_text
+from agent.model.addresses import Listener
 from agent.model.issues import Given, Issue, issue_as_json, plain
 
 
@@ -160,7 +162,7 @@ def check(args: argparse.Namespace) -> int:
     options = runtime_options(args)
     texts, paths = packages_of(args.files)
     given = Given(texts=texts, paths=paths, staged=args.staged, save_dir=str(options.save_dir))
-    found = load_given(options, given).issues
+    found = load_given(options, given, _listeners(options)).issues
     issues = [issue for issue in found if not texts or issue.package in texts]
     errors = sum(issue.severity == "error" for issue in issues)
     if args.json:
@@ -168,6 +170,15 @@ def check(args: argparse.Namespace) -> int:
     else:
         _print(issues, errors)
     return 1 if errors or (args.strict and issues) else 0
+
+
+def _listeners(options: RuntimeOptions) -> tuple[Listener, ...]:
+    from agent.files.config import load
+    from agent.router.listening import listeners
+
+    loaded = load(options)
+    settings = (loaded.desired or loaded.readable).agent
+    return listeners(options, str(options.engine_address(settings)))
 
 
 def packages_of(files: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:

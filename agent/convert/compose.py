@@ -216,6 +216,10 @@ class _Project:
         docker = own_name or (
             name if external else self.project if name == "default" else f"{self.project}_{name}"
         )
+        if docker in self.conversion.networks_there:
+            self.networks[name] = self.conversion.networks_there[docker]
+            self.conversion.changed(where, f"it is section {self.networks[name]}, which is there already")
+            return
         if name == "default" and self.project not in self.conversion.taken_names:
             sheet = Sheet("network", self.project)
             self.conversion.sheets.append(sheet)

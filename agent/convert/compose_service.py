@@ -52,7 +52,12 @@ class ServiceReader:
                 "without the key compose restarts nothing: `option restart no`",
             )
         if not service.get("networks") and not service.get("network_mode"):
-            self._default_network()
+            # the stack's own network, where the section's name and the Docker name resolve
+            section = self.project.network_section("default", f"services.{self.name}.networks")
+            if self._alias() or section != self.project.project:
+                self.sheet.put(
+                    "network", ",".join([section, *self._alias()]), f"services.{self.name}.networks"
+                )
 
     def _key(self, key: str, value: Any) -> None:
         where = f"services.{self.name}.{key}"
@@ -112,12 +117,6 @@ class ServiceReader:
             self.conversion.taken(where)
 
     # networks
-
-    def _default_network(self) -> None:
-        """The stack's own network, where the section's name and the Docker name resolve."""
-        section = self.project.network_section("default", f"services.{self.name}.networks")
-        if self._alias() or section != self.project.project:
-            self.sheet.put("network", ",".join([section, *self._alias()]), f"services.{self.name}.networks")
 
     def _alias(self) -> list[str]:
         """The service's name, where neither the section nor the container has it."""

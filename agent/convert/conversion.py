@@ -114,9 +114,13 @@ class Sheet:
 
 @dataclass(slots=True, kw_only=True)
 class Conversion:
-    """All that one import makes. `taken_names`: sections that are there already, which no new one may be called."""
+    """All that one import makes. `taken_names`: sections that are there already, which no new one may be called.
+
+    `networks_there`: the Docker names of networks that have a section already, and its name.
+    """
 
     taken_names: set[str] = field(default_factory=set)
+    networks_there: Mapping[str, str] = field(default_factory=dict)
     sheets: list[Sheet] = field(default_factory=list)
     report: list[Line] = field(default_factory=list)
     files: list[NewFile] = field(default_factory=list)

@@ -22,7 +22,7 @@ from agent.uci.encode import encode_container, encode_network, encode_volume
 # options of our own: they are about when and how, not about the container
 _OURS = (
     "adopt", "depends_on", "enabled", "gate", "grace", "on_drift", "on_unhealthy", "pull", "remove_volumes", "rollback",
-    "stack", "state", "update", "update_age", "update_window", "wait_for",
+    "stack", "state", "update", "update_age", "update_window", "wait_for", "webui",
 )  # fmt: skip
 # how docker writes an option, where it has several words for it
 _FLAGS = {

@@ -62,7 +62,11 @@ def convert(
     if request.folder and not request.folder.startswith("/"):
         raise ConfigError(f"the folder {request.folder[:64]!r} is not an absolute path")
     variables = parse_env(request.env)
-    conversion = Conversion(taken_names=_names(packages))
+    there = packages[PACKAGE].sections if PACKAGE in packages else ()
+    conversion = Conversion(
+        taken_names={section.name for section in there},
+        networks_there={_docker_name(s): s.name for s in there if s.type == "network"},
+    )
     if request.run:
         import_run(request.run, conversion, folder=request.folder, variables=variables)
     else:
@@ -80,9 +84,9 @@ def convert(
     return Imported(sections=sections, files={f.path: f.content for f in conversion.files}, answer=answer)
 
 
-def _names(packages: Mapping[str, Package]) -> set[str]:
-    package = packages.get(PACKAGE)
-    return {section.name for section in package.sections} if package is not None else set()
+def _docker_name(section: Section) -> str:
+    option = section.get("name")
+    return str(option.value) if option is not None else section.name
 
 
 def export(form: str, names: Sequence[str], desired: Desired) -> str:

@@ -92,7 +92,7 @@ def import_run(
         raise ConfigError("there is no `docker run` in it; expected a line such as docker run -d nginx")
     # networks and volumes first: containers name them
     order = {"network create": 0, "volume create": 0}
-    networks: dict[str, str] = {}
+    networks = dict(conversion.networks_there)
     for (verb, words), command in sorted(
         zip(found, commands, strict=True), key=lambda pair: order.get(pair[0][0], 1)
     ):
@@ -398,10 +398,22 @@ class _Container:
                 self.conversion.left_out(f"--{key} {value}", "it needs a --network with a name")
             return
         for position, (name, settings) in enumerate(self.networks_of.items()):
-            section = name if name in _MODES else self.networks.get(name) or self._new_network(name, made)
             mine = [*settings, *(self.loose if position == 0 else ())]
+            section = name if name in _MODES else self.networks.get(name)
+            if section is None:
+                section = self._new_network(name, made)
+                mine = [pair for pair in mine if not self._needs_subnet(section, *pair)]
             parts = [section, *(f"{key}={text}" for key, text in mine)]
             made.put("network", ",".join(parts), f"--network {name}")
+
+    def _needs_subnet(self, section: str, key: str, address: str) -> bool:
+        """A section may name only addresses of its network's subnet, which the line does not tell."""
+        if key not in ("ip", "ip6"):
+            return False
+        self.conversion.left_out(
+            f"--{key} {address}", f"give network {section} its `list subnet`, then add it"
+        )
+        return True
 
     def _new_network(self, name: str, made: Sheet) -> str:
         sheet = self.conversion.sheet("network", name, prefix="net")
@@ -535,6 +547,9 @@ def _object(conversion: Conversion, kind: str, words: Sequence[Word], networks: 
     name = next((text for option, text, _ in values if option == "name"), name)
     if not name:
         conversion.unknown(f"docker {kind} create", "it gives no name")
+        return
+    if kind == "network" and name in networks:
+        conversion.left_out(f"docker network create {name}", f"it is section {networks[name]} already")
         return
     sheet = conversion.sheet(kind, name, prefix="net" if kind == "network" else "vol")
     if sheet.name != name:

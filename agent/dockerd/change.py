@@ -9,8 +9,9 @@ Before it comes `agent.plan.daemon`, which says what a change takes. Every step 
     START  dockerd starts and answers; live-restore goes back to what UCI says
     WATCH  dying now counts as a failure of the change; after it the document is the last good one
 
-A failure takes the last good document, and if that fails too the minimal one of the same engine with nothing but the
-unix socket. What is proven (it equals the last good one) is not given up: it is tried again, slower and slower.
+A failure takes the same document without the option that dockerd's last words are about, then the last good document, and
+if that fails too the minimal one of the same engine with nothing but the unix socket. What is proven (it equals the last
+good one) is not given up: it is tried again, slower and slower.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 
 from agent.dockerd.ports import Check, DaemonStore, Probe, Supervisor
 from agent.errors import DaemonError
+from agent.model.dockerd.blame import suspects, without
 from agent.model.dockerd.settings import (
     DaemonRecord,
     Document,
@@ -35,12 +37,15 @@ from agent.model.dockerd.settings import (
     Target,
     format_document,
 )
+from agent.model.dockerd.table import value_at
 from agent.plan.daemon import Change, bare, minimal
 
 logger = logging.getLogger(__name__)
 
 _STOP_MARGIN_S = 15.0
 _PAUSE_S = 0.05
+_SUSPECTS = 3  # each is a start of dockerd, while nothing runs
+_SAME = 60  # characters at the end of two failures that are the same
 _SIGNALS = 2  # an event may be dropped by the engine: a reload that is not confirmed is asked for twice
 
 
@@ -66,6 +71,9 @@ class DaemonChange:
     clock: Callable[[], float] = time.monotonic
     record: DaemonRecord = field(init=False)
     refused: Target | None = None  # what dockerd itself rejected, until a reconcile is asked for
+    blamed: dict[str, str] = field(
+        default_factory=dict
+    )  # keys without which what failed runs -> dockerd's words
 
     def __post_init__(self) -> None:
         self.record = self.store.load()
@@ -154,6 +162,10 @@ class DaemonChange:
     def forget_failure(self) -> None:
         """What failed before does not matter any more: what UCI says now runs, or is to be tried again."""
         self._note(failed="", why="", fallback=False)
+
+    def remember(self, refused: Mapping[str, tuple[Json, str]]) -> None:
+        """What dockerd does not start with: another agent is not to try it again."""
+        self._note(refused=dict(refused))
 
     # steps
 
@@ -286,6 +298,8 @@ class DaemonChange:
         if not way_back:
             logger.error("%s; going back", failure)
             self._note(failed=target.digest, why=str(failure), fallback=True)
+        if not way_back and self._runs_without_suspects(target, str(failure)):
+            return
         for way in self._ways_back(target):
             try:
                 self._restart(way, held=not self.record.swarm, fallback=True)
@@ -295,6 +309,30 @@ class DaemonChange:
             return
         self._note(step=Step.NONE, target=None, process=None)
         raise DaemonError(f"dockerd is down: {failure}", reason="DaemonDown") from failure
+
+    def _runs_without_suspects(self, failed: Target, words: str) -> bool:
+        """Whether dockerd runs with the failed settings but for what its words are about, which has never worked."""
+        good = self.store.last_good()
+        proven = good.document if good is not None else {}
+        document, dropped, cleared = failed.document, dict[str, str](), set[str]()
+        for _ in range(_SUSPECTS):
+            named = (key for key in suspects(document, words) if key not in cleared)
+            key = next((k for k in named if value_at(document, k) != value_at(proven, k)), "")
+            rest = without(document, key) if key else proven
+            if not key or (rest == proven and self.record.running is not None):
+                return False  # what ran before is the way back
+            try:
+                self._restart(replace(failed, document=rest), held=not self.record.swarm, fallback=True)
+            except (DaemonError, OSError) as exc:
+                logger.error("dockerd does not come up without %s either: %s", key, exc)
+                if str(exc)[-_SAME:] == words[-_SAME:]:
+                    cleared.add(key)
+                    continue
+                document, dropped[key], words = rest, words, str(exc)
+                continue
+            self.blamed = {**dropped, key: words}
+            return True
+        return False
 
     def _ways_back(self, failed: Target) -> Iterator[Target]:
         """What to fall back to: the last good one, then the minimal one of the same engine."""

@@ -108,7 +108,7 @@ class DaemonFiles:
             return DaemonRecord()
         try:
             return _record(data)
-        except (KeyError, TypeError, ValueError, OverflowError) as exc:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as exc:
             _set_aside(self._record, exc)
             return DaemonRecord()
 
@@ -170,6 +170,7 @@ def _record(data: Mapping[str, Any]) -> DaemonRecord:
         watch_until=float(data["watch_until"]),
         swarm=bool(data.get("swarm")),
         stopped=bool(data.get("stopped")),
+        refused={str(key): (value, str(why)) for key, (value, why) in (data.get("refused") or {}).items()},
     )
 
 

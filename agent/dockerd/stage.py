@@ -332,6 +332,7 @@ class DaemonStage:
             limits=self._tools.limits,
             clock=self._tools.monotonic,
         )
+        self._refused = dict(self._change.record.refused)
         return self._change
 
     def _report_external(self, desired: Desired, runner: Runner) -> str:
@@ -353,6 +354,7 @@ class DaemonStage:
         if self._retry.is_set():
             self._retry.clear()
             self._refused.clear()
+            change.remember({})
             change.forget_failure()
         if change.record.step in {Step.RELOAD, Step.STOP, Step.START}:
             self._acting(change.resume)
@@ -528,13 +530,16 @@ class DaemonStage:
         self, change: DaemonChange, settings: DaemonSettings | None, wanted: Target, runner: Runner
     ) -> None:
         """Which option dockerd refuses: it is left out from the next pass on, and the rest is applied."""
-        if settings is None or change.refused != wanted:
+        found, change.blamed = change.blamed, {}
+        if not found and change.refused == wanted:
+            change.refused = None
+            found = culprits(runner.program, wanted, self._run_dir, version_of(runner.program))
+        if settings is None:
             return
-        change.refused = None
-        found = culprits(runner.program, wanted, self._run_dir, version_of(runner.program))
         found = {key: why for key, why in found.items() if value_at(settings.values, key) is not None}
         if found:
             self._refused |= {key: (value_at(settings.values, key), why) for key, why in found.items()}
+            change.remember(self._refused)
             self.wake(0)
 
     def _acting(self, action: Callable[[], None]) -> None:

@@ -26,6 +26,7 @@ _WORDS_LIMIT = 256
 _KILL_WAIT_S = 10.0
 _STOP_OTHER_S = 30.0  # dockerd's own default is 15
 _TAIL_BYTES = 8192
+_LOG_TRIES, _LOG_PAUSE_S = 3, 0.2
 _LOOK_S = 2.0  # between two questions whether procd still runs it
 _CREDENTIALS = re.compile(r"//[^/\s@]+@")
 _LOG_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
@@ -151,8 +152,7 @@ class ProcdSupervisor:
         daemon_process.send_signal(process, signal.SIGHUP)
 
     def last_words(self, process: Process) -> str:
-        del process
-        return "see logread -e dockerd"
+        return _telling(_logged(process)) or "see logread -e dockerd"
 
     def tidy(self) -> None:
         """Its log is logd's."""
@@ -208,8 +208,7 @@ class OwnScriptSupervisor:
         daemon_process.send_signal(process, signal.SIGHUP)
 
     def last_words(self, process: Process) -> str:
-        del process
-        return "see logread -e dockerd"
+        return _telling(_logged(process)) or "see logread -e dockerd"
 
     def tidy(self) -> None:
         """Its log is logd's."""
@@ -292,6 +291,23 @@ def stop_process(process: Process, timeout_s: float) -> None:
     if not daemon_process.wait_end(process, timeout_s):
         daemon_process.send_signal(process, signal.SIGKILL)
         daemon_process.wait_end(process, _KILL_WAIT_S)
+
+
+def _logged(process: Process) -> list[str]:
+    """What the system's log has of that dockerd; it comes there by way of procd, a moment later."""
+    words = ["logread", "-l", "200", "-e", rf"dockerd\[{process.pid}\]: "]
+    for _ in range(_LOG_TRIES):
+        try:
+            done = subprocess.run(
+                words, capture_output=True, text=True, check=False, timeout=5, errors="replace"
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return []
+        lines = [line.partition(f"[{process.pid}]: ")[2] for line in done.stdout.splitlines()]
+        if any(line.strip() for line in lines):
+            return lines
+        time.sleep(_LOG_PAUSE_S)
+    return []
 
 
 def _telling(lines: list[str]) -> str:

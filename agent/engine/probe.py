@@ -55,11 +55,14 @@ class DaemonProbe:
         except (OSError, http.client.HTTPException):
             return False
 
-    def running(self) -> tuple[str, ...]:
-        """GET /containers/json: only those that run."""
+    def containers(self) -> list[dict[str, Any]]:
+        """GET /containers/json: only those that run; empty where nothing answers."""
         body = self._json("/containers/json")
-        items = body if isinstance(body, list) else []
-        names = (str((item.get("Names") or ["?"])[0]) for item in items if isinstance(item, dict))
+        return [item for item in body if isinstance(item, dict)] if isinstance(body, list) else []
+
+    def running(self) -> tuple[str, ...]:
+        """Their names."""
+        names = (str((item.get("Names") or ["?"])[0]) for item in self.containers())
         return tuple(sorted(name.removeprefix("/") for name in names))
 
     def swarm(self) -> bool:

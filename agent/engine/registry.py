@@ -345,7 +345,16 @@ class RegistryClient:
     def _exchange(
         self, endpoint: _Endpoint, method: str, url: str, headers: dict[str, str], limit: int
     ) -> tuple[int, dict[str, str], bytes]:
-        manager = self._manager(endpoint, url)
+        # connections of one kind: through which proxy, and what is trusted
+        parts = urlsplit(url)
+        proxy = self._proxy(parts.scheme, parts.hostname or "", parts.port)
+        key = (proxy, endpoint.registry)
+        if key not in self._managers:
+            context = self._context(endpoint)
+            made = _proxied(proxy, context) if proxy else urllib3.PoolManager(ssl_context=context)
+            keep_pools_in_time(made, self._deadline)
+            self._managers[key] = made
+        manager = self._managers[key]
         self._deadline.begin(CALL_S)
         try:
             response = manager.urlopen(
@@ -378,18 +387,6 @@ class RegistryClient:
                 raise RegistryError(f"{endpoint.registry} sends more than {limit} bytes")
             parts.append(piece)
         return b"".join(parts)
-
-    def _manager(self, endpoint: _Endpoint, url: str) -> Any:
-        """Connections of one kind: through which proxy, and what is trusted. Raises RegistryError."""
-        parts = urlsplit(url)
-        proxy = self._proxy(parts.scheme, parts.hostname or "", parts.port)
-        key = (proxy, endpoint.registry)
-        if key not in self._managers:
-            context = self._context(endpoint)
-            made = _proxied(proxy, context) if proxy else urllib3.PoolManager(ssl_context=context)
-            keep_pools_in_time(made, self._deadline)
-            self._managers[key] = made
-        return self._managers[key]
 
     def _context(self, endpoint: _Endpoint) -> ssl.SSLContext:
         """The system's authorities, and what certs.d has for that registry; its authorization server and where it

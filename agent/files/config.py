@@ -10,7 +10,7 @@ import bisect
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from agent.errors import ConfigError
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import PyuciStore, TextUciStore, UciMissing, UciStore, read_staged
 from agent.files.user_paths import PATHS
+from agent.model.addresses import Listener
 from agent.model.issues import Code, Given, Issue
 from agent.model.resources import Desired
 from agent.plan.draft import with_hashes
@@ -49,14 +50,15 @@ def load(options: RuntimeOptions) -> LoadResult:
     return _load(open_store(options))
 
 
-def load_given(options: RuntimeOptions, given: Given) -> LoadResult:
-    """As `load`, were `given` committed. Writes nothing. Raises ConfigError for a package that is not ours, and
-    UciEditError for sections that no file can hold."""
+def load_given(options: RuntimeOptions, given: Given, listeners: Sequence[Listener] = ()) -> LoadResult:
+    """As `load`, were `given` committed. Writes nothing. `listeners`: what else has ports of this machine.
+
+    Raises ConfigError for a package that is not ours, and UciEditError for sections that no file can hold."""
     for name in (*given.texts, *given.sections):
         if name not in PACKAGES:
             raise ConfigError(f"package {name[:64]!r} is not known, expected {' or '.join(PACKAGES)}")
     save_dir = Path(given.save_dir) if given.save_dir else options.save_dir
-    return _load(_Given(open_store(options), given, save_dir))
+    return _load(_Given(open_store(options), given, save_dir), listeners)
 
 
 class _Given:
@@ -94,14 +96,14 @@ class _Given:
         return replayed(committed, changes), hashlib.sha256(f"{digest} {changes}".encode()).hexdigest()
 
 
-def _load(store: UciStore | _Given) -> LoadResult:
+def _load(store: UciStore | _Given, listeners: Sequence[Listener] = ()) -> LoadResult:
     packages: dict[str, Package] = {}
     hashes: list[str] = []
     issues: list[Issue] = []
     for name in PACKAGES:
         issues += _read(store, name, packages, hashes)
     paths = {name: str(store.source_path(name)) for name in packages}
-    result = decode(packages, paths=paths, read_file=PATHS.read_text)
+    result = decode(packages, paths=paths, read_file=PATHS.read_text, listeners=listeners)
     if issues:
         found = result.desired
         readable = Desired(agent=found.agent, daemon=found.daemon, daemon_mistakes=found.daemon_mistakes)

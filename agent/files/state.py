@@ -210,7 +210,14 @@ class StateFile:
             )
             return secrets.token_hex(6), {}
         if found.damaged:
-            self._keep_copy(data)
+            # later changes cannot be trusted where one before them is lost; what they made is not ours until adopted
+            with contextlib.suppress(OSError):
+                atomic_write(self._bad(), data, mode=0o600)
+            logger.error(
+                "%s is damaged: changes are lost and what they made is not ours until adopted; a copy is %s",
+                self._path,
+                self._bad(),
+            )
         elif found.is_whole:
             self._place = _Place(inode=self._path.stat().st_ino, size=len(data), folded=found.folded)
         elif found.folded:
@@ -219,16 +226,6 @@ class StateFile:
 
     def _bad(self) -> Path:
         return self._path.with_name(self._path.name + ".bad")
-
-    def _keep_copy(self, data: bytes) -> None:
-        """Later changes cannot be trusted where one before them is lost; what they made is not ours until adopted."""
-        with contextlib.suppress(OSError):
-            atomic_write(self._bad(), data, mode=0o600)
-        logger.error(
-            "%s is damaged: changes are lost and what they made is not ours until adopted; a copy is %s",
-            self._path,
-            self._bad(),
-        )
 
     def _save(self, records: dict[str, Record], *, lasting: bool) -> None:
         """The disk first: what could not be written does not count in memory either."""

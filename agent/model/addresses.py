@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -26,6 +26,16 @@ class ListenAddress:
 
     def __str__(self) -> str:
         return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """Who has a port of this machine, as a sentence. `ip` "" is every address."""
+
+    port: int
+    protocol: str
+    ip: str = ""
+    said: str
 
 
 def parse_listen(text: str) -> ListenAddress:
@@ -174,3 +184,47 @@ def is_address(text: str) -> bool:
     except ValueError:
         return False
     return "%" not in text
+
+
+# The link to a container's web page: `https://[host]:[port:8443]/path`.
+
+
+_PLACE = re.compile(r"\[([^\]]*)\]")
+_PORT_PLACE = re.compile(r"port:([0-9]{1,5})", re.ASCII)
+
+
+def parse_webui(text: str) -> str:
+    """As it is. Raises QuantityError for what is in brackets and is neither `[host]`, `[port:N]` nor an IPv6 address.
+
+    Scheme and characters are the schema's to check.
+    """
+    for match in _PLACE.finditer(text):
+        port = _PORT_PLACE.fullmatch(match[1])
+        if match[1] == "host" or (port and 0 < int(port[1]) <= 65535):
+            continue
+        try:
+            ipaddress.IPv6Address(match[1])
+        except ValueError:
+            raise QuantityError(
+                f"{match[0]!r} is not a place", "[host], or [port:8443] with a port of the container"
+            ) from None
+    return text
+
+
+def webui_ports(text: str) -> frozenset[int]:
+    """The container's ports that a link names."""
+    return frozenset(
+        int(port[1]) for match in _PLACE.finditer(text) if (port := _PORT_PLACE.fullmatch(match[1]))
+    )
+
+
+def with_ports(text: str, published: Mapping[int, int]) -> str:
+    """The link with host ports in place of `[port:N]`, as far as they are known. `published`: port of the container ->
+    host port.
+    """
+
+    def port_of(match: re.Match[str]) -> str:
+        port = _PORT_PLACE.fullmatch(match[1])
+        return str(published.get(int(port[1]), match[0])) if port else match[0]
+
+    return _PLACE.sub(port_of, text)

@@ -320,6 +320,7 @@ class ContainerPolicy:
     update: Update | None = None  # None: notify
     update_window: Window | None = None
     update_age_s: float | None = None
+    webui: str | None = None  # with `[host]` and `[port:80]`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

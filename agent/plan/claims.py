@@ -16,7 +16,7 @@ from agent.model.identity import SPEC_VERSION, version_of
 from agent.model.observed import Record
 from agent.model.resources import DEFAULT_NETWORKS, Container, RunState
 from agent.plan import operations as ops
-from agent.plan.container.plan import is_alive
+from agent.plan.container.plan import is_alive, needs_of
 from agent.plan.draft import Draft, Missing, desired_spec, key_of
 
 _OF_DESIRED = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer, ops.ReconnectContainer)
@@ -63,9 +63,14 @@ def settle(draft: Draft) -> dict[str, Missing]:
     given: dict[str, set[str]] = {}
     for taker, claim, holder in _taken(draft, stands):
         if any(claim.meets(kept) for kept in stands[holder].after):
+            if _gives_it_up_after(draft, holder, claim, taker):
+                return {holder: Missing(reason=f"{claim} goes to {taker} first", stop=True)}
             return {taker: _later(draft, taker, f"{claim} is {holder}'s")}
         given.setdefault(taker, set()).add(holder)
         if _leads(draft, given, holder, taker):
+            if holder not in draft.declared:  # it ends, whatever waits for what it lends
+                _do_not_wait(draft, given, holder, taker)
+                continue
             return {holder: Missing(reason=f"{claim} goes to {taker} first", stop=True)}
     for taker, holders in given.items():
         work = draft.works[taker]
@@ -146,6 +151,35 @@ def _taken(draft: Draft, stands: Mapping[str, _Stand]) -> Iterator[tuple[str, Cl
 def _later(draft: Draft, key: str, reason: str) -> Missing:
     """What there is may run meanwhile, unless that already takes what is not to be had."""
     return Missing(reason=reason, keep=key not in draft.turns)
+
+
+def _do_not_wait(draft: Draft, given: Mapping[str, set[str]], key: str, other: str) -> None:
+    """Takes from a work what makes it wait for the other one."""
+    work = draft.works[key]
+    draft.works[key] = replace(
+        work,
+        needs=frozenset(need for need in work.needs if not _leads(draft, given, need, other)),
+        after=frozenset(need for need in work.after if not _leads(draft, given, need, other)),
+    )
+
+
+def _gives_it_up_after(draft: Draft, holder: str, claim: Claim, taker: str) -> bool:
+    """Whether the holder keeps it only because its change, which gives it up, waits for the taker and for nothing else."""
+    turn, declared = draft.turns.get(holder), draft.declared.get(holder)
+    waits = holder in draft.withheld and holder not in draft.unchanged and holder not in draft.context.waiting
+    if declared is None or not waits or holder in draft.context.busy or (turn is not None and turn.stop):
+        return False
+    if any(claim.meets(other) for other in _declared(declared)):
+        return False
+    todo, seen = [holder], set()
+    while todo:
+        key = todo.pop()
+        if key == taker:
+            return True
+        if key not in seen and key in draft.declared:
+            seen.add(key)
+            todo += needs_of(draft, draft.declared[key])
+    return False
 
 
 def _leads(draft: Draft, given: Mapping[str, set[str]], start: str, end: str) -> bool:

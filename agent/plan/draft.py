@@ -240,7 +240,13 @@ class Draft:
         error = self.context.backoff.get(key)
         if error is not None:
             self.find(key, "Synced", status=False, reason="BackOff", message=error)
-        return error is not None and key not in self.context.changing
+        return error is not None and (key not in self.context.changing or self._is_half_swapped(record))
+
+    def _is_half_swapped(self, record: Record | None) -> bool:
+        """Whether a swap waits to be undone: the new container may run, and never together with the old one."""
+        return record is not None and any(
+            other.swap == "new" and other.partner == record.nonce for other in self.context.records
+        )
 
     def conflict(self, key: str, message: str) -> None:
         """Something foreign is in the way."""

@@ -59,7 +59,14 @@ class Hazards:
 
     def show(self, desired: Desired) -> None:
         """Blocks. Nothing is raised: the router's files are not ours."""
-        uhttpd = self._web_server()
+        # empty where there is none, or its file cannot be read
+        try:
+            digest = self.store.content_hash(_WEB_SERVER)
+            if digest != self._read[0]:
+                self._read = (digest, self.store.load_with_hash(_WEB_SERVER)[0])
+        except (UcidockdError, OSError):
+            self._read = ("", _NONE)
+        uhttpd = self._read[1]
         self._warn([*open_to_pages(uhttpd)], dockerman=any(path.exists() for path in self.dockerman))
         if self._shown[0] is desired and self._shown[1] is uhttpd:
             return
@@ -73,30 +80,17 @@ class Hazards:
             except PathError:  # its own condition tells why; by its name it is judged all the same
                 return normpath(path)
 
-        precious = self._precious(desired, resolve)
+        found = {**HOST_PATHS, **self.folders}
+        for host in (self.docker_host or desired.agent.docker_host, "unix:///var/run/docker.sock"):
+            if host.startswith("unix://"):
+                found[host.removeprefix("unix://")] = ("the engine's socket", True)
+        precious = {resolve(path): what for path, what in found.items()}
         plain = plain_luci(uhttpd)
         for container in desired.containers:
             control = host_control(container, desired.volumes, precious, resolve)
             self._set(container, ConditionType.HOST_CONTROL, "ControlsHost", _CONTROL, control)
             ports = shared_origin(container) if plain else ()
             self._set(container, ConditionType.SHARED_ORIGIN_PORTS, "PlainLuci", _SHARED, ports)
-
-    def _web_server(self) -> Package:
-        """Empty where there is none, or its file cannot be read."""
-        try:
-            digest = self.store.content_hash(_WEB_SERVER)
-            if digest != self._read[0]:
-                self._read = (digest, self.store.load_with_hash(_WEB_SERVER)[0])
-        except (UcidockdError, OSError):
-            self._read = ("", _NONE)
-        return self._read[1]
-
-    def _precious(self, desired: Desired, resolve: Callable[[str], str]) -> dict[str, tuple[str, bool]]:
-        found = {**HOST_PATHS, **self.folders}
-        for host in (self.docker_host or desired.agent.docker_host, "unix:///var/run/docker.sock"):
-            if host.startswith("unix://"):
-                found[host.removeprefix("unix://")] = ("the engine's socket", True)
-        return {resolve(path): what for path, what in found.items()}
 
     def _set(
         self, container: Container, condition: ConditionType, reason: Reason, text: str, found: Sequence[str]

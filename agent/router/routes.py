@@ -86,10 +86,6 @@ _NAME_LIMIT = 15
 def device_addresses(devices: Iterable[str]) -> frozenset[IpAddress]:
     """Each device's main IPv4 address and its IPv6 addresses; a device that is not there has none."""
     names = frozenset(devices)
-    return _device_ipv4(names) | _device_ipv6(names)
-
-
-def _device_ipv4(names: frozenset[str]) -> frozenset[IpAddress]:
     found: set[IpAddress] = set()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
         for name in names:
@@ -99,7 +95,7 @@ def _device_ipv4(names: frozenset[str]) -> frozenset[IpAddress]:
             except OSError:  # no such device, or no address
                 continue
             found.add(ipaddress.IPv4Address(answer[20:24]))
-    return frozenset(found)
+    return frozenset(found) | _device_ipv6(names)
 
 
 def _device_ipv6(names: frozenset[str]) -> frozenset[IpAddress]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.convert.conversion import PACKAGE
-from agent.convert.requests import Imported, ImportRequest, convert
+from agent.convert.requests import ImportRequest, convert
 from agent.errors import ConfigError, ConflictError
 from agent.files.atomic import atomic_write
 from agent.files.uci_store import UciMissing, UciStore
@@ -40,7 +40,16 @@ class Importer:
             if not request.commit:
                 break
             imported.answer["warnings"] += lost_comments(self.store, PACKAGE)
-            self._write_files(imported)
+            # before the sections that name them. A file that is there is never overwritten.
+            for name, content in imported.files.items():
+                path = self.files / name.lstrip("/")
+                data = content.encode()
+                if path.exists():
+                    if path.read_bytes() != data:
+                        raise ConfigError(f"{name} is there already with another content; move it away first")
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                atomic_write(path, data, mode=0o600)
             package = packages[PACKAGE]
             try:
                 whole = replace(package, sections=(*package.sections, *imported.sections))
@@ -61,15 +70,3 @@ class Importer:
                 continue
             content_hash = found if name == PACKAGE else content_hash
         return packages, content_hash
-
-    def _write_files(self, imported: Imported) -> None:
-        """Before the sections that name them. A file that is there is never overwritten."""
-        for name, content in imported.files.items():
-            path = self.files / name.lstrip("/")
-            data = content.encode()
-            if path.exists():
-                if path.read_bytes() != data:
-                    raise ConfigError(f"{name} is there already with another content; move it away first")
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            atomic_write(path, data, mode=0o600)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.apply.ports import Engine
+from agent.apply.worker_pool import Outcome
 from agent.errors import ConfigError, ConflictError, EngineError, StorageError, UcidockdError
 from agent.files.user_paths import PATHS
 from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher
@@ -41,6 +42,7 @@ from agent.uci.decode import PACKAGES
 
 if TYPE_CHECKING:
     from agent.convert.requests import ImportRequest
+    from agent.runtime.updating import Asked
     from agent.storage.upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
@@ -179,17 +181,46 @@ class Loop:
         with self.reconciler.collecting() as outcomes:
             async with self._one_pass:
                 await self._in_pass(self._reconcile_now)
-            settling, waves = Settling(settle_s, self.reconciler.monotonic), 0
-            while True:
-                await self._ended()
-                async with self._one_pass:
-                    found = await self._in_pass(self._go_on)
-                waves += self.reconciler.is_busy()
-                if waves >= _WAVES or not (self.reconciler.is_busy() or settling.lasts(outcomes)):
-                    break
-                if not self.reconciler.is_busy():
-                    await asyncio.sleep(Settling.LOOK_S)
+            found = await self._until_idle(outcomes, settle_s)
             return reconcile_answer(found, outcomes, self.config_issues())
+
+    async def _until_idle(self, outcomes: Sequence[Outcome], settle_s: float = 0.0) -> Outlook:
+        """Goes on while something can be done at once; returns what is then left."""
+        settling, waves = Settling(settle_s, self.reconciler.monotonic), 0
+        while True:
+            await self._ended()
+            async with self._one_pass:
+                found = await self._in_pass(self._go_on)
+            waves += self.reconciler.is_busy()
+            if waves >= _WAVES or not (self.reconciler.is_busy() or settling.lasts(outcomes)):
+                return found
+            if not self.reconciler.is_busy():
+                await asyncio.sleep(Settling.LOOK_S)
+
+    async def update(self, names: Sequence[str]) -> dict[str, object]:
+        """Replaces containers by ones of the newest images; answers when that is done or waits for something."""
+        return await self._renew(names, back=False)
+
+    async def rollback(self, name: str) -> dict[str, object]:
+        """Takes a container back to the image before."""
+        return await self._renew([name], back=True)
+
+    async def _renew(self, names: Sequence[str], *, back: bool) -> dict[str, object]:
+        from agent.runtime.updating import answer, ask  # few need it
+
+        def begin() -> tuple[Asked, ...]:
+            self._read_config()
+            asked = ask(self.reconciler, names, back=back)
+            with self._counted():
+                self.reconciler.begin_pass(deep=None)
+            return asked
+
+        await self._settled_files()
+        with self.reconciler.collecting() as outcomes:
+            async with self._one_pass:
+                asked = await self._in_pass(begin)
+            found = await self._until_idle(outcomes)
+            return answer(self.reconciler, asked, found, outcomes)
 
     def _reconcile_now(self) -> None:
         with self._counted():

@@ -39,6 +39,7 @@ from agent.model.secrets import hidden_text
 from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
 from agent.router.hazards import make_hazards
+from agent.router.listening import listeners
 from agent.router.routes import host_routes
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop, begin_thread
@@ -170,7 +171,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         records=StateFile(options.state_dir / "state.json"),
         board=board,
         load=lambda: load(options),
-        load_given=lambda given: load_given(options, given),
+        load_given=lambda given: load_given(options, given, listeners(options, str(engine_at))),
         store=open_store(options),
         daemon=daemon,
         certificates=certificates,

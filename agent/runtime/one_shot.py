@@ -76,6 +76,20 @@ class Single:
         answer = reconcile_answer(found, outcomes, self._issues())
         return {**answer, "ok": False, "interrupted": True} if stopped else answer
 
+    def renew(self, names: Sequence[str], *, back: bool) -> dict[str, Any]:
+        """Updates containers, or takes them back to the image before."""
+        from agent.runtime.updating import answer, ask
+
+        with locked(self._socket.parent / "agent.lock"):
+            self._reconciler.standing.keeps = True
+            self._reconciler.standing.look(thoroughly=True)
+            asked = ask(self._reconciler, names, back=back)
+            with self._reconciler.collecting() as outcomes:
+                self._passes(outcomes, Settling(0.0, self._reconciler.monotonic))
+                found = self._reconciler.foresee()
+            self._reconciler.records.fold()
+            return answer(self._reconciler, asked, found, outcomes)
+
     def _passes(self, outcomes: Sequence[Outcome], settling: Settling) -> None:
         self._reconciler.run_pass(deep=None)
         waves = 0

@@ -164,7 +164,7 @@ def _failure_as_json(outcome: Outcome) -> dict[str, Any]:
 
 def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
     """`name` is a section or a Docker name. Raises ConfigError for neither, EngineError."""
-    container = _find(reconciler, name)
+    container = find_container(reconciler, name)
     key = key_of("container", container.section)
     records = [r for r in reconciler.records.records() if r.kind == "container" and not r.swap]
     record = next((r for r in records if r.section == container.section), None)
@@ -206,7 +206,8 @@ def _failed_output(reconciler: Reconciler, key: str) -> str:
     return next((c.details["output"] for c in standing if c is not None and "output" in c.details), "")
 
 
-def _find(reconciler: Reconciler, name: str) -> Container:
+def find_container(reconciler: Reconciler, name: str) -> Container:
+    """By its section or its Docker name. Raises ConfigError."""
     declared = reconciler.desired.containers if reconciler.desired is not None else ()
     for container in sorted(declared, key=lambda c: c.section != name):
         if name in (container.section, container.name):
@@ -247,7 +248,7 @@ DIFF_SCHEMA = 1
 
 def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
     """All that is known of a container section; `name` may be its Docker name. Raises ConfigError, EngineError."""
-    container = _find(reconciler, name)
+    container = find_container(reconciler, name)
     key = key_of("container", container.section)
     plan = reconciler.make_plan(deep=None)
     record = next(
@@ -279,7 +280,9 @@ def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
         "mounts": _mounts(inspect),
         "networks": _networks(inspect),
         "ports": _ports(inspect, resource.get("reach") or {}),
-        "image": _image(reconciler, container, record, inspect, image or {}),
+        "webui": resource.get("webui", ""),
+        "image": _image(reconciler, container, record, inspect, image or {})
+        | {"check": resource.get("update")},
         "output": _failed_output(reconciler, key),
     }
 

@@ -40,7 +40,7 @@ from agent.model.issues import Given
 from agent.model.observed import Observed, Record
 from agent.model.quantities import clock_is_set
 from agent.model.resources import AgentSettings, Container, Desired, Update
-from agent.model.updates import UpdateCheck
+from agent.model.updates import Available, UpdateCheck
 from agent.observe.endings import Ages, Endings, Ends, Sharing
 from agent.observe.snapshot import Standing, observe
 from agent.observe.waiting import (
@@ -347,7 +347,7 @@ class Reconciler:
             image_ids=image_ids,
             image_defaults=defaults,
             image_digests=digests,
-            offered=self.updates.offered(desired) if self.updates is not None else {},
+            offered=self._offered(desired),
             busy=busy,
             routes=self.routes() if desired.networks else (),
             orphaned_s=self._grace.look(desired, records, now=self.monotonic()) if committed else {},
@@ -534,11 +534,16 @@ class Reconciler:
             self.updates = self.make_updates(self)
         return self.updates
 
+    def _offered(self, desired: Desired) -> Mapping[str, Available]:
+        """What registries have that does not run, by the last check. Raises EngineError."""
+        if self.updates is None and desired.agent.update_check is not UpdateCheck.OFF and self.make_updates:
+            self.update_checks()  # it remembers what was known before the agent was started
+        return self.updates.offered(desired) if self.updates is not None else {}
+
     def _follow_updates(self, desired: Desired) -> None:
         """Begins a check that is due, and shows what the last one found."""
-        if desired.agent.update_check is not UpdateCheck.OFF and self.make_updates is not None:
-            self.update_checks().tick(desired)
         if self.updates is not None:
+            self.updates.tick(desired)
             self._display.updates(desired, self.updates.results(desired))
 
     def _plan_here(self, desired: Desired, deep: frozenset[str] | None) -> ops.Plan:
@@ -696,6 +701,11 @@ class Reconciler:
     def is_busy(self) -> bool:
         """Whether a work is under way."""
         return bool(self._busy)
+
+    def forget_failure(self, key: str) -> None:
+        """It is tried again by the next pass."""
+        self.backoff.succeeded(key)
+        self._changing.discard(key)
 
     def forget_failures(self) -> None:
         """What failed or was rolled back is tried again by the next pass. Raises StorageError."""

@@ -215,7 +215,12 @@ class Edges:
         for tables in (self._tools.ipv4, self._tools.ipv6):
             tables.dockerd_uses_nftables = self._by_nftables
         self._rules = {"4": wanted.rules, "6": wanted.rules if values.get("ip6tables") else ()}
-        self._problems = (*wanted.problems, *_of_firewall(desired.daemon_mistakes))
+        places = (
+            (text, text.partition(":")[0].partition("[")[0].rpartition(".")[2])
+            for text in desired.daemon_mistakes
+        )
+        in_sections = (text for text, option in places if option in _FIREWALL_OPTIONS)
+        self._problems = (*wanted.problems, *in_sections)
         self._watch()
         # a section with a mistake in it may be the one that a rule came from
         keep = bool(wanted.problems or desired.daemon_mistakes)
@@ -254,20 +259,18 @@ class Edges:
                 if rules[family]:
                     problems.append(str(exc))
                 else:
-                    self._give_up(family, exc)
+                    # where there is neither iptables nor nft, nothing of ours is to be taken away; no need to ask in
+                    # every pass
+                    self._failures[family] += 1
+                    if self._failures[family] >= _TRIES:
+                        logger.debug("%s", exc)
+                        self._clean.add(family)
                 continue
             self._clean.discard(family)
             self._failures[family] = 0
             if not rules[family] and not keep:
                 self._clean.add(family)
         return tuple(problems)
-
-    def _give_up(self, family: str, exc: FirewallError) -> None:
-        """Where there is neither iptables nor nft, nothing of ours is to be taken away; no need to ask in every pass."""
-        self._failures[family] += 1
-        if self._failures[family] >= _TRIES:
-            logger.debug("%s", exc)
-            self._clean.add(family)
 
     def _show_open(self, problems: Sequence[str]) -> None:
         text = "; ".join(problems)
@@ -416,12 +419,6 @@ def _not_enforced(
         return ""
     why = "dockerd makes no rules (iptables 0)" if managed else "dockerd's settings are in a file of your own"
     return f"blocked_interfaces are not enforced, since {why}; `option enforce '1'` does it all the same"
-
-
-def _of_firewall(mistakes: Sequence[str]) -> tuple[str, ...]:
-    """Those that stand at an option of a `firewall` section."""
-    places = ((text, text.partition(":")[0].partition("[")[0].rpartition(".")[2]) for text in mistakes)
-    return tuple(text for text, option in places if option in _FIREWALL_OPTIONS)
 
 
 def make_edges(

@@ -11,6 +11,7 @@ from agent.apply.ports import Records
 from agent.apply.worker_pool import Outcome, SkippedError
 from agent.errors import EngineError, EngineUnreachableError, Reason, StorageError, UcidockdError
 from agent.model import entry_text
+from agent.model.addresses import webui_ports, with_ports
 from agent.model.issues import Issue
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, Desired
@@ -46,7 +47,13 @@ class Display:
         for container in desired.containers:
             key = key_of("container", container.section)
             ports = list(entry_text.ports(container.spec.ports))
-            self.board.set_facts(key, image=container.spec.image, stack=container.stack, ports=ports)
+            self.board.set_facts(
+                key,
+                image=container.spec.image,
+                stack=container.stack,
+                ports=ports,
+                webui=webui_of(container),
+            )
         for key in sorted(desired.broken):
             self.board.ensure(key)
             section = key.partition(":")[2]
@@ -252,6 +259,19 @@ class Display:
             since=finding.since,
             details={"output": finding.output} if finding.output else {},
         )
+
+
+def webui_of(container: Container) -> str:
+    """The link to its web page with the host ports that its section names; a port that the engine chooses stays open."""
+    spec, link = container.spec, container.policy.webui or ""
+    published = {
+        port.container_port: port.host_port
+        for port in spec.ports
+        if port.protocol == "tcp" and port.host_port
+    }
+    if spec.network_mode == "host":
+        published = {number: number for number in webui_ports(link)}
+    return with_ports(link, published)
 
 
 def declared(desired: Desired) -> dict[str, str]:

@@ -22,7 +22,7 @@ from agent.apply.ports import Engine, Records
 from agent.errors import ClockNotSetError, ConfigError, InternalError, UcidockdError
 from agent.files.atomic import atomic_write
 from agent.model.quantities import clock_is_set
-from agent.model.resources import Container, Desired, Pull
+from agent.model.resources import Container, Desired, Pull, Update
 from agent.model.updates import (
     Answer,
     Available,
@@ -420,7 +420,7 @@ class UpdateChecks:
 
 
 def _is_checked(container: Container) -> bool:
-    return container.policy.pull is not Pull.NEVER
+    return container.policy.pull is not Pull.NEVER and container.policy.update is not Update.OFF
 
 
 def _running(image_id: str, body: Mapping[str, Any]) -> RunningImage:

@@ -219,9 +219,9 @@ class StatusBoard:
                 self._changed(key)
 
     def set_facts(self, key: str, **facts: Any) -> None:
-        """Notes what is not a condition: `image`, `ports` and `stack` of the section; `reach`, the firewall zones that
-        reach each port; `restarts` by the engine; `retry_at`, wall clock, when what failed is tried again; `update`, what
-        the last check of the image found.
+        """Notes what is not a condition: `image`, `ports`, `stack` and `webui` of the section; `reach`, the firewall zones
+        that reach each port; `restarts` by the engine; `retry_at`, wall clock, when what failed is tried again; `update`,
+        what the last check of the image found.
         """
         with self._lock:
             found = self._resources.get(key)

@@ -316,30 +316,29 @@ class UbusClient:
             return
         local = self._locals.get(message.number(Attr.OBJID) or 0)
         if message.kind == Kind.INVOKE:
-            self._take_call(link, local, message)
+            if local is None:
+                link.answer(message, Status.NOT_FOUND)
+            elif isinstance(local, _Listener):
+                try:
+                    local.callback(
+                        message.text(Attr.METHOD) or "", blobmsg.decode(message.raw(Attr.DATA) or b"")
+                    )
+                except BlobError as exc:
+                    logger.debug("ubus: a broken notification: %s", exc)
+                if message.peer:  # an event has no sender
+                    link.answer(message, Status.OK)
+            elif self._calls >= CALLS:
+                logger.debug("ubus: %d calls are under way, one more was refused", CALLS)
+                link.answer(message, Status.NO_MEMORY)
+            else:
+                self._calls += 1
+                self._spawn(self._serve(link, local, message), f"ubus-{local.name}")
         elif message.kind == Kind.NOTIFY and isinstance(local, BusObject):
             local.set_subscribed(subscribed=message.flag(Attr.ACTIVE))
             if not local.subscribed:
                 link.nobody_listens(local.object_id)
         elif message.kind == Kind.UNSUBSCRIBE and isinstance(local, _Listener):
             local.subscribed = False
-
-    def _take_call(self, link: Link, local: BusObject | _Listener | None, message: Message) -> None:
-        if local is None:
-            link.answer(message, Status.NOT_FOUND)
-        elif isinstance(local, _Listener):
-            try:
-                local.callback(message.text(Attr.METHOD) or "", blobmsg.decode(message.raw(Attr.DATA) or b""))
-            except BlobError as exc:
-                logger.debug("ubus: a broken notification: %s", exc)
-            if message.peer:  # an event has no sender
-                link.answer(message, Status.OK)
-        elif self._calls >= CALLS:
-            logger.debug("ubus: %d calls are under way, one more was refused", CALLS)
-            link.answer(message, Status.NO_MEMORY)
-        else:
-            self._calls += 1
-            self._spawn(self._serve(link, local, message), f"ubus-{local.name}")
 
     async def _serve(self, link: Link, owned: BusObject, message: Message) -> None:
         """One call of a method of ours, in a task of its own."""

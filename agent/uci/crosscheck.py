@@ -8,10 +8,11 @@ broken section is not an unknown one. Mistakes go to the readers of the sections
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from agent.model.addresses import Listener, webui_ports
 from agent.model.entries import addresses_meet, parse_dependency, parse_endpoint, parse_ports, same_address
 from agent.model.resources import (
     DEFAULT_NETWORKS,
@@ -33,6 +34,7 @@ from agent.uci.decode_network import BRIDGE_NAME, BUILT_IN, contains, reserved_a
 from agent.uci.reader import SectionReader
 
 _SHARED_BY = ("container:", "service:")
+_RESERVED, _UNPRIVILEGED, _PORT_MAX = 1024, 8000, 65535
 
 R = TypeVar("R", Container, Network, Volume)
 
@@ -49,8 +51,8 @@ class Draft:
     backups: list[tuple[SectionReader, Backup]] = field(default_factory=list)
 
 
-def crosscheck(draft: Draft) -> None:
-    """Report every mistake between sections and resolve names."""
+def crosscheck(draft: Draft, listeners: Sequence[Listener] = ()) -> None:
+    """Report every mistake between sections and resolve names. `listeners`: others that have ports of this machine."""
     for reader, _ in draft.agents[1:]:
         reader.report("there is another agent section", expected="one agent section")
     _check_docker_names(draft.containers)
@@ -67,8 +69,20 @@ def crosscheck(draft: Draft) -> None:
     ]
     _check_pools(draft)
     _check_dependencies(draft)
-    _check_host_ports(draft)
-    _check_own_ports(draft)
+    own = [
+        Listener(
+            port=place.port,
+            protocol="tcp",
+            ip=str(place.ip),
+            said=f"the agent itself listens on {place} (`list listen`)",
+        )
+        for _, agent in draft.agents
+        for place in agent.listen
+        if place.port
+    ]
+    listeners = (*own, *listeners)
+    _check_host_ports(draft, listeners)
+    _check_listeners(draft, listeners)
 
 
 def _check_docker_names(items: list[tuple[SectionReader, R]]) -> None:
@@ -224,6 +238,14 @@ def _check_network_mode(reader: SectionReader, container: Container) -> None:
 
 
 def _check_published(reader: SectionReader, spec: ContainerSpec, mode: str) -> None:
+    if mode != "host":
+        inner = {port.container_port for port in spec.ports if port.protocol == "tcp"}
+        for number in sorted(webui_ports(reader.text("webui") or "") - inner):
+            reader.warn(
+                f"the section publishes no port {number} of the container",
+                option="webui",
+                expected="[port:N] with a port that `list port` names last",
+            )
     if mode in DEFAULT_NETWORKS:
         return
     for option, given in (("port", bool(spec.ports)), ("publish_all", bool(spec.publish_all))):
@@ -378,7 +400,7 @@ def _reachable(start: str, edges: dict[str, set[str]]) -> set[str]:
     return found
 
 
-def _check_host_ports(draft: Draft) -> None:
+def _check_host_ports(draft: Draft, listeners: Sequence[Listener]) -> None:
     """No two enabled containers at one host port, as far as their addresses overlap."""
     taken: dict[tuple[int, str], list[tuple[SectionReader, Port]]] = {}
     for reader, container in draft.containers:
@@ -386,19 +408,21 @@ def _check_host_ports(draft: Draft) -> None:
             for port in container.spec.ports:
                 if port.host_port and not port.host_port_end:  # of a range the engine takes one that is free
                     taken.setdefault((port.host_port, port.protocol), []).append((reader, port))
-    clashes: dict[tuple[str, int | None], tuple[SectionReader, set[str]]] = {}
+    used = _used(draft, listeners)
+    clashes: dict[tuple[str, int | None], tuple[SectionReader, set[str], str]] = {}
     for (number, protocol), users in sorted(taken.items(), key=lambda item: item[0]):
         for reader, port in users:
             for name in _rivals(reader, port, users):
                 place = (f"{reader.package}.{reader.key}", _entry_of(reader, port))
-                _, words = clashes.setdefault(place, (reader, set()))
+                free = _free(number, protocol, used)
+                _, words, _ = clashes.setdefault(place, (reader, set(), free))
                 words.add(f"{number}/{protocol} ({name})")
-    for (_, index), (reader, words) in clashes.items():
+    for (_, index), (reader, words, free) in clashes.items():
         reader.report(
             f"host ports taken by other containers: {', '.join(sorted(words))}",
             option="port",
             index=index,
-            expected="a host port or address of its own",
+            expected=f"a host port or address of its own{free}",
         )
 
 
@@ -407,22 +431,51 @@ def _entry_of(reader: SectionReader, port: Port) -> int | None:
     return next((index for index, ports in reader.parsed_items("port", parse_ports) if port in ports), None)
 
 
-def _check_own_ports(draft: Draft) -> None:
-    """A container's port where the agent itself listens: the engine could not publish it, or the agent not listen."""
-    own = [place for _, agent in draft.agents for place in agent.listen if place.port]
+def _check_listeners(draft: Draft, listeners: Sequence[Listener]) -> None:
+    """A container's port where something else listens: the engine could not publish it, or that not listen. It may be
+    gone by the time the container starts, so this is not a mistake.
+    """
+    used = _used(draft, listeners)
     for reader, container in draft.containers:
         if not container.policy.enabled or (container.spec.network_mode or "") not in DEFAULT_NETWORKS:
             continue
-        for port in container.spec.ports:
-            first = port.host_port or 0
-            numbers = range(first, (port.host_port_end or first) + 1) if port.protocol == "tcp" else range(0)
-            for place in own:
-                if place.port in numbers and addresses_meet(port.host_ip, str(place.ip)):
-                    reader.warn(
-                        f"the agent itself listens on {place} (`list listen`)",
-                        option="port",
-                        expected="another host port or address",
-                    )
+        for port in container.spec.ports if listeners else ():
+            found = next(filter(None, (_listener_at(n, port, listeners) for n in port.host_ports)), None)
+            if found is not None:
+                reader.warn(
+                    found.said,
+                    option="port",
+                    index=_entry_of(reader, port),
+                    expected=f"another host port or address{_free(port.host_port, port.protocol, used)}",
+                )
+
+
+def _listener_at(number: int, port: Port, listeners: Iterable[Listener]) -> Listener | None:
+    return next(
+        (
+            each
+            for each in listeners
+            if (each.port, each.protocol) == (number, port.protocol) and addresses_meet(port.host_ip, each.ip)
+        ),
+        None,
+    )
+
+
+def _used(draft: Draft, listeners: Iterable[Listener]) -> frozenset[tuple[int, str]]:
+    declared = {
+        (number, port.protocol)
+        for _, container in draft.containers
+        for port in container.spec.ports
+        for number in port.host_ports
+    }
+    return frozenset(declared | {(each.port, each.protocol) for each in listeners})
+
+
+def _free(number: int, protocol: str, used: frozenset[tuple[int, str]]) -> str:
+    """A port that nothing has: from 80 it is 8080, from 8080 the next one."""
+    first = number + _UNPRIVILEGED if number < _RESERVED else number + 1
+    free = next((each for each in range(first, _PORT_MAX + 1) if (each, protocol) not in used), 0)
+    return f"; {free} is free" if free else ""
 
 
 def _rivals(reader: SectionReader, port: Port, users: Iterable[tuple[SectionReader, Port]]) -> set[str]:

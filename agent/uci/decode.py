@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from agent.model.addresses import parse_engine_address, parse_listen
+from agent.model.addresses import Listener, parse_engine_address, parse_listen
 from agent.model.dockerd.successors import of_dockerman
 from agent.model.entries import VOLUME_NAME
 from agent.model.issues import Issue, shortened
@@ -106,6 +106,7 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
     """The agent's settings; a wrong option leaves its default."""
     base = AgentSettings()
     enabled, workers = reader.flag("enabled"), reader.parsed("workers", parse_int)
+    keep = reader.parsed("keep_images", parse_int)
     settings = AgentSettings(
         enabled=base.enabled if enabled is None else enabled,
         socket=reader.text("socket") or base.socket,
@@ -126,6 +127,7 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
         dockerd=reader.text("dockerd") or base.dockerd,
         dockerd_args=reader.words("dockerd_args") or (),
         remove=reader.flag("remove") or base.remove,
+        keep_images=base.keep_images if keep is None else keep,
         prune=_prune(reader),
         update_check=UpdateCheck(reader.text("update_check") or base.update_check),
         update_check_window=reader.parsed("update_check_window", parse_window),
@@ -203,8 +205,11 @@ def decode(
     *,
     paths: Mapping[str, str],
     read_file: Callable[[str], str] | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> DecodeResult:
-    """The desired resources of all packages. `paths` names each package's file, for messages."""
+    """The desired resources of all packages. `paths` names each package's file, for messages; `listeners`: what else has
+    ports of this machine.
+    """
     stray: list[Issue] = []
     readers = [
         _reader(section, package=name, file=paths.get(name, ""))
@@ -232,7 +237,7 @@ def decode(
     readers = [reader for reader in readers if reader.kind not in DAEMON_KINDS]
     _check_names(readers)
     draft = _draft(readers, read_file)
-    crosscheck(draft)
+    crosscheck(draft, listeners)
     readers += [reader for reader, _ in draft.networks if reader not in readers]  # those of stacks
     desired = replace(
         _desired(draft, readers),

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from agent.errors import PathError
+from agent.model.addresses import parse_webui
 from agent.model.container_table import TABLE, ContainerOption, Shape, parse_sysctl
 from agent.model.entries import (
     parse_address,
@@ -318,4 +319,5 @@ def _policy(reader: SectionReader) -> ContainerPolicy:
         update=reader.parsed("update", Update),
         update_window=reader.parsed("update_window", parse_window),
         update_age_s=reader.parsed("update_age", parse_age),
+        webui=reader.parsed("webui", parse_webui),
     )

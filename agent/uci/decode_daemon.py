@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,8 @@ from agent.model.dockerd.settings import (
     TlsSettings,
 )
 from agent.model.dockerd.table import TABLE, DaemonOption, put, value_at
-from agent.model.dockerd.values import Odd, parse_host, split_urls
+from agent.model.dockerd.urls import split_urls
+from agent.model.dockerd.values import Odd, parse_host, split_log_opts, split_pools
 from agent.model.quantities import QuantityError, parse_int
 from agent.schema.validate import properties
 from agent.uci.reader import SectionReader
@@ -41,6 +42,11 @@ _WORDS = frozenset(
         ("firewall", "blocked_interfaces"),
     }
 )
+_SPLIT: dict[str, Callable[[str], Sequence[str]]] = {
+    "registry_mirrors": split_urls,
+    "default_address_pools": split_pools,
+    "log_opts": split_log_opts,
+}
 _BETWEEN = re.compile(r"[\s,;]+")
 _ONE = {
     "registry_mirrors": "mirror",
@@ -79,10 +85,12 @@ def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
     entries: list[str] = []
     lines: list[int] = []
     for index, text in enumerate(given):
-        parts = [part.strip() for part in _split(kind, option.name, text.strip())]
-        if text != text.strip():
+        bare = _unquoted(text.strip())
+        parts = [part.strip() for part in _split(kind, option.name, bare)]
+        if bare != text:
+            what = "a space" if bare == text.strip() else "a quotation mark"
             notes.append(
-                Note(option.name, len(entries), "starts or ends with a space", "the value without it")
+                Note(option.name, len(entries), f"starts or ends with {what}", "the value without it")
             )
         if len(parts) > 1:
             one = _ONE.get(option.name, "value")
@@ -101,12 +109,15 @@ def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
     return replace(option, value=_word(option.name, entries[0], schema, notes), lines=tuple(lines))
 
 
+def _unquoted(text: str) -> str:
+    """Without the quotation marks of a daemon.json, as in `'"https://mirror.example"'`; none of the values has its own."""
+    return text[1:-1].strip() if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'" else text
+
+
 def _split(kind: str, name: str, text: str) -> Sequence[str]:
-    if name == "registry_mirrors":
-        return [url for word in text.split() for url in split_urls(word.strip(",;"))] or [text]
-    if (kind, name) in _WORDS:
-        return _BETWEEN.split(text.strip(",;"))
-    return text.split() if name == "default_address_pools" else [text]
+    if kind == "globals" and name in _SPLIT:
+        return _SPLIT[name](text) or [text]
+    return _BETWEEN.split(text.strip(",;")) if (kind, name) in _WORDS else [text]
 
 
 def _word(name: str, text: str, schema: Mapping[str, Any], notes: list[Note]) -> str:
@@ -137,6 +148,7 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
     hosts = _hosts(main) if main else ()
     if main is not None:
         _check_bridge(main, values)
+        _check_pools(main, values)
         _check_logging(main, values)
         _check_rules(main, values)
         _check_store(main, values)
@@ -248,6 +260,20 @@ def _check_bridge(reader: SectionReader, values: dict[str, Json]) -> None:
                 f"{part} is not inside the bridge's subnet", option=option, expected=f"a part of {bridge}"
             )
             del values[fixed]
+
+
+def _check_pools(reader: SectionReader, values: dict[str, Json]) -> None:
+    """dockerd does not start without a pool for docker0 (29, tried), and each network has an IPv4 subnet."""
+    pools = values.get("default-address-pools")
+    if isinstance(pools, list) and all(
+        ":" in str(pool) for pool in (p.get("base") for p in pools if isinstance(p, dict))
+    ):
+        reader.report(
+            "there is no pool of IPv4 addresses",
+            option="default_address_pools",
+            expected="one beside it such as 10.10.0.0/16,24",
+        )
+        del values["default-address-pools"]
 
 
 def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:

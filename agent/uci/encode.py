@@ -175,6 +175,8 @@ def _policy(policy: ContainerPolicy) -> dict[str, Value]:
         options["update_window"] = str(policy.update_window)
     if policy.update_age_s is not None:
         options["update_age"] = age(policy.update_age_s)
+    if policy.webui is not None:
+        options["webui"] = policy.webui
     lists = {
         "wait_for": [_wait(wanted) for wanted in policy.wait_for],
         "depends_on": [_dependency(wanted) for wanted in policy.depends_on],

@@ -72,7 +72,13 @@ def _words(fault: Fault, line: str, package: str) -> tuple[str, str]:
             other = f"`config {first or 'TYPE'} '{fault.word}_{first or '2'}'`"
             return taken, f"another name, as in {other}, with `option name '{fault.word}'`"
         case "invalid character in name field":
-            return _bad_name(fault, verb, package)
+            shown = fault.word[:64]
+            plain = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in shown)
+            if verb != "config" and verb in _FORMS:
+                return f"`{shown}` is not an option name: letters, digits and `_` only", f"`{verb} {plain}`"
+            wish = f"`config {fault.head.partition(' ')[2] or 'TYPE'} '{plain}'`"
+            named = f" and `option name '{shown}'`" if package == "containers" else ""
+            return f"section names may hold letters, digits and `_` only, unlike `{shown}`", wish + named
         case "invalid character in type field":
             return "the section type holds a character that is not allowed", "a type such as `container`"
     return f"`{verb or 'the command'}` is not complete", _FORMS.get(verb, "config TYPE 'NAME'")
@@ -96,13 +102,3 @@ def _unknown_command(line: str) -> tuple[str, str]:
     if near:
         return f"`{word[:32]}` is not a UCI command", f"`{near[0]}`"
     return "the line does not begin with a UCI command", "`config`, `option` or `list`"
-
-
-def _bad_name(fault: Fault, verb: str, package: str) -> tuple[str, str]:
-    shown = fault.word[:64]
-    plain = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in shown)
-    if verb != "config" and verb in _FORMS:
-        return f"`{shown}` is not an option name: letters, digits and `_` only", f"`{verb} {plain}`"
-    wish = f"`config {fault.head.partition(' ')[2] or 'TYPE'} '{plain}'`"
-    named = f" and `option name '{shown}'`" if package == "containers" else ""
-    return f"section names may hold letters, digits and `_` only, unlike `{shown}`", wish + named

@@ -65,9 +65,26 @@ class SectionReader:
 
     def _validate(self) -> None:
         for option in self._options.values():
-            self._check_encoding(option)
+            # neither JSON nor the engine carries other bytes
+            single = isinstance(option.value, str)
+            for index, text in enumerate((option.value,) if isinstance(option.value, str) else option.value):
+                if _NOT_UTF8.search(text):
+                    place = None if single and not is_list(self.kind, option.name) else index
+                    self.report(
+                        "is not UTF-8",
+                        option=option.name,
+                        index=place,
+                        expected="text in UTF-8",
+                        code="encoding",
+                    )
             self._check_overwritten(option)
-        self._check_repeats()
+        if self.section.repeats:
+            lines = _in_words((self.section.line, *self.section.repeats))
+            self.warn(
+                f"the section is written in {lines}: they are one section, and of equal options the last one counts",
+                expected="one `config` line for it, or another name",
+                code="repeated",
+            )
         for mistake in validate(self.kind, {name: option.value for name, option in self._options.items()}):
             self.report(
                 mistake.wrong,
@@ -76,15 +93,6 @@ class SectionReader:
                 expected=mistake.expected,
                 severity=mistake.severity,
                 code=mistake.code,
-            )
-
-    def _check_repeats(self) -> None:
-        if self.section.repeats:
-            lines = _in_words((self.section.line, *self.section.repeats))
-            self.warn(
-                f"the section is written in {lines}: they are one section, and of equal options the last one counts",
-                expected="one `config` line for it, or another name",
-                code="repeated",
             )
 
     def _check_overwritten(self, option: Option) -> None:
@@ -98,16 +106,6 @@ class SectionReader:
             expected=f"one `list {option.name}` line for each value" if many else "one line",
             code="repeated",
         )
-
-    def _check_encoding(self, option: Option) -> None:
-        """Neither JSON nor the engine carries other bytes."""
-        single = isinstance(option.value, str)
-        for index, text in enumerate((option.value,) if isinstance(option.value, str) else option.value):
-            if _NOT_UTF8.search(text):
-                place = None if single and not is_list(self.kind, option.name) else index
-                self.report(
-                    "is not UTF-8", option=option.name, index=place, expected="text in UTF-8", code="encoding"
-                )
 
     def report(
         self,
@@ -220,12 +218,16 @@ class SectionReader:
         try:
             return parser(text)
         except QuantityError as exc:
-            wrong = "the value does not have the right form" if self._hidden(option, text, exc) else exc.wrong
+            # whether a parser's message would show the value of a secret option
+            wrong = (
+                "the value does not have the right form"
+                if (
+                    bool(text)
+                    and is_list(self.kind, option)
+                    and is_secret(self.kind, option)
+                    and text in exc.wrong
+                )
+                else exc.wrong
+            )
             self.report(wrong, option=option, index=index, expected=exc.expected)
             return None
-
-    def _hidden(self, option: str, text: str, exc: QuantityError) -> bool:
-        """Whether a parser's message would show the value of a secret option."""
-        return (
-            bool(text) and is_list(self.kind, option) and is_secret(self.kind, option) and text in exc.wrong
-        )

@@ -42,7 +42,7 @@ _ucidockd() {
 	-w|--workdir) COMPREPLY=(); return ;;
 	esac
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull prune run render uci tls volume help version --help --version" -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune run render uci tls volume help version --help --version" -- "$word")
 		return
 	fi
 	case "$first $COMP_CWORD" in
@@ -71,6 +71,8 @@ _ucidockd() {
 		exec\ *) words="-i --interactive -t --tty -u --user -e --env -w --workdir -d --detach --privileged --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --help $(_ucidockd_names)" ;;
 		logs\ *) words="-f --follow -n --tail -t --timestamps --since --until --grep --failed --raw --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
 		pull\ *) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
+		update\ *) words="--check -y --yes --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
+		rollback\ *) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
 		prune\ *) words="--images --older --build-cache --dry-run -y --yes --config-dir --override-dir --socket --json --help" ;;
 		run\ *) words="--log-level --ubus-socket --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --help" ;;
 		render\ *) words="--diff --config-dir --override-dir --state-dir --socket --docker-host --docker-cert-path --json --help" ;;
@@ -79,7 +81,7 @@ _ucidockd() {
 		volume\ ls) words="--config-dir --override-dir --socket --json --help $(_ucidockd_names)" ;;
 		volume\ get) words="--path --stop --config-dir --override-dir --socket --help $(_ucidockd_names)" ;;
 		volume\ put) words="--path --replace --create --stop --config-dir --override-dir --socket --help $(_ucidockd_names)" ;;
-		help\ *) words=" --help check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull prune run render uci tls volume help version" ;;
+		help\ *) words=" --help check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune run render uci tls volume help version" ;;
 		version\ *) words=" --help" ;;
 		esac
 		;;

@@ -163,7 +163,16 @@ ROWS: dict[str, Row] = {
     ),
 }
 POLICY = {"enabled", "pull", "adopt", "on_drift", "rollback", "gate", "grace", "remove_volumes"}
-POLICY |= {"wait_for", "depends_on", "image", "stack", "on_unhealthy"}
+POLICY |= {
+    "update",
+    "update_window",
+    "update_age",
+    "wait_for",
+    "depends_on",
+    "image",
+    "stack",
+    "on_unhealthy",
+}
 # asked for by kernels, engines or storage that a test machine may not have: tests/plan/test_completeness.py
 POLICY |= {
     "annotation",

@@ -39,6 +39,32 @@ def config(importer: Importer) -> str:
     return importer.store.source_path("containers").read_text()
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ImportRequest(run="docker network create shop; docker run --network shop --ip 10.77.0.9 nginx"),
+        ImportRequest(
+            compose="services: {nginx: {image: nginx, networks: {n: {ipv4_address: 10.77.0.9}}}}\n"
+            "networks: {n: {external: true, name: shop}}"
+        ),
+    ],
+    ids=["run", "compose"],
+)
+def test_a_network_that_has_a_section_is_used(importer: Importer, request_: ImportRequest) -> None:
+    path = importer.store.source_path("containers")
+    path.write_text("config network 'front'\n\toption name 'shop'\n\tlist subnet '10.77.0.0/24'\n")
+    answer = importer.run(request_)
+    (section,) = answer["sections"]
+    (network,) = section["options"]["network"]
+    assert network.startswith("front,") and "ip=10.77.0.9" in network
+
+
+def test_an_address_without_a_subnet_is_left_out_and_the_network_stays(importer: Importer) -> None:
+    answer = importer.run(ImportRequest(run="docker run --network pub --ip 10.1.1.1 --network-alias x nginx"))
+    assert answer["sections"][1]["options"]["network"] == ["pub,alias=x"]
+    assert "give network pub its `list subnet`" in json.dumps(answer["report"])
+
+
 def test_a_preview_writes_nothing(importer: Importer) -> None:
     before = config(importer)
     answer = importer.run(ImportRequest(run="docker run nginx"))

@@ -151,3 +151,45 @@ def test_the_file_system_of_data_root_is_looked_at(lab: DaemonLab) -> None:
     lab.restart_agent()
     assert lab.apply()
     assert "StorageUnsuitable" not in lab.conditions()
+
+
+FINE = "option bip '10.216.9.1/24'\nlist registry_mirrors 'https://m.lan'\n"
+WRONG = {
+    "a storage option of another driver": ("list storage_opts 'size=10G'", ("storage-opts",)),
+    "a driver for another file system": ("option storage_driver 'btrfs'", ("storage-driver",)),
+    "an unknown log option": ("list log_opts 'nosuch=1'", ("log-opts",)),
+    "a profile that does not exist": ("option seccomp_profile '/nosuch.json'", ("seccomp-profile",)),
+    "a user that does not exist": ("option userns_remap 'nosuchuser:nosuchgroup'", ("userns-remap",)),
+    "two of them": (
+        "list log_opts 'nosuch=1'\noption seccomp_profile '/nosuch.json'",
+        ("log-opts", "seccomp-profile"),
+    ),
+}
+
+
+@pytest.mark.variants(1)
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("name", WRONG)
+def test_what_only_a_start_shows_to_be_wrong_costs_that_option(
+    lab: DaemonLab, name: str, later: bool
+) -> None:
+    lines, keys = WRONG[name]
+    if later:
+        assert lab.apply("option debug '1'\n")
+        lab.settle()
+    lab.apply(FINE + lines + "\n")
+    before = lab.process
+    lab.apply()
+    assert lab.probe.answers()
+    assert (lab.document()["bip"], lab.document()["registry-mirrors"]) == (
+        "10.216.9.1/24",
+        ["https://m.lan/"],
+    )
+    assert not set(keys) & lab.document().keys()
+    assert lab.conditions()["Synced"] == (False, "LeftOut")
+    for key in keys:
+        assert f"{key.replace('-', '_')} is not applied: dockerd did not start" in lab.message("Synced")
+    assert "RolledBack" not in lab.conditions()
+    lab.restart_agent()
+    lab.apply()
+    assert lab.process == before, "one more restart"

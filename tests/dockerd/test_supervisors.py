@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.dockerd.supervisor import ChildSupervisor, engine_version, stop_process
+from agent.dockerd.supervisor import ChildSupervisor, ProcdSupervisor, engine_version, stop_process
 from agent.engine import process as daemon_process
 from agent.errors import DaemonError
 from agent.files.config import load
+from agent.model.dockerd.settings import Process
 from agent.model.dockerd.table import DaemonOption
 from agent.plan import daemon as plan_daemon
 from tests.support.daemon_lab import DaemonLab, wait_for
@@ -321,3 +322,23 @@ def test_a_program_that_is_no_dockerd_is_reported(lab: DaemonLab, tmp_path: Path
         engine_version(str(lab.program))
     with pytest.raises(DaemonError, match="cannot be started: No such file"):
         ChildSupervisor(program=str(tmp_path / "none"), config_file=tmp_path / "daemon.json").start(())
+
+
+def test_procds_dockerd_is_quoted_from_the_systems_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for OpenWrt's logread: `-e` is a basic regular expression."""
+    log = tmp_path / "log"
+    log.write_text(
+        "Sun Nov 29 12:00:00 2026 daemon.err dockerd[41]: failed to start daemon: an older one\n"
+        "Sun Nov 29 12:00:01 2026 daemon.err dockerd[42]: failed to start daemon: unknown log opt 'x'\n"
+        "Sun Nov 29 12:00:02 2026 daemon.err dnsmasq[42]: something else\n"
+    )
+    logread = tmp_path / "logread"
+    logread.write_text(f'#!/bin/sh\n[ "$1 $2 $3" = "-l 200 -e" ] && exec grep -e "$4" {log}\n')
+    logread.chmod(0o755)
+    procd = ProcdSupervisor(script=tmp_path / "none", config_file=tmp_path / "daemon.json")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert procd.last_words(Process(pid=42, started=1)) == "failed to start daemon: unknown log opt 'x'"
+    logread.unlink()
+    assert procd.last_words(Process(pid=42, started=1)) == "see logread -e dockerd"

@@ -15,6 +15,7 @@ from typing import Any
 from agent.errors import ConfigError
 from agent.model import entries, entry_text, kernel_names, quantities
 from agent.model.addresses import normal_name, parse_listen
+from agent.model.dockerd import urls as daemon_urls
 from agent.model.dockerd import values as daemon_values
 from agent.model.quantities import QuantityError
 from agent.uci import encode
@@ -166,9 +167,9 @@ HOSTS = target(
     Language(entries.parse_subnet, str, ("10.0.0.0/8", "fd00::/64", "10.0.0.0/255.0.0.0", "fe80::%1/64")),
     Language(daemon_values.parse_bip, str, ("172.18.0.1/24", "10.0.0.1/255.255.255.0")),
     Language(daemon_values.parse_pool, lambda v: f"{v['base']},{v['size']}", ("10.10.0.0/16,24",)),
-    Language(daemon_values.parse_mirror, str, ("https://mirror.lan:5000", "http://[::1]:5000/")),
-    Language(daemon_values.parse_registry, str, ("reg.lan:5000", "10.0.0.0/8", "[::1]:5000")),
-    Language(daemon_values.parse_proxy, str, ("http://user:pass@proxy.lan:3128", "socks5://[::1]:1")),
+    Language(daemon_urls.parse_mirror, str, ("https://mirror.lan:5000", "http://[::1]:5000/")),
+    Language(daemon_urls.parse_registry, str, ("reg.lan:5000", "10.0.0.0/8", "[::1]:5000")),
+    Language(daemon_urls.parse_proxy, str, ("http://user:pass@proxy.lan:3128", "socks5://[::1]:1")),
     Language(daemon_values.parse_data_root, str, ("/opt/docker/", "/mnt//x")),
     Language(
         entries.parse_extra_host, str, ("nas:192.168.1.5", "a=[fd00::1]", "x:host-gateway", "y:fd00::1")

@@ -170,6 +170,20 @@ ROWS: dict[str, Row] = {
         ("replace aa < bb", "stop bb"),
         (("bb", "host port 8080/tcp goes to container:aa first"),),
     ),
+    "what who takes has to do before who gives may change": Row(
+        LAN + box("aa", NINE, "option restart 'no'") + box("bb", NINE, "list depends_on 'aa:completed'"),
+        LAN + box("aa", NINE, "option restart 'no'") + box("bb", "list depends_on 'aa:completed'"),
+        ("start aa < bb", "stop bb"),
+        (("bb", "address 10.1.0.9 goes to container:aa first"),),
+        exited("aa"),
+    ),
+    "but what was refused keeps what it has": Row(
+        LAN + box("aa", NINE, "option restart 'no'") + box("bb", NINE, "list depends_on 'aa:completed'"),
+        LAN + box("aa", NINE, "option restart 'no'") + box("bb", "list depends_on 'aa:completed'"),
+        (),
+        (("aa", "address 10.1.0.9 is container:bb's"),),
+        both(exited("aa"), lambda w: w.context.update(backoff={"container:bb": "no such image"})),
+    ),
     "who would take what another keeps waits, and runs on": Row(
         box("aa") + box("bb", OLD),
         box("aa", OLD) + box("bb", "option user 'nobody'"),

@@ -7,6 +7,7 @@ import dataclasses
 
 import pytest
 
+from agent.model.dockerd.blame import suspects
 from agent.model.dockerd.settings import DaemonSettings, Effect, Json, Target, TlsSettings
 from agent.model.dockerd.table import TABLE
 from agent.model.dockerd.values import parse_host
@@ -170,3 +171,43 @@ def test_the_minimal_document_keeps_the_data_and_the_firewall() -> None:
         "live-restore": True,
         "tls": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [  # as dockerd 20.10 to 29 say it
+        ("storage-opts", ["size=10G"], "error initializing graphdriver: overlay2: unknown option size"),
+        ("storage-driver", "btrfs", "error initializing graphdriver: prerequisites for driver not satisfied"),
+        (
+            "log-opts",
+            {"foo": "bar"},
+            "failed to set log opts: unknown log opt 'foo' for json-file log driver",
+        ),
+        ("seccomp-profile", "/none.json", "opening seccomp profile (/none.json) failed: open /none.json"),
+        ("userns-remap", "joe:staff", 'Error during uid lookup for "joe": getent unable to find entry "joe"'),
+        ("ipv6", True, "IPv6 is enabled for the default bridge, but no subnet is configured"),
+        (
+            "insecure-registries",
+            ["a_b.lan:5000"],
+            'insecure registry a_b.lan:5000 is not valid: invalid host "a_b.lan"',
+        ),
+        ("default-address-pools", [{"base": "10.9.0.0/16", "size": 24}], "invalid address pool"),
+        ("", None, "failed to start containerd: timeout waiting for containerd to start"),
+        ("", None, "mkdir /mnt/sda1/docker: read-only file system"),
+    ],
+)
+def test_dockerds_words_name_the_option_that_they_are_about(key: str, value: Json, words: str) -> None:
+    others: dict[str, Json] = {
+        "data-root": "/mnt/sda1/docker",
+        "bip": "172.18.0.1/24",
+        "registry-mirrors": ["https://mirror.lan/"],
+    }
+    document: dict[str, Json] = {
+        **others,
+        "log-level": "debug",
+        "live-restore": True,
+        **({key: value} if key else {}),
+    }
+    assert suspects(document, f"dockerd did not start: failed to start daemon: {words}") == (
+        (key,) if key else ()
+    )

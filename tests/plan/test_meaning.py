@@ -115,7 +115,7 @@ WITHOUT_DEFAULT = {
     "image", "hostname", "domainname", "restart", "cpus", "cpu_shares", "cpuset", "pid", "userns", "mac_address", "ip",
     "ip6", "health_cmd", "command", "env", "env_file", "port", "volume", "tmpfs", "device", "device_cgroup_rule",
     "sysctl", "ulimit", "dns", "dns_search", "dns_opt", "extra_host", "label", "log_opt", "group_add", "depends_on",
-    "wait_for", "stack", "cpuset_mems", "memory_swappiness", "uts", "cgroupns", "cgroup_parent", "platform",
+    "wait_for", "stack", "webui", "cpuset_mems", "memory_swappiness", "uts", "cgroupns", "cgroup_parent", "platform",
     "blkio_weight_device",
     "device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops", "gpus", "expose", "volumes_from",
     "storage_opt", "annotation",

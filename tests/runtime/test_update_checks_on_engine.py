@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agent.model.updates import UpdateState
+from agent.runtime.planning import describe
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX, version
 from tests.support.registry import is_installed
@@ -45,7 +46,8 @@ def check(box: Box, *keys: str) -> dict[str, Any]:
 
 def test_an_update_is_seen_without_a_pull(box: Box, store: Store) -> None:
     image = store.publish("app", "one")
-    assert box.errors(sections(image, image)) == []
+    on = "\toption update_check 'daily'\n\toption update_check_window '00:00-00:01'"
+    assert box.errors(sections(image, image, agent=on)) == []
     before = len(store.front.requests)
     assert check(box)["c0"]["state"] == UpdateState.CURRENT
     assert [(r.method, r.path) for r in store.front.requests[before:]] == [("HEAD", "/v2/app/manifests/1")]
@@ -61,11 +63,14 @@ def test_an_update_is_seen_without_a_pull(box: Box, store: Store) -> None:
     first_seen = found["c0"]["first_seen"]
     box.restart_agent()
     box.apply()
-    box.reconciler.update_checks()
-    box.apply()
     (shown,) = (r for r in box.reconciler.board.snapshot()["resources"] if r["key"] == "container:c0")
     assert shown["update"]["state"] == "update"
     assert shown["update"]["first_seen"] == round(first_seen)
+    told = next(c for c in shown["conditions"] if c["type"] == "UpdateAvailable")
+    assert (told["status"], told["level"]) == (True, "ok")
+    assert told["since"] == pytest.approx(first_seen, abs=2)
+    assert found["c0"]["digest"][:19] in told["message"]
+    assert describe(box.reconciler, "c0")["image"]["check"]["state"] == "update"
     assert len(store.front.requests) == before + 1
 
 

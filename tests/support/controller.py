@@ -75,6 +75,12 @@ class QuietAgent:
     async def check_updates(self, names: Sequence[str] = ()) -> dict[str, Any]:
         return {"containers": [{"name": name} for name in names]}
 
+    async def update(self, names: Sequence[str]) -> dict[str, Any]:
+        return {"containers": [{"name": name} for name in names]}
+
+    async def rollback(self, name: str) -> dict[str, Any]:
+        return {"containers": [{"name": name}]}
+
     async def describe(self, name: str) -> dict[str, Any]:
         return {"name": name}
 

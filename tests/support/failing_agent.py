@@ -31,8 +31,8 @@ LOOKING = {
 
 
 def methods(port: type) -> list[str]:
-    """The methods of a Protocol."""
-    return sorted(name for name, item in vars(port).items() if callable(item) and not name.startswith("_"))
+    """The methods of a Protocol, inherited ones too."""
+    return sorted(name for name in dir(port) if callable(getattr(port, name)) and not name.startswith("_"))
 
 
 def changing(port: type) -> list[str]:

@@ -150,6 +150,29 @@ SCHEMAS: dict[str, Any] = {
             "why": {**TEXT, "description": "Why the state is unknown, failed or rate-limited"},
         },
     },
+    "Renewed": {
+        "type": "object",
+        "properties": {
+            "schema": {"const": 1, "description": "Counts up when a field changes its meaning"},
+            "ok": {"type": "boolean", "description": "None failed, and none waits"},
+            "containers": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "key": TEXT,
+                        "section": TEXT,
+                        "name": TEXT,
+                        "outcome": {"enum": ["updated", "rolled back", "current", "waiting", "failed"]},
+                        "before": {**TEXT, "description": "The image that it ran, with its digest"},
+                        "image": {**TEXT, "description": "The image that it runs"},
+                        "message": {**TEXT, "description": "Why it failed, or what it waits for"},
+                        "output": {**TEXT, "description": "What the new one printed last, where it failed"},
+                    },
+                },
+            },
+        },
+    },
     "Updates": {
         "type": "object",
         "properties": {
@@ -606,6 +629,24 @@ SHAPES: dict[str, dict[str, Any]] = {
             "additionalProperties": False,
         },
         "content": given("Updates"),
+    },
+    "POST /v1/update": {
+        "body": {
+            "type": "object",
+            "properties": {"names": {**_LIST, "description": "Sections or Docker names"}},
+            "required": ["names"],
+            "additionalProperties": False,
+        },
+        "content": given("Renewed"),
+    },
+    "POST /v1/rollback": {
+        "body": {
+            "type": "object",
+            "properties": {"name": {**TEXT, "description": "A section or a Docker name"}},
+            "required": ["name"],
+            "additionalProperties": False,
+        },
+        "content": given("Renewed"),
     },
     "POST /v1/prune": {
         "body": {

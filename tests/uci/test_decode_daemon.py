@@ -164,8 +164,8 @@ def test_a_wrong_host_is_an_error_that_names_the_right_form(text: str, expected:
         ("option fixed_cidr 'x'", "globals.fixed_cidr: 'x' is not valid here"),
         ("option fixed_cidr_v6 '172.18.0.0/25'", "is not IPv6"),
         (
-            "option log_driver 'nosuch'",
-            "globals.log_driver: 'nosuch' is not valid here, expected json-file, local",
+            "option log_driver '-x'",
+            "globals.log_driver: '-x' is not a log driver, expected a driver such as json-file",
         ),
         ("option storage_driver 'nosuch'", "expected one of overlay2"),
         ("option log_level 'loud'", "expected one of debug, info, warn, error, fatal"),
@@ -181,6 +181,12 @@ def test_a_wrong_host_is_an_error_that_names_the_right_form(text: str, expected:
         ("list default_ulimits 'nofile=9:1'", "is above the hard one"),
         ("list labels 'a=b'\nlist labels 'a=c'", "globals.labels[1]: label 'a' has two values"),
         ("list labels 'a'", "globals.labels[0]: 'a' is not valid here, expected key=value"),
+        ("list default_address_pools 'fd00::/48,64'", "there is no pool of IPv4 addresses"),
+        ("list insecure_registries '-r.lan'", "is not a registry"),
+        ("list registry_mirrors 'https://a\\\\b'", "is not a host"),
+        ("list log_opts 'max-size=ten'", "is not a size"),
+        ("list log_opts 'max-file=0'", "0 is out of range"),
+        ("list features '{x}=true'", "is not the name of a feature"),
         ("option mtu '20'", "globals.mtu: 20 is out of range"),
         ("option default_shm_size '0'", "must be greater than 0"),
         ("option log_driver 'none'\nlist log_opts 'a=b'", "the driver none has no options"),
@@ -247,6 +253,37 @@ TAKEN = [
     ("option data_root ' /mnt/sda1/docker '", "data-root", "/mnt/sda1/docker"),
     ("option data_root 'mnt/docker'", "data-root", "/mnt/docker"),
     ("option data_root '/opt/../mnt/docker'", "data-root", "/mnt/docker"),
+    ("option shutdown_timeout '86400'", "shutdown-timeout", 3600),
+    ("option log_driver 'JSON-FILE'", "log-driver", "json-file"),
+    ("option log_driver 'json_file'", "log-driver", "json-file"),
+    ("option log_driver 'loki'", "log-driver", "loki:latest"),
+    ("list hosts '127.0.0.1'", "hosts", "tcp://127.0.0.1:2375"),
+    ("list registry_mirrors 'https://a、https://b'", "registry-mirrors", ["https://a/", "https://b/"]),
+    ("list registry_mirrors 'https://a|https://b'", "registry-mirrors", ["https://a/", "https://b/"]),
+    (
+        'list registry_mirrors \'["https://a", "https://b"]\'',
+        "registry-mirrors",
+        ["https://a/", "https://b/"],
+    ),
+    ("list registry_mirrors '\"https://a\"'", "registry-mirrors", ["https://a/"]),
+    ("option data_root '\"/mnt/docker\"'", "data-root", "/mnt/docker"),
+    ("list insecure_registries 'fd00::1'", "insecure-registries", ["fd00::1/128"]),
+    ("option bip6 'fd00:17::/64'", "bip6", "fd00:17::1/64"),
+    *(
+        (
+            f"list default_address_pools '{text}'",
+            "default-address-pools",
+            [{"base": "10.1.0.0/16", "size": 24}],
+        )
+        for text in (
+            "10.1.0.0/16,/24",
+            "base=10.1.0.0/16 , size=/24",
+            "size=24,base=10.1.0.0/16",
+            '{"base": "10.1.0.0/16", "size": 24}',
+        )
+    ),
+    ("list log_opts 'max-size=10m,max-file=3'", "log-opts", {"max-size": "10m", "max-file": "3"}),
+    ("list log_opts 'labels=a,b max-size=10m'", "log-opts", {"labels": "a,b", "max-size": "10m"}),
     ("option storage_driver 'Overlay2'", "storage-driver", "overlay2"),
 ]
 

@@ -269,6 +269,7 @@ POLICY: dict[str, st.SearchStrategy[Any]] = {
     "adopt": st.booleans(),
     "on_drift": st.sampled_from(OnDrift),
     "on_unhealthy": st.sampled_from(OnUnhealthy),
+    "webui": st.sampled_from([None, "https://[host]:[port:8443]/path", "http://[fd00::1]/"]),
     "rollback": st.booleans(),
     "gate_s": st.integers(0, 10**6).map(lambda ms: ms / 1000),
     "grace_s": st.integers(0, 10**6).map(lambda ms: ms / 1000),

@@ -438,3 +438,28 @@ def test_a_service_that_ends_with_0_when_it_is_stopped_runs_again(world: World, 
     world.start_engine()
     world.rest(60)
     assert web.state == "running"
+
+
+@pytest.mark.parametrize("skip", range(4, 10))
+def test_old_and_new_never_run_together_where_a_rollback_is_cut_short(world: World, skip: int) -> None:
+    """What could not be undone yet was started again beside the new container."""
+    declare(world, WEB)
+    world.plan.fault, world.plan.skip, world.plan.count = Fault.ERROR_409, skip, 2
+    declare(world, WEB.replace("sleep 100000", "false") + "\toption restart 'always'\n", 0)
+    for _ in range(60):
+        world.rest(0.1)
+        assert sum(c.alive for c in world.engine.containers.values()) <= 1
+    declare(world, WEB)
+    assert [(c.name, c.state) for c in world.engine.containers.values()] == [("web", "running")]
+
+
+def test_a_section_renamed_to_one_that_shared_its_network_is_applied(world: World) -> None:
+    """The old one waited for its child to go, and the child's section for the address of the old one: no pass ended."""
+    nine = "\tlist network 'lan,ip=10.219.50.9'\n"
+    job = WEB.replace("'web'", "'job'").replace("sleep 100000", "false") + "\toption restart 'no'\n"
+    declare(world, NETWORKS + WEB + nine + job + "\toption network_mode 'service:web'\n", 20)
+    declare(world, NETWORKS + WEB + nine, 2)
+    declare(world, NETWORKS + WEB.replace("'web'", "'job'") + nine + "\toption name 'web'\n", 120)
+    assert [(c.name, c.state) for c in world.engine.containers.values()] == [("web", "running")]
+    assert world.alive
+    assert "pass failed" not in world.everything_said()

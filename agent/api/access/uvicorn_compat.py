@@ -119,19 +119,15 @@ def stop_reading(protocol: H11Protocol, *, kept: int) -> bytes:
     waiting = bytes(cycle.body)
     cycle.body = type(cycle.body)()  # older ones have bytes
     cycle.message_event.clear()
-    protocol.conn = cycle.conn = _conn_before_the_end(protocol, kept)
-    return waiting
-
-
-def _conn_before_the_end(protocol: H11Protocol, kept: int) -> h11.Connection:
-    """h11 after the head of this request, were its body `kept` bytes long."""
+    # h11 after the head of this request, were its body `kept` bytes long
     lines = [f"POST / HTTP/{protocol.scope['http_version']}".encode(), b"host: x"]
     lines += [b"connection: " + value for name, value in protocol.headers if name == b"connection"]
     lines += [b"content-length: %d" % kept, b"", b""]
     made = h11.Connection(h11.SERVER, HEAD_LIMIT)
     made.receive_data(b"\r\n".join(lines))
     made.next_event()
-    return made
+    protocol.conn = cycle.conn = made
+    return waiting
 
 
 def unread(protocol: H11Protocol) -> bool:

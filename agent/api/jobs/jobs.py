@@ -135,7 +135,19 @@ class Job:
             raise EngineError(self._hide(wrong))
         before = self.progress.work
         is_new = self.progress.feed(line)
-        self._note_result(line)
+        aux = line.get("aux")
+        if isinstance(aux, Mapping):
+            named = {"ID": "image_id", "Digest": "digest"}
+            self.result |= {named[key]: clean(aux[key]) for key in named if isinstance(aux.get(key), str)}
+        status, stream = clean(line.get("status")), clean(line.get("stream"))
+        if status.startswith("Digest: "):
+            self.result["digest"] = status.removeprefix("Digest: ")
+        elif pushed := _PUSHED.fullmatch(status):
+            self.result.setdefault("digest", pushed[1])
+        for prefix in _LOADED:
+            if stream.startswith(prefix):
+                images = self.result.get("images", [])
+                self.result["images"] = [*images, stream.removeprefix(prefix)][:_IMAGES_LIMIT]
         said = ("id" not in line or bool(line.get("stream"))) and self._add_message(
             line.get("stream") or line.get("status")
         )
@@ -172,21 +184,6 @@ class Job:
         if len(self._messages) > MESSAGES:
             self._dropped = self._messages.popleft()[0]
         return True
-
-    def _note_result(self, line: Mapping[str, Any]) -> None:
-        aux = line.get("aux")
-        if isinstance(aux, Mapping):
-            named = {"ID": "image_id", "Digest": "digest"}
-            self.result |= {named[key]: clean(aux[key]) for key in named if isinstance(aux.get(key), str)}
-        status, stream = clean(line.get("status")), clean(line.get("stream"))
-        if status.startswith("Digest: "):
-            self.result["digest"] = status.removeprefix("Digest: ")
-        elif pushed := _PUSHED.fullmatch(status):
-            self.result.setdefault("digest", pushed[1])
-        for prefix in _LOADED:
-            if stream.startswith(prefix):
-                images = self.result.get("images", [])
-                self.result["images"] = [*images, stream.removeprefix(prefix)][:_IMAGES_LIMIT]
 
     def _hide(self, text: str) -> str:
         """Readers see jobs too, and whoever writes these texts may repeat what it was given."""
@@ -240,7 +237,9 @@ class Jobs:
         task = asyncio.create_task(self._run(job, upload), name=f"job-{spec.kind}-{job.id[:8]}")
         self._tasks[job.id] = task
         task.add_done_callback(lambda _: self._left(job))
-        self._forget_old()
+        over = [number for number, job in self._jobs.items() if job.is_over]
+        for number in over[: max(0, len(self._jobs) - KEPT)]:
+            del self._jobs[number]
         return job
 
     def _left(self, job: Job) -> None:
@@ -276,11 +275,6 @@ class Jobs:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_CANCEL_S)
-
-    def _forget_old(self) -> None:
-        over = [number for number, job in self._jobs.items() if job.is_over]
-        for number in over[: max(0, len(self._jobs) - KEPT)]:
-            del self._jobs[number]
 
     async def _run(self, job: Job, upload: _Upload | None) -> None:
         error: dict[str, Any] | None = None
@@ -340,7 +334,20 @@ class Jobs:
         )
         async with await response.checked():
             if spec.kind is JobKind.PRUNE:
-                job.result = _pruned(await response.json())
+                # POST /containers/prune and its kin: how many, and how many bytes
+                answer = await response.json()
+                if not isinstance(answer, Mapping):
+                    raise EngineError("the engine's answer to a prune is not an object")
+                lists = [
+                    value
+                    for key, value in answer.items()
+                    if key.endswith("Deleted") and isinstance(value, list)
+                ]
+                size = answer.get("SpaceReclaimed")
+                job.result = {
+                    "deleted": sum(len(found) for found in lists),
+                    "reclaimed_bytes": size if isinstance(size, int) else 0,
+                }
                 return
             async for line in json_lines(response.chunks()):
                 job.take(line)
@@ -373,15 +380,3 @@ def _error_in(line: Mapping[str, Any]) -> str:
     if found is None:
         return ""
     return clean(found, 1024) or "the engine reported an error without words"
-
-
-def _pruned(answer: object) -> dict[str, Any]:
-    """POST /containers/prune and its kin: how many, and how many bytes."""
-    if not isinstance(answer, Mapping):
-        raise EngineError("the engine's answer to a prune is not an object")
-    lists = [value for key, value in answer.items() if key.endswith("Deleted") and isinstance(value, list)]
-    size = answer.get("SpaceReclaimed")
-    return {
-        "deleted": sum(len(found) for found in lists),
-        "reclaimed_bytes": size if isinstance(size, int) else 0,
-    }

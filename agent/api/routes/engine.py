@@ -146,7 +146,7 @@ class EngineRoutes:
             call.verb,
             path,
             query=query,
-            headers=_picked(request.headers),
+            headers=[(name, request.headers[name]) for name in _REQUEST_HEADERS if name in request.headers],
             body=b"" if body is None else body,
             length=_length(request.headers),
             head_timeout_s=None if call.endless or call.manual else HEAD_TIMEOUT_S,
@@ -223,10 +223,6 @@ def _has_body(request: Request) -> bool:
 
 def _length(headers: Headers) -> int | None:
     return natural(headers.get("content-length", ""))
-
-
-def _picked(headers: Headers) -> list[tuple[str, str]]:
-    return [(name, headers[name]) for name in _REQUEST_HEADERS if name in headers]
 
 
 def _shown(response: EngineResponse) -> Mapping[str, str]:

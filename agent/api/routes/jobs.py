@@ -115,7 +115,14 @@ class JobRoutes:
         return await self._upload(request, load_spec())
 
     async def build(self, request: Request) -> Response:
-        return await self._upload(request, build_upload(_build_options(request), self._auths()))
+        # the query of a build, as `job_specs` takes it: tags as repeated `t`, build arguments as JSON
+        pairs = picked(request, ("t", "buildargs", *_BUILD_TEXTS, *_BUILD_FLAGS))
+        options: dict[str, object] = {name: value for name, value in pairs if name in _BUILD_TEXTS}
+        options["tags"] = [value for name, value in pairs if name == "t"]
+        options |= {name: flag(request.query_params, name) for name in _BUILD_FLAGS}
+        if arguments := request.query_params.get("buildargs"):
+            options["buildargs"] = _json_query("buildargs", arguments)
+        return await self._upload(request, build_upload(options, self._auths()))
 
     async def _upload(self, request: Request, spec: JobSpec) -> Response:
         """Answers once the engine has the whole body, or wants no more of it; the job may go on."""
@@ -129,17 +136,6 @@ class JobRoutes:
             return self._jobs.get(str(request.path_params["id"]))
         except UnknownJobError as exc:
             raise RequestError(str(exc), status=404) from exc
-
-
-def _build_options(request: Request) -> dict[str, object]:
-    """The query of a build, as `job_specs` takes it: tags as repeated `t`, build arguments as JSON."""
-    pairs = picked(request, ("t", "buildargs", *_BUILD_TEXTS, *_BUILD_FLAGS))
-    options: dict[str, object] = {name: value for name, value in pairs if name in _BUILD_TEXTS}
-    options["tags"] = [value for name, value in pairs if name == "t"]
-    options |= {name: flag(request.query_params, name) for name in _BUILD_FLAGS}
-    if arguments := request.query_params.get("buildargs"):
-        options["buildargs"] = _json_query("buildargs", arguments)
-    return options
 
 
 def _json_query(name: str, text: str) -> Any:

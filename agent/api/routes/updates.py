@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Routes about newer images: what the last check found, and a check now."""
+"""Routes about newer images: what the last check found, a check now, updates, and the way back."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.api.http.replies import JsonReply, read_json
-from agent.api.port import AgentPort, update_names_of
+from agent.api.port import AgentPort, rollback_name_of, update_names_of
 from agent.api.rules import Rule, get, post, read, write
 
 
 class UpdateRoutes:
-    """Nothing is pulled by them."""
+    """A check pulls nothing, an update does."""
 
     def __init__(self, agent: AgentPort) -> None:
         self._agent = agent
@@ -32,6 +32,20 @@ class UpdateRoutes:
                 "Asks the registries now whether tags name newer images, and answers when they have been asked",
                 body="json",
             ),
+            post(
+                "/v1/update",
+                write("ucidockd", "update"),
+                self.update,
+                "Replaces containers by ones of the newest images; answers when that is done, or waits for something",
+                body="json",
+            ),
+            post(
+                "/v1/rollback",
+                write("ucidockd", "rollback"),
+                self.rollback,
+                "Takes a container back to the image before, and answers when that is done",
+                body="json",
+            ),
         ]
 
     async def updates(self, request: Request) -> Response:
@@ -40,3 +54,9 @@ class UpdateRoutes:
 
     async def check(self, request: Request) -> Response:
         return JsonReply(await self._agent.check_updates(update_names_of(await read_json(request))))
+
+    async def update(self, request: Request) -> Response:
+        return JsonReply(await self._agent.update(update_names_of(await read_json(request))))
+
+    async def rollback(self, request: Request) -> Response:
+        return JsonReply(await self._agent.rollback(rollback_name_of(await read_json(request))))

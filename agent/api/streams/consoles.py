@@ -311,7 +311,20 @@ class Consoles:
 
     async def _start(self, container: str, spec: ExecSpec, allowed: Allowed | None) -> Console:
         exec_id = await self._engine.call(
-            "POST", f"/containers/{container}/exec", body=_exec_body(spec), read=_id_of_new
+            "POST",
+            f"/containers/{container}/exec",
+            body={
+                "AttachStdin": True,
+                "AttachStdout": True,
+                "AttachStderr": True,
+                "Tty": spec.tty,
+                "Cmd": list(spec.command),
+                "Env": list(spec.env),
+                "User": spec.user,
+                "WorkingDir": spec.workdir,
+                "Privileged": spec.privileged,
+            },
+            read=_id_of_new,
         )
         pipe = await self._engine.hijack(f"/exec/{exec_id}/start", body={"Detach": False, "Tty": spec.tty})
         return Console(self._engine, exec_id, pipe, tty=spec.tty, allowed=allowed)
@@ -347,20 +360,6 @@ async def _is_allowed(console: Console) -> bool:
         return console.allowed is None or await console.allowed()
     except BusError:
         return False  # silence counts as no
-
-
-def _exec_body(spec: ExecSpec) -> dict[str, Any]:
-    return {
-        "AttachStdin": True,
-        "AttachStdout": True,
-        "AttachStderr": True,
-        "Tty": spec.tty,
-        "Cmd": list(spec.command),
-        "Env": list(spec.env),
-        "User": spec.user,
-        "WorkingDir": spec.workdir,
-        "Privileged": spec.privileged,
-    }
 
 
 def _now() -> float:

@@ -26,6 +26,7 @@ from agent.api.port import (
     prune_request_of,
     restore_of,
     revert_of,
+    rollback_name_of,
     update_names_of,
     validated,
 )
@@ -404,6 +405,8 @@ class UpdateMethods:
         return {
             "updates": Method(handler=self._updates),
             "updates_check": Method(handler=self._check, args={"names": ARRAY}),
+            "update": Method(handler=self._update, args={"names": ARRAY}),
+            "rollback": Method(handler=self._rollback, args={"name": STRING}),
         }
 
     async def _updates(self, args: Arguments) -> Reply:
@@ -411,19 +414,35 @@ class UpdateMethods:
         return await self._agent.updates()
 
     async def _check(self, args: Arguments) -> Reply:
-        names = update_names_of({name: value for name, value in args.items() if name != SESSION})
-        task = asyncio.create_task(self._agent.check_updates(names), name="update check")
+        answer = await self._soon(self._agent.check_updates(update_names_of(_body(args))), "update check")
+        return answer or {**await self._agent.updates(), "under_way": True}
+
+    async def _update(self, args: Arguments) -> Reply:
+        names = update_names_of(_body(args))
+        return await self._soon(self._agent.update(names), "update") or {"under_way": True}
+
+    async def _rollback(self, args: Arguments) -> Reply:
+        name = rollback_name_of(_body(args))
+        return await self._soon(self._agent.rollback(name), "rollback") or {"under_way": True}
+
+    async def _soon(self, work: Coroutine[Any, Any, dict[str, Any]], name: str) -> dict[str, Any] | None:
+        """The answer, None while it takes longer than callers wait: it goes on, and status tells its outcome."""
+        task = asyncio.create_task(work, name=name)
         done, _ = await asyncio.wait({task}, timeout=ANSWER_S)
         if done:
             return task.result()
         self._going_on.add(task)
         task.add_done_callback(self._ended)
-        return {**await self._agent.updates(), "under_way": True}
+        return None
 
     def _ended(self, task: asyncio.Task[dict[str, Any]]) -> None:
         self._going_on.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
-            logger.warning("update check: %s", exc)
+            logger.warning("%s: %s", task.get_name(), exc)
+
+
+def _body(args: Arguments) -> dict[str, Any]:
+    return {name: value for name, value in args.items() if name != SESSION}
 
 
 # dockerd by hand on ubus: start, stop, restart, and certificates for its clients, with the answers of the routes.

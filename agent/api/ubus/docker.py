@@ -261,7 +261,28 @@ class DockerObjects:
             return failure(exc.status, str(exc))
         try:
             async with asyncio.timeout(deadline_s(call)):
-                return await self._envelope(call, args, writer=writer)
+                target = call_target(call, args)
+                version = await self._versions.wanted(self._agent.api_version())
+                # a reader gets no secrets
+                query = checked_query(call.path, call_query(call, args), writer=writer)
+                headers = call_headers(args)
+                if call.output is Output.LOGS:
+                    return await self._logs(target, query)
+                body, content_type = call_body(call, args)
+                if body is not None:
+                    headers = [*headers, ("content-type", content_type)]
+                action = await manual_action(self._engine, call, query, target)
+                opening = self._engine.open(
+                    call.verb,
+                    f"{version}{path_of(call, target)}",
+                    query=query,
+                    headers=headers,
+                    body=body,
+                    head_timeout_s=deadline_s(call),
+                )
+                async with await carry_out(self._agent, action, target, opening) as response:
+                    made = await _read(call, args, response)
+                return made if writer else {**made, "body": await masked_value(made["body"])}
         except TimeoutError:
             return failure(504, f"the engine did not answer in {deadline_s(call):g} s")
         except UcidockdError as exc:
@@ -270,30 +291,6 @@ class DockerObjects:
             return failure(500 if status_of(exc) == 503 else status_of(exc), str(exc))
         finally:
             self._shares.give_back(session, writer=writer)
-
-    async def _envelope(self, call: EngineCall, args: Arguments, *, writer: bool) -> dict[str, Any]:
-        target = call_target(call, args)
-        version = await self._versions.wanted(self._agent.api_version())
-        # a reader gets no secrets
-        query = checked_query(call.path, call_query(call, args), writer=writer)
-        headers = call_headers(args)
-        if call.output is Output.LOGS:
-            return await self._logs(target, query)
-        body, content_type = call_body(call, args)
-        if body is not None:
-            headers = [*headers, ("content-type", content_type)]
-        action = await manual_action(self._engine, call, query, target)
-        opening = self._engine.open(
-            call.verb,
-            f"{version}{path_of(call, target)}",
-            query=query,
-            headers=headers,
-            body=body,
-            head_timeout_s=deadline_s(call),
-        )
-        async with await carry_out(self._agent, action, target, opening) as response:
-            made = await _read(call, args, response)
-        return made if writer else {**made, "body": await masked_value(made["body"])}
 
     async def _may_write(self, session: str) -> bool:
         return await self._sessions.allowed(session, WRITER.object, WRITER.method)

@@ -89,7 +89,24 @@ class Streams:
         reply: dict[str, object] = {"id": tab.id, "object": tab.object.name, "window": WINDOW}
         if source is None:
             return reply
-        self._check_sources(tab)
+        tabs = self._tabs.values()
+        limits = [(SOURCES_OF_ALL, "", list(tabs))]
+        if not tab.writes:
+            limits += [
+                (
+                    SOURCES_OF_READERS,
+                    " of sessions that may only read",
+                    [one for one in tabs if not one.writes],
+                ),
+                (
+                    SOURCES_OF_A_READER,
+                    " of this session",
+                    [one for one in tabs if one.session == tab.session],
+                ),
+            ]
+        for limit, whose, counted in limits:
+            if sum(one.streams for one in counted) >= limit:
+                raise RequestError(f"{limit} streams{whose} are open", status=429)
         return {**reply, "stream": tab.add(source, owner=owner, tag=tag)}
 
     async def resume(self, args: Arguments) -> Reply:
@@ -106,7 +123,16 @@ class Streams:
     async def input(self, args: Arguments) -> Reply:
         """`text`, or `data` in base64, for a stream that takes it."""
         source = self._tab(args).source(args.get("stream", 0))
-        await source.input(_input(args))
+        if "data" not in args:
+            data: bytes = args.get("text", "").encode("utf-8", "replace")
+        else:
+            try:
+                data = base64.b64decode(args["data"], validate=True)
+            except (binascii.Error, ValueError) as exc:
+                raise RequestError("data: expected base64") from exc
+        if len(data) > INPUT_LIMIT:
+            raise RequestError(f"input of {len(data)} bytes: expected {INPUT_LIMIT} at most", status=413)
+        await source.input(data)
         return {}
 
     async def resize(self, args: Arguments) -> Reply:
@@ -170,27 +196,6 @@ class Streams:
     async def _may_write(self, session: str) -> bool:
         """Who came without a session is root."""
         return not session or await self._rpcd.allowed_now(session, WRITER.object, WRITER.method)
-
-    def _check_sources(self, tab: Tab) -> None:
-        """Raises RequestError 429 where no stream may be added: readers leave some to writers."""
-        tabs = self._tabs.values()
-        limits = [(SOURCES_OF_ALL, "", list(tabs))]
-        if not tab.writes:
-            limits += [
-                (
-                    SOURCES_OF_READERS,
-                    " of sessions that may only read",
-                    [one for one in tabs if not one.writes],
-                ),
-                (
-                    SOURCES_OF_A_READER,
-                    " of this session",
-                    [one for one in tabs if one.session == tab.session],
-                ),
-            ]
-        for limit, whose, counted in limits:
-            if sum(one.streams for one in counted) >= limit:
-                raise RequestError(f"{limit} streams{whose} are open", status=429)
 
     async def _new_tab(self, session: str) -> Tab:
         writes = not session or await self._rpcd.allowed_now(session, WRITER.object, WRITER.method)
@@ -259,17 +264,3 @@ class Streams:
 
 def _right(owned: BusObject) -> tuple[str, str]:
     return (owned.name, ":subscribe")
-
-
-def _input(args: Arguments) -> bytes:
-    """Raises RequestError."""
-    if "data" not in args:
-        data: bytes = args.get("text", "").encode("utf-8", "replace")
-    else:
-        try:
-            data = base64.b64decode(args["data"], validate=True)
-        except (binascii.Error, ValueError) as exc:
-            raise RequestError("data: expected base64") from exc
-    if len(data) > INPUT_LIMIT:
-        raise RequestError(f"input of {len(data)} bytes: expected {INPUT_LIMIT} at most", status=413)
-    return data

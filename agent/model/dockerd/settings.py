@@ -154,7 +154,7 @@ class DaemonRecord:
     restart. `failed` is the digest of the target that did not work and is not tried again; `why` in words.
     `watch_until` is monotonic seconds: dying before that counts as a failure of the change. `swarm`: the engine was part
     of one when it last answered; it does not start with live-restore then. `stopped`: a user stopped it, and it stays
-    down until a user starts it.
+    down until a user starts it. `refused`: key -> the value that dockerd does not start with, and why.
     """
 
     running: Target | None = None
@@ -168,6 +168,7 @@ class DaemonRecord:
     watch_until: float = 0.0
     swarm: bool = False
     stopped: bool = False
+    refused: Mapping[str, tuple[Json, str]] = field(default_factory=dict)
 
 
 def format_document(document: Document) -> bytes:

@@ -13,9 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.model.dockerd.settings import Document, Effect, Json
+from agent.model.dockerd.urls import (
+    mirror_needs,
+    parse_mirror,
+    parse_no_proxy,
+    parse_proxy,
+    parse_registry,
+)
 from agent.model.dockerd.values import (
     Odd,
-    mirror_needs,
     parse_attempts,
     parse_bip,
     parse_bip6,
@@ -29,13 +35,11 @@ from agent.model.dockerd.values import (
     parse_fixed_cidr,
     parse_fixed_cidr_v6,
     parse_label,
+    parse_log_driver,
+    parse_log_opt,
     parse_mark,
-    parse_mirror,
     parse_mtu,
-    parse_no_proxy,
     parse_pool,
-    parse_proxy,
-    parse_registry,
     parse_remap,
     parse_seccomp,
     parse_shm_size,
@@ -44,7 +48,7 @@ from agent.model.dockerd.values import (
     seccomp_needs,
 )
 from agent.model.entries import parse_address
-from agent.model.quantities import parse_assignment, parse_bool
+from agent.model.quantities import parse_bool
 
 Version = tuple[int, int]
 Parser = Callable[[str], Json | tuple[str, Json] | Odd]
@@ -92,8 +96,8 @@ TABLE = (
     ),
     DaemonOption(uci="log_level", key="log-level", parse=_text, default="warn"),
     DaemonOption(uci="log_format", key="log-format", parse=_text, since=(25, 0)),
-    DaemonOption(uci="log_driver", key="log-driver", parse=_text),
-    DaemonOption(uci="log_opts", key="log-opts", parse=parse_assignment, many=True, pairs=True),
+    DaemonOption(uci="log_driver", key="log-driver", parse=parse_log_driver),
+    DaemonOption(uci="log_opts", key="log-opts", parse=parse_log_opt, many=True, pairs=True),
     # the firewall
     DaemonOption(uci="iptables", key="iptables", parse=parse_bool, default=True),
     DaemonOption(uci="ip6tables", key="ip6tables", parse=parse_bool, default=False, since=(20, 10)),

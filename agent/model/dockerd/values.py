@@ -12,11 +12,17 @@ import ipaddress
 import posixpath
 import re
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urlsplit
 
 from agent.model.dockerd.settings import Host, Json
 from agent.model.entries import parse_address, parse_subnet, parse_ulimit
-from agent.model.quantities import QuantityError, parse_bool, parse_int, parse_pair, parse_size
+from agent.model.quantities import (
+    QuantityError,
+    parse_assignment,
+    parse_bool,
+    parse_int,
+    parse_pair,
+    parse_size,
+)
 
 HOST_FORM = "unix:///path, tcp://address:port or tcp://[IPv6 address]:port"
 SOCKET_PATH_MAX = 107  # sockaddr_un.sun_path without its final NUL
@@ -24,15 +30,33 @@ DOCKER_SOCKET = "unix:///var/run/docker.sock"
 DOCKER_PORT = 2375  # where dockerd listens when a TCP host names no port (moby opts/hosts.go)
 _WRONG_SCHEMES = ("tcp6://", "inet6://", "inet://", "http://", "https://")
 _TCP = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<four>[^:\[\]/]*))(?::(?P<port>\d{0,5}))?/?", re.ASCII)
-_REGISTRY = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(?::(\d{1,5}))?", re.ASCII)
-_PROXY_SCHEMES = frozenset({"http", "https", "socks5", "socks5h"})  # of Go's net/http
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_SEVERAL_URLS = re.compile(r"[,;]\s*(?=https?://)", re.IGNORECASE)
+_FEATURE = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+_POOL = re.compile(r"(?:base=)?(?P<base>[0-9A-Fa-f:.]+/\d+),(?:size=)?/?(?P<size>\d+)", re.ASCII)
+_POOL_BACKWARDS = re.compile(r"size=/?(?P<size>\d+),base=(?P<base>[0-9A-Fa-f:.]+/\d+)", re.ASCII)
+_NEXT_POOL = re.compile(r"[\s,;]+(?=(?:base=)?[0-9A-Fa-f]*[:.][0-9A-Fa-f:.]*/\d)")
+_NEXT_LOG_OPT = re.compile(
+    r"[\s,;]+(?=(?:max-size|max-file|compress|mode|max-buffer-size|tag|labels|env)\s*=)"
+)
 _MARK = re.compile(r"(0[xX][0-9a-fA-F]{1,8}|\d{1,10})(?:/(0[xX][0-9a-fA-F]{1,8}|\d{1,10}))?", re.ASCII)
 _DOMAIN_PART = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.*[A-Za-z]){_DOMAIN_PART}(?:\.{_DOMAIN_PART})*\.?")
 _LINK_LOCAL = ipaddress.IPv6Network("fe80::/64")
 _RESERVED_LABELS = ("com.docker.", "io.docker.", "org.dockerproject.")
+_LOG_DRIVERS = (
+    "json-file",
+    "local",
+    "none",
+    "journald",
+    "syslog",
+    "gelf",
+    "fluentd",
+    "awslogs",
+    "splunk",
+    "gcplogs",
+    "logentries",
+    "etwlogs",
+)  # of 20.10 to 29
+_PLUGIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _INT_MAX = 2**31 - 1
 _TIMEOUT_MAX = 3600  # seconds
 # setrlimit(2) as the engine names them (docker/go-units ulimit.go)
@@ -51,9 +75,18 @@ class Odd:
     better: str
 
 
-def split_urls(text: str) -> tuple[str, ...]:
-    """The URLs of one entry that holds several, as people write `a,b`."""
-    return tuple(part for part in _SEVERAL_URLS.split(text) if part)
+def split_pools(text: str) -> tuple[str, ...]:
+    """The address pools of one entry that holds several, each without spaces. What daemon.json says of one,
+    `{"base": "10.10.0.0/16", "size": 24}`, is taken too."""
+    plain = re.sub(r"[{}\"']", "", text)
+    plain = re.sub(r"(base|size)\s*[:=]\s*", r"\1=", plain).strip(" ,;")
+    parts = (plain,) if plain.startswith("size=") else _NEXT_POOL.split(plain)
+    return tuple(filter(None, (re.sub(r"[\s,;]+", ",", part.strip(" ,;")) for part in parts)))
+
+
+def split_log_opts(text: str) -> tuple[str, ...]:
+    """The options of one entry that holds several: `max-size=10m,max-file=3` would be one size that no container takes."""
+    return tuple(part for part in _NEXT_LOG_OPT.split(text.strip()) if part)
 
 
 def parse_host(text: str) -> Host | Odd:
@@ -68,7 +101,12 @@ def parse_host(text: str) -> Host | Odd:
         return _unix(text)
     bare = "://" not in text
     match = _TCP.fullmatch(text.removeprefix("tcp://"))
-    if match is None or (bare and not match["port"]) or not (bare or text.startswith("tcp://")):
+    address_alone = re.fullmatch(r"\[.*\]|\d+(\.\d+){3}", text) is not None
+    if (
+        match is None
+        or (bare and not match["port"] and not address_alone)
+        or not (bare or text.startswith("tcp://"))
+    ):
         raise QuantityError(f"{text!r} is not an address to listen on", HOST_FORM)
     port = parse_int(match["port"] or str(DOCKER_PORT), minimum=1, maximum=65535)
     if match["six"] is not None:
@@ -125,8 +163,16 @@ def parse_bip(text: str) -> Json:
     return _bridge_address(text, 4, "172.18.0.1/24")
 
 
-def parse_bip6(text: str) -> Json:
-    return _bridge_address(text, 6, "fd00:17::1/64")
+def parse_bip6(text: str) -> Json | Odd:
+    """dockerd takes a subnet too (29, tried); its first address is the bridge's then."""
+    try:
+        network = ipaddress.IPv6Network(text)
+    except ValueError:
+        return _bridge_address(text, 6, "fd00:17::1/64")
+    if "/" not in text or network.prefixlen > network.max_prefixlen - 2:
+        return _bridge_address(text, 6, "fd00:17::1/64")
+    address = f"{network[1]}/{network.prefixlen}"
+    return Odd(address, f"{text!r} is the subnet, not an address in it", address)
 
 
 def _bridge_address(text: str, version: int, example: str) -> str:
@@ -162,6 +208,11 @@ def parse_fixed_cidr_v6(text: str) -> Json | Odd:
     return found
 
 
+def parse_any_subnet(text: str) -> Json | Odd:
+    """A subnet of either version."""
+    return _subnet(text, 0, "10.0.0.0/8")
+
+
 def _subnet(text: str, version: int, example: str) -> Json | Odd:
     """A subnet; an address inside of one is taken for it, as Go's net.ParseCIDR does."""
     subnet = str(ipaddress.ip_network(text, strict=False)) if _has_host_bits(text) else parse_subnet(text)
@@ -181,94 +232,29 @@ def _has_host_bits(text: str) -> bool:
 
 
 def parse_pool(text: str) -> Json | Odd:
-    """`10.10.0.0/16,24`: networks get /24 pieces of that subnet. dockerd's own `base=...,size=...` is taken too."""
-    base, comma, prefix = text.partition(",")
-    named = base.startswith("base=") and prefix.startswith("size=")
-    if named:
-        base, prefix = base.removeprefix("base="), prefix.removeprefix("size=")
-    if not comma:
-        raise QuantityError(
-            f"{text!r} does not say how large a network is", "subnet,prefix such as 10.10.0.0/16,24"
-        )
-    found = _subnet(base, 0, "10.10.0.0/16")
+    """`10.10.0.0/16,24`: networks get /24 pieces of that subnet. dockerd's own `base=...,size=...` is taken too, and what
+    else says the two."""
+    match = _POOL.fullmatch(text) or _POOL_BACKWARDS.fullmatch(text)
+    if match is None:
+        if _is_subnet(text):
+            raise QuantityError(
+                f"{text!r} does not say how large a network is",
+                f"subnet,prefix such as {text},{'64' if ':' in text else '24'}",
+            )
+        raise QuantityError(f"{text!r} is not a pool of addresses", "subnet,prefix such as 10.10.0.0/16,24")
+    found = _subnet(match["base"], 0, "10.10.0.0/16")
     network = ipaddress.ip_network(str(found.value if isinstance(found, Odd) else found))
-    size = parse_int(prefix, minimum=network.prefixlen, maximum=network.max_prefixlen - 2)
+    size = parse_int(match["size"], minimum=network.prefixlen, maximum=network.max_prefixlen - 2)
     pool: Json = {"base": str(network), "size": size}
-    if named or isinstance(found, Odd):
-        wrong = found.wrong if isinstance(found, Odd) else "the pool is written as on dockerd's command line"
-        return Odd(pool, wrong, f"{network},{size}")
+    if isinstance(found, Odd):
+        return Odd(pool, found.wrong, f"{network},{size}")
+    if text != f"{match['base']},{match['size']}":
+        return Odd(pool, "this is another way to write a pool", f"{network},{size}")
     return pool
 
 
-def parse_mirror(text: str) -> Json | Odd:
-    """A registry mirror without user and query (moby registry/config.go, ValidateMirror)."""
-    form = "http(s)://host[:port][/path]"
-    parts = _url(text)
-    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
-        better = f"https://{text}" if _SCHEME.match(text) is None and _is_url(f"https://{text}") else form
-        raise QuantityError("the mirror does not start with http:// or https://", better)
-    if parts.username is not None or parts.query or parts.fragment:
-        raise QuantityError("the mirror has more than a host, a port and a path", form)
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/"
-
-
-def mirror_needs(mirror: Json) -> tuple[int, int]:
-    """The first version of dockerd that takes it: one with a path needs 24.0 (tried; 23.0 refuses to start)."""
-    return (24, 0) if urlsplit(str(mirror)).path not in {"", "/"} else (0, 0)
-
-
-def _is_url(text: str) -> bool:
-    parts = _url(text)
-    return parts is not None and bool(parts.hostname) and parts.username is None
-
-
-def _url(text: str) -> SplitResult | None:
-    """Its parts, None for what is not a URL."""
-    try:
-        parts = urlsplit(text)
-        return parts if parts.port != 0 and not re.search(r"\s", text) else None
-    except ValueError:
-        return None
-
-
-def parse_registry(text: str) -> Json | Odd:
-    """host[:port], or a subnet. dockerd drops a scheme (moby registry/config.go, loadInsecureRegistries)."""
-    name = re.sub(r"^https?://", "", text, flags=re.IGNORECASE).removesuffix("/")
-    if "/" in name:
-        found = _subnet(name, 0, "10.0.0.0/8")
-    else:
-        match = _REGISTRY.fullmatch(name)
-        if match is None:
-            raise QuantityError(f"{text!r} is not a registry", "host[:port] or a subnet, without http://")
-        if match[1]:
-            parse_int(match[1], minimum=1, maximum=65535)
-        found = name
-    if name != text:
-        value = found.value if isinstance(found, Odd) else found
-        return Odd(value, f"{text!r} is more than a registry's name", str(value))
-    return found
-
-
-def parse_proxy(text: str) -> Json | Odd:
-    """A proxy's URL; without a scheme it is http://, as for Go. Never echoed: it may hold a password."""
-    form = "a URL such as http://proxy.lan:3128 or socks5://proxy.lan:1080"
-    complete = text if _SCHEME.match(text) else f"http://{text}"
-    parts = _url(complete)
-    if parts is None or not parts.hostname:
-        raise QuantityError("the proxy is not a URL", form)
-    if parts.scheme not in _PROXY_SCHEMES:
-        raise QuantityError(f"dockerd has no proxies of the kind {parts.scheme}://", form)
-    if complete != text:
-        return Odd(complete, "the proxy has no scheme and is used as http://", "http:// before its address")
-    return text
-
-
-def parse_no_proxy(text: str) -> Json | Odd:
-    """Names and subnets separated by commas; Go drops spaces around them."""
-    names = ",".join(part for part in re.split(r"[\s,;]+", text) if part)
-    if not names:
-        raise QuantityError("there is no name in it", "names and subnets separated by commas")
-    return names if names == text else Odd(names, "the names are not separated by commas alone", names)
+def _is_subnet(text: str) -> bool:
+    return _has_host_bits(text) or re.fullmatch(r"[0-9A-Fa-f:.]+/\d{1,3}", text, re.ASCII) is not None
 
 
 def parse_mtu(text: str) -> Json | Odd:
@@ -279,11 +265,13 @@ def parse_mtu(text: str) -> Json | Odd:
 
 def parse_timeout(text: str) -> Json | Odd:
     """Seconds. For dockerd 0 is its default, and less than 0 is without end."""
-    if text == "0":
+    seconds = parse_int(text, minimum=-_INT_MAX, maximum=_INT_MAX)
+    if seconds == 0:
         return Odd(15, "0 is dockerd's default", "15, or another number of seconds")
-    if text == "-1":
-        return Odd(_TIMEOUT_MAX, "dockerd would wait without end", str(_TIMEOUT_MAX))
-    return parse_int(text, minimum=1, maximum=_TIMEOUT_MAX)
+    if seconds < 0 or seconds > _TIMEOUT_MAX:
+        wrong = "dockerd would wait without end" if seconds < 0 else "a shutdown does not wait that long"
+        return Odd(_TIMEOUT_MAX, wrong, str(_TIMEOUT_MAX))
+    return seconds
 
 
 def parse_downloads(text: str) -> Json | Odd:
@@ -330,7 +318,42 @@ def parse_feature(text: str) -> tuple[str, Json]:
     """`name=true`, `name=0`, or `name` for true, as dockerd's `--feature`."""
     name, equals, value = text.partition("=")
     parse_pair(text)
+    if not _FEATURE.fullmatch(name):
+        raise QuantityError(
+            f"{name!r} is not the name of a feature", "name=true such as containerd-snapshotter=true"
+        )
     return name, parse_bool(value.lower()) if equals else True
+
+
+def parse_log_driver(text: str) -> Json | Odd:
+    """One of dockerd's own, or a plugin as name:tag; without a tag it is `latest`, as with `docker plugin`."""
+    if ":" in text or "/" in text:
+        return text
+    name = next((known for known in _LOG_DRIVERS if _letters(known) == _letters(text)), "")
+    if name:
+        return name if name == text else Odd(name, f"{text!r} is another way to write it", name)
+    if not _PLUGIN.fullmatch(text):
+        raise QuantityError(
+            f"{text!r} is not a log driver", "a driver such as json-file, or a plugin as name:tag"
+        )
+    plugin = f"{text}:latest"
+    return Odd(plugin, f"dockerd has no log driver {text!r}; it is taken for a plugin", plugin)
+
+
+def _letters(text: str) -> str:
+    return re.sub("[-_.]", "", text.lower())
+
+
+def parse_log_opt(text: str) -> tuple[str, Json]:
+    """dockerd starts with any size and count; then no container can be created (moby daemon/logger, jsonfilelog, local)."""
+    name, value = parse_assignment(text)
+    if name == "max-size" and value != "-1":
+        parse_size(value)
+    elif name == "max-file":
+        parse_int(value, minimum=1, maximum=_INT_MAX)
+    elif name == "compress":
+        parse_bool(value.lower())
+    return name, value
 
 
 def parse_exec_opt(text: str) -> Json:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from agent.model.observed import ASKED_ROLLBACK, ASKED_UPDATE, Record
-from agent.model.quantities import clock_is_set
+from agent.model.quantities import clock_is_set, size_words
 from agent.model.resources import Container, Pull, Update
 from agent.model.updates import Available, Window, parse_image, short_digest
 from agent.plan.container.meaning import is_same_image
@@ -44,6 +44,7 @@ class Newer:
     image_id: str
     digest: str
     since: float | None = None
+    size: int | None = None  # bytes to download, where they are known
 
     @property
     def word(self) -> str:
@@ -53,7 +54,8 @@ class Newer:
     @property
     def text(self) -> str:
         """For people."""
-        return f"{named(self.image_id, self.digest)} {'here' if self.image_id else 'in its registry'}"
+        size = f", {size_words(self.size)} to download" if self.size and not self.image_id else ""
+        return f"{named(self.image_id, self.digest)} {'here' if self.image_id else 'in its registry'}{size}"
 
 
 def named(image_id: str, digest: str) -> str:
@@ -103,7 +105,7 @@ def newer(
         return found
     if found is not None and found.digest.endswith(offered.digest):
         return replace(found, since=offered.first_seen)
-    return Newer(image_id="", digest=offered.digest, since=offered.first_seen)
+    return Newer(image_id="", digest=offered.digest, since=offered.first_seen, size=offered.size)
 
 
 def is_tried(record: Record, found: Newer) -> bool:

@@ -434,7 +434,13 @@ def _add_image(spec: dict[str, Any], image: Mapping[str, Any] | None) -> None:
         if spec.get(name) == default:
             del spec[name]
     _add_health(spec, image.get("Healthcheck") or {})
-    _add_command(spec, image)
+    # with an entrypoint of its own a container does not get the image's command (moby daemon/commit.go, merge)
+    entrypoint, command = spec.pop("entrypoint", None), spec.pop("command", None)
+    if entrypoint is None:
+        entrypoint, theirs = image.get("Entrypoint") or [], image.get("Cmd") or []
+        command = theirs if command is None else command
+    started = [[] if entrypoint == [""] else entrypoint, command or []]
+    spec["entrypoint"] = spec["command"] = started
 
 
 def _add_health(spec: dict[str, Any], theirs: Mapping[str, Any]) -> None:
@@ -456,16 +462,6 @@ def _add_health(spec: dict[str, Any], theirs: Mapping[str, Any]) -> None:
             checked[name] = own.get(name) or theirs.get(key) or _HEALTH[name]
     if checked:
         spec["health"] = checked
-
-
-def _add_command(spec: dict[str, Any], image: Mapping[str, Any]) -> None:
-    """With an entrypoint of its own a container does not get the image's command (moby daemon/commit.go, merge)."""
-    entrypoint, command = spec.pop("entrypoint", None), spec.pop("command", None)
-    if entrypoint is None:
-        entrypoint, theirs = image.get("Entrypoint") or [], image.get("Cmd") or []
-        command = theirs if command is None else command
-    started = [[] if entrypoint == [""] else entrypoint, command or []]
-    spec["entrypoint"] = spec["command"] = started
 
 
 # networks

@@ -106,8 +106,10 @@ class _Planner:
         if seen.inspect is not None:
             self.draft.looked.add(self.key)
 
-    def _find(self, kind: str, *, status: bool, reason: Reason, message: str = "") -> None:
-        self.draft.find(self.key, kind, status=status, reason=reason, message=message)
+    def _find(
+        self, kind: str, *, status: bool, reason: Reason, message: str = "", since: float | None = None
+    ) -> None:
+        self.draft.find(self.key, kind, status=status, reason=reason, message=message, since=since)
 
     # what it waits for
 
@@ -392,7 +394,7 @@ class _Planner:
             message += f"; updated {later}" if later else ""
         else:
             message += f"; `ucidockd update {self.container.section}` replaces it"
-        self._find("UpdateAvailable", status=True, reason="NewerImage", message=message)
+        self._find("UpdateAvailable", status=True, reason="NewerImage", message=message, since=found.since)
 
     def _newer(self, record: Record) -> Newer | None:
         context = self.draft.context

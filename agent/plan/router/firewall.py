@@ -157,7 +157,11 @@ def parse_extra(given: str) -> Words:
             if word in {"-m", "--match"} and value not in _MODULES:
                 raise _refused(f"{word} {value}", f"one of {', '.join(sorted(_MODULES))}")
             if word in _ADDRESSES:
-                _check_address(word, value)
+                # one address: for a name iptables would wait for a name server, and of a list it makes several rules
+                try:
+                    ipaddress.ip_network(value, strict=False)
+                except ValueError as exc:
+                    raise _refused(f"{word} {value}", "one address or subnet") from exc
         found += [word, *values]
     if found[-1:] == ["!"]:
         raise _refused("!", "a match after it")
@@ -173,14 +177,6 @@ def _split_options(given: str) -> Iterator[str]:
     for word in parts:
         name, sign, value = word.partition("=")
         yield from (name, value) if sign and name.startswith("--") else (word,)
-
-
-def _check_address(option: str, value: str) -> None:
-    """One address: for a name iptables would wait for a name server, and of a list it makes several rules."""
-    try:
-        ipaddress.ip_network(value, strict=False)
-    except ValueError as exc:
-        raise _refused(f"{option} {value}", "one address or subnet") from exc
 
 
 def _refused(what: str, expected: str) -> ConfigError:
@@ -230,7 +226,9 @@ def steps(listing: Listing, wanted: Sequence[Rule], *, keep: bool) -> tuple[Word
     """
     rules = listing.of(CHAIN)
     marks = [_mark_of(rule) for rule in rules]
-    reached = rules[: _end_of_effect(rules)]
+    # how many rules are reached: those before the first that lets everything out
+    ends = (number for number, rule in enumerate(rules) if rule[:1] == ("-j",) and rule[1] in _LETS_PASS)
+    reached = rules[: next(ends, len(rules))]
     in_force = {mark for mark, _ in zip(marks, reached, strict=False) if mark and marks.count(mark) == 1}
     missing = [rule for rule in wanted if rule.mark not in in_force]
     again = {rule.mark for rule in missing}
@@ -256,12 +254,6 @@ def _way_in(listing: Listing) -> tuple[Words, ...]:
     if any(_target(rule) == "ACCEPT" or _target(rule).startswith("DOCKER") for rule in before):
         todo += (("-I", "FORWARD", "1", *jump),)
     return todo
-
-
-def _end_of_effect(rules: Sequence[Words]) -> int:
-    """How many rules are reached: those before the first that lets everything out."""
-    ends = (number for number, rule in enumerate(rules) if rule[:1] == ("-j",) and rule[1] in _LETS_PASS)
-    return next(ends, len(rules))
 
 
 def _mark_of(rule: Words) -> str:

@@ -585,6 +585,7 @@ def _attempt(machine: Machine, choice: _Choice) -> None:
         return  # the new one stays, or did its job
     before = dict(options)
     ground.lose_events("hear")
+    ground.plan.count = 0  # else an image may move meanwhile, which is a reason for a new container
     options |= change
     machine.commit(told=True)
     ground.rest(choice.of((2.0, 40.0)))

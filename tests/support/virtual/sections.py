@@ -43,6 +43,7 @@ OPTIONS: dict[str, tuple[Value, ...]] = {
     "rollback": (None, "0"),
     "on_drift": (None, "report"),
     "on_unhealthy": (None, "restart"),
+    "webui": (None, "https://[host]:[port:80]/"),
     "depends_on": ((), ("before",), ("before:completed",)),
     "network_mode": (None, "before"),
     "mac_address": (None, "02:42:ac:11:00:09"),

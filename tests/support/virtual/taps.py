@@ -125,7 +125,7 @@ def tap(
 
         return tapped
 
-    names = {name: around(name) for name in methods(PORTS[prefix])}
+    names = {name: around(name) for name in methods(PORTS[prefix]) if hasattr(target, name)}
     if prefix == "records":
         names["instance"] = target.instance
     return SimpleNamespace(**names)

@@ -19,7 +19,9 @@ const STYLE = `
 .ucid-form ::placeholder { font-style: italic; opacity: .65 }
 .ucid-form [aria-invalid=true] { outline: 2px solid #c0392b; outline-offset: 0 }
 .ucid-error { color: #c0392b; font-weight: bold; margin-top: .3em; white-space: pre-wrap }
-.ucid-error:empty { display: none }
+.ucid-warning { color: #8a5a00; margin-top: .3em; white-space: pre-wrap }
+[data-darkmode=true] .ucid-warning { color: #ffc266 }
+.ucid-error:empty, .ucid-warning:empty { display: none }
 [data-darkmode=true] .ucid-error { color: #ff8a7a }
 .ucid-form details { margin: .6em 0; padding-left: .2em }
 .ucid-form summary { cursor: pointer; padding: .35em 0; font-weight: bold }

@@ -10,11 +10,14 @@ const { cidr, isIPv4, isIPv6 } = addresses;
 const { expected, subnet, integer } = checks;
 const TCP = /^(?:\[([^\]]*)\]|([^:[\]/]*))(?::(\d{0,5}))?\/?$/;
 const HOST_AND_PORT = /^(?:\[([^\]]*)\]|[^:[\]/?#@]+)(?::(\d*))?$/;
-const REGISTRY = /^(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(?::(\d{1,5}))?$/;
+const REGISTRY = /^(?!-)(?:[A-Za-z0-9._-]+(?<!-)|\[[0-9a-fA-F:]+\])(?::(\d{1,5}))?$/;
+const POOL = /^(?:base=)?([0-9A-Fa-f:.]+\/\d+),(?:size=)?\/?(\d+)$/, POOL_BACKWARDS = /^size=\/?(\d+),base=([0-9A-Fa-f:.]+\/\d+)$/;
+const NEXT_LOG_OPTION = /[\s,;]+(?=(?:max-size|max-file|compress|mode|max-buffer-size|tag|labels|env)\s*=)/;
 const DNS_LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/;
 const PART = '[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?';
 const DOMAIN = new RegExp(`^(?=.*[A-Za-z])${PART}(?:\\.${PART})*\\.?$`);
 const ULIMITS = 'core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack'.split(' ');
+const BOOL = /^(?:0|no|off|false|disabled|1|yes|on|true|enabled)$/i;
 const INT_MAX = 2147483647;
 // lists whose entries never hold a space or a comma: the agent tells several in one apart
 const WORDS = {
@@ -22,22 +25,37 @@ const WORDS = {
 	tls: [ 'san' ], firewall: [ 'blocked_interfaces' ]
 };
 
+function urlsOf(text) {
+	const inner = text.startsWith('[') ? text.slice(1).replace(/\]$/, '') : text;
+
+	return inner.split(/[\s,;|，；、"']+(?=https?:\/\/)/i).map(part => part.replace(/^[ ,;|，；、"']+|[ ,;|，；、"']+$/g, ''));
+}
+
+function poolsOf(text) {
+	const plain = text.replace(/[{}"']/g, '').replace(/(base|size)\s*[:=]\s*/g, '$1=').replace(/^[ ,;]+|[ ,;]+$/g, '');
+	const parts = plain.startsWith('size=') ? [ plain ] : plain.split(/[\s,;]+(?=(?:base=)?[0-9A-Fa-f]*[:.][0-9A-Fa-f:.]*\/\d)/);
+
+	return parts.map(part => part.replace(/^[ ,;]+|[ ,;]+$/g, '').replace(/[\s,;]+/g, ','));
+}
+
+const SPLIT = { registry_mirrors: urlsOf, default_address_pools: poolsOf, log_opts: text => text.split(NEXT_LOG_OPTION).map(part => part.trim()) };
+
 // The values that the agent finds in one entry: it takes what the stock script takes.
 function partsOf(type, name, text) {
-	if (name === 'registry_mirrors')
-		return text.split(/\s+/).flatMap(word => word.replace(/^[,;]+|[,;]+$/g, '').split(/[,;](?=https?:\/\/)/i)).filter(Boolean);
+	const trimmed = text.trim(), quoted = /^(["'])(.+)\1$/s.exec(trimmed), bare = quoted ? quoted[2].trim() : trimmed;
+	const split = type === 'globals' ? SPLIT[name] : undefined;
+	const parts = split ? split(bare) : WORDS[type]?.includes(name) ? bare.split(/[\s,;]+/) : [ bare ];
 
-	if (WORDS[type]?.includes(name))
-		return text.split(/[\s,;]+/).filter(Boolean);
-
-	return name === 'default_address_pools' ? text.split(/\s+/).filter(Boolean) : [ text.trim() ].filter(Boolean);
+	return parts.filter(Boolean);
 }
 
 // [, IPv6, IPv4, port] of a TCP host, an incomplete one too; null for none
 function tcpOf(text) {
 	const found = TCP.exec(text.replace(/^tcp:\/\//, ''));
 
-	return !found || (!text.includes('://') && !found[3]) || (text.includes('://') && !text.startsWith('tcp://')) ? null : found;
+	const alone = /^(?:\[.*\]|\d+(?:\.\d+){3})$/.test(text);
+
+	return !found || (!text.includes('://') && !found[3] && !alone) || (text.includes('://') && !text.startsWith('tcp://')) ? null : found;
 }
 
 function host(text) {
@@ -74,7 +92,7 @@ function dataRoot(text) {
 // the address of the bridge itself: one that a device can have
 function bridge(text, version) {
 	const found = cidr(text);
-	const good = found?.version === version && found.length <= found.width - 2 && found.address !== found.network && (version === 6 || found.address !== found.last);
+	const good = found?.version === version && found.length <= found.width - 2 && (version === 6 || (found.address !== found.network && found.address !== found.last));
 
 	return good ? '' : expected(version === 4 ? _('an address of its own with the prefix of its subnet, such as 172.18.0.1/24') : _('an IPv6 address of its own with the prefix of its subnet, such as fd00:17::1/64'));
 }
@@ -96,13 +114,10 @@ function fixedSix(text) {
 }
 
 function pool(text) {
-	const [ base, prefix, ...more ] = text.replace(/^base=(.*),size=/, '$1,').split(',');
-	const found = cidr(base);
+	const [ , base, prefix ] = POOL.exec(text) ?? [], [ , size, subnetOf ] = POOL_BACKWARDS.exec(text) ?? [];
+	const found = cidr(base ?? subnetOf ?? '');
 
-	if (!found || prefix === undefined || more.length)
-		return expected(_('subnet,prefix such as 10.10.0.0/16,24'));
-
-	return integer(prefix, found.length, found.width - 2);
+	return found ? integer(prefix ?? size, found.length, found.width - 2) : expected(_('subnet,prefix such as 10.10.0.0/16,24'));
 }
 
 function isHostAndPort(text) {
@@ -114,7 +129,7 @@ function isHostAndPort(text) {
 function mirror(text) {
 	const found = /^https?:\/\/([^/?#]*)(?:\/[^?#]*)?[?#]?$/i.exec(text);
 
-	return found && isHostAndPort(found[1]) ? '' : expected('http(s)://host[:port][/path]');
+	return found && isHostAndPort(found[1]) && !/[\s\\^`{|}]/.test(found[1]) ? '' : expected('http(s)://host[:port][/path]');
 }
 
 function proxy(text) {
@@ -136,7 +151,27 @@ function registry(text) {
 
 	const found = REGISTRY.exec(name);
 
+	if (isIPv6(name) && !name.includes('%'))
+		return '';
+
 	return found && (!found[1] || integer(found[1], 1, 65535) === '') ? '' : expected(_('host[:port] or a subnet, without http://'));
+}
+
+function logDriver(text) {
+	return (/[:/]/).test(text) || (/^[A-Za-z0-9][A-Za-z0-9._-]*$/).test(text) ? '' : expected(_('a driver such as json-file, or a plugin as name:tag'));
+}
+
+// dockerd starts with any, and then no container can be created
+function logOption(text) {
+	const [ name, ...rest ] = text.split('='), value = rest.join('=');
+
+	if (name === 'max-size' && value !== '-1')
+		return checks.size(value);
+
+	if (name === 'max-file')
+		return integer(value, 1, INT_MAX);
+
+	return name === 'compress' && !BOOL.test(value) ? expected('compress=true') : checks.assignment(text);
 }
 
 function defaultUlimit(text) {
@@ -149,7 +184,7 @@ function daemonLabel(text) {
 
 function feature(text) {
 	const [ name, ...value ] = text.split('=');
-	const good = name && (!value.length || /^(?:0|no|off|false|disabled|1|yes|on|true|enabled)$/i.test(value.join('=')));
+	const good = /^[A-Za-z0-9._-]+$/.test(name) && (!value.length || BOOL.test(value.join('=')));
 
 	return good ? '' : expected(_('name=1 or name=0'));
 }
@@ -211,7 +246,7 @@ function listen(text) {
 // as in `checks`: by the name in `x-check` of a schema
 const BY_NAME = {
 	host, dataRoot, bridge, pool, anySubnet, fixedSix, mark, mirror, registry, daemonLabel, shmSize, defaultUlimit, domain, feature, execOption, remap, seccomp,
-	cgroup, count, serverName, proxy, noProxy, listen
+	logDriver, logOption, cgroup, count, serverName, proxy, noProxy, listen
 };
 
 return baseclass.extend({

@@ -88,8 +88,13 @@ class Editor {
 
 		const isWrong = plan?.issues?.some(issue => issue.severity === 'error' && this.sections.some(one => one.id === issue.section));
 
-		if (JSON.stringify(given) === JSON.stringify(this.given()))
-			isWrong ? this.say() : this.tell(plan, given);
+		if (JSON.stringify(given) !== JSON.stringify(this.given()))
+			return;
+
+		for (const section of this.sections)
+			section.warn((plan?.issues ?? []).filter(issue => issue.severity === 'warning' && issue.section === section.id));
+
+		isWrong ? this.say() : this.tell(plan, given);
 	}
 
 	// what the plan says; of dockerd what its options say, since that names what becomes of containers

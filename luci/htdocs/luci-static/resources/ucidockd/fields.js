@@ -25,6 +25,10 @@ function coded(text) {
 }
 
 // one section; `given`: what it says when it is not in the file yet
+function wordsOf({ message, expected }) {
+	return [ message, expected && _('expected: %s').format(expected) ].filter(Boolean).join('; ');
+}
+
 class Section {
 	constructor(editor, { config, type, id, schema, given, isNew, isWanted }) {
 		const there = id && uci.get(config, id);
@@ -43,14 +47,14 @@ class Section {
 			value, title, standard: property.default, kind: rows.of(this.type, name), unset: schemas.unsetWords(property), choices: kind === 'choice' && property.enum ? schemas.choicesOf(property) : [],
 			placeholder: schemas.placeholderOf(property), ...more, onInput: () => this.typed(name)
 		});
-		const error = D.el('div', { 'class': 'ucid-error', 'role': 'alert' }), effect = this.isNew && this.isWanted !== undefined ? '' : effects.ofOption(property);
+		const error = D.el('div', { 'class': 'ucid-error', 'role': 'alert' }), warning = D.spoken('div', { 'class': 'ucid-warning' }), effect = this.isNew && this.isWanted !== undefined ? '' : effects.ofOption(property);
 		const words = D.el('div', { 'class': 'cbi-value-description' }, coded(more.description ?? _(property.description)), effect && D.el('span', { 'class': 'ucid-effect' }, ' ', _('A change %s.').format(effect)));
 
 		control.input?.setAttribute('id', id);
 		this.fields.set(name, {
-			name, property, control, kind, title, error, more, first: control.value(),
+			name, property, control, kind, title, error, warning, more, first: control.value(),
 			node: D.el('div', { 'class': 'cbi-value', 'data-option': name }, D.el('label', { 'class': 'cbi-value-title', 'for': control.input ? id : null }, title),
-				D.el('div', { 'class': 'cbi-value-field' }, control.node, more.extra, error, words))
+				D.el('div', { 'class': 'cbi-value-field' }, control.node, more.extra, error, warning, words))
 		});
 
 		return this.fields.get(name).node;
@@ -140,11 +144,19 @@ class Section {
 		if (!field)
 			return null;
 
-		field.refused = [ message, expected && _('expected: %s').format(expected) ].filter(Boolean).join('; ');
+		field.refused = wordsOf({ message, expected });
 		field.refusedIndex = index;
 		this.examine(field);
 
 		return field;
+	}
+
+	// what the agent says of what was changed and need not be a mistake, as that something else has a port
+	warn(issues) {
+		const changed = this.changes();
+
+		for (const { name, warning } of this.fields.values())
+			D.fill(warning, name in changed ? issues.filter(issue => issue.option === name).map(wordsOf).join('\n') : '');
 	}
 
 	update() {

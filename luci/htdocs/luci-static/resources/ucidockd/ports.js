@@ -23,6 +23,14 @@ function whoReaches({ ip, zones }) {
 }
 
 return baseclass.extend({
+	// the link to a container's web page, by the router's name as the browser has it; '' without one, or without its port
+	webui({ owner, ports }) {
+		const href = (owner?.webui ?? '').replace(/\[host\]/g, location.hostname)
+			.replace(/\[port:(\d+)\]/g, (place, inner) => ports.find(one => one.inner === Number(inner) && one.type === 'tcp' && one.host)?.host ?? place);
+
+		return href && !href.includes('[port:') ? D.link(href, _('Web page')) : '';
+	},
+
 	// `port` as `rows` has it: {ip, host, inner, type, zones}
 	node(port) {
 		const { ip, host, inner, type } = port;

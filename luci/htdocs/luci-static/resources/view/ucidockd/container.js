@@ -79,6 +79,7 @@ return view.extend({
 		D.fill(this.card, owner && [ 'error', 'warning', 'waiting' ].includes(owner.level) ? problems.node(owner, true) : '');
 		D.fill(this.info, D.facts([
 			[ _('State'), D.badge(state.level, state.words) ], [ _('Image'), this.row.image ],
+			...(ports.webui(this.row) ? [ [ _('Web page'), ports.webui(this.row) ] ] : []),
 			...(owner?.update ? [ [ _('Update'), updates.words(owner, Date.now() / 1000) ] ] : []),
 			...(this.row.ports.length ? [ [ _('Ports'), this.row.ports.map(ports.node) ] ] : []),
 			...(this.found ? containerinfo.factsOf(this.found, this.row.ports.length > 0) : [])

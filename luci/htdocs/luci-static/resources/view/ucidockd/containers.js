@@ -45,7 +45,7 @@ return view.extend({
 			[ D.el('strong', {}, D.page([ 'container', row.path ], row.name)), D.el('br', {}), D.el('small', { 'class': 'ucidockd-any' }, row.image), updates.isNewer(row.owner) && [ ' ', D.badge('waiting', _('update')) ] ],
 			[ D.badge(row.state.level, row.state.words), row.owner ? '' : [ ' ', D.el('small', { 'class': 'ucidockd-quiet' }, _('not managed')) ], row.state.note && D.el('div', {}, D.el('small', { 'class': 'ucidockd-any' }, row.state.note)) ],
 			row.container?.State === 'running' ? this.loads.cell(row.container.Id) : '',
-			row.ports.map(ports.node),
+			[ ports.webui(row), row.ports.map(ports.node) ],
 			D.el('div', { 'class': 'ucidockd-actions' }, buttons.of(row, done))
 		];
 	},
@@ -84,7 +84,7 @@ return view.extend({
 
 	line(row) {
 		return {
-			key: row.key, sign: JSON.stringify([ row.name, row.image, row.state, row.ports, row.container?.Id, row.container?.State, row.owner?.level, row.owner?.update?.state ]), cells: () => this.cells(row)
+			key: row.key, sign: JSON.stringify([ row.name, row.image, row.state, row.ports, row.container?.Id, row.container?.State, row.owner?.level, row.owner?.update?.state, row.owner?.webui ]), cells: () => this.cells(row)
 		};
 	},
 

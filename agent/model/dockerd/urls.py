@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Mirrors, registries and proxies among dockerd's options. As `agent.model.dockerd.values`, which has the others."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import SplitResult, urlsplit
+
+from agent.model.dockerd.settings import Json
+from agent.model.dockerd.values import Odd, parse_any_subnet
+from agent.model.quantities import QuantityError, parse_int
+
+_REGISTRY = re.compile(r"(?!-)(?:[A-Za-z0-9._-]+(?<!-)|\[[0-9a-fA-F:]+\])(?::(\d{1,5}))?", re.ASCII)
+_PROXY_SCHEMES = frozenset({"http", "https", "socks5", "socks5h"})  # of Go's net/http
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_AROUND_URLS = " ,;|，；、\"'"
+_SEVERAL_URLS = re.compile(r"[\s,;|，；、\"']+(?=https?://)", re.IGNORECASE)
+_URL_HOST = re.compile(r"[^\s\\^`{|}]+")  # of Go's net/url
+
+
+def split_urls(text: str) -> tuple[str, ...]:
+    """The URLs of one entry that holds several, as people write `a,b`, or daemon.json's `["a", "b"]`."""
+    inner = text[1:].removesuffix("]") if text.startswith("[") else text
+    return tuple(filter(None, (part.strip(_AROUND_URLS) for part in _SEVERAL_URLS.split(inner))))
+
+
+def parse_mirror(text: str) -> Json | Odd:
+    """A registry mirror without user and query (moby registry/config.go, ValidateMirror)."""
+    form = "http(s)://host[:port][/path]"
+    parts = _url(text)
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
+        host = re.sub(r"^https?:?/*", "", text, flags=re.IGNORECASE)
+        better = f"https://{host}" if "://" not in host and _is_url(f"https://{host}") else form
+        raise QuantityError("the mirror does not start with http:// or https://", better)
+    if parts.username is not None or parts.query or parts.fragment:
+        raise QuantityError("the mirror has more than a host, a port and a path", form)
+    if not _URL_HOST.fullmatch(parts.netloc):
+        raise QuantityError(f"{parts.netloc!r} is not a host", form)
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/"
+
+
+def mirror_needs(mirror: Json) -> tuple[int, int]:
+    """The first version of dockerd that takes it: one with a path needs 24.0 (tried; 23.0 refuses to start)."""
+    return (24, 0) if urlsplit(str(mirror)).path not in {"", "/"} else (0, 0)
+
+
+def _is_url(text: str) -> bool:
+    parts = _url(text)
+    return parts is not None and bool(parts.hostname) and parts.username is None
+
+
+def _url(text: str) -> SplitResult | None:
+    """Its parts, None for what is not a URL."""
+    try:
+        parts = urlsplit(text)
+        return parts if parts.port != 0 and not re.search(r"\s", text) else None
+    except ValueError:
+        return None
+
+
+def parse_registry(text: str) -> Json | Odd:
+    """host[:port], or a subnet. dockerd drops a scheme (moby registry/config.go, loadInsecureRegistries)."""
+    name = re.sub(r"^https?://", "", text, flags=re.IGNORECASE).removesuffix("/")
+    if "/" in name:
+        found = parse_any_subnet(name)
+    else:
+        if _is_bare_six(name):
+            return Odd(f"{name}/128", f"{text!r} is an IPv6 address without brackets", f"{name}/128")
+        match = _REGISTRY.fullmatch(name)
+        if match is None:
+            raise QuantityError(f"{text!r} is not a registry", "host[:port] or a subnet, without http://")
+        if match[1]:
+            parse_int(match[1], minimum=1, maximum=65535)
+        found = name
+    if name != text:
+        value = found.value if isinstance(found, Odd) else found
+        return Odd(value, f"{text!r} is more than a registry's name", str(value))
+    return found
+
+
+def _is_bare_six(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
+
+
+def parse_proxy(text: str) -> Json | Odd:
+    """A proxy's URL; without a scheme it is http://, as for Go. Never echoed: it may hold a password."""
+    form = "a URL such as http://proxy.lan:3128 or socks5://proxy.lan:1080"
+    complete = text if _SCHEME.match(text) else f"http://{text}"
+    parts = _url(complete)
+    if parts is None or not parts.hostname:
+        raise QuantityError("the proxy is not a URL", form)
+    if parts.scheme not in _PROXY_SCHEMES:
+        raise QuantityError(f"dockerd has no proxies of the kind {parts.scheme}://", form)
+    if complete != text:
+        return Odd(complete, "the proxy has no scheme and is used as http://", "http:// before its address")
+    return text
+
+
+def parse_no_proxy(text: str) -> Json | Odd:
+    """Names and subnets separated by commas; Go drops spaces around them."""
+    names = ",".join(part for part in re.split(r"[\s,;]+", text) if part)
+    if not names:
+        raise QuantityError("there is no name in it", "names and subnets separated by commas")
+    return names if names == text else Odd(names, "the names are not separated by commas alone", names)

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Who else has ports of this router: its services by their configuration, foreign containers, and any other process.
+
+A service may be stopped just now and a process may have no configuration, so all three are asked. Blocking; nothing is
+raised, since none of it is ours: what cannot be read is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from agent.engine.probe import DaemonProbe
+from agent.errors import UcidockdError
+from agent.files.config import open_store
+from agent.files.options import RuntimeOptions
+from agent.files.uci_store import UciStore
+from agent.model.addresses import Listener
+from agent.model.identity import LABEL_SECTION
+from agent.model.quantities import TRUE_WORDS
+from agent.uci.router import text, words
+from agent.uci.syntax import Package, Section
+
+_PORT = re.compile(r"(?:(.*):)?([0-9]{1,5})", re.ASCII)
+_TABLES = (("tcp", "tcp", "0A"), ("tcp6", "tcp", "0A"), ("udp", "udp", "07"), ("udp6", "udp", "07"))
+_OF_THE_ENGINE = frozenset({"docker-proxy", "rootlessport"})  # what they listen for, the engine's list tells
+_PROC = Path("/proc")
+
+
+def listeners(options: RuntimeOptions, docker_host: str) -> tuple[Listener, ...]:
+    """What has ports of this machine beside our sections. Empty where the engine is on another one.
+
+    `docker_host`: the engine's address.
+    """
+    if not docker_host.startswith("unix://"):
+        return ()
+    store = open_store(options)
+    containers = DaemonProbe(docker_host.removeprefix("unix://")).containers()
+    return (*of_services(store), *of_containers(containers), *of_processes(_PROC))
+
+
+def of_services(store: UciStore) -> Iterator[Listener]:
+    """uhttpd, dropbear and dnsmasq, as UCI configures them."""
+    for section in _sections(store, "uhttpd", "uhttpd"):
+        for option in ("listen_http", "listen_https"):
+            for entry in words(section, option):
+                if place := _place(entry):
+                    yield _of_uci("uhttpd", section, option, *place)
+    for section in _sections(store, "dropbear", "dropbear"):
+        if (text(section, "enable") or "1") in TRUE_WORDS:
+            for port in words(section, "Port") or ("22",):
+                if place := _place(port):
+                    yield _of_uci("dropbear", section, "Port", *place)
+    for section in _sections(store, "dhcp", "dnsmasq"):
+        if place := _place(text(section, "port") or "53"):
+            for protocol in ("tcp", "udp"):
+                yield _of_uci("dnsmasq", section, "port", *place, protocol=protocol, package="dhcp")
+    for section in _sections(store, "dhcp", "dhcp"):
+        if text(section, "ignore") not in TRUE_WORDS and text(section, "start"):
+            yield _of_uci("dnsmasq", section, "start", "", 67, protocol="udp", package="dhcp")
+
+
+def _sections(store: UciStore, package: str, kind: str) -> tuple[Section, ...]:
+    try:
+        found: Package = store.load(package)
+    except (UcidockdError, OSError):
+        return ()
+    return tuple(section for section in found.sections if section.type == kind)
+
+
+def _place(entry: str) -> tuple[str, int] | None:
+    """(address, port) of `80`, `0.0.0.0:80` and `[::]:80`; None for port 0, which is off, and what is none."""
+    match = _PORT.fullmatch(entry)
+    if match is None or not 0 < int(match[2]) <= 65535:
+        return None
+    host = (match[1] or "").strip("[]")
+    try:
+        return (str(ipaddress.ip_address(host)) if host else ""), int(match[2])
+    except ValueError:
+        return "", int(match[2])  # a name
+
+
+def _of_uci(
+    service: str,
+    section: Section,
+    option: str,
+    ip: str,
+    port: int,
+    *,
+    protocol: str = "tcp",
+    package: str = "",
+) -> Listener:
+    name = f"@{section.type}[0]" if section.anonymous else section.name
+    where = f"{package or service}.{name}.{option}"
+    said = f"{service} is set to listen on {_written(ip, port)} (`{where}`)"
+    return Listener(port=port, protocol=protocol, ip=ip, said=said)
+
+
+def _written(ip: str, port: int) -> str:
+    return f"port {port}" if not ip else f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+def of_containers(containers: Iterable[dict[str, Any]]) -> Iterator[Listener]:
+    """Containers that are not ours, of GET /containers/json. Two sections with one port are told from UCI."""
+    for container in containers:
+        if LABEL_SECTION in (container.get("Labels") or {}):
+            continue
+        name = str((container.get("Names") or [container.get("Id", "?")[:12]])[0]).removeprefix("/")
+        for port in container.get("Ports") or ():
+            if number := port.get("PublicPort"):
+                ip = str(port.get("IP") or "")
+                said = f"the container {name}, which is not managed, publishes {_written(ip, number)}"
+                yield Listener(port=number, protocol=str(port.get("Type") or "tcp"), ip=ip, said=said)
+
+
+def of_processes(proc: Path) -> Iterator[Listener]:
+    """Of /proc/net/{tcp,tcp6,udp,udp6} (proc_net_tcp(5)), with the process where it can be found."""
+    sockets = [found for table, protocol, state in _TABLES for found in _table(proc, table, protocol, state)]
+    owners = _owners(proc, {inode for _, _, _, inode in sockets})
+    for ip, port, protocol, inode in sockets:
+        owner = owners.get(inode, "")
+        if owner not in _OF_THE_ENGINE:
+            who = f"the process {owner}" if owner else "a process"
+            yield Listener(port=port, protocol=protocol, ip=ip, said=f"{who} listens on {_written(ip, port)}")
+
+
+def _table(proc: Path, table: str, protocol: str, state: str) -> Iterator[tuple[str, int, str, str]]:
+    try:
+        lines = (proc / "net" / table).read_text(encoding="ascii").splitlines()[1:]
+    except (OSError, ValueError):
+        return
+    for line in lines:
+        fields = line.split()
+        if len(fields) > 9 and fields[3] == state:
+            address, _, port = fields[1].partition(":")
+            yield _address(address), int(port, 16), protocol, fields[9]
+
+
+def _address(digits: str) -> str:
+    """An address as the kernel prints it: words of 32 bits in the machine's own order."""
+    words_of = [bytes.fromhex(digits[at : at + 8]) for at in range(0, len(digits), 8)]
+    raw = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words_of)
+    address = ipaddress.ip_address(raw)
+    return "" if len(raw) == 16 and address.is_unspecified else str(address)  # IPv4 goes there too
+
+
+def _owners(proc: Path, inodes: set[str]) -> dict[str, str]:
+    """inode of a socket -> the name of a process that has it."""
+    found: dict[str, str] = {}
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    for pid in filter(str.isdigit, os.listdir(proc)):
+        with contextlib.suppress(OSError):  # it has ended, or is not ours to see
+            for descriptor in os.scandir(proc / pid / "fd"):
+                with contextlib.suppress(OSError):
+                    if inode := wanted.get(os.readlink(descriptor.path)):
+                        found[inode] = (proc / pid / "comm").read_text(errors="replace").strip()
+    return found

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`ucidockd update` and `rollback`: what was asked for is noted in the records, a pass does it, the outcome is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agent.apply.worker_pool import Outcome, SkippedError
+from agent.errors import ConfigError, ConflictError, EngineError
+from agent.model.observed import ASKED_ROLLBACK, ASKED_UPDATE, Record
+from agent.model.resources import Container
+from agent.plan.container.image import named
+from agent.plan.container.meaning import changed_fields
+from agent.plan.draft import desired_spec, key_of
+from agent.plan.outlook import Outlook
+from agent.runtime.planning import find_container
+
+if TYPE_CHECKING:
+    from agent.runtime.reconciler import Reconciler
+
+SCHEMA = 1
+"""Of the answers: counts up when a field changes its meaning or goes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A container that was asked about, and its record as it was then."""
+
+    key: str
+    container: Container
+    record: Record
+
+
+def ask(reconciler: Reconciler, names: Sequence[str], *, back: bool) -> tuple[Asked, ...]:
+    """Notes that the containers of these sections, or Docker names, are to be updated, or taken `back`: all or none.
+
+    Raises ConfigError for an unknown name, ConflictError for one that cannot be, EngineError, StorageError. Blocking.
+    """
+    containers = {c.section: c for c in (find_container(reconciler, name) for name in names)}
+    if not containers:
+        raise ConfigError("name the containers that are to be updated")
+    asked = tuple(_look(reconciler, container, back=back) for container in containers.values())
+    for each in asked:
+        reconciler.records.change(
+            each.record.nonce,
+            asked=ASKED_ROLLBACK if back else ASKED_UPDATE,
+            failed_hash="",
+            failed_meaning="",
+            failed_why="",
+            failed_output="",
+            failed_digest="",
+        )
+        reconciler.forget_failure(each.key)
+    return asked
+
+
+def _look(reconciler: Reconciler, container: Container, *, back: bool) -> Asked:
+    key = key_of("container", container.section)
+    record = _record(reconciler, container.section)
+    if record is None or not record.object_id:
+        raise ConflictError(f"{container.section} has not been created yet: `ucidockd status` says why")
+    at_work = reconciler.at_work(key)
+    if at_work:
+        raise ConflictError(
+            f"{container.section} is being worked on ({at_work}); ask again once that is done"
+        )
+    action = reconciler.holds.current(reconciler.desired, keep=True).get(key) if reconciler.desired else None
+    if action is not None:
+        raise ConflictError(
+            f"{container.section} is left as a manual {action} left it; `ucidockd reconcile` ends that"
+        )
+    reconciler.engine.inspect_container(record.object_id)  # where the engine is away, nothing is noted
+    if back:
+        _check_back(container, record)
+    elif "@" in container.spec.image:
+        raise ConflictError(
+            f"{container.section} names its image by a digest, so nothing can be newer; change `option image`"
+        )
+    return Asked(key=key, container=container, record=record)
+
+
+def _check_back(container: Container, record: Record) -> None:
+    if not record.previous:
+        why = "it is taken back already" if record.pinned else "it has had one image, or `keep_images` is 0"
+        raise ConflictError(f"{container.section} has no earlier image to go back to: {why}")
+    if changed_fields("container", record.spec, desired_spec(container)):
+        raise ConflictError(
+            f"{container.section} does not run as its section says, so it is not clear what to go back to; `ucidockd diff"
+            f" {container.section}` shows the difference"
+        )
+
+
+def _record(reconciler: Reconciler, section: str) -> Record | None:
+    records = reconciler.records.records()
+    return next((r for r in records if (r.kind, r.section, r.swap) == ("container", section, "")), None)
+
+
+def answer(
+    reconciler: Reconciler, asked: Iterable[Asked], found: Outlook, outcomes: Sequence[Outcome]
+) -> dict[str, Any]:
+    """What became of each: `outcome` is `updated`, `rolled back`, `current`, `waiting` or `failed`."""
+    rows = [_row(reconciler, each, found, outcomes) for each in asked]
+    return {
+        "schema": SCHEMA,
+        "containers": rows,
+        "ok": all(row["outcome"] not in ("failed", "waiting") for row in rows),
+    }
+
+
+def _row(
+    reconciler: Reconciler, asked: Asked, found: Outlook, outcomes: Sequence[Outcome]
+) -> Mapping[str, Any]:
+    now = _record(reconciler, asked.container.section) or asked.record
+    row = {
+        "key": asked.key,
+        "section": asked.container.section,
+        "name": asked.container.name,
+        "before": named(asked.record.image_id, asked.record.digest),
+        "image": named(now.image_id, now.digest),
+        "message": "",
+        "output": "",
+    }
+    error = next((o.error for o in reversed(outcomes) if o.operation.key == asked.key and o.error), None)
+    if now.image_id != asked.record.image_id:
+        return {**row, "outcome": "rolled back" if now.pinned else "updated"}
+    if now.asked:
+        waits = [e.message for e in found.entries if e.key == asked.key]
+        reason = "; ".join(waits) or reconciler.at_work(asked.key) or str(error or "it is not its turn yet")
+        return {**row, "outcome": "waiting", "message": reason}
+    if error is not None and not isinstance(error, SkippedError):
+        output = error.output if isinstance(error, EngineError) else ""
+        return {**row, "outcome": "failed", "message": str(error), "output": output}
+    return {**row, "outcome": "current"}

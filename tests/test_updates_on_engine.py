@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Updates and rollbacks on a real engine, with a real registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import ConfigError, ConflictError
+from agent.runtime.updating import answer, ask
+from tests.support.box import Box
+from tests.support.dockerd import PrivateDockerd
+from tests.support.registry import Registry, is_installed
+
+pytestmark = pytest.mark.skipif(not is_installed(), reason="docker-registry is not installed")
+
+GOOD = 'CMD ["sleep", "1000"]'
+BAD = """CMD ["sh", "-c", "echo the config file is too old; exit 3"]"""
+
+
+class Shop:
+    """A registry with one image, whose tag moves with each push. The engine has it only once it pulled it."""
+
+    def __init__(self, box: Box, engine: PrivateDockerd, folder: Path) -> None:
+        self.box, self._engine = box, engine
+        self.registry = Registry(folder / "registry")
+        self.name = f"{self.registry.address}/app"
+        self.image = f"{self.name}:1"
+        self.pushed = 0
+
+    def push(self, command: str = GOOD, *, keep: bool = False) -> str:
+        """A new image of that tag; returns its id. `keep`: the tag has moved here too."""
+        self.pushed += 1
+        before = {image.id for image in self.box.client.images.list(self.name)}
+        self._engine.import_busybox(self.image, changes=[command, f"LABEL made={self.pushed}"])
+        made = self.box.client.images.get(self.image).id
+        for line in self.box.client.api.push(self.name, "1", stream=True, decode=True):
+            assert "error" not in line, line
+        if not keep:
+            self.box.client.images.remove(self.image)
+        assert made not in before
+        return str(made)
+
+    def section(self, *more: str) -> str:
+        lines = [f"option image '{self.image}'", "option stop_timeout '0'", "option gate '1'", *more]
+        return "config container 'web'\n" + "".join(f"\t{line}\n" for line in lines)
+
+    def renew(self, *, back: bool = False) -> dict[str, Any]:
+        reconciler = self.box.reconciler
+        with reconciler.collecting() as outcomes:
+            asked = ask(reconciler, ["web"], back=back)
+            for _ in range(3):
+                reconciler.run_pass(deep=None)
+            told = answer(reconciler, asked, reconciler.foresee(), outcomes)
+        (row,) = told["containers"]
+        return dict(row)
+
+    def runs(self) -> str:
+        web = self.box.get("web")
+        assert web.status == "running"
+        return str(web.attrs["Image"])
+
+    def condition(self, kind: str) -> dict[str, Any] | None:
+        found = self.box.reconciler.board.resource("container:web") or {}
+        return next((c for c in found["conditions"] if c["type"] == kind and c["status"]), None)
+
+
+@pytest.fixture
+def shop(box: Box, engine: PrivateDockerd, tmp_path: Path) -> Iterator[Shop]:
+    made = Shop(box, engine, tmp_path)
+    yield made
+    box.clean()
+    made.registry.close()
+    for left in box.client.images.list(made.name):
+        box.client.images.remove(left.id, force=True)
+
+
+def test_updates_are_asked_for_and_a_bad_one_is_taken_back(shop: Shop) -> None:
+    box = shop.box
+    first = shop.push()
+    assert box.errors(shop.section()) == []
+    assert shop.runs() == first
+    # somebody moves the tag here: nothing is replaced, and status says what is there
+    second = shop.push(keep=True)
+    assert str(box.apply()[0]) == "nothing to do"
+    assert shop.runs() == first
+    told = shop.condition("UpdateAvailable")
+    assert told is not None
+    assert second[7:19] in told["message"]
+    assert first[7:19] in told["message"]
+    # an edit for another reason keeps the image
+    assert box.errors(shop.section("option hostname 'other'")) == []
+    assert shop.runs() == first
+    assert shop.renew()["outcome"] == "updated"
+    assert shop.runs() == second
+    assert shop.condition("UpdateAvailable") is None
+    assert shop.renew()["outcome"] == "current"
+    # a bad one
+    shop.push(BAD)
+    row = shop.renew()
+    assert row["outcome"] == "failed"
+    assert "exited with 3" in row["message"]
+    assert "the config file is too old" in row["output"]
+    assert shop.runs() == second
+    degraded = shop.condition("Degraded")
+    assert degraded is not None
+    assert (degraded["reason"], "exited with 3" in degraded["message"]) == ("RolledBack", True)
+    box.restart_agent()
+    assert str(box.apply()[0]) == "nothing to do"
+    degraded = shop.condition("Degraded")
+    assert degraded is not None
+    assert "exited with 3" in degraded["message"]
+    # the way back, though the image is gone here
+    box.client.images.remove(first, force=True)
+    row = shop.renew(back=True)
+    assert (row["outcome"], row["message"]) == ("rolled back", "")
+    assert shop.runs() == first
+    assert shop.condition("Pinned") is not None
+    with pytest.raises(ConflictError, match="taken back already"):
+        shop.renew(back=True)
+    # pinned until an update is asked for
+    third = shop.push()
+    assert str(box.apply()[0]) == "nothing to do"
+    assert shop.renew()["outcome"] == "updated"
+    assert shop.runs() == third
+    assert shop.condition("Pinned") is None
+
+
+@pytest.mark.long
+def test_a_pin_ends_with_an_edit_and_what_cannot_be_is_said(shop: Shop) -> None:
+    box = shop.box
+    first = shop.push()
+    assert box.errors(shop.section()) == []
+    with pytest.raises(ConflictError, match="no earlier image"):
+        shop.renew(back=True)
+    with pytest.raises(ConfigError, match="nobody"):
+        ask(box.reconciler, ["nobody"], back=False)
+    second = shop.push()
+    assert shop.renew()["outcome"] == "updated"
+    assert shop.renew(back=True)["outcome"] == "rolled back"
+    assert box.errors(shop.section("option hostname 'other'")) == []
+    assert str(box.apply()[0]) == "nothing to do"
+    assert (shop.runs(), shop.condition("Pinned")) == (first, None)
+    # a registry that is away: what runs stays, and nothing is tried again and again
+    shop.registry.close()
+    box.client.images.remove(shop.image, force=True)
+    row = shop.renew()
+    assert (row["outcome"], "cannot pull" in row["message"]) == ("failed", True)
+    box.reconciler.backoff.clear()
+    assert str(box.apply()[0]) == "nothing to do"
+    assert shop.runs() == first != second
+
+
+@pytest.mark.long
+def test_what_shares_its_namespace_follows(shop: Shop) -> None:
+    box = shop.box
+    shop.push()
+    peer = "config container 'peer'\n\toption network_mode 'service:web'\n\toption stop_timeout '0'\n"
+    peer += f"\toption image '{shop.image}'\n"
+    assert box.errors(shop.section() + peer) == []
+    before, peer_before = box.get("peer").id, box.get("peer").attrs["Image"]
+    shop.push()
+    assert shop.renew()["outcome"] == "updated"
+    assert box.get("peer").id != before
+    assert box.get("peer").attrs["Image"] == peer_before  # it was not asked for
+    assert box.get("peer").attrs["HostConfig"]["NetworkMode"].endswith(box.get("web").id)
