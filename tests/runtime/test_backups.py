@@ -27,7 +27,13 @@ def backups(folder: Path, now: list[float], **options: Any) -> Backups:
     nothing: Any = None
     section = Backup(name="b", volumes=("v",), target=str(folder), **options)
     desired = Desired(backups=(section,))
-    return Backups(nothing, StatusBoard(clock=lambda: now[0]), lambda: desired, folder / "memory.json", wall=lambda: now[0])
+    return Backups(
+        nothing,
+        StatusBoard(clock=lambda: now[0]),
+        lambda: desired,
+        folder / "memory.json",
+        wall=lambda: now[0],
+    )
 
 
 def at(hour: int, day: int = 0) -> float:
