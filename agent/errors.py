@@ -13,6 +13,7 @@ UcidockdError
 +-- StorageError     our own files cannot be written or read
 +-- CertificateError certificates could not be made
 +-- ClockNotSetError the clock has to be set first
++-- NoticeError      a notice could not be sent
 +-- InternalError    our own defect
 """
 
@@ -73,6 +74,7 @@ Reason = Literal[
     "NotConfirmed",
     "NotHere",
     "NotListening",
+    "NotSent",
     "NotStarted",
     "NotWritten",
     "Paused",
@@ -95,6 +97,7 @@ Reason = Literal[
     "RolledBack",
     "Running",
     "Secure",
+    "Sent",
     "Starting",
     "Stopped",
     "StorageFailed",
@@ -265,6 +268,17 @@ class ClockNotSetError(UcidockdError):
     """The clock shows a time before this program was written; what depends on dates waits."""
 
     code: ClassVar[str] = "clock-not-set"
+
+
+class NoticeError(UcidockdError):
+    """A notice was not delivered. `retryable`: it may be later. `after_s`: not before so many seconds, if that was said."""
+
+    code: ClassVar[str] = "notice"
+
+    def __init__(self, message: str, *, retryable: bool = True, after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+        self.after_s = after_s
 
 
 class AlreadyRunningError(UcidockdError):

@@ -24,6 +24,7 @@ from benchmarks import (
     status_cold,
     streams,
     transfers,
+    update_check,
     update_in_place,
 )
 from benchmarks.compose import PeerMissingError
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[Lab], Iterator[Result]]] = {
     "export-throughput": transfers.run_export,
     "load-throughput": transfers.run_load,
     "streams": streams.run,
+    "update-check": update_check.run,
     "flash-bytes": scale.flash_bytes,
     "scale-1000": scale.run,
     # these share a fleet of running containers; the last of them takes it down

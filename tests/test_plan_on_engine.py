@@ -23,8 +23,8 @@ import pytest
 from docker.errors import APIError
 
 import agent as package
-from agent.cli import plan_view
 from agent.cli.main import main
+from agent.cli.view import plan as plan_view
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX
 from tests.support.real_uci import RealUci, why_not

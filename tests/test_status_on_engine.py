@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli.status_view import status_view
+from agent.cli.view.status import status_view
 from agent.errors import EngineUnreachableError
 from agent.runtime.planning import diff
 from tests.support.box import Box

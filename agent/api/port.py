@@ -76,6 +76,10 @@ class AgentPort(Manual, Protocol):
         """
         ...
 
+    async def notify_test(self, name: str) -> dict[str, Any]:
+        """Sends a test notice through a notify section: `sent`, `error`, `took_s`. Raises ConfigError for no such one."""
+        ...
+
     async def update(self, names: Sequence[str]) -> dict[str, Any]:
         """Replaces containers by ones of the newest images, by the swap that can be undone: `containers`, with the
         outcome of each. Raises ConfigError, ConflictError, EngineError.

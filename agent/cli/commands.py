@@ -636,6 +636,20 @@ PRUNE = Command(
     ),
     common=(*_FILES, "socket", "json"),
 )
+NOTIFY = Command(
+    name="notify",
+    group="The agent and dockerd",
+    summary="Send a test notice",
+    description=(
+        "Sends a test notice through a `notify` section, as it is committed, and says whether it was delivered. The notices"
+        " about real events are sent by the agent."
+    ),
+    examples=(("ucidockd notify --test phone", "Try section `phone`."),),
+    exit_codes=((0, "delivered"), (1, "not delivered, and why"), _USAGE),
+    handler="agent.cli.system:notify",
+    options=(option("--test", metavar="NAME", required=True, help="the notify section"),),
+    common=(*_FILES, "socket", "json"),
+)
 UPDATE = Command(
     name="update",
     group="Containers",
@@ -931,6 +945,7 @@ COMMANDS: tuple[Command, ...] = (
     UPDATE,
     ROLLBACK,
     PRUNE,
+    NOTIFY,
     RUN,
     RENDER,
     UCI,

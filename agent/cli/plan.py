@@ -10,8 +10,8 @@ from typing import Any
 
 from agent.cli.ask import agent_socket, ask_or_do
 from agent.cli.output import Style, print_issues, wrapped
-from agent.cli.plan_view import NOTHING, notes_view, plan_view, steps
 from agent.cli.system import packages_of
+from agent.cli.view.plan import NOTHING, notes_view, plan_view, steps
 from agent.model.issues import Given
 
 SETTLE_S = 2  # a container that ends sooner did not start
@@ -76,7 +76,7 @@ def reconcile(args: argparse.Namespace) -> int:
         print(json.dumps(result, indent=1))
         return 0 if result["ok"] else 1
     from agent.cli.main import INTERRUPTED
-    from agent.cli.progress import Progress, shown_while
+    from agent.cli.view.progress import Progress, shown_while
 
     progress = Progress(sys.stdout)
 

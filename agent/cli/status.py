@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from agent.cli.agent_client import call, follow, whole_status
 from agent.cli.ask import agent_socket, check_options
 from agent.cli.output import Style
-from agent.cli.status_view import (
+from agent.cli.view.status import (
     SCHEMA,
     head_lines,
     is_in_state,

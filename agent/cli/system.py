@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The agent itself, what it reads and cleans up, and help: `run`, `check`, `render`, `uci`, `prune`, `help`, `version`."""
+"""The agent itself, what it reads and cleans up, and help: `run`, `check`, `render`, `uci`, `prune`, `notify`,
+`help`, `version`."""
 
 from __future__ import annotations
 
@@ -149,6 +150,21 @@ def _show_prune(found: dict[str, Any], *, done: bool) -> None:
     space = found["space"]
     free = f"; {size_words(space['free'])} of {size_words(space['total'])} are free" if space else ""
     print(f"{'Removed' if done else 'To remove'}: {gone}{free}.")
+
+
+def notify(args: argparse.Namespace) -> int:
+    """A test notice."""
+    from agent.cli.agent_client import call
+    from agent.cli.ask import agent_socket
+
+    found = call(agent_socket(args), "POST", "/v1/notify/test", body={"name": args.test})
+    if args.json:
+        print(json.dumps({"schema": 1, **found}))
+    elif found["sent"]:
+        print(plain(f"{args.test}: delivered in {found['took_s']:g} s"))
+    else:
+        print(plain(f"ucidockd notify: {args.test}: not delivered: {found['error']}"), file=sys.stderr)
+    return 0 if found["sent"] else 1
 
 
 # `ucidockd check`: every mistake of the configuration, as compilers write them: `file:line: error: ...`.

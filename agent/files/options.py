@@ -26,6 +26,7 @@ class RuntimeOptions:
     log_level: str | None = None
     ubus_socket: str = "/var/run/ubus/ubus.sock"
     save_dir: Path = Path("/tmp/.uci")
+    scripts_dir: Path = Path("/etc/hotplug.d/ucidockd")
 
     def given(self, agent: AgentSettings) -> dict[str, str]:
         """What a command line may name and a running agent cannot change, as that agent has it."""

@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from agent.model.addresses import ListenAddress
 from agent.model.dockerd.settings import DaemonSettings
+from agent.model.notices import NotifySection
 from agent.model.updates import UpdateCheck, Window
 
 DEFAULT_NETWORKS = frozenset({"", "bridge", "default"})
@@ -506,6 +507,7 @@ class Desired:
     volumes: tuple[Volume, ...] = ()
     auths: tuple[RegistryAuth, ...] = ()
     backups: tuple[Backup, ...] = ()
+    notices: tuple[NotifySection, ...] = ()
     agent: AgentSettings = field(default_factory=AgentSettings)
     broken: frozenset[str] = frozenset()  # keys "container:web", "network:lan", ...
     claimed: frozenset[str] = (

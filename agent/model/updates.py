@@ -145,8 +145,8 @@ class Available:
 class CheckResult:
     """The state of one container's image. `why`: for people, where it is unknown, failed or limited.
 
-    `checked_at`: when its registry was last asked, None where never. `retry_at`: when a registry with a rate limit may
-    be asked again.
+    `checked_at`: when its registry was last asked, None where never. `retry_at`: when a registry that has enough, or was
+    away, is asked again.
     """
 
     reference: str

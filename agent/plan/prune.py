@@ -15,6 +15,7 @@ from agent.model.observed import ObservedImage, Record
 from agent.model.resources import Desired, PruneImages
 from agent.model.updates import Window
 from agent.plan.applied import moment
+from agent.plan.container.image import split_word
 
 _DAY_S = 86400
 
@@ -44,8 +45,10 @@ def needed_images(desired: Desired, records: Iterable[Record]) -> dict[str, str]
         if record.kind != "container":
             continue
         section = record.section
-        for kept in getattr(record, "previous", ()):
-            found.setdefault(str(kept).partition("=")[0], f"`ucidockd rollback {section}` needs it")
+        for word in record.previous:
+            found.setdefault(split_word(word)[0], f"`ucidockd rollback {section}` needs it")
+        if record.newer:
+            found.setdefault(record.newer, f"section {section} is updated to it later")
         for image in (record.image_id, str(record.spec.get("image", ""))):
             if image:
                 found[image] = f"section {section} uses it"

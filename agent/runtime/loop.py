@@ -42,6 +42,7 @@ from agent.uci.decode import PACKAGES
 
 if TYPE_CHECKING:
     from agent.convert.requests import ImportRequest
+    from agent.notices.gate import Notices
     from agent.runtime.updating import Asked
     from agent.storage.upkeep import Upkeep
 
@@ -112,6 +113,7 @@ class Loop:
         self._retries: dict[bool, asyncio.TimerHandle] = {}
         self.parked = False
         self.upkeep: Upkeep | None = None
+        self.notices: Notices | None = None
         self._watch_mounts, self._begin_thread, self._jitter = watch_mounts, begin_thread, jitter
         reconciler.work_ended = self.trigger_threadsafe
         if reconciler.daemon is not None:
@@ -313,6 +315,12 @@ class Loop:
         request = PruneRequest(**{"images": self.upkeep.images(), **asked})
         return await asyncio.to_thread(self.upkeep.prune, request)
 
+    async def notify_test(self, name: str) -> dict[str, Any]:
+        """Sends a test notice through one section."""
+        if self.notices is None:
+            raise ConflictError("this agent sends no notices")
+        return await asyncio.to_thread(self.notices.test, name)
+
     async def diff(self, name: str) -> dict[str, object]:
         """One container section against what the engine shows."""
         async with self._one_pass:
@@ -434,6 +442,8 @@ class Loop:
                 await self._run()
         finally:
             self._watcher.stop()
+            if self.notices is not None:
+                self.notices.stop()
             self._pass_thread.shutdown(wait=False)
             if self.reconciler.edges is not None:
                 self.reconciler.edges.stop()
@@ -536,6 +546,8 @@ class Loop:
         self._look_at_files()
         if not self._watcher.unsettled():
             self.reconciler.read_config(unless=self._watcher.unsettled)
+            if self.notices is not None and self.reconciler.desired is not None:
+                self.notices.want(self.reconciler.desired.notices)
         if self._watcher.unsettled():
             self._later(UNSETTLED_LIMIT_S, config=True)
 

@@ -36,6 +36,7 @@ from agent.files.token import TokenFile
 from agent.model.issues import plain
 from agent.model.resources import AgentSettings, Desired, PruneImages
 from agent.model.secrets import hidden_text
+from agent.notices.gate import Notices
 from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
 from agent.router.hazards import make_hazards
@@ -280,6 +281,9 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
 
     agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
     agent.upkeep = make_upkeep(agent.reconciler, options)
+    agent.notices = Notices(
+        agent.board, memory=options.state_dir / "notices.json", scripts=options.scripts_dir
+    )
     agent.board.set_agent(options=options.given(settings))
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.engine_address(settings), tls=_engine_tls(options, settings))

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_AWAY_S = 3600.0  # until a registry that could not be reached is asked again
 _INDEX_WORDS = ("index", "manifest.list")  # in the media type of what holds the images of several platforms
 
 
@@ -200,7 +201,7 @@ class UpdateChecks:
         if wait_s == 0:
             self.check(desired)
         elif wait_s is not None and self._is_open(settings.update_check_window):
-            again = self._limited_before(now) & {look.reference for look in self._looks(desired)}
+            again = self._again(now) & {look.reference for look in self._looks(desired)}
             if again:
                 self._begin(desired, again)
 
@@ -235,8 +236,10 @@ class UpdateChecks:
         self, desired: Desired, references: set[str], done: Callable[[], None], future: Future[None]
     ) -> None:
         try:
-            self._check(desired, references)
-            done()
+            try:
+                self._check(desired, references)
+            finally:
+                done()  # a check that broke off is not begun again at once
             self._remember(desired)
         except UcidockdError as exc:
             logger.warning("update check: %s", exc)
@@ -271,7 +274,7 @@ class UpdateChecks:
                 if until is not None:
                     self._fail(reference, UpdateState.LIMITED, f"{name.registry} limits requests", until)
                 elif name.registry in away:
-                    self._fail(reference, UpdateState.FAILED, away[name.registry])
+                    self._fail_away(reference, away[name.registry])
                 else:
                     used = {look.image_id for look in looks if look.reference == reference}
                     self._ask(client, reference, name, used, away)
@@ -304,7 +307,9 @@ class UpdateChecks:
         except RegistryError as exc:
             if isinstance(exc, RegistryAwayError):
                 away[name.registry] = str(exc)
-            self._fail(reference, UpdateState.FAILED, str(exc))
+                self._fail_away(reference, str(exc))
+            else:
+                self._fail(reference, UpdateState.FAILED, str(exc))
             return
         now = self.time.wall()
         same = known if known is not None and known.answer.digest == answer.digest else None
@@ -320,12 +325,16 @@ class UpdateChecks:
             if limit is not None and limit.remaining <= 0:
                 self._limited[name.registry] = now + limit.window_s
 
+    def _fail_away(self, reference: str, why: str) -> None:
+        """The way to the registry may be back soon."""
+        self._fail(reference, UpdateState.FAILED, why, self.time.wall() + _AWAY_S)
+
     def _fail(self, reference: str, state: UpdateState, why: str, retry_at: float | None = None) -> None:
         with self._lock:
             self._failures[reference] = _Failure(state=state, why=why, at=self.time.wall(), retry_at=retry_at)
 
-    def _limited_before(self, now: float) -> set[str]:
-        """The tags that were not asked for because of a limit that is over."""
+    def _again(self, now: float) -> set[str]:
+        """The tags whose registry had enough, or was away, and may be asked again."""
         with self._lock:
             return {r for r, f in self._failures.items() if f.retry_at is not None and f.retry_at <= now}
 

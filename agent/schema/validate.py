@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import ValidationError
 
-KINDS = ("container", "network", "volume", "stack", "backup", "auth", "agent")
+KINDS = ("container", "network", "volume", "stack", "backup", "auth", "notify", "agent")
 DAEMON_KINDS = ("firewall", "globals", "proxies", "tls")  # of package dockerd: about dockerd itself
 
 
@@ -374,4 +374,16 @@ WORDS: Mapping[str, Mapping[str, str]] = {
     "network": _NETWORK,
     "volume": _VOLUME,
     "auth": _AUTH,
+    "notify": {
+        "events": "`list event`",
+        "headers": "`list header`",
+        "address": "`option url`",
+        "broker": "`option url 'mqtt://ADDRESS'`",
+        "host": "`option url`",
+        "token": "`list header 'Authorization: Bearer TOKEN'`",
+        "script": "`list command`",
+        "user": "`option username`",
+        "body": "`option template`",
+        "message": "`option template`",
+    },
 }

@@ -43,6 +43,7 @@ class ConditionType(StrEnum):
     # of the agent itself
     PASS_STUCK = "PassStuck"
     DISK_LOW = "DiskLow"
+    DELIVERED = "Delivered"  # of a notify section
     # of dockerd itself
     ROLLED_BACK = "RolledBack"
     INSECURE_API = "InsecureAPI"
@@ -217,6 +218,12 @@ CONDITIONS: dict[ConditionType, Row] = {
         sentence="The last backup failed.",
         label="Backup failed",
     ),
+    ConditionType.DELIVERED: Row(
+        bad=False,
+        level=Level.WARNING,
+        sentence="The last notice was not delivered.",
+        label="Not delivered",
+    ),
     ConditionType.STORAGE_READ_ONLY: Row(
         bad=True,
         level=Level.WARNING,
@@ -341,4 +348,6 @@ def verdict(levels: Mapping[ConditionType, Level]) -> tuple[Level, ConditionType
     if bad:
         told = min(bad, key=lambda kind: (_RANK[levels[kind]], _ORDER[kind]))
         return levels[told], told
+    if ConditionType.DELIVERED in levels:
+        return Level.OK, ConditionType.DELIVERED
     return (Level.OK if ConditionType.SYNCED in levels else Level.WAITING), ConditionType.SYNCED

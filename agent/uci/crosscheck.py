@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from agent.model.addresses import Listener, webui_ports
 from agent.model.entries import addresses_meet, parse_dependency, parse_endpoint, parse_ports, same_address
+from agent.model.notices import NotifySection
 from agent.model.resources import (
     DEFAULT_NETWORKS,
     NO_NETWORKS,
@@ -47,6 +48,7 @@ class Draft:
     networks: list[tuple[SectionReader, Network]] = field(default_factory=list)
     volumes: list[tuple[SectionReader, Volume]] = field(default_factory=list)
     auths: list[tuple[SectionReader, RegistryAuth]] = field(default_factory=list)
+    notices: list[tuple[SectionReader, NotifySection]] = field(default_factory=list)
     agents: list[tuple[SectionReader, AgentSettings]] = field(default_factory=list)
     backups: list[tuple[SectionReader, Backup]] = field(default_factory=list)
 

@@ -37,6 +37,7 @@ from agent.uci.crosscheck import Draft, crosscheck
 from agent.uci.decode_container import ReadFile, decode_container, environment
 from agent.uci.decode_daemon import decode_daemon, tidied
 from agent.uci.decode_network import decode_network, decode_volume
+from agent.uci.decode_notify import decode_notify
 from agent.uci.reader import SectionReader
 from agent.uci.syntax import Option, Package, Section
 
@@ -307,10 +308,10 @@ def _check_names(readers: list[SectionReader]) -> None:
         if reader.section.anonymous and not reader.text("name"):
             reader.report(
                 f"an anonymous {reader.kind} section has no lasting identity",
-                expected="a section name, or `option name`",
+                expected="a section name" if reader.kind == "notify" else "a section name, or `option name`",
             )
             continue
-        if not reader.has("name") and reader.kind != "backup":
+        if not reader.has("name") and reader.kind not in {"backup", "notify"}:
             _check_docker_name(reader)
         by_key.setdefault(reader.key, []).append(reader)
     for same in by_key.values():
@@ -345,6 +346,8 @@ def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None)
                 draft.networks.append((reader, decode_network(reader)))
             case "volume":
                 draft.volumes.append((reader, decode_volume(reader)))
+            case "notify":
+                draft.notices.append((reader, decode_notify(reader)))
             case "auth":
                 draft.auths.append((reader, decode_auth(reader)))
             case _:
@@ -376,6 +379,7 @@ def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
         networks=tuple(sorted(networks, key=lambda n: n.section)),
         volumes=tuple(sorted(volumes, key=lambda v: v.section)),
         auths=tuple(auth for reader, auth in draft.auths if not reader.failed),
+        notices=tuple(notice for reader, notice in draft.notices if not reader.failed),
         # a wrong option of the agent's own section costs that option, not the others
         backups=tuple(backup for reader, backup in draft.backups if not reader.failed),
         agent=draft.agents[0][1] if draft.agents else base.agent,

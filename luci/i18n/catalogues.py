@@ -18,7 +18,19 @@ from pathlib import Path
 
 LUCI = Path(__file__).parents[1]
 PROJECT = LUCI.parent
-TYPES = ("agent", "auth", "container", "firewall", "globals", "network", "proxies", "stack", "tls", "volume")
+TYPES = (
+    "agent",
+    "auth",
+    "container",
+    "firewall",
+    "globals",
+    "network",
+    "notify",
+    "proxies",
+    "stack",
+    "tls",
+    "volume",
+)
 SCHEMA_TEXTS = LUCI / "i18n/schemas.js"
 TEMPLATE = LUCI / "po/templates/ucidockd.pot"
 REVIEW = "Not yet reviewed by a native speaker."

@@ -383,6 +383,15 @@ def archive(package: Package, kind: str, output: Path, work: Path, epoch: int) -
             }
             for path in sorted((staged / "root").rglob("*"))
             if path.is_file()
+        ]
+        + [
+            {
+                "dst": f"/{path.relative_to(staged / 'root')}",
+                "type": "dir",
+                "file_info": {"mode": 0o755, "mtime": when},
+            }
+            for path in sorted((staged / "root").rglob("*"))
+            if path.is_dir() and not any(path.iterdir())
         ],
     }
     config = staged / "nfpm.yaml"

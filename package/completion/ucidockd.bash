@@ -15,10 +15,8 @@ _ucidockd() {
 	--env-file) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--folder) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--for) mapfile -t COMPREPLY < <(compgen -W "in-sync healthy" -- "$word"); return ;;
-	--from) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--grep) COMPREPLY=(); return ;;
 	--images) mapfile -t COMPREPLY < <(compgen -W "dangling unused" -- "$word"); return ;;
-	--into) COMPREPLY=(); return ;;
 	--log-level) mapfile -t COMPREPLY < <(compgen -W "debug info warning error" -- "$word"); return ;;
 	--older) COMPREPLY=(); return ;;
 	--out) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
@@ -35,17 +33,17 @@ _ucidockd() {
 	--state) mapfile -t COMPREPLY < <(compgen -W "running stopped waiting failed warning in-sync" -- "$word"); return ;;
 	--state-dir) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--store) mapfile -t COMPREPLY < <(compgen -W "text pyuci" -- "$word"); return ;;
+	--test) COMPREPLY=(); return ;;
 	--timeout) COMPREPLY=(); return ;;
 	--ubus-socket) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--until) COMPREPLY=(); return ;;
-	--volume) COMPREPLY=(); return ;;
 	-e|--env) COMPREPLY=(); return ;;
 	-n|--tail) COMPREPLY=(); return ;;
 	-u|--user) COMPREPLY=(); return ;;
 	-w|--workdir) COMPREPLY=(); return ;;
 	esac
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune run render uci tls volume backup restore help version --help --version" -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune notify run render uci tls volume help version --help --version" -- "$word")
 		return
 	fi
 	case "$first $COMP_CWORD" in
@@ -77,6 +75,7 @@ _ucidockd() {
 		update\ *) words="--check -y --yes --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
 		rollback\ *) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
 		prune\ *) words="--images --older --build-cache --dry-run -y --yes --config-dir --override-dir --socket --json --help" ;;
+		notify\ *) words="--test --config-dir --override-dir --socket --json --help" ;;
 		run\ *) words="--log-level --ubus-socket --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --help" ;;
 		render\ *) words="--diff --config-dir --override-dir --state-dir --socket --docker-host --docker-cert-path --json --help" ;;
 		uci\ *) words="--store --config-dir --override-dir --help show export" ;;
@@ -84,9 +83,7 @@ _ucidockd() {
 		volume\ ls) words="--config-dir --override-dir --socket --json --help $(_ucidockd_names)" ;;
 		volume\ get) words="--path --stop --config-dir --override-dir --socket --help $(_ucidockd_names)" ;;
 		volume\ put) words="--path --replace --create --stop --config-dir --override-dir --socket --help $(_ucidockd_names)" ;;
-		backup\ *) words="--list --config-dir --override-dir --socket --json --help" ;;
-		restore\ *) words="--volume --from --into --config-dir --override-dir --socket --json --help" ;;
-		help\ *) words=" --help check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune run render uci tls volume backup restore help version" ;;
+		help\ *) words=" --help check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune notify run render uci tls volume help version" ;;
 		version\ *) words=" --help" ;;
 		esac
 		;;

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.cli.output import Style, wrapped
-from agent.cli.plan_view import NOTHING, plan_view
+from agent.cli.view.plan import NOTHING, plan_view
 from agent.plan.operations import ChangeDaemon
 from agent.plan.outlook import STATES, Entry, Outlook
 from agent.runtime.planning import plan_answer

@@ -15,7 +15,7 @@ import pytest
 
 from agent.cli.output import Style
 from agent.cli.status import Picture, changes, page_of, picked
-from agent.cli.status_view import STATES, is_in_state, problems_first, state_words, status_view
+from agent.cli.view.status import STATES, is_in_state, problems_first, state_words, status_view
 from agent.errors import ConfigError
 from agent.status.board import StatusBoard
 from agent.status.conditions import CONDITIONS, NOTES, ConditionType

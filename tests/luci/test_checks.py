@@ -35,6 +35,7 @@ BESIDE = {
     "network": {"driver": "bridge"},
     "auth": {"token": "t"},
     "agent": {"cert": "/c", "key": "/k"},
+    "notify": {"type": "webhook", "url": "https://h/"},
     "tls": {"mode": "auto"},
 }
 OTHERS = "config network 'lan'\n"
@@ -42,7 +43,8 @@ OTHERS = "config network 'lan'\n"
 ACROSS = re.compile(
     r"lies in no subnet|^unknown (network|container section)|goes? with |is (above|less than) `memory`|has no (mode|parent)"
     r"|is not a mode of|is not inside the bridge|depends on itself|renewed at once|certificates are the agent's"
-    r"|cannot be read|takes no address|the first network entry|there is no pool of IPv4"
+    r"|cannot be read|takes no address|the first network entry|there is no pool of IPv4|does not give JSON"
+    r"|is not for type"
 )
 
 

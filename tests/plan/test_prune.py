@@ -71,6 +71,8 @@ def test_records_need_theirs_also_without_a_section() -> None:
         kind="container", section="web", nonce="n", name="web", image_id="sha256:1", spec={"image": "web:1"}
     )
     volume = replace(gone, kind="volume", image_id="sha256:2")
+    back = replace(gone, previous=("sha256:3=web@sha256:4",), newer="sha256:5")
+    assert needed_images(Desired(), (back,)).keys() == {"sha256:1", "web:1", "sha256:3", "sha256:5"}
     assert needed_images(Desired(), (gone, volume)).keys() == {"sha256:1", "web:1"}
 
 

@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.cli.agent_client import call
+from agent.errors import UcidockdError
 from agent.model.updates import UpdateState
 from agent.runtime.planning import describe
+from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX, version
 from tests.support.registry import is_installed
@@ -123,6 +127,11 @@ def test_a_limit_a_failure_and_one_that_is_gone_are_told(box: Box, store: Store)
     store.front.headers = {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "0;w=21600"}
     found = check(box)
     assert (found["c0"]["state"], found["c1"]["state"]) == ("up-to-date", "rate-limited")
+    checks._limited.clear()
+    store.front.close()
+    found = check(box)
+    assert [found[name]["state"] for name in ("c0", "c1")] == ["failed", "failed"]
+    assert found["c0"]["retry_at"] == pytest.approx(checks.time.wall() + 3600, abs=60)
     assert "S3CRET" not in json.dumps(box.reconciler.board.snapshot())
 
 
@@ -159,3 +168,43 @@ def test_a_check_is_made_when_it_is_due_and_only_then(box: Box, store: Store) ->
     box.restart_agent()
     box.apply()
     assert store.front.count(method="HEAD", path="/app/") - before == 3  # when the last one was is known
+
+
+@pytest.mark.long
+def test_a_running_agent_checks_when_it_is_asked_and_by_itself(box: Box, store: Store) -> None:
+    image = store.publish("app", "one")
+    agent = Agent(box)
+    agent.commit(sections(image))
+    agent.start()
+    socket = str(box.options.socket)
+    try:
+        wait_for(lambda: running(box, "c0"), 60)
+        assert call(socket, "GET", "/v1/updates") == {
+            "checked_at": None,
+            "checking": False,
+            "containers": [],
+            "registries": [],
+        }
+        store.publish("app", "two")
+        (found,) = call(socket, "POST", "/v1/updates/check", body={"names": ["c0"]})["containers"]
+        assert (found["key"], found["state"]) == ("container:c0", "update")
+        with pytest.raises(UcidockdError, match="'nobody'"):
+            call(socket, "POST", "/v1/updates/check", body={"names": ["nobody"]})
+
+        def shown() -> bool:
+            (one,) = (r for r in agent.status()["resources"] if r["key"] == "container:c0")
+            return (one.get("update") or {}).get("state") == "update" and any(
+                c["type"] == "UpdateAvailable" and c["status"] for c in one["conditions"]
+            )
+
+        wait_for(shown, 30)
+        assert running(box, "c0")
+        metrics = subprocess.run(
+            ["curl", "-sS", "--unix-socket", socket, "http://localhost/metrics"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert 'ucidockd_image_updates{state="update"} 1' in metrics
+    finally:
+        agent.close()

@@ -145,7 +145,7 @@ SCHEMAS: dict[str, Any] = {
             "checked_at": {"type": ["number", "null"]},
             "retry_at": {
                 "type": ["number", "null"],
-                "description": "When a registry with a limit is asked again",
+                "description": "When a registry that was away or has a limit is asked again",
             },
             "why": {**TEXT, "description": "Why the state is unknown, failed or rate-limited"},
         },
@@ -620,6 +620,22 @@ SHAPES: dict[str, dict[str, Any]] = {
             "additionalProperties": False,
         },
         "content": given("Import"),
+    },
+    "POST /v1/notify/test": {
+        "body": {
+            "type": "object",
+            "properties": {"name": {**TEXT, "description": "A notify section"}},
+            "required": ["name"],
+            "additionalProperties": False,
+        },
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"sent": {"type": "boolean"}, "error": TEXT, "took_s": {"type": "number"}},
+                }
+            }
+        },
     },
     "GET /v1/updates": {"content": given("Updates")},
     "POST /v1/updates/check": {

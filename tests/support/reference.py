@@ -66,6 +66,11 @@ _CONTAINERS = (
         text="A login at a registry. Used from the next pull on.",
     ),
     Section(
+        kind="notify",
+        head="config notify 'phone'",
+        text="Where notices go, and what about. [The page about notices](../notices.md) has recipes for many receivers.",
+    ),
+    Section(
         kind="agent",
         head="config agent 'agent'",
         text=("The agent's own settings. There is one such section."),
@@ -113,6 +118,7 @@ _TABS = {
     "defaults": "Container defaults",
     "compatibility": "Compatibility",
     "updates": "Updates",
+    "cleanup": "Clean-up",
 }
 _EFFECTS = {
     "nothing": "nothing",

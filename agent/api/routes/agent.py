@@ -104,6 +104,13 @@ class StatusRoutes:
                 answer="What goes or went with names and bytes, what stays and why; volumes are never touched",
             ),
             post(
+                "/v1/notify/test",
+                write("ucidockd", "notify_test"),
+                self.notify_test,
+                "Sends a test notice through one notify section, and says whether it was delivered",
+                body="json",
+            ),
+            post(
                 "/v1/validate",
                 write("ucidockd", "validate"),  # env files that the text names are read
                 self.validate,
@@ -139,6 +146,12 @@ class StatusRoutes:
 
     async def prune(self, request: Request) -> Response:
         return JsonReply(await self._agent.prune(prune_request_of(await read_json(request))))
+
+    async def notify_test(self, request: Request) -> Response:
+        body = await read_json(request)
+        if unknown := sorted(body.keys() - {"name"}):
+            raise RequestError(f"{unknown[0][:64]!r} is not known; known: name")
+        return JsonReply(await self._agent.notify_test(text(body, "name")))
 
     async def validate(self, request: Request) -> Response:
         """`{package: text}`; a package that is not given counts as it is committed."""

@@ -109,6 +109,7 @@ class AgentMethods:
                 args={"packages": TABLE, "paths": TABLE, "sections": TABLE, "staged": BOOLEAN},
             ),
             "reconcile": Method(handler=self._reconcile),
+            "notify_test": Method(handler=self._notify_test, args={"name": STRING}),
             "prune": Method(
                 handler=self._prune,
                 args={"images": STRING, "older": STRING, "build_cache": BOOLEAN, "dry_run": BOOLEAN},
@@ -140,6 +141,14 @@ class AgentMethods:
     async def _prune(self, args: Arguments) -> Reply:
         asked = prune_request_of({name: value for name, value in args.items() if name != SESSION})
         return await self._soon(self._agent.prune(asked), "prune") or {"under_way": True}
+
+    async def _notify_test(self, args: Arguments) -> Reply:
+        answer = await self._soon(self._agent.notify_test(text(args, "name")), "notify_test")
+        return answer or {
+            "sent": False,
+            "error": "no answer yet; the status shows the outcome",
+            "under_way": True,
+        }
 
     async def _soon(self, work: Coroutine[Any, Any, dict[str, Any]], name: str) -> dict[str, Any] | None:
         """The answer, None while it takes longer: it goes on. On HTTP one waits for as long as it takes; callers on

@@ -10,11 +10,12 @@ const NAME = /^[A-Za-z0-9_]+$/;
 
 class Sections {
 	// `main`: options that are shown at once, all others are folded; `titleOf(said, id)`; `prefix`: names for sections that nobody calls by
-	// name; `more(option, section)`: what a field needs beside its schema
-	constructor(page, { config, type, schema, title, words, label, main, titleOf, prefix, more }) {
+	// name; `more(option, section)`: what a field needs beside its schema; `buttons(id)`: of a section that is there already
+	constructor(page, { config, type, schema, title, words, label, main, titleOf, prefix, more, buttons }) {
 		Object.assign(this, { page, config, type, schema, main, prefix });
 		this.titleOf = titleOf ?? ((_said, id) => id);
 		this.more = more ?? (() => ({}));
+		this.buttons = buttons ?? (() => '');
 		this.place = D.el('div', {}, uci.sections(config, type).map(one => this.one(one['.name'], false)));
 		this.node = D.el('div', { 'class': 'ucid-form' }, title ? D.el('h4', {}, title) : '', words ? D.el('p', {}, words) : '', this.place, D.el('p', {}, this.adding(label)));
 	}
@@ -28,7 +29,7 @@ class Sections {
 			node.remove();
 			this.page.changed();
 		});
-		const node = editor.folded(this.titleOf(section.raw, id), [ this.main.map(field), rest.length ? editor.folded(_('Advanced'), rest.map(field), set) : '', D.el('p', {}, remove) ], 0, isNew);
+		const node = editor.folded(this.titleOf(section.raw, id), [ this.main.map(field), rest.length ? editor.folded(_('Advanced'), rest.map(field), set) : '', D.el('p', {}, isNew ? '' : this.buttons(id), ' ', remove) ], 0, isNew);
 
 		return node;
 	}

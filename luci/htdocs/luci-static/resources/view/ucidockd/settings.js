@@ -16,8 +16,11 @@
 'require ucidockd.status as status';
 
 const DAEMON_KEY = 'daemon:dockerd';
-const TYPES = [ 'globals', 'tls', 'proxies', 'firewall', 'auth', 'agent' ];
-const NOT_BLOCKED = [ 'loopback', 'docker' ];
+const TYPES = [ 'globals', 'tls', 'proxies', 'firewall', 'auth', 'notify', 'agent' ];
+const MANY = [ 'auth', 'notify' ]; // there may be any number of them
+// options of a notice that are for some of its types alone
+const NOTICE_TYPES = { header: [ 'webhook' ], url: [ 'webhook', 'mqtt' ], format: [ 'webhook', 'mqtt' ], template: [ 'webhook', 'mqtt' ], cacert: [ 'webhook', 'mqtt' ], topic: [ 'mqtt' ], retain: [ 'mqtt' ], username: [ 'mqtt' ], password: [ 'mqtt' ], command: [ 'exec' ] };
+const NOT_BLOCKED = /^(?:loopback|docker|ucidockd_.*)$/; // the router itself, and networks of containers
 
 return view.extend({
 	async load() {
@@ -36,9 +39,9 @@ return view.extend({
 			const daemon = model.take(item) && model.known.get(DAEMON_KEY);
 
 			if (daemon) {
-				const { level, reason, message } = status.verdict(daemon);
+				const { level, label, message } = status.verdict(daemon);
 
-				D.fill(place, 'dockerd: ', D.badge(level, daemon.words ?? reason), ' ', message);
+				D.fill(place, 'dockerd: ', D.badge(level, label), ' ', message);
 			}
 		});
 
@@ -60,7 +63,7 @@ return view.extend({
 	},
 
 	interfaces() {
-		return uci.sections('network', 'interface').map(one => one['.name']).filter(name => !NOT_BLOCKED.includes(name));
+		return uci.sections('network', 'interface').map(one => one['.name']).filter(name => !NOT_BLOCKED.test(name));
 	},
 
 	more(type, name) {
@@ -101,11 +104,11 @@ return view.extend({
 		const set = places.map(([ type, , folded ]) => folded.filter(option => !this.sectionOf(type).isNew && this.sectionOf(type).raw[option] !== undefined).length).reduce((sum, count) => sum + count, 0);
 		const shown = places.map(([ type, options ]) => this.fields(type, options)), folded = places.map(([ type, , options ]) => this.fields(type, options));
 
-		if (!places.length)
+		if (!places.length && name !== 'notices')
 			return '';
 
 		return D.el('div', { 'class': 'cbi-section ucid-form' }, D.el('h3', { 'id': 'set-%s'.format(name) }, settings.titleOf(name)),
-			name === 'network' ? this.others() : '', name === 'registries' ? this.logins() : '', shown,
+			name === 'network' ? this.others() : '', name === 'registries' ? this.logins() : '', name === 'notices' ? this.notices() : '', shown,
 			folded.flat().length ? editor.folded(name === 'advanced' ? _('Internals: change them only if you know why') : _('More'), folded, set) : '',
 			name === 'access' ? bundle.render() : '');
 	},
@@ -115,6 +118,19 @@ return view.extend({
 			config: 'containers', type: 'auth', schema: this.schema.auth, title: _('Registry logins'), words: _('Used for pulls and pushes. They are stored unencrypted in /etc/config/containers, which only root can read.'),
 			label: _('Add login'), main: [ 'serveraddress', 'username', 'password', 'token' ], prefix: 'login', titleOf: (said, id) => said.serveraddress ?? id,
 			more: name => name === 'serveraddress' ? { suggest: [ 'docker.io', 'ghcr.io', 'quay.io' ] } : {}
+		}).node;
+	},
+
+	notices() {
+		return sections.make(this.page, {
+			config: 'containers', type: 'notify', schema: this.schema.notify, words: _('Tells a web server, a broker or a program when something breaks or recovers. Addresses and headers are stored unencrypted in /etc/config/containers, which only root can read.'),
+			label: _('Add notice'), main: [ 'type', 'url', 'command', 'event' ], titleOf: (said, id) => [ id, said.type ].filter(Boolean).join(': '),
+			more: (name, section) => ({ ...(name === 'command' ? { kind: 'command' } : {}), ...(NOTICE_TYPES[name] ? { shown: () => NOTICE_TYPES[name].includes(section.value('type') || 'webhook') } : {}) }),
+			buttons: id => D.button('neutral', _('Send a test'), async () => {
+				const { sent, error } = await calls.agent.notify_test(id);
+
+				D.notify(sent ? 'info' : 'error', sent ? _('%s: delivered.').format(id) : '%s: %s'.format(id, error));
+			})
 		}).node;
 	},
 
@@ -140,7 +156,7 @@ return view.extend({
 
 		Object.assign(this, { schema, containers, made: {} });
 		this.page = editor.make({ confirm: (plan, given) => this.confirm(plan, given) });
-		TYPES.filter(type => type !== 'auth').forEach(type => this.sectionOf(type));
+		TYPES.filter(type => !MANY.includes(type)).forEach(type => this.sectionOf(type));
 
 		const parts = settings.subjects().map(name => [ name, this.subject(name) ]).filter(([ , node ]) => node !== '');
 		const jump = D.el('p', {}, parts.map(([ name ]) => [ D.el('a', { 'href': '#set-%s'.format(name) }, settings.titleOf(name)), ' \u00a0 ' ]));

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from agent.cli.agent_client import follow
 from agent.cli.output import Style, output_lines, wrapped
-from agent.cli.plan_view import done_words, entries_view, levels_done
+from agent.cli.view.plan import done_words, entries_view, levels_done
 from agent.errors import UcidockdError
 from agent.model.issues import plain
 

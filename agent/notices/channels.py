@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a notice is sent. Every function blocks, for little more than the section's time-out, and raises NoticeError.
+
+No message of an error has more of an address than its host: the rest may be a secret, as in Slack's webhooks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from agent.errors import NoticeError, PathError
+from agent.files.user_paths import PATHS
+from agent.model.issues import plain
+from agent.model.notices import News, NotifySection, filled
+
+HOTPLUG_CALL = "/sbin/hotplug-call"
+_REDIRECTS = 3
+_ANSWER = 300  # bytes of a receiver's answer to an error that are told
+_OUTPUT = 4096  # bytes of a command's output that are looked at
+_RETRY_AFTER_MAX_S = 600.0
+_SCRIPT_S = 30.0
+
+
+def send(section: NotifySection, news: News) -> None:
+    """By the section's type."""
+    if section.type == "webhook":
+        post(section, news)
+    elif section.type == "mqtt":
+        from agent.notices.mqtt import publish  # paho is optional, and few need it
+
+        publish(section, news)
+    else:
+        run(section.command, news, section.timeout_s)
+
+
+def post(section: NotifySection, news: News) -> None:
+    """POST of the text. Follows redirects on the same host alone: our headers and the text are for no other."""
+    import requests  # docker-py has it loaded in an agent
+
+    from agent.engine.limits import Deadline, keep_time
+
+    body = section.body(news).encode()
+    kind = "application/json" if section.format == "json" else "text/plain; charset=utf-8"
+    headers: dict[str, str | bytes] = {
+        "Content-Type": kind,
+        "User-Agent": "ucidockd",
+        "Accept-Encoding": "identity",
+    }
+    for name, value in section.headers:
+        headers[name] = " ".join(filled(value, news.values()).split()).encode()
+    url, deadline = section.url, Deadline()
+    host = urlsplit(url).hostname or ""
+    with requests.Session() as session:
+        session.trust_env = False  # no proxies and no ~/.netrc of whoever started us
+        _use_own_tls(session, section.cacert)
+        keep_time(session, deadline)
+        deadline.begin(section.timeout_s)
+        try:
+            for _ in range(_REDIRECTS + 1):
+                with session.post(
+                    url,
+                    data=body,
+                    headers=headers,
+                    timeout=section.timeout_s,
+                    stream=True,
+                    allow_redirects=False,
+                ) as response:
+                    if not response.is_redirect:
+                        _check(response, host)
+                        return
+                    url = _followed(url, str(response.headers["location"]), host)
+        except requests.exceptions.SSLError as exc:
+            raise NoticeError(f"{host}: no TLS: {_tls_words(exc)}") from exc
+        except requests.exceptions.Timeout as exc:
+            raise NoticeError(f"{host} did not answer within {section.timeout_s:g} s") from exc
+        except (requests.exceptions.RequestException, OSError, ValueError) as exc:
+            raise NoticeError(f"{host}: {_words(exc, section.timeout_s)}") from exc
+    raise NoticeError(f"{host} redirects again and again", retryable=False)
+
+
+def _use_own_tls(session: Any, cacert: str) -> None:
+    """With sockets that keep the deadline, and a certificate of the user's own beside the known ones."""
+    from requests.adapters import HTTPAdapter
+
+    from agent.engine.limits import TimedTlsSocket
+
+    try:
+        context = ssl.create_default_context(cadata=PATHS.read_text(cacert) if cacert else None)
+    except PathError as exc:
+        raise NoticeError(str(exc)) from exc
+    except ssl.SSLError as exc:
+        raise NoticeError(f"{cacert} is not a certificate", retryable=False) from exc
+    context.sslsocket_class = TimedTlsSocket
+
+    class Encrypted(HTTPAdapter):
+        def init_poolmanager(self, *args: Any, **named: Any) -> None:
+            super().init_poolmanager(*args, ssl_context=context, **named)
+
+    session.mount("https://", Encrypted())
+
+
+def _followed(url: str, location: str, host: str) -> str:
+    target = urljoin(url, location)
+    if _origin(urlsplit(target)) != _origin(urlsplit(url)):
+        there = urlsplit(target).hostname or "another address"
+        raise NoticeError(
+            f"{host} redirects to {there}, which is not followed: write that address", retryable=False
+        )
+    return target
+
+
+def _origin(url: SplitResult) -> tuple[str, str | None, int | None]:
+    return url.scheme, url.hostname, url.port
+
+
+def _check(response: Any, host: str) -> None:
+    status: int = response.status_code
+    if status < 300:
+        return  # what it answers is not read: it may be large
+    said = response.raw.read(_ANSWER, decode_content=False).decode("utf-8", "replace")
+    after = response.headers.get("retry-after", "")
+    raise NoticeError(
+        f"{host} answered with status {status}: {plain(' '.join(said.split()))}".rstrip(": "),
+        retryable=status >= 500 or status in (408, 425, 429),
+        after_s=min(float(after), _RETRY_AFTER_MAX_S) if after.isascii() and after.isdigit() else 0.0,
+    )
+
+
+def _tls_words(exc: BaseException) -> str:
+    """OpenSSL's reason, without the address that requests puts before it."""
+    text = str(exc)
+    for word in ("certificate verify failed", "wrong version number", "unexpected eof", "handshake failure"):
+        if word in text.lower():
+            tail = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0]
+            return f"{word}: {tail}" if tail else word
+    return "the connection cannot be encrypted"
+
+
+def _words(exc: BaseException, timeout_s: float) -> str:
+    found: BaseException | None = exc
+    while found is not None:
+        if isinstance(found, TimeoutError):
+            return f"no answer within {timeout_s:g} s"
+        if isinstance(found, ConnectionRefusedError):
+            return "the connection was refused"
+        if isinstance(found, OSError) and found.strerror and not found.filename:
+            return found.strerror
+        found = found.__cause__ or found.__context__
+    text = str(exc)
+    if "timed out" in text:
+        return f"no answer within {timeout_s:g} s"
+    if "resolve" in text or "Name or service" in text:
+        return "the name cannot be resolved"
+    if "Connection refused" in text:
+        return "the connection was refused"
+    return "the connection broke"
+
+
+def variables(news: News) -> dict[str, str]:
+    """What a command or script finds in its environment, as OpenWrt's hotplug scripts do: ACTION is the event."""
+    found = {name.upper(): text.replace("\0", "") for name, text in news.values().items() if name != "event"}
+    return {"ACTION": news.event.value, **found}
+
+
+def run(command: Sequence[str], news: News, timeout_s: float) -> None:
+    """A program with the event as JSON on its standard input. After the time-out it is ended, with all that it started.
+
+    Files and no pipes: what it leaves running may hold them open, and a pipe that nothing reads fills up.
+    """
+    env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **os.environ, **variables(news)}
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
+        given.write(json.dumps(news.as_json()).encode())
+        given.seek(0)
+        try:
+            process = subprocess.Popen(
+                list(command),
+                stdin=given,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                env=env,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as exc:
+            why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+            raise NoticeError(f"{command[0]} cannot be run: {why}", retryable=False) from exc
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired as exc:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise NoticeError(f"{command[0]} did not end within {timeout_s:g} s") from exc
+        if code:
+            said.seek(max(0, said.seek(0, os.SEEK_END) - _OUTPUT))
+            last = said.read().decode("utf-8", "replace").strip().splitlines()[-1:]
+            raise NoticeError(
+                f"{command[0]} ended with {code}: {plain(''.join(last))[:_ANSWER]}".rstrip(": ")
+            )
+
+
+def scripts(folder: Path) -> list[Path]:
+    """The hotplug scripts, in their order."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError:
+        return []
+
+
+def hotplug(folder: Path, news: News) -> None:
+    """The scripts in /etc/hotplug.d/ucidockd, as OpenWrt's hotplug-call runs them; where there is none, by sh."""
+    if os.access(HOTPLUG_CALL, os.X_OK) and folder.parent == Path("/etc/hotplug.d"):
+        run((HOTPLUG_CALL, folder.name), news, _SCRIPT_S)
+        return
+    for script in scripts(folder):
+        run(("/bin/sh", str(script)), news, _SCRIPT_S)

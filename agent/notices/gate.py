@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where notices come in: nothing of them is loaded before a section or a script wants some."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.model.notices import NotifySection
+from agent.status.board import StatusBoard
+
+if TYPE_CHECKING:
+    from agent.notices.notifier import Notifier
+
+
+class Notices:
+    """`scripts`: the folder of hotplug scripts, which are looked for whenever the configuration is read."""
+
+    def __init__(self, board: StatusBoard, *, memory: Path, scripts: Path) -> None:
+        self._board, self._memory, self._scripts = board, memory, scripts
+        self._lock = threading.Lock()
+        self._sections: Sequence[NotifySection] = ()
+        self._notifier: Notifier | None = None
+
+    def want(self, sections: Sequence[NotifySection]) -> None:
+        """The sections that the configuration has now."""
+        self._sections = sections
+        if self._notifier is not None or sections or self._has_scripts():
+            self._loaded().want(sections)
+
+    def test(self, name: str) -> dict[str, Any]:
+        """See `Notifier.test`."""
+        notifier = self._loaded()
+        notifier.want(self._sections)
+        return notifier.test(name)
+
+    def stop(self) -> None:
+        """No more notices."""
+        if self._notifier is not None:
+            self._notifier.stop()
+
+    def _has_scripts(self) -> bool:
+        try:
+            return bool(os.listdir(self._scripts))
+        except OSError:
+            return False
+
+    def _loaded(self) -> Notifier:
+        with self._lock:
+            if self._notifier is None:
+                from agent.notices.notifier import Notifier
+
+                self._notifier = Notifier(self._board, memory=self._memory, scripts=self._scripts)
+                self._notifier.start()
+            return self._notifier

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Follows the status board and sends notices, off the passes' thread.
+
+One thread finds edges (`agent.status.edges`); each section has a thread of its own only while it has something to send, so
+a receiver that hangs delays no other. Queues are bounded: what does not fit is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from agent.errors import ConfigError, NoticeError
+from agent.files.atomic import atomic_write
+from agent.model.notices import Event, News, NotifySection
+from agent.notices import channels
+from agent.status.board import StatusBoard
+from agent.status.conditions import ConditionType
+from agent.status.edges import DAEMON_START_S, Edges
+
+logger = logging.getLogger(__name__)
+
+QUEUE = 32
+PAUSES_S = (5.0, 20.0, 60.0, 180.0, 600.0)  # before each further try
+_COALESCE_S = 0.2
+_FOREVER_S = 3600.0
+_NAMES = 256  # of a cool-down that are kept
+
+
+@dataclass(slots=True)
+class _Outlet:
+    """A receiver with what waits for it."""
+
+    send: Callable[[News], None]
+    wants: frozenset[Event]
+    cooldown_s: float
+    key: str = ""  # on the board; "" for the hotplug scripts
+    queue: deque[News] = field(default_factory=deque)
+    busy: bool = False
+    sent: int = 0
+    failed: int = 0
+    dropped: int = 0
+    held_back: int = 0  # by the cool-down
+    last: dict[tuple[str, Event], float] = field(default_factory=dict)  # monotonic
+
+
+class Notifier:
+    """`memory`: the file that keeps what was told. `monotonic` and `wall`: clocks, in seconds."""
+
+    def __init__(
+        self,
+        board: StatusBoard,
+        *,
+        memory: Path,
+        scripts: Path,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        pauses_s: tuple[float, ...] = PAUSES_S,
+    ) -> None:
+        self._board, self._memory, self._scripts = board, memory, scripts
+        self._monotonic, self._wall, self._pauses_s = monotonic, wall, pauses_s
+        self._lock = threading.Lock()
+        self._wake, self._end = threading.Event(), threading.Event()
+        self._sections: dict[str, NotifySection] = {}
+        self._outlets: dict[str, _Outlet] = {}
+        self._told = self._remembered()
+        self._edges = Edges(monotonic(), self._told)
+        self._seen = 0
+        self._complete_at = monotonic() + DAEMON_START_S  # by then the board shows all that there is
+        self._unsubscribe = board.subscribe(self._wake.set)
+        self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
+
+    def start(self) -> None:
+        """Begins to follow the board, with what stands there now."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Sends nothing more."""
+        if not self._end.is_set():
+            self._unsubscribe()
+        self._end.set()
+        self._wake.set()
+
+    def want(self, sections: Iterable[NotifySection]) -> None:
+        """The sections that there are now. What waits for one that stays is sent as it says now."""
+        wanted = {section.section: section for section in sections}
+        with self._lock:
+            for name in self._sections.keys() - wanted.keys():
+                self._outlets.pop(name, None)
+                self._board.drop(f"notify:{name}")
+            changed = [section for name, section in wanted.items() if self._sections.get(name) != section]
+            self._sections = wanted
+            for section in changed:
+                self._take(section)
+            has_scripts = bool(channels.scripts(self._scripts))
+            if has_scripts and "" not in self._outlets:
+                self._outlets[""] = _Outlet(self._hotplug, frozenset(Event), 0.0)
+            elif not has_scripts:
+                self._outlets.pop("", None)
+
+    def _take(self, section: NotifySection) -> None:
+        name, key = section.section, f"notify:{section.section}"
+        if not section.enabled:
+            self._outlets.pop(name, None)
+            self._board.drop(key)
+            return
+        outlet = self._outlets.setdefault(
+            name, _Outlet(lambda _: None, section.events, section.cooldown_s, key)
+        )
+        outlet.send = lambda news: channels.send(section, news)
+        outlet.wants, outlet.cooldown_s = section.events, section.cooldown_s
+        self._board.ensure(key)
+        if self._board.standing(key, ConditionType.DELIVERED) is None:
+            message = "nothing was sent yet"
+            self._board.set(key, ConditionType.DELIVERED, status=True, reason="Ready", message=message)
+
+    def _hotplug(self, news: News) -> None:
+        channels.hotplug(self._scripts, news)
+
+    def test(self, name: str) -> dict[str, Any]:
+        """Sends a notice through one section, at once. Blocks. Raises ConfigError for no such section."""
+        section = self._sections.get(name)
+        if section is None:
+            known = ", ".join(sorted(self._sections)) or "none"
+            raise ConfigError(
+                f"there is no notify section {name[:64]} without mistakes, expected one of: {known}"
+            )
+        news = self._stamped(
+            News(
+                event=Event.TEST,
+                key="test",
+                kind="container",
+                section="test",
+                name="test",
+                level="ok",
+                label="Test",
+                message="This is a test notice of ucidockd.",
+            )
+        )
+        outlet = self._outlets.get(name) or _Outlet(lambda _: None, frozenset(), 0.0)
+        began = self._monotonic()
+        try:
+            channels.send(section, news)
+        except NoticeError as exc:
+            self._failed(outlet, exc)
+            return {"sent": False, "error": str(exc), "took_s": round(self._monotonic() - began, 1)}
+        self._succeeded(outlet, news)
+        return {"sent": True, "error": "", "took_s": round(self._monotonic() - began, 1)}
+
+    # finding edges
+
+    def _run(self) -> None:
+        while not self._end.is_set():
+            try:
+                wait_s = self._look()
+            except Exception:
+                # whatever goes wrong with one change must not end all notices
+                logger.exception("notices")
+                wait_s = _COALESCE_S
+            self._wake.wait(wait_s)
+            self._wake.clear()
+            self._end.wait(_COALESCE_S)
+
+    def _look(self) -> float:
+        """Takes in what changed, and sends what is due; seconds until it may be due again."""
+        now = self._monotonic()
+        changes = self._board.events_after(self._seen) if self._seen else None
+        if changes is None or now >= self._complete_at:
+            self._look_at_all(now)
+            changes = None
+        for change in changes or ():
+            self._seen = int(change["id"])
+            if "resource" in change:
+                self._edges.see(change["resource"], now)
+            elif "agent" in change:
+                self._edges.see_agent(change["agent"], now)
+            elif change.get("removed"):
+                self._edges.gone(str(change["key"]), now)
+        for news in self._edges.due(now):
+            self._tell(self._stamped(news), now)
+        self._remember()
+        return min(
+            max((self._edges.next_at(now) or math.inf) - now, 0.0), self._complete_at - now, _FOREVER_S
+        )
+
+    def _look_at_all(self, now: float) -> None:
+        status = self._board.snapshot()
+        self._seen = int(status["version"])
+        self._edges.see_agent(status["agent"], now)
+        for resource in status["resources"]:
+            self._edges.see(resource, now)
+        if now >= self._complete_at or self._complete_at == math.inf:
+            self._complete_at = math.inf
+            self._edges.keep({resource["key"] for resource in status["resources"]}, now)
+
+    def _stamped(self, news: News) -> News:
+        return replace(news, time=self._wall(), host=socket.gethostname())
+
+    def _remember(self) -> None:
+        told = self._edges.memory()
+        if told == self._told:
+            return
+        self._told = told
+        with contextlib.suppress(OSError):  # then a restart may tell of it again
+            self._memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            atomic_write(self._memory, json.dumps({"told": told}).encode(), mode=0o600)
+
+    def _remembered(self) -> dict[str, list[str]] | None:
+        """None the first time; a file that is not as we wrote it counts as none."""
+        try:
+            found = json.loads(self._memory.read_bytes())["told"]
+            return {str(key): [str(event) for event in events] for key, events in found.items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+
+    # sending
+
+    def _tell(self, news: News, now: float) -> None:
+        logger.info("notice: %s: %s", news.event, news.title)
+        with self._lock:
+            for name, outlet in self._outlets.items():
+                if news.event in outlet.wants:
+                    self._enqueue(name, outlet, news, now)
+
+    def _enqueue(self, name: str, outlet: _Outlet, news: News, now: float) -> None:
+        key = (news.key, news.event)
+        before = outlet.last.get(key)
+        if before is not None and now < before + outlet.cooldown_s:
+            outlet.held_back += 1
+            self._count(outlet)
+            return
+        outlet.last.pop(key, None)
+        outlet.last[key] = now
+        if len(outlet.last) > _NAMES:
+            del outlet.last[next(iter(outlet.last))]
+        if len(outlet.queue) >= QUEUE:
+            outlet.queue.popleft()
+            outlet.dropped += 1
+            self._count(outlet)
+        outlet.queue.append(news)
+        if not outlet.busy:
+            outlet.busy = True
+            threading.Thread(target=self._work, args=(outlet,), name=f"notice-{name}", daemon=True).start()
+
+    def _work(self, outlet: _Outlet) -> None:
+        while True:
+            with self._lock:
+                if not outlet.queue or self._end.is_set() or outlet not in self._outlets.values():
+                    outlet.busy = False
+                    return
+                news = outlet.queue.popleft()
+            self._deliver(outlet, news)
+
+    def _deliver(self, outlet: _Outlet, news: News) -> None:
+        for pause_s in (*self._pauses_s, None):
+            try:
+                outlet.send(news)
+            except NoticeError as exc:
+                if exc.retryable and pause_s is not None:
+                    self._show(outlet, delivered=False, message=f"{exc}; it is tried again")
+                    if self._end.wait(max(pause_s, exc.after_s)) or not self._is_wanted(outlet):
+                        return
+                    continue
+                self._failed(outlet, exc)
+            except Exception as exc:
+                logger.exception("notice")
+                self._failed(outlet, NoticeError(f"internal error ({type(exc).__name__}); see the log"))
+            else:
+                self._succeeded(outlet, news)
+            return
+
+    def _is_wanted(self, outlet: _Outlet) -> bool:
+        with self._lock:
+            return outlet in self._outlets.values()
+
+    def _succeeded(self, outlet: _Outlet, news: News) -> None:
+        outlet.sent += 1
+        self._show(outlet, delivered=True, message=f"{news.event}: {news.title}")
+
+    def _failed(self, outlet: _Outlet, exc: NoticeError) -> None:
+        outlet.failed += 1
+        logger.warning("%s: not delivered: %s", outlet.key or str(self._scripts), exc)
+        self._show(outlet, delivered=False, message=str(exc))
+
+    def _show(self, outlet: _Outlet, *, delivered: bool, message: str) -> None:
+        if not outlet.key or self._board.resource(outlet.key) is None:
+            return
+        self._board.set(
+            outlet.key,
+            ConditionType.DELIVERED,
+            status=delivered,
+            reason="Sent" if delivered else "NotSent",
+            message=message,
+        )
+        self._count(outlet)
+
+    def _count(self, outlet: _Outlet) -> None:
+        counts: Mapping[str, int] = {
+            "sent": outlet.sent,
+            "failed": outlet.failed,
+            "dropped": outlet.dropped,
+            "held_back": outlet.held_back,
+        }
+        if outlet.key:
+            self._board.set_facts(outlet.key, notices=counts)

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one place that finds edges in what the status board shows: what has become bad, and what has recovered.
+
+A condition that comes and goes is one notice: it counts as over only when it was away for QUIET_S. What was so before the
+agent started is known from `told`, or, the first time, taken for known. Pure: times are seconds that the caller gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.model.notices import Event, News
+from agent.status.conditions import ConditionType
+
+SETTLE_S = 3.0  # so long it has to last, or come again, before it is told
+QUIET_S = 60.0
+START_S = 30.0  # after the start; by then what was so before shows again
+DAEMON_SETTLE_S = 30.0  # dockerd restarts for some settings
+DAEMON_START_S = 120.0  # and comes up late after a boot
+DAEMON_KEY = "daemon:dockerd"
+_OWN = "notify"  # the kind of the notices' own conditions
+_TROUBLE = frozenset(
+    {Event.DEGRADED, Event.ROLLEDBACK, Event.CRASHLOOP, Event.UNHEALTHY, Event.DISKFULL, Event.DAEMON}
+)
+_UNKNOWN = frozenset({"Unknown", "EngineChanged"})
+_BY_REASON = {
+    "RolledBack": Event.ROLLEDBACK,
+    "CrashLoop": Event.CRASHLOOP,
+    "Unhealthy": Event.UNHEALTHY,
+    "NoSpace": Event.DISKFULL,
+    "StorageFull": Event.DISKFULL,
+}
+_BY_CONDITION = {
+    ConditionType.WAITING: Event.WAITING,
+    ConditionType.DISK_LOW: Event.DISKFULL,
+}
+_NEEDED = {"container": ("Synced", "Running"), "network": ("Synced",), "volume": ("Synced",)}
+
+
+@dataclass(slots=True)
+class _Alarm:
+    first: float  # when it was first seen
+    last: float  # when it was last seen to stand
+    standing: bool = True
+    onsets: int = 1
+    told: bool = False
+    announced: bool = False  # told to people, not only taken for known
+    news: News | None = None
+
+
+@dataclass(slots=True)
+class Edges:
+    """`told`: key -> events, of the run before; None the first time. `now`: when the agent started."""
+
+    now: float
+    told: Mapping[str, Iterable[str]] | None = None
+    _alarms: dict[str, dict[Event, _Alarm]] = field(default_factory=dict)
+    _recovering: dict[str, News] = field(default_factory=dict)  # key -> its last trouble
+
+    def __post_init__(self) -> None:
+        for key, events in (self.told or {}).items():
+            known = {Event(event) for event in events if event in set(Event)}
+            self._alarms[key] = {
+                event: _Alarm(
+                    self.now, self.now, told=True, announced=True
+                )  # until its resource says otherwise
+                for event in known
+            }
+
+    def see(self, resource: Mapping[str, Any], now: float) -> None:
+        """A resource of the status as it is now."""
+        key = str(resource["key"])
+        if resource["kind"] != _OWN:
+            self._see(key, alarms_of(resource), now, speaks=speaks(resource))
+
+    def see_agent(self, agent: Mapping[str, Any], now: float) -> None:
+        """The facts about the agent: whether the engine answers."""
+        engine = agent.get("engine")
+        if engine is None:
+            return
+        found: dict[Event, News] = {}
+        if not engine.get("reachable"):
+            found[Event.DAEMON] = News(
+                event=Event.DAEMON,
+                key="engine",
+                kind="daemon",
+                section="dockerd",
+                name="dockerd",
+                level="error",
+                reason=str(engine.get("reason", "")),
+                label="Docker does not answer",
+                message=str(engine.get("error", "")),
+            )
+        self._see("engine", found, now, speaks=True)
+
+    def gone(self, key: str, now: float) -> None:
+        """A resource is off the board. That the agent's own are, means that they are fine."""
+        if key.startswith(("agent:", "daemon:")):
+            self._see(key, {}, now, speaks=True)
+        else:
+            self._alarms.pop(key, None)
+            self._recovering.pop(key, None)
+
+    def keep(self, keys: Iterable[str], now: float) -> None:
+        """Only these resources are on the board, and it is complete."""
+        for key in self._alarms.keys() - set(keys) - {"engine"}:
+            self.gone(key, now)
+
+    def _see(self, key: str, found: Mapping[Event, News], now: float, *, speaks: bool) -> None:
+        known = self._alarms.setdefault(key, {})
+        for event, news in found.items():
+            alarm = known.get(event)
+            if alarm is None:
+                known[event] = _Alarm(now, now, news=news)
+                continue
+            if not alarm.standing:
+                alarm.standing, alarm.onsets = True, alarm.onsets + 1
+            alarm.last, alarm.news = now, news
+        for event, alarm in known.items():
+            if event not in found and alarm.standing and speaks:
+                alarm.standing, alarm.last = False, now
+        if not known:
+            del self._alarms[key]
+
+    def due(self, now: float) -> list[News]:
+        """What is to be told now, each once."""
+        out = []
+        for key in sorted(self._alarms):
+            known = self._alarms[key]
+            for event in sorted(known, key=lambda event: event is Event.DEGRADED):  # the specific ones first
+                alarm = known[event]
+                if not alarm.told and self._is_ripe(event, alarm, now):
+                    alarm.told = True
+                    explained = event is Event.DEGRADED and any(
+                        known[e].told for e in known if e in _TROUBLE - {event}
+                    )
+                    if alarm.news is not None and not explained and not self._is_old(alarm):
+                        alarm.announced = True
+                        out.append(alarm.news)
+            for event in [e for e, alarm in known.items() if self._is_over(alarm, now)]:
+                alarm = known.pop(event)
+                if alarm.announced and event in _TROUBLE:
+                    self._recovering[key] = alarm.news or _remembered(key, event)
+            if not known.keys() & _TROUBLE and key in self._recovering:
+                out.append(_recovered(self._recovering.pop(key)))
+            if not known:
+                del self._alarms[key]
+        return out
+
+    def _is_ripe(self, event: Event, alarm: _Alarm, now: float) -> bool:
+        is_daemon = event is Event.DAEMON
+        at = alarm.first + (DAEMON_SETTLE_S if is_daemon else SETTLE_S)
+        at = max(at, self.now + (DAEMON_START_S if is_daemon else START_S))
+        return now >= at and (alarm.standing or alarm.onsets > 1)
+
+    def _is_old(self, alarm: _Alarm) -> bool:
+        """Whether it was so when nobody had been told of anything yet."""
+        return self.told is None and alarm.first < self.now + START_S
+
+    @staticmethod
+    def _is_over(alarm: _Alarm, now: float) -> bool:
+        return not alarm.standing and now >= alarm.last + QUIET_S
+
+    def next_at(self, now: float) -> float | None:
+        """When `due` may have something, if nothing is seen until then."""
+        times = []
+        for known in self._alarms.values():
+            for event, alarm in known.items():
+                if not alarm.standing:
+                    times.append(alarm.last + QUIET_S)
+                if not alarm.told and (alarm.standing or alarm.onsets > 1):
+                    is_daemon = event is Event.DAEMON
+                    times.append(max(alarm.first + SETTLE_S, self.now + START_S, now))
+                    if is_daemon:
+                        times[-1] = max(alarm.first + DAEMON_SETTLE_S, self.now + DAEMON_START_S, now)
+        return min(times, default=None)
+
+    def memory(self) -> dict[str, list[str]]:
+        """`told` of the next run."""
+        found = {
+            key: sorted(e.value for e, alarm in known.items() if alarm.told)
+            for key, known in self._alarms.items()
+        }
+        return {key: events for key, events in sorted(found.items()) if events}
+
+
+def alarms_of(resource: Mapping[str, Any]) -> dict[Event, News]:
+    """The events that a resource gives cause for."""
+    found: dict[Event, News] = {}
+    for condition in resource["conditions"]:
+        event = _event_of(resource, condition)
+        if event is not None and event not in found:
+            found[event] = _news(event, resource, condition)
+    return found
+
+
+def _event_of(resource: Mapping[str, Any], condition: Mapping[str, Any]) -> Event | None:
+    level, kind, reason = condition["level"], condition["type"], condition["reason"]
+    if kind == ConditionType.UPDATE_AVAILABLE and condition["status"]:
+        return Event.UPDATE
+    if level in ("ok", "off"):
+        return None
+    if event := _BY_CONDITION.get(kind):
+        return event
+    if resource["kind"] in ("daemon", "agent"):
+        return Event.DAEMON if level == "error" else None
+    if kind == ConditionType.SYNCED:
+        reason = ""  # why it is not in sync is another condition's to tell
+    if event := _BY_REASON.get(reason):
+        return event
+    return Event.DEGRADED if level == "error" else None
+
+
+def speaks(resource: Mapping[str, Any]) -> bool:
+    """Whether it says how it is: not before the first pass, and not while the engine is away."""
+    reasons = {condition["type"]: condition["reason"] for condition in resource["conditions"]}
+    needed = _NEEDED.get(str(resource["kind"]), ())
+    return all(kind in reasons for kind in needed) and not _UNKNOWN & set(reasons.values())
+
+
+def _news(event: Event, resource: Mapping[str, Any], condition: Mapping[str, Any]) -> News:
+    return News(
+        event=event,
+        key=str(resource["key"]),
+        kind=str(resource["kind"]),
+        section=str(resource["section"]),
+        name=str(resource["name"]),
+        level=str(condition["level"]),
+        condition=str(condition["type"]),
+        reason=str(condition["reason"]),
+        label=str(condition["label"]),
+        message=str(condition["message"]),
+        output=str(condition.get("details", {}).get("output", "")),
+        since=float(condition["since"]),
+    )
+
+
+def _remembered(key: str, event: Event) -> News:
+    """Of trouble that the run before had told."""
+    kind, _, section = key.partition(":")
+    return News(event=event, key=key, kind=kind, section=section or "dockerd", name=section or "dockerd")
+
+
+def _recovered(trouble: News) -> News:
+    was = trouble.label or trouble.event.value
+    return News(
+        event=Event.RECOVERED,
+        key=trouble.key,
+        kind=trouble.kind,
+        section=trouble.section,
+        name=trouble.name,
+        level="ok",
+        condition=trouble.condition,
+        label="Recovered",
+        message=f"no longer: {was}",
+    )

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A web server that takes notices: a real one, on a loopback port, that can be made to misbehave."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+
+class Receiver:
+    """`with Receiver() as receiver:`; what came is in `got`: path, headers, body. `answers`: of the next requests."""
+
+    def __init__(self, certificate: Path | None = None, key: Path | None = None) -> None:
+        self.got: list[tuple[str, dict[str, str], str]] = []
+        self.answers: list[int | str] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                receiver.got.append((self.path, dict(self.headers), body))
+                receiver.answer(self, receiver.answers.pop(0) if receiver.answers else 200)
+
+            def log_message(self, *args: Any) -> None:
+                del args
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.scheme = "http"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate, key)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            self.scheme = "https"
+        self._ends = threading.Event()
+
+    def answer(self, handler: BaseHTTPRequestHandler, how: int | str) -> None:
+        """A status, an address to redirect to, or `hang`, `drip`, `huge`, `rubbish`, `later`."""
+        if isinstance(how, int):
+            handler.send_response(how)
+            handler.end_headers()
+            handler.wfile.write(b"said\x1b[31m so")
+        elif how == "hang":
+            self._ends.wait(30)
+        elif how == "drip":
+            for letter in "HTTP/1.1 200 OK\r\nX: " + "x" * 1000:
+                handler.wfile.write(letter.encode())
+                handler.wfile.flush()
+                if self._ends.wait(0.1):
+                    return
+        elif how == "huge":
+            handler.send_response(500)
+            handler.send_header("Content-Length", str(10**12))
+            handler.end_headers()
+            try:
+                while not self._ends.is_set():
+                    handler.wfile.write(b"x" * 100_000)
+            except OSError:
+                return
+        elif how == "rubbish":
+            handler.wfile.write(b"\x00\x01 no HTTP\r\n\r\n")
+        elif how == "later":
+            handler.send_response(429)
+            handler.send_header("Retry-After", "7")
+            handler.end_headers()
+        else:
+            handler.send_response(307)
+            handler.send_header("Location", str(how))
+            handler.end_headers()
+
+    def url(self, path: str = "/", host: str = "127.0.0.1") -> str:
+        return f"{self.scheme}://{host}:{self._server.server_address[1]}{path}"
+
+    def documents(self) -> list[dict[str, Any]]:
+        return [json.loads(body) for _, _, body in self.got]
+
+    def events(self) -> list[str]:
+        return [str(document["event"]) for document in self.documents()]
+
+    def wait_for(self, count: int, limit_s: float = 15) -> None:
+        end = time.monotonic() + limit_s
+        while len(self.got) < count:
+            assert time.monotonic() < end, f"only {len(self.got)} of {count} came"
+            time.sleep(0.02)
+
+    def __enter__(self) -> Receiver:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        self._server.shutdown()
+        self._server.server_close()
