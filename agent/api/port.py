@@ -133,7 +133,7 @@ class Sessions(Protocol):
     async def allowed(self, session: str, object: str, method: str) -> bool:  # noqa: A002 - ubus's word
         """Whether that session may call that method of that ubus object; False for a session that is not known.
 
-        May be true for 5 s after the right has ended. Raises BusError when nobody answers.
+        May be true for 5 s after the right has ended. Raises BusError without an answer.
         """
 
 

@@ -14,7 +14,8 @@ import re
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -52,12 +53,13 @@ from agent.wire.bodies import error_message
 logger = logging.getLogger(__name__)
 
 _MESSAGE_LIMIT = 256  # engine bodies may echo what they were sent
-_LEAST_API = "1.41"  # where nobody has said yet; what it says itself is spoken
+_LEAST_API = "1.41"  # until the engine has named its own
 _PING_S = 10.0
 _MAC_HIDDEN_SINCE = (1, 52)
 _SHARED_SIZE_SINCE = (1, 42)
 _PRUNE_S = 600.0
 _READ_S = 20.0
+_EXEC_LOOK_S = 0.05
 _PAST_S = 3.0  # for what the engine has in memory
 _BROKEN = (
     docker.errors.DockerException,
@@ -167,7 +169,7 @@ class DockerEngine:
         return EngineInvalidError(f"the engine at {self._host} gave an answer that is not a valid one{tail}")
 
     def _refuse_redirect(self, response: Any) -> None:
-        """An engine sends nobody elsewhere: what we say to it, logins too, is for it alone."""
+        """Redirects are not followed: what we send, logins included, is for this engine alone."""
         if response.is_redirect:
             response.close()
             raise self._invalid("it is a redirect")
@@ -389,6 +391,26 @@ class DockerEngine:
         params = {"name": name} | ({"platform": platform} if platform else {})
         return self._read(self._call("POST", "/containers/create", params=params, json=body), _id_of_new)
 
+    def execute(self, ref: str, argv: Sequence[str], timeout_s: float) -> tuple[int | None, bytes]:
+        """POST /containers/{id}/exec and /exec/{id}/start: the exit code, and the end of what it printed, framed.
+
+        None where it has not ended in time: the engine has no call that ends it. Blocks meanwhile. Raises EngineError.
+        """
+        body = {"Cmd": list(argv), "AttachStdout": True, "AttachStderr": True}
+        made = self._read(self._call("POST", f"/containers/{ref}/exec", json=body), lambda found: found["Id"])
+        path = f"/exec/{made}"
+        end = time.monotonic() + timeout_s
+        try:
+            output = self._send(
+                "POST", f"{path}/start", json={"Detach": False, "Tty": False}, timeout_s=max(0.1, timeout_s)
+            )
+        except EngineSlowError:
+            return None, b""
+        # the stream may end before the process is known to have ended
+        while (found := self._get(f"{path}/json", dict)).get("Running") and time.monotonic() < end:
+            time.sleep(_EXEC_LOOK_S)
+        return (None if found.get("Running") else int(found.get("ExitCode") or 0)), output
+
     def start(self, ref: str) -> None:
         try:
             self._call("POST", f"/containers/{ref}/start")
@@ -428,7 +450,7 @@ class DockerEngine:
         except EngineError as exc:
             if exc.status != 409 or "already in progress" not in str(exc):
                 raise
-            # asked for before, by us whose answer was lost or by somebody else: the engine tells when it is done
+            # asked for before, by us, with the answer lost, or by another client: the engine tells when it is done
             self._call("POST", f"{path}/wait", params={"condition": "removed"}, ok=(404,))
 
     def connect(self, network: str, container: str, endpoint: dict[str, Any]) -> None:

@@ -603,7 +603,7 @@ class Loop:
         while not self._stop.is_set():
             try:
                 stream = self._engine().events(None)
-                self.trigger_threadsafe(deep=True)  # whatever happened while nobody listened
+                self.trigger_threadsafe(deep=True)  # whatever happened while the stream was down
                 try:
                     for event in stream:
                         self._on_event(event)

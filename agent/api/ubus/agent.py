@@ -186,7 +186,7 @@ def make_agent_object(sessions: Sessions, *groups: Mapping[str, Method]) -> BusO
 class StatusNotifier:
     """Notifies `status` {version, keys} on the object when the board changes: the keys of what changed, not the news.
 
-    Coalesced, at most one a second, and nothing at all while nobody is subscribed.
+    Coalesced, at most one a second, and nothing at all without a subscriber.
     """
 
     def __init__(self, agent: AgentPort, bus: UbusClient, source: BusObject) -> None:
@@ -219,7 +219,7 @@ class StatusNotifier:
     async def _notify(self, sent: int) -> int:
         events = self._board.events_after(sent)
         version = self._board.version if events is None else int(events[-1]["id"])
-        # past the ring nobody knows what changed: no keys, look at all
+        # past the ring it is not known what changed: no keys, look at all
         keys = sorted({str(event["key"]) for event in events or () if "key" in event})
         try:
             await self._bus.notify(self._source, "status", {"version": version, "keys": keys})
