@@ -53,6 +53,8 @@ style: venv
 	$(BIN)/ruff check agent benchmarks tests examples luci package
 	$(BIN)/ruff format --check agent benchmarks tests examples luci package
 	$(BIN)/mypy
+	$(BIN)/vulture
+	$(BIN)/codespell
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/* package/*/files/p* package/*/test.sh tests/setup/packages.sh
 	@$(MAKE) --no-print-directory eslint

@@ -90,9 +90,10 @@ def _packed_schemas() -> str:
     """{section type: schema}, as JSON."""
     folder = Path(__file__).parents[1] / "schemas"
     found = {
-        path.name.partition(".")[0]: json.loads(path.read_text()) for path in folder.glob("*.schema.json")
+        path.name.partition(".")[0]: json.loads(path.read_text())
+        for path in sorted(folder.glob("*.schema.json"))
     }
-    return json.dumps(found, separators=(",", ":"), sort_keys=True)
+    return json.dumps(found, separators=(",", ":"))
 
 
 def _value(name: str, place: dict[str, str], bundle: str) -> str:

@@ -60,6 +60,8 @@ def test_settings_that_ran_are_gone_back_to(box: Box) -> None:
     assert attrs["HostConfig"]["Memory"] == 64 << 20
     assert "DB_PASSWORD=S3CRET" in attrs["Config"]["Env"]
     assert numbers(box) == [3, 2, 1]
+    rows = box.reconciler.past().show("web")["versions"]
+    assert [(row["is_now"], row["diff"]) for row in rows if row["number"] != 2] == [(True, []), (False, [])]
     told = str(box.reconciler.board.snapshot()) + (box.options.state_dir / "state.json").read_text()
     assert "S3CRET" not in told
 

@@ -16,6 +16,7 @@ from functools import partial, singledispatchmethod
 from typing import Any
 
 from agent.apply.failures import without_secrets
+from agent.apply.hooks import Hooks
 from agent.apply.images import History, Images, create_from
 from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect, with_addresses
 from agent.apply.ports import Clock, Engine, Records
@@ -287,6 +288,10 @@ class Executor:
 
     @_do.register
     def _start(self, operation: ops.StartContainer) -> None:
+        self._start_now(operation)
+        self._hooks().post_start(operation.container, self._current(operation.key).object_id)
+
+    def _start_now(self, operation: ops.StartContainer) -> None:
         with self._starting(operation.container):
             object_id = self._current(operation.key).object_id
             try:
@@ -422,6 +427,8 @@ class Executor:
             if operation.only_image and image_id == before.image_id:
                 self.records.change(before.nonce, asked="", pinned=before.pinned and operation.pin)
                 return
+            if operation.runs:
+                self._hooks().hold(container, before)
             self._swap(pin=operation.pin).run(container, before, image_id=image_id)
         except (SkippedError, SupersededError, EngineUnreachableError):
             raise  # it is asked for still
@@ -480,9 +487,13 @@ class Executor:
     def _history(self, *, pin: bool = False) -> History:
         return History(engine=self.engine, keep=self.keep_images, pin=pin)
 
+    def _hooks(self) -> Hooks:
+        return Hooks(engine=self.engine, records=self.records, clock=self.clock)
+
     def _swap(self, *, pin: bool = False) -> Swap:
         return Swap(
             history=self._history(pin=pin),
+            hooks=self._hooks(),
             engine=self.engine,
             records=self.records,
             api=self.api,

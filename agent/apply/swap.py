@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from agent.apply.failures import is_refusal, last_output, without_secrets
+from agent.apply.hooks import Hooks
 from agent.apply.images import History, create_from
 from agent.apply.networks import with_addresses
 from agent.apply.ports import SYSTEM_CLOCK, Clock, Engine, Records, made_for
@@ -27,7 +28,7 @@ from agent.apply.volumes import inherit
 from agent.errors import ConflictError, EngineError, EngineUnreachableError, StorageError, UcidockdError
 from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
 from agent.model.observed import NO_OBJECT, ObservedContainer, ObservedNetwork, ObservedVolume, Record
-from agent.model.resources import Container, RunState
+from agent.model.resources import Container, RunState, Strategy
 from agent.plan.applied import waits_of
 from agent.plan.container.inspected import anonymous_volumes, volume_words, volumes_of
 from agent.plan.container.payload import container_body, extra_endpoints
@@ -62,6 +63,7 @@ class Swap:
     records: Records
     api: tuple[int, int]
     history: History | None = None
+    hooks: Hooks | None = None
     stopping: Callable[[], bool] = lambda: False
     current: Callable[[Container], bool] = lambda container: True
     waiting: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
@@ -83,10 +85,10 @@ class Swap:
         new = self._announce(container, old, image_id, nonce)
         try:
             new = self._create(container, new, before)
-            self._switch(container, old, new, before)
+            new = self._switch(container, old, new, before)
             self._commit(old, new)
         except (EngineError, StorageError) as exc:
-            if isinstance(exc, GateError):
+            if isinstance(exc, GateError) and not exc.output:
                 exc.output = last_output(self.engine, new.object_id, container)
             rejected = _is_rejection(exc)
             if container.policy.rollback or not rejected or not new.object_id:
@@ -161,7 +163,15 @@ class Swap:
             self.engine.connect(network, object_id, endpoint)
         return new
 
-    def _switch(self, container: Container, old: Record, new: Record, before: ObservedContainer) -> None:
+    def _switch(self, container: Container, old: Record, new: Record, before: ObservedContainer) -> Record:
+        """The new one runs under the name, and passed its gate; its record, with what went wrong on the way."""
+        early = self._is_handover(container, old, new)
+        if early:
+            self._prove(container, old, new)
+        if self.hooks is not None and old.running:
+            remark = self.hooks.pre_stop(container, old.object_id)
+            if remark:
+                new = self.records.change(new.nonce, lasting=False, remark=remark)
         try:
             self.engine.update(old.object_id, restart_body("no"))
         except EngineError:
@@ -173,17 +183,38 @@ class Swap:
         self.engine.stop(old.object_id, container.spec.stop_timeout_s)
         self.engine.rename(old.object_id, swap_name(before.name, "old", new.nonce))
         self.engine.rename(new.object_id, container.name)
-        if container.policy.state is RunState.RUNNING and container.policy.enabled:
-            self._start(container, new)
-            with self.waiting():
-                gate(
-                    self.engine,
-                    container,
-                    new.object_id,
-                    replaces=old.running,
-                    leave=self._leave,
-                    clock=self.clock,
-                )
+        if not early and container.policy.state is RunState.RUNNING and container.policy.enabled:
+            self._prove(container, old, new)
+        return new
+
+    def _is_handover(self, container: Container, old: Record, new: Record) -> bool:
+        """Whether the new one starts while the old one runs. Not with volumes of the image that go from one to the other:
+        sections do not name them, and both would write."""
+        policy = container.policy
+        wanted = policy.state is RunState.RUNNING and policy.enabled and old.running
+        return wanted and policy.strategy is Strategy.HANDOVER and not new.volumes
+
+    def _prove(self, container: Container, old: Record, new: Record) -> None:
+        """Starts the new one, and waits until it passed its gate."""
+        self._start(container, new)
+        if self.hooks is not None:
+            try:
+                self.hooks.post_start(container, new.object_id)
+            except EngineUnreachableError:
+                raise
+            except EngineError as exc:
+                failed = GateError(str(exc))
+                failed.output = exc.output
+                raise failed from exc
+        with self.waiting():
+            gate(
+                self.engine,
+                container,
+                new.object_id,
+                replaces=old.running,
+                leave=self._leave,
+                clock=self.clock,
+            )
 
     def _start(self, container: Container, new: Record) -> None:
         try:

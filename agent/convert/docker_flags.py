@@ -2,7 +2,7 @@
 """The flags of `docker container run`, and the option of a `container` section that does the same.
 
 The list is of docker/cli, `cli/command/container/opts.go` and `run.go`. A row without an option says why: the reason ends
-the sentence "is left out: ...".
+the sentence "is left out: ...". `make manual` writes docs/docker-run-flags.md from it.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:
-    """One flag. `switch`: it takes no value, except as `--flag=false`."""
+    """One flag. `switch`: it takes no value, except as `--flag=false`. `remark`: what docs/docker-run-flags.md adds."""
 
     name: str
     option: str = ""
     reason: str = ""
+    remark: str = ""
     short: str = ""
     switch: bool = False
 
 
-def _flag(name: str, option: str, short: str = "") -> Flag:
-    return Flag(name=name, option=option, short=short)
+def _flag(name: str, option: str, short: str = "", *, remark: str = "") -> Flag:
+    return Flag(name=name, option=option, short=short, remark=remark)
 
 
-def _switch(name: str, option: str, short: str = "") -> Flag:
-    return Flag(name=name, option=option, short=short, switch=True)
+def _switch(name: str, option: str, short: str = "", *, remark: str = "") -> Flag:
+    return Flag(name=name, option=option, short=short, switch=True, remark=remark)
 
 
 def _no(name: str, reason: str, short: str = "", *, switch: bool = False) -> Flag:
@@ -38,7 +39,7 @@ _WINDOWS = "it is for Windows only"
 
 FLAGS = (
     _flag("add-host", "extra_host"),
-    _flag("annotation", "annotation"),
+    _flag("annotation", "annotation", remark="needs Docker 24.0"),
     _no("attach", _TERMINAL, "a"),
     _flag("blkio-weight", "blkio_weight"),
     _flag("blkio-weight-device", "blkio_weight_device"),
@@ -49,17 +50,17 @@ FLAGS = (
     _no("cidfile", "the agent keeps the ids of containers itself"),
     _no("cpu-count", _WINDOWS),
     _no("cpu-percent", _WINDOWS),
-    _flag("cpu-period", "cpu_period"),
-    _flag("cpu-quota", "cpu_quota"),
-    _flag("cpu-rt-period", "cpu_rt_period"),
-    _flag("cpu-rt-runtime", "cpu_rt_runtime"),
+    _flag("cpu-period", "cpu_period", remark="not together with `cpus`, which is easier to read"),
+    _flag("cpu-quota", "cpu_quota", remark="not together with `cpus`, which is easier to read"),
+    _flag("cpu-rt-period", "cpu_rt_period", remark="cgroup v1 and a kernel with `RT_GROUP_SCHED`"),
+    _flag("cpu-rt-runtime", "cpu_rt_runtime", remark="cgroup v1 and a kernel with `RT_GROUP_SCHED`"),
     _flag("cpu-shares", "cpu_shares", "c"),
     _flag("cpus", "cpus"),
     _flag("cpuset-cpus", "cpuset"),
     _flag("cpuset-mems", "cpuset_mems"),
     _no("detach", "containers of sections always run in the background", "d", switch=True),
     _no("detach-keys", _TERMINAL),
-    _flag("device", "device"),
+    _flag("device", "device", remark="also CDI names (`vendor.com/class=name`) and `usb:VID:PID`"),
     _flag("device-cgroup-rule", "device_cgroup_rule"),
     _flag("device-read-bps", "device_read_bps"),
     _flag("device-read-iops", "device_read_iops"),
@@ -75,18 +76,20 @@ FLAGS = (
     _flag("env", "env", "e"),
     _flag("env-file", "env_file"),
     _flag("expose", "expose"),
-    _flag("gpus", "gpus"),
+    _flag("gpus", "gpus", remark="`device=0,1` needs no quotes inside; or a CDI name in `list device`"),
     _flag("group-add", "group_add"),
-    _flag("health-cmd", "health_cmd"),
+    _flag(
+        "health-cmd", "health_cmd", remark="as a `list`, the program and its arguments, run without a shell"
+    ),
     _flag("health-interval", "health_interval"),
     _flag("health-retries", "health_retries"),
-    _flag("health-start-interval", "health_start_interval"),
+    _flag("health-start-interval", "health_start_interval", remark="needs Docker 25.0"),
     _flag("health-start-period", "health_start_period"),
     _flag("health-timeout", "health_timeout"),
     _no("help", "it sets nothing", switch=True),
     _flag("hostname", "hostname", "h"),
     _switch("init", "init"),
-    _switch("interactive", "stdin", "i"),
+    _switch("interactive", "stdin", "i", remark="without a terminal that attaches to it"),
     _no("io-maxbandwidth", _WINDOWS),
     _no("io-maxiops", _WINDOWS),
     _flag("ip", "ip"),
@@ -97,28 +100,40 @@ FLAGS = (
     _flag("label", "label", "l"),
     _no("label-file", "write its lines as `list label`"),
     _no("link", "put both containers into one `list network`: their names resolve there"),
-    _flag("link-local-ip", "network"),
+    _flag("link-local-ip", "network", remark="`link_local=` in the entry"),
     _flag("log-driver", "log_driver"),
     _flag("log-opt", "log_opt"),
-    _flag("mac-address", "mac_address"),
+    _flag(
+        "mac-address",
+        "mac_address",
+        remark="of the first network; `mac=` in the entry of any (of others than the first: Docker 25.0)",
+    ),
     _flag("memory", "memory", "m"),
     _flag("memory-reservation", "memory_reservation"),
     _flag("memory-swap", "memory_swap"),
-    _flag("memory-swappiness", "memory_swappiness"),
-    _flag("mount", "volume"),
+    _flag(
+        "memory-swappiness",
+        "memory_swappiness",
+        remark="cgroup v1 only: with cgroup v2 the engine ignores it",
+    ),
+    _flag("mount", "volume", remark="binds, volumes and, with `list tmpfs`, memory"),
     _flag("name", "name"),
     _flag("net", "network"),
-    _flag("net-alias", "network"),
-    _flag("network", "network"),
-    _flag("network-alias", "network"),
-    _switch("no-healthcheck", "health_cmd"),
+    _flag("net-alias", "network", remark="`alias=` in the entry"),
+    _flag(
+        "network",
+        "network",
+        remark="also its settings: `driver_opt=key=value`, `gw_priority=` (Docker 28.0), `link_local=`, `mac=`",
+    ),
+    _flag("network-alias", "network", remark="`alias=` in the entry"),
+    _switch("no-healthcheck", "health_cmd", remark="`option health_cmd 'none'`"),
     _switch("oom-kill-disable", "oom_kill_disable"),
     _flag("oom-score-adj", "oom_score_adj"),
     _flag("pid", "pid"),
     _flag("pids-limit", "pids_limit"),
     _flag("platform", "platform"),
     _switch("privileged", "privileged"),
-    _flag("publish", "port", "p"),
+    _flag("publish", "port", "p", remark="a host port of `0`, as none, leaves it to the engine"),
     _switch("publish-all", "publish_all", "P"),
     _flag("pull", "pull"),
     _no("quiet", _TERMINAL, "q", switch=True),
@@ -145,8 +160,16 @@ FLAGS = (
     _flag("userns", "userns"),
     _flag("uts", "uts"),
     _flag("volume", "volume", "v"),
-    _flag("volume-driver", "volume_driver"),
-    _flag("volumes-from", "volumes_from"),
+    _flag(
+        "volume-driver",
+        "volume_driver",
+        remark="of volumes without a section; others have `option driver` in their `volume` section",
+    ),
+    _flag(
+        "volumes-from",
+        "volumes_from",
+        remark="a section (or the name of a container that is not declared), with `:ro` where wanted",
+    ),
     _flag("workdir", "workdir", "w"),
 )
 

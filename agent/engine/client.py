@@ -14,7 +14,8 @@ import re
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -58,6 +59,7 @@ _MAC_HIDDEN_SINCE = (1, 52)
 _SHARED_SIZE_SINCE = (1, 42)
 _PRUNE_S = 600.0
 _READ_S = 20.0
+_EXEC_LOOK_S = 0.05
 _PAST_S = 3.0  # for what the engine has in memory
 _BROKEN = (
     docker.errors.DockerException,
@@ -388,6 +390,26 @@ class DockerEngine:
     def create_container(self, name: str, body: dict[str, Any], *, platform: str = "") -> str:
         params = {"name": name} | ({"platform": platform} if platform else {})
         return self._read(self._call("POST", "/containers/create", params=params, json=body), _id_of_new)
+
+    def execute(self, ref: str, argv: Sequence[str], timeout_s: float) -> tuple[int | None, bytes]:
+        """POST /containers/{id}/exec and /exec/{id}/start: the exit code, and the end of what it printed, framed.
+
+        None where it has not ended in time: the engine has no call that ends it. Blocks meanwhile. Raises EngineError.
+        """
+        body = {"Cmd": list(argv), "AttachStdout": True, "AttachStderr": True}
+        made = self._read(self._call("POST", f"/containers/{ref}/exec", json=body), lambda found: found["Id"])
+        path = f"/exec/{made}"
+        end = time.monotonic() + timeout_s
+        try:
+            output = self._send(
+                "POST", f"{path}/start", json={"Detach": False, "Tty": False}, timeout_s=max(0.1, timeout_s)
+            )
+        except EngineSlowError:
+            return None, b""
+        # the stream may end before the process is known to have ended
+        while (found := self._get(f"{path}/json", dict)).get("Running") and time.monotonic() < end:
+            time.sleep(_EXEC_LOOK_S)
+        return (None if found.get("Running") else int(found.get("ExitCode") or 0)), output
 
     def start(self, ref: str) -> None:
         try:

@@ -441,7 +441,7 @@ async def _send(wire: Wire, body: AsyncIterable[bytes], *, chunked: bool) -> Non
             await wire.write(LAST)
     except OSError:
         return
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - whatever the source raises fails this request
         error = exc if isinstance(exc, SourceError | EngineError) else SourceError(str(exc))
         wire.fail(error)
 

@@ -147,6 +147,8 @@ class Record:
         str, ...
     ] = ()  # the images before this one that were good, newest first: "ID=REPO@DIGEST"
     pinned: bool = False  # it was taken back to its image: stays there until its section changes, or an update is asked for
+    held_at: float | None = None  # wall clock, seconds: since when `hold_cmd` puts its replacement off
+    remark: str = ""  # what went wrong when it replaced the one before, and stopped nothing
     newer: str = ""  # the digest, or the id, of a newer image that waits for its age, and since when (wall clock, seconds)
     newer_at: float | None = None
     engine: str = ""  # the tag of the engine that it is on (agent.plan.engines); "": version 0.1.0 wrote it

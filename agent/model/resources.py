@@ -53,6 +53,13 @@ class Update(StrEnum):
     AUTO = "auto"
 
 
+class Strategy(StrEnum):
+    """How a container is replaced."""
+
+    SWAP = "swap"
+    HANDOVER = "handover"
+
+
 class RunState(StrEnum):
     """`option state`."""
 
@@ -321,6 +328,13 @@ class ContainerPolicy:
     update: Update | None = None  # None: notify
     update_window: Window | None = None
     update_age_s: float | None = None
+    strategy: Strategy | None = None  # None: swap
+    hold_cmd: tuple[str, ...] = ()  # each of these an argument list
+    hold_limit_s: float | None = None
+    pre_stop: tuple[str, ...] = ()
+    pre_stop_timeout_s: float | None = None
+    post_start: tuple[str, ...] = ()
+    post_start_timeout_s: float | None = None
     webui: str | None = None  # with `[host]` and `[port:80]`
 
 

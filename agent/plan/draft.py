@@ -47,6 +47,9 @@ class Context:
     changing: frozenset[str] = (
         frozenset()
     )  # of these, the keys whose change failed: what runs is looked after
+    held_back: Mapping[str, str] = field(
+        default_factory=dict
+    )  # key -> why its `hold_cmd` puts a replacement off
     held: Mapping[str, str] = field(
         default_factory=dict
     )  # key -> the manual action that must not be undone, or COPY

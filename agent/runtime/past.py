@@ -41,7 +41,8 @@ class Past:
             raise ConfigError(f"{name}: no container section has it, and no earlier settings are kept")
         text = section_text(now) if now is not None else ""
         older = (None, *versions)
-        rows = [_row(each, before, text) for each, before in zip(versions, older, strict=False)]
+        now_is = max((each.number for each in versions if each.text == text), default=0)
+        rows = [_row(each, before, text, now_is) for each, before in zip(versions, older, strict=False)]
         return {"section": section, "text": text, "versions": rows[::-1]}
 
     def go_back(self, name: str, number: int, *, commit: bool) -> dict[str, Any]:
@@ -119,12 +120,12 @@ def _with(package: Package, wanted: Section) -> Package:
     return replace(package, sections=tuple(wanted if each is old else each for each in package.sections))
 
 
-def _row(version: Version, before: Version | None, now: str) -> dict[str, Any]:
+def _row(version: Version, before: Version | None, now: str, now_is: int) -> dict[str, Any]:
     return {
         "number": version.number,
         "at": version.at,
         "text": version.text,
-        "is_now": version.text == now,
+        "is_now": version.number == now_is,
         "changed": _changed(before.text, version.text) if before is not None else [],
         # from what the section says now to this version: what going back would do
         "diff": list(difflib.unified_diff(now.splitlines(), version.text.splitlines(), lineterm="", n=1))[2:],

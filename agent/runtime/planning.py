@@ -17,7 +17,7 @@ from agent.model.dockerd.settings import DAEMON_KEY
 from agent.model.identity import canonical, masked
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, ContainerSpec, Desired, RunState, Update
-from agent.model.secrets import hidden_text
+from agent.model.secrets import hidden_text, hidden_words
 from agent.plan import operations as ops
 from agent.plan.container.difference import FieldDifference, differences
 from agent.plan.container.image import keeps_image, named, split_word
@@ -309,7 +309,7 @@ def _options(
     bare = Container(section=container.section, name=container.name, spec=ContainerSpec(image="-"))
     policy = encode_container(replace(bare, policy=container.policy))
     found += [
-        {"option": each.name, "value": _json(each.value), "from": "section"}
+        {"option": each.name, "value": _hidden(each.value), "from": "section"}
         for each in policy.options
         if each.name not in ("name", "image")
     ]
@@ -334,8 +334,9 @@ def _option(change: OptionChange, source: str) -> dict[str, Any]:
     return {"option": change.option, "value": change.as_json()["after"], "from": source}
 
 
-def _json(value: str | tuple[str, ...]) -> str | list[str]:
-    return list(value) if isinstance(value, tuple) else value
+def _hidden(value: str | tuple[str, ...]) -> str | list[str]:
+    """Hooks are commands, and may hold a password."""
+    return hidden_words(value) if isinstance(value, tuple) else hidden_text(value)
 
 
 def _conditions(plan: ops.Plan, key: str, resource: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agent.apply.executor import Executor
 from agent.apply.failures import last_output
+from agent.apply.hooks import HeldBackError
 from agent.apply.images import Images, MakeRoom, look_at_image
 from agent.apply.ports import Clock, Engine, Records
 from agent.apply.swap import recover
@@ -79,6 +80,7 @@ logger = logging.getLogger(__name__)
 
 _OUTPUT_EVERY_S = 5.0
 _OUTPUTS = 64  # of so many containers
+_HOLD_AGAIN_S = 55.0  # less than the time between two passes
 _MENDING = "mend "  # before a key: the back-off of what a crash or a broken rollback left to do
 _NEW_OPERATIONS = (
     *(ops.CreateContainer, ops.AdoptContainer, ops.CreateNetwork, ops.AdoptNetwork),
@@ -155,6 +157,9 @@ class Reconciler:
     _changing: set[str] = field(
         default_factory=set
     )  # keys of containers whose last failure was that of a change
+    _held_back: dict[str, tuple[float, str]] = field(
+        default_factory=dict
+    )  # key -> until when its `hold_cmd` is not asked again, and what it said
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
@@ -340,6 +345,7 @@ class Reconciler:
             backoff={**self.backoff.blocked(self.monotonic()), **unmended} if committed else {},
             changing=frozenset(self._changing),
             held=held,
+            held_back=self._held_back_now() if committed else {},
             completed=ends.completed,
             left_behind=(self._left_behind(desired, records, observed) if committed else frozenset()),
             image_ids=image_ids,
@@ -374,6 +380,11 @@ class Reconciler:
             if key in counted and container.id in ends.stopped:
                 self.backoff.stopped(key)
         return ends
+
+    def _held_back_now(self) -> dict[str, str]:
+        now = self.monotonic()
+        self._held_back = {key: value for key, value in self._held_back.items() if value[0] > now}
+        return {key: reason for key, (_, reason) in self._held_back.items()}
 
     def _left_behind(
         self, desired: Desired, records: tuple[Record, ...], observed: Observed
@@ -704,6 +715,7 @@ class Reconciler:
         """It is tried again by the next pass."""
         self.backoff.succeeded(key)
         self._changing.discard(key)
+        self._held_back.pop(key, None)
 
     def forget_failures(self) -> None:
         """What failed or was rolled back is tried again by the next pass. Raises StorageError."""
@@ -822,6 +834,9 @@ class Reconciler:
         self._display.outcome(outcome)
         if error is None:
             logger.info("%s %s: %s", operation.verb, operation.key, operation.cause)
+        elif isinstance(error, HeldBackError):
+            logger.info("%s %s waits: %s", operation.verb, operation.key, error)
+            self._held_back[operation.key] = (self.monotonic() + _HOLD_AGAIN_S, str(error))
         elif not isinstance(error, SkippedError):  # once what it needs is there, it is its turn at once
             logger.warning("%s %s failed: %s", operation.verb, operation.key, error)
             self.backoff.failed(operation.key, str(error), self.monotonic())

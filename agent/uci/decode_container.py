@@ -49,6 +49,7 @@ from agent.model.resources import (
     Port,
     Pull,
     RunState,
+    Strategy,
     Update,
 )
 from agent.model.updates import parse_window
@@ -58,6 +59,7 @@ from agent.uci.reader import SectionReader
 ReadFile = Callable[[str], str]
 T = TypeVar("T")
 
+SHELL = ("/bin/sh", "-c")
 MEMORY_MIN = 6 * 1024 * 1024  # the engine's own lower bound
 PORTS_MAX = 16384  # each costs the engine rules, and a proxy's process unless `userland_proxy` is 0
 
@@ -79,11 +81,13 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
     _check_targets(reader, spec)
     _check_limits(reader, spec)
     _check_namespaces(reader, spec)
+    policy = _policy(reader)
+    _check_handover(reader, spec, policy)
     return Container(
         section=reader.name,
         name=reader.docker_name,
         spec=spec,
-        policy=_policy(reader),
+        policy=policy,
         stack=reader.text("stack") or "",
     )
 
@@ -319,5 +323,36 @@ def _policy(reader: SectionReader) -> ContainerPolicy:
         update=reader.parsed("update", Update),
         update_window=reader.parsed("update_window", parse_window),
         update_age_s=reader.parsed("update_age", parse_age),
+        strategy=reader.parsed("strategy", Strategy),
+        hold_cmd=_hook(reader, "hold_cmd"),
+        hold_limit_s=reader.parsed("hold_limit", parse_age),
+        pre_stop=_hook(reader, "pre_stop"),
+        pre_stop_timeout_s=reader.parsed("pre_stop_timeout", parse_seconds),
+        post_start=_hook(reader, "post_start"),
+        post_start_timeout_s=reader.parsed("post_start_timeout", parse_seconds),
         webui=reader.parsed("webui", parse_webui),
     )
+
+
+def _hook(reader: SectionReader, option: str) -> tuple[str, ...]:
+    """As with `health_cmd`: an option is for the container's shell, a list is a program with its arguments."""
+    text = reader.text(option)
+    return (*SHELL, text) if text is not None else reader.texts(option)
+
+
+def _check_handover(reader: SectionReader, spec: ContainerSpec, policy: ContainerPolicy) -> None:
+    """Both run at the same time for a while."""
+    if policy.strategy is not Strategy.HANDOVER:
+        return
+    shared = ["port"] * any(port.host_port and not port.host_port_end for port in spec.ports)
+    shared += ["network"] * any(e.ip or e.ip6 or e.mac_address for e in spec.endpoints)
+    shared += ["network_mode"] * (spec.network_mode == "host")
+    shared += ["device"] * bool(spec.devices or spec.cdi_devices or spec.gpus)
+    shared += ["volume"] * any(not mount.read_only for mount in spec.mounts)
+    shared += ["volumes_from"] * any(not entry.endswith(":ro") for entry in spec.volumes_from)
+    if shared:
+        reader.report(
+            f"the old and the new container cannot both have what `{'`, `'.join(shared)}` says",
+            option="strategy",
+            expected="`swap`, or neither fixed host ports and addresses, nor devices, nor volumes without `:ro`",
+        )

@@ -25,6 +25,7 @@ from agent.model.resources import (
     Volume,
     WaitFor,
 )
+from agent.uci.decode_container import SHELL
 from agent.uci.decode_network import BRIDGE_NAME, INTERFACE_NAME_MAX
 from agent.uci.syntax import Option, Section
 
@@ -177,6 +178,18 @@ def _policy(policy: ContainerPolicy) -> dict[str, Value]:
         options["update_age"] = age(policy.update_age_s)
     if policy.webui is not None:
         options["webui"] = policy.webui
+    if policy.strategy is not None:
+        options["strategy"] = str(policy.strategy)
+    if policy.hold_limit_s is not None:
+        options["hold_limit"] = age(policy.hold_limit_s)
+    for option in ("hold_cmd", "pre_stop", "post_start"):
+        command: tuple[str, ...] = getattr(policy, option)
+        if command:
+            options[option] = command[2] if command[:2] == SHELL and len(command) == 3 else command
+    for option in ("pre_stop_timeout", "post_start_timeout"):
+        limit = getattr(policy, f"{option}_s")
+        if limit is not None:
+            options[option] = seconds(limit)
     lists = {
         "wait_for": [_wait(wanted) for wanted in policy.wait_for],
         "depends_on": [_dependency(wanted) for wanted in policy.depends_on],

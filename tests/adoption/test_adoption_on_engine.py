@@ -173,6 +173,15 @@ POLICY |= {
     "stack",
     "on_unhealthy",
 }
+POLICY |= {
+    "strategy",
+    "hold_cmd",
+    "hold_limit",
+    "pre_stop",
+    "pre_stop_timeout",
+    "post_start",
+    "post_start_timeout",
+}
 # asked for by kernels, engines or storage that a test machine may not have: tests/plan/test_completeness.py
 POLICY |= {
     "annotation",

@@ -98,6 +98,10 @@ STATED: dict[str, tuple[str, ...]] = {
     "on_drift": ("repair",),
     "on_unhealthy": ("report",),
     "update": ("notify",),
+    "strategy": ("swap",),
+    "hold_limit": ("1d",),
+    "pre_stop_timeout": ("30",),
+    "post_start_timeout": ("30",),
     "update_window": ("02:00-05:00",),
     "update_age": ("3d",),
     "rollback": ("1",),
@@ -118,7 +122,7 @@ WITHOUT_DEFAULT = {
     "wait_for", "stack", "webui", "cpuset_mems", "memory_swappiness", "uts", "cgroupns", "cgroup_parent", "platform",
     "blkio_weight_device",
     "device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops", "gpus", "expose", "volumes_from",
-    "storage_opt", "annotation",
+    "storage_opt", "annotation", "hold_cmd", "pre_stop", "post_start",
 }  # fmt: skip
 
 

@@ -67,8 +67,9 @@ class Posted:
     """`dockerd`: /etc/config/dockerd, None for no such file. `own`: a daemon.json of the user's, at /etc/docker/daemon.json.
 
     `left_out`: options that are not applied, each told in the status; `rendered`: what daemon.json has to say.
-    `traffic`: whether a container's way to the internet is tried as well. `stand_in`: it is not the engine that was asked
-    for, so nothing is created there before `ucidockd reconcile`.
+    `blocked`: devices from which nobody comes to containers, by rules of ours. `offline`: dockerd makes no rules, so a
+    container's way to the internet is the user's business; on all the others it is open. `stand_in`: it is not the engine
+    that was asked for, so nothing is created there before `ucidockd reconcile`.
     """
 
     dockerd: str | None
@@ -79,7 +80,8 @@ class Posted:
     dockerman: str = ""
     left_out: tuple[str, ...] = ()
     rendered: tuple[tuple[str, object], ...] = ()
-    traffic: bool = False
+    blocked: tuple[str, ...] = ()
+    offline: bool = False
     insecure: bool = False
     unmanaged: bool = False
     stand_in: bool = False
@@ -91,7 +93,7 @@ def options(*lines: str, rest: str = "") -> str:
 
 OWN = '{{"data-root": "{data}", "hosts": ["unix://{socket}"]'
 POSTED: dict[str, Posted] = {
-    "the stock file": Posted(dockerd=options(rest=STOCK_BLOCK), traffic=True),
+    "the stock file": Posted(dockerd=options(rest=STOCK_BLOCK), blocked=("eth1",)),
     "the stock file with everything uncommented": Posted(
         dockerd=options(
             "option iptables '1'",
@@ -107,7 +109,7 @@ POSTED: dict[str, Posted] = {
             + "\toption extra_iptables_args '--match conntrack ! --ctstate RELATED,ESTABLISHED'\n",
         ),
         rendered=(("bip", "172.18.0.1/24"),),
-        traffic=True,
+        blocked=("eth1",),
     ),
     "a globals section without a name": Posted(
         dockerd=options("option bip '172.19.0.1/24'").replace(" 'globals'", "", 1),
@@ -119,7 +121,14 @@ POSTED: dict[str, Posted] = {
         left_out=("another globals section",),
     ),
     "anonymous zone and device": Posted(
-        dockerd=options(), network=NETWORK + STOCK_DOCKER, firewall=LAN_WAN + ZONE, traffic=True
+        dockerd=options(), network=NETWORK + STOCK_DOCKER, firewall=LAN_WAN + ZONE
+    ),
+    "interface, device and zone as before OpenWrt 21.02": Posted(
+        dockerd=options(),
+        network=NETWORK
+        + "\nconfig interface 'docker'\n\toption ifname 'docker0'\n\toption proto 'none'\n"
+        + "\nconfig device 'docker0'\n\toption type 'bridge'\n\toption name 'docker0'\n\tlist ifname 'docker0'\n",
+        firewall=LAN_WAN + ZONE.replace("list network", "option network"),
     ),
     "docker0 in the zone lan": Posted(
         dockerd=options(),
@@ -135,13 +144,11 @@ POSTED: dict[str, Posted] = {
         dockerd="config globals 'globals'\n\toption alt_config_file '{own}'\n",
         own=OWN + ', "log-level": "warn"}}',
         unmanaged=True,
-        traffic=True,
     ),
     "a daemon.json of the user's and a stock firewall section": Posted(
         dockerd=options("option alt_config_file '{own}'", "option iptables '0'", rest=STOCK_BLOCK),
         own=OWN + ', "iptables": true}}',
         unmanaged=True,
-        traffic=True,
     ),
     "an alt_config_file that does not exist": Posted(
         dockerd=options("option alt_config_file '/nowhere/daemon.json'"), unmanaged=True
@@ -164,6 +171,10 @@ POSTED: dict[str, Posted] = {
     ),
     "a mirror with a path": Posted(
         dockerd=options("list registry_mirrors 'https://mirror.example/hub'"), left_out=("registry_mirrors",)
+    ),
+    "mirrors copied from a daemon.json": Posted(
+        dockerd=options('list registry_mirrors \'["https://a.example", "https://b.example"]\''),
+        rendered=(("registry-mirrors", ["https://a.example/", "https://b.example/"]),),
     ),
     "a mirror as an option": Posted(
         dockerd=options("option registry_mirrors 'https://mirror.example'"),
@@ -194,7 +205,9 @@ POSTED: dict[str, Posted] = {
         rendered=(("ip6tables", True), ("fixed-cidr-v6", "fc00:100:1::/80")),
     ),
     "iptables 0": Posted(
-        dockerd=options("option iptables '0'", rest=STOCK_BLOCK), rendered=(("iptables", False),)
+        dockerd=options("option iptables '0'", rest=STOCK_BLOCK),
+        rendered=(("iptables", False),),
+        offline=True,
     ),
     "data on a disk of fstab": Posted(
         dockerd=GLOBALS,
@@ -202,6 +215,25 @@ POSTED: dict[str, Posted] = {
     ),
     "a storage driver that this dockerd does not have": Posted(
         dockerd=options("option storage_driver 'ext4'"), left_out=("storage_driver",), stand_in=True
+    ),
+    "a storage option of another driver": Posted(
+        dockerd=options("list storage_opts 'size=10G'", "option bip '172.22.0.1/24'"),
+        left_out=("storage_opts",),
+        rendered=(("bip", "172.22.0.1/24"),),
+        stand_in=True,
+    ),
+    "a profile that does not exist": Posted(
+        dockerd=options("option seccomp_profile '/etc/docker/seccomp.json'", "option bip '172.22.0.1/24'"),
+        left_out=("seccomp_profile",),
+        rendered=(("bip", "172.22.0.1/24"),),
+    ),
+    "limits on logs in one entry": Posted(
+        dockerd=options("list log_opts 'max-size=10m,max-file=3'"),
+        rendered=(("log-opts", {"max-size": "10m", "max-file": "3"}),),
+    ),
+    "an address pool as on dockerd's command line": Posted(
+        dockerd=options("list default_address_pools 'base=172.30.0.0/16, size=24'"),
+        rendered=(("default-address-pools", [{"base": "172.30.0.0/16", "size": 24}]),),
     ),
     "limits on logs": Posted(
         dockerd=options(

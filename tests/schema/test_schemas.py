@@ -12,7 +12,7 @@ from agent.model.container_table import TABLE, Level
 from agent.schema.validate import DAEMON_KINDS, KINDS, properties, read_schema, validate
 
 
-@pytest.mark.parametrize("kind", (*KINDS, *DAEMON_KINDS))
+@pytest.mark.parametrize("kind", [*KINDS, *DAEMON_KINDS])
 def test_a_schema_is_valid_and_every_property_is_described(kind: str) -> None:
     Draft202012Validator.check_schema(read_schema(kind))
     for name, schema in properties(kind).items():
@@ -21,7 +21,7 @@ def test_a_schema_is_valid_and_every_property_is_described(kind: str) -> None:
         assert schema["examples"], name
 
 
-@pytest.mark.parametrize("kind", (*KINDS, *DAEMON_KINDS))
+@pytest.mark.parametrize("kind", [*KINDS, *DAEMON_KINDS])
 def test_each_option_says_what_a_change_of_it_does(kind: str) -> None:
     effects = {name: schema.get("x-effect") for name, schema in properties(kind).items()}
     known = ("nothing", "update", "recreate", "replace", "fixed", "agent", "reload", "restart", "stop")
@@ -35,7 +35,7 @@ def test_what_a_change_of_a_container_does_is_what_the_table_says() -> None:
             assert schema["x-effect"] == ("recreate" if Level.RECREATE in levels else "update"), name
 
 
-@pytest.mark.parametrize("kind", (*KINDS, *DAEMON_KINDS))
+@pytest.mark.parametrize("kind", [*KINDS, *DAEMON_KINDS])
 def test_examples_and_defaults_follow_their_schema(kind: str) -> None:
     for schema in properties(kind).values():
         validator = Draft202012Validator(dict(schema))

@@ -16,6 +16,7 @@ from typing import Any
 
 from agent.cli import parser
 from agent.cli.commands import COMMANDS, COMMON, GROUPS, Argument, Command
+from agent.convert import docker_flags
 from tests.support import reference
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -36,6 +37,7 @@ def documents() -> dict[Path, str]:
         PROJECT / "package/completion/ucidockd.bash": _bash(),
         PROJECT / "package/completion/_ucidockd": _zsh(),
         PROJECT / "package/completion/ucidockd.fish": _fish(),
+        PROJECT / "docs/docker-run-flags.md": _flags(),
         **reference.documents(),
     }
 
@@ -43,6 +45,32 @@ def documents() -> dict[Path, str]:
 def options_of(command: Command) -> list[Argument]:
     """Its own and the common ones that it takes; `--help` is everywhere and not among them."""
     return [option for option in command.all_options() if "--help" not in option.flags]
+
+
+# docs/docker-run-flags.md
+
+
+_FLAGS = """\
+<!-- made by `make manual`: do not edit -->
+# Flags of `docker container run`
+
+Each flag of the Docker command line (its `master` of August 2026), with the option of a `container` section that does the
+same, or why there is none. An option that the engine is too old for is named in status and in `ucidockd plan`
+(`Synced` false, reason `EngineTooOld`) with the version that it needs; what runs stays as it is.
+
+`StdinOnce`, which `docker run -i` sets by itself, is `option stdin_once`.
+
+| Flag | Option | Remarks |
+| --- | --- | --- |
+"""
+
+
+def _flags() -> str:
+    rows = []
+    for flag in docker_flags.FLAGS:
+        option = f"`{flag.option}`" if flag.option else ""
+        rows.append(f"| `--{flag.name}` | {option} | {flag.remark or flag.reason} |\n".replace("|  |", "| |"))
+    return _FLAGS + "".join(rows)
 
 
 # docs/reference/commands.md

@@ -89,7 +89,15 @@ def test_every_field_of_a_container_comes_from_some_option() -> None:
     assert unset == []
     assert container.policy.wait_for
     assert container.policy.depends_on
-    assert {f.name for f in fields(ContainerPolicy)} <= reader.used | {"gate_s", "grace_s", "update_age_s"}
+    assert {f.name for f in fields(ContainerPolicy)} <= reader.used | {
+        "gate_s",
+        "grace_s",
+        "update_age_s",
+        "hold_limit_s",
+    } | {
+        "pre_stop_timeout_s",
+        "post_start_timeout_s",
+    }
 
 
 def test_an_issue_names_place_mistake_expectation_and_line() -> None:
@@ -366,3 +374,25 @@ def test_a_fixed_address_that_the_network_keeps_for_itself_is_warned_of() -> Non
     (text,) = of_a_fixed_address("10.1.0.5", aux_address=("nas=10.1.0.5",), ip_range="10.1.0.128/25")
     assert "is the aux_address nas of network 'lan'" in text
     assert "the gateway" in of_a_fixed_address("10.1.0.5", gateway="10.1.0.5")[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("port", ("8080:80",)),
+        ("network", ("lan,ip=10.0.0.5",)),
+        ("network_mode", "host"),
+        ("device", ("/dev/ttyUSB0",)),
+        ("volume", ("/srv:/srv",)),
+        ("volume", ("data:/data", "/srv:/srv:ro")),
+    ],
+)
+def test_a_handover_is_refused_where_both_cannot_run(option: str, value: str | tuple[str, ...]) -> None:
+    found = texts(decoded(a_container("web", strategy="handover", **{option: value})))
+    (text,) = [text for text in found if "web.strategy" in text]
+    assert f"cannot both have what `{option}` says, expected `swap`" in text
+
+
+def test_a_handover_is_taken_where_both_can_run() -> None:
+    free = {"port": ("80",), "volume": ("/srv:/srv:ro",)}
+    assert texts(decoded(a_container("web", strategy="handover", **free))) == []

@@ -262,6 +262,7 @@ SPEC: dict[str, st.SearchStrategy[Any]] = {
     "annotations": PAIRS,
     "security_opt": sorted_set(st.sampled_from(["no-new-privileges", 'seccomp={"a": [1]}'])),
 }
+HOOKS = st.sampled_from([(), ("/bin/sh", "-c", "dump > /data/all"), ("dump", "--all", "a b")])
 POLICY: dict[str, st.SearchStrategy[Any]] = {
     "enabled": st.booleans(),
     "state": st.sampled_from(RunState),
@@ -285,6 +286,10 @@ POLICY: dict[str, st.SearchStrategy[Any]] = {
         [(), (Dependency(section="db"), Dependency(section="mq", condition=DependsOn.HEALTHY))]
     ),
     "update": st.sampled_from([None, *Update]),
+    "strategy": st.just(None),  # what goes with a handover is tested apart
+    "hold_limit_s": st.sampled_from([None, 0.0, 7200.0]),
+    **dict.fromkeys(("hold_cmd", "pre_stop", "post_start"), HOOKS),
+    **dict.fromkeys(("pre_stop_timeout_s", "post_start_timeout_s"), st.sampled_from([None, 1.5, 90.0])),
     "update_window": st.sampled_from([None, Window(7200, 18000), Window(84600, 3600)]),
     "update_age_s": st.sampled_from([None, 0.0, 1800.0, 43200.0, 3 * 86400.0, 7 * 86400.0]),
 }

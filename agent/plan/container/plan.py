@@ -284,6 +284,10 @@ class _Planner:
             self._rolled_back(record, seen)
             return
         if why or any(change.level is Level.RECREATE for change in changes):
+            held_back = self.draft.context.held_back.get(self.key)
+            if held_back is not None:
+                self._hold_back(record, seen, held_back)
+                return
             room = self._make_room()
             if room is None:
                 return
@@ -320,6 +324,13 @@ class _Planner:
             self.draft.find_rolled_back(self.key, record, message)
         else:
             self._find("Synced", status=True, reason="InSync", message=_remarks(record))
+
+    def _hold_back(self, record: Record, seen: ObservedContainer, why: str) -> None:
+        """Its own command asks for time; what runs is looked after as it was applied."""
+        self._find("Waiting", status=True, reason="Waiting", message=why)
+        self._find("Synced", status=False, reason="Waiting", message=f"the replacement waits: {why}")
+        self.draft.unchanged.add(self.key)
+        self._look_after(record, seen)
 
     def _nameless(self, record: Record, seen: ObservedContainer) -> None:
         """Another container has its name: a swap or a renaming would fail half-way. What runs is left as it is."""
@@ -745,7 +756,7 @@ def _remarks(record: Record) -> str:
     ignored = f"the engine ignores {', '.join(record.ignored)}" if record.ignored else ""
     places = (f"{name[:12]} ({target})" for name, _, target in (word.partition("=") for word in record.left))
     kept = f"volumes that are no longer mounted are kept: {', '.join(places)}" if record.left else ""
-    return _joined(ignored, kept)
+    return _joined(ignored, kept, record.remark)
 
 
 def _joined(*causes: str) -> str:

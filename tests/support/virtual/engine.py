@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,8 @@ class FakeEngine:
         self.time = time
         self.images: dict[str, FakeImage] = {}
         self.dangling: dict[str, FakeImage] = {}  # by id, what lost its last name
+        self.executed: list[tuple[str, tuple[str, ...]]] = []  # container name, command
+        self.exit_codes: dict[str, int | None] = {}  # by the last word of a command; None: it does not end
         self.registry: dict[str, FakeImage] = {}
         self.containers: dict[str, FakeContainer] = {}
         self.volumes: dict[str, FakeVolume] = {}
@@ -214,6 +216,15 @@ class FakeEngine:
             "Driver": "local",
             "_own": own,
         }
+
+    def execute(self, ref: str, argv: Sequence[str], timeout_s: float) -> tuple[int | None, bytes]:
+        container = self._get(ref)
+        if container.state != "running":
+            raise EngineError(f"Container {container.id} is not running", status=409)
+        self.executed.append((container.name, tuple(argv)))
+        code = self.exit_codes.get(argv[-1], 0)
+        self.time.sleep(0.2 if code is not None else timeout_s)
+        return code, b"no such thing\n" if code else b""
 
     def start(self, ref: str) -> None:
         container = self._get(ref)

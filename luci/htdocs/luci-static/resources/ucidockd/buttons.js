@@ -58,13 +58,12 @@ return baseclass.extend({
 
 		return [
 			!row.owner && D.button('positive', _('Adopt'), () => adopt.show(row.container.Id, row.name, () => done([]))),
-			!isHere && isWriter && !row.container && row.owner && this.page(row, 'settings', _('Edit')),
 			!isHere && row.container && this.page(row, 'logs', _('Logs')),
 			!isHere && isWriter && runs && this.page(row, 'console', _('Console')),
+			!isHere && isWriter && row.owner && this.page(row, 'settings', _('Edit')),
 			first && this.button(first, row, done),
 			isHere && more.includes('restart') && this.button('restart', row, done),
 			isWriter && D.menu(_('More'), [
-				!isHere && row.container && row.owner && this.page(row, 'settings', _('Edit')),
 				row.owner && D.page('add', _('Copy'), 'copy=' + row.owner.section, 'btn cbi-button'),
 				more.filter(action => !isHere || action !== 'restart').map(action => this.button(action, row, done)),
 				row.container && D.button('neutral', _('Rename'), () => this.rename(row, done)),

@@ -29,7 +29,7 @@ return baseclass.extend({
 		const names = namesOf(containers);
 
 		if (action === 'stop')
-			lines.push(_('It stays down until it is started here, a reconcile is asked for, or the router boots.'));
+			lines.push(_('It stays down until you start it here, or the router boots.'));
 
 		if (!containers.length)
 			lines.push(_('No container runs.'));

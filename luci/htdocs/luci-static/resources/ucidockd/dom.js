@@ -23,7 +23,7 @@ const STYLE = [
 	'.ucidockd-log { height: 50vh; overflow: auto; margin: .4em 0 }',
 	'.ucidockd-wrap { white-space: pre-wrap; overflow-wrap: anywhere }',
 	'.ucidockd-actions { white-space: nowrap; text-align: right }',
-	'@media (max-width: 600px) { .ucidockd-actions { white-space: normal; text-align: left } .ucidockd-menu > div { right: auto; left: 0 } }'
+	'@media (max-width: 600px) { .ucidockd-list .td:empty { display: none } .ucidockd-actions { white-space: normal; text-align: left } .ucidockd-menu > div { right: auto; left: 0 } }'
 ].join('\n');
 const COLOURS = { ok: 'success', waiting: 'notice', warning: 'warning', error: 'important', off: '' };
 const RED = 'background:#b94a48;color:#fff'; // themes differ in what is important
@@ -83,7 +83,7 @@ return baseclass.extend({
 	// A table that is drawn again and again: {node, draw, forget}. `draw` takes [{key, sign, cells()}, ...]; a row whose `sign` is as
 	// before stays as it is, so that a menu stays open and the keyboard where it was. One with `isHeading` has one cell.
 	keyed(titles, none) {
-		const node = el('table', { 'class': 'table' }), head = headOf(titles);
+		const node = el('table', { 'class': 'table ucidockd-list' }), head = headOf(titles);
 		let known = new Map();
 
 		return { node, draw: rows => {

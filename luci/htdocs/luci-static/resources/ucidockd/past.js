@@ -46,7 +46,7 @@ async function earlier(section, done) {
 		D.el('h4', {}, _('Earlier settings')),
 		D.table([ _('Applied'), _('Changed options'), '' ], versions.map(one => [
 			format.time(one.at), one.changed.join(', ') || '-',
-			one.is_now ? D.badge('ok', _('now')) : D.bar(
+			one.is_now ? D.badge('ok', _('now')) : !one.diff.length ? _('the same as now') : D.bar(
 				D.always('neutral', _('Compare'), () => D.show(_('From the settings of now to those of %s').format(format.time(one.at)), differences(one.diff))),
 				D.button('neutral', _('Roll back'), () => askBack(section, one, done)))
 		]), _('None yet: settings are kept once they are applied.'))

@@ -20,11 +20,15 @@ return view.extend({
 		this.place.querySelector('input').focus();
 	},
 
+	copyOf(name) {
+		this.show({ name: clone.freeName(name, uci.sections(CONFIG).map(one => one['.name'])), given: Object.fromEntries(clone.valuesOf(uci.get(CONFIG, name))) });
+	},
+
 	// from another container
 	copy() {
 		const names = uci.sections(CONFIG, 'container').map(section => section['.name']);
 		const choice = D.el('select', { 'aria-label': _('Container') }, names.map(name => D.el('option', { 'value': name }, name)));
-		const use = () => this.show({ name: clone.freeName(choice.value, uci.sections(CONFIG).map(one => one['.name'])), given: Object.fromEntries(clone.valuesOf(uci.get(CONFIG, choice.value))) });
+		const use = () => this.copyOf(choice.value);
 
 		return names.length ? D.el('p', {}, choice, ' ', D.button('neutral', _('Copy its settings'), use)) : D.el('p', {}, _('No container is declared yet.'));
 	},
@@ -73,7 +77,12 @@ return view.extend({
 
 		const node = D.el('div', {}, D.el('h2', {}, _('Add container')), canImport ? editor.folded(_('Paste a docker run line or a compose file'), this.paste()) : '', editor.folded(_('Copy from another container'), this.copy()), this.place);
 
-		this.show();
+		const [ , wanted ] = (/^copy=(.*)$/).exec(decodeURIComponent(location.hash.slice(1))) ?? [];
+
+		if (wanted && uci.get(CONFIG, wanted))
+			this.copyOf(wanted);
+		else
+			this.show();
 
 		return node;
 	},

@@ -20,7 +20,7 @@ const TYPES = [ 'globals', 'tls', 'proxies', 'firewall', 'auth', 'notify', 'agen
 const MANY = [ 'auth', 'notify' ]; // there may be any number of them
 // options of a notice that are for some of its types alone
 const NOTICE_TYPES = { header: [ 'webhook' ], url: [ 'webhook', 'mqtt' ], format: [ 'webhook', 'mqtt' ], template: [ 'webhook', 'mqtt' ], cacert: [ 'webhook', 'mqtt' ], topic: [ 'mqtt' ], retain: [ 'mqtt' ], username: [ 'mqtt' ], password: [ 'mqtt' ], command: [ 'exec' ] };
-const NOT_BLOCKED = [ 'loopback', 'docker' ];
+const NOT_BLOCKED = /^(?:loopback|docker|ucidockd_.*)$/; // the router itself, and networks of containers
 
 return view.extend({
 	async load() {
@@ -39,9 +39,9 @@ return view.extend({
 			const daemon = model.take(item) && model.known.get(DAEMON_KEY);
 
 			if (daemon) {
-				const { level, reason, message } = status.verdict(daemon);
+				const { level, label, message } = status.verdict(daemon);
 
-				D.fill(place, 'dockerd: ', D.badge(level, daemon.words ?? reason), ' ', message);
+				D.fill(place, 'dockerd: ', D.badge(level, label), ' ', message);
 			}
 		});
 
@@ -63,7 +63,7 @@ return view.extend({
 	},
 
 	interfaces() {
-		return uci.sections('network', 'interface').map(one => one['.name']).filter(name => !NOT_BLOCKED.includes(name));
+		return uci.sections('network', 'interface').map(one => one['.name']).filter(name => !NOT_BLOCKED.test(name));
 	},
 
 	more(type, name) {

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Hooks around a replacement, and the handover: on virtual time, and with a kill of the agent at each of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.virtual.objects import FakeContainer
+from tests.support.virtual.taps import Fault
+from tests.support.virtual.world import World, a_world
+
+HEAD = "config container 'web'\n\toption image 'app:1'\n\toption stop_timeout '0'\n\toption gate '2'\n"
+HOUR_S = 3600.0
+
+
+def section(command: str, *lines: str) -> str:
+    return HEAD + "".join(f"\t{line}\n" for line in (f"option command '{command}'", *lines))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with a_world(tmp_path) as made:
+        yield made
+
+
+def declare(world: World, text: str, seconds: float = 20) -> None:
+    world.write(text)
+    world.tell()
+    world.rest(seconds)
+
+
+def begin(world: World, text: str) -> FakeContainer:
+    world.write(text)
+    world.start_agent()
+    world.rest(20)
+    return web(world)
+
+
+def web(world: World) -> FakeContainer:
+    found = world.engine.find("web")
+    assert found is not None
+    return found
+
+
+def conditions(world: World) -> dict[str, dict[str, Any]]:
+    resources = world.snapshot()["resources"]
+    (found,) = [r["conditions"] for r in resources if r["key"] == "container:web"]
+    return {str(c["type"]): c for c in found}
+
+
+def test_a_replacement_waits_while_hold_cmd_says_so_and_not_for_ever(world: World) -> None:
+    hold = ("option hold_cmd 'busy'", "option hold_limit '2h'")
+    before = begin(world, section("sleep 1000000", *hold)).id
+    world.engine.exit_codes["busy"] = 1
+    declare(world, section("sleep 2000000", *hold), 120)
+    assert (web(world).id, web(world).state) == (before, "running")
+    waiting = conditions(world)["Waiting"]
+    assert waiting["status"]
+    assert "hold_cmd exited with 1: no such thing" in waiting["message"]
+    assert conditions(world)["Synced"]["level"] == "waiting"
+    asked = len(world.engine.executed)
+    world.rest(HOUR_S)
+    assert 50 <= len(world.engine.executed) - asked <= 62  # once a minute
+    world.kill_agent()  # the limit does not begin again
+    world.rest(1.2 * HOUR_S)
+    assert web(world).id != before
+
+
+def test_a_hold_ends_when_the_command_does(world: World) -> None:
+    before = begin(world, section("sleep 1000000", "option hold_cmd 'busy'")).id
+    world.engine.exit_codes["busy"] = 1
+    declare(world, section("sleep 2000000", "option hold_cmd 'busy'"), 90)
+    assert web(world).id == before
+    del world.engine.exit_codes["busy"]
+    world.rest(90)
+    assert web(world).id != before
+    assert conditions(world)["Synced"]["status"]
+    assert not conditions(world)["Waiting"]["status"]
+
+
+@pytest.mark.parametrize("code", [0, 2, None])
+def test_pre_stop_runs_in_the_old_one_and_stops_nothing(world: World, code: int | None) -> None:
+    lines = ("list pre_stop 'dump'", "option pre_stop_timeout '5'")
+    before = begin(world, section("sleep 1000000", *lines)).id
+    world.engine.exit_codes["dump"] = code
+    declare(world, section("sleep 2000000", *lines), 60)
+    assert web(world).id != before
+    assert world.engine.executed == [("web", ("dump",))]
+    said = conditions(world)["Synced"]["message"]
+    expected = {0: "", 2: "pre_stop exited with 2", None: "pre_stop did not end within 5 s"}
+    assert said.startswith(expected[code])
+    assert bool(said) is (code != 0)
+
+
+def test_a_failing_post_start_is_rolled_back(world: World) -> None:
+    before = begin(world, section("sleep 1000000")).id
+    world.engine.exit_codes["join"] = 3
+    declare(world, section("sleep 2000000", "option post_start 'join'"), 60)
+    assert (web(world).id, web(world).state) == (before, "running")
+    degraded = conditions(world)["Degraded"]
+    assert (degraded["reason"], degraded["details"]["output"]) == ("RolledBack", "no such thing")
+    assert degraded["message"] == "post_start exited with 3: no such thing"
+
+
+HANDOVER = ("option strategy 'handover'",)
+
+
+def test_in_a_handover_the_old_one_runs_until_the_new_one_has_proved_itself(world: World) -> None:
+    before = begin(world, section("sleep 1000000", *HANDOVER))
+    both: list[bool] = []
+
+    def watch(name: str, args: tuple[Any, ...]) -> None:
+        if name == "engine.stop" and args[0] == before.id:
+            both.append(sum(c.state == "running" for c in world.engine.containers.values()) == 2)
+
+    world.watch = watch
+    declare(world, section("sleep 2000000", *HANDOVER))
+    assert both == [True]
+    assert web(world).id != before.id
+    assert len(world.engine.containers) == 1
+
+
+def test_a_handover_that_fails_costs_nothing(world: World) -> None:
+    before = begin(world, section("sleep 1000000", *HANDOVER))
+    run = before.run
+    declare(world, section("false", *HANDOVER))
+    assert (web(world).id, web(world).run, web(world).state) == (before.id, run, "running")
+    assert conditions(world)["Degraded"]["reason"] == "RolledBack"
+    assert len(world.engine.containers) == 1
+
+
+@pytest.mark.parametrize("fault", [Fault.KILL_BEFORE, Fault.KILL_AFTER])
+@pytest.mark.parametrize("strategy", ["swap", "handover"])
+def test_a_kill_at_any_step_ends_in_one_container_as_declared(
+    tmp_path: Path, strategy: str, fault: Fault
+) -> None:
+    more = (f"option strategy '{strategy}'", "list pre_stop 'dump'", "list post_start 'join'")
+    for step in range(14):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        with a_world(folder, step) as world:
+            begin(world, section("sleep 1000000", *more))
+            world.plan.fault, world.plan.skip, world.plan.count, world.plan.changing = fault, step, 1, True
+            declare(world, section("sleep 2000000", *more), 60)
+            world.plan.clear()
+            world.rest(120)
+            (one,) = world.engine.containers.values()
+            assert (one.name, one.state) == ("web", "running"), step
+            assert one.config["Cmd"] == ["sleep", "2000000"], step
+            assert world.open_records() == [], step
