@@ -156,7 +156,7 @@ class Edges:
         return now >= at and (alarm.standing or alarm.onsets > 1)
 
     def _is_old(self, alarm: _Alarm) -> bool:
-        """Whether it was so when nobody had been told of anything yet."""
+        """Whether it was so before the first notice."""
         return self.told is None and alarm.first < self.now + START_S
 
     @staticmethod

@@ -16,12 +16,14 @@ from typing import Any
 from agent.api.jobs.job_specs import parse_job
 from agent.api.jobs.jobs import Jobs
 from agent.api.port import (
+    LOAD_HOURS,
     STARTED,
     AgentPort,
     Sessions,
     client_bundle,
     given_of,
     import_request_of,
+    load_of,
     prune_request_of,
     revert_of,
     rollback_name_of,
@@ -107,6 +109,7 @@ class AgentMethods:
                 args={"packages": TABLE, "paths": TABLE, "sections": TABLE, "staged": BOOLEAN},
             ),
             "reconcile": Method(handler=self._reconcile),
+            "load": Method(handler=self._load, args={"name": STRING, "hours": INTEGER}),
             "notify_test": Method(handler=self._notify_test, args={"name": STRING}),
             "prune": Method(
                 handler=self._prune,
@@ -124,6 +127,14 @@ class AgentMethods:
     async def _plan(self, args: Arguments) -> Reply:
         del args
         return await self._agent.plan()
+
+    async def _load(self, args: Arguments) -> Reply:
+        name = text(args, "name")
+        return await (
+            load_of(self._agent, checked_id(name), args.get("hours", LOAD_HOURS))
+            if name
+            else self._agent.load()
+        )
 
     async def _preview(self, args: Arguments) -> Reply:
         given = given_of({name: value for name, value in args.items() if name != SESSION})
@@ -186,7 +197,7 @@ def make_agent_object(sessions: Sessions, *groups: Mapping[str, Method]) -> BusO
 class StatusNotifier:
     """Notifies `status` {version, keys} on the object when the board changes: the keys of what changed, not the news.
 
-    Coalesced, at most one a second, and nothing at all while nobody is subscribed.
+    Coalesced, at most one a second, and nothing at all without a subscriber.
     """
 
     def __init__(self, agent: AgentPort, bus: UbusClient, source: BusObject) -> None:
@@ -219,7 +230,7 @@ class StatusNotifier:
     async def _notify(self, sent: int) -> int:
         events = self._board.events_after(sent)
         version = self._board.version if events is None else int(events[-1]["id"])
-        # past the ring nobody knows what changed: no keys, look at all
+        # past the ring it is not known what changed: no keys, look at all
         keys = sorted({str(event["key"]) for event in events or () if "key" in event})
         try:
             await self._bus.notify(self._source, "status", {"version": version, "keys": keys})
