@@ -215,8 +215,10 @@ def check_registries(data: bytes) -> None:
 
 
 _ANSWERS = (
-    b'Bearer realm="https://auth.example/token",service="registry",scope="repository:a/b:pull"\n'
-    b'{"schemaVersion":2,"config":{"digest":"sha256:00","size":7},"layers":[{"digest":"sha256:11","size":9}]}',
+    (
+        b'Bearer realm="https://auth.example/token",service="registry",scope="repository:a/b:pull"\n'
+        b'{"schemaVersion":2,"config":{"digest":"sha256:00","size":7},"layers":[{"digest":"sha256:11","size":9}]}'
+    ),
     b'100;w=21600\n{"manifests":[{"digest":"sha256:22","platform":{"os":"linux","architecture":"arm","variant":"v7"}}]}',
     b'Basic realm="x", Bearer realm="y"\n{"errors":[{"code":"DENIED"}],"token":"t","rootfs":{"diff_ids":["sha256:33"]}}',
 )
