@@ -70,8 +70,15 @@ return baseclass.extend({
 		_('The container is replaced by one of the image before, and stays on it until its settings change or you update it. Its volumes stay as they are.'),
 		_('Take back'), () => calls.agent.rollback(resource.section), done)),
 
-	// that it stays on an earlier image; '' where it does not
-	pinned: resource => has(resource, 'Pinned') ? resource.conditions.find(one => one.type === 'Pinned').message : '',
+	// of one container: whether there is a newer image, and that it stays on an earlier one
+	factsOf(resource, done) {
+		const words = resource ? this.words(resource, Date.now() / 1000) : '', isPinned = has(resource, 'Pinned');
+
+		return [
+			...(words ? [ [ _('Update'), [ words, ' ', isNewer(resource) || isPinned ? this.updateButton([ resource ], _('Update'), done) : '' ] ] ] : []),
+			...(isPinned ? [ [ _('Pinned'), resource.conditions.find(one => one.type === 'Pinned').message ] ] : [])
+		];
+	},
 
 	// those that have one, each a link; '' for none
 	list(resources, now) {

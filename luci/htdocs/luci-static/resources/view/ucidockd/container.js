@@ -80,20 +80,10 @@ return view.extend({
 		D.fill(this.info, D.facts([
 			[ _('State'), D.badge(state.level, state.words) ], [ _('Image'), this.row.image ],
 			...(ports.webui(this.row) ? [ [ _('Web page'), ports.webui(this.row) ] ] : []),
-			...this.updateFacts(owner),
+			...updates.factsOf(owner, () => this.refresh()),
 			...(this.row.ports.length ? [ [ _('Ports'), this.row.ports.map(ports.node) ] ] : []),
 			...(this.found ? containerinfo.factsOf(this.found, this.row.ports.length > 0) : [])
 		]));
-	},
-
-	// whether there is a newer image, and that it stays on an earlier one
-	updateFacts(owner) {
-		const words = owner ? updates.words(owner, Date.now() / 1000) : '', pinned = owner ? updates.pinned(owner) : '', done = () => this.refresh();
-
-		return [
-			...(words ? [ [ _('Update'), [ words, ' ', updates.isNewer(owner) || pinned ? updates.updateButton([ owner ], _('Update'), done) : '' ] ] ] : []),
-			...(pinned ? [ [ _('Pinned'), pinned ] ] : [])
-		];
 	},
 
 	logsTab() {
