@@ -275,7 +275,7 @@ class DaemonStage:
         return bool(given) and not exists(given) and not missing_mount(given, self._options)
 
     def _starts(self, settings: DaemonSettings | None, runner: Runner) -> bool:
-        """Whether we start dockerd, whoever makes its settings: its autostart has been taken, or we are asked to."""
+        """Whether we start dockerd, with settings of ours or not: its autostart has been taken, or we are asked to."""
         if runner.elsewhere:
             return False
         if runner.kind == "child":
@@ -472,7 +472,7 @@ class DaemonStage:
         renderer: Renderer | None = None,
         bridges: frozenset[str] | None = None,
     ) -> tuple[Rendered, DaemonError | None]:
-        """As `Renderer.render`. A dockerd that nobody knows of, or an external one, may be listening itself."""
+        """As `Renderer.render`. An unknown dockerd, or an external one, may be listening itself."""
         known = running is not None or self._change is None or self._change.supervisor.find() is None
         probe = known and runner.kind != "external"
         refused = {

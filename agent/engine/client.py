@@ -53,7 +53,7 @@ from agent.wire.bodies import error_message
 logger = logging.getLogger(__name__)
 
 _MESSAGE_LIMIT = 256  # engine bodies may echo what they were sent
-_LEAST_API = "1.41"  # where nobody has said yet; what it says itself is spoken
+_LEAST_API = "1.41"  # until the engine has named its own
 _PING_S = 10.0
 _MAC_HIDDEN_SINCE = (1, 52)
 _SHARED_SIZE_SINCE = (1, 42)
@@ -169,7 +169,7 @@ class DockerEngine:
         return EngineInvalidError(f"the engine at {self._host} gave an answer that is not a valid one{tail}")
 
     def _refuse_redirect(self, response: Any) -> None:
-        """An engine sends nobody elsewhere: what we say to it, logins too, is for it alone."""
+        """Redirects are not followed: what we send, logins included, is for this engine alone."""
         if response.is_redirect:
             response.close()
             raise self._invalid("it is a redirect")
@@ -450,7 +450,7 @@ class DockerEngine:
         except EngineError as exc:
             if exc.status != 409 or "already in progress" not in str(exc):
                 raise
-            # asked for before, by us whose answer was lost or by somebody else: the engine tells when it is done
+            # asked for before, by us, with the answer lost, or by another client: the engine tells when it is done
             self._call("POST", f"{path}/wait", params={"condition": "removed"}, ok=(404,))
 
     def connect(self, network: str, container: str, endpoint: dict[str, Any]) -> None:

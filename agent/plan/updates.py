@@ -13,6 +13,7 @@ _EVERY_S = {UpdateCheck.DAILY: DAY_S, UpdateCheck.WEEKLY: 7 * DAY_S}
 _FIRST_S = 600.0  # a check of an agent that knows of none before comes within that, without a window
 _EARLIER = 0.1  # and a later one up to that part of its interval early
 _HALF_DAY_S = DAY_S / 2
+_TAIL_S = 600  # of a window is left to each: it is looked at every minute or so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +68,13 @@ def next_check_s(
     window: Window | None,
     *,
     last: float | None,
+    started: float,
     now: float,
     second_of_day: int,
     spread: float,
 ) -> float | None:
-    """Seconds until the next check, 0 when it is due, None for never. `last`: unix seconds, None where none is known.
+    """Seconds until the next check, 0 when it is due, None for never. `last`: unix seconds, None where none is known, as
+    after the agent `started`.
 
     `spread`, 0 to 1, is this agent's own place: in the window, lest all routers ask at once.
     """
@@ -81,13 +84,13 @@ def next_check_s(
         last = None
     interval = _EVERY_S[every]
     if window is None:
-        due = now + _FIRST_S * spread if last is None else last + interval * (1 - _EARLIER * spread)
-        return max(0.0, due - now)
+        due = started + _FIRST_S * spread if last is None else last + interval * (1 - _EARLIER * spread)
+        return min(max(0.0, due - now), interval)
     # once in each window, or in the one a week later: a check late in a window may follow early in the next
     ready_s = 0.0 if last is None else max(0.0, last + interval - _HALF_DAY_S - now)
-    place = Window(round(window.begin_s + window.length_s * spread) % round(DAY_S), window.end_s)
-    then = round(second_of_day + ready_s) % round(DAY_S)
-    return ready_s + (place if place.length_s else window).wait_s(then)
+    late = round(max(0, window.length_s - _TAIL_S) * spread)
+    place = Window((window.begin_s + late) % round(DAY_S), window.end_s)
+    return ready_s + place.wait_s(round(second_of_day + ready_s) % round(DAY_S))
 
 
 # What fits on the disk. A registry tells the sizes of layers as they are sent, packed.

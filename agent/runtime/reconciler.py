@@ -71,6 +71,7 @@ from agent.status.conditions import ConditionType
 from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
+    from agent.data.restore import Restores
     from agent.runtime.adopt import AdoptRequest
     from agent.runtime.past import Past
     from agent.runtime.update_checks import UpdateChecks
@@ -134,6 +135,7 @@ class Reconciler:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     make_crew: Callable[[int], Crew] = Crew  # of so many workers
+    restores: Restores | None = None  # what saves volumes and puts them back; a pass asked for alone has none
     stopping: threading.Event = field(default_factory=threading.Event)
     last: LoadResult = field(default_factory=lambda: LoadResult(desired=None))
     desired: Desired | None = None

@@ -194,6 +194,7 @@ class UpdateChecks:
             settings.update_check,
             settings.update_check_window,
             last=self.last,
+            started=self._started,
             now=now,
             second_of_day=self.time.second_of_day(),
             spread=self.spread,

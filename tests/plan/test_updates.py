@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,7 +115,7 @@ def test_a_check_is_made_in_its_window_and_once_in_its_interval(
 ) -> None:
     window = Window(begin, (begin + length) % (24 * 3600))
     before = None if last is None else NOW - last
-    wait = next_check_s(every, window, last=before, now=NOW, second_of_day=second, spread=spread)
+    wait = next_check_s(every, window, last=before, started=NOW, now=NOW, second_of_day=second, spread=spread)
     assert wait is not None
     assert wait >= 0
     assert window.wait_s(round(second + wait) % (24 * 3600)) in (0, 1)
@@ -123,15 +125,45 @@ def test_a_check_is_made_in_its_window_and_once_in_its_interval(
     assert wait <= interval + DAY_S
 
 
-def test_without_a_window_the_first_check_is_soon_and_the_next_after_the_interval() -> None:
-    def wait(last: float | None, spread: float = 0.5) -> float | None:
-        return next_check_s(UpdateCheck.DAILY, None, last=last, now=NOW, second_of_day=0, spread=spread)
+@pytest.mark.parametrize("spread", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(("every", "days"), [(UpdateCheck.DAILY, 1), (UpdateCheck.WEEKLY, 7)])
+@pytest.mark.parametrize(
+    "window", [None, Window(2 * 3600, 5 * 3600), Window(22 * 3600, 3600), Window(0, 300)]
+)
+def test_who_looks_every_few_minutes_finds_it_due_once_in_each_period(
+    window: Window | None, every: UpdateCheck, days: int, spread: float
+) -> None:
+    made: list[float] = []
+    for minute in range(0, 22 * 24 * 60, 5):
+        now = NOW + minute * 60
+        wait = next_check_s(
+            every,
+            window,
+            last=made[-1] if made else None,
+            started=NOW,
+            now=now,
+            second_of_day=minute * 60 % 86400,
+            spread=spread,
+        )
+        if wait == 0:
+            made.append(now)
+    assert made[0] <= NOW + (600 if window is None else DAY_S)
+    assert len(made) in range(22 // days, 22 * 10 // (9 * days) + 2)
+    between = [later - earlier for earlier, later in itertools.pairwise(made)]
+    assert all((days - 0.75) * DAY_S <= each <= (days + 0.5) * DAY_S for each in between)
 
-    assert wait(None) == 300
+
+def test_without_a_window_the_next_check_is_after_the_interval() -> None:
+    def wait(last: float, spread: float = 0.5) -> float | None:
+        return next_check_s(
+            UpdateCheck.DAILY, None, last=last, started=NOW, now=NOW, second_of_day=0, spread=spread
+        )
+
     assert wait(NOW, 0) == DAY_S
     assert wait(NOW - 2 * DAY_S) == 0
-    assert wait(NOW + 5 * DAY_S) == 300  # the clock was set back
-    assert next_check_s(UpdateCheck.OFF, None, last=None, now=NOW, second_of_day=0, spread=0) is None
+    assert wait(NOW + 5 * DAY_S) == 300  # the clock was set back: as after a start
+    off = next_check_s(UpdateCheck.OFF, None, last=None, started=0, now=NOW, second_of_day=0, spread=0)
+    assert off is None
 
 
 def test_a_layer_is_local_only_on_top_of_those_below_it() -> None:

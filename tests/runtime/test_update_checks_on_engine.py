@@ -206,5 +206,13 @@ def test_a_running_agent_checks_when_it_is_asked_and_by_itself(box: Box, store: 
             check=True,
         ).stdout
         assert 'ucidockd_image_updates{state="update"} 1' in metrics
+        told = agent.command("update", "--check", "c0")
+        assert (told.returncode, "update" in told.stdout) == (0, True)
+        assert found["digest"] in told.stdout
+        applied = agent.command("update", "--yes")
+        assert applied.returncode == 0, applied.stdout + applied.stderr
+        (after,) = call(socket, "GET", "/v1/updates")["containers"]
+        assert after["state"] == "up-to-date"
+        assert not shown()
     finally:
         agent.close()
