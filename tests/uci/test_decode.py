@@ -13,6 +13,7 @@ from agent.schema.validate import KINDS, properties
 from agent.uci.decode import DecodeResult, decode, decode_agent, decode_auth, decode_stack
 from agent.uci.decode_container import decode_container
 from agent.uci.decode_network import decode_network, decode_volume
+from agent.uci.decode_notify import decode_notify
 from agent.uci.reader import SectionReader
 from agent.uci.syntax import Option, Package, Section
 
@@ -77,6 +78,8 @@ def test_every_schema_property_is_read(kind: str) -> None:
             decode_stack(reader, read_file=lambda _: "")
         case "auth":
             decode_auth(reader)
+        case "notify":
+            decode_notify(reader)
         case _:
             decode_agent(reader)
     assert set(properties(kind)) - reader.used == set()
