@@ -490,6 +490,7 @@ class AgentSettings:
     dockerd: str = "dockerd"
     dockerd_args: tuple[str, ...] = ()
     remove: bool = False
+    load_history: bool = True
     update_check: UpdateCheck = UpdateCheck.OFF
     update_check_window: Window | None = None
     prune: PruneSettings = field(default_factory=PruneSettings)

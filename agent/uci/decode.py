@@ -54,6 +54,7 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
     """The agent's settings; a wrong option leaves its default."""
     base = AgentSettings()
     enabled, workers = reader.flag("enabled"), reader.parsed("workers", parse_int)
+    load_history = reader.flag("load_history")
     keep = reader.parsed("keep_images", parse_int)
     settings = AgentSettings(
         enabled=base.enabled if enabled is None else enabled,
@@ -77,6 +78,7 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
         remove=reader.flag("remove") or base.remove,
         keep_images=base.keep_images if keep is None else keep,
         prune=_prune(reader),
+        load_history=base.load_history if load_history is None else load_history,
         update_check=UpdateCheck(reader.text("update_check") or base.update_check),
         update_check_window=reader.parsed("update_check_window", parse_window),
     )

@@ -48,7 +48,7 @@ ACL: dict[str, Any] = json.loads((LUCI / "root/usr/share/rpcd/acl.d/luci-app-uci
 MENU: dict[str, Any] = json.loads((LUCI / "root/usr/share/luci/menu.d/luci-app-ucidockd.json").read_text())
 RIGHTS = ACL["luci-app-ucidockd"]
 READING = {
-    "status", "plan", "diff", "job_list", "job_status",
+    "status", "plan", "diff", "load", "job_list", "job_status",
     "stream_open", "stream_resume", "stream_ack", "stream_read", "stream_close",
     "df", "events", "info", "ping", "version", "changes", "inspect", "list", "logs", "stats", "top",
     "history", "updates", "getMountPoints",

@@ -18,11 +18,13 @@ from agent.api.http.routing import matching_socket
 from agent.api.jobs.jobs import Jobs, JobState
 from agent.api.jobs.transfers import Transfers
 from agent.api.port import (
+    LOAD_HOURS,
     STARTED,
     AgentPort,
     client_bundle,
     given_of,
     import_request_of,
+    load_of,
     prune_request_of,
     revert_of,
     validated,
@@ -77,6 +79,19 @@ class StatusRoutes:
                     f" {EVENT_STREAM}"
                 ),
             ),
+            get(
+                "/v1/load",
+                read("ucidockd", "load"),
+                self.load,
+                "What each container takes now: processor, memory of its limit, network, restarts; takes a second",
+            ),
+            get(
+                "/v1/load/{id}",
+                read("ucidockd", "load"),
+                self.load_of_one,
+                "What a container section's container took, a value a minute (null where nothing is known)",
+                query={"hours": "How far back, 24 at most"},
+            ),
             get("/v1/plan", read("ucidockd", "plan"), self.plan, "What would be done, and why"),
             post(
                 "/v1/plan",
@@ -127,6 +142,14 @@ class StatusRoutes:
 
     async def stream(self, request: Request) -> Response:
         return EventReply(status_events(self._agent.board, replies.resume_id(request.headers)))
+
+    async def load(self, request: Request) -> Response:
+        picked(request, ())
+        return JsonReply(await self._agent.load())
+
+    async def load_of_one(self, request: Request) -> Response:
+        asked = dict(picked(request, ("hours",)))
+        return JsonReply(await load_of(self._agent, container_id(request), asked.get("hours", LOAD_HOURS)))
 
     async def plan(self, request: Request) -> Response:
         del request
@@ -379,7 +402,7 @@ class MetricsRoutes:
     async def metrics(self, request: Request) -> Response:
         del request
         metrics = board_metrics(self._agent.board.snapshot(), self._agent.passes)
-        text = format_metrics([*metrics, *self._controller(), *_process()])
+        text = format_metrics([*metrics, *self._agent.load_metrics(), *self._controller(), *_process()])
         return Response(text, headers={"content-type": MEDIA_TYPE})
 
     def _controller(self) -> list[Metric]:

@@ -16,12 +16,14 @@ from typing import Any
 from agent.api.jobs.job_specs import parse_job
 from agent.api.jobs.jobs import Jobs
 from agent.api.port import (
+    LOAD_HOURS,
     STARTED,
     AgentPort,
     Sessions,
     client_bundle,
     given_of,
     import_request_of,
+    load_of,
     prune_request_of,
     revert_of,
     rollback_name_of,
@@ -107,6 +109,7 @@ class AgentMethods:
                 args={"packages": TABLE, "paths": TABLE, "sections": TABLE, "staged": BOOLEAN},
             ),
             "reconcile": Method(handler=self._reconcile),
+            "load": Method(handler=self._load, args={"name": STRING, "hours": INTEGER}),
             "notify_test": Method(handler=self._notify_test, args={"name": STRING}),
             "prune": Method(
                 handler=self._prune,
@@ -124,6 +127,14 @@ class AgentMethods:
     async def _plan(self, args: Arguments) -> Reply:
         del args
         return await self._agent.plan()
+
+    async def _load(self, args: Arguments) -> Reply:
+        name = text(args, "name")
+        return await (
+            load_of(self._agent, checked_id(name), args.get("hours", LOAD_HOURS))
+            if name
+            else self._agent.load()
+        )
 
     async def _preview(self, args: Arguments) -> Reply:
         given = given_of({name: value for name, value in args.items() if name != SESSION})
