@@ -6,7 +6,7 @@ says once what both entry points do: the right, whether the call is a manual act
 access list that LuCI ships (`acl.d`), `docs/openapi.json` and `docs/engine-calls.md` are compared with it.
 
 READ means that neither the engine nor a container changes, that the answer holds no secrets (or is masked), and that the
-engine contacts nobody outside. Files of a container, its console and swarm's tokens therefore need WRITE.
+engine contacts no other host. Files of a container, its console and swarm's tokens therefore need WRITE.
 
 Placeholders: `{id}` an id or name, `{image}` the reference of an image or plugin, which contains slashes, `{network}` the
 id or name of a network, which may be any text.

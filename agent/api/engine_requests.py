@@ -64,7 +64,7 @@ def _check_source(name: str, value: str) -> None:
         raise RequestError(f"query {name}: expected http://, https://, git:// or git@ and a host")
 
 
-# Which versions of its API the engine speaks, for whoever wants a certain one in the path (Engine API, "Versioning").
+# Which versions of its API the engine speaks, for clients that want a certain one in the path (Engine API, "Versioning").
 
 
 _VERSION = re.compile(r"1\.[0-9]{1,3}")
@@ -175,7 +175,7 @@ def for_readers(value: Any) -> Any:
 
 
 async def masked_value(value: Any) -> Any:
-    """The same in a thread: a large answer holds nobody else up."""
+    """The same in a thread: a large answer does not delay other requests."""
     return await asyncio.get_running_loop().run_in_executor(_worker(), for_readers, value)
 
 

@@ -13,7 +13,7 @@ from agent.model.issues import Given, GivenSection
 from agent.model.quantities import QuantityError, parse_age
 from agent.model.resources import PruneImages, RegistryAuth
 from agent.status.board import StatusBoard
-from agent.status.metrics import PassCounters
+from agent.status.metrics import Metric, PassCounters
 
 if TYPE_CHECKING:
     from agent.convert.requests import ImportRequest
@@ -38,6 +38,13 @@ class AgentPort(Manual, Protocol):
 
     async def validate(self, texts: Mapping[str, str]) -> list[dict[str, Any]]:
         """The mistakes of the configuration, were these the files of the packages named. Writes nothing."""
+
+    async def load(self, name: str = "", *, hours: float = 24.0) -> dict[str, Any]:
+        """What all containers take now, or a section's container in the last hours. Raises ConfigError, ConflictError."""
+        ...
+
+    def load_metrics(self) -> list[Metric]:
+        """What containers took at the last sample."""
 
     def api_version(self) -> str:
         """The API version that UCI wants LuCI to speak with the engine (`v1.47`), "" for the newest."""
@@ -133,7 +140,7 @@ class Sessions(Protocol):
     async def allowed(self, session: str, object: str, method: str) -> bool:  # noqa: A002 - ubus's word
         """Whether that session may call that method of that ubus object; False for a session that is not known.
 
-        May be true for 5 s after the right has ended. Raises BusError when nobody answers.
+        May be true for 5 s after the right has ended. Raises BusError without an answer.
         """
 
 
@@ -266,6 +273,27 @@ async def validated(agent: AgentPort, texts: Mapping[str, Any]) -> dict[str, Any
     return {"valid": not any(issue["severity"] == "error" for issue in issues), "issues": issues}
 
 
+def backup_names(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """The body of `POST /v1/backups`: `names`, all sections where it is missing. Raises RequestError."""
+    names = body.get("names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RequestError("`names`: expected a list of backup sections")
+    return tuple(names)
+
+
+def restore_of(body: Mapping[str, Any]) -> dict[str, str]:
+    """The body of a restore: `volume`, `file` and `into`, each of which may be missing. Raises RequestError."""
+    if unknown := sorted(body.keys() - {"volume", "file", "into"}):
+        raise RequestError(f"{unknown[0][:64]!r} is not known; known: volume, file, into")
+    found = {name: text(body, name) for name in ("volume", "file", "into") if name in body}
+    for name in ("volume", "into"):
+        if found.get(name):
+            checked_id(found[name])
+    if found.get("file") and not found["file"].startswith("/"):
+        raise RequestError("`file`: expected an absolute path")
+    return found
+
+
 # What is asked of dockerd by hand, for every door: the answer to a wish, and a client's bundle.
 
 
@@ -276,3 +304,17 @@ async def client_bundle(agent: AgentPort, body: Mapping[str, Any]) -> dict[str, 
     """The answer to `{name, days}`. Raises RequestError, and what `AgentPort.tls_client` raises."""
     days = number(body, "days", low=1, high=CERTIFICATE_DAYS_MAX, default=CLIENT_DAYS)
     return await agent.tls_client(text(body, "name"), days=days)
+
+
+LOAD_HOURS = 24
+
+
+async def load_of(agent: AgentPort, name: str, hours: object) -> dict[str, Any]:
+    """The load of one section's container over so many hours. Raises RequestError, and what `AgentPort.load` raises."""
+    try:
+        wanted = float(str(hours))
+    except ValueError:
+        wanted = 0.0
+    if not 0 < wanted <= LOAD_HOURS:
+        raise RequestError(f"hours: expected a number above 0, {LOAD_HOURS} at most")
+    return await agent.load(name, hours=wanted)

@@ -220,7 +220,7 @@ class Executor:
         record = self._announce("volume", operation.volume, lost=(operation.volume.name,) if empty else ())
         made = self.engine.create_volume(volume_body(operation.volume, self._labels(record)))
         if made.labels.get(LABEL_NONCE) != record.nonce:
-            # the engine gives the one that is there without a word: somebody was quicker
+            # the engine gives the one that is there without a word: another client was quicker
             self.records.drop(record.nonce)
             raise ConflictError(f"a volume named {made.name} exists and is not ours")
         self.records.change(record.nonce, lasting=False, object_id=made.name)

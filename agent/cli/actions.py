@@ -24,7 +24,7 @@ from agent.model.quantities import TRUE_WORDS
 LOOK_S = 0.2
 TIMED_OUT = 5
 _PACKAGE = "containers"
-_TRIES = 5  # while somebody else writes the file
+_TRIES = 5  # while another process writes the file
 # what UCI has to say; "": the option goes
 _START: Mapping[str, str] = {"state": "", "enabled": ""}
 _STOP: Mapping[str, str] = {"state": "stopped"}

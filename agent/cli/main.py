@@ -60,7 +60,7 @@ def call(handler: str, args: argparse.Namespace) -> int:
         _say("interrupted; a running agent continues with what is under way")
         return INTERRUPTED
     except BrokenPipeError:
-        # nobody reads on; Python would complain again when it flushes at exit
+        # the reader is gone; Python would complain again when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as exc:

@@ -148,7 +148,7 @@ def _first_word(words: Sequence[str], valued: frozenset[str]) -> int:
 def _parse(command: Command, words: list[str]) -> argparse.Namespace:
     parser = build(command)
     rest: list[str] = []
-    if command.rest:  # everything behind the first word is somebody else's command line
+    if command.rest:  # everything behind the first word is another program's command line
         cut = _first_word(words, _valued(command.all_options())) + 1
         words, rest = words[:cut], words[cut:]
         rest = rest[1:] if rest[:1] == ["--"] else rest

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Splits pasted shell text into commands and words, as far as `docker run` lines need it (POSIX shell, 2.2 and 2.3).
 
-Nothing is run: a `$(...)`, and a variable that nobody gives, stay in the word, which says so in `unresolved`. `shlex`
+Nothing is run: a `$(...)`, and a variable without a value, stay in the word, which says so in `unresolved`. `shlex`
 does not tell `'$x'` from `"$x"`.
 """
 

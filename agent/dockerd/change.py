@@ -341,7 +341,7 @@ class DaemonChange:
             yield good
         before = self.record.running
         base = before or good or failed
-        # with its arguments: without them it would be an engine in other directories, perhaps somebody else's
+        # with its arguments: without them it would be an engine in other directories, perhaps another one
         smallest = minimal(base.document, socket=self.socket)
         keeps = {"live-restore": not self.record.swarm}
         yield replace(base, document={**smallest, **keeps}, material="")

@@ -52,7 +52,7 @@ class DaemonFiles:
         self._engine = state_dir / "daemon-engine.json"
 
     def current(self) -> bytes | None:
-        """daemon.json as it is, whoever wrote it."""
+        """daemon.json as it is, ours or not."""
         try:
             return self.config_file.read_bytes()
         except OSError:

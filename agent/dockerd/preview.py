@@ -2,7 +2,7 @@
 """`ucidockd render`: prints daemon.json without its passwords; with `--diff` what a change of it would take, and which
 containers it would stop.
 
-Changes nothing and asks nobody but the engine for the names of its running containers.
+Changes nothing and only asks the engine for the names of its running containers.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def settings_source(options: RuntimeOptions, config_file: Path) -> Callable[[Des
         settings = desired.daemon
         runner = runner_of(desired.agent, options)
         if settings is not None and not not_ours(settings, runner, config_file):
-            # whoever runs an external dockerd may have given it another file
+            # an external dockerd may have been given another file
             managed = runner.kind != "external" or daemon_process.find_with_config(config_file) is not None
             return DockerdSettings(values=settings.values if managed else {}, managed=managed)
         own = own_settings(settings, has_package=has_package(options))

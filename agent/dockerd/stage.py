@@ -275,7 +275,7 @@ class DaemonStage:
         return bool(given) and not exists(given) and not missing_mount(given, self._options)
 
     def _starts(self, settings: DaemonSettings | None, runner: Runner) -> bool:
-        """Whether we start dockerd, whoever makes its settings: its autostart has been taken, or we are asked to."""
+        """Whether we start dockerd, with settings of ours or not: its autostart has been taken, or we are asked to."""
         if runner.elsewhere:
             return False
         if runner.kind == "child":
@@ -472,7 +472,7 @@ class DaemonStage:
         renderer: Renderer | None = None,
         bridges: frozenset[str] | None = None,
     ) -> tuple[Rendered, DaemonError | None]:
-        """As `Renderer.render`. A dockerd that nobody knows of, or an external one, may be listening itself."""
+        """As `Renderer.render`. An unknown dockerd, or an external one, may be listening itself."""
         known = running is not None or self._change is None or self._change.supervisor.find() is None
         probe = known and runner.kind != "external"
         refused = {
@@ -515,7 +515,9 @@ class DaemonStage:
 
     def _act(self, change: DaemonChange, goal: Target, step: Change, process: Process | None) -> None:
         if step.effect is Effect.NOTHING:
-            self._end_watch(change)
+            if change.record.step is Step.WATCH and self._tools.monotonic() >= change.record.watch_until:
+                self._backoff.succeeded(DAEMON_KEY)
+                change.end_watch()
             return
         self._status.synced("Pending", step.cause)
         begun = self._tools.monotonic()
@@ -549,11 +551,6 @@ class DaemonStage:
             action()
         finally:
             self._intended = False
-
-    def _end_watch(self, change: DaemonChange) -> None:
-        if change.record.step is Step.WATCH and self._tools.monotonic() >= change.record.watch_until:
-            self._backoff.succeeded(DAEMON_KEY)
-            change.end_watch()
 
     def _watch(self, process: Process) -> None:
         """One thread per dockerd that sleeps until it ends."""

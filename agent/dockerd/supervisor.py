@@ -141,7 +141,7 @@ class ProcdSupervisor:
             if time.monotonic() > deadline:
                 text = f"{self._script} start did not start dockerd{_hint(self._script)}"
                 raise DaemonError(text, reason="NotStarted")
-            time.sleep(0.05)  # procd starts it after the script has ended, and tells nobody without ubus
+            time.sleep(0.05)  # procd starts it after the script has ended, and sends no event without ubus
         return process
 
     def stop(self, process: Process, timeout_s: float) -> None:

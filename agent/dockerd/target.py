@@ -152,7 +152,7 @@ class Renderer:
     ) -> tuple[Rendered, DaemonError | None]:
         """The file, and what could not be had of it. Raises DaemonError.
 
-        `probe`: whether hosts that `running` has not opened are tried; nobody must be listening there yet. `bridges`:
+        `probe`: whether hosts that `running` has not opened are tried; nothing may be listening there yet. `bridges`:
         devices of the networks that sections declare. `refused`: what dockerd is known not to take, and why.
         """
         good = self.files.last_good()

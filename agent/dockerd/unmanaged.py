@@ -66,7 +66,7 @@ class ManualControl:
         if unmanaged:
             raise ConflictError(unmanaged)
         if self._wish is not None or wish is Wish.RESTART:
-            return  # while another wish waits nobody knows how that ends
+            return  # while another wish waits, its end is not known
         runs = self._runs()
         if runs is (wish is Wish.START):
             raise ConflictError("dockerd runs already" if runs else "dockerd does not run")

@@ -96,7 +96,7 @@ class Pump:
         os.eventfd_write(self._stop, 1)
 
     def close(self) -> None:
-        """Nobody will call `stop` any more."""
+        """`stop` will not be called any more."""
         os.close(self._stop)
 
     def run(self) -> None:
@@ -231,7 +231,7 @@ def _set_low_water(source: socket.socket, size: int) -> None:
 
 @contextlib.contextmanager
 def _room(sink: socket.socket) -> Iterator[None]:
-    """A larger buffer. TCP sees to that itself, as long as nobody sets one."""
+    """A larger buffer. TCP tunes its buffer itself unless one is set."""
     if sink.family != socket.AF_UNIX:
         yield
         return
@@ -281,7 +281,7 @@ async def run_in_thread(pump: Pump, note: Note | None = None) -> None:
         except asyncio.CancelledError:
             pump.stop()
             await asyncio.wait({work})
-            with contextlib.suppress(Exception):  # whatever it was: nobody waits for it any more
+            with contextlib.suppress(Exception):  # whatever it was: nothing waits for it any more
                 work.result()
             raise
     finally:

@@ -53,7 +53,7 @@ from agent.wire.bodies import error_message
 logger = logging.getLogger(__name__)
 
 _MESSAGE_LIMIT = 256  # engine bodies may echo what they were sent
-_LEAST_API = "1.41"  # where nobody has said yet; what it says itself is spoken
+_LEAST_API = "1.41"  # until the engine has named its own
 _PING_S = 10.0
 _MAC_HIDDEN_SINCE = (1, 52)
 _SHARED_SIZE_SINCE = (1, 42)
@@ -169,7 +169,7 @@ class DockerEngine:
         return EngineInvalidError(f"the engine at {self._host} gave an answer that is not a valid one{tail}")
 
     def _refuse_redirect(self, response: Any) -> None:
-        """An engine sends nobody elsewhere: what we say to it, logins too, is for it alone."""
+        """Redirects are not followed: what we send, logins included, is for this engine alone."""
         if response.is_redirect:
             response.close()
             raise self._invalid("it is a redirect")
@@ -181,7 +181,9 @@ class DockerEngine:
         for cause in _causes(exc):
             if is_mistrust(cause):
                 return EngineTlsError(f"no TLS with the engine at {self._host}: {_short(cause)}")
-            if _is_no_http(cause):
+            # the answer broke the protocol, it did not only break off
+            broke_off = http.client.IncompleteRead | http.client.RemoteDisconnected
+            if isinstance(cause, http.client.HTTPException) and not isinstance(cause, broke_off):
                 return self._invalid("it is no HTTP")
             if isinstance(cause, FileNotFoundError | ConnectionRefusedError):
                 return EngineUnreachableError(f"no Docker engine at {self._host}; is dockerd running?")
@@ -450,7 +452,7 @@ class DockerEngine:
         except EngineError as exc:
             if exc.status != 409 or "already in progress" not in str(exc):
                 raise
-            # asked for before, by us whose answer was lost or by somebody else: the engine tells when it is done
+            # asked for before, by us, with the answer lost, or by another client: the engine tells when it is done
             self._call("POST", f"{path}/wait", params={"condition": "removed"}, ok=(404,))
 
     def connect(self, network: str, container: str, endpoint: dict[str, Any]) -> None:
@@ -505,19 +507,16 @@ class DockerEngine:
                 ) as response,
             ):
                 self._refuse_redirect(response)
-                self._follow_pull(image, response, on_progress)
+                status = response.status_code
+                if status >= 400:
+                    said = error_message(read_body(response), status, limit=_MESSAGE_LIMIT)
+                    raise EngineError(f"cannot pull {image}: {said}", status=status, retryable=True)
+                for step in json_lines(response):
+                    if "error" in step:
+                        raise EngineError(f"cannot pull {image}: {_cut(str(step['error']))}", retryable=True)
+                    on_progress(step)
         except (*_BROKEN, ValueError) as exc:
             raise EngineUnreachableError(f"cannot pull {image}: the engine went away: {_short(exc)}") from exc
-
-    def _follow_pull(self, image: str, response: Any, on_progress: Callable[[dict[str, Any]], None]) -> None:
-        status = response.status_code
-        if status >= 400:
-            said = error_message(read_body(response), status, limit=_MESSAGE_LIMIT)
-            raise EngineError(f"cannot pull {image}: {said}", status=status, retryable=True)
-        for step in json_lines(response):
-            if "error" in step:
-                raise EngineError(f"cannot pull {image}: {_cut(str(step['error']))}", retryable=True)
-            on_progress(step)
 
     def events(self, since: int | None) -> Iterator[dict[str, Any]]:
         """GET /events. Every end means "list again": the engine's own end looks like a connection that broke."""
@@ -675,12 +674,6 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
         elif isinstance(found, urllib3.exceptions.SSLError):
             within = next((arg for arg in found.args if isinstance(arg, ssl.SSLError)), None)
         found = within or found.__cause__ or found.__context__
-
-
-def _is_no_http(exc: BaseException) -> bool:
-    """Whether the answer broke the protocol, and did not only break off."""
-    broke_off = http.client.IncompleteRead | http.client.RemoteDisconnected
-    return isinstance(exc, http.client.HTTPException) and not isinstance(exc, broke_off)
 
 
 def _short(exc: BaseException) -> str:

@@ -57,7 +57,7 @@ class Deadline:
 class _TimedSocket(socket.socket):
     """Reads until the deadline."""
 
-    deadline = Deadline()  # of whoever has none: never
+    deadline = Deadline()  # for calls without one: never
 
     def recv_into(self, *args: Any, **named: Any) -> int:
         _wait_until(self.deadline, self)

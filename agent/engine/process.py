@@ -205,7 +205,7 @@ async def end_process(pid: int, container: str, *, hangup_s: float = HANGUP_S) -
     False when no such process of the container is here: it is on another machine, or in another pid namespace.
     """
     try:
-        descriptor = os.pidfd_open(pid)  # from here on the number cannot become somebody else's unseen
+        descriptor = os.pidfd_open(pid)  # from here on the pid cannot be reused unnoticed
     except OSError:
         return False
     try:
@@ -277,7 +277,7 @@ def end_leftover(container: str) -> bool:
 
 
 def _open_member(pid: int, container: str) -> int | None:
-    """A descriptor of the process if it is the container's; the number alone could become somebody else's."""
+    """A descriptor of the process if it is the container's; the pid alone could be reused."""
     if not _belongs(pid, container):
         return None
     try:

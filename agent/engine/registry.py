@@ -256,6 +256,8 @@ class RegistryClient:
             try:
                 reply = self._authorized(endpoint, method, name, path)
                 break
+            except ValueError as exc:  # of a redirect, or of an authorization server
+                raise RegistryError(f"{endpoint.registry} names an address that is not one") from exc
             except RegistryAwayError:
                 if len(endpoint.schemes) == 1:
                     raise

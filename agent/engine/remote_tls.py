@@ -37,7 +37,7 @@ class EngineTls:
         return self._made[1]
 
     def own_context(self) -> ssl.SSLContext:
-        """One that whoever asks may change: urllib3 does, at each connection. Raises as `context`."""
+        """One that the caller may change: urllib3 does, at each connection. Raises as `context`."""
         self._stamp()
         return self._make()
 

@@ -3,7 +3,7 @@
 
 docker-py (`engine.client`) does the unary calls; this does what is long or large: export, archives, image load and
 save, build, pull, logs, stats, events, attach and exec. One connection per request, none is used again: a connection
-that was hijacked can never carry somebody else's request. Paths are not versioned: the engine then speaks the newest
+that was hijacked can never carry another client's request. Paths are not versioned: the engine then speaks the newest
 API it knows (Engine API, "Versioning").
 
 Every EngineResponse must be closed (`async with`): that ends the engine's work at once.
@@ -424,7 +424,7 @@ class DockerStream:
 
 
 def as_it_is(answer: Any) -> Any:
-    """For whoever looks through an answer that may be anything."""
+    """For callers that take any kind of answer."""
     return answer
 
 

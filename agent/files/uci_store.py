@@ -230,7 +230,7 @@ def _changed(path: Path) -> ConflictError:
 def _locked(path: Path) -> Iterator[None]:
     """The lock that `uci commit` takes (file.c), or its directory's, among ourselves, where there is no file yet.
 
-    It keeps nobody out who opened the file before it was last replaced: `uci` then has the old one's lock. And `uci`
+    A process that opened the file before it was last replaced is not kept out: `uci` then has the old one's lock. And `uci`
     lets go of it before it renames. So there is a look at its temporary file as well, before and after we rename.
     """
     while True:

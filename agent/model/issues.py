@@ -2,7 +2,7 @@
 """A configuration that is given and not committed, and what is wrong with one, in words a user can act on.
 
 Issues are made by `agent.schema` and `agent.uci`, shown by the log, the status and the command line. A message never
-holds a secret: whoever makes an Issue leaves the value of an environment variable, password or token out.
+holds a secret: code that makes an Issue leaves the value of an environment variable, password or token out.
 """
 
 from __future__ import annotations

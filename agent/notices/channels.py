@@ -60,7 +60,7 @@ def post(section: NotifySection, news: News) -> None:
     url, deadline = section.url, Deadline()
     host = urlsplit(url).hostname or ""
     with requests.Session() as session:
-        session.trust_env = False  # no proxies and no ~/.netrc of whoever started us
+        session.trust_env = False  # no proxies and no ~/.netrc of the user who started us
         _use_own_tls(session, section.cacert)
         keep_time(session, deadline)
         deadline.begin(section.timeout_s)

@@ -29,7 +29,7 @@ class Ends:
 @dataclass(frozen=True, slots=True)
 class _End:
     at: str  # FinishedAt
-    stopped: bool | None  # None: nobody knows
+    stopped: bool | None  # None: not known
 
 
 @dataclass(slots=True)

@@ -83,7 +83,7 @@ def applied_waits(record: Record) -> tuple[WaitFor, ...]:
     return tuple(WaitFor(kind=known[kind], target=target) for kind, _, target in pairs if kind in known)
 
 
-# How a container ended: by itself, or since somebody, the engine or we stopped it. Only the former can be a job done.
+# How a container ended: by itself, or stopped by a user, by the engine or by us. Only the former can be a job done.
 #
 # The engine does not show that (its `HasBeenManuallyStopped` stays inside). It keeps its last 256 events, until it is
 # stopped itself; its default bridge is made at each start (20.10 to 29) and so tells what ended before.
@@ -138,7 +138,7 @@ def _number(name: str) -> int:
 
 
 def unwitnessed(record: Record, seen: ObservedContainer, engine_since: str) -> bool:
-    """Whether one that ended with 0 did its job, where nobody knows how it ended. `engine_since`: when the engine was
+    """Whether one that ended with 0 did its job, where it is not known how it ended. `engine_since`: when the engine was
     started, "" where that is not to be found out.
 
     What ended before this engine was started, and was not seen to end by itself, was most likely ended by the one before.

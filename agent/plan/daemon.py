@@ -324,7 +324,7 @@ def _list(hosts: list[Host]) -> str:
 
 
 def classify(running: Target | None, target: Target) -> Change:
-    """What leads from what dockerd follows to the target. `running` None: nobody knows, only a restart is sure."""
+    """What leads from what dockerd follows to the target. `running` None: not known, so only a restart is sure."""
     if running is None:
         return Change(effect=Effect.RESTART, causes=("it is not known what dockerd runs with",), stops=False)
     changed = changed_keys(running.document, target.document)

@@ -85,7 +85,7 @@ class AdoptVolume(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcknowledgeLoss(Operation):
-    """The section changed since the volume's data was lost: whoever did that knows."""
+    """The section changed since the volume's data was lost: so the loss was noticed."""
 
     record: Record
 

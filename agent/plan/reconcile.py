@@ -339,7 +339,7 @@ def plan_volume(draft: Draft, volume: Volume) -> None:
 
 
 def is_same_volume(seen: ObservedVolume, record: Record) -> bool:
-    """Volumes have no id: the nonce tells ours from one of its name that somebody removed and made again.
+    """Volumes have no id: the nonce tells ours from one that was removed and created again under its name.
 
     The engine's CreatedAt does not: up to 20.10 it is the time of the last change in the volume's top directory.
     """

@@ -189,7 +189,7 @@ def _counts(device: str) -> bool:
 
 # Says which containers write to a directory whose file system takes no writing: a disk with errors is remounted so.
 #
-# They are left running: to stop them would help nobody, and some only read what they could write.
+# They are left running: stopping them would not help, and some only read what they could write.
 
 
 def show_read_only(desired: Desired, board: StatusBoard) -> None:
@@ -214,4 +214,4 @@ def _is_read_only(look: View, path: str) -> bool:
     try:
         return look(is_read_only, path)
     except PathError:
-        return False  # that nobody knows, `Waiting` says
+        return False  # `Waiting` says that it is not known

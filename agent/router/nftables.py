@@ -209,7 +209,7 @@ def of_family_6() -> Filter:
 # Tells when network devices or nftables rules change (rtnetlink(7), linux/netfilter/nfnetlink.h).
 #
 # Not every change of rules comes with an event on ubus: `nft flush ruleset` by hand, or fw3's restart. What the messages
-# say is not looked at: who is told looks for himself. iptables-legacy tells nobody of its changes.
+# say is not looked at: who is told looks for himself. iptables-legacy sends no event.
 
 
 _ROUTE, _NETFILTER = 0, 12  # linux/netlink.h

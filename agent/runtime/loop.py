@@ -36,13 +36,14 @@ from agent.runtime.planning import Settling, describe, diff, plan_answer, reconc
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
-from agent.status.metrics import PassCounters
+from agent.status.metrics import Metric, PassCounters
 from agent.threads import tell
 from agent.uci.decode import PACKAGES
 
 if TYPE_CHECKING:
     from agent.convert.requests import ImportRequest
     from agent.notices.gate import Notices
+    from agent.observe.load import Loads
     from agent.runtime.updating import Asked
     from agent.storage.upkeep import Upkeep
 
@@ -113,6 +114,7 @@ class Loop:
         self._retries: dict[bool, asyncio.TimerHandle] = {}
         self.parked = False
         self.upkeep: Upkeep | None = None
+        self.loads: Loads | None = None
         self.notices: Notices | None = None
         self._watch_mounts, self._begin_thread, self._jitter = watch_mounts, begin_thread, jitter
         reconciler.work_ended = self.trigger_threadsafe
@@ -266,6 +268,20 @@ class Loop:
         """The mistakes of the configuration, were `texts` the files of the packages that they are for."""
         loaded = await asyncio.to_thread(self.reconciler.load_given, Given(texts=texts))
         return [issue_as_json(issue) for issue in loaded.issues]
+
+    def wants_load(self) -> bool:
+        """`agent.load_history`."""
+        return self.reconciler.desired is None or self.reconciler.desired.agent.load_history
+
+    async def load(self, name: str = "", *, hours: float = 24.0) -> dict[str, Any]:
+        """What all containers take now, or one of them in the last hours."""
+        if self.loads is None:
+            raise ConflictError("this agent measures no load")
+        return self.loads.of(name, hours=hours) if name else await self.loads.now()
+
+    def load_metrics(self) -> list[Metric]:
+        """What containers took at the last sample."""
+        return self.loads.metrics() if self.loads is not None else []
 
     def api_version(self) -> str:
         """`dockerd.globals.api_version`."""
@@ -454,7 +470,10 @@ class Loop:
             timers = group.create_task(self._timers(), name="timers")
             watchdog = group.create_task(self._watch_passes(), name="watchdog")
             passes = group.create_task(self._passes(), name="passes")
+            sampling = group.create_task(self.loads.run(), name="load") if self.loads is not None else None
             await self._stop.wait()
+            if sampling is not None:
+                sampling.cancel()
             timers.cancel()
             watchdog.cancel()
             # Waits for what is under way, not for ever: threads cannot be cancelled, and what a swap leaves half done
@@ -603,7 +622,7 @@ class Loop:
         while not self._stop.is_set():
             try:
                 stream = self._engine().events(None)
-                self.trigger_threadsafe(deep=True)  # whatever happened while nobody listened
+                self.trigger_threadsafe(deep=True)  # whatever happened while the stream was down
                 try:
                     for event in stream:
                         self._on_event(event)

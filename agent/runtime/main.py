@@ -276,6 +276,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     )
     from agent.data.parts import Data
     from agent.engine.stream import DockerStream
+    from agent.observe.load import Loads
     from agent.runtime.ubus import Bus
     from agent.runtime.web import Parts, Web
 
@@ -287,12 +288,22 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     agent.board.set_agent(options=options.given(settings))
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.engine_address(settings), tls=_engine_tls(options, settings))
+    agent.loads = Loads(engine, agent.board, wanted=agent.wants_load, is_here=agent.reconciler.engine_is_here)
     engine.permit = StorageGuard(agent.board)
     engine.around = KeptNames(engine, agent.images)
     jobs = Jobs(engine)
     consoles = Consoles(engine)
     records = agent.reconciler.records
-    data = Data(engine, agent, instance=lambda: records.instance, run_dir=socket.parent)
+    data = Data(
+        engine,
+        agent,
+        agent.board,
+        instance=lambda: records.instance,
+        desired=lambda: agent.reconciler.desired,
+        run_dir=socket.parent,
+        state_dir=options.state_dir,
+    )
+    agent.reconciler.restores = data.restores
     bus = Bus(options.ubus_socket)
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()

@@ -284,7 +284,7 @@ def declared(desired: Desired) -> dict[str, str]:
     return {key_of(kind, one.section): one.name for kind, resources in groups for one in resources}
 
 
-# How long things have been without a section, by a clock that nobody sets: it cuts no grace period short.
+# How long things have been without a section, by a monotonic clock: setting the time cuts no grace period short.
 
 
 class GraceWatch:

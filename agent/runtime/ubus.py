@@ -130,7 +130,7 @@ class Bus:
         return "LuCI may still roll the change back" if left_s > 0 else ""
 
     def _ask_again(self, agent: Loop, loop: asyncio.AbstractEventLoop) -> None:
-        """Nobody tells when a rollback is confirmed."""
+        """There is no event when a rollback is confirmed, so ask again."""
         if not self._asking_again:
             self._asking_again = True
             loop.call_later(_ASK_AGAIN_S, self._asked_again, agent)

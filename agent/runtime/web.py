@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The HTTP side of the agent, built when it is needed: a first client on the control socket, or `listen`.
 
-Starlette, uvicorn and the routes take 6 MiB, and where LuCI speaks ubus nobody may ever ask. Until then the control
+Starlette, uvicorn and the routes take 6 MiB, and where LuCI uses ubus they may never be needed. Until then the control
 socket is there and the kernel keeps its clients waiting; `runtime.listeners` does the rest.
 """
 
@@ -87,7 +87,7 @@ class Web:
     def _settings_read(self, settings: AgentSettings) -> None:
         """The agent section that a pass read, in its thread."""
         if settings.listen and isinstance(self._parts.sessions, TokenFile):
-            # whoever is to use the listener has to find the token there
+            # clients of the listener need the token file
             try:
                 self._parts.sessions.token()
             except BusError as exc:
@@ -108,7 +108,7 @@ class Web:
             if not self._closing.is_set():
                 await self._serve(listener)
         except Exception:
-            # what runs goes on; clients are told at once, since nobody listens any more
+            # what runs goes on; clients are told at once, since the socket is closed
             logger.exception("the control socket cannot be served")
         finally:
             listener.close()

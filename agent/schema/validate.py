@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import ValidationError
 
-KINDS = ("container", "network", "volume", "stack", "auth", "notify", "agent")
+KINDS = ("container", "network", "volume", "stack", "backup", "auth", "notify", "agent")
 DAEMON_KINDS = ("firewall", "globals", "proxies", "tls")  # of package dockerd: about dockerd itself
 
 

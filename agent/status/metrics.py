@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Prometheus' text format (version 0.0.4), and the metrics that the board gives. Labels carry no names of resources."""
+"""Prometheus' text format (version 0.0.4), and the metrics that the board gives. The sections of containers are
+the only names of resources in labels.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ the one file whose rename puts a new pair in force. So a crash leaves the old pa
     index.json                              what is in force, until when, for which names, and the files' SHA-256
     ca-1f2e3d4c/     ca.pem ca-key.pem
     server-5a6b7c8d/ ca.pem cert.pem key.pem
-    server-....bad/                         what was damaged, for whoever wants to look
+    server-....bad/                         what was damaged, kept for a look
 
 The SHA-256 say without any cryptography that a pair is the one that was checked when it was made. No secret is in the
 index; `certificates` decides what to make, this module only keeps it.

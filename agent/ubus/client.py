@@ -224,7 +224,7 @@ class UbusClient:
         return self._tasks.create_task(work, name=name)
 
     async def _set_up(self, link: Link) -> None:
-        """Subscribes and publishes. A name that somebody else has is tried again, for as long as it takes."""
+        """Subscribes and publishes. A name that another process has is tried again, for as long as it takes."""
         try:
             async with deadline(TIMEOUT_S, "set-up"):
                 listeners = list(self._listeners)

@@ -109,7 +109,7 @@ class Link:
         for request in self._requests.values():
             if not request.done.done():
                 request.done.set_exception(BusError("ubus: the connection was lost"))
-                request.done.exception()  # whoever waited may have gone
+                request.done.exception()  # the caller may be gone
 
     # out
 
@@ -131,7 +131,7 @@ class Link:
             raise BusError("ubus: the connection was lost") from exc
 
     def answer(self, call: Message, status: Status, reply: bytes | None = None) -> None:
-        """Data and status of somebody's call, whenever it is ready. Nothing where the caller wants none."""
+        """Data and status of a call, whenever it is ready. Nothing where the caller wants none."""
         if call.flag(Attr.NO_REPLY):
             return
         object_id = call.number(Attr.OBJID) or 0
@@ -173,7 +173,7 @@ class Link:
         return request
 
     async def notify(self, object_id: int, attributes: Attributes) -> None:
-        """A notification that nobody acknowledges."""
+        """A notification without acknowledgement."""
         quiet = {Attr.OBJID: object_id, Attr.METHOD: attributes[Attr.METHOD], Attr.NO_REPLY: True}
         self.write(
             Message(Kind.NOTIFY, self._free_seq(), object_id, quiet | {Attr.DATA: attributes[Attr.DATA]})
@@ -197,7 +197,7 @@ class Link:
             raise BusError(f"ubus: {method}: the answer is broken: {exc}") from exc
 
     def take_answer(self, message: Message) -> None:
-        """A STATUS or DATA message that came. One that nobody waits for (any more) is dropped."""
+        """A STATUS or DATA message that came. One that is not waited for (any more) is dropped."""
         request = self._requests.get(message.seq)
         if request is None or request.done.done():
             return

@@ -47,7 +47,7 @@ def head_problem(data: bytes) -> str | None:
 
 
 def path_problem(raw: bytes) -> str | None:
-    """What is wrong with a path as it came: it must mean the same to whoever decodes it, once or twice, or tidies it.
+    """What is wrong with a path as it came: it must mean the same decoded once, decoded twice, and tidied.
 
     After one decoding it is printable ASCII, and holds no `%`, which a second one would change, no delimiter of
     anything (`?`, `#`, `;`, a backslash), no empty segment, no `.` and no `..`. Under `/docker/` it is any text but for
@@ -131,7 +131,7 @@ class Framing(Protocol):
     def done(self) -> bool: ...
 
     def room(self, limit: int) -> int:
-        """How many bytes may be read at once, `limit` at most: what follows may be somebody else's."""
+        """How many bytes may be read at once, `limit` at most: what follows may belong to another message."""
 
     def split(self, buffer: bytes | bytearray, size: int) -> Sequence[memoryview]:
         """The payload in the first `size` bytes of `buffer`, in place. Raises BodyError."""

@@ -24,6 +24,9 @@ _DIGEST = re.compile(r"[a-z0-9]+([+._-][a-z0-9]+)*:[0-9a-f]{32,}", re.ASCII)
 _PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))', re.ASCII)
 _LIMIT = re.compile(r"(\d{1,9})(?:;w=(\d{1,9}))?", re.ASCII)
 _CODE = re.compile(r"[A-Z_]{1,40}", re.ASCII)
+_HEADER_MAX = 4096  # the patterns take the square of it
+_DIGEST_MAX = 256
+_SIZE_MAX = 2**50
 RETRY_S = 3600.0  # where a registry that has enough does not say for how long
 _RETRY_MAX_S = 24 * 3600.0
 
@@ -60,6 +63,8 @@ class Manifest:
 def challenge(header: str) -> Challenge | None:
     """RFC 7235, and the token specification of the Docker registry; Bearer where both are offered."""
     found = None
+    if len(header) > _HEADER_MAX:
+        return None
     for part in re.split(r"(?:^|,)\s*(?=(?:bearer|basic)(?:\s|$))", header, flags=re.IGNORECASE):
         scheme, _, rest = part.strip().partition(" ")
         words = {m[1].lower(): m[3] or re.sub(r"\\(.)", r"\1", m[2] or "") for m in _PARAMETER.finditer(rest)}
@@ -73,7 +78,7 @@ def challenge(header: str) -> Challenge | None:
 def digest_of(headers: Mapping[str, str]) -> str:
     """Docker-Content-Digest, "" where it is missing or is not a digest."""
     found = headers.get("docker-content-digest", "").strip()
-    return found if _DIGEST.fullmatch(found) else ""
+    return found if len(found) <= _DIGEST_MAX and _DIGEST.fullmatch(found) else ""
 
 
 def is_index(headers: Mapping[str, str]) -> bool:
@@ -167,7 +172,7 @@ def diff_ids(body: bytes) -> tuple[str, ...]:
 
 def _descriptor(item: Mapping[str, Any]) -> tuple[str, int]:
     digest, size = item.get("digest"), item.get("size")
-    if not isinstance(digest, str) or not isinstance(size, int) or isinstance(size, bool) or size < 0:
+    if not isinstance(digest, str) or type(size) is not int or not 0 <= size <= _SIZE_MAX:
         raise RegistryFormatError("its manifest tells no sizes")
     return digest, size
 

@@ -3,7 +3,7 @@
 
 `Decoder` takes bytes as they come. A frame that cannot be one is a MessageError, and the connection is worth nothing
 any more. An attribute of a wrong form is left out, as libubus does: ubusd hands on what other clients wrote, and their
-mistakes must not cost us ours. DATA and SIGNATURE stay bytes: whoever wants them decodes them (`blobmsg`).
+mistakes must not cost us ours. DATA and SIGNATURE stay bytes: their readers decode them (`blobmsg`).
 """
 
 from __future__ import annotations

@@ -106,6 +106,11 @@ def test_the_layers_are_those_of_the_platform(registry: Registry) -> None:
         ((401, {"WWW-Authenticate": 'Negotiate "x'}, b""), "wants a login"),
         ((307, {"Location": "/v2/app/manifests/1"}, b""), "redirects in circles"),
         ((307, {"Location": "ftp://127.0.0.1/"}, b""), "no TLS"),
+        ((307, {"Location": "http://["}, b""), "an address that is not one"),
+        ((307, {"Location": "http://127.0.0.1:99999/"}, b""), "an address that is not one"),
+        ((307, {"Location": "http://a b\t/"}, b""), "cannot be reached|not one"),
+        ((401, {"WWW-Authenticate": 'Bearer realm="http://["'}, b""), "an address that is not one"),
+        ((401, {"WWW-Authenticate": "Bearer " + "a" * 60_000}, b""), "wants a login"),
         ((200, {"Docker-Content-Digest": "none"}, b""), None),
     ],
 )

@@ -19,7 +19,7 @@ from agent.api.streams.engine_streams import json_lines
 from agent.apply.images import PullProgress
 from agent.errors import EngineError
 from agent.status.progress import Progress
-from agent.wire import blobmsg, bodies, http_head
+from agent.wire import blobmsg, bodies, http_head, registry
 from agent.wire.blobmsg import BlobError
 from agent.wire.bodies import FrameDecoder, FrameError, encode_frame
 from agent.wire.http_head import LAST, ChunkDecoder, ChunkError, encode_chunk
@@ -194,6 +194,34 @@ def check_files(data: bytes) -> None:
     bodies.is_plain_tar(data)
 
 
+def check_registries(data: bytes) -> None:
+    """What registries answer: the first line as each header, the rest as each body."""
+    head, _, body = data.partition(b"\n")
+    text = head.decode("latin-1")
+    names = ("docker-content-digest", "content-type", "ratelimit-remaining", "retry-after")
+    headers = dict.fromkeys(names, text)
+    registry.challenge(text)
+    assert len(registry.digest_of(headers)) <= 256
+    registry.is_index(headers)
+    registry.limit(headers)
+    assert 1 <= registry.retry_after(headers, 0) <= 24 * 3600
+    assert len(registry.error_code(body)) <= 40
+    for read in (registry.token_of, registry.members, registry.manifest, registry.diff_ids):
+        try:
+            read(body)
+            registry.member_for(body, "linux/arm/v7")
+        except registry.RegistryFormatError as exc:
+            assert 0 < len(str(exc)) < 200
+
+
+_ANSWERS = (
+    (
+        b'Bearer realm="https://auth.example/token",service="registry",scope="repository:a/b:pull"\n'
+        b'{"schemaVersion":2,"config":{"digest":"sha256:00","size":7},"layers":[{"digest":"sha256:11","size":9}]}'
+    ),
+    b'100;w=21600\n{"manifests":[{"digest":"sha256:22","platform":{"os":"linux","architecture":"arm","variant":"v7"}}]}',
+    b'Basic realm="x", Bearer realm="y"\n{"errors":[{"code":"DENIED"}],"token":"t","rootfs":{"diff_ids":["sha256:33"]}}',
+)
 _LINES = (
     (
         b'{"status":"Pulling from library/busybox","id":"latest"}\n{"status":"Downloading","progressDetail":{"current":10,'
@@ -285,4 +313,20 @@ FILES = Target(
     seeds=(_TAR, _DER, b"-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n", bytes(512)),
     words=(b"\x30\x84\xff\xff\xff\xff", b"\x30\x80", b"\x02\x01\x00", b"-----BEGIN "),
 )
-TARGETS = (UBUS, FRAMES, LINES, HEADS, FILES)
+REGISTRIES = Target(
+    name="registries",
+    check=check_registries,
+    seeds=_ANSWERS,
+    words=(
+        b'Bearer realm="',
+        b"Basic ",
+        b";w=",
+        b'"digest":',
+        b'"size":',
+        b'"manifests":[',
+        b'"platform":{',
+        b"sha256:",
+    ),
+    repeats=((b"Bearer ", b"a"), (b"Bearer ", b'a="'), (b"Bearer a", b" "), (b'x\n{"layers":', b"[")),
+)
+TARGETS = (UBUS, FRAMES, LINES, HEADS, FILES, REGISTRIES)

@@ -25,7 +25,7 @@ from agent.model.dockerd.settings import Wish
 from agent.model.issues import Given
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
-from agent.status.metrics import PassCounters
+from agent.status.metrics import Metric, PassCounters
 
 
 class QuietAgent:
@@ -46,6 +46,12 @@ class QuietAgent:
 
     async def validate(self, texts: Mapping[str, str]) -> list[dict[str, Any]]:
         raise NotImplementedError("the running agent's tests ask for it")
+
+    async def load(self, name: str = "", *, hours: float = 24.0) -> dict[str, Any]:
+        return {"name": name, "hours": hours}
+
+    def load_metrics(self) -> list[Metric]:
+        return []
 
     async def plan(self, given: Given | None = None) -> dict[str, Any]:
         del given

@@ -10,7 +10,7 @@ import pytest
 from agent.errors import PathError
 from agent.model.resources import ContainerPolicy, ContainerSpec, Desired, Endpoint, Mount, Pull
 from agent.schema.validate import KINDS, properties
-from agent.uci.decode import DecodeResult, decode, decode_agent, decode_auth, decode_stack
+from agent.uci.decode import DecodeResult, decode, decode_agent, decode_auth, decode_backup, decode_stack
 from agent.uci.decode_container import decode_container
 from agent.uci.decode_network import decode_network, decode_volume
 from agent.uci.decode_notify import decode_notify
@@ -20,7 +20,7 @@ from agent.uci.syntax import Option, Package, Section
 Value = str | tuple[str, ...]
 
 
-def a_section(kind: str, section: str, **values: Value) -> Section:
+def a_section(kind: str, section: str, /, **values: Value) -> Section:
     options = tuple(
         Option(
             name=name, value=value, lines=tuple(range(10, 11 if isinstance(value, str) else 10 + len(value)))
@@ -76,6 +76,10 @@ def test_every_schema_property_is_read(kind: str) -> None:
             decode_volume(reader)
         case "stack":
             decode_stack(reader, read_file=lambda _: "")
+        case "backup":
+            decode_backup(reader)
+        case "notify":
+            decode_notify(reader)
         case "auth":
             decode_auth(reader)
         case "notify":

@@ -216,7 +216,7 @@ class Visit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who makes a request: root on the control socket, or a session; nobody, on a public route, has the session ""."""
+    """Who makes a request: root on the control socket, or a session; on a public route the session may be ""."""
 
     client: str
     sessions: Sessions = field(repr=False)
@@ -323,7 +323,7 @@ class Access:
         return found[1]
 
     async def check(self, caller: Caller, grant: Grant) -> None:
-        """Lets the caller in who has that right. Raises AccessError 401, 403, 429, and 503 when nobody knows."""
+        """Lets the caller in who has that right. Raises AccessError 401, 403, 429, and 503 when rpcd does not answer."""
         known = caller.session in self._good
         if not known and (wait_s := self._failures.wait_s(caller.client)):
             raise too_many(wait_s)

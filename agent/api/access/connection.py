@@ -56,7 +56,7 @@ class LendingProtocol(uvicorn_compat.QuietProtocol):
     """uvicorn's protocol, with bodies that pass it by. They end with the connection."""
 
     _pump: Pump | None = None
-    _unwanted = 0  # bytes of a request's body that nobody wants, still to come
+    _unwanted = 0  # bytes of an unwanted request body, still to come
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._pump is not None:

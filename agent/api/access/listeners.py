@@ -159,7 +159,7 @@ class Listeners:
         if running is not None:
             running.tls = tls
             return
-        # places of its own: who fills a listener of the LAN keeps nobody from loopback's
+        # connections of its own: filling a LAN listener does not block loopback
         door = Door(control=False, connections=CONNECTIONS, per_client=PER_CLIENT, per_prefix=PER_PREFIX)
         server = TcpServer(self._app, door, address, tls=tls)
         server.open()

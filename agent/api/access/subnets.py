@@ -51,7 +51,7 @@ class Subnets:
     async def holds(self, address: str) -> bool | None:
         """Whether the address is a container's, by an answer of the engine that is at most 5 s old.
 
-        None when the engine has not said since the start: then nobody but the router itself is known not to be one.
+        None when the engine has not said since the start: then only the router itself is known not to be a container.
         """
         text, _, interface = address.partition("%")
         try:
@@ -72,7 +72,7 @@ class Subnets:
         return (await self._current()).nets
 
     async def _current(self) -> Known:
-        """An engine that is slow holds nobody up for long: then the last answer holds."""
+        """A slow engine does not delay requests for long: the last answer is used meanwhile."""
         if self._clock() - self._known.at > FRESH_S and self._refreshing is None:
             self._refreshing = asyncio.create_task(self._refresh(), name="docker-subnets")
         if self._refreshing is not None:

@@ -190,7 +190,7 @@ class TcpServer:
         return True
 
     async def _ended(self) -> None:
-        while self._state.connections or self._state.tasks or self._opening:  # noqa: ASYNC110 - uvicorn tells nobody
+        while self._state.connections or self._state.tasks or self._opening:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.02)
 
     def _accept(self) -> None:

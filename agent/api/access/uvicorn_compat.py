@@ -102,7 +102,7 @@ def count_sent(protocol: H11Protocol, size: int) -> None:
 
 
 def held(protocol: H11Protocol) -> int:
-    """Bytes of the request's body that nobody has asked for yet."""
+    """Bytes of the request's body that were not asked for yet."""
     return len(protocol.cycle.body)
 
 

@@ -26,7 +26,7 @@ _FOUND = "ucidockd.route"  # in a request's scope: the route that `matching_rule
 
 
 class RuledRoute(Route):
-    """HEAD is nobody's but who asks for it: Starlette would add it to every GET."""
+    """HEAD is there only where a rule says so: Starlette would add it to every GET."""
 
     def __init__(self, rule: Rule) -> None:
         super().__init__(rule.path, rule.handler, methods=[rule.method])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Jobs: pulls, pushes, builds, loads and prunes that outlive who asked for them. Knows nothing of HTTP doors.
 
-Before it comes `job_specs`, after it whoever shows or follows a job: routes, stream objects on ubus. A job is one
+Before it comes `job_specs`, after it what shows or follows a job: routes, stream objects on ubus. A job is one
 request to the engine; ending the job closes that request, which ends the engine's work.
 """
 
@@ -75,7 +75,7 @@ class Job:
             upload_bytes=upload_bytes,
         )
         self.version = 1  # what there is now is news to every reader
-        self.body_taken = asyncio.Event()  # the upload was read to its end, or nobody will read it any more
+        self.body_taken = asyncio.Event()  # the upload was read to its end, or will not be read any more
         self._messages: deque[tuple[int, str]] = deque()
         self._dropped = 0
         self._blot = blotter(spec.secrets, shortest=1)
@@ -186,7 +186,7 @@ class Job:
         return True
 
     def _hide(self, text: str) -> str:
-        """Readers see jobs too, and whoever writes these texts may repeat what it was given."""
+        """Readers see jobs too, and the engine may repeat in its texts what it was given."""
         return self._blot(text)
 
     def _changed(self, *, worked: bool = True) -> None:
@@ -283,7 +283,7 @@ class Jobs:
             await self._limited(job, upload)
             state = JobState.SUCCEEDED
         except asyncio.CancelledError:
-            # whoever cancels only wants it ended; this is the task's last step, so nothing is held up by it
+            # a cancel only has to end it; this is the task's last step, so nothing is held up by it
             state = JobState.CANCELLED
         except (UcidockdError, SourceError) as exc:
             code = exc.code if isinstance(exc, UcidockdError) else "upload"

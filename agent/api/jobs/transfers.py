@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Transfers: one file in several requests, for doors that cut every request after a while (uhttpd: 60 s).
 
-The registry: makes them, bounds their number, and ends those that nobody asks for any more. Every open one holds a
+The registry: makes them, bounds their number, and ends those that are not asked for any more. Every open one holds a
 request to the engine and a few MiB at most.
 """
 
@@ -37,7 +37,7 @@ class IdleError(RequestError):
 
 
 class Transfers:
-    """Belongs to one event loop. What nobody asks about for `idle_s` is ended, and after as long again forgotten."""
+    """Belongs to one event loop. What is not asked about for `idle_s` is ended, and after as long again forgotten."""
 
     def __init__(self, engine: DockerStream, jobs: Jobs, *, idle_s: float = IDLE_S) -> None:
         self._engine = engine

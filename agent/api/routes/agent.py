@@ -18,11 +18,13 @@ from agent.api.http.routing import matching_socket
 from agent.api.jobs.jobs import Jobs, JobState
 from agent.api.jobs.transfers import Transfers
 from agent.api.port import (
+    LOAD_HOURS,
     STARTED,
     AgentPort,
     client_bundle,
     given_of,
     import_request_of,
+    load_of,
     prune_request_of,
     revert_of,
     validated,
@@ -30,6 +32,7 @@ from agent.api.port import (
 from agent.api.problems import RequestError, checked_id, container_id, picked, text
 from agent.api.rules import EVENT_STREAM, PUBLIC, READER, Rule, get, post, read, write
 from agent.api.streams.stream_sources import board_feed
+from agent.data.backups import Backups
 from agent.errors import UcidockdError
 from agent.model.dockerd.settings import Wish
 from agent.status.board import StatusBoard
@@ -76,6 +79,19 @@ class StatusRoutes:
                     "id, and no `next`), then a `change` each."
                     f" {EVENT_STREAM}"
                 ),
+            ),
+            get(
+                "/v1/load",
+                read("ucidockd", "load"),
+                self.load,
+                "What each container takes now: processor, memory of its limit, network, restarts; takes a second",
+            ),
+            get(
+                "/v1/load/{id}",
+                read("ucidockd", "load"),
+                self.load_of_one,
+                "What a container section's container took, a value a minute (null where nothing is known)",
+                query={"hours": "How far back, 24 at most"},
             ),
             get("/v1/plan", read("ucidockd", "plan"), self.plan, "What would be done, and why"),
             post(
@@ -127,6 +143,14 @@ class StatusRoutes:
 
     async def stream(self, request: Request) -> Response:
         return EventReply(status_events(self._agent.board, replies.resume_id(request.headers)))
+
+    async def load(self, request: Request) -> Response:
+        picked(request, ())
+        return JsonReply(await self._agent.load())
+
+    async def load_of_one(self, request: Request) -> Response:
+        asked = dict(picked(request, ("hours",)))
+        return JsonReply(await load_of(self._agent, container_id(request), asked.get("hours", LOAD_HOURS)))
 
     async def plan(self, request: Request) -> Response:
         del request
@@ -366,10 +390,11 @@ class TicketRoutes:
 class MetricsRoutes:
     """What can be counted."""
 
-    def __init__(self, agent: AgentPort, jobs: Jobs, transfers: Transfers) -> None:
+    def __init__(self, agent: AgentPort, jobs: Jobs, transfers: Transfers, backups: Backups) -> None:
         self._agent = agent
         self._jobs = jobs
         self._transfers = transfers
+        self._backups = backups
 
     def rules(self) -> list[Rule]:
         return [
@@ -379,8 +404,27 @@ class MetricsRoutes:
     async def metrics(self, request: Request) -> Response:
         del request
         metrics = board_metrics(self._agent.board.snapshot(), self._agent.passes)
-        text = format_metrics([*metrics, *self._controller(), *_process()])
+        groups = (metrics, self._agent.load_metrics(), self._controller(), self._saved(), _process())
+        text = format_metrics([metric for group in groups for metric in group])
         return Response(text, headers={"content-type": MEDIA_TYPE})
+
+    def _saved(self) -> list[Metric]:
+        known = self._backups.metrics()
+        if not known:
+            return []
+        last: dict[Labels, float] = {(("backup", name),): found.succeeded for name, found in known.items()}
+        failed: dict[Labels, float] = {
+            (("backup", name),): float(bool(found.message)) for name, found in known.items()
+        }
+        return [
+            many(
+                "ucidockd_backup_last_success_timestamp_seconds",
+                "gauge",
+                "When a backup succeeded last, 0 for never.",
+                last,
+            ),
+            many("ucidockd_backup_failed", "gauge", "1 where the last backup failed.", failed),
+        ]
 
     def _controller(self) -> list[Metric]:
         running = sum(job.state is JobState.RUNNING for job in self._jobs.all())

@@ -29,7 +29,7 @@ from agent.wire.bodies import FrameDecoder
 logger = logging.getLogger(__name__)
 
 Allowed = Callable[[], Awaitable[bool]]
-"""Whether who opened a console may still use it. Raises BusError when nobody answers."""
+"""Whether who opened a console may still use it. Raises BusError without an answer."""
 
 AWAY_S = 60.0
 INPUT_S = 60.0
@@ -84,7 +84,7 @@ class Console:
         return self._ended and after >= self._buffer.last
 
     def away_s(self) -> float:
-        """For how many seconds nobody has read."""
+        """Seconds since the last read."""
         return 0.0 if self._reader is not None else _now() - self._left
 
     async def output(self, after: int = 0) -> AsyncGenerator[Item | None, None]:
@@ -343,7 +343,7 @@ class Consoles:
             await self._look()
 
     async def _look(self) -> None:
-        """Ends consoles that nobody reads or may use any more, forgets those that were over before."""
+        """Ends consoles that are not read, or whose session has ended, forgets those that were over before."""
         for console in list(self._open.values()):
             away = console.away_s() >= self._away_s
             if console.ended and away:

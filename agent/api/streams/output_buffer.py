@@ -28,7 +28,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """The last item. `code` is None where nobody knows it, `reason` is "" when the process ended by itself."""
+    """The last item. `code` is None where it is not known, `reason` is "" when the process ended by itself."""
 
     number: int
     code: int | None

@@ -32,9 +32,9 @@ async def board_feed(
     board: StatusBoard, resume: int | None = None
 ) -> AsyncGenerator[tuple[str, dict[str, Any], int | None], None]:
     """("status", page, version) for each page of it, then ("change", event, version). Resumes after `resume` where the
-    ring reaches. The last page has no `next`; the version of those before it is None, as nobody can resume after them.
+    ring reaches. The last page has no `next`; the version of those before it is None, as no reader can resume after them.
 
-    A reader that falls behind the ring gets the whole status instead of what it missed: it slows nobody down.
+    A reader that falls behind the ring gets the whole status instead of what it missed: it slows no other reader down.
     """
     loop = asyncio.get_running_loop()
     wake = asyncio.Event()

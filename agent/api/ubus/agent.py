@@ -16,13 +16,17 @@ from typing import Any
 from agent.api.jobs.job_specs import parse_job
 from agent.api.jobs.jobs import Jobs
 from agent.api.port import (
+    LOAD_HOURS,
     STARTED,
     AgentPort,
     Sessions,
+    backup_names,
     client_bundle,
     given_of,
     import_request_of,
+    load_of,
     prune_request_of,
+    restore_of,
     revert_of,
     rollback_name_of,
     update_names_of,
@@ -107,6 +111,7 @@ class AgentMethods:
                 args={"packages": TABLE, "paths": TABLE, "sections": TABLE, "staged": BOOLEAN},
             ),
             "reconcile": Method(handler=self._reconcile),
+            "load": Method(handler=self._load, args={"name": STRING, "hours": INTEGER}),
             "notify_test": Method(handler=self._notify_test, args={"name": STRING}),
             "prune": Method(
                 handler=self._prune,
@@ -124,6 +129,14 @@ class AgentMethods:
     async def _plan(self, args: Arguments) -> Reply:
         del args
         return await self._agent.plan()
+
+    async def _load(self, args: Arguments) -> Reply:
+        name = text(args, "name")
+        return await (
+            load_of(self._agent, checked_id(name), args.get("hours", LOAD_HOURS))
+            if name
+            else self._agent.load()
+        )
 
     async def _preview(self, args: Arguments) -> Reply:
         given = given_of({name: value for name, value in args.items() if name != SESSION})
@@ -186,7 +199,7 @@ def make_agent_object(sessions: Sessions, *groups: Mapping[str, Method]) -> BusO
 class StatusNotifier:
     """Notifies `status` {version, keys} on the object when the board changes: the keys of what changed, not the news.
 
-    Coalesced, at most one a second, and nothing at all while nobody is subscribed.
+    Coalesced, at most one a second, and nothing at all without a subscriber.
     """
 
     def __init__(self, agent: AgentPort, bus: UbusClient, source: BusObject) -> None:
@@ -219,7 +232,7 @@ class StatusNotifier:
     async def _notify(self, sent: int) -> int:
         events = self._board.events_after(sent)
         version = self._board.version if events is None else int(events[-1]["id"])
-        # past the ring nobody knows what changed: no keys, look at all
+        # past the ring it is not known what changed: no keys, look at all
         keys = sorted({str(event["key"]) for event in events or () if "key" in event})
         try:
             await self._bus.notify(self._source, "status", {"version": version, "keys": keys})
@@ -371,7 +384,29 @@ class DataMethods:
 
     def methods(self) -> dict[str, Method]:
         """To be published."""
-        return {"volume_list": Method(handler=self._list, args={"name": STRING, "path": STRING})}
+        return {
+            "volume_list": Method(handler=self._list, args={"name": STRING, "path": STRING}),
+            "backup_list": Method(handler=self._backups, args={"name": STRING}),
+            "backup_run": Method(handler=self._run, args={"names": ARRAY}),
+            "backup_restore": Method(
+                handler=self._restore,
+                args={"name": STRING, "volume": STRING, "file": STRING, "into": STRING},
+            ),
+        }
+
+    async def _backups(self, args: Arguments) -> Reply:
+        if name := text(args, "name"):
+            return {"archives": await self._data.backups.archives(name)}
+        return self._data.backups.answer()
+
+    async def _run(self, args: Arguments) -> Reply:
+        self._data.backups.start(backup_names(args))
+        return self._data.backups.answer()
+
+    async def _restore(self, args: Arguments) -> Reply:
+        asked = {name: value for name, value in args.items() if name not in (SESSION, "name")}
+        self._data.backups.start_restore(text(args, "name"), **restore_of(asked))
+        return self._data.backups.answer()
 
     async def _list(self, args: Arguments) -> Reply:
         found = await self._data.volumes.list(checked_id(text(args, "name")), text(args, "path"))

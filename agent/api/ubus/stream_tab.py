@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 # What a reader has not acknowledged yet, and no more of it than fits in its window.
 #
 # uhttpd buffers without bound for a browser that does not read, and tells us nothing of it. So a reader acknowledges what
-# it has read, and whoever fills the outbox waits while the window is full: a slow reader stops the reading, not the memory.
+# it has read, and the source waits while the window is full: a slow reader stops the reading, not the memory.
 
 
 WINDOW = 64 * 1024
@@ -123,9 +123,9 @@ PREFIX = "ucidockd.stream."
 SOURCES = 64
 SESSION_S = 5.0
 UNREAD_S = 15.0  # nothing acknowledged for so long: the reader is gone, or reads too slowly
-IDLE_S = 25.0  # nobody subscribed, nobody fetching
+IDLE_S = 25.0  # without a subscriber and without a fetch
 PING_S = 10.0  # quiet for so long: a sign of life that has to be acknowledged
-GATHER_S = 0.15  # news come in bursts: a fetch waits so long for the rest of one, unless somebody types
+GATHER_S = 0.15  # news come in bursts: a fetch waits so long for the rest of one, unless a user types
 _NOTIFY_S = 5.0
 _TICK_S = 1.0
 _ITEM_LIMIT = MESSAGE_LIMIT // 2
@@ -134,7 +134,7 @@ StillAllowed = Callable[[], Awaitable[bool]]
 
 
 class Tab:
-    """`still_allowed` asks for the owner's session, and raises BusError when nobody answers. `writes`: a writer's."""
+    """`still_allowed` asks for the owner's session, and raises BusError without an answer. `writes`: a writer's."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`docker.container ttyd_start`: a terminal by ttyd, where that is installed, for one container.
 
-ttyd asks for no password: whoever reaches its port first has a shell in the container. So it listens on the loopback
+ttyd asks for no password: the first to reach its port has a shell in the container. So it listens on the loopback
 device only, for one client. What others run is not touched; of ours, one per container. Our own console needs none of
 this (stream objects, or a WebSocket).
 """

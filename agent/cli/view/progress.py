@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a reconcile does, as it does it: a line for each object that is done or failed, and on a terminal below them a
-line for each that is under way. Fed with the changes of the status board, whoever does the work.
+line for each that is under way. Fed with the changes of the status board, no matter which process does the work.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class DaemonOption:
 
     `many` is a list; its entries are `pairs` when they make an object of daemon.json. `stops`: takes hold only when no
     container outlives the restart (moby daemon/daemon_unix.go leaves the networks of live containers alone, and
-    containers of another data root would belong to nobody). `identity`: decides which engine this is, with which
+    containers of another data root would have no owner). `identity`: decides which engine this is, with which
     images and containers; a configuration that stands in for another one keeps it. `since`: the first version that knows
     the key; `needs`: the first one that takes this value (of a list: this entry). `words`: an entry of the list never
     holds a space or a comma, so several in one are told apart.

@@ -105,7 +105,7 @@ def _has_drifted(
     """Whether the engine shows one field otherwise than it was applied."""
     before = as_applied(container, record)
     if before is None:
-        return False  # nobody knows
+        return False  # not known
     match field:
         case "image":
             return bool(record.image_id) and inspect.get("Image") != record.image_id
@@ -243,7 +243,7 @@ def network_difference(network: Network, inspect: dict[str, Any]) -> tuple[str, 
 
 
 def network_options(inspect: Mapping[str, Any]) -> dict[str, str]:
-    """The options of a network, with the name that the engine gave its bridge where nobody else did.
+    """The options of a network, with the name that the engine gave its bridge where none was set.
 
     `libnetwork/drivers/bridge`: `br-` and the first 12 digits of the network's id.
     """

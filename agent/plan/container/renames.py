@@ -94,7 +94,7 @@ class _Moves:
         return found
 
     def _may_take(self, section: str, record: Record, wanted: dict[str, Record]) -> bool:
-        """Nobody loses one: what a section gives up is taken by another, and who had it gets another, or is gone."""
+        """No name is lost: what a section gives up is taken by another, and who had it gets another, or is gone."""
         mine, holder = self.own.get(section), record.section
         if mine is not None and all(other is not mine for other in wanted.values()):
             return False

@@ -212,7 +212,7 @@ def parse_listing(printed: str) -> Listing:
 
 
 def _split_rule(text: str) -> Words:
-    """The words of a rule; one of somebody else may have a comment that cannot be split."""
+    """The words of a rule; a foreign rule may have a comment that cannot be split."""
     try:
         return tuple(shlex.split(text))
     except ValueError:

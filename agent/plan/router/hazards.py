@@ -16,7 +16,7 @@ from agent.model.resources import Container, ContainerSpec, Port, Volume, Volume
 from agent.uci.router import text, words
 from agent.uci.syntax import Package, Section
 
-# what gives whoever may change it the router; True: reading it, or talking to it, does so as well
+# who may change one of these controls the router; True: reading it, or talking to it, is enough
 HOST_PATHS: Mapping[str, tuple[str, bool]] = {
     "/var/run/ubus": ("ubus", True),
     "/run/containerd": ("the engine's socket", True),

@@ -102,7 +102,7 @@ def is_named(device: str, name: str) -> bool:
 
 
 def _inside(subnets: Collection[IPv4], given: Collection[str]) -> bool:
-    """Whether they may be meant. Subnets that nobody knows yet may be any."""
+    """Whether they may be meant. Subnets that are not known yet may be any."""
     taken: list[IPv4] = []
     refused: list[IPv4] = []
     for text in given:
@@ -287,7 +287,7 @@ class CutOff:
 
 
 def unreachable_ports(container: Container, around: Surroundings) -> CutOff | None:
-    """The published ports that no zone may reach, in words; None when there are none, or nobody can tell."""
+    """The published ports that no zone may reach, in words; None when there are none, or it cannot be told."""
     bridges = _blocked_bridges(container, around)
     published = [port for port in container.spec.ports if not _is_local(port)]
     open_to = [bridge for bridge in bridges or () if not bridge.internal and not bridge.routed]
@@ -321,7 +321,7 @@ def unreachable_ports(container: Container, around: Surroundings) -> CutOff | No
 
 
 def no_internet(container: Container, around: Surroundings) -> CutOff | None:
-    """That the container has no way out, in words; None when it has one, wants none, or nobody can tell."""
+    """That the container has no way out, in words; None when it has one, wants none, or it cannot be told."""
     bridges = _blocked_bridges(container, around)
     outward = [bridge for bridge in bridges or () if not bridge.internal]
     ways = _uplinks(around)
@@ -386,7 +386,7 @@ def _is_reached(port: Port, zones: Iterable[Zone], bridges: Iterable[Bridge], ar
 
 def _unheard(published: Iterable[Port], zones: Iterable[Zone], around: Surroundings) -> CutOff | None:
     """With `iptables 0` a program of dockerd's listens on the router, and a zone's input decides."""
-    if around.values.get("userland-proxy") is False:  # then nobody of dockerd's does: somebody else forwards
+    if around.values.get("userland-proxy") is False:  # then dockerd does not forward: something else listens
         return None
     closed = [
         port

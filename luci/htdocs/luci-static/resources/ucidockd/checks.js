@@ -234,7 +234,7 @@ function extraHost(text) {
 
 // by the name that a schema gives in `x-check`, maybe with bounds; an option without one has its schema's pattern only
 const BY_NAME = {
-	image, memory, swap, size, cpus, restart, healthTime, seconds, wholeSeconds, pair, assignment, label, sysctl, address, subnet, server, port, volume, tmpfs,
+	image, memory, swap, size, cpus, restart, healthTime, seconds, wholeSeconds, pair, label, sysctl, address, subnet, server, port, volume, tmpfs,
 	network, device, ulimit, gpus, dependency, waitFor, extraHost, auxAddress, networkOption, exposed,
 	integer: (text, minimum, maximum) => integer(text, minimum, maximum ?? INT64_MAX),
 	orZero: (text, minimum, maximum) => text === '0' ? '' : integer(text, minimum, maximum),

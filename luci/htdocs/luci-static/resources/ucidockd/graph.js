@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// A container's load over the last two minutes, as SVG.
+// A container's load over the last two minutes, and over the last day as far as the agent keeps it, as SVG.
 'use strict';
 'require baseclass';
+'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
 'require ucidockd.format as format';
 'require ucidockd.live as live';
@@ -79,4 +80,26 @@ const Graphs = baseclass.extend({
 	}
 });
 
-return baseclass.extend({ make: container => new Graphs(container) });
+// the last day of a section's container: fetched once, and again on request
+async function day(section) {
+	const found = await calls.agent.load(section, 24), lasts = 24 * 60;
+	const known = GRAPHS.filter(({ names }) => names.every(name => found[name]?.some(value => value !== null)));
+
+	if (!found.history)
+		return D.el('p', {}, _('The load of the last day is not kept: it is turned off in Settings.'));
+
+	return D.el('div', { 'style': 'display:grid;grid-template-columns:repeat(auto-fit,minmax(260px,1fr));gap:1em' }, known.map(({ title, names, words, least, text }) => {
+		const highest = Math.max(least, ...names.flatMap(name => found[name])), root = svg('svg', {
+			viewBox: '0 0 %d %d'.format(WIDTH, HEIGHT), preserveAspectRatio: 'none', role: 'img', style: 'width:100%;height:60px;border:1px solid currentColor;opacity:.85',
+			'aria-label': _('%s in the last 24 hours, at most %s').format(title(), text(highest))
+		});
+
+		names.forEach((name, index) => stats.partsOf(found[name].slice(-lasts), WIDTH, HEIGHT, highest * 1.1).forEach(points =>
+			root.append(svg('polyline', { fill: 'none', stroke: COLOURS[index], 'stroke-width': 1.5, 'vector-effect': 'non-scaling-stroke', points }))));
+
+		return D.el('div', {}, D.el('strong', {}, title()), ' ', names.length > 1 ? names.map((name, index) => D.el('small', { 'style': 'color:%s;margin-right:.6em'.format(COLOURS[index]) }, words()[index])) : '',
+			D.el('small', {}, _('at most %s').format(text(highest))), root);
+	}));
+}
+
+return baseclass.extend({ make: container => new Graphs(container), day });

@@ -81,7 +81,30 @@ const Series = baseclass.extend({
 	}
 });
 
+// the values of a day as parts of a graph, `points` of an SVG polyline each: nothing is drawn where nothing is known
+function partsOf(values, width, height, top) {
+	const step = width / Math.max(1, values.length - 1), parts = [];
+	let part = null;
+
+	values.forEach((value, index) => {
+		if (value === null) {
+			part = null;
+
+			return;
+		}
+
+		if (!part)
+			parts.push(part = []);
+
+		part.push((index * step).toFixed(1) + ',' + (height - (top > 0 ? Math.min(1, value / top) : 0) * height).toFixed(1));
+	});
+
+	return parts.map(points => (points.length > 1 ? points : [ ...points, ...points ]).join(' '));
+}
+
 return baseclass.extend({
+	partsOf,
+
 	// the engine goes on with empty ones, of the year 1, when the container has stopped
 	ofRunning: stats => Date.parse(stats.read) > 0,
 

@@ -110,7 +110,9 @@ return view.extend({
 		this.graph = graph.make(this.found.Id);
 		this.graph.start();
 
-		return D.el('div', {}, this.graph.render(), D.el('h4', {}, _('Processes')), fetched(async () => {
+		const { owner } = this.row;
+
+		return D.el('div', {}, this.graph.render(), owner && [ D.el('h4', {}, _('The last 24 hours')), fetched(() => graph.day(owner.section)) ], D.el('h4', {}, _('Processes')), fetched(async () => {
 			const given = flags.value.trim(), { Titles: titles, Processes: found } = await calls.container.top(this.found.Id, given ? { ps_args: given } : undefined);
 
 			return D.table(titles, found ?? []);
