@@ -24,7 +24,7 @@ from agent.api.routes.files import FileRoutes, TransferRoutes
 from agent.api.routes.jobs import JobRoutes
 from agent.api.routes.streams import StreamRoutes
 from agent.api.routes.updates import UpdateRoutes
-from agent.api.routes.volumes import VolumeRoutes
+from agent.api.routes.volumes import BackupRoutes, VolumeRoutes
 from agent.api.rules import Rule
 from agent.api.streams.consoles import Consoles
 from agent.data.parts import Data
@@ -43,7 +43,8 @@ def make_rules(
 ) -> list[Rule]:
     """The route table. `jobs` and `data` are given where others (ubus, passes) use them too."""
     jobs = jobs or Jobs(engine)
-    data = data or Data(engine, agent, instance=lambda: "", run_dir=Path("/var/run/ucidockd"))
+    nowhere = Path("/nonexistent")
+    data = data or Data(engine, agent, agent.board, instance=lambda: "", run_dir=nowhere, state_dir=nowhere)
     transfers = Transfers(engine, jobs)
     through = EngineRoutes(agent, engine)
     return [
@@ -52,8 +53,9 @@ def make_rules(
         *FileRoutes(engine).rules(),
         *JobRoutes(jobs, agent.auths).rules(),
         *VolumeRoutes(data).rules(),
+        *BackupRoutes(data).rules(),
         *TransferRoutes(transfers, engine, agent.auths, agent.board, data).rules(),
-        *MetricsRoutes(agent, jobs, transfers).rules(),
+        *MetricsRoutes(agent, jobs, transfers, data.backups).rules(),
         *AdoptionRoutes(agent).rules(),
         *UpdateRoutes(agent).rules(),
         *DaemonRoutes(agent).rules(),

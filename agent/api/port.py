@@ -273,6 +273,27 @@ async def validated(agent: AgentPort, texts: Mapping[str, Any]) -> dict[str, Any
     return {"valid": not any(issue["severity"] == "error" for issue in issues), "issues": issues}
 
 
+def backup_names(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """The body of `POST /v1/backups`: `names`, all sections where it is missing. Raises RequestError."""
+    names = body.get("names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RequestError("`names`: expected a list of backup sections")
+    return tuple(names)
+
+
+def restore_of(body: Mapping[str, Any]) -> dict[str, str]:
+    """The body of a restore: `volume`, `file` and `into`, each of which may be missing. Raises RequestError."""
+    if unknown := sorted(body.keys() - {"volume", "file", "into"}):
+        raise RequestError(f"{unknown[0][:64]!r} is not known; known: volume, file, into")
+    found = {name: text(body, name) for name in ("volume", "file", "into") if name in body}
+    for name in ("volume", "into"):
+        if found.get(name):
+            checked_id(found[name])
+    if found.get("file") and not found["file"].startswith("/"):
+        raise RequestError("`file`: expected an absolute path")
+    return found
+
+
 # What is asked of dockerd by hand, for every door: the answer to a wish, and a client's bundle.
 
 

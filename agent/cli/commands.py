@@ -858,6 +858,50 @@ VOLUME_PUT = Command(
     ),
     common=("config-dir", "override-dir", "socket"),
 )
+_AGENT_ONLY = ("config-dir", "override-dir", "socket", "json")
+BACKUP = Command(
+    name="backup",
+    group="Data",
+    summary="Make backups now, or list them",
+    description=(
+        "Makes the backups of `config backup` sections now and waits for them. Each archive is read back and compared before"
+        " it counts. With --list it shows how the last ones ended and which archives there are."
+    ),
+    examples=(
+        ("ucidockd backup", "Make all of them."),
+        ("ucidockd backup nightly", "Make one."),
+        ("ucidockd backup --list", "Show what there is."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.data:backup",
+    arguments=(argument("NAME", dest="names", nargs="*", help="a backup section"),),
+    options=(flag("--list", help="show the last results and the archives"),),
+    common=_AGENT_ONLY,
+)
+RESTORE = Command(
+    name="restore",
+    group="Data",
+    summary="Put a volume back from a backup",
+    description=(
+        "Gives a volume the files of an archive: the newest of the backup section, or the one that you name. They go into a"
+        " temporary volume first, so that a damaged archive changes nothing; the managed containers that mount the volume"
+        " stop only for the moment of the exchange. With --into a new volume gets the files."
+    ),
+    examples=(
+        ("ucidockd restore nightly --volume data", "The newest archive of volume `data`."),
+        ("ucidockd restore nightly --from old.tar --into data_old", "An older one, beside what there is."),
+        ("restic dump latest data.tar | ucidockd restore nightly --from -", "From a command's archive."),
+    ),
+    exit_codes=_USUAL,
+    handler="agent.cli.data:restore",
+    arguments=(argument("NAME", dest="name", help="a backup section"),),
+    options=(
+        option("--volume", metavar="VOLUME", help="which volume, where the section saves several"),
+        option("--from", dest="source", metavar="FILE", help="an archive; `-` is the standard input"),
+        option("--into", metavar="VOLUME", help="make this new volume and leave the old one as it is"),
+    ),
+    common=_AGENT_ONLY,
+)
 HELP_COMMAND = Command(
     name="help",
     group="Help",
@@ -909,6 +953,8 @@ COMMANDS: tuple[Command, ...] = (
     VOLUME_LS,
     VOLUME_GET,
     VOLUME_PUT,
+    BACKUP,
+    RESTORE,
     HELP_COMMAND,
     VERSION,
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ucidockd volume ls|get|put`: the files of volumes."""
+"""`ucidockd volume ls|get|put`: the files of volumes. `backup` and `restore`: what is saved of them."""
 
 from __future__ import annotations
 
@@ -154,3 +154,101 @@ def unpacked(file: BinaryIO) -> Iterator[bytes]:
 def _route(name: str, what: str, **query: str) -> str:
     asked = urlencode({key: value for key, value in query.items() if value})
     return f"/v1/volumes/{route_name(name)}/{what}" + (f"?{asked}" if asked else "")
+
+
+# backups
+
+
+def backup(args: argparse.Namespace) -> int:
+    """Makes backups and waits for them, or lists what there is."""
+    path = agent_socket(args)
+    if args.list:
+        return _list_backups(args, path)
+    began = time.time()
+    answer = _wait(path, call(path, "POST", "/v1/backups", body={"names": args.names}))
+    ended = [
+        each
+        for each in answer["backups"]
+        if (not args.names or each["name"] in args.names)
+        and each["last"]
+        and each["last"]["ended"] >= began - 1
+    ]
+    if args.json:
+        print(json.dumps(ended, indent=1))
+    for each in () if args.json else ended:
+        if not each["last"]["message"]:
+            for volume, archive in each["last"]["archives"].items():
+                place = archive["file"] or "given to the command"
+                print(plain(f"{each['name']}: {volume}: {place}, {archive['bytes']} bytes"))
+    wrong = [each for each in ended if each["last"]["message"]]
+    for each in wrong:
+        print(plain(f"{each['name']}: {each['last']['message']}"), file=sys.stderr)
+    return 1 if wrong or not ended else 0
+
+
+def _list_backups(args: argparse.Namespace, path: str) -> int:
+    sections = call(path, "GET", "/v1/backups")["backups"]
+    rows = []
+    for section in sections:
+        if args.names and section["name"] not in args.names:
+            continue
+        last = section["last"]
+        how = "never" if last is None else last["message"] or "succeeded"
+        rows.append((section["name"], section["schedule"], _when(last["ended"]) if last else "", how))
+        if section["target"]:
+            found = call(path, "GET", f"/v1/backups/{route_name(section['name'])}")["archives"]
+            section["archives"] = found
+            rows += [("", each["volume"], str(each["bytes"]), each["file"]) for each in found]
+    if args.json:
+        print(json.dumps(sections, indent=1))
+    else:
+        print(
+            "\n".join(columns(("NAME", "SCHEDULE", "LAST", "RESULT"), [tuple(map(plain, r)) for r in rows]))
+        )
+    return 0
+
+
+def restore(args: argparse.Namespace) -> int:
+    """A volume back from an archive."""
+    path = agent_socket(args)
+    if args.source:
+        return _restore_from(args, path)
+    body = {"volume": args.volume or "", "into": args.into or ""}
+    answer = _wait(path, call(path, "POST", f"/v1/backups/{route_name(args.name)}/restore", body=body))
+    restored = answer["restored"] or {}
+    if args.json:
+        print(json.dumps(restored, indent=1))
+    if "error" in restored:
+        print(plain(f"nothing is changed: {restored['error']}"), file=sys.stderr)
+        return 1
+    if not args.json:
+        print(plain(f"volume {restored['volume']} has the files of {restored['file']}"))
+    return 0
+
+
+def _restore_from(args: argparse.Namespace, path: str) -> int:
+    sections = {each["name"]: each for each in call(path, "GET", "/v1/backups")["backups"]}
+    volumes = sections[args.name]["volumes"] if args.name in sections else []
+    volume = args.volume or (volumes[0] if len(volumes) == 1 else "")
+    if volume not in volumes:
+        raise ConfigError(f"{args.name} saves {', '.join(volumes) or 'nothing'}: say which with --volume")
+    query = {"create": "1"} if args.into else {"replace": "1"}
+    with opened(args.source) as file:
+        answer = upload(path, _route(args.into or volume, "archive", **query), unpacked(file))
+    if args.json:
+        print(json.dumps(answer))
+    else:
+        print(plain(f"volume {args.into or volume} has the files of {args.source}"))
+    return 0
+
+
+def _wait(path: str, answer: Any) -> Any:
+    """Until nothing is being done."""
+    while answer["running"]:
+        time.sleep(0.5)
+        answer = call(path, "GET", "/v1/backups")
+    return answer
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

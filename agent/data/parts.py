@@ -11,10 +11,13 @@ from contextlib import asynccontextmanager
 from operator import mul
 from pathlib import Path
 
+from agent.data.backups import Backups
 from agent.data.restore import Restores
 from agent.data.volumes import Manual, Volumes
 from agent.engine.stream import DockerStream
 from agent.errors import UcidockdError
+from agent.model.resources import Desired
+from agent.status.board import StatusBoard
 
 logger = logging.getLogger(__name__)
 
@@ -22,13 +25,22 @@ _AGAIN_S, _AGAIN_LIMIT_S = 2.0, 300.0
 
 
 class Data:
-    """`run_dir`: what outlives the agent, not the router's uptime."""
+    """`run_dir`: what outlives the agent, not the router's uptime. `state_dir`: what outlives both."""
 
     def __init__(
-        self, engine: DockerStream, manual: Manual, *, instance: Callable[[], str], run_dir: Path
+        self,
+        engine: DockerStream,
+        manual: Manual,
+        board: StatusBoard,
+        *,
+        instance: Callable[[], str],
+        desired: Callable[[], Desired | None] = lambda: None,
+        run_dir: Path,
+        state_dir: Path,
     ) -> None:
         self.volumes = Volumes(engine, manual, instance=instance, journal=run_dir / "copying.json")
         self.restores = Restores(self.volumes)
+        self.backups = Backups(self.restores, board, desired, state_dir / "backups.json")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -36,7 +48,8 @@ class Data:
         self.restores.loop = asyncio.get_running_loop()
         task = asyncio.create_task(self._recover(), name="data")
         try:
-            yield
+            async with self.backups.running():
+                yield
         finally:
             task.cancel()
             await asyncio.wait({task})

@@ -354,6 +354,22 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """A `config backup` section. `volumes`: Docker names, those that its containers mount among them. Its archives go to the
+    folder `target` or into the shell command `command`. `keep`: archives of each volume."""
+
+    name: str
+    sections: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    schedule: str = "off"
+    window: Window | None = None
+    target: str = ""
+    command: str = ""
+    keep: int = 7
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
     """A `config stack` section: what the containers of one group share; zone and subnets are of their own network."""
 
@@ -505,6 +521,7 @@ class Desired:
     networks: tuple[Network, ...] = ()
     volumes: tuple[Volume, ...] = ()
     auths: tuple[RegistryAuth, ...] = ()
+    backups: tuple[Backup, ...] = ()
     notices: tuple[NotifySection, ...] = ()
     agent: AgentSettings = field(default_factory=AgentSettings)
     broken: frozenset[str] = frozenset()  # keys "container:web", "network:lan", ...

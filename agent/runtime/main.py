@@ -294,7 +294,16 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     jobs = Jobs(engine)
     consoles = Consoles(engine)
     records = agent.reconciler.records
-    data = Data(engine, agent, instance=lambda: records.instance, run_dir=socket.parent)
+    data = Data(
+        engine,
+        agent,
+        agent.board,
+        instance=lambda: records.instance,
+        desired=lambda: agent.reconciler.desired,
+        run_dir=socket.parent,
+        state_dir=options.state_dir,
+    )
+    agent.reconciler.restores = data.restores
     bus = Bus(options.ubus_socket)
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()

@@ -38,6 +38,8 @@ class ConditionType(StrEnum):
     DATA_LOST = "DataLost"
     UPDATE_AVAILABLE = "UpdateAvailable"
     PINNED = "Pinned"
+    # of a backup
+    BACKUP_FAILED = "BackupFailed"
     # of the agent itself
     PASS_STUCK = "PassStuck"
     DISK_LOW = "DiskLow"
@@ -209,6 +211,12 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.WARNING,
         sentence="Browsers treat a web page of this container and LuCI as one site.",
         label="Shares a site with LuCI",
+    ),
+    ConditionType.BACKUP_FAILED: Row(
+        bad=True,
+        level=Level.ERROR,
+        sentence="The last backup failed.",
+        label="Backup failed",
     ),
     ConditionType.DELIVERED: Row(
         bad=False,

@@ -47,6 +47,7 @@ class _Alarm:
     onsets: int = 1
     told: bool = False
     announced: bool = False  # told to people, not only taken for known
+    old: bool = False  # it was so before anyone was to be told of anything
     news: News | None = None
 
 
@@ -57,6 +58,7 @@ class Edges:
     now: float
     told: Mapping[str, Iterable[str]] | None = None
     _alarms: dict[str, dict[Event, _Alarm]] = field(default_factory=dict)
+    _heard: set[str] = field(default_factory=set)  # keys that have said how they are
     _recovering: dict[str, News] = field(default_factory=dict)  # key -> its last trouble
 
     def __post_init__(self) -> None:
@@ -102,6 +104,7 @@ class Edges:
         else:
             self._alarms.pop(key, None)
             self._recovering.pop(key, None)
+            self._heard.discard(key)
 
     def keep(self, keys: Iterable[str], now: float) -> None:
         """Only these resources are on the board, and it is complete."""
@@ -113,7 +116,8 @@ class Edges:
         for event, news in found.items():
             alarm = known.get(event)
             if alarm is None:
-                known[event] = _Alarm(now, now, news=news)
+                old = self.told is None and now < self.now + START_S and key not in self._heard
+                known[event] = _Alarm(now, now, news=news, old=old)
                 continue
             if not alarm.standing:
                 alarm.standing, alarm.onsets = True, alarm.onsets + 1
@@ -123,6 +127,8 @@ class Edges:
                 alarm.standing, alarm.last = False, now
         if not known:
             del self._alarms[key]
+        if speaks:
+            self._heard.add(key)
 
     def due(self, now: float) -> list[News]:
         """What is to be told now, each once."""
@@ -136,7 +142,7 @@ class Edges:
                     explained = event is Event.DEGRADED and any(
                         known[e].told for e in known if e in _TROUBLE - {event}
                     )
-                    if alarm.news is not None and not explained and not self._is_old(alarm):
+                    if alarm.news is not None and not explained and not alarm.old:
                         alarm.announced = True
                         out.append(alarm.news)
             for event in [e for e, alarm in known.items() if self._is_over(alarm, now)]:
@@ -154,10 +160,6 @@ class Edges:
         at = alarm.first + (DAEMON_SETTLE_S if is_daemon else SETTLE_S)
         at = max(at, self.now + (DAEMON_START_S if is_daemon else START_S))
         return now >= at and (alarm.standing or alarm.onsets > 1)
-
-    def _is_old(self, alarm: _Alarm) -> bool:
-        """Whether it was so before the first notice."""
-        return self.told is None and alarm.first < self.now + START_S
 
     @staticmethod
     def _is_over(alarm: _Alarm, now: float) -> bool:

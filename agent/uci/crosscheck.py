@@ -19,6 +19,7 @@ from agent.model.resources import (
     DEFAULT_NETWORKS,
     NO_NETWORKS,
     AgentSettings,
+    Backup,
     Container,
     ContainerSpec,
     Dependency,
@@ -49,6 +50,7 @@ class Draft:
     auths: list[tuple[SectionReader, RegistryAuth]] = field(default_factory=list)
     notices: list[tuple[SectionReader, NotifySection]] = field(default_factory=list)
     agents: list[tuple[SectionReader, AgentSettings]] = field(default_factory=list)
+    backups: list[tuple[SectionReader, Backup]] = field(default_factory=list)
 
 
 def crosscheck(draft: Draft, listeners: Sequence[Listener] = ()) -> None:

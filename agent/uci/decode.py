@@ -18,6 +18,7 @@ from agent.model.issues import Issue, shortened
 from agent.model.quantities import parse_age, parse_int, parse_seconds, parse_size
 from agent.model.resources import (
     AgentSettings,
+    Backup,
     Container,
     DependsOn,
     Desired,
@@ -48,6 +49,58 @@ def decode_auth(reader: SectionReader) -> RegistryAuth:
         reader.report("the login is not complete", expected="`token`, or `username` and `password`")
     server = reader.text("serveraddress") or ""
     return RegistryAuth(server=server, username=username, password=password, token=token)
+
+
+def decode_backup(reader: SectionReader) -> Backup:
+    """A `config backup` section, its volumes as it names them."""
+    base = Backup(name=reader.name)
+    backup = Backup(
+        name=reader.name,
+        sections=reader.texts("section"),
+        volumes=reader.texts("volume"),
+        schedule=reader.text("schedule") or base.schedule,
+        window=reader.parsed("window", parse_window),
+        target=reader.text("target") or "",
+        command=reader.text("exec") or "",
+        keep=reader.parsed("keep", parse_int) or base.keep,
+        stop=reader.flag("stop") or False,
+    )
+    if not (backup.sections or backup.volumes):
+        reader.report("it names nothing to save", expected="`list section` or `list volume`")
+    if bool(backup.target) is bool(backup.command):
+        reader.report(
+            "a backup has one place to go", expected="`option target`, a folder, or `option exec`, a command"
+        )
+    return backup
+
+
+def _with_volumes(reader: SectionReader, backup: Backup, draft: Draft) -> Backup:
+    """By their Docker names, and with those that its containers mount."""
+    containers = {container.section: container for _, container in draft.containers}
+    docker_names = {volume.section: volume.name for _, volume in draft.volumes}
+    found = [docker_names.get(name, name) for name in backup.volumes]
+    for index, name in enumerate(backup.sections):
+        if name not in containers:
+            reader.report(
+                f"no container section is named {name!r}",
+                option="section",
+                index=index,
+                expected="one of " + ", ".join(sorted(containers)[:10])
+                if containers
+                else "a container section",
+            )
+            continue
+        mounts = containers[name].spec.mounts
+        named = [docker_names.get(m.source, m.source) for m in mounts if m.source and not m.is_bind]
+        if not named:
+            reader.warn(
+                f"{name!r} mounts no named volume",
+                option="section",
+                index=index,
+                expected="folders of the router are not saved, save them with its own means",
+            )
+        found += named
+    return replace(backup, volumes=tuple(dict.fromkeys(found)))
 
 
 def decode_agent(reader: SectionReader) -> AgentSettings:
@@ -260,7 +313,7 @@ def _check_names(readers: list[SectionReader]) -> None:
                 expected="a section name" if reader.kind == "notify" else "a section name, or `option name`",
             )
             continue
-        if not reader.has("name") and reader.kind != "notify":
+        if not reader.has("name") and reader.kind not in {"backup", "notify"}:
             _check_docker_name(reader)
         by_key.setdefault(reader.key, []).append(reader)
     for same in by_key.values():
@@ -289,6 +342,8 @@ def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None)
                 stacks.append((reader, decode_stack(reader, read_file=read_file)))
             case "container":
                 draft.containers.append((reader, decode_container(reader, read_file=read_file)))
+            case "backup":
+                draft.backups.append((reader, decode_backup(reader)))
             case "network":
                 draft.networks.append((reader, decode_network(reader)))
             case "volume":
@@ -300,6 +355,7 @@ def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None)
             case _:
                 draft.agents.append((reader, decode_agent(reader)))
     join_stacks(draft, stacks)
+    draft.backups = [(reader, _with_volumes(reader, backup, draft)) for reader, backup in draft.backups]
     return draft
 
 
@@ -327,9 +383,14 @@ def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
         auths=tuple(auth for reader, auth in draft.auths if not reader.failed),
         notices=tuple(notice for reader, notice in draft.notices if not reader.failed),
         # a wrong option of the agent's own section costs that option, not the others
+        backups=tuple(backup for reader, backup in draft.backups if not reader.failed),
         agent=draft.agents[0][1] if draft.agents else base.agent,
         broken=frozenset(reader.key for reader in readers if reader.failed),
-        images={c.spec.image: c.section for _, c in reversed(draft.containers) if c.spec.image},
+        images={
+            c.spec.image: c.section
+            for _, c in sorted(draft.containers, key=lambda pair: pair[1].section, reverse=True)
+            if c.spec.image
+        },
         claimed=frozenset(f"{reader.kind}:{resource.name}" for reader, resource in named if reader.failed),
     )
 

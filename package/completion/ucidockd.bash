@@ -15,8 +15,10 @@ _ucidockd() {
 	--env-file) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--folder) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--for) mapfile -t COMPREPLY < <(compgen -W "in-sync healthy" -- "$word"); return ;;
+	--from) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--grep) COMPREPLY=(); return ;;
 	--images) mapfile -t COMPREPLY < <(compgen -W "dangling unused" -- "$word"); return ;;
+	--into) COMPREPLY=(); return ;;
 	--log-level) mapfile -t COMPREPLY < <(compgen -W "debug info warning error" -- "$word"); return ;;
 	--older) COMPREPLY=(); return ;;
 	--out) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
@@ -37,13 +39,14 @@ _ucidockd() {
 	--timeout) COMPREPLY=(); return ;;
 	--ubus-socket) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--until) COMPREPLY=(); return ;;
+	--volume) COMPREPLY=(); return ;;
 	-e|--env) COMPREPLY=(); return ;;
 	-n|--tail) COMPREPLY=(); return ;;
 	-u|--user) COMPREPLY=(); return ;;
 	-w|--workdir) COMPREPLY=(); return ;;
 	esac
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune notify run render uci tls volume help version --help --version" -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune notify run render uci tls volume backup restore help version --help --version" -- "$word")
 		return
 	fi
 	case "$first $COMP_CWORD" in
@@ -83,7 +86,9 @@ _ucidockd() {
 		volume\ ls) words="--config-dir --override-dir --socket --json --help $(_ucidockd_names)" ;;
 		volume\ get) words="--path --stop --config-dir --override-dir --socket --help $(_ucidockd_names)" ;;
 		volume\ put) words="--path --replace --create --stop --config-dir --override-dir --socket --help $(_ucidockd_names)" ;;
-		help\ *) words=" --help check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune notify run render uci tls volume help version" ;;
+		backup\ *) words="--list --config-dir --override-dir --socket --json --help" ;;
+		restore\ *) words="--volume --from --into --config-dir --override-dir --socket --json --help" ;;
+		help\ *) words=" --help check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune notify run render uci tls volume backup restore help version" ;;
 		version\ *) words=" --help" ;;
 		esac
 		;;

@@ -45,7 +45,8 @@ MIB = 1024 * 1024
 def impatient(agent: QuietAgent, engine: DockerStream) -> Starlette:
     """The application's jobs and transfers with a short idle time-out."""
     jobs = Jobs(engine)
-    data = Data(engine, agent, instance=lambda: "", run_dir=Path("/nowhere"))
+    nowhere = Path("/nowhere")
+    data = Data(engine, agent, agent.board, instance=lambda: "", run_dir=nowhere, state_dir=nowhere)
     routes = TransferRoutes(Transfers(engine, jobs, idle_s=1.5), engine, agent.auths, agent.board, data)
     return Starlette(
         routes=make_routes([*routes.rules(), *JobRoutes(jobs, agent.auths).rules()]),

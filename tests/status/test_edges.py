@@ -118,6 +118,12 @@ def test_what_was_so_at_the_first_start_is_known_already() -> None:
     assert scene.events(10) == ["crashloop"]
 
 
+def test_what_breaks_right_after_the_first_start_is_told() -> None:
+    scene = Scene()
+    scene.crash()
+    assert scene.events(100) == ["crashloop"]
+
+
 def test_what_changed_while_the_agent_was_away_is_told() -> None:
     """And what was told before is not told again, however late the engine comes up."""
     before = started()

@@ -20,7 +20,7 @@ from agent.convert import docker_flags
 from tests.support import reference
 
 PROJECT = Path(__file__).resolve().parents[2]
-SECTIONS = ("agent", "container", "network", "volume", "stack", "auth")  # of /etc/config/containers
+SECTIONS = ("agent", "container", "network", "volume", "stack", "backup", "auth")  # of /etc/config/containers
 WIDTHS = (40, 80, 200)  # of the terminals whose help is kept in tests/data
 _LICENCE = "SPDX-License-Identifier: GPL-2.0-or-later"
 _NAME = "ucidockd"

@@ -479,6 +479,36 @@ SCHEMAS: dict[str, Any] = {
             },
         },
     },
+    "Backups": {
+        "type": "object",
+        "properties": {
+            "backups": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "name": TEXT,
+                        "volumes": {"type": "array", "items": TEXT},
+                        "schedule": {"enum": ["off", "daily", "weekly"]},
+                        "window": TEXT,
+                        "target": TEXT,
+                        "exec": FLAG,
+                        "keep": WHOLE,
+                        "stop": FLAG,
+                        "last": {
+                            "type": ["object", "null"],
+                            "description": "ended, succeeded (unix seconds), message, archives by volume",
+                        },
+                    },
+                },
+            },
+            "running": {"type": ["object", "null"], "description": "what, names, volume, began, bytes"},
+            "restored": {
+                "type": ["object", "null"],
+                "description": "How the last restore ended: name, volume, file, members or error, ended",
+            },
+        },
+    },
     "NewTransfer": {
         "oneOf": [
             transfer("up", "archive", ["container", "path"], container=TEXT, path=TEXT),
@@ -740,6 +770,37 @@ SHAPES: dict[str, dict[str, Any]] = {
     "GET /v1/volumes/{id}/archive": {"content": RAW},
     "PUT /v1/volumes/{id}/archive": {"content": wrapped("members", WHOLE)},
     "GET /v1/volumes/{id}/list": {"content": given("Folder")},
+    "GET /v1/backups": {"content": given("Backups")},
+    "POST /v1/backups": {
+        "body": {
+            "type": "object",
+            "properties": {
+                "names": {"type": "array", "items": TEXT, "description": "All where it is missing"}
+            },
+        },
+        "content": given("Backups"),
+    },
+    "GET /v1/backups/{id}": {
+        "content": wrapped(
+            "archives",
+            {
+                "type": "array",
+                "items": {"type": "object", "properties": {"volume": TEXT, "file": TEXT, "bytes": WHOLE}},
+            },
+        )
+    },
+    "POST /v1/backups/{id}/restore": {
+        "body": {
+            "type": "object",
+            "properties": {
+                "volume": {**TEXT, "description": "Which one, where the section saves several"},
+                "file": {**TEXT, "description": "An archive; the newest in the folder where it is missing"},
+                "into": {**TEXT, "description": "A new volume that gets the files"},
+            },
+            "additionalProperties": False,
+        },
+        "content": given("Backups"),
+    },
     "GET /v1/images/get": {"content": RAW},
     "PUT /v1/images/load": {"content": wrapped("job", _JOB)},
     "PUT /v1/builds": {"content": wrapped("job", _JOB)},

@@ -56,6 +56,11 @@ _CONTAINERS = (
         ),
     ),
     Section(
+        kind="backup",
+        head="config backup 'nightly'",
+        text="Which volumes are saved, when and where. See [backup](../backup.md).",
+    ),
+    Section(
         kind="auth",
         head="config auth 'ghcr'",
         text="A login at a registry. Used from the next pull on.",

@@ -10,16 +10,17 @@ import pytest
 from agent.errors import PathError
 from agent.model.resources import ContainerPolicy, ContainerSpec, Desired, Endpoint, Mount, Pull
 from agent.schema.validate import KINDS, properties
-from agent.uci.decode import DecodeResult, decode, decode_agent, decode_auth, decode_stack
+from agent.uci.decode import DecodeResult, decode, decode_agent, decode_auth, decode_backup, decode_stack
 from agent.uci.decode_container import decode_container
 from agent.uci.decode_network import decode_network, decode_volume
+from agent.uci.decode_notify import decode_notify
 from agent.uci.reader import SectionReader
 from agent.uci.syntax import Option, Package, Section
 
 Value = str | tuple[str, ...]
 
 
-def a_section(kind: str, section: str, **values: Value) -> Section:
+def a_section(kind: str, section: str, /, **values: Value) -> Section:
     options = tuple(
         Option(
             name=name, value=value, lines=tuple(range(10, 11 if isinstance(value, str) else 10 + len(value)))
@@ -75,8 +76,14 @@ def test_every_schema_property_is_read(kind: str) -> None:
             decode_volume(reader)
         case "stack":
             decode_stack(reader, read_file=lambda _: "")
+        case "backup":
+            decode_backup(reader)
+        case "notify":
+            decode_notify(reader)
         case "auth":
             decode_auth(reader)
+        case "notify":
+            decode_notify(reader)
         case _:
             decode_agent(reader)
     assert set(properties(kind)) - reader.used == set()
@@ -106,7 +113,9 @@ def test_an_issue_names_place_mistake_expectation_and_line() -> None:
     assert text.startswith("containers.web.port[1]: '80:x' is not a port, expected [ip:]host")
     assert text.endswith("(/etc/config/containers:11)")
     assert result.desired == Desired(
-        broken=frozenset({"container:web"}), claimed=frozenset({"container:web"})
+        broken=frozenset({"container:web"}),
+        claimed=frozenset({"container:web"}),
+        images={"alpine": "web"},
     )
 
 

@@ -32,6 +32,7 @@ from agent.api.port import (
 from agent.api.problems import RequestError, checked_id, container_id, picked, text
 from agent.api.rules import EVENT_STREAM, PUBLIC, READER, Rule, get, post, read, write
 from agent.api.streams.stream_sources import board_feed
+from agent.data.backups import Backups
 from agent.errors import UcidockdError
 from agent.model.dockerd.settings import Wish
 from agent.status.board import StatusBoard
@@ -389,10 +390,11 @@ class TicketRoutes:
 class MetricsRoutes:
     """What can be counted."""
 
-    def __init__(self, agent: AgentPort, jobs: Jobs, transfers: Transfers) -> None:
+    def __init__(self, agent: AgentPort, jobs: Jobs, transfers: Transfers, backups: Backups) -> None:
         self._agent = agent
         self._jobs = jobs
         self._transfers = transfers
+        self._backups = backups
 
     def rules(self) -> list[Rule]:
         return [
@@ -402,8 +404,27 @@ class MetricsRoutes:
     async def metrics(self, request: Request) -> Response:
         del request
         metrics = board_metrics(self._agent.board.snapshot(), self._agent.passes)
-        text = format_metrics([*metrics, *self._agent.load_metrics(), *self._controller(), *_process()])
+        groups = (metrics, self._agent.load_metrics(), self._controller(), self._saved(), _process())
+        text = format_metrics([metric for group in groups for metric in group])
         return Response(text, headers={"content-type": MEDIA_TYPE})
+
+    def _saved(self) -> list[Metric]:
+        known = self._backups.metrics()
+        if not known:
+            return []
+        last: dict[Labels, float] = {(("backup", name),): found.succeeded for name, found in known.items()}
+        failed: dict[Labels, float] = {
+            (("backup", name),): float(bool(found.message)) for name, found in known.items()
+        }
+        return [
+            many(
+                "ucidockd_backup_last_success_timestamp_seconds",
+                "gauge",
+                "When a backup succeeded last, 0 for never.",
+                last,
+            ),
+            many("ucidockd_backup_failed", "gauge", "1 where the last backup failed.", failed),
+        ]
 
     def _controller(self) -> list[Metric]:
         running = sum(job.state is JobState.RUNNING for job in self._jobs.all())

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Routes: the files of volumes. Archives flow as those of containers do, and take the same rights: a reader sees none."""
+"""Routes: the files of volumes, and backups of them.
+
+Archives flow as those of containers do, and take the same rights: a reader sees none.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.api.archives import Way, archive_name
-from agent.api.http.replies import STALL_S, EngineReply, Inbox, JsonReply, attachment
+from agent.api.http.replies import STALL_S, EngineReply, Inbox, JsonReply, attachment, read_json
+from agent.api.port import backup_names, restore_of
 from agent.api.problems import container_id, flag, picked
-from agent.api.rules import Rule, get, put, write
+from agent.api.rules import Rule, get, post, put, read, write
 from agent.data.parts import Data
 
 
@@ -77,3 +81,58 @@ class VolumeRoutes:
             query.get("path", ""), **{each: flag(query, each) for each in ("stop", "replace", "create")}
         )
         return JsonReply({"members": await way.fill(self._data, name, Inbox(request))})
+
+
+class BackupRoutes:
+    """What takes long is begun, and answered at once: `GET /v1/backups` tells what became of it."""
+
+    def __init__(self, data: Data) -> None:
+        self._backups = data.backups
+
+    def rules(self) -> list[Rule]:
+        return [
+            get(
+                "/v1/backups",
+                read("ucidockd", "backup_list"),
+                self.list_all,
+                "The backup sections, how their last backups ended, and what is being done",
+            ),
+            get(
+                "/v1/backups/{id}",
+                read("ucidockd", "backup_list"),
+                self.archives,
+                "The archives of a backup section in its folder, newest first",
+            ),
+            post(
+                "/v1/backups",
+                write("ucidockd", "backup_run"),
+                self.run,
+                "Begins to make backups now",
+                body="json",
+                status=202,
+            ),
+            post(
+                "/v1/backups/{id}/restore",
+                write("ucidockd", "backup_restore"),
+                self.restore,
+                "Begins to restore a volume from an archive: all of its files, or none",
+                body="json",
+                status=202,
+            ),
+        ]
+
+    async def list_all(self, request: Request) -> Response:
+        del request
+        return JsonReply(self._backups.answer())
+
+    async def archives(self, request: Request) -> Response:
+        return JsonReply({"archives": await self._backups.archives(container_id(request))})
+
+    async def run(self, request: Request) -> Response:
+        self._backups.start(backup_names(await read_json(request)))
+        return JsonReply(self._backups.answer(), status_code=202)
+
+    async def restore(self, request: Request) -> Response:
+        name = container_id(request)
+        self._backups.start_restore(name, **restore_of(await read_json(request)))
+        return JsonReply(self._backups.answer(), status_code=202)

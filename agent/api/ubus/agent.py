@@ -20,11 +20,13 @@ from agent.api.port import (
     STARTED,
     AgentPort,
     Sessions,
+    backup_names,
     client_bundle,
     given_of,
     import_request_of,
     load_of,
     prune_request_of,
+    restore_of,
     revert_of,
     rollback_name_of,
     update_names_of,
@@ -382,7 +384,29 @@ class DataMethods:
 
     def methods(self) -> dict[str, Method]:
         """To be published."""
-        return {"volume_list": Method(handler=self._list, args={"name": STRING, "path": STRING})}
+        return {
+            "volume_list": Method(handler=self._list, args={"name": STRING, "path": STRING}),
+            "backup_list": Method(handler=self._backups, args={"name": STRING}),
+            "backup_run": Method(handler=self._run, args={"names": ARRAY}),
+            "backup_restore": Method(
+                handler=self._restore,
+                args={"name": STRING, "volume": STRING, "file": STRING, "into": STRING},
+            ),
+        }
+
+    async def _backups(self, args: Arguments) -> Reply:
+        if name := text(args, "name"):
+            return {"archives": await self._data.backups.archives(name)}
+        return self._data.backups.answer()
+
+    async def _run(self, args: Arguments) -> Reply:
+        self._data.backups.start(backup_names(args))
+        return self._data.backups.answer()
+
+    async def _restore(self, args: Arguments) -> Reply:
+        asked = {name: value for name, value in args.items() if name not in (SESSION, "name")}
+        self._data.backups.start_restore(text(args, "name"), **restore_of(asked))
+        return self._data.backups.answer()
 
     async def _list(self, args: Arguments) -> Reply:
         found = await self._data.volumes.list(checked_id(text(args, "name")), text(args, "path"))

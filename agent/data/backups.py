@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Backups of `config backup` sections: one archive for each volume, into a folder or a command, on a schedule or on request.
+
+An archive in a folder is written under a temporary name, synced, read back and compared, and renamed only then, with its
+sha256 beside it for `sha256sum -c`. One backup or restore at a time: routers have one slow disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.data import places
+from agent.data.restore import Restores
+from agent.data.targets import Archive, CommandTarget, FolderTarget
+from agent.errors import ConfigError, ConflictError, DataError, EngineError, Reason, UcidockdError
+from agent.files.atomic import atomic_write
+from agent.files.user_paths import PATHS, space_of
+from agent.model.resources import Backup, Desired
+from agent.plan.prune import is_due
+from agent.status.board import StatusBoard
+from agent.status.conditions import ConditionType
+from agent.wire.record_lines import json_object
+from agent.wire.tar import TarError, TarReader
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 60.0  # for what is due
+RETRY_S = 3600.0  # a scheduled backup that failed
+RESERVE = 16 * 1024 * 1024  # bytes that a backup leaves free
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How the last backup of a section ended. Unix seconds; `succeeded`: the last time that it did, 0 for never."""
+
+    ended: float
+    succeeded: float
+    message: str = ""  # "" where it succeeded
+    no_space: bool = False
+    archives: Mapping[str, Mapping[str, Any]] | None = None  # of the last success, by volume
+
+
+class Backups:
+    """Belongs to one event loop. `memory`: a file that outlives a reboot; it is written once for each backup."""
+
+    def __init__(
+        self,
+        restores: Restores,
+        board: StatusBoard,
+        desired: Callable[[], Desired | None],
+        memory: Path,
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._restores = restores
+        self._board = board
+        self._desired = desired
+        self._memory = memory
+        self._wall = wall
+        self._results: dict[str, Result] | None = None  # read at first use
+        self._work: asyncio.Task[None] | None = None
+        self._doing: dict[str, Any] = {}
+        self._restored: dict[str, Any] = {}
+
+    # what is asked
+
+    def answer(self) -> dict[str, Any]:
+        """Each section with its last result, what is being done, and how the last restore ended."""
+        results = self._known()
+        return {
+            "backups": [
+                {
+                    **_shown(section),
+                    "last": asdict(results[section.name]) if section.name in results else None,
+                }
+                for section in self._sections()
+            ],
+            "running": dict(self._doing) or None,
+            "restored": dict(self._restored) or None,
+        }
+
+    async def archives(self, name: str) -> list[dict[str, Any]]:
+        """The archives of a section in its folder, newest first. Raises ConfigError, PathError, DataError."""
+        section = self._section(name)
+        if not section.target:
+            raise DataError(f"the archives of {name} are where its command puts them")
+        found = await FolderTarget(section.target).archives(section.name, section.volumes)
+        return [{"volume": each.volume, "file": str(each.path), "bytes": each.size} for each in found]
+
+    def start(self, names: tuple[str, ...] = ()) -> None:
+        """Begins to make these backups, all where none is named. Raises ConfigError, ConflictError."""
+        sections = [self._section(name) for name in names] if names else self._sections()
+        if not sections:
+            raise ConfigError("there is no `config backup` section")
+        self._begin(self._make_all(sections), {"what": "backup", "names": [s.name for s in sections]})
+
+    def start_restore(self, name: str, *, volume: str = "", file: str = "", into: str = "") -> None:
+        """Begins to restore a volume of a section from an archive of its folder, the newest where none is named.
+
+        `into`: a new volume gets it. Raises ConfigError, ConflictError.
+        """
+        section = self._section(name)
+        if not volume and len(section.volumes) != 1:
+            raise ConfigError(f"{name} saves {', '.join(section.volumes)}: say which volume")
+        volume = volume or section.volumes[0]
+        if volume not in section.volumes:
+            raise ConfigError(
+                f"{name} does not save a volume {volume}; it saves {', '.join(section.volumes)}"
+            )
+        if not section.target:
+            raise ConfigError(
+                f"the archives of {name} are where its command puts them: get one, then"
+                f" `ucidockd restore {name} --from FILE`"
+            )
+        work = self._restore(section, volume, file, into)
+        self._begin(work, {"what": "restore", "names": [name], "volume": volume})
+
+    def metrics(self) -> dict[str, Result]:
+        """The last result of each section."""
+        return {s.name: self._known()[s.name] for s in self._sections() if s.name in self._known()}
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Makes what is due until the block ends."""
+        task = asyncio.create_task(self._follow(), name="backups")
+        try:
+            yield
+        finally:
+            tasks = {task} | ({self._work} if self._work is not None else set())
+            for each in tasks:
+                each.cancel()
+            await asyncio.wait(tasks)
+
+    # the work
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                self._show()
+                due = [section for section in self._sections() if self._is_due(section)]
+                if due and not self._doing:
+                    self._begin(self._make_all(due), {"what": "backup", "names": [s.name for s in due]})
+            except Exception:  # the next look may work
+                logger.exception("backups")
+
+    def _is_due(self, section: Backup) -> bool:
+        result, now = self._known().get(section.name), self._wall()
+        if result is not None and result.message and 0 <= now - result.ended < RETRY_S:
+            return False
+        local = time.localtime(now)
+        return is_due(
+            section.schedule,
+            section.window,
+            last=result.succeeded if result is not None and result.succeeded else None,
+            now=now,
+            second_of_day=local.tm_hour * 3600 + local.tm_min * 60 + local.tm_sec,
+        )
+
+    def _begin(self, work: Any, doing: dict[str, Any]) -> None:
+        if self._doing:
+            work.close()
+            raise ConflictError(f"a {self._doing['what']} of {', '.join(self._doing['names'])} is under way")
+        self._doing = {**doing, "began": self._wall(), "bytes": 0}
+        self._work = asyncio.create_task(self._run(work), name=f"data-{doing['what']}")
+
+    async def _run(self, work: Any) -> None:
+        try:
+            await work
+        finally:
+            self._doing = {}
+
+    async def _make_all(self, sections: list[Backup]) -> None:
+        for section in sections:
+            await self._make_one(section)
+
+    async def _make_one(self, section: Backup) -> None:
+        message, no_space, made = "", False, {}
+        try:
+            made = await self._make(section)
+        except (UcidockdError, OSError) as exc:
+            message = str(exc)
+            no_space = isinstance(exc, _NoSpaceError)
+        except Exception:
+            logger.exception("backup %s", section.name)
+            message = "internal error; see the log"
+        before = self._known().get(section.name)
+        now = self._wall()
+        if message:
+            logger.error("backup %s: %s", section.name, message)
+            kept = before.succeeded if before is not None else 0.0
+            archives = before.archives if before is not None else None
+            result = Result(ended=now, succeeded=kept, message=message, no_space=no_space, archives=archives)
+        else:
+            logger.info("backup %s: %d volumes are saved", section.name, len(made))
+            result = Result(ended=now, succeeded=now, archives={v: _noted(a) for v, a in made.items()})
+        await asyncio.to_thread(self._note, section.name, result)
+        self._show()
+
+    async def _make(self, section: Backup) -> dict[str, Archive]:
+        target = FolderTarget(section.target) if section.target else CommandTarget(section.command)
+        await target.look()
+        if section.target:
+            await self._check_space(section)
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._wall()))
+        made = {}
+        async with contextlib.AsyncExitStack() as stack:
+            if section.stop:
+                await stack.enter_async_context(self._restores.volumes.stopped(section.volumes))
+            for volume in section.volumes:
+                self._doing["volume"] = volume
+                made[volume] = await self._save(
+                    section, volume, target, f"{section.name}-{volume}-{stamp}.tar"
+                )
+        if isinstance(target, FolderTarget):
+            await target.keep_only(section.name, section.volumes, section.keep)
+        return made
+
+    async def _save(
+        self, section: Backup, volume: str, target: FolderTarget | CommandTarget, file: str
+    ) -> Archive:
+        reader = TarReader()
+
+        async def pieces() -> AsyncIterator[bytes]:
+            async for piece in response.chunks():
+                reader.feed(piece)
+                self._doing["bytes"] += len(piece)
+                yield piece
+            reader.end()
+
+        try:
+            async with await self._restores.volumes.open(volume) as response:
+                names = {"UCIDOCKD_BACKUP": section.name, "UCIDOCKD_VOLUME": volume, "UCIDOCKD_FILE": file}
+                return await target.take(volume, file, pieces(), names)
+        except TarError as exc:
+            raise DataError(f"volume {volume}: the engine's archive is damaged: {exc}") from exc
+        except EngineError as exc:
+            raise EngineError(f"volume {volume}: {exc}", status=exc.status) from exc
+
+    async def _check_space(self, section: Backup) -> None:
+        """Raises where the archives do not fit. What a volume holds is known where its folder is here."""
+        needed = RESERVE
+        last = self._known().get(section.name)
+        sizes = last.archives or {} if last is not None else {}
+        for name in section.volumes:
+            volume = await self._restores.volumes.inspect(name)
+            if volume.is_plain and await self._restores.volumes.are_here():
+                needed += await asyncio.to_thread(places.archive_size, volume.place)
+            else:
+                needed += int(sizes.get(name, {}).get("bytes", 0))
+        space = await asyncio.to_thread(PATHS.ask, space_of, section.target)
+        if space.free < needed:
+            raise _NoSpaceError(
+                f"{section.target} has {space.free // 2**20} MiB free, {-(-needed // 2**20)} MiB are needed"
+            )
+
+    async def _restore(self, section: Backup, volume: str, file: str, into: str) -> None:
+        ended: dict[str, Any] = {"name": section.name, "volume": into or volume, "file": file}
+        try:
+            target = FolderTarget(section.target)
+            path = Path(file) if file else await target.newest(section.name, volume)
+            ended["file"] = str(path)
+            await target.verify(path)
+            body = target.read(path)
+            replaced = self._restores.into_new(into, body) if into else self._restores.replace(volume, body)
+            ended["members"] = await replaced
+        except (UcidockdError, OSError) as exc:
+            ended["error"] = str(exc)
+            logger.error("restore of volume %s: %s", into or volume, exc)
+        else:
+            logger.info("volume %s is restored from %s", into or volume, ended["file"])
+        self._restored = {**ended, "ended": self._wall()}
+
+    # what is known
+
+    def _show(self) -> None:
+        """Which of the sections failed last: also after a restart of the agent."""
+        failed = {f"backup:{name}": found for name, found in self.metrics().items() if found.message}
+        for key, found in failed.items():
+            reason: Reason = "NoSpace" if found.no_space else "Failed"
+            self._board.flag(key, ConditionType.BACKUP_FAILED, reason, found.message)
+        for key in sorted(self._board.keys() - failed.keys()):
+            if key.startswith("backup:"):
+                self._board.drop(key)
+
+    def _sections(self) -> list[Backup]:
+        desired = self._desired()
+        return [*desired.backups] if desired is not None else []
+
+    def _section(self, name: str) -> Backup:
+        sections = self._sections()
+        found = next((section for section in sections if section.name == name), None)
+        if found is None:
+            there = ", ".join(section.name for section in sections) or "none"
+            raise ConfigError(f"no backup section is named {name!r}; there are: {there}")
+        return found
+
+    def _known(self) -> dict[str, Result]:
+        if self._results is None:
+            self._results = _load(self._memory)
+        return self._results
+
+    def _note(self, name: str, result: Result) -> None:
+        declared = {section.name for section in self._sections()}
+        known = {n: r for n, r in self._known().items() if n in declared} | {name: result}
+        self._results = known
+        try:
+            self._memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            text = json.dumps({n: asdict(r) for n, r in known.items()}, indent=1, sort_keys=True)
+            atomic_write(self._memory, text.encode(), mode=0o600)
+        except OSError as exc:
+            logger.warning("%s cannot be written: %s", self._memory, exc.strerror)
+
+
+class _NoSpaceError(DataError):
+    pass
+
+
+def _shown(section: Backup) -> dict[str, Any]:
+    return {
+        "name": section.name,
+        "volumes": [*section.volumes],
+        "schedule": section.schedule,
+        "window": str(section.window or ""),
+        "target": section.target,
+        "exec": bool(section.command),  # it may hold a password
+        "keep": section.keep,
+        "stop": section.stop,
+    }
+
+
+def _noted(archive: Archive) -> dict[str, Any]:
+    return {"file": str(archive.path or ""), "bytes": archive.size, "sha256": archive.sha256}
+
+
+def _load(path: Path) -> dict[str, Result]:
+    try:
+        return {
+            name: Result(
+                ended=float(item["ended"]),
+                succeeded=float(item["succeeded"]),
+                message=str(item.get("message", "")),
+                no_space=bool(item.get("no_space")),
+                archives=item.get("archives"),
+            )
+            for name, item in json_object(path.read_bytes()).items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        logger.warning("%s is not readable, no backup is known: %s", path, exc)
+        return {}

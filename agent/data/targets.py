@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where a backup's archives go: a folder on this machine, or a command that reads each from its standard input.
+
+A folder may be on a disk or a share that stops answering: each piece is written in a thread of its own with a deadline, so
+that nothing but the backup waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import signal
+import stat
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from agent.errors import DataError
+from agent.files.atomic import sync_directory
+from agent.files.user_paths import PATHS, mode_of
+
+Value = TypeVar("Value")
+
+STALL_S = 600.0  # for a piece: a disk that spins up, a command that uploads
+_PIECE = 256 * 1024
+_SAID = 2000  # characters of what a command printed last
+_STAMP = r"-\d{8}T\d{6}Z\.tar"
+_PARTIAL = ".partial"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """One archive; `path` None: a command took it."""
+
+    volume: str
+    path: Path | None
+    size: int
+    sha256: str = ""
+
+
+class FolderTarget:
+    """The folder is never made: on a disk that is not mounted it would fill the router's flash."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+
+    async def look(self) -> None:
+        """Raises DataError where there is no such folder, PathError where it does not answer."""
+        mode = await asyncio.to_thread(PATHS.ask, mode_of, str(self._folder))
+        if mode is None or not stat.S_ISDIR(mode):
+            raise DataError(f"the folder {self._folder} is not there; is its disk mounted?")
+
+    async def take(
+        self, volume: str, file: str, pieces: AsyncIterator[bytes], names: Mapping[str, str]
+    ) -> Archive:
+        """Writes an archive; it is in the folder once it was read back. Raises DataError, and what the pieces raise."""
+        del names
+        path = self._folder / file
+        partial = path.with_name(f".{file}{_PARTIAL}")
+        with _Files() as files:
+            try:
+                written = await files.do(lambda: partial.open("xb"))
+                digest, size = hashlib.sha256(), 0
+                try:
+                    async for piece in pieces:
+                        await files.do(written.write, piece)
+                        digest.update(piece)
+                        size += len(piece)
+                    await files.do(_synced, written)
+                finally:
+                    await files.do(written.close)
+                found = await files.do(_digest, partial, limit_s=None)
+                if found != digest.hexdigest():
+                    raise DataError(f"{path} does not read back as it was written: its disk is failing")
+                await files.do(_in_place, partial, path, found)
+            except BaseException:
+                with contextlib.suppress(OSError, DataError):
+                    await files.do(lambda: partial.unlink(missing_ok=True))
+                raise
+        return Archive(volume=volume, path=path, size=size, sha256=found)
+
+    async def archives(self, backup: str, volumes: Iterable[str]) -> list[Archive]:
+        """Those of a backup, newest first. Raises DataError, PathError."""
+        await self.look()
+        with _Files() as files:
+            return await files.do(self._archives, backup, tuple(volumes))
+
+    def _archives(self, backup: str, volumes: tuple[str, ...]) -> list[Archive]:
+        found = []
+        for entry in os.scandir(self._folder):
+            for volume in volumes:
+                if re.fullmatch(re.escape(f"{backup}-{volume}") + _STAMP, entry.name):
+                    size = entry.stat(follow_symlinks=False).st_size
+                    found.append(Archive(volume=volume, path=Path(entry.path), size=size))
+        return sorted(found, key=lambda each: str(each.path)[-20:], reverse=True)
+
+    async def newest(self, backup: str, volume: str) -> Path:
+        """The newest archive of a volume. Raises DataError where there is none."""
+        found = await self.archives(backup, [volume])
+        if not found or found[0].path is None:
+            raise DataError(f"{self._folder} holds no archive of volume {volume}")
+        return found[0].path
+
+    async def keep_only(self, backup: str, volumes: Iterable[str], count: int) -> None:
+        """Removes older archives than the newest `count` of each volume, and what was never finished."""
+        for volume in volumes:
+            old = (await self.archives(backup, [volume]))[count:]
+            with _Files() as files:
+                for each in old:
+                    await files.do(_remove, each.path)
+        with _Files() as files:
+            await files.do(self._remove_partial, backup)
+
+    def _remove_partial(self, backup: str) -> None:
+        for left in self._folder.glob(f".{backup}-*{_PARTIAL}"):
+            left.unlink(missing_ok=True)
+
+    async def verify(self, path: Path) -> None:
+        """Compares an archive with the sha256 beside it, where there is one. Raises DataError, PathError."""
+        mode = await asyncio.to_thread(PATHS.ask, mode_of, str(path))
+        if mode is None or not stat.S_ISREG(mode):
+            raise DataError(f"there is no file {path}")
+        with _Files() as files:
+            stated = await files.do(_stated, path)
+            if stated and stated != await files.do(_digest, path, limit_s=None):
+                raise DataError(f"{path} is damaged: its sha256 is another one than when it was made")
+
+    async def read(self, path: Path) -> AsyncIterator[bytes]:
+        """An archive in pieces. Raises DataError."""
+        with _Files() as files:
+            file: BinaryIO = await files.do(lambda: path.open("rb"))
+            try:
+                while piece := await files.do(file.read, _PIECE):
+                    yield piece
+            finally:
+                await files.do(file.close)
+
+
+class CommandTarget:
+    """A shell command for each archive. What it prints is kept where it fails."""
+
+    def __init__(self, command: str, *, stall_s: float = STALL_S) -> None:
+        self._command = command
+        self._stall_s = stall_s
+
+    async def look(self) -> None:
+        """Whether the command is there, the shell tells."""
+
+    async def take(
+        self, volume: str, file: str, pieces: AsyncIterator[bytes], names: Mapping[str, str]
+    ) -> Archive:
+        """Feeds it. Raises DataError where it ends with another code than 0, or takes nothing for too long."""
+        del file
+        process = await asyncio.create_subprocess_exec(
+            *("/bin/sh", "-c", self._command),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, **names},
+            start_new_session=True,
+        )
+        said = asyncio.create_task(_last(process.stdout), name="backup-output")
+        digest, size = hashlib.sha256(), 0
+        try:
+            if process.stdin is None:
+                raise DataError("the command has no input")
+            with contextlib.suppress(ConnectionError):  # it has ended: its code tells
+                async for piece in pieces:
+                    digest.update(piece)
+                    size += len(piece)
+                    process.stdin.write(piece)
+                    async with asyncio.timeout(self._stall_s):
+                        await process.stdin.drain()
+                process.stdin.close()
+                await process.stdin.wait_closed()
+            async with asyncio.timeout(self._stall_s):
+                code = await process.wait()
+            words = await said
+        except TimeoutError as exc:
+            raise DataError(f"the command took nothing for {self._stall_s:g} s") from exc
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            said.cancel()
+        if code != 0:
+            raise DataError(f"the command ended with {code}" + (f": {words}" if words else ""))
+        return Archive(volume=volume, path=None, size=size, sha256=digest.hexdigest())
+
+
+async def _last(stream: asyncio.StreamReader | None) -> str:
+    text = ""
+    while stream is not None and (piece := await stream.read(4096)):
+        text = (text + piece.decode("utf-8", "replace"))[-_SAID:]
+    return text.strip()
+
+
+class _Files:
+    """A thread for the files of one archive. One that hangs is left behind."""
+
+    def __enter__(self) -> _Files:
+        self._thread = ThreadPoolExecutor(1, "backup")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=False)
+
+    async def do(self, work: Callable[..., Value], *args: Any, limit_s: float | None = STALL_S) -> Value:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(limit_s):
+                return await loop.run_in_executor(self._thread, work, *args)
+        except TimeoutError as exc:
+            raise DataError(f"the folder of the backup does not answer in {limit_s:g} s") from exc
+        except OSError as exc:
+            raise DataError(f"{exc.filename or 'the archive'}: {exc.strerror or exc}") from exc
+
+
+def _synced(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _digest(path: Path) -> str:
+    """From the disk and not from memory, as far as the kernel lets go of it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _sum_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _in_place(partial: Path, path: Path, digest: str) -> None:
+    _sum_file(path).write_text(f"{digest}  {path.name}\n", encoding="ascii")
+    partial.replace(path)
+    sync_directory(path.parent)
+
+
+def _stated(path: Path) -> str:
+    try:
+        return _sum_file(path).read_text(encoding="ascii")[:64].lower()
+    except FileNotFoundError:
+        return ""
+
+
+def _remove(path: Path | None) -> None:
+    if path is not None:
+        path.unlink(missing_ok=True)
+        _sum_file(path).unlink(missing_ok=True)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Notices to a real broker, and to what is none."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.errors import NoticeError
+from agent.model.notices import Event, News, NotifySection
+from agent.notices.mqtt import publish
+from tests.support.agent_process import wait_for
+from tests.support.broker import PASSWORD, USER, Broker
+from tests.support.debian import CannotFetchError
+
+NEWS = News(
+    event=Event.UNHEALTHY, key="container:web", kind="container", section="web", name="a/+ #", message="ü"
+)
+SECTION = NotifySection(
+    section="s",
+    type="mqtt",
+    url="",
+    timeout_s=5.0,
+    username=USER,
+    password=PASSWORD,
+    topic="x/{event}/{name}",
+)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    try:
+        made = Broker(tmp_path)
+    except CannotFetchError as exc:
+        pytest.skip(f"mosquitto: {exc}")
+    yield made
+    made.close()
+
+
+@pytest.mark.long
+def test_a_broker_gets_it_once_with_a_topic_of_its_own(broker: Broker) -> None:
+    section = replace(SECTION, url=f"mqtt://127.0.0.1:{broker.port}")
+    wait_for(lambda: broker._client.is_connected())
+    time.sleep(0.5)  # the listener's subscription
+    publish(section, NEWS)
+    wait_for(lambda: broker.got)
+    ((topic, text, _),) = broker.got
+    assert topic == "x/unhealthy/a____"
+    assert json.loads(text)["message"] == "ü"
+    publish(replace(section, topic="kept", retain=True, format="text", template="{message}"), NEWS)
+    wait_for(lambda: len(broker.got) == 2)
+    assert broker.got[1][:2] == ("kept", "ü")
+
+
+@pytest.mark.long
+def test_a_wrong_password_is_told_and_not_tried_again(broker: Broker) -> None:
+    section = replace(SECTION, url=f"mqtt://127.0.0.1:{broker.port}", password="wrong-S3CRET")
+    with pytest.raises(NoticeError, match="refused") as caught:
+        publish(section, NEWS)
+    assert not caught.value.retryable
+    assert "S3CRET" not in str(caught.value)
+
+
+def test_one_that_says_nothing_costs_the_time_out() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        section = replace(SECTION, url=f"mqtt://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.5)
+        began = time.monotonic()
+        with pytest.raises(NoticeError, match=r"within 0\.5 s"):
+            publish(section, NEWS)
+        assert time.monotonic() - began < 5
+
+
+def test_nobody_there_and_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    section = replace(SECTION, url="mqtt://127.0.0.1:1")
+    with pytest.raises(NoticeError, match="refused"):
+        publish(section, NEWS)
+    monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
+    with pytest.raises(NoticeError, match="python3-paho-mqtt") as caught:
+        publish(section, NEWS)
+    assert not caught.value.retryable
