@@ -31,6 +31,7 @@ from agent.errors import (
     EngineError,
     EngineUnreachableError,
     Reason,
+    StorageError,
     UcidockdError,
 )
 from agent.files.config import LoadResult
@@ -563,16 +564,26 @@ class Reconciler:
         if other:  # what failed, and what was seen, was on the one before
             self._settled, deep = None, None
             self.backoff.clear()
-        unmended = self._recover()
-        self._move_records(desired)
-        return self._make_plan(deep, unmended)
+        return self._make_plan(deep, {**self._recover(), **self._move_records(desired)})
 
-    def _move_records(self, desired: Desired) -> None:
-        """Sections that were renamed: what they are about stays theirs. Raises StorageError."""
+    def _move_records(self, desired: Desired) -> dict[str, str]:
+        """Sections that were renamed: what they are about stays theirs. Where that cannot be written down (a full disk),
+        key -> why it cannot be planned for yet."""
         changed = moved(desired, self.records.records(), self._busy)
+        if not changed:
+            return {}
         before = {record.nonce: record.section for record in self.records.records()}
-        if changed:
+        keys = {key_of(r.kind, section) for r in changed for section in (r.section, before[r.nonce])}
+        try:
             self.records.put(*changed)
+        except StorageError as exc:
+            for key in keys:
+                self.backoff.failed(_MENDING + key, str(exc), self.monotonic())
+                self._display.failure(key, exc)
+            self._unsure = True
+            return dict.fromkeys(keys, str(exc))
+        for key in keys:
+            self.backoff.succeeded(_MENDING + key)
         for record in changed:
             old = before[record.nonce]
             if record.kind == "container" and not record.swap:
@@ -580,6 +591,7 @@ class Reconciler:
             logger.info(
                 "%s %s is %s's now: section %s is renamed", record.kind, record.name, record.section, old
             )
+        return {}
 
     def _note_images(self, desired: Desired) -> None:
         """Since when a newer image is known that `update auto` is to use, and by which digest each image can be pulled
@@ -598,7 +610,8 @@ class Reconciler:
                 digest = digest_of(record.image_id, container.spec.image, self.image_digests)
                 changes |= {"digest": digest} if digest else {}
             if changes:
-                with contextlib.suppress(KeyError):  # a work that has begun may have dropped it
+                # a work that has begun may have dropped it; what cannot be written down is found again by the next pass
+                with contextlib.suppress(KeyError, StorageError):
                     self.records.change(record.nonce, lasting="newer" in changes, **changes)
 
     def _keep_history(self, desired: Desired) -> None:

@@ -162,6 +162,19 @@ def test_what_is_wrong_is_said_whatever_it_is(kind: ConditionType) -> None:
     assert expected.get(kind.value, "the reason") in words
 
 
+def test_what_waits_says_for_what_whatever_else_there_is_to_say_of_it() -> None:
+    said: dict[str, Said] = {
+        "Waiting": (True, "Waiting", "nothing is mounted on /mnt/sda1"),
+        "Running": (False, "Unknown", ""),
+        "PublicPort": (True, "Public", "port 8080 is open to wan"),
+    }
+    words = state_words(a_resource("container:web", **said), NOW)
+    assert words == "waiting: nothing is mounted on /mnt/sda1; port 8080 is open to wan"
+    said["Waiting"] = (False, "Ready", "")
+    said["Running"] = (False, "Disabled", "")
+    assert state_words(a_resource("container:web", **said), NOW) == "disabled; port 8080 is open to wan"
+
+
 def test_the_agent_the_engine_and_the_configuration_have_their_say() -> None:
     agent = {
         "engine": {"reachable": False, "error": f"no {ESC}[2J"},

@@ -463,3 +463,21 @@ def test_a_section_renamed_to_one_that_shared_its_network_is_applied(world: Worl
     assert [(c.name, c.state) for c in world.engine.containers.values()] == [("web", "running")]
     assert world.alive
     assert "pass failed" not in world.everything_said()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_full_disk_at_the_renaming_of_a_section_costs_only_that_section(world: World, count: int) -> None:
+    """It ended the pass for all of them."""
+    db = WEB.replace("'web'", "'db'")
+    declare(world, WEB + db)
+    web = world.engine.find("web")
+    world.plan.fault, world.plan.skip, world.plan.count = Fault.DISK_FULL, 0, count
+    renamed = WEB.replace("'web'", "'app'") + "\toption name 'web'\n"
+    declare(world, renamed + db, 1)
+    assert conditions(world, "container:app")["Degraded"] == (True, "StorageFull")
+    assert conditions(world, "container:db")["Synced"] == (True, "InSync")
+    declare(world, renamed + db.replace("100000", "200000"), 120)
+    assert web is not None and web is world.engine.find("web") and web.state == "running"
+    assert conditions(world, "container:app")["Synced"] == (True, "InSync")
+    assert conditions(world, "container:db")["Synced"] == (True, "InSync")
+    assert "pass failed" not in world.everything_said()

@@ -113,9 +113,25 @@ def state_words(resource: Mapping[str, Any], now: float) -> str:
     why = _why(told, now) + _next_try(resource, now)
     running = _condition(resource, "Running")
     runs = running is not None and (running["status"] or running["reason"] in ("CrashLoop", "Paused"))
+    if told["type"] in _BESIDE_STATE and not runs:  # what it waits for is what it does
+        waiting = _condition(resource, "Waiting")
+        does = _why(waiting, now) if waiting is not None and waiting["status"] else does
+        return f"{does}; {why}"
     return f"{does}; {why}" if runs else why
 
 
+# conditions that say nothing of whether it runs
+_BESIDE_STATE = frozenset(
+    {
+        "PublicPort",
+        "PortUnreachable",
+        "NoInternet",
+        "AddressMissing",
+        "HostControl",
+        "StorageReadOnly",
+        "DataLost",
+    }
+)
 _NOTES = {"UpdateAvailable": "update available", "Pinned": "pinned"}
 
 
