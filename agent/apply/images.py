@@ -130,7 +130,15 @@ class Images:
         return str(local["Id"]) if local is not None else ""
 
     def _local(self, container: Container, reference: str) -> dict[str, Any] | None:
-        return _if_of(container.spec.platform or "", look_at_image(self.engine, reference))
+        # the image, if it is one for that platform; any is for "". An engine's store may hold one of several under a
+        # name.
+        platform = container.spec.platform or ""
+        image = look_at_image(self.engine, reference)
+        if image is None or not platform:
+            return image
+        system, architecture, *variant = platform.split("/")
+        same = (image.get("Os"), image.get("Architecture")) == (system, architecture)
+        return image if same and variant in ([], [image.get("Variant") or ""]) else None
 
     def _pull(self, container: Container, image: str, local: dict[str, object] | None) -> dict[str, object]:
         """`local`: what does where the pull fails."""
@@ -280,15 +288,6 @@ def look_at_image(engine: Engine, reference: str) -> dict[str, Any] | None:
     except EngineError as exc:
         text = f"cannot look at image {reference}: {exc}"
         raise EngineError(text, status=exc.status, retryable=exc.retryable) from exc
-
-
-def _if_of(platform: str, image: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The image, if it is one for that platform; any is for "". An engine's store may hold one of several under a name."""
-    if image is None or not platform:
-        return image
-    system, architecture, *variant = platform.split("/")
-    same = (image.get("Os"), image.get("Architecture")) == (system, architecture)
-    return image if same and variant in ([], [image.get("Variant") or ""]) else None
 
 
 def registry_of(image: str) -> str:
