@@ -274,11 +274,6 @@ def _left_behind(exc: EngineError) -> EngineError:
     return exc if not exc.status else EngineError(str(exc), retryable=exc.retryable)
 
 
-def short_id(image_id: str) -> str:
-    """As `docker images` shows it."""
-    return image_id.removeprefix("sha256:")[:12]
-
-
 def look_at_image(engine: Engine, reference: str) -> dict[str, Any] | None:
     """GET /images/{name}/json, None where it is not there. Raises EngineError that names the image."""
     try:
