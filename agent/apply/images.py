@@ -16,7 +16,7 @@ from agent.errors import EngineError, EngineUnreachableError, NoSpaceError, Reas
 from agent.model.identity import spec_hash
 from agent.model.observed import Record
 from agent.model.resources import Container, Pull, RegistryAuth
-from agent.plan.container.image import digest_of, split_word
+from agent.plan.container.image import digest_of, named, split_word
 from agent.plan.draft import desired_spec
 from agent.status.progress import Progress
 
@@ -110,7 +110,7 @@ class Images:
                 return found
             if only:
                 raise EngineError(
-                    f"image {short_id(keep)} is no longer here, and no registry is known to have it: load it again, or name"
+                    f"image {named(keep, '')} is no longer here, and no registry is known to have it: load it again, or name"
                     " another one in `option image`"
                 )
         always = fresh or policy is Pull.ALWAYS
