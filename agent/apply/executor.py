@@ -423,6 +423,7 @@ class Executor:
                 digest=operation.digest,
                 fresh=operation.fresh,
                 running=before.image_id,
+                only=operation.pin,
             )
             if operation.only_image and image_id == before.image_id:
                 self.records.change(before.nonce, asked="", pinned=before.pinned and operation.pin)

@@ -16,7 +16,7 @@ from agent.errors import EngineError, EngineUnreachableError, NoSpaceError, Reas
 from agent.model.identity import spec_hash
 from agent.model.observed import Record
 from agent.model.resources import Container, Pull, RegistryAuth
-from agent.plan.container.image import digest_of, split_word
+from agent.plan.container.image import digest_of, named, split_word
 from agent.plan.draft import desired_spec
 from agent.status.progress import Progress
 
@@ -92,11 +92,12 @@ class Images:
         digest: str = "",
         fresh: bool = False,
         running: str = "",
+        only: bool = False,
     ) -> str:
         """The local image id (`sha256:...`) that a container is made of; see `create_from`.
 
         `keep`: the image that it is to have as long as it can be had: locally, or by `digest` from a registry. Else it
-        is what the reference names: pulled first where `option pull` says so, or with `fresh`.
+        is what the reference names: pulled first where `option pull` says so, or with `fresh`. `only`: nothing else does.
         `running`: what there is of it now is made of. With `fresh`, where the registry cannot be asked, another local
         one is new enough.
         Raises EngineError naming the image; a failed pull with `always` uses the local image when there is one.
@@ -107,6 +108,11 @@ class Images:
             found = self._kept(container, keep, digest)
             if found:
                 return found
+            if only:
+                raise EngineError(
+                    f"image {named(keep, '')} is no longer here, and no registry is known to have it: load it again, or name"
+                    " another one in `option image`"
+                )
         always = fresh or policy is Pull.ALWAYS
         if not always and image in self._found:
             return self._found[image]
@@ -272,11 +278,6 @@ def _looked_at(engine: Engine, object_id: str) -> tuple[str, dict[str, Any]]:
 def _left_behind(exc: EngineError) -> EngineError:
     """Without a status: the container is there, so its record must not go."""
     return exc if not exc.status else EngineError(str(exc), retryable=exc.retryable)
-
-
-def short_id(image_id: str) -> str:
-    """As `docker images` shows it."""
-    return image_id.removeprefix("sha256:")[:12]
 
 
 def look_at_image(engine: Engine, reference: str) -> dict[str, Any] | None:
