@@ -152,6 +152,15 @@ def test_a_pin_ends_with_an_edit_and_what_cannot_be_is_said(shop: Shop) -> None:
     box.reconciler.backoff.clear()
     assert str(box.apply()[0]) == "nothing to do"
     assert shop.runs() == first != second
+    # an image before that is gone, and that no registry has
+    (record,) = [r for r in box.reconciler.records.records() if r.section == "web"]
+    box.reconciler.records.change(record.nonce, previous=(f"sha256:{'0' * 64}=",))
+    row = shop.renew(back=True)
+    assert row["outcome"] == "failed"
+    assert row["message"].startswith(
+        "image 000000000000 is no longer here, and no registry is known to have it"
+    )
+    assert shop.runs() == first
 
 
 @pytest.mark.long

@@ -98,4 +98,6 @@ def test_a_killed_agent_starts_it_again(agent: Agent, box: Box, declared: str) -
     agent.start()
     wait_for(lambda: running(box, "db"))
     wait_for(lambda: not helpers(box))
-    assert not [i for i in box.client.api.images(all=True) if "ucidockd.helper" in (i["Labels"] or {})]
+    wait_for(
+        lambda: not [i for i in box.client.api.images(all=True) if "ucidockd.helper" in (i["Labels"] or {})]
+    )

@@ -101,7 +101,7 @@ class Executor:
         except UcidockdError as exc:
             return without_secrets(exc, getattr(operation, "container", None))
         except Exception as exc:
-            # one resource's work is a task of its own: a fault of ours in it must not keep the others from theirs
+            # one resource's work is a task of its own: an internal error in it must not stop the others
             logger.exception("%s %s", operation.verb, operation.key)
             return InternalError(f"internal error ({type(exc).__name__}); see the log")
         return None
@@ -423,6 +423,7 @@ class Executor:
                 digest=operation.digest,
                 fresh=operation.fresh,
                 running=before.image_id,
+                only=operation.pin,
             )
             if operation.only_image and image_id == before.image_id:
                 self.records.change(before.nonce, asked="", pinned=before.pinned and operation.pin)

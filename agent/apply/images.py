@@ -16,7 +16,7 @@ from agent.errors import EngineError, EngineUnreachableError, NoSpaceError, Reas
 from agent.model.identity import spec_hash
 from agent.model.observed import Record
 from agent.model.resources import Container, Pull, RegistryAuth
-from agent.plan.container.image import digest_of, split_word
+from agent.plan.container.image import digest_of, named, split_word
 from agent.plan.draft import desired_spec
 from agent.status.progress import Progress
 
@@ -92,11 +92,12 @@ class Images:
         digest: str = "",
         fresh: bool = False,
         running: str = "",
+        only: bool = False,
     ) -> str:
         """The local image id (`sha256:...`) that a container is made of; see `create_from`.
 
         `keep`: the image that it is to have as long as it can be had: locally, or by `digest` from a registry. Else it
-        is what the reference names: pulled first where `option pull` says so, or with `fresh`.
+        is what the reference names: pulled first where `option pull` says so, or with `fresh`. `only`: nothing else does.
         `running`: what there is of it now is made of. With `fresh`, where the registry cannot be asked, another local
         one is new enough.
         Raises EngineError naming the image; a failed pull with `always` uses the local image when there is one.
@@ -107,6 +108,11 @@ class Images:
             found = self._kept(container, keep, digest)
             if found:
                 return found
+            if only:
+                raise EngineError(
+                    f"image {named(keep, '')} is no longer here, and no registry is known to have it: load it again, or name"
+                    " another one in `option image`"
+                )
         always = fresh or policy is Pull.ALWAYS
         if not always and image in self._found:
             return self._found[image]
@@ -130,7 +136,15 @@ class Images:
         return str(local["Id"]) if local is not None else ""
 
     def _local(self, container: Container, reference: str) -> dict[str, Any] | None:
-        return _if_of(container.spec.platform or "", look_at_image(self.engine, reference))
+        # the image, if it is one for that platform; any is for "". An engine's store may hold one of several under a
+        # name.
+        platform = container.spec.platform or ""
+        image = look_at_image(self.engine, reference)
+        if image is None or not platform:
+            return image
+        system, architecture, *variant = platform.split("/")
+        same = (image.get("Os"), image.get("Architecture")) == (system, architecture)
+        return image if same and variant in ([], [image.get("Variant") or ""]) else None
 
     def _pull(self, container: Container, image: str, local: dict[str, object] | None) -> dict[str, object]:
         """`local`: what does where the pull fails."""
@@ -266,11 +280,6 @@ def _left_behind(exc: EngineError) -> EngineError:
     return exc if not exc.status else EngineError(str(exc), retryable=exc.retryable)
 
 
-def short_id(image_id: str) -> str:
-    """As `docker images` shows it."""
-    return image_id.removeprefix("sha256:")[:12]
-
-
 def look_at_image(engine: Engine, reference: str) -> dict[str, Any] | None:
     """GET /images/{name}/json, None where it is not there. Raises EngineError that names the image."""
     try:
@@ -280,15 +289,6 @@ def look_at_image(engine: Engine, reference: str) -> dict[str, Any] | None:
     except EngineError as exc:
         text = f"cannot look at image {reference}: {exc}"
         raise EngineError(text, status=exc.status, retryable=exc.retryable) from exc
-
-
-def _if_of(platform: str, image: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The image, if it is one for that platform; any is for "". An engine's store may hold one of several under a name."""
-    if image is None or not platform:
-        return image
-    system, architecture, *variant = platform.split("/")
-    same = (image.get("Os"), image.get("Architecture")) == (system, architecture)
-    return image if same and variant in ([], [image.get("Variant") or ""]) else None
 
 
 def registry_of(image: str) -> str:

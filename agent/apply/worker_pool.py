@@ -111,7 +111,7 @@ class Run:
     def wait(self) -> tuple[Outcome, ...]:
         """Blocks until every work ended; returns the outcomes in the order in which they came.
 
-        Raises what a work raised that is no UcidockdError: a fault of ours.
+        Raises what a work raised that is not a UcidockdError: an internal error.
         """
         self._ended.wait()
         if self._fault is not None:
@@ -150,7 +150,7 @@ class Run:
             with self._crew.place():
                 outcomes = self._work(work, failed_needs)
         except BaseException as exc:
-            logger.exception("%s: work ended by a fault of ours", work.key)
+            logger.exception("%s: internal error, the work was abandoned", work.key)
             self._fault = exc
         with self._lock:
             self._outcomes += outcomes

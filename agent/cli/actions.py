@@ -28,6 +28,7 @@ _TRIES = 5  # while another process writes the file
 # what UCI has to say; "": the option goes
 _START: Mapping[str, str] = {"state": "", "enabled": ""}
 _STOP: Mapping[str, str] = {"state": "stopped"}
+_LOOK_S = 0.3
 _DONE = {"start": "started", "stop": "stopped", "restart": "restarted"}
 _HELD = "until its section changes, `ucidockd reconcile` or a reboot"
 
@@ -67,7 +68,7 @@ def _on_engine(engine: Engine, args: argparse.Namespace, target: Target, action:
     response.read()
     if response.status == 304:
         return f"{target.asked} is {'running' if action == 'start' else 'stopped'} already"
-    done = f"{target.asked} {_DONE[action]}"
+    done = f"{target.asked} {_outcome(engine, target, action)}"
     if not target.section:
         return f"{done} (it is not declared)"
     if engine.status is None or not getattr(args, "once", False):
@@ -86,7 +87,7 @@ def _declared(
             # it is to run and does not: it was stopped with docker, has ended, or failed
             if why := _reconcile(args, target.section) or settled(args, target.section, args.timeout):
                 raise EngineError(f"{why}; see `ucidockd status`")
-            return f"{target.asked} started"
+            return f"{target.asked} {_outcome(engine, target, action)}"
         return f"{target.asked} is declared {'running' if action == 'start' else 'stopped'} already"
     said = f"{changed} committed to {_PACKAGE}"
     if engine.status is None:
@@ -101,7 +102,20 @@ def _declared(
         raise ConfigError(f"{said}, but not {_DONE[action]} yet: {exc}") from exc
     if why:
         raise ConfigError(f"{said}, but not {_DONE[action]} yet: {why}; see `ucidockd status`")
-    return f"{target.asked} {_DONE[action]} ({said})"
+    return f"{target.asked} {_outcome(engine, target, action)} ({said})"
+
+
+def _outcome(engine: Engine, target: Target, action: str) -> str:
+    """What became of it: one that ends at once was started too, and does not run."""
+    done = _DONE[action]
+    if action == "stop":
+        return done
+    time.sleep(_LOOK_S)
+    try:
+        state = engine.call("GET", f"/containers/{target.name}/json")["State"]
+    except UcidockdError:
+        return done  # a job that removes itself
+    return f"{done}, and ended with exit code {state['ExitCode']}" if state["Status"] == "exited" else done
 
 
 def _runs(resource: dict[str, Any]) -> bool:

@@ -582,8 +582,8 @@ PULL = Command(
     group="Containers",
     summary="Pull the images of sections, or others",
     description=(
-        "Pulls images from their registries, with the logins of the `auth` sections. A container whose image has changed is"
-        " replaced by the agent's next pass, as its section says."
+        "Pulls images from their registries, with the logins of the `auth` sections. A container keeps the image that it"
+        " runs until `ucidockd update`."
     ),
     examples=(
         ("ucidockd pull", "The images of all container sections."),

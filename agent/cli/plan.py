@@ -39,7 +39,9 @@ def plan(args: argparse.Namespace) -> int:
         print(json.dumps(result, indent=1))
     else:
         print_issues(result["issues"])
-        _print_text(plan_view(result, Style.of(sys.stdout), next_step=_next_step(args, alone=alone)))
+        text = plan_view(result, Style.of(sys.stdout), next_step=_next_step(args, alone=alone))
+        if text:
+            print(text)
     if not result["ok"]:
         return 1
     undone = result["operations"] or any(entry["level"] == "waiting" for entry in result["pending"])
@@ -58,11 +60,6 @@ def _next_step(args: argparse.Namespace, *, alone: bool) -> str:
     if alone:
         return "`ucidockd reconcile` applies this."
     return "The agent does this by itself; `ucidockd reconcile` waits for it."
-
-
-def _print_text(text: str) -> None:
-    if text:
-        print(text)
 
 
 def _given(body: dict[str, Any]) -> Given:

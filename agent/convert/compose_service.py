@@ -335,11 +335,8 @@ class ServiceReader:
     # process
 
     def words(self, where: str, value: Any) -> None:
-        option = where.rpartition(".")[2]
-        try:
-            words = shlex.split(value) if isinstance(value, str) else [text(item) for item in listed(value)]
-        except ValueError:
-            self.conversion.unknown(where, "a quote is not closed")
+        option, words = where.rpartition(".")[2], self._split(where, value)
+        if words is None:
             return
         if not words and option == "command":
             self.conversion.left_out(where, "a section cannot empty the image's command")
@@ -347,6 +344,14 @@ class ServiceReader:
         for word in words or [""]:
             self.sheet.put(option, word, where)
         self.conversion.taken(where)
+
+    def _split(self, where: str, value: Any) -> list[str] | None:
+        """Compose splits text as a shell does, and runs none. None, with a line of the report, where it cannot be split."""
+        try:
+            return shlex.split(value) if isinstance(value, str) else [text(item) for item in listed(value)]
+        except ValueError:
+            self.conversion.unknown(where, "a quote is not closed")
+            return None
 
     def image(self, where: str, value: Any) -> None:
         self.put("image", text(value), where)
@@ -433,6 +438,19 @@ class ServiceReader:
             self.conversion.taken(where)
         else:
             self.conversion.unknown(where, "expected CMD, CMD-SHELL or NONE first")
+
+    def hook(self, where: str, value: Any) -> None:
+        """`post_start` and `pre_stop`: compose takes a list of commands, a section one."""
+        for at, item in enumerate(listed(value)):
+            for key, wish in item.items() if isinstance(item, dict) else [("command", item)]:
+                place = f"{where}[{at}].{key}"
+                if key != "command":
+                    self.conversion.left_out(place, "the command runs as the container does")
+                elif at:
+                    self.conversion.left_out(place, "a section runs one command: write a script for all")
+                elif words := self._split(place, wish):
+                    self.sheet.put_words(where.rpartition(".")[2], words, place)
+                    self.conversion.taken(place)
 
     def logging(self, where: str, value: Any) -> None:
         for key, item in value.items() if isinstance(value, dict) else ():
@@ -642,6 +660,7 @@ KEYS: dict[str, Key] = {
     **_special(ServiceReader.networks, "networks"),
     **_special(ServiceReader.ports, "ports"),
     **_special(ServiceReader.profiles, "profiles"),
+    **_special(ServiceReader.hook, "post_start", "pre_stop"),
     **_special(ServiceReader.pull_policy, "pull_policy"),
     **_special(ServiceReader.restart, "restart"),
     **_special(ServiceReader.scale, "scale"),
@@ -657,7 +676,6 @@ KEYS: dict[str, Key] = {
     **_without("give the file that it is in as well", "extends"),
     **_without("write its lines as `list label`", "label_file"),
     **_without("sections have no such thing", "models", "provider"),
-    **_without("the agent runs no commands around starts", "post_start", "pre_stop"),
     **_without("it hands the engine and your registry logins to the container", "use_api_socket"),
 }
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from agent.errors import DataError
-from agent.files.atomic import sync_directory
+from agent.files.atomic import atomic_write, sync_directory
 from agent.files.user_paths import PATHS, mode_of
 
 Value = TypeVar("Value")
@@ -64,7 +64,7 @@ class FolderTarget:
         partial = path.with_name(f".{file}{_PARTIAL}")
         with _Files() as files:
             try:
-                written = await files.do(lambda: partial.open("xb"))
+                written = await files.do(_created, partial)
                 digest, size = hashlib.sha256(), 0
                 try:
                     async for piece in pieces:
@@ -221,6 +221,11 @@ class _Files:
             raise DataError(f"{exc.filename or 'the archive'}: {exc.strerror or exc}") from exc
 
 
+def _created(path: Path) -> BinaryIO:
+    """For root alone: a volume may hold passwords."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
+
+
 def _synced(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
@@ -241,7 +246,7 @@ def _sum_file(path: Path) -> Path:
 
 
 def _in_place(partial: Path, path: Path, digest: str) -> None:
-    _sum_file(path).write_text(f"{digest}  {path.name}\n", encoding="ascii")
+    atomic_write(_sum_file(path), f"{digest}  {path.name}\n".encode(), mode=0o600)
     partial.replace(path)
     sync_directory(path.parent)
 

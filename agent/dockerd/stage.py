@@ -515,7 +515,9 @@ class DaemonStage:
 
     def _act(self, change: DaemonChange, goal: Target, step: Change, process: Process | None) -> None:
         if step.effect is Effect.NOTHING:
-            self._end_watch(change)
+            if change.record.step is Step.WATCH and self._tools.monotonic() >= change.record.watch_until:
+                self._backoff.succeeded(DAEMON_KEY)
+                change.end_watch()
             return
         self._status.synced("Pending", step.cause)
         begun = self._tools.monotonic()
@@ -549,11 +551,6 @@ class DaemonStage:
             action()
         finally:
             self._intended = False
-
-    def _end_watch(self, change: DaemonChange) -> None:
-        if change.record.step is Step.WATCH and self._tools.monotonic() >= change.record.watch_until:
-            self._backoff.succeeded(DAEMON_KEY)
-            change.end_watch()
 
     def _watch(self, process: Process) -> None:
         """One thread per dockerd that sleeps until it ends."""

@@ -181,7 +181,9 @@ class DockerEngine:
         for cause in _causes(exc):
             if is_mistrust(cause):
                 return EngineTlsError(f"no TLS with the engine at {self._host}: {_short(cause)}")
-            if _is_no_http(cause):
+            # the answer broke the protocol, it did not only break off
+            broke_off = http.client.IncompleteRead | http.client.RemoteDisconnected
+            if isinstance(cause, http.client.HTTPException) and not isinstance(cause, broke_off):
                 return self._invalid("it is no HTTP")
             if isinstance(cause, FileNotFoundError | ConnectionRefusedError):
                 return EngineUnreachableError(f"no Docker engine at {self._host}; is dockerd running?")
@@ -505,19 +507,16 @@ class DockerEngine:
                 ) as response,
             ):
                 self._refuse_redirect(response)
-                self._follow_pull(image, response, on_progress)
+                status = response.status_code
+                if status >= 400:
+                    said = error_message(read_body(response), status, limit=_MESSAGE_LIMIT)
+                    raise EngineError(f"cannot pull {image}: {said}", status=status, retryable=True)
+                for step in json_lines(response):
+                    if "error" in step:
+                        raise EngineError(f"cannot pull {image}: {_cut(str(step['error']))}", retryable=True)
+                    on_progress(step)
         except (*_BROKEN, ValueError) as exc:
             raise EngineUnreachableError(f"cannot pull {image}: the engine went away: {_short(exc)}") from exc
-
-    def _follow_pull(self, image: str, response: Any, on_progress: Callable[[dict[str, Any]], None]) -> None:
-        status = response.status_code
-        if status >= 400:
-            said = error_message(read_body(response), status, limit=_MESSAGE_LIMIT)
-            raise EngineError(f"cannot pull {image}: {said}", status=status, retryable=True)
-        for step in json_lines(response):
-            if "error" in step:
-                raise EngineError(f"cannot pull {image}: {_cut(str(step['error']))}", retryable=True)
-            on_progress(step)
 
     def events(self, since: int | None) -> Iterator[dict[str, Any]]:
         """GET /events. Every end means "list again": the engine's own end looks like a connection that broke."""
@@ -675,12 +674,6 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
         elif isinstance(found, urllib3.exceptions.SSLError):
             within = next((arg for arg in found.args if isinstance(arg, ssl.SSLError)), None)
         found = within or found.__cause__ or found.__context__
-
-
-def _is_no_http(exc: BaseException) -> bool:
-    """Whether the answer broke the protocol, and did not only break off."""
-    broke_off = http.client.IncompleteRead | http.client.RemoteDisconnected
-    return isinstance(exc, http.client.HTTPException) and not isinstance(exc, broke_off)
 
 
 def _short(exc: BaseException) -> str:

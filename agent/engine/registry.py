@@ -262,6 +262,7 @@ class RegistryClient:
                 if len(endpoint.schemes) == 1:
                     raise
                 del endpoint.schemes[0]  # an insecure registry may speak TLS or not
+        del endpoint.schemes[1:]  # who has spoken TLS once is not asked without
         if reply.status == 429:
             wait_s = wire.retry_after(reply.headers, self._wall())
             raise RateLimitedError(

@@ -336,7 +336,10 @@ def mounts_on_the_way(path: str, *, to_the_end: bool = False) -> Iterator[str]:
 
     `to_the_end`: the last component is looked at as well, through `stat` and `statvfs`. Raises OSError.
     """
-    points = _mount_points()
+    # the mount points of this mount namespace (proc(5), mountinfo, the fifth field)
+    lines = _MOUNTINFO.read_text(errors="surrogateescape").splitlines()
+    fields = (line.split(" ", 5) for line in lines)
+    points = frozenset(_unescaped(field[4]) for field in fields if len(field) > 4)
     here, links = "/", 0
     parts = _parts(path)
     while parts:
@@ -370,13 +373,6 @@ def _mount_of(path: str, points: frozenset[str]) -> str:
     while path not in points and path != "/":
         path = os.path.dirname(path)
     return path
-
-
-def _mount_points() -> frozenset[str]:
-    """Of this mount namespace (proc(5), mountinfo, the fifth field)."""
-    lines = _MOUNTINFO.read_text(errors="surrogateescape").splitlines()
-    fields = (line.split(" ", 5) for line in lines)
-    return frozenset(_unescaped(field[4]) for field in fields if len(field) > 4)
 
 
 @functools.lru_cache(maxsize=256)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +23,19 @@ class Notices:
         self._board, self._memory, self._scripts = board, memory, scripts
         self._lock = threading.Lock()
         self._sections: Sequence[NotifySection] = ()
+        self._broken: Collection[str] = ()
         self._notifier: Notifier | None = None
 
-    def want(self, sections: Sequence[NotifySection]) -> None:
-        """The sections that the configuration has now."""
-        self._sections = sections
+    def want(self, sections: Sequence[NotifySection], broken: Collection[str]) -> None:
+        """The sections that the configuration has now, and the keys of those with mistakes."""
+        self._sections, self._broken = sections, broken
         if self._notifier is not None or sections or self._has_scripts():
-            self._loaded().want(sections)
+            self._loaded().want(sections, broken)
 
     def test(self, name: str) -> dict[str, Any]:
         """See `Notifier.test`."""
         notifier = self._loaded()
-        notifier.want(self._sections)
+        notifier.want(self._sections, self._broken)
         return notifier.test(name)
 
     def stop(self) -> None:

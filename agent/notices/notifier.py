@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ _FOREVER_S = 3600.0
 _NAMES = 256  # of a cool-down that are kept
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Outlet:
     """A receiver with what waits for it."""
 
@@ -91,13 +91,16 @@ class Notifier:
         self._end.set()
         self._wake.set()
 
-    def want(self, sections: Iterable[NotifySection]) -> None:
-        """The sections that there are now. What waits for one that stays is sent as it says now."""
+    def want(self, sections: Iterable[NotifySection], broken: Collection[str] = ()) -> None:
+        """The sections that there are now. What waits for one that stays is sent as it says now.
+
+        `broken`: keys of sections that have mistakes now; those go on as they were.
+        """
         wanted = {section.section: section for section in sections}
         with self._lock:
+            wanted |= {name: old for name, old in self._sections.items() if f"notify:{name}" in broken}
             for name in self._sections.keys() - wanted.keys():
-                self._outlets.pop(name, None)
-                self._board.drop(f"notify:{name}")
+                self._take_off(name)
             changed = [section for name, section in wanted.items() if self._sections.get(name) != section]
             self._sections = wanted
             for section in changed:
@@ -111,8 +114,7 @@ class Notifier:
     def _take(self, section: NotifySection) -> None:
         name, key = section.section, f"notify:{section.section}"
         if not section.enabled:
-            self._outlets.pop(name, None)
-            self._board.drop(key)
+            self._take_off(name)
             return
         outlet = self._outlets.setdefault(
             name, _Outlet(lambda _: None, section.events, section.cooldown_s, key)
@@ -123,6 +125,14 @@ class Notifier:
         if self._board.standing(key, ConditionType.DELIVERED) is None:
             message = "nothing was sent yet"
             self._board.set(key, ConditionType.DELIVERED, status=True, reason="Ready", message=message)
+
+    def _take_off(self, name: str) -> None:
+        """What else the board says of the section stays."""
+        key = f"notify:{name}"
+        self._outlets.pop(name, None)
+        self._board.clear(key, ConditionType.DELIVERED)
+        if not self._board.has_conditions(key):
+            self._board.drop(key)
 
     def _hotplug(self, news: News) -> None:
         channels.hotplug(self._scripts, news)

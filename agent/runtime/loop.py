@@ -566,7 +566,7 @@ class Loop:
         if not self._watcher.unsettled():
             self.reconciler.read_config(unless=self._watcher.unsettled)
             if self.notices is not None and self.reconciler.desired is not None:
-                self.notices.want(self.reconciler.desired.notices)
+                self.notices.want(self.reconciler.desired.notices, self.reconciler.desired.broken)
         if self._watcher.unsettled():
             self._later(UNSETTLED_LIMIT_S, config=True)
 

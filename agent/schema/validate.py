@@ -328,8 +328,6 @@ _CONTAINER: Mapping[str, str] = {
     "develop": "nothing: it is for `docker compose watch`",
     "models": _ELSEWHERE,
     "provider": _ELSEWHERE,
-    "post_start": "`list command`, or a script in the image",
-    "pre_stop": "`option stop_signal` and `option stop_timeout`",
     "ip6_address": "`option ip6`",
     "services": "one `config container` section for each service",
     "version": "nothing: there is one version of the syntax",

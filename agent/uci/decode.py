@@ -386,7 +386,11 @@ def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
         backups=tuple(backup for reader, backup in draft.backups if not reader.failed),
         agent=draft.agents[0][1] if draft.agents else base.agent,
         broken=frozenset(reader.key for reader in readers if reader.failed),
-        images={c.spec.image: c.section for _, c in reversed(draft.containers) if c.spec.image},
+        images={
+            c.spec.image: c.section
+            for _, c in sorted(draft.containers, key=lambda pair: pair[1].section, reverse=True)
+            if c.spec.image
+        },
         claimed=frozenset(f"{reader.kind}:{resource.name}" for reader, resource in named if reader.failed),
     )
 

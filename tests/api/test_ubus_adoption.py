@@ -71,6 +71,7 @@ async def test_a_preview_hides_secrets_and_writes_nothing_unless_asked(desk: Des
         ("adopt", {}, "bad-request"),
         ("diff", {"name": "nothing"}, "config"),
         ("diff", {"name": "a b"}, "bad-request"),
+        ("describe", {"name": "a b"}, "bad-request"),
     ],
 )
 async def test_what_is_wrong_is_said(desk: Desk, method: str, args: dict[str, Any], code: str) -> None:

@@ -179,3 +179,12 @@ def test_a_followed_log_goes_on_with_the_container_that_replaces_it(agent: Agent
         assert said(agent, "stop", "web")[0] == 0
         assert set(lines) <= {"out replaced\n", "err web\n"}
         assert follower.wait(20) == 0
+
+
+@pytest.mark.long
+def test_a_start_says_when_the_container_has_ended_already(agent: Agent, box: Box) -> None:
+    assert said(agent, "wait", "--timeout", "30")[0] == 0
+    box.client.api.create_container("busybox:test", ["sh", "-c", "exit 3"], name="short")
+    code, text = said(agent, "start", "short")
+    assert (code, text) == (0, "short started, and ended with exit code 3 (it is not declared)\n")
+    box.client.api.remove_container("short", force=True)

@@ -245,3 +245,17 @@ def test_settings_of_one_network_stay_with_it() -> None:
     )
     (entry,) = section(service(*lines), "app")["network"]
     assert entry == "shop,mac=02:42:ac:11:00:09,gw_priority=5,link_local=169.254.8.8"
+
+
+def test_hooks_are_one_command_of_the_section() -> None:
+    conversion = convert(
+        service(
+            "post_start: [{command: 'app --join now', user: root}, {command: more}]",
+            "pre_stop: [{command: [a, b c]}]",
+        )
+    )
+    (section,) = conversion.as_json()["sections"]
+    assert section["options"]["post_start"] == ["app", "--join", "now"]
+    assert section["options"]["pre_stop"] == ["a", "b c"]
+    left = [line.where for line in conversion.report if line.verdict is Verdict.LEFT_OUT]
+    assert left == ["services.app.post_start[0].user", "services.app.post_start[1].command"]

@@ -214,6 +214,11 @@ def test_tls_is_checked_by_the_certificates_that_dockerd_has(registry: Registry,
             assert asking.ask(name_at(front.address)).digest == digest
         with client(LOCAL) as asking:  # insecure: any certificate will do
             assert asking.ask(name_at(front.address)).digest == digest
+            front.answer = lambda _: (200, {"Content-Length": "no number"}, b"")
+            with pytest.raises(RegistryError):
+                asking._get(name_at(front.address), "manifests/1")
+            front.answer = lambda _: None
+            assert asking.ask(name_at(front.address)).digest == digest  # by TLS still
         with client(Ways(certificates=None)) as asking, pytest.raises(RegistryError, match="reached"):
             asking.ask(name_at(registry.address))  # never without TLS unless it is insecure
     finally:

@@ -49,7 +49,7 @@ MENU: dict[str, Any] = json.loads((LUCI / "root/usr/share/luci/menu.d/luci-app-u
 RIGHTS = ACL["luci-app-ucidockd"]
 READING = {
     "backup_list",
-    "status", "plan", "diff", "load", "job_list", "job_status",
+    "status", "plan", "describe", "diff", "load", "job_list", "job_status",
     "stream_open", "stream_resume", "stream_ack", "stream_read", "stream_close",
     "df", "events", "info", "ping", "version", "changes", "inspect", "list", "logs", "stats", "top",
     "history", "updates", "getMountPoints",
@@ -150,7 +150,8 @@ def test_the_access_list_and_the_routes_agree_row_by_row() -> None:
     # what has no route: streams of one's own, LuCI's own list of file systems, and procd's load and memory
     rest = {(name, m) for name, methods in granted("read").items() for m in methods} - rights.keys()
     assert rest == {
-        ("luci", "getMountPoints"), ("system", "info"), ("ucidockd", "diff"), ("ucidockd", "logs"), *(
+        ("luci", "getMountPoints"), ("system", "info"),
+        *(("ucidockd", what) for what in ("describe", "diff", "logs")), *(
             ("ucidockd", f"stream_{what}") for what in ("open", "resume", "ack", "read", "close")
         ),
     }  # fmt: skip

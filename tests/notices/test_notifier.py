@@ -135,6 +135,19 @@ def test_a_section_that_is_taken_away_gets_nothing_more(
     assert board.resource(KEY) is None
 
 
+def test_a_section_with_a_mistake_goes_on_as_it_was(
+    make: Make, receiver: Receiver, board: StatusBoard
+) -> None:
+    notifier = make()
+    board.set(KEY, ConditionType.ACCEPTED, status=False, reason="Invalid", message="a mistake")
+    notifier.want([], {KEY})
+    tell(notifier, news())
+    receiver.wait_for(1)
+    notifier.want([])  # it is removed; what is said of its mistake is for others to take off
+    assert board.standing(KEY, ConditionType.DELIVERED) is None
+    assert board.standing(KEY, ConditionType.ACCEPTED) is not None
+
+
 def test_a_test_says_what_became_of_it(make: Make, receiver: Receiver, board: StatusBoard) -> None:
     notifier = make()
     assert notifier.test("phone")["sent"] is True

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -92,6 +93,7 @@ async def test_an_archive_appears_when_it_is_whole(tmp_path: Path) -> None:
     made = await target.take("v", "b-v-20260101T000000Z.tar", pieces(b"x" * 1000, b"y"), {})
     assert made.path is not None
     assert made.path.read_bytes() == b"x" * 1000 + b"y"
+    assert stat.S_IMODE(os.stat(made.path).st_mode) == 0o600
     await target.verify(made.path)
     made.path.write_bytes(b"z")
     with pytest.raises(DataError, match="is damaged"):

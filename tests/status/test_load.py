@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import tracemalloc
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.status.load import CONTAINERS_MAX, SLOTS, STEP_S, Counters, History, load_between, load_metrics
@@ -32,6 +32,7 @@ def test_rates_are_of_one_run_of_one_container() -> None:
     assert math.isnan(load_between(None, before).cpu)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(0, 3 * SLOTS), unique=True, max_size=30).map(sorted), st.integers(1, 24))
 def test_what_is_shown_is_what_was_sampled(slots: list[int], hours: int) -> None:
     """Against a plain table of all samples."""

@@ -82,6 +82,8 @@ def test_every_schema_property_is_read(kind: str) -> None:
             decode_notify(reader)
         case "auth":
             decode_auth(reader)
+        case "notify":
+            decode_notify(reader)
         case _:
             decode_agent(reader)
     assert set(properties(kind)) - reader.used == set()
@@ -111,7 +113,9 @@ def test_an_issue_names_place_mistake_expectation_and_line() -> None:
     assert text.startswith("containers.web.port[1]: '80:x' is not a port, expected [ip:]host")
     assert text.endswith("(/etc/config/containers:11)")
     assert result.desired == Desired(
-        broken=frozenset({"container:web"}), claimed=frozenset({"container:web"})
+        broken=frozenset({"container:web"}),
+        claimed=frozenset({"container:web"}),
+        images={"alpine": "web"},
     )
 
 

@@ -157,7 +157,8 @@ def test_a_value_that_swallowed_a_command_is_told() -> None:
 def test_names_from_elsewhere_are_told_what_to_write(kind: str, name: str) -> None:
     assert name not in properties(kind)
     login = "\toption serveraddress 'ghcr.io'\n\toption token 'x'\n"
-    required = {"container": "\toption image 'x'\n", "auth": login}.get(kind, "")
+    notify = "\toption type 'exec'\n\tlist command 'x'\n"
+    required = {"container": "\toption image 'x'\n", "auth": login, "notify": notify}.get(kind, "")
     [said] = warnings(f"config {kind} 'abc'\n{required}\toption {name} '1'\n")
     assert WORDS[kind][name].removeprefix("nothing: ") in said
     assert "perhaps" not in said

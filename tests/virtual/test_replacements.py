@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,44 @@ def test_a_kill_at_any_step_ends_in_one_container_as_declared(
             assert (one.name, one.state) == ("web", "running"), step
             assert one.config["Cmd"] == ["sleep", "2000000"], step
             assert world.open_records() == [], step
+
+
+AUTO = ("option update 'auto'", "option update_age '2d'")
+
+
+def test_an_automatic_update_comes_in_its_window_after_its_age(world: World) -> None:
+    begin(world, section("sleep 1000000", *AUTO))
+    old = web(world).image_id
+    world.rest(HOUR_S)
+    world.retag("app:1", gone=False)
+    new, since = world.engine.images["app:1"].id, world.time.wall()
+    world.rest(20)
+    assert web(world).image_id == old
+    assert "earliest" in conditions(world)["UpdateAvailable"]["message"]
+    world.kill_agent()  # the age does not begin again
+    while web(world).image_id == old:
+        assert world.time.wall() < since + 3 * 86400 + HOUR_S
+        world.rest(600)
+    assert world.time.wall() >= since + 2 * 86400
+    assert 2 <= datetime.fromtimestamp(world.time.wall()).hour < 6
+    assert web(world).image_id == new
+    assert "UpdateAvailable" not in conditions(world)
+
+
+def test_what_was_asked_for_outlives_the_agent_and_is_done_once(world: World) -> None:
+    begin(world, section("sleep 1000000", f"list wait_for 'device:{world.device}'"))
+    old = web(world).image_id
+    world.retag("app:1", gone=False)
+    world.plug("device", there=False)
+    world.rest(90)
+    world.renew("web", back=False)
+    world.rest(30)
+    assert web(world).image_id == old
+    world.kill_agent()
+    world.plug("device", there=True)
+    world.rest(90)
+    assert web(world).image_id == world.engine.images["app:1"].id
+    world.renew("web", back=True)
+    world.rest(60)
+    assert web(world).image_id == old
+    assert conditions(world)["Pinned"]["status"]

@@ -337,6 +337,7 @@ class AdoptionMethods:
             ),
             "import": Method(handler=self._import, args=_IMPORT),
             "export": Method(handler=self._export, args={"format": STRING, "names": ARRAY}),
+            "describe": Method(handler=self._describe, args={"name": STRING}),
             "diff": Method(handler=self._diff, args={"name": STRING}),
             "history": Method(handler=self._history, args={"name": STRING}),
             "revert": Method(
@@ -361,6 +362,9 @@ class AdoptionMethods:
         if not all(isinstance(name, str) for name in names):
             raise RequestError("`names`: expected a list of names")
         return {"text": self._agent.export_text(text(args, "format") or "run", names)}
+
+    async def _describe(self, args: Arguments) -> Reply:
+        return await self._agent.describe(checked_id(text(args, "name")))
 
     async def _diff(self, args: Arguments) -> Reply:
         return await self._agent.diff(checked_id(text(args, "name")))

@@ -651,6 +651,13 @@ def _reconcile(machine: Machine, choice: _Choice) -> None:
     machine.ground.reconcile()
 
 
+def _renew(machine: Machine, choice: _Choice) -> None:
+    """An update or a rollback is asked for."""
+    section = choice.of(machine.config.containers or CONTAINERS)
+    machine.promises.renewed(section)
+    machine.ground.renew(section, back=choice.below(3) == 0)
+
+
 # what is done behind our back
 
 
@@ -866,6 +873,7 @@ VERBS: dict[str, Callable[[Machine, _Choice], None]] = {
     "workers": _workers,
     "manual": _by_our_door,
     "reconcile": _reconcile,
+    "renew": _renew,
     "meddle": _meddle,
     "rmnet": _remove_network,
     "rmvol": _remove_volume,
@@ -890,6 +898,7 @@ _WEIGHTS = {
     "rename": 2,
     "reword": 2,
     "attempt": 4,
+    "renew": 3,
     "add": 3,
     "remove": 3,
     "meddle": 12,

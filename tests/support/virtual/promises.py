@@ -33,6 +33,7 @@ class Promises:
     _limited: dict[str, tuple[str, Any]] = field(default_factory=dict)
     _data: dict[str, tuple[str, Any]] = field(default_factory=dict)  # section -> its anonymous volume
     _images: dict[str, tuple[str, Any]] = field(default_factory=dict)  # section -> image id, its options
+    _renewed: set[str] = field(default_factory=set)
     _candidate: str = ""  # what was just stopped
     _gone: dict[str, tuple[float, float]] = field(
         default_factory=dict
@@ -109,12 +110,17 @@ class Promises:
 
     # what has to hold
 
+    def renewed(self, section: str) -> None:
+        """An update of it was asked for, which may come much later."""
+        self._renewed.add(section)
+        self._images.pop(section, None)
+
     def retagged(self) -> None:
         """A tag moves: what runs and is as declared stays, and is made of its image."""
         for section in list(self.machine.config.containers):
             options = self._declared(section)
             seen = self.machine.whole(section) if options and self.is_settled(section) else None
-            if seen is not None:
+            if seen is not None and section not in self._renewed:
                 self._images.setdefault(section, (seen.image_id, dict(options)))
 
     def look(self) -> None:

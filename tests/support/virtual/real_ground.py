@@ -23,6 +23,7 @@ from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
 from agent.runtime.holds import Holds
 from agent.runtime.reconciler import Reconciler
+from agent.runtime.updating import ask
 from agent.status.board import StatusBoard
 from tests.support.dockerd import PrivateDockerd
 from tests.support.state import open_records, sections_of, state_of
@@ -135,6 +136,10 @@ class RealGround:
 
     def reconcile(self) -> None:
         self._full = True
+
+    def renew(self, name: str, *, back: bool) -> None:
+        if self._reconciler is not None:
+            self._guarded(lambda: ask(self._reconciler, [name], back=back) if self._reconciler else None)
 
     def manual(self, name: str, action: str) -> None:
         if self._reconciler is not None:

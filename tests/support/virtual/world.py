@@ -211,6 +211,12 @@ class World:
         if self.agent is not None:
             self._ending.add(self.loop.create_task(_told(self.agent.reconcile())))
 
+    def renew(self, name: str, *, back: bool) -> None:
+        """`ucidockd update` or `rollback`; its end is not waited for."""
+        if self.agent is not None:
+            call = self.agent.rollback(name) if back else self.agent.update([name])
+            self._ending.add(self.loop.create_task(_told(call)))
+
     def manual(self, name: str, action: str) -> None:
         """Tells the agent of an action by one of its doors, as these do before it."""
         if self.agent is not None:

@@ -7,6 +7,7 @@
 
 const STACK = 'com.docker.compose.project';
 const SWAP = '.ucidockd-'; // the old or the new container of a swap has a name of its own meanwhile
+const HELPER = 'ucidockd.helper'; // a container that lends its archive calls to a volume, for some seconds
 const LEVELS = { running: 'ok', paused: 'waiting', restarting: 'error', dead: 'error' };
 const FINE = [ 'ok', 'off', 'warning' ]; // levels at which the container's own state says more
 
@@ -86,7 +87,7 @@ return baseclass.extend({
 		const containerOf = owner => containers.find(one => one.Id === owner.object_id) ?? containers.find(one => nameOf(one) === owner.name && !owner.object_id);
 		const declared = owners.map(owner => ({ owner, container: containerOf(owner) }));
 		const taken = new Set(declared.map(({ container }) => container?.Id));
-		const others = containers.filter(one => !taken.has(one.Id) && !(nameOf(one).includes(SWAP) && names.has(nameOf(one).split(SWAP)[0])));
+		const others = containers.filter(one => !taken.has(one.Id) && !one.Labels?.[HELPER] && !(nameOf(one).includes(SWAP) && names.has(nameOf(one).split(SWAP)[0])));
 
 		return [ ...declared, ...others.map(container => ({ container })) ].map(({ owner, container }) => ({
 			owner, container, key: owner?.key ?? container.Id, name: owner?.name ?? nameOf(container), path: owner?.section ?? container.Id,

@@ -6,8 +6,32 @@
 'require ucidockd.dom as D';
 'require ucidockd.format as format';
 
+function has(resource, type) {
+	return resource?.conditions?.some(one => one.type === type && one.status) ?? false;
+}
+
 function isNewer(resource) {
-	return resource?.update?.state === 'update';
+	return has(resource, 'UpdateAvailable') || resource?.update?.state === 'update';
+}
+
+// what became of an update or of the way back
+function tell({ under_way: goesOn, containers }) {
+	if (goesOn)
+		return D.notify('info', _('It takes longer and goes on. The Overview shows the outcome.'));
+
+	const words = { updated: _('updated'), 'rolled back': _('taken back to the image before'), current: _('up to date already'), waiting: _('waiting'), failed: _('failed') };
+
+	for (const { name, outcome, message } of containers ?? [])
+		D.notify(outcome === 'failed' ? 'error' : 'info', [ name, words[outcome] ?? outcome, message ].filter(Boolean).join(': '));
+
+	return undefined;
+}
+
+function ask(title, text, label, action, done) {
+	D.ask(title, [ text ], label, async () => {
+		tell(await action());
+		await done?.();
+	});
 }
 
 function since({ first_seen: first, size }, now) {
@@ -18,9 +42,11 @@ return baseclass.extend({
 	isNewer,
 
 	// in words, of one container; '' where no image was checked
-	words({ update }, now) {
+	words(resource, now) {
+		const { update } = resource;
+
 		if (!update)
-			return '';
+			return isNewer(resource) ? _('A newer image is available') : '';
 
 		const { state, why, checked_at: at } = update;
 
@@ -34,12 +60,33 @@ return baseclass.extend({
 		}
 	},
 
+	// to the newest image; `resources`: those that have one
+	updateButton: (resources, label, done) => D.button('apply', label, () => ask(_('Update %s').format(resources.map(one => one.name).join(', ')),
+		_('The newer image is downloaded, then the container is replaced: down for a few seconds, its volumes stay. If the new one does not start, the old one comes back.'),
+		_('Update'), () => calls.agent.update(resources.map(one => one.section)), done)),
+
+	// to the image before
+	backButton: (resource, done) => D.button('neutral', _('Back to the image before'), () => ask(_('Take %s back').format(resource.name),
+		_('The container is replaced by one of the image before, and stays on it until its settings change or you update it. Its volumes stay as they are.'),
+		_('Take back'), () => calls.agent.rollback(resource.section), done)),
+
+	// of one container: whether there is a newer image, and that it stays on an earlier one
+	factsOf(resource, done) {
+		const words = resource ? this.words(resource, Date.now() / 1000) : '', isPinned = has(resource, 'Pinned');
+
+		return [
+			...(words ? [ [ _('Update'), [ words, ' ', isNewer(resource) || isPinned ? this.updateButton([ resource ], _('Update'), done) : '' ] ] ] : []),
+			...(isPinned ? [ [ _('Pinned'), resource.conditions.find(one => one.type === 'Pinned').message ] ] : [])
+		];
+	},
+
 	// those that have one, each a link; '' for none
 	list(resources, now) {
 		const found = resources.filter(isNewer);
 
 		return found.length ? D.el('p', {}, D.badge('waiting', N_(found.length, '%d update', '%d updates').format(found.length)), ' ',
-			found.map((one, index) => [ index ? ', ' : '', D.page([ 'container', one.section ], one.name), ' ', D.el('small', { 'class': 'ucidockd-quiet' }, since(one.update, now)) ])) : '';
+			found.map((one, index) => [ index ? ', ' : '', D.page([ 'container', one.section ], one.name), ' ', D.el('small', { 'class': 'ucidockd-quiet' }, one.update ? since(one.update, now) : '') ]), ' ',
+			this.updateButton(found, found.length > 1 ? _('Update all') : _('Update'))) : '';
 	},
 
 	// asks the registries now

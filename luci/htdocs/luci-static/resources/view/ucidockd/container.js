@@ -80,7 +80,7 @@ return view.extend({
 		D.fill(this.info, D.facts([
 			[ _('State'), D.badge(state.level, state.words) ], [ _('Image'), this.row.image ],
 			...(ports.webui(this.row) ? [ [ _('Web page'), ports.webui(this.row) ] ] : []),
-			...(owner?.update ? [ [ _('Update'), updates.words(owner, Date.now() / 1000) ] ] : []),
+			...updates.factsOf(owner, () => this.refresh()),
 			...(this.row.ports.length ? [ [ _('Ports'), this.row.ports.map(ports.node) ] ] : []),
 			...(this.found ? containerinfo.factsOf(this.found, this.row.ports.length > 0) : [])
 		]));
@@ -149,7 +149,7 @@ return view.extend({
 			{ name: 'load', title: _('Load'), make: () => found ? this.loadTab() : none() },
 			isWriter && { name: 'files', title: _('Files'), make: () => found ? filestab.render(found.Id, this.row.name, decodeURIComponent(location.hash.slice(1)).split('=')[1]) : none() },
 			(owner || isWriter) && { name: 'settings', title: _('Settings'), make: () => this.settingsTab() },
-			owner && { name: 'history', title: _('History'), make: () => fetched(again => past.render(this.row.owner, again)) },
+			owner && { name: 'history', title: _('History'), make: () => fetched(again => past.render(this.row.owner, again), updates.backButton(owner, () => this.refresh())) },
 			{ name: 'inspect', title: _('Inspect'), make: () => found ? D.el('pre', { 'style': 'overflow:auto' }, JSON.stringify(this.found, null, 2)) : none() }
 		].filter(Boolean));
 	},
