@@ -60,11 +60,19 @@ SWAP = (
     "records.put engine.create_container records.change engine.update engine.stop engine.rename engine.rename"
 )
 SWAP += " engine.start"
+HOOKS = "\toption pre_stop 'true'\n\toption post_start 'true'\n"
+HOOKED_SWAP = SWAP.replace("engine.stop", "engine.execute engine.stop") + " engine.execute"
 SCENARIOS = {
     "swap": Scenario(
         before=WEB,
         after=WEB.replace("1000", "2000"),
         trace=SWAP + " records.put engine.remove_container records.drop",
+        expected={"web": "sleep 2000"},
+    ),
+    "hooks": Scenario(
+        before=WEB + HOOKS,
+        after=WEB.replace("1000", "2000") + HOOKS,
+        trace=HOOKED_SWAP + " records.put engine.remove_container records.drop",
         expected={"web": "sleep 2000"},
     ),
     "rollback": Scenario(
