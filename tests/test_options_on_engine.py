@@ -243,7 +243,7 @@ POLICY = {
     "grace",
     "remove_volumes",
 }
-POLICY |= {"wait_for", "depends_on", "stack", "on_unhealthy", "webui"}
+POLICY |= {"wait_for", "depends_on", "stack", "on_unhealthy", "webui", "backup_before_update"}
 
 
 def test_every_option_of_the_schema_has_a_row() -> None:

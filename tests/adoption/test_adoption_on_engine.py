@@ -175,6 +175,7 @@ POLICY |= {
 }
 POLICY |= {
     "strategy",
+    "backup_before_update",
     "hold_cmd",
     "hold_limit",
     "pre_stop",
