@@ -187,6 +187,7 @@ def agent(box: Box) -> Iterator[Agent]:
         yield made
     finally:
         made.close()
+        print(made.log.read_text())
 
 
 def words(box: Box) -> str:

@@ -94,7 +94,9 @@ class AgentPort(Manual, Protocol):
         ...
 
     async def rollback(self, name: str, *, with_data: bool = False) -> dict[str, Any]:
-        """Takes a container back to the image before, and to the data that was saved then; answer and errors as of `update`."""
+        """Takes a container back to the image before, and its data to what was saved then; answer and errors as of
+        `update`.
+        """
         ...
 
     async def diff(self, name: str) -> dict[str, Any]:

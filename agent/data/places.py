@@ -178,8 +178,8 @@ def exchange(copy: Volume, volume: Volume) -> None:
 def lend(copy: Volume, volume: Volume) -> None:
     """Gives a volume the files of a copy; the old ones wait beside it, for `take_back` or `settle`. Safe to repeat.
 
-    The folders that are there say how far it came, so it can be undone whenever it was cut short: with `_data.old` beside the
-    copy the old files are there, without the copy's `_data` the volume has the copy's. Raises DataError; then nothing is changed.
+    The folders that are there say how far it came, so it can be undone whenever it was cut short: in `_data.old` of the copy
+    are the old files, and once the copy's `_data` is gone, the volume has it. Raises DataError; then nothing is changed.
     """
     new, old, place = copy.place, copy.place.with_name(_OLD), volume.place
     if old.exists() and place.exists():

@@ -120,9 +120,9 @@ class Restores:
         found = await self.volumes.all_saved()
         kept = keys()
         for copy in found:
-            if copy.labels.get(LABEL_SAVED) not in kept:
-                if await asyncio.to_thread(places.settle, copy):
-                    await self.volumes.discard(copy.name)
+            unused = copy.labels.get(LABEL_SAVED) not in kept
+            if unused and await asyncio.to_thread(places.settle, copy):
+                await self.volumes.discard(copy.name)
 
     def _wait(self, work: Coroutine[object, object, Value]) -> Value:
         if self.loop is None:

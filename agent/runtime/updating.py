@@ -89,7 +89,8 @@ def _look(reconciler: Reconciler, container: Container, *, back: bool, with_data
 def _check_back(container: Container, record: Record, *, with_data: bool) -> None:
     if with_data and not record.saved:
         raise ConflictError(
-            f"{container.section} has no saved data to go back to: `option backup_before_update '1'` saves it before an update"
+            f"{container.section} has no saved data to go back to:"
+            " `option backup_before_update '1'` saves it before an update"
         )
     if not with_data and not record.previous:
         why = "it is taken back already" if record.pinned else "it has had one image, or `keep_images` is 0"
