@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.box import Box
+from tests.support.policies import policies
 
 Inspect = dict[str, Any]
 Row = tuple[str, Callable[[Inspect], Any], Any]
@@ -230,25 +231,12 @@ NOT_STARTED |= {
 REFUSED = {"gpus": r"could not select device driver|no known GPU vendor", "storage_opt": "storage-opt|^$"}
 SINCE = {"health_start_interval": (1, 44), "annotation": (1, 43)}
 LENDER = BASE.replace("'web'", "'lender'") + f"\t{SLEEP}\n\tlist volume 'data:/data'\n"
+
+
 # options that say when and how, not what: they are tested where their behaviour is
-POLICY = {
-    "enabled",
-    "name",
-    "pull",
-    "state",
-    "adopt",
-    "on_drift",
-    "rollback",
-    "gate",
-    "grace",
-    "remove_volumes",
-}
-POLICY |= {"wait_for", "depends_on", "stack", "on_unhealthy", "webui", "backup_before_update"}
-
-
 def test_every_option_of_the_schema_has_a_row() -> None:
     schema = Path(__file__).parents[1] / "schemas" / "container.schema.json"
-    assert set(json.loads(schema.read_text())["properties"]) == ROWS.keys() | POLICY
+    assert set(json.loads(schema.read_text())["properties"]) == ROWS.keys() | policies() | {"name"}
 
 
 @pytest.mark.variants(12)

@@ -17,7 +17,16 @@ from typing import Any, Literal
 
 from agent.errors import Reason
 from agent.model.secrets import hidden, hidden_text
-from agent.status.conditions import ConditionType, Level, label_of, level_of, order_of, sentence_of, verdict
+from agent.status.conditions import (
+    ConditionType,
+    Level,
+    label_of,
+    level_of,
+    order_of,
+    remedy_of,
+    sentence_of,
+    verdict,
+)
 
 RING = 256
 NOTES = 10
@@ -54,7 +63,8 @@ class Condition:
         shown = {**asdict(self), "message": message, "level": self.level, "label": label}
         if not self.details:
             del shown["details"]
-        return shown
+        remedy = remedy_of(self.type, status=self.status)
+        return shown if remedy is None else {**shown, "remedy": remedy}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,13 +86,28 @@ REASON_OF_HEALTH: Mapping[str, Reason] = {
 }
 
 
+class Remedy(StrEnum):
+    """What helps against a condition."""
+
+    BLOCK_ACCESS = "block-access"
+    PROTECT_API = "protect-api"
+    OTHER_FOLDER = "other-folder"
+    CLEAN_UP = "clean-up"
+    RESTART_DOCKERD = "restart-dockerd"
+    USE_ENGINE = "use-engine"
+    RESTORE = "restore-volume"
+    ALLOW_IN = "allow-in"
+    ALLOW_OUT = "allow-out"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One condition type.
 
     `bad`: the status that calls for attention. `level`: how bad that is, except for the `reasons` that have a level of
     their own. `sentence`: what to tell people where the condition has no message. `label`: two or three words for the
-    bad state, where the reason does not say it.
+    bad state, where the reason does not say it. `remedy`: what helps a person against the bad state; LuCI has a button
+    for each.
     """
 
     bad: bool
@@ -100,6 +115,7 @@ class Row:
     sentence: str
     reasons: Mapping[Reason, Level] = field(default_factory=dict)
     label: str = ""
+    remedy: Remedy | None = None
 
 
 # in the order in which equally bad conditions of one resource are told
@@ -127,12 +143,14 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.ERROR,
         sentence="No container can be created on the file system of data_root.",
         label="Unsuitable disk",
+        remedy=Remedy.OTHER_FOLDER,
     ),
     ConditionType.DISK_LOW: Row(
         bad=True,
         level=Level.WARNING,
         sentence="There is little space left on the disk of Docker's data.",
         label="Disk almost full",
+        remedy=Remedy.CLEAN_UP,
     ),
     ConditionType.DEGRADED: Row(
         bad=True,
@@ -145,6 +163,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.ERROR,
         sentence="A volume was removed outside of ucidockd and created again, empty.",
         label="Data lost",
+        remedy=Remedy.RESTORE,
     ),
     ConditionType.ROLLED_BACK: Row(
         bad=True,
@@ -157,18 +176,21 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.ERROR,
         sentence="Docker's API would be reachable without a client certificate.",
         label="Unprotected Docker API",
+        remedy=Remedy.PROTECT_API,
     ),
     ConditionType.ENGINE_CHANGED: Row(
         bad=True,
         level=Level.ERROR,
         sentence="This is another engine than before; nothing is created until `ucidockd reconcile`.",
         label="Different engine",
+        remedy=Remedy.USE_ENGINE,
     ),
     ConditionType.FIREWALL_OPEN: Row(
         bad=True,
         level=Level.ERROR,
         sentence="The rules that block interfaces from containers are missing.",
         label="Firewall rules missing",
+        remedy=Remedy.BLOCK_ACCESS,
     ),
     ConditionType.ENGINE_IMPAIRED: Row(
         bad=True,
@@ -181,6 +203,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.WARNING,
         sentence="A published port can be reached from the internet.",
         label="Open to the internet",
+        remedy=Remedy.BLOCK_ACCESS,
     ),
     ConditionType.ADDRESS_MISSING: Row(
         bad=True,
@@ -193,12 +216,14 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.WARNING,
         sentence="The firewall lets nothing reach a published port.",
         label="Cannot be reached",
+        remedy=Remedy.ALLOW_IN,
     ),
     ConditionType.NO_INTERNET: Row(
         bad=True,
         level=Level.WARNING,
         sentence="The firewall keeps the container from the internet.",
         label="No internet",
+        remedy=Remedy.ALLOW_OUT,
     ),
     ConditionType.HOST_CONTROL: Row(
         bad=True,
@@ -247,6 +272,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.WAITING,
         sentence="dockerd must be restarted to apply its settings.",
         label="Restart needed",
+        remedy=Remedy.RESTART_DOCKERD,
     ),
     ConditionType.IMAGE_READY: Row(
         bad=False, level=Level.WAITING, sentence="The image is not here yet.", label="Image missing"
@@ -337,6 +363,12 @@ def label_of(kind: ConditionType, *, status: bool, reason: Reason) -> str:
     if row.label and status is row.bad:
         return row.label
     return _WORDS.get(reason) or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", reason).capitalize()
+
+
+def remedy_of(kind: ConditionType, *, status: bool) -> Remedy | None:
+    """What helps against a condition as it stands."""
+    row = CONDITIONS[kind]
+    return row.remedy if status is row.bad else None
 
 
 def verdict(levels: Mapping[ConditionType, Level]) -> tuple[Level, ConditionType]:

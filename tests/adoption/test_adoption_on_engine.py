@@ -18,6 +18,7 @@ from agent.runtime.adopt import AdoptRequest
 from agent.schema.validate import properties
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX, PrivateDockerd
+from tests.support.policies import policies
 
 Inspect = dict[str, Any]
 
@@ -162,27 +163,7 @@ ROWS: dict[str, Row] = {
         create=True,
     ),
 }
-POLICY = {"enabled", "pull", "adopt", "on_drift", "rollback", "gate", "grace", "remove_volumes"}
-POLICY |= {
-    "update",
-    "update_window",
-    "update_age",
-    "wait_for",
-    "depends_on",
-    "image",
-    "stack",
-    "on_unhealthy",
-}
-POLICY |= {
-    "strategy",
-    "backup_before_update",
-    "hold_cmd",
-    "hold_limit",
-    "pre_stop",
-    "pre_stop_timeout",
-    "post_start",
-    "post_start_timeout",
-}
+POLICY = policies() - {"state"} | {"image"}
 # asked for by kernels, engines or storage that a test machine may not have: tests/plan/test_completeness.py
 POLICY |= {
     "annotation",

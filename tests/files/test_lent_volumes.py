@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -45,10 +46,8 @@ def test_nothing_is_lost_wherever_it_is_cut_short(
     for step, act in ((lent, places.lend), (back, places.take_back)):
         with monkeypatch.context() as patched:
             killed_before(patched, step)
-            try:
+            with contextlib.suppress(KilledError):
                 act(copy, volume)
-            except KilledError:
-                pass
     if (back, lent) == (2, 1):
         places.lend(copy, volume)  # an agent may also begin it anew
     places.take_back(copy, volume)

@@ -244,16 +244,16 @@ function forwardingsOn(sections, writer = true) {
 	return { calls, module: load('ucidockd.forwardings', { 'uci': uci, 'ui': ui, 'ucidockd.dom': dom, 'ucidockd.calls': {} }) };
 }
 
-const OUT = { type: 'NoInternet', status: true, details: { src: 'docker', dest: 'wan' } };
-const IN = { type: 'PortUnreachable', status: true, details: { src: 'lan', dest: 'docker' } };
+const OUT = { type: 'NoInternet', status: true, remedy: 'allow-out', details: { src: 'docker', dest: 'wan' } };
+const IN = { type: 'PortUnreachable', status: true, remedy: 'allow-in', details: { src: 'lan', dest: 'docker' } };
 
 test('forwardings: a button for each condition that names zones, and for nothing else', () => {
 	const { module } = forwardingsOn([]);
 	assert.equal(module.button(OUT).text, 'Allow containers to reach wan');
 	assert.equal(module.button(IN).text, 'Allow lan to reach containers');
 	assert.equal(module.button({ ...OUT, details: undefined }), '');
-	assert.equal(module.button({ ...OUT, status: false }), '');
-	assert.equal(module.button({ ...OUT, type: 'PublicPort' }), '');
+	assert.equal(module.button({ ...OUT, remedy: undefined }), '');
+	assert.equal(module.button({ ...OUT, remedy: 'block-access' }), '');
 	assert.equal(forwardingsOn([], false).module.button(OUT), '');
 });
 

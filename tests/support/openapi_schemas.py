@@ -10,7 +10,7 @@ from agent.model.dockerd.settings import Wish
 from agent.model.updates import UpdateState
 from agent.plan.effects import SCHEMA, Kind
 from agent.plan.outlook import STATES
-from agent.status.conditions import Level
+from agent.status.conditions import Level, Remedy
 
 
 def ref(name: str) -> dict[str, Any]:
@@ -215,6 +215,11 @@ SCHEMAS: dict[str, Any] = {
                 "description": "`src` and `dest`: zones of a firewall forwarding that would help",
             },
             "level": LEVEL,
+            "label": {**TEXT, "description": "A few words for the state"},
+            "remedy": {
+                "enum": [remedy.value for remedy in Remedy],
+                "description": "What helps, where a person can do something",
+            },
         },
     },
     "Plan": {

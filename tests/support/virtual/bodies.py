@@ -41,7 +41,7 @@ def host_of(body: dict[str, Any]) -> dict[str, Any]:
         host["MemorySwap"] = 2 * host["Memory"]
     log = host.get("LogConfig") or {}
     host["LogConfig"] = {"Type": log.get("Type") or "json-file", "Config": log.get("Config") or {}}
-    for name, default in (("ShmSize", 64 << 20), ("IpcMode", "private"), ("Runtime", "runc")):
+    for name, default in (("Memory", 0), ("ShmSize", 64 << 20), ("IpcMode", "private"), ("Runtime", "runc")):
         host[name] = host.get(name) or default
     return host
 

@@ -7,8 +7,8 @@
 'require ucidockd.dom as D';
 
 const LABELS = {
-	PortUnreachable: _('Allow %s to reach containers'),
-	NoInternet: _('Allow containers to reach %s')
+	'allow-in': _('Allow %s to reach containers'),
+	'allow-out': _('Allow containers to reach %s')
 };
 
 function freeName(wanted) {
@@ -48,12 +48,12 @@ return baseclass.extend({
 
 	// '' for a condition that no forwarding mends
 	button(condition) {
-		const { src, dest } = condition.details ?? {};
+		const { remedy, details: { src, dest } = {} } = condition;
 
-		if (!condition.status || !src || !dest || !(condition.type in LABELS))
+		if (!src || !dest || !(remedy in LABELS))
 			return '';
 
-		const label = LABELS[condition.type].format(condition.type === 'NoInternet' ? dest : src);
+		const label = LABELS[remedy].format(remedy === 'allow-out' ? dest : src);
 
 		return D.button('positive', label, () => this.allow({ src, dest })) ?? '';
 	}

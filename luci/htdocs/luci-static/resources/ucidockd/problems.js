@@ -80,24 +80,23 @@ function remedyOf(resource, condition) {
 	if (reason === 'Unhealthy' && resource.object_id)
 		return restart(resource);
 
-	switch (type) {
-	case 'PublicPort':
-	case 'FirewallOpen':
+	switch (condition.remedy) {
+	case 'block-access':
 		return way('settings', _('Block access'), 'set-network');
-	case 'InsecureAPI':
+	case 'protect-api':
 		return way('settings', _('Protect the API'), 'set-access');
-	case 'StorageUnsuitable':
+	case 'other-folder':
 		return way('settings', _('Choose another folder'), 'set-general');
-	case 'DiskLow':
+	case 'clean-up':
 		return way('images', _('Clean up images'));
-	case 'RestartNeeded':
+	case 'restart-dockerd':
 		return D.button('apply', _('Restart dockerd'), () => dockerd.ask('restart', _('Restart dockerd'), () => {}));
-	case 'EngineChanged':
+	case 'use-engine':
 		return [
 			askFirst(_('Use this Docker engine'), _('Everything in your settings is created on the engine that runs now. It starts without the old containers, images and volumes; they stay where they were.'), _('Use this engine'), reconcile),
 			' ', D.page('settings', _('Move the data'), null, 'btn cbi-button')
 		];
-	case 'DataLost':
+	case 'restore-volume':
 		return [
 			way('volumes', _('Restore')), ' ',
 			askFirst(_('Mark as seen'), _('The volume is empty. Restore its data from a backup if you have one. This only removes the message.'), _('Mark as seen'), reconcile)
