@@ -120,7 +120,7 @@ def choose(
     container: Container, record: Record, context: Context, found: Newer | None, *, tried: bool
 ) -> Choice:
     """`found`: what is newer; `tried`: whether an update to that was rolled back."""
-    if record.asked == ASKED_WITH_DATA and record.saved:
+    if record.asked == ASKED_WITH_DATA and len(record.saved) == 2:
         key, word = record.saved
         image_id, digest = split_word(word)
         why = f"asked for: back to image {named(image_id, digest)} and its data"
