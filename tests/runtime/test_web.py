@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,11 +15,13 @@ import pytest
 from agent.api.access.access import NoSessions
 from agent.api.jobs.jobs import Jobs
 from agent.api.streams.consoles import Consoles
+from agent.data.parts import Data
 from agent.engine.stream import DockerStream
 from agent.files.options import RuntimeOptions
 from agent.model.resources import AgentSettings
 from agent.runtime import web as module
 from agent.runtime.web import Parts, Web
+from agent.status.board import StatusBoard
 from tests.support.agent_process import Agent, wait_for
 from tests.support.box import Box
 from tests.support.controller import QuietAgent
@@ -32,12 +35,15 @@ async def held(path: Path) -> AsyncIterator[Web]:
     """The control socket at `path`, of an agent without a loop."""
     engine, agent = DockerStream("unix:///none"), QuietAgent()
     agent.reconciler = SimpleNamespace()  # type: ignore[attr-defined]
+    board = StatusBoard(time.time)
+    data = Data(engine, agent, board, instance=str, run_dir=path.parent, state_dir=path.parent)
     parts = Parts(
         options=RuntimeOptions(),
         agent=agent,  # type: ignore[arg-type]
         engine=engine,
         consoles=Consoles(engine),
         jobs=Jobs(engine),
+        data=data,
         sessions=NoSessions(),
     )
     async with asyncio.timeout(30), Web(parts, path) as web:

@@ -51,4 +51,7 @@ class Oracle:
         assert self._decoys() == self._before, "a foreign object was touched"
         open_records = [r for r in self.box.reconciler.records.records() if r.swap or not r.object_id]
         assert open_records == []
-        assert [p.name for p in self.box.options.state_dir.iterdir()] == ["state.json"]
+        left = {
+            p.name for p in self.box.options.state_dir.rglob("*") if p.suffix != ".json" and not p.is_dir()
+        }
+        assert left == set(), "a temporary file is left"

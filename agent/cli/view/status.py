@@ -132,7 +132,10 @@ def _stands(resource: Mapping[str, Any], kind: str) -> bool:
 def _does(resource: Mapping[str, Any]) -> str:
     if resource["kind"] != "container":
         synced = _condition(resource, "Synced")
-        return "in place" if synced is not None and synced["status"] else "not known yet"
+        if synced is not None:
+            return "in place" if synced["status"] else "not known yet"
+        own = _condition(resource, resource["verdict"])  # of a notice or a backup
+        return str(own["label"]).lower() if own is not None else "not used yet"
     running, health = _condition(resource, "Running"), _condition(resource, "Healthy")
     if running is None:
         return "not known yet"
