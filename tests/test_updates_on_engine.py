@@ -246,6 +246,10 @@ def test_an_update_is_taken_back_with_its_data(shop: Shop, agent: Agent) -> None
     assert runs_new(box, second)
     assert words(box) == "migrated"
     other.remove(force=True)
+    # first without its data, which can follow
+    assert agent.command("rollback", "web").returncode == 0
+    assert runs_new(box, first)
+    assert words(box) == "migrated"
     done = agent.command("rollback", "web", "--with-data")
     assert done.returncode == 0, done.stdout + done.stderr
     assert runs_new(box, first)
