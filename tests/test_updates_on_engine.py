@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from agent.errors import ConfigError, ConflictError
 from agent.runtime.updating import answer, ask
+from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd
 from tests.support.registry import Registry, is_installed
@@ -176,3 +178,109 @@ def test_what_shares_its_namespace_follows(shop: Shop) -> None:
     assert box.get("peer").id != before
     assert box.get("peer").attrs["Image"] == peer_before  # it was not asked for
     assert box.get("peer").attrs["HostConfig"]["NetworkMode"].endswith(box.get("web").id)
+
+
+@pytest.fixture
+def agent(box: Box) -> Iterator[Agent]:
+    made = Agent(box)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def words(box: Box) -> str:
+    return str(box.get("web").exec_run(["cat", "/data/words"])[1].decode()).strip()
+
+
+def copies(box: Box) -> list[str]:
+    return [v.name for v in box.client.volumes.list() if v.name.startswith("ucidockd-saved-")]
+
+
+def runs_new(box: Box, image: str) -> bool:
+    return running(box, "web") and box.get("web").attrs["Image"] == image
+
+
+def is_settled(box: Box) -> bool:
+    """Whether no container waits for its swap to end."""
+    return len(box.client.api.containers(all=True)) == 1
+
+
+MIGRATES = 'CMD ["sh", "-c", "echo migrated >/data/words; exec sleep 1000"]'
+SPOILS = 'CMD ["sh", "-c", "echo spoiled >/data/words; exit 3"]'
+
+
+@pytest.mark.long
+def test_an_update_is_taken_back_with_its_data(shop: Shop, agent: Agent) -> None:
+    box = shop.box
+    declared = shop.section("list volume 'data:/data'", "option backup_before_update '1'")
+    first = shop.push()
+    agent.commit("config volume 'data'\n\n" + declared)
+    agent.start()
+    wait_for(lambda: runs_new(box, first))
+    refused = agent.command("rollback", "web", "--with-data")
+    assert refused.returncode != 0
+    assert "has no saved data to go back to" in refused.stderr
+    assert box.get("web").exec_run(["sh", "-c", "echo precious >/data/words"])[0] == 0
+    # one that spoils the data and fails: the old container has its data again
+    shop.push(SPOILS)
+    failed = agent.command("update", "web")
+    assert failed.returncode == 1, failed.stdout + failed.stderr
+    assert runs_new(box, first)
+    assert words(box) == "precious"
+    assert copies(box) == []
+    # one that starts, and whose data the old image could not read
+    second = shop.push(MIGRATES)
+    done = agent.command("update", "web")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert runs_new(box, second)
+    wait_for(lambda: words(box) == "migrated")
+    assert len(copies(box)) == 1
+    # another container has the volume mounted: nothing is exchanged, and the new one runs on
+    other = box.client.containers.run(
+        "busybox:test", ["sleep", "1000"], volumes={"data": {"bind": "/d"}}, name="other", detach=True
+    )
+    failed = agent.command("rollback", "web", "--with-data")
+    assert failed.returncode == 1
+    assert "other still uses the data" in " ".join(failed.stdout.split())
+    assert runs_new(box, second)
+    assert words(box) == "migrated"
+    other.remove(force=True)
+    # first without its data, which can follow
+    assert agent.command("rollback", "web").returncode == 0
+    assert runs_new(box, first)
+    assert words(box) == "migrated"
+    done = agent.command("rollback", "web", "--with-data")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert runs_new(box, first)
+    assert words(box) == "precious"
+    assert copies(box) == []
+
+
+@pytest.mark.long
+def test_a_killed_agent_loses_no_data_of_an_update(shop: Shop, agent: Agent) -> None:
+    box = shop.box
+    declared = shop.section("list volume 'data:/data'", "option backup_before_update '1'")
+    declared = declared.replace("option gate '1'", "option gate '8'")
+    first = shop.push()
+    agent.commit("config volume 'data'\n\n" + declared)
+    agent.start()
+    wait_for(lambda: runs_new(box, first))
+    assert box.get("web").exec_run(["sh", "-c", "echo precious >/data/words"])[0] == 0
+    second = shop.push(MIGRATES)
+    update = agent.spawned("update", "web")
+    wait_for(lambda: runs_new(box, second) and words(box) == "migrated")
+    agent.end(signal.SIGKILL)
+    update.wait(20)
+    agent.start()  # it is undone, and begun anew: it was asked for
+    wait_for(lambda: runs_new(box, second) and is_settled(box), 90)
+    assert words(box) == "migrated"
+    # while the saved data is on trial
+    back = agent.spawned("rollback", "web", "--with-data")
+    wait_for(lambda: runs_new(box, first) and words(box) == "precious")
+    agent.end(signal.SIGKILL)
+    back.wait(20)
+    agent.start()
+    wait_for(lambda: runs_new(box, first) and is_settled(box), 90)
+    assert words(box) == "precious"
+    wait_for(lambda: copies(box) == [])

@@ -93,8 +93,10 @@ class AgentPort(Manual, Protocol):
         """
         ...
 
-    async def rollback(self, name: str) -> dict[str, Any]:
-        """Takes a container back to the image before; answer and errors as of `update`."""
+    async def rollback(self, name: str, *, with_data: bool = False) -> dict[str, Any]:
+        """Takes a container back to the image before, and its data to what was saved then; answer and errors as of
+        `update`.
+        """
         ...
 
     async def diff(self, name: str) -> dict[str, Any]:
@@ -257,11 +259,14 @@ def prune_request_of(body: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def rollback_name_of(body: Mapping[str, Any]) -> str:
-    """The body of `POST /v1/rollback`. Raises RequestError."""
-    if unknown := sorted(body.keys() - {"name"}):
-        raise RequestError(f"{unknown[0][:64]!r} is not known; use `name`")
-    return checked_id(text(body, "name"))
+def rollback_of(body: Mapping[str, Any]) -> tuple[str, bool]:
+    """The body of `POST /v1/rollback`: name, and whether with its data. Raises RequestError."""
+    if unknown := sorted(body.keys() - {"name", "with_data"}):
+        raise RequestError(f"{unknown[0][:64]!r} is not known; use `name` and `with_data`")
+    with_data = body.get("with_data", False)
+    if not isinstance(with_data, bool):
+        raise RequestError("`with_data`: expected true or false")
+    return checked_id(text(body, "name")), with_data
 
 
 async def validated(agent: AgentPort, texts: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from agent.apply.failures import without_secrets
 from agent.apply.hooks import Hooks
 from agent.apply.images import History, Images, create_from
 from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect, with_addresses
-from agent.apply.ports import Clock, Engine, Records
+from agent.apply.ports import Clock, Engine, Records, SavedData
 from agent.apply.swap import SupersededError, Swap, kept_policy, restart_body
 from agent.apply.volumes import Inheritance, holds_data, inherit_from_gone, names
 from agent.apply.worker_pool import Crew, Outcome, Run, SkippedError
@@ -69,6 +69,7 @@ class Executor:
     ended: Callable[[ops.Work, bool], None] = lambda work, succeeded: None
     api: tuple[int, int] = (1, 41)
     keep_images: int = 1
+    data: SavedData | None = None
 
     def begin(self, plan: ops.Plan) -> Run:
         """Starts to carry the plan out and returns at once."""
@@ -425,12 +426,17 @@ class Executor:
                 running=before.image_id,
                 only=operation.pin,
             )
-            if operation.only_image and image_id == before.image_id:
+            if operation.only_image and not operation.restores and image_id == before.image_id:
                 self.records.change(before.nonce, asked="", pinned=before.pinned and operation.pin)
                 return
             if operation.runs:
                 self._hooks().hold(container, before)
-            self._swap(pin=operation.pin).run(container, before, image_id=image_id)
+            swap = self._swap(pin=operation.pin, restores=operation.restores)
+            try:
+                swap.run(container, before, image_id=image_id)
+            finally:
+                if before.saved or operation.restores or container.policy.backup_before_update:
+                    self._forget_copies()
         except (SkippedError, SupersededError, EngineUnreachableError):
             raise  # it is asked for still
         except UcidockdError:
@@ -491,8 +497,23 @@ class Executor:
     def _hooks(self) -> Hooks:
         return Hooks(engine=self.engine, records=self.records, clock=self.clock)
 
-    def _swap(self, *, pin: bool = False) -> Swap:
+    def _forget_copies(self) -> None:
+        """Those of volumes that no record names: their update failed, another one followed, or their section is gone."""
+        if self.data is None:
+            return
+        try:
+            self.data.keep_only(
+                lambda: {
+                    key for r in self.records.everywhere() for key in (*r.saved[:1], r.restores, r.nonce)
+                }
+            )
+        except UcidockdError as exc:
+            logger.warning("copies from before updates are removed later: %s", exc)
+
+    def _swap(self, *, pin: bool = False, restores: str = "") -> Swap:
         return Swap(
+            data=self.data,
+            restores=restores,
             history=self._history(pin=pin),
             hooks=self._hooks(),
             engine=self.engine,
@@ -534,8 +555,13 @@ class Executor:
                     if exc.status != 409:  # another container uses it
                         raise
                     logger.warning("volume %s stays: %s", name, exc)
-        self.records.drop(record.nonce)
+        self._drop(record)
 
     @_do.register
     def _forget(self, operation: ops.Forget) -> None:
-        self.records.drop(operation.record.nonce)
+        self._drop(operation.record)
+
+    def _drop(self, record: Record) -> None:
+        self.records.drop(record.nonce)
+        if record.saved:
+            self._forget_copies()

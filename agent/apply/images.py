@@ -212,6 +212,7 @@ class History:
                 "digest": digest or old.digest,
                 "previous": old.previous[: self.keep],
                 "pinned": self.pin or (old.pinned and same_section),
+                "saved": old.saved,
                 "newer": old.newer,
                 "newer_at": old.newer_at,
             }
@@ -225,6 +226,7 @@ class History:
             "digest": digest or split_word(back)[1],
             "previous": tuple(previous[: self.keep]),
             "pinned": self.pin,
+            "saved": old.saved if self.pin else (),
         }
 
     def _digest(self, image_id: str, reference: str) -> str:

@@ -6,7 +6,7 @@ engine's lists may be believed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -106,6 +106,20 @@ class Records(Protocol):
     def drop(self, nonce: str, *, lasting: bool = True) -> None: ...
 
     def fold(self) -> None: ...
+
+
+class SavedData(Protocol):
+    """Copies of volumes from before updates. Raises UcidockdError. `agent.data.restore` implements it."""
+
+    def check(self, names: Iterable[str]) -> None: ...
+
+    def save(self, names: Iterable[str], key: str) -> None: ...
+
+    def lend(self, key: str) -> None: ...
+
+    def take_back(self, key: str) -> None: ...
+
+    def keep_only(self, keys: Callable[[], Collection[str]]) -> None: ...
 
 
 # The clocks that passes and the applying of plans go by, handed down from the reconciler: tests let hours pass at once.

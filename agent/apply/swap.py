@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +23,7 @@ from agent.apply.failures import is_refusal, last_output, without_secrets
 from agent.apply.hooks import Hooks
 from agent.apply.images import History, create_from
 from agent.apply.networks import with_addresses
-from agent.apply.ports import SYSTEM_CLOCK, Clock, Engine, Records, made_for
+from agent.apply.ports import SYSTEM_CLOCK, Clock, Engine, Records, SavedData, made_for
 from agent.apply.volumes import inherit
 from agent.errors import ConflictError, EngineError, EngineUnreachableError, StorageError, UcidockdError
 from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
@@ -49,6 +49,12 @@ class GateError(EngineError):
     code = "gate"
 
 
+class DataNotMovedError(EngineError):
+    """The data could not be saved before an update, or not be put back: nothing is begun without."""
+
+    code = "data"
+
+
 class SupersededError(EngineError):
     """The new container is no longer wanted; nothing is wrong with it."""
 
@@ -57,13 +63,17 @@ class SupersededError(EngineError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swap:
-    """One replacement; `run` raises what made it roll back, after the old container is back."""
+    """One replacement; `run` raises what made it roll back, after the old container is back. `restores`: the key of the data
+    that its volumes get.
+    """
 
     engine: Engine
     records: Records
     api: tuple[int, int]
     history: History | None = None
     hooks: Hooks | None = None
+    data: SavedData | None = None
+    restores: str = ""
     stopping: Callable[[], bool] = lambda: False
     current: Callable[[Container], bool] = lambda container: True
     waiting: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
@@ -80,18 +90,22 @@ class Swap:
             self.engine.rename(old.object_id, container.name)
             before = replace(before, name=container.name)
         old = replace(old, running=is_alive(before))
+        saves = self._check_data(container, old, image_id)
         nonce = secrets.token_hex(8)
         self._check_names(swap_name(container.name, "new", nonce), swap_name(before.name, "old", nonce))
         new = self._announce(container, old, image_id, nonce)
         try:
             new = self._create(container, new, before)
-            new = self._switch(container, old, new, before)
+            new = self._switch(container, old, new, before, saves)
             self._commit(old, new)
         except (EngineError, StorageError) as exc:
             if isinstance(exc, GateError) and not exc.output:
                 exc.output = last_output(self.engine, new.object_id, container)
-            rejected = _is_rejection(exc)
-            if container.policy.rollback or not rejected or not new.object_id:
+            unmoved = isinstance(exc, DataNotMovedError)
+            rejected = unmoved or _is_rejection(exc)
+            # what was put back is undone in any case: the new container is no reason to lose what was written since
+            undone = container.policy.rollback or unmoved or bool(new.restores)
+            if undone or not rejected or not new.object_id:
                 self._roll_back(new)
                 exc.rolled_back = True
                 if rejected and self.records.get(old.nonce) is not None:
@@ -106,8 +120,29 @@ class Swap:
                 raise
             told = without_secrets(exc, container)
             logger.warning("%s: %s; rollback is off, the new container stays", container.name, told)
-            self._commit(old, new)
+            self._commit(old, self.records.get(new.nonce) or new)
         self.finish(replace(old, swap="retired"), volumes=False)
+
+    def _check_data(self, container: Container, old: Record, image_id: str) -> tuple[str, ...]:
+        """The volumes that are saved first. Raises DataNotMovedError for what cannot be, before anything is stopped."""
+        is_update = old.image_id and image_id != old.image_id and not (self.history and self.history.pin)
+        saves: tuple[str, ...] = ()
+        if is_update and container.policy.backup_before_update:
+            named = (mount.source for mount in container.spec.mounts if not mount.is_bind)
+            saves = tuple(dict.fromkeys(filter(None, named)))
+        if saves or self.restores:
+            self._move(lambda data: data.check(saves))
+        return saves
+
+    def _move(self, what: Callable[[SavedData], None]) -> None:
+        try:
+            if self.data is None:
+                raise ConflictError("data is saved and put back by a running agent only: start it first")
+            what(self.data)
+        except EngineUnreachableError:
+            raise
+        except UcidockdError as exc:
+            raise DataNotMovedError(str(exc)) from exc
 
     def _check_names(self, *names: str) -> None:
         """Raises ConflictError. Later it would be too late: the second name is needed after the stop."""
@@ -124,6 +159,9 @@ class Swap:
 
     def _announce(self, container: Container, old: Record, image_id: str, nonce: str) -> Record:
         spec = desired_spec(container)
+        kept = self.history.after(old, container, image_id) if self.history is not None else {}
+        if self.restores:
+            kept["saved"] = ()
         new = Record(
             kind="container",
             section=container.section,
@@ -137,7 +175,8 @@ class Swap:
             joined=joined_ids(self.records.records(), container),
             completed=False,
             **kept_policy(container),
-            **(self.history.after(old, container, image_id) if self.history is not None else {}),
+            restores=self.restores,
+            **kept,
         )
         self.records.put(new, old)
         return new
@@ -163,9 +202,16 @@ class Swap:
             self.engine.connect(network, object_id, endpoint)
         return new
 
-    def _switch(self, container: Container, old: Record, new: Record, before: ObservedContainer) -> Record:
+    def _switch(
+        self,
+        container: Container,
+        old: Record,
+        new: Record,
+        before: ObservedContainer,
+        saves: Sequence[str],
+    ) -> Record:
         """The new one runs under the name, and passed its gate; its record, with what went wrong on the way."""
-        early = self._is_handover(container, old, new)
+        early = self._is_handover(container, old, new) and not (saves or new.restores)
         if early:
             self._prove(container, old, new)
         if self.hooks is not None and old.running:
@@ -181,6 +227,11 @@ class Swap:
                 raise
             self.engine.update(old.object_id, restart_body("no"))
         self.engine.stop(old.object_id, container.spec.stop_timeout_s)
+        if saves:
+            self._move(lambda data: data.save(saves, new.nonce))
+            new = self.records.change(new.nonce, saved=(new.nonce, f"{old.image_id}={old.digest}"))
+        if new.restores:
+            self._move(lambda data: data.lend(new.restores))
         self.engine.rename(old.object_id, swap_name(before.name, "old", new.nonce))
         self.engine.rename(new.object_id, container.name)
         if not early and container.policy.state is RunState.RUNNING and container.policy.enabled:
@@ -246,7 +297,7 @@ class Swap:
             is_of_it = (record.kind, record.section, record.swap) == of
             if is_of_it and record.nonce not in {old.nonce, new.nonce}:
                 self.records.drop(record.nonce, lasting=False)
-        self.records.put(replace(new, swap="", partner=""), replace(old, swap="retired"))
+        self.records.put(replace(new, swap="", partner="", restores=""), replace(old, swap="retired"))
 
     def finish(self, old: Record, *, volumes: bool) -> None:
         """Removes a replaced container; its anonymous volumes live on in the new one."""
@@ -269,6 +320,10 @@ class Swap:
         if object_id:
             # what was carried over is named to the engine, and stays: only what was made for this one goes
             self.engine.remove_container(object_id, volumes=True, force=True)
+        if new.restores:
+            self._move(lambda data: data.take_back(new.restores))
+        elif new.saved[:1] == (new.nonce,):
+            self._undo_changes(new)
         if old is None or seen is None:
             self.records.drop(new.nonce)
             return
@@ -278,6 +333,14 @@ class Swap:
         finally:  # that it runs again matters most, whatever its name is
             if old.running and not is_alive(seen):
                 self.engine.start(old.object_id)
+
+    def _undo_changes(self, new: Record) -> None:
+        """What the new one did to the data that was saved when the old one stopped. That the old one runs matters more."""
+        try:
+            self._move(lambda data: data.lend(new.nonce))
+        except DataNotMovedError as exc:
+            logger.warning("%s: its data stays as the new container left it: %s", new.name, exc)
+            self._move(lambda data: data.take_back(new.nonce))
 
     def _created_unseen(self, new: Record) -> str:
         """The id of a container whose creation was not answered."""
@@ -394,12 +457,14 @@ def _judge(
 # Finishes or undoes what a crash cut short, before anything is planned: state.json says where it stood.
 
 
-def recover(engine: Engine, records: Records, busy: Collection[str]) -> dict[str, UcidockdError]:
+def recover(
+    engine: Engine, records: Records, busy: Collection[str], data: SavedData | None = None
+) -> dict[str, UcidockdError]:
     """Finishes or undoes what a crash cut short, `busy` keys apart. Does nothing when nothing is open.
 
     Returns what could not be: key -> error; nothing may be planned for such a key. Raises EngineUnreachableError.
     """
-    swap = Swap(engine=engine, records=records, api=(1, 41))
+    swap = Swap(engine=engine, records=records, api=(1, 41), data=data)
     failed: dict[str, UcidockdError] = {}
     # the new ones first: what they replace is needed for bringing it back
     for record in sorted(records.records(), key=lambda r: r.swap != "new"):

@@ -681,12 +681,14 @@ ROLLBACK = Command(
     description=(
         "Replaces the container by one of the image that it ran before its last update. The image is pulled by its digest"
         " if it is gone. The container stays on it, pinned, until its section changes or an update is asked for. Volumes"
-        " keep what is in them: an update that changed their data is not undone by this."
+        " keep what is in them, unless `--with-data` puts back what `option backup_before_update` saved before the update;"
+        " what was written since is lost then."
     ),
     examples=(("ucidockd rollback web", "Back to the image that `web` ran before its last update."),),
     exit_codes=((0, "done"), (1, "it failed, or waits"), _USAGE),
     handler="agent.cli.update:rollback",
     arguments=(_NAME._replace(help="a container section, or its Docker name"),),
+    options=(flag("--with-data", help="put the data back too that was saved before the update"),),
     common=_EITHER,
 )
 WAIT = Command(

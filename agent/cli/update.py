@@ -26,7 +26,7 @@ def update(args: argparse.Namespace) -> int:
 
 def rollback(args: argparse.Namespace) -> int:
     """Takes a container back to the image before."""
-    return _renew(args, [args.name], back=True)
+    return _renew(args, [args.name], back=True, with_data=args.with_data)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -78,10 +78,14 @@ def _all(args: argparse.Namespace) -> int:
     return _renew(args, list(newer), back=False) if agreed else 0
 
 
-def _renew(args: argparse.Namespace, names: Sequence[str], *, back: bool) -> int:
+def _renew(args: argparse.Namespace, names: Sequence[str], *, back: bool, with_data: bool = False) -> int:
     request = ("POST", "/v1/rollback" if back else "/v1/update")
-    body = {"name": names[0]} if back else {"names": list(names)}
-    answer = ask_or_do(args, request, lambda single: single.renew(names, back=back), body)
+    body: dict[str, Any] = {"names": list(names)}
+    if back:
+        body = {"name": names[0]} | ({"with_data": True} if with_data else {})
+    answer = ask_or_do(
+        args, request, lambda single: single.renew(names, back=back, with_data=with_data), body
+    )
     if args.json:
         print(json.dumps(answer, indent=1))
     else:

@@ -23,7 +23,7 @@ from agent.uci.encode import encode_container, encode_network, encode_volume
 _OURS = (
     "adopt", "depends_on", "enabled", "gate", "grace", "on_drift", "on_unhealthy", "pull", "remove_volumes", "rollback",
     "stack", "state", "update", "update_age", "update_window", "wait_for", "strategy", "hold_cmd", "hold_limit", "pre_stop",
-    "pre_stop_timeout", "post_start", "post_start_timeout", "webui",
+    "pre_stop_timeout", "post_start", "post_start_timeout", "webui", "backup_before_update",
 )  # fmt: skip
 # how docker writes an option, where it has several words for it
 _FLAGS = {

@@ -175,14 +175,59 @@ def exchange(copy: Volume, volume: Volume) -> None:
         sync_directory(new.parent)
 
 
-def put_right(copy: Volume) -> bool:
-    """Undoes an exchange that a killed agent left half done. True where it was complete: the copy has the old files."""
+def lend(copy: Volume, volume: Volume) -> None:
+    """Gives a volume the files of a copy; the old ones wait beside it, for `take_back` or `settle`. Safe to repeat.
+
+    The folders that are there say how far it came, so it can be undone whenever it was cut short: in `_data.old` of the copy
+    are the old files, and once the copy's `_data` is gone, the volume has it. Raises DataError; then nothing is changed.
+    """
+    new, old, place = copy.place, copy.place.with_name(_OLD), volume.place
+    if old.exists() and place.exists():
+        return
+    try:
+        if not old.exists():
+            place.rename(old)
+            sync_directory(old.parent)
+        new.rename(place)
+        sync_directory(place.parent)
+    except OSError as exc:
+        take_back(copy, volume)
+        raise DataError(f"the files of volume {volume.name} cannot be exchanged: {exc.strerror}") from exc
+
+
+def take_back(copy: Volume, volume: Volume) -> None:
+    """Undoes `lend`, however far that came. Safe to repeat. Raises DataError."""
+    new, old, place = copy.place, copy.place.with_name(_OLD), volume.place
+    if not old.exists():
+        return
+    try:
+        if place.exists() and not new.exists():
+            place.rename(new)
+            sync_directory(new.parent)
+        old.rename(place)
+        sync_directory(place.parent)
+    except OSError as exc:
+        raise DataError(f"volume {volume.name} cannot get its files back: {exc.strerror}") from exc
+
+
+def settle(copy: Volume) -> bool:
+    """What was lent stays: the copy gets the old files. Whether it can be removed then as any volume. Raises DataError."""
+    old = copy.place.with_name(_OLD)
+    try:
+        if old.exists() and not copy.place.exists():
+            old.rename(copy.place)
+        return not old.exists()
+    except OSError as exc:
+        raise DataError(f"the copy {copy.name} of volume {copy.copy_of}: {exc.strerror}") from exc
+
+
+def put_right(copy: Volume) -> None:
+    """Undoes an exchange that a killed agent left half done."""
     old = copy.place.with_name(_OLD)
     if not (copy.is_plain and copy.copy_of and old.is_dir()):
-        return False
+        return
     place = copy.place.parent.parent / copy.copy_of / _DATA
     if place.exists() or not place.parent.is_dir():
-        return True
+        return
     old.rename(place)
     sync_directory(place.parent)
-    return False

@@ -9,7 +9,7 @@ is killed cost nothing, and the containers are down for as long as they take to 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -17,13 +17,14 @@ from agent.data import places
 from agent.data.places import Volume
 from agent.data.volumes import Pause, Volumes, finished
 from agent.errors import ConflictError, DataError
+from agent.model.identity import LABEL_SAVED
 
 Value = TypeVar("Value")
 Pairs = Sequence[tuple[Volume, Volume]]  # the one with the new files, and the one that gets them
 
 
 class Restores:
-    """Belongs to one event loop; what ends in `_blocking` is for other threads."""
+    """Belongs to one event loop; what is not `async` blocks, and is for threads that apply plans."""
 
     def __init__(self, volumes: Volumes) -> None:
         self.volumes = volumes
@@ -54,18 +55,41 @@ class Restores:
                 await finished(self._exchange_stopped([(new, volume)]))
         return members
 
-    async def save(self, names: Iterable[str], key: str) -> None:
-        """Copies volumes, so that `put_back` of that key undoes what happens to them from now on.
+    def check(self, names: Iterable[str]) -> None:
+        """Raises DataError for a volume that could not be put back: not of the local driver, or of an engine elsewhere."""
+        self._wait(self._check(names))
 
-        What was saved under the key before is given up once the new copies are complete. Containers are not stopped: a
-        caller that wants a database whole stops it first. Raises DataError for a volume that could not be put back (not of
-        the local driver, an engine elsewhere), EngineError. Then what was saved before is still there.
+    def save(self, names: Iterable[str], key: str) -> None:
+        """Copies volumes, under a key that is new. Whoever wants a database whole has stopped it.
+
+        Raises DataError and EngineError; then nothing is saved.
         """
-        before = await self.volumes.saved(key)
+        self._wait(self._save(names, key))
+
+    def lend(self, key: str) -> None:
+        """Gives the volumes that were saved under a key their files of then, until `take_back` or `keep_only`.
+
+        Their containers are stopped. Raises DataError where nothing is saved, ConflictError where one still runs,
+        EngineError. Then `take_back` is for what was done.
+        """
+        self._wait(self._lend(key))
+
+    def take_back(self, key: str) -> None:
+        """Undoes `lend`, also one that a killed agent did not complete. Raises DataError, EngineError."""
+        self._wait(self._take_back(key))
+
+    def keep_only(self, keys: Callable[[], Collection[str]]) -> None:
+        """Removes what was saved under other keys; they are asked for once it is known what there is. Raises EngineError."""
+        self._wait(self._keep_only(keys))
+
+    async def _check(self, names: Iterable[str]) -> None:
+        for name in names:
+            await self._exchangeable(name)
+
+    async def _save(self, names: Iterable[str], key: str) -> None:
         made: list[str] = []
         try:
             for name in names:
-                await self._exchangeable(name)
                 copy = await self.volumes.create_saved(name, key)
                 made.append(copy.name)
                 async with await self.volumes.open(name) as response:
@@ -74,48 +98,36 @@ class Restores:
             for each in made:
                 await finished(self.volumes.discard(each))
             raise
-        for old in before:
-            await self.volumes.discard(old.name)
 
-    async def put_back(self, key: str, *, stop: bool) -> tuple[str, ...]:
-        """Gives the volumes that were saved under a key their files of then; their names. What was written since is lost.
-
-        `stop`: the containers that use them are stopped meanwhile; else the caller has stopped them. Raises DataError where
-        nothing is saved, ConflictError, EngineError. Then all is as it was.
-        """
-        copies = await self.volumes.saved(key)
-        if not copies:
-            raise DataError(f"no data is saved for {key}")
-        pairs = [(copy, await self._exchangeable(copy.copy_of)) for copy in copies]
-        names = tuple(volume.name for _, volume in pairs)
+    async def _lend(self, key: str) -> None:
+        if not (pairs := await self._pairs(key)):
+            raise DataError("the data that was saved is gone")
+        names = [volume.name for _, volume in pairs]
         with self._alone(names):
-            if not stop and (using := await self.volumes.mounting(names)):
+            if using := await self.volumes.mounting(names):
                 raise ConflictError(f"{', '.join(sorted(using.values()))} still uses the data")
-            await finished(self._exchange_stopped(pairs) if stop else self._exchange(pairs))
-        await self.forget(key)
-        return names
+            for copy, volume in pairs:
+                await asyncio.to_thread(places.lend, copy, volume)
 
-    async def forget(self, key: str) -> None:
-        """Removes what was saved under a key."""
-        for copy in await self.volumes.saved(key):
-            await self.volumes.discard(copy.name)
+    async def _take_back(self, key: str) -> None:
+        for copy, volume in await self._pairs(key):
+            await asyncio.to_thread(places.take_back, copy, volume)
 
-    def save_blocking(self, names: Iterable[str], key: str) -> None:
-        """`save` for a thread that applies plans. For `backup_before_update`, with the container's section as the key."""
-        self._wait(self.save(names, key))
+    async def _pairs(self, key: str) -> Pairs:
+        return [(copy, await self._exchangeable(copy.copy_of)) for copy in await self.volumes.saved(key)]
 
-    def put_back_blocking(self, key: str) -> tuple[str, ...]:
-        """`put_back` for a thread that applies plans and has stopped the containers. For `rollback --with-data`."""
-        return self._wait(self.put_back(key, stop=False))
-
-    def forget_blocking(self, key: str) -> None:
-        """`forget` for a thread that applies plans: the update is final, or its section is gone."""
-        self._wait(self.forget(key))
+    async def _keep_only(self, keys: Callable[[], Collection[str]]) -> None:
+        found = await self.volumes.all_saved()
+        kept = keys()
+        for copy in found:
+            unused = copy.labels.get(LABEL_SAVED) not in kept
+            if unused and await asyncio.to_thread(places.settle, copy):
+                await self.volumes.discard(copy.name)
 
     def _wait(self, work: Coroutine[object, object, Value]) -> Value:
         if self.loop is None:
             work.close()
-            raise DataError("data can be saved and put back by a running agent only")
+            raise DataError("data is saved and put back by a running agent only: start it first")
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     async def _exchangeable(self, name: str) -> Volume:

@@ -188,9 +188,11 @@ class Volumes:
 
     async def saved(self, key: str) -> tuple[Volume, ...]:
         """What this agent saved under a key."""
-        mine = f"{self._instance()}/{_SAVED}"
-        found = await self._labelled(f"{LABEL_SAVED}={key}")
-        return tuple(each for each in found if each.labels.get(LABEL_HELPER) == mine)
+        return tuple(each for each in await self.all_saved() if each.labels.get(LABEL_SAVED) == key)
+
+    async def all_saved(self) -> tuple[Volume, ...]:
+        """What this agent saved."""
+        return await self._labelled(f"{LABEL_HELPER}={self._instance()}/{_SAVED}")
 
     async def _labelled(self, label: str) -> tuple[Volume, ...]:
         return await self._engine.call(
@@ -369,10 +371,9 @@ class Volumes:
                 await self._remove_container(container["Id"])
         for volume in await self._labelled(LABEL_HELPER):
             mark = volume.labels[LABEL_HELPER]
-            if mark.partition("/")[0] == self._instance() and mark != self._mark():
-                exchanged = await asyncio.to_thread(places.put_right, volume)
-                if exchanged or self._is_left(mark):
-                    await self.discard(volume.name)
+            if self._is_left(mark):  # what is saved is for the pass that brings its container back
+                await asyncio.to_thread(places.put_right, volume)
+                await self.discard(volume.name)
         query = [("filters", json.dumps({"label": [LABEL_HELPER]}))]
         for image in await self._engine.call("GET", "/images/json", query=query, read=list):
             if self._is_left((image.get("Labels") or {}).get(LABEL_HELPER)):

@@ -97,7 +97,8 @@ SWAPS = ("", "new", "retired", "foreign")
 # what was asked for and is not done yet
 ASKED_UPDATE = "update"
 ASKED_ROLLBACK = "rollback"
-ASKED = ("", ASKED_UPDATE, ASKED_ROLLBACK)
+ASKED_WITH_DATA = "rollback-data"  # and the data that was saved before the update
+ASKED = ("", ASKED_UPDATE, ASKED_ROLLBACK, ASKED_WITH_DATA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,4 +152,8 @@ class Record:
     remark: str = ""  # what went wrong when it replaced the one before, and stopped nothing
     newer: str = ""  # the digest, or the id, of a newer image that waits for its age, and since when (wall clock, seconds)
     newer_at: float | None = None
+    saved: tuple[
+        str, ...
+    ] = ()  # under which key its data was saved before an update, and by which image: "ID=REPO@DIGEST"
+    restores: str = ""  # with "new": the key of the data that its volumes get
     engine: str = ""  # the tag of the engine that it is on (agent.plan.engines); "": version 0.1.0 wrote it

@@ -335,6 +335,7 @@ class ContainerPolicy:
     pre_stop_timeout_s: float | None = None
     post_start: tuple[str, ...] = ()
     post_start_timeout_s: float | None = None
+    backup_before_update: bool | None = None
     webui: str | None = None  # with `[host]` and `[port:80]`
 
 

@@ -172,7 +172,7 @@ class ReplaceContainer(Operation):
 
     `keep`: the id of the image that is used as long as it can be had, by its `digest` from a registry; "" for what the
     reference names, asked of the registry first where it has to be `fresh`. `pin`: it stays on that image. `only_image`:
-    there is nothing to do where that is the image that runs.
+    there is nothing to do where that is the image that runs. `restores`: the key of the data that its volumes get.
     """
 
     container: Container
@@ -183,6 +183,7 @@ class ReplaceContainer(Operation):
     fresh: bool = False
     pin: bool = False
     only_image: bool = False
+    restores: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -205,16 +205,16 @@ class Loop:
         """Replaces containers by ones of the newest images; answers when that is done or waits for something."""
         return await self._renew(names, back=False)
 
-    async def rollback(self, name: str) -> dict[str, object]:
+    async def rollback(self, name: str, *, with_data: bool = False) -> dict[str, object]:
         """Takes a container back to the image before."""
-        return await self._renew([name], back=True)
+        return await self._renew([name], back=True, with_data=with_data)
 
-    async def _renew(self, names: Sequence[str], *, back: bool) -> dict[str, object]:
+    async def _renew(self, names: Sequence[str], *, back: bool, with_data: bool = False) -> dict[str, object]:
         from agent.runtime.updating import answer, ask  # few need it
 
         def begin() -> tuple[Asked, ...]:
             self._read_config()
-            asked = ask(self.reconciler, names, back=back)
+            asked = ask(self.reconciler, names, back=back, with_data=with_data)
             with self._counted():
                 self.reconciler.begin_pass(deep=None)
             return asked

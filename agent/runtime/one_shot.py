@@ -76,14 +76,14 @@ class Single:
         answer = reconcile_answer(found, outcomes, self._issues())
         return {**answer, "ok": False, "interrupted": True} if stopped else answer
 
-    def renew(self, names: Sequence[str], *, back: bool) -> dict[str, Any]:
+    def renew(self, names: Sequence[str], *, back: bool, with_data: bool = False) -> dict[str, Any]:
         """Updates containers, or takes them back to the image before."""
         from agent.runtime.updating import answer, ask
 
         with locked(self._socket.parent / "agent.lock"):
             self._reconciler.standing.keeps = True
             self._reconciler.standing.look(thoroughly=True)
-            asked = ask(self._reconciler, names, back=back)
+            asked = ask(self._reconciler, names, back=back, with_data=with_data)
             with self._reconciler.collecting() as outcomes:
                 self._passes(outcomes, Settling(0.0, self._reconciler.monotonic))
                 found = self._reconciler.foresee()

@@ -699,7 +699,7 @@ class Reconciler:
             return {}
         blocked = self.backoff.blocked(self.monotonic())
         waiting = {key: blocked[_MENDING + key] for key in open_keys if _MENDING + key in blocked}
-        failed = recover(self.engine, self.records, self._busy.keys() | waiting.keys())
+        failed = recover(self.engine, self.records, self._busy.keys() | waiting.keys(), self.restores)
         for key in open_keys - failed.keys() - waiting.keys():
             self.backoff.succeeded(_MENDING + key)
         for key, error in failed.items():
@@ -793,6 +793,7 @@ class Reconciler:
             ended=self._work_ended,
             api=api,
             keep_images=desired.agent.keep_images,
+            data=self.restores,
         )
 
     def _is_current(self, container: Container) -> bool:

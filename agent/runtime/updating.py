@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.apply.worker_pool import Outcome, SkippedError
 from agent.errors import ConfigError, ConflictError, EngineError
-from agent.model.observed import ASKED_ROLLBACK, ASKED_UPDATE, Record
+from agent.model.observed import ASKED_ROLLBACK, ASKED_UPDATE, ASKED_WITH_DATA, Record
 from agent.model.resources import Container
 from agent.plan.container.image import named
 from agent.plan.container.meaning import changed_fields
@@ -33,19 +33,24 @@ class Asked:
     record: Record
 
 
-def ask(reconciler: Reconciler, names: Sequence[str], *, back: bool) -> tuple[Asked, ...]:
-    """Notes that the containers of these sections, or Docker names, are to be updated, or taken `back`: all or none.
+def ask(
+    reconciler: Reconciler, names: Sequence[str], *, back: bool, with_data: bool = False
+) -> tuple[Asked, ...]:
+    """Notes that the containers of these sections, or Docker names, are to be updated, or taken `back`, `with_data` to what
+    was saved before the update: all or none.
 
     Raises ConfigError for an unknown name, ConflictError for one that cannot be, EngineError, StorageError. Blocking.
     """
     containers = {c.section: c for c in (find_container(reconciler, name) for name in names)}
     if not containers:
         raise ConfigError("name the containers that are to be updated")
-    asked = tuple(_look(reconciler, container, back=back) for container in containers.values())
+    asked = tuple(
+        _look(reconciler, container, back=back, with_data=with_data) for container in containers.values()
+    )
     for each in asked:
         reconciler.records.change(
             each.record.nonce,
-            asked=ASKED_ROLLBACK if back else ASKED_UPDATE,
+            asked=(ASKED_WITH_DATA if with_data else ASKED_ROLLBACK) if back else ASKED_UPDATE,
             failed_hash="",
             failed_meaning="",
             failed_why="",
@@ -56,7 +61,7 @@ def ask(reconciler: Reconciler, names: Sequence[str], *, back: bool) -> tuple[As
     return asked
 
 
-def _look(reconciler: Reconciler, container: Container, *, back: bool) -> Asked:
+def _look(reconciler: Reconciler, container: Container, *, back: bool, with_data: bool) -> Asked:
     key = key_of("container", container.section)
     record = _record(reconciler, container.section)
     if record is None or not record.object_id:
@@ -73,7 +78,7 @@ def _look(reconciler: Reconciler, container: Container, *, back: bool) -> Asked:
         )
     reconciler.engine.inspect_container(record.object_id)  # where the engine is away, nothing is noted
     if back:
-        _check_back(container, record)
+        _check_back(container, record, with_data=with_data)
     elif "@" in container.spec.image:
         raise ConflictError(
             f"{container.section} names its image by a digest, so nothing can be newer; change `option image`"
@@ -81,8 +86,13 @@ def _look(reconciler: Reconciler, container: Container, *, back: bool) -> Asked:
     return Asked(key=key, container=container, record=record)
 
 
-def _check_back(container: Container, record: Record) -> None:
-    if not record.previous:
+def _check_back(container: Container, record: Record, *, with_data: bool) -> None:
+    if with_data and not record.saved:
+        raise ConflictError(
+            f"{container.section} has no saved data to go back to:"
+            " `option backup_before_update '1'` saves it before an update"
+        )
+    if not with_data and not record.previous:
         why = "it is taken back already" if record.pinned else "it has had one image, or `keep_images` is 0"
         raise ConflictError(f"{container.section} has no earlier image to go back to: {why}")
     if changed_fields("container", record.spec, desired_spec(container)):
@@ -123,7 +133,7 @@ def _row(
         "output": "",
     }
     error = next((o.error for o in reversed(outcomes) if o.operation.key == asked.key and o.error), None)
-    if now.image_id != asked.record.image_id:
+    if now.image_id != asked.record.image_id or (asked.record.saved and not now.saved and now.pinned):
         return {**row, "outcome": "rolled back" if now.pinned else "updated"}
     if now.asked:
         waits = [e.message for e in found.entries if e.key == asked.key]

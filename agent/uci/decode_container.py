@@ -330,6 +330,7 @@ def _policy(reader: SectionReader) -> ContainerPolicy:
         pre_stop_timeout_s=reader.parsed("pre_stop_timeout", parse_seconds),
         post_start=_hook(reader, "post_start"),
         post_start_timeout_s=reader.parsed("post_start_timeout", parse_seconds),
+        backup_before_update=reader.flag("backup_before_update"),
         webui=reader.parsed("webui", parse_webui),
     )
 

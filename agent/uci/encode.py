@@ -178,6 +178,8 @@ def _policy(policy: ContainerPolicy) -> dict[str, Value]:
         options["update_age"] = age(policy.update_age_s)
     if policy.webui is not None:
         options["webui"] = policy.webui
+    if policy.backup_before_update is not None:
+        options["backup_before_update"] = _flag(policy.backup_before_update)
     if policy.strategy is not None:
         options["strategy"] = str(policy.strategy)
     if policy.hold_limit_s is not None:

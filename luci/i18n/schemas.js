@@ -77,6 +77,7 @@ _('Containers on docker0 reach each other.');
 _('Containers on docker0 reach other networks with the router\'s address.');
 _('Control socket');
 _('Cool-down');
+_('Copies the container\'s named volumes once the old container has stopped for an update and before the new one starts. `ucidockd rollback NAME --with-data` puts them back. Takes as much space as the volumes.');
 _('DNS options');
 _('DNS search domains');
 _('DNS servers');
@@ -345,6 +346,7 @@ _('Runs in the container before it is replaced. While it ends with another code 
 _('Runs in the old container before it is stopped for a replacement. A failure is shown, and does not keep the container from being replaced. As an `option`, a shell in the container runs it; as a `list`, a program and its arguments.');
 _('Runtime');
 _('Runtime options');
+_('Save its data before an update');
 _('Seccomp profile');
 _('Seconds before a stopping container is killed.');
 _('Seconds between two checks of the engine.');

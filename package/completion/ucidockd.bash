@@ -76,7 +76,7 @@ _ucidockd() {
 		logs\ *) words="-f --follow -n --tail -t --timestamps --since --until --grep --failed --raw --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
 		pull\ *) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --help $(_ucidockd_names)" ;;
 		update\ *) words="--check -y --yes --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
-		rollback\ *) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
+		rollback\ *) words="--with-data --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
 		prune\ *) words="--images --older --build-cache --dry-run -y --yes --config-dir --override-dir --socket --json --help" ;;
 		notify\ *) words="--test --config-dir --override-dir --socket --json --help" ;;
 		run\ *) words="--log-level --ubus-socket --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --help" ;;

@@ -232,6 +232,7 @@ complete -c ucidockd -n '__fish_seen_subcommand_from update' -l json -d 'print J
 complete -c ucidockd -n '__fish_seen_subcommand_from update' -l no-agent -d 'do it in this process, although an agent runs'
 complete -c ucidockd -n '__fish_seen_subcommand_from update' -a '(__ucidockd_names)'
 complete -c ucidockd -n __fish_use_subcommand -a rollback -d 'Take a container back to the image before'
+complete -c ucidockd -n '__fish_seen_subcommand_from rollback' -l with-data -d 'put the data back too that was saved before the update'
 complete -c ucidockd -n '__fish_seen_subcommand_from rollback' -l config-dir -r -F -d 'UCI files (/etc/config)'
 complete -c ucidockd -n '__fish_seen_subcommand_from rollback' -l override-dir -r -F -d 'UCI files that win over those (/var/run/uci)'
 complete -c ucidockd -n '__fish_seen_subcommand_from rollback' -l save-dir -r -F -d 'staged UCI changes (/tmp/.uci)'

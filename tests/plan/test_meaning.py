@@ -99,6 +99,7 @@ STATED: dict[str, tuple[str, ...]] = {
     "on_unhealthy": ("report",),
     "update": ("notify",),
     "strategy": ("swap",),
+    "backup_before_update": ("0",),
     "hold_limit": ("1d",),
     "pre_stop_timeout": ("30",),
     "post_start_timeout": ("30",),

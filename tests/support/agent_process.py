@@ -67,6 +67,11 @@ class Agent:
         command = [*inside, sys.executable, "-m", "agent", *self.words_of(words), *words]
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
+    def spawned(self, *words: str) -> subprocess.Popen[bytes]:
+        """Begins `ucidockd WORDS` on the same directories."""
+        command = [sys.executable, "-m", "agent", *self.words_of(words), *words]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+
     def words_of(self, words: Sequence[str]) -> list[str]:
         """The options that say where everything is, as far as this command takes them; they stand before it."""
         command = next(c for c in COMMANDS if c.name.split() == list(words[: len(c.name.split())]))

@@ -286,6 +286,7 @@ POLICY: dict[str, st.SearchStrategy[Any]] = {
         [(), (Dependency(section="db"), Dependency(section="mq", condition=DependsOn.HEALTHY))]
     ),
     "update": st.sampled_from([None, *Update]),
+    "backup_before_update": st.sampled_from([None, False, True]),
     "strategy": st.just(None),  # what goes with a handover is tested apart
     "hold_limit_s": st.sampled_from([None, 0.0, 7200.0]),
     **dict.fromkeys(("hold_cmd", "pre_stop", "post_start"), HOOKS),

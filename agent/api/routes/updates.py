@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.api.http.replies import JsonReply, read_json
-from agent.api.port import AgentPort, rollback_name_of, update_names_of
+from agent.api.port import AgentPort, rollback_of, update_names_of
 from agent.api.rules import Rule, get, post, read, write
 
 
@@ -59,4 +59,5 @@ class UpdateRoutes:
         return JsonReply(await self._agent.update(update_names_of(await read_json(request))))
 
     async def rollback(self, request: Request) -> Response:
-        return JsonReply(await self._agent.rollback(rollback_name_of(await read_json(request))))
+        name, with_data = rollback_of(await read_json(request))
+        return JsonReply(await self._agent.rollback(name, with_data=with_data))

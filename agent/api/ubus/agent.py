@@ -28,7 +28,7 @@ from agent.api.port import (
     prune_request_of,
     restore_of,
     revert_of,
-    rollback_name_of,
+    rollback_of,
     update_names_of,
     validated,
 )
@@ -430,7 +430,7 @@ class UpdateMethods:
             "updates": Method(handler=self._updates),
             "updates_check": Method(handler=self._check, args={"names": ARRAY}),
             "update": Method(handler=self._update, args={"names": ARRAY}),
-            "rollback": Method(handler=self._rollback, args={"name": STRING}),
+            "rollback": Method(handler=self._rollback, args={"name": STRING, "with_data": BOOLEAN}),
         }
 
     async def _updates(self, args: Arguments) -> Reply:
@@ -446,8 +446,10 @@ class UpdateMethods:
         return await self._soon(self._agent.update(names), "update") or {"under_way": True}
 
     async def _rollback(self, args: Arguments) -> Reply:
-        name = rollback_name_of(_body(args))
-        return await self._soon(self._agent.rollback(name), "rollback") or {"under_way": True}
+        name, with_data = rollback_of(_body(args))
+        return await self._soon(self._agent.rollback(name, with_data=with_data), "rollback") or {
+            "under_way": True
+        }
 
     async def _soon(self, work: Coroutine[Any, Any, dict[str, Any]], name: str) -> dict[str, Any] | None:
         """The answer, None while it takes longer than callers wait: it goes on, and status tells its outcome."""

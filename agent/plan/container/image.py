@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from agent.model.observed import ASKED_ROLLBACK, ASKED_UPDATE, Record
+from agent.model.observed import ASKED_ROLLBACK, ASKED_UPDATE, ASKED_WITH_DATA, Record
 from agent.model.quantities import clock_is_set, size_words
 from agent.model.resources import Container, Pull, Update
 from agent.model.updates import Available, Window, parse_image, short_digest
@@ -27,13 +27,14 @@ DEFAULT_AGE_S = 3 * 86400.0
 class Choice:
     """`keep`: the image that is used as long as it can be had, "" for what the reference names. `digest`: what to pull
     where that is not local. `fresh`: the registry is asked first. `why`: the cause, where this alone asks for a new
-    container. `pin`: it stays on that image."""
+    container. `pin`: it stays on that image. `restores`: the key of the data that it gets back."""
 
     keep: str = ""
     digest: str = ""
     fresh: bool = False
     why: str = ""
     pin: bool = False
+    restores: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +120,11 @@ def choose(
     container: Container, record: Record, context: Context, found: Newer | None, *, tried: bool
 ) -> Choice:
     """`found`: what is newer; `tried`: whether an update to that was rolled back."""
+    if record.asked == ASKED_WITH_DATA and len(record.saved) == 2:
+        key, word = record.saved
+        image_id, digest = split_word(word)
+        why = f"asked for: back to image {named(image_id, digest)} and its data"
+        return Choice(keep=image_id, digest=digest, why=why, pin=True, restores=key)
     if record.asked == ASKED_ROLLBACK and record.previous:
         image_id, digest = split_word(record.previous[0])
         why = f"asked for: back to image {named(image_id, digest)}"

@@ -304,6 +304,7 @@ class _Planner:
                 fresh=self.image.fresh,
                 pin=self.image.pin,
                 only_image=why == self.image.why and not changes,
+                restores=self.image.restores,
             )
             self.draft.add(self.key, [*room, swap], self.needs)
             return
