@@ -83,7 +83,7 @@ def test_reconcile_waits_for_what_is_under_way_and_plan_shows_it(agent: Agent, b
     wait_for(lambda: "in progress" in agent.command("plan").stdout)
     plan = agent.command("plan", "--exit-code")
     assert (plan.returncode, plan.stdout.split()[:3]) == (4, ["...", "container:web:", "in"])
-    done = agent.command("reconcile")
+    done = agent.command("reconcile", "--settle", "0")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.match(r"container:web: replaced \([0-9.]+ s\)\n1 replaced in [0-9.]+ s\n\Z", done.stdout), (
         done.stdout
@@ -91,13 +91,13 @@ def test_reconcile_waits_for_what_is_under_way_and_plan_shows_it(agent: Agent, b
     assert box.get("web").id != before
     assert box.names() == ["web"]
     assert agent.command("plan", "--exit-code").returncode == 0
-    assert agent.command("reconcile").stdout == NOTHING
+    assert agent.command("reconcile", "--settle", "0").stdout == NOTHING
 
 
 def test_reconcile_right_after_a_commit_does_it(agent: Agent, box: Box) -> None:
     for number in range(3):
         agent.commit(WEB.replace("1000", f"30{number}").replace("'0.1'", "'2'"))
-        done = agent.command("reconcile")
+        done = agent.command("reconcile", "--settle", "0")
         assert (done.returncode, done.stdout.split()[:2]) == (0, ["container:web:", "replaced"])
         assert box.get("web").attrs["Config"]["Cmd"] == ["sleep", f"30{number}"]
 
@@ -126,7 +126,7 @@ def test_what_is_not_done_is_told(agent: Agent, box: Box, alone: bool) -> None:
     try:
         for text, line, code, plan_code in cases:
             agent.commit(text)
-            done = agent.command("reconcile")
+            done = agent.command("reconcile", "--settle", "0")
             assert done.returncode == code, done
             assert "Nothing to do" not in done.stdout
             assert line.startswith("retry") or line in done.stdout
@@ -140,7 +140,7 @@ def test_what_is_not_done_is_told(agent: Agent, box: Box, alone: bool) -> None:
 
 def test_later_waves_are_told_and_come(agent: Agent, box: Box) -> None:
     agent.commit(DB)
-    done = agent.command("reconcile")
+    done = agent.command("reconcile", "--settle", "0")
     assert done.returncode == 0
     # the agent saw the commit as well, and may have created it when the command asks
     assert re.search("^container:db: (created|started)", done.stdout, re.MULTILINE)
@@ -226,7 +226,7 @@ def test_staged_changes_are_planned_and_stay_staged(agent: Agent, box: Box) -> N
     planned = [(o["op"], o["key"]) for o in post(agent, "/v1/plan", {"staged": True})["operations"]]
     assert planned == [("create", "container:two"), ("start", "container:two"), ("retire", "container:web")]
     uci("commit", "containers")
-    left = json.loads(agent.command("reconcile", "--json").stdout)["pending"]
+    left = json.loads(agent.command("reconcile", "--json", "--settle", "0").stdout)["pending"]
     assert [(entry["key"], entry["state"]) for entry in left] == [("container:web", "removal")]
     assert (running(box, "two"), running(box, "web")) == (True, False)
 
@@ -261,7 +261,7 @@ def test_a_reconcile_is_not_kept_by_what_comes_back_again_and_again(agent: Agent
     meddling.start()
     try:
         begun = time.monotonic()
-        agent.command("reconcile")
+        agent.command("reconcile", "--settle", "0")
         assert time.monotonic() - begun < 30
     finally:
         stop.set()

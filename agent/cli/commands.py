@@ -262,6 +262,15 @@ RECONCILE = Command(
     ),
     handler="agent.cli.plan:reconcile",
     hint="it applies the whole configuration; `ucidockd start NAME` tries one container again",
+    options=(
+        option(
+            "--settle",
+            metavar="SECONDS",
+            type=_number,
+            default=2,
+            help="how long a started container has to run to count as started (2, at most 60)",
+        ),
+    ),
     common=_EITHER,
 )
 DIFF = Command(

@@ -14,9 +14,6 @@ from agent.cli.system import packages_of
 from agent.cli.view.plan import NOTHING, notes_view, plan_view, steps
 from agent.model.issues import Given
 
-SETTLE_S = 2  # a container that ends sooner did not start
-_RECONCILE = ("POST", f"/v1/reconcile?settle={SETTLE_S}")
-
 
 def plan(args: argparse.Namespace) -> int:
     """What would be done."""
@@ -68,8 +65,10 @@ def _given(body: dict[str, Any]) -> Given:
 
 def reconcile(args: argparse.Namespace) -> int:
     """Does it now, shows what is done as it is done, and waits for it."""
+    settle_s = min(args.settle, 60)
+    request = ("POST", f"/v1/reconcile?settle={settle_s}")
     if args.json:
-        result = ask_or_do(args, _RECONCILE, lambda single: single.reconcile(settle_s=SETTLE_S))
+        result = ask_or_do(args, request, lambda single: single.reconcile(settle_s=settle_s))
         print(json.dumps(result, indent=1))
         return 0 if result["ok"] else 1
     from agent.cli.main import INTERRUPTED
@@ -85,8 +84,8 @@ def reconcile(args: argparse.Namespace) -> int:
         with shown_while(agent_socket(args), progress):
             result = ask_or_do(
                 args,
-                _RECONCILE,
-                lambda single: single.reconcile(progress.feed, interrupted, settle_s=SETTLE_S),
+                request,
+                lambda single: single.reconcile(progress.feed, interrupted, settle_s=settle_s),
             )
     except KeyboardInterrupt:
         _say_it_continues(progress.close())

@@ -29,6 +29,7 @@ _ucidockd() {
 	--revert) COMPREPLY=(); return ;;
 	--save-dir) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--section) COMPREPLY=(); return ;;
+	--settle) COMPREPLY=(); return ;;
 	--since) COMPREPLY=(); return ;;
 	--socket) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	--stack) COMPREPLY=(); return ;;
@@ -58,7 +59,7 @@ _ucidockd() {
 		case "$first ${COMP_WORDS[2]-}" in
 		check\ *) words="--strict --staged --config-dir --override-dir --save-dir --json --help" files=-f ;;
 		plan\ *) words="--exit-code --staged --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" files=-f ;;
-		reconcile\ *) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" ;;
+		reconcile\ *) words="--settle --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" ;;
 		diff\ *) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
 		history\ *) words="--revert --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
 		adopt\ *) words="--section --commit --show-secrets --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;

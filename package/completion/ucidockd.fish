@@ -28,6 +28,7 @@ complete -c ucidockd -n '__fish_seen_subcommand_from plan' -l json -d 'print JSO
 complete -c ucidockd -n '__fish_seen_subcommand_from plan' -l no-agent -d 'do it in this process, although an agent runs'
 complete -c ucidockd -n '__fish_seen_subcommand_from plan' -F
 complete -c ucidockd -n __fish_use_subcommand -a reconcile -d 'Apply the configuration now and wait until it is done'
+complete -c ucidockd -n '__fish_seen_subcommand_from reconcile' -l settle -x -d 'how long a started container has to run to count as started (2, at most 60)'
 complete -c ucidockd -n '__fish_seen_subcommand_from reconcile' -l config-dir -r -F -d 'UCI files (/etc/config)'
 complete -c ucidockd -n '__fish_seen_subcommand_from reconcile' -l override-dir -r -F -d 'UCI files that win over those (/var/run/uci)'
 complete -c ucidockd -n '__fish_seen_subcommand_from reconcile' -l save-dir -r -F -d 'staged UCI changes (/tmp/.uci)'

@@ -81,7 +81,7 @@ def test_a_failure_comes_with_its_reason_and_the_containers_last_lines(
     agent: Agent, box: Box, alone: bool
 ) -> None:
     agent.commit(WEB + GOOD)
-    assert agent.command("reconcile").returncode == 0
+    assert agent.command("reconcile", "--settle", "0").returncode == 0
     if not alone:
         agent.start()
     agent.commit(WEB.replace("'sleep 1000'", "'sleep 2000'") + BAD)
@@ -198,7 +198,7 @@ def test_a_plan_fits_the_terminal(agent: Agent, columns: int) -> None:
     assert plain.lines == done.lines
 
 
-@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize("columns", [40, *(pytest.param(wide, marks=pytest.mark.long) for wide in (80, 200))])
 def test_a_status_shows_what_is_there(agent: Agent, box: Box, columns: int) -> None:
     agent.commit(WEB + DISK)
     agent.start()
@@ -232,10 +232,12 @@ def test_a_watched_status_follows_and_ends_with_a_key(agent: Agent, box: Box) ->
     assert done.lines[0] == "2 in sync, 1 waiting"
 
 
-@pytest.mark.parametrize("alone", [False, True], ids=["agent", "no agent"])
+@pytest.mark.parametrize(
+    "alone", [False, pytest.param(True, marks=pytest.mark.long)], ids=["agent", "no agent"]
+)
 def test_describe_tells_everything_about_a_section(agent: Agent, box: Box, alone: bool) -> None:
     agent.commit(WEB + "\tlist env 'PW=S3CRET'\n\tlist volume 'data:/data:ro'\nconfig volume 'data'\n")
-    assert agent.command("reconcile").returncode == 0
+    assert agent.command("reconcile", "--settle", "0").returncode == 0
     if not alone:
         agent.start()
         wait_for(lambda: "as declared" in agent.command("describe", "web").stdout)
@@ -263,7 +265,7 @@ def test_describe_tells_everything_about_a_section(agent: Agent, box: Box, alone
 
 def test_a_diff_of_an_edited_section_is_no_drift(agent: Agent, box: Box) -> None:
     agent.commit(WEB)
-    assert agent.command("reconcile").returncode == 0
+    assert agent.command("reconcile", "--settle", "0").returncode == 0
     agent.commit(WEB.replace("sleep 1000", "sleep 2000"))
     for columns in (40, 80, 200):
         done = seen(agent, "diff", "web", columns=columns)
