@@ -299,7 +299,7 @@ def restore_of(body: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-# What is asked of dockerd by hand, for every door: the answer to a wish, and a client's bundle.
+# Manual control of dockerd, for every door: the answer to start, stop and restart, and a client's bundle.
 
 
 STARTED = {"started": True}

@@ -384,7 +384,7 @@ class Executor:
     def _applied(self, record: Record, container: Container, **changes: Any) -> None:
         spec = desired_spec(container)
         if record.spec_hash != spec_hash(spec):
-            # its section changed: the loss is acknowledged, and what was taken back is no longer pinned
+            # its section changed: that acknowledges a loss, and ends the pin of a rollback
             changes = {"lost": (), "pinned": False, **changes}
         self.records.change(
             record.nonce, spec=spec, spec_hash=spec_hash(spec), name=container.name, **changes

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a section has run in its container around a replacement: `hold_cmd`, `pre_stop` and `post_start`.
 
-As kubernetes' lifecycle hooks: a `pre_stop` that fails is told and stops nothing, a `post_start` that fails is a failed
+Like Kubernetes' lifecycle hooks: a failing `pre_stop` is reported and stops nothing, a `post_start` that fails is a failed
 start. `hold_cmd` is asked before anything is done, as the update locks of balena.
 """
 

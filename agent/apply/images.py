@@ -96,7 +96,7 @@ class Images:
     ) -> str:
         """The local image id (`sha256:...`) that a container is made of; see `create_from`.
 
-        `keep`: the image that it is to have as long as it can be had: locally, or by `digest` from a registry. Else it
+        `keep`: the image to use while it is available, locally or from a registry by `digest`. Else it
         is what the reference names: pulled first where `option pull` says so, or with `fresh`. `only`: nothing else does.
         `running`: what there is of it now is made of. With `fresh`, where the registry cannot be asked, another local
         one is new enough.

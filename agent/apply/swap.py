@@ -103,7 +103,7 @@ class Swap:
                 exc.output = last_output(self.engine, new.object_id, container)
             unmoved = isinstance(exc, DataNotMovedError)
             rejected = unmoved or _is_rejection(exc)
-            # what was put back is undone in any case: the new container is no reason to lose what was written since
+            # undo the restored data in any case: a failed container must not cost what was written since the update
             undone = container.policy.rollback or unmoved or bool(new.restores)
             if undone or not rejected or not new.object_id:
                 self._roll_back(new)

@@ -34,7 +34,7 @@ class Restores:
     async def into_new(self, name: str, body: AsyncIterable[bytes]) -> int:
         """A new volume of the local driver, filled from an archive; how many members that has.
 
-        Raises ConflictError where there is one of that name, DataError, EngineError. Then there is no new volume.
+        Raises ConflictError if a volume has that name, DataError, EngineError. No new volume is left then.
         """
         await self.volumes.create(name)
         try:

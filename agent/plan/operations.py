@@ -170,7 +170,7 @@ class ReconnectContainer(Operation):
 class ReplaceContainer(Operation):
     """A swap with rollback; `record` is the old one's. `runs`: whether that one serves until then.
 
-    `keep`: the id of the image that is used as long as it can be had, by its `digest` from a registry; "" for what the
+    `keep`: the id of the image to use while it is available, locally or by `digest` from a registry; "" for what the
     reference names, asked of the registry first where it has to be `fresh`. `pin`: it stays on that image. `only_image`:
     there is nothing to do where that is the image that runs. `restores`: the key of the data that its volumes get.
     """

@@ -159,7 +159,7 @@ class Adopter:
                 yield other, seen.name
 
     def _check(self, package: Package, sections: tuple[Section, ...]) -> None:
-        """Whether the package as a whole can be had with the new sections: ports that clash and the like."""
+        """Whether the package is still valid as a whole with the new sections: clashing ports and the like."""
         names = {section.name for section in sections}
         result = self._decode(replace(package, sections=(*package.sections, *sections)))
         wrong = [i.text() for i in result.issues if i.section in names and i.severity == "error"]

@@ -96,7 +96,7 @@ class Past:
         return next((s for s in package.sections if s.name == section and s.type == "container"), None)
 
     def _check(self, package: Package, section: str) -> None:
-        """Whether the package as a whole can be had with the old settings: ports that clash and the like."""
+        """Whether the package is still valid as a whole with the old settings: clashing ports and the like."""
         packages = {PACKAGE: package}
         for other in PACKAGES:
             if other != PACKAGE:

@@ -215,7 +215,7 @@ class Download(Transfer):
             )
 
     def use_link(self) -> None:
-        """The whole from its begin, as a link in a page gives it, is to be had once. Raises RequestError 410."""
+        """A link in a page reads the whole file, from the start, once only. Raises RequestError 410."""
         if self._is_used:
             raise RequestError("this link was used already: begin another transfer", status=410)
         self._is_used = True

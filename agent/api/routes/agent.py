@@ -315,7 +315,7 @@ _SUMMARIES = {
 
 
 class DaemonRoutes:
-    """What is asked of dockerd by hand."""
+    """Manual control of dockerd."""
 
     def __init__(self, agent: AgentPort) -> None:
         self._agent = agent

@@ -25,7 +25,7 @@ DEFAULT_AGE_S = 3 * 86400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """`keep`: the image that is used as long as it can be had, "" for what the reference names. `digest`: what to pull
+    """`keep`: the image to use while it is available, "" for what the reference names. `digest`: what to pull
     where that is not local. `fresh`: the registry is asked first. `why`: the cause, where this alone asks for a new
     container. `pin`: it stays on that image. `restores`: the key of the data that it gets back."""
 
