@@ -39,7 +39,7 @@ def compare(reference: str, answer: Answer, running: RunningImage | None) -> Ver
     own = tuple(
         digest
         for repository, _, digest in (text.partition("@") for text in running.digests)
-        if _same_repository(repository, name.familiar)
+        if parse_image(repository).familiar == name.familiar
     )
     if not own:
         why = "the engine has no digest of the image that runs: it was built here, loaded, or its name was removed"
@@ -57,10 +57,6 @@ def compare(reference: str, answer: Answer, running: RunningImage | None) -> Ver
 def needs_members(answer: Answer, running: RunningImage) -> bool:
     """Whether only the members of the registry's index can tell: the engine runs one platform's manifest."""
     return answer.is_index and running.is_index is False and not answer.members
-
-
-def _same_repository(one: str, familiar: str) -> bool:
-    return parse_image(one).familiar == familiar
 
 
 def next_check_s(

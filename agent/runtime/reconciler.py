@@ -290,7 +290,8 @@ class Reconciler:
             return ops.Plan()  # same input, same plan; the board shows its findings already
         plan = reconcile(look.desired, look.observed, look.context)
         timed = any(record.removed_at is not None for record in look.context.records)
-        timed = timed or _has_update(plan)
+        # it may be made by itself later
+        timed = timed or any(f.type == ConditionType.UPDATE_AVAILABLE and f.status for f in plan.findings)
         self._settled = None if plan.works or timed or _is_unreached(plan) else question
         return plan
 
@@ -867,11 +868,6 @@ def _is_unreached(plan: ops.Plan) -> bool:
     """Whether a section says something that is not done, and that no work will do."""
     held_up = {"RolledBack", "Waiting"}
     return any(f.type == "Synced" and not f.status and f.reason in held_up for f in plan.findings)
-
-
-def _has_update(plan: ops.Plan) -> bool:
-    """It may be made by itself later."""
-    return any(f.type == ConditionType.UPDATE_AVAILABLE and f.status for f in plan.findings)
 
 
 def _with(records: tuple[Record, ...], changed: tuple[Record, ...]) -> tuple[Record, ...]:
