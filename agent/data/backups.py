@@ -24,7 +24,7 @@ from agent.errors import ConfigError, ConflictError, DataError, EngineError, Rea
 from agent.files.atomic import atomic_write
 from agent.files.user_paths import PATHS, space_of
 from agent.model.resources import Backup, Desired
-from agent.plan.prune import is_due
+from agent.plan.updates import is_due
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.wire.record_lines import json_object
