@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from agent.model.addresses import Listener, parse_engine_address, parse_listen
 from agent.model.dockerd.successors import of_dockerman
 from agent.model.entries import VOLUME_NAME
+from agent.model.identity import Key
 from agent.model.issues import Issue, shortened
 from agent.model.quantities import parse_age, parse_int, parse_seconds, parse_size
 from agent.model.resources import (
@@ -391,7 +392,7 @@ def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
             for _, c in sorted(draft.containers, key=lambda pair: pair[1].section, reverse=True)
             if c.spec.image
         },
-        claimed=frozenset(f"{reader.kind}:{resource.name}" for reader, resource in named if reader.failed),
+        claimed=frozenset(Key(reader.kind, resource.name) for reader, resource in named if reader.failed),
     )
 
 
