@@ -202,11 +202,11 @@ def _draft(
     draft = Draft(desired=desired, observed=observed, context=context, turns=turns, left=left)
     draft.withheld = {key: f"{key.partition(':')[2]} has an error in its section" for key in desired.broken}
     for network in sorted(desired.networks, key=lambda item: item.section):
-        draft.attempt(key_of("network", network.section), partial(plan_network, draft, network))
+        draft.attempt(Key("network", network.section), partial(plan_network, draft, network))
     for volume in sorted(desired.volumes, key=lambda item: item.section):
-        draft.attempt(key_of("volume", volume.section), partial(plan_volume, draft, volume))
+        draft.attempt(Key("volume", volume.section), partial(plan_volume, draft, volume))
     for container in _by_dependency(draft, desired.containers):
-        draft.attempt(key_of("container", container.section), partial(plan_container, draft, container))
+        draft.attempt(Key("container", container.section), partial(plan_container, draft, container))
     plan_orphans(draft)
     show_states(draft)
     return draft

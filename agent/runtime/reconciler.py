@@ -331,7 +331,7 @@ class Reconciler:
         )
         ends = self._look_at_ends(desired, records, observed, stale=deep or frozenset())
         unseen = {**snapshot.unseen, **ends.unseen}
-        unmended = {**unmended, **{key_of("container", section): why for section, why in unseen.items()}}
+        unmended = {**unmended, **{Key("container", section): why for section, why in unseen.items()}}
         interfaces = self.edges.interfaces() if self.edges is not None and self.engine_is_here else None
         silent = self.edges.silent if self.edges is not None else ""
         waits = self._waiting(desired, usb, interfaces, silent)
