@@ -253,8 +253,8 @@ def targets(engine: Engine, args: argparse.Namespace, names: Sequence[str]) -> l
     declared = _from_status(engine.status) if engine.status is not None else []
     if engine.status is None or not engine.status["agent"].get("engine"):
         # the agent is in its first pass, and may not know all sections yet
-        known = {target.section for target in declared}
-        declared += [target for target in _from_file(args) if target.section not in known]
+        there = {target.section for target in declared}
+        declared += [target for target in _from_file(args) if target.section not in there]
     found = []
     for asked in names:
         by_section = next((t for t in declared if t.section == asked), None)

@@ -137,7 +137,11 @@ def _read(
         return parse(read_file(path))
     except PathAwayError as exc:
         reader.wait_for_file(
-            str(exc), field=_OF_FILE[option], option=option, index=index, expected="the file, or its disk mounted"
+            str(exc),
+            field=_OF_FILE[option],
+            option=option,
+            index=index,
+            expected="the file, or its disk mounted",
         )
     except PathError as exc:
         reader.report(str(exc), option=option, index=index, expected="a UTF-8 text file of at most 1 MiB")

@@ -88,9 +88,7 @@ def test_it_waits_for_its_file_and_what_runs_goes_on(
     assert fresh is not None and fresh.id != made.id
 
 
-def test_of_what_runs_nothing_is_said_to_differ_while_the_file_is_away(
-    world: World, tmp_path: Path
-) -> None:
+def test_of_what_runs_nothing_is_said_to_differ_while_the_file_is_away(world: World, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("A=1\n")
     text = WEB.format(line=f"list env_file '{file}'")

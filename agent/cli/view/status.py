@@ -56,7 +56,9 @@ def head_lines(status: Mapping[str, Any], style: Style) -> list[str]:
     known = bool(engine) or bool(status["resources"])
     lines = wrapped(sum_of(status["resources"]), style, bold=True) if known else []
     if not engine:
-        text = "The agent has just started and is still reading the configuration and the engine. `ucidockd wait` waits for it."
+        text = (
+            "The agent has just started and has not looked at everything yet; `ucidockd wait` waits for it."
+        )
         lines += [style("busy", line) for line in wrapped(text, style)]
     elif not engine.get("reachable"):
         text = f"The engine is not reachable: {engine.get('error')}"
