@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The backups of the page Settings in Chromium: one made now, its copies, and a volume back, with a real engine and agent."""
+"""Backups in Settings, in Chromium with a real engine and agent: one made now, its copies, and a volume back."""
 
 from __future__ import annotations
 
