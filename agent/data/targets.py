@@ -101,9 +101,7 @@ class FolderTarget:
                 if name := re.fullmatch(re.escape(f"{backup}-{volume}") + _STAMP, entry.name):
                     path, size = Path(entry.path), entry.stat(follow_symlinks=False).st_size
                     found.append(
-                        Archive(
-                            volume=volume, path=path, size=size, sha256=_stated(path), at=_begun(name[1])
-                        )
+                        Archive(volume=volume, path=path, size=size, sha256=_stated(path), at=_begun(name[1]))
                     )
         return sorted(found, key=lambda each: str(each.path)[-20:], reverse=True)
 
