@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,10 @@ if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 ):  # in a job in the background: what tests start would not hear Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# images for building set this; each of the hundreds of agents that tests start would compile all of its modules
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
