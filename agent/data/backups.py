@@ -89,12 +89,18 @@ class Backups:
         }
 
     async def archives(self, name: str) -> list[dict[str, Any]]:
-        """The archives of a section in its folder, newest first. Raises ConfigError, PathError, DataError."""
+        """The archives of a section in its folder, newest first: `at` in unix seconds, `sha256` "" where none is beside it.
+
+        Raises ConfigError, PathError, DataError.
+        """
         section = self._section(name)
         if not section.target:
             raise DataError(f"the archives of {name} are where its command puts them")
         found = await FolderTarget(section.target).archives(section.name, section.volumes)
-        return [{"volume": each.volume, "file": str(each.path), "bytes": each.size} for each in found]
+        return [
+            {"volume": a.volume, "file": str(a.path), "bytes": a.size, "at": a.at, "sha256": a.sha256}
+            for a in found
+        ]
 
     def start(self, names: tuple[str, ...] = ()) -> None:
         """Begins to make these backups, all where none is named. Raises ConfigError, ConflictError."""

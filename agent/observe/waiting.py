@@ -93,16 +93,17 @@ def _applied(desired: Desired, container: Container, record: Record | None) -> C
     if record is None:
         return None
     same = record.spec_hash == desired.spec_hashes.get(Key("container", container.section))
-    if same and (not record.waits_known or record.waits == waits_of(container)):
+    if same and not container.unread and (not record.waits_known or record.waits == waits_of(container)):
         return None
-    before = as_applied(container, record)
+    before = as_applied(replace(container, unread=()), record)
     if before is None or not record.waits_known:
         return before
     return replace(before, policy=replace(container.policy, wait_for=applied_waits(record)))
 
 
 def waiting_elsewhere(desired: Desired, *, now: float) -> dict[str, Missing]:
-    """As `waiting`, where the engine is another machine's: of what containers wait for, only the clock is ours too."""
+    """As `waiting`, where the engine is another machine's: of what containers wait for, only the clock and the files that
+    sections are read from are ours too."""
     found: dict[str, Missing] = {}
     for container in desired.containers:
         spec, waits = container.spec, container.policy.wait_for
@@ -112,6 +113,8 @@ def waiting_elsewhere(desired: Desired, *, now: float) -> dict[str, Missing]:
             found[Key("container", container.section)] = Missing(reason=reason)
         elif any(w.kind is WaitKind.CLOCK for w in waits) and not clock_is_set(now):
             found[Key("container", container.section)] = Missing(reason="the clock is not set")
+        elif container.unread:
+            found[Key("container", container.section)] = Missing(reason=container.unread[0].reason)
     return found
 
 
@@ -159,6 +162,7 @@ def _all_missing(container: Container, looked: _Looked) -> Iterator[Missing | No
     yield from (_device(device.host, looked) for device in container.spec.devices)
     yield from (_wait_for(wanted, looked) for wanted in waits if wanted.kind is WaitKind.CLOCK)
     yield from (_bind(mount.source, looked) for mount in container.spec.mounts if mount.is_bind)
+    yield from (Missing(reason=each.reason) for each in container.unread)
 
 
 def _wait_for(wanted: WaitFor, looked: _Looked) -> Missing | None:

@@ -550,7 +550,7 @@ class Loop:
             logger.exception("pass failed")
 
     def _pass(self, dirty: Dirty) -> None:
-        if dirty.config or self.reconciler.desired is None:
+        if dirty.config or self.reconciler.is_incomplete():
             self._read_config()
         self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
         if self.upkeep is not None:

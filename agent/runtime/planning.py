@@ -429,4 +429,5 @@ def _image(
         "policy": str(container.policy.update or Update.NOTIFY),
         "pinned": record is not None and record.pinned,
         "previous": [named(*split_word(word)) for word in record.previous] if record is not None else [],
+        "saved": named(*split_word(record.saved[1])) if record is not None and len(record.saved) == 2 else "",
     }

@@ -191,8 +191,8 @@ class Reconciler:
         last = self.load()
         if unless():
             return
-        self.last = last
-        for issue in last.issues:
+        told, self.last = self.last.issues, last
+        for issue in last.issues if last.issues != told else ():
             logger.log(logging.ERROR if issue.severity == "error" else logging.WARNING, "%s", issue.text())
         fresh = last.desired
         if fresh is None:
@@ -203,6 +203,10 @@ class Reconciler:
         self.desired = fresh
         self.settings_read(fresh.agent)
         self._display.config(fresh, last.issues)
+
+    def is_incomplete(self) -> bool:
+        """Whether the configuration was not read yet, or a file that it names could not be: it is to be read again."""
+        return self.desired is None or any(c.unread for c in self.desired.containers)
 
     def make_plan(self, *, deep: frozenset[str] | None) -> ops.Plan:
         """Observes and plans, changing nothing. `deep`: ids to inspect, None for all. Raises EngineError."""

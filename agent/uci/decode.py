@@ -407,6 +407,7 @@ def decode_stack(reader: SectionReader, *, read_file: ReadFile | None) -> Stack:
     return Stack(
         name=reader.name,
         env=environment(reader, read_file),
+        unread=tuple(reader.away),
         zone=reader.text("zone") or "docker",
         subnets=reader.texts("subnet"),
     )
@@ -450,7 +451,7 @@ def _joined(container: Container, stack: Stack) -> Container:
         # the engine resolves Docker names by itself
         aliases = () if container.name == container.section else (container.section,)
         spec = replace(spec, endpoints=(Endpoint(network=stack.name, aliases=aliases),))
-    return replace(container, spec=spec)
+    return replace(container, spec=spec, unread=(*container.unread, *stack.unread))
 
 
 def _add_network(draft: Draft, stack: Stack, source: SectionReader) -> None:

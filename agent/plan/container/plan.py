@@ -480,7 +480,12 @@ class _Planner:
         if record.spec_hash == self.draft.spec_hash_of(self.key, self.container):
             return ()
         wanted = desired_spec(self.container)
-        changes = classify(record.spec, wanted, self.draft.defaults(record.image_id))
+        unread = {each.field for each in self.container.unread}
+        changes = tuple(
+            change
+            for change in classify(record.spec, wanted, self.draft.defaults(record.image_id))
+            if change.field not in unread
+        )
         stated = set(newly_stated(record.spec, wanted)) - {change.field for change in changes}
         if not stated or seen.inspect is None:
             return changes
