@@ -416,7 +416,7 @@ def _not_enforced(
     if not any(section.blocked_interfaces and section not in enforced for section in sections):
         return ""
     why = "dockerd makes no rules (iptables 0)" if managed else "dockerd's settings are in a file of your own"
-    return f"blocked_interfaces are not enforced, since {why}; `option enforce '1'` does it all the same"
+    return f"blocked_interfaces are not enforced, since {why}; `option enforce '1'` blocks anyway"
 
 
 def make_edges(

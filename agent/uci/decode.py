@@ -184,7 +184,7 @@ def _check_engine(reader: SectionReader, settings: AgentSettings) -> None:
     """Warns of a way to the engine that is not what it seems."""
     address, encrypted = parse_engine_address(settings.docker_host), bool(settings.docker_cert_path)
     if encrypted and address.path:
-        reader.warn("it is not used: a unix socket knows no TLS", option="docker_cert_path")
+        reader.warn("it is not used: a unix socket does not use TLS", option="docker_cert_path")
     if not encrypted and not address.is_local:
         reader.warn(
             "the connection to this engine is not encrypted: anyone on the network path can read it and control the engine",
