@@ -163,6 +163,7 @@ def _image(image: Mapping[str, Any], style: Style, now: float) -> list[str]:
     rows += [_checked(image["check"], now)] if image["check"] else []
     rows += ["pinned: it was taken back to this image"] * image["pinned"]
     rows += [f"before: {', '.join(image['previous'])}"] if image["previous"] else []
+    rows += [f"data saved: of {image['saved']}, for `rollback --with-data`"] if image["saved"] else []
     return _texts(rows, style)
 
 

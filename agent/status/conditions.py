@@ -93,6 +93,8 @@ class Remedy(StrEnum):
     PROTECT_API = "protect-api"
     OTHER_FOLDER = "other-folder"
     CLEAN_UP = "clean-up"
+    BACK_UP = "back-up"
+    CHECK_NOTICE = "check-notice"
     RESTART_DOCKERD = "restart-dockerd"
     USE_ENGINE = "use-engine"
     RESTORE = "restore-volume"
@@ -242,12 +244,14 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.ERROR,
         sentence="The last backup failed.",
         label="Backup failed",
+        remedy=Remedy.BACK_UP,
     ),
     ConditionType.DELIVERED: Row(
         bad=False,
         level=Level.WARNING,
         sentence="The last notice was not delivered.",
         label="Not delivered",
+        remedy=Remedy.CHECK_NOTICE,
     ),
     ConditionType.STORAGE_READ_ONLY: Row(
         bad=True,

@@ -63,7 +63,8 @@ class DaemonOption:
     containers of another data root would have no owner). `identity`: decides which engine this is, with which
     images and containers; a configuration that stands in for another one keeps it. `since`: the first version that knows
     the key; `needs`: the first one that takes this value (of a list: this entry). `words`: an entry of the list never
-    holds a space or a comma, so several in one are told apart.
+    holds a space or a comma, so several in one are told apart. `file`: an absolute path is that of a file which dockerd
+    reads as it starts, and without which it does not.
     """
 
     uci: str
@@ -79,6 +80,7 @@ class DaemonOption:
     stops: bool = False
     identity: bool = False
     words: bool = False
+    file: bool = False
 
 
 def _text(text: str) -> str:
@@ -159,7 +161,9 @@ TABLE = (
     DaemonOption(uci="default_cgroupns_mode", key="default-cgroupns-mode", parse=_text, since=(20, 10)),
     DaemonOption(uci="cgroup_parent", key="cgroup-parent", parse=parse_cgroup),
     DaemonOption(uci="exec_opts", key="exec-opts", parse=parse_exec_opt, many=True, stops=True, words=True),
-    DaemonOption(uci="seccomp_profile", key="seccomp-profile", parse=parse_seccomp, needs=seccomp_needs),
+    DaemonOption(
+        uci="seccomp_profile", key="seccomp-profile", parse=parse_seccomp, needs=seccomp_needs, file=True
+    ),
     DaemonOption(uci="no_new_privileges", key="no-new-privileges", parse=parse_bool),
     DaemonOption(uci="init", key="init", parse=parse_bool),
     # registries
