@@ -181,7 +181,9 @@ def _reached(address: str, zones: list[str] | None) -> str:
         return f"zone {', '.join(zones)}"
     if zones is not None:
         return "no zone of the firewall"
-    return "wherever the firewall lets in" if address in ("0.0.0.0", "::") else f"whoever reaches {address}"
+    return (
+        "wherever the firewall lets in" if address in ("0.0.0.0", "::") else f"anyone who can reach {address}"
+    )
 
 
 def _values(value: str | list[str] | None) -> list[str]:

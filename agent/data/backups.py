@@ -23,8 +23,9 @@ from agent.data.targets import Archive, CommandTarget, FolderTarget
 from agent.errors import ConfigError, ConflictError, DataError, EngineError, Reason, UcidockdError
 from agent.files.atomic import atomic_write
 from agent.files.user_paths import PATHS, space_of
+from agent.model.identity import Key
 from agent.model.resources import Backup, Desired
-from agent.plan.prune import is_due
+from agent.plan.updates import is_due
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.wire.record_lines import json_object
@@ -291,12 +292,14 @@ class Backups:
 
     def _show(self) -> None:
         """Which of the sections failed last: also after a restart of the agent."""
-        failed = {f"backup:{name}": found for name, found in self.metrics().items() if found.message}
+        failed: dict[str, Result] = {
+            Key("backup", name): found for name, found in self.metrics().items() if found.message
+        }
         for key, found in failed.items():
             reason: Reason = "NoSpace" if found.no_space else "Failed"
             self._board.flag(key, ConditionType.BACKUP_FAILED, reason, found.message)
         for key in sorted(self._board.keys() - failed.keys()):
-            if key.startswith("backup:"):
+            if Key.parse(key).kind == "backup":
                 self._board.drop(key)
 
     def _sections(self) -> list[Backup]:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from agent.model.identity import Key
 from agent.model.issues import Code, Issue, Severity, shortened
 from agent.model.quantities import QuantityError, parse_bool, split_words
 from agent.model.resources import Unread
@@ -48,7 +49,7 @@ class SectionReader:
     @property
     def key(self) -> str:
         """`kind:section`, the resource's key everywhere in the agent."""
-        return f"{self.kind}:{self.name}"
+        return Key(self.kind, self.name)
 
     @property
     def failed(self) -> bool:
