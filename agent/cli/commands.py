@@ -879,8 +879,8 @@ BACKUP = Command(
     description=(
         "Makes the backups of `config backup` sections now and waits for them. Each archive is read back and compared before"
         " it counts. With --list it shows how the last ones ended and which archives there are.\n"
-        "A section such as `config backup 'nightly'` has `list section 'db'`, `option target '/mnt/sda1/backups'` and `option"
-        " schedule 'daily'`."
+        "A section such as `config backup 'nightly'` has `list section 'db'`, `option target '/mnt/sda1/backups'` and"
+        " `option schedule 'daily'`."
     ),
     examples=(
         ("ucidockd backup", "Make all of them."),
