@@ -21,7 +21,7 @@ from agent.api.app import make_app
 from agent.api.streams.consoles import Consoles
 from agent.convert.requests import ImportRequest
 from agent.engine.stream import DockerStream
-from agent.model.dockerd.settings import Wish
+from agent.model.dockerd.settings import DaemonAction
 from agent.model.issues import Given
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
@@ -105,7 +105,7 @@ class QuietAgent:
     async def tls_client(self, name: str, *, days: int) -> dict[str, Any]:
         return {"name": name, "files": {}, "days": days}
 
-    async def dockerd(self, wish: Wish) -> None:
+    async def dockerd(self, wish: DaemonAction) -> None:
         self.manual_actions.append(f"dockerd {wish}")
 
     async def manual(self, container: str, action: str) -> None:
