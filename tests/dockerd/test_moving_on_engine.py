@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,18 @@ import pytest
 from agent.engine import process as daemon_process
 from agent.storage.copying import NOTE
 from tests.dockerd.test_running_agent_on_engine import WEB, Agent, import_image, running
-from tests.support.daemon_lab import DaemonLab, wait_for
+from tests.support import daemon_lab
+from tests.support.daemon_lab import DaemonLab
 from tests.support.dockerd import BUSYBOX
 from tests.support.loop_disk import LoopDisk
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def wait_for(check: Callable[[], Any]) -> None:
+    """A copy takes what the disk takes."""
+    daemon_lab.wait_for(check, 180)
+
 
 SECTIONS = (
     WEB.replace("option gate", "list volume 'store:/data'\n\toption gate")
@@ -86,18 +95,18 @@ class Room:
         with contextlib.closing(lab.client()) as client:
             assert client.info()["DockerRootDir"] == root
             assert self.known(client) == self.before, "the same engine with the same containers and images"
-            show = client.containers.get("web").exec_run(["sh", "-c", "cat /data/note /note; ls /etc/passwd"])
-            kept, layer, *gone = show.output.decode().split()
-            assert (kept, layer) == ("kept", "layer"), "the volume and the layer"
-            assert "No such file" in " ".join(gone), "what was deleted in a layer"
+            show = client.containers.get("web").exec_run(
+                ["sh", "-c", "cat /data/note /note; ls /etc/passwd 2>/dev/null || echo gone"]
+            )
+            assert show.output.decode().split() == ["kept", "layer", "gone"], "volume, layer, deleted in it"
         conditions = self.agent.conditions()
         assert conditions["Synced"] == (True, "Applied")
         assert "EngineChanged" not in conditions
 
     def begin(self) -> subprocess.Popen[str]:
-        """A move under way, with enough to copy that it takes a while."""
+        """A move under way, with something to copy."""
         with (Path(self.volume()) / "large").open("wb") as file:
-            for _ in range(300):
+            for _ in range(60):
                 file.write(os.urandom(1024 * 1024))
         words = [sys.executable, "-m", "agent", "move-data", "--yes", self.target, *self.agent.words[:2]]
         words += [word for word in self.agent.words if word.startswith("--socket")]
@@ -129,7 +138,7 @@ def room(any_lab: DaemonLab) -> Iterator[Room]:
 
 @pytest.fixture
 def large_room(lab: DaemonLab) -> Iterator[Room]:
-    made = Room(lab, size_mib=1024)
+    made = Room(lab, size_mib=512)
     yield made
     made.close()
 
