@@ -29,6 +29,7 @@ Value = TypeVar("Value")
 STALL_S = 600.0  # for a piece: a disk that spins up, a command that uploads
 _PIECE = 256 * 1024
 _SAID = 2000  # characters of what a command printed last
+_LAST_WORDS_S = 1.0  # for output that is still under way when a command has ended
 _STAMP = r"-\d{8}T\d{6}Z\.tar"
 _PARTIAL = ".partial"
 
@@ -74,7 +75,7 @@ class FolderTarget:
                     await files.do(_synced, written)
                 finally:
                     await files.do(written.close)
-                found = await files.do(_digest, partial, limit_s=None)
+                found = await _digest(files, partial)
                 if found != digest.hexdigest():
                     raise DataError(f"{path} does not read back as it was written: its disk is failing")
                 await files.do(_in_place, partial, path, found)
@@ -127,7 +128,7 @@ class FolderTarget:
             raise DataError(f"there is no file {path}")
         with _Files() as files:
             stated = await files.do(_stated, path)
-            if stated and stated != await files.do(_digest, path, limit_s=None):
+            if stated and stated != await _digest(files, path):
                 raise DataError(f"{path} is damaged: its sha256 is another one than when it was made")
 
     async def read(self, path: Path) -> AsyncIterator[bytes]:
@@ -156,15 +157,21 @@ class CommandTarget:
     ) -> Archive:
         """Feeds it. Raises DataError where it ends with another code than 0, or takes nothing for too long."""
         del file
-        process = await asyncio.create_subprocess_exec(
-            *("/bin/sh", "-c", self._command),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, **names},
-            start_new_session=True,
-        )
-        said = asyncio.create_task(_last(process.stdout), name="backup-output")
+        said = _Said()
+        # asyncio's own pipe for the output would keep `wait` until all have closed it, also those that the command leaves
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *("/bin/sh", "-c", self._command),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=said.into,
+                stderr=said.into,
+                env={**os.environ, **names},
+                start_new_session=True,
+            )
+        except OSError as exc:
+            said.close()
+            raise DataError(f"the command cannot be run: {exc.strerror}") from exc
+        reading = asyncio.create_task(said.read(), name="backup-output")
         digest, size = hashlib.sha256(), 0
         try:
             if process.stdin is None:
@@ -174,30 +181,49 @@ class CommandTarget:
                     digest.update(piece)
                     size += len(piece)
                     process.stdin.write(piece)
-                    async with asyncio.timeout(self._stall_s):
-                        await process.stdin.drain()
+                    await asyncio.wait_for(process.stdin.drain(), self._stall_s)
                 process.stdin.close()
-                await process.stdin.wait_closed()
-            async with asyncio.timeout(self._stall_s):
-                code = await process.wait()
-            words = await said
+                await asyncio.wait_for(process.stdin.wait_closed(), self._stall_s)
+            code = await asyncio.wait_for(process.wait(), self._stall_s)
+            await asyncio.wait({reading}, timeout=_LAST_WORDS_S)
         except TimeoutError as exc:
-            raise DataError(f"the command took nothing for {self._stall_s:g} s") from exc
+            raise DataError(f"the command did nothing for {self._stall_s:g} s") from exc
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-            said.cancel()
+            reading.cancel()
+        words = said.text.strip()
         if code != 0:
             raise DataError(f"the command ended with {code}" + (f": {words}" if words else ""))
         return Archive(volume=volume, path=None, size=size, sha256=digest.hexdigest())
 
 
-async def _last(stream: asyncio.StreamReader | None) -> str:
-    text = ""
-    while stream is not None and (piece := await stream.read(4096)):
-        text = (text + piece.decode("utf-8", "replace"))[-_SAID:]
-    return text.strip()
+class _Said:
+    """The end of what a command prints, at any time: what it leaves running may hold its output open for ever."""
+
+    def __init__(self) -> None:
+        self._end, self.into = os.pipe()
+        self.text = ""
+
+    def close(self) -> None:
+        """Where nothing was started."""
+        os.close(self.into)
+        os.close(self._end)
+
+    async def read(self) -> None:
+        """Until all have closed it, or the task is cancelled."""
+        os.close(self.into)
+        stream = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(self._end, "rb", 0)
+        )
+        try:
+            while piece := await stream.read(4096):
+                self.text = (self.text + piece.decode("utf-8", "replace"))[-_SAID:]
+        finally:
+            transport.close()
 
 
 class _Files:
@@ -210,13 +236,13 @@ class _Files:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=False)
 
-    async def do(self, work: Callable[..., Value], *args: Any, limit_s: float | None = STALL_S) -> Value:
+    async def do(self, work: Callable[..., Value], *args: Any) -> Value:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(STALL_S):
                 return await loop.run_in_executor(self._thread, work, *args)
         except TimeoutError as exc:
-            raise DataError(f"the folder of the backup does not answer in {limit_s:g} s") from exc
+            raise DataError(f"the folder of the backup has not answered for {STALL_S:g} s") from exc
         except OSError as exc:
             raise DataError(f"{exc.filename or 'the archive'}: {exc.strerror or exc}") from exc
 
@@ -231,14 +257,22 @@ def _synced(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _digest(path: Path) -> str:
+async def _digest(files: _Files, path: Path) -> str:
     """From the disk and not from memory, as far as the kernel lets go of it."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        while piece := file.read(_PIECE):
+    file: BinaryIO = await files.do(_opened_cold, path)
+    try:
+        while piece := await files.do(file.read, _PIECE):
             digest.update(piece)
+    finally:
+        await files.do(file.close)
     return digest.hexdigest()
+
+
+def _opened_cold(path: Path) -> BinaryIO:
+    file = path.open("rb")
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return file
 
 
 def _sum_file(path: Path) -> Path:

@@ -13,6 +13,7 @@ from agent.apply.ports import Engine, Records
 from agent.errors import EngineError, StorageError
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container
+from agent.observe.snapshot import only
 from agent.plan.applied import is_job, moment, unwitnessed, was_stopped
 
 logger = logging.getLogger(__name__)
@@ -20,10 +21,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ends:
-    """Ids of containers that ended: those that did their job, and those that were stopped from outside."""
+    """Ids of containers that ended: those that did their job, and those that were stopped from outside. `unseen`: see
+    `agent.observe.snapshot`."""
 
     completed: frozenset[str] = frozenset()
     stopped: frozenset[str] = frozenset()
+    unseen: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Endings:
     ) -> Ends:
         """`containers` by key; of those in `counted` it matters whether they were stopped. Raises EngineError."""
         completed, stopped = set(), set()
+        unseen: dict[str, str] = {}
         present = {seen.id for _, _, seen in containers.values()}
         for known in (self._known, self._completed):
             for gone in known.keys() - present:
@@ -58,11 +62,12 @@ class Endings:
                 self._known.pop(seen.id, None)
                 self._completed.pop(seen.id, None)
                 continue
-            if is_job(container) and seen.exit_code == 0 and self._is_completed(record, seen, stale):
-                completed.add(seen.id)
-            if key in counted and self._end(seen, stale).stopped:
-                stopped.add(seen.id)
-        return Ends(completed=frozenset(completed), stopped=frozenset(stopped))
+            with only(container.section, unseen):
+                if is_job(container) and seen.exit_code == 0 and self._is_completed(record, seen, stale):
+                    completed.add(seen.id)
+                if key in counted and self._end(seen, stale).stopped:
+                    stopped.add(seen.id)
+        return Ends(completed=frozenset(completed), stopped=frozenset(stopped), unseen=unseen)
 
     def remember(self, records: Records) -> None:
         """Writes down what was found out, so that it outlives the engine's memory."""
@@ -239,9 +244,10 @@ class Sharing:
             if object_id not in self._looks and record.starts:
                 started, *others = record.starts
                 self._looks[object_id] = _Look(started, tuple(others), stale=False)
-            found = seen if seen.inspect is not None else self.engine.inspect_container(object_id)
-            if found is not None and found.state == "running":
-                self._look(found)
+            with only(record.section, {}):  # the next look may tell
+                found = seen if seen.inspect is not None else self.engine.inspect_container(object_id)
+                if found is not None and found.state == "running":
+                    self._look(found)
         return frozenset(key for key, look in self._looks.items() if look.stale)
 
     def remember(self, records: Records) -> None:

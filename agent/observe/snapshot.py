@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from agent.apply.ports import Engine, Records, confirm
-from agent.errors import EngineError, StorageError
+from agent.errors import EngineError, EngineUnreachableError, StorageError
 from agent.model.observed import (
     EngineIdentity,
     Observed,
@@ -28,11 +29,13 @@ class Snapshot:
     """What the engine shows, and what foreign containers sit on names that we want.
 
     Networks and volumes are all in it, ours and foreign ones: they are few, and those that were adopted have none of
-    our labels, since the labels of an object that exists cannot change.
+    our labels, since the labels of an object that exists cannot change. `unseen`: sections whose container the engine
+    cannot show, and why: that costs only these.
     """
 
     observed: Observed
     foreign: dict[str, ObservedContainer] = field(default_factory=dict)
+    unseen: dict[str, str] = field(default_factory=dict)
 
 
 def observe(
@@ -61,14 +64,31 @@ def observe(
     if desired.volumes or ids["volume"]:
         volumes = engine.list_volumes()
         confirm(ids["volume"] - {v.name for v in volumes}, engine.inspect_volume)
-    looked = tuple(
-        _deepen(engine, c) if c.id in ids["container"] and (deep is None or c.id in deep) else c
-        for c in containers
-    )
+    sections = {r.object_id: r.section for r in records if r.kind == "container"}
+    unseen: dict[str, str] = {}
+    looked = []
+    for seen in containers:
+        wanted = seen.id in ids["container"] and (deep is None or seen.id in deep)
+        with only(sections.get(seen.id, ""), unseen):
+            seen = _deepen(engine, seen) if wanted else seen
+        looked.append(seen)
     return Snapshot(
-        observed=Observed(containers=looked, networks=networks, volumes=volumes),
-        foreign=_foreign(engine, desired, looked, records),
+        observed=Observed(containers=tuple(looked), networks=networks, volumes=volumes),
+        foreign=_foreign(engine, desired, looked, records, unseen),
+        unseen=unseen,
     )
+
+
+@contextmanager
+def only(what: str, unseen: dict[str, str]) -> Iterator[None]:
+    """Notes that the engine does not show one thing, or shows it so that it cannot be read. One that is away is away for
+    all: that is raised."""
+    try:
+        yield
+    except EngineUnreachableError:
+        raise
+    except EngineError as exc:
+        unseen[what] = str(exc)
 
 
 def _deepen(engine: Engine, container: ObservedContainer) -> ObservedContainer:
@@ -87,23 +107,26 @@ def _deepen(engine: Engine, container: ObservedContainer) -> ObservedContainer:
 
 
 def _foreign(
-    engine: Engine, desired: Desired, seen: tuple[ObservedContainer, ...], records: tuple[Record, ...]
+    engine: Engine,
+    desired: Desired,
+    seen: Iterable[ObservedContainer],
+    records: Iterable[Record],
+    unseen: dict[str, str],
 ) -> dict[str, ObservedContainer]:
     names = {c.id: c.name for c in seen}
     held = {r.section: names[r.object_id] for r in records if r.kind == "container" and r.object_id in names}
     odd = [c for c in desired.containers if held.get(c.section) != c.name]
     # many at a first apply, and none of them there: one call tells
     taken = engine.list_names() if len(odd) > 1 else frozenset(c.name for c in odd)
-    found = ((c, engine.inspect_container(c.name)) for c in odd if c.name in taken)
     ours = {r.object_id for r in records if r.kind == "container" and r.swap != "foreign"}
-    return {
-        c.name: item
-        for c, item in found
-        if item is not None
-        and item.name == c.name
-        and item.id not in ours
-        and not (c.section in held and item.id in names)
-    }
+    found = {}
+    for container in (c for c in odd if c.name in taken):
+        with only(container.section, unseen):
+            item = engine.inspect_container(container.name)
+            own = item is None or item.id in ours or (container.section in held and item.id in names)
+            if item is not None and item.name == container.name and not own:
+                found[container.name] = item
+    return found
 
 
 # On which engine the agent stands: another one may answer on the same socket, and the one from before come back.

@@ -63,7 +63,7 @@ def settle(draft: Draft) -> dict[str, Missing]:
     given: dict[str, set[str]] = {}
     for taker, claim, holder in _taken(draft, stands):
         if any(claim.meets(kept) for kept in stands[holder].after):
-            if _gives_it_up_after(draft, holder, claim, taker):
+            if holder not in draft.left and _gives_it_up_after(draft, holder, claim, taker):
                 return {holder: Missing(reason=f"{claim} goes to {taker} first", stop=True)}
             return {taker: _later(draft, taker, f"{claim} is {holder}'s")}
         given.setdefault(taker, set()).add(holder)

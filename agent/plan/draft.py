@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -130,12 +130,15 @@ def plugged_words(container: Container) -> tuple[str, ...]:
 
 @dataclass(slots=True, kw_only=True)
 class Draft:
-    """A plan in the making. `withheld`: key -> why nothing that needs it can be done; `turns`: see `plan.claims`."""
+    """A plan in the making. `withheld`: key -> why nothing that needs it can be done; `turns`: see `plan.claims`; `left`:
+    key -> why nothing is planned for it; `defects`: what planning one resource raised."""
 
     desired: Desired
     observed: Observed
     context: Context
     turns: Mapping[str, Missing] = field(default_factory=dict)
+    left: Mapping[str, str] = field(default_factory=dict)
+    defects: list[tuple[str, Exception]] = field(default_factory=list)
     works: dict[str, ops.Work] = field(default_factory=dict)
     findings: list[ops.Finding] = field(default_factory=list)
     withheld: dict[str, str] = field(default_factory=dict)
@@ -159,6 +162,23 @@ class Draft:
         mine = {r.object_id: r for r in self.context.records if r.kind == "container" and not r.swap}
         self.holders = {c.name: mine[c.id] for c in self.observed.containers if c.id in mine}
         self._records = {(r.kind, r.section): r for r in reversed(self.context.records) if not r.swap}
+
+    def attempt(self, key: str, plan: Callable[[], None]) -> None:
+        """Plans one resource. What goes wrong with it costs the others nothing."""
+        why = self.left.get(key)
+        if why is None:
+            try:
+                plan()
+            except Exception as exc:  # noqa: BLE001 - whatever it is, it is about this resource alone
+                self.works.pop(key, None)
+                self.defects.append((key, exc))
+                why = f"internal error ({type(exc).__name__}); see the log"
+            else:
+                return
+        self.find(
+            key, "Synced", status=False, reason="Pending" if key in self.left else "Failed", message=why
+        )
+        self.withheld[key] = f"{key.partition(':')[2]} waits: {why}"
 
     def record(self, kind: str, section: str) -> Record | None:
         """The record of a section's object."""
@@ -224,6 +244,8 @@ class Draft:
     ) -> None:
         """Adds work on a resource, to be begun after that on `needs`; none while an earlier plan is at one of these."""
         operations, wanted = tuple(todo), frozenset(needs) | self.after.get(key, set())
+        if all(isinstance(operation, ops.StopContainer) for operation in operations):
+            wanted = frozenset()  # it takes nothing, and keeps whatever name it has
         unfinished = sorted(wanted & self.context.busy)
         if unfinished and operations:
             self.find(key, "Synced", status=False, reason="Pending", message=f"after {', '.join(unfinished)}")

@@ -272,6 +272,7 @@ class Plan:
     looked: frozenset[str] = (
         frozenset()
     )  # keys of containers that were compared in full, and may be worked on
+    defects: tuple[tuple[str, Exception], ...] = ()  # key -> what planning it raised, which is to be logged
 
     @property
     def operations(self) -> tuple[Operation, ...]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 
-from agent.errors import InternalError, Reason
+from agent.errors import Reason
 from agent.model.identity import LABEL_NONCE
 from agent.model.observed import Observed, ObservedContainer, ObservedVolume, Record
 from agent.model.quantities import clock_is_set
@@ -93,7 +94,7 @@ def plan_orphans(draft: Draft) -> None:
             )
             draft.find(key, "Synced", status=False, reason="Pending", message=message)
             continue
-        _orphan(draft, key, record)
+        draft.attempt(key, partial(_orphan, draft, key, record))
 
 
 def _orphan(draft: Draft, key: str, record: Record) -> None:
@@ -153,28 +154,59 @@ def _object_gone(draft: Draft, record: Record) -> bool:
 def reconcile(desired: Desired, observed: Observed, context: Context) -> ops.Plan:
     """The plan that makes `observed` match `desired`. Same input, same plan."""
     turns: dict[str, Missing] = {}
-    draft = _draft(desired, observed, context, turns)
-    while found := settle(draft):
-        if found.items() <= turns.items():
-            raise InternalError(f"no order of turns: {found}")  # never: each takes work away
-        turns |= found
-        draft = _draft(desired, observed, context, turns)
+    left: dict[str, str] = {}
+    while True:
+        draft = _draft(desired, observed, context, turns, left)
+        found = settle(draft)
+        if found.items() - turns.items():
+            turns |= found
+        elif found:  # that did not help: a wait in a circle
+            left |= {key: missing.reason for key, missing in found.items()}
+        elif circle := _circle(draft.works):
+            names = ", ".join(key.partition(":")[2] for key in sorted(circle))
+            left |= dict.fromkeys(circle, f"{names} wait for each other; change one after the other")
+        else:
+            break
     return ops.Plan(
         works=tuple(draft.works.values()),
         findings=tuple(draft.findings),
         looked=frozenset(draft.looked),
+        defects=tuple(draft.defects),
     )
 
 
-def _draft(desired: Desired, observed: Observed, context: Context, turns: Mapping[str, Missing]) -> Draft:
-    draft = Draft(desired=desired, observed=observed, context=context, turns=turns)
+def _circle(works: Mapping[str, ops.Work]) -> set[str]:
+    """The works that wait for each other: none of them could ever begin."""
+    waits = {key: (work.needs | work.after) & works.keys() for key, work in works.items()}
+    while waits:
+        needed = frozenset[str]().union(*waits.values())
+        inside = {
+            key: wanted & waits.keys()
+            for key, wanted in waits.items()
+            if wanted & waits.keys() and key in needed
+        }
+        if inside == waits:
+            break
+        waits = inside
+    return set(waits)
+
+
+def _draft(
+    desired: Desired,
+    observed: Observed,
+    context: Context,
+    turns: Mapping[str, Missing],
+    left: Mapping[str, str],
+) -> Draft:
+    """A plan but for the order of those that take things from each other. `left`: key -> why nothing is planned for it."""
+    draft = Draft(desired=desired, observed=observed, context=context, turns=turns, left=left)
     draft.withheld = {key: f"{key.partition(':')[2]} has an error in its section" for key in desired.broken}
     for network in sorted(desired.networks, key=lambda item: item.section):
-        plan_network(draft, network)
+        draft.attempt(key_of("network", network.section), partial(plan_network, draft, network))
     for volume in sorted(desired.volumes, key=lambda item: item.section):
-        plan_volume(draft, volume)
+        draft.attempt(key_of("volume", volume.section), partial(plan_volume, draft, volume))
     for container in _by_dependency(draft, desired.containers):
-        plan_container(draft, container)
+        draft.attempt(key_of("container", container.section), partial(plan_container, draft, container))
     plan_orphans(draft)
     show_states(draft)
     return draft

@@ -44,7 +44,7 @@ from agent.model.quantities import clock_is_set
 from agent.model.resources import AgentSettings, Container, Desired, Update
 from agent.model.updates import Available, UpdateCheck
 from agent.observe.endings import Ages, Endings, Ends, Sharing
-from agent.observe.snapshot import Standing, observe
+from agent.observe.snapshot import Standing, observe, only
 from agent.observe.waiting import (
     applied_names,
     lost,
@@ -284,15 +284,22 @@ class Reconciler:
         look = self._look(desired, deep, unmended, committed=True)
         self._display.restarts(look.observed.containers)
         if look.ids != frozenset():
-            return reconcile(look.desired, look.observed, look.context)
+            return self._told(reconcile(look.desired, look.observed, look.context))
         timeless = replace(look.context, now=0.0, orphaned_s={})
         question = (look.desired, look.usb, look.observed, timeless)
         if question == self._settled:
             return ops.Plan()  # same input, same plan; the board shows its findings already
-        plan = reconcile(look.desired, look.observed, look.context)
+        plan = self._told(reconcile(look.desired, look.observed, look.context))
         timed = any(record.removed_at is not None for record in look.context.records)
         timed = timed or _has_update(plan)
         self._settled = None if plan.works or timed or _is_unreached(plan) else question
+        return plan
+
+    def _told(self, plan: ops.Plan) -> ops.Plan:
+        """The plan, once it is logged what went wrong in making it."""
+        for key, defect in plan.defects:
+            logger.error("%s: planning failed", key, exc_info=defect)
+        self._unsure = self._unsure or bool(plan.defects)
         return plan
 
     def _look(
@@ -324,6 +331,8 @@ class Reconciler:
             snapshot.observed, containers=self._ages.dated(snapshot.observed.containers, now=self.wall())
         )
         ends = self._look_at_ends(desired, records, observed, stale=deep or frozenset())
+        unseen = {**snapshot.unseen, **ends.unseen}
+        unmended = {**unmended, **{key_of("container", section): why for section, why in unseen.items()}}
         interfaces = self.edges.interfaces() if self.edges is not None and self.engine_is_here else None
         silent = self.edges.silent if self.edges is not None else ""
         waits = self._waiting(desired, usb, interfaces, silent)
@@ -477,14 +486,24 @@ class Reconciler:
         return next((c for c in declared if c.section in sections), None)
 
     def _images_of(self, desired: Desired, records: tuple[Record, ...]) -> dict[str, str]:
-        """Reference -> local id, "" = not there; then also whether the recorded image is there, under its id."""
+        """Reference -> local id, "" = not there; then also whether the recorded image is there, under its id. One that the
+        engine cannot show is left out: who needs it says so."""
         self.image_defaults, self.image_digests = {}, {}
-        references = {container.spec.image for container in desired.containers}
-        found = {reference: self._image_id(reference) for reference in sorted(references)}
+        found = self._ids_of({container.spec.image for container in desired.containers})
         recorded = {
             r.image_id for r in records if r.image_id and not found.get(r.spec.get("image", ""), r.image_id)
         }
-        return found | {image_id: self._image_id(image_id) for image_id in sorted(recorded)}
+        return found | self._ids_of(recorded)
+
+    def _ids_of(self, references: set[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        unseen: dict[str, str] = {}
+        for reference in sorted(references):
+            with only(reference, unseen):
+                found[reference] = self._image_id(reference)
+        for why in unseen.values():
+            logger.warning("%s", why)
+        return found
 
     def _image_id(self, reference: str) -> str:
         body = look_at_image(self.engine, reference)

@@ -136,10 +136,17 @@ async def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 async def test_a_command_that_fails_or_hangs_is_told_and_ended() -> None:
     with pytest.raises(DataError, match="ended with 4: no repository"):
         await CommandTarget("echo no repository >&2; exit 4").take("v", "f", pieces(b"x" * 10**6), {})
-    with pytest.raises(DataError, match="took nothing"):
-        hangs = CommandTarget("sleep 60", stall_s=0.2)
-        await asyncio.wait_for(hangs.take("v", "f", pieces(b"x" * 10**6), {}), 10)
+    for size in (10, 100_000, 10**6):  # in the pipe, in our buffer too, more than both hold
+        hangs = CommandTarget("exec sleep 60", stall_s=0.2)
+        with pytest.raises(DataError, match="did nothing for"):
+            await asyncio.wait_for(hangs.take("v", "f", pieces(b"x" * size), {}), 10)
     took = await CommandTarget('test "$N" = n && test $(wc -c) = 7').take(
         "v", "f", pieces(b"1234567"), {"N": "n"}
     )
     assert (took.size, took.path) == (7, None)
+
+
+async def test_what_a_command_leaves_running_does_not_hold_the_backup_up() -> None:
+    leaves = CommandTarget("sleep 60 & echo saved; cat >/dev/null; exit 3")
+    with pytest.raises(DataError, match="ended with 3: saved"):
+        await asyncio.wait_for(leaves.take("v", "f", pieces(b"x"), {}), 10)

@@ -481,3 +481,33 @@ def test_a_full_disk_at_the_renaming_of_a_section_costs_only_that_section(world:
     assert conditions(world, "container:app")["Synced"] == (True, "InSync")
     assert conditions(world, "container:db")["Synced"] == (True, "InSync")
     assert "pass failed" not in world.everything_said()
+
+
+@pytest.mark.parametrize("what", ["container", "image", "job"])
+def test_what_the_engine_cannot_show_costs_its_own_section_only(world: World, what: str) -> None:
+    """It lists a container whose layers are damaged, and answers 500 when it is asked for it."""
+    web = WEB.replace("sleep 100000", "true") + "\toption restart 'no'\n" if what == "job" else WEB
+    other = WEB.replace("web", "other").replace("app:1", "app:2")
+    declare(world, web + other)
+    seen = world.engine.find("web")
+    assert seen is not None
+    world.plan.hidden = frozenset({"app:1", seen.image_id} if what == "image" else {seen.id, "web"})
+    if what == "job":  # of which nothing is known
+        world.kill_agent()
+        world.rest(6)
+    declare(
+        world, web + other + "\toption memory '64m'\n" + WEB.replace("web", "third").replace("app:1", "app:2")
+    )
+    assert [c.name for c in world.engine.containers.values() if c.state == "running"] == (
+        ["other", "third"] if what == "job" else ["web", "other", "third"]
+    )
+    conditions = {
+        r["section"]: next(c for c in r["conditions"] if c["type"] == "Synced")
+        for r in world.snapshot()["resources"]
+    }
+    assert conditions["other"]["status"] and conditions["third"]["status"]
+    assert what == "image" or "cannot be shown" in conditions["web"]["message"]
+    world.plan.hidden = frozenset()
+    world.rest(70)
+    assert (world.plan_text(), world.exceptions()) == ("nothing to do", [])
+    assert world.engine.find("web") is seen

@@ -803,6 +803,16 @@ def _interfere(machine: Machine, choice: _Choice) -> None:
     plan.interfere = act
 
 
+def _hide(machine: Machine, choice: _Choice) -> None:
+    """The engine lists a container, or has an image, and answers 500 for it alone; or does so no more."""
+    if choice.below(2):
+        machine.ground.plan.hidden = frozenset()
+        return
+    seen = machine.ground.raw.inspect_container(_victim(machine, choice))
+    hidden = {seen.id, seen.name} if seen is not None else set()
+    machine.ground.plan.hidden = frozenset(hidden if choice.below(3) else {choice.of(OPTIONS["image"])})
+
+
 def _kill_agent(machine: Machine, choice: _Choice) -> None:
     del choice
     machine.ground.kill_agent()
@@ -884,6 +894,7 @@ VERBS: dict[str, Callable[[Machine, _Choice], None]] = {
     "fail": _fail,
     "die": _die,
     "interfere": _interfere,
+    "hide": _hide,
     "kill": _kill_agent,
     "term": _end_agent,
     "engine": _stop_engine,

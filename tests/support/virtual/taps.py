@@ -35,6 +35,7 @@ class Fault(Enum):
     INTERFERE = "interfere"  # somebody else does something first
 
 
+_SHOWING = {"engine.inspect_container", "engine.inspect_image"}
 _STATUS = {Fault.ERROR_500: 500, Fault.ERROR_409: 409, Fault.ERROR_404: 404}
 
 
@@ -47,10 +48,12 @@ class Plan:
     count: int = 0
     changing: bool = True
     interfere: Callable[[], None] = lambda: None
+    hidden: frozenset[str] = frozenset()  # names and ids of what the engine does not show, while it lists it
     log: list[str] = field(default_factory=list)
 
     def clear(self) -> None:
         self.fault, self.skip, self.count = None, 0, 0
+        self.hidden = frozenset()
 
     def take(self, name: str) -> Fault | None:
         """The fault of this call."""
@@ -112,6 +115,8 @@ def tap(
             before(full, args)
             if process.dead:
                 raise Killed
+            if full in _SHOWING and args[0] in plan.hidden:
+                raise EngineError(f"injected: {args[0]} cannot be shown", status=500, retryable=True)
             fault = plan.take(full)
             _fail_before(fault, process, plan)
             result = call(*args, **named)
