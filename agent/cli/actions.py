@@ -18,6 +18,7 @@ from agent.cli.agent_client import call, whole_status
 from agent.cli.ask import Engine, Target, agent_socket, container_sections, created, runtime_options, targets
 from agent.cli.main import sentence
 from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
+from agent.model.identity import Key
 from agent.model.issues import plain
 from agent.model.quantities import TRUE_WORDS
 
@@ -125,7 +126,7 @@ def _runs(resource: dict[str, Any]) -> bool:
 def _reconcile(args: argparse.Namespace, section: str) -> str:
     """A pass that retries what failed and ends holds; what went wrong with one container, "" for nothing."""
     answer = call(agent_socket(args), "POST", "/v1/reconcile")
-    failed = [f["error"] for f in answer["failed"] if f["key"] == f"container:{section}"]
+    failed = [f["error"] for f in answer["failed"] if f["key"] == Key("container", section)]
     return str(failed[0]) if failed else ""
 
 
@@ -268,7 +269,7 @@ def wait(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"{foreign} is not declared, so it is never in sync; `--for healthy` waits for its health"
         )
-    keys = [f"container:{t.section}" for t in found]
+    keys = [Key("container", t.section) for t in found]
     if why := catch_up(args, args.timeout):
         return _told(args, {"configuration": why})
     return _told(args, _until(args.timeout, lambda: out_of_sync(args, keys)))
@@ -351,9 +352,9 @@ def settled(args: argparse.Namespace, section: str, seconds: float) -> str:
     end = time.monotonic() + seconds
     if why := catch_up(args, seconds):
         return why
-    while missing := out_of_sync(args, [f"container:{section}"]):
+    while missing := out_of_sync(args, [Key("container", section)]):
         resources = whole_status(agent_socket(args))["resources"]
-        level = next((r["level"] for r in resources if r["key"] == f"container:{section}"), "")
+        level = next((r["level"] for r in resources if r["key"] == Key("container", section)), "")
         if level == "error" or time.monotonic() > end:
             return next(iter(missing.values()))
         time.sleep(LOOK_S)

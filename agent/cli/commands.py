@@ -168,7 +168,7 @@ _EITHER = (*_ALL, "no-agent")
 _DONE = (0, "done")
 _FAILED = (
     1,
-    "an error, which is told: no agent, no engine, no such container, a mistake in the configuration",
+    "an error; the message says which: no agent, no engine, no such container, a mistake in the configuration",
 )
 _USAGE = (2, "the command line is wrong")
 _USUAL = (_DONE, _FAILED, _USAGE)
@@ -228,7 +228,7 @@ PLAN = Command(
     handler="agent.cli.plan:plan",
     words={
         "--detailed-exitcode": "`--exit-code` ends with 4 when there is something to do",
-        "-out": "a plan is not kept: `ucidockd reconcile` plans anew",
+        "-out": "a plan is not stored: `ucidockd reconcile` makes a new one",
     },
     arguments=(
         argument(
@@ -712,7 +712,7 @@ WAIT = Command(
         ("uci commit containers; ucidockd wait", "Until the agent has applied everything."),
         ("ucidockd wait db --for healthy --timeout 2m", "Until the health check of `db` passes."),
     ),
-    exit_codes=(*_USUAL, (5, "the time is over; what is missing is told")),
+    exit_codes=(*_USUAL, (5, "the time is over; the output says what is missing")),
     handler="agent.cli.actions:wait",
     arguments=(_NAMES._replace(settings={**_NAMES.settings, "nargs": "*"}),),
     options=(

@@ -163,6 +163,7 @@ def _image(image: Mapping[str, Any], style: Style, now: float) -> list[str]:
     rows += [_checked(image["check"], now)] if image["check"] else []
     rows += ["pinned: it was taken back to this image"] * image["pinned"]
     rows += [f"before: {', '.join(image['previous'])}"] if image["previous"] else []
+    rows += [f"data saved: of {image['saved']}, for `rollback --with-data`"] if image["saved"] else []
     return _texts(rows, style)
 
 
@@ -179,7 +180,9 @@ def _reached(address: str, zones: list[str] | None) -> str:
         return f"zone {', '.join(zones)}"
     if zones is not None:
         return "no zone of the firewall"
-    return "wherever the firewall lets in" if address in ("0.0.0.0", "::") else f"whoever reaches {address}"
+    return (
+        "wherever the firewall lets in" if address in ("0.0.0.0", "::") else f"anyone who can reach {address}"
+    )
 
 
 def _values(value: str | list[str] | None) -> list[str]:

@@ -149,6 +149,7 @@ class Picture:
         found = {key: state_words(resource, 0.0) for key, resource in self._resources.items()}
         engine = self._agent.get("engine") or {}
         reach = "reachable" if engine.get("reachable") else f"not reachable: {engine.get('error', '')}"
+        reach = reach if engine else "not asked yet"
         found["agent"] = f"engine {reach}; configuration {self._agent.get('config', '?')}"
         return found
 

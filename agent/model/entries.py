@@ -268,7 +268,9 @@ def parse_device(text: str) -> Device:
     if text.startswith("usb:"):
         match = _USB.fullmatch(text)
         if match is None:
-            raise QuantityError(f"{text!r} is no USB device", f"{_DEVICE_FORM}, VID and PID of 4 hex digits")
+            raise QuantityError(
+                f"{text!r} is not a USB device", f"{_DEVICE_FORM}, VID and PID of 4 hex digits"
+            )
         return _device(_usb_name(match[1]), match[2] or "", match[3] or "rwm")
     parts = text.split(":")
     if len(parts) > 3 or not parts[0].startswith("/"):
@@ -501,7 +503,7 @@ def parse_wait(text: str) -> WaitFor:
         match = _USB.fullmatch(target)
         if match is None or match[2]:
             raise QuantityError(
-                f"{target!r} is no USB device", "usb:VID:PID[:serial], VID and PID of 4 hex digits"
+                f"{target!r} is not a USB device", "usb:VID:PID[:serial], VID and PID of 4 hex digits"
             )
         target = _usb_name(target)
     return WaitFor(kind=WaitKind(kind), target=target)

@@ -13,6 +13,7 @@ import random
 import re
 import secrets
 import signal
+import socket as socketlib
 import sys
 import threading
 import time
@@ -261,6 +262,18 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def tell_service_manager() -> None:
+    """Tells systemd, where it started the agent, that commands are answered now (sd_notify(3), `Type=notify`)."""
+    address = os.environ.pop("NOTIFY_SOCKET", "")  # not for hooks and scripts
+    if not address:
+        return
+    with socketlib.socket(socketlib.AF_UNIX, socketlib.SOCK_DGRAM) as sender:
+        try:
+            sender.sendto(b"READY=1", address.replace("@", "\0", 1) if address[0] == "@" else address)
+        except OSError as exc:
+            logger.warning("systemd was not told that the agent is ready: %s", exc)
+
+
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.api.engine_requests import KeptNames, StorageGuard
     from agent.api.jobs.jobs import Jobs
@@ -336,6 +349,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     moving = agent.mover.running() if agent.mover is not None else contextlib.nullcontext()
     async with data.running(), moving, web, consoles, bus.serving(agent, engine):
         logger.info("ready on %s", socket)
+        tell_service_manager()
         await agent.run()
         await jobs.close()
     if agent.parked:

@@ -273,6 +273,17 @@ test('files: an upload goes in growing parts, again where one broke, with its ha
 	assert.deepEqual(shown, [ 1048576, 3145728, data.length ]);
 });
 
+test('files: an upload is over when the agent is done with it, and fails when it is not', async () => {
+	const states = [ { state: 'ending' }, { state: 'ending' }, { state: 'done', members: 3 } ];
+	const send = async (method, path) => new Response(JSON.stringify({ transfer: { id: 't', job: null, ...path === '' ? {} : method === 'PUT' ? {} : states.shift() } }));
+	const transfers = transfer.make(send, async () => {});
+	assert.equal((await transfers.upload({ target: 'volume' }, new Blob([ 'x' ]), () => {})).members, 3);
+	states.push({ state: 'ending' }, { state: 'failed', error: 'the disk is full' });
+	await assert.rejects(transfers.upload({ target: 'volume' }, new Blob([ 'x' ]), () => {}), /the disk is full/);
+	states.push({ state: 'ending', job: 'j' });
+	assert.equal((await transfers.upload({ target: 'load' }, new Blob([ 'x' ]), () => {})).job, 'j');
+});
+
 test('files: what the agent refuses for good is not tried again', async () => {
 	const { transfers, seen } = store({ faults: [ undefined, 415 ] });
 	await assert.rejects(transfers.upload({ target: 'load' }, new Blob([ 'x' ]), () => {}), /refused/);

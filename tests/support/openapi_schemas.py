@@ -820,7 +820,16 @@ SHAPES: dict[str, dict[str, Any]] = {
             "archives",
             {
                 "type": "array",
-                "items": {"type": "object", "properties": {"volume": TEXT, "file": TEXT, "bytes": WHOLE}},
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "volume": TEXT,
+                        "file": TEXT,
+                        "bytes": WHOLE,
+                        "at": {"type": "number", "description": "When it was begun, unix seconds"},
+                        "sha256": {**TEXT, "description": "As noted beside it; empty where it is not"},
+                    },
+                },
             },
         )
     },

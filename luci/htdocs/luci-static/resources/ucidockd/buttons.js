@@ -29,7 +29,7 @@ return baseclass.extend({
 			decisions.map((decision, index) => actions.consequence(decision, chosen[index].name)), labelOf(action), async () => {
 				await actions.run(decisions);
 				await done(decisions);
-			});
+			}, [ 'remove', 'kill', 'stop' ].includes(action) ? 'negative' : 'apply');
 	},
 
 	rename(row, done) {

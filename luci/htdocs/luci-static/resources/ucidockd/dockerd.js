@@ -48,7 +48,7 @@ return baseclass.extend({
 		const [ info, containers ] = await Promise.all([ calls.docker.info(), calls.container.list(), uci.load('dockerd') ]);
 		const keeps = this.keeps(action, info, uci.get('dockerd', 'globals', 'live_restore'));
 
-		D.ask(label, this.impact(action, keeps, containers), label, () => agent['dockerd_' + action]().then(() => done(action)));
+		D.ask(label, this.impact(action, keeps, containers), label, () => agent['dockerd_' + action]().then(() => done(action)), action === 'stop' ? 'negative' : 'apply');
 	},
 
 	// `running`: whether the engine answers; `done(action)` is called when the agent has taken the wish

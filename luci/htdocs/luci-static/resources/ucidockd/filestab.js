@@ -99,7 +99,7 @@ const FilesTab = baseclass.extend({
 
 	askDelete(path, kind) {
 		D.ask(_('Delete %s').format(path), [ kind === 'd' ? _('The folder is deleted with everything in it. This cannot be undone.') : _('The file is deleted. This cannot be undone.') ], _('Delete'),
-			() => this.done([ 'rm', '-rf', '--', path ]));
+			() => this.done([ 'rm', '-rf', '--', path ]), 'negative');
 	},
 
 	askFolder() {

@@ -22,17 +22,14 @@ async function askBack(section, version, done) {
 	const { options, notes } = await calls.agent.revert(section, version.number, false);
 	const outlook = await L.resolveDefault(calls.agent.preview({ containers: { [section]: options } }, false), null);
 	const lines = outlook ? effects.ofPlan(outlook) : [];
-	const close = D.dialogue(_('Use the settings of %s again?').format(format.time(version.at)),
-		lines.length ? D.el('ul', {}, lines.map(line => D.el('li', {}, line.heavy ? D.el('strong', {}, line.text) : line.text))) : D.el('p', {}, _('Nothing that runs is touched.')),
-		D.el('p', {}, _('The settings change like this. What is in volumes stays as it is.')), differences(version.diff),
-		notes.map(note => D.el('p', { 'class': 'alert-message notice' }, note)),
-		D.el('div', { 'class': 'right' },
-			D.el('button', { 'class': 'btn', 'click': () => close() }, _('Cancel')), ' ',
-			D.button('apply', _('Roll back'), async () => {
-				await calls.agent.revert(section, version.number, true);
-				close();
-				done();
-			})));
+
+	D.ask(_('Use the settings of %s again?').format(format.time(version.at)), [
+		lines.length ? D.el('ul', {}, lines.map(line => D.el('li', {}, line.heavy ? D.el('strong', {}, line.text) : line.text))) : _('Nothing that runs is touched.'),
+		_('The settings change like this. What is in volumes stays as it is.'), differences(version.diff), ...notes.map(note => D.el('p', { 'class': 'alert-message notice' }, note))
+	], _('Roll back'), async () => {
+		await calls.agent.revert(section, version.number, true);
+		done();
+	});
 }
 
 // what the section said before; only for a login that may see it

@@ -17,6 +17,6 @@ return baseclass.extend({
 
 			D.notify('info', jobs.words(job));
 			await done();
-		}));
+		}, 'negative'));
 	}
 });

@@ -65,10 +65,22 @@ return baseclass.extend({
 		_('The newer image is downloaded, then the container is replaced: down for a few seconds, its volumes stay. If the new one does not start, the old one comes back.'),
 		_('Update'), () => calls.agent.update(resources.map(one => one.section)), done)),
 
-	// to the image before
-	backButton: (resource, done) => D.button('neutral', _('Back to the image before'), () => ask(_('Take %s back').format(resource.name),
-		_('The container is replaced by one of the image before, and stays on it until its settings change or you update it. Its volumes stay as they are.'),
-		_('Take back'), () => calls.agent.rollback(resource.section), done)),
+	// to the image before, and where its data was saved before the update, with that
+	backButton: (resource, done) => D.button('neutral', _('Back to the image before'), async () => {
+		const { image: { previous, saved } } = await calls.agent.describe(resource.section), box = D.el('input', { 'type': 'checkbox', 'checked': previous.length ? null : '', 'disabled': previous.length ? null : '' });
+
+		if (!previous.length && !saved)
+			return D.show(_('Take %s back').format(resource.name), D.el('p', {}, _('There is no image to go back to: it has had one only, or it was taken back already.')));
+
+		return D.ask(_('Take %s back').format(resource.name), [
+			_('The container is replaced by one of the image before: down for a few seconds. It stays on that image until its settings change or you update it.'),
+			saved ? D.el('p', {}, D.labelled(_('Put its data back too, as it was saved before the update'), box)) : _('Its volumes stay as they are.'),
+			saved ? _('What was written to its volumes since the update is lost with this.') : ''
+		].filter(Boolean), _('Take back'), async () => {
+			tell(await calls.agent.rollback(resource.section, box.checked || undefined));
+			await done?.();
+		});
+	}),
 
 	// of one container: whether there is a newer image, and that it stays on an earlier one
 	factsOf(resource, done) {

@@ -47,7 +47,7 @@ return view.extend({
 		D.ask(_('Remove network %s').format(network.Name), [ _('No container uses it. Containers that are started with it later fail until it is created again.') ], _('Remove'), async () => {
 			await calls.network.remove(network.Id);
 			await this.refresh();
-		});
+		}, 'negative');
 	},
 
 	row(network, owner, users) {
