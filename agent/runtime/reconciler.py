@@ -424,7 +424,7 @@ class Reconciler:
     ) -> dict[str, Missing]:
         if self.paused:
             missing = Missing(reason=self.paused, stop=True)
-            return {key_of("container", c.section): missing for c in desired.containers}
+            return {Key("container", c.section): missing for c in desired.containers}
         if not self.engine_is_here:
             return waiting_elsewhere(desired, now=self.wall())
         return waiting(desired, now=self.wall(), usb=usb, interfaces=interfaces, silent=silent)
