@@ -260,6 +260,13 @@ def parse_tmpfs(text: str) -> Tmpfs:
         raise QuantityError(
             f"{text!r} has no absolute target", "/target[:options] such as /run:size=64m,mode=755"
         )
+    for option in options.split(",") if options else ():
+        # the engine knows a fixed set; a word of it has no other form
+        if not re.fullmatch(r"[a-z_]+(=.*)?", option):
+            meant = f"; did you mean `size={option}`?" if re.fullmatch(r"\d+[kKmMgG%]?", option) else ""
+            raise QuantityError(
+                f"{option[:64]!r} is not an option of a tmpfs", f"options such as size=64m,mode=1777{meant}"
+            )
     return Tmpfs(target=_tidy(target), options=options)
 
 
