@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Follows the status board and sends notices, off the passes' thread.
 
-One thread finds what changed (`agent.status.alarms`); each section has its own thread only while it has something to send, so
-a receiver that hangs delays no other. Queues are bounded: what does not fit is dropped and counted.
+One thread finds what changed (`agent.status.alarms`); each section has its own thread only while it has something to send,
+so a receiver that hangs delays no other. Queues are bounded: what does not fit is dropped and counted.
 """
 
 from __future__ import annotations

@@ -144,6 +144,7 @@ class Reconciler:
     settings_read: Callable[[AgentSettings], None] = lambda _: None
     make_updates: Callable[[Reconciler], UpdateChecks] | None = None
     updates: UpdateChecks | None = None  # once they are wanted
+    paused: str = ""  # why no container is to run for now
     room: MakeRoom = lambda image, platform, check: contextlib.nullcontext()
     _busy: dict[str, ops.Work] = field(default_factory=dict)
     _runs: list[Run] = field(default_factory=list)  # that are under way
@@ -332,24 +333,25 @@ class Reconciler:
         interfaces = self.router.interfaces() if self.router is not None and self.engine_is_here else None
         silent = self.router.silent if self.router is not None else ""
         waits = self._waiting(desired, usb, interfaces, silent)
+        gone: Mapping[str, Missing] = {}
+        if self.paused:
+            gone = waits
+        elif self.engine_is_here:
+            gone = lost(
+                desired,
+                records,
+                waits,
+                now=self.wall(),
+                usb=usb,
+                interfaces=interfaces,
+                silent=silent,
+            )
         context = Context(
             now=self.wall(),
             records=records,
             foreign=snapshot.foreign,
             waiting=waits,
-            lost=(
-                lost(
-                    desired,
-                    records,
-                    waits,
-                    now=self.wall(),
-                    usb=usb,
-                    interfaces=interfaces,
-                    silent=silent,
-                )
-                if self.engine_is_here
-                else {}
-            ),
+            lost=gone,
             # a new configuration is tried at once
             backoff={**self.backoff.blocked(self.monotonic()), **unmended} if committed else {},
             changing=frozenset(self._changing),
@@ -413,6 +415,9 @@ class Reconciler:
         interfaces: Mapping[str, Interface] | None,
         silent: str,
     ) -> dict[str, Missing]:
+        if self.paused:
+            missing = Missing(reason=self.paused, stop=True)
+            return {Key("container", c.section): missing for c in desired.containers}
         if not self.engine_is_here:
             return waiting_elsewhere(desired, now=self.wall())
         return waiting(desired, now=self.wall(), usb=usb, interfaces=interfaces, silent=silent)

@@ -18,6 +18,7 @@ import httpx
 
 from agent.api.access.tcp import ControlServer
 from agent.api.app import make_app
+from agent.api.port import Told
 from agent.api.streams.consoles import Consoles
 from agent.convert.requests import ImportRequest
 from agent.engine.stream import DockerStream
@@ -89,6 +90,12 @@ class QuietAgent:
 
     async def prune(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         return {"going": [], "kept": [], "bytes": 0}
+
+    async def look_at_move(self, target: str) -> dict[str, Any]:
+        return {"target": target}
+
+    async def move_data(self, target: str, told: Told) -> None:
+        pass
 
     async def notify_test(self, name: str) -> dict[str, Any]:
         return {"sent": True, "error": "", "took_s": 0.0}
