@@ -26,7 +26,7 @@ test('status: the condition that the agent names decides, with the level that th
 
 test('status: a section of which nothing is known yet is pending', () => {
 	const { level, label } = status.verdict(resource('container:web', 'waiting', 'Synced'));
-	assert.deepEqual([ level, label ], [ 'waiting', 'Not looked at yet' ]);
+	assert.deepEqual([ level, label ], [ 'waiting', 'Not checked yet' ]);
 });
 
 test('status: a stream of items gives the same as a snapshot, and changes apply to it', () => {
