@@ -185,7 +185,7 @@ test('dockerd: what happens to containers is said before', () => {
 		assert.equal(keeps(action, found, setting), wanted, `${action} ${setting}`);
 	const running = [ { Names: [ '/web' ] }, { Names: [ '/db' ] } ];
 	assert.match(impact('stop', false, running).join('\n'), /stays down[^]*containers stop: db, web\. /);
-	assert.match(impact('restart', true, running).join('\n'), /go on running[^]*: db, web$/);
+	assert.match(impact('restart', true, running).join('\n'), /keep running[^]*: db, web$/);
 	assert.match(impact('stop', true, []).join('\n'), /No container runs/);
 });
 
