@@ -23,6 +23,7 @@ from agent.cli.output import columns
 from agent.errors import ConfigError, DataError
 from agent.files.atomic import sync_directory
 from agent.model.issues import plain
+from agent.model.quantities import size_words
 from agent.wire.tar import TarError, TarReader
 
 _PIECE = 128 * 1024
@@ -39,7 +40,8 @@ def volume_ls(args: argparse.Namespace) -> int:
         print(json.dumps(answer, indent=1))
         return 0
     rows = [_row(entry) for entry in answer["entries"]]
-    print("\n".join(columns(("MODE", "OWNER", "SIZE", "MODIFIED", "NAME"), rows)))
+    lines = columns(("MODE", "OWNER", "SIZE", "MODIFIED", "NAME"), rows)
+    print("\n".join(lines) if rows else plain(f"{args.name}:{args.path or '/'} is empty"))
     if answer["more"]:
         print(f"only the first {len(rows)} entries are listed", file=sys.stderr)
     return 0
@@ -51,7 +53,8 @@ def _volumes(args: argparse.Namespace) -> int:
         print(json.dumps(found, indent=1))
         return 0
     rows = [(v["Name"], v["Driver"], v["Mountpoint"]) for v in sorted(found, key=lambda v: str(v["Name"]))]
-    print("\n".join(columns(("NAME", "DRIVER", "FOLDER"), [tuple(map(plain, row)) for row in rows])))
+    lines = columns(("NAME", "DRIVER", "FOLDER"), [tuple(map(plain, row)) for row in rows])
+    print("\n".join(lines) if rows else "There is no volume.")
     return 0
 
 
@@ -74,7 +77,7 @@ def volume_get(args: argparse.Namespace) -> int:
         sys.stdout.buffer.flush()
         return 0
     size = save(Path(args.file), _read(reader, pieces))
-    print(f"{args.file}: {reader.members} files, folders and links, {size} bytes")
+    print(f"{args.file}: {reader.members} files, folders and links, {size_words(size)}")
     return 0
 
 
@@ -179,7 +182,7 @@ def backup(args: argparse.Namespace) -> int:
         if not each["last"]["message"]:
             for volume, archive in each["last"]["archives"].items():
                 place = archive["file"] or "given to the command"
-                print(plain(f"{each['name']}: {volume}: {place}, {archive['bytes']} bytes"))
+                print(plain(f"{each['name']}: {volume}: {place}, {size_words(archive['bytes'])}"))
     wrong = [each for each in ended if each["last"]["message"]]
     for each in wrong:
         print(plain(f"{each['name']}: {each['last']['message']}"), file=sys.stderr)
@@ -198,9 +201,11 @@ def _list_backups(args: argparse.Namespace, path: str) -> int:
         if section["target"]:
             found = call(path, "GET", f"/v1/backups/{route_name(section['name'])}")["archives"]
             section["archives"] = found
-            rows += [("", each["volume"], str(each["bytes"]), each["file"]) for each in found]
+            rows += [("", each["volume"], size_words(each["bytes"]), each["file"]) for each in found]
     if args.json:
         print(json.dumps(sections, indent=1))
+    elif not rows:
+        print(f"There is no {'such ' if args.names else ''}`config backup` section.")
     else:
         print(
             "\n".join(columns(("NAME", "SCHEDULE", "LAST", "RESULT"), [tuple(map(plain, r)) for r in rows]))

@@ -475,6 +475,7 @@ class DaemonStage:
         """As `Renderer.render`. An unknown dockerd, or an external one, may be listening itself."""
         known = running is not None or self._change is None or self._change.supervisor.find() is None
         probe = known and runner.kind != "external"
+        process = self._change.record.process if self._change is not None else None
         refused = {
             key: why for key, (value, why) in self._refused.items() if value_at(settings.values, key) == value
         }
@@ -485,6 +486,7 @@ class DaemonStage:
             probe=probe,
             bridges=self._bridges if bridges is None else bridges,
             refused=refused,
+            lives=process is not None and daemon_process.is_alive(process),
         )
 
     def _goal(self, change: DaemonChange, wanted: Target) -> Target:

@@ -26,9 +26,9 @@ from agent.errors import ConfigError, ConflictError, EngineError, StorageError, 
 from agent.files.user_paths import PATHS
 from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher
 from agent.model.dockerd.settings import Wish
+from agent.model.identity import Key
 from agent.model.issues import Given, issue_as_json
 from agent.model.resources import Desired, RegistryAuth
-from agent.plan.draft import key_of
 from agent.plan.outlook import Outlook
 from agent.plan.prune import needed_images
 from agent.router.mounts import MountWatch
@@ -419,7 +419,7 @@ class Loop:
         by_name = {c.name: c.section for c in desired.containers} | {
             c.section: c.section for c in desired.containers
         }
-        keys = [key_of("container", by_name.get(name, name)) for name in names]
+        keys = [Key("container", by_name.get(name, name)) for name in names]
         return self.reconciler.update_checks().check(desired, keys)
 
     async def tls_client(self, name: str, *, days: int) -> dict[str, object]:
@@ -550,7 +550,7 @@ class Loop:
             logger.exception("pass failed")
 
     def _pass(self, dirty: Dirty) -> None:
-        if dirty.config or self.reconciler.desired is None:
+        if dirty.config or self.reconciler.is_incomplete():
             self._read_config()
         self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
         if self.upkeep is not None:

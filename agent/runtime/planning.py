@@ -14,7 +14,7 @@ from agent.errors import ConfigError, EngineError
 from agent.files.config import LoadResult
 from agent.model.container_table import Level as Cost
 from agent.model.dockerd.settings import DAEMON_KEY
-from agent.model.identity import canonical, masked
+from agent.model.identity import Key, canonical, masked
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, ContainerSpec, Desired, RunState, Update
 from agent.model.secrets import hidden_text, hidden_words
@@ -23,7 +23,7 @@ from agent.plan.container.difference import FieldDifference, differences
 from agent.plan.container.image import keeps_image, named, split_word
 from agent.plan.container.inspected import read_spec
 from agent.plan.container.meaning import defaults_of
-from agent.plan.draft import desired_spec, key_of
+from agent.plan.draft import desired_spec
 from agent.plan.effects import SCHEMA, operations_as_json, summary_of
 from agent.plan.outlook import Entry, Outlook, text_of
 from agent.plan.written import OptionChange, option_changes
@@ -165,7 +165,7 @@ def _failure_as_json(outcome: Outcome) -> dict[str, Any]:
 def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
     """`name` is a section or a Docker name. Raises ConfigError for neither, EngineError."""
     container = find_container(reconciler, name)
-    key = key_of("container", container.section)
+    key = Key("container", container.section)
     records = [r for r in reconciler.records.records() if r.kind == "container" and not r.swap]
     record = next((r for r in records if r.section == container.section), None)
     seen = reconciler.engine.inspect_container(record.object_id if record else container.name)
@@ -212,7 +212,7 @@ def find_container(reconciler: Reconciler, name: str) -> Container:
     for container in sorted(declared, key=lambda c: c.section != name):
         if name in (container.section, container.name):
             return container
-    broken = reconciler.desired is not None and f"container:{name}" in reconciler.desired.broken
+    broken = reconciler.desired is not None and Key("container", name) in reconciler.desired.broken
     reason = "the section has a mistake, see `ucidockd check`" if broken else "no container section has it"
     known = ", ".join(c.section for c in declared) or "none is declared"
     raise ConfigError(f"{name}: {reason}; expected a section or a Docker name ({known})")
@@ -249,7 +249,7 @@ DIFF_SCHEMA = 1
 def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
     """All that is known of a container section; `name` may be its Docker name. Raises ConfigError, EngineError."""
     container = find_container(reconciler, name)
-    key = key_of("container", container.section)
+    key = Key("container", container.section)
     plan = reconciler.make_plan(deep=None)
     record = next(
         (

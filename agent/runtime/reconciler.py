@@ -38,8 +38,9 @@ from agent.files.config import LoadResult
 from agent.files.history import History
 from agent.files.uci_store import UciStore
 from agent.model.addresses import Interface, Route
+from agent.model.identity import Key
 from agent.model.issues import Given
-from agent.model.observed import Observed, Record
+from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.quantities import clock_is_set
 from agent.model.resources import AgentSettings, Container, Desired, Update
 from agent.model.updates import Available, UpdateCheck
@@ -58,7 +59,7 @@ from agent.plan.backoff import ENDED_AGAIN, UNHEALTHY_AGAIN, BackOff
 from agent.plan.container.image import digest_of, keeps_image, newer
 from agent.plan.container.meaning import image_defaults, newly_stated
 from agent.plan.container.renames import moved
-from agent.plan.draft import Context, Missing, desired_spec, key_of, shared_names
+from agent.plan.draft import Context, Missing, desired_spec, shared_names
 from agent.plan.outlook import Entry, Outlook, outlook
 from agent.plan.reconcile import reconcile
 from agent.router.devices import Plugged, UsbDevices
@@ -190,8 +191,8 @@ class Reconciler:
         last = self.load()
         if unless():
             return
-        self.last = last
-        for issue in last.issues:
+        told, self.last = self.last.issues, last
+        for issue in last.issues if last.issues != told else ():
             logger.log(logging.ERROR if issue.severity == "error" else logging.WARNING, "%s", issue.text())
         fresh = last.desired
         if fresh is None:
@@ -202,6 +203,10 @@ class Reconciler:
         self.desired = fresh
         self.settings_read(fresh.agent)
         self._display.config(fresh, last.issues)
+
+    def is_incomplete(self) -> bool:
+        """Whether the configuration was not read yet, or a file that it names could not be: it is to be read again."""
+        return self.desired is None or any(c.unread for c in self.desired.containers)
 
     def make_plan(self, *, deep: frozenset[str] | None) -> ops.Plan:
         """Observes and plans, changing nothing. `deep`: ids to inspect, None for all. Raises EngineError."""
@@ -217,7 +222,7 @@ class Reconciler:
         loaded = self.load_given(given)
         before = self.load_given(replace(given, sections={})) if given.sections else None
         names = {name for sections in given.sections.values() for name in sections}
-        keys = {key_of(kind, name) for name in names for kind in ("container", "network", "volume")}
+        keys = {Key(kind, name) for name in names for kind in ("container", "network", "volume")}
         return GivenChange(loaded=loaded, before=before, keys=frozenset(keys))
 
     def foresee_change(self, change: GivenChange) -> Outlook:
@@ -290,7 +295,8 @@ class Reconciler:
             return ops.Plan()  # same input, same plan; the board shows its findings already
         plan = self._told(reconcile(look.desired, look.observed, look.context))
         timed = any(record.removed_at is not None for record in look.context.records)
-        timed = timed or _has_update(plan)
+        # it may be made by itself later
+        timed = timed or any(f.type == ConditionType.UPDATE_AVAILABLE and f.status for f in plan.findings)
         self._settled = None if plan.works or timed or _is_unreached(plan) else question
         return plan
 
@@ -316,9 +322,7 @@ class Reconciler:
         if ids is not None:  # looking at what may not be touched would be for nothing
             failed = self.backoff.blocked(self.monotonic()).keys() - self._changing
             blocked = busy | failed | unmended.keys() | held.keys()
-            ids = (ids | _unclear(desired, records)) - {
-                r.object_id for r in records if key_of(r.kind, r.section) in blocked
-            }
+            ids = (ids | _unclear(desired, records)) - {r.object_id for r in records if r.key in blocked}
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=ids)
         known = self.image_ids, self.image_defaults, self.image_digests
         if deep is None:
@@ -331,7 +335,7 @@ class Reconciler:
         )
         ends = self._look_at_ends(desired, records, observed, stale=deep or frozenset())
         unseen = {**snapshot.unseen, **ends.unseen}
-        unmended = {**unmended, **{key_of("container", section): why for section, why in unseen.items()}}
+        unmended = {**unmended, **{Key("container", section): why for section, why in unseen.items()}}
         interfaces = self.edges.interfaces() if self.edges is not None and self.engine_is_here else None
         silent = self.edges.silent if self.edges is not None else ""
         waits = self._waiting(desired, usb, interfaces, silent)
@@ -381,8 +385,8 @@ class Reconciler:
         """How what does not run has ended. One that was stopped by hand did not end soon of its own."""
         seen = {c.id: c for c in observed.containers}
         own = {r.section: r for r in records if r.kind == "container" and not r.swap and r.object_id in seen}
-        found = {
-            key_of("container", c.section): (c, own[c.section], seen[own[c.section].object_id])
+        found: dict[str, tuple[Container, Record, ObservedContainer]] = {
+            Key("container", c.section): (c, own[c.section], seen[own[c.section].object_id])
             for c in desired.containers
             if c.section in own
         }
@@ -457,7 +461,7 @@ class Reconciler:
         """The keys of the containers of ours that mount one of these, by their section or as they were applied."""
         declared = self.desired.containers if self.desired is not None else ()
         found = {
-            key_of("container", c.section)
+            Key("container", c.section)
             for c in declared
             if volumes & {mount.source for mount in c.spec.mounts if not mount.is_bind}
         }
@@ -465,7 +469,7 @@ class Reconciler:
             if record.kind == "container":
                 sources = {str(mount.get("source") or "") for mount in record.spec.get("mounts", ())}
                 if volumes & {*sources, *names(record.volumes)}:
-                    found.add(key_of("container", record.section))
+                    found.add(Key("container", record.section))
         return frozenset(found)
 
     def _managed(self, ref: str) -> Container | None:
@@ -592,7 +596,7 @@ class Reconciler:
         if not changed:
             return {}
         before = {record.nonce: record.section for record in self.records.records()}
-        keys = {key_of(r.kind, section) for r in changed for section in (r.section, before[r.nonce])}
+        keys = {Key(r.kind, section) for r in changed for section in (r.section, before[r.nonce])}
         try:
             self.records.put(*changed)
         except StorageError as exc:
@@ -618,7 +622,7 @@ class Reconciler:
         declared = {c.section: c for c in desired.containers}
         for record in self.records.records():
             container = declared.get(record.section) if record.kind == "container" else None
-            if container is None or record.swap or key_of("container", record.section) in self._busy:
+            if container is None or record.swap or Key("container", record.section) in self._busy:
                 continue
             changes: dict[str, Any] = {}
             found = newer(container, record, self.image_ids, self.image_digests)
@@ -643,7 +647,7 @@ class Reconciler:
             if record.kind == "container" and not record.swap
         }
         for section, text in self.last.texts.items():
-            key = key_of("container", section)
+            key = Key("container", section)
             if key not in self._busy and applied.get(section) == desired.spec_hashes.get(key, ""):
                 self._note("keep", section, text, at=self.wall())
 
@@ -659,7 +663,7 @@ class Reconciler:
     def _keep_for_later(self, desired: Desired, plan: ops.Plan, *, every: bool) -> None:
         """What was heard of is forgotten once it was looked at by a pass that could act on it."""
         records = [r for r in self.records.records() if r.kind == "container" and r.object_id]
-        keys = {r.object_id: key_of(r.kind, r.section) for r in records}
+        keys = {r.object_id: r.key for r in records}
         known = declared(desired).keys() | desired.broken
         ids = keys.keys() | self._to_look if every else self._to_look
         self._to_look = {
@@ -681,7 +685,7 @@ class Reconciler:
 
     def _output_of(self, key: str, desired: Desired) -> str:
         """Asked for every 5 s at most: a loop may turn several times a second."""
-        section, now = key.partition(":")[2], self.monotonic()
+        section, now = Key.parse(key).section, self.monotonic()
         record = next(
             (r for r in self.records.records() if (r.kind, r.section, r.swap) == ("container", section, "")),
             None,
@@ -713,7 +717,7 @@ class Reconciler:
     def _recover(self) -> dict[str, str]:
         """Mends what was cut short; key -> why it cannot be planned for yet. Has a back-off of its own: an old
         container must not stay down because a new one failed often."""
-        open_keys = {f"{r.kind}:{r.section}" for r in self.records.records() if r.swap or not r.object_id}
+        open_keys: set[str] = {r.key for r in self.records.records() if r.swap or not r.object_id}
         if not open_keys:
             return {}
         blocked = self.backoff.blocked(self.monotonic())
@@ -853,9 +857,9 @@ class Reconciler:
                 self._display.applied(work.key)
             if isinstance(work.operations[-1], _LAST_OPERATIONS):
                 self._display.gone(work.key)
-                kind, _, section = work.key.partition(":")
-                if kind == "container":
-                    self._note("forget", section)
+                key = Key.parse(work.key)
+                if key.kind == "container":
+                    self._note("forget", key.section)
         self._display.ids()
         self._display.losses()
         self._settled = None  # the board has moved on from what that look showed
@@ -888,11 +892,6 @@ def _is_unreached(plan: ops.Plan) -> bool:
     return any(f.type == "Synced" and not f.status and f.reason in held_up for f in plan.findings)
 
 
-def _has_update(plan: ops.Plan) -> bool:
-    """It may be made by itself later."""
-    return any(f.type == ConditionType.UPDATE_AVAILABLE and f.status for f in plan.findings)
-
-
 def _with(records: tuple[Record, ...], changed: tuple[Record, ...]) -> tuple[Record, ...]:
     by_nonce = {record.nonce: record for record in changed}
     return tuple(by_nonce.get(record.nonce, record) for record in records) if by_nonce else records
@@ -903,12 +902,12 @@ def _unclear(desired: Desired, records: tuple[Record, ...]) -> frozenset[str]:
     edited = {
         container.section: container
         for container in desired.containers
-        if key_of("container", container.section) in desired.spec_hashes
+        if Key("container", container.section) in desired.spec_hashes
     }
     found = set()
     for record in records:
         container = edited.get(record.section) if record.kind == "container" and not record.swap else None
-        if container is None or desired.spec_hashes[key_of("container", record.section)] == record.spec_hash:
+        if container is None or desired.spec_hashes[Key("container", record.section)] == record.spec_hash:
             continue
         if newly_stated(record.spec, desired_spec(container)):
             found.add(record.object_id)

@@ -252,7 +252,7 @@ class Jobs:
         try:
             return self._jobs[number]
         except KeyError:
-            raise UnknownJobError(f"there is no such job; the last {KEPT} are kept") from None
+            raise UnknownJobError(f"no such job; the last {KEPT} are kept") from None
 
     def all(self) -> list[Job]:
         """Newest first."""
