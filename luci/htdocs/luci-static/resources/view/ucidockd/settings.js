@@ -11,6 +11,7 @@
 'require ucidockd.dom as D';
 'require ucidockd.editor as editor';
 'require ucidockd.live as live';
+'require ucidockd.movedata as movedata';
 'require ucidockd.schemas as schemas';
 'require ucidockd.sections as sections';
 'require ucidockd.settings as settings';
@@ -75,7 +76,7 @@ return view.extend({
 		const isAuto = () => [ '', 'auto' ].includes(this.made.tls.value('mode')), isFiles = () => !isAuto();
 
 		return {
-			'globals data_root': () => ({ more: browse.button(() => this.made.globals.value('data_root'), path => this.made.globals.put('data_root', path)) }),
+			'globals data_root': () => ({ more: [ browse.button(() => this.made.globals.value('data_root'), path => this.made.globals.put('data_root', path)), ' ', movedata.button(this.dataRoot(), () => this.made.globals.value('data_root')) ] }),
 			'globals hosts': () => ({ check: text => this.wrongHost(text), placeholder: _('e.g. %s').format('tcp://192.168.1.1:2376') }),
 			'tls enabled': () => ({ title: 'TLS', description: _('All TCP addresses speak TLS. The agent makes the certificates and renews them.') }),
 			'tls verify': () => ({ title: _('Client certificates'), description: _('Only clients with a certificate get in. Make one for each client below.') }),
@@ -146,9 +147,14 @@ return view.extend({
 		}).node ];
 	},
 
+	// where Docker's data is now
+	dataRoot() {
+		return uci.get('dockerd', 'globals', 'data_root') ?? this.schema.globals.properties.data_root.default;
+	},
+
 	// what a change of the data root means, before it is agreed to
 	confirm(_plan, given) {
-		const from = uci.get('dockerd', 'globals', 'data_root') ?? this.schema.globals.properties.data_root.default, to = given.dockerd?.globals?.data_root;
+		const from = this.dataRoot(), to = given.dockerd?.globals?.data_root;
 
 		if (to === undefined || to.replace(/\/+$/, '') === from.replace(/\/+$/, ''))
 			return [];
@@ -158,7 +164,7 @@ return view.extend({
 		return [
 			names ? _('dockerd restarts, and these containers stop: %s.').format(names) : _('dockerd restarts. No container runs.'),
 			_('Images, containers and volumes stay in %s. In %s dockerd begins with what is there, which is nothing in an empty folder.').format(from, to),
-			_('To take them along, stop dockerd on the Overview, copy the folder on the router (cp -a %s %s), and then change this setting: containers start again from there.').format(from.replace(/\/+$/, '/.'), to)
+			[ _('To take them along, move the data instead of saving:'), ' ', movedata.button(from, () => to) ]
 		];
 	},
 
