@@ -872,6 +872,35 @@ VOLUME_PUT = Command(
     common=("config-dir", "override-dir", "socket"),
 )
 _AGENT_ONLY = ("config-dir", "override-dir", "socket", "json")
+MOVE_DATA = Command(
+    name="move-data",
+    group="Data",
+    summary="Move Docker's data to another disk",
+    description=(
+        "Copies images, containers and volumes from `data_root` to an empty folder, sets `data_root`, and starts the same"
+        " engine there. It first shows how much there is to copy, which containers stop and for how long, and asks."
+        " Containers keep running while the first copy is made, and stop only for what changed since. The copy is compared"
+        " with the data before it is used. If anything fails, the old data is used again. To continue a move that was cut"
+        " short, give the same command again. The old data stays until you remove it; the command for that is shown at the"
+        " end."
+    ),
+    examples=(
+        ("ucidockd move-data --check /mnt/sda1/docker", "What the move would do."),
+        ("ucidockd move-data /mnt/sda1/docker", "The same, and do it after a question."),
+    ),
+    exit_codes=(
+        (0, "done"),
+        (1, "it cannot be moved, failed or was cancelled: the old data is in use"),
+        _USAGE,
+    ),
+    handler="agent.cli.data:move_data",
+    arguments=(argument("TARGET", dest="target", help="an empty folder on the new disk"),),
+    options=(
+        flag("--check", help="only show what the move would do"),
+        flag("-y", "--yes", help="without a question"),
+    ),
+    common=_AGENT_ONLY,
+)
 BACKUP = Command(
     name="backup",
     group="Data",
@@ -968,6 +997,7 @@ COMMANDS: tuple[Command, ...] = (
     VOLUME_LS,
     VOLUME_GET,
     VOLUME_PUT,
+    MOVE_DATA,
     BACKUP,
     RESTORE,
     HELP_COMMAND,
@@ -1016,6 +1046,8 @@ DOCKER_WORDS: Mapping[str, str] = {
     "set": "`uci set containers.NAME.OPTION=VALUE; uci commit containers`",
     "enable": "`ucidockd start NAME`",
     "disable": "`ucidockd stop NAME`",
+    "move": "`ucidockd move-data TARGET` moves Docker's data to another disk",
+    "migrate": "`ucidockd move-data TARGET` moves Docker's data to another disk",
     "docker": "leave out the word `docker`; `ucidockd --help` lists the commands",
     "lint": "`ucidockd check` lists every mistake",
     "inspect": "`ucidockd describe NAME` shows everything about a section",

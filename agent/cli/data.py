@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ucidockd volume ls|get|put`: the files of volumes. `backup` and `restore`: what is saved of them."""
+"""`ucidockd volume ls|get|put`: the files of volumes. `backup` and `restore`: what is saved of them.
+`move-data`: all of Docker's data."""
 
 from __future__ import annotations
 
@@ -157,6 +158,71 @@ def unpacked(file: BinaryIO) -> Iterator[bytes]:
 def _route(name: str, what: str, **query: str) -> str:
     asked = urlencode({key: value for key, value in query.items() if value})
     return f"/v1/volumes/{route_name(name)}/{what}" + (f"?{asked}" if asked else "")
+
+
+# Docker's data on another disk
+
+
+def move_data(args: argparse.Namespace) -> int:
+    """Shows what a move would do, and does it once that is agreed to."""
+    path = agent_socket(args)
+    found = call(path, "POST", "/v1/move-data/check", body={"target": args.target})
+    if args.check or not args.json:
+        print(json.dumps(found, indent=1) if args.json else "\n".join(_foreseen(found)))
+    if args.check:
+        return 0
+    if not args.yes:
+        if not sys.stdin.isatty():
+            print("Nothing is moved yet; --yes moves it.", file=sys.stderr)
+            return 1
+        if input("Move it? [y/N] ").strip().lower() not in ("y", "yes"):
+            return 1
+    job = call(path, "POST", "/v1/move-data", body={"target": args.target})["job"]
+    try:
+        job = _followed(path, job, quiet=args.json)
+    except KeyboardInterrupt:
+        call(path, "DELETE", f"/v1/jobs/{job['id']}")
+        job = _followed(path, job, quiet=args.json)
+    if args.json:
+        print(json.dumps(job, indent=1))
+    if job["state"] != "succeeded":
+        why = job["error"]["message"] if job["error"] else "cancelled"
+        print(plain(f"{why}; Docker uses {found['source']} as before"), file=sys.stderr)
+        return 1
+    return 0
+
+
+def _foreseen(found: dict[str, Any]) -> list[str]:
+    size = size_words(found["bytes"]) if found["bytes"] is not None else "a lot of data (not counted yet)"
+    seconds = found["down_s"] if found["down_s"] is not None else "some hundred"
+    free = f"{found['file_system']}, {size_words(found['free'])} free"
+    lines = [
+        f"Copies {size} from {found['source']} to {found['target']} ({free}).",
+        "A copy that was cut short is there, and is completed." if found["resumes"] else "",
+        f"Containers that stop: {', '.join(found['containers']) or 'none, as none runs'}.",
+        "They run during the first copy. They stop while what changed since is copied and dockerd restarts.",
+        f"That takes about {seconds} s, more on a slow disk.",
+        *(f"Note: {note}." for note in found["notes"]),
+        f"The old data stays in {found['source']} until you remove it.",
+    ]
+    return [plain(line) for line in lines if line]
+
+
+def _followed(path: str, job: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
+    """Tells each step, and on a terminal how far the copy is; the job once it is over."""
+    step, shows = "", sys.stderr.isatty() and not quiet
+    while True:
+        job = call(path, "GET", f"/v1/jobs/{job['id']}")["job"]
+        progress = job["progress"]
+        if progress["step"] != step and not quiet:
+            step = progress["step"]
+            print(plain(f"{chr(13) if shows else ''}{step}"))
+        if shows and progress["bytes_total"]:
+            done, total = size_words(progress["bytes_done"]), size_words(progress["bytes_total"])
+            print(f"\r{progress['percent'] or 0} %, {done} of {total}  ", end="", file=sys.stderr, flush=True)
+        if job["state"] != "running":
+            return job
+        time.sleep(0.5)
 
 
 # backups

@@ -41,9 +41,11 @@ from agent.threads import tell
 from agent.uci.decode import PACKAGES
 
 if TYPE_CHECKING:
+    from agent.api.port import Told
     from agent.convert.requests import ImportRequest
     from agent.notices.gate import Notices
     from agent.observe.load import Loads
+    from agent.runtime.moving import Mover
     from agent.runtime.updating import Asked
     from agent.storage.upkeep import Upkeep
 
@@ -115,6 +117,7 @@ class Loop:
         self.parked = False
         self.upkeep: Upkeep | None = None
         self.loads: Loads | None = None
+        self.mover: Mover | None = None
         self.notices: Notices | None = None
         self._watch_mounts, self._begin_thread, self._jitter = watch_mounts, begin_thread, jitter
         reconciler.work_ended = self.trigger_threadsafe
@@ -126,7 +129,24 @@ class Loop:
 
     async def _in_pass(self, work: Callable[[], Value]) -> Value:
         """Runs what blocks in the passes' own thread. Under `_one_pass`."""
-        return await self._loop.run_in_executor(self._pass_thread, work)
+        thread = None if self._stop.is_set() else self._pass_thread  # which may have been shut down by then
+        return await self._loop.run_in_executor(thread, work)
+
+    async def in_pass(self, work: Callable[[], Value]) -> Value:
+        """Runs what blocks while no pass runs."""
+        async with self._one_pass:
+            return await self._in_pass(work)
+
+    async def settled_pass(self) -> None:
+        """A full pass, and the end of what was under way before and of what it began. Raises EngineError."""
+        await self._ended()
+        await self.in_pass(self._whole_pass)
+        await self._ended()
+
+    def _whole_pass(self) -> None:
+        with self._counted():
+            self._read_config()
+            self.reconciler.begin_pass(deep=None)
 
     # triggers
 
@@ -438,6 +458,19 @@ class Loop:
             raise ConflictError("this agent does not run dockerd")
         await asyncio.to_thread(stage.ask, wish, self.reconciler.desired)
         self.trigger()
+
+    async def look_at_move(self, target: str) -> dict[str, Any]:
+        """What a move of dockerd's data there would do."""
+        return await self._mover().look(target)
+
+    async def move_data(self, target: str, told: Told) -> None:
+        """Moves dockerd's data there."""
+        await self._mover().move(target, told)
+
+    def _mover(self) -> Mover:
+        if self.mover is None:
+            raise ConflictError("this agent does not run dockerd")
+        return self.mover
 
     def config_issues(self) -> list[dict[str, object]]:
         """The mistakes of the last read, and why containers wait for dockerd."""
