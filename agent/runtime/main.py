@@ -47,7 +47,7 @@ from agent.router.routes import host_routes
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop, begin_thread
 from agent.runtime.reconciler import Reconciler
-from agent.runtime.router_integration import make_edges
+from agent.runtime.router_integration import make_router
 from agent.status.board import StatusBoard
 from agent.storage.room import Room
 from agent.storage.upkeep import Upkeep
@@ -179,7 +179,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         daemon=daemon,
         certificates=certificates,
         routes=host_routes if engine_at.is_local else tuple,
-        edges=make_edges(options, board, settings_source(options, daemon.files.config_file)),
+        router=make_router(options, board, settings_source(options, daemon.files.config_file)),
         hazards=make_hazards(options, board, Path(options.socket or settings.socket).parent),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
