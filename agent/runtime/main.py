@@ -146,8 +146,8 @@ def set_up_logging(level: str, *, out: TextIO | None = None, err: TextIO | None 
 def run(options: RuntimeOptions) -> int:
     """Runs the agent until SIGTERM or SIGINT. Returns the exit code: 0, or 3 when another agent runs."""
     # the agent section at start; a broken configuration does not keep the agent from coming up
-    desired = load(options).desired
-    settings = desired.agent if desired is not None else AgentSettings()
+    loaded = load(options)
+    settings = (loaded.desired or loaded.readable).agent
     set_up_logging(options.log_level or settings.log_level)
     socket = Path(options.socket or settings.socket)
     try:
