@@ -180,6 +180,11 @@ def test_bad_commands(tmp_path: Path) -> None:
         run(("/no/such",), NEWS, 1)
     with pytest.raises(NoticeError, match="ended with 3: the reason"):
         run((str(script(tmp_path / "fails", "echo first >&2; echo the reason >&2; exit 3")),), NEWS, 5)
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
+    for bad in (tmp_path, tmp_path / "fifo", tmp_path / "loop", "/dev/zero", "/dev/null/x", "/" + "a" * 5000):
+        with pytest.raises(NoticeError):
+            run((str(bad),), NEWS, 5)
     began, pid = time.monotonic(), tmp_path / "pid"
     with pytest.raises(NoticeError, match=r"did not end within 0\.5 s"):
         run((str(script(tmp_path / "hangs", f"sleep 100 & echo $! > {pid}; wait")),), NEWS, 0.5)
