@@ -21,6 +21,7 @@ from agent.errors import NoticeError, PathError
 from agent.files.user_paths import PATHS, mode_of
 from agent.model.issues import plain
 from agent.model.notices import News, NotifySection, filled
+from agent.model.secrets import blotter
 
 HOTPLUG_CALL = "/sbin/hotplug-call"
 _REDIRECTS = 3
@@ -32,6 +33,14 @@ _SCRIPT_S = 30.0
 
 def send(section: NotifySection, news: News) -> None:
     """By the section's type."""
+    try:
+        _send(section, news)
+    except NoticeError as exc:
+        exc.args = (blotter(section.secrets())(str(exc)),)
+        raise
+
+
+def _send(section: NotifySection, news: News) -> None:
     if section.type == "webhook":
         post(section, news)
     elif section.type == "mqtt":

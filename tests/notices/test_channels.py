@@ -17,7 +17,7 @@ import pytest
 
 from agent.errors import NoticeError
 from agent.model.notices import Event, News, NotifySection
-from agent.notices.channels import hotplug, post, run
+from agent.notices.channels import hotplug, post, run, send
 from tests.support.receiver import Receiver
 
 NEWS = News(
@@ -49,7 +49,7 @@ def section(url: str, **more: object) -> NotifySection:
 
 def refused(where: NotifySection) -> NoticeError:
     with pytest.raises(NoticeError) as caught:
-        post(where, NEWS)
+        send(where, NEWS)
     assert SECRET not in str(caught.value)
     assert "\x1b" not in str(caught.value)
     return caught.value
@@ -89,7 +89,7 @@ def test_an_error_of_the_receiver_is_told_with_its_words(
     receiver: Receiver, status: int, retryable: bool
 ) -> None:
     receiver.answers = [status]
-    error = refused(section(receiver.url(f"/{SECRET}")))
+    error = refused(section(receiver.url(f"/{SECRET}"), headers=(("Authorization", f"Bearer x-{SECRET}"),)))
     assert f"127.0.0.1 answered with status {status}" in str(error)
     assert "said" in str(error)
     assert error.retryable is retryable
@@ -150,7 +150,9 @@ def test_tls_with_an_authority_of_ones_own(tmp_path: Path) -> None:
     )
     subprocess.run([*make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
     with Receiver(certificate, key) as receiver:
-        error = refused(section(receiver.url(f"/{SECRET}")))
+        error = refused(
+            section(receiver.url(f"/{SECRET}"), headers=(("Authorization", f"Bearer x-{SECRET}"),))
+        )
         assert "certificate verify failed" in str(error)
         post(section(receiver.url("/ok"), cacert=str(certificate)), NEWS)
         assert [path for path, _, _ in receiver.got] == ["/ok"]
