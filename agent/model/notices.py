@@ -34,7 +34,7 @@ PLACEHOLDERS = (
 )  # fmt: skip
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _PARTS = re.compile(r"[\s/?&=:;,]+")
-_LEAST = 8  # characters of a part that is told from a common word
+_LEAST = 5  # characters of a part that is told from a common word
 _PLAIN = "{title}\n{message}"
 
 
@@ -97,7 +97,7 @@ class NotifySection:
         return f"NotifySection({self.section!r}, {self.type!r}, ***)"
 
     def secrets(self) -> list[str]:
-        """What a receiver or a command may repeat in an error and nobody may see: also the parts of an address and of headers."""
+        """What a receiver may repeat and nobody may see, as the parts of the address and of headers."""
         found = [self.password]
         for text in (self.url.partition("://")[2].partition("/")[2], *(value for _, value in self.headers)):
             found += [word for word in _PARTS.split(text) if len(word) >= _LEAST]
