@@ -59,7 +59,7 @@ def make_rules(
         *MetricsRoutes(agent, jobs, transfers, data.backups).rules(),
         *AdoptionRoutes(agent).rules(),
         *UpdateRoutes(agent).rules(),
-        *DaemonRoutes(agent).rules(),
+        *DaemonRoutes(agent, jobs).rules(),
         *ConsoleRoutes(consoles).rules(),
         *TicketRoutes(access or control_only(engine)).rules(),
         *through.rules(),  # last: there are many, and what comes before is found sooner

@@ -476,7 +476,7 @@ def recover(
         except EngineUnreachableError:
             raise
         except (EngineError, StorageError) as exc:
-            logger.warning("%s: what was cut short cannot be mended yet: %s", key, exc)
+            logger.warning("%s: an interrupted change cannot be finished or undone yet: %s", key, exc)
             failed[key] = exc
     return failed
 

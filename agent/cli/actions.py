@@ -25,6 +25,7 @@ from agent.model.quantities import TRUE_WORDS
 LOOK_S = 0.2
 TIMED_OUT = 5
 _PACKAGE = "containers"
+_NOTHING_TO_SYNC = ("notify", "backup")
 _TRIES = 5  # while another process writes the file
 # what UCI has to say; "": the option goes
 _START: Mapping[str, str] = {"state": "", "enabled": ""}
@@ -340,6 +341,8 @@ def catch_up(args: argparse.Namespace, seconds: float) -> str:
 
 
 def _why_not(resource: dict[str, Any]) -> str:
+    if resource["level"] == "off" or resource["kind"] in _NOTHING_TO_SYNC:
+        return ""  # such as the container of a removed section, which has stopped and is deleted later
     synced = next((c for c in resource["conditions"] if c["type"] == "Synced"), None)
     if synced is None or not synced["status"]:
         told = next((c for c in resource["conditions"] if c["type"] == resource["verdict"]), synced)

@@ -327,6 +327,8 @@ def created(engine: Engine, target: Target) -> str:
     if target.ref:
         return target.ref
     seen = (engine.status or {"agent": {}})["agent"].get("engine") or {}
+    if not seen:  # the agent has not asked it yet
+        return target.name
     if not seen.get("reachable", True):
         raise EngineUnreachableError(str(seen.get("error", "the engine is not reachable")))
     told = next((c for c in target.resource["conditions"] if c["type"] == target.resource["verdict"]), None)

@@ -129,7 +129,8 @@ def _condition(condition: Mapping[str, Any], style: Style, now: float) -> list[s
     age = f" (for {age_words(now - condition['since'])})" if condition["since"] else ""
     text = f"{sentence}{age}"
     if condition["level"] != "ok":  # by these it is found in the documents
-        text = f"{condition['type']}, {condition['reason']}{age}: {sentence}"
+        names = dict.fromkeys((condition["type"], condition["reason"]))
+        text = f"{', '.join(names)}{age}: {sentence}"
     colour = _COLOURS.get(condition["level"], "bad")
     return [style(colour, line) for line in wrapped(text, style, indent=2)]
 
@@ -180,7 +181,9 @@ def _reached(address: str, zones: list[str] | None) -> str:
         return f"zone {', '.join(zones)}"
     if zones is not None:
         return "no zone of the firewall"
-    return "wherever the firewall lets in" if address in ("0.0.0.0", "::") else f"whoever reaches {address}"
+    return (
+        "wherever the firewall lets in" if address in ("0.0.0.0", "::") else f"anyone who can reach {address}"
+    )
 
 
 def _values(value: str | list[str] | None) -> list[str]:

@@ -37,6 +37,8 @@ LOOK_S = 60.0  # for what is due
 RETRY_S = 3600.0  # a scheduled backup that failed
 RESERVE = 16 * 1024 * 1024  # bytes that a backup leaves free
 
+_NO_BACKUP = "there is no `config backup` section: one has a name, `list section 'CONTAINER'` and a folder, `option target`"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
@@ -106,7 +108,7 @@ class Backups:
         """Begins to make these backups, all where none is named. Raises ConfigError, ConflictError."""
         sections = [self._section(name) for name in names] if names else self._sections()
         if not sections:
-            raise ConfigError("there is no `config backup` section")
+            raise ConfigError(_NO_BACKUP)
         self._begin(self._make_all(sections), {"what": "backup", "names": [s.name for s in sections]})
 
     def start_restore(self, name: str, *, volume: str = "", file: str = "", into: str = "") -> None:
@@ -308,8 +310,9 @@ class Backups:
         sections = self._sections()
         found = next((section for section in sections if section.name == name), None)
         if found is None:
-            there = ", ".join(section.name for section in sections) or "none"
-            raise ConfigError(f"no backup section is named {name!r}; there are: {there}")
+            there = ", ".join(section.name for section in sections)
+            wish = f"there are: {there}" if there else _NO_BACKUP
+            raise ConfigError(f"no backup section is named {name!r}; {wish}")
         return found
 
     def _known(self) -> dict[str, Result]:

@@ -482,4 +482,4 @@ async def _read_head(wire: Wire, http: h11.Connection) -> h11.Response | h11.Inf
             else:
                 raise EngineUnreachableError("the engine closed the connection without an answer")
     except h11.RemoteProtocolError as exc:
-        raise EngineInvalidError(f"the engine's answer is no HTTP: {exc}") from exc
+        raise EngineInvalidError(f"the engine's answer is not HTTP: {exc}") from exc

@@ -109,7 +109,7 @@ def waiting_elsewhere(desired: Desired, *, now: float) -> dict[str, Missing]:
         spec, waits = container.spec, container.policy.wait_for
         names = [device.host for device in spec.devices] + [w.target for w in waits]
         if usb := next((name for name in names if name.startswith("usb:")), ""):
-            reason = f"{usb} can be found on this machine only, and the engine is another one's"
+            reason = f"{usb} can be found on this machine only, and the engine is on another machine"
             found[Key("container", container.section)] = Missing(reason=reason)
         elif any(w.kind is WaitKind.CLOCK for w in waits) and not clock_is_set(now):
             found[Key("container", container.section)] = Missing(reason="the clock is not set")

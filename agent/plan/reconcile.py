@@ -90,7 +90,7 @@ def plan_orphans(draft: Draft) -> None:
             continue
         if Key(record.kind, record.name) in desired.claimed:
             message = (
-                f"section removed; one with a mistake has its name, {record.name}: kept until that is mended"
+                f"section removed; one with a mistake has its name, {record.name}: kept until that is fixed"
             )
             draft.find(key, "Synced", status=False, reason="Pending", message=message)
             continue

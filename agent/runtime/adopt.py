@@ -76,7 +76,7 @@ class Adopter:
     def _inspect(self, ref: str) -> dict[str, Any]:
         seen = self.engine.inspect_container(ref) if ref else None
         if seen is None or seen.inspect is None:
-            raise EngineError(f"there is no container {ref}", status=404)
+            raise EngineError(f"there is no container {ref}; `docker ps -a` or LuCI lists them", status=404)
         owner = next((r for r in self.records if r.kind == "container" and r.object_id == seen.id), None)
         if owner is not None:
             raise ConfigError(f"{seen.name} is managed already, by the section {owner.section}")

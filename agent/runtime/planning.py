@@ -171,11 +171,11 @@ def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
     seen = reconciler.engine.inspect_container(record.object_id if record else container.name)
     names = {r.object_id: r.name for r in records}
     plan = reconciler.make_plan(deep=None)
-    image_id = reconciler.image_ids.get(container.spec.image, "")
+    image_id = reconciler.images.ids.get(container.spec.image, "")
     if record is not None and (record.pinned or keeps_image(container, record)):
         image_id = record.image_id
     daemon = reconciler.desired.daemon if reconciler.desired is not None else None
-    defaults = defaults_of(daemon, reconciler.image_defaults.get(record.image_id if record else ""))
+    defaults = defaults_of(daemon, reconciler.images.defaults.get(record.image_id if record else ""))
     inspect = seen.inspect if seen else None
     found = differences(container, record, inspect, names=names, image_id=image_id, defaults=defaults)
     rows = (*_outside(container, record, seen), *found)
@@ -411,7 +411,7 @@ def _image(
     image: Mapping[str, Any],
 ) -> dict[str, Any]:
     reference, used = container.spec.image, str(inspect.get("Image") or "")
-    local = reconciler.image_ids.get(reference, "")
+    local = reconciler.images.ids.get(reference, "")
     if not used:
         update = "local" if local else "not pulled"
     elif not local:

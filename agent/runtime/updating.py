@@ -44,7 +44,7 @@ def ask(
     """
     containers = {c.section: c for c in (find_container(reconciler, name) for name in names)}
     if not containers:
-        raise ConfigError("name the containers that are to be updated")
+        raise ConfigError("name the containers to update")
     asked = tuple(
         _look(reconciler, container, back=back, with_data=with_data) for container in containers.values()
     )

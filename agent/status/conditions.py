@@ -197,7 +197,7 @@ CONDITIONS: dict[ConditionType, Row] = {
     ConditionType.ENGINE_IMPAIRED: Row(
         bad=True,
         level=Level.WARNING,
-        sentence="dockerd lacks something that a restart did not bring back.",
+        sentence="Something that dockerd needs is missing, and a restart did not bring it back.",
         label="Docker is impaired",
     ),
     ConditionType.PUBLIC_PORT: Row(
@@ -262,7 +262,7 @@ CONDITIONS: dict[ConditionType, Row] = {
     ConditionType.ZONE_UNSET: Row(
         bad=True,
         level=Level.WARNING,
-        sentence="The network is in none of the firewall's zones.",
+        sentence="The network is not in any firewall zone.",
         label="In no firewall zone",
     ),
     ConditionType.WAITING: Row(

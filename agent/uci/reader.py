@@ -20,6 +20,7 @@ from agent.schema.validate import is_list, is_secret, validate
 from agent.uci.syntax import Option, Section
 
 T = TypeVar("T")
+_ARRAY = re.compile(r"\[\S.*\]")  # as in compose files; the program `[` has a space behind it
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")  # how the stores read such bytes
 
 
@@ -219,6 +220,12 @@ class SectionReader:
         if option is None:
             return None
         if isinstance(option.value, str):
+            if _ARRAY.fullmatch(option.value):
+                self.warn(
+                    "is one word with brackets: UCI has no arrays",
+                    option=name,
+                    expected=f"a line as for a shell, or one `list {name}` line for each argument",
+                )
             return self._parse(split_words, option.value, option=name, index=0)
         return entries
 

@@ -88,6 +88,10 @@ MISTAKES = {
     "uci show containers --json": "--json does not apply to `uci`",
     "check --docker-host unix:///x": "--docker-host does not apply to `check`",
     "-v": "did you mean --version?",
+    "import run -d -p 80:80 nginx": "docker's options follow `--`, as in `ucidockd import run -- docker run",
+    "completion bash": "the package brings completion",
+    "rollout undo web": "`ucidockd update` and `ucidockd rollback NAME`",
+    "volumes": "`ucidockd volume ls`",
     "help nosuch": "`ucidockd --help` lists the commands",
 }
 

@@ -156,7 +156,10 @@ def test_the_file_system_of_data_root_is_looked_at(lab: DaemonLab) -> None:
 
 FINE = "option bip '10.216.9.1/24'\nlist registry_mirrors 'https://m.lan'\n"
 WRONG = {
-    "a storage option of another driver": ("list storage_opts 'size=10G'", ("storage-opts",)),
+    "a storage option of another driver": (
+        "option storage_driver 'overlay2'\nlist storage_opts 'size=10G'",  # else 29 does not look at it
+        ("storage-opts",),
+    ),
     "a driver for another file system": ("option storage_driver 'btrfs'", ("storage-driver",)),
     "an unknown log option": ("list log_opts 'nosuch=1'", ("log-opts",)),
     "a user that does not exist": ("option userns_remap 'nosuchuser:nosuchgroup'", ("userns-remap",)),
@@ -204,6 +207,8 @@ def test_what_only_a_start_shows_to_be_wrong_costs_that_option(
         assert lab.apply("option debug '1'\n")
         lab.settle()
     lab.apply(FINE + lines + "\n")
+    for _ in keys:  # from 23.0 on dockerd says some without a start, one at a time
+        lab.apply()
     before = lab.process
     lab.apply()
     assert lab.probe.answers()
@@ -214,7 +219,7 @@ def test_what_only_a_start_shows_to_be_wrong_costs_that_option(
     assert not set(keys) & lab.document().keys()
     assert lab.conditions()["Synced"] == (False, "LeftOut")
     for key in keys:
-        assert f"{key.replace('-', '_')} is not applied: dockerd did not start" in lab.message("Synced")
+        assert f"{key.replace('-', '_')} is not applied: dockerd " in lab.message("Synced")
     assert "RolledBack" not in lab.conditions()
     lab.restart_agent()
     lab.apply()

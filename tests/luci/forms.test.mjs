@@ -167,7 +167,7 @@ test('a plan says what stops, for how long, and what stays', () => {
 		{ op: 'update', key: 'container:db', level: 'in place', down_s: null }, { op: 'note', key: 'container:x', level: 'note', down_s: null }
 	], pending: [ { key: 'container:cam', state: 'waiting', message: 'waits for /mnt/sda1' } ] };
 	assert.deepEqual(effects.ofPlan(plan), [
-		{ text: 'web is replaced: down for about 2 s, its volumes stay. It takes along: proxy.', heavy: true },
+		{ text: 'web is replaced: down for about 2 s, its volumes stay. This also affects: proxy.', heavy: true },
 		{ text: 'db changes in place: no restart.', heavy: false }, { text: 'cam: waits for /mnt/sda1', heavy: false }
 	]);
 });
@@ -227,7 +227,7 @@ for (const [ name, values, body ] of [
 
 test('resources: a limit that is taken away is refused, since the engine would keep it without a word', () => {
 	const before = resources.valuesOf(limited);
-	assert.throws(() => resources.bodyOf({ ...before, memory: '' }, before), /memory: the engine takes no limit away/);
+	assert.throws(() => resources.bodyOf({ ...before, memory: '' }, before), /memory: Docker cannot remove a limit/);
 });
 
 test('sha256: any split gives what node gives', () => {

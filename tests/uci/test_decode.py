@@ -347,7 +347,7 @@ def test_defaults_hold_where_nothing_is_set() -> None:
         ({"docker_host": "tcp://192.168.1.2:2375"}, ["connection to this engine is not encrypted"]),
         ({"docker_host": "tcp://192.168.1.2:2376", "docker_cert_path": "/etc/nas"}, []),
         ({"docker_host": "tcp://127.0.0.1:2375"}, []),
-        ({"docker_cert_path": "/etc/nas"}, ["a unix socket knows no TLS"]),
+        ({"docker_cert_path": "/etc/nas"}, ["a unix socket does not use TLS"]),
         ({"docker_host": "tcp://nas:99999"}, ["Port out of range"]),
         (
             {"docker_host": "tcp://nas:2376", "docker_cert_path": "nas"},

@@ -215,7 +215,7 @@ def steps(result: Mapping[str, Any], next_step: str) -> Iterator[str]:
             logs = f"`ucidockd logs {name} --failed` shows what its container printed; "
         yield f"{logs}`ucidockd reconcile` tries again at once."
     if "held" in states:
-        yield "`ucidockd reconcile` ends what was done by hand."
+        yield "`ucidockd reconcile` undoes manual actions."
     if result["operations"] and next_step:
         yield next_step
 

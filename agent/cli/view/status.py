@@ -54,7 +54,8 @@ def head_lines(status: Mapping[str, Any], style: Style) -> list[str]:
     agent = status["agent"]
     engine = agent.get("engine") or {}
     known = bool(engine) or bool(status["resources"])
-    lines = wrapped(sum_of(status["resources"]), style, bold=True) if known else []
+    total = "No section is in this state." if status.get("total") and not status["resources"] else ""
+    lines = wrapped(total or sum_of(status["resources"]), style, bold=True) if known else []
     if not engine:
         text = (
             "The agent has just started and has not looked at everything yet; `ucidockd wait` waits for it."

@@ -616,7 +616,7 @@ class _Planner:
             timeout = container.spec.stop_timeout_s
             return [ops.StopContainer(key=self.key, cause=cause, record=record, stop_timeout_s=timeout)]
         if not wanted and seen.id in self.draft.context.completed and record.completed:
-            cause = "its job is to be done again"
+            cause = "its job must be done again"
             return [
                 ops.NoteContainer(key=self.key, cause=cause, container=container, record=record, again=True)
             ]

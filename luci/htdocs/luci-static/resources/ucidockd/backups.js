@@ -71,7 +71,7 @@ const Backups = baseclass.extend({
 
 	progress({ what, names, volume, bytes }) {
 		if (what !== 'backup')
-			return D.el('p', {}, D.badge('waiting', _('Restoring volume %s').format(volume)), ' ', _('The copy is checked, then unpacked; the volume changes only when all of it is there.'));
+			return D.el('p', {}, D.badge('waiting', _('Restoring volume %s').format(volume)), ' ', _('The copy is checked and unpacked first. Only then do its files replace those of the volume.'));
 
 		const size = this.answer.backups.filter(({ name }) => names.includes(name)).reduce((sum, { last }) => sum + sizeOf(last ?? {}), 0);
 		const title = _('Backing up %s').format(volume ? '%s: %s'.format(names.join(', '), volume) : names.join(', '));
@@ -112,9 +112,9 @@ const Backups = baseclass.extend({
 
 		D.fill(this.copies, D.el('h4', {}, _('Copies of %s').format(one.name)), D.table([ _('Made'), _('Volume'), _('Size'), _('Checked'), '' ], archives.map(copy => [
 			[ format.time(copy.at), D.el('div', {}, D.el('small', { 'class': 'ucidockd-any ucidockd-quiet' }, copy.file)) ], copy.volume, format.bytes(copy.bytes),
-			copy.sha256 ? D.badge('ok', _('verified')) : [ D.badge('warning', _('no checksum')), ' ', D.el('small', {}, _('Whether it is whole shows when it is restored.')) ],
+			copy.sha256 ? D.badge('ok', _('verified')) : [ D.badge('warning', _('no checksum')), ' ', D.el('small', {}, _('It can only be checked while it is restored.')) ],
 			D.el('div', { 'class': 'ucidockd-actions' }, D.button('neutral', _('Restore'), () => this.askBack(one, copy)))
-		]), _('There is none yet in %s.').format(one.target)), D.el('p', {}, D.el('small', { 'class': 'ucidockd-quiet' }, _('Verified: it was read back from the disk and compared when it was made. A restore compares it again.'))));
+		]), _('There are no copies in %s yet.').format(one.target)), D.el('p', {}, D.el('small', { 'class': 'ucidockd-quiet' }, _('Verified: it was read back from the disk and compared when it was made. A restore compares it again.'))));
 	},
 
 	// what stops, what is lost, and what happens if it does not work, before it happens
@@ -122,7 +122,7 @@ const Backups = baseclass.extend({
 		const [ managed, others ] = await usersOf([ volume ]), into = D.el('input', { 'type': 'text', 'placeholder': _('e.g. %s').format('%s_old'.format(volume)), 'autocomplete': 'off', 'spellcheck': 'false' });
 
 		D.ask(_('Restore volume %s').format(volume), [
-			_('All files of the volume become those of %s. What was written since is lost.').format(format.time(at)),
+			_('All files of the volume are replaced by the copy of %s. What was written since then is lost.').format(format.time(at)),
 			managed.length ? _('These containers stop for a moment and start again: %s.').format(managed.join(', ')) : _('No container has to stop.'),
 			others.length ? D.el('p', { 'class': 'alert-message warning' }, _('ucidockd does not manage %s, which uses the volume: stop it first, or restore into a new volume.').format(others.join(', '))) : '',
 			_('If the copy is damaged, the disk is full, or a container does not start with the old files, everything stays as it is.'),

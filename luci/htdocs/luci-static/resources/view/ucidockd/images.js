@@ -176,7 +176,7 @@ return view.extend({
 
 			const done = await calls.agent.prune(choice.value, '', box.checked, false);
 
-			D.notify('info', done.under_way ? _('It takes longer and continues by itself.') : _('%s freed.').format(format.bytes(done.bytes)));
+			D.notify('info', done.under_way ? _('This takes longer and continues in the background.') : _('%s freed.').format(format.bytes(done.bytes)));
 			(done.failed ?? []).forEach(one => D.notify('error', '%s: %s'.format(one.name, one.error)));
 
 			return this.refresh();

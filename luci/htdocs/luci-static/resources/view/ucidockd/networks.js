@@ -64,7 +64,7 @@ return view.extend({
 	},
 
 	render({ found, readable, schema }) {
-		const declared = readable ? sections.page({ config: CONFIG, type: 'network', schema, title: _('Declared networks'), words: _('Containers in the same network reach each other by name.'), label: _('Add network'), main: [ 'driver', 'zone', 'subnet' ] }) : editor.refused();
+		const declared = readable ? sections.page({ config: CONFIG, type: 'network', schema, title: _('Managed networks'), words: _('Containers in the same network reach each other by name.'), label: _('Add network'), main: [ 'driver', 'zone', 'subnet' ] }) : editor.refused();
 
 		this.list = D.el('div', {});
 		this.draw(found);

@@ -11,12 +11,14 @@
 'require ucidockd.dom as D';
 'require ucidockd.editor as editor';
 'require ucidockd.live as live';
+'require ucidockd.movedata as movedata';
 'require ucidockd.schemas as schemas';
 'require ucidockd.sections as sections';
 'require ucidockd.settings as settings';
 'require ucidockd.status as status';
 
 const DAEMON_KEY = 'daemon:dockerd';
+const LIVE_MS = 2000; // until what is shown is kept up to date: the form comes first
 const TYPES = [ 'globals', 'tls', 'proxies', 'firewall', 'auth', 'notify', 'backup', 'agent' ];
 const MANY = [ 'auth', 'notify', 'backup' ]; // there may be any number of them
 // options of a notice that are for some of its types alone
@@ -25,26 +27,29 @@ const NOT_BLOCKED = /^(?:loopback|docker|ucidockd_.*)$/; // the router itself, a
 
 return view.extend({
 	async load() {
-		const ask = calls.together(), [ readable, containers, copies, network, ...found ] = await Promise.all([
-			editor.load('dockerd', 'containers'), L.resolveDefault(ask.container.list(), []), L.resolveDefault(ask.agent.backup_list(), null), L.resolveDefault(uci.load('network'), null), ...TYPES.map(type => schemas.load(type))
+		const ask = calls.together(), [ readable, snapshot, containers, copies, network, ...found ] = await Promise.all([
+			editor.load('dockerd', 'containers'), L.resolveDefault(ask.agent.status(), {}), L.resolveDefault(ask.container.list(), []), L.resolveDefault(ask.agent.backup_list(), null), L.resolveDefault(uci.load('network'), null), ...TYPES.map(type => schemas.load(type))
 		]);
 
-		return { readable, containers, copies, network, schema: Object.fromEntries(TYPES.map((type, index) => [ type, found[index] ])) };
+		return { readable, snapshot, containers, copies, network, schema: Object.fromEntries(TYPES.map((type, index) => [ type, found[index] ])) };
 	},
 
 	// what became of the last change
-	state() {
+	state(snapshot) {
 		const model = status.make(), place = D.el('p', { 'aria-live': 'polite' });
-
-		live.follow('status', {}, item => {
-			const daemon = model.take(item) && model.known.get(DAEMON_KEY);
+		const draw = () => {
+			const daemon = model.known.get(DAEMON_KEY);
 
 			if (daemon) {
 				const { level, label, message } = status.verdict(daemon);
 
 				D.fill(place, 'dockerd: ', D.badge(level, label), ' ', message);
 			}
-		});
+		};
+
+		model.replace(snapshot);
+		draw();
+		window.setTimeout(() => live.follow('status', {}, item => model.take(item) && draw()), LIVE_MS);
 
 		return D.el('div', {}, D.connection(live), place);
 	},
@@ -71,13 +76,13 @@ return view.extend({
 		const isAuto = () => [ '', 'auto' ].includes(this.made.tls.value('mode')), isFiles = () => !isAuto();
 
 		return {
-			'globals data_root': () => ({ more: browse.button(() => this.made.globals.value('data_root'), path => this.made.globals.put('data_root', path)) }),
+			'globals data_root': () => ({ more: [ browse.button(() => this.made.globals.value('data_root'), path => this.made.globals.put('data_root', path)), ' ', movedata.button(this.dataRoot(), () => this.made.globals.value('data_root')) ] }),
 			'globals hosts': () => ({ check: text => this.wrongHost(text), placeholder: _('e.g. %s').format('tcp://192.168.1.1:2376') }),
 			'tls enabled': () => ({ title: 'TLS', description: _('All TCP addresses speak TLS. The agent makes the certificates and renews them.') }),
 			'tls verify': () => ({ title: _('Client certificates'), description: _('Only clients with a certificate get in. Make one for each client below.') }),
 			'tls cacert': () => ({ shown: isFiles }), 'tls cert': () => ({ shown: isFiles }), 'tls key': () => ({ shown: isFiles }),
 			'tls san': () => ({ shown: isAuto }), 'tls days': () => ({ shown: isAuto }), 'tls renew_days': () => ({ shown: isAuto }),
-			'firewall blocked_interfaces': () => ({ kind: 'ticks', known: this.interfaces(), title: _('Block access from'), description: _('Nothing that comes in by these interfaces reaches a container. Containers still reach the internet.') }),
+			'firewall blocked_interfaces': () => ({ kind: 'ticks', known: this.interfaces(), title: _('Block access from'), description: _('Devices behind these interfaces cannot reach containers. Containers can still reach the internet.') }),
 			'agent dockerd_args': () => ({ kind: 'command' })
 		}[`${type} ${name}`]?.() ?? {};
 	},
@@ -103,7 +108,7 @@ return view.extend({
 
 		return D.el('div', { 'class': 'cbi-section ucid-form' }, D.el('h3', { 'id': 'set-%s'.format(name) }, settings.titleOf(name)),
 			name === 'network' ? this.others() : '', name === 'registries' ? this.logins() : '', name === 'notices' ? this.notices() : '', name === 'backup' ? this.backups() : '', shown,
-			folded.flat().length ? editor.folded(name === 'advanced' ? _('Internals: change them only if you know why') : _('More'), folded, set) : '',
+			folded.flat().length ? editor.folded(name === 'advanced' ? _('Internal options') : _('More'), folded, set) : '',
 			name === 'access' ? bundle.render() : '');
 	},
 
@@ -142,9 +147,14 @@ return view.extend({
 		}).node ];
 	},
 
+	// where Docker's data is now
+	dataRoot() {
+		return uci.get('dockerd', 'globals', 'data_root') ?? this.schema.globals.properties.data_root.default;
+	},
+
 	// what a change of the data root means, before it is agreed to
 	confirm(_plan, given) {
-		const from = uci.get('dockerd', 'globals', 'data_root') ?? this.schema.globals.properties.data_root.default, to = given.dockerd?.globals?.data_root;
+		const from = this.dataRoot(), to = given.dockerd?.globals?.data_root;
 
 		if (to === undefined || to.replace(/\/+$/, '') === from.replace(/\/+$/, ''))
 			return [];
@@ -154,11 +164,11 @@ return view.extend({
 		return [
 			names ? _('dockerd restarts, and these containers stop: %s.').format(names) : _('dockerd restarts. No container runs.'),
 			_('Images, containers and volumes stay in %s. In %s dockerd begins with what is there, which is nothing in an empty folder.').format(from, to),
-			_('To take them along, stop dockerd on the Overview, copy the folder on the router (cp -a %s %s), and then change this setting: containers start again from there.').format(from.replace(/\/+$/, '/.'), to)
+			[ _('To take them along, move the data instead of saving:'), ' ', movedata.button(from, () => to) ]
 		];
 	},
 
-	render({ readable, containers, copies, schema }) {
+	render({ readable, snapshot, containers, copies, schema }) {
 		if (!readable)
 			return editor.refused();
 
@@ -168,7 +178,7 @@ return view.extend({
 
 		const parts = settings.subjects().map(name => [ name, this.subject(name) ]).filter(([ , node ]) => node !== '');
 		const jump = D.el('p', {}, parts.map(([ name ]) => [ D.el('a', { 'href': '#set-%s'.format(name) }, settings.titleOf(name)), ' \u00a0 ' ]));
-		const root = D.el('div', {}, D.el('h2', {}, _('Settings')), this.state(), jump, parts.map(([ , node ]) => node), this.page.bar());
+		const root = D.el('div', {}, D.el('h2', {}, _('Settings')), this.state(snapshot), jump, parts.map(([ , node ]) => node), this.page.bar());
 
 		this.page.sections.forEach(section => section.update());
 		window.requestAnimationFrame(() => location.hash.startsWith('#set-') && document.getElementById(location.hash.slice(1))?.scrollIntoView());

@@ -157,7 +157,7 @@ return view.extend({
 	},
 
 	render({ found, readable, schema }) {
-		const declared = readable ? sections.page({ config: CONFIG, type: 'volume', schema, title: _('Declared volumes'), words: _('A volume whose section is removed keeps its data, unless the agent is told otherwise in Settings.'), label: _('Add volume'), main: [ 'driver' ] }) : editor.refused();
+		const declared = readable ? sections.page({ config: CONFIG, type: 'volume', schema, title: _('Managed volumes'), words: _('If you remove a volume here, its data stays, unless "Remove volumes" is on in Settings.'), label: _('Add volume'), main: [ 'driver' ] }) : editor.refused();
 
 		this.list = D.el('div', {});
 		this.progress = files.progress();
