@@ -263,7 +263,7 @@ class Swap:
                 container,
                 new.object_id,
                 replaces=old.running,
-                leave=self._leave,
+                leave=self.leave,
                 clock=self.clock,
             )
 
@@ -277,7 +277,8 @@ class Swap:
                 raise GateError(str(exc), status=exc.status) from exc
             raise
 
-    def _leave(self, container: Container) -> None:
+    def leave(self, container: Container) -> None:
+        """Raises SupersededError when there is no point in waiting for the new one."""
         if self.stopping():
             raise SupersededError(
                 "the agent stops before the new container has passed its gate", retryable=True

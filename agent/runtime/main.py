@@ -187,7 +187,8 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         history=History(options.state_dir / "history"),
     )
     if reconciler.engine_is_here:
-        reconciler.room = make_room(reconciler, options).for_pull
+        room = make_room(reconciler, options)
+        reconciler.room, reconciler.foresee_pull = room.for_pull, room.foresee
     return reconciler
 
 
