@@ -469,7 +469,7 @@ class Executor:
             create=partial(self._make, key),
             start=lambda: self._start_now(start),
             leave=self._swap().leave,
-            waiting=self.crew.elsewhere,
+            waiting=self.pool.elsewhere,
             clock=self.clock,
         )
         try:
