@@ -133,10 +133,10 @@ class Executor:
     def _announce(self, kind: str, resource: Container | Network | Volume, **more: Any) -> Record:
         """A record is written before its object is created: a crash in between leaves nothing unknown."""
         stale = [
-            r for r in self.records.records() if (r.kind, r.section, r.swap) == (kind, resource.section, "")
+            r.nonce
+            for r in self.records.records()
+            if (r.kind, r.section, r.swap) == (kind, resource.section, "")
         ]
-        for record in stale:
-            self.records.drop(record.nonce, lasting=False)  # it gets to the disk with the next one
         spec = desired_spec(resource)
         record = Record(
             kind=kind,
@@ -147,7 +147,7 @@ class Executor:
             spec_hash=spec_hash(spec),
             **more,
         )
-        self.records.put(record)
+        self.records.put(record, instead_of=stale)  # in one: the record of one that is gone names its data
         return record
 
     def _labels(self, record: Record) -> dict[str, str]:

@@ -54,6 +54,9 @@ class FreeFirst:
         """Begins, or goes on. Raises what went wrong: the old image is back then, or tried again by the next pass."""
         container, record = operation.container, self.current()
         freed = Freed.of(record) or self._begin(operation, record)
+        if freed is None:
+            self.records.change(record.nonce, asked="", pinned=False)
+            return
         failure: EngineError | None = None
         if not freed.goes_back:
             try:
@@ -69,8 +72,11 @@ class FreeFirst:
             failure.rolled_back = True
             raise failure
 
-    def _begin(self, operation: ops.ReplaceContainer, record: Record) -> Freed:
-        """Nothing is touched before it is sure that there is a way forward, and one back."""
+    def _begin(self, operation: ops.ReplaceContainer, record: Record) -> Freed | None:
+        """Nothing is touched before it is sure that there is a way forward, and one back.
+
+        None: the registry has nothing else.
+        """
         container = operation.container
         digest = record.digest or self.history.digest(record.image_id, str(record.spec.get("image") or ""))
         if not digest:
@@ -80,7 +86,9 @@ class FreeFirst:
             )
         old = look_at_image(self.engine, record.image_id) or {}
         wanted = operation.digest if operation.keep else container.spec.image
-        self.images.foresee(container, wanted, frees=int(old.get("Size") or 0))
+        new = self.images.foresee(container, wanted, frees=int(old.get("Size") or 0))
+        if new and operation.only_image and digest.endswith(f"@{new}"):
+            return None
         freed = Freed(
             image_id=record.image_id,
             digest=digest,

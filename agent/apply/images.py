@@ -83,7 +83,7 @@ class Images:
     clock: Callable[[], float] = time.monotonic
     room: MakeRoom = lambda image, platform, check: nullcontext()
     # raises where its registry has no such image, or it would not fit with so many bytes more
-    foreseen: Callable[[str, str, int], None] = lambda image, platform, frees: None
+    foreseen: Callable[[str, str, int], str] = lambda image, platform, frees: ""
     _found: dict[str, str] = field(default_factory=dict)  # name -> id, of those that were there in this pass
 
     def ensure(
@@ -130,11 +130,13 @@ class Images:
         self._found[image] = str((local or {})["Id"])
         return self._found[image]
 
-    def foresee(self, container: Container, image: str, *, frees: int) -> None:
-        """Whether a pull can be expected to work once `frees` bytes are given back. Raises EngineError where not."""
+    def foresee(self, container: Container, image: str, *, frees: int) -> str:
+        """What a pull would give once `frees` bytes are given back: its digest, "" where that is not known.
+
+        Raises EngineError where a pull cannot be expected to work."""
         if container.policy.pull is Pull.NEVER:
             raise EngineError(f"`option pull never` forbids to pull {image}")
-        self.foreseen(image, container.spec.platform or "", frees)
+        return self.foreseen(image, container.spec.platform or "", frees)
 
     def _kept(self, container: Container, keep: str, digest: str) -> str:
         """Its id, "" where it is gone and what the reference names has to do. Raises EngineError for a pull by digest."""

@@ -503,7 +503,7 @@ def _settle(engine: Engine, records: Records, record: Record) -> None:
         look = engine.inspect_network if record.kind == "network" else engine.inspect_volume
         seen = look(record.name)
     if seen is None or seen.labels.get(LABEL_NONCE) != record.nonce:
-        if record.volumes or record.left or record.lost:  # it names the data of the one before
+        if record.volumes or record.left or record.lost or record.freed:  # it names what the one before had
             records.change(record.nonce, object_id=NO_OBJECT)
         else:
             records.drop(record.nonce)
