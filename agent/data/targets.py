@@ -65,6 +65,7 @@ class FolderTarget:
         """Writes an archive; it is in the folder once it was read back. Raises DataError, and what the pieces raise."""
         del names
         path = self._folder / file
+        # an archive that was cut short must not look like a backup
         partial = path.with_name(f".{file}{_PARTIAL}")
         with _Files() as files:
             try:

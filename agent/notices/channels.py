@@ -209,6 +209,7 @@ def run(command: Sequence[str], news: News, timeout_s: float) -> None:
         try:
             code = process.wait(timeout_s)
         except subprocess.TimeoutExpired as exc:
+            # it leads its own session, so this reaches all that it started
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise NoticeError(f"{command[0]} did not end within {timeout_s:g} s") from exc
