@@ -38,8 +38,8 @@ class _Package(ModuleType):
         if importlib.util.find_spec(f"{self.__name__}.{name}"):
             return importlib.import_module(f"{self.__name__}.{name}")
         self.__class__ = ModuleType  # type: ignore[assignment]
-        assert self.__spec__ is not None and self.__spec__.loader is not None
-        self.__spec__.loader.exec_module(self)
+        if self.__spec__ is not None and self.__spec__.loader is not None:
+            self.__spec__.loader.exec_module(self)
         return getattr(self, name)
 
 
@@ -71,7 +71,7 @@ class _Utf8(ModuleType):
 
 if "requests" not in sys.modules:
     sys.modules.setdefault("charset_normalizer", _Utf8("charset_normalizer"))
-# docker-py's own comes with a client of another style, and urllib3 asks for the version of h2, which it never speaks to dockerd
+# docker-py's __init__ loads another client, of objects; urllib3 has to know the version of h2, which dockerd does not speak
 without_init("docker")
 with stand_in("importlib.metadata", version=lambda name: "0"):
     importlib.import_module("docker.api.client")

@@ -29,10 +29,7 @@ from agent.model.dockerd.settings import Wish
 from agent.model.issues import Given, issue_as_json
 from agent.model.resources import Desired, RegistryAuth
 from agent.plan.draft import key_of
-from agent.plan.outlook import Outlook
-from agent.plan.prune import needed_images
 from agent.router.mounts import MountWatch
-from agent.runtime.planning import Settling, describe, diff, plan_answer, reconcile_answer
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
@@ -44,6 +41,7 @@ if TYPE_CHECKING:
     from agent.convert.requests import ImportRequest
     from agent.notices.gate import Notices
     from agent.observe.load import Loads
+    from agent.plan.outlook import Outlook
     from agent.runtime.updating import Asked
     from agent.storage.upkeep import Upkeep
 
@@ -156,6 +154,8 @@ class Loop:
 
     async def plan(self, given: Given | None = None) -> dict[str, Any]:
         """What a pass would do now, or would do were `given` committed."""
+        from agent.runtime.planning import plan_answer  # an agent that nobody asks does without
+
         if given is not None:
             return await self._plan_of(given)
         await self._settled_files()
@@ -168,6 +168,8 @@ class Loop:
         return self.reconciler.foresee()
 
     async def _plan_of(self, given: Given) -> dict[str, Any]:
+        from agent.runtime.planning import plan_answer
+
         change = await asyncio.to_thread(self.reconciler.load_change, given)
         async with self._one_pass:
             found = await self._in_pass(lambda: self.reconciler.foresee_change(change))
@@ -180,6 +182,8 @@ class Loop:
         do is a matter of this call too. What waits for something else is told. `settle_s`: seconds that what was
         started has to run before it counts as done.
         """
+        from agent.runtime.planning import reconcile_answer
+
         self.reconciler.holds.clear()
         await self._settled_files()
         with self.reconciler.collecting() as outcomes:
@@ -190,6 +194,8 @@ class Loop:
 
     async def _until_idle(self, outcomes: Sequence[Outcome], settle_s: float = 0.0) -> Outlook:
         """Goes on while something can be done at once; returns what is then left."""
+        from agent.runtime.planning import Settling
+
         settling, waves = Settling(settle_s, self.reconciler.monotonic), 0
         while True:
             await self._ended()
@@ -290,6 +296,8 @@ class Loop:
 
     def images(self) -> frozenset[str]:
         """The images, references and ids, that no clean-up may take."""
+        from agent.plan.prune import needed_images
+
         desired = self.reconciler.desired or Desired()
         return frozenset(needed_images(desired, self.reconciler.records.records()))
 
@@ -343,6 +351,8 @@ class Loop:
             return await self._in_pass(lambda: self._diff_now(name))
 
     def _diff_now(self, name: str) -> dict[str, object]:
+        from agent.runtime.planning import diff
+
         self.reconciler.read_config()
         return diff(self.reconciler, name)
 
@@ -352,6 +362,8 @@ class Loop:
             return await self._in_pass(lambda: self._describe_now(name))
 
     def _describe_now(self, name: str) -> dict[str, object]:
+        from agent.runtime.planning import describe
+
         self.reconciler.read_config()
         return describe(self.reconciler, name)
 

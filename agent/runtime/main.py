@@ -48,13 +48,13 @@ from agent.runtime.loop import Loop, begin_thread
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.router_integration import make_edges
 from agent.status.board import StatusBoard
-from agent.storage.room import Room
 from agent.storage.upkeep import Upkeep
 from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
     from agent.engine.registry import RegistryClient
     from agent.runtime.update_checks import UpdateChecks
+    from agent.storage.room import Room
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +186,8 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         history=History(options.state_dir / "history"),
     )
     if reconciler.engine_is_here:
-        reconciler.room = make_room(reconciler, options).for_pull
+        room = functools.cache(lambda: make_room(reconciler, options))
+        reconciler.room = lambda image, platform, check: room().for_pull(image, platform, check)
     return reconciler
 
 
@@ -208,6 +209,7 @@ def _make_updates(reconciler: Reconciler, options: RuntimeOptions, settings: Age
 
 def make_room(reconciler: Reconciler, options: RuntimeOptions) -> Room:
     """What looks whether pulls fit on the disk, of an engine on this machine."""
+    from agent.storage.room import Room  # with the first pull
 
     def client() -> RegistryClient:
         from agent.engine.registry import registry_client  # few pulls need it

@@ -80,7 +80,16 @@ WORDS_ONLY = {"title", "description", "default", "examples", "writeOnly"}
 def test_options_use_no_keyword_that_the_quick_check_does_not_know() -> None:
     for kind in (*KINDS, *DAEMON_KINDS):
         schema = read_schema(kind)
-        top = {"$schema", "$id", "title", "description", "type", "required", "properties", "additionalProperties"}
+        top = {
+            "$schema",
+            "$id",
+            "title",
+            "description",
+            "type",
+            "required",
+            "properties",
+            "additionalProperties",
+        }
         assert schema.keys() <= top
         for option in schema["properties"].values():
             for one in (option, option.get("items", {})):

@@ -10,4 +10,4 @@ with stand_in("click"), stand_in("html"):
     import uvicorn.config
     import uvicorn.server
 
-uvicorn.Config = uvicorn.config.Config  # which modules of uvicorn ask the package for
+vars(uvicorn)["Config"] = uvicorn.config.Config  # modules of uvicorn ask the package for it

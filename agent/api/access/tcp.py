@@ -24,7 +24,6 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from agent.api.access.connection import Door, GuardedProtocol, Place, address_of
-from agent.api.control_socket import BACKLOG, bind
 from agent.api.access.guard import HEADERS
 from agent.api.access.uvicorn_compat import (
     STOP_S,
@@ -34,6 +33,7 @@ from agent.api.access.uvicorn_compat import (
     make_web_socket,
     quieten_logs,
 )
+from agent.api.control_socket import BACKLOG, bind
 from agent.errors import ConfigError, PathError
 from agent.files.user_paths import PATHS, Stamp, file_bytes, file_stamp
 from agent.model.addresses import ListenAddress
