@@ -6,27 +6,31 @@ The package imports docker-py here, before any module of ours does.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 
-@contextlib.contextmanager
-def stand_in(name: str, **names: Any) -> Iterator[None]:
-    """Within the block, who imports `name` gets a module with these names only, unless the real one is loaded."""
-    if name in sys.modules:
-        yield
-        return
-    module = sys.modules[name] = ModuleType(name)
-    vars(module).update(names)
+def load(name: str, without: Mapping[str, Mapping[str, Any]]) -> None:
+    """Imports a module. Who imports one of `without` meanwhile gets a module with these names only, unless the real one is
+    loaded already; a version of a library that needs more of it is loaded with all it wants.
+    """
+    absent = without.keys() - sys.modules.keys()
+    for each in absent:
+        sys.modules[each] = ModuleType(each)
+        vars(sys.modules[each]).update(without[each])
     try:
-        yield
+        importlib.import_module(name)
+        return
+    except (ImportError, AttributeError):
+        pass
     finally:
-        del sys.modules[name]
+        for each in absent:
+            del sys.modules[each]
+    importlib.import_module(name)
 
 
 class _Package(ModuleType):
@@ -71,7 +75,14 @@ class _Utf8(ModuleType):
 
 if "requests" not in sys.modules:
     sys.modules.setdefault("charset_normalizer", _Utf8("charset_normalizer"))
-# docker-py's __init__ loads another client, of objects; urllib3 has to know the version of h2, which dockerd does not speak
+# docker-py's __init__ loads another client, of objects
 without_init("docker")
-with stand_in("importlib.metadata", version=lambda name: "0"):
-    importlib.import_module("docker.api.client")
+load(
+    "docker.api.client",
+    {
+        "importlib.metadata": {
+            "version": lambda name: "0"
+        },  # of h2, which dockerd does not speak, for urllib3
+        "zipfile": {"is_zipfile": lambda path: False},  # where requests would look for certificates as well
+    },
+)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Who comes in and who may: sockets, TLS, sessions, origins, tickets."""
 
-from agent.engine.lean import stand_in, without_init
+import sys
 
-# uvicorn's command line stays out, and what starlette makes pages for developers with; before any module here imports them
+from agent.engine.lean import load, without_init
+
+# before any module here imports them: uvicorn without its command line and its files that set logging up, starlette without
+# its pages for developers
 without_init("uvicorn")
-with stand_in("click"), stand_in("html"):
-    import starlette.applications  # noqa: F401
-    import uvicorn.config
-    import uvicorn.server
-
-vars(uvicorn)["Config"] = uvicorn.config.Config  # modules of uvicorn ask the package for it
+load("uvicorn.server", {"click": {}, "configparser": {"RawConfigParser": object}, "logging.config": {}})
+load("starlette.applications", {"html": {}})
+# modules of uvicorn ask the package for it
+vars(sys.modules["uvicorn"])["Config"] = vars(sys.modules["uvicorn.config"])["Config"]
