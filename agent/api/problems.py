@@ -101,6 +101,13 @@ def checked_id(text: str) -> str:
     return text
 
 
+def checked_container(text: str) -> str:
+    """As `checked_id`, or the name that a link gives: `web/db`. Raises RequestError."""
+    for part in text.split("/"):
+        checked_id(part)
+    return text
+
+
 def checked_network(text: str) -> str:
     """A network's id or name, encoded as one segment of a path: engines take any name. Raises RequestError.
 

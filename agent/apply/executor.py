@@ -113,8 +113,7 @@ class Executor:
 
     def _current(self, key: str) -> Record:
         """The record of a resource as it is now: an operation before this one may have changed it."""
-        kind, _, section = key.partition(":")
-        found = [r for r in self.records.records() if (r.kind, r.section, r.swap) == (kind, section, "")]
+        found = [r for r in self.records.records() if r.key == key and not r.swap]
         if not found:
             raise InternalError(f"{key} has no record")
         return found[-1]
@@ -268,8 +267,7 @@ class Executor:
 
     def _record_of(self, key: str) -> Record | None:
         """Of a container that is gone from the engine."""
-        kind, _, section = key.partition(":")
-        found = [r for r in self.records.records() if (r.kind, r.section, r.swap) == (kind, section, "")]
+        found = [r for r in self.records.records() if r.key == key and not r.swap]
         return found[-1] if found else None
 
     def _inherit(self, container: Container, image_id: str, before: Record | None) -> Inheritance:

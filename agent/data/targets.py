@@ -8,12 +8,14 @@ that nothing but the backup waits.
 from __future__ import annotations
 
 import asyncio
+import calendar
 import contextlib
 import hashlib
 import os
 import re
 import signal
 import stat
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,18 +32,19 @@ STALL_S = 600.0  # for a piece: a disk that spins up, a command that uploads
 _PIECE = 256 * 1024
 _SAID = 2000  # characters of what a command printed last
 _LAST_WORDS_S = 1.0  # for output that is still under way when a command has ended
-_STAMP = r"-\d{8}T\d{6}Z\.tar"
+_STAMP = r"-(\d{8}T\d{6}Z)\.tar"
 _PARTIAL = ".partial"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
-    """One archive; `path` None: a command took it."""
+    """One archive; `path` None: a command took it. `at`: when it was begun, in unix seconds, of one in a folder."""
 
     volume: str
     path: Path | None
     size: int
     sha256: str = ""
+    at: float = 0.0
 
 
 class FolderTarget:
@@ -95,9 +98,11 @@ class FolderTarget:
         found = []
         for entry in os.scandir(self._folder):
             for volume in volumes:
-                if re.fullmatch(re.escape(f"{backup}-{volume}") + _STAMP, entry.name):
-                    size = entry.stat(follow_symlinks=False).st_size
-                    found.append(Archive(volume=volume, path=Path(entry.path), size=size))
+                if name := re.fullmatch(re.escape(f"{backup}-{volume}") + _STAMP, entry.name):
+                    path, size = Path(entry.path), entry.stat(follow_symlinks=False).st_size
+                    found.append(
+                        Archive(volume=volume, path=path, size=size, sha256=_stated(path), at=_begun(name[1]))
+                    )
         return sorted(found, key=lambda each: str(each.path)[-20:], reverse=True)
 
     async def newest(self, backup: str, volume: str) -> Path:
@@ -283,6 +288,13 @@ def _in_place(partial: Path, path: Path, digest: str) -> None:
     atomic_write(_sum_file(path), f"{digest}  {path.name}\n".encode(), mode=0o600)
     partial.replace(path)
     sync_directory(path.parent)
+
+
+def _begun(stamp: str) -> float:
+    try:
+        return calendar.timegm(time.strptime(stamp, "%Y%m%dT%H%M%SZ"))
+    except ValueError:  # digits that are no time: not a name of ours
+        return 0.0
 
 
 def _stated(path: Path) -> str:

@@ -141,10 +141,13 @@ class Notifier:
         """Sends a notice through one section, at once. Blocks. Raises ConfigError for no such section."""
         section = self._sections.get(name)
         if section is None:
-            known = ", ".join(sorted(self._sections)) or "none"
-            raise ConfigError(
-                f"there is no notify section {name[:64]} without mistakes, expected one of: {known}"
+            known = ", ".join(sorted(self._sections))
+            wish = (
+                f"expected one of: {known}"
+                if known
+                else "write `config notify 'phone'` with `option type` and `option url`"
             )
+            raise ConfigError(f"there is no notify section {name[:64]} without mistakes; {wish}")
         news = self._stamped(
             News(
                 event=Event.TEST,

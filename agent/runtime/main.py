@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import functools
 import logging
@@ -292,6 +293,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.data.parts import Data
     from agent.engine.stream import DockerStream
     from agent.observe.load import Loads
+    from agent.runtime.moving import Mover
     from agent.runtime.ubus import Bus
     from agent.runtime.web import Parts, Web
 
@@ -319,6 +321,8 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
         state_dir=options.state_dir,
     )
     agent.reconciler.restores = data.restores
+    if agent.reconciler.daemon is not None:
+        agent.mover = Mover(agent, agent.reconciler.daemon, options, options.state_dir / "move.json")
     bus = Bus(options.ubus_socket)
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
@@ -344,7 +348,8 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
-    async with data.running(), web, consoles, bus.serving(agent, engine):
+    moving = agent.mover.running() if agent.mover is not None else contextlib.nullcontext()
+    async with data.running(), moving, web, consoles, bus.serving(agent, engine):
         logger.info("ready on %s", socket)
         tell_service_manager()
         await agent.run()

@@ -23,8 +23,8 @@ from agent.files.options import RuntimeOptions
 from agent.files.uci_store import UciMissing, UciStore
 from agent.model.addresses import Interface, IpAddress, parse_engine_address
 from agent.model.dockerd.settings import DAEMON_KEY, DEFAULT_BRIDGE, Document, FirewallRule
+from agent.model.identity import Key
 from agent.model.resources import Container, Desired, Network
-from agent.plan.draft import key_of
 from agent.plan.router.firewall import Blocked, Rule, is_enforced, wanted_rules
 from agent.plan.router.reach import (
     Bridge,
@@ -282,9 +282,7 @@ class Edges:
     def _zones(self, desired: Desired, packages: _Packages) -> _Packages:
         """Gives the bridges their zones; what the packages say then."""
         bridges = bridges_of(desired.networks)
-        broken = frozenset(
-            key.partition(":")[2] for key in desired.broken if key.startswith(key_of("network", ""))
-        )
+        broken = frozenset(key.section for key in map(Key.parse, desired.broken) if key.kind == "network")
         network = with_interfaces(packages.network, bridges, broken=broken)
         firewall = with_zones(packages.firewall, network, bridges, broken=broken)
         try:
@@ -320,7 +318,7 @@ class Edges:
     def _show_zones(self, bridges: Sequence[BridgeInUci], problem: str) -> None:
         for bridge in bridges:
             text = f"{bridge.device} is not in zone {bridge.zone}: {problem}" if problem else None
-            self._board.flag(key_of("network", bridge.section), ConditionType.ZONE_UNSET, "NotWritten", text)
+            self._board.flag(Key("network", bridge.section), ConditionType.ZONE_UNSET, "NotWritten", text)
 
     def _reload(self) -> None:
         """Once per change; network before firewall, which resolves its interfaces."""
@@ -349,7 +347,7 @@ class Edges:
             found = CutOff(reason="Reachable", message=text) if public else None
             self._show_container(container, ConditionType.PUBLIC_PORT, found)
             reach = zones_reaching(container, around) if enabled else {}
-            key = key_of("container", container.section)
+            key = Key("container", container.section)
             self._board.ensure(key, container.name)
             self._board.set_facts(key, reach=reach)
             closed = unreachable_ports(container, around) if enabled else None
@@ -358,7 +356,7 @@ class Edges:
             self._show_container(container, ConditionType.NO_INTERNET, alone)
 
     def _show_container(self, container: Container, condition: ConditionType, found: CutOff | None) -> None:
-        key = key_of("container", container.section)
+        key = Key("container", container.section)
         if found is None:
             self._board.clear(key, condition)
             return
@@ -418,7 +416,7 @@ def _not_enforced(
     if not any(section.blocked_interfaces and section not in enforced for section in sections):
         return ""
     why = "dockerd makes no rules (iptables 0)" if managed else "dockerd's settings are in a file of your own"
-    return f"blocked_interfaces are not enforced, since {why}; `option enforce '1'` does it all the same"
+    return f"blocked_interfaces are not enforced, since {why}; `option enforce '1'` blocks anyway"
 
 
 def make_edges(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agent.errors import Reason
+from agent.model.identity import Key
 from agent.model.secrets import hidden, hidden_text
 from agent.status.conditions import (
     ConditionType,
@@ -134,7 +135,7 @@ class StatusBoard:
 
         `name`: of the object, where it is not the section's. `section`: where it is not what follows the kind in the key.
         """
-        kind, _, of_key = key.partition(":")
+        kind, of_key = Key.parse(key).kind, Key.parse(key).section
         with self._lock:
             found = self._resources.get(key)
             if found is None:

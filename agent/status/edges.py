@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.model.identity import Key
 from agent.model.notices import Event, News
 from agent.status.conditions import ConditionType
 
@@ -241,7 +242,7 @@ def _news(event: Event, resource: Mapping[str, Any], condition: Mapping[str, Any
 
 def _remembered(key: str, event: Event) -> News:
     """Of trouble that the run before had told."""
-    kind, _, section = key.partition(":")
+    kind, section = Key.parse(key).kind, Key.parse(key).section
     return News(event=event, key=key, kind=kind, section=section or "dockerd", name=section or "dockerd")
 
 

@@ -105,7 +105,7 @@ def test_the_layers_are_those_of_the_platform(registry: Registry) -> None:
         ((403, {}, b""), "wants a login"),
         ((401, {"WWW-Authenticate": 'Negotiate "x'}, b""), "wants a login"),
         ((307, {"Location": "/v2/app/manifests/1"}, b""), "redirects in circles"),
-        ((307, {"Location": "ftp://127.0.0.1/"}, b""), "no TLS"),
+        ((307, {"Location": "ftp://127.0.0.1/"}, b""), "without TLS"),
         ((307, {"Location": "http://["}, b""), "an address that is not one"),
         ((307, {"Location": "http://127.0.0.1:99999/"}, b""), "an address that is not one"),
         ((307, {"Location": "http://a b\t/"}, b""), "cannot be reached|not one"),

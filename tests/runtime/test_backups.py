@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import stat
 import time
@@ -119,6 +120,9 @@ async def test_archives_of_others_are_left_alone(tmp_path: Path) -> None:
     assert [each.path.name for each in found if each.path] == [
         "b-v-20260104T000000Z.tar",
         "b-v-20260103T000000Z.tar",
+    ]
+    assert [(each.at, each.sha256) for each in found] == [
+        (at, hashlib.sha256(b"x").hexdigest()) for at in (1767484800.0, 1767398400.0)
     ]
     left = {name for name in os.listdir(tmp_path) if not name.endswith(".sha256")}
     assert left == {

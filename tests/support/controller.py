@@ -84,8 +84,14 @@ class QuietAgent:
     async def update(self, names: Sequence[str]) -> dict[str, Any]:
         return {"containers": [{"name": name} for name in names]}
 
-    async def rollback(self, name: str) -> dict[str, Any]:
+    async def rollback(self, name: str, *, with_data: bool = False) -> dict[str, Any]:
         return {"containers": [{"name": name}]}
+
+    async def prune(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        return {"going": [], "kept": [], "bytes": 0}
+
+    async def notify_test(self, name: str) -> dict[str, Any]:
+        return {"sent": True, "error": "", "took_s": 0.0}
 
     async def describe(self, name: str) -> dict[str, Any]:
         return {"name": name}

@@ -25,8 +25,10 @@ from agent.api.port import (
     given_of,
     import_request_of,
     load_of,
+    move_target_of,
     prune_request_of,
     revert_of,
+    start_move,
     validated,
 )
 from agent.api.problems import RequestError, checked_id, container_id, picked, text
@@ -315,10 +317,10 @@ _SUMMARIES = {
 
 
 class DaemonRoutes:
-    """Manual control of dockerd."""
+    """Manual control of dockerd, and of where its data is."""
 
-    def __init__(self, agent: AgentPort) -> None:
-        self._agent = agent
+    def __init__(self, agent: AgentPort, jobs: Jobs) -> None:
+        self._agent, self._jobs = agent, jobs
 
     def rules(self) -> list[Rule]:
         return [
@@ -330,6 +332,21 @@ class DaemonRoutes:
                     _SUMMARIES[wish],
                 )
                 for wish in Wish
+            ),
+            post(
+                "/v1/move-data/check",
+                write("ucidockd", "move_data_check"),  # it looks at paths that the caller names
+                self.look_at_move,
+                "What a move of Docker's data to the folder `target` would do: sizes, what stops and for how long",
+                body="json",
+            ),
+            post(
+                "/v1/move-data",
+                write("ucidockd", "move_data"),
+                self.move,
+                "Moves Docker's data to the folder `target`, as a job; the same engine runs there afterwards",
+                body="json",
+                status=202,
             ),
             post(
                 "/v1/tls/clients",
@@ -347,6 +364,12 @@ class DaemonRoutes:
             return JsonReply(STARTED)
 
         return handle
+
+    async def look_at_move(self, request: Request) -> Response:
+        return JsonReply(await self._agent.look_at_move(move_target_of(await read_json(request))))
+
+    async def move(self, request: Request) -> Response:
+        return JsonReply(start_move(self._agent, self._jobs, await read_json(request)), status_code=202)
 
     async def client(self, request: Request) -> Response:
         body = await read_json(request)
