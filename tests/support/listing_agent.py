@@ -17,7 +17,7 @@ from agent.cli.main import main
 
 def _size(name: str) -> int:
     loader = getattr(getattr(sys.modules[name], "__spec__", None), "loader", None)
-    code = loader.get_code(name) if hasattr(loader, "get_code") else None
+    code = loader.get_code(name) if loader is not None and hasattr(loader, "get_code") else None
     return len(marshal.dumps(code)) if code is not None else 0
 
 
