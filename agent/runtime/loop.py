@@ -115,7 +115,7 @@ class Loop:
         self.parked = False
         self.upkeep: Upkeep | None = None
         self.loads: Loads | None = None
-        self.mover: Mover | None = None
+        self.make_mover: Callable[[], Mover] | None = None
         self.notices: Notices | None = None
         self._watch_mounts, self._begin_thread, self._jitter = watch_mounts, begin_thread, jitter
         reconciler.work_ended = self.trigger_threadsafe
@@ -480,9 +480,9 @@ class Loop:
         await self._mover().move(target, told)
 
     def _mover(self) -> Mover:
-        if self.mover is None:
+        if self.make_mover is None:
             raise ConflictError("this agent does not run dockerd")
-        return self.mover
+        return self.make_mover()
 
     def config_issues(self) -> list[dict[str, object]]:
         """The mistakes of the last read, and why containers wait for dockerd."""

@@ -64,7 +64,7 @@ UNUSED = (
         "agent.runtime.updating",
         "agent.storage.pruner",
     ),
-    *("agent.storage.room",),
+    *("agent.runtime.moving", "agent.storage.copying", "agent.storage.room"),
 )
 
 
