@@ -25,7 +25,7 @@ from agent.apply.worker_pool import Outcome
 from agent.errors import ConfigError, ConflictError, EngineError, StorageError, UcidockdError
 from agent.files.user_paths import PATHS
 from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher
-from agent.model.dockerd.settings import Wish
+from agent.model.dockerd.settings import DaemonAction
 from agent.model.identity import Key
 from agent.model.issues import Given, issue_as_json
 from agent.model.resources import Desired, RegistryAuth
@@ -121,8 +121,8 @@ class Loop:
         reconciler.work_ended = self.trigger_threadsafe
         if reconciler.daemon is not None:
             reconciler.daemon.wake = self._trigger_after
-        if reconciler.edges is not None:
-            reconciler.edges.wake = lambda: self._trigger_after(0)
+        if reconciler.router is not None:
+            reconciler.router.wake = lambda: self._trigger_after(0)
         self._watcher = FileWatcher(watch, frozenset(PACKAGES), lambda: self.trigger_threadsafe(config=True))
 
     async def _in_pass(self, work: Callable[[], Value]) -> Value:
@@ -463,7 +463,7 @@ class Loop:
             made = await asyncio.to_thread(maker.sign_client, name, days=days, now=self.reconciler.wall())
         return asdict(made)
 
-    async def dockerd(self, wish: Wish) -> None:
+    async def dockerd(self, wish: DaemonAction) -> None:
         """Has the next pass start, stop or restart dockerd."""
         stage = self.reconciler.daemon
         if stage is None:
@@ -506,8 +506,8 @@ class Loop:
             if self.notices is not None:
                 self.notices.stop()
             self._pass_thread.shutdown(wait=False)
-            if self.reconciler.edges is not None:
-                self.reconciler.edges.stop()
+            if self.reconciler.router is not None:
+                self.reconciler.router.stop()
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -47,7 +47,7 @@ from agent.router.routes import host_routes
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop, begin_thread
 from agent.runtime.reconciler import Reconciler
-from agent.runtime.router_integration import make_edges
+from agent.runtime.router_integration import make_router
 from agent.status.board import StatusBoard
 from agent.storage.upkeep import Upkeep
 from agent.tls.certificates import Certificates
@@ -148,8 +148,8 @@ def set_up_logging(level: str, *, out: TextIO | None = None, err: TextIO | None 
 def run(options: RuntimeOptions) -> int:
     """Runs the agent until SIGTERM or SIGINT. Returns the exit code: 0, or 3 when another agent runs."""
     # the agent section at start; a broken configuration does not keep the agent from coming up
-    desired = load(options).desired
-    settings = desired.agent if desired is not None else AgentSettings()
+    loaded = load(options)
+    settings = (loaded.desired or loaded.readable).agent
     set_up_logging(options.log_level or settings.log_level)
     socket = Path(options.socket or settings.socket)
     try:
@@ -181,7 +181,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         daemon=daemon,
         certificates=certificates,
         routes=host_routes if engine_at.is_local else tuple,
-        edges=make_edges(options, board, settings_source(options, daemon.files.config_file)),
+        router=make_router(options, board, settings_source(options, daemon.files.config_file)),
         hazards=make_hazards(options, board, Path(options.socket or settings.socket).parent),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
@@ -69,29 +69,39 @@ UNUSED = (
 
 
 @pytest.fixture
-def loaded(box: Box, tmp_path: Path) -> dict[str, int]:
+def agent(box: Box) -> Iterator[Agent]:
+    made = Agent(box, module="tests.support.listing_agent")
+    made.commit(WEB)
+    made.start(LOADED=str(box.config.parent / "loaded"))
+    wait_for(lambda: running(box, "web"))
+    yield made
+    made.close()
+
+
+def loaded(agent: Agent) -> dict[str, int]:
     """Module -> the size of its bytecode in bytes."""
-    agent = Agent(box, module="tests.support.listing_agent")
-    agent.commit(WEB)
-    agent.start(LOADED=str(tmp_path / "loaded"))
-    try:
-        wait_for(lambda: running(box, "web"))
-        agent.commit(WEB.replace("1000", "2000"))
-        wait_for(lambda: running(box, "web") and box.get("web").attrs["Config"]["Cmd"][-1] == "2000")
-        agent.send(signal.SIGUSR1)
-        wait_for((tmp_path / "loaded").exists)
-    finally:
-        agent.close()
-    lines = (tmp_path / "loaded").read_text().splitlines()
-    return {name: int(size) for name, _, size in (line.partition(" ") for line in lines)}
+    file = agent.box.config.parent / "loaded"
+    file.unlink(missing_ok=True)
+    agent.send(signal.SIGUSR1)
+    wait_for(file.exists)
+    return {
+        name: int(size) for name, _, size in (line.partition(" ") for line in file.read_text().splitlines())
+    }
 
 
-def test_an_idle_agent_has_loaded_nothing_that_it_does_not_use(loaded: dict[str, int]) -> None:
-    found = {name for name in loaded for unused in UNUSED if f"{name}.".startswith(f"{unused}.")}
+def test_an_idle_agent_has_loaded_nothing_that_it_does_not_use(agent: Agent, box: Box) -> None:
+    agent.commit(WEB.replace("1000", "2000"))
+    wait_for(lambda: running(box, "web") and box.get("web").attrs["Config"]["Cmd"][-1] == "2000")
+    names = loaded(agent)
+    found = {name for name in names for unused in UNUSED if f"{name}.".startswith(f"{unused}.")}
     assert found - {"charset_normalizer"} == set()  # a stand-in
-    ours = {name: size for name, size in loaded.items() if name.startswith("agent.")}
+    ours = {name: size for name, size in names.items() if name.startswith("agent.")}
     largest = sorted(ours, key=lambda name: -ours[name])[:20]
     assert sum(ours.values()) <= CODE_KIB * 1024, f"the largest are {largest}"
+    assert agent.status()["resources"]
+    asked = loaded(agent).keys()
+    assert {"starlette.applications", "uvicorn.server"} <= asked  # the web server comes with its first client
+    assert not {"click", "configparser", "html", "logging.config", "websockets"} & asked
 
 
 def test_libraries_without_their_unused_parts_are_whole_for_who_asks() -> None:
