@@ -245,6 +245,7 @@ class Executor:
         more = {"image_id": image_id, "joined": joined_ids(self.records.records(), container)}
         more |= self._history().after(before, container, image_id)
         kept = {"volumes": volume_words(heir.carry), "left": heir.left, "lost": heir.lost}
+        # recorded before it is created: after a crash the record tells that the container is ours
         record = self._announce(
             "container", container, completed=False, **more, **kept, **kept_policy(container)
         )

@@ -200,6 +200,7 @@ class DaemonStage:
                 return not self.holding
             if self._own_script is not None:
                 self._own_script = self._change = None
+            # another program starts and stops this dockerd: what it needs is only reported
             if runner.kind == "external" and not unmanaged:
                 unmanaged = self._report_external(desired, runner)
             self._status.unmanaged(unmanaged)
@@ -402,6 +403,7 @@ class DaemonStage:
             self._refused.clear()
             change.remember({})
             change.forget_failure()
+        # an agent was killed in the middle of a change, and what it had in mind may differ from what UCI says now
         if change.record.step in {Step.RELOAD, Step.STOP, Step.START}:
             self._acting(change.resume)
         change.supervisor.tidy()
