@@ -16,7 +16,6 @@ from functools import partial, singledispatchmethod
 from typing import Any
 
 from agent.apply.failures import without_secrets
-from agent.apply.free_first import FreeFirst
 from agent.apply.hooks import Hooks
 from agent.apply.images import History, Images, create_from
 from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect, with_addresses
@@ -457,6 +456,8 @@ class Executor:
             self.records.change(record.nonce, ignored=(*record.ignored, MAC_FIELD))
 
     def _replace_in_place(self, operation: ops.ReplaceContainer, before: Record) -> None:
+        from agent.apply.free_first import FreeFirst  # few ask for it
+
         container, key = operation.container, operation.key
         start = ops.StartContainer(key=key, cause=operation.cause, container=container)
         steps = FreeFirst(
