@@ -21,8 +21,9 @@ unit: venv
 	$(BIN)/python -m pytest -n auto tests/model tests/plan tests/schema tests/wire tests/uci tests/convert \
 		--ignore tests/uci/test_real_uci.py
 
-test: deps-test browser-if-possible venv libuci-if-possible style
-	$(if $(PYTEST_ARGS),,@$(MAKE) --no-print-directory sample-on-29)
+# the sample mostly waits for its engines, and leaves the processor to the checkers
+test: deps-test browser-if-possible venv libuci-if-possible
+	@$(MAKE) --no-print-directory -j2 --output-sync=target style $(if $(PYTEST_ARGS),,sample-on-29)
 	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-long: deps-test browser-if-possible engines-if-possible venv fuzzer-if-possible libuci-if-possible style
@@ -56,7 +57,7 @@ style: venv
 	$(BIN)/vulture
 	$(BIN)/codespell
 	$(BIN)/lint-imports
-	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/* package/*/files/p* package/*/test.sh tests/setup/packages.sh
+	$(BIN)/shellcheck -x init.d/* hotplug.d/notify.sh hotplug.d/*/* uci-defaults/* package/*/files/p* package/debian/p* package/*/test.sh tests/setup/packages.sh
 	@$(MAKE) --no-print-directory eslint
 
 # LuCI's pages, where node is there

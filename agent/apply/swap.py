@@ -480,7 +480,7 @@ def recover(
     failed: dict[str, UcidockdError] = {}
     # the new ones first: what they replace is needed for bringing it back
     for record in sorted(records.records(), key=lambda r: r.swap != "new"):
-        key = f"{record.kind}:{record.section}"
+        key = record.key
         if key in busy or key in failed:
             continue
         try:
@@ -488,7 +488,7 @@ def recover(
         except EngineUnreachableError:
             raise
         except (EngineError, StorageError) as exc:
-            logger.warning("%s: what was cut short cannot be mended yet: %s", key, exc)
+            logger.warning("%s: an interrupted change cannot be finished or undone yet: %s", key, exc)
             failed[key] = exc
     return failed
 

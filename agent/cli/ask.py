@@ -250,7 +250,11 @@ class Target(NamedTuple):
 
 def targets(engine: Engine, args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
     """Sections and containers by these names: a section before a Docker name, anything else is the engine's."""
-    declared = _from_status(engine.status) if engine.status is not None else _from_file(args)
+    declared = _from_status(engine.status) if engine.status is not None else []
+    if engine.status is None or not engine.status["agent"].get("engine"):
+        # the agent is in its first pass, and may not know all sections yet
+        there = {target.section for target in declared}
+        declared += [target for target in _from_file(args) if target.section not in there]
     found = []
     for asked in names:
         by_section = next((t for t in declared if t.section == asked), None)
@@ -323,6 +327,8 @@ def created(engine: Engine, target: Target) -> str:
     if target.ref:
         return target.ref
     seen = (engine.status or {"agent": {}})["agent"].get("engine") or {}
+    if not seen:  # the agent has not asked it yet
+        return target.name
     if not seen.get("reachable", True):
         raise EngineUnreachableError(str(seen.get("error", "the engine is not reachable")))
     told = next((c for c in target.resource["conditions"] if c["type"] == target.resource["verdict"]), None)

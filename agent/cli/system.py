@@ -146,6 +146,9 @@ def _show_prune(found: dict[str, Any], *, done: bool) -> None:
             f"{style('bad', 'error')}: {plain(failure['name'])}: {plain(failure['error'])}", file=sys.stderr
         )
     count = len(found["going"])
+    if not count and not found["bytes"] and not found["failed"]:
+        print("Nothing to remove.")
+        return
     gone = f"{count} image{'' if count == 1 else 's'}, {size_words(found['bytes'])} at least"
     space = found["space"]
     free = f"; {size_words(space['free'])} of {size_words(space['total'])} are free" if space else ""

@@ -184,7 +184,7 @@ class DockerEngine:
             # the answer broke the protocol, it did not only break off
             broke_off = http.client.IncompleteRead | http.client.RemoteDisconnected
             if isinstance(cause, http.client.HTTPException) and not isinstance(cause, broke_off):
-                return self._invalid("it is no HTTP")
+                return self._invalid("it is not HTTP")
             if isinstance(cause, FileNotFoundError | ConnectionRefusedError):
                 return EngineUnreachableError(f"no Docker engine at {self._host}; is dockerd running?")
             if isinstance(cause, PermissionError):

@@ -25,10 +25,10 @@ from agent.apply.worker_pool import Outcome
 from agent.errors import ConfigError, ConflictError, EngineError, StorageError, UcidockdError
 from agent.files.user_paths import PATHS
 from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher
-from agent.model.dockerd.settings import Wish
+from agent.model.dockerd.settings import DaemonAction
+from agent.model.identity import Key
 from agent.model.issues import Given, issue_as_json
 from agent.model.resources import Desired, RegistryAuth
-from agent.plan.draft import key_of
 from agent.plan.outlook import Outlook
 from agent.plan.prune import needed_images
 from agent.router.mounts import MountWatch
@@ -41,9 +41,11 @@ from agent.threads import tell
 from agent.uci.decode import PACKAGES
 
 if TYPE_CHECKING:
+    from agent.api.port import Told
     from agent.convert.requests import ImportRequest
     from agent.notices.gate import Notices
     from agent.observe.load import Loads
+    from agent.runtime.moving import Mover
     from agent.runtime.updating import Asked
     from agent.storage.upkeep import Upkeep
 
@@ -115,18 +117,36 @@ class Loop:
         self.parked = False
         self.upkeep: Upkeep | None = None
         self.loads: Loads | None = None
+        self.mover: Mover | None = None
         self.notices: Notices | None = None
         self._watch_mounts, self._begin_thread, self._jitter = watch_mounts, begin_thread, jitter
         reconciler.work_ended = self.trigger_threadsafe
         if reconciler.daemon is not None:
             reconciler.daemon.wake = self._trigger_after
-        if reconciler.edges is not None:
-            reconciler.edges.wake = lambda: self._trigger_after(0)
+        if reconciler.router is not None:
+            reconciler.router.wake = lambda: self._trigger_after(0)
         self._watcher = FileWatcher(watch, frozenset(PACKAGES), lambda: self.trigger_threadsafe(config=True))
 
     async def _in_pass(self, work: Callable[[], Value]) -> Value:
         """Runs what blocks in the passes' own thread. Under `_one_pass`."""
-        return await self._loop.run_in_executor(self._pass_thread, work)
+        thread = None if self._stop.is_set() else self._pass_thread  # which may have been shut down by then
+        return await self._loop.run_in_executor(thread, work)
+
+    async def in_pass(self, work: Callable[[], Value]) -> Value:
+        """Runs what blocks while no pass runs."""
+        async with self._one_pass:
+            return await self._in_pass(work)
+
+    async def settled_pass(self) -> None:
+        """A full pass, and the end of what was under way before and of what it began. Raises EngineError."""
+        await self._ended()
+        await self.in_pass(self._whole_pass)
+        await self._ended()
+
+    def _whole_pass(self) -> None:
+        with self._counted():
+            self._read_config()
+            self.reconciler.begin_pass(deep=None)
 
     # triggers
 
@@ -419,7 +439,7 @@ class Loop:
         by_name = {c.name: c.section for c in desired.containers} | {
             c.section: c.section for c in desired.containers
         }
-        keys = [key_of("container", by_name.get(name, name)) for name in names]
+        keys = [Key("container", by_name.get(name, name)) for name in names]
         return self.reconciler.update_checks().check(desired, keys)
 
     async def tls_client(self, name: str, *, days: int) -> dict[str, object]:
@@ -431,13 +451,26 @@ class Loop:
             made = await asyncio.to_thread(maker.sign_client, name, days=days, now=self.reconciler.wall())
         return asdict(made)
 
-    async def dockerd(self, wish: Wish) -> None:
+    async def dockerd(self, wish: DaemonAction) -> None:
         """Has the next pass start, stop or restart dockerd."""
         stage = self.reconciler.daemon
         if stage is None:
             raise ConflictError("this agent does not run dockerd")
         await asyncio.to_thread(stage.ask, wish, self.reconciler.desired)
         self.trigger()
+
+    async def look_at_move(self, target: str) -> dict[str, Any]:
+        """What a move of dockerd's data there would do."""
+        return await self._mover().look(target)
+
+    async def move_data(self, target: str, told: Told) -> None:
+        """Moves dockerd's data there."""
+        await self._mover().move(target, told)
+
+    def _mover(self) -> Mover:
+        if self.mover is None:
+            raise ConflictError("this agent does not run dockerd")
+        return self.mover
 
     def config_issues(self) -> list[dict[str, object]]:
         """The mistakes of the last read, and why containers wait for dockerd."""
@@ -461,8 +494,8 @@ class Loop:
             if self.notices is not None:
                 self.notices.stop()
             self._pass_thread.shutdown(wait=False)
-            if self.reconciler.edges is not None:
-                self.reconciler.edges.stop()
+            if self.reconciler.router is not None:
+                self.reconciler.router.stop()
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -550,7 +583,7 @@ class Loop:
             logger.exception("pass failed")
 
     def _pass(self, dirty: Dirty) -> None:
-        if dirty.config or self.reconciler.desired is None:
+        if dirty.config or self.reconciler.is_incomplete():
             self._read_config()
         self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
         if self.upkeep is not None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import functools
 import logging
@@ -12,6 +13,7 @@ import random
 import re
 import secrets
 import signal
+import socket as socketlib
 import sys
 import threading
 import time
@@ -45,7 +47,7 @@ from agent.router.routes import host_routes
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop, begin_thread
 from agent.runtime.reconciler import Reconciler
-from agent.runtime.router_integration import make_edges
+from agent.runtime.router_integration import make_router
 from agent.status.board import StatusBoard
 from agent.storage.room import Room
 from agent.storage.upkeep import Upkeep
@@ -144,8 +146,8 @@ def set_up_logging(level: str, *, out: TextIO | None = None, err: TextIO | None 
 def run(options: RuntimeOptions) -> int:
     """Runs the agent until SIGTERM or SIGINT. Returns the exit code: 0, or 3 when another agent runs."""
     # the agent section at start; a broken configuration does not keep the agent from coming up
-    desired = load(options).desired
-    settings = desired.agent if desired is not None else AgentSettings()
+    loaded = load(options)
+    settings = (loaded.desired or loaded.readable).agent
     set_up_logging(options.log_level or settings.log_level)
     socket = Path(options.socket or settings.socket)
     try:
@@ -177,7 +179,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         daemon=daemon,
         certificates=certificates,
         routes=host_routes if engine_at.is_local else tuple,
-        edges=make_edges(options, board, settings_source(options, daemon.files.config_file)),
+        router=make_router(options, board, settings_source(options, daemon.files.config_file)),
         hazards=make_hazards(options, board, Path(options.socket or settings.socket).parent),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
@@ -260,6 +262,18 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def tell_service_manager() -> None:
+    """Tells systemd, where it started the agent, that commands are answered now (sd_notify(3), `Type=notify`)."""
+    address = os.environ.pop("NOTIFY_SOCKET", "")  # not for hooks and scripts
+    if not address:
+        return
+    with socketlib.socket(socketlib.AF_UNIX, socketlib.SOCK_DGRAM) as sender:
+        try:
+            sender.sendto(b"READY=1", address.replace("@", "\0", 1) if address[0] == "@" else address)
+        except OSError as exc:
+            logger.warning("systemd was not told that the agent is ready: %s", exc)
+
+
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
     from agent.api.engine_requests import KeptNames, StorageGuard
     from agent.api.jobs.jobs import Jobs
@@ -277,6 +291,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.data.parts import Data
     from agent.engine.stream import DockerStream
     from agent.observe.load import Loads
+    from agent.runtime.moving import Mover
     from agent.runtime.ubus import Bus
     from agent.runtime.web import Parts, Web
 
@@ -304,6 +319,8 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
         state_dir=options.state_dir,
     )
     agent.reconciler.restores = data.restores
+    if agent.reconciler.daemon is not None:
+        agent.mover = Mover(agent, agent.reconciler.daemon, options, options.state_dir / "move.json")
     bus = Bus(options.ubus_socket)
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
@@ -329,8 +346,10 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
-    async with data.running(), web, consoles, bus.serving(agent, engine):
+    moving = agent.mover.running() if agent.mover is not None else contextlib.nullcontext()
+    async with data.running(), moving, web, consoles, bus.serving(agent, engine):
         logger.info("ready on %s", socket)
+        tell_service_manager()
         await agent.run()
         await jobs.close()
     if agent.parked:

@@ -118,7 +118,7 @@ def _unknown(kind: str, name: str) -> Mistake:
         severity="warning",
         code="unknown-option",
         option=name,
-        wrong=f"unknown option of a {kind} section",
+        wrong=f"unknown option of {_article(kind)} section",
         expected=expected,
     )
 
@@ -152,6 +152,10 @@ def _mistakes(kind: str, error: ValidationError) -> Iterator[Mistake]:
         wrong=_wrong(kind, option, error),
         expected=_wish(error, kind, option),
     )
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind[:1] in "aeio" else f"a {kind}"
 
 
 def _wrong(kind: str, option: str, error: ValidationError) -> str:

@@ -29,6 +29,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
+DEBIAN = PROJECT / "package/debian"
 URL = "https://example.org/ucidockd"  # where the feed will be; --url says it
 LIBRARIES = "usr/lib/ucidockd/python"
 FORMATS = ("ipk", "apk", "deb")
@@ -39,6 +40,14 @@ _COMPLETIONS = {
 }
 # Debian's names of what OpenWrt's packages depend on
 DEBIAN_DEPENDS = ["python3 (>= 3.11)", "python3-jsonschema", "ucidockd-python"]
+# what a router may lack room for
+DEBIAN_RECOMMENDS = [
+    "docker.io | docker-ce",
+    "python3-cryptography",
+    "python3-websockets",
+    "python3-yaml",
+    "python3-paho-mqtt",
+]
 
 
 @dataclass(kw_only=True)
@@ -52,6 +61,7 @@ class Package:
     root: Path
     depends: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
+    recommends: list[str] = field(default_factory=list)
     conffiles: list[str] = field(default_factory=list)
     scripts: dict[str, str] = field(default_factory=dict)
     license: str = "GPL-2.0-or-later"
@@ -265,7 +275,7 @@ def for_debian(package: Package, work: Path) -> Package:
         (root / "usr/lib/ucidockd" / name).unlink()
     unit = root / "usr/lib/systemd/system/ucidockd.service"
     unit.parent.mkdir(parents=True)
-    shutil.copy(PROJECT / "package/debian/ucidockd.service", unit)
+    shutil.copy(DEBIAN / "ucidockd.service", unit)
     for name, place in _COMPLETIONS.items():
         (root / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT / "package/completion" / name, root / place)
@@ -283,12 +293,9 @@ def for_debian(package: Package, work: Path) -> Package:
         title=package.title,
         root=root,
         depends=DEBIAN_DEPENDS,
+        recommends=DEBIAN_RECOMMENDS,
         conffiles=["/etc/config/containers"],
-        scripts={
-            "postinst": "#!/bin/sh\n[ ! -d /run/systemd/system ] || systemctl daemon-reload\nexit 0\n",
-            "prerm": '#!/bin/sh\n[ "$1" = upgrade ] || [ ! -d /run/systemd/system ] || '
-            "systemctl disable --now ucidockd\nexit 0\n",
-        },
+        scripts={name: (DEBIAN / name).read_text() for name in ("postinst", "prerm", "postrm")},
         maintainer=package.maintainer,
     )
 
@@ -301,7 +308,7 @@ _OPENWRT = '[ -s "${IPKG_INSTROOT}/lib/functions.sh" ] || exit 0\n. "${IPKG_INST
 def scripts_for(package: Package, kind: str) -> dict[str, str]:
     """By nfpm's names. What OpenWrt's build adds (default_postinst, default_prerm) comes after the package's own part."""
     if kind == "deb":
-        names = {"postinst": "postinstall", "prerm": "preremove"}
+        names = {"postinst": "postinstall", "prerm": "preremove", "postrm": "postremove"}
         return {names[name]: text for name, text in package.scripts.items()}
     body = {name: f"(\n{text.partition(chr(10))[2]})" for name, text in package.scripts.items()}
     named = f'export root="${{IPKG_INSTROOT}}"\nexport pkgname="{package.name}"\n' if kind == "apk" else ""
@@ -367,6 +374,7 @@ def archive(package: Package, kind: str, output: Path, work: Path, epoch: int) -
         "mtime": when,
         "depends": [*package.depends, *([f"!{name}" for name in package.conflicts] if kind == "apk" else [])],
         "conflicts": [] if kind == "apk" else package.conflicts,
+        "recommends": package.recommends,
         "scripts": scripts,
         **({"apk": {"scripts": {"postupgrade": upgrade}}} if upgrade else {}),
         "contents": [

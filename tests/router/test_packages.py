@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,29 @@ def test_apks_package_names_its_files_and_what_it_excludes(
     assert (
         b"PKG_UPGRADE=1" in scripts[".post-upgrade"][1] and b"default_prerm" in scripts[".pre-deinstall"][1]
     )
+
+
+def test_debians_package_starts_the_agent_and_takes_it_away(made: tuple[Path, Path]) -> None:
+    parts = packages.ar_members((made[0] / "ucidockd_0.1.0-1_all.deb").read_bytes())
+    control, data = members(parts["control.tar.gz"]), members(parts["data.tar.gz"])
+    for script in (PROJECT / "package/debian").glob("p*"):
+        assert control[script.name] == (0o755, script.read_bytes())
+    assert b"Recommends: docker.io | docker-ce" in control["control"][1]
+    assert control["conffiles"][1].split() == [b"/etc/config/containers"]
+    assert b"Type=notify" in data["usr/lib/systemd/system/ucidockd.service"][1]
+    # OpenWrt's own
+    assert not {name.split("/")[1] for name in data if name.startswith("etc/")} - {"config"}
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_knows_each_line_of_the_unit(tmp_path: Path) -> None:
+    unit = tmp_path / "ucidockd.service"
+    text = (PROJECT / "package/debian/ucidockd.service").read_text()
+    unit.write_text(text.replace("/usr/bin/ucidockd", "/bin/true"))  # it is not installed here
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_indexes_are_signed(build: ModuleType, keys: dict[str, Path], made: tuple[Path, Path]) -> None:

@@ -55,6 +55,18 @@ def members(data: bytes) -> dict[str, tuple[int, bytes]]:
         }
 
 
+def ar_members(data: bytes) -> dict[str, bytes]:
+    """The members of an ar archive (deb(5)): a head of 60 bytes each, then the bytes, padded to an even number."""
+    assert data[:8] == b"!<arch>\n"
+    found, at = {}, 8
+    while at < len(data):
+        head = data[at : at + 60]
+        size = int(head[48:58])
+        found[head[:16].decode().rstrip(" /")] = data[at + 60 : at + 60 + size]
+        at += 60 + size + size % 2
+    return found
+
+
 class Opkg:
     """opkg's order: an upgrade runs the old prerm and the new postinst with PKG_UPGRADE=1."""
 
@@ -101,7 +113,7 @@ class Opkg:
         place = f"usr/lib/opkg/info/{name}.{kind}"
         self.router.write(place, text, mode=0o755)
         try:
-            return self.router.run(f"/{place}", word, **environment)
+            return self.router.run(f"/{place}", word, **environment)  # type: ignore[arg-type]  # variables only
         finally:
             if kind == "preinst":
                 self.router.path(place).unlink()
