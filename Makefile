@@ -21,8 +21,9 @@ unit: venv
 	$(BIN)/python -m pytest -n auto tests/model tests/plan tests/schema tests/wire tests/uci tests/convert \
 		--ignore tests/uci/test_real_uci.py
 
-test: deps-test browser-if-possible venv libuci-if-possible style
-	$(if $(PYTEST_ARGS),,@$(MAKE) --no-print-directory sample-on-29)
+# the sample mostly waits for its engines, and leaves the processor to the checkers
+test: deps-test browser-if-possible venv libuci-if-possible
+	@$(MAKE) --no-print-directory -j2 --output-sync=target style $(if $(PYTEST_ARGS),,sample-on-29)
 	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-long: deps-test browser-if-possible engines-if-possible venv fuzzer-if-possible libuci-if-possible style

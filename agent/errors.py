@@ -3,7 +3,8 @@
 
 UcidockdError
 +-- ConfigError      the user can mend it (UCI, arguments)
-+-- PathError        a path that the user names cannot be used, or does not answer
++-- PathError        a path that the user names cannot be used
+|   +-- PathAwayError    it may be there later: nothing is there yet, or its file system does not answer
 +-- DataError        an archive, a backup or a place for it cannot be used
 +-- ConflictError    two writers, or a foreign object in our way
 +-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
@@ -133,6 +134,10 @@ class PathError(UcidockdError):
     """A path that the user names cannot be looked at or read; the message says which and why."""
 
     code: ClassVar[str] = "path"
+
+
+class PathAwayError(PathError):
+    """It may be there later: nothing is at the path yet, or its file system is not mounted, fails or does not answer."""
 
 
 class DataError(UcidockdError):

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import docker
+import hypothesis
 import pytest
 import pytest_timeout
 
@@ -21,6 +23,14 @@ if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 ):  # in a job in the background: what tests start would not hear Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# how long one example takes tells of the other work on the machine, not of the code; pytest's time-out ends what hangs
+hypothesis.settings.register_profile("shared-machine", deadline=None)
+hypothesis.settings.load_profile("shared-machine")
+
+# images for building set this; each of the hundreds of agents that tests start would compile all of its modules
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -85,7 +85,8 @@ def test_a_mac_address_with_dashes(box: Box) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "option log_driver 'nosuch'",
+        # the engine itself looks for such a plugin for 15 s
+        pytest.param("option log_driver 'nosuch'", marks=pytest.mark.long),
         "list log_opt 'nosuch=1'",
         "option runtime 'nosuch'",
         "list security_opt 'seccomp={}x'",

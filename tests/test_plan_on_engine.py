@@ -38,7 +38,7 @@ config container 'web'
 	option stop_timeout '0'
 	option gate '0.1'
 """
-SLOW = WEB.replace("'0.1'", "'8'").replace("1000", "2000")
+SLOW = WEB.replace("'0.1'", "'6'").replace("1000", "2000")
 DB = """
 config container 'db'
 	option image 'IMAGE'
@@ -95,7 +95,7 @@ def test_reconcile_waits_for_what_is_under_way_and_plan_shows_it(agent: Agent, b
 
 
 def test_reconcile_right_after_a_commit_does_it(agent: Agent, box: Box) -> None:
-    for number in range(3):
+    for number in range(2):
         agent.commit(WEB.replace("1000", f"30{number}").replace("'0.1'", "'2'"))
         done = agent.command("reconcile", "--settle", "0")
         assert (done.returncode, done.stdout.split()[:2]) == (0, ["container:web:", "replaced"])

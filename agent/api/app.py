@@ -46,7 +46,8 @@ def make_rules(
     nowhere = Path("/nonexistent")
     data = data or Data(engine, agent, agent.board, instance=lambda: "", run_dir=nowhere, state_dir=nowhere)
     transfers = Transfers(engine, jobs)
-    through = EngineRoutes(agent, engine)
+    consoles = consoles or Consoles(engine)
+    through = EngineRoutes(agent, engine, consoles)
     return [
         *StatusRoutes(agent).rules(),
         *StreamRoutes(engine, agent.board).rules(),
@@ -58,8 +59,8 @@ def make_rules(
         *MetricsRoutes(agent, jobs, transfers, data.backups).rules(),
         *AdoptionRoutes(agent).rules(),
         *UpdateRoutes(agent).rules(),
-        *DaemonRoutes(agent).rules(),
-        *ConsoleRoutes(consoles or Consoles(engine)).rules(),
+        *DaemonRoutes(agent, jobs).rules(),
+        *ConsoleRoutes(consoles).rules(),
         *TicketRoutes(access or control_only(engine)).rules(),
         *through.rules(),  # last: there are many, and what comes before is found sooner
         *through.refusals(),

@@ -64,6 +64,7 @@ class EngineCall:
     manual: bool = False  # a managed container stays as this call leaves it
     large: bool = False  # the answer may be gigabytes: it bypasses the event loop
     endless: bool = False  # the answer's head comes with the first event, so there is no deadline for it
+    hijacks: bool = False  # the connection becomes a raw stream where the client asks for that
     takes_tar: bool = False  # the request's body is an archive that the engine unpacks
     harmless: bool = (
         False  # allowed while dockerd's storage is away: to stop is right then, a console may help
@@ -72,7 +73,7 @@ class EngineCall:
     @property
     def pattern(self) -> str:
         """A regular expression of the paths without a version."""
-        return re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(self.path))
+        return re.sub(r"\\\{\w+\\\}", ".+" if self.object == _CONTAINER else "[^/]+", re.escape(self.path))
 
     @property
     def grant(self) -> Grant:
@@ -81,15 +82,27 @@ class EngineCall:
 
     def action(self, query: Iterable[tuple[str, str]]) -> str:
         """The manual action that a managed container is held for, "" for none."""
-        return self.method if self.manual and not self.quiet_signal(query) else ""
+        pairs = list(query)
+        if self.method == "remove" and _is_set(pairs, "link"):  # a name goes, the container stays
+            return ""
+        return self.method if self.manual and not self.quiet_signal(pairs) else ""
 
     def quiet_signal(self, query: Iterable[tuple[str, str]]) -> str:
         """The signal of a `kill` after which programs go on, so that the reconciler has nothing to undo; else ""."""
         if self.method != "kill":
             return ""
-        # the engine takes the first value of a query (Go, net/url Values.Get)
-        name = signal_name(next((value for name, value in query if name == "signal"), ""))
+        name = signal_name(_first(query, "signal"))
         return name if name in _HARMLESS else ""
+
+
+def _first(query: Iterable[tuple[str, str]], wanted: str) -> str:
+    """As the engine takes it (Go, net/url Values.Get)."""
+    return next((value for name, value in query if name == wanted), "")
+
+
+def _is_set(query: Iterable[tuple[str, str]], name: str) -> bool:
+    """As the engine reads a flag (moby, httputils.BoolValue)."""
+    return _first(query, name).strip().lower() not in ("", "0", "no", "false", "none")
 
 
 def signal_name(text: str) -> str:
@@ -192,7 +205,8 @@ ENGINE_CALLS: tuple[EngineCall, ...] = (
                "Get a path of a container as a tar archive", args="id query", output=Output.TAR, large=True),
     EngineCall("PUT", "/containers/{id}/archive", _CONTAINER, "put_archive", WRITE,
                "Extract a tar archive into a container", args="id query body", takes_tar=True),
-    EngineCall("POST", "/containers/{id}/attach", _CONTAINER, "exec", WRITE, "Attach to a container", harmless=True),
+    EngineCall("POST", "/containers/{id}/attach", _CONTAINER, "exec", WRITE, "Attach to a container", hijacks=True,
+               harmless=True),
     EngineCall(WEBSOCKET, "/containers/{id}/attach/ws", _CONTAINER, "exec", WRITE,
                "Attach to a container by WebSocket"),
     EngineCall("POST", "/containers/{id}/exec", _CONTAINER, "exec", WRITE, "Prepare a command in a container",
@@ -200,7 +214,7 @@ ENGINE_CALLS: tuple[EngineCall, ...] = (
     EngineCall("POST", "/containers/prune", _CONTAINER, "prune", WRITE, "Remove stopped containers", args="query"),
 
     EngineCall("POST", "/exec/{id}/start", _EXEC, "start", WRITE, "Run a prepared command", args="id body",
-               output=Output.EXEC, harmless=True),
+               output=Output.EXEC, hijacks=True, harmless=True),
     EngineCall("POST", "/exec/{id}/resize", _EXEC, "resize", WRITE, "Resize the terminal of a command",
                args="id query", harmless=True),
     EngineCall("GET", "/exec/{id}/json", _EXEC, "inspect", READ, "Inspect a command", args="id", masked=True),

@@ -41,7 +41,7 @@ def checked_query(path: str, pairs: Iterable[tuple[str, str]], *, writer: bool) 
     checked = []
     for name, value in pairs:
         if not _NAME.fullmatch(name):
-            raise RequestError("the engine knows no such query parameter")
+            raise RequestError("the engine does not have this query parameter")
         checked.append((name, checked_value(name, value)))
         _look(path, name, value, writer=writer)
     return checked

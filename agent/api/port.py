@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from agent.api.jobs.job_specs import JobKind, JobSpec
 from agent.api.problems import RequestError, checked_id, number, text
 from agent.data.volumes import Manual
-from agent.model.dockerd.settings import CERTIFICATE_DAYS_MAX, CLIENT_DAYS, Wish
+from agent.model.dockerd.settings import CERTIFICATE_DAYS_MAX, CLIENT_DAYS, DaemonAction
 from agent.model.issues import Given, GivenSection
 from agent.model.quantities import QuantityError, parse_age
 from agent.model.resources import PruneImages, RegistryAuth
@@ -16,7 +17,18 @@ from agent.status.board import StatusBoard
 from agent.status.metrics import Metric, PassCounters
 
 if TYPE_CHECKING:
+    from agent.api.jobs.jobs import Jobs
     from agent.convert.requests import ImportRequest
+
+
+class Told(Protocol):
+    """Who hears of the progress of work: a job. `take`: a line with a `status`; `expect` and `sent`: bytes."""
+
+    result: dict[str, Any]
+
+    def take(self, line: Mapping[str, Any]) -> None: ...
+    def expect(self, total: int) -> None: ...
+    def sent(self, count: int) -> None: ...
 
 
 class AgentPort(Manual, Protocol):
@@ -132,7 +144,17 @@ class AgentPort(Manual, Protocol):
         """
         ...
 
-    async def dockerd(self, wish: Wish) -> None:
+    async def look_at_move(self, target: str) -> dict[str, Any]:
+        """What a move of dockerd's data to that folder would do: sizes, what stops and for how long. Nothing is copied.
+
+        Raises ConflictError, ConfigError, DataError, EngineError where it cannot be made.
+        """
+        ...
+
+    async def move_data(self, target: str, told: Told) -> None:
+        """Moves it; errors as of `look_at_move`. Then the old data is in use as before."""
+
+    async def dockerd(self, wish: DaemonAction) -> None:
         """Has dockerd started, stopped or restarted soon. Raises ConflictError, which says why not."""
 
 
@@ -297,6 +319,23 @@ def restore_of(body: Mapping[str, Any]) -> dict[str, str]:
     if found.get("file") and not found["file"].startswith("/"):
         raise RequestError("`file`: expected an absolute path")
     return found
+
+
+def move_target_of(body: Mapping[str, Any]) -> str:
+    """The body of a move of dockerd's data: `target`. Raises RequestError."""
+    if unknown := sorted(body.keys() - {"target"}):
+        raise RequestError(f"{unknown[0][:64]!r} is not known; use `target`")
+    target = text(body, "target")
+    if not target.startswith("/"):
+        raise RequestError("`target`: expected an absolute path, such as /mnt/sda1/docker")
+    return target
+
+
+def start_move(agent: AgentPort, jobs: Jobs, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The job that moves dockerd's data. Raises RequestError, ConflictError when too many jobs are running."""
+    target = move_target_of(body)
+    spec = JobSpec(kind=JobKind.MOVE, title=target, path="", uploads=True)
+    return {"job": jobs.start(spec, work=lambda job: agent.move_data(target, job)).as_json()}
 
 
 # Manual control of dockerd, for every door: the answer to start, stop and restart, and a client's bundle.

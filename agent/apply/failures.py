@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from agent.apply.ports import Engine
+import math
+
+from agent.apply.ports import Engine, Records
 from agent.errors import EngineError, UcidockdError
 from agent.model.issues import plain
-from agent.model.resources import Container
+from agent.model.resources import Container, Desired
 from agent.model.secrets import blotter, is_secret_name
 from agent.wire.bodies import FrameDecoder, FrameError
 
@@ -34,6 +36,8 @@ def _secrets(container: Container) -> list[str]:
 
 LINES = 10
 _LIMIT = 4096  # characters of all lines together
+_EVERY_S = 5.0
+_CONTAINERS = 64  # whose output is remembered
 
 
 def last_output(engine: Engine, object_id: str, container: Container | None) -> str:
@@ -46,6 +50,27 @@ def last_output(engine: Engine, object_id: str, container: Container | None) -> 
     except EngineError:
         return ""
     return tidied(raw, container)
+
+
+class LastOutputs:
+    """Of the containers that keep ending: asked for every 5 s at most, as such a loop turns several times a second."""
+
+    def __init__(self, engine: Engine, records: Records) -> None:
+        self._engine, self._records = engine, records
+        self._known: dict[str, tuple[float, str]] = {}  # id -> when it was asked for, lines
+
+    def of(self, key: str, desired: Desired, *, now: float) -> str:
+        """As `last_output`, of the container of a section. `now`: monotonic, seconds."""
+        record = next((r for r in self._records.records() if r.key == key and not r.swap), None)
+        if record is None:
+            return ""
+        at, text = self._known.get(record.object_id, (-math.inf, ""))
+        if now >= at + _EVERY_S:
+            container = next((c for c in desired.containers if c.section == record.section), None)
+            text = last_output(self._engine, record.object_id, container)
+            # ids change with each replacement: the oldest are of containers that are gone
+            self._known = {**dict(list(self._known.items())[-_CONTAINERS:]), record.object_id: (now, text)}
+        return text
 
 
 def tidied(raw: bytes, container: Container | None) -> str:

@@ -64,7 +64,7 @@ class Hooks:
             return ""
         why = self._run(container, object_id, command, HOOK_S if limit is None else limit)[0]
         if why:
-            logger.warning("%s: pre_stop %s; the container is stopped all the same", container.name, why)
+            logger.warning("%s: pre_stop %s; the container is stopped anyway", container.name, why)
         return f"pre_stop {why}" if why else ""
 
     def post_start(self, container: Container, object_id: str) -> None:

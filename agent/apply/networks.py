@@ -16,6 +16,7 @@ from typing import Any
 from agent.apply.ports import Engine, Records
 from agent.errors import ConflictError, EngineError
 from agent.model.entries import same_address
+from agent.model.identity import Key
 from agent.model.observed import ObservedNetwork, Record
 from agent.model.resources import Container, ContainerSpec, Endpoint
 from agent.plan.container.endpoints import PREDEFINED, compare, network_ids, wanted_endpoints
@@ -137,7 +138,9 @@ def _named(exc: EngineError, records: Records, kept: list[_Holder]) -> EngineErr
         record = _record(records, holder)
         who = holder.name
         if holder.id:
-            ours = f"container:{record.section}" if record is not None else "which is not managed by ucidockd"
+            ours = (
+                Key("container", record.section) if record is not None else "which is not managed by ucidockd"
+            )
             who = f"the container {holder.name} ({ours})"
         words.append(f"{holder.address} of network {holder.network} is used by {who}")
     return EngineError(f"{exc}: {'; '.join(words)}", status=exc.status, retryable=exc.retryable)

@@ -15,15 +15,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agent.cli.agent_client import call, whole_status
-from agent.cli.ask import Engine, Target, agent_socket, container_sections, created, runtime_options, targets
+from agent.cli.ask import Engine, Target, agent_socket, container_sections, created, targets
 from agent.cli.main import sentence
+from agent.cli.parser import runtime_options
 from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
+from agent.model.identity import Key
 from agent.model.issues import plain
 from agent.model.quantities import TRUE_WORDS
 
 LOOK_S = 0.2
 TIMED_OUT = 5
 _PACKAGE = "containers"
+_NOTHING_TO_SYNC = ("notify", "backup")
 _TRIES = 5  # while another process writes the file
 # what UCI has to say; "": the option goes
 _START: Mapping[str, str] = {"state": "", "enabled": ""}
@@ -125,7 +128,7 @@ def _runs(resource: dict[str, Any]) -> bool:
 def _reconcile(args: argparse.Namespace, section: str) -> str:
     """A pass that retries what failed and ends holds; what went wrong with one container, "" for nothing."""
     answer = call(agent_socket(args), "POST", "/v1/reconcile")
-    failed = [f["error"] for f in answer["failed"] if f["key"] == f"container:{section}"]
+    failed = [f["error"] for f in answer["failed"] if f["key"] == Key("container", section)]
     return str(failed[0]) if failed else ""
 
 
@@ -268,7 +271,7 @@ def wait(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"{foreign} is not declared, so it is never in sync; `--for healthy` waits for its health"
         )
-    keys = [f"container:{t.section}" for t in found]
+    keys = [Key("container", t.section) for t in found]
     if why := catch_up(args, args.timeout):
         return _told(args, {"configuration": why})
     return _told(args, _until(args.timeout, lambda: out_of_sync(args, keys)))
@@ -339,6 +342,8 @@ def catch_up(args: argparse.Namespace, seconds: float) -> str:
 
 
 def _why_not(resource: dict[str, Any]) -> str:
+    if resource["level"] == "off" or resource["kind"] in _NOTHING_TO_SYNC:
+        return ""  # such as the container of a removed section, which has stopped and is deleted later
     synced = next((c for c in resource["conditions"] if c["type"] == "Synced"), None)
     if synced is None or not synced["status"]:
         told = next((c for c in resource["conditions"] if c["type"] == resource["verdict"]), synced)
@@ -351,9 +356,9 @@ def settled(args: argparse.Namespace, section: str, seconds: float) -> str:
     end = time.monotonic() + seconds
     if why := catch_up(args, seconds):
         return why
-    while missing := out_of_sync(args, [f"container:{section}"]):
+    while missing := out_of_sync(args, [Key("container", section)]):
         resources = whole_status(agent_socket(args))["resources"]
-        level = next((r["level"] for r in resources if r["key"] == f"container:{section}"), "")
+        level = next((r["level"] for r in resources if r["key"] == Key("container", section)), "")
         if level == "error" or time.monotonic() > end:
             return next(iter(missing.values()))
         time.sleep(LOOK_S)

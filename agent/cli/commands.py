@@ -168,7 +168,7 @@ _EITHER = (*_ALL, "no-agent")
 _DONE = (0, "done")
 _FAILED = (
     1,
-    "an error, which is told: no agent, no engine, no such container, a mistake in the configuration",
+    "an error; the message says which: no agent, no engine, no such container, a mistake in the configuration",
 )
 _USAGE = (2, "the command line is wrong")
 _USUAL = (_DONE, _FAILED, _USAGE)
@@ -228,7 +228,7 @@ PLAN = Command(
     handler="agent.cli.plan:plan",
     words={
         "--detailed-exitcode": "`--exit-code` ends with 4 when there is something to do",
-        "-out": "a plan is not kept: `ucidockd reconcile` plans anew",
+        "-out": "a plan is not stored: `ucidockd reconcile` makes a new one",
     },
     arguments=(
         argument(
@@ -365,6 +365,7 @@ IMPORT_RUN = Command(
     options=_IMPORT,
     common=(*_FILES, "json"),
     rest="WORD ...",
+    hint="docker's options follow `--`, as in `ucidockd import run -- docker run -d -p 8080:80 nginx`",
 )
 IMPORT_COMPOSE = Command(
     name="import compose",
@@ -651,7 +652,8 @@ NOTIFY = Command(
     summary="Send a test notice",
     description=(
         "Sends a test notice through a `notify` section, as it is committed, and says whether it was delivered. The notices"
-        " about real events are sent by the agent."
+        " about real events are sent by the agent.\n"
+        "A section such as `config notify 'phone'` has `option type 'webhook'` and `option url 'https://ntfy.sh/my-topic'`."
     ),
     examples=(("ucidockd notify --test phone", "Try section `phone`."),),
     exit_codes=((0, "delivered"), (1, "not delivered, and why"), _USAGE),
@@ -712,7 +714,7 @@ WAIT = Command(
         ("uci commit containers; ucidockd wait", "Until the agent has applied everything."),
         ("ucidockd wait db --for healthy --timeout 2m", "Until the health check of `db` passes."),
     ),
-    exit_codes=(*_USUAL, (5, "the time is over; what is missing is told")),
+    exit_codes=(*_USUAL, (5, "the time is over; the output says what is missing")),
     handler="agent.cli.actions:wait",
     arguments=(_NAMES._replace(settings={**_NAMES.settings, "nargs": "*"}),),
     options=(
@@ -738,7 +740,7 @@ RUN = Command(
     ),
     examples=(("ucidockd run --log-level debug", "Run it in a terminal and show everything that it does."),),
     exit_codes=((0, "it was ended by a signal"), _FAILED, _USAGE, (3, "another agent is running")),
-    handler="agent.cli.system:run",
+    handler="agent.cli.main:run",
     hint=(
         "this command is the agent; `ucidockd import run -- docker run IMAGE` shows the section of a container, and the"
         " agent runs what is declared in /etc/config/containers"
@@ -870,13 +872,44 @@ VOLUME_PUT = Command(
     common=("config-dir", "override-dir", "socket"),
 )
 _AGENT_ONLY = ("config-dir", "override-dir", "socket", "json")
+MOVE_DATA = Command(
+    name="move-data",
+    group="Data",
+    summary="Move Docker's data to another disk",
+    description=(
+        "Copies images, containers and volumes from `data_root` to an empty folder, sets `data_root`, and starts the same"
+        " engine there. It first shows how much there is to copy, which containers stop and for how long, and asks."
+        " Containers keep running while the first copy is made, and stop only for what changed since. The copy is compared"
+        " with the data before it is used. If anything fails, the old data is used again. To continue a move that was cut"
+        " short, give the same command again. The old data stays until you remove it; the command for that is shown at the"
+        " end."
+    ),
+    examples=(
+        ("ucidockd move-data --check /mnt/sda1/docker", "What the move would do."),
+        ("ucidockd move-data /mnt/sda1/docker", "The same, and do it after a question."),
+    ),
+    exit_codes=(
+        (0, "done"),
+        (1, "it cannot be moved, failed or was cancelled: the old data is in use"),
+        _USAGE,
+    ),
+    handler="agent.cli.data:move_data",
+    arguments=(argument("TARGET", dest="target", help="an empty folder on the new disk"),),
+    options=(
+        flag("--check", help="only show what the move would do"),
+        flag("-y", "--yes", help="without a question"),
+    ),
+    common=_AGENT_ONLY,
+)
 BACKUP = Command(
     name="backup",
     group="Data",
     summary="Make backups now, or list them",
     description=(
         "Makes the backups of `config backup` sections now and waits for them. Each archive is read back and compared before"
-        " it counts. With --list it shows how the last ones ended and which archives there are."
+        " it counts. With --list it shows how the last ones ended and which archives there are.\n"
+        "A section such as `config backup 'nightly'` has `list section 'db'`, `option target '/mnt/sda1/backups'` and"
+        " `option schedule 'daily'`."
     ),
     examples=(
         ("ucidockd backup", "Make all of them."),
@@ -964,6 +997,7 @@ COMMANDS: tuple[Command, ...] = (
     VOLUME_LS,
     VOLUME_GET,
     VOLUME_PUT,
+    MOVE_DATA,
     BACKUP,
     RESTORE,
     HELP_COMMAND,
@@ -1012,10 +1046,25 @@ DOCKER_WORDS: Mapping[str, str] = {
     "set": "`uci set containers.NAME.OPTION=VALUE; uci commit containers`",
     "enable": "`ucidockd start NAME`",
     "disable": "`ucidockd stop NAME`",
+    "move": "`ucidockd move-data TARGET` moves Docker's data to another disk",
+    "migrate": "`ucidockd move-data TARGET` moves Docker's data to another disk",
     "docker": "leave out the word `docker`; `ucidockd --help` lists the commands",
     "lint": "`ucidockd check` lists every mistake",
     "inspect": "`ucidockd describe NAME` shows everything about a section",
     "get": "`ucidockd status` shows what runs",
+    "completion": "the package brings completion for bash, zsh, fish and ash: open a new shell",
+    "upgrade": "`ucidockd update` replaces containers by ones of newer images",
+    "revert": "`ucidockd history NAME --revert N` brings earlier settings back, `ucidockd rollback NAME` the image before",
+    "undo": "`ucidockd history NAME --revert N` brings earlier settings back, `ucidockd rollback NAME` the image before",
+    "rollout": "`ucidockd update` and `ucidockd rollback NAME`",
+    "volumes": "`ucidockd volume ls` lists them",
+    "system": "`ucidockd prune` removes images that nothing needs",
+    "search": "look for the image on hub.docker.com, and name it in `option image`",
+    "push": "nothing: ucidockd only pulls images",
+    "commit": "`uci commit containers`",
+    "tag": "`option image 'NAME:TAG'` of the section",
+    "save": "`ucidockd backup` saves volumes",
+    "load": "LuCI's page Images loads an archive",
     "log": "`ucidockd logs NAME` shows a container's output",
     "agent": "`ucidockd run` runs the agent",
     "daemon": "`ucidockd run` runs the agent",

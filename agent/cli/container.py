@@ -46,7 +46,9 @@ def diff_text(answer: dict[str, Any], style: Style) -> str:
     """A table FIELD DECLARED RUNS WHY, and the operations or the reasons for none."""
     about = "" if answer["ours"] else (" (not ours)" if answer["object_id"] else " (not created)")
     lines = wrapped(f"{answer['key']}, Docker name {answer['name']}{about}", style, bold=True)
-    lines += columns(_HEAD, [_diff_row(field) for field in answer["fields"]], style)
+    # where nothing was applied, nothing has drifted from it
+    other = "" if answer["ours"] else "not ours" if answer["object_id"] else "not created yet"
+    lines += columns(_HEAD, [_diff_row(field, other) for field in answer["fields"]], style)
     if not answer["fields"]:
         lines.append("no differences")
     for operation in answer["operations"]:
@@ -67,12 +69,12 @@ def diff_text(answer: dict[str, Any], style: Style) -> str:
 _HEAD = ("FIELD", "DECLARED", "RUNS", "WHY")
 
 
-def _diff_row(field: dict[str, Any]) -> tuple[str, ...]:
+def _diff_row(field: dict[str, Any], other: str) -> tuple[str, ...]:
     why = [name for name, holds in (("edited", field["edited"]), ("drift", field["drifted"])) if holds]
     if len(why) == 2:  # what runs is neither what was applied nor what is declared
         why.append(f"applied was {_entries(field['applied'])}")
     declared, runs = _entries(field["desired"]), _entries(field["observed"])
-    return (field["field"], declared, runs or "not there", ", ".join(why))
+    return (field["field"], declared, runs or "not there", other or ", ".join(why))
 
 
 def _entries(text: str) -> str:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ucidockd volume ls|get|put`: the files of volumes. `backup` and `restore`: what is saved of them."""
+"""`ucidockd volume ls|get|put`: the files of volumes. `backup` and `restore`: what is saved of them.
+`move-data`: all of Docker's data."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from agent.cli.output import columns
 from agent.errors import ConfigError, DataError
 from agent.files.atomic import sync_directory
 from agent.model.issues import plain
+from agent.model.quantities import size_words
 from agent.wire.tar import TarError, TarReader
 
 _PIECE = 128 * 1024
@@ -39,7 +41,8 @@ def volume_ls(args: argparse.Namespace) -> int:
         print(json.dumps(answer, indent=1))
         return 0
     rows = [_row(entry) for entry in answer["entries"]]
-    print("\n".join(columns(("MODE", "OWNER", "SIZE", "MODIFIED", "NAME"), rows)))
+    lines = columns(("MODE", "OWNER", "SIZE", "MODIFIED", "NAME"), rows)
+    print("\n".join(lines) if rows else plain(f"{args.name}:{args.path or '/'} is empty"))
     if answer["more"]:
         print(f"only the first {len(rows)} entries are listed", file=sys.stderr)
     return 0
@@ -51,7 +54,8 @@ def _volumes(args: argparse.Namespace) -> int:
         print(json.dumps(found, indent=1))
         return 0
     rows = [(v["Name"], v["Driver"], v["Mountpoint"]) for v in sorted(found, key=lambda v: str(v["Name"]))]
-    print("\n".join(columns(("NAME", "DRIVER", "FOLDER"), [tuple(map(plain, row)) for row in rows])))
+    lines = columns(("NAME", "DRIVER", "FOLDER"), [tuple(map(plain, row)) for row in rows])
+    print("\n".join(lines) if rows else "There is no volume.")
     return 0
 
 
@@ -74,7 +78,7 @@ def volume_get(args: argparse.Namespace) -> int:
         sys.stdout.buffer.flush()
         return 0
     size = save(Path(args.file), _read(reader, pieces))
-    print(f"{args.file}: {reader.members} files, folders and links, {size} bytes")
+    print(f"{args.file}: {reader.members} files, folders and links, {size_words(size)}")
     return 0
 
 
@@ -156,6 +160,71 @@ def _route(name: str, what: str, **query: str) -> str:
     return f"/v1/volumes/{route_name(name)}/{what}" + (f"?{asked}" if asked else "")
 
 
+# Docker's data on another disk
+
+
+def move_data(args: argparse.Namespace) -> int:
+    """Shows what a move would do, and does it once that is agreed to."""
+    path = agent_socket(args)
+    found = call(path, "POST", "/v1/move-data/check", body={"target": args.target})
+    if args.check or not args.json:
+        print(json.dumps(found, indent=1) if args.json else "\n".join(_foreseen(found)))
+    if args.check:
+        return 0
+    if not args.yes:
+        if not sys.stdin.isatty():
+            print("Nothing is moved yet; --yes moves it.", file=sys.stderr)
+            return 1
+        if input("Move it? [y/N] ").strip().lower() not in ("y", "yes"):
+            return 1
+    job = call(path, "POST", "/v1/move-data", body={"target": args.target})["job"]
+    try:
+        job = _followed(path, job, quiet=args.json)
+    except KeyboardInterrupt:
+        call(path, "DELETE", f"/v1/jobs/{job['id']}")
+        job = _followed(path, job, quiet=args.json)
+    if args.json:
+        print(json.dumps(job, indent=1))
+    if job["state"] != "succeeded":
+        why = job["error"]["message"] if job["error"] else "cancelled"
+        print(plain(f"{why}; Docker uses {found['source']} as before"), file=sys.stderr)
+        return 1
+    return 0
+
+
+def _foreseen(found: dict[str, Any]) -> list[str]:
+    size = size_words(found["bytes"]) if found["bytes"] is not None else "a lot of data (not counted yet)"
+    seconds = found["down_s"] if found["down_s"] is not None else "some hundred"
+    free = f"{found['file_system']}, {size_words(found['free'])} free"
+    lines = [
+        f"Copies {size} from {found['source']} to {found['target']} ({free}).",
+        "A copy that was cut short is there, and is completed." if found["resumes"] else "",
+        f"Containers that stop: {', '.join(found['containers']) or 'none, as none runs'}.",
+        "They run during the first copy. They stop while what changed since is copied and dockerd restarts.",
+        f"That takes about {seconds} s, more on a slow disk.",
+        *(f"Note: {note}." for note in found["notes"]),
+        f"The old data stays in {found['source']} until you remove it.",
+    ]
+    return [plain(line) for line in lines if line]
+
+
+def _followed(path: str, job: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
+    """Tells each step, and on a terminal how far the copy is; the job once it is over."""
+    step, shows = "", sys.stderr.isatty() and not quiet
+    while True:
+        job = call(path, "GET", f"/v1/jobs/{job['id']}")["job"]
+        progress = job["progress"]
+        if progress["step"] != step and not quiet:
+            step = progress["step"]
+            print(plain(f"{chr(13) if shows else ''}{step}"))
+        if shows and progress["bytes_total"]:
+            done, total = size_words(progress["bytes_done"]), size_words(progress["bytes_total"])
+            print(f"\r{progress['percent'] or 0} %, {done} of {total}  ", end="", file=sys.stderr, flush=True)
+        if job["state"] != "running":
+            return job
+        time.sleep(0.5)
+
+
 # backups
 
 
@@ -179,7 +248,7 @@ def backup(args: argparse.Namespace) -> int:
         if not each["last"]["message"]:
             for volume, archive in each["last"]["archives"].items():
                 place = archive["file"] or "given to the command"
-                print(plain(f"{each['name']}: {volume}: {place}, {archive['bytes']} bytes"))
+                print(plain(f"{each['name']}: {volume}: {place}, {size_words(archive['bytes'])}"))
     wrong = [each for each in ended if each["last"]["message"]]
     for each in wrong:
         print(plain(f"{each['name']}: {each['last']['message']}"), file=sys.stderr)
@@ -198,9 +267,11 @@ def _list_backups(args: argparse.Namespace, path: str) -> int:
         if section["target"]:
             found = call(path, "GET", f"/v1/backups/{route_name(section['name'])}")["archives"]
             section["archives"] = found
-            rows += [("", each["volume"], str(each["bytes"]), each["file"]) for each in found]
+            rows += [("", each["volume"], size_words(each["bytes"]), each["file"]) for each in found]
     if args.json:
         print(json.dumps(sections, indent=1))
+    elif not rows:
+        print(f"There is no {'such ' if args.names else ''}`config backup` section.")
     else:
         print(
             "\n".join(columns(("NAME", "SCHEDULE", "LAST", "RESULT"), [tuple(map(plain, r)) for r in rows]))

@@ -129,7 +129,8 @@ def _condition(condition: Mapping[str, Any], style: Style, now: float) -> list[s
     age = f" (for {age_words(now - condition['since'])})" if condition["since"] else ""
     text = f"{sentence}{age}"
     if condition["level"] != "ok":  # by these it is found in the documents
-        text = f"{condition['type']}, {condition['reason']}{age}: {sentence}"
+        names = dict.fromkeys((condition["type"], condition["reason"]))
+        text = f"{', '.join(names)}{age}: {sentence}"
     colour = _COLOURS.get(condition["level"], "bad")
     return [style(colour, line) for line in wrapped(text, style, indent=2)]
 
@@ -163,6 +164,7 @@ def _image(image: Mapping[str, Any], style: Style, now: float) -> list[str]:
     rows += [_checked(image["check"], now)] if image["check"] else []
     rows += ["pinned: it was taken back to this image"] * image["pinned"]
     rows += [f"before: {', '.join(image['previous'])}"] if image["previous"] else []
+    rows += [f"data saved: of {image['saved']}, for `rollback --with-data`"] if image["saved"] else []
     return _texts(rows, style)
 
 
@@ -179,7 +181,9 @@ def _reached(address: str, zones: list[str] | None) -> str:
         return f"zone {', '.join(zones)}"
     if zones is not None:
         return "no zone of the firewall"
-    return "wherever the firewall lets in" if address in ("0.0.0.0", "::") else f"whoever reaches {address}"
+    return (
+        "wherever the firewall lets in" if address in ("0.0.0.0", "::") else f"anyone who can reach {address}"
+    )
 
 
 def _values(value: str | list[str] | None) -> list[str]:

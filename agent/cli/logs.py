@@ -84,7 +84,7 @@ def _query(args: argparse.Namespace) -> dict[str, str]:
     if not re.fullmatch(r"all|[0-9]{1,9}", args.tail):
         raise ConfigError(f"--tail {args.tail}: expected a number of lines, or `all`")
     if args.follow and args.until:
-        raise ConfigError("--follow goes on, and --until ends: use one of them")
+        raise ConfigError("--follow continues and --until ends: use only one of them")
     query = {"stdout": "1", "stderr": "1", "tail": args.tail}
     query |= {"follow": "1"} if args.follow else {}
     now = time.time()
@@ -134,7 +134,7 @@ class _Source:
                     yield "stdout", piece
         except (OSError, HTTPException, FrameError) as exc:
             raise UcidockdError(
-                f"the output of {self.name} broke off: {exc}; it may go on with `-f --since 1m`"
+                f"the output of {self.name} broke off: {exc}; continue with `-f --since 1m`"
             ) from exc
 
 

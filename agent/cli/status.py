@@ -69,7 +69,14 @@ def picked(found: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
         resources = [r for r in resources if r.get("stack") == args.stack]
     if args.state:
         resources = [r for r in resources if is_in_state(r, args.state)]
-    return {**found, "resources": problems_first(resources) if args.problems else list(resources)}
+    if found["resources"] and not resources:
+        stacks = sorted({r["stack"] for r in found["resources"] if r.get("stack")})
+        if args.stack and args.stack not in stacks:
+            raise ConfigError(
+                f"no section is in the stack {args.stack}; there are: {', '.join(stacks) or 'none'}"
+            )
+    shown = problems_first(resources) if args.problems else list(resources)
+    return {**found, "total": len(found["resources"]), "resources": shown}
 
 
 def _is_named(resource: Mapping[str, Any], name: str) -> bool:
@@ -149,6 +156,7 @@ class Picture:
         found = {key: state_words(resource, 0.0) for key, resource in self._resources.items()}
         engine = self._agent.get("engine") or {}
         reach = "reachable" if engine.get("reachable") else f"not reachable: {engine.get('error', '')}"
+        reach = reach if engine else "not asked yet"
         found["agent"] = f"engine {reach}; configuration {self._agent.get('config', '?')}"
         return found
 
@@ -197,6 +205,7 @@ def _redrawn(events: Iterable[dict[str, Any]], args: argparse.Namespace) -> int:
             ended.set()
             changed.set()
 
+    # reading events blocks, and so does waiting for a key
     threading.Thread(target=read, name="events", daemon=True).start()
     page, drawn = 0, 0.0
     with Keys(sys.stdin) as keys:
@@ -205,6 +214,7 @@ def _redrawn(events: Iterable[dict[str, Any]], args: argparse.Namespace) -> int:
             if key and key in _END:
                 return 0
             page += (key in _NEXT) - (key in _BACK) if key else 0
+            # half a status would show sections as gone
             if not whole.is_set() or not (key or changed.is_set() or time.monotonic() > drawn + _REDRAW_S):
                 continue
             changed.clear()

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from agent.cli.ask import runtime_options
 from agent.cli.output import Style
+from agent.cli.parser import runtime_options
 from agent.convert.requests import ImportRequest, export
 from agent.errors import ConfigError, PathError
 from agent.files.config import load, open_store
@@ -32,6 +32,10 @@ def import_run(args: argparse.Namespace) -> int:
     run: str | tuple[str, ...] = tuple(words) or sys.stdin.read()
     if len(words) == 1:  # `import run 'docker run ...'`
         run = words[0]
+    if not str(run if isinstance(run, str) else " ".join(run)).strip():
+        raise ConfigError(
+            "the docker run line is missing, as in `ucidockd import run -- docker run -d -p 8080:80 nginx`"
+        )
     folder = os.path.abspath(args.folder or ".")
     return _import(args, ImportRequest(run=run, folder=folder, commit=args.commit))
 

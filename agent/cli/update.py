@@ -14,6 +14,7 @@ from agent.cli.ask import agent_socket, ask_or_do
 from agent.cli.main import sentence
 from agent.cli.output import Style, columns, output_lines, wrapped
 from agent.errors import UcidockdError
+from agent.model.identity import Key
 from agent.model.issues import plain
 
 
@@ -53,12 +54,12 @@ def _all(args: argparse.Namespace) -> int:
             plain(f"ucidockd update: registries were not asked: {sentence(exc, 'update')}"), file=sys.stderr
         )
     notes = call(agent_socket(args), "GET", "/v1/plan")["notes"]
-    newer = {note["key"].partition(":")[2]: note["message"] for note in notes if note["state"] == "update"}
+    newer = {Key.parse(note["key"]).section: note["message"] for note in notes if note["state"] == "update"}
     if not newer:
         print(
             json.dumps({"schema": 1, "containers": [], "ok": True})
             if args.json
-            else "Nothing newer is known."
+            else "Nothing newer is known; `ucidockd update --check` shows what was asked."
         )
         return 0
     if args.yes:

@@ -23,8 +23,9 @@ from agent.data.targets import Archive, CommandTarget, FolderTarget
 from agent.errors import ConfigError, ConflictError, DataError, EngineError, Reason, UcidockdError
 from agent.files.atomic import atomic_write
 from agent.files.user_paths import PATHS, space_of
+from agent.model.identity import Key
 from agent.model.resources import Backup, Desired
-from agent.plan.prune import is_due
+from agent.plan.updates import is_due
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.wire.record_lines import json_object
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 LOOK_S = 60.0  # for what is due
 RETRY_S = 3600.0  # a scheduled backup that failed
 RESERVE = 16 * 1024 * 1024  # bytes that a backup leaves free
+
+_NO_BACKUP = "there is no `config backup` section: one has a name, `list section 'CONTAINER'` and a folder, `option target`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,18 +91,24 @@ class Backups:
         }
 
     async def archives(self, name: str) -> list[dict[str, Any]]:
-        """The archives of a section in its folder, newest first. Raises ConfigError, PathError, DataError."""
+        """The archives of a section in its folder, newest first: `at` in unix seconds, `sha256` "" where none is beside it.
+
+        Raises ConfigError, PathError, DataError.
+        """
         section = self._section(name)
         if not section.target:
             raise DataError(f"the archives of {name} are where its command puts them")
         found = await FolderTarget(section.target).archives(section.name, section.volumes)
-        return [{"volume": each.volume, "file": str(each.path), "bytes": each.size} for each in found]
+        return [
+            {"volume": a.volume, "file": str(a.path), "bytes": a.size, "at": a.at, "sha256": a.sha256}
+            for a in found
+        ]
 
     def start(self, names: tuple[str, ...] = ()) -> None:
         """Begins to make these backups, all where none is named. Raises ConfigError, ConflictError."""
         sections = [self._section(name) for name in names] if names else self._sections()
         if not sections:
-            raise ConfigError("there is no `config backup` section")
+            raise ConfigError(_NO_BACKUP)
         self._begin(self._make_all(sections), {"what": "backup", "names": [s.name for s in sections]})
 
     def start_restore(self, name: str, *, volume: str = "", file: str = "", into: str = "") -> None:
@@ -283,12 +292,14 @@ class Backups:
 
     def _show(self) -> None:
         """Which of the sections failed last: also after a restart of the agent."""
-        failed = {f"backup:{name}": found for name, found in self.metrics().items() if found.message}
+        failed: dict[str, Result] = {
+            Key("backup", name): found for name, found in self.metrics().items() if found.message
+        }
         for key, found in failed.items():
             reason: Reason = "NoSpace" if found.no_space else "Failed"
             self._board.flag(key, ConditionType.BACKUP_FAILED, reason, found.message)
         for key in sorted(self._board.keys() - failed.keys()):
-            if key.startswith("backup:"):
+            if Key.parse(key).kind == "backup":
                 self._board.drop(key)
 
     def _sections(self) -> list[Backup]:
@@ -299,8 +310,9 @@ class Backups:
         sections = self._sections()
         found = next((section for section in sections if section.name == name), None)
         if found is None:
-            there = ", ".join(section.name for section in sections) or "none"
-            raise ConfigError(f"no backup section is named {name!r}; there are: {there}")
+            there = ", ".join(section.name for section in sections)
+            wish = f"there are: {there}" if there else _NO_BACKUP
+            raise ConfigError(f"no backup section is named {name!r}; {wish}")
         return found
 
     def _known(self) -> dict[str, Result]:

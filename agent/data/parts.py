@@ -59,7 +59,7 @@ class Data:
             try:
                 await self.volumes.recover()
             except (UcidockdError, OSError) as exc:
-                logger.info("what an interrupted copy of a volume left is mended later: %s", exc)
+                logger.info("the remains of an interrupted volume copy are cleaned up later: %s", exc)
                 await asyncio.sleep(min(wait_s, _AGAIN_LIMIT_S))
             else:
                 return

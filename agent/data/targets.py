@@ -8,21 +8,23 @@ that nothing but the backup waits.
 from __future__ import annotations
 
 import asyncio
+import calendar
 import contextlib
 import hashlib
 import os
 import re
 import signal
 import stat
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from agent.errors import DataError
+from agent.errors import DataError, PathError
 from agent.files.atomic import atomic_write, sync_directory
-from agent.files.user_paths import PATHS, mode_of
+from agent.files.user_paths import PATHS, file_bytes, mode_of
 
 Value = TypeVar("Value")
 
@@ -30,18 +32,19 @@ STALL_S = 600.0  # for a piece: a disk that spins up, a command that uploads
 _PIECE = 256 * 1024
 _SAID = 2000  # characters of what a command printed last
 _LAST_WORDS_S = 1.0  # for output that is still under way when a command has ended
-_STAMP = r"-\d{8}T\d{6}Z\.tar"
+_STAMP = r"-(\d{8}T\d{6}Z)\.tar"
 _PARTIAL = ".partial"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
-    """One archive; `path` None: a command took it."""
+    """One archive; `path` None: a command took it. `at`: when it was begun, in unix seconds, of one in a folder."""
 
     volume: str
     path: Path | None
     size: int
     sha256: str = ""
+    at: float = 0.0
 
 
 class FolderTarget:
@@ -62,6 +65,7 @@ class FolderTarget:
         """Writes an archive; it is in the folder once it was read back. Raises DataError, and what the pieces raise."""
         del names
         path = self._folder / file
+        # an archive that was cut short must not look like a backup
         partial = path.with_name(f".{file}{_PARTIAL}")
         with _Files() as files:
             try:
@@ -95,9 +99,18 @@ class FolderTarget:
         found = []
         for entry in os.scandir(self._folder):
             for volume in volumes:
-                if re.fullmatch(re.escape(f"{backup}-{volume}") + _STAMP, entry.name):
-                    size = entry.stat(follow_symlinks=False).st_size
-                    found.append(Archive(volume=volume, path=Path(entry.path), size=size))
+                if name := re.fullmatch(re.escape(f"{backup}-{volume}") + _STAMP, entry.name):
+                    path, state = Path(entry.path), entry.stat(follow_symlinks=False)
+                    if not stat.S_ISREG(state.st_mode):
+                        continue  # it would count as one of those that are kept
+                    digest = ""
+                    with contextlib.suppress(PathError):  # the one that is to be restored is told
+                        digest = _stated(path)
+                    found.append(
+                        Archive(
+                            volume=volume, path=path, size=state.st_size, sha256=digest, at=_begun(name[1])
+                        )
+                    )
         return sorted(found, key=lambda each: str(each.path)[-20:], reverse=True)
 
     async def newest(self, backup: str, volume: str) -> Path:
@@ -285,11 +298,22 @@ def _in_place(partial: Path, path: Path, digest: str) -> None:
     sync_directory(path.parent)
 
 
-def _stated(path: Path) -> str:
+def _begun(stamp: str) -> float:
     try:
-        return _sum_file(path).read_text(encoding="ascii")[:64].lower()
-    except FileNotFoundError:
-        return ""
+        return calendar.timegm(time.strptime(stamp, "%Y%m%dT%H%M%SZ"))
+    except ValueError:  # digits that are no time: not a name of ours
+        return 0.0
+
+
+def _stated(path: Path) -> str:
+    """Raises PathError for what is beside it under that name and is no such file."""
+    path = _sum_file(path)
+    try:
+        if mode_of(str(path)) is None:
+            return ""
+        return file_bytes(str(path))[:64].decode("ascii", "replace").lower()
+    except OSError as exc:
+        raise PathError(f"{path}: {exc.strerror}") from exc
 
 
 def _remove(path: Path | None) -> None:

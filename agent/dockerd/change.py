@@ -144,6 +144,15 @@ class DaemonChange:
             self._end(process, self.record.running)
         self._note(process=None)
 
+    def pause(self) -> None:
+        """Ends dockerd and every container. Another agent starts it again: nothing is noted of it. Raises OSError."""
+        self._hold(Change(effect=Effect.RESTART, stops=True))
+        self._note(step=Step.NONE, target=None, must=True)
+        process = self.supervisor.find()
+        if process is not None:
+            self._end(process, self.record.running)
+        self._note(process=None)
+
     def let_go(self, process: Process | None) -> None:
         """dockerd's settings are not ours (any more): no change of ours is under way. What a `process` that we did not
         start with our file follows is not known."""

@@ -71,7 +71,7 @@ class DaemonHealth:
             self._status.impaired(f"{lost}, and a restart of dockerd did not help")
             return None
         if self._asked != (lost, process):
-            logger.warning("dockerd is to be restarted: %s", lost)
+            logger.warning("dockerd needs a restart: %s", lost)
         self._asked = (lost, process)
         return Change(effect=Effect.RESTART, causes=(lost,), stops=True)
 

@@ -95,11 +95,11 @@ def not_ours(
     given = settings.alt_config_file
     if given and PATHS.real(given) != PATHS.real(str(config_file)):
         if runner.kind == "procd" and not exists(given):
-            return f"dockerd.globals.alt_config_file is {given}, which does not exist: {init_script} makes a file of its own"
+            return f"dockerd.globals.alt_config_file is {given}, which does not exist: {init_script} writes its own file"
         return f"dockerd.globals.alt_config_file is {given}: dockerd's settings are what is in there"
     if runner.kind == "procd" and not given:
         ours = PATHS.real(str(config_file))
-        return f"{init_script} makes a file of its own; set dockerd.globals.alt_config_file to {ours}"
+        return f"{init_script} writes its own file; set dockerd.globals.alt_config_file to {ours}"
     return ""
 
 

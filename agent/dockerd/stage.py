@@ -41,20 +41,21 @@ from agent.dockerd.unmanaged import (
 )
 from agent.engine import process as daemon_process
 from agent.engine.probe import DaemonProbe
-from agent.errors import DaemonError, Reason, UcidockdError
+from agent.errors import ConflictError, DaemonError, Reason, UcidockdError
 from agent.files.options import RuntimeOptions
 from agent.files.user_paths import file_system_of
 from agent.model.addresses import Route
 from agent.model.dockerd.settings import (
     DAEMON_KEY,
+    DaemonAction,
     DaemonRecord,
     DaemonSettings,
+    Document,
     Effect,
     Json,
     Process,
     Step,
     Target,
-    Wish,
     data_root,
 )
 from agent.model.dockerd.table import TABLE, identity_of, value_at
@@ -87,6 +88,17 @@ class Tools:
     file_system: Callable[[str], str] = file_system_of
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """Where a dockerd keeps its data: `root`, its data_root. `store`: as `DaemonProbe.store`."""
+
+    root: str
+    document: Document
+    store: str
+    version: tuple[int, int]
+    probe: DaemonProbe
+
+
 class DaemonStage:
     """Keeps dockerd as UCI says. `wake(seconds)` asks for a pass after that time; it may be called from a thread."""
 
@@ -115,6 +127,8 @@ class DaemonStage:
         self._retry = threading.Event()  # what failed is to be tried once more
         self.holding = ""
         self.other_engine = ""  # why the engine that runs is not the one that the containers were meant for
+        self.paused = ""  # why dockerd is kept down, by the mover of its data
+        self.unproven = ""  # why nothing is to be done with what runs, by the same
         # what the reconciler knows of the engine that answers
         self.has_ours: Callable[[], bool] = lambda: False
         self.restarted: Callable[[], None] = lambda: None
@@ -154,11 +168,13 @@ class DaemonStage:
         self._accepted.set()
         self._retry.set()
         self._backoff.clear()
-        self._manual.ask(Wish.START)
+        self._manual.ask(DaemonAction.START)
 
-    def ask(self, wish: Wish, desired: Desired | None) -> None:
+    def ask(self, wish: DaemonAction, desired: Desired | None) -> None:
         """Has dockerd started, stopped or restarted by the next pass. Raises ConflictError, which says why not."""
         settings, agent = configured(desired)
+        if self.paused or self.unproven:
+            raise ConflictError(self.paused or self.unproven)
         runner = runner_of(agent, self._options)
         refused = "" if self._starts(settings, runner) else self._not_ours(settings, runner)
         self._manual.check(wish, kind=runner.kind, unmanaged=refused)
@@ -184,6 +200,7 @@ class DaemonStage:
                 return not self.holding
             if self._own_script is not None:
                 self._own_script = self._change = None
+            # another program starts and stops this dockerd: what it needs is only reported
             if runner.kind == "external" and not unmanaged:
                 unmanaged = self._report_external(desired, runner)
             self._status.unmanaged(unmanaged)
@@ -226,6 +243,36 @@ class DaemonStage:
         """Whether dockerd follows our file and is started by us."""
         runner = runner_of(desired.agent, self._options)
         return runner.kind != "external" and not self._not_ours(desired.daemon, runner)
+
+    def moved(self) -> None:
+        """The next engine that comes up is the one that is meant, whatever its data_root."""
+        self._accepted.set()
+
+    def home(self, desired: Desired | None) -> Home:
+        """The data of the dockerd that runs, and who keeps it. Raises ConflictError where it is not ours to move."""
+        settings, agent = configured(desired)
+        runner = runner_of(agent, self._options)
+        if runner.kind == "external" and not runner.elsewhere:
+            raise ConflictError(
+                "ucidockd does not run this dockerd (option daemon is external): move its data yourself"
+            )
+        if settings is None or (refused := self._not_ours(settings, runner)):
+            raise ConflictError(
+                f"{refused if settings is not None else 'no section is about dockerd'}: move its data yourself"
+            )
+        change = self._change_of(runner)
+        running, process = change.record.running, change.record.process
+        if running is None or process is None or not change.probe.answers():
+            raise ConflictError(
+                "dockerd does not run: start it first, so that the copy can be checked against it"
+            )
+        return Home(
+            root=data_root(running.document),
+            document=running.document,
+            store=change.probe.store(),
+            version=version_of(runner.program),
+            probe=DaemonProbe(runner.socket),
+        )
 
     def preview(
         self,
@@ -356,11 +403,12 @@ class DaemonStage:
             self._refused.clear()
             change.remember({})
             change.forget_failure()
+        # an agent was killed in the middle of a change, and what it had in mind may differ from what UCI says now
         if change.record.step in {Step.RELOAD, Step.STOP, Step.START}:
             self._acting(change.resume)
         change.supervisor.tidy()
         process = self._look(change)
-        if held := self._manual.hold(change, process, busy=busy):
+        if held := self._paused(change, process, busy=busy) or self._manual.hold(change, process, busy=busy):
             return held
         if process is None and self._backing_off():
             return "dockerd died and is started again in a moment"
@@ -379,7 +427,21 @@ class DaemonStage:
         self._show(change, wanted, trouble)
         if change.record.process is None:
             return "dockerd does not run"
-        return self._other_engine(change, desired, wanted) or self._unsuitable(change, runner)
+        return (
+            self._other_engine(change, desired, wanted) or self.unproven or self._unsuitable(change, runner)
+        )
+
+    def _paused(self, change: DaemonChange, process: Process | None, *, busy: bool) -> str:
+        """Ends dockerd while its data is moved. Why it is down or about to be."""
+        if not self.paused:
+            return ""
+        if process is None or not busy:
+            if process is not None:
+                self._acting(change.pause)
+                self._status.note("stop", self.paused, error="")
+            self._status.running(None)
+        self._status.synced("Pending", self.paused)
+        return self.paused
 
     def _why_not_now(self, goal: Target, step: Change, process: Process | None, *, busy: bool) -> str:
         """Why dockerd is not (re)started in this pass."""
@@ -475,6 +537,7 @@ class DaemonStage:
         """As `Renderer.render`. An unknown dockerd, or an external one, may be listening itself."""
         known = running is not None or self._change is None or self._change.supervisor.find() is None
         probe = known and runner.kind != "external"
+        process = self._change.record.process if self._change is not None else None
         refused = {
             key: why for key, (value, why) in self._refused.items() if value_at(settings.values, key) == value
         }
@@ -485,6 +548,7 @@ class DaemonStage:
             probe=probe,
             bridges=self._bridges if bridges is None else bridges,
             refused=refused,
+            lives=process is not None and daemon_process.is_alive(process),
         )
 
     def _goal(self, change: DaemonChange, wanted: Target) -> Target:

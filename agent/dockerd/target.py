@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import socket
 import tempfile
@@ -16,11 +17,13 @@ from agent.dockerd.files import DaemonFiles, material_of
 from agent.dockerd.identity import ServerIdentities
 from agent.dockerd.runner import Runner, version_of
 from agent.dockerd.supervisor import validate
-from agent.errors import DaemonError, PathError
+from agent.errors import DaemonError, PathAwayError, PathError
 from agent.files.user_paths import PATHS, file_bytes
 from agent.model.addresses import Route
 from agent.model.dockerd.settings import DaemonSettings, Document, Host, Target
 from agent.model.dockerd.table import TABLE, Version, value_at, without_key
+from agent.model.kernel_names import parse_profile
+from agent.model.quantities import QuantityError
 from agent.plan.daemon import GRAPH_DRIVERS, Rendered, render
 from agent.plan.router.subnets import SUBNET_KEYS, fit
 
@@ -28,6 +31,7 @@ from agent.plan.router.subnets import SUBNET_KEYS, fit
 
 
 _VALIDATES = (23, 0)
+_SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _CLEAR = {
     errno.EADDRINUSE: "the port is in use",
     errno.EADDRNOTAVAIL: "this machine does not have the address",
@@ -149,11 +153,13 @@ class Renderer:
         probe: bool = False,
         bridges: Collection[str] = (),
         refused: Document | None = None,
+        lives: bool = False,
     ) -> tuple[Rendered, DaemonError | None]:
         """The file, and what could not be had of it. Raises DaemonError.
 
         `probe`: whether hosts that `running` has not opened are tried; nothing may be listening there yet. `bridges`:
-        devices of the networks that sections declare. `refused`: what dockerd is known not to take, and why.
+        devices of the networks that sections declare. `refused`: what dockerd is known not to take, and why. `lives`:
+        whether it runs, with `running`, so that it does not read the files again that it read as it started.
         """
         good = self.files.last_good()
         identity, trouble = self.identities.get(settings.tls, good.document if good is not None else {})
@@ -165,6 +171,9 @@ class Renderer:
             **(good.document if good is not None else {}),
             **(running.document if running is not None else {}),
         }
+        read_before = running.document if lives and running is not None else {}
+        away = _not_here(fitted.settings) | _files_away(fitted.settings, read_before)
+        kept = functools.reduce(without_key, away, kept)
         root = fitted.settings.values.get("data-root") or kept.get("data-root")
         rendered = render(
             fitted.settings,
@@ -172,7 +181,7 @@ class Renderer:
             socket=runner.socket,
             identity=identity,
             unavailable=unavailable,
-            refused={**fitted.refused, **(refused or {})},
+            refused={**fitted.refused, **away, **(refused or {})},
             kept=kept,
             prior=prior_drivers(str(root)) if root else (),
         )
@@ -185,6 +194,37 @@ class Renderer:
             text = "; ".join(f"{host} is not opened: {why}" for host, why in sorted(unavailable.items()))
             trouble = DaemonError(text, reason="HostUnavailable")
         return rendered, trouble
+
+
+def _files_away(settings: DaemonSettings, running: Document) -> dict[str, str]:
+    """Keys whose file is not there yet, as on a disk that is not mounted, or is no seccomp profile, and why."""
+    named = {row.key: value_at(settings.values, row.key) for row in TABLE if row.file}
+    paths = {
+        key: path
+        for key, path in named.items()
+        if isinstance(path, str) and path.startswith("/") and path != value_at(running, key)
+    }
+    view = PATHS.view((file_bytes, path) for path in paths.values())
+    found = {}
+    for key, path in paths.items():
+        try:
+            parse_profile(view(file_bytes, path).decode(errors="replace"))
+        except PathAwayError as exc:
+            found[key] = f"{exc}; it is applied once the file is there"
+        except PathError as exc:
+            found[key] = str(exc)
+        except QuantityError as exc:
+            found[key] = f"{path}: {exc.wrong}, so no container could start"
+    return found
+
+
+def _not_here(settings: DaemonSettings) -> dict[str, str]:
+    """Keys with which dockerd starts on this machine, and no container does."""
+    drivers = settings.values.get("exec-opts")
+    if isinstance(drivers, list) and "native.cgroupdriver=systemd" in drivers and not _SYSTEMD.is_dir():
+        why = "native.cgroupdriver=systemd needs systemd, which does not run here: no container could start"
+        return {"exec-opts": why}
+    return {}
 
 
 def _has_subnets(settings: DaemonSettings) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import docker
+import docker.api.client
 import docker.auth
 import docker.errors
 import docker.utils
@@ -127,7 +127,7 @@ class DockerEngine:
         return self._local.client
 
     def _new_client(self, version: str, timeout_s: float | None) -> tuple[Any, Deadline]:
-        client: Any = docker.APIClient(
+        client: Any = docker.api.client.APIClient(
             base_url=self._host if self._tls is None else self._host.replace("tcp:", "https:", 1),
             version=version,
             timeout=timeout_s,  # type: ignore[arg-type]  # a fraction of a second, and None for ever, do too
@@ -184,7 +184,7 @@ class DockerEngine:
             # the answer broke the protocol, it did not only break off
             broke_off = http.client.IncompleteRead | http.client.RemoteDisconnected
             if isinstance(cause, http.client.HTTPException) and not isinstance(cause, broke_off):
-                return self._invalid("it is no HTTP")
+                return self._invalid("it is not HTTP")
             if isinstance(cause, FileNotFoundError | ConnectionRefusedError):
                 return EngineUnreachableError(f"no Docker engine at {self._host}; is dockerd running?")
             if isinstance(cause, PermissionError):

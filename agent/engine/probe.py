@@ -65,6 +65,18 @@ class DaemonProbe:
         names = (str((item.get("Names") or ["?"])[0]) for item in self.containers())
         return tuple(sorted(name.removeprefix("/") for name in names))
 
+    def inventory(self) -> tuple[str, frozenset[str]] | None:
+        """GET /info, GET /containers/json: the engine's id and those of all its containers; None without an answer."""
+        info, items = self._json("/info"), self._json("/containers/json?all=1")
+        if not isinstance(info, dict) or not info.get("ID") or not isinstance(items, list):
+            return None
+        return str(info["ID"]), frozenset(str(item["Id"]) for item in items)
+
+    def root(self) -> str:
+        """GET /info: the folder of its data, with userns_remap one inside of data_root; "" without an answer."""
+        info = self._json("/info")
+        return str(info.get("DockerRootDir") or "") if isinstance(info, dict) else ""
+
     def swarm(self) -> bool:
         """GET /info."""
         body = self._json("/info")

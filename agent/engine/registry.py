@@ -341,7 +341,7 @@ class RegistryClient:
             if urlsplit(target).scheme not in ("http", "https") or (
                 urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http"
             ):
-                raise RegistryError(f"{endpoint.registry} redirects to where there is no TLS")
+                raise RegistryError(f"{endpoint.registry} redirects to an address without TLS")
             url = target
         raise RegistryError(f"{endpoint.registry} redirects in circles")
 

@@ -181,6 +181,11 @@ class EngineResponse:
             body = b""
         return EngineError(error_message(body, self.status), status=self.status, retryable=self.status >= 500)
 
+    def pipe(self) -> EnginePipe:
+        """The connection after an upgrade; it is the pipe's to close then."""
+        rest, self._rest = self._rest, b""
+        return EnginePipe(self._wire, rest)
+
     async def checked(self) -> EngineResponse:
         """Itself; closes and raises EngineError where the status is an error."""
         if self.status < 400:
@@ -262,18 +267,22 @@ class DockerStream:
         length: int | None = None,
         head_timeout_s: float | None = HEAD_TIMEOUT_S,
         piece_limit: int = PIECE_LIMIT,
+        upgrade: bool = False,
     ) -> EngineResponse:
         """Sends a request and returns when the head of the response is there, whatever its status.
 
         A body of unknown `length` goes in chunks; the response may come while it is still being sent. `head_timeout_s`
-        runs from the end of the body. `piece_limit`: bytes of a piece, and of what waits for the reader. Raises
-        EngineUnreachableError, or SourceError where the body's source failed, or what `permit` raises.
+        runs from the end of the body. `piece_limit`: bytes of a piece, and of what waits for the reader. `upgrade` asks
+        for a raw stream, which `EngineResponse.pipe` gives once the status is 101. Raises EngineUnreachableError, or
+        SourceError where the body's source failed, or what `permit` raises.
         """
         self.permit(method, path)
         async with self.around(method, path, query):
             wire = await self._connect(piece_limit)
             try:
-                return await self._exchange(wire, method, path, query, headers, body, length, head_timeout_s)
+                return await self._exchange(
+                    wire, method, path, query, headers, body, length, head_timeout_s, upgrade=upgrade
+                )
             except OSError as exc:
                 wire.abort()
                 raise self._lost(exc, "went away") from exc
@@ -301,6 +310,7 @@ class DockerStream:
         if data is not None:
             headers = (*headers, ("content-type", "application/json"))
         try:
+            # the limit is that of the whole answer: an engine that sends a byte now and then does not prolong it
             async with asyncio.timeout(timeout_s):
                 response = await self.open(method, path, query=query, headers=headers, body=data)
                 async with await response.checked():
@@ -316,23 +326,20 @@ class DockerStream:
 
     async def hijack(self, path: str, *, query: Pairs = (), body: Any = None) -> EnginePipe:
         """POST that turns the connection into a pipe. Raises EngineError with the engine's message."""
-        wire = await self._connect(LIVE_PIECE_LIMIT)
-        try:
-            data = json.dumps(body or {}).encode()
-            headers = [("content-type", "application/json"), ("upgrade", "tcp")]
-            response = await self._exchange(
-                wire, "POST", path, query, headers, data, None, HEAD_TIMEOUT_S, connection="Upgrade"
-            )
-            if response.status not in (101, 200):
-                await response.checked()
-                raise EngineError(f"the engine answered {response.status} where a stream was asked for")
-        except OSError as exc:
-            wire.abort()
-            raise self._lost(exc, "went away") from exc
-        except BaseException:
-            wire.abort()
-            raise
-        return EnginePipe(wire, response._rest)  # noqa: SLF001 - the two classes are one module's
+        response = await self.open(
+            "POST",
+            path,
+            query=query,
+            headers=[("content-type", "application/json")],
+            body=json.dumps(body or {}).encode(),
+            piece_limit=LIVE_PIECE_LIMIT,
+            upgrade=True,
+        )
+        await response.checked()
+        if response.status not in (101, 200):
+            await response.close()
+            raise EngineError(f"the engine answered {response.status} where a stream was asked for")
+        return response.pipe()
 
     async def _connect(self, piece_limit: int) -> Wire:
         try:
@@ -350,7 +357,7 @@ class DockerStream:
         from agent.engine.wire import TlsWire
 
         context = await asyncio.to_thread(self._tls.context)  # its files may be anywhere
-        made = TlsWire(buffer, context, where.host)
+        made = TlsWire.to(buffer, context, where.host)
         await loop.create_connection(lambda: made, where.host, where.port)
         try:
             await made.handshake()
@@ -376,11 +383,13 @@ class DockerStream:
         body: Body,
         length: int | None,
         head_timeout_s: float | None,
-        connection: str = "close",
+        *,
+        upgrade: bool,
     ) -> EngineResponse:
         http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_LIMIT)
         target = f"{path}?{text}" if (text := urlencode(list(query))) else path
-        head = [("host", "docker"), ("user-agent", "ucidockd"), ("connection", connection), *headers]
+        connection = [("connection", "Upgrade"), ("upgrade", "tcp")] if upgrade else [("connection", "close")]
+        head = [("host", "docker"), ("user-agent", "ucidockd"), *connection, *headers]
         if isinstance(body, bytes):
             head.append(("content-length", str(len(body))))
         elif body is not None:
@@ -474,4 +483,4 @@ async def _read_head(wire: Wire, http: h11.Connection) -> h11.Response | h11.Inf
             else:
                 raise EngineUnreachableError("the engine closed the connection without an answer")
     except h11.RemoteProtocolError as exc:
-        raise EngineInvalidError(f"the engine's answer is no HTTP: {exc}") from exc
+        raise EngineInvalidError(f"the engine's answer is not HTTP: {exc}") from exc

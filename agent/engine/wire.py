@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One connection to the engine: pieces in and out with back-pressure, or its socket lent to a thread (`body_pump`).
+"""One connection: pieces in and out with back-pressure, or its socket lent to a thread (`body_pump`).
 
-What the pieces mean, `engine.stream` knows.
+To the engine, where `engine.stream` knows what the pieces mean; and a client's, once it has become a raw stream.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 
 UNSENT_LIMIT = 256 * 1024
+_FAREWELL_S = 5.0
 _REST_LIMIT = 256 * 1024  # of an answer whose connection is broken
 
 
@@ -58,6 +61,8 @@ class Wire(asyncio.BufferedProtocol):
         self._news = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
+        self.lost = asyncio.Event()
+        self.on_lost: Callable[[Exception | None], None] | None = None  # who had the connection before
 
     # what asyncio calls
 
@@ -90,6 +95,9 @@ class Wire(asyncio.BufferedProtocol):
         self._error = self._error or exc
         self._news.set()
         self._writable.set()
+        self.lost.set()
+        if self.on_lost is not None:
+            self.on_lost(exc)
 
     def _take_the_rest(self) -> None:
         """What the other side said before it closed: asyncio drops it when a write fails (an engine refuses a body by its
@@ -156,9 +164,47 @@ class Wire(asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(high=UNSENT_LIMIT)
         return socket_of(self._transport)
 
+    def unread(self, data: bytes) -> None:
+        """Bytes that were read before, to come first."""
+        if data:
+            self._pieces.appendleft(data)
+            self._unread += len(data)
+
     def write_eof(self) -> None:
+        """The end of our side; the other one goes on."""
         if self._transport is not None and self._transport.can_write_eof():
             self._transport.write_eof()
+
+    def has_gone(self) -> bool:
+        """Whether the other side, which had ended its own, is gone as a whole: asyncio looks no more once it has ended."""
+        if self._transport is None or self._transport.is_closing():
+            return True
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket"), 0)  # POLLHUP and POLLERR are always told
+        return bool(poll.poll(0))
+
+    async def finish(self, limit_s: float) -> None:
+        """Ends our side, and the connection once the other one has ended its own, or had 5 s for it, and has taken all
+        that was written, or had `limit_s` for it.
+        """
+        self.write_eof()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                while (
+                    await self.read()
+                ):  # closed with bytes unread it would be reset, with what is on its way
+                    pass
+        if self._transport is not None:
+            self._transport.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self.lost.wait()
+        await self.drop()
+
+    async def drop(self) -> None:
+        """Ends the connection as it is."""
+        self.abort()
+        await self.lost.wait()
 
     def fail(self, exc: Exception) -> None:
         """Breaks the connection; the reader gets `exc`."""
@@ -183,13 +229,20 @@ _RECORD = 16 * 1024  # the most that one carries
 
 
 class TlsWire(Wire):
-    """`host`: who the other side has to be. `handshake` comes before anything else."""
+    """`tls` reads from `incoming` and writes to `outgoing`. `handshake` comes before anything else, unless it is over."""
 
-    def __init__(self, buffer: memoryview, context: ssl.SSLContext, host: str) -> None:
+    def __init__(
+        self, buffer: memoryview, tls: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
+    ) -> None:
         super().__init__(buffer)
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._tls, self._incoming, self._outgoing = tls, incoming, outgoing
         self._opened: deque[bytes] = deque()  # read from the records already
+
+    @classmethod
+    def to(cls, buffer: memoryview, context: ssl.SSLContext, host: str) -> TlsWire:
+        """For a connection that we make. `host`: who the other side has to be."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        return cls(buffer, context.wrap_bio(incoming, outgoing, server_hostname=host), incoming, outgoing)
 
     async def handshake(self) -> None:
         """Until both sides trust each other. Raises ssl.SSLError, OSError."""
@@ -222,8 +275,12 @@ class TlsWire(Wire):
             rest = rest[self._tls.write(rest) :]
         await super().write(self._outgoing.read())
 
+    def unread(self, data: bytes) -> None:
+        """As it was before it became records."""
+        if data:
+            self._opened.appendleft(data)
+
     def write_eof(self) -> None:
-        """The end of our side; the other one goes on."""
         if self._transport is None or self._transport.is_closing():
             return
         with contextlib.suppress(ssl.SSLError):

@@ -7,14 +7,21 @@ holds, passwords among it, so it is root's (0600), and goes when the section and
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.files.atomic import atomic_write
+from agent.model.identity import Key
+from agent.model.observed import Record
+from agent.model.resources import Desired
+
+logger = logging.getLogger(__name__)
 
 KEPT = 10  # versions of a section
 
@@ -46,9 +53,25 @@ class History:
         except (OSError, ValueError, KeyError, TypeError):  # it is for people: nothing depends on it
             return ()
 
+    def keep_applied(
+        self,
+        desired: Desired,
+        texts: Mapping[str, str],
+        records: Iterable[Record],
+        busy: Collection[str],
+        *,
+        at: float,
+    ) -> None:
+        """Keeps the text of each container that runs as its section says: those settings can be gone back to."""
+        applied = {r.section: r.spec_hash for r in records if r.kind == "container" and not r.swap}
+        for section, text in texts.items():
+            key = Key("container", section)
+            if key not in busy and applied.get(section) == desired.spec_hashes.get(key, ""):
+                self.keep(section, text, at=at)
+
     def keep(self, section: str, text: str, *, at: float) -> None:
-        """Notes what was applied, unless that is the newest version already. Raises OSError."""
-        with self._lock:
+        """Notes what was applied, unless that is the newest version already."""
+        with self._lock, _for_people():
             if self._newest.get(section) == hash(text):
                 return
             known = self.versions(section)
@@ -58,16 +81,16 @@ class History:
             self._newest[section] = hash(text)
 
     def move(self, old: str, new: str) -> None:
-        """The section has another name now. Raises OSError."""
-        with self._lock:
+        """The section has another name now."""
+        with self._lock, _for_people():
             self._newest.pop(old, None)
             self._newest.pop(new, None)
             if self._path(old).exists():
                 self._path(old).replace(self._path(new))
 
     def forget(self, section: str) -> None:
-        """Raises OSError."""
-        with self._lock:
+        """The section and its container are gone."""
+        with self._lock, _for_people():
             self._newest.pop(section, None)
             self._path(section).unlink(missing_ok=True)
 
@@ -79,6 +102,15 @@ class History:
         rows = [{"number": each.number, "at": round(each.at), "text": each.text} for each in versions]
         data = json.dumps({"versions": rows}, ensure_ascii=True).encode()
         atomic_write(self._path(section), data, mode=0o600)
+
+
+@contextlib.contextmanager
+def _for_people() -> Iterator[None]:
+    """Nothing depends on the history: a disk that is full or read-only stops no pass."""
+    try:
+        yield
+    except OSError as exc:
+        logger.warning("earlier settings cannot be kept: %s", exc)
 
 
 def _version(row: Mapping[str, Any]) -> Version:

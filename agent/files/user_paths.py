@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar
 
-from agent.errors import PathError
+from agent.errors import PathAwayError, PathError
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def _named(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise PathError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+        raise PathAwayError(f"{path} cannot be read: {exc.strerror or exc}") from exc
 
 
 def _too_large(path: str) -> PathError:
@@ -259,11 +259,11 @@ class UserPaths:
 
 
 def _silent(mount: str) -> PathError:
-    return PathError(f"{mount} does not answer")
+    return PathAwayError(f"{mount} does not answer")
 
 
 def _late(question: Question) -> PathError:
-    return PathError(f"{question[1]} does not answer")
+    return PathAwayError(f"{question[1]} does not answer")
 
 
 class _Batch(threading.Thread):
@@ -309,7 +309,7 @@ class _Batch(threading.Thread):
         except PathError as exc:
             return exc
         except OSError as exc:
-            return PathError(f"{path}: {exc.strerror or exc}")
+            return PathAwayError(f"{path}: {exc.strerror or exc}")
         except ValueError as exc:  # a NUL
             return PathError(f"{path!r}: {exc}")
 

@@ -260,6 +260,13 @@ def parse_tmpfs(text: str) -> Tmpfs:
         raise QuantityError(
             f"{text!r} has no absolute target", "/target[:options] such as /run:size=64m,mode=755"
         )
+    for option in options.split(",") if options else ():
+        # the engine knows a fixed set; a word of it has no other form
+        if not re.fullmatch(r"[a-z_]+(=.*)?", option):
+            meant = f"; did you mean `size={option}`?" if re.fullmatch(r"\d+[kKmMgG%]?", option) else ""
+            raise QuantityError(
+                f"{option[:64]!r} is not an option of a tmpfs", f"options such as size=64m,mode=1777{meant}"
+            )
     return Tmpfs(target=_tidy(target), options=options)
 
 
@@ -268,7 +275,9 @@ def parse_device(text: str) -> Device:
     if text.startswith("usb:"):
         match = _USB.fullmatch(text)
         if match is None:
-            raise QuantityError(f"{text!r} is no USB device", f"{_DEVICE_FORM}, VID and PID of 4 hex digits")
+            raise QuantityError(
+                f"{text!r} is not a USB device", f"{_DEVICE_FORM}, VID and PID of 4 hex digits"
+            )
         return _device(_usb_name(match[1]), match[2] or "", match[3] or "rwm")
     parts = text.split(":")
     if len(parts) > 3 or not parts[0].startswith("/"):
@@ -501,7 +510,7 @@ def parse_wait(text: str) -> WaitFor:
         match = _USB.fullmatch(target)
         if match is None or match[2]:
             raise QuantityError(
-                f"{target!r} is no USB device", "usb:VID:PID[:serial], VID and PID of 4 hex digits"
+                f"{target!r} is not a USB device", "usb:VID:PID[:serial], VID and PID of 4 hex digits"
             )
         target = _usb_name(target)
     return WaitFor(kind=WaitKind(kind), target=target)

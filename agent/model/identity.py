@@ -27,6 +27,36 @@ LABEL_SAVED = "ucidockd.saved"  # of such a copy that is kept: the key to put it
 OWNER = "ucidockd"
 
 
+class Key(str):
+    """The name of a resource in plans, status, records and answers: `container:web`.
+
+    A string, so it is a key of a dict, sorts and is JSON as it is.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, kind: str, section: str) -> Key:
+        return super().__new__(cls, f"{kind}:{section}")
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]  # copies are made with both parts
+        return self.kind, self.section
+
+    @classmethod
+    def parse(cls, text: str) -> Key:
+        """Of a key that comes as text. One without a colon is a kind."""
+        return super().__new__(cls, text)
+
+    @property
+    def kind(self) -> str:
+        """`container`, `network`, `volume`, ..."""
+        return self.partition(":")[0]
+
+    @property
+    def section(self) -> str:
+        """The name of the UCI section."""
+        return self.partition(":")[2]
+
+
 def own_labels(*, instance: str, section: str, nonce: str) -> dict[str, str]:
     """The labels every object of ours carries. They are hints: only state.json proves ownership."""
     return {

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.model.identity import Key
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedContainer:
@@ -157,3 +159,8 @@ class Record:
     ] = ()  # under which key its data was saved before an update, and by which image: "ID=REPO@DIGEST"
     restores: str = ""  # with "new": the key of the data that its volumes get
     engine: str = ""  # the tag of the engine that it is on (agent.plan.engines); "": version 0.1.0 wrote it
+
+    @property
+    def key(self) -> Key:
+        """Of the resource that it is about."""
+        return Key(self.kind, self.section)

@@ -340,6 +340,14 @@ class ContainerPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unread:
+    """A file that is not there yet, so that a field of the spec is not known. `reason`: which option and file, and why."""
+
+    field: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
     """A `config container` section. `name` is the Docker name: a change of it is a rename, not a recreate."""
 
@@ -352,6 +360,7 @@ class Container:
     plugged: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     # whether another section waits for it to be completed
     awaited: bool = field(default=False, compare=False)
+    unread: tuple[Unread, ...] = ()  # without them it is neither made nor changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,6 +385,7 @@ class Stack:
 
     name: str
     env: tuple[tuple[str, str], ...] = ()
+    unread: tuple[Unread, ...] = ()  # files of `env` that are not there yet
     zone: str = "docker"
     subnets: tuple[str, ...] = ()
 

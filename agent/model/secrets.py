@@ -258,7 +258,9 @@ def _hidden_field(name: str, value: Any, around: Mapping[str, Any]) -> Any:
     if name.lower() in _ENVIRONMENT:
         return _environment(value)
     if isinstance(value, str):
-        return _hidden_string(name, value)
+        if name in ("Action", "status") and (found := _EXEC.match(value)):
+            return f"{found[1]}: {MASK}"
+        return _built(value) if name == "CreatedBy" else hidden_value(name, value)
     if isinstance(value, list):
         is_secret = is_secret_name(name) and any(isinstance(item, str) for item in value)
         return (
@@ -269,12 +271,6 @@ def _hidden_field(name: str, value: Any, around: Mapping[str, Any]) -> Any:
     if isinstance(value, dict) and (kept := _options_of(name, around)) is not None:
         return {key: _option(key, inner, kept) for key, inner in value.items()}
     return hidden(value)
-
-
-def _hidden_string(name: str, value: str) -> str:
-    if name in ("Action", "status") and (found := _EXEC.match(value)):
-        return f"{found[1]}: {MASK}"
-    return _built(value) if name == "CreatedBy" else hidden_value(name, value)
 
 
 def _options_of(name: str, around: Mapping[str, Any]) -> frozenset[str] | None:

@@ -48,14 +48,30 @@ class Window:
 
     @property
     def length_s(self) -> int:
-        """How long it is."""
-        return (self.end_s - self.begin_s) % _DAY_S
+        """How long it is; one that ends where it begins is a whole day."""
+        return (self.end_s - self.begin_s) % _DAY_S or _DAY_S
 
     def wait_s(self, second_of_day: int) -> int:
         """Seconds until it opens, 0 while it is open."""
         if (second_of_day - self.begin_s) % _DAY_S < self.length_s:
             return 0
         return (self.begin_s - second_of_day) % _DAY_S
+
+    def due_in_s(self, days: int, *, last: float | None, now: float, second_of_day: int) -> float:
+        """Seconds until something is due that is done once in `days` days, in this window; 0 when it is due.
+
+        It is done once in each opening: a job at the end of one may be followed by a job at the start of the next.
+        `last`: when it was done, unix seconds, None for never.
+        """
+        opened_at = now - (second_of_day - self.begin_s) % _DAY_S
+        # measured from openings and not from `last`, lest each day's job be a little later than that of the day before
+        rest = opened_at - (days - 1) * _DAY_S
+        if last is None or last > now or last < rest:  # after `now`: the clock was set back
+            return self.wait_s(second_of_day)
+        return opened_at + ((last - rest) // _DAY_S + 1) * _DAY_S - now
+
+
+WHOLE_DAY = Window(0, 0)
 
 
 def parse_window(text: str) -> Window:
@@ -66,7 +82,7 @@ def parse_window(text: str) -> Window:
         raise QuantityError(f"{text!r} is not a window", form)
     hours = [int(part) for part in found.groups()]
     window = Window((hours[0] * 60 + hours[1]) * 60, (hours[2] * 60 + hours[3]) * 60)
-    if not window.length_s:
+    if window.begin_s == window.end_s:
         raise QuantityError(f"the window {text} has no length", form)
     return window
 

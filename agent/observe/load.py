@@ -20,6 +20,7 @@ from typing import Any
 
 from agent.engine.stream import DockerStream
 from agent.errors import ConfigError, EngineError
+from agent.model.identity import Key
 from agent.status.board import StatusBoard
 from agent.status.load import CONTAINERS_MAX, STEP_S, Counters, History, load_between, load_metrics
 from agent.status.metrics import Metric
@@ -78,7 +79,7 @@ class Loads:
                 before = await self._sample()
                 await asyncio.sleep(_APART_S)
                 after = await self._sample()
-                shown = {f"container:{s}": self._shown(s, before.get(s), c) for s, c in after.items()}
+                shown = {Key("container", s): self._shown(s, before.get(s), c) for s, c in after.items()}
                 self._answer = (time.monotonic(), {"history": self._wanted(), "containers": shown})
         return self._answer[1]
 
@@ -108,7 +109,7 @@ class Loads:
             "memory_limit_bytes": now.limit,
             "rx_bytes_per_s": _known(load.rx),
             "tx_bytes_per_s": _known(load.tx),
-            "restarts": self._board.fact(f"container:{section}", "restarts") or 0,
+            "restarts": self._board.fact(Key("container", section), "restarts") or 0,
         }
 
     def _containers(self) -> dict[str, dict[str, Any]]:

@@ -14,11 +14,12 @@ from typing import TypeVar
 from agent.errors import PathError
 from agent.files.user_paths import PATHS, Question, View, is_mounted, mode_of
 from agent.model.addresses import Interface
+from agent.model.identity import Key
 from agent.model.observed import Record
 from agent.model.quantities import clock_is_set
 from agent.model.resources import Container, Desired, WaitFor, WaitKind
 from agent.plan.applied import applied_waits, as_applied, waits_of
-from agent.plan.draft import Missing, key_of
+from agent.plan.draft import Missing
 from agent.router.devices import Plugged
 from agent.router.netifd import is_up
 
@@ -52,7 +53,7 @@ def waiting(
     """
     look = PATHS.view(question for container in desired.containers for question in _questions(container, usb))
     looked = _Looked(now=now, usb=usb, interfaces=interfaces, silent=silent, look=look)
-    missing = ((key_of("container", c.section), _missing(c, looked)) for c in desired.containers)
+    missing = ((Key("container", c.section), _missing(c, looked)) for c in desired.containers)
     return {key: item for key, item in missing if item is not None}
 
 
@@ -72,7 +73,7 @@ def lost(
     own = {r.section: r for r in records if r.kind == "container" and not r.swap}
     found: dict[str, Missing] = {}
     for container in desired.containers:
-        key = key_of("container", container.section)
+        key = Key("container", container.section)
         before = _applied(desired, container, own.get(container.section))
         item = missing.get(key) if before is None else _missing(before, looked)
         if item is not None:
@@ -91,26 +92,29 @@ def _applied(desired: Desired, container: Container, record: Record | None) -> C
     """The container as it was applied, where its section says something else by now."""
     if record is None:
         return None
-    same = record.spec_hash == desired.spec_hashes.get(key_of("container", container.section))
-    if same and (not record.waits_known or record.waits == waits_of(container)):
+    same = record.spec_hash == desired.spec_hashes.get(Key("container", container.section))
+    if same and not container.unread and (not record.waits_known or record.waits == waits_of(container)):
         return None
-    before = as_applied(container, record)
+    before = as_applied(replace(container, unread=()), record)
     if before is None or not record.waits_known:
         return before
     return replace(before, policy=replace(container.policy, wait_for=applied_waits(record)))
 
 
 def waiting_elsewhere(desired: Desired, *, now: float) -> dict[str, Missing]:
-    """As `waiting`, where the engine is another machine's: of what containers wait for, only the clock is ours too."""
+    """As `waiting`, where the engine is another machine's: of what containers wait for, only the clock and the files that
+    sections are read from are ours too."""
     found: dict[str, Missing] = {}
     for container in desired.containers:
         spec, waits = container.spec, container.policy.wait_for
         names = [device.host for device in spec.devices] + [w.target for w in waits]
         if usb := next((name for name in names if name.startswith("usb:")), ""):
-            reason = f"{usb} can be found on this machine only, and the engine is another one's"
-            found[key_of("container", container.section)] = Missing(reason=reason)
+            reason = f"{usb} can be found on this machine only, and the engine is on another machine"
+            found[Key("container", container.section)] = Missing(reason=reason)
         elif any(w.kind is WaitKind.CLOCK for w in waits) and not clock_is_set(now):
-            found[key_of("container", container.section)] = Missing(reason="the clock is not set")
+            found[Key("container", container.section)] = Missing(reason="the clock is not set")
+        elif container.unread:
+            found[Key("container", container.section)] = Missing(reason=container.unread[0].reason)
     return found
 
 
@@ -158,6 +162,7 @@ def _all_missing(container: Container, looked: _Looked) -> Iterator[Missing | No
     yield from (_device(device.host, looked) for device in container.spec.devices)
     yield from (_wait_for(wanted, looked) for wanted in waits if wanted.kind is WaitKind.CLOCK)
     yield from (_bind(mount.source, looked) for mount in container.spec.mounts if mount.is_bind)
+    yield from (Missing(reason=each.reason) for each in container.unread)
 
 
 def _wait_for(wanted: WaitFor, looked: _Looked) -> Missing | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from agent.model.container_table import keys_of
 from agent.model.engine_json import is_gpus, read_exposed
+from agent.model.identity import Key
 from agent.model.resources import (
     DEFAULT_NETWORKS,
     NO_NETWORKS,
@@ -236,7 +237,7 @@ def _networks(
     notes: list[str] = []
     for endpoint in spec.endpoints:
         name = endpoint.network
-        if name in _PREDEFINED or f"network:{name}" in around.sections:
+        if name in _PREDEFINED or Key("network", name) in around.sections:
             continue
         body = around.networks.get(name) or {}
         section = section_name(name, {*taken, *(n.section for n in found)}, suffix="net")
@@ -282,7 +283,7 @@ def _network_notes(body: Mapping[str, Any]) -> Iterator[str]:
 def _volumes(spec: ContainerSpec, around: Surroundings, taken: Collection[str]) -> tuple[Volume, ...]:
     found: list[Volume] = []
     for name in sorted({m.source for m in spec.mounts if m.source and not m.is_bind}):
-        if f"volume:{name}" in around.sections or is_anonymous(name):
+        if Key("volume", name) in around.sections or is_anonymous(name):
             continue
         section = section_name(name, {*taken, *(v.section for v in found)}, suffix="vol")
         found.append(adopt_volume(around.volumes.get(name) or {}, name=name, section=section))

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.model.entries import addresses_meet
-from agent.model.identity import SPEC_VERSION, version_of
+from agent.model.identity import SPEC_VERSION, Key, version_of
 from agent.model.observed import Record
 from agent.model.resources import DEFAULT_NETWORKS, Container, RunState
 from agent.plan import operations as ops
 from agent.plan.container.plan import is_alive, needs_of
-from agent.plan.draft import Draft, Missing, desired_spec, key_of
+from agent.plan.draft import Draft, Missing, desired_spec
 
 _OF_DESIRED = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer, ops.ReconnectContainer)
 _GIVES_ADDRESS = (ops.StartContainer, *_OF_DESIRED)
@@ -57,7 +57,7 @@ def settle(draft: Draft) -> dict[str, Missing]:
     What cannot be done like that comes back, key -> why it has to wait or stop: with it in `turns` the plan is to be
     made anew.
     """
-    if not any(key.startswith("container:") for key in draft.works):
+    if not any(Key.parse(key).kind == "container" for key in draft.works):
         return {}
     stands = {key: _stand(draft, key) for key in _keys(draft)}
     given: dict[str, set[str]] = {}
@@ -125,8 +125,8 @@ def _ports(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _keys(draft: Draft) -> list[str]:
     """Those with work first, in the plan's order: of two that take the same the first one gets it."""
-    records = [key_of(r.kind, r.section) for r in draft.context.records if r.kind == "container"]
-    working = [key for key in draft.works if key.startswith("container:")]
+    records = [r.key for r in draft.context.records if r.kind == "container"]
+    working = [key for key in draft.works if Key.parse(key).kind == "container"]
     busy = draft.context.busy & draft.declared.keys()
     return list(dict.fromkeys([*working, *sorted(records), *sorted(busy)]))
 
@@ -196,7 +196,7 @@ def _leads(draft: Draft, given: Mapping[str, set[str]], start: str, end: str) ->
 
 
 def _stand(draft: Draft, key: str) -> _Stand:
-    record, declared = draft.record("container", key.partition(":")[2]), draft.declared.get(key)
+    record, declared = draft.record("container", Key.parse(key).section), draft.declared.get(key)
     held = _recorded(record)
     if key in draft.context.busy:  # half-way between the two
         both = held | _declared(declared)

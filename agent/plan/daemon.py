@@ -114,6 +114,32 @@ def store_trouble(
     )
 
 
+# what a copy of the data cannot be on: it would be lost with the memory, or go away with the network
+_IN_MEMORY = frozenset({"tmpfs", "ramfs", "rootfs"})
+_REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse"})
+_COPIED_AS_FILES = frozenset({"overlay2", "vfs", "fuse-overlayfs", "overlayfs", "native"})
+
+
+def move_trouble(store: str, file_system: str) -> str:
+    """Why an engine's data cannot be copied to a file system of that type; "" when it can. `store`: what keeps images and
+    containers, as the engine names it."""
+    kind = "fuse" if file_system.startswith("fuse") else file_system
+    driver = store.removeprefix("containerd's ").partition(" ")[0]
+    if driver not in _COPIED_AS_FILES:
+        return f"the storage driver {driver or '(not known)'} does not keep layers as files, which could be copied"
+    if not kind:
+        return "its file system is not known"
+    if kind in _NO_UNIX:
+        return f"{file_system} has no owners and no links: format the disk as ext4 or f2fs"
+    if kind in _REMOTE:
+        return f"{file_system} is a file system of another machine, on which Docker's data is not safe"
+    if kind in _IN_MEMORY:
+        return f"{file_system} is in memory, and empty after a reboot: mount a disk there first"
+    if kind in ("overlay", "squashfs"):
+        return f"{_named(file_system)} is no better place: mount a disk with ext4 or f2fs"
+    return ""
+
+
 def _named(file_system: str) -> str:
     return (
         "OpenWrt's overlay of the flash"

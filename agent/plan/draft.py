@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.errors import Reason
 from agent.model.addresses import Route
-from agent.model.identity import SPEC_VERSION, canonical, masked, spec_hash, version_of
+from agent.model.identity import SPEC_VERSION, Key, canonical, masked, spec_hash, version_of
 from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.model.updates import Available
@@ -82,11 +82,6 @@ class Context:
     assume_met: bool = False
 
 
-def key_of(kind: str, section: str) -> str:
-    """The name of a resource in plans and status: `container:web`."""
-    return f"{kind}:{section}"
-
-
 def desired_spec(resource: Container | Network | Volume) -> dict[str, object]:
     """The masked canonical spec, as records keep it."""
     return masked(canonical(resource.spec))
@@ -95,8 +90,8 @@ def desired_spec(resource: Container | Network | Volume) -> dict[str, object]:
 def with_hashes(desired: Desired) -> Desired:
     """`desired` with the spec hash of each of its resources."""
     groups = (("container", desired.containers), ("network", desired.networks), ("volume", desired.volumes))
-    hashes = {
-        key_of(kind, resource.section): spec_hash(desired_spec(resource))
+    hashes: dict[str, str] = {
+        Key(kind, resource.section): spec_hash(desired_spec(resource))
         for kind, resources in groups
         for resource in resources
     }
@@ -155,7 +150,7 @@ class Draft:
     _records: dict[tuple[str, str], Record] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.declared = {key_of("container", c.section): c for c in self.desired.containers}
+        self.declared = {Key("container", c.section): c for c in self.desired.containers}
         self.containers_seen = {c.id: c for c in self.observed.containers}
         self.networks_declared = {n.name: n.section for n in self.desired.networks}
         self.volumes_declared = {v.name: v.section for v in self.desired.volumes}
@@ -194,7 +189,7 @@ class Draft:
 
     def is_as_recorded(self, record: Record, resource: Network | Volume) -> bool:
         """Whether a section asks for what its record has, word for word or not."""
-        key = key_of(record.kind, record.section)
+        key = record.key
         return record.spec_hash == self.spec_hash_of(key, resource) or not changed_fields(
             record.kind, record.spec, desired_spec(resource)
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which images may go, which stay and why, and when it is time to look.
+"""Which images may go, and which stay and why.
 
 An image stays while a section names it (a disabled, waiting or mistaken one too), a record of ours has it (what runs, what a
 rollback would bring back) or any container was made of it. Times are unix seconds, sizes bytes.
@@ -13,15 +13,12 @@ from typing import Any
 
 from agent.model.observed import ObservedImage, Record
 from agent.model.resources import Desired, PruneImages
-from agent.model.updates import Window
 from agent.plan.applied import moment
 from agent.plan.container.image import split_word
 
-_DAY_S = 86400
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class PruneLimits:
     """What is to be pruned. `older_s`: images that nothing has needed for so long; `enough`: stop at so many bytes."""
 
     images: PruneImages
@@ -39,7 +36,7 @@ class Choice:
 
 
 def needed_images(desired: Desired, records: Iterable[Record]) -> dict[str, str]:
-    """ObservedImage (a reference or an id) -> who needs it."""
+    """Image (a reference or an id) -> who needs it."""
     found: dict[str, str] = {}
     for record in records:
         if record.kind != "container":
@@ -65,7 +62,7 @@ def choose(
     needed: Mapping[str, str],
     used: Mapping[str, str],
     unused_since: Mapping[str, float],
-    wish: Wish,
+    limits: PruneLimits,
     now: float,
 ) -> Choice:
     """`needed`: image id -> why it stays; `used`: image id -> a container of it; `unused_since`: image id -> when
@@ -77,9 +74,9 @@ def choose(
             stays[image.id] = needed[image.id]
         elif image.id in used:
             stays[image.id] = f"container {used[image.id]} uses it"
-        elif wish.images is not PruneImages.UNUSED and (image.tags or wish.images is PruneImages.OFF):
+        elif limits.images is not PruneImages.UNUSED and (image.tags or limits.images is PruneImages.OFF):
             stays[image.id] = "it has a name"
-        elif wish.older_s and now - unused_since.get(image.id, now) < wish.older_s:
+        elif limits.older_s and now - unused_since.get(image.id, now) < limits.older_s:
             stays[image.id] = "it has not been unused for long enough"
     for image_id in tuple(stays):
         parent = known[image_id].parent
@@ -91,7 +88,7 @@ def choose(
         key=lambda image: (-_depth(image, known), unused_since.get(image.id, now), image.id),
     )
     return Choice(
-        going=_enough(going, wish.enough),
+        going=_enough(going, limits.enough),
         kept=tuple((image, stays[image.id]) for image in images if image.id in stays),
     )
 
@@ -118,7 +115,7 @@ def _enough(going: Sequence[ObservedImage], enough: int | None) -> tuple[Observe
 def still_unused(
     known: Mapping[str, float], images: Iterable[ObservedImage], stays: Iterable[str], now: float
 ) -> dict[str, float]:
-    """ObservedImage id -> since when nothing needs it, from what was `known` before. `stays`: ids of what something needs.
+    """Image id -> since when nothing needs it, from what was `known` before. `stays`: ids of what something needs.
 
     What was noted in a future that a clock has left since counts from now.
     """
@@ -137,16 +134,3 @@ def cache_of(entries: Iterable[Mapping[str, Any]], *, older: float) -> tuple[Map
 
 def _last_used(entry: Mapping[str, Any]) -> float:
     return moment(str(entry.get("LastUsedAt") or entry.get("CreatedAt") or "")) or 0.0
-
-
-def is_due(period: str, window: Window | None, *, last: float | None, now: float, second_of_day: int) -> bool:
-    """Whether it is time: the window is open, and nothing was done since it opened (`weekly`: the six days before too).
-
-    `period`: daily, weekly or off. `last`: when it was done, None for never. `second_of_day`: local.
-    """
-    if period == "off" or (window is not None and window.wait_s(second_of_day)):
-        return False
-    begin_s = window.begin_s if window is not None else 0
-    open_s = (second_of_day - begin_s) % _DAY_S
-    days = 6 if period == "weekly" else 0  # six, lest each week be a little later than the one before
-    return last is None or last > now or now - last > open_s + days * _DAY_S

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from agent.errors import Reason
-from agent.model.identity import LABEL_NONCE
+from agent.model.identity import LABEL_NONCE, Key
 from agent.model.observed import Observed, ObservedContainer, ObservedVolume, Record
 from agent.model.quantities import clock_is_set
 from agent.model.resources import Container, Desired, Network, Volume
@@ -21,7 +21,7 @@ from agent.plan.claims import settle
 from agent.plan.container.difference import network_difference
 from agent.plan.container.meaning import changed_fields, meaning_hash
 from agent.plan.container.plan import is_alive, joined_keys, plan_container
-from agent.plan.draft import Context, Draft, Missing, desired_spec, key_of
+from agent.plan.draft import Context, Draft, Missing, desired_spec
 from agent.plan.router.subnets import obstacle
 from agent.plan.written import OptionChange, network_changes
 from agent.status.conditions import REASON_OF_HEALTH, REASON_OF_STATE
@@ -33,14 +33,14 @@ from agent.status.conditions import REASON_OF_HEALTH, REASON_OF_STATE
 
 def show_states(draft: Draft) -> None:
     """Notes `Running` and `Healthy` of each container that is declared, or recorded."""
-    recorded = {key_of(r.kind, r.section): None for r in draft.context.records if r.kind == "container"}
+    recorded = {r.key: None for r in draft.context.records if r.kind == "container"}
     for key in dict.fromkeys([*draft.declared, *recorded]):
         _show(draft, key, draft.declared.get(key), _seen(draft, key))
 
 
 def _seen(draft: Draft, key: str) -> ObservedContainer | None:
     """The container of a section. During a swap that is the one of the two that runs, under whatever name."""
-    section = key.partition(":")[2]
+    section = Key.parse(key).section
     ids = [
         record.object_id
         for record in sorted(draft.context.records, key=lambda r: r.swap)
@@ -80,17 +80,17 @@ _ORDER = {"container": 0, "network": 1, "volume": 2}
 def plan_orphans(draft: Draft) -> None:
     """Goes through the records that have no section."""
     desired = draft.desired
-    known = {key_of("container", c.section) for c in desired.containers}
-    known |= {key_of("network", n.section) for n in desired.networks}
-    known |= {key_of("volume", v.section) for v in desired.volumes}
+    known: set[str] = {Key("container", c.section) for c in desired.containers}
+    known |= {Key("network", n.section) for n in desired.networks}
+    known |= {Key("volume", v.section) for v in desired.volumes}
     known |= desired.broken
     for record in sorted(draft.context.records, key=lambda r: (_ORDER[r.kind], r.section)):
-        key = key_of(record.kind, record.section)
+        key = record.key
         if key in known or record.swap or draft.hands_off(key, record):
             continue
-        if key_of(record.kind, record.name) in desired.claimed:
+        if Key(record.kind, record.name) in desired.claimed:
             message = (
-                f"section removed; one with a mistake has its name, {record.name}: kept until that is mended"
+                f"section removed; one with a mistake has its name, {record.name}: kept until that is fixed"
             )
             draft.find(key, "Synced", status=False, reason="Pending", message=message)
             continue
@@ -104,6 +104,7 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
     if record.removed_at is None:
         draft.add(key, [ops.RetireContainer(key=key, cause="section removed", record=record)])
         return
+    # a router without a battery boots in the past: then the time of the removal says nothing
     if _clock_was_set(record.removed_at, draft.context.now):
         cause = "section removed, and the clock was set since: the grace period begins again"
         draft.add(key, [ops.RetireContainer(key=key, cause=cause, record=record)])
@@ -128,7 +129,8 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
         operation = ops.Forget(
             key=key, cause="section removed; the volume is kept and no longer managed", record=record
         )
-    users = [k for k in draft.works if k.startswith("container:")] if record.kind != "container" else ()
+    # the engine does not remove a network or volume while a container uses it
+    users = [k for k in draft.works if Key.parse(k).kind == "container"] if record.kind != "container" else ()
     draft.add(key, [operation], users)
 
 
@@ -202,11 +204,11 @@ def _draft(
     draft = Draft(desired=desired, observed=observed, context=context, turns=turns, left=left)
     draft.withheld = {key: f"{key.partition(':')[2]} has an error in its section" for key in desired.broken}
     for network in sorted(desired.networks, key=lambda item: item.section):
-        draft.attempt(key_of("network", network.section), partial(plan_network, draft, network))
+        draft.attempt(Key("network", network.section), partial(plan_network, draft, network))
     for volume in sorted(desired.volumes, key=lambda item: item.section):
-        draft.attempt(key_of("volume", volume.section), partial(plan_volume, draft, volume))
+        draft.attempt(Key("volume", volume.section), partial(plan_volume, draft, volume))
     for container in _by_dependency(draft, desired.containers):
-        draft.attempt(key_of("container", container.section), partial(plan_container, draft, container))
+        draft.attempt(Key("container", container.section), partial(plan_container, draft, container))
     plan_orphans(draft)
     show_states(draft)
     return draft
@@ -214,7 +216,7 @@ def _draft(
 
 def _by_dependency(draft: Draft, containers: Iterable[Container]) -> list[Container]:
     """Sorted by section, prerequisites first. Cycles were refused by validation; a rest is taken in order."""
-    pending = {key_of("container", c.section): c for c in sorted(containers, key=lambda c: c.section)}
+    pending = {Key("container", c.section): c for c in sorted(containers, key=lambda c: c.section)}
     ordered: list[Container] = []
     while pending:
         ready = [key for key, c in pending.items() if not _prerequisites(draft, c) & pending.keys()]
@@ -224,7 +226,7 @@ def _by_dependency(draft: Draft, containers: Iterable[Container]) -> list[Contai
 
 
 def _prerequisites(draft: Draft, container: Container) -> set[str]:
-    depends = {key_of("container", wanted.section) for wanted in container.policy.depends_on}
+    depends = {Key("container", wanted.section) for wanted in container.policy.depends_on}
     return depends | set(joined_keys(draft, container))
 
 
@@ -233,7 +235,7 @@ def _prerequisites(draft: Draft, container: Container) -> set[str]:
 
 def plan_network(draft: Draft, network: Network) -> None:
     """Create, adopt or replace one network."""
-    key, record = key_of("network", network.section), draft.record("network", network.section)
+    key, record = Key("network", network.section), draft.record("network", network.section)
     if draft.hands_off(key, record):
         _withhold(draft, key, is_there=any(n.name == network.name for n in draft.observed.networks))
         return
@@ -282,7 +284,7 @@ def _join_network(draft: Draft, key: str, network: Network, record: Record | Non
 
 
 def _failed_before(draft: Draft, record: Record, network: Network) -> bool:
-    same = record.failed_hash == draft.spec_hash_of(key_of("network", network.section), network)
+    same = record.failed_hash == draft.spec_hash_of(Key("network", network.section), network)
     meant = bool(record.failed_hash) and record.failed_meaning == meaning_hash(
         "network", desired_spec(network)
     )
@@ -325,12 +327,12 @@ def _replace(
     before: tuple[ops.Operation, ...] = (),
     changes: tuple[OptionChange, ...] = (),
 ) -> None:
-    key = key_of("network", network.section)
+    key = Key("network", network.section)
     members = tuple(
         c for c in draft.desired.containers if network.name in {e.network for e in c.spec.endpoints}
     )
     replace = ops.ReplaceNetwork(key=key, cause=cause, changes=changes, network=network, members=members)
-    draft.add(key, [*before, replace], [key_of("container", member.section) for member in members])
+    draft.add(key, [*before, replace], [Key("container", member.section) for member in members])
 
 
 def _absent_network(draft: Draft, key: str, network: Network, *, gone: bool) -> None:
@@ -354,7 +356,7 @@ def _absent_network(draft: Draft, key: str, network: Network, *, gone: bool) -> 
 
 def plan_volume(draft: Draft, volume: Volume) -> None:
     """Create or adopt one volume."""
-    key, record = key_of("volume", volume.section), draft.record("volume", volume.section)
+    key, record = Key("volume", volume.section), draft.record("volume", volume.section)
     if draft.hands_off(key, record):
         _withhold(draft, key, is_there=any(v.name == volume.name for v in draft.observed.volumes))
         return

@@ -6,13 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from agent.model.updates import Answer, RunningImage, UpdateCheck, UpdateState, Window, parse_image
+from agent.model.updates import WHOLE_DAY, Answer, RunningImage, UpdateCheck, UpdateState, Window, parse_image
 
 DAY_S = 24 * 3600.0
-_EVERY_S = {UpdateCheck.DAILY: DAY_S, UpdateCheck.WEEKLY: 7 * DAY_S}
+_DAYS = {"daily": 1, "weekly": 7}  # of what is done on a schedule
 _FIRST_S = 600.0  # a check of an agent that knows of none before comes within that, without a window
 _EARLIER = 0.1  # and a later one up to that part of its interval early
-_HALF_DAY_S = DAY_S / 2
 _TAIL_S = 600  # of a window is left to each: it is looked at every minute or so
 
 
@@ -39,7 +38,7 @@ def compare(reference: str, answer: Answer, running: RunningImage | None) -> Ver
     own = tuple(
         digest
         for repository, _, digest in (text.partition("@") for text in running.digests)
-        if _same_repository(repository, name.familiar)
+        if parse_image(repository).familiar == name.familiar
     )
     if not own:
         why = "the engine has no digest of the image that runs: it was built here, loaded, or its name was removed"
@@ -57,10 +56,6 @@ def compare(reference: str, answer: Answer, running: RunningImage | None) -> Ver
 def needs_members(answer: Answer, running: RunningImage) -> bool:
     """Whether only the members of the registry's index can tell: the engine runs one platform's manifest."""
     return answer.is_index and running.is_index is False and not answer.members
-
-
-def _same_repository(one: str, familiar: str) -> bool:
-    return parse_image(one).familiar == familiar
 
 
 def next_check_s(
@@ -82,15 +77,23 @@ def next_check_s(
         return None
     if last is not None and last > now:  # the clock was set back
         last = None
-    interval = _EVERY_S[every]
     if window is None:
+        interval = _DAYS[every] * DAY_S
         due = started + _FIRST_S * spread if last is None else last + interval * (1 - _EARLIER * spread)
         return min(max(0.0, due - now), interval)
-    # once in each window, or in the one a week later: a check late in a window may follow early in the next
-    ready_s = 0.0 if last is None else max(0.0, last + interval - _HALF_DAY_S - now)
     late = round(max(0, window.length_s - _TAIL_S) * spread)
     place = Window((window.begin_s + late) % round(DAY_S), window.end_s)
-    return ready_s + place.wait_s(round(second_of_day + ready_s) % round(DAY_S))
+    return place.due_in_s(_DAYS[every], last=last, now=now, second_of_day=second_of_day)
+
+
+def is_due(period: str, window: Window | None, *, last: float | None, now: float, second_of_day: int) -> bool:
+    """Whether a clean-up or a backup is due. Without a window it may be made at any time of the day.
+
+    `period`: daily, weekly or off. `last`: when it was done, None for never. `second_of_day`: local.
+    """
+    days = _DAYS.get(period)
+    place = window or WHOLE_DAY
+    return days is not None and place.due_in_s(days, last=last, now=now, second_of_day=second_of_day) == 0
 
 
 # What fits on the disk. A registry tells the sizes of layers as they are sent, packed.

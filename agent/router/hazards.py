@@ -20,8 +20,8 @@ from agent.files.uci_store import UciStore
 from agent.files.user_paths import PATHS, View, is_read_only, real_path
 from agent.model.addresses import IpAddress
 from agent.model.dockerd.settings import Document
+from agent.model.identity import Key
 from agent.model.resources import Container, Desired
-from agent.plan.draft import key_of
 from agent.plan.router.hazards import (
     HOST_PATHS,
     host_control,
@@ -96,9 +96,7 @@ class Hazards:
         self, container: Container, condition: ConditionType, reason: Reason, text: str, found: Sequence[str]
     ) -> None:
         message = text.format(", ".join(found)) if found and container.policy.enabled else None
-        self.board.flag(
-            key_of("container", container.section), condition, reason, message, name=container.name
-        )
+        self.board.flag(Key("container", container.section), condition, reason, message, name=container.name)
 
     def _warn(self, sections: Sequence[str], *, dockerman: bool) -> None:
         texts = [f"uhttpd.{name}.ubus_cors is on: {_CORS}" for name in sections]
@@ -158,7 +156,7 @@ def show_missing_addresses(
     `values`: dockerd's settings; its `ip` is where ports without an address are published.
     """
     for container in desired.containers:
-        key = key_of("container", container.section)
+        key = Key("container", container.section)
         wanted = _published_at(container, str(values.get("ip") or "")) if container.policy.enabled else ()
         missing = [address for address in wanted if not has_address(address)]
         there = ", ".join(f"{address} ({device})" for device, address in addresses() if _counts(device))
@@ -201,7 +199,7 @@ def show_read_only(desired: Desired, board: StatusBoard) -> None:
     }
     look = PATHS.view((is_read_only, path) for paths in sources.values() for path in paths)
     for container in desired.containers:
-        key = key_of("container", container.section)
+        key = Key("container", container.section)
         found = [path for path in sources.get(container.section, ()) if _is_read_only(look, path)]
         text = (
             f"{', '.join(found)}: the file system is mounted read-only; `:ro` in `volume` says that it may be"

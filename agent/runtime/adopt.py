@@ -17,6 +17,7 @@ from agent.apply.ports import Engine
 from agent.errors import ConfigError, ConflictError, EngineError
 from agent.files.uci_store import UciMissing, UciStore, read_text
 from agent.files.user_paths import PATHS
+from agent.model.identity import Key
 from agent.model.observed import Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.model.secrets import hidden_pair, hidden_text, hidden_words
@@ -75,7 +76,7 @@ class Adopter:
     def _inspect(self, ref: str) -> dict[str, Any]:
         seen = self.engine.inspect_container(ref) if ref else None
         if seen is None or seen.inspect is None:
-            raise EngineError(f"there is no container {ref}", status=404)
+            raise EngineError(f"there is no container {ref}; `docker ps -a` or LuCI lists them", status=404)
         owner = next((r for r in self.records if r.kind == "container" and r.object_id == seen.id), None)
         if owner is not None:
             raise ConfigError(f"{seen.name} is managed already, by the section {owner.section}")
@@ -133,8 +134,8 @@ class Adopter:
         found = {name: self.engine.inspect_network(name) for name in networks}
         seen = {name: self.engine.inspect_volume(name) for name in volumes}
         image = str((inspect.get("Config") or {}).get("Image") or "")
-        sections = {f"network:{n.name}": n.section for n in desired.networks}
-        sections |= {f"volume:{v.name}": v.section for v in desired.volumes}
+        sections: dict[str, str] = {Key("network", n.name): n.section for n in desired.networks}
+        sections |= {Key("volume", v.name): v.section for v in desired.volumes}
         return Surroundings(
             image=self.engine.inspect_image(str(inspect.get("Image"))) or {},
             image_id_now=str((self.engine.inspect_image(image) or {}).get("Id", "")),
@@ -187,8 +188,8 @@ def _encode(adoption: Adoption, declared: Mapping[str, str]) -> tuple[tuple[Sect
     networks = {n.name: n.section for n in adoption.networks}
     volumes = {v.name: v.section for v in adoption.volumes}
     for key, section in declared.items():
-        kind, _, name = key.partition(":")
-        (networks if kind == "network" else volumes)[name] = section
+        declared_as = Key.parse(key)
+        (networks if declared_as.kind == "network" else volumes)[declared_as.section] = section
     sections = [_proved(network, encode_network(network), notes) for network in adoption.networks]
     sections += [_proved(volume, encode_volume(volume), notes) for volume in adoption.volumes]
     container = adoption.container

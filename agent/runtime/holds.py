@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from agent.files.atomic import atomic_write
-from agent.model.identity import canonical, spec_hash
+from agent.model.identity import Key, canonical, spec_hash
 from agent.model.resources import Container, Desired, RunState
 from agent.plan.container.meaning import meaning
-from agent.plan.draft import COPY, desired_spec, key_of
+from agent.plan.draft import COPY, desired_spec
 from agent.wire.record_lines import json_object
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Holds:
 
     def add(self, container: Container, action: str) -> None:
         """Notes a manual action. What makes a container run that is to run ends the hold of one that was stopped."""
-        key = key_of("container", container.section)
+        key = Key("container", container.section)
         with self._lock:
             held = dict(self._read())
             self._before.pop(key, None)
@@ -71,7 +71,7 @@ class Holds:
 
     def take_back(self, container: Container) -> None:
         """The last manual action on a container failed: what held before it holds again."""
-        key = key_of("container", container.section)
+        key = Key("container", container.section)
         with self._lock:
             held = dict(self._read())
             held.pop(key, None)
@@ -92,7 +92,9 @@ class Holds:
         """
         with self._lock:
             known = self._read()
-            here = {key_of("container", c.section): c for c in desired.containers} if known else {}
+            here: dict[str, Container] = (
+                {Key("container", c.section): c for c in desired.containers} if known else {}
+            )
             held = {
                 key: item
                 for key, item in known.items()

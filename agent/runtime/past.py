@@ -35,7 +35,8 @@ class Past:
     def show(self, name: str) -> dict[str, Any]:
         """The versions of a section, newest first. Raises ConfigError where there is neither a section nor a version."""
         section = self._section_of(name)
-        now = self._committed(section)
+        package, _ = self._package()
+        now = next((s for s in package.sections if s.name == section and s.type == "container"), None)
         versions = self.history.versions(section)
         if now is None and not versions:
             raise ConfigError(f"{name}: no container section has it, and no earlier settings are kept")
@@ -90,10 +91,6 @@ class Past:
             return self.store.load_with_hash(PACKAGE)
         except UciMissing:
             return Package(name=PACKAGE), ""
-
-    def _committed(self, section: str) -> Section | None:
-        package, _ = self._package()
-        return next((s for s in package.sections if s.name == section and s.type == "container"), None)
 
     def _check(self, package: Package, section: str) -> None:
         """Whether the package is still valid as a whole with the old settings: clashing ports and the like."""

@@ -14,7 +14,7 @@ from agent.errors import ConfigError, EngineError
 from agent.files.config import LoadResult
 from agent.model.container_table import Level as Cost
 from agent.model.dockerd.settings import DAEMON_KEY
-from agent.model.identity import canonical, masked
+from agent.model.identity import Key, canonical, masked
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, ContainerSpec, Desired, RunState, Update
 from agent.model.secrets import hidden_text, hidden_words
@@ -23,7 +23,7 @@ from agent.plan.container.difference import FieldDifference, differences
 from agent.plan.container.image import keeps_image, named, split_word
 from agent.plan.container.inspected import read_spec
 from agent.plan.container.meaning import defaults_of
-from agent.plan.draft import desired_spec, key_of
+from agent.plan.draft import desired_spec
 from agent.plan.effects import SCHEMA, operations_as_json, summary_of
 from agent.plan.outlook import Entry, Outlook, text_of
 from agent.plan.written import OptionChange, option_changes
@@ -165,17 +165,18 @@ def _failure_as_json(outcome: Outcome) -> dict[str, Any]:
 def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
     """`name` is a section or a Docker name. Raises ConfigError for neither, EngineError."""
     container = find_container(reconciler, name)
-    key = key_of("container", container.section)
+    key = Key("container", container.section)
     records = [r for r in reconciler.records.records() if r.kind == "container" and not r.swap]
     record = next((r for r in records if r.section == container.section), None)
     seen = reconciler.engine.inspect_container(record.object_id if record else container.name)
     names = {r.object_id: r.name for r in records}
     plan = reconciler.make_plan(deep=None)
-    image_id = reconciler.image_ids.get(container.spec.image, "")
+    image_id = reconciler.images.ids.get(container.spec.image, "")
+    # a container that keeps its image is compared with that one, not with what the tag names now
     if record is not None and (record.pinned or keeps_image(container, record)):
         image_id = record.image_id
     daemon = reconciler.desired.daemon if reconciler.desired is not None else None
-    defaults = defaults_of(daemon, reconciler.image_defaults.get(record.image_id if record else ""))
+    defaults = defaults_of(daemon, reconciler.images.defaults.get(record.image_id if record else ""))
     inspect = seen.inspect if seen else None
     found = differences(container, record, inspect, names=names, image_id=image_id, defaults=defaults)
     rows = (*_outside(container, record, seen), *found)
@@ -212,7 +213,7 @@ def find_container(reconciler: Reconciler, name: str) -> Container:
     for container in sorted(declared, key=lambda c: c.section != name):
         if name in (container.section, container.name):
             return container
-    broken = reconciler.desired is not None and f"container:{name}" in reconciler.desired.broken
+    broken = reconciler.desired is not None and Key("container", name) in reconciler.desired.broken
     reason = "the section has a mistake, see `ucidockd check`" if broken else "no container section has it"
     known = ", ".join(c.section for c in declared) or "none is declared"
     raise ConfigError(f"{name}: {reason}; expected a section or a Docker name ({known})")
@@ -249,7 +250,7 @@ DIFF_SCHEMA = 1
 def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
     """All that is known of a container section; `name` may be its Docker name. Raises ConfigError, EngineError."""
     container = find_container(reconciler, name)
-    key = key_of("container", container.section)
+    key = Key("container", container.section)
     plan = reconciler.make_plan(deep=None)
     record = next(
         (
@@ -411,7 +412,7 @@ def _image(
     image: Mapping[str, Any],
 ) -> dict[str, Any]:
     reference, used = container.spec.image, str(inspect.get("Image") or "")
-    local = reconciler.image_ids.get(reference, "")
+    local = reconciler.images.ids.get(reference, "")
     if not used:
         update = "local" if local else "not pulled"
     elif not local:
@@ -429,4 +430,5 @@ def _image(
         "policy": str(container.policy.update or Update.NOTIFY),
         "pinned": record is not None and record.pinned,
         "previous": [named(*split_word(word)) for word in record.previous] if record is not None else [],
+        "saved": named(*split_word(record.saved[1])) if record is not None and len(record.saved) == 2 else "",
     }

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from agent.apply.executor import Executor
-from agent.apply.failures import last_output
+from agent.apply.failures import LastOutputs
 from agent.apply.hooks import HeldBackError
-from agent.apply.images import Images, MakeRoom, look_at_image
+from agent.apply.images import Images, MakeRoom
 from agent.apply.ports import Clock, Engine, Records
 from agent.apply.swap import recover
 from agent.apply.volumes import names
-from agent.apply.worker_pool import Crew, Outcome, Run, SkippedError
-from agent.dockerd.preview import foreseen
+from agent.apply.worker_pool import Outcome, Run, SkippedError, WorkerPool
 from agent.dockerd.stage import DaemonStage
 from agent.errors import (
     ConfigError,
@@ -38,13 +36,14 @@ from agent.files.config import LoadResult
 from agent.files.history import History
 from agent.files.uci_store import UciStore
 from agent.model.addresses import Interface, Route
+from agent.model.identity import Key
 from agent.model.issues import Given
-from agent.model.observed import Observed, Record
-from agent.model.quantities import clock_is_set
-from agent.model.resources import AgentSettings, Container, Desired, Update
+from agent.model.observed import Observed, ObservedContainer, Record
+from agent.model.resources import AgentSettings, Container, Desired
 from agent.model.updates import Available, UpdateCheck
 from agent.observe.endings import Ages, Endings, Ends, Sharing
-from agent.observe.snapshot import Standing, observe, only
+from agent.observe.images import KnownImages
+from agent.observe.snapshot import Standing, observe
 from agent.observe.waiting import (
     applied_names,
     lost,
@@ -55,24 +54,22 @@ from agent.observe.waiting import (
 )
 from agent.plan import operations as ops
 from agent.plan.backoff import ENDED_AGAIN, UNHEALTHY_AGAIN, BackOff
-from agent.plan.container.image import digest_of, keeps_image, newer
-from agent.plan.container.meaning import image_defaults, newly_stated
+from agent.plan.container.meaning import newly_stated
 from agent.plan.container.renames import moved
-from agent.plan.draft import Context, Missing, desired_spec, key_of, shared_names
-from agent.plan.outlook import Entry, Outlook, outlook
+from agent.plan.draft import Context, Missing, desired_spec, shared_names
 from agent.plan.reconcile import reconcile
 from agent.router.devices import Plugged, UsbDevices
 from agent.router.hazards import Hazards
 from agent.runtime.holds import Holds
-from agent.runtime.planning import entries_of
-from agent.runtime.router_integration import Edges
-from agent.runtime.status_writer import Display, GraceWatch, declared
+from agent.runtime.router_integration import RouterIntegration
+from agent.runtime.status_writer import GraceWatch, StatusWriter, declared
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
     from agent.data.restore import Restores
+    from agent.plan.outlook import Entry, Outlook
     from agent.runtime.adopt import AdoptRequest
     from agent.runtime.past import Past
     from agent.runtime.update_checks import UpdateChecks
@@ -80,8 +77,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-_OUTPUT_EVERY_S = 5.0
-_OUTPUTS = 64  # of so many containers
 _HOLD_AGAIN_S = 55.0  # less than the time between two passes
 _MENDING = "mend "  # before a key: the back-off of what a crash or a broken rollback left to do
 _NEW_OPERATIONS = (
@@ -127,7 +122,7 @@ class Reconciler:
     usb: UsbDevices
     daemon: DaemonStage | None = None
     certificates: Certificates | None = None
-    edges: Edges | None = None
+    router: RouterIntegration | None = None
     hazards: Hazards | None = None
     history: History | None = None
     engine_is_here: bool = True  # on this machine; else its paths and devices are not ours to look at
@@ -135,14 +130,11 @@ class Reconciler:
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    make_crew: Callable[[int], Crew] = Crew  # of so many workers
+    make_pool: Callable[[int], WorkerPool] = WorkerPool  # of so many workers
     restores: Restores | None = None  # what saves volumes and puts them back; a pass asked for alone has none
     stopping: threading.Event = field(default_factory=threading.Event)
     last: LoadResult = field(default_factory=lambda: LoadResult(desired=None))
     desired: Desired | None = None
-    image_ids: dict[str, str] = field(default_factory=dict)
-    image_defaults: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by the image's id
-    image_digests: dict[str, tuple[str, ...]] = field(default_factory=dict)  # likewise
     work_ended: Callable[[], None] = lambda: None
     deletions_held: Callable[[], str] = lambda: (
         ""
@@ -150,6 +142,7 @@ class Reconciler:
     settings_read: Callable[[AgentSettings], None] = lambda _: None
     make_updates: Callable[[Reconciler], UpdateChecks] | None = None
     updates: UpdateChecks | None = None  # once they are wanted
+    paused: str = ""  # why no container is to run for now
     room: MakeRoom = lambda image, platform, check: contextlib.nullcontext()
     _busy: dict[str, ops.Work] = field(default_factory=dict)
     _runs: list[Run] = field(default_factory=list)  # that are under way
@@ -166,18 +159,21 @@ class Reconciler:
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
-    _outputs: dict[str, tuple[float, str]] = field(default_factory=dict)  # id -> when it was asked for, lines
-    _crews: dict[int, Crew] = field(default_factory=dict)
-    _display: Display = field(init=False)
+    _pools: dict[int, WorkerPool] = field(default_factory=dict)
+    _status: StatusWriter = field(init=False)
     standing: Standing = field(init=False)
+    images: KnownImages = field(init=False)
+    _outputs: LastOutputs = field(init=False)
     _endings: Endings = field(init=False)
     _sharing: Sharing = field(init=False)
 
     def __post_init__(self) -> None:
         # the clock is looked up at each call: it can be replaced
         self._endings, self._sharing = Endings(engine=self.engine), Sharing(engine=self.engine)
-        self._display = Display(board=self.board, records=self.records)
+        self._status = StatusWriter(board=self.board, records=self.records)
         self.standing = Standing(engine=self.engine, records=self.records)
+        self.images = KnownImages(engine=self.engine)
+        self._outputs = LastOutputs(self.engine, self.records)
         if self.daemon is not None:
             self.standing.mark = self.daemon.mark
             self.daemon.has_ours, self.daemon.restarted = self.standing.has_ours, self.standing.doubt
@@ -190,18 +186,22 @@ class Reconciler:
         last = self.load()
         if unless():
             return
-        self.last = last
-        for issue in last.issues:
+        told, self.last = self.last.issues, last
+        for issue in last.issues if last.issues != told else ():
             logger.log(logging.ERROR if issue.severity == "error" else logging.WARNING, "%s", issue.text())
         fresh = last.desired
         if fresh is None:
-            self._display.invalid(last.issues)
+            self._status.invalid(last.issues)
             return
         if self.desired is None or fresh.generation != self.desired.generation:
             self.backoff.clear()
         self.desired = fresh
         self.settings_read(fresh.agent)
-        self._display.config(fresh, last.issues)
+        self._status.config(fresh, last.issues)
+
+    def is_incomplete(self) -> bool:
+        """Whether the configuration was not read yet, or a file that it names could not be: it is to be read again."""
+        return self.desired is None or any(c.unread for c in self.desired.containers)
 
     def make_plan(self, *, deep: frozenset[str] | None) -> ops.Plan:
         """Observes and plans, changing nothing. `deep`: ids to inspect, None for all. Raises EngineError."""
@@ -217,7 +217,7 @@ class Reconciler:
         loaded = self.load_given(given)
         before = self.load_given(replace(given, sections={})) if given.sections else None
         names = {name for sections in given.sections.values() for name in sections}
-        keys = {key_of(kind, name) for name in names for kind in ("container", "network", "volume")}
+        keys = {Key(kind, name) for name in names for kind in ("container", "network", "volume")}
         return GivenChange(loaded=loaded, before=before, keys=frozenset(keys))
 
     def foresee_change(self, change: GivenChange) -> Outlook:
@@ -229,6 +229,10 @@ class Reconciler:
         return found.beyond(before, own=change.keys)
 
     def _outlook(self, loaded: LoadResult, desired: Desired | None, *, committed: bool) -> Outlook:
+        from agent.dockerd.preview import foreseen  # for who asks; a pass does without
+        from agent.plan.outlook import Outlook, outlook
+        from agent.runtime.planning import entries_of
+
         holding = self.daemon.holding if self.daemon is not None else ""
         extra = entries_of(loaded, desired, holding)
         if desired is None or not desired.agent.enabled:
@@ -281,7 +285,7 @@ class Reconciler:
         if desired is None:
             return ops.Plan()
         look = self._look(desired, deep, unmended, committed=True)
-        self._display.restarts(look.observed.containers)
+        self._status.restarts(look.observed.containers)
         if look.ids != frozenset():
             return self._told(reconcile(look.desired, look.observed, look.context))
         timeless = replace(look.context, now=0.0, orphaned_s={})
@@ -290,7 +294,8 @@ class Reconciler:
             return ops.Plan()  # same input, same plan; the board shows its findings already
         plan = self._told(reconcile(look.desired, look.observed, look.context))
         timed = any(record.removed_at is not None for record in look.context.records)
-        timed = timed or _has_update(plan)
+        # it may be made by itself later
+        timed = timed or any(f.type == ConditionType.UPDATE_AVAILABLE and f.status for f in plan.findings)
         self._settled = None if plan.works or timed or _is_unreached(plan) else question
         return plan
 
@@ -316,43 +321,39 @@ class Reconciler:
         if ids is not None:  # looking at what may not be touched would be for nothing
             failed = self.backoff.blocked(self.monotonic()).keys() - self._changing
             blocked = busy | failed | unmended.keys() | held.keys()
-            ids = (ids | _unclear(desired, records)) - {
-                r.object_id for r in records if key_of(r.kind, r.section) in blocked
-            }
+            ids = (ids | _unclear(desired, records)) - {r.object_id for r in records if r.key in blocked}
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=ids)
-        known = self.image_ids, self.image_defaults, self.image_digests
+        images = self.images if committed else replace(self.images)
         if deep is None:
-            self.image_ids = self._images_of(desired, records)
-        image_ids, defaults, digests = self.image_ids, self.image_defaults, self.image_digests
-        if not committed:
-            self.image_ids, self.image_defaults, self.image_digests = known
+            images.look(desired, records)
         observed = replace(
             snapshot.observed, containers=self._ages.dated(snapshot.observed.containers, now=self.wall())
         )
         ends = self._look_at_ends(desired, records, observed, stale=deep or frozenset())
         unseen = {**snapshot.unseen, **ends.unseen}
-        unmended = {**unmended, **{key_of("container", section): why for section, why in unseen.items()}}
-        interfaces = self.edges.interfaces() if self.edges is not None and self.engine_is_here else None
-        silent = self.edges.silent if self.edges is not None else ""
+        unmended = {**unmended, **{Key("container", section): why for section, why in unseen.items()}}
+        interfaces = self.router.interfaces() if self.router is not None and self.engine_is_here else None
+        silent = self.router.silent if self.router is not None else ""
         waits = self._waiting(desired, usb, interfaces, silent)
+        gone: Mapping[str, Missing] = {}
+        if self.paused:
+            gone = waits
+        elif self.engine_is_here:
+            gone = lost(
+                desired,
+                records,
+                waits,
+                now=self.wall(),
+                usb=usb,
+                interfaces=interfaces,
+                silent=silent,
+            )
         context = Context(
             now=self.wall(),
             records=records,
             foreign=snapshot.foreign,
             waiting=waits,
-            lost=(
-                lost(
-                    desired,
-                    records,
-                    waits,
-                    now=self.wall(),
-                    usb=usb,
-                    interfaces=interfaces,
-                    silent=silent,
-                )
-                if self.engine_is_here
-                else {}
-            ),
+            lost=gone,
             # a new configuration is tried at once
             backoff={**self.backoff.blocked(self.monotonic()), **unmended} if committed else {},
             changing=frozenset(self._changing),
@@ -360,9 +361,9 @@ class Reconciler:
             held_back=self._held_back_now() if committed else {},
             completed=ends.completed,
             left_behind=(self._left_behind(desired, records, observed) if committed else frozenset()),
-            image_ids=image_ids,
-            image_defaults=defaults,
-            image_digests=digests,
+            image_ids=images.ids,
+            image_defaults=images.defaults,
+            image_digests=images.digests,
             offered=self._offered(desired),
             busy=busy,
             routes=self.routes() if desired.networks else (),
@@ -381,8 +382,8 @@ class Reconciler:
         """How what does not run has ended. One that was stopped by hand did not end soon of its own."""
         seen = {c.id: c for c in observed.containers}
         own = {r.section: r for r in records if r.kind == "container" and not r.swap and r.object_id in seen}
-        found = {
-            key_of("container", c.section): (c, own[c.section], seen[own[c.section].object_id])
+        found: dict[str, tuple[Container, Record, ObservedContainer]] = {
+            Key("container", c.section): (c, own[c.section], seen[own[c.section].object_id])
             for c in desired.containers
             if c.section in own
         }
@@ -416,6 +417,9 @@ class Reconciler:
         interfaces: Mapping[str, Interface] | None,
         silent: str,
     ) -> dict[str, Missing]:
+        if self.paused:
+            missing = Missing(reason=self.paused, stop=True)
+            return {Key("container", c.section): missing for c in desired.containers}
         if not self.engine_is_here:
             return waiting_elsewhere(desired, now=self.wall())
         return waiting(desired, now=self.wall(), usb=usb, interfaces=interfaces, silent=silent)
@@ -457,7 +461,7 @@ class Reconciler:
         """The keys of the containers of ours that mount one of these, by their section or as they were applied."""
         declared = self.desired.containers if self.desired is not None else ()
         found = {
-            key_of("container", c.section)
+            Key("container", c.section)
             for c in declared
             if volumes & {mount.source for mount in c.spec.mounts if not mount.is_bind}
         }
@@ -465,7 +469,7 @@ class Reconciler:
             if record.kind == "container":
                 sources = {str(mount.get("source") or "") for mount in record.spec.get("mounts", ())}
                 if volumes & {*sources, *names(record.volumes)}:
-                    found.add(key_of("container", record.section))
+                    found.add(Key("container", record.section))
         return frozenset(found)
 
     def _managed(self, ref: str) -> Container | None:
@@ -480,35 +484,6 @@ class Reconciler:
         declared = self.desired.containers if self.desired is not None else ()
         return next((c for c in declared if c.section in sections), None)
 
-    def _images_of(self, desired: Desired, records: tuple[Record, ...]) -> dict[str, str]:
-        """Reference -> local id, "" = not there; then also whether the recorded image is there, under its id. One that the
-        engine cannot show is left out: who needs it says so."""
-        self.image_defaults, self.image_digests = {}, {}
-        found = self._ids_of({container.spec.image for container in desired.containers})
-        recorded = {
-            r.image_id for r in records if r.image_id and not found.get(r.spec.get("image", ""), r.image_id)
-        }
-        return found | self._ids_of(recorded)
-
-    def _ids_of(self, references: set[str]) -> dict[str, str]:
-        found: dict[str, str] = {}
-        unseen: dict[str, str] = {}
-        for reference in sorted(references):
-            with only(reference, unseen):
-                found[reference] = self._image_id(reference)
-        for why in unseen.values():
-            logger.warning("%s", why)
-        return found
-
-    def _image_id(self, reference: str) -> str:
-        body = look_at_image(self.engine, reference)
-        if body is None:
-            return ""
-        found = str(body["Id"])
-        self.image_defaults = {**self.image_defaults, found: image_defaults(body)}
-        self.image_digests = {**self.image_digests, found: tuple(body.get("RepoDigests") or ())}
-        return found
-
     def begin_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, Run | None]:
         """Plans and begins to apply. Raises EngineError when the engine could not even be looked at."""
         desired = self.desired
@@ -517,13 +492,13 @@ class Reconciler:
             self.daemon.keep_up(self.last.readable)
         if desired is None or not desired.agent.enabled:
             return ops.Plan(), None
-        if self.edges is not None:
-            self.edges.reconcile(desired)
+        if self.router is not None:
+            self.router.reconcile(desired)
         if self.hazards is not None:
             self.hazards.show(desired)
         ready = self.daemon is None or self.daemon.reconcile(desired, busy=bool(self._busy))
-        if self.edges is not None:
-            self.edges.put_rules_back()
+        if self.router is not None:
+            self.router.put_rules_back()
         if not ready:
             self._show_why_not(desired)
             self._unsure = self._unsure or deep is None
@@ -540,17 +515,21 @@ class Reconciler:
         self._keep_for_later(desired, plan, every=unsure)
         self._endings.remember(self.records)
         self._sharing.remember(self.records)
-        self._note_images(desired)
-        self._display.drop_undeclared(desired, self._busy.keys())
-        self._display.engine(api)
-        self._display.plan(self._with_outputs(plan, desired))
-        self._display.losses()
-        self._display.retries(self.backoff.retry_in(self.monotonic()))
+        self.images.note(desired, self.records, self._busy, now=self.wall())
+        self._status.drop_undeclared(desired, self._busy.keys())
+        self._status.engine(api)
+        self._status.plan(self._with_outputs(plan, desired))
+        self._status.losses()
+        self._status.retries(self.backoff.retry_in(self.monotonic()))
         self._follow_updates(desired)
-        self._keep_history(desired)
+        if self.history is not None and self.last.desired is desired:
+            # a file that says something else by now is not what was applied
+            self.history.keep_applied(
+                desired, self.last.texts, self.records.records(), self._busy, at=self.wall()
+            )
         if not plan.works:
             unreached = self._busy or self.backoff.any() or _is_unreached(plan)
-            self._display.nothing_to_do(None if unreached else desired.generation)
+            self._status.nothing_to_do(None if unreached else desired.generation)
             return plan, None
         self._busy |= {work.key: work for work in plan.works}
         run = self._executor(desired, api).begin(plan)
@@ -575,7 +554,7 @@ class Reconciler:
         """Begins a check that is due, and shows what the last one found."""
         if self.updates is not None:
             self.updates.tick(desired)
-            self._display.updates(desired, self.updates.results(desired))
+            self._status.updates(desired, self.updates.results(desired))
 
     def _plan_here(self, desired: Desired, deep: frozenset[str] | None) -> ops.Plan:
         """Plans for the engine that answers, with its records."""
@@ -592,74 +571,30 @@ class Reconciler:
         if not changed:
             return {}
         before = {record.nonce: record.section for record in self.records.records()}
-        keys = {key_of(r.kind, section) for r in changed for section in (r.section, before[r.nonce])}
+        keys = {Key(r.kind, section) for r in changed for section in (r.section, before[r.nonce])}
         try:
             self.records.put(*changed)
         except StorageError as exc:
             for key in keys:
                 self.backoff.failed(_MENDING + key, str(exc), self.monotonic())
-                self._display.failure(key, exc)
+                self._status.failure(key, exc)
             self._unsure = True
             return dict.fromkeys(keys, str(exc))
         for key in keys:
             self.backoff.succeeded(_MENDING + key)
         for record in changed:
             old = before[record.nonce]
-            if record.kind == "container" and not record.swap:
-                self._note("move", old, record.section)
+            if record.kind == "container" and not record.swap and self.history is not None:
+                self.history.move(old, record.section)
             logger.info(
                 "%s %s is %s's now: section %s is renamed", record.kind, record.name, record.section, old
             )
         return {}
 
-    def _note_images(self, desired: Desired) -> None:
-        """Since when a newer image is known that `update auto` is to use, and by which digest each image can be pulled
-        again once it is gone."""
-        declared = {c.section: c for c in desired.containers}
-        for record in self.records.records():
-            container = declared.get(record.section) if record.kind == "container" else None
-            if container is None or record.swap or key_of("container", record.section) in self._busy:
-                continue
-            changes: dict[str, Any] = {}
-            found = newer(container, record, self.image_ids, self.image_digests)
-            word = found.word if found is not None and container.policy.update is Update.AUTO else ""
-            if word != record.newer and clock_is_set(self.wall()):
-                changes = {"newer": word, "newer_at": self.wall() if word else None}
-            if not record.digest and keeps_image(container, record):
-                digest = digest_of(record.image_id, container.spec.image, self.image_digests)
-                changes |= {"digest": digest} if digest else {}
-            if changes:
-                # a work that has begun may have dropped it; what cannot be written down is found again by the next pass
-                with contextlib.suppress(KeyError, StorageError):
-                    self.records.change(record.nonce, lasting="newer" in changes, **changes)
-
-    def _keep_history(self, desired: Desired) -> None:
-        """Of each container that runs as its section says: those settings can be gone back to."""
-        if self.last.desired is not desired:
-            return
-        applied = {
-            record.section: record.spec_hash
-            for record in self.records.records()
-            if record.kind == "container" and not record.swap
-        }
-        for section, text in self.last.texts.items():
-            key = key_of("container", section)
-            if key not in self._busy and applied.get(section) == desired.spec_hashes.get(key, ""):
-                self._note("keep", section, text, at=self.wall())
-
-    def _note(self, method: Literal["keep", "move", "forget"], *values: str, **more: float) -> None:
-        """In the history. It is for people: a disk that is full or read-only stops nothing."""
-        if self.history is None:
-            return
-        try:
-            getattr(self.history, method)(*values, **more)
-        except OSError as exc:
-            logger.warning("the settings of before cannot be kept: %s", exc)
-
     def _keep_for_later(self, desired: Desired, plan: ops.Plan, *, every: bool) -> None:
         """What was heard of is forgotten once it was looked at by a pass that could act on it."""
         records = [r for r in self.records.records() if r.kind == "container" and r.object_id]
-        keys = {r.object_id: key_of(r.kind, r.section) for r in records}
+        keys = {r.object_id: r.key for r in records}
         known = declared(desired).keys() | desired.broken
         ids = keys.keys() | self._to_look if every else self._to_look
         self._to_look = {
@@ -672,35 +607,19 @@ class Reconciler:
         """With what the containers printed last that end again and again."""
         blocked = self.backoff.blocked(self.monotonic())
         findings = tuple(
-            replace(finding, output=self._output_of(finding.key, desired))
+            replace(finding, output=self._outputs.of(finding.key, desired, now=self.monotonic()))
             if _is_failing(finding, blocked)
             else finding
             for finding in plan.findings
         )
         return replace(plan, findings=findings)
 
-    def _output_of(self, key: str, desired: Desired) -> str:
-        """Asked for every 5 s at most: a loop may turn several times a second."""
-        section, now = key.partition(":")[2], self.monotonic()
-        record = next(
-            (r for r in self.records.records() if (r.kind, r.section, r.swap) == ("container", section, "")),
-            None,
-        )
-        if record is None:
-            return ""
-        at, text = self._outputs.get(record.object_id, (-math.inf, ""))
-        if now >= at + _OUTPUT_EVERY_S:
-            container = next((c for c in desired.containers if c.section == section), None)
-            text = last_output(self.engine, record.object_id, container)
-            self._outputs = {**dict(list(self._outputs.items())[-_OUTPUTS:]), record.object_id: (now, text)}
-        return text
-
     def _show_why_not(self, desired: Desired) -> None:
         """An engine whose dockerd does not run is not reachable, and nobody asks it to find out."""
         if self.daemon is None:
             return
         if self.daemon.other_engine:
-            self._display.held(desired, self.daemon.other_engine)
+            self._status.held(desired, self.daemon.other_engine)
             self._settled, self._unsure = None, True
         elif not self.daemon.finds_dockerd():
             self.engine_failed(EngineUnreachableError(self.daemon.holding))
@@ -708,12 +627,12 @@ class Reconciler:
     def engine_failed(self, exc: UcidockdError) -> None:
         """Shows that the engine could not be looked at."""
         self._settled = None  # the next look tells what runs
-        self._display.engine_failure(exc)
+        self._status.engine_failure(exc)
 
     def _recover(self) -> dict[str, str]:
         """Mends what was cut short; key -> why it cannot be planned for yet. Has a back-off of its own: an old
         container must not stay down because a new one failed often."""
-        open_keys = {f"{r.kind}:{r.section}" for r in self.records.records() if r.swap or not r.object_id}
+        open_keys: set[str] = {r.key for r in self.records.records() if r.swap or not r.object_id}
         if not open_keys:
             return {}
         blocked = self.backoff.blocked(self.monotonic())
@@ -723,7 +642,7 @@ class Reconciler:
             self.backoff.succeeded(_MENDING + key)
         for key, error in failed.items():
             self.backoff.failed(_MENDING + key, str(error), self.monotonic())
-            self._display.failure(key, error)
+            self._status.failure(key, error)
             self._unsure = True
         return {**waiting, **{key: str(error) for key, error in failed.items()}}
 
@@ -788,13 +707,13 @@ class Reconciler:
 
     def _executor(self, desired: Desired, api: tuple[int, int]) -> Executor:
         workers = desired.agent.workers
-        crew = self._crews.get(workers) or self._crews.setdefault(workers, self.make_crew(workers))
+        pool = self._pools.get(workers) or self._pools.setdefault(workers, self.make_pool(workers))
         images = Images(
             engine=self.engine,
             auths=desired.auths,
             stopping=self.stopping.is_set,
             wanted=self._is_image_wanted,
-            waiting=crew.elsewhere,
+            waiting=pool.elsewhere,
             pulling=self._show_pulling,
             pulled=self._show_pulled,
             clock=self.monotonic,
@@ -804,7 +723,7 @@ class Reconciler:
             engine=self.engine,
             records=self.records,
             images=images,
-            crew=crew,
+            pool=pool,
             clock=Clock(wall=self.wall, monotonic=self.monotonic, sleep=self.sleep),
             stopping=self.stopping.is_set,
             current=self._is_current,
@@ -824,15 +743,12 @@ class Reconciler:
 
     def _show_pulling(self, container: Container, percent: int) -> None:
         message = f"pulling {container.spec.image}: {percent} %"
-        self._display.image(container, status=False, reason="Pulling", message=message)
+        self._status.image(container, status=False, reason="Pulling", message=message)
 
     def _show_pulled(self, container: Container, image_id: str, reason: Reason) -> None:
         """The pull ended; with "" there is no image."""
-        self.image_ids = {**self.image_ids, container.spec.image: image_id}
-        if image_id and image_id not in self.image_defaults:
-            with contextlib.suppress(EngineError):  # what is not known is not guessed
-                self._image_id(image_id)
-        self._display.image(container, status=bool(image_id), reason="Present" if image_id else reason)
+        self.images.pulled(container.spec.image, image_id)
+        self._status.image(container, status=bool(image_id), reason="Present" if image_id else reason)
 
     def _work_ended(self, work: ops.Work, succeeded: bool) -> None:  # noqa: FBT001 - the executor's callback
         """Called in the thread that did the work."""
@@ -848,16 +764,16 @@ class Reconciler:
                     work.key, self.monotonic(), UNHEALTHY_AGAIN if healing else ENDED_AGAIN
                 )
             if work.partial:
-                self._display.kept(work.key)
+                self._status.kept(work.key)
             else:
-                self._display.applied(work.key)
+                self._status.applied(work.key)
             if isinstance(work.operations[-1], _LAST_OPERATIONS):
-                self._display.gone(work.key)
-                kind, _, section = work.key.partition(":")
-                if kind == "container":
-                    self._note("forget", section)
-        self._display.ids()
-        self._display.losses()
+                self._status.gone(work.key)
+                key = Key.parse(work.key)
+                if key.kind == "container" and self.history is not None:
+                    self.history.forget(key.section)
+        self._status.ids()
+        self._status.losses()
         self._settled = None  # the board has moved on from what that look showed
         self._busy.pop(work.key, None)
         self.work_ended()
@@ -866,7 +782,7 @@ class Reconciler:
         operation, error = outcome.operation, outcome.error
         for collector in self._collectors:
             collector.append(outcome)
-        self._display.outcome(outcome)
+        self._status.outcome(outcome)
         if error is None:
             logger.info("%s %s: %s", operation.verb, operation.key, operation.cause)
         elif isinstance(error, HeldBackError):
@@ -888,11 +804,6 @@ def _is_unreached(plan: ops.Plan) -> bool:
     return any(f.type == "Synced" and not f.status and f.reason in held_up for f in plan.findings)
 
 
-def _has_update(plan: ops.Plan) -> bool:
-    """It may be made by itself later."""
-    return any(f.type == ConditionType.UPDATE_AVAILABLE and f.status for f in plan.findings)
-
-
 def _with(records: tuple[Record, ...], changed: tuple[Record, ...]) -> tuple[Record, ...]:
     by_nonce = {record.nonce: record for record in changed}
     return tuple(by_nonce.get(record.nonce, record) for record in records) if by_nonce else records
@@ -903,12 +814,12 @@ def _unclear(desired: Desired, records: tuple[Record, ...]) -> frozenset[str]:
     edited = {
         container.section: container
         for container in desired.containers
-        if key_of("container", container.section) in desired.spec_hashes
+        if Key("container", container.section) in desired.spec_hashes
     }
     found = set()
     for record in records:
         container = edited.get(record.section) if record.kind == "container" and not record.swap else None
-        if container is None or desired.spec_hashes[key_of("container", record.section)] == record.spec_hash:
+        if container is None or desired.spec_hashes[Key("container", record.section)] == record.spec_hash:
             continue
         if newly_stated(record.spec, desired_spec(container)):
             found.add(record.object_id)

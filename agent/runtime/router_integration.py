@@ -23,8 +23,8 @@ from agent.files.options import RuntimeOptions
 from agent.files.uci_store import UciMissing, UciStore
 from agent.model.addresses import Interface, IpAddress, parse_engine_address
 from agent.model.dockerd.settings import DAEMON_KEY, DEFAULT_BRIDGE, Document, FirewallRule
+from agent.model.identity import Key
 from agent.model.resources import Container, Desired, Network
-from agent.plan.draft import key_of
 from agent.plan.router.firewall import Blocked, Rule, is_enforced, wanted_rules
 from agent.plan.router.reach import (
     Bridge,
@@ -67,7 +67,7 @@ def has_fw4() -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EdgeTools:
+class RouterTools:
     """What the stage takes from outside and tests replace."""
 
     netifd: Netifd = field(default_factory=UbusNetifd)
@@ -90,15 +90,18 @@ class _Packages:
     hashes: Mapping[str, str]
 
 
-class Edges:
-    """`reconcile` never raises for what lies outside of us."""
+class RouterIntegration:
+    """Keeps the router's zones, interfaces and firewall rules as the sections want them.
+
+    `reconcile` never raises because of them: containers do not depend on it.
+    """
 
     def __init__(
-        self, store: UciStore, board: StatusBoard, tools: EdgeTools | None = None, *, docker_host: str = ""
+        self, store: UciStore, board: StatusBoard, tools: RouterTools | None = None, *, docker_host: str = ""
     ) -> None:
         """`docker_host`: in place of the agent section's."""
         self._store, self._board, self._docker_host = store, board, docker_host
-        self._tools = tools or EdgeTools()
+        self._tools = tools or RouterTools()
         self._interfaces: Mapping[str, Interface] | None = None
         self._asked = False
         self._read: _Packages | None = None
@@ -282,9 +285,7 @@ class Edges:
     def _zones(self, desired: Desired, packages: _Packages) -> _Packages:
         """Gives the bridges their zones; what the packages say then."""
         bridges = bridges_of(desired.networks)
-        broken = frozenset(
-            key.partition(":")[2] for key in desired.broken if key.startswith(key_of("network", ""))
-        )
+        broken = frozenset(key.section for key in map(Key.parse, desired.broken) if key.kind == "network")
         network = with_interfaces(packages.network, bridges, broken=broken)
         firewall = with_zones(packages.firewall, network, bridges, broken=broken)
         try:
@@ -320,7 +321,7 @@ class Edges:
     def _show_zones(self, bridges: Sequence[BridgeInUci], problem: str) -> None:
         for bridge in bridges:
             text = f"{bridge.device} is not in zone {bridge.zone}: {problem}" if problem else None
-            self._board.flag(key_of("network", bridge.section), ConditionType.ZONE_UNSET, "NotWritten", text)
+            self._board.flag(Key("network", bridge.section), ConditionType.ZONE_UNSET, "NotWritten", text)
 
     def _reload(self) -> None:
         """Once per change; network before firewall, which resolves its interfaces."""
@@ -349,7 +350,7 @@ class Edges:
             found = CutOff(reason="Reachable", message=text) if public else None
             self._show_container(container, ConditionType.PUBLIC_PORT, found)
             reach = zones_reaching(container, around) if enabled else {}
-            key = key_of("container", container.section)
+            key = Key("container", container.section)
             self._board.ensure(key, container.name)
             self._board.set_facts(key, reach=reach)
             closed = unreachable_ports(container, around) if enabled else None
@@ -358,7 +359,7 @@ class Edges:
             self._show_container(container, ConditionType.NO_INTERNET, alone)
 
     def _show_container(self, container: Container, condition: ConditionType, found: CutOff | None) -> None:
-        key = key_of("container", container.section)
+        key = Key("container", container.section)
         if found is None:
             self._board.clear(key, condition)
             return
@@ -418,12 +419,12 @@ def _not_enforced(
     if not any(section.blocked_interfaces and section not in enforced for section in sections):
         return ""
     why = "dockerd makes no rules (iptables 0)" if managed else "dockerd's settings are in a file of your own"
-    return f"blocked_interfaces are not enforced, since {why}; `option enforce '1'` does it all the same"
+    return f"blocked_interfaces are not enforced, since {why}; `option enforce '1'` blocks anyway"
 
 
-def make_edges(
+def make_router(
     options: RuntimeOptions, board: StatusBoard, settings_of: Callable[[Desired], DockerdSettings]
-) -> Edges:
+) -> RouterIntegration:
     """The stage of the running agent."""
-    tools = EdgeTools(settings_of=settings_of)
-    return Edges(open_store(options), board, tools, docker_host=options.docker_host or "")
+    tools = RouterTools(settings_of=settings_of)
+    return RouterIntegration(open_store(options), board, tools, docker_host=options.docker_host or "")

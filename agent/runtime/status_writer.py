@@ -12,12 +12,12 @@ from agent.apply.worker_pool import Outcome, SkippedError
 from agent.errors import EngineError, EngineUnreachableError, Reason, StorageError, UcidockdError
 from agent.model import entry_text
 from agent.model.addresses import webui_ports, with_ports
+from agent.model.identity import Key
 from agent.model.issues import Issue
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, Desired
 from agent.model.updates import CheckResult, result_as_json
 from agent.plan import operations as ops
-from agent.plan.draft import key_of
 from agent.status.board import StatusBoard
 from agent.status.conditions import NOTES, ConditionType
 
@@ -25,7 +25,7 @@ _KINDS = frozenset({"container", "network", "volume"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Display:
+class StatusWriter:
     """`records`: which object each section has."""
 
     board: StatusBoard
@@ -45,7 +45,7 @@ class Display:
             self.board.ensure(key, name)
             self.board.set(key, ConditionType.ACCEPTED, status=True, reason="Valid")
         for container in desired.containers:
-            key = key_of("container", container.section)
+            key = Key("container", container.section)
             ports = list(entry_text.ports(container.spec.ports))
             self.board.set_facts(
                 key,
@@ -56,7 +56,7 @@ class Display:
             )
         for key in sorted(desired.broken):
             self.board.ensure(key)
-            section = key.partition(":")[2]
+            section = Key.parse(key).section
             mine = [i.text() for i in issues if i.section == section and i.severity == "error"]
             self.board.set(
                 key, ConditionType.ACCEPTED, status=False, reason="Invalid", message="; ".join(mine)
@@ -66,7 +66,7 @@ class Display:
         """What had a place for its mistake alone, as `config agent`."""
         for key in sorted(self.board.keys() - declared(desired).keys() - desired.broken):
             standing = self.board.standing(key, ConditionType.ACCEPTED)
-            if key.partition(":")[0] not in _KINDS and standing is not None:
+            if Key.parse(key).kind not in _KINDS and standing is not None:
                 self.board.clear(key, ConditionType.ACCEPTED)
                 if not self.board.has_conditions(key):
                     self.board.drop(key)
@@ -76,12 +76,12 @@ class Display:
         counts = {c.id: c.inspect.get("RestartCount") or 0 for c in observed if c.inspect is not None}
         for record in self.records.records():
             if record.kind == "container" and not record.swap and record.object_id in counts:
-                self.board.set_facts(key_of("container", record.section), restarts=counts[record.object_id])
+                self.board.set_facts(Key("container", record.section), restarts=counts[record.object_id])
 
     def updates(self, desired: Desired, results: Mapping[str, CheckResult]) -> None:
         """What the last check of each container's image found."""
         for container in desired.containers:
-            key = key_of("container", container.section)
+            key = Key("container", container.section)
             found = results.get(key)
             if found is not None or self.board.fact(key, "update") is not None:
                 self.board.set_facts(key, update=result_as_json(found) if found is not None else None)
@@ -98,14 +98,14 @@ class Display:
     def drop_undeclared(self, desired: Desired, busy: Collection[str]) -> None:
         """What has neither a section nor an object, as a section that was never applied and is gone: no work ends it."""
         known = declared(desired).keys() | desired.broken | set(busy)
-        known |= {key_of(record.kind, record.section) for record in self.records.records()}
+        known |= {record.key for record in self.records.records()}
         for key in sorted(self.board.keys() - known):
-            if key.partition(":")[0] in _KINDS:  # others show there what is theirs
+            if Key.parse(key).kind in _KINDS:  # others show there what is theirs
                 self.board.drop(key)
 
     def image(self, container: Container, *, status: bool, reason: Reason, message: str = "") -> None:
         """Where the image of a container is."""
-        key = key_of("container", container.section)
+        key = Key("container", container.section)
         self.board.ensure(key, container.name)
         condition = ConditionType.IMAGE_READY
         self.board.set(key, condition, status=status, reason=reason, message=message)
@@ -123,7 +123,7 @@ class Display:
         self.board.set_agent(engine=engine)
         for key in sorted(self.board.keys()):  # what runs is not known before it answers
             for kind in (ConditionType.RUNNING, ConditionType.HEALTHY):
-                if key.startswith("container:") and self.board.standing(key, kind) is not None:
+                if Key.parse(key).kind == "container" and self.board.standing(key, kind) is not None:
                     self.board.set(key, kind, status=False, reason="Unknown", message=message)
 
     def held(self, desired: Desired, why: str) -> None:
@@ -132,12 +132,12 @@ class Display:
             self.board.ensure(key, name)
             self.board.set(key, ConditionType.SYNCED, status=False, reason="EngineChanged", message=why)
         for key in sorted(self.board.keys()):
-            if key.partition(":")[0] not in _KINDS:
+            if Key.parse(key).kind not in _KINDS:
                 continue
             self.board.set_object(key, "")
             for condition in (ConditionType.HEALTHY, ConditionType.WAITING, ConditionType.DEGRADED):
                 self.board.clear(key, condition)
-            if key.startswith("container:"):
+            if Key.parse(key).kind == "container":
                 self.board.set(key, ConditionType.RUNNING, status=False, reason="EngineChanged", message=why)
         self.board.set_agent(generation="")
 
@@ -148,16 +148,16 @@ class Display:
 
     def ids(self) -> None:
         """Which object each resource is, on the engine that answers."""
-        ids = {key_of(r.kind, r.section): r.object_id for r in self.records.records() if not r.swap}
+        ids: dict[str, str] = {r.key: r.object_id for r in self.records.records() if not r.swap}
         for key in sorted(self.board.keys()):
-            if key.partition(":")[0] in _KINDS:
+            if Key.parse(key).kind in _KINDS:
                 self.board.set_object(key, ids.get(key, ""))
 
     def losses(self) -> None:
         """Volumes that were removed by others and are there again, empty: until that was acknowledged."""
         known = self.board.keys()
         for record in self.records.records():
-            key = key_of(record.kind, record.section)
+            key = record.key
             if key not in known or record.swap:
                 continue
             if not record.lost:
@@ -281,7 +281,7 @@ def declared(desired: Desired) -> dict[str, str]:
         ("network", desired.networks),
         ("volume", desired.volumes),
     )
-    return {key_of(kind, one.section): one.name for kind, resources in groups for one in resources}
+    return {Key(kind, one.section): one.name for kind, resources in groups for one in resources}
 
 
 # How long things have been without a section, by a monotonic clock: setting the time cuts no grace period short.
@@ -296,7 +296,7 @@ class GraceWatch:
     def look(self, desired: Desired, records: Iterable[Record], *, now: float) -> dict[str, float]:
         """Nonce -> seconds. `now` is monotonic."""
         known = declared(desired).keys() | desired.broken
-        orphans = [record for record in records if key_of(record.kind, record.section) not in known]
+        orphans = [record for record in records if record.key not in known]
         if self._since is None:
             self._since = {record.nonce: -math.inf for record in orphans if record.removed_at is not None}
         self._since = {record.nonce: self._since.get(record.nonce, now) for record in orphans}

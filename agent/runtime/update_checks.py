@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agent.apply.ports import Engine, Records
 from agent.errors import ClockNotSetError, ConfigError, InternalError, UcidockdError
 from agent.files.atomic import atomic_write
+from agent.model.identity import Key
 from agent.model.quantities import clock_is_set
 from agent.model.resources import Container, Desired, Pull, Update
 from agent.model.updates import (
@@ -34,7 +35,6 @@ from agent.model.updates import (
     parse_image,
     result_as_json,
 )
-from agent.plan.draft import key_of
 from agent.plan.updates import compare, needs_members, next_check_s
 from agent.wire.record_lines import json_object
 
@@ -167,7 +167,7 @@ class UpdateChecks:
             "containers": [
                 {"key": key, "section": c.section, "name": c.name, **result_as_json(results[key])}
                 for c in desired.containers
-                if (key := key_of("container", c.section)) in results
+                if (key := Key("container", c.section)) in results
             ],
             "registries": [
                 {
@@ -216,7 +216,7 @@ class UpdateChecks:
         """
         if not clock_is_set(self.time.wall()):
             raise ClockNotSetError("the clock is not set: no registry's certificate can be checked yet")
-        declared = {key_of("container", c.section): c for c in desired.containers}
+        declared = {Key("container", c.section): c for c in desired.containers}
         if unknown := sorted(set(keys) - declared.keys()):
             raise ConfigError(f"there is no section {unknown[0].partition(':')[2]!r}")
         looks = [look for look in self._looks(desired) if not keys or look.key in keys]
@@ -295,6 +295,7 @@ class UpdateChecks:
         known = self.known(reference)
         try:
             answer = client.ask(name)
+            # the members of an index belong to its digest: they are asked for once
             if known is not None and known.answer.digest == answer.digest:
                 answer = known.answer
             running = [image for image in map(self._image, image_ids) if image is not None]
@@ -322,6 +323,7 @@ class UpdateChecks:
                 checked_at=now,
                 size=same.size if same else None,
             )
+            # the next request would only be refused
             limit = client.limits.get(name.registry)
             if limit is not None and limit.remaining <= 0:
                 self._limited[name.registry] = now + limit.window_s
@@ -343,7 +345,7 @@ class UpdateChecks:
         """What is compared: containers that exist, of images that may be pulled."""
         records = {r.section: r for r in self.records.records() if r.kind == "container" and not r.swap}
         return [
-            _Look(key=key_of("container", c.section), reference=c.spec.image, image_id=record.image_id)
+            _Look(key=Key("container", c.section), reference=c.spec.image, image_id=record.image_id)
             for c in desired.containers
             if (record := records.get(c.section)) is not None and record.image_id and _is_checked(c)
         ]

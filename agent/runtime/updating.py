@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from agent.apply.worker_pool import Outcome, SkippedError
 from agent.errors import ConfigError, ConflictError, EngineError
+from agent.model.identity import Key
 from agent.model.observed import ASKED_ROLLBACK, ASKED_UPDATE, ASKED_WITH_DATA, Record
 from agent.model.resources import Container
 from agent.plan.container.image import named
 from agent.plan.container.meaning import changed_fields
-from agent.plan.draft import desired_spec, key_of
+from agent.plan.draft import desired_spec
 from agent.plan.outlook import Outlook
 from agent.runtime.planning import find_container
 
@@ -43,7 +44,7 @@ def ask(
     """
     containers = {c.section: c for c in (find_container(reconciler, name) for name in names)}
     if not containers:
-        raise ConfigError("name the containers that are to be updated")
+        raise ConfigError("name the containers to update")
     asked = tuple(
         _look(reconciler, container, back=back, with_data=with_data) for container in containers.values()
     )
@@ -62,7 +63,7 @@ def ask(
 
 
 def _look(reconciler: Reconciler, container: Container, *, back: bool, with_data: bool) -> Asked:
-    key = key_of("container", container.section)
+    key = Key("container", container.section)
     record = _record(reconciler, container.section)
     if record is None or not record.object_id:
         raise ConflictError(f"{container.section} has not been created yet: `ucidockd status` says why")

@@ -93,6 +93,8 @@ class Remedy(StrEnum):
     PROTECT_API = "protect-api"
     OTHER_FOLDER = "other-folder"
     CLEAN_UP = "clean-up"
+    BACK_UP = "back-up"
+    CHECK_NOTICE = "check-notice"
     RESTART_DOCKERD = "restart-dockerd"
     USE_ENGINE = "use-engine"
     RESTORE = "restore-volume"
@@ -195,7 +197,7 @@ CONDITIONS: dict[ConditionType, Row] = {
     ConditionType.ENGINE_IMPAIRED: Row(
         bad=True,
         level=Level.WARNING,
-        sentence="dockerd lacks something that a restart did not bring back.",
+        sentence="Something that dockerd needs is missing, and a restart did not bring it back.",
         label="Docker is impaired",
     ),
     ConditionType.PUBLIC_PORT: Row(
@@ -242,12 +244,14 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.ERROR,
         sentence="The last backup failed.",
         label="Backup failed",
+        remedy=Remedy.BACK_UP,
     ),
     ConditionType.DELIVERED: Row(
         bad=False,
         level=Level.WARNING,
         sentence="The last notice was not delivered.",
         label="Not delivered",
+        remedy=Remedy.CHECK_NOTICE,
     ),
     ConditionType.STORAGE_READ_ONLY: Row(
         bad=True,
@@ -258,7 +262,7 @@ CONDITIONS: dict[ConditionType, Row] = {
     ConditionType.ZONE_UNSET: Row(
         bad=True,
         level=Level.WARNING,
-        sentence="The network is in none of the firewall's zones.",
+        sentence="The network is not in any firewall zone.",
         label="In no firewall zone",
     ),
     ConditionType.WAITING: Row(

@@ -66,12 +66,18 @@ class Progress:
         self._uploads = uploads
         self._body_total = upload_bytes
         self._body = 0
+        self._plain = False  # nothing follows once the bytes are there
         self._layers: dict[str, _Layer] = {}
         self._sums = _Sums()
         self._share = 0.0  # of the build's steps
         self._percent: int | None = None
         self._succeeded = False
         self.step = ""
+
+    def expect(self, total: int) -> None:
+        """How many bytes there are, of work that is nothing but bytes."""
+        self._body_total, self._plain = total, True
+        self._grow()
 
     def sent(self, count: int) -> None:
         """`count` more bytes of the upload went to the engine."""
@@ -149,7 +155,7 @@ class Progress:
         if not self._body_total:
             return layers
         sent = min(1.0, self._body / self._body_total)
-        return (sent + (layers or 0.0)) / 2
+        return sent if self._plain else (sent + (layers or 0.0)) / 2
 
     def _layers_share(self) -> float | None:
         """Layers of unknown size count as one of average size."""

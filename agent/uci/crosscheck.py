@@ -99,7 +99,7 @@ def _check_docker_names(items: list[tuple[SectionReader, R]]) -> None:
             reader.report(
                 f"the Docker name {name!r} is that of section {others} too",
                 option="name",
-                expected="a name of its own",
+                expected="its own name",
             )
 
 
@@ -146,7 +146,7 @@ def _check_endpoints(reader: SectionReader, container: Container, draft: Draft) 
             )
         elif endpoint.ip or endpoint.ip6 or endpoint.aliases or endpoint.link_local:
             reader.report(
-                f"{endpoint.network} takes no address and no alias",
+                f"{endpoint.network} cannot have an address or an alias",
                 option="network",
                 index=index,
                 expected="a network section",
@@ -424,7 +424,7 @@ def _check_host_ports(draft: Draft, listeners: Sequence[Listener]) -> None:
             f"host ports taken by other containers: {', '.join(sorted(words))}",
             option="port",
             index=index,
-            expected=f"a host port or address of its own{free}",
+            expected=f"its own host port or address{free}",
         )
 
 

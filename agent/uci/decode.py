@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from agent.model.addresses import Listener, parse_engine_address, parse_listen
 from agent.model.dockerd.successors import of_dockerman
 from agent.model.entries import VOLUME_NAME
+from agent.model.identity import Key
 from agent.model.issues import Issue, shortened
 from agent.model.quantities import parse_age, parse_int, parse_seconds, parse_size
 from agent.model.resources import (
@@ -183,7 +184,7 @@ def _check_engine(reader: SectionReader, settings: AgentSettings) -> None:
     """Warns of a way to the engine that is not what it seems."""
     address, encrypted = parse_engine_address(settings.docker_host), bool(settings.docker_cert_path)
     if encrypted and address.path:
-        reader.warn("it is not used: a unix socket knows no TLS", option="docker_cert_path")
+        reader.warn("it is not used: a unix socket does not use TLS", option="docker_cert_path")
     if not encrypted and not address.is_local:
         reader.warn(
             "the connection to this engine is not encrypted: anyone on the network path can read it and control the engine",
@@ -280,11 +281,32 @@ def _is_ours(section: Section, *, package: str, file: str, stray: list[Issue]) -
             section=section.name,
             file=file,
             line=section.line,
-            message=shortened(f"{section.type!r} is not a section type of this package"),
-            expected="one of " + ", ".join(kinds),
+            message=shortened(f"{section.type!r} is not a section type of this package, and is ignored"),
+            expected=_type_meant(section.type, kinds),
         )
     )
     return False
+
+
+_OTHER_TYPES = {
+    "service": "container",
+    "app": "container",
+    "image": "container",
+    "login": "auth",
+    "registry": "auth",
+}
+
+
+def _type_meant(word: str, kinds: Sequence[str]) -> str:
+    """What to write in the place of a section type that there is not."""
+    import difflib  # only where there is a mistake
+
+    near = [
+        _OTHER_TYPES.get(word.lower(), ""),
+        *difflib.get_close_matches(word.lower()[:32], kinds, n=1, cutoff=0.75),
+    ]
+    meant = next((kind for kind in near if kind in kinds), "")
+    return f"`config {meant} 'NAME'`" if meant else "one of " + ", ".join(kinds)
 
 
 def _of_dockerman(section: Section, option: Option, file: str) -> Issue:
@@ -391,7 +413,7 @@ def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
             for _, c in sorted(draft.containers, key=lambda pair: pair[1].section, reverse=True)
             if c.spec.image
         },
-        claimed=frozenset(f"{reader.kind}:{resource.name}" for reader, resource in named if reader.failed),
+        claimed=frozenset(Key(reader.kind, resource.name) for reader, resource in named if reader.failed),
     )
 
 
@@ -406,6 +428,7 @@ def decode_stack(reader: SectionReader, *, read_file: ReadFile | None) -> Stack:
     return Stack(
         name=reader.name,
         env=environment(reader, read_file),
+        unread=tuple(reader.away),
         zone=reader.text("zone") or "docker",
         subnets=reader.texts("subnet"),
     )
@@ -449,7 +472,7 @@ def _joined(container: Container, stack: Stack) -> Container:
         # the engine resolves Docker names by itself
         aliases = () if container.name == container.section else (container.section,)
         spec = replace(spec, endpoints=(Endpoint(network=stack.name, aliases=aliases),))
-    return replace(container, spec=spec)
+    return replace(container, spec=spec, unread=(*container.unread, *stack.unread))
 
 
 def _add_network(draft: Draft, stack: Stack, source: SectionReader) -> None:

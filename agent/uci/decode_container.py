@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from agent.errors import PathError
+from agent.errors import PathAwayError, PathError
 from agent.model.addresses import parse_webui
 from agent.model.container_table import TABLE, ContainerOption, Shape, parse_sysctl
 from agent.model.entries import (
@@ -59,6 +59,8 @@ from agent.uci.reader import SectionReader
 ReadFile = Callable[[str], str]
 T = TypeVar("T")
 
+_OF_FILE = {"env_file": "env", "security_opt": "seccomp"}  # fields of the spec that come from files
+
 SHELL = ("/bin/sh", "-c")
 MEMORY_MIN = 6 * 1024 * 1024  # the engine's own lower bound
 PORTS_MAX = 16384  # each costs the engine rules, and a proxy's process unless `userland_proxy` is 0
@@ -78,7 +80,7 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
         endpoints=_endpoints(reader),
     )
     spec = _with_profile(reader, spec, read_file)
-    _check_targets(reader, spec)
+    _check_targets(reader)
     _check_limits(reader, spec)
     _check_namespaces(reader, spec)
     policy = _policy(reader)
@@ -89,6 +91,7 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
         spec=spec,
         policy=policy,
         stack=reader.text("stack") or "",
+        unread=tuple(reader.away),
     )
 
 
@@ -126,12 +129,20 @@ def _read(
     path: str,
     parse: Callable[[str], T],
 ) -> T | None:
-    """What a file named in an option says, None where it cannot be had: that is a mistake of the option."""
+    """What a file named in an option says, None where it cannot be had: a mistake of the option, unless it may come."""
     if read_file is None:
         reader.warn("the file was not read", option=option, index=index)
         return None
     try:
         return parse(read_file(path))
+    except PathAwayError as exc:
+        reader.wait_for_file(
+            str(exc),
+            field=_OF_FILE[option],
+            option=option,
+            index=index,
+            expected="the file, or its disk mounted",
+        )
     except PathError as exc:
         reader.report(str(exc), option=option, index=index, expected="a UTF-8 text file of at most 1 MiB")
     except QuantityError as exc:
@@ -183,7 +194,7 @@ def _mounts(reader: SectionReader) -> tuple[Mount, ...]:
     return tuple(sorted(found, key=lambda mount: (mount.target, mount.source)))
 
 
-def _check_targets(reader: SectionReader, spec: ContainerSpec) -> None:
+def _check_targets(reader: SectionReader) -> None:
     """No two file systems at one target."""
     seen: set[str] = set()
     targets = [(("volume", i), mount.target) for i, mount in reader.parsed_items("volume", parse_volume)]

@@ -410,6 +410,6 @@ def _rule(reader: SectionReader, values: dict[str, Json]) -> FirewallRule:
         reader.warn(
             "nothing is blocked while dockerd makes no rules (`iptables 0`)",
             option="blocked_interfaces",
-            expected="`option enforce '1'` in this section to block all the same",
+            expected="`option enforce '1'` in this section to block anyway",
         )
     return rule

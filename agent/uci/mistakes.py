@@ -6,6 +6,7 @@ libuci knows a dozen words for them and stops at the first. Values are never sho
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from agent.uci.syntax import Fault, faults
@@ -26,8 +27,14 @@ class FileMistake:
 
 
 def mistakes_of(text: str, *, package: str) -> tuple[FileMistake, ...]:
-    """All mistakes of a file that libuci refuses, 50 at most."""
+    """All mistakes of a file that libuci refuses, 50 at most. Of one in another syntax, just that."""
     lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            other = _other_syntax(line, package)
+            if other is not None:
+                return (FileMistake(line=number, wrong=other[0], expected=other[1]),)
+            break
     return tuple(
         _mistake(fault, lines[fault.line - 1], package) for fault in faults(text, package=package, most=_MOST)
     )
@@ -41,6 +48,23 @@ def without(text: str, found: tuple[FileMistake, ...]) -> str:
         is_section = len(words) > 1 and words[0] == "config"
         lines[mistake.line - 1] = f"config {words[1]}" if is_section else ""
     return "\n".join(lines)
+
+
+def _other_syntax(line: str, package: str) -> tuple[str, str] | None:
+    """What a first line is of that people know from Docker."""
+    made = "`config container 'NAME'` sections, which `ucidockd import compose FILE` makes of a compose file"
+    if package == "dockerd":
+        made = "`config globals 'globals'`, in which `option alt_config_file '/path/daemon.json'` names such a file"
+    if line.lstrip().startswith(("{", "[{")):
+        return "the file is JSON, and this is to be a UCI file", made
+    if re.match(r"---\s*$|(services|version|name|networks|volumes|include|x-[\w.-]+)\s*:", line):
+        return "the file is YAML, and this is to be a UCI file", made
+    if re.match(r"\s*(\$\s+)?(sudo\s+)?(docker|podman)\s+(container\s+)?(run|create)\b", line):
+        return (
+            "this is a command line, and not UCI",
+            "`config container 'NAME'`, which `ucidockd import run < FILE` makes of it",
+        )
+    return None
 
 
 def _mistake(fault: Fault, line: str, package: str) -> FileMistake:

@@ -12,12 +12,15 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from agent.model.identity import Key
 from agent.model.issues import Code, Issue, Severity, shortened
 from agent.model.quantities import QuantityError, parse_bool, split_words
+from agent.model.resources import Unread
 from agent.schema.validate import is_list, is_secret, validate
 from agent.uci.syntax import Option, Section
 
 T = TypeVar("T")
+_ARRAY = re.compile(r"\[\S.*\]")  # as in compose files; the program `[` has a space behind it
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")  # how the stores read such bytes
 
 
@@ -37,6 +40,7 @@ class SectionReader:
         self.file = file
         self.issues: list[Issue] = []
         self.used: set[str] = set()
+        self.away: list[Unread] = []
         self._options = {option.name: option for option in section.options}
         self._refused: set[tuple[str, int | None]] = set()
         self.name = self._name()
@@ -45,7 +49,7 @@ class SectionReader:
     @property
     def key(self) -> str:
         """`kind:section`, the resource's key everywhere in the agent."""
-        return f"{self.kind}:{self.name}"
+        return Key(self.kind, self.name)
 
     @property
     def failed(self) -> bool:
@@ -149,6 +153,11 @@ class SectionReader:
     ) -> None:
         self.report(wrong, option=option, index=index, expected=expected, severity="warning", code=code)
 
+    def wait_for_file(self, wrong: str, *, field: str, option: str, index: int, expected: str) -> None:
+        """Keep that a file which an entry names is not there yet: no mistake, what the section says waits for it."""
+        self.away.append(Unread(field=field, reason=f"{option} {wrong}"))
+        self.warn(f"{wrong}; the container waits for it", option=option, index=index, expected=expected)
+
     def _line(self, option: str, index: int | None) -> int:
         found = self._options.get(option)
         if found is None or not found.lines:
@@ -211,6 +220,12 @@ class SectionReader:
         if option is None:
             return None
         if isinstance(option.value, str):
+            if _ARRAY.fullmatch(option.value):
+                self.warn(
+                    "is one word with brackets: UCI has no arrays",
+                    option=name,
+                    expected=f"a line as for a shell, or one `list {name}` line for each argument",
+                )
             return self._parse(split_words, option.value, option=name, index=0)
         return entries
 

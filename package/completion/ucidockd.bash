@@ -47,7 +47,7 @@ _ucidockd() {
 	-w|--workdir) COMPREPLY=(); return ;;
 	esac
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune notify run render uci tls volume backup restore help version --help --version" -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune notify run render uci tls volume move-data backup restore help version --help --version" -- "$word")
 		return
 	fi
 	case "$first $COMP_CWORD" in
@@ -87,9 +87,10 @@ _ucidockd() {
 		volume\ ls) words="--config-dir --override-dir --socket --json --help $(_ucidockd_names)" ;;
 		volume\ get) words="--path --stop --config-dir --override-dir --socket --help $(_ucidockd_names)" ;;
 		volume\ put) words="--path --replace --create --stop --config-dir --override-dir --socket --help $(_ucidockd_names)" ;;
+		move-data\ *) words="--check -y --yes --config-dir --override-dir --socket --json --help" ;;
 		backup\ *) words="--list --config-dir --override-dir --socket --json --help" ;;
 		restore\ *) words="--volume --from --into --config-dir --override-dir --socket --json --help" ;;
-		help\ *) words=" --help check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune notify run render uci tls volume backup restore help version" ;;
+		help\ *) words=" --help check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune notify run render uci tls volume move-data backup restore help version" ;;
 		version\ *) words=" --help" ;;
 		esac
 		;;

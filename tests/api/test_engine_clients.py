@@ -115,7 +115,7 @@ def test_who_is_not_let_in_reads_why(doors: dict[str, Door]) -> None:
 
 def test_a_wrong_method_names_all_that_there_are(door: Door) -> None:
     for path, allowed in (
-        ("/docker/containers/web/archive", "GET, HEAD, PUT"),
+        ("/docker/containers/web/archive", "DELETE, GET, HEAD, PUT"),  # a link may have any name
         ("/docker/v1.41/networks/my%20net", "DELETE, GET"),
         ("/docker/_ping", "GET, HEAD"),
         ("/v1/transfers/x", "DELETE, GET, POST"),
@@ -262,3 +262,27 @@ def test_docker_py_finds_its_own_exceptions(doors: dict[str, Door]) -> None:
         made.create_network("x")
     assert "may not do that" in str(refused.value)
     made.close()
+
+
+@pytest.mark.long
+def test_a_link_is_a_name_of_its_own(doors: dict[str, Door], docker_client: docker.DockerClient) -> None:
+    """Names with a slash: `DELETE` with `link` takes the name off, and the container stays."""
+    client, made = doors["loopback"].client, []
+    try:
+        made.append(docker_client.api.create_container(BUSYBOX, ["sleep", "100"], name="linked-db")["Id"])
+        links = docker_client.api.create_host_config(links={"linked-db": "db"})
+        made.append(
+            docker_client.api.create_container(
+                BUSYBOX, ["sleep", "100"], name="linked-web", host_config=links
+            )["Id"]
+        )
+        before = list(doors["loopback"].controller.agent.manual_actions)
+        assert client.get("/docker/containers/linked-web/db/json").json()["Id"] == made[0]
+        assert client.delete("/docker/containers/linked-web/db?link=1").status_code == 204
+        assert doors["loopback"].controller.agent.manual_actions == before
+        assert client.get("/docker/containers/linked-web/db/json").status_code == 404
+        assert client.get("/docker/containers/linked-db/json").status_code == 200
+        assert client.delete("/docker/containers/linked-web/nope?link=1").status_code in (404, 500)
+    finally:
+        for container in made:
+            docker_client.api.remove_container(container, force=True)

@@ -105,17 +105,6 @@ def test_paths_that_are_no_route_do_not_reach_the_engine(
     assert head.startswith(f"HTTP/1.1 {status} ".encode()), head[:200]
 
 
-def test_a_raw_upgrade_is_refused_and_names_the_way(controller: Controller, containers: Containers) -> None:
-    made = containers.run("sleep 1000")
-    for path in (f"containers/{made}/attach?stream=1", "exec/abc/start"):
-        request = (
-            f"POST /docker/{path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n"
-        )
-        answer = controller.raw(request.encode() + b"Content-Length: 0\r\n\r\nGET /healthz HTTP/1.1\r\n\r\n")
-        assert answer.startswith(b"HTTP/1.1 501 ") and b"/v1/exec" in answer
-        assert answer.count(b"HTTP/1.1") == 1
-
-
 def test_an_exec_may_be_made_started_and_looked_at(http: httpx.Client, containers: Containers) -> None:
     made = containers.run("sleep 1000")
     body = {"Cmd": ["echo", "hi"], "AttachStdout": True}

@@ -13,7 +13,8 @@ from agent.api.engine_calls import ENGINE_CALLS
 from agent.api.engine_requests import checked_query
 from agent.api.problems import RequestError
 from agent.api.routes.engine import EngineRoutes
-from agent.api.rules import WEBSOCKET, Need
+from agent.api.rules import WEBSOCKET, Need, Rule
+from agent.api.streams.consoles import Consoles
 from agent.engine.stream import DockerStream
 from tests.support.controller import QuietAgent
 
@@ -101,8 +102,13 @@ def test_only_a_wait_is_a_reading_post() -> None:
     assert {key for key in reading if key[0] not in ("GET", "HEAD")} == {("POST", "/containers/{}/wait")}
 
 
+def _rules() -> list[Rule]:
+    engine = DockerStream("unix:///nowhere")
+    return EngineRoutes(QuietAgent(), engine, Consoles(engine)).rules()
+
+
 def test_each_route_is_one_rule_with_and_without_a_version() -> None:
-    rules = EngineRoutes(QuietAgent(), DockerStream("unix:///nowhere")).rules()
+    rules = _rules()
     assert len(rules) == len(ENGINE_CALLS) == len({(rule.method, rule.path) for rule in rules})
     for rule in rules:
         assert rule.path.startswith("/docker{version:engine_version}/")
@@ -114,7 +120,7 @@ def test_each_route_is_one_rule_with_and_without_a_version() -> None:
 
 
 def test_a_path_that_begins_with_v_is_no_version() -> None:
-    rules = EngineRoutes(QuietAgent(), DockerStream("unix:///nowhere")).rules()
+    rules = _rules()
     taken = {rule.path for rule in rules if compile_path(rule.path)[0].match("/docker/volumes/json")}
     assert taken == {"/docker{version:engine_version}/volumes/{id}"}
 

@@ -208,7 +208,6 @@ def test_filters_leave_what_they_name() -> None:
     assert keys(state="warning") == ["priv"]
     assert keys(state="running") == ["web", "db", "old", "priv"]
     assert keys(state="stopped", names=["hand", "web"]) == ["hand"]
-    assert keys(stack="home") == []
     assert keys(problems=True)[:4] == ["old", "nope", "loops", "dns"]
     with pytest.raises(ConfigError, match=r"wbe: no section .* did you mean web"):
         keys(names=["wbe"])
@@ -253,3 +252,28 @@ def test_a_watcher_in_a_pipe_sees_one_line_per_change() -> None:
 if __name__ == "__main__":
     for each in WIDTHS:
         (FOLDER / f"status-{each or 'pipe'}.txt").write_text(drawn(each))
+
+
+def test_waiting_for_all_is_over_where_nothing_is_left_to_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a removed section's container, which is deleted later, nor what is used only now and then."""
+    from agent.cli import actions
+
+    left: dict[str, Said] = {"Synced": (False, "Grace", "section removed"), "Running": (False, "Exited", "")}
+    resources = [
+        {**a_resource("container:old", **left), "level": "off"},
+        a_resource("notify:phone"),
+        a_resource("backup:nightly"),
+        a_resource("container:web", Synced=(False, "Pending", "to be replaced")),
+    ]
+    monkeypatch.setattr(actions, "agent_socket", lambda args: "")
+    monkeypatch.setattr(actions, "whole_status", lambda path: {"agent": {}, "resources": resources})
+    assert list(actions.out_of_sync(argparse.Namespace(), [])) == ["container:web"]
+
+
+def test_a_filter_that_nothing_matches_does_not_say_that_nothing_is_declared() -> None:
+    args = argparse.Namespace(names=[], stack="", state="failed", problems=False)
+    fine = {**STATUS, "resources": [a_resource("container:web", **RUNS)]}
+    assert "No section is in this state." in status_view(picked(fine, args))
+    args = argparse.Namespace(names=[], stack="nope", state="", problems=False)
+    with pytest.raises(ConfigError, match="no section is in the stack nope"):
+        picked(fine, args)

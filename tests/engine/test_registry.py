@@ -105,7 +105,7 @@ def test_the_layers_are_those_of_the_platform(registry: Registry) -> None:
         ((403, {}, b""), "wants a login"),
         ((401, {"WWW-Authenticate": 'Negotiate "x'}, b""), "wants a login"),
         ((307, {"Location": "/v2/app/manifests/1"}, b""), "redirects in circles"),
-        ((307, {"Location": "ftp://127.0.0.1/"}, b""), "no TLS"),
+        ((307, {"Location": "ftp://127.0.0.1/"}, b""), "without TLS"),
         ((307, {"Location": "http://["}, b""), "an address that is not one"),
         ((307, {"Location": "http://127.0.0.1:99999/"}, b""), "an address that is not one"),
         ((307, {"Location": "http://a b\t/"}, b""), "cannot be reached|not one"),
@@ -200,7 +200,9 @@ def test_redirects_are_followed(registry: Registry, front: Front) -> None:
         assert asking.ask(name_at(front.address)).digest == digest
 
 
-def test_tls_is_checked_by_the_certificates_that_dockerd_has(registry: Registry, tmp_path: Path) -> None:
+def test_tls_is_checked_by_the_certificates_that_dockerd_has(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digest = publish(registry.address, "app", "1")
     made = Authority.make(tmp_path)
     front = Front(registry.port, tls=(made.server.cert, made.server.key))
@@ -215,7 +217,8 @@ def test_tls_is_checked_by_the_certificates_that_dockerd_has(registry: Registry,
         with client(LOCAL) as asking:  # insecure: any certificate will do
             assert asking.ask(name_at(front.address)).digest == digest
             front.answer = lambda _: (200, {"Content-Length": "no number"}, b"")
-            with pytest.raises(RegistryError):
+            with monkeypatch.context() as patch, pytest.raises(RegistryError):
+                patch.setattr(under_test, "CALL_S", 1.0)  # it waits for the end of what has none
                 asking._get(name_at(front.address), "manifests/1")
             front.answer = lambda _: None
             assert asking.ask(name_at(front.address)).digest == digest  # by TLS still

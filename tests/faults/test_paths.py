@@ -123,7 +123,7 @@ def test_a_mount_that_hangs_holds_its_containers_and_nothing_else(
 @pytest.mark.variants(3)
 @pytest.mark.parametrize("kind", ["fifo", "endless", "hanging"])
 @pytest.mark.parametrize("when", ["at start", "later"])
-def test_an_env_file_that_cannot_be_read_is_a_mistake_of_its_section(
+def test_an_env_file_that_cannot_be_read_costs_only_its_section(
     agent: Agent, box: Box, tmp_path: Path, kind: str, when: str
 ) -> None:
     path = Path("/dev/zero") if kind == "endless" else tmp_path / "nas" / "file"
@@ -138,8 +138,10 @@ def test_an_env_file_that_cannot_be_read_is_a_mistake_of_its_section(
         agent.commit(OTHER.replace("MEMORY", "64m") + (one if when == "at start" else ""))
         agent.start()
         _others_go_on(agent, box, one)
-        message = "does not answer" if kind == "hanging" else "is not a regular file"
-        wait_for(lambda: message in _conditions(agent, "one").get("Accepted", {}).get("message", ""))
+        shown, message = ("Accepted", "is not a regular file")
+        if kind == "hanging":
+            shown, message = ("Waiting", "does not answer")
+        wait_for(lambda: message in _conditions(agent, "one").get(shown, {}).get("message", ""))
     finally:
         if hanging is not None:
             hanging.__exit__(None, None, None)

@@ -56,20 +56,21 @@ export class Agent {
 	async open({ id, kind, args, owner, tag } = {}) {
 		if (this.failing)
 			throw this.failing;
+		if (kind === 'refused')
+			throw new Error('Permission denied');
 		if (!id) {
 			this.opened++;
 			id = `object${this.#next++}`;
 			this.objects.set(id, { packets: [], last: 0, streams: new Map(), streamCount: 0, fetch: null, attended: this.clock.now });
 			this.#watch(id);
-			return { id };
 		}
+		if (!kind)
+			return { id };
 		const object = this.#get(id);
-		if (kind === 'refused')
-			throw new Error('Permission denied');
 		const number = ++object.streamCount;
 		object.streams.set(number, { kind, args, owner });
 		this.put(id, { stream: number, name: 'opened', json: { owner, tag } });
-		return { stream: number };
+		return { id, stream: number };
 	}
 
 	// an object that nobody reads ends

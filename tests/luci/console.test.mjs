@@ -99,7 +99,7 @@ test('what follows on input that did not arrive is not typed later, and the page
 	one.type('c');
 	one.type('d /tmp; rm *\r');
 	await one.answer(new Error('offline'));
-	assert.equal(one.note(), 'What was typed did not arrive: offline');
+	assert.equal(one.note(), 'Your input did not arrive: offline');
 	one.type('x');
 	assert.deepEqual(one.arrived, [ '1:c', '1:x' ]);
 });

@@ -167,7 +167,7 @@ test('a plan says what stops, for how long, and what stays', () => {
 		{ op: 'update', key: 'container:db', level: 'in place', down_s: null }, { op: 'note', key: 'container:x', level: 'note', down_s: null }
 	], pending: [ { key: 'container:cam', state: 'waiting', message: 'waits for /mnt/sda1' } ] };
 	assert.deepEqual(effects.ofPlan(plan), [
-		{ text: 'web is replaced: down for about 2 s, its volumes stay. It takes along: proxy.', heavy: true },
+		{ text: 'web is replaced: down for about 2 s, its volumes stay. This also affects: proxy.', heavy: true },
 		{ text: 'db changes in place: no restart.', heavy: false }, { text: 'cam: waits for /mnt/sda1', heavy: false }
 	]);
 });
@@ -227,7 +227,7 @@ for (const [ name, values, body ] of [
 
 test('resources: a limit that is taken away is refused, since the engine would keep it without a word', () => {
 	const before = resources.valuesOf(limited);
-	assert.throws(() => resources.bodyOf({ ...before, memory: '' }, before), /memory: the engine takes no limit away/);
+	assert.throws(() => resources.bodyOf({ ...before, memory: '' }, before), /memory: Docker cannot remove a limit/);
 });
 
 test('sha256: any split gives what node gives', () => {
@@ -271,6 +271,17 @@ test('files: an upload goes in growing parts, again where one broke, with its ha
 	assert.equal(end.sha256, createHash('sha256').update(data).digest('hex'));
 	assert.deepEqual(seen.slice(1, 5), [ 'PUT /t/0', 'PUT /t/1048576', 'PUT /t/1048576', 'PUT /t/1048576' ]);
 	assert.deepEqual(shown, [ 1048576, 3145728, data.length ]);
+});
+
+test('files: an upload is over when the agent is done with it, and fails when it is not', async () => {
+	const states = [ { state: 'ending' }, { state: 'ending' }, { state: 'done', members: 3 } ];
+	const send = async (method, path) => new Response(JSON.stringify({ transfer: { id: 't', job: null, ...path === '' ? {} : method === 'PUT' ? {} : states.shift() } }));
+	const transfers = transfer.make(send, async () => {});
+	assert.equal((await transfers.upload({ target: 'volume' }, new Blob([ 'x' ]), () => {})).members, 3);
+	states.push({ state: 'ending' }, { state: 'failed', error: 'the disk is full' });
+	await assert.rejects(transfers.upload({ target: 'volume' }, new Blob([ 'x' ]), () => {}), /the disk is full/);
+	states.push({ state: 'ending', job: 'j' });
+	assert.equal((await transfers.upload({ target: 'load' }, new Blob([ 'x' ]), () => {})).job, 'j');
 });
 
 test('files: what the agent refuses for good is not tried again', async () => {

@@ -26,7 +26,7 @@ test('status: the condition that the agent names decides, with the level that th
 
 test('status: a section of which nothing is known yet is pending', () => {
 	const { level, label } = status.verdict(resource('container:web', 'waiting', 'Synced'));
-	assert.deepEqual([ level, label ], [ 'waiting', 'Not looked at yet' ]);
+	assert.deepEqual([ level, label ], [ 'waiting', 'Not checked yet' ]);
 });
 
 test('status: a stream of items gives the same as a snapshot, and changes apply to it', () => {
@@ -185,7 +185,7 @@ test('dockerd: what happens to containers is said before', () => {
 		assert.equal(keeps(action, found, setting), wanted, `${action} ${setting}`);
 	const running = [ { Names: [ '/web' ] }, { Names: [ '/db' ] } ];
 	assert.match(impact('stop', false, running).join('\n'), /stays down[^]*containers stop: db, web\. /);
-	assert.match(impact('restart', true, running).join('\n'), /go on running[^]*: db, web$/);
+	assert.match(impact('restart', true, running).join('\n'), /keep running[^]*: db, web$/);
 	assert.match(impact('stop', true, []).join('\n'), /No container runs/);
 });
 

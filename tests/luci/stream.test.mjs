@@ -19,6 +19,19 @@ test('two streams of a tab share one object, and each gets its own items', async
 	assert.deepEqual(logs.place(), [ 'object1', 1 ]);
 });
 
+test('the status is asked for with the object, once, and any other stream after it', async () => {
+	const browser = new Browser(), tab = browser.tab();
+	const asked = [], { open } = browser.agent;
+	browser.agent.open = spec => asked.push([ spec?.id, spec?.kind ]) && open.call(browser.agent, spec);
+	const events = tab.follow('events'), seen = tab.follow('status');
+	await browser.clock.pass(START_MS);
+	assert.deepEqual(asked, [ [ undefined, 'status' ], [ 'object1', 'events' ] ]);
+	browser.agent.send('status', 's');
+	browser.agent.send('events', 'e');
+	await browser.clock.settle();
+	assert.deepEqual([ seen.seen, events.seen ], [ [ 'begin', 's' ], [ 'begin', 'e' ] ]);
+});
+
 test('twelve tabs have one object and one fetch, and each its own items', async () => {
 	const browser = new Browser(), tabs = [];
 	for (let count = 0; count < 12; count++) {

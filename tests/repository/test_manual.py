@@ -38,7 +38,8 @@ def test_every_section_type_is_in_the_reference() -> None:
 def test_every_command_option_and_section_is_there() -> None:
     text = (manual.PROJECT / "docs/man/ucidockd.8").read_text()
     for command in COMMANDS:
-        assert f".SS ucidockd {command.name}" in text
+        name = command.name.replace("-", "\\-")
+        assert f".SS ucidockd {name}" in text
         for option in manual.options_of(command):
             for name in option.flags:
                 assert name.replace("-", "\\-") in text

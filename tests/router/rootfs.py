@@ -152,7 +152,7 @@ class Router:
 
     def hotplug(self, subsystem: str, **env: str) -> list[dict[str, object]]:
         """Sources the script as hotplug-call does; the notifications that were sent."""
-        self.run("ash", "-c", f"( . /etc/hotplug.d/{subsystem}/90-ucidockd )", **env)
+        self.run("ash", "-c", f"( . /etc/hotplug.d/{subsystem}/90-ucidockd )", **env)  # type: ignore[arg-type]  # variables only
         return [json.loads(call[-1]) for call in self.calls() if call[0] == "ubus"]
 
     def init(self, action: str) -> subprocess.CompletedProcess[str]:

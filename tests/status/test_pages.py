@@ -68,7 +68,7 @@ def test_a_long_list_of_mistakes_says_how_many_are_left_out() -> None:
 
 def test_readers_on_the_control_socket_get_all_pages(tmp_path: Path) -> None:
     with serving(tmp_path, f"unix://{tmp_path / 'nothing.sock'}") as served:
-        keys = fill(served.agent.board, 3000, TEXTS["usual"])
+        keys = fill(served.agent.board, 1200, TEXTS["usual"])
         assert len(served.client.get("/v1/status").content) < 1024 * 1024
         status = whole_status(str(served.path))
         assert [resource["key"] for resource in status["resources"]] == keys

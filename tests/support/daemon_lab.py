@@ -140,7 +140,7 @@ class DaemonLab:
 
     def message(self, condition: str) -> str:
         resources = {item["key"]: item for item in self.board.snapshot()["resources"]}
-        return next(c["message"] for c in resources[KEY]["conditions"] if c["type"] == condition)
+        return next(str(c["message"]) for c in resources[KEY]["conditions"] if c["type"] == condition)
 
     def document(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.daemon_json.read_text())

@@ -206,7 +206,7 @@ class FakeUbusd:
                 attributes: Attributes = {
                     Attr.OBJID: listener.id,
                     Attr.METHOD: name,
-                    Attr.DATA: blobmsg.encode(body),
+                    Attr.DATA: blobmsg.encode(body),  # type: ignore[arg-type]  # what was decoded can be encoded
                 }
                 listener.owner.send(Message(Kind.INVOKE, next(self._seq), 0, attributes))
 

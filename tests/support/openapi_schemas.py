@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.model.container_table import Level as Cost
-from agent.model.dockerd.settings import Wish
+from agent.model.dockerd.settings import DaemonAction
 from agent.model.updates import UpdateState
 from agent.plan.effects import SCHEMA, Kind
 from agent.plan.outlook import STATES
@@ -431,7 +431,7 @@ SCHEMAS: dict[str, Any] = {
         "type": "object",
         "properties": {
             "id": TEXT,
-            "kind": {"enum": ["pull", "push", "build", "import", "load", "prune"]},
+            "kind": {"enum": ["pull", "push", "build", "import", "load", "prune", "move"]},
             "title": TEXT,
             "state": {"enum": ["running", "succeeded", "failed", "cancelled"]},
             "created": {"type": "number", "description": "Wall clock, seconds"},
@@ -550,6 +550,13 @@ SCHEMAS: dict[str, Any] = {
 }
 
 _JOB, _TRANSFER = ref("Job"), ref("Transfer")
+_MAYBE: dict[str, Any] = {"type": ["integer", "null"], "minimum": 0}
+_TARGET: dict[str, Any] = {
+    "type": "object",
+    "properties": {"target": {**TEXT, "description": "An empty folder on the new disk"}},
+    "required": ["target"],
+    "additionalProperties": False,
+}
 
 SHAPES: dict[str, dict[str, Any]] = {
     "GET /healthz": {"content": {"text/plain": {}}},
@@ -752,7 +759,30 @@ SHAPES: dict[str, dict[str, Any]] = {
         },
     },
     "GET /v1/export": {"content": wrapped("text", TEXT)},
-    **{f"POST /v1/dockerd/{wish}": {"content": wrapped("started", {"const": True})} for wish in Wish},
+    **{f"POST /v1/dockerd/{wish}": {"content": wrapped("started", {"const": True})} for wish in DaemonAction},
+    "POST /v1/move-data": {"body": _TARGET, "content": wrapped("job", _JOB)},
+    "POST /v1/move-data/check": {
+        "body": _TARGET,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "source": TEXT,
+                        "target": TEXT,
+                        "file_system": TEXT,
+                        "resumes": {"type": "boolean", "description": "A copy that was cut short is there"},
+                        "entries": {**_MAYBE, "description": "null: counting takes long"},
+                        "bytes": _MAYBE,
+                        "free": WHOLE,
+                        "containers": {**_LIST, "description": "Names of those that stop"},
+                        "down_s": {**_MAYBE, "description": "Seconds that they stop, about"},
+                        "notes": _LIST,
+                    },
+                }
+            }
+        },
+    },
     "POST /v1/tls/clients": {
         "body": {
             "type": "object",
@@ -790,7 +820,16 @@ SHAPES: dict[str, dict[str, Any]] = {
             "archives",
             {
                 "type": "array",
-                "items": {"type": "object", "properties": {"volume": TEXT, "file": TEXT, "bytes": WHOLE}},
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "volume": TEXT,
+                        "file": TEXT,
+                        "bytes": WHOLE,
+                        "at": {"type": "number", "description": "When it was begun, unix seconds"},
+                        "sha256": {**TEXT, "description": "As noted beside it; empty where it is not"},
+                    },
+                },
             },
         )
     },

@@ -113,7 +113,7 @@ class Opkg:
         place = f"usr/lib/opkg/info/{name}.{kind}"
         self.router.write(place, text, mode=0o755)
         try:
-            return self.router.run(f"/{place}", word, **environment)
+            return self.router.run(f"/{place}", word, **environment)  # type: ignore[arg-type]  # variables only
         finally:
             if kind == "preinst":
                 self.router.path(place).unlink()

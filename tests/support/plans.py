@@ -56,7 +56,7 @@ class World:
     def lose(self, section: str) -> None:
         """The object is gone from the engine."""
         for objects in (self.containers, self.networks, self.volumes):
-            objects.pop(section, None)  # type: ignore[attr-defined]
+            objects.pop(section, None)
 
     def foreign(self, name: str, command: str) -> None:
         """A container that is not ours has the name."""

@@ -48,4 +48,4 @@ class Store:
         self.registry.close()
         for image in self.box.client.images.list():
             if BUSYBOX not in image.tags:
-                self.box.client.images.remove(image.id, force=True)
+                self.box.client.images.remove(str(image.id), force=True)

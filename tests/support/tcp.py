@@ -243,7 +243,7 @@ def make_certificate(folder: Path, name: str, *, der: str = "", key: str = "ec")
             (secret, ["pkey", *(["-traditional"] if der == "traditional" else [])]),
         ):
             pem = path.rename(path.with_suffix(".pem"))
-            command = ["openssl", *tool, "-in", pem, "-outform", "der", "-out", path]
+            command = ["openssl", *tool, "-in", str(pem), "-outform", "der", "-out", str(path)]
             subprocess.run(command, check=True, capture_output=True)
     return cert, secret
 

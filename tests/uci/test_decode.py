@@ -222,13 +222,13 @@ def test_an_anonymous_container_wants_a_name() -> None:
         ({"volume": ("a1:/d", "/b:/d")}, "volume[1]: /d is mounted twice"),
         ({"ip": "10.1.0.2"}, "ip: there is no network"),
         ({"label": "ucidockd.owner=me"}, "label[0]: labels that begin"),
-        ({"env_file": "/missing"}, "env_file[0]: /missing cannot be read"),
+        ({"env_file": "/odd"}, "env_file[0]: /odd is not a regular file"),
         ({"image": ""}, "image: is empty"),
     ],
 )
 def test_a_container_mistake_is_an_error(values: dict[str, Value], hint: str) -> None:
     def missing(path: str) -> str:
-        raise PathError(f"{path} cannot be read: No such file or directory")
+        raise PathError(f"{path} is not a regular file")
 
     lan = a_section("network", "lan", subnet="10.1.0.0/24")
     package = Package(
@@ -347,7 +347,7 @@ def test_defaults_hold_where_nothing_is_set() -> None:
         ({"docker_host": "tcp://192.168.1.2:2375"}, ["connection to this engine is not encrypted"]),
         ({"docker_host": "tcp://192.168.1.2:2376", "docker_cert_path": "/etc/nas"}, []),
         ({"docker_host": "tcp://127.0.0.1:2375"}, []),
-        ({"docker_cert_path": "/etc/nas"}, ["a unix socket knows no TLS"]),
+        ({"docker_cert_path": "/etc/nas"}, ["a unix socket does not use TLS"]),
         ({"docker_host": "tcp://nas:99999"}, ["Port out of range"]),
         (
             {"docker_host": "tcp://nas:2376", "docker_cert_path": "nas"},

@@ -170,7 +170,7 @@ def test_a_wrong_host_is_an_error_that_names_the_right_form(text: str, expected:
         ("option storage_driver 'nosuch'", "expected one of overlay2"),
         ("option log_level 'loud'", "expected one of debug, info, warn, error, fatal"),
         ("option data_root '/'", "expected an absolute path such as /opt/docker"),
-        ("option data_root '/..'", "is not a directory of its own"),
+        ("option data_root '/..'", "is not a separate directory"),
         ("list dns '1.2.3'", "globals.dns[0]: '1.2.3' is not an IP address"),
         ("list registry_mirrors 'ftp://m'", "expected http(s)://host[:port]"),
         ("list registry_mirrors 'https://m/v2?a=b'", "the mirror has more than a host, a port and a path"),

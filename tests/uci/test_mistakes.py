@@ -11,6 +11,7 @@ import pytest
 
 from agent.cli.main import main
 from agent.convert.docker_flags import FLAGS
+from agent.model.issues import Issue
 from agent.schema.validate import WORDS, properties
 from agent.uci.decode import decode
 from agent.uci.mistakes import mistakes_of
@@ -253,3 +254,64 @@ def test_the_standard_input_and_a_file_that_is_not_there(
     assert capsys.readouterr().err.startswith(f"ucidockd: there is no file {tmp_path}/gone: name one")
     assert main(["check", f"--config-dir={tmp_path}", f"--override-dir={tmp_path}/none"]) == 1
     assert f"`touch {tmp_path}/containers` makes an empty one" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "wish"),
+    [
+        ('{"services": {}}', "the file is JSON", "`ucidockd import compose FILE`"),
+        (
+            "# mine\n\nservices:\n  web:\n    image: nginx\n",
+            "the file is YAML",
+            "`ucidockd import compose FILE`",
+        ),
+        ("version: '3'\nservices: {}\n", "the file is YAML", "`ucidockd import compose FILE`"),
+        ("  sudo docker run -d -p 80:80 nginx\n", "this is a command line", "`ucidockd import run < FILE`"),
+    ],
+)
+def test_a_file_in_another_syntax_is_one_mistake_with_the_way_out(text: str, said: str, wish: str) -> None:
+    [mistake] = mistakes_of(text, package="containers")
+    assert said in mistake.wrong and wish in mistake.expected
+    if "JSON" in said:
+        [mistake] = mistakes_of(text, package="dockerd")
+        assert "alt_config_file" in mistake.expected
+
+
+@pytest.mark.parametrize(
+    ("line", "said", "wish"),
+    [
+        ("option command ['nginx','-g']", "UCI has no arrays", "one `list command` line for each argument"),
+        ("list tmpfs '/tmp:64m'", "'64m' is not an option of a tmpfs", "did you mean `size=64m`?"),
+        ("list tmpfs '/tmp:mode:1777'", "'mode:1777' is not an option of a tmpfs", "size=64m,mode=1777"),
+    ],
+)
+def test_what_only_the_engine_would_refuse_is_told_before(line: str, said: str, wish: str) -> None:
+    [issue] = decoded_container(line)
+    assert said in issue.message and wish in issue.expected
+
+
+@pytest.mark.parametrize(
+    "line", ["list tmpfs '/tmp:rw,noexec,size=64m,mode=1777'", "option command '[ -f /x ]'"]
+)
+def test_what_the_engine_takes_is_no_mistake(line: str) -> None:
+    assert decoded_container(line) == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "wish"),
+    [
+        ("containers", "`config container 'NAME'`"),
+        ("service", "`config container 'NAME'`"),
+        ("login", "`config auth 'NAME'`"),
+        ("interface", "one of container, network"),
+    ],
+)
+def test_another_section_type_gets_the_one_that_is_meant(kind: str, wish: str) -> None:
+    package = parse(f"config {kind} 'web'\n\toption image 'nginx'\n", package="containers")
+    [issue] = decode({"containers": package}, paths={}).issues
+    assert "is ignored" in issue.message and wish in issue.expected
+
+
+def decoded_container(line: str) -> tuple[Issue, ...]:
+    package = parse(f"config container 'web'\n\toption image 'nginx'\n\t{line}\n", package="containers")
+    return decode({"containers": package}, paths={}).issues

@@ -170,7 +170,7 @@ def test_an_automatic_update_comes_in_its_window_after_its_age(world: World) -> 
     world.kill_agent()  # the age does not begin again
     while web(world).image_id == old:
         assert world.time.wall() < since + 3 * 86400 + HOUR_S
-        world.rest(600)
+        world.rest(1800)
     assert world.time.wall() >= since + 2 * 86400
     assert 2 <= datetime.fromtimestamp(world.time.wall()).hour < 6
     assert web(world).image_id == new

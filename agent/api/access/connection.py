@@ -15,6 +15,7 @@ import os
 import socket
 import struct
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,7 +38,7 @@ from agent.engine.body_pump import (
     run_in_thread,
 )
 from agent.engine.stream import EngineResponse, SourceError
-from agent.engine.wire import can_lend, socket_of
+from agent.engine.wire import Wire, can_lend, socket_of
 from agent.wire.http_head import TOO_LARGE, Counted, head_problem
 
 logger = logging.getLogger(__name__)
@@ -142,6 +143,7 @@ class LendingProtocol(uvicorn_compat.QuietProtocol):
 
 HEAD_TIMEOUT_S = 10.0
 UNREAD_TIMEOUT_S = 10.0  # for the rest of a body that was answered without being read
+_QUIET_S = 30  # of a raw stream
 _UCRED = struct.Struct("3i")
 
 
@@ -264,6 +266,15 @@ class GuardedProtocol(LendingProtocol):
         """Gives the place in the door back; a WebSocket does it when it ends."""
         self.place.give_back()
 
+    def may_switch(self) -> bool:
+        """Whether the client asked for a raw stream and can get one."""
+        return uvicorn_compat.may_switch(self)
+
+    def switch(self, headers: Iterable[tuple[str, str]]) -> tuple[Wire, bytes]:
+        """The connection as a raw stream, and the head that goes first. It keeps its place, and can be cut as before."""
+        _keep_alive(self.transport.get_extra_info("socket"))
+        return uvicorn_compat.switch(self, headers)
+
     def cut(self) -> None:
         """Drops the connection: the client sees that its answer is not complete."""
         self.transport.abort()
@@ -337,6 +348,15 @@ class GuardedProtocol(LendingProtocol):
     def _too_slow(self) -> None:
         self._head_timer = None
         self.transport.abort()
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    """A raw stream may be silent for hours: the kernel asks whether the client is still there (tcp(7))."""
+    if connection.family == socket.AF_UNIX:
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET_S)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _QUIET_S)
 
 
 def address_of(peer: tuple[str, int] | tuple[str, int, int, int] | None) -> str:

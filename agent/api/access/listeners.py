@@ -127,7 +127,7 @@ class Listeners:
             return ListenState(address=str(address), state=FAILED, message=exc.strerror or str(exc))
         if exposed:
             return ListenState(
-                address=str(address), state=EXPOSED, message=f"{exposed}; listened on all the same"
+                address=str(address), state=EXPOSED, message=f"{exposed}; the listener is open anyway"
             )
         return ListenState(
             address=str(address), state=LISTENING, message="with TLS" if tls else "without TLS"

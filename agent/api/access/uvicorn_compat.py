@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """All that we do to the private parts of uvicorn, h11 and asyncio; elsewhere we only override methods of uvicorn's protocol.
 
-uvicorn serves every request, but offers no public way to do four things that a router needs. Large bodies (image exports,
+uvicorn serves every request, but offers no public way to do five things that a router needs. Large bodies (image exports,
 loads, archives) have to bypass the event loop: moved by a thread from socket to socket they cost half the CPU and are
 about twice as fast (`make bench`), and that needs uvicorn's request cycle and h11's counters to agree on
-what was moved. The server must leave signals to the agent and must end streams as if their clients had gone. The log must
-not repeat what strangers send. And each TLS connection must not keep asyncio's 256 KiB. Where an update of uvicorn
-lacks one of the names in NEEDED, `fits` says so and bodies go through the event loop: slower, never wrong. A test names
-what is missing, so that an update shows here first.
+what was moved. A connection has to become a raw stream, as the command `docker exec` wants it; since asyncio's TLS cannot
+end one side alone, its records are taken over. The server must leave signals to the agent and must end streams as if their
+clients had gone. The log must not repeat what strangers send. And each TLS connection must not keep asyncio's 256 KiB.
+Where an update of uvicorn lacks one of the names in NEEDED, `fits` says so and bodies go through the event loop: slower,
+never wrong. A test names what is missing, so that an update shows here first.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ import logging
 import operator
 import socket
 from asyncio import sslproto
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import h11
-import uvicorn
+import uvicorn.server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from agent.engine.wire import TlsWire, Wire
 from agent.wire.http_head import HEAD_LIMIT
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ logger = logging.getLogger(__name__)
 STOP_S = 3
 _CUT_S = 2.0  # after the order to end, and before STOP_S
 _TLS_BUFFER = 64 * 1024
+_RAW_PIECE = 16 * 1024
 
 NEEDED = (
     "transport.pause_reading",
@@ -49,6 +52,13 @@ NEEDED = (
     "conn.trailing_data",
     "conn.receive_data",
     "conn.send_with_data_passthrough",
+)
+_NEEDED_OF_TLS = (
+    "transport._ssl_protocol._sslobj",
+    "transport._ssl_protocol._incoming",
+    "transport._ssl_protocol._outgoing",
+    "transport._ssl_protocol._transport",
+    "transport._ssl_protocol._state",
 )
 
 
@@ -130,6 +140,40 @@ def stop_reading(protocol: H11Protocol, *, kept: int) -> bytes:
     return waiting
 
 
+def may_switch(protocol: H11Protocol) -> bool:
+    """Whether the connection can become a raw stream: the client asked for it, and its request is complete."""
+    encrypted = protocol.transport.get_extra_info("sslcontext") is not None
+    return (
+        fits(protocol)
+        and protocol.conn.their_state is h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]
+        and protocol.scope["http_version"] == "1.1"
+        and (not encrypted or all(_has(protocol, path) for path in _NEEDED_OF_TLS))
+    )
+
+
+def switch(protocol: H11Protocol, headers: Iterable[tuple[str, str]]) -> tuple[Wire, bytes]:
+    """The connection as a raw stream, and the answer that has to be sent first (RFC 9110 section 15.2.2).
+
+    Only where `may_switch` says so. The protocol hears of the connection's end, and of nothing else any more.
+    """
+    head = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+    answer = protocol.conn.send(h11.InformationalResponse(status_code=101, headers=head, reason=b"UPGRADED"))
+    protocol.cycle.response_started = True
+    buffer = memoryview(bytearray(_RAW_PIECE))
+    wire, transport = Wire(buffer), protocol.transport
+    if transport.get_extra_info("sslcontext") is not None:
+        tls: Any = operator.attrgetter("_ssl_protocol")(transport)
+        wire = TlsWire(buffer, tls._sslobj, tls._incoming, tls._outgoing)  # noqa: SLF001
+        transport = tls._transport  # noqa: SLF001
+        tls._state = type(tls._state).UNWRAPPED  # noqa: SLF001 - it has nothing to say at the end
+    wire.on_lost = protocol.connection_lost
+    wire.unread(bytes(protocol.conn.trailing_data[0]))
+    transport.set_protocol(wire)
+    wire.connection_made(transport)
+    transport.resume_reading()  # h11 had it paused behind the request
+    return wire, answer or b""
+
+
 def unread(protocol: H11Protocol) -> bool:
     """Whether the client still sends the body of a request that has been answered."""
     return protocol.conn.their_state is h11.SEND_BODY and protocol.cycle.response_complete
@@ -142,7 +186,7 @@ class QuietProtocol(H11Protocol):
         """Nothing to warn of."""
 
 
-class Server(uvicorn.Server):
+class Server(uvicorn.server.Server):
     """uvicorn's server, for an agent that handles signals itself and stops within STOP_S."""
 
     @contextlib.contextmanager

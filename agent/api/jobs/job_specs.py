@@ -43,6 +43,7 @@ class JobKind(StrEnum):
     IMPORT = "import"
     LOAD = "load"
     PRUNE = "prune"
+    MOVE = "move"
 
 
 # seconds without progress after which the engine is thought to hang; a build step may well be silent for long, and with
@@ -54,12 +55,14 @@ STALL_S = {
     JobKind.LOAD: 600.0,
     JobKind.BUILD: 1800.0,
     JobKind.PRUNE: 3600.0,
+    JobKind.MOVE: 600.0,
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """One POST to the engine. Logins are in `headers` and `secrets`, which no repr shows."""
+    """One POST to the engine, or with the `path` "" work of our own. Logins are in `headers` and `secrets`, which no repr
+    shows."""
 
     kind: JobKind
     title: str

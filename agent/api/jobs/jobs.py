@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from enum import StrEnum
 from socket import socket
 from typing import Any
@@ -128,6 +128,11 @@ class Job:
 
     # what the registry does with it
 
+    def expect(self, total: int) -> None:
+        """How many bytes there are to do."""
+        self.progress.expect(total)
+        self._changed()
+
     def take(self, line: Mapping[str, Any]) -> None:
         """One line of the engine's stream. Raises EngineError for an error line: status 200 was said long ago."""
         wrong = _error_in(line)
@@ -221,12 +226,15 @@ class Jobs:
         body: AsyncIterable[bytes] | None = None,
         length: int | None = None,
         upload_bytes: int = 0,
+        work: Callable[[Job], Awaitable[None]] | None = None,
     ) -> Job:
         """Begins. `body` is read as fast as the engine takes it. `length` is what it has, `upload_bytes` what it is said to.
+        `work` takes the place of a request to the engine.
 
         Raises ConflictError when too many are running, StorageLostError while the engine's data is away.
         """
-        self._engine.permit("POST", spec.path)
+        if work is None:
+            self._engine.permit("POST", spec.path)
         if len(self._tasks) >= RUNNING_LIMIT:
             raise ConflictError(f"{RUNNING_LIMIT} jobs are running; wait for one to end, or cancel one")
         job = Job(spec, now=self._wall(), upload_bytes=upload_bytes or length or 0)
@@ -234,7 +242,7 @@ class Jobs:
         if upload is None:
             job.body_taken.set()
         self._jobs[job.id] = job
-        task = asyncio.create_task(self._run(job, upload), name=f"job-{spec.kind}-{job.id[:8]}")
+        task = asyncio.create_task(self._run(job, upload, work), name=f"job-{spec.kind}-{job.id[:8]}")
         self._tasks[job.id] = task
         task.add_done_callback(lambda _: self._left(job))
         over = [number for number, job in self._jobs.items() if job.is_over]
@@ -252,7 +260,7 @@ class Jobs:
         try:
             return self._jobs[number]
         except KeyError:
-            raise UnknownJobError(f"there is no such job; the last {KEPT} are kept") from None
+            raise UnknownJobError(f"no such job; the last {KEPT} are kept") from None
 
     def all(self) -> list[Job]:
         """Newest first."""
@@ -276,11 +284,13 @@ class Jobs:
         if tasks:
             await asyncio.wait(tasks, timeout=_CANCEL_S)
 
-    async def _run(self, job: Job, upload: _Upload | None) -> None:
+    async def _run(
+        self, job: Job, upload: _Upload | None, work: Callable[[Job], Awaitable[None]] | None
+    ) -> None:
         error: dict[str, Any] | None = None
         state = JobState.FAILED
         try:
-            await self._limited(job, upload)
+            await self._limited(job, work(job) if work is not None else self._work(job, upload))
             state = JobState.SUCCEEDED
         except asyncio.CancelledError:
             # a cancel only has to end it; this is the task's last step, so nothing is held up by it
@@ -300,13 +310,13 @@ class Jobs:
             "job %s %s: %s", job.spec.kind, job.spec.title, job.error["message"] if job.error else state
         )
 
-    async def _limited(self, job: Job, upload: _Upload | None) -> None:
+    async def _limited(self, job: Job, work: Awaitable[None]) -> None:
         stall_s = self._stall_s[job.spec.kind]
         whole, stall = asyncio.timeout(LIMIT_S), asyncio.timeout(stall_s)
         try:
             async with whole, stall:
                 job.watched(stall, stall_s)
-                await self._work(job, upload)
+                await work
         except TimeoutError as exc:
             why = f"no progress in {stall_s:g} s" if stall.expired() else f"not done in {LIMIT_S / 3600:g} h"
             raise EngineError(f"{why}, the job was given up", retryable=True) from exc

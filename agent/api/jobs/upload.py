@@ -193,7 +193,7 @@ class Upload(Transfer):
                 why = (job.error or {}).get("message", f"the job was {job.state}")
                 raise EngineError(str(why), status=409)
         except BaseException:
-            self.pipe.fail(SourceError("the engine takes no more"))
+            self.pipe.fail(SourceError("the engine accepts no more"))
             if not job.is_over:
                 await jobs.cancel(job.id)
             raise
@@ -211,6 +211,6 @@ class Upload(Transfer):
         try:
             await work
         except BaseException:
-            self.pipe.fail(SourceError("the engine takes no more"))
+            self.pipe.fail(SourceError("the engine accepts no more"))
             raise
         self.pipe.satisfy()

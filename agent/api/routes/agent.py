@@ -25,8 +25,10 @@ from agent.api.port import (
     given_of,
     import_request_of,
     load_of,
+    move_target_of,
     prune_request_of,
     revert_of,
+    start_move,
     validated,
 )
 from agent.api.problems import RequestError, checked_id, container_id, picked, text
@@ -34,7 +36,7 @@ from agent.api.rules import EVENT_STREAM, PUBLIC, READER, Rule, get, post, read,
 from agent.api.streams.stream_sources import board_feed
 from agent.data.backups import Backups
 from agent.errors import UcidockdError
-from agent.model.dockerd.settings import Wish
+from agent.model.dockerd.settings import DaemonAction
 from agent.status.board import StatusBoard
 from agent.status.metrics import MEDIA_TYPE, Labels, Metric, board_metrics, format_metrics, many, one
 
@@ -308,17 +310,17 @@ class AdoptionRoutes:
 
 
 _SUMMARIES = {
-    Wish.START: "Starts a dockerd that was stopped manually",
-    Wish.STOP: "Stops dockerd; it stays down until it is started, or a reconcile is asked for",
-    Wish.RESTART: "Restarts dockerd; containers keep running where live-restore allows it",
+    DaemonAction.START: "Starts a dockerd that was stopped manually",
+    DaemonAction.STOP: "Stops dockerd; it stays down until it is started, or a reconcile is asked for",
+    DaemonAction.RESTART: "Restarts dockerd; containers keep running where live-restore allows it",
 }
 
 
 class DaemonRoutes:
-    """Manual control of dockerd."""
+    """Manual control of dockerd, and of where its data is."""
 
-    def __init__(self, agent: AgentPort) -> None:
-        self._agent = agent
+    def __init__(self, agent: AgentPort, jobs: Jobs) -> None:
+        self._agent, self._jobs = agent, jobs
 
     def rules(self) -> list[Rule]:
         return [
@@ -329,7 +331,22 @@ class DaemonRoutes:
                     self._wished(wish),
                     _SUMMARIES[wish],
                 )
-                for wish in Wish
+                for wish in DaemonAction
+            ),
+            post(
+                "/v1/move-data/check",
+                write("ucidockd", "move_data_check"),  # it looks at paths that the caller names
+                self.look_at_move,
+                "What a move of Docker's data to the folder `target` would do: sizes, what stops and for how long",
+                body="json",
+            ),
+            post(
+                "/v1/move-data",
+                write("ucidockd", "move_data"),
+                self.move,
+                "Moves Docker's data to the folder `target`, as a job; the same engine runs there afterwards",
+                body="json",
+                status=202,
             ),
             post(
                 "/v1/tls/clients",
@@ -340,13 +357,19 @@ class DaemonRoutes:
             ),
         ]
 
-    def _wished(self, wish: Wish) -> Callable[[Request], Awaitable[Response]]:
+    def _wished(self, wish: DaemonAction) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             del request
             await self._agent.dockerd(wish)
             return JsonReply(STARTED)
 
         return handle
+
+    async def look_at_move(self, request: Request) -> Response:
+        return JsonReply(await self._agent.look_at_move(move_target_of(await read_json(request))))
+
+    async def move(self, request: Request) -> Response:
+        return JsonReply(start_move(self._agent, self._jobs, await read_json(request)), status_code=202)
 
     async def client(self, request: Request) -> Response:
         body = await read_json(request)

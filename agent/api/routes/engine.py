@@ -3,27 +3,33 @@
 
 Nothing of the client's request line reaches the engine: the path is built anew from the table's pattern and checked
 parts. Headers pass by allow-list both ways. Bodies flow with constant memory; the engine's status and message are the
-answer. A raw upgrade is refused: behind one, a second request could pass unseen.
+answer. Where the engine makes a connection a raw stream (attach, exec), so do we, and it is never HTTP again: no second
+request can pass unseen behind one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
+import logging
 import re
 from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from agent.api.access.access import may_write
+from agent.api.access.connection import GuardedProtocol
 from agent.api.archives import HEAD_TIMEOUT_S, safe_archive
-from agent.api.engine_calls import BUILDKIT_CALLS, ENGINE_CALLS, EngineCall
+from agent.api.engine_calls import BUILDKIT_CALLS, ENGINE_CALLS, EngineCall, Output
 from agent.api.engine_requests import (
     READER_LIMIT,
     EngineVersions,
@@ -33,22 +39,27 @@ from agent.api.engine_requests import (
     manual_action,
     masked_json,
 )
-from agent.api.http.replies import ClientGoneError, EngineReply, Inbox, StreamReply
+from agent.api.http.replies import STALL_S, ClientGoneError, EngineReply, Inbox, StreamReply, read_body
 from agent.api.http.routing import refuse
 from agent.api.port import AgentPort
-from agent.api.problems import RequestError, checked_id, checked_image, checked_network
+from agent.api.problems import RequestError, checked_container, checked_id, checked_image, checked_network
 from agent.api.routes.consoles import attach
 from agent.api.rules import WEBSOCKET, Need, Rule
+from agent.api.streams.consoles import Consoles
 from agent.api.streams.engine_streams import has_terminal, json_lines
-from agent.engine.stream import Body, DockerStream, EngineResponse
+from agent.engine.stream import LIVE_PIECE_LIMIT, Body, DockerStream, EnginePipe, EngineResponse
+from agent.engine.wire import Wire
 from agent.errors import EngineError, UcidockdError
 from agent.wire.bodies import JSON_LINES
 from agent.wire.http_head import natural
 
+logger = logging.getLogger(__name__)
+
 PREFIX = "/docker"
 VERSION = "{version:engine_version}"  # in a rule's path: `/v1.NN`, or nothing
-_CHECKS = {"id": checked_id, "image": checked_image, "network": checked_network}
-_WITH_SLASHES = re.compile(r"\{(image|network)\}")
+_CHECKS = {"image": checked_image, "network": checked_network}
+_LOOK_S = 2.0
+_WITH_SLASHES = re.compile(r"\{(image|network)\}|(?<=^/containers/)\{(id)\}")
 # the engine's own words for what is not there (moby, errdefs): clients look for some of them
 _NOT_THERE = {
     "containers": "No such container: {}",
@@ -93,11 +104,12 @@ register_url_convertor("engine_version", _VersionPart())
 
 
 class EngineRoutes:
-    """`agent` is told of manual actions."""
+    """`agent` is told of manual actions. Raw streams take places of `consoles`."""
 
-    def __init__(self, agent: AgentPort, engine: DockerStream) -> None:
+    def __init__(self, agent: AgentPort, engine: DockerStream, consoles: Consoles) -> None:
         self._agent = agent
         self._engine = engine
+        self._consoles = consoles
         self._versions = EngineVersions(engine)
 
     def rules(self) -> list[Rule]:
@@ -111,7 +123,9 @@ class EngineRoutes:
         handler = self._attach if call.verb == WEBSOCKET else functools.partial(self._pass, call)
         return Rule(
             method=call.verb,
-            path=PREFIX + VERSION + _WITH_SLASHES.sub(r"{\1:path}", call.path),
+            path=PREFIX
+            + VERSION
+            + _WITH_SLASHES.sub(lambda found: f"{{{found[1] or found[2]}:path}}", call.path),
             grant=call.grant,
             handler=handler,
             summary=call.summary,
@@ -128,11 +142,7 @@ class EngineRoutes:
                 headers={"connection": "close"},
             )
         if "upgrade" in request.headers:
-            raise RequestError(
-                "raw upgrades are not passed on: use /v1/containers/{id}/exec and /v1/exec/{id}/ws, or attach/ws",
-                status=501,
-                headers={"connection": "close"},
-            )
+            return await self._raw(call, request)
         path = await self._path(call.path, request)
         writer = call.need is Need.WRITE or await may_write(request)
         query = checked_query(call.path, request.query_params.multi_items(), writer=writer)
@@ -164,15 +174,49 @@ class EngineRoutes:
             large=call.large,
         )
 
+    async def _raw(self, call: EngineCall, request: Request) -> Response:
+        """The connection as a raw stream to and from the engine, or its answer where it gives another one."""
+        connection: GuardedProtocol = request.scope["state"]["connection"]
+        body = await read_body(request) if call.hijacks else b""  # to its end: what follows is no HTTP
+        if not call.hijacks or not _asks_for_tcp(request.headers) or not connection.may_switch():
+            raise RequestError(
+                "such an upgrade is not passed on: use /v1/containers/{id}/exec and /v1/exec/{id}/ws, or attach/ws",
+                status=501,
+                headers={"connection": "close"},
+            )
+        path = await self._path(call.path, request)
+        query = checked_query(call.path, request.query_params.multi_items(), writer=True)
+        with ExitStack() as stack:
+            stack.enter_context(self._consoles.place())
+            response = await self._engine.open(
+                call.verb,
+                path,
+                query=query,
+                headers=[
+                    (name, request.headers[name]) for name in _REQUEST_HEADERS if name in request.headers
+                ],
+                body=body,
+                piece_limit=LIVE_PIECE_LIMIT,
+                upgrade=True,
+            )
+            if response.status != 101:
+                return EngineReply(response, status=response.status, headers=_shown(response))
+            exec_id = (
+                str(request.path_params["id"]) if call.output is Output.EXEC and _with_terminal(body) else ""
+            )
+            return _RawReply(response, stack.pop_all(), self._consoles, exec_id)
+
     async def _path(self, pattern: str, connection: HTTPConnection) -> str:
         parts = connection.path_params
         asked = str(parts["version"]).removeprefix("/v")
         version = await self._versions.prefix(asked) if asked else ""
 
+        check = checked_container if pattern.startswith("/containers/") else checked_id
+
         def checked(found: re.Match[str]) -> str:
             text = str(parts[found[1]])
             try:
-                return _CHECKS[found[1]](text)
+                return check(text) if found[1] == "id" else _CHECKS[found[1]](text)
             except RequestError as exc:  # what cannot be a name is the name of nothing
                 kind = pattern.split("/")[1]
                 message = _NOT_THERE.get(kind, f"no such object in {kind}: {{}}").format(text[:_SHOWN_LIMIT])
@@ -184,12 +228,102 @@ class EngineRoutes:
         try:
             path = await self._path("/containers/{id}/attach", socket)
             query = checked_query(path, socket.query_params.multi_items(), writer=True)
-            tty = await has_terminal(self._engine, checked_id(str(socket.path_params["id"])))
+            tty = await has_terminal(self._engine, checked_container(str(socket.path_params["id"])))
             pipe = await self._engine.hijack(path, query=query)
         except UcidockdError as exc:
             await refuse(socket, exc)
             return
         await attach(socket, pipe, tty=tty)
+
+
+class _RawReply(Response):
+    """A raw stream both ways until the engine ends it or its client is gone. `place` is given back then.
+
+    `exec_id`: of an exec with a terminal, whose process ends when its client leaves it.
+    """
+
+    def __init__(self, response: EngineResponse, place: ExitStack, consoles: Consoles, exec_id: str) -> None:
+        super().__init__()
+        self._response = response
+        self._place = place
+        self._consoles = consoles
+        self._exec = exec_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del receive, send
+        with self._place:
+            connection: GuardedProtocol = scope["state"]["connection"]
+            kind = self._response.headers.get("content-type", "")
+            headers = [("connection", "Upgrade"), ("upgrade", "tcp")]
+            client, head = connection.switch([*headers, ("content-type", kind)] if kind else headers)
+            pipe = self._response.pipe()
+            try:
+                complete, client_first = await _both_ways(client, pipe, head)
+            finally:
+                pipe.close()
+            await (client.finish(STALL_S) if complete else client.drop())
+            if client_first and self._exec:
+                await self._consoles.hang_up(self._exec)
+
+
+async def _both_ways(client: Wire, pipe: EnginePipe, head: bytes) -> tuple[bool, bool]:
+    """Whether all that the engine had to say came out, and whether the client was the first to end its side."""
+    inward = asyncio.create_task(_inward(client, pipe), name="raw-in")
+    outward = asyncio.create_task(_outward(client, pipe, head), name="raw-out")
+    gone = asyncio.create_task(_gone(client, inward), name="raw-gone")
+    try:
+        await asyncio.wait({outward, gone}, return_when=asyncio.FIRST_COMPLETED)
+        complete = outward.done() and outward.result()
+        return complete, inward.done() or not complete
+    finally:
+        for task in (inward, outward, gone):
+            task.cancel()
+        await asyncio.wait({inward, outward, gone})
+
+
+async def _inward(client: Wire, pipe: EnginePipe) -> None:
+    with contextlib.suppress(OSError, EngineError):  # what became of the stream, the way out tells
+        while piece := await client.read():
+            await pipe.write(piece)
+        pipe.write_eof()
+
+
+async def _outward(client: Wire, pipe: EnginePipe, head: bytes) -> bool:
+    """Whether all came out."""
+    try:
+        piece = head
+        while piece:
+            async with asyncio.timeout(STALL_S):
+                await client.write(piece)
+            piece = await pipe.read()
+    except (OSError, EngineError) as exc:  # TimeoutError is an OSError
+        logger.debug("a raw stream broke: %s", exc)
+        return False
+    return True
+
+
+async def _gone(client: Wire, inward: asyncio.Task[None]) -> None:
+    while not client.lost.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_S):
+                await client.lost.wait()
+        if inward.done() and client.has_gone():
+            return
+
+
+def _asks_for_tcp(headers: Headers) -> bool:
+    """As the command `docker` does (Engine API, "Attach to a container")."""
+    tokens = {token.strip().lower() for token in headers.get("connection", "").split(",")}
+    return "upgrade" in tokens and headers.getlist("upgrade") == ["tcp"]
+
+
+def _with_terminal(body: bytes) -> bool:
+    """Of `POST /exec/{id}/start`."""
+    try:
+        wanted = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(wanted, dict) and wanted.get("Tty") is True
 
 
 async def _while_there(

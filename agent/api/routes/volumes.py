@@ -50,7 +50,7 @@ class VolumeRoutes:
                     "path": "A folder of the volume to unpack into; not with replace or create",
                     "stop": stop,
                     "replace": (
-                        "1: the archive takes the place of all files, once it is there and found whole; the managed"
+                        "1: the archive takes the place of all files, once it has arrived completely; the managed"
                         " containers that mount the volume stop and start for that"
                     ),
                     "create": "1: the volume must not exist yet; it is removed again where the archive is damaged",

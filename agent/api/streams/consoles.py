@@ -13,7 +13,7 @@ import contextlib
 import logging
 import re
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -200,29 +200,14 @@ class Console:
 
     async def _exit_code(self) -> int:
         """The output may end before the process does: it can close its terminal and go on."""
-        return int((await self._inspect_until(lambda state: not state.get("Running")))["ExitCode"])
+        return await _exit_code(self._engine, self._exec)
 
     async def _kill(self) -> tuple[int | None, str]:
         """(exit code, what became of the process). TimeoutError when it does not die."""
-        async with asyncio.timeout(_CLOSE_S):
-            # a console may be given up before the engine has started its process
-            state = await self._inspect_until(lambda seen: not seen.get("Running") or seen.get("Pid"))
-            if not state.get("Running"):
-                return int(state["ExitCode"]), "its process had ended"
-            if await end_process(int(state.get("Pid") or 0), str(state.get("ContainerID") or "")):
-                return await self._exit_code(), "its process was killed"
-        self._pipe.write_eof()
-        return None, "its process is out of reach of the agent and may still run; its input was closed"
-
-    async def _inspect_until(self, wanted: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        """The exec once it has been started and is as `wanted`. `GET /exec/{id}/json`."""
-        wait_s = 0.02
-        while True:
-            state = await self._engine.call("GET", f"/exec/{self._exec}/json", read=dict)
-            if (state.get("Running") or state.get("ExitCode") is not None) and wanted(state):
-                return state
-            await asyncio.sleep(wait_s)
-            wait_s = min(1.0, wait_s * 2)
+        code, note = await _kill(self._engine, self._exec)
+        if code is None:
+            self._pipe.write_eof()
+        return code, note
 
     def _finish(self, code: int | None, reason: str) -> None:
         if self._ended:  # two may have wanted its end at once
@@ -231,6 +216,35 @@ class Console:
         self._left = _now()  # its client may still come to see how it ended
         self._buffer.end(code, reason)
         self._news.set()
+
+
+async def _kill(engine: DockerStream, exec_id: str) -> tuple[int | None, str]:
+    """(exit code, what became of the process of an exec). TimeoutError when it does not die."""
+    async with asyncio.timeout(_CLOSE_S):
+        # it may be given up before the engine has started its process
+        state = await _inspect_until(engine, exec_id, lambda seen: not seen.get("Running") or seen.get("Pid"))
+        if not state.get("Running"):
+            return int(state["ExitCode"]), "its process had ended"
+        if await end_process(int(state.get("Pid") or 0), str(state.get("ContainerID") or "")):
+            return await _exit_code(engine, exec_id), "its process was killed"
+    return None, "its process is out of reach of the agent and may still run; its input was closed"
+
+
+async def _exit_code(engine: DockerStream, exec_id: str) -> int:
+    return int((await _inspect_until(engine, exec_id, lambda state: not state.get("Running")))["ExitCode"])
+
+
+async def _inspect_until(
+    engine: DockerStream, exec_id: str, wanted: Callable[[dict[str, Any]], object]
+) -> dict[str, Any]:
+    """The exec once it has been started and is as `wanted`. `GET /exec/{id}/json`."""
+    wait_s = 0.02
+    while True:
+        state = await engine.call("GET", f"/exec/{exec_id}/json", read=dict)
+        if (state.get("Running") or state.get("ExitCode") is not None) and wanted(state):
+            return state
+        await asyncio.sleep(wait_s)
+        wait_s = min(1.0, wait_s * 2)
 
 
 def _id_of_new(body: Any) -> str:
@@ -283,12 +297,8 @@ class Consoles:
         `allowed` is asked again and again: a session that ends takes its consoles with it.
         `POST /containers/{id}/exec`, then `POST /exec/{id}/start` as a hijacked connection.
         """
-        self._check_room()
-        self._opening += 1
-        try:
+        with self.place():
             console = await self._start(container, spec, allowed)
-        finally:
-            self._opening -= 1
         self._open[console.id] = console
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch(), name="consoles-watch")
@@ -297,6 +307,28 @@ class Consoles:
             with contextlib.suppress(EngineError, ConflictError):
                 await console.resize(rows=spec.rows, columns=spec.columns)
         return console
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """One of the places, for a raw stream that a client of the Engine API opens. Raises ConflictError."""
+        self._check_room()
+        self._opening += 1
+        try:
+            yield
+        finally:
+            self._opening -= 1
+
+    async def hang_up(self, exec_id: str) -> None:
+        """Ends the process of an exec whose terminal has gone with its client: the engine would let it run for ever."""
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SETTLE_S):
+                    await _exit_code(self._engine, exec_id)
+                    return
+            _, note = await _kill(self._engine, exec_id)
+        except (EngineError, TimeoutError) as exc:
+            note = f"its process may still run: {exc or 'it does not die'}"
+        logger.info("exec %s has lost its terminal; %s", exec_id[:12], note)
 
     def _check_room(self) -> None:
         """Those that are over make room for a new one. Raises ConflictError."""

@@ -21,6 +21,7 @@ from agent.api.problems import RequestError, checked_id, checked_value
 from agent.api.streams import engine_streams
 from agent.engine.stream import DockerStream
 from agent.errors import EngineError
+from agent.model.identity import Key
 from agent.model.quantities import QuantityError, parse_moment
 from agent.status.board import StatusBoard
 
@@ -178,7 +179,7 @@ async def _find(engine: DockerStream, board: StatusBoard, container: str) -> _Se
     try:
         return await _look(engine, container)
     except EngineError as exc:
-        owner = board.resource(f"container:{container}")
+        owner = board.resource(Key("container", container))
         if exc.status != 404 or owner is None or not owner["object_id"]:
             raise
         return await _look(engine, owner["object_id"])

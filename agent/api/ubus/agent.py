@@ -25,10 +25,12 @@ from agent.api.port import (
     given_of,
     import_request_of,
     load_of,
+    move_target_of,
     prune_request_of,
     restore_of,
     revert_of,
     rollback_of,
+    start_move,
     update_names_of,
     validated,
 )
@@ -40,7 +42,7 @@ from agent.api.streams.stream_sources import Args, Kind, OutputOnly, Source, jso
 from agent.data.parts import Data
 from agent.engine.stream import DockerStream
 from agent.errors import BusError, UcidockdError
-from agent.model.dockerd.settings import Wish
+from agent.model.dockerd.settings import DaemonAction
 from agent.threads import tell
 from agent.ubus.client import UbusClient
 from agent.ubus.objects import (
@@ -269,6 +271,8 @@ class JobMethods:
             "job_status": Method(handler=self._status, args={"id": STRING}),
             "job_list": Method(handler=self._list),
             "job_cancel": Method(handler=self._cancel, args={"id": STRING}),
+            "move_data": Method(handler=self._move, args={"target": STRING}),
+            "move_data_check": Method(handler=self._look_at_move, args={"target": STRING}),
             "validate": Method(handler=self._validate, args={"packages": TABLE}),
         }
 
@@ -285,6 +289,14 @@ class JobMethods:
 
     async def _cancel(self, args: Arguments) -> Reply:
         return {"job": (await self._jobs.cancel(text(args, "id"))).as_json()}
+
+    async def _move(self, args: Arguments) -> Reply:
+        asked = {name: value for name, value in args.items() if name != SESSION}
+        return start_move(self._agent, self._jobs, asked)
+
+    async def _look_at_move(self, args: Arguments) -> Reply:
+        asked = {name: value for name, value in args.items() if name != SESSION}
+        return await self._agent.look_at_move(move_target_of(asked))
 
     async def _validate(self, args: Arguments) -> Reply:
         return await validated(self._agent, args.get("packages", {}))
@@ -483,11 +495,11 @@ class DaemonMethods:
     def methods(self) -> dict[str, Method]:
         """To be published."""
         return {
-            **{f"dockerd_{wish}": Method(handler=self._wished(wish)) for wish in Wish},
+            **{f"dockerd_{wish}": Method(handler=self._wished(wish)) for wish in DaemonAction},
             "tls_client": Method(handler=self._client, args={"name": STRING, "days": INTEGER}),
         }
 
-    def _wished(self, wish: Wish) -> Handler:
+    def _wished(self, wish: DaemonAction) -> Handler:
         async def handle(args: Arguments) -> Reply:
             del args
             await self._agent.dockerd(wish)

@@ -248,7 +248,8 @@ class Tab:
                 while self._fetch == mine and not self._end.is_set() and not (packets := self._packed(after)):
                     self._news.clear()
                     await self._news.wait()
-            if packets and self._only_tells():
+            # whether none of its streams takes input, whose echo is waited for
+            if packets and all(isinstance(source, OutputOnly) for source, *_ in self._sources.values()):
                 await asyncio.sleep(GATHER_S)
                 packets = self._packed(after)
         except TimeoutError:
@@ -260,10 +261,6 @@ class Tab:
             return {"packets": [], "replaced": True}
         answer: dict[str, Any] = {"packets": [packet.as_json() for packet in packets]}
         return {**answer, "closed": self.reason} if self._end.is_set() else answer
-
-    def _only_tells(self) -> bool:
-        """Whether none of its streams takes input, whose echo is waited for."""
-        return all(isinstance(source, OutputOnly) for source, *_ in self._sources.values())
 
     def _packed(self, after: int) -> list[Packet]:
         while self._outbox.pack() is not None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from agent.cli.output import PLAIN, Style, output_lines, wrapped
+from agent.model.identity import Key
 from agent.model.issues import plain
 
 NOTHING = "Nothing to do: everything is as declared."
@@ -206,15 +207,15 @@ def steps(result: Mapping[str, Any], next_step: str) -> Iterator[str]:
         yield "`uci set containers.@agent[0].enabled=1; uci commit containers` lets the agent work again."
     failed = next((states[s] for s in ("retry", "failed", "rolled back") if s in states), None)
     if failed is not None:
-        name = failed["key"].partition(":")[2]
+        name = Key.parse(failed["key"]).section
         logs = ""
         if failed.get("output"):  # a rolled back one is gone, and these were its last lines
             logs = f"`ucidockd logs {name}` shows more; " if failed["state"] != "rolled back" else ""
-        elif failed["key"].startswith("container:"):
+        elif Key.parse(failed["key"]).kind == "container":
             logs = f"`ucidockd logs {name} --failed` shows what its container printed; "
         yield f"{logs}`ucidockd reconcile` tries again at once."
     if "held" in states:
-        yield "`ucidockd reconcile` ends what was done by hand."
+        yield "`ucidockd reconcile` undoes manual actions."
     if result["operations"] and next_step:
         yield next_step
 

@@ -140,6 +140,8 @@ class Progress:
     def _fail(self, key: str, note: Mapping[str, Any]) -> None:
         self._works.pop(key, None)
         self._failed.add(key)
+        if f"{key} {note['error']}" in self._told:
+            return  # tried again, with the same end
         self._say("bad", f"{key}: {note['op']} failed ({seconds(note.get('took_s', 0.0))}): {note['error']}")
         self._told.add(f"{key} {note['error']}")
 

@@ -53,10 +53,17 @@ def head_lines(status: Mapping[str, Any], style: Style) -> list[str]:
     """The sum, and what is wrong with the agent, its configuration and its engine."""
     agent = status["agent"]
     engine = agent.get("engine") or {}
-    lines = wrapped(sum_of(status["resources"]), style, bold=True)
-    if not engine.get("reachable"):
-        error = engine.get("error") or "not known yet"
-        lines += [style("bad", line) for line in wrapped(f"The engine is not reachable: {error}", style)]
+    known = bool(engine) or bool(status["resources"])
+    total = "No section is in this state." if status.get("total") and not status["resources"] else ""
+    lines = wrapped(total or sum_of(status["resources"]), style, bold=True) if known else []
+    if not engine:
+        text = (
+            "The agent has just started and has not looked at everything yet; `ucidockd wait` waits for it."
+        )
+        lines += [style("busy", line) for line in wrapped(text, style)]
+    elif not engine.get("reachable"):
+        text = f"The engine is not reachable: {engine.get('error')}"
+        lines += [style("bad", line) for line in wrapped(text, style)]
     issues = [*agent.get("config_issues", []), *agent.get("warnings", [])]
     if agent.get("config") == "Invalid":
         text = "The configuration cannot be read; the last good one stays in force. `ucidockd check` lists every mistake."
@@ -130,6 +137,9 @@ def _stands(resource: Mapping[str, Any], kind: str) -> bool:
 
 
 def _does(resource: Mapping[str, Any]) -> str:
+    if resource["kind"] == "daemon":
+        running = _condition(resource, "Running")
+        return "running" if running is not None and running["status"] else "not running"
     if resource["kind"] != "container":
         synced = _condition(resource, "Synced")
         if synced is not None:

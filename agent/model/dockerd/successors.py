@@ -47,14 +47,14 @@ SUCCESSORS: dict[str, Successor] = {
     "enable": _ENABLED,
     "enabled": _ENABLED,
     "disabled": _ENABLED,
-    "experimental": Successor(hint="nothing: it is switched on by itself where an option needs it"),
+    "experimental": Successor(hint="nothing: it is switched on automatically if an option needs it"),
     "wait_path": Successor(
         option="fstab", hint="dockerd waits for the mount above data_root that /etc/config/fstab declares"
     ),
     "wait_mount": Successor(
         option="fstab", hint="dockerd waits for the mount above data_root that /etc/config/fstab declares"
     ),
-    "delay": Successor(hint="nothing: dockerd waits for the disk of data_root by itself"),
+    "delay": Successor(hint="nothing: dockerd waits for the disk of data_root automatically"),
     "remote_endpoint": _ENGINE,
     "remote_host": _ENGINE,
     "remote_port": _ENGINE,

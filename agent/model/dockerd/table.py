@@ -63,7 +63,8 @@ class DaemonOption:
     containers of another data root would have no owner). `identity`: decides which engine this is, with which
     images and containers; a configuration that stands in for another one keeps it. `since`: the first version that knows
     the key; `needs`: the first one that takes this value (of a list: this entry). `words`: an entry of the list never
-    holds a space or a comma, so several in one are told apart.
+    holds a space or a comma, so several in one are told apart. `file`: an absolute path is that of a seccomp
+    profile, which dockerd reads as it starts, and without which it does not.
     """
 
     uci: str
@@ -79,6 +80,7 @@ class DaemonOption:
     stops: bool = False
     identity: bool = False
     words: bool = False
+    file: bool = False
 
 
 def _text(text: str) -> str:
@@ -159,7 +161,9 @@ TABLE = (
     DaemonOption(uci="default_cgroupns_mode", key="default-cgroupns-mode", parse=_text, since=(20, 10)),
     DaemonOption(uci="cgroup_parent", key="cgroup-parent", parse=parse_cgroup),
     DaemonOption(uci="exec_opts", key="exec-opts", parse=parse_exec_opt, many=True, stops=True, words=True),
-    DaemonOption(uci="seccomp_profile", key="seccomp-profile", parse=parse_seccomp, needs=seccomp_needs),
+    DaemonOption(
+        uci="seccomp_profile", key="seccomp-profile", parse=parse_seccomp, needs=seccomp_needs, file=True
+    ),
     DaemonOption(uci="no_new_privileges", key="no-new-privileges", parse=parse_bool),
     DaemonOption(uci="init", key="init", parse=parse_bool),
     # registries
@@ -231,7 +235,7 @@ LEFT_OUT: dict[str, str] = {
     "tlscacert": "section tls, `option cacert`",
     "tlscert": "section tls, `option cert`",
     "tlskey": "section tls, `option key`",
-    "experimental": "switched on by itself where an option needs it",
+    "experimental": "switched on automatically if an option needs it",
     "deprecated-key-path": "dockerd ignores it",
     "allow-nondistributable-artifacts": "dockerd ignores it",
     "restart": "dockerd ignores it: `option restart` of a container section",
@@ -263,7 +267,7 @@ LEFT_OUT: dict[str, str] = {
     "cdi-spec-dirs": "OpenWrt has no drivers that write them",
     "nri-opts": "OpenWrt has no such plugins",
     "metrics-addr": "the agent has /metrics",
-    "raw-logs": "the log goes to logread, which knows no colours",
+    "raw-logs": "the log goes to logread, which has no colours",
     "builder": "the garbage collection of a builder, which a router is not",
     "min-api-version": "the agent asks in the engine's own version",
     "host-gateway-ips": "`option host_gateway_ip`, which every version knows",

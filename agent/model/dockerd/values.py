@@ -152,7 +152,7 @@ def parse_data_root(text: str) -> Json | Odd:
     """An absolute directory, without doubled or trailing slashes (stock: /opt/docker/)."""
     path = posixpath.normpath(f"/{text}").replace("//", "/")  # dockerd's own directory is / under procd
     if path == "/":
-        raise QuantityError(f"{text!r} is not a directory of its own", "an absolute path such as /opt/docker")
+        raise QuantityError(f"{text!r} is not a separate directory", "an absolute path such as /opt/docker")
     if not text.startswith("/") or {".", ".."} & set(text.split("/")):
         return Odd(path, f"{text!r} is not an absolute path", path)
     return path
@@ -337,7 +337,7 @@ def parse_log_driver(text: str) -> Json | Odd:
             f"{text!r} is not a log driver", "a driver such as json-file, or a plugin as name:tag"
         )
     plugin = f"{text}:latest"
-    return Odd(plugin, f"dockerd has no log driver {text!r}; it is taken for a plugin", plugin)
+    return Odd(plugin, f"dockerd has no log driver {text!r}; it counts as a plugin", plugin)
 
 
 def _letters(text: str) -> str:

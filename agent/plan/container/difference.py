@@ -70,7 +70,8 @@ def differences(
     networks = endpoint_drift(container, inspect, {}, api=(1, 41)) if inspect is not None else None
     changed = changed_fields("container", applied, wanted, defaults) if record is not None else ()
     found = []
-    for field in (f.name for f in fields(ContainerSpec)):
+    unread = {each.field for each in container.unread}
+    for field in (f.name for f in fields(ContainerSpec) if f.name not in unread):
         edited = field in changed
         differs = seen is not None and not is_met(field, container.spec, seen)
         if field == "endpoints":

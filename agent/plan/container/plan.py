@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.errors import Reason
 from agent.model.container_table import Level, too_new
-from agent.model.identity import canonical, spec_hash
+from agent.model.identity import Key, canonical, spec_hash
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, DependsOn, OnDrift, OnUnhealthy, Pull, RunState, Update
 from agent.plan import operations as ops
@@ -26,7 +26,6 @@ from agent.plan.draft import (
     Missing,
     desired_spec,
     joined_ids,
-    key_of,
     lending_names,
     plugged_words,
     shared_names,
@@ -42,7 +41,7 @@ def plan_container(draft: Draft, container: Container) -> None:
 class _Planner:
     def __init__(self, draft: Draft, container: Container) -> None:
         self.draft, self.container = draft, container
-        self.key = key_of("container", container.section)
+        self.key = Key("container", container.section)
         self.record = draft.record("container", container.section)
         self.needs = needs_of(draft, container)
         self.reported: list[str] = []  # drift that is not to be repaired
@@ -184,7 +183,7 @@ class _Planner:
                 break
             if not _condition_met(self.draft, wanted.section, wanted.condition):
                 state = f"{wanted.section} is {wanted.condition}"
-                keep = self._is_new_need(key_of("container", wanted.section))
+                keep = self._is_new_need(Key("container", wanted.section))
                 return Missing(
                     reason=f"{wanted.section} is not {wanted.condition} yet", once=state, keep=keep
                 )
@@ -198,7 +197,7 @@ class _Planner:
         kind, _, section = key.partition(":")
         if kind == "container":
             before = {text.split(":")[0].removeprefix("depends_on ") for text in record.waits}
-            sharing = {key_of("container", c.section) for c in self.draft.desired.containers} & set(
+            sharing = {Key("container", c.section) for c in self.draft.desired.containers} & set(
                 joined_keys(self.draft, self.container)
             )
             return section not in before and key not in sharing
@@ -208,7 +207,7 @@ class _Planner:
     def _is_satisfied(self, key: str) -> bool:
         """A prerequisite that runs, or did its job, is good enough, whatever cannot be done to it now."""
         return any(
-            key == key_of("container", wanted.section)
+            key == Key("container", wanted.section)
             and _condition_met(self.draft, wanted.section, wanted.condition, planned=False)
             for wanted in self.container.policy.depends_on
         )
@@ -225,6 +224,7 @@ class _Planner:
         if room is None:
             return
         foreign = self.draft.context.foreign.get(container.name)
+        # labels prove nothing: what has the name and no record of ours belongs to someone else
         if foreign is not None and not container.policy.adopt:
             image_id = self.draft.context.image_ids.get(container.spec.image, "")
             found = differences(container, None, foreign.inspect, names={}, image_id=image_id)
@@ -232,6 +232,7 @@ class _Planner:
             how = f"; it differs in {', '.join(differing)}" if differing else ""
             self.draft.conflict(self.key, f"a container named {container.name} exists and is not ours{how}")
             return
+        # taking a container over stops it: what failed once is not tried again until the section or the image changes
         failed = self._failed_adoption(foreign) if foreign is not None else None
         if failed is not None:
             self.draft.find_rolled_back(self.key, failed, _NOT_AGAIN)
@@ -481,7 +482,12 @@ class _Planner:
         if record.spec_hash == self.draft.spec_hash_of(self.key, self.container):
             return ()
         wanted = desired_spec(self.container)
-        changes = classify(record.spec, wanted, self.draft.defaults(record.image_id))
+        unread = {each.field for each in self.container.unread}
+        changes = tuple(
+            change
+            for change in classify(record.spec, wanted, self.draft.defaults(record.image_id))
+            if change.field not in unread
+        )
         stated = set(newly_stated(record.spec, wanted)) - {change.field for change in changes}
         if not stated or seen.inspect is None:
             return changes
@@ -508,6 +514,7 @@ class _Planner:
         policy = self.container.policy
         kept = (record.grace_s, record.remove_volumes) != (policy.grace_s, policy.remove_volumes)
         waits = not again and (not record.waits_known or record.waits != waits_of(self.container))
+        # a record of version 0.1.0 does not say what it waited for: it is written down once there is something to wait for
         if kept or (waits and (record.waits_known or waits_of(self.container))):
             names = ["grace or remove_volumes"] * kept + ["what it waits for"] * waits
             note = ops.NoteContainer(
@@ -518,6 +525,7 @@ class _Planner:
                 waits=not again,
             )
             todo.append(note)
+        # anonymous volumes that the record does not name would be lost with the next replacement
         volumes = volumes_of(seen.inspect) if seen.inspect is not None else record.volumes
         if volumes != record.volumes:
             cause = "the record does not name its anonymous volumes"
@@ -581,7 +589,7 @@ class _Planner:
         holder = draft.holders.get(name)
         if holder is None or (holder.section == self.container.section):
             return []
-        key = key_of("container", holder.section)
+        key = Key("container", holder.section)
         if key in draft.context.busy:
             self._find("Synced", status=False, reason="Pending", message=f"after {key}, which has its name")
             return None
@@ -611,13 +619,15 @@ class _Planner:
             cause = "disabled" if not container.policy.enabled else "wanted: stopped"
             timeout = container.spec.stop_timeout_s
             return [ops.StopContainer(key=self.key, cause=cause, record=record, stop_timeout_s=timeout)]
+        # a job that is switched off and on again runs once more
         if not wanted and seen.id in self.draft.context.completed and record.completed:
-            cause = "its job is to be done again"
+            cause = "its job must be done again"
             return [
                 ops.NoteContainer(key=self.key, cause=cause, container=container, record=record, again=True)
             ]
         if not wanted or (self._is_completed(seen) and not self._has_changed(record, seen)):
             return []
+        # the engine refuses to start a paused container
         if seen.state == "paused":
             cause = "it is paused, wanted: running"
             return [ops.UnpauseContainer(key=self.key, cause=cause, record=record)]
@@ -686,7 +696,7 @@ def _seen(draft: Draft, section: str) -> ObservedContainer | None:
 
 def _condition_met(draft: Draft, section: str, condition: DependsOn, *, planned: bool = True) -> bool:
     """Whether a prerequisite is as far as it has to be; `planned`: to be started by this very plan is enough."""
-    work = draft.works.get(key_of("container", section))
+    work = draft.works.get(Key("container", section))
     if condition is DependsOn.STARTED and planned and work is not None:
         return not any(isinstance(operation, ops.StopContainer) for operation in work.operations)
     seen = _seen(draft, section)
@@ -700,12 +710,12 @@ def _condition_met(draft: Draft, section: str, condition: DependsOn, *, planned:
 
 def needs_of(draft: Draft, container: Container) -> tuple[str, ...]:
     """Keys of the resources that have to be in place first, of broken sections too."""
-    needs = [key_of("container", wanted.section) for wanted in container.policy.depends_on]
+    needs: list[str] = [Key("container", wanted.section) for wanted in container.policy.depends_on]
     needs += joined_keys(draft, container)
     networks, volumes = draft.networks_declared, draft.volumes_declared
-    needs += [key_of("network", networks.get(e.network, e.network)) for e in container.spec.endpoints]
+    needs += [Key("network", networks.get(e.network, e.network)) for e in container.spec.endpoints]
     sources = [m.source for m in container.spec.mounts if m.source and not m.is_bind]
-    needs += [key_of("volume", volumes.get(source, source)) for source in sources]
+    needs += [Key("volume", volumes.get(source, source)) for source in sources]
     return tuple(dict.fromkeys(needs))
 
 
@@ -714,7 +724,7 @@ def joined_keys(draft: Draft, container: Container) -> tuple[str, ...]:
     names = lending_names(container)
     if not names:
         return ()
-    return tuple(key_of("container", c.section) for c in draft.desired.containers if c.name in names)
+    return tuple(Key("container", c.section) for c in draft.desired.containers if c.name in names)
 
 
 def attempt_of(container: Container, image_id: str) -> str:

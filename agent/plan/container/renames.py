@@ -13,11 +13,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from agent.model.identity import spec_hash
+from agent.model.identity import Key, spec_hash
 from agent.model.observed import Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.plan.container.meaning import meaning_hash
-from agent.plan.draft import desired_spec, key_of
+from agent.plan.draft import desired_spec
 
 _Resource = Container | Network | Volume
 
@@ -65,7 +65,7 @@ class _Moves:
         self.hands_off = {r.section for r in self.records} - self.own.keys()
 
     def _key(self, section: str) -> str:
-        return key_of(self.kind, section)
+        return Key(self.kind, section)
 
     def _is_same(self, record: Record, section: str) -> bool:
         resource = self.declared[section]

@@ -45,11 +45,14 @@ const TRANSFERS = {
 	'up load': [ 'docker.image', 'load' ],
 	'up build': [ 'docker.image', 'build' ],
 	'up archive': [ 'docker.container', 'put_archive' ],
+	'up volume': [ 'docker.container', 'put_archive' ],
 	'down save': [ 'docker.image', 'get' ],
 	'down export': [ 'docker.container', 'export' ],
 	'down archive': [ 'docker.container', 'get_archive' ],
 	'down file': [ 'docker.container', 'get_archive' ],
-	'down logs': [ 'docker.container', 'logs' ]
+	'down logs': [ 'docker.container', 'logs' ],
+	'down volume': [ 'docker.container', 'get_archive' ],
+	'down volume_file': [ 'docker.container', 'get_archive' ]
 };
 
 function refuse(status, message) {
@@ -227,7 +230,7 @@ function create() {
 	let right = TRANSFERS[`${spec?.direction} ${spec?.target}`];
 
 	if (!right)
-		return refuse(400, 'direction and target: expected up load|build|archive, or down save|export|archive|file|logs');
+		return refuse(400, 'direction and target: expected up load|build|archive|volume, or down save|export|archive|file|logs|volume|volume_file');
 
 	return may(right[0], right[1]) && may('ucidockd', 'job_start') && send_json('POST', '/v1/transfers', text);
 }

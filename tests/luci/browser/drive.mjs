@@ -42,6 +42,7 @@ const verbs = {
 	click: text => page.click(`button:has-text("${text}")`),
 	fill: (selector, text) => page.fill(selector, text),
 	type: text => page.keyboard.type(text),
+	press: key => page.keyboard.press(key),
 	evaluate: code => page.evaluate(code),
 	// until the page makes it true; gives what it is then
 	until: async code => (await page.waitForFunction(code)).jsonValue(),

@@ -91,6 +91,7 @@ const GIVEN = {
 			dialogue.replaceChildren(E('h4', {}, title));
 			append(dialogue, children);
 			window.dialogues = (window.dialogues ?? 0) + 1;
+			return dialogue;
 		},
 		changes: { init: async () => {}, apply: async () => window.applied = (window.applied ?? 0) + 1 },
 		hideModal: () => document.getElementById('modal').replaceChildren(),

@@ -57,7 +57,7 @@ def test_the_stand_ins_run_a_bare_string(pages: Pages) -> None:
     [
         ("containers", 4),
         pytest.param("container", 6, marks=pytest.mark.long),
-        ("images", 4),
+        ("images", 3),
         pytest.param("overview", 1, marks=pytest.mark.long),
         pytest.param("activity", 0, marks=pytest.mark.long),
     ],

@@ -63,7 +63,7 @@ def tabs(pages: Pages) -> Iterator[list[str]]:
     pages.open()
 
 
-@pytest.mark.parametrize("views", [30, pytest.param(300, marks=pytest.mark.long)])
+@pytest.mark.parametrize("views", [16, pytest.param(300, marks=pytest.mark.long)])
 def test_views_leave_no_connection_behind(pages: Pages, log: str, views: int) -> None:
     took = []
     for _ in range(views):
@@ -73,7 +73,8 @@ def test_views_leave_no_connection_behind(pages: Pages, log: str, views: int) ->
     web = pages.router.web
     wait_for(lambda: web.places >= PLACES - 3)
     assert len(web.reads) <= 1
-    early, late = statistics.median(took[:20]), statistics.median(took[-20:])
+    few = min(20, views // 2)
+    early, late = statistics.median(took[:few]), statistics.median(took[-few:])
     assert late < max(1, 3 * early), "pages come as fast as at first"
 
 

@@ -131,7 +131,7 @@ class Config:
             if isinstance(value, tuple):
                 yield from (f"\tlist {option} '{item}'\n" for item in value)
             elif value is not None:
-                yield f"\toption {option} {_quoted(value)}\n"
+                yield f"\toption {option} {_quoted(str(value))}\n"
 
     @staticmethod
     def _in_other_words(options: dict[str, object]) -> dict[str, object]:
@@ -145,7 +145,7 @@ class Config:
 
     def written(self, section: str) -> dict[str, object]:
         """Its options as the file has them; they change with the sections before it."""
-        options = dict(self.containers[section])
+        options: dict[str, object] = dict(self.containers[section])
         if options.get("name"):
             options["name"] = self.docker_name(section)
         options["depends_on"] = tuple(

@@ -88,7 +88,7 @@ return baseclass.extend({
 
 	edit({ section, set }) {
 		if (!uci.get('containers', section))
-			throw new Error(_('The section %s is not in /etc/config/containers.').format(section));
+			throw new Error(_('There is no section %s in /etc/config/containers.').format(section));
 
 		if (set === null)
 			uci.remove('containers', section);

@@ -9,18 +9,13 @@ return baseclass.extend({
 	// `name` is what it is called to people
 	async show(id, name, done) {
 		const preview = await calls.agent.adopt(id, '', false);
-		const commit = async () => {
-			await calls.agent.adopt(id, '', true);
-			close();
-			done();
-		};
 
-		const close = D.dialogue(_('Adopt %s').format(name),
-			D.el('p', {}, _('Adopting writes these sections to /etc/config/containers. The container is then replaced by one that ucidockd manages: it is down for the time that it takes to stop and start again. Its volumes stay. If the new container does not start, the old one comes back.')),
-			D.el('pre', { 'style': 'max-height:50vh;overflow:auto' }, preview.text),
-			(preview.notes ?? []).map(note => D.el('p', { 'class': 'alert-message notice' }, note)),
-			D.el('div', { 'class': 'right' },
-				D.el('button', { 'class': 'btn', 'click': () => close() }, _('Cancel')), ' ',
-				D.button('positive', _('Adopt'), commit)));
+		D.ask(_('Adopt %s').format(name), [
+			_('Adopting writes these sections to /etc/config/containers. The container is then replaced by one that ucidockd manages: it is down for the time that it takes to stop and start again. Its volumes stay. If the new container does not start, the old one comes back.'),
+			D.el('pre', { 'style': 'max-height:50vh;overflow:auto' }, preview.text), ...(preview.notes ?? []).map(note => D.el('p', { 'class': 'alert-message notice' }, note))
+		], _('Adopt'), async () => {
+			await calls.agent.adopt(id, '', true);
+			done();
+		});
 	}
 });

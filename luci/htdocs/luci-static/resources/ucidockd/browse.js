@@ -34,19 +34,16 @@ return baseclass.extend({
 			D.fill(place, path === '/' ? '' : line('..', path.replace(/\/[^/]*$/, '') || '/'),
 				names ? names.map(name => line(name, joined(path, name))) : D.el('p', {}, _('This folder does not exist or cannot be read.')),
 				names && !names.length ? D.el('p', {}, _('No folders in here.')) : '');
+			place.querySelector('button')?.focus();
 		};
-		const close = D.dialogue(_('Choose a folder of the router'), D.el('p', {}, title), place, D.el('div', { 'class': 'right' },
-			D.el('button', { 'type': 'button', 'class': 'btn', 'click': () => close() }, _('Cancel')), ' ',
-			D.el('button', { 'type': 'button', 'class': 'btn cbi-button-apply', 'click': () => {
-				close();
-				chosen(path);
-			} }, _('Choose this folder'))));
+
+		D.ask(_('Choose a folder of the router'), [ D.el('p', {}, title), place ], _('Choose this folder'), () => chosen(path));
 
 		return open(path);
 	},
 
 	button(start, chosen) {
-		return D.el('button', { 'type': 'button', 'class': 'btn cbi-button', 'click': () => this.folder(start(), chosen) }, _('Browse'));
+		return D.always('neutral', _('Browse'), () => this.folder(start(), chosen));
 	},
 
 	// device files that containers are given most often

@@ -29,7 +29,7 @@ return baseclass.extend({
 			decisions.map((decision, index) => actions.consequence(decision, chosen[index].name)), labelOf(action), async () => {
 				await actions.run(decisions);
 				await done(decisions);
-			});
+			}, [ 'remove', 'kill', 'stop' ].includes(action) ? 'negative' : 'apply');
 	},
 
 	rename(row, done) {
@@ -60,6 +60,7 @@ return baseclass.extend({
 			!row.owner && D.button('positive', _('Adopt'), () => adopt.show(row.container.Id, row.name, () => done([]))),
 			!isHere && row.container && this.page(row, 'logs', _('Logs')),
 			!isHere && isWriter && runs && this.page(row, 'console', _('Console')),
+			!isHere && isWriter && runs && this.page(row, 'files', _('Files')),
 			!isHere && isWriter && row.owner && this.page(row, 'settings', _('Edit')),
 			first && this.button(first, row, done),
 			isHere && more.includes('restart') && this.button('restart', row, done),

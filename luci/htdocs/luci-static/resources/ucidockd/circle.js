@@ -8,7 +8,8 @@
 // fetch with `replaced`, and whoever hears that follows.
 //
 // `make` takes what it works with: `calls` {open, read, leave}, `channel` () -> BroadcastChannel or null, `page` (the document),
-// `timer` {set, clear}, `now` () -> ms, `take(packet)`, `broken(error)`, `mayMove()`.
+// `timer` {set, clear}, `now` () -> ms, `take(packet)`, `broken(error)`, `mayMove()`, `first()` -> {entry, spec} of a stream that a
+// new object is opened with, or undefined.
 'use strict';
 'require baseclass';
 
@@ -83,12 +84,13 @@ const Circle = baseclass.extend({
 	},
 
 	async open(here) {
-		const { id } = await this.parts.calls.open();
+		const first = this.parts.first?.();
+		const { id } = await this.parts.calls.open(first?.spec);
 
 		if (this.here !== here || this.object)
 			return this.parts.calls.leave(id);
 
-		this.object = { id, since: this.parts.now() };
+		this.object = { id, since: this.parts.now(), first: first?.entry };
 		this.lead();
 	},
 

@@ -21,7 +21,7 @@ function partsOf(text) {
 	const [ , code ] = (/\((\d+)\)/).exec(text) ?? [];
 	const [ , span ] = (/^(?:Up|Exited \(\d+\)) (.*?)(?: ago)?(?: \(.*\))?$/).exec(text) ?? [];
 
-	return { health, code, span };
+	return { health, code, span: span?.toLowerCase() };
 }
 
 // in words: `Running, healthy, 3 d`
@@ -95,6 +95,9 @@ return baseclass.extend({
 			state: stateOf(container, owner, now), ports: portsOf(container, owner)
 		})).sort((one, other) => one.stack.localeCompare(other.stack) || one.name.localeCompare(other.name));
 	},
+
+	// the rows that have one of these volumes mounted now
+	mounting: (made, volumes) => made.filter(({ container }) => [ 'running', 'paused', 'restarting' ].includes(container?.State) && container.Mounts?.some(mount => volumes.includes(mount.Name))),
 
 	// whether a row is shown: `term` in lower case, `kind` '', running, trouble, stopped, declared or foreign
 	fits({ owner, container, name, image, stack, state }, term, kind) {

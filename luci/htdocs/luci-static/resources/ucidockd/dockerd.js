@@ -25,7 +25,7 @@ return baseclass.extend({
 
 	// lines for who has to decide; `containers` are those that run
 	impact(action, keeps, containers) {
-		const lines = [ _('dockerd does not answer meanwhile: nothing can be looked at, started or stopped.') ];
+		const lines = [ _('Until dockerd is back, you cannot view, start or stop containers.') ];
 		const names = namesOf(containers);
 
 		if (action === 'stop')
@@ -34,9 +34,9 @@ return baseclass.extend({
 		if (!containers.length)
 			lines.push(_('No container runs.'));
 		else if (keeps)
-			lines.push(_('Containers go on running (live restore): %s').format(names));
+			lines.push(_('These containers keep running (live restore): %s').format(names));
 		else
-			lines.push(_('These containers stop: %s. With dockerd those of sections start again, others as their restart policy says.').format(names));
+			lines.push(_('These containers stop: %s. Managed ones start again with dockerd, others if their restart policy says so.').format(names));
 
 		return lines;
 	},
@@ -48,7 +48,7 @@ return baseclass.extend({
 		const [ info, containers ] = await Promise.all([ calls.docker.info(), calls.container.list(), uci.load('dockerd') ]);
 		const keeps = this.keeps(action, info, uci.get('dockerd', 'globals', 'live_restore'));
 
-		D.ask(label, this.impact(action, keeps, containers), label, () => agent['dockerd_' + action]().then(() => done(action)));
+		D.ask(label, this.impact(action, keeps, containers), label, () => agent['dockerd_' + action]().then(() => done(action)), action === 'stop' ? 'negative' : 'apply');
 	},
 
 	// `running`: whether the engine answers; `done(action)` is called when the agent has taken the wish

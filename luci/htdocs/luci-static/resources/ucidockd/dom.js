@@ -18,7 +18,8 @@ const STYLE = [
 	'.ucidockd-problem pre { max-height: 9em; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere }',
 	'.ucidockd-meters { display: grid; grid-template-columns: repeat(auto-fit, minmax(15em, 1fr)); gap: .2em 1.5em }',
 	'.ucidockd-any { overflow-wrap: anywhere }',
-	'.ucidockd-quiet { opacity: .75 }',
+	'#view small { color: inherit }',
+	'.ucidockd-quiet { opacity: .8 }',
 	'.ucidockd-group { text-align: left; padding-top: 1.2em }',
 	'.ucidockd-log { height: 50vh; overflow: auto; margin: .4em 0 }',
 	'.ucidockd-wrap { white-space: pre-wrap; overflow-wrap: anywhere }',
@@ -27,6 +28,30 @@ const STYLE = [
 ].join('\n');
 const COLOURS = { ok: 'success', waiting: 'notice', warning: 'warning', error: 'important', off: '' };
 const RED = 'background:#b94a48;color:#fff'; // themes differ in what is important
+
+const FIELD = 'input:not([disabled]), select, textarea', REACHED = FIELD + ', button:not([disabled]), a[href], summary';
+let opener = null; // the button that was pressed last
+
+// where the keyboard goes when a dialogue closes
+function goBack() {
+	const target = opener?.closest('.ucidockd-menu')?.firstChild ?? opener;
+
+	if (target?.isConnected)
+		target.focus();
+}
+
+// a key in a dialogue
+function keyIn(node, event) {
+	const reached = [ ...node.querySelectorAll(REACHED) ].filter(one => one.offsetParent), [ from, to ] = event.shiftKey ? [ reached[0], reached.at(-1) ] : [ reached.at(-1), reached[0] ];
+
+	if (event.key === 'Tab' && document.activeElement === from) {
+		event.preventDefault();
+		to.focus();
+	} else if (event.key === 'Enter' && event.target.matches('input:not([type=checkbox], [type=radio], [type=file])')) {
+		event.preventDefault();
+		node.querySelector('.right > button:last-of-type').click();
+	}
+}
 
 function nodes(content) {
 	return [ content ].flat(Infinity).filter(one => one !== null && one !== undefined && one !== false)
@@ -205,7 +230,14 @@ return baseclass.extend({
 	},
 
 	always(kind, text, action) {
-		return el('button', { 'class': 'btn cbi-button cbi-button-%s'.format(kind), 'click': ui.createHandlerFn(this, () => this.attempt(action)) }, text);
+		const button = el('button', { 'type': 'button', 'class': 'btn cbi-button cbi-button-%s'.format(kind), 'click': ui.createHandlerFn(this, () => {
+			opener = button;
+
+			// it was disabled meanwhile, which took the keyboard from it
+			return this.attempt(action).finally(() => window.setTimeout(() => document.activeElement === document.body && button.focus()));
+		}) }, text);
+
+		return button;
 	},
 
 	attempt(action) {
@@ -216,30 +248,45 @@ return baseclass.extend({
 
 	// a notice above the page; `kind` is info, warning or error
 	notify(kind, ...content) {
-		ui.addNotification(null, el('p', { 'style': 'white-space:pre-wrap' }, content), kind);
+		ui.addNotification(null, el('p', { 'role': kind === 'error' ? 'alert' : 'status', 'style': 'white-space:pre-wrap' }, content), kind);
 	},
 
-	// a dialogue; gives what closes it
-	dialogue(title, ...content) {
-		ui.showModal([ String(title) ], nodes(content));
+	// A dialogue with its buttons, the one that acts last; gives what closes it. The keyboard stays in it, Enter in a field presses
+	// that button, Escape the first one (LuCI's doing), and the keyboard goes back to what opened it.
+	dialogue(title, content, buttons) {
+		const node = ui.showModal([ String(title) ], nodes([ content, el('div', { 'class': 'right' }, buttons.flatMap(button => [ button, ' ' ])) ])), head = node.firstChild;
 
-		return () => ui.hideModal();
+		node.setAttribute('aria-label', title);
+		node.onkeydown = event => keyIn(node, event);
+		(node.querySelector(FIELD) ?? (buttons.at(-1).matches('.cbi-button-negative') ? buttons[0] : buttons.at(-1))).focus();
+
+		// another one may be in its place by now, as LuCI's own while it applies a change
+		return () => {
+			if (node.firstChild !== head)
+				return;
+
+			ui.hideModal();
+			goBack();
+		};
 	},
 
 	// one that only shows something
 	show(title, ...content) {
-		this.dialogue(title, ...content, el('div', { 'class': 'right' }, el('button', { 'class': 'btn', 'click': () => ui.hideModal() }, _('Close'))));
+		const close = this.dialogue(title, content, [ el('button', { 'type': 'button', 'class': 'btn', 'click': () => close() }, _('Close')) ]);
 	},
 
-	// asks first; `consequences` are named one a line
-	ask(title, consequences, label, action) {
-		const close = () => ui.hideModal();
-
-		this.dialogue(title,
-			consequences.map(text => el('p', {}, text)),
-			el('div', { 'class': 'right' },
-				el('button', { 'class': 'btn', 'click': close }, _('Cancel')), ' ',
-				el('button', { 'class': 'btn cbi-button-negative', 'click': ui.createHandlerFn(this, () => this.attempt(action).finally(close)) }, label)));
+	// Asks first: `content` are lines of what it does, or nodes; `kind`: negative where something is lost. What goes wrong is told
+	// in the dialogue, which stays.
+	ask(title, content, label, action, kind) {
+		const error = el('p', { 'class': 'alert-message error', 'role': 'alert', 'style': 'display:none;white-space:pre-wrap' });
+		const act = () => Promise.resolve().then(action).then(() => close(), wrong => {
+			error.style.display = '';
+			this.fill(error, wordsOf(wrong));
+		});
+		const close = this.dialogue(title, [ content.map(one => typeof one === 'string' ? el('p', {}, one) : one), error ], [
+			el('button', { 'type': 'button', 'class': 'btn', 'click': () => close() }, _('Cancel')),
+			el('button', { 'type': 'button', 'class': 'btn cbi-button cbi-button-%s'.format(kind ?? 'apply'), 'click': ui.createHandlerFn(this, act) }, label)
+		]);
 	},
 
 	// says so while the agent cannot be reached

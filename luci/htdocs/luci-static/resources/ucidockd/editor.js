@@ -110,7 +110,7 @@ class Editor {
 		const lines = this.linesOf(plan);
 
 		this.seen = plan && JSON.stringify(given);
-		this.say(lines.length ? D.el('ul', {}, lines.map(({ text, heavy }) => D.el('li', {}, heavy ? D.el('strong', {}, text) : text))) : plan ? _('Nothing that runs is touched.') : '');
+		this.say(lines.length ? D.el('ul', {}, lines.map(({ text, heavy }) => D.el('li', {}, heavy ? D.el('strong', {}, text) : text))) : plan ? _('Running containers are not affected.') : '');
 	}
 
 	say(...content) {
@@ -130,7 +130,7 @@ class Editor {
 		const [ wrong ] = [ this.first?.(), ...this.wrongFields() ].filter(Boolean);
 
 		if (wrong)
-			return this.fail(_('%s: this has to be corrected first.').format(wrong.title), wrong);
+			return this.fail(_('%s: correct this first.').format(wrong.title), wrong);
 
 		const given = this.given();
 

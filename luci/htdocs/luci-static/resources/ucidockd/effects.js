@@ -4,12 +4,12 @@
 'require baseclass';
 
 const OF_OPTION = {
-	nothing: () => _('touches nothing that runs'),
-	update: () => _('is made in place, without a restart'),
+	nothing: () => _('does not affect running containers'),
+	update: () => _('is applied without a restart'),
 	recreate: () => _('replaces the container'),
 	replace: () => _('replaces the network'),
-	fixed: () => _('counts for new volumes only'),
-	agent: () => _('counts from the next start of the agent'),
+	fixed: () => _('applies to new volumes only'),
+	agent: () => _('applies when the agent starts again'),
 	reload: () => _('reloads dockerd'),
 	restart: () => _('restarts dockerd, containers keep running'),
 	stop: () => _('restarts dockerd and stops containers meanwhile')
@@ -67,7 +67,7 @@ return baseclass.extend({
 	ofPlan({ operations = [], pending = [] }) {
 		const made = new Set(operations.filter(({ level }) => level === 'create' || level === 'replace').map(({ key }) => key));
 		const lines = operations.filter(({ key, level }) => level !== 'run' || !made.has(key)).map(operation => ({
-			text: [ textOf(operation), operation.follows?.length ? _('It takes along: %s.').format(operation.follows.join(', ')) : '' ].filter(Boolean).join(' '),
+			text: [ textOf(operation), operation.follows?.length ? _('This also affects: %s.').format(operation.follows.join(', ')) : '' ].filter(Boolean).join(' '),
 			heavy: operation.down_s != null || operation.level === 'remove' || (operation.key === DAEMON && operation.level !== 'in place')
 		}));
 		const waits = pending.filter(({ state }) => state === 'waiting' || state === 'conflict').map(({ key, message }) => ({ text: '%s: %s'.format(key.split(':').slice(1).join(':') || key, message), heavy: false }));

@@ -71,6 +71,14 @@ class Section {
 		this.editor.changed();
 	}
 
+	// writes into a field of text, as if it was typed
+	put(name, text) {
+		const { input } = this.fields.get(name).control;
+
+		input.value = text;
+		input.dispatchEvent(new Event('input'));
+	}
+
 	value(name) {
 		return this.fields.has(name) ? this.fields.get(name).control.value() : schemas.fromUci(this.type, name, this.schema.properties[name], this.raw[name]) ?? '';
 	}

@@ -54,7 +54,7 @@ const FilesTab = baseclass.extend({
 		const found = await run.run(this.id, [ 'ls', '-lAn', '--', this.here === '/' ? '/' : this.here + '/' ]).catch(error => error);
 
 		if (found instanceof Error || NOT_THERE.includes(found.code))
-			D.fill(this.list, D.el('p', { 'class': 'alert-message notice' }, _('Its folders cannot be shown: the container does not run, or has no "ls". Type a path above; "More" downloads it.'), ' ', D.el('small', {}, found instanceof Error ? D.wordsOf(found) : '')));
+			D.fill(this.list, D.el('p', { 'class': 'alert-message notice' }, _('Its folders cannot be shown: the container is not running, or has no "ls". Enter a path above; "More" downloads it.'), ' ', D.el('small', {}, found instanceof Error ? D.wordsOf(found) : '')));
 		else if (found.code)
 			D.fill(this.list, D.el('p', { 'class': 'alert-message notice' }, found.err || _('ls ended with code %d').format(found.code)));
 		else
@@ -99,7 +99,7 @@ const FilesTab = baseclass.extend({
 
 	askDelete(path, kind) {
 		D.ask(_('Delete %s').format(path), [ kind === 'd' ? _('The folder is deleted with everything in it. This cannot be undone.') : _('The file is deleted. This cannot be undone.') ], _('Delete'),
-			() => this.done([ 'rm', '-rf', '--', path ]));
+			() => this.done([ 'rm', '-rf', '--', path ]), 'negative');
 	},
 
 	askFolder() {

@@ -21,7 +21,7 @@ return baseclass.extend({
 			D.table([ _('Network'), _('IPv4'), _('IPv6'), _('MAC'), '' ], joined.map(([ name, one ]) => [
 				name, one.IPAddress || '-', one.GlobalIPv6Address || '-', one.MacAddress || '-',
 				isFixed ? '' : D.button('neutral', _('Disconnect'), () => change('disconnect', name))
-			]), _('It is connected to no network.')),
+			]), _('It is not connected to a network.')),
 			!isFixed && free.length && L.hasViewPermission() ? D.bar(choice, D.button('apply', _('Connect'), () => change('connect', choice.value))) : ''
 		];
 	}

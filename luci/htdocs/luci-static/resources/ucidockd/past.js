@@ -22,17 +22,14 @@ async function askBack(section, version, done) {
 	const { options, notes } = await calls.agent.revert(section, version.number, false);
 	const outlook = await L.resolveDefault(calls.agent.preview({ containers: { [section]: options } }, false), null);
 	const lines = outlook ? effects.ofPlan(outlook) : [];
-	const close = D.dialogue(_('Use the settings of %s again?').format(format.time(version.at)),
-		lines.length ? D.el('ul', {}, lines.map(line => D.el('li', {}, line.heavy ? D.el('strong', {}, line.text) : line.text))) : D.el('p', {}, _('Nothing that runs is touched.')),
-		D.el('p', {}, _('The settings change like this. What is in volumes stays as it is.')), differences(version.diff),
-		notes.map(note => D.el('p', { 'class': 'alert-message notice' }, note)),
-		D.el('div', { 'class': 'right' },
-			D.el('button', { 'class': 'btn', 'click': () => close() }, _('Cancel')), ' ',
-			D.button('apply', _('Roll back'), async () => {
-				await calls.agent.revert(section, version.number, true);
-				close();
-				done();
-			})));
+
+	D.ask(_('Go back to the settings of %s?').format(format.time(version.at)), [
+		lines.length ? D.el('ul', {}, lines.map(line => D.el('li', {}, line.heavy ? D.el('strong', {}, line.text) : line.text))) : _('Running containers are not affected.'),
+		_('The settings change like this. What is in volumes stays as it is.'), differences(version.diff), ...notes.map(note => D.el('p', { 'class': 'alert-message notice' }, note))
+	], _('Roll back'), async () => {
+		await calls.agent.revert(section, version.number, true);
+		done();
+	});
 }
 
 // what the section said before; only for a login that may see it
@@ -47,7 +44,7 @@ async function earlier(section, done) {
 		D.table([ _('Applied'), _('Changed options'), '' ], versions.map(one => [
 			format.time(one.at), one.changed.join(', ') || '-',
 			one.is_now ? D.badge('ok', _('now')) : !one.diff.length ? _('the same as now') : D.bar(
-				D.always('neutral', _('Compare'), () => D.show(_('From the settings of now to those of %s').format(format.time(one.at)), differences(one.diff))),
+				D.always('neutral', _('Compare'), () => D.show(_('From the current settings to those of %s').format(format.time(one.at)), differences(one.diff))),
 				D.button('neutral', _('Roll back'), () => askBack(section, one, done)))
 		]), _('None yet: settings are kept once they are applied.'))
 	];

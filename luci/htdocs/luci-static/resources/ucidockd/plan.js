@@ -9,8 +9,8 @@ const BREAKING = [ 'stop', 'recreate', 'swap', 'restart', ...ENDING ];
 
 // the words for a state; what a later agent says is shown as it says it
 const STATES = {
-	'in progress': _('in progress'), 'waiting': _('waiting'), 'removal': _('to be removed'), 'held': _('held'), 'disabled': _('disabled'),
-	'drift': _('drift'), 'failed': _('failed'), 'rolled back': _('rolled back'), 'conflict': _('conflict'), 'invalid': _('invalid'),
+	'in progress': _('in progress'), 'waiting': _('waiting'), 'removal': _('to be removed'), 'held': _('changed manually'), 'disabled': _('disabled'),
+	'drift': _('changed outside of ucidockd'), 'failed': _('failed'), 'rolled back': _('rolled back'), 'conflict': _('conflict'), 'invalid': _('invalid'),
 	'blocked': _('blocked')
 };
 

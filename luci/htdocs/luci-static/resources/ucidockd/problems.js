@@ -30,6 +30,10 @@ function titleOf({ kind, section, name }) {
 		return D.page('networks', _('Network %s').format(name));
 	case 'volume':
 		return D.page('volumes', _('Volume %s').format(name));
+	case 'backup':
+		return D.page('settings', _('Backup %s').format(name), 'set-backup');
+	case 'notify':
+		return D.page('settings', _('Notice %s').format(name), 'set-notices');
 	case 'daemon':
 		return D.page('settings', _('Docker daemon'));
 	default:
@@ -85,6 +89,10 @@ function remedyOf(resource, condition) {
 		return way('settings', _('Block access'), 'set-network');
 	case 'protect-api':
 		return way('settings', _('Protect the API'), 'set-access');
+	case 'back-up':
+		return way('settings', _('Backups'), 'set-backup');
+	case 'check-notice':
+		return way('settings', _('Notices'), 'set-notices');
 	case 'other-folder':
 		return way('settings', _('Choose another folder'), 'set-general');
 	case 'clean-up':
@@ -94,7 +102,7 @@ function remedyOf(resource, condition) {
 	case 'use-engine':
 		return [
 			askFirst(_('Use this Docker engine'), _('Everything in your settings is created on the engine that runs now. It starts without the old containers, images and volumes; they stay where they were.'), _('Use this engine'), reconcile),
-			' ', D.page('settings', _('Move the data'), null, 'btn cbi-button')
+			' ', D.page('settings', _('Move the data'), 'set-general', 'btn cbi-button')
 		];
 	case 'restore-volume':
 		return [

@@ -9,7 +9,7 @@
 return baseclass.extend({
 	// `what`: containers, networks or volumes; `done` is called when it has ended
 	button(what, label, consequence, done) {
-		return D.button('negative', label, () => D.ask(label, [ consequence, _('What a section declares stays.') ], label, async () => {
+		return D.button('negative', label, () => D.ask(label, [ consequence, _('What ucidockd manages stays.') ], label, async () => {
 			const job = await jobs.finished(await calls.agent.job_start({ kind: 'prune', what }));
 
 			if (job.state !== 'succeeded')
@@ -17,6 +17,6 @@ return baseclass.extend({
 
 			D.notify('info', jobs.words(job));
 			await done();
-		}));
+		}, 'negative'));
 	}
 });

@@ -53,7 +53,7 @@ return baseclass.extend({
 
 		for (const [ option, text ] of changed)
 			if (text === '')
-				throw new Error(_('%s: the engine takes no limit away from a container that is there, it only sets another one.').format(option));
+				throw new Error(_('%s: Docker cannot remove a limit from an existing container, only change it.').format(option));
 
 		return Object.fromEntries(changed.map(([ option, text ]) => [ FIELDS[option][0], FIELDS[option][2](text) ]));
 	},
@@ -67,7 +67,7 @@ return baseclass.extend({
 			const values = Object.fromEntries(rows.map(row => [ row.option, row.value() ]));
 
 			if (rows.some(row => row.wrong()))
-				throw new Error(_('Mend what is marked first.'));
+				throw new Error(_('Correct the marked fields first.'));
 
 			const { Warnings: warnings } = await calls.container.update(id, this.bodyOf(values, before)) ?? {};
 
@@ -77,7 +77,7 @@ return baseclass.extend({
 		return D.fill(place,
 			D.facts(rows.map(row => [ row.title, row.node ])),
 			owner ? D.el('p', {}, _('Change these under Settings.'))
-				: D.el('p', {}, D.button('apply', _('Change now'), save), ' ', L.hasViewPermission() ? _('It holds until the container is made anew. To keep it, adopt the container.') : ''));
+				: D.el('p', {}, D.button('apply', _('Change now'), save), ' ', L.hasViewPermission() ? _('This lasts until the container is created again. To keep it, adopt the container.') : ''));
 	},
 
 	row(option, property, text, isFixed) {

@@ -48,7 +48,7 @@ class Sections {
 			const name = input.value.trim();
 
 			if (!NAME.test(name) || this.taken().includes(name))
-				throw new Error(_('A name of letters, digits and _ is needed, and no section may have it yet.'));
+				throw new Error(_('Enter a name of letters, digits and _ that is not in use yet.'));
 
 			input.value = '';
 			this.add(name);

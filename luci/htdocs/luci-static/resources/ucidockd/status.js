@@ -10,7 +10,7 @@ function verdict(resource) {
 
 	return {
 		level: resource.level, type: resource.verdict,
-		label: told?.label ?? _('Not looked at yet'), message: told?.message ?? '', since: told?.since ?? 0,
+		label: told?.label ?? _('Not checked yet'), message: told?.message ?? '', since: told?.since ?? 0,
 		output: (resource.conditions ?? []).map(one => one.details?.output).find(Boolean) ?? ''
 	};
 }

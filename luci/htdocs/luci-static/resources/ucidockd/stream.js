@@ -26,7 +26,8 @@ const Tab = baseclass.extend({
 			...parts,
 			take: packet => packet.items.forEach(item => this.hand(item)),
 			broken: error => this.end(error),
-			mayMove: () => !this.keeps()
+			mayMove: () => !this.keeps(),
+			first: () => this.first()
 		});
 		parts.page.addEventListener('visibilitychange', () => this.onVisibility());
 	},
@@ -132,7 +133,7 @@ const Tab = baseclass.extend({
 
 			await Promise.race([ ended, this.circle.join() ]);
 			this.connected = true;
-			[ ...this.wanted ].forEach(entry => this.start(entry));
+			[ ...this.wanted ].filter(entry => entry !== this.circle.object.first).forEach(entry => this.start(entry));
 			this.report(true);
 			await ended;
 		} catch (error) {
@@ -153,17 +154,29 @@ const Tab = baseclass.extend({
 			listener(connected, error);
 	},
 
-	// its number comes with its first item, and so in order with all others
-	async start(entry) {
-		const { object, id: owner } = this.circle;
+	// what a stream is opened with; its number comes with its first item, and so in order with all others
+	begin(entry) {
 		const args = typeof entry.args === 'function' ? entry.args() : entry.args;
 
 		entry.number = 0;
 		entry.tag = String(++this.tags);
 		entry.take({ name: 'begin' });
 
+		return { kind: entry.kind, args: args ?? {}, owner: this.circle.id, tag: entry.tag };
+	},
+
+	// The status, which can always be had, is asked for together with a new object: a request less
+	first() {
+		const entry = [ ...this.wanted ].find(one => one.kind === 'status');
+
+		return entry && { entry, spec: this.begin(entry) };
+	},
+
+	async start(entry) {
+		const { object } = this.circle;
+
 		try {
-			await this.parts.calls.open({ id: object.id, kind: entry.kind, args: args ?? {}, owner, tag: entry.tag });
+			await this.parts.calls.open({ id: object.id, ...this.begin(entry) });
 		} catch (error) {
 			if (this.circle.object !== object)
 				return;

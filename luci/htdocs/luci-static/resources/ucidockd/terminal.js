@@ -141,7 +141,7 @@ const Console = baseclass.extend({
 			}
 		} catch (error) {
 			this.typed = [];
-			this.say(_('What was typed did not arrive: %s').format(D.wordsOf(error)));
+			this.say(_('Your input did not arrive: %s').format(D.wordsOf(error)));
 		} finally {
 			this.sending = false;
 		}

@@ -8,7 +8,7 @@
 'require ucidockd.sha256 as sha256';
 
 const FIRST = 1024 * 1024, LARGEST = 4 * 1024 * 1024; // the agent can give the last 4 MiB again
-const SLOW_MS = 5000, TRIES = 5;
+const SLOW_MS = 5000, TRIES = 5, WORK_MS = 1000;
 
 async function answer(response) {
 	const body = await response.json().catch(() => ({}));
@@ -80,11 +80,25 @@ const Transfers = baseclass.extend({
 
 			const sum = hash.end();
 
-			return await this.persist(async () => answer(await this.send('POST', '/' + id, { body: JSON.stringify({ sha256: sum, size: file.size }) })));
+			return await this.worked(await this.persist(async () => answer(await this.send('POST', '/' + id, { body: JSON.stringify({ sha256: sum, size: file.size }) }))));
 		} catch (error) {
 			this.end(id);
 			throw error;
 		}
+	},
+
+	// The agent answers the end of an upload after 15 s, though it may still unpack, or stop containers. What feeds a job is told
+	// by the job.
+	async worked(transfer) {
+		while (transfer.state === 'ending' && !transfer.job) {
+			await this.wait(WORK_MS);
+			transfer = await this.persist(() => this.status(transfer.id));
+		}
+
+		if (transfer.error)
+			throw Object.assign(new Error(transfer.error), { final: true });
+
+		return transfer;
 	},
 
 	async part(id, offset, length) {
@@ -96,8 +110,8 @@ const Transfers = baseclass.extend({
 		return new Uint8Array(await response.arrayBuffer());
 	},
 
-	// Gives {title, blob}, or {title} where `sinkFor(title)` gave what takes the parts: {write, close, abort}. Raises when what
-	// came is not what the engine sent, and when `isOver()` says that it was cancelled.
+	// Gives {title, blob}. `sinkFor(title)` may give what takes the parts, {write, close, abort}: then the blob is what its `close`
+	// gives. Raises when what came is not what the engine sent, and when `isOver()` says that it was cancelled.
 	async download(spec, tell, sinkFor, isOver) {
 		const { id, title } = await this.create('down', spec);
 		const hash = sha256.make(), blobs = [];
@@ -122,15 +136,13 @@ const Transfers = baseclass.extend({
 			if (error || size !== offset || wanted !== hash.end())
 				throw new Error(error ?? _('the file did not come whole'));
 
-			await sink?.close();
+			return { title, blob: sink ? await sink.close() : new Blob(blobs) };
 		} catch (error) {
 			await sink?.abort().catch(() => {});
 			throw error;
 		} finally {
 			this.end(id);
 		}
-
-		return sink ? { title } : { title, blob: new Blob(blobs) };
 	}
 });
 

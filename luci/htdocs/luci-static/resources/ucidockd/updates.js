@@ -17,9 +17,9 @@ function isNewer(resource) {
 // what became of an update or of the way back
 function tell({ under_way: goesOn, containers }) {
 	if (goesOn)
-		return D.notify('info', _('It takes longer and goes on. The Overview shows the outcome.'));
+		return D.notify('info', _('This takes longer and continues in the background. The Overview shows the result.'));
 
-	const words = { updated: _('updated'), 'rolled back': _('taken back to the image before'), current: _('up to date already'), waiting: _('waiting'), failed: _('failed') };
+	const words = { updated: _('updated'), 'rolled back': _('taken back to the previous image'), current: _('up to date already'), waiting: _('waiting'), failed: _('failed') };
 
 	for (const { name, outcome, message } of containers ?? [])
 		D.notify(outcome === 'failed' ? 'error' : 'info', [ name, words[outcome] ?? outcome, message ].filter(Boolean).join(': '));
@@ -65,10 +65,22 @@ return baseclass.extend({
 		_('The newer image is downloaded, then the container is replaced: down for a few seconds, its volumes stay. If the new one does not start, the old one comes back.'),
 		_('Update'), () => calls.agent.update(resources.map(one => one.section)), done)),
 
-	// to the image before
-	backButton: (resource, done) => D.button('neutral', _('Back to the image before'), () => ask(_('Take %s back').format(resource.name),
-		_('The container is replaced by one of the image before, and stays on it until its settings change or you update it. Its volumes stay as they are.'),
-		_('Take back'), () => calls.agent.rollback(resource.section), done)),
+	// to the image before, and where its data was saved before the update, with that
+	backButton: (resource, done) => D.button('neutral', _('Back to the previous image'), async () => {
+		const { image: { previous, saved } } = await calls.agent.describe(resource.section), box = D.el('input', { 'type': 'checkbox', 'checked': previous.length ? null : '', 'disabled': previous.length ? null : '' });
+
+		if (!previous.length && !saved)
+			return D.show(_('Take %s back').format(resource.name), D.el('p', {}, _('There is no earlier image: the container has had only one, or was taken back already.')));
+
+		return D.ask(_('Take %s back').format(resource.name), [
+			_('The container is replaced by one with its previous image: down for a few seconds. It keeps that image until its settings change or you update it.'),
+			saved ? D.el('p', {}, D.labelled(_('Put the data back too, as it was before the update'), box)) : _('Its volumes stay as they are.'),
+			saved ? _('If you put the data back, what was written to the volumes since the update is lost.') : ''
+		].filter(Boolean), _('Take back'), async () => {
+			tell(await calls.agent.rollback(resource.section, box.checked || undefined));
+			await done?.();
+		});
+	}),
 
 	// of one container: whether there is a newer image, and that it stays on an earlier one
 	factsOf(resource, done) {

@@ -30,7 +30,7 @@ return view.extend({
 		const choice = D.el('select', { 'aria-label': _('Container') }, names.map(name => D.el('option', { 'value': name }, name)));
 		const use = () => this.copyOf(choice.value);
 
-		return names.length ? D.el('p', {}, choice, ' ', D.button('neutral', _('Copy its settings'), use)) : D.el('p', {}, _('No container is declared yet.'));
+		return names.length ? D.el('p', {}, choice, ' ', D.button('neutral', _('Copy its settings'), use)) : D.el('p', {}, _('There is no managed container to copy yet.'));
 	},
 
 	// a `docker run` line, or a compose file
@@ -60,12 +60,12 @@ return view.extend({
 		D.fill(this.place);
 		D.fill(place, notes, sections.length ? [
 			D.el('p', {}, _('These sections are added to /etc/config/containers:')), D.el('pre', { 'style': 'max-height:50vh;overflow:auto' }, text),
-			files.map(file => D.el('p', {}, _('The file %s is written.').format(file.path))),
+			files.map(file => D.el('p', {}, _('The file %s is created.').format(file.path))),
 			D.button('apply', _('Create all'), async () => {
 				await calls.agent.import({ ...RUN.test(given) ? { run: given } : { compose: given }, commit: true });
 				location.assign(L.url('admin/services/ucidockd/containers'));
 			})
-		] : D.el('p', {}, _('There is no container in it.')));
+		] : D.el('p', {}, _('No container was found in this text.')));
 	},
 
 	render([ prepared, canImport ]) {

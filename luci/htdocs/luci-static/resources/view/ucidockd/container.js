@@ -125,7 +125,13 @@ return view.extend({
 		if (owner) {
 			const place = D.el('div', {}, _('Loading…'));
 
-			D.attempt(async () => D.fill(place, await (await L.require('ucidockd.form')).edit(owner.section)));
+			D.attempt(async () => {
+				D.fill(place, await (await L.require('ucidockd.form')).edit(owner.section));
+
+				// who came here to edit may type at once
+				if (document.activeElement === document.body)
+					place.querySelector('input')?.focus({ preventScroll: true });
+			});
 
 			return place;
 		}
@@ -200,7 +206,7 @@ return view.extend({
 	},
 
 	gone() {
-		D.fill(this.root, D.el('h2', {}, _('Container')), D.el('p', { 'class': 'alert-message notice' }, _('There is no container of that name any more.')), D.page('containers', _('All containers')));
+		D.fill(this.root, D.el('h2', {}, _('Container')), D.el('p', { 'class': 'alert-message notice' }, _('This container no longer exists.')), D.page('containers', _('All containers')));
 	},
 
 	drawTabs() {

@@ -35,16 +35,16 @@ return view.extend({
 	tag(one) {
 		const field = D.el('input', { 'type': 'text', 'placeholder': 'registry.lan:5000/name:tag', 'aria-label': _('New name') });
 
-		const close = D.dialogue(_('Add a name'),
-			D.el('p', {}, field),
-			D.el('div', { 'class': 'right' }, D.el('button', { 'class': 'btn', 'click': () => close() }, _('Cancel')), ' ',
-				D.button('positive', _('Add'), async () => {
-					const [ , repo, , tag ] = /^(.*?)(:([^:/]*))?$/.exec(field.value);
 
-					await image.tag(one.Id, { repo, tag: tag ?? 'latest' });
-					close();
-					await this.refresh();
-				})));
+		D.ask(_('Add a name'), [ D.el('p', {}, field) ], _('Add'), async () => {
+			const [ , repo, , tag ] = /^(.*?)(:([^:/]*))?$/.exec(field.value.trim());
+
+			if (!repo)
+				throw new Error(_('%s is missing.').format(_('Name')));
+
+			await image.tag(one.Id, { repo, tag: tag ?? 'latest' });
+			await this.refresh();
+		});
 	},
 
 	untag(name) {
@@ -80,7 +80,7 @@ return view.extend({
 		D.ask(title, [
 			_('At least %s is freed. Layers that other images share stay.').format(format.bytes(freed)),
 			D.el('ul', { 'style': 'max-height:40vh;overflow:auto' }, images.map(one => D.el('li', { 'class': 'ucidockd-any' }, namesOf(one).join(', ') || format.shortId(one.Id), ' ', D.el('small', {}, format.bytes(one.Size)))))
-		], _('Remove'), act);
+		], _('Remove'), act, 'negative');
 	},
 
 	async remove(one) {
@@ -147,26 +147,40 @@ return view.extend({
 		return Promise.all([ files.upload({ target: 'build', options }, chosen, this.progress), this.jobs.start() ]);
 	},
 
-	// what the agent would remove, with bytes, and what stays and why; then it is done
-	async prune(images, title) {
-		const found = await calls.agent.prune(images, '', false, true);
+	// One dialogue for all that nobody needs: what goes with its bytes, what stays and why, before it goes
+	async cleanUp() {
+		const [ unused, dangling ] = await Promise.all([ calls.agent.prune('unused', '', true, true), calls.agent.prune('dangling', '', false, true) ]);
+		const { going, kept, bytes, build_cache: cache } = unused, images = bytes - cache.bytes;
 		const titleOf = one => one.names.join(', ') || format.shortId(one.id);
-		const stays = D.el('details', {}, D.el('summary', {}, _('What stays')), D.el('ul', {}, found.kept.map(one => D.el('li', { 'class': 'ucidockd-any' }, titleOf(one), ' ', D.el('small', {}, one.why)))));
+		const list = (all, told) => D.el('ul', { 'style': 'max-height:35vh;overflow:auto' }, all.map(one => D.el('li', { 'class': 'ucidockd-any' }, titleOf(one), ' ', D.el('small', {}, told(one)))));
+		const nameless = new Set(dangling.going.map(one => one.id)), shown = D.el('div', {}), box = D.el('input', { 'type': 'checkbox' });
+		const draw = () => D.fill(shown, list(going.filter(one => choice.value === 'unused' || (choice.value === 'dangling' && nameless.has(one.id))), one => format.bytes(one.bytes)));
+		const choice = D.select(_('Images'), [
+			[ 'unused', _('all that nothing uses: %d, at least %s').format(going.length, format.bytes(images)) ],
+			[ 'dangling', _('only those without a name: %d, at least %s').format(dangling.going.length, format.bytes(dangling.bytes)) ], [ 'off', _('none') ]
+		], draw);
 
-		if (!found.going.length)
-			return D.show(title, D.el('div', {}, D.el('p', {}, _('There is nothing to remove.')), stays));
+		const stays = D.el('details', {}, D.el('summary', {}, _('What stays')), list(kept, one => one.why));
 
-		D.ask(title, [
-			_('At least %s is freed. Layers that other images share stay.').format(format.bytes(found.bytes)),
-			D.el('div', { 'style': 'max-height:40vh;overflow:auto' },
-				D.el('ul', {}, found.going.map(one => D.el('li', { 'class': 'ucidockd-any' }, titleOf(one), ' ', D.el('small', {}, format.bytes(one.bytes))))), stays)
+		if (!going.length && !cache.bytes)
+			return D.show(_('Clean up'), D.el('p', {}, _('There is nothing to remove.')), stays);
+
+		draw();
+
+		return D.ask(_('Clean up'), [
+			D.el('p', {}, D.labelled(_('Images'), choice)), shown, _('Layers that other images share stay. Containers and volumes are not touched.'),
+			stays, D.el('p', {}, D.labelled(_('Build cache too: %s. The next builds take longer.').format(format.bytes(cache.bytes)), box))
 		], _('Remove'), async () => {
-			const done = await calls.agent.prune(images, '', false, false);
+			if (choice.value === 'off')
+				return box.checked ? this.jobs.begin({ kind: 'prune', what: 'build' }) : undefined;
 
-			D.notify('info', done.under_way ? _('It takes longer. It goes on.') : _('%s freed.').format(format.bytes(done.bytes)));
+			const done = await calls.agent.prune(choice.value, '', box.checked, false);
+
+			D.notify('info', done.under_way ? _('This takes longer and continues in the background.') : _('%s freed.').format(format.bytes(done.bytes)));
 			(done.failed ?? []).forEach(one => D.notify('error', '%s: %s'.format(one.name, one.error)));
-			await this.refresh();
-		});
+
+			return this.refresh();
+		}, 'negative');
 	},
 
 	tools() {
@@ -182,11 +196,7 @@ return view.extend({
 
 		return [
 			D.bar(name, D.button('apply', _('Pull'), () => this.jobs.begin({ kind: 'pull', image: given(name) })), D.button('neutral', _('Load from file'), () => this.upload()),
-				D.menu(_('Clean up'), [
-					D.button('negative', _('Remove images without a name'), () => this.prune('dangling', _('Remove images without a name'))),
-					D.button('negative', _('Remove all unused images'), () => this.prune('unused', _('Remove all unused images'))),
-					D.button('negative', _('Remove the build cache'), () => D.ask(_('Remove the build cache'), [ _('The next builds take longer. Images stay.') ], _('Remove'), () => this.jobs.begin({ kind: 'prune', what: 'build' })))
-				]),
+				D.button('neutral', _('Clean up'), () => this.cleanUp()),
 				D.menu(_('More'), [ D.button('neutral', _('Download selected (tar)'), () => this.saveChosen()) ])),
 			D.el('details', {}, D.el('summary', {}, _('Build or import')),
 				D.bar(D.labelled(_('Name'), tag), D.labelled('Dockerfile', dockerfile)),

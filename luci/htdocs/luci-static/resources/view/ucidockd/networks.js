@@ -47,7 +47,7 @@ return view.extend({
 		D.ask(_('Remove network %s').format(network.Name), [ _('No container uses it. Containers that are started with it later fail until it is created again.') ], _('Remove'), async () => {
 			await calls.network.remove(network.Id);
 			await this.refresh();
-		});
+		}, 'negative');
 	},
 
 	row(network, owner, users) {
@@ -64,7 +64,7 @@ return view.extend({
 	},
 
 	render({ found, readable, schema }) {
-		const declared = readable ? sections.page({ config: CONFIG, type: 'network', schema, title: _('Declared networks'), words: _('Containers in the same network reach each other by name.'), label: _('Add network'), main: [ 'driver', 'zone', 'subnet' ] }) : editor.refused();
+		const declared = readable ? sections.page({ config: CONFIG, type: 'network', schema, title: _('Managed networks'), words: _('Containers in the same network reach each other by name.'), label: _('Add network'), main: [ 'driver', 'zone', 'subnet' ] }) : editor.refused();
 
 		this.list = D.el('div', {});
 		this.draw(found);

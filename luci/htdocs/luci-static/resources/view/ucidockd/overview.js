@@ -2,6 +2,7 @@
 // Docker > Overview: whether everything is all right, what is not and what helps, how full the router is, and what comes next.
 'use strict';
 'require view';
+'require ucidockd.adopt as adopt';
 'require ucidockd.calls as calls';
 'require ucidockd.dockerd as dockerd';
 'require ucidockd.dom as D';
@@ -16,6 +17,7 @@
 const { docker } = calls;
 const DAEMON = 'daemon:dockerd';
 const QUIET_MS = 1000, METERS_MS = 10000;
+const OTHERS = 5; // not managed, that are named
 
 function now() {
 	return Date.now() / 1000;
@@ -90,6 +92,20 @@ return view.extend({
 
 		D.fill(this.counts, D.page('containers', N_(made.length, '%d container', '%d containers').format(made.length)), ' (', _('%d running').format(running), ')',
 			this.info ? [ ' · ', D.page('images', N_(this.info.Images, '%d image', '%d images').format(this.info.Images)) ] : '');
+		this.drawOthers(made.filter(row => !row.owner));
+	},
+
+	// those that no section declares, with the way to change that
+	drawOthers(others) {
+		const sign = others.map(row => row.key).join(' ');
+
+		if (sign === this.drawnOthers)
+			return;
+
+		this.drawnOthers = sign;
+		D.fill(this.others, others.length && L.hasViewPermission() ? D.bar(_('Not managed:'), others.slice(0, OTHERS).map(row => [
+			D.page([ 'container', row.path ], row.name), D.button('positive', _('Adopt'), () => adopt.show(row.container.Id, row.name, () => this.refresh()))
+		]), others.length > OTHERS ? D.page('containers', _('and %d more').format(others.length - OTHERS)) : '') : '');
 	},
 
 	async measure() {
@@ -133,7 +149,7 @@ return view.extend({
 		this.waits = waits;
 		this.wish = waits ? this.wish : null;
 		D.fill(this.buttons, waits
-			? D.el('p', {}, D.badge('waiting', dockerd.underWay(this.wish.action)), ' ', _('Containers that stop are given their time.'))
+			? D.el('p', {}, D.badge('waiting', dockerd.underWay(this.wish.action)), ' ', _('Containers get time to stop.'))
 			: dockerd.buttons(reachable, action => this.wished(action)));
 	},
 
@@ -161,7 +177,7 @@ return view.extend({
 		this.model = status.make();
 		this.sentenceNode = D.spoken('p', { 'style': 'font-size:120%' }, _('Asking the agent…'));
 
-		for (const name of [ 'buttons', 'problems', 'next', 'counts', 'updates' ])
+		for (const name of [ 'buttons', 'problems', 'next', 'counts', 'others', 'updates' ])
 			this[name] = D.el('div', {});
 
 		this.meters = D.el('div', { 'class': 'ucidockd-meters' });
@@ -178,7 +194,7 @@ return view.extend({
 		return D.el('div', {},
 			D.connection(live),
 			D.el('h2', {}, _('Docker')), this.sentenceNode, this.problems,
-			this.updates, D.bar(this.counts, updates.button()), this.meters, this.next,
+			this.updates, D.bar(this.counts, updates.button()), this.others, this.meters, this.next,
 			D.el('h3', {}, _('Engine')), this.buttons, this.engine());
 	},
 

@@ -3,6 +3,7 @@
 'use strict';
 'require view';
 'require uci';
+'require ucidockd.backups as backups';
 'require ucidockd.browse as browse';
 'require ucidockd.bundle as bundle';
 'require ucidockd.calls as calls';
@@ -10,40 +11,45 @@
 'require ucidockd.dom as D';
 'require ucidockd.editor as editor';
 'require ucidockd.live as live';
+'require ucidockd.movedata as movedata';
 'require ucidockd.schemas as schemas';
 'require ucidockd.sections as sections';
 'require ucidockd.settings as settings';
 'require ucidockd.status as status';
 
 const DAEMON_KEY = 'daemon:dockerd';
-const TYPES = [ 'globals', 'tls', 'proxies', 'firewall', 'auth', 'notify', 'agent' ];
-const MANY = [ 'auth', 'notify' ]; // there may be any number of them
+const LIVE_MS = 2000; // until what is shown is kept up to date: the form comes first
+const TYPES = [ 'globals', 'tls', 'proxies', 'firewall', 'auth', 'notify', 'backup', 'agent' ];
+const MANY = [ 'auth', 'notify', 'backup' ]; // there may be any number of them
 // options of a notice that are for some of its types alone
 const NOTICE_TYPES = { header: [ 'webhook' ], url: [ 'webhook', 'mqtt' ], format: [ 'webhook', 'mqtt' ], template: [ 'webhook', 'mqtt' ], cacert: [ 'webhook', 'mqtt' ], topic: [ 'mqtt' ], retain: [ 'mqtt' ], username: [ 'mqtt' ], password: [ 'mqtt' ], command: [ 'exec' ] };
 const NOT_BLOCKED = /^(?:loopback|docker|ucidockd_.*)$/; // the router itself, and networks of containers
 
 return view.extend({
 	async load() {
-		const [ readable, containers, network, ...found ] = await Promise.all([
-			editor.load('dockerd', 'containers'), L.resolveDefault(calls.together().container.list(), []), L.resolveDefault(uci.load('network'), null), ...TYPES.map(type => schemas.load(type))
+		const ask = calls.together(), [ readable, snapshot, containers, copies, network, ...found ] = await Promise.all([
+			editor.load('dockerd', 'containers'), L.resolveDefault(ask.agent.status(), {}), L.resolveDefault(ask.container.list(), []), L.resolveDefault(ask.agent.backup_list(), null), L.resolveDefault(uci.load('network'), null), ...TYPES.map(type => schemas.load(type))
 		]);
 
-		return { readable, containers, network, schema: Object.fromEntries(TYPES.map((type, index) => [ type, found[index] ])) };
+		return { readable, snapshot, containers, copies, network, schema: Object.fromEntries(TYPES.map((type, index) => [ type, found[index] ])) };
 	},
 
 	// what became of the last change
-	state() {
+	state(snapshot) {
 		const model = status.make(), place = D.el('p', { 'aria-live': 'polite' });
-
-		live.follow('status', {}, item => {
-			const daemon = model.take(item) && model.known.get(DAEMON_KEY);
+		const draw = () => {
+			const daemon = model.known.get(DAEMON_KEY);
 
 			if (daemon) {
 				const { level, label, message } = status.verdict(daemon);
 
 				D.fill(place, 'dockerd: ', D.badge(level, label), ' ', message);
 			}
-		});
+		};
+
+		model.replace(snapshot);
+		draw();
+		window.setTimeout(() => live.follow('status', {}, item => model.take(item) && draw()), LIVE_MS);
 
 		return D.el('div', {}, D.connection(live), place);
 	},
@@ -70,22 +76,15 @@ return view.extend({
 		const isAuto = () => [ '', 'auto' ].includes(this.made.tls.value('mode')), isFiles = () => !isAuto();
 
 		return {
-			'globals data_root': () => ({ more: browse.button(() => this.made.globals.value('data_root'), path => this.put('globals', 'data_root', path)) }),
+			'globals data_root': () => ({ more: [ browse.button(() => this.made.globals.value('data_root'), path => this.made.globals.put('data_root', path)), ' ', movedata.button(this.dataRoot(), () => this.made.globals.value('data_root')) ] }),
 			'globals hosts': () => ({ check: text => this.wrongHost(text), placeholder: _('e.g. %s').format('tcp://192.168.1.1:2376') }),
 			'tls enabled': () => ({ title: 'TLS', description: _('All TCP addresses speak TLS. The agent makes the certificates and renews them.') }),
 			'tls verify': () => ({ title: _('Client certificates'), description: _('Only clients with a certificate get in. Make one for each client below.') }),
 			'tls cacert': () => ({ shown: isFiles }), 'tls cert': () => ({ shown: isFiles }), 'tls key': () => ({ shown: isFiles }),
 			'tls san': () => ({ shown: isAuto }), 'tls days': () => ({ shown: isAuto }), 'tls renew_days': () => ({ shown: isAuto }),
-			'firewall blocked_interfaces': () => ({ kind: 'ticks', known: this.interfaces(), title: _('Block access from'), description: _('Nothing that comes in by these interfaces reaches a container. Containers still reach the internet.') }),
+			'firewall blocked_interfaces': () => ({ kind: 'ticks', known: this.interfaces(), title: _('Block access from'), description: _('Devices behind these interfaces cannot reach containers. Containers can still reach the internet.') }),
 			'agent dockerd_args': () => ({ kind: 'command' })
 		}[`${type} ${name}`]?.() ?? {};
-	},
-
-	put(type, name, value) {
-		const { input } = this.made[type].fields.get(name).control;
-
-		input.value = value;
-		input.dispatchEvent(new Event('input'));
 	},
 
 	fields(type, names) {
@@ -104,12 +103,12 @@ return view.extend({
 		const set = places.map(([ type, , folded ]) => folded.filter(option => !this.sectionOf(type).isNew && this.sectionOf(type).raw[option] !== undefined).length).reduce((sum, count) => sum + count, 0);
 		const shown = places.map(([ type, options ]) => this.fields(type, options)), folded = places.map(([ type, , options ]) => this.fields(type, options));
 
-		if (!places.length && name !== 'notices')
+		if (!places.length && ![ 'notices', 'backup' ].includes(name))
 			return '';
 
 		return D.el('div', { 'class': 'cbi-section ucid-form' }, D.el('h3', { 'id': 'set-%s'.format(name) }, settings.titleOf(name)),
-			name === 'network' ? this.others() : '', name === 'registries' ? this.logins() : '', name === 'notices' ? this.notices() : '', shown,
-			folded.flat().length ? editor.folded(name === 'advanced' ? _('Internals: change them only if you know why') : _('More'), folded, set) : '',
+			name === 'network' ? this.others() : '', name === 'registries' ? this.logins() : '', name === 'notices' ? this.notices() : '', name === 'backup' ? this.backups() : '', shown,
+			folded.flat().length ? editor.folded(name === 'advanced' ? _('Internal options') : _('More'), folded, set) : '',
 			name === 'access' ? bundle.render() : '');
 	},
 
@@ -134,9 +133,28 @@ return view.extend({
 		}).node;
 	},
 
+	backups() {
+		const more = (name, section) => ({
+			section: { kind: 'ticks', known: uci.sections('containers', 'container').map(one => one['.name']), description: _('The named volumes of these containers are saved.') },
+			volume: { suggest: { entry: uci.sections('containers', 'volume').map(one => one['.name']) } },
+			schedule: { choices: [ [ 'off', _('only when asked') ], [ 'daily', _('daily') ], [ 'weekly', _('weekly') ] ], unset: _('default: only when asked') },
+			target: { more: browse.button(() => section.value('target') || '/mnt', path => section.put('target', path)) }
+		}[name] ?? {});
+
+		return [ backups.make(this.copies).node, sections.make(this.page, {
+			config: 'containers', type: 'backup', schema: this.schema.backup, words: _('Copies of volumes in a folder, such as one on a USB disk. Folders of the router that containers mount are not in them.'),
+			label: _('Add backup'), main: [ 'section', 'volume', 'schedule', 'target', 'stop' ], more
+		}).node ];
+	},
+
+	// where Docker's data is now
+	dataRoot() {
+		return uci.get('dockerd', 'globals', 'data_root') ?? this.schema.globals.properties.data_root.default;
+	},
+
 	// what a change of the data root means, before it is agreed to
 	confirm(_plan, given) {
-		const from = uci.get('dockerd', 'globals', 'data_root') ?? this.schema.globals.properties.data_root.default, to = given.dockerd?.globals?.data_root;
+		const from = this.dataRoot(), to = given.dockerd?.globals?.data_root;
 
 		if (to === undefined || to.replace(/\/+$/, '') === from.replace(/\/+$/, ''))
 			return [];
@@ -146,21 +164,21 @@ return view.extend({
 		return [
 			names ? _('dockerd restarts, and these containers stop: %s.').format(names) : _('dockerd restarts. No container runs.'),
 			_('Images, containers and volumes stay in %s. In %s dockerd begins with what is there, which is nothing in an empty folder.').format(from, to),
-			_('To take them along, stop dockerd on the Overview, copy the folder on the router (cp -a %s %s), and then change this setting: containers start again from there.').format(from.replace(/\/+$/, '/.'), to)
+			[ _('To take them along, move the data instead of saving:'), ' ', movedata.button(from, () => to) ]
 		];
 	},
 
-	render({ readable, containers, schema }) {
+	render({ readable, snapshot, containers, copies, schema }) {
 		if (!readable)
 			return editor.refused();
 
-		Object.assign(this, { schema, containers, made: {} });
+		Object.assign(this, { schema, containers, copies, made: {} });
 		this.page = editor.make({ confirm: (plan, given) => this.confirm(plan, given) });
 		TYPES.filter(type => !MANY.includes(type)).forEach(type => this.sectionOf(type));
 
 		const parts = settings.subjects().map(name => [ name, this.subject(name) ]).filter(([ , node ]) => node !== '');
 		const jump = D.el('p', {}, parts.map(([ name ]) => [ D.el('a', { 'href': '#set-%s'.format(name) }, settings.titleOf(name)), ' \u00a0 ' ]));
-		const root = D.el('div', {}, D.el('h2', {}, _('Settings')), this.state(), jump, parts.map(([ , node ]) => node), this.page.bar());
+		const root = D.el('div', {}, D.el('h2', {}, _('Settings')), this.state(snapshot), jump, parts.map(([ , node ]) => node), this.page.bar());
 
 		this.page.sections.forEach(section => section.update());
 		window.requestAnimationFrame(() => location.hash.startsWith('#set-') && document.getElementById(location.hash.slice(1))?.scrollIntoView());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Docker > Volumes: those of the engine with who uses them and how large they are, their data down and up, and those of the
-// router's configuration. Data come and go by a container that has the volume, running or not.
+// router's configuration. Data come and go as archives, whether a container has the volume or not.
 'use strict';
 'require view';
 'require ucidockd.calls as calls';
@@ -17,6 +17,15 @@
 
 const CONFIG = 'containers';
 const ANONYMOUS = (/^[0-9a-f]{64}$/);
+
+// short enough for a title
+function nameOf({ Name: name }) {
+	return ANONYMOUS.test(name) ? name.slice(0, 12) : name;
+}
+
+function fileInput() {
+	return D.el('input', { 'type': 'file', 'accept': '.tar', 'aria-label': _('Tar archive') });
+}
 
 return view.extend({
 	async load() {
@@ -38,7 +47,7 @@ return view.extend({
 
 	// [{row, path}, ...] of the containers that have it
 	usersOf(volume, made) {
-		return made.flatMap(row => (row.container?.Mounts ?? []).filter(mount => mount.Name === volume.Name).map(mount => ({ row, path: mount.Destination })));
+		return made.flatMap(row => (row.container?.Mounts ?? []).filter(mount => mount.Name === volume.Name).map(mount => ({ row, path: mount.Destination, volume: volume.Name })));
 	},
 
 	draw(found) {
@@ -65,33 +74,81 @@ return view.extend({
 	remove(volume) {
 		const force = D.el('input', { 'type': 'checkbox' });
 
-		D.ask(_('Remove volume %s').format(volume.Name.slice(0, 24)), [ _('All data in it is lost. This cannot be undone.'), D.labelled(_('Remove it even if its driver does not answer'), force) ], _('Remove'), async () => {
+		D.ask(_('Remove volume %s').format(nameOf(volume)), [ _('All data in it is lost. This cannot be undone.'), D.labelled(_('Remove it even if its driver does not answer'), force) ], _('Remove'), async () => {
 			await calls.volume.remove(volume.Name, force.checked ? { force: true } : undefined);
+			await this.refresh();
+		}, 'negative');
+	},
+
+	// which containers stop for it, in words
+	whoStops(users, stop, none) {
+		const names = [ ...new Set(rows.mounting(users.map(({ row }) => row), [ users[0]?.volume ]).filter(row => row.owner).map(row => row.name)) ];
+
+		return names.length ? stop.format(names.join(', ')) : none;
+	},
+
+	download(volume, stop) {
+		return files.download({ target: 'volume', volume: volume.Name, stop }, this.progress);
+	},
+
+	askDownload(volume, users) {
+		D.ask(_('Download %s').format(nameOf(volume)), [
+			_('The copy is consistent: nothing writes to the volume meanwhile.'), this.whoStops(users, _('These containers stop until the download ends, and start again: %s.'), _('No container has to stop.'))
+		], _('Download'), () => {
+			D.attempt(() => this.download(volume, true));
+		});
+	},
+
+	// starts an upload and leaves the dialogue: how far it is, the page shows
+	send(spec, chosen) {
+		const [ file ] = chosen.files;
+
+		if (!file)
+			throw new Error(_('Choose a file first.'));
+
+		D.attempt(async () => {
+			await files.upload(spec, file, this.progress);
+			D.notify('info', _('%s: all files of the archive are in the volume.').format(spec.volume));
 			await this.refresh();
 		});
 	},
 
-	restore({ row, path }, volume) {
-		const chosen = D.el('input', { 'type': 'file', 'accept': '.tar', 'aria-label': _('Backup file') });
+	restore(volume, users) {
+		const chosen = fileInput(), over = D.select(_('How'), [ [ 'replace', _('replace all files of the volume') ], [ 'add', _('add to them; files of the same name are replaced') ] ], () => tell());
+		const words = D.spoken('div', {}), tell = () => D.fill(words, over.value === 'replace' ? [
+			D.el('p', {}, this.whoStops(users, _('These containers stop for a moment and start again: %s.'), _('No container has to stop.'))),
+			D.el('p', {}, _('If the archive is damaged, the disk is full, or a container does not start with the new files, everything stays as it is.'))
+		] : D.el('p', {}, this.whoStops(users, _('%s keeps running and may change its files meanwhile.'), '')));
 
-		D.ask(_('Restore %s').format(volume.Name.slice(0, 24)), [
-			_('The files of the backup are written into the volume. Files of the same name are replaced, others stay.'),
-			row.container.State === 'running' && _('%s is running and uses the volume: stop it first if it must not change its files meanwhile.').format(row.name), chosen
-		].filter(Boolean), _('Restore'), () => files.upload({ target: 'archive', container: row.container.Id, path: path.replace(/\/[^/]*\/?$/, '') || '/' }, chosen.files[0], this.progress));
+		tell();
+		D.ask(_('Restore %s from a file').format(nameOf(volume)), [ D.el('p', {}, chosen), D.el('p', {}, over), words ], _('Restore'),
+			() => this.send({ target: 'volume', volume: volume.Name, ...(over.value === 'replace' ? { replace: true } : {}) }, chosen), 'negative');
+	},
+
+	create() {
+		const name = D.el('input', { 'type': 'text', 'autocomplete': 'off', 'spellcheck': 'false' }), chosen = fileInput();
+
+		D.ask(_('New volume from a file'), [ D.el('p', {}, D.labelled(_('Name'), name)), D.el('p', {}, chosen) ], _('Create'), () => {
+			if (!name.value.trim())
+				throw new Error(_('%s is missing.').format(_('Name')));
+
+			this.send({ target: 'volume', volume: name.value.trim(), create: true }, chosen);
+		});
 	},
 
 	row(volume, owner, users) {
 		const told = owner && status.verdict(owner), [ user ] = users, size = this.sizes?.get(volume.Name), isAnonymous = ANONYMOUS.test(volume.Name);
 
 		return [
-			[ D.el('strong', { 'class': 'ucidockd-any', 'title': volume.Name }, isAnonymous ? volume.Name.slice(0, 12) + '…' : volume.Name), owner ? '' : [ ' ', D.el('small', { 'class': 'ucidockd-quiet' }, isAnonymous ? _('no name') : _('not managed')) ],
+			[ D.el('strong', { 'class': 'ucidockd-any', 'title': volume.Name }, isAnonymous ? nameOf(volume) + '…' : volume.Name), owner ? '' : [ ' ', D.el('small', { 'class': 'ucidockd-quiet' }, isAnonymous ? _('no name') : _('not managed')) ],
 				told && told.level !== 'ok' && D.el('div', {}, D.badge(told.level, told.label), ' ', D.el('small', {}, told.message)) ],
 			users.length ? users.map(({ row, path }) => D.el('div', {}, D.page([ 'container', row.path ], row.name), ' ', D.el('small', { 'class': 'ucidockd-quiet ucidockd-any' }, path))) : '-',
 			size === undefined ? '' : format.bytes(size), D.el('small', { 'class': 'ucidockd-any' }, volume.Mountpoint),
 			D.el('div', { 'class': 'ucidockd-actions' },
-				user && [ D.button('neutral', _('Back up'), () => files.download({ target: 'archive', container: user.row.container.Id, name: volume.Name, path: user.path }, this.progress)), ' ' ],
+				D.button('neutral', _('Download'), () => this.download(volume)), ' ',
 				D.menu(_('More'), [
-					user && D.button('neutral', _('Restore'), () => this.restore(user, volume)),
+					users.length > 0 && D.button('neutral', _('Stop containers and download'), () => this.askDownload(volume, users)),
+					D.button('neutral', _('Restore from a file'), () => this.restore(volume, users)),
 					user && D.page([ 'container', user.row.path ], _('Browse'), 'files=' + user.path, 'btn cbi-button'),
 					inspect.button(volume.Name, () => calls.volume.inspect(volume.Name)),
 					!owner && !users.length && D.button('negative', _('Remove'), () => this.remove(volume))
@@ -100,7 +157,7 @@ return view.extend({
 	},
 
 	render({ found, readable, schema }) {
-		const declared = readable ? sections.page({ config: CONFIG, type: 'volume', schema, title: _('Declared volumes'), words: _('A volume whose section is removed keeps its data, unless the agent is told otherwise in Settings.'), label: _('Add volume'), main: [ 'driver' ] }) : editor.refused();
+		const declared = readable ? sections.page({ config: CONFIG, type: 'volume', schema, title: _('Managed volumes'), words: _('If you remove a volume here, its data stays, unless "Remove volumes" is on in Settings.'), label: _('Add volume'), main: [ 'driver' ] }) : editor.refused();
 
 		this.list = D.el('div', {});
 		this.progress = files.progress();
@@ -108,7 +165,7 @@ return view.extend({
 
 		const unused = prune.button('volumes', _('Remove unused volumes without a name'), _('Removes all volumes that have no name and that no container uses, with their data. This cannot be undone.'), () => this.refresh());
 
-		return D.el('div', {}, D.el('h2', {}, _('Volumes')), D.bar(D.always('neutral', _('Show sizes'), () => this.measure()), D.menu(_('Clean up'), [ unused ])), this.progress.node, this.list, declared);
+		return D.el('div', {}, D.el('h2', {}, _('Volumes')), D.bar(D.always('neutral', _('Show sizes'), () => this.measure()), D.button('neutral', _('New volume from a file'), () => this.create()), L.hasViewPermission() && D.page('settings', _('Backups'), 'set-backup', 'btn cbi-button'), D.menu(_('Clean up'), [ unused ])), this.progress.node, this.list, declared);
 	},
 
 	handleSaveApply: null,
