@@ -22,7 +22,6 @@ from agent.apply.ports import Clock, Engine, Records
 from agent.apply.swap import recover
 from agent.apply.volumes import names
 from agent.apply.worker_pool import Outcome, Run, SkippedError, WorkerPool
-from agent.dockerd.preview import foreseen
 from agent.dockerd.stage import DaemonStage
 from agent.errors import (
     ConfigError,
@@ -58,12 +57,10 @@ from agent.plan.backoff import ENDED_AGAIN, UNHEALTHY_AGAIN, BackOff
 from agent.plan.container.meaning import newly_stated
 from agent.plan.container.renames import moved
 from agent.plan.draft import Context, Missing, desired_spec, shared_names
-from agent.plan.outlook import Entry, Outlook, outlook
 from agent.plan.reconcile import reconcile
 from agent.router.devices import Plugged, UsbDevices
 from agent.router.hazards import Hazards
 from agent.runtime.holds import Holds
-from agent.runtime.planning import entries_of
 from agent.runtime.router_integration import RouterIntegration
 from agent.runtime.status_writer import GraceWatch, StatusWriter, declared
 from agent.status.board import StatusBoard
@@ -72,6 +69,7 @@ from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
     from agent.data.restore import Restores
+    from agent.plan.outlook import Entry, Outlook
     from agent.runtime.adopt import AdoptRequest
     from agent.runtime.past import Past
     from agent.runtime.update_checks import UpdateChecks
@@ -231,6 +229,10 @@ class Reconciler:
         return found.beyond(before, own=change.keys)
 
     def _outlook(self, loaded: LoadResult, desired: Desired | None, *, committed: bool) -> Outlook:
+        from agent.dockerd.preview import foreseen  # for who asks; a pass does without
+        from agent.plan.outlook import Outlook, outlook
+        from agent.runtime.planning import entries_of
+
         holding = self.daemon.holding if self.daemon is not None else ""
         extra = entries_of(loaded, desired, holding)
         if desired is None or not desired.agent.enabled:
