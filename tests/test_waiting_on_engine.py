@@ -15,7 +15,7 @@ import pytest
 from agent.files.config import open_store
 from agent.model.addresses import Interface
 from agent.router.netifd import has_device, is_up
-from agent.runtime.router_integration import Edges, EdgeTools
+from agent.runtime.router_integration import RouterIntegration, RouterTools
 from agent.status.conditions import ConditionType
 from tests.support.agent_process import wait_for
 from tests.support.box import Box
@@ -132,10 +132,10 @@ def test_a_file_on_it_tells_the_right_disk(box: Box, disk: LoopDisk, tmp_path: P
 
 def test_a_disk_that_is_read_only_is_a_condition_and_stops_nothing(box: Box, disk: LoopDisk) -> None:
     board = box.reconciler.board
-    box.reconciler.edges = Edges(
+    box.reconciler.router = RouterIntegration(
         open_store(box.options),
         board,
-        EdgeTools(netifd=FakeNetifd()),
+        RouterTools(netifd=FakeNetifd()),
         docker_host=box.options.docker_host or "",
     )
 
@@ -198,7 +198,9 @@ def test_netifd_says_whether_a_uci_interface_is_up(box: Box, device: str) -> Non
     """The interface has another name than its device, or, worse, that of a device which is up."""
     netifd = FakeNetifd()
     subprocess.run(["ip", "link", "set", device, "up"], check=True)
-    box.reconciler.edges = Edges(open_store(box.options), box.reconciler.board, EdgeTools(netifd=netifd))
+    box.reconciler.router = RouterIntegration(
+        open_store(box.options), box.reconciler.board, RouterTools(netifd=netifd)
+    )
 
     def turn(*, up: bool) -> None:
         netifd.known = {device: Interface(name=device, up=up, l3_device="pppoe-wan")}
@@ -225,7 +227,9 @@ def test_while_netifd_is_silent_nothing_is_stopped_and_the_status_says_why(box: 
 
     def start_beside(failing: str) -> None:
         netifd.failing = failing
-        box.reconciler.edges = Edges(open_store(box.options), box.reconciler.board, EdgeTools(netifd=netifd))
+        box.reconciler.router = RouterIntegration(
+            open_store(box.options), box.reconciler.board, RouterTools(netifd=netifd)
+        )
 
     start_beside("")
     box.apply(f"{WEB}\tlist wait_for 'interface:wwan'\n")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agent.api.jobs.job_specs import JobKind, JobSpec
 from agent.api.problems import RequestError, checked_id, number, text
 from agent.data.volumes import Manual
-from agent.model.dockerd.settings import CERTIFICATE_DAYS_MAX, CLIENT_DAYS, Wish
+from agent.model.dockerd.settings import CERTIFICATE_DAYS_MAX, CLIENT_DAYS, DaemonAction
 from agent.model.issues import Given, GivenSection
 from agent.model.quantities import QuantityError, parse_age
 from agent.model.resources import PruneImages, RegistryAuth
@@ -154,7 +154,7 @@ class AgentPort(Manual, Protocol):
     async def move_data(self, target: str, told: Told) -> None:
         """Moves it; errors as of `look_at_move`. Then the old data is in use as before."""
 
-    async def dockerd(self, wish: Wish) -> None:
+    async def dockerd(self, wish: DaemonAction) -> None:
         """Has dockerd started, stopped or restarted soon. Raises ConflictError, which says why not."""
 
 

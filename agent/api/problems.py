@@ -25,6 +25,7 @@ from agent.errors import (
     UcidockdError,
 )
 from agent.model.quantities import FALSE_WORDS, TRUE_WORDS
+from agent.model.secrets import hidden_text
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -72,7 +73,9 @@ def http_body_of(exc: Exception) -> dict[str, Any]:
 def body_of(exc: Exception) -> dict[str, Any]:
     """The error as JSON."""
     code = exc.code if isinstance(exc, UcidockdError) else RequestError.code
-    return {"error": {"code": code, "message": str(exc)}}
+    # a client hears its own words again as they were; what the engine or a disk says may quote a section's
+    message = str(exc) if isinstance(exc, RequestError) else hidden_text(str(exc))
+    return {"error": {"code": code, "message": message}}
 
 
 # What may stand in a path or a query: checked here once, so that no client text reaches the engine's request line.

@@ -22,7 +22,7 @@ from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnec
 from agent.apply.ports import Clock, Engine, Records, SavedData
 from agent.apply.swap import SupersededError, Swap, kept_policy, restart_body
 from agent.apply.volumes import Inheritance, holds_data, inherit_from_gone, names
-from agent.apply.worker_pool import Crew, Outcome, Run, SkippedError
+from agent.apply.worker_pool import Outcome, Run, SkippedError, WorkerPool
 from agent.errors import (
     ConflictError,
     EngineError,
@@ -61,7 +61,7 @@ class Executor:
     engine: Engine
     records: Records
     images: Images
-    crew: Crew
+    pool: WorkerPool
     clock: Clock
     stopping: Callable[[], bool] = lambda: False
     current: Callable[[Container], bool] = lambda container: True
@@ -73,7 +73,7 @@ class Executor:
 
     def begin(self, plan: ops.Plan) -> Run:
         """Starts to carry the plan out and returns at once."""
-        return Run(plan, self.crew, self._run)
+        return Run(plan, self.pool, self._run)
 
     def _run(self, work: ops.Work, failed_needs: set[str]) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -245,6 +245,7 @@ class Executor:
         more = {"image_id": image_id, "joined": joined_ids(self.records.records(), container)}
         more |= self._history().after(before, container, image_id)
         kept = {"volumes": volume_words(heir.carry), "left": heir.left, "lost": heir.lost}
+        # recorded before it is created: after a crash the record tells that the container is ours
         record = self._announce(
             "container", container, completed=False, **more, **kept, **kept_policy(container)
         )
@@ -335,7 +336,7 @@ class Executor:
         picks = container.spec.publish_all or any(
             not port.host_port or port.host_port_end for port in container.spec.ports
         )
-        return self.crew.one_at_a_time() if picks else nullcontext()
+        return self.pool.one_at_a_time() if picks else nullcontext()
 
     @_do.register
     def _stop(self, operation: ops.StopContainer) -> None:
@@ -519,7 +520,7 @@ class Executor:
             api=self.api,
             stopping=self.stopping,
             current=self.current,
-            waiting=self.crew.elsewhere,
+            waiting=self.pool.elsewhere,
             starting=self._starting,
             clock=self.clock,
         )

@@ -114,6 +114,7 @@ class Images:
                     " another one in `option image`"
                 )
         always = fresh or policy is Pull.ALWAYS
+        # all containers of a pass get the same image for a reference, whatever happens to the tag meanwhile
         if not always and image in self._found:
             return self._found[image]
         local = self._local(container, image)
@@ -121,6 +122,7 @@ class Images:
             which = f"image {image}" + (f" for {container.spec.platform}" if container.spec.platform else "")
             raise EngineError(f"{which} is not there and `option pull never` forbids to pull it")
         if policy is not Pull.NEVER and (always or local is None):
+            # with `fresh`, the image that runs is not a substitute for the newer one that was asked for
             spare = local is not None and not (fresh and local.get("Id") == running)
             local = self._pull(container, image, local if spare else None)
         self._found[image] = str((local or {})["Id"])

@@ -38,7 +38,7 @@ class Outcome:
     took_s: float = 0.0
 
 
-class Crew:
+class WorkerPool:
     """The threads that works run in, shared by all plans; at most `workers` of them talk to the engine at once.
 
     They end when no work is left: an agent that waits for changes keeps none.
@@ -96,16 +96,16 @@ class Run:
     """One plan being carried out."""
 
     def __init__(
-        self, plan: ops.Plan, crew: Crew, work: Callable[[ops.Work, set[str]], list[Outcome]]
+        self, plan: ops.Plan, pool: WorkerPool, work: Callable[[ops.Work, set[str]], list[Outcome]]
     ) -> None:
-        self._crew, self._work = crew, work
+        self._pool, self._work = pool, work
         self._pending = {each.key: each for each in plan.works}
         self._running: set[str] = set()
         self._failed: set[str] = set()
         self._outcomes: list[Outcome] = []
         self._fault: BaseException | None = None
         self._lock = threading.Lock()
-        self._ended = crew.make_event()
+        self._ended = pool.make_event()
         self._begin_ready()
 
     def wait(self) -> tuple[Outcome, ...]:
@@ -142,12 +142,12 @@ class Run:
             if not self._running:
                 self._ended.set()
         for work in ready:
-            self._crew.submit(partial(self._carry_out, work, self._failed & work.needs))
+            self._pool.submit(partial(self._carry_out, work, self._failed & work.needs))
 
     def _carry_out(self, work: ops.Work, failed_needs: set[str]) -> None:
         outcomes: list[Outcome] = []
         try:
-            with self._crew.place():
+            with self._pool.place():
                 outcomes = self._work(work, failed_needs)
         except BaseException as exc:
             logger.exception("%s: internal error, the work was abandoned", work.key)

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agent.cli.agent_client import call, whole_status
-from agent.cli.ask import Engine, Target, agent_socket, container_sections, created, runtime_options, targets
+from agent.cli.ask import Engine, Target, agent_socket, container_sections, created, targets
 from agent.cli.main import sentence
+from agent.cli.parser import runtime_options
 from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
 from agent.model.identity import Key
 from agent.model.issues import plain

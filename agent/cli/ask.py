@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
 from agent.cli.agent_client import NoAgentError, UnixConnection, answer_of, call, whole_status
+from agent.cli.parser import ENGINE, FOLDERS, from_environment, runtime_options
 from agent.errors import ConfigError, EngineError, EngineUnreachableError, UcidockdError
 from agent.wire.bodies import error_message
 
@@ -18,44 +19,10 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Mapping, Sequence
 
-    from agent.files.options import RuntimeOptions
     from agent.model.addresses import EngineAddress
     from agent.runtime.one_shot import Single
 
 DEFAULT_SOCKET = "/var/run/ucidockd/agent.sock"
-_FOLDERS = ("config_dir", "override_dir", "state_dir", "save_dir")
-_ENGINE = {"docker_host": "DOCKER_HOST", "docker_cert_path": "DOCKER_CERT_PATH"}
-
-
-def runtime_options(args: argparse.Namespace) -> RuntimeOptions:
-    """What was given on the command line, else in docker's environment variables. Raises ConfigError."""
-    from pathlib import Path
-
-    from agent.files.options import RuntimeOptions
-
-    given: dict[str, Any] = {name: Path(value) for name in _FOLDERS if (value := getattr(args, name, None))}
-    for name, variable in _ENGINE.items():
-        if value := getattr(args, name, None) or _from_environment(variable):
-            given[name] = value
-    for name in ("socket", "log_level", "ubus_socket"):
-        if value := getattr(args, name, None):
-            given[name] = value
-    return RuntimeOptions(**given)
-
-
-def _from_environment(variable: str) -> str:
-    text = os.environ.get(variable, "")
-    if not text or variable != "DOCKER_HOST":
-        return text
-    from agent.model.addresses import parse_engine_address
-    from agent.model.quantities import QuantityError
-
-    try:
-        return str(parse_engine_address(text))
-    except QuantityError as exc:
-        raise ConfigError(
-            f"the environment variable DOCKER_HOST: {exc}; correct it, or `unset DOCKER_HOST`"
-        ) from exc
 
 
 def agent_socket(args: argparse.Namespace) -> str:
@@ -107,13 +74,13 @@ def check_options(args: argparse.Namespace) -> None:
     """A running agent has its own folders and engine. Raises ConfigError where others are named."""
     asked = {
         name: (f"--{name.replace('_', '-')}", str(value))
-        for name in (*_FOLDERS, *_ENGINE)
+        for name in (*FOLDERS, *ENGINE)
         if (value := getattr(args, name, None)) is not None
     }
-    for name, variable in _ENGINE.items():
+    for name, variable in ENGINE.items():
         # what the agent knows is the same whatever engine docker's commands would talk to
         counts = hasattr(args, name) and args.command != "status"
-        if name not in asked and counts and (value := _from_environment(variable)):
+        if name not in asked and counts and (value := from_environment(variable)):
             asked[name] = (variable, value)
     if not asked:
         return
@@ -131,7 +98,7 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def _real(name: str, value: str) -> str:
-    if name in _FOLDERS or name == "docker_cert_path":
+    if name in FOLDERS or name == "docker_cert_path":
         return os.path.realpath(value)
     if value.startswith("unix://"):
         return os.path.realpath(value.removeprefix("unix://"))

@@ -740,7 +740,7 @@ RUN = Command(
     ),
     examples=(("ucidockd run --log-level debug", "Run it in a terminal and show everything that it does."),),
     exit_codes=((0, "it was ended by a signal"), _FAILED, _USAGE, (3, "another agent is running")),
-    handler="agent.cli.system:run",
+    handler="agent.cli.main:run",
     hint=(
         "this command is the agent; `ucidockd import run -- docker run IMAGE` shows the section of a container, and the"
         " agent runs what is declared in /etc/config/containers"

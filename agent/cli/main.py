@@ -38,6 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return call(command.handler, args)
 
 
+def run(args: argparse.Namespace) -> int:
+    """The agent. Here, as it has no use for what other commands are made of."""
+    from agent.cli.parser import runtime_options
+    from agent.runtime.main import run as run_agent
+
+    return run_agent(runtime_options(args))
+
+
 def call(handler: str, args: argparse.Namespace) -> int:
     """Calls `module:function`; whatever goes wrong is told in a sentence."""
     module, _, name = handler.partition(":")

@@ -11,10 +11,14 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent import __version__
 from agent.cli.commands import COMMANDS, COMMON, DOCKER_WORDS, GROUPS, HELP, Command
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.files.options import RuntimeOptions
 
 _PROGRAM = "ucidockd"
 _INTRO = "Keeps Docker the way UCI says: containers, networks and volumes of /etc/config/containers."
@@ -296,3 +300,40 @@ def _columns() -> int:
         return min(os.get_terminal_size(sys.stdout.fileno()).columns or 80, 100)
     except (OSError, ValueError, AttributeError):
         return 80
+
+
+# options that say what an agent works on
+FOLDERS = ("config_dir", "override_dir", "state_dir", "save_dir")
+ENGINE = {"docker_host": "DOCKER_HOST", "docker_cert_path": "DOCKER_CERT_PATH"}
+
+
+def runtime_options(args: argparse.Namespace) -> RuntimeOptions:
+    """What was given on the command line, else in docker's environment variables. Raises ConfigError."""
+    from pathlib import Path
+
+    from agent.files.options import RuntimeOptions
+
+    given: dict[str, Any] = {name: Path(value) for name in FOLDERS if (value := getattr(args, name, None))}
+    for name, variable in ENGINE.items():
+        if value := getattr(args, name, None) or from_environment(variable):
+            given[name] = value
+    for name in ("socket", "log_level", "ubus_socket"):
+        if value := getattr(args, name, None):
+            given[name] = value
+    return RuntimeOptions(**given)
+
+
+def from_environment(variable: str) -> str:
+    """The value of one of docker's variables. Raises ConfigError where an agent cannot take it."""
+    text = os.environ.get(variable, "")
+    if not text or variable != "DOCKER_HOST":
+        return text
+    from agent.model.addresses import parse_engine_address
+    from agent.model.quantities import QuantityError
+
+    try:
+        return str(parse_engine_address(text))
+    except QuantityError as exc:
+        raise ConfigError(
+            f"the environment variable DOCKER_HOST: {exc}; correct it, or `unset DOCKER_HOST`"
+        ) from exc

@@ -205,6 +205,7 @@ def _redrawn(events: Iterable[dict[str, Any]], args: argparse.Namespace) -> int:
             ended.set()
             changed.set()
 
+    # reading events blocks, and so does waiting for a key
     threading.Thread(target=read, name="events", daemon=True).start()
     page, drawn = 0, 0.0
     with Keys(sys.stdin) as keys:
@@ -213,6 +214,7 @@ def _redrawn(events: Iterable[dict[str, Any]], args: argparse.Namespace) -> int:
             if key and key in _END:
                 return 0
             page += (key in _NEXT) - (key in _BACK) if key else 0
+            # half a status would show sections as gone
             if not whole.is_set() or not (key or changed.is_set() or time.monotonic() > drawn + _REDRAW_S):
                 continue
             changed.clear()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The agent itself, what it reads and cleans up, and help: `run`, `check`, `render`, `uci`, `prune`, `notify`,
+"""What the agent reads and cleans up, and help: `check`, `render`, `uci`, `prune`, `notify`,
 `help`, `version`."""
 
 from __future__ import annotations
@@ -12,21 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__
-from agent.cli.ask import runtime_options
 from agent.cli.output import Style, columns
+from agent.cli.parser import runtime_options
 from agent.errors import ConfigError
 from agent.files.config import load_given
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import SIZE_LIMIT, UciMissing, read_text
 from agent.model.addresses import Listener
 from agent.model.issues import Given, Issue, issue_as_json, plain
-
-
-def run(args: argparse.Namespace) -> int:
-    """The agent."""
-    from agent.runtime.main import run as run_agent
-
-    return run_agent(runtime_options(args))
 
 
 def render(args: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent.cli.ask import runtime_options
+from agent.cli.parser import runtime_options
 from agent.files.config import load
 from agent.model.addresses import is_address
 from agent.model.dockerd.settings import DaemonSettings

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from agent.cli.ask import runtime_options
 from agent.cli.output import Style
+from agent.cli.parser import runtime_options
 from agent.convert.requests import ImportRequest, export
 from agent.errors import ConfigError, PathError
 from agent.files.config import load, open_store

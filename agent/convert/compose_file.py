@@ -68,7 +68,7 @@ def _yaml(text: str) -> Any:
         loader.flatten_mapping(node)
         return loader.construct_mapping(node, deep=True)
 
-    def number(loader: Any, node: Any) -> Any:
+    def number(_loader: Any, node: Any) -> Any:
         """Decimal digits as they stand: `mode: 0444` and a port that begins with 0 keep their text."""
         value = str(node.value)
         if re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", value):
@@ -89,7 +89,7 @@ def _yaml(text: str) -> Any:
     Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: node.value)
     Loader.add_multi_constructor("!", plain)
     try:
-        return yaml.load(text, Loader=Loader)
+        return yaml.load(text, Loader=Loader)  # noqa: S506 - ours is a SafeLoader
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark is not None else ""

@@ -356,10 +356,10 @@ class ServiceReader:
     def image(self, where: str, value: Any) -> None:
         self.put("image", text(value), where)
 
-    def container_name(self, where: str, value: Any) -> None:
+    def container_name(self, where: str, _value: Any) -> None:
         self.conversion.taken(where)
 
-    def profiles(self, where: str, value: Any) -> None:
+    def profiles(self, where: str, _value: Any) -> None:
         """A service that is read at all is in a profile that was chosen."""
         self.conversion.taken(where)
 

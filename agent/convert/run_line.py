@@ -225,12 +225,12 @@ class _Container:
             self.conversion.unknown(f"--{name}", "docker run has no such flag" + _near(name))
             return 0
         if flag.switch or value is not None:
-            self._flag(flag, f"--{name}", value or Word("true"))
+            self._flag(flag, value or Word("true"))
             return 0
         if not following:
             self.conversion.unknown(f"--{name}", "its value is missing")
             return 0
-        self._flag(flag, f"--{name}", following[0])
+        self._flag(flag, following[0])
         return 1
 
     def _letters(self, letters: str, unresolved: str, following: Sequence[Word]) -> int:
@@ -243,16 +243,16 @@ class _Container:
                 return 0
             if not flag.switch:
                 if rest:
-                    self._flag(flag, f"-{letter}", Word(rest.removeprefix("="), unresolved))
+                    self._flag(flag, Word(rest.removeprefix("="), unresolved))
                     return 0
                 return self._long(flag.name, None, following)
             if rest.startswith("="):
-                self._flag(flag, f"-{letter}", Word(rest[1:], unresolved))
+                self._flag(flag, Word(rest[1:], unresolved))
                 return 0
-            self._flag(flag, f"-{letter}", Word("true"))
+            self._flag(flag, Word("true"))
         return 0
 
-    def _flag(self, flag: Flag, shown: str, word: Word) -> None:
+    def _flag(self, flag: Flag, word: Word) -> None:
         where = f"--{flag.name}"
         if word.unresolved:
             self.conversion.unknown(

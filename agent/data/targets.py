@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from agent.errors import DataError
+from agent.errors import DataError, PathError
 from agent.files.atomic import atomic_write, sync_directory
-from agent.files.user_paths import PATHS, mode_of
+from agent.files.user_paths import PATHS, file_bytes, mode_of
 
 Value = TypeVar("Value")
 
@@ -65,6 +65,7 @@ class FolderTarget:
         """Writes an archive; it is in the folder once it was read back. Raises DataError, and what the pieces raise."""
         del names
         path = self._folder / file
+        # an archive that was cut short must not look like a backup
         partial = path.with_name(f".{file}{_PARTIAL}")
         with _Files() as files:
             try:
@@ -99,9 +100,16 @@ class FolderTarget:
         for entry in os.scandir(self._folder):
             for volume in volumes:
                 if name := re.fullmatch(re.escape(f"{backup}-{volume}") + _STAMP, entry.name):
-                    path, size = Path(entry.path), entry.stat(follow_symlinks=False).st_size
+                    path, state = Path(entry.path), entry.stat(follow_symlinks=False)
+                    if not stat.S_ISREG(state.st_mode):
+                        continue  # it would count as one of those that are kept
+                    digest = ""
+                    with contextlib.suppress(PathError):  # the one that is to be restored is told
+                        digest = _stated(path)
                     found.append(
-                        Archive(volume=volume, path=path, size=size, sha256=_stated(path), at=_begun(name[1]))
+                        Archive(
+                            volume=volume, path=path, size=state.st_size, sha256=digest, at=_begun(name[1])
+                        )
                     )
         return sorted(found, key=lambda each: str(each.path)[-20:], reverse=True)
 
@@ -298,10 +306,14 @@ def _begun(stamp: str) -> float:
 
 
 def _stated(path: Path) -> str:
+    """Raises PathError for what is beside it under that name and is no such file."""
+    path = _sum_file(path)
     try:
-        return _sum_file(path).read_text(encoding="ascii")[:64].lower()
-    except FileNotFoundError:
-        return ""
+        if mode_of(str(path)) is None:
+            return ""
+        return file_bytes(str(path))[:64].decode("ascii", "replace").lower()
+    except OSError as exc:
+        raise PathError(f"{path}: {exc.strerror}") from exc
 
 
 def _remove(path: Path | None) -> None:

@@ -257,7 +257,7 @@ class Volumes:
                 "Source": volume,
                 "Target": f"/{_AT}",
                 "ReadOnly": read_only,
-                "VolumeOptions": {"NoCopy": True},
+                "VolumeOptions": {"NoCopy": True},  # else files of the image go into an empty volume
             }
             body = {
                 "Image": image,

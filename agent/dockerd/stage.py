@@ -47,6 +47,7 @@ from agent.files.user_paths import file_system_of
 from agent.model.addresses import Route
 from agent.model.dockerd.settings import (
     DAEMON_KEY,
+    DaemonAction,
     DaemonRecord,
     DaemonSettings,
     Document,
@@ -55,7 +56,6 @@ from agent.model.dockerd.settings import (
     Process,
     Step,
     Target,
-    Wish,
     data_root,
 )
 from agent.model.dockerd.table import TABLE, identity_of, value_at
@@ -168,9 +168,9 @@ class DaemonStage:
         self._accepted.set()
         self._retry.set()
         self._backoff.clear()
-        self._manual.ask(Wish.START)
+        self._manual.ask(DaemonAction.START)
 
-    def ask(self, wish: Wish, desired: Desired | None) -> None:
+    def ask(self, wish: DaemonAction, desired: Desired | None) -> None:
         """Has dockerd started, stopped or restarted by the next pass. Raises ConflictError, which says why not."""
         settings, agent = configured(desired)
         if self.paused or self.unproven:
@@ -200,6 +200,7 @@ class DaemonStage:
                 return not self.holding
             if self._own_script is not None:
                 self._own_script = self._change = None
+            # another program starts and stops this dockerd: what it needs is only reported
             if runner.kind == "external" and not unmanaged:
                 unmanaged = self._report_external(desired, runner)
             self._status.unmanaged(unmanaged)
@@ -402,6 +403,7 @@ class DaemonStage:
             self._refused.clear()
             change.remember({})
             change.forget_failure()
+        # an agent was killed in the middle of a change, and what it had in mind may differ from what UCI says now
         if change.record.step in {Step.RELOAD, Step.STOP, Step.START}:
             self._acting(change.resume)
         change.supervisor.tidy()

@@ -22,6 +22,8 @@ from agent.files.user_paths import PATHS, file_bytes
 from agent.model.addresses import Route
 from agent.model.dockerd.settings import DaemonSettings, Document, Host, Target
 from agent.model.dockerd.table import TABLE, Version, value_at, without_key
+from agent.model.kernel_names import parse_profile
+from agent.model.quantities import QuantityError
 from agent.plan.daemon import GRAPH_DRIVERS, Rendered, render
 from agent.plan.router.subnets import SUBNET_KEYS, fit
 
@@ -29,6 +31,7 @@ from agent.plan.router.subnets import SUBNET_KEYS, fit
 
 
 _VALIDATES = (23, 0)
+_SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _CLEAR = {
     errno.EADDRINUSE: "the port is in use",
     errno.EADDRNOTAVAIL: "this machine does not have the address",
@@ -168,7 +171,8 @@ class Renderer:
             **(good.document if good is not None else {}),
             **(running.document if running is not None else {}),
         }
-        away = _files_away(fitted.settings, running.document if lives and running is not None else {})
+        read_before = running.document if lives and running is not None else {}
+        away = _not_here(fitted.settings) | _files_away(fitted.settings, read_before)
         kept = functools.reduce(without_key, away, kept)
         root = fitted.settings.values.get("data-root") or kept.get("data-root")
         rendered = render(
@@ -193,7 +197,7 @@ class Renderer:
 
 
 def _files_away(settings: DaemonSettings, running: Document) -> dict[str, str]:
-    """Keys whose file is not there yet, as on a disk that is not mounted, and why it cannot be read."""
+    """Keys whose file is not there yet, as on a disk that is not mounted, or is no seccomp profile, and why."""
     named = {row.key: value_at(settings.values, row.key) for row in TABLE if row.file}
     paths = {
         key: path
@@ -204,12 +208,23 @@ def _files_away(settings: DaemonSettings, running: Document) -> dict[str, str]:
     found = {}
     for key, path in paths.items():
         try:
-            view(file_bytes, path)
+            parse_profile(view(file_bytes, path).decode(errors="replace"))
         except PathAwayError as exc:
             found[key] = f"{exc}; it is applied once the file is there"
         except PathError as exc:
             found[key] = str(exc)
+        except QuantityError as exc:
+            found[key] = f"{path}: {exc.wrong}, so no container could start"
     return found
+
+
+def _not_here(settings: DaemonSettings) -> dict[str, str]:
+    """Keys with which dockerd starts on this machine, and no container does."""
+    drivers = settings.values.get("exec-opts")
+    if isinstance(drivers, list) and "native.cgroupdriver=systemd" in drivers and not _SYSTEMD.is_dir():
+        why = "native.cgroupdriver=systemd needs systemd, which does not run here: no container could start"
+        return {"exec-opts": why}
+    return {}
 
 
 def _has_subnets(settings: DaemonSettings) -> bool:

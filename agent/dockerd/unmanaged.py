@@ -17,7 +17,7 @@ from agent.dockerd.supervisor import OwnChildSupervisor, OwnScriptSupervisor
 from agent.engine import process as daemon_process
 from agent.errors import ConflictError, PathError
 from agent.files.user_paths import PATHS, file_bytes, mode_of
-from agent.model.dockerd.settings import DaemonSettings, Effect, Process, Target, Wish
+from agent.model.dockerd.settings import DaemonAction, DaemonSettings, Effect, Process, Target
 from agent.model.resources import AgentSettings, Desired
 from agent.plan.daemon import Change, classify
 
@@ -53,22 +53,22 @@ class ManualControl:
         self._status = status
         self._acting = acting
         self._runs = runs
-        self._wish: Wish | None = None
+        self._wish: DaemonAction | None = None
 
-    def ask(self, wish: Wish) -> None:
+    def ask(self, wish: DaemonAction) -> None:
         """From any thread; a later wish takes the place of one that still waits."""
         self._wish = wish
 
-    def check(self, wish: Wish, *, kind: str, unmanaged: str) -> None:
+    def check(self, wish: DaemonAction, *, kind: str, unmanaged: str) -> None:
         """Raises ConflictError for a dockerd that is not ours (`kind`: who runs it), and for what is so already."""
         if kind == "external":
             raise ConflictError("ucidockd does not run this dockerd (option daemon is external)")
         if unmanaged:
             raise ConflictError(unmanaged)
-        if self._wish is not None or wish is Wish.RESTART:
+        if self._wish is not None or wish is DaemonAction.RESTART:
             return  # while another wish waits, its end is not known
         runs = self._runs()
-        if runs is (wish is Wish.START):
+        if runs is (wish is DaemonAction.START):
             raise ConflictError("dockerd runs already" if runs else "dockerd does not run")
 
     def hold(
@@ -80,13 +80,13 @@ class ManualControl:
         a stop cannot be noted: then dockerd goes on.
         """
         wish = self._wish
-        if wish is Wish.STOP and busy and process is not None:
+        if wish is DaemonAction.STOP and busy and process is not None:
             self._status.synced("Pending", "a stop was asked for; waits for operations that are under way")
             return "dockerd is about to be stopped"
-        if wish is Wish.STOP:
+        if wish is DaemonAction.STOP:
             self.begun(wish)
             self._stop(change, process, shutdown_s)
-        elif wish is Wish.START or (wish is Wish.RESTART and process is None):
+        elif wish is DaemonAction.START or (wish is DaemonAction.RESTART and process is None):
             self.begun(wish)
             change.released()
         elif (
@@ -101,7 +101,7 @@ class ManualControl:
 
     def wants_restart(self) -> bool:
         """Whether a restart was asked for that has not begun."""
-        return self._wish is Wish.RESTART
+        return self._wish is DaemonAction.RESTART
 
     def _stop(self, change: DaemonChange, process: Process | None, shutdown_s: int | None) -> None:
         self._acting(lambda: change.stop(shutdown_s))
@@ -110,11 +110,11 @@ class ManualControl:
 
     def step(self, found: Change, process: Process | None) -> Change:
         """What is to be done anyway, and the restart that was asked for."""
-        if self._wish is not Wish.RESTART or process is None:
+        if self._wish is not DaemonAction.RESTART or process is None:
             return found
         return replace(found, effect=Effect.RESTART, causes=(*found.causes, BY_HAND))
 
-    def begun(self, wish: Wish = Wish.RESTART) -> None:
+    def begun(self, wish: DaemonAction = DaemonAction.RESTART) -> None:
         """It is being carried out: what is asked for from now on is another wish."""
         if self._wish is wish:
             self._wish = None
@@ -255,7 +255,7 @@ class OwnDockerd:
         self.status.note("start", "dockerd does not run", error="")
 
     def _restart(self, supervisor: OwnSupervisor, process: Process, own: OwnSettings) -> None:
-        self.manual.begun(Wish.RESTART)
+        self.manual.begun(DaemonAction.RESTART)
         self.status.synced("Pending", BY_HAND)
 
         def again() -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import docker
+import docker.api.client
 import docker.auth
 import docker.errors
 import docker.utils
@@ -127,7 +127,7 @@ class DockerEngine:
         return self._local.client
 
     def _new_client(self, version: str, timeout_s: float | None) -> tuple[Any, Deadline]:
-        client: Any = docker.APIClient(
+        client: Any = docker.api.client.APIClient(
             base_url=self._host if self._tls is None else self._host.replace("tcp:", "https:", 1),
             version=version,
             timeout=timeout_s,  # type: ignore[arg-type]  # a fraction of a second, and None for ever, do too

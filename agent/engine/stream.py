@@ -310,6 +310,7 @@ class DockerStream:
         if data is not None:
             headers = (*headers, ("content-type", "application/json"))
         try:
+            # the limit is that of the whole answer: an engine that sends a byte now and then does not prolong it
             async with asyncio.timeout(timeout_s):
                 response = await self.open(method, path, query=query, headers=headers, body=data)
                 async with await response.checked():

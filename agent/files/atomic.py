@@ -36,6 +36,7 @@ def atomic_write(
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise
+    # the new name is in the directory, whose blocks are written separately: a power cut could bring the old file back
     sync_directory(target.parent)
 
 

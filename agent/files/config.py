@@ -7,6 +7,7 @@ A file that does not parse, or is missing although it was there, gives no Desire
 from __future__ import annotations
 
 import bisect
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -102,6 +103,8 @@ def _load(store: UciStore | _Given, listeners: Sequence[Listener] = ()) -> LoadR
     issues: list[Issue] = []
     for name in PACKAGES:
         issues += _read(store, name, packages, hashes)
+    if issues and "containers" not in packages:
+        packages["containers"] = _agent_section(store)  # it says who starts dockerd, and where the engine is
     paths = {name: str(store.source_path(name)) for name in packages}
     result = decode(packages, paths=paths, read_file=PATHS.read_text, listeners=listeners)
     if issues:
@@ -114,6 +117,20 @@ def _load(store: UciStore | _Given, listeners: Sequence[Listener] = ()) -> LoadR
         issues=_by_line(result.issues),
         texts={s.name: section_text(s) for s in _containers(packages) if not s.anonymous},
     )
+
+
+def _agent_section(store: UciStore | _Given) -> Package:
+    """What can be read of it in a file that is not in UCI's syntax: there a line that is wrong costs that line."""
+    name = "containers"
+    try:
+        store.load_with_hash(name)
+    except UciSyntaxError as exc:
+        with contextlib.suppress(UciSyntaxError):
+            rest = parse(without(exc.text, mistakes_of(exc.text, package=name)), package=name)
+            return Package(name=name, sections=tuple(s for s in rest.sections if s.type == "agent"))
+    except ConfigError:
+        pass  # its issue says so
+    return Package(name=name)
 
 
 def _containers(packages: Mapping[str, Package]) -> Iterable[Section]:

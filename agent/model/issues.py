@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A configuration that is given and not committed, and what is wrong with one, in words a user can act on.
 
-Issues are made by `agent.schema` and `agent.uci`, shown by the log, the status and the command line. A message never
-holds a secret: code that makes an Issue leaves the value of an environment variable, password or token out.
+Issues are made by `agent.schema` and `agent.uci`, shown by the log, the status and the command line. Code that makes one
+leaves the value of an environment variable, password or token out; what else it quotes is looked through here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from agent.model.secrets import hidden_text
 
 Severity = Literal["error", "warning"]
 Code = Literal[
@@ -46,6 +48,9 @@ class Issue:
     line: int = 0
     message: str
     expected: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", hidden_text(self.message))
 
     @property
     def place(self) -> str:

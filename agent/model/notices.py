@@ -33,6 +33,8 @@ PLACEHOLDERS = (
     "event", "key", "kind", "section", "name", "level", "condition", "reason", "label", "message", "title", "host", "time",
 )  # fmt: skip
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+_PARTS = re.compile(r"[\s/?&=:;,]+")
+_LEAST = 5  # characters of a part that is told from a common word
 _PLAIN = "{title}\n{message}"
 
 
@@ -93,6 +95,13 @@ class NotifySection:
 
     def __repr__(self) -> str:
         return f"NotifySection({self.section!r}, {self.type!r}, ***)"
+
+    def secrets(self) -> list[str]:
+        """What a receiver may repeat and nobody may see, as the parts of the address and of headers."""
+        found = [self.password]
+        for text in (self.url.partition("://")[2].partition("/")[2], *(value for _, value in self.headers)):
+            found += [word for word in _PARTS.split(text) if len(word) >= _LEAST]
+        return found
 
     def body(self, news: News) -> str:
         """What the receiver gets."""

@@ -18,9 +18,10 @@ from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from agent.errors import NoticeError, PathError
-from agent.files.user_paths import PATHS
+from agent.files.user_paths import PATHS, mode_of
 from agent.model.issues import plain
 from agent.model.notices import News, NotifySection, filled
+from agent.model.secrets import blotter
 
 HOTPLUG_CALL = "/sbin/hotplug-call"
 _REDIRECTS = 3
@@ -32,6 +33,14 @@ _SCRIPT_S = 30.0
 
 def send(section: NotifySection, news: News) -> None:
     """By the section's type."""
+    try:
+        _send(section, news)
+    except NoticeError as exc:
+        exc.args = (blotter(section.secrets())(str(exc)),)
+        raise
+
+
+def _send(section: NotifySection, news: News) -> None:
     if section.type == "webhook":
         post(section, news)
     elif section.type == "mqtt":
@@ -176,6 +185,11 @@ def run(command: Sequence[str], news: News, timeout_s: float) -> None:
 
     Files and no pipes: what it leaves running may hold them open, and a pipe that nothing reads fills up.
     """
+    if "/" in command[0]:
+        try:
+            PATHS.ask(mode_of, command[0])  # to start one on a mount that does not answer would never return
+        except PathError as exc:
+            raise NoticeError(str(exc)) from exc
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **os.environ, **variables(news)}
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
         given.write(json.dumps(news.as_json()).encode())
@@ -195,6 +209,7 @@ def run(command: Sequence[str], news: News, timeout_s: float) -> None:
         try:
             code = process.wait(timeout_s)
         except subprocess.TimeoutExpired as exc:
+            # it leads its own session, so this reaches all that it started
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise NoticeError(f"{command[0]} did not end within {timeout_s:g} s") from exc

@@ -25,6 +25,7 @@ def publish(section: NotifySection, news: News) -> None:
         ) from exc
     address = urlsplit(section.url)
     host = address.hostname or ""
+    # paho 2 demands the version of its callbacks, which 1.6 does not know
     versions = getattr(paho, "CallbackAPIVersion", None)
     client: Any = paho.Client(versions.VERSION2) if versions is not None else paho.Client()
     refused: list[str] = []
@@ -47,6 +48,7 @@ def publish(section: NotifySection, news: News) -> None:
         client.connect(host, address.port or _PORTS[address.scheme], keepalive=_KEEPALIVE_S)
         topic = filled(section.topic, {name: _level(text) for name, text in news.values().items()})
         message: Any = None
+        # paho's own thread (loop_start) is not used: the time-out has to end everything
         while time.monotonic() < deadline and not refused:
             if client.loop(timeout=_STEP_S) != paho.MQTT_ERR_SUCCESS:
                 break

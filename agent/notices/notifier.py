@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Follows the status board and sends notices, off the passes' thread.
 
-One thread finds edges (`agent.status.edges`); each section has a thread of its own only while it has something to send, so
-a receiver that hangs delays no other. Queues are bounded: what does not fit is dropped and counted.
+One thread finds what changed (`agent.status.alarms`); each section has its own thread only while it has something to send,
+so a receiver that hangs delays no other. Queues are bounded: what does not fit is dropped and counted.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from agent.errors import ConfigError, NoticeError
 from agent.files.atomic import atomic_write
 from agent.model.notices import Event, News, NotifySection
 from agent.notices import channels
+from agent.status.alarms import DAEMON_START_S, Alarms
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
-from agent.status.edges import DAEMON_START_S, Edges
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Notifier:
         self._sections: dict[str, NotifySection] = {}
         self._outlets: dict[str, _Outlet] = {}
         self._told = self._remembered()
-        self._edges = Edges(monotonic(), self._told)
+        self._alarms = Alarms(monotonic(), self._told)
         self._seen = 0
         self._complete_at = monotonic() + DAEMON_START_S  # by then the board shows all that there is
         self._unsubscribe = board.subscribe(self._wake.set)
@@ -170,7 +170,7 @@ class Notifier:
         self._succeeded(outlet, news)
         return {"sent": True, "error": "", "took_s": round(self._monotonic() - began, 1)}
 
-    # finding edges
+    # finding what changed
 
     def _run(self) -> None:
         while not self._end.is_set():
@@ -194,33 +194,33 @@ class Notifier:
         for change in changes or ():
             self._seen = int(change["id"])
             if "resource" in change:
-                self._edges.see(change["resource"], now)
+                self._alarms.see(change["resource"], now)
             elif "agent" in change:
-                self._edges.see_agent(change["agent"], now)
+                self._alarms.see_agent(change["agent"], now)
             elif change.get("removed"):
-                self._edges.gone(str(change["key"]), now)
-        for news in self._edges.due(now):
+                self._alarms.gone(str(change["key"]), now)
+        for news in self._alarms.due(now):
             self._tell(self._stamped(news), now)
         self._remember()
         return min(
-            max((self._edges.next_at(now) or math.inf) - now, 0.0), self._complete_at - now, _FOREVER_S
+            max((self._alarms.next_at(now) or math.inf) - now, 0.0), self._complete_at - now, _FOREVER_S
         )
 
     def _look_at_all(self, now: float) -> None:
         status = self._board.snapshot()
         self._seen = int(status["version"])
-        self._edges.see_agent(status["agent"], now)
+        self._alarms.see_agent(status["agent"], now)
         for resource in status["resources"]:
-            self._edges.see(resource, now)
+            self._alarms.see(resource, now)
         if now >= self._complete_at or self._complete_at == math.inf:
             self._complete_at = math.inf
-            self._edges.keep({resource["key"] for resource in status["resources"]}, now)
+            self._alarms.keep({resource["key"] for resource in status["resources"]}, now)
 
     def _stamped(self, news: News) -> News:
         return replace(news, time=self._wall(), host=socket.gethostname())
 
     def _remember(self) -> None:
-        told = self._edges.memory()
+        told = self._alarms.memory()
         if told == self._told:
             return
         self._told = told

@@ -18,7 +18,7 @@ from agent.plan.container.image import split_word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class PruneLimits:
     """What is to be pruned. `older_s`: images that nothing has needed for so long; `enough`: stop at so many bytes."""
 
     images: PruneImages
@@ -62,7 +62,7 @@ def choose(
     needed: Mapping[str, str],
     used: Mapping[str, str],
     unused_since: Mapping[str, float],
-    wish: Wish,
+    limits: PruneLimits,
     now: float,
 ) -> Choice:
     """`needed`: image id -> why it stays; `used`: image id -> a container of it; `unused_since`: image id -> when
@@ -74,9 +74,9 @@ def choose(
             stays[image.id] = needed[image.id]
         elif image.id in used:
             stays[image.id] = f"container {used[image.id]} uses it"
-        elif wish.images is not PruneImages.UNUSED and (image.tags or wish.images is PruneImages.OFF):
+        elif limits.images is not PruneImages.UNUSED and (image.tags or limits.images is PruneImages.OFF):
             stays[image.id] = "it has a name"
-        elif wish.older_s and now - unused_since.get(image.id, now) < wish.older_s:
+        elif limits.older_s and now - unused_since.get(image.id, now) < limits.older_s:
             stays[image.id] = "it has not been unused for long enough"
     for image_id in tuple(stays):
         parent = known[image_id].parent
@@ -88,7 +88,7 @@ def choose(
         key=lambda image: (-_depth(image, known), unused_since.get(image.id, now), image.id),
     )
     return Choice(
-        going=_enough(going, wish.enough),
+        going=_enough(going, limits.enough),
         kept=tuple((image, stays[image.id]) for image in images if image.id in stays),
     )
 

@@ -104,6 +104,7 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
     if record.removed_at is None:
         draft.add(key, [ops.RetireContainer(key=key, cause="section removed", record=record)])
         return
+    # a router without a battery boots in the past: then the time of the removal says nothing
     if _clock_was_set(record.removed_at, draft.context.now):
         cause = "section removed, and the clock was set since: the grace period begins again"
         draft.add(key, [ops.RetireContainer(key=key, cause=cause, record=record)])
@@ -128,6 +129,7 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
         operation = ops.Forget(
             key=key, cause="section removed; the volume is kept and no longer managed", record=record
         )
+    # the engine does not remove a network or volume while a container uses it
     users = [k for k in draft.works if Key.parse(k).kind == "container"] if record.kind != "container" else ()
     draft.add(key, [operation], users)
 

@@ -13,7 +13,7 @@ from agent.convert.requests import ImportRequest, convert
 from agent.errors import ConfigError, ConflictError
 from agent.files.atomic import atomic_write
 from agent.files.uci_store import UciMissing, UciStore
-from agent.files.user_paths import PATHS
+from agent.files.user_paths import PATHS, file_bytes, mode_of
 from agent.runtime.adopt import lost_comments
 from agent.uci.decode import PACKAGES
 from agent.uci.syntax import Package
@@ -44,8 +44,8 @@ class Importer:
             for name, content in imported.files.items():
                 path = self.files / name.lstrip("/")
                 data = content.encode()
-                if path.exists():
-                    if path.read_bytes() != data:
+                if PATHS.ask(mode_of, str(path)) is not None:
+                    if PATHS.ask(file_bytes, str(path)) != data:
                         raise ConfigError(f"{name} is there already with another content; move it away first")
                     continue
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

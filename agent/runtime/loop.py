@@ -25,14 +25,11 @@ from agent.apply.worker_pool import Outcome
 from agent.errors import ConfigError, ConflictError, EngineError, StorageError, UcidockdError
 from agent.files.user_paths import PATHS
 from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher
-from agent.model.dockerd.settings import Wish
+from agent.model.dockerd.settings import DaemonAction
 from agent.model.identity import Key
 from agent.model.issues import Given, issue_as_json
 from agent.model.resources import Desired, RegistryAuth
-from agent.plan.outlook import Outlook
-from agent.plan.prune import needed_images
 from agent.router.mounts import MountWatch
-from agent.runtime.planning import Settling, describe, diff, plan_answer, reconcile_answer
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
@@ -45,6 +42,7 @@ if TYPE_CHECKING:
     from agent.convert.requests import ImportRequest
     from agent.notices.gate import Notices
     from agent.observe.load import Loads
+    from agent.plan.outlook import Outlook
     from agent.runtime.moving import Mover
     from agent.runtime.updating import Asked
     from agent.storage.upkeep import Upkeep
@@ -117,14 +115,14 @@ class Loop:
         self.parked = False
         self.upkeep: Upkeep | None = None
         self.loads: Loads | None = None
-        self.mover: Mover | None = None
+        self.make_mover: Callable[[], Mover] | None = None
         self.notices: Notices | None = None
         self._watch_mounts, self._begin_thread, self._jitter = watch_mounts, begin_thread, jitter
         reconciler.work_ended = self.trigger_threadsafe
         if reconciler.daemon is not None:
             reconciler.daemon.wake = self._trigger_after
-        if reconciler.edges is not None:
-            reconciler.edges.wake = lambda: self._trigger_after(0)
+        if reconciler.router is not None:
+            reconciler.router.wake = lambda: self._trigger_after(0)
         self._watcher = FileWatcher(watch, frozenset(PACKAGES), lambda: self.trigger_threadsafe(config=True))
 
     async def _in_pass(self, work: Callable[[], Value]) -> Value:
@@ -176,6 +174,8 @@ class Loop:
 
     async def plan(self, given: Given | None = None) -> dict[str, Any]:
         """What a pass would do now, or would do were `given` committed."""
+        from agent.runtime.planning import plan_answer  # an agent that nobody asks does without
+
         if given is not None:
             return await self._plan_of(given)
         await self._settled_files()
@@ -188,6 +188,8 @@ class Loop:
         return self.reconciler.foresee()
 
     async def _plan_of(self, given: Given) -> dict[str, Any]:
+        from agent.runtime.planning import plan_answer
+
         change = await asyncio.to_thread(self.reconciler.load_change, given)
         async with self._one_pass:
             found = await self._in_pass(lambda: self.reconciler.foresee_change(change))
@@ -200,6 +202,8 @@ class Loop:
         do is a matter of this call too. What waits for something else is told. `settle_s`: seconds that what was
         started has to run before it counts as done.
         """
+        from agent.runtime.planning import reconcile_answer
+
         self.reconciler.holds.clear()
         await self._settled_files()
         with self.reconciler.collecting() as outcomes:
@@ -210,6 +214,8 @@ class Loop:
 
     async def _until_idle(self, outcomes: Sequence[Outcome], settle_s: float = 0.0) -> Outlook:
         """Goes on while something can be done at once; returns what is then left."""
+        from agent.runtime.planning import Settling
+
         settling, waves = Settling(settle_s, self.reconciler.monotonic), 0
         while True:
             await self._ended()
@@ -310,6 +316,8 @@ class Loop:
 
     def images(self) -> frozenset[str]:
         """The images, references and ids, that no clean-up may take."""
+        from agent.plan.prune import needed_images
+
         desired = self.reconciler.desired or Desired()
         return frozenset(needed_images(desired, self.reconciler.records.records()))
 
@@ -363,6 +371,8 @@ class Loop:
             return await self._in_pass(lambda: self._diff_now(name))
 
     def _diff_now(self, name: str) -> dict[str, object]:
+        from agent.runtime.planning import diff
+
         self.reconciler.read_config()
         return diff(self.reconciler, name)
 
@@ -372,6 +382,8 @@ class Loop:
             return await self._in_pass(lambda: self._describe_now(name))
 
     def _describe_now(self, name: str) -> dict[str, object]:
+        from agent.runtime.planning import describe
+
         self.reconciler.read_config()
         return describe(self.reconciler, name)
 
@@ -451,7 +463,7 @@ class Loop:
             made = await asyncio.to_thread(maker.sign_client, name, days=days, now=self.reconciler.wall())
         return asdict(made)
 
-    async def dockerd(self, wish: Wish) -> None:
+    async def dockerd(self, wish: DaemonAction) -> None:
         """Has the next pass start, stop or restart dockerd."""
         stage = self.reconciler.daemon
         if stage is None:
@@ -468,9 +480,9 @@ class Loop:
         await self._mover().move(target, told)
 
     def _mover(self) -> Mover:
-        if self.mover is None:
+        if self.make_mover is None:
             raise ConflictError("this agent does not run dockerd")
-        return self.mover
+        return self.make_mover()
 
     def config_issues(self) -> list[dict[str, object]]:
         """The mistakes of the last read, and why containers wait for dockerd."""
@@ -494,8 +506,8 @@ class Loop:
             if self.notices is not None:
                 self.notices.stop()
             self._pass_thread.shutdown(wait=False)
-            if self.reconciler.edges is not None:
-                self.reconciler.edges.stop()
+            if self.reconciler.router is not None:
+                self.reconciler.router.stop()
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -19,7 +19,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -47,15 +47,17 @@ from agent.router.routes import host_routes
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop, begin_thread
 from agent.runtime.reconciler import Reconciler
-from agent.runtime.router_integration import make_edges
+from agent.runtime.router_integration import make_router
 from agent.status.board import StatusBoard
-from agent.storage.room import Room
 from agent.storage.upkeep import Upkeep
 from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
+    from agent.dockerd.stage import DaemonStage
     from agent.engine.registry import RegistryClient
+    from agent.runtime.moving import Mover
     from agent.runtime.update_checks import UpdateChecks
+    from agent.storage.room import Room
 
 logger = logging.getLogger(__name__)
 
@@ -146,8 +148,8 @@ def set_up_logging(level: str, *, out: TextIO | None = None, err: TextIO | None 
 def run(options: RuntimeOptions) -> int:
     """Runs the agent until SIGTERM or SIGINT. Returns the exit code: 0, or 3 when another agent runs."""
     # the agent section at start; a broken configuration does not keep the agent from coming up
-    desired = load(options).desired
-    settings = desired.agent if desired is not None else AgentSettings()
+    loaded = load(options)
+    settings = (loaded.desired or loaded.readable).agent
     set_up_logging(options.log_level or settings.log_level)
     socket = Path(options.socket or settings.socket)
     try:
@@ -179,7 +181,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         daemon=daemon,
         certificates=certificates,
         routes=host_routes if engine_at.is_local else tuple,
-        edges=make_edges(options, board, settings_source(options, daemon.files.config_file)),
+        router=make_router(options, board, settings_source(options, daemon.files.config_file)),
         hazards=make_hazards(options, board, Path(options.socket or settings.socket).parent),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
@@ -187,7 +189,8 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         history=History(options.state_dir / "history"),
     )
     if reconciler.engine_is_here:
-        reconciler.room = make_room(reconciler, options).for_pull
+        room = functools.cache(lambda: make_room(reconciler, options))
+        reconciler.room = lambda image, platform, check: room().for_pull(image, platform, check)
     return reconciler
 
 
@@ -209,6 +212,7 @@ def _make_updates(reconciler: Reconciler, options: RuntimeOptions, settings: Age
 
 def make_room(reconciler: Reconciler, options: RuntimeOptions) -> Room:
     """What looks whether pulls fit on the disk, of an engine on this machine."""
+    from agent.storage.room import Room  # with the first pull
 
     def client() -> RegistryClient:
         from agent.engine.registry import registry_client  # few pulls need it
@@ -226,6 +230,12 @@ def make_room(reconciler: Reconciler, options: RuntimeOptions) -> Room:
             reconciler.updates.learn_size(image, size)
 
     return Room(engine=reconciler.engine, client=client, freeable=freeable, sized=sized)
+
+
+def _make_mover(agent: Loop, stage: DaemonStage, memory: Path, options: RuntimeOptions) -> Mover:
+    from agent.runtime.moving import Mover  # who moves dockerd's data does so once
+
+    return Mover(agent, stage, options, memory)
 
 
 def make_upkeep(reconciler: Reconciler, options: RuntimeOptions) -> Upkeep:
@@ -291,7 +301,6 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.data.parts import Data
     from agent.engine.stream import DockerStream
     from agent.observe.load import Loads
-    from agent.runtime.moving import Mover
     from agent.runtime.ubus import Bus
     from agent.runtime.web import Parts, Web
 
@@ -319,8 +328,10 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
         state_dir=options.state_dir,
     )
     agent.reconciler.restores = data.restores
+    move = options.state_dir / "move.json"
     if agent.reconciler.daemon is not None:
-        agent.mover = Mover(agent, agent.reconciler.daemon, options, options.state_dir / "move.json")
+        mover = functools.partial(_make_mover, agent, agent.reconciler.daemon, move, options)
+        agent.make_mover = functools.cache(mover)
     bus = Bus(options.ubus_socket)
     bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
     bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
@@ -346,7 +357,9 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
-    moving = agent.mover.running() if agent.mover is not None else contextlib.nullcontext()
+    moving: AbstractAsyncContextManager[None] = contextlib.nullcontext()
+    if agent.make_mover is not None and move.exists():  # an agent was killed while it moved data
+        moving = agent.make_mover().running()
     async with data.running(), moving, web, consoles, bus.serving(agent, engine):
         logger.info("ready on %s", socket)
         tell_service_manager()

@@ -172,6 +172,7 @@ def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
     names = {r.object_id: r.name for r in records}
     plan = reconciler.make_plan(deep=None)
     image_id = reconciler.images.ids.get(container.spec.image, "")
+    # a container that keeps its image is compared with that one, not with what the tag names now
     if record is not None and (record.pinned or keeps_image(container, record)):
         image_id = record.image_id
     daemon = reconciler.desired.daemon if reconciler.desired is not None else None

@@ -21,8 +21,7 @@ from agent.apply.images import Images, MakeRoom
 from agent.apply.ports import Clock, Engine, Records
 from agent.apply.swap import recover
 from agent.apply.volumes import names
-from agent.apply.worker_pool import Crew, Outcome, Run, SkippedError
-from agent.dockerd.preview import foreseen
+from agent.apply.worker_pool import Outcome, Run, SkippedError, WorkerPool
 from agent.dockerd.stage import DaemonStage
 from agent.errors import (
     ConfigError,
@@ -58,20 +57,19 @@ from agent.plan.backoff import ENDED_AGAIN, UNHEALTHY_AGAIN, BackOff
 from agent.plan.container.meaning import newly_stated
 from agent.plan.container.renames import moved
 from agent.plan.draft import Context, Missing, desired_spec, shared_names
-from agent.plan.outlook import Entry, Outlook, outlook
 from agent.plan.reconcile import reconcile
 from agent.router.devices import Plugged, UsbDevices
 from agent.router.hazards import Hazards
 from agent.runtime.holds import Holds
-from agent.runtime.planning import entries_of
-from agent.runtime.router_integration import Edges
-from agent.runtime.status_writer import Display, GraceWatch, declared
+from agent.runtime.router_integration import RouterIntegration
+from agent.runtime.status_writer import GraceWatch, StatusWriter, declared
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
     from agent.data.restore import Restores
+    from agent.plan.outlook import Entry, Outlook
     from agent.runtime.adopt import AdoptRequest
     from agent.runtime.past import Past
     from agent.runtime.update_checks import UpdateChecks
@@ -124,7 +122,7 @@ class Reconciler:
     usb: UsbDevices
     daemon: DaemonStage | None = None
     certificates: Certificates | None = None
-    edges: Edges | None = None
+    router: RouterIntegration | None = None
     hazards: Hazards | None = None
     history: History | None = None
     engine_is_here: bool = True  # on this machine; else its paths and devices are not ours to look at
@@ -132,7 +130,7 @@ class Reconciler:
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    make_crew: Callable[[int], Crew] = Crew  # of so many workers
+    make_pool: Callable[[int], WorkerPool] = WorkerPool  # of so many workers
     restores: Restores | None = None  # what saves volumes and puts them back; a pass asked for alone has none
     stopping: threading.Event = field(default_factory=threading.Event)
     last: LoadResult = field(default_factory=lambda: LoadResult(desired=None))
@@ -161,8 +159,8 @@ class Reconciler:
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
-    _crews: dict[int, Crew] = field(default_factory=dict)
-    _display: Display = field(init=False)
+    _pools: dict[int, WorkerPool] = field(default_factory=dict)
+    _status: StatusWriter = field(init=False)
     standing: Standing = field(init=False)
     images: KnownImages = field(init=False)
     _outputs: LastOutputs = field(init=False)
@@ -172,7 +170,7 @@ class Reconciler:
     def __post_init__(self) -> None:
         # the clock is looked up at each call: it can be replaced
         self._endings, self._sharing = Endings(engine=self.engine), Sharing(engine=self.engine)
-        self._display = Display(board=self.board, records=self.records)
+        self._status = StatusWriter(board=self.board, records=self.records)
         self.standing = Standing(engine=self.engine, records=self.records)
         self.images = KnownImages(engine=self.engine)
         self._outputs = LastOutputs(self.engine, self.records)
@@ -193,13 +191,13 @@ class Reconciler:
             logger.log(logging.ERROR if issue.severity == "error" else logging.WARNING, "%s", issue.text())
         fresh = last.desired
         if fresh is None:
-            self._display.invalid(last.issues)
+            self._status.invalid(last.issues)
             return
         if self.desired is None or fresh.generation != self.desired.generation:
             self.backoff.clear()
         self.desired = fresh
         self.settings_read(fresh.agent)
-        self._display.config(fresh, last.issues)
+        self._status.config(fresh, last.issues)
 
     def is_incomplete(self) -> bool:
         """Whether the configuration was not read yet, or a file that it names could not be: it is to be read again."""
@@ -231,6 +229,10 @@ class Reconciler:
         return found.beyond(before, own=change.keys)
 
     def _outlook(self, loaded: LoadResult, desired: Desired | None, *, committed: bool) -> Outlook:
+        from agent.dockerd.preview import foreseen  # for who asks; a pass does without
+        from agent.plan.outlook import Outlook, outlook
+        from agent.runtime.planning import entries_of
+
         holding = self.daemon.holding if self.daemon is not None else ""
         extra = entries_of(loaded, desired, holding)
         if desired is None or not desired.agent.enabled:
@@ -283,7 +285,7 @@ class Reconciler:
         if desired is None:
             return ops.Plan()
         look = self._look(desired, deep, unmended, committed=True)
-        self._display.restarts(look.observed.containers)
+        self._status.restarts(look.observed.containers)
         if look.ids != frozenset():
             return self._told(reconcile(look.desired, look.observed, look.context))
         timeless = replace(look.context, now=0.0, orphaned_s={})
@@ -330,8 +332,8 @@ class Reconciler:
         ends = self._look_at_ends(desired, records, observed, stale=deep or frozenset())
         unseen = {**snapshot.unseen, **ends.unseen}
         unmended = {**unmended, **{Key("container", section): why for section, why in unseen.items()}}
-        interfaces = self.edges.interfaces() if self.edges is not None and self.engine_is_here else None
-        silent = self.edges.silent if self.edges is not None else ""
+        interfaces = self.router.interfaces() if self.router is not None and self.engine_is_here else None
+        silent = self.router.silent if self.router is not None else ""
         waits = self._waiting(desired, usb, interfaces, silent)
         gone: Mapping[str, Missing] = {}
         if self.paused:
@@ -490,13 +492,13 @@ class Reconciler:
             self.daemon.keep_up(self.last.readable)
         if desired is None or not desired.agent.enabled:
             return ops.Plan(), None
-        if self.edges is not None:
-            self.edges.reconcile(desired)
+        if self.router is not None:
+            self.router.reconcile(desired)
         if self.hazards is not None:
             self.hazards.show(desired)
         ready = self.daemon is None or self.daemon.reconcile(desired, busy=bool(self._busy))
-        if self.edges is not None:
-            self.edges.put_rules_back()
+        if self.router is not None:
+            self.router.put_rules_back()
         if not ready:
             self._show_why_not(desired)
             self._unsure = self._unsure or deep is None
@@ -514,11 +516,11 @@ class Reconciler:
         self._endings.remember(self.records)
         self._sharing.remember(self.records)
         self.images.note(desired, self.records, self._busy, now=self.wall())
-        self._display.drop_undeclared(desired, self._busy.keys())
-        self._display.engine(api)
-        self._display.plan(self._with_outputs(plan, desired))
-        self._display.losses()
-        self._display.retries(self.backoff.retry_in(self.monotonic()))
+        self._status.drop_undeclared(desired, self._busy.keys())
+        self._status.engine(api)
+        self._status.plan(self._with_outputs(plan, desired))
+        self._status.losses()
+        self._status.retries(self.backoff.retry_in(self.monotonic()))
         self._follow_updates(desired)
         if self.history is not None and self.last.desired is desired:
             # a file that says something else by now is not what was applied
@@ -527,7 +529,7 @@ class Reconciler:
             )
         if not plan.works:
             unreached = self._busy or self.backoff.any() or _is_unreached(plan)
-            self._display.nothing_to_do(None if unreached else desired.generation)
+            self._status.nothing_to_do(None if unreached else desired.generation)
             return plan, None
         self._busy |= {work.key: work for work in plan.works}
         run = self._executor(desired, api).begin(plan)
@@ -552,7 +554,7 @@ class Reconciler:
         """Begins a check that is due, and shows what the last one found."""
         if self.updates is not None:
             self.updates.tick(desired)
-            self._display.updates(desired, self.updates.results(desired))
+            self._status.updates(desired, self.updates.results(desired))
 
     def _plan_here(self, desired: Desired, deep: frozenset[str] | None) -> ops.Plan:
         """Plans for the engine that answers, with its records."""
@@ -575,7 +577,7 @@ class Reconciler:
         except StorageError as exc:
             for key in keys:
                 self.backoff.failed(_MENDING + key, str(exc), self.monotonic())
-                self._display.failure(key, exc)
+                self._status.failure(key, exc)
             self._unsure = True
             return dict.fromkeys(keys, str(exc))
         for key in keys:
@@ -617,7 +619,7 @@ class Reconciler:
         if self.daemon is None:
             return
         if self.daemon.other_engine:
-            self._display.held(desired, self.daemon.other_engine)
+            self._status.held(desired, self.daemon.other_engine)
             self._settled, self._unsure = None, True
         elif not self.daemon.finds_dockerd():
             self.engine_failed(EngineUnreachableError(self.daemon.holding))
@@ -625,7 +627,7 @@ class Reconciler:
     def engine_failed(self, exc: UcidockdError) -> None:
         """Shows that the engine could not be looked at."""
         self._settled = None  # the next look tells what runs
-        self._display.engine_failure(exc)
+        self._status.engine_failure(exc)
 
     def _recover(self) -> dict[str, str]:
         """Mends what was cut short; key -> why it cannot be planned for yet. Has a back-off of its own: an old
@@ -640,7 +642,7 @@ class Reconciler:
             self.backoff.succeeded(_MENDING + key)
         for key, error in failed.items():
             self.backoff.failed(_MENDING + key, str(error), self.monotonic())
-            self._display.failure(key, error)
+            self._status.failure(key, error)
             self._unsure = True
         return {**waiting, **{key: str(error) for key, error in failed.items()}}
 
@@ -705,13 +707,13 @@ class Reconciler:
 
     def _executor(self, desired: Desired, api: tuple[int, int]) -> Executor:
         workers = desired.agent.workers
-        crew = self._crews.get(workers) or self._crews.setdefault(workers, self.make_crew(workers))
+        pool = self._pools.get(workers) or self._pools.setdefault(workers, self.make_pool(workers))
         images = Images(
             engine=self.engine,
             auths=desired.auths,
             stopping=self.stopping.is_set,
             wanted=self._is_image_wanted,
-            waiting=crew.elsewhere,
+            waiting=pool.elsewhere,
             pulling=self._show_pulling,
             pulled=self._show_pulled,
             clock=self.monotonic,
@@ -721,7 +723,7 @@ class Reconciler:
             engine=self.engine,
             records=self.records,
             images=images,
-            crew=crew,
+            pool=pool,
             clock=Clock(wall=self.wall, monotonic=self.monotonic, sleep=self.sleep),
             stopping=self.stopping.is_set,
             current=self._is_current,
@@ -741,12 +743,12 @@ class Reconciler:
 
     def _show_pulling(self, container: Container, percent: int) -> None:
         message = f"pulling {container.spec.image}: {percent} %"
-        self._display.image(container, status=False, reason="Pulling", message=message)
+        self._status.image(container, status=False, reason="Pulling", message=message)
 
     def _show_pulled(self, container: Container, image_id: str, reason: Reason) -> None:
         """The pull ended; with "" there is no image."""
         self.images.pulled(container.spec.image, image_id)
-        self._display.image(container, status=bool(image_id), reason="Present" if image_id else reason)
+        self._status.image(container, status=bool(image_id), reason="Present" if image_id else reason)
 
     def _work_ended(self, work: ops.Work, succeeded: bool) -> None:  # noqa: FBT001 - the executor's callback
         """Called in the thread that did the work."""
@@ -762,16 +764,16 @@ class Reconciler:
                     work.key, self.monotonic(), UNHEALTHY_AGAIN if healing else ENDED_AGAIN
                 )
             if work.partial:
-                self._display.kept(work.key)
+                self._status.kept(work.key)
             else:
-                self._display.applied(work.key)
+                self._status.applied(work.key)
             if isinstance(work.operations[-1], _LAST_OPERATIONS):
-                self._display.gone(work.key)
+                self._status.gone(work.key)
                 key = Key.parse(work.key)
                 if key.kind == "container" and self.history is not None:
                     self.history.forget(key.section)
-        self._display.ids()
-        self._display.losses()
+        self._status.ids()
+        self._status.losses()
         self._settled = None  # the board has moved on from what that look showed
         self._busy.pop(work.key, None)
         self.work_ended()
@@ -780,7 +782,7 @@ class Reconciler:
         operation, error = outcome.operation, outcome.error
         for collector in self._collectors:
             collector.append(outcome)
-        self._display.outcome(outcome)
+        self._status.outcome(outcome)
         if error is None:
             logger.info("%s %s: %s", operation.verb, operation.key, operation.cause)
         elif isinstance(error, HeldBackError):

@@ -67,7 +67,7 @@ def has_fw4() -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EdgeTools:
+class RouterTools:
     """What the stage takes from outside and tests replace."""
 
     netifd: Netifd = field(default_factory=UbusNetifd)
@@ -90,15 +90,18 @@ class _Packages:
     hashes: Mapping[str, str]
 
 
-class Edges:
-    """`reconcile` never raises for what lies outside of us."""
+class RouterIntegration:
+    """Keeps the router's zones, interfaces and firewall rules as the sections want them.
+
+    `reconcile` never raises because of them: containers do not depend on it.
+    """
 
     def __init__(
-        self, store: UciStore, board: StatusBoard, tools: EdgeTools | None = None, *, docker_host: str = ""
+        self, store: UciStore, board: StatusBoard, tools: RouterTools | None = None, *, docker_host: str = ""
     ) -> None:
         """`docker_host`: in place of the agent section's."""
         self._store, self._board, self._docker_host = store, board, docker_host
-        self._tools = tools or EdgeTools()
+        self._tools = tools or RouterTools()
         self._interfaces: Mapping[str, Interface] | None = None
         self._asked = False
         self._read: _Packages | None = None
@@ -419,9 +422,9 @@ def _not_enforced(
     return f"blocked_interfaces are not enforced, since {why}; `option enforce '1'` blocks anyway"
 
 
-def make_edges(
+def make_router(
     options: RuntimeOptions, board: StatusBoard, settings_of: Callable[[Desired], DockerdSettings]
-) -> Edges:
+) -> RouterIntegration:
     """The stage of the running agent."""
-    tools = EdgeTools(settings_of=settings_of)
-    return Edges(open_store(options), board, tools, docker_host=options.docker_host or "")
+    tools = RouterTools(settings_of=settings_of)
+    return RouterIntegration(open_store(options), board, tools, docker_host=options.docker_host or "")

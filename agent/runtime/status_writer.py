@@ -25,7 +25,7 @@ _KINDS = frozenset({"container", "network", "volume"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Display:
+class StatusWriter:
     """`records`: which object each section has."""
 
     board: StatusBoard

@@ -89,8 +89,8 @@ class Bus:
         self.client.subscribe("service", on_service)
         loop = asyncio.get_running_loop()
         agent.reconciler.deletions_held = lambda: self._deletions_held(agent, loop)
-        if agent.reconciler.edges is not None:
-            agent.reconciler.edges.ask_by(lambda name, method: self._ask(name, method, loop))
+        if agent.reconciler.router is not None:
+            agent.reconciler.router.ask_by(lambda name, method: self._ask(name, method, loop))
 
     def _ask(self, name: str, method: str, loop: asyncio.AbstractEventLoop) -> Mapping[str, Any] | None:
         """A call from a pass's thread; None without a connection. Blocks. Raises BusError."""

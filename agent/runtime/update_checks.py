@@ -295,6 +295,7 @@ class UpdateChecks:
         known = self.known(reference)
         try:
             answer = client.ask(name)
+            # the members of an index belong to its digest: they are asked for once
             if known is not None and known.answer.digest == answer.digest:
                 answer = known.answer
             running = [image for image in map(self._image, image_ids) if image is not None]
@@ -322,6 +323,7 @@ class UpdateChecks:
                 checked_at=now,
                 size=same.size if same else None,
             )
+            # the next request would only be refused
             limit = client.limits.get(name.registry)
             if limit is not None and limit.remaining <= 0:
                 self._limited[name.registry] = now + limit.window_s

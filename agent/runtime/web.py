@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from agent.api.access.control_socket import bind
+from agent.api.control_socket import bind
 from agent.api.jobs.jobs import Jobs
 from agent.api.port import Sessions
 from agent.api.streams.consoles import Consoles

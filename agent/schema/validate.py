@@ -2,7 +2,7 @@
 """Validates one raw section against its schema and says every mistake in words.
 
 Before it comes `agent.uci.syntax`, after it `agent.uci.decode`, which checks what a schema cannot (sizes in
-bytes, references). jsonschema costs some MiB, hence it is imported at the first use.
+bytes, references). jsonschema takes 3 MiB, hence it is imported at the first mistake, to say which one it is.
 """
 
 from __future__ import annotations
@@ -47,22 +47,39 @@ class Mistake:
 
 def read_schema(kind: str) -> dict[str, Any]:
     """The schema of a section type, from a checkout or from the installed package."""
-    name = f"{kind}.schema.json"
-    path = Path(__file__).parents[2] / "schemas" / name
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        text = resources.files("agent.schema").joinpath("files", name).read_text(encoding="utf-8")
-    document = json.loads(text)
+    document = json.loads(_schema_text(kind))
     if not isinstance(document, dict):
-        raise InternalError(f"schema {name} is not an object")
+        raise InternalError(f"the schema of {kind} sections is not an object")
     return document
 
 
+def _schema_text(kind: str) -> str:
+    name = f"{kind}.schema.json"
+    path = Path(__file__).parents[2] / "schemas" / name
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return resources.files("agent.schema").joinpath("files", name).read_text(encoding="utf-8")
+
+
+_FOR_PEOPLE = ("title", "description", "x-effect", "x-tab")
+
+
 @functools.cache
+def _kept(kind: str) -> Mapping[str, Any]:
+    """A schema without its texts for forms and manuals, which a running agent never shows."""
+    found: Mapping[str, Any] = json.loads(
+        _schema_text(kind),
+        object_hook=lambda item: {
+            key: value for key, value in item.items() if key not in _FOR_PEOPLE or isinstance(value, dict)
+        },
+    )
+    return found
+
+
 def properties(kind: str) -> Mapping[str, Mapping[str, Any]]:
-    """Option name -> its schema."""
-    found: Mapping[str, Mapping[str, Any]] = read_schema(kind)["properties"]
+    """Option name -> its schema, without texts for people."""
+    found: Mapping[str, Mapping[str, Any]] = _kept(kind)["properties"]
     return found
 
 
@@ -70,7 +87,7 @@ def properties(kind: str) -> Mapping[str, Mapping[str, Any]]:
 def _validator(kind: str) -> Draft202012Validator:
     from jsonschema import Draft202012Validator
 
-    return Draft202012Validator(read_schema(kind))
+    return Draft202012Validator(_kept(kind))
 
 
 def is_list(kind: str, option: str) -> bool:
@@ -88,8 +105,10 @@ def validate(kind: str, values: Mapping[str, RawValue]) -> tuple[Mistake, ...]:
     known = properties(kind)
     instance = {name: _instance(kind, name, value) for name, value in values.items() if name in known}
     mistakes = [_unknown(kind, name) for name in values if name not in known]
-    for error in _validator(kind).iter_errors(instance):
-        mistakes.extend(_mistakes(kind, error))
+    is_whole = instance.keys() >= set(_kept(kind).get("required", ()))
+    if not is_whole or not all(_is_right(known[name], instance[name]) for name in instance):
+        for error in _validator(kind).iter_errors(instance):
+            mistakes.extend(_mistakes(kind, error))
     return tuple(sorted(mistakes, key=lambda m: (m.option, -1 if m.index is None else m.index, m.wrong)))
 
 
@@ -97,6 +116,18 @@ def _instance(kind: str, name: str, value: RawValue) -> str | list[str]:
     if isinstance(value, str):
         return [value] if is_list(kind, name) else value
     return list(value)
+
+
+def _is_right(schema: Mapping[str, Any], value: str | list[str]) -> bool:
+    """As `Draft202012Validator.is_valid`, for the few keywords that the schemas of options use."""
+    if isinstance(value, list):
+        return schema["type"] == "array" and all(_is_right(schema["items"], item) for item in value)
+    return (
+        schema["type"] == "string"
+        and len(value) >= schema.get("minLength", 0)
+        and ("enum" not in schema or value in schema["enum"])
+        and ("pattern" not in schema or re.search(schema["pattern"], value) is not None)
+    )
 
 
 def _unknown(kind: str, name: str) -> Mistake:
@@ -129,7 +160,7 @@ _LIKE_YAML = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)\s*:\s")
 def _mistakes(kind: str, error: ValidationError) -> Iterator[Mistake]:
     if error.validator == "required":
         values = error.instance if isinstance(error.instance, dict) else {}
-        missing = (name for name in read_schema(kind)["required"] if name not in values)
+        missing = (name for name in _kept(kind)["required"] if name not in values)
         # iter_errors reports each missing option apart, with its name in the message
         for name in missing:
             if error.message.startswith(repr(name)):

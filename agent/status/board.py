@@ -165,6 +165,7 @@ class StatusBoard:
             conditions = self._resources[key].conditions
             old = conditions.get(condition)
             same = old is not None and (old.status, old.reason) == (status, reason)
+            # every message passes here, and errors of the engine can quote passwords
             message = hidden_text(message)
             given = {name: hidden_text(value) for name, value in (details or {}).items()}
             began = old.since if same and old is not None else self.clock()

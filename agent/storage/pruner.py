@@ -21,7 +21,7 @@ from agent.files.atomic import atomic_write
 from agent.model.observed import ObservedImage
 from agent.model.quantities import size_words
 from agent.model.resources import Desired, PruneImages
-from agent.plan.prune import Choice, Wish, cache_of, choose, needed_images, still_unused
+from agent.plan.prune import Choice, PruneLimits, cache_of, choose, needed_images, still_unused
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +77,8 @@ class Pruner:
     def _choose(self, images: Sequence[ObservedImage], request: PruneRequest) -> Choice:
         needed, used = self._needed(), self.engine.list_image_users()
         unused = self._unused_since(images, {*needed, *used})
-        wish = Wish(images=request.images, older_s=request.older_s, enough=request.enough)
-        return choose(images, needed=needed, used=used, unused_since=unused, wish=wish, now=self.now())
+        limits = PruneLimits(images=request.images, older_s=request.older_s, enough=request.enough)
+        return choose(images, needed=needed, used=used, unused_since=unused, limits=limits, now=self.now())
 
     def _needed(self) -> dict[str, str]:
         """Image id -> why it stays. What the engine does not have is not there to be kept."""

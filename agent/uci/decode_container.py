@@ -80,7 +80,7 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
         endpoints=_endpoints(reader),
     )
     spec = _with_profile(reader, spec, read_file)
-    _check_targets(reader, spec)
+    _check_targets(reader)
     _check_limits(reader, spec)
     _check_namespaces(reader, spec)
     policy = _policy(reader)
@@ -194,7 +194,7 @@ def _mounts(reader: SectionReader) -> tuple[Mount, ...]:
     return tuple(sorted(found, key=lambda mount: (mount.target, mount.source)))
 
 
-def _check_targets(reader: SectionReader, spec: ContainerSpec) -> None:
+def _check_targets(reader: SectionReader) -> None:
     """No two file systems at one target."""
     seen: set[str] = set()
     targets = [(("volume", i), mount.target) for i, mount in reader.parsed_items("volume", parse_volume)]

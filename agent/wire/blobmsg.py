@@ -132,6 +132,7 @@ class _Encoder:
             case str():
                 self.out += text(value)
                 return Type.STRING
+            # before int: to Python a bool is one
             case bool():
                 self.out.append(value)
                 return Type.INT8

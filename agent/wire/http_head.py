@@ -87,6 +87,7 @@ def _problem(lines: list[bytes]) -> str | None:
         if not colon or name != name.strip() or not name:
             return "a header without a name"
         name = name.lower()
+        # of two lengths or hosts we could take one, and a server behind us the other
         if name in seen and name in _ONCE:
             return f"two {name.decode('latin-1')} headers"
         if name == b"upgrade" and value.strip().lower() == b"websocket" and words[0] != b"GET":
@@ -94,6 +95,7 @@ def _problem(lines: list[bytes]) -> str | None:
         if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
             return "a transfer coding other than chunked"
         seen.add(name)
+    # RFC 9112 section 6.3: this ought to be handled as an error, as it may be an attempt at request smuggling
     if {b"content-length", b"transfer-encoding"} <= seen:
         return "content-length and transfer-encoding together"
     return None

@@ -11,7 +11,7 @@ import pytest
 
 from agent.api.ubus.agent import DaemonMethods, make_agent_object
 from agent.errors import BusError, ConflictError
-from agent.model.dockerd.settings import Wish
+from agent.model.dockerd.settings import DaemonAction
 from agent.wire.ubus_message import Status
 from tests.support.bus import a_bus
 from tests.support.controller import Controller, QuietAgent, serving
@@ -26,7 +26,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 
 class Refusing(QuietAgent):
-    async def dockerd(self, wish: Wish) -> None:
+    async def dockerd(self, wish: DaemonAction) -> None:
         raise ConflictError(f"no {wish}")
 
 
@@ -37,8 +37,10 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]
         yield made
 
 
-@pytest.mark.parametrize("wish", Wish)
-def test_a_wish_by_http_reaches_the_agent_and_is_answered_at_once(controller: Controller, wish: Wish) -> None:
+@pytest.mark.parametrize("wish", DaemonAction)
+def test_a_wish_by_http_reaches_the_agent_and_is_answered_at_once(
+    controller: Controller, wish: DaemonAction
+) -> None:
     assert controller.client.post(f"/v1/dockerd/{wish}").json() == {"started": True}
     assert controller.agent.manual_actions[-1] == f"dockerd {wish}"
 
@@ -61,19 +63,19 @@ async def test_on_ubus_only_who_may_write_reaches_the_agent(tmp_path: Path) -> N
     agent = QuietAgent()
     async with a_bus(tmp_path / "ubus.sock") as bus:
         await bus.publish([make_agent_object(bus.sessions, DaemonMethods(agent).methods())])
-        for wish in Wish:
+        for wish in DaemonAction:
             done = await bus.caller.call(
                 "ucidockd", f"dockerd_{wish}", {"ubus_rpc_session": ADMIN}, timeout_s=10
             )
             assert done == {"started": True}
         bundle = await bus.caller.call("ucidockd", "tls_client", {"name": "laptop", "days": 3}, timeout_s=10)
         assert bundle == {"name": "laptop", "files": {}, "days": 3}
-        assert agent.manual_actions == [f"dockerd {wish}" for wish in Wish]
-        for method in ("tls_client", *(f"dockerd_{wish}" for wish in Wish)):
+        assert agent.manual_actions == [f"dockerd {wish}" for wish in DaemonAction]
+        for method in ("tls_client", *(f"dockerd_{wish}" for wish in DaemonAction)):
             with pytest.raises(BusError) as refused:
                 await bus.caller.call("ucidockd", method, {"ubus_rpc_session": READER}, timeout_s=10)
             assert refused.value.status == Status.PERMISSION_DENIED
-        assert len(agent.manual_actions) == len(Wish)
+        assert len(agent.manual_actions) == len(DaemonAction)
 
 
 async def test_on_ubus_a_refusal_says_why(tmp_path: Path) -> None:

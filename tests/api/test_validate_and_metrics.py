@@ -118,8 +118,9 @@ def test_metrics_count_what_is_and_what_was(client: httpx.Client) -> None:
     wait_for(
         lambda: metrics().get('ucidockd_conditions{condition="Synced",kind="container",status="true"}') == 1
     )
+    # one that has just started is in progress for a moment
+    wait_for(lambda: metrics().get('ucidockd_resources{kind="container",level="ok"}') == 1)
     first = metrics()
-    assert first['ucidockd_resources{kind="container",level="ok"}'] == 1
     assert first["ucidockd_engine_reachable"] == 1
     assert first["ucidockd_jobs_running"] == first["ucidockd_transfers_open"] == 0
     assert first["ucidockd_streams_open"] == 0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 from agent.api.port import import_request_of
 from agent.api.problems import RequestError
 from agent.convert.requests import ImportRequest
-from agent.errors import ConfigError
+from agent.errors import ConfigError, PathError
 from agent.files.uci_store import TextUciStore
 from agent.runtime.importer import Importer
 from tests.support.controller import Controller, serving
@@ -90,6 +91,20 @@ def test_files_are_written_for_root_alone_and_never_over_others(importer: Import
     with pytest.raises(ConfigError, match="is there already with another content"):
         importer.run(other)
     assert (path.read_text(), config(importer)) == ("S3CRET-1", before)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "/dev/zero", "folder", "loop"])
+def test_what_is_no_file_in_a_files_place_is_said(importer: Importer, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "etc/ucidockd/files/shop/token"
+    path.parent.mkdir(parents=True)
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path.name if kind == "loop" else kind)
+    with pytest.raises((ConfigError, PathError), match="token"):
+        importer.run(ImportRequest(compose=COMPOSE, project="shop", env="TOKEN=S3CRET-1", commit=True))
 
 
 def test_comments_that_a_commit_costs_are_said(importer: Importer) -> None:

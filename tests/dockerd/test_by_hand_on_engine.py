@@ -10,15 +10,15 @@ import pytest
 from agent.engine import process as daemon_process
 from agent.errors import ConflictError
 from agent.files.config import load
-from agent.model.dockerd.settings import Process, Wish
+from agent.model.dockerd.settings import DaemonAction, Process
 from tests.support.daemon_lab import KEY, DaemonLab, wait_for
 
 
-def ask(lab: DaemonLab, wish: Wish) -> None:
+def ask(lab: DaemonLab, wish: DaemonAction) -> None:
     lab.stage.ask(wish, load(lab.options).desired)
 
 
-def refusal(lab: DaemonLab, wish: Wish) -> str:
+def refusal(lab: DaemonLab, wish: DaemonAction) -> str:
     with pytest.raises(ConflictError) as refused:
         ask(lab, wish)
     return str(refused.value)
@@ -36,7 +36,7 @@ def runs(lab: DaemonLab) -> bool:
 def test_a_dockerd_that_was_stopped_by_hand_stays_down_until_it_is_started(lab: DaemonLab) -> None:
     assert lab.apply("")
     lab.run_container()
-    ask(lab, Wish.STOP)
+    ask(lab, DaemonAction.STOP)
     assert not lab.apply(busy=True)
     assert runs(lab), "operations that are under way end first"
     assert lab.conditions()["Synced"] == (False, "Pending")
@@ -51,19 +51,19 @@ def test_a_dockerd_that_was_stopped_by_hand_stays_down_until_it_is_started(lab: 
     assert not lab.apply()
     assert not runs(lab), "neither does another agent"
     assert lab.conditions()["Synced"] == (False, "Held")
-    assert refusal(lab, Wish.STOP) == "dockerd does not run"
+    assert refusal(lab, DaemonAction.STOP) == "dockerd does not run"
 
-    ask(lab, Wish.START)
+    ask(lab, DaemonAction.START)
     assert lab.apply()
     assert lab.info()["Debug"]
     assert lab.conditions()["Synced"] == (True, "Applied")
-    assert refusal(lab, Wish.START) == "dockerd runs already"
+    assert refusal(lab, DaemonAction.START) == "dockerd runs already"
 
 
 def test_a_restart_by_hand_lets_containers_run_on(lab: DaemonLab) -> None:
     assert lab.apply("")
     pid, before = lab.run_container(), lab.process
-    ask(lab, Wish.RESTART)
+    ask(lab, DaemonAction.RESTART)
     assert lab.process == before, "it is the next pass that does it"
     assert lab.apply()
     after = lab.process
@@ -84,10 +84,10 @@ def test_a_restart_by_hand_lets_containers_run_on(lab: DaemonLab) -> None:
 )
 def test_a_hold_ends_with(lab: DaemonLab, way: str) -> None:
     assert lab.apply("")
-    ask(lab, Wish.STOP)
+    ask(lab, DaemonAction.STOP)
     assert not lab.apply()
     if way == "a restart":
-        ask(lab, Wish.RESTART)
+        ask(lab, DaemonAction.RESTART)
     elif way == "a reconcile":
         lab.stage.accept_engine()
     else:
@@ -111,7 +111,7 @@ def test_an_agent_that_was_killed_while_it_stopped_dockerd_is_followed_by_one_th
 
     with monkeypatch.context() as patched:
         patched.setattr("agent.dockerd.supervisor.ChildSupervisor.stop", killed)
-        ask(lab, Wish.STOP)
+        ask(lab, DaemonAction.STOP)
         with pytest.raises(KilledError):
             lab.apply()
     assert runs(lab)
@@ -122,14 +122,16 @@ def test_an_agent_that_was_killed_while_it_stopped_dockerd_is_followed_by_one_th
 
 def test_what_is_not_ours_to_stop_is_said(lab: DaemonLab) -> None:
     lab.write("", kind="external")
-    assert refusal(lab, Wish.RESTART) == "ucidockd does not run this dockerd (option daemon is external)"
+    assert (
+        refusal(lab, DaemonAction.RESTART) == "ucidockd does not run this dockerd (option daemon is external)"
+    )
     lab.write("", kind="procd")
-    assert "set dockerd.globals.alt_config_file" in refusal(lab, Wish.STOP)
+    assert "set dockerd.globals.alt_config_file" in refusal(lab, DaemonAction.STOP)
     lab.write("option alt_config_file '/etc/docker/mine.json'\n", kind="procd")
-    assert "alt_config_file is /etc/docker/mine.json" in refusal(lab, Wish.STOP)
+    assert "alt_config_file is /etc/docker/mine.json" in refusal(lab, DaemonAction.STOP)
     (lab.root / "config" / "dockerd").unlink()
-    assert "no section in /etc/config/dockerd is about dockerd" in refusal(lab, Wish.STOP)
+    assert "no section in /etc/config/dockerd is about dockerd" in refusal(lab, DaemonAction.STOP)
     lab.write("")
     path = lab.root / "config" / "containers"
     path.write_text(path.read_text() + "\toption enabled '0'\n")
-    assert "switched off" in refusal(lab, Wish.STOP)
+    assert "switched off" in refusal(lab, DaemonAction.STOP)

@@ -171,6 +171,17 @@ WRONG = {
 
 
 @pytest.mark.long
+def test_a_cgroup_driver_of_systemd_is_left_out_where_there_is_none(any_lab: DaemonLab) -> None:
+    """dockerd would start, and no container."""
+    if Path("/run/systemd/system").is_dir():
+        pytest.skip("systemd runs here")
+    assert any_lab.apply("list exec_opts 'native.cgroupdriver=systemd'\noption debug '1'\n")
+    assert "exec-opts" not in any_lab.document() and any_lab.document()["debug"] is True
+    assert "needs systemd, which does not run here" in any_lab.message("Synced")
+    any_lab.run_container("one")
+
+
+@pytest.mark.long
 def test_a_profile_on_a_disk_that_is_not_there_yet_costs_no_start_of_dockerd(
     any_lab: DaemonLab, tmp_path: Path
 ) -> None:
@@ -181,6 +192,9 @@ def test_a_profile_on_a_disk_that_is_not_there_yet_costs_no_start_of_dockerd(
     assert "it is applied once the file is there" in lab.message("Synced")
     assert not any("did not start" in str(c) for c in lab.conditions().values())
     profile.parent.mkdir()
+    profile.write_text("not JSON")
+    assert lab.apply()
+    assert "no container could start" in lab.message("Synced")
     profile.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
     assert lab.apply()
     assert lab.document()["seccomp-profile"] == str(profile)

@@ -15,7 +15,7 @@ from agent.dockerd.unmanaged import own_settings
 from agent.engine import process as daemon_process
 from agent.errors import ConflictError
 from agent.files.config import load
-from agent.model.dockerd.settings import DaemonSettings, Process, Wish
+from agent.model.dockerd.settings import DaemonAction, DaemonSettings, Process
 from tests.support.daemon_lab import DaemonLab, wait_for
 from tests.support.stock_script import StockScript
 
@@ -50,7 +50,7 @@ def engine(lab: DaemonLab) -> Process:
     return found
 
 
-def ask(lab: DaemonLab, wish: Wish) -> None:
+def ask(lab: DaemonLab, wish: DaemonAction) -> None:
     lab.stage.ask(wish, load(lab.options).desired)
 
 
@@ -87,10 +87,10 @@ def test_a_child_is_started_with_the_users_file(lab: DaemonLab, caplog: pytest.L
     stop_process(before, 20)
     wait_for(lab.apply)
     assert engine(lab) != before, "it is started again"
-    ask(lab, Wish.STOP)
+    ask(lab, DaemonAction.STOP)
     assert not lab.apply()
     assert not lab.probe.answers()
-    ask(lab, Wish.START)
+    ask(lab, DaemonAction.START)
     broken = own_file(lab)
     broken.write_text("{")
     assert not lab.apply()
@@ -124,7 +124,7 @@ def test_without_a_configuration_of_dockerd_its_default_file_counts(
     assert lab.apply()
     assert lab.info()["DockerRootDir"] == f"{lab.root}/own"
     assert "no section in /etc/config/dockerd" in lab.message("DaemonUnmanaged")
-    ask(lab, Wish.STOP)
+    ask(lab, DaemonAction.STOP)
     assert not lab.apply()
     assert not lab.probe.answers()
 
@@ -171,13 +171,13 @@ def test_stop_start_and_restart_work_and_a_stop_lasts(lab: DaemonLab, script: St
     use_own(lab, own_file(lab))
     assert lab.apply()
     before = engine(lab)
-    ask(lab, Wish.RESTART)
+    ask(lab, DaemonAction.RESTART)
     assert not lab.apply(busy=True), "operations that are under way end first"
     assert lab.apply()
     assert engine(lab) != before
     with pytest.raises(ConflictError, match="dockerd runs already"):
-        ask(lab, Wish.START)
-    ask(lab, Wish.STOP)
+        ask(lab, DaemonAction.START)
+    ask(lab, DaemonAction.STOP)
     assert not lab.apply()
     assert not lab.probe.answers()
     assert lab.conditions()["Synced"] == (False, "Held")
@@ -185,11 +185,11 @@ def test_stop_start_and_restart_work_and_a_stop_lasts(lab: DaemonLab, script: St
     assert not lab.apply()
     assert not lab.probe.answers()
     with pytest.raises(ConflictError, match="dockerd does not run"):
-        ask(lab, Wish.STOP)
-    ask(lab, Wish.START)
+        ask(lab, DaemonAction.STOP)
+    ask(lab, DaemonAction.START)
     assert lab.apply()
     assert "Synced" not in lab.conditions()
-    ask(lab, Wish.STOP)
+    ask(lab, DaemonAction.STOP)
     assert not lab.apply()
     subprocess.run([str(script.path), "start"], check=True)
     wait_for(lab.probe.answers)
@@ -244,7 +244,7 @@ def test_from_ours_to_the_users_and_back(lab: DaemonLab, script: StockScript) ->
     assert lab.apply()
     assert engine(lab) == ours, "it is the user who restarts it"
     assert "still runs with the settings from before, until it is restarted" in lab.message("DaemonUnmanaged")
-    ask(lab, Wish.RESTART)
+    ask(lab, DaemonAction.RESTART)
     assert lab.apply()
     theirs = engine(lab)
     assert theirs != ours

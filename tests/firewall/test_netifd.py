@@ -17,7 +17,7 @@ from agent.files.config import open_store
 from agent.files.options import RuntimeOptions
 from agent.model.addresses import Interface
 from agent.router.netifd import UbusNetifd, is_up
-from agent.runtime.router_integration import Edges, EdgeTools
+from agent.runtime.router_integration import RouterIntegration, RouterTools
 from agent.runtime.ubus import Bus
 from agent.status.board import StatusBoard
 from agent.ubus.client import UbusClient
@@ -111,21 +111,21 @@ async def test_the_agents_own_connection_is_asked_where_there_is_one(tmp_path: P
 
     path = tmp_path / "ubus.sock"
     bus = Bus(str(path))
-    edges = Edges(
+    router = RouterIntegration(
         open_store(RuntimeOptions(config_dir=tmp_path)),
         StatusBoard(time.time),
-        EdgeTools(netifd=ubus(tmp_path, "echo 'no such thing' >&2; exit 1")),
+        RouterTools(netifd=ubus(tmp_path, "echo 'no such thing' >&2; exit 1")),
     )
-    agent: Any = SimpleNamespace(reconciler=SimpleNamespace(edges=edges, deletions_held=None))
+    agent: Any = SimpleNamespace(reconciler=SimpleNamespace(router=router, deletions_held=None))
     bus._trigger(agent)
     with pytest.raises(BusError, match="no such thing"):
-        edges._tools.netifd.interfaces()  # no connection yet: the program
+        router._tools.netifd.interfaces()  # no connection yet: the program
     async with FakeUbusd(path), running(UbusClient(str(path))) as netifd, running(bus.client):
         await netifd.add_object(BusObject(name="network.interface", methods={"dump": Method(handler=dump)}))
         await netifd.add_object(BusObject(name="network", methods={"reload": Method(handler=reload)}))
-        found = await asyncio.to_thread(edges._tools.netifd.interfaces)
+        found = await asyncio.to_thread(router._tools.netifd.interfaces)
         assert found is not None
         assert found["lan"].device == "br-lan"
-        await asyncio.to_thread(edges._tools.netifd.reload_network)
+        await asyncio.to_thread(router._tools.netifd.reload_network)
     assert asked == ["dump", "reload"]
     assert (tmp_path / "calls").read_text() == "ubus -t 5 call network.interface dump\n"

@@ -32,7 +32,7 @@ from agent.api.ubus.streams import Streams
 from agent.api.ubus.ttyd import Ttyd
 from agent.engine.stream import DockerStream
 from agent.model.dockerd.table import TABLE
-from agent.schema.validate import DAEMON_KINDS, properties
+from agent.schema.validate import DAEMON_KINDS, read_schema
 from tests.support.controller import QuietAgent
 
 PROJECT = Path(__file__).parents[2]
@@ -195,7 +195,7 @@ def test_forms_say_of_each_option_what_dockerd_needs_to_follow_it() -> None:
     said = {
         (kind, name): schema["x-effect"]
         for kind in DAEMON_KINDS
-        for name, schema in properties(kind).items()
+        for name, schema in read_schema(kind)["properties"].items()
         if (kind, name) in of_table
     }
     assert said == {(row.section, row.uci): "stop" if row.stops else row.effect for row in TABLE}

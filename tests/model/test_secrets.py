@@ -12,7 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.api.problems import RequestError, http_body_of
+from agent.errors import EngineError
 from agent.model.identity import canonical
+from agent.model.issues import Issue, issue_as_json
 from agent.model.secrets import MASK, TEXT_LIMIT, blotter, hidden, hidden_text, hidden_words, is_secret_name
 from agent.plan.container.changes import words
 
@@ -369,3 +372,16 @@ def test_a_plan_shows_no_value_that_is_a_secret() -> None:
         ("health", {"test": ["CMD-SHELL", f"curl -u a:{S} http://h"]}, None),
     ):
         assert S not in " ".join(words(field, one, two)), field
+
+
+def test_a_mistake_quotes_no_login() -> None:
+    message = "'http://u:S3CRET@[HOST]/x?token=S3CRET' is not valid here"
+    made = Issue(severity="error", package="containers", section="web", option="webui", message=message)
+    assert made.message == "'http://u:***@[HOST]/x?token=***' is not valid here"
+    assert "S3CRET" not in str(issue_as_json(made))
+
+
+def test_an_error_that_quotes_a_section_has_no_secret() -> None:
+    told = "failed to mount: data: username=x,password=S3CRET,addr=127.0.0.1: no such device"
+    assert "S3CRET" not in str(http_body_of(EngineError(told, status=500)))
+    assert http_body_of(RequestError("password: expected text"))["message"] == "password: expected text"

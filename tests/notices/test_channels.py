@@ -17,7 +17,7 @@ import pytest
 
 from agent.errors import NoticeError
 from agent.model.notices import Event, News, NotifySection
-from agent.notices.channels import hotplug, post, run
+from agent.notices.channels import hotplug, post, run, send
 from tests.support.receiver import Receiver
 
 NEWS = News(
@@ -49,7 +49,7 @@ def section(url: str, **more: object) -> NotifySection:
 
 def refused(where: NotifySection) -> NoticeError:
     with pytest.raises(NoticeError) as caught:
-        post(where, NEWS)
+        send(where, NEWS)
     assert SECRET not in str(caught.value)
     assert "\x1b" not in str(caught.value)
     return caught.value
@@ -89,7 +89,7 @@ def test_an_error_of_the_receiver_is_told_with_its_words(
     receiver: Receiver, status: int, retryable: bool
 ) -> None:
     receiver.answers = [status]
-    error = refused(section(receiver.url(f"/{SECRET}")))
+    error = refused(section(receiver.url(f"/{SECRET}"), headers=(("Authorization", f"Bearer x-{SECRET}"),)))
     assert f"127.0.0.1 answered with status {status}" in str(error)
     assert "said" in str(error)
     assert error.retryable is retryable
@@ -150,7 +150,9 @@ def test_tls_with_an_authority_of_ones_own(tmp_path: Path) -> None:
     )
     subprocess.run([*make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
     with Receiver(certificate, key) as receiver:
-        error = refused(section(receiver.url(f"/{SECRET}")))
+        error = refused(
+            section(receiver.url(f"/{SECRET}"), headers=(("Authorization", f"Bearer x-{SECRET}"),))
+        )
         assert "certificate verify failed" in str(error)
         post(section(receiver.url("/ok"), cacert=str(certificate)), NEWS)
         assert [path for path, _, _ in receiver.got] == ["/ok"]
@@ -180,6 +182,11 @@ def test_bad_commands(tmp_path: Path) -> None:
         run(("/no/such",), NEWS, 1)
     with pytest.raises(NoticeError, match="ended with 3: the reason"):
         run((str(script(tmp_path / "fails", "echo first >&2; echo the reason >&2; exit 3")),), NEWS, 5)
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
+    for bad in (tmp_path, tmp_path / "fifo", tmp_path / "loop", "/dev/zero", "/dev/null/x", "/" + "a" * 5000):
+        with pytest.raises(NoticeError):
+            run((str(bad),), NEWS, 5)
     began, pid = time.monotonic(), tmp_path / "pid"
     with pytest.raises(NoticeError, match=r"did not end within 0\.5 s"):
         run((str(script(tmp_path / "hangs", f"sleep 100 & echo $! > {pid}; wait")),), NEWS, 0.5)

@@ -164,8 +164,8 @@ def test_from_the_board_to_the_receiver(
 ) -> None:
     """And to the scripts; a second run does not tell it again."""
     for name in ("SETTLE_S", "START_S"):
-        monkeypatch.setattr(f"agent.status.edges.{name}", 0.3)
-    monkeypatch.setattr("agent.status.edges.QUIET_S", 0.5)
+        monkeypatch.setattr(f"agent.status.alarms.{name}", 0.3)
+    monkeypatch.setattr("agent.status.alarms.QUIET_S", 0.5)
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts" / "10-log").write_text(f"echo $ACTION >> {tmp_path}/told\n")
 

@@ -12,20 +12,20 @@ from hypothesis import strategies as st
 from agent.model.observed import ObservedImage, Record
 from agent.model.resources import Desired, PruneImages, PruneSettings, Threshold
 from agent.model.updates import Window, parse_window
-from agent.plan.prune import Choice, Wish, choose, needed_images, still_unused
+from agent.plan.prune import Choice, PruneLimits, choose, needed_images, still_unused
 from agent.plan.updates import is_due
 from agent.uci.decode import decode
 from agent.uci.syntax import parse
 
 DAY = 86400.0
 NOW = 1_800_000_000.0
-UNUSED = Wish(images=PruneImages.UNUSED)
+UNUSED = PruneLimits(images=PruneImages.UNUSED)
 IDS = st.integers(0, 7)
 
 
-def chosen(images: list[ObservedImage], wish: Wish = UNUSED, **facts: dict[str, str]) -> Choice:
+def chosen(images: list[ObservedImage], limits: PruneLimits = UNUSED, **facts: dict[str, str]) -> Choice:
     known = {"needed": {}, "used": {}, **facts}
-    return choose(images, **known, unused_since={}, wish=wish, now=NOW)  # type: ignore[arg-type]
+    return choose(images, **known, unused_since={}, limits=limits, now=NOW)  # type: ignore[arg-type]
 
 
 def desired_of(text: str) -> Desired:
@@ -38,7 +38,7 @@ def test_only_images_without_a_name_are_dangling() -> None:
         ObservedImage(id="b", digests=("web@sha256:1",)),
         ObservedImage(id="c"),
     ]
-    found = chosen(images, Wish(images=PruneImages.DANGLING))
+    found = chosen(images, PruneLimits(images=PruneImages.DANGLING))
     assert [image.id for image in found.going] == ["b", "c"]
     assert [(image.id, why) for image, why in found.kept] == [("a", "it has a name")]
 
@@ -92,16 +92,16 @@ def test_what_others_are_built_on_stays_with_them_and_goes_after_them() -> None:
 def test_age_counts_from_when_nothing_needed_it() -> None:
     images = [ObservedImage(id="old"), ObservedImage(id="new"), ObservedImage(id="unknown")]
     since = {"old": NOW - 8 * DAY, "new": NOW - 6 * DAY}
-    wish = Wish(images=PruneImages.UNUSED, older_s=7 * DAY)
-    found = choose(images, needed={}, used={}, unused_since=since, wish=wish, now=NOW)
+    limits = PruneLimits(images=PruneImages.UNUSED, older_s=7 * DAY)
+    found = choose(images, needed={}, used={}, unused_since=since, limits=limits, now=NOW)
     assert [image.id for image in found.going] == ["old"]
 
 
 def test_for_space_the_oldest_go_until_it_is_enough() -> None:
     images = [ObservedImage(id=name, size=100, shared=40) for name in "abc"]
     since = {"a": NOW - 1, "b": NOW - 3, "c": NOW - 2}
-    wish = Wish(images=PruneImages.UNUSED, enough=61)
-    found = choose(images, needed={}, used={}, unused_since=since, wish=wish, now=NOW)
+    limits = PruneLimits(images=PruneImages.UNUSED, enough=61)
+    found = choose(images, needed={}, used={}, unused_since=since, limits=limits, now=NOW)
     assert [image.id for image in found.going] == ["b", "c"]
 
 
@@ -116,7 +116,7 @@ def test_nothing_that_stays_loses_what_it_is_built_on(
     ]
     found = chosen(
         images,
-        Wish(images=mode),
+        PruneLimits(images=mode),
         needed={str(n): "a section" for n in needed},
         used={str(n): "a container" for n in used},
     )

@@ -20,7 +20,7 @@ from agent.dockerd.runner import declared_settings
 from agent.files.config import load, open_store
 from agent.model.addresses import Route
 from agent.plan import daemon as plan_daemon
-from agent.runtime.router_integration import Edges, EdgeTools
+from agent.runtime.router_integration import RouterIntegration, RouterTools
 from agent.uci.router import text
 from agent.uci.syntax import parse
 from tests.dockerd import conftest as daemon_conftest
@@ -135,7 +135,7 @@ def test_first_boot_ends_with_a_running_dockerd(
 def put_rules_in_force(lab: DaemonLab) -> None:
     """The firewall's part of a pass, in the network of that dockerd."""
     filters = {family: filter_in(lab.network, family, lab.root) for family in "46"}
-    tools = EdgeTools(
+    tools = RouterTools(
         netifd=FakeNetifd(),
         ipv4=filters["4"],
         ipv6=filters["6"],
@@ -144,11 +144,11 @@ def put_rules_in_force(lab: DaemonLab) -> None:
     )
     desired = load(lab.options).desired
     assert desired is not None
-    edges = Edges(open_store(lab.options), lab.board, tools)
+    router = RouterIntegration(open_store(lab.options), lab.board, tools)
     try:
-        edges.reconcile(desired)
+        router.reconcile(desired)
     finally:
-        edges.stop()
+        router.stop()
 
 
 def reaches_outside(lab: DaemonLab) -> bool:

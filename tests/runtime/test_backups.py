@@ -131,6 +131,44 @@ async def test_archives_of_others_are_left_alone(tmp_path: Path) -> None:
     }
 
 
+async def test_what_stands_in_the_place_of_an_archive_or_its_sum_costs_only_itself(tmp_path: Path) -> None:
+    target = FolderTarget(str(tmp_path))
+    made = await target.take("v", "b-v-20260101T000000Z.tar", pieces(b"x"), {})
+    assert made.path is not None
+    os.mkfifo(
+        tmp_path / "b-v-20260102T000000Z.tar"
+    )  # none of these is an archive, or counts as one that is kept
+    (tmp_path / "b-v-20260103T000000Z.tar").mkdir()
+    (tmp_path / "b-v-20260104T000000Z.tar").symlink_to("/dev/zero")
+    (tmp_path / "b-v-20260105T000000Z.tar").symlink_to("b-v-20260105T000000Z.tar")
+    digest = made.path.with_name(f"{made.path.name}.sha256")
+    for bad in ("fifo", "/dev/zero", "loop", "folder", "gone", "text"):
+        digest.unlink()
+        match bad:
+            case "fifo":
+                os.mkfifo(digest)
+            case "loop":
+                digest.symlink_to(digest.name)
+            case "folder":
+                digest.mkdir()
+            case "gone":
+                digest.symlink_to("/nonexistent")
+            case "text":
+                digest.write_bytes(b"\xff" * 70)
+            case _:
+                digest.symlink_to(bad)
+        await target.keep_only("b", ["v"], 1)
+        assert [each.path for each in await target.archives("b", ["v"])] == [made.path], bad
+        if bad == "gone":
+            await target.verify(made.path)  # as if there were none
+        else:
+            with pytest.raises((DataError, PathError)):
+                await target.verify(made.path)
+        if bad == "folder":
+            digest.rmdir()
+            digest.touch()
+
+
 async def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises((DataError, PathError), match="mounted"):
         await FolderTarget(str(tmp_path / "usb")).look()

@@ -39,7 +39,7 @@ class Agent(QuietAgent):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reconciler: Any = SimpleNamespace(deletions_held=None, edges=None)
+        self.reconciler: Any = SimpleNamespace(deletions_held=None, router=None)
         self.triggers: list[dict[str, Any]] = []
         self.triggered = asyncio.Event()
 

@@ -22,8 +22,6 @@ from agent.model.resources import AgentSettings
 from agent.runtime import web as module
 from agent.runtime.web import Parts, Web
 from agent.status.board import StatusBoard
-from tests.support.agent_process import Agent, wait_for
-from tests.support.box import Box
 from tests.support.controller import QuietAgent
 
 PAGE = "https://router.lan"
@@ -99,22 +97,3 @@ async def test_clients_are_cut_where_the_server_cannot_be_loaded(
         await asyncio.wait({web._task})
         assert not path.exists()
     assert "the control socket cannot be served" in caplog.text
-
-
-def test_an_agent_that_nobody_asks_loads_no_web_server(box: Box) -> None:
-    agent = Agent(box)
-    agent.commit("config container 'one'\n\toption image 'IMAGE'\n\toption command 'sleep 1000'\n")
-    agent.start(PYTHONPROFILEIMPORTTIME="1")  # python(1): names each module as it is imported
-    try:
-        wait_for(lambda: "create container:one" in agent.log.read_text())
-        assert loaded(agent) == {"docker", "jsonschema"}
-        assert agent.status()["resources"]
-        assert loaded(agent) == {"docker", "jsonschema", "starlette", "uvicorn"}
-    finally:
-        agent.close()
-
-
-def loaded(agent: Agent) -> set[str]:
-    """Which of these packages the agent has imported."""
-    names = {line.rpartition("|")[2].strip() for line in agent.log.read_text().splitlines()}
-    return names & {"docker", "jsonschema", "starlette", "uvicorn", "websockets", "cryptography"}

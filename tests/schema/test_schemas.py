@@ -6,16 +6,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from agent.model.container_table import TABLE, Level
-from agent.schema.validate import DAEMON_KINDS, KINDS, properties, read_schema, validate
+from agent.schema.validate import DAEMON_KINDS, KINDS, _is_right, properties, read_schema, validate
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *DAEMON_KINDS])
 def test_a_schema_is_valid_and_every_property_is_described(kind: str) -> None:
     Draft202012Validator.check_schema(read_schema(kind))
-    for name, schema in properties(kind).items():
+    for name, schema in read_schema(kind)["properties"].items():
         assert schema["title"], name
         assert schema["description"], name
         assert schema["examples"], name
@@ -23,13 +25,13 @@ def test_a_schema_is_valid_and_every_property_is_described(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [*KINDS, *DAEMON_KINDS])
 def test_each_option_says_what_a_change_of_it_does(kind: str) -> None:
-    effects = {name: schema.get("x-effect") for name, schema in properties(kind).items()}
+    effects = {name: schema.get("x-effect") for name, schema in read_schema(kind)["properties"].items()}
     known = ("nothing", "update", "recreate", "replace", "fixed", "agent", "reload", "restart", "stop")
     assert [name for name, effect in effects.items() if effect not in known] == []
 
 
 def test_what_a_change_of_a_container_does_is_what_the_table_says() -> None:
-    for name, schema in properties("container").items():
+    for name, schema in read_schema("container")["properties"].items():
         levels = {row.level for row in TABLE if row.uci == name}
         if levels:
             assert schema["x-effect"] == ("recreate" if Level.RECREATE in levels else "update"), name
@@ -37,7 +39,7 @@ def test_what_a_change_of_a_container_does_is_what_the_table_says() -> None:
 
 @pytest.mark.parametrize("kind", [*KINDS, *DAEMON_KINDS])
 def test_examples_and_defaults_follow_their_schema(kind: str) -> None:
-    for schema in properties(kind).values():
+    for schema in read_schema(kind)["properties"].values():
         validator = Draft202012Validator(dict(schema))
         samples: list[Any] = [*schema["examples"], *([schema["default"]] if schema.get("default") else [])]
         for sample in samples:
@@ -69,3 +71,39 @@ def test_secret_values_are_not_shown() -> None:
     assert len(mistakes) == 2
     assert "hunter2" not in repr(mistakes)
     assert "hunter2" not in repr(validate("auth", {"password": ("hunter2",), "serveraddress": "x"}))
+
+
+KEYWORDS = {"type", "items", "enum", "pattern", "minLength"}
+WORDS_ONLY = {"title", "description", "default", "examples", "writeOnly"}
+
+
+def test_options_use_no_keyword_that_the_quick_check_does_not_know() -> None:
+    for kind in (*KINDS, *DAEMON_KINDS):
+        schema = read_schema(kind)
+        top = {
+            "$schema",
+            "$id",
+            "title",
+            "description",
+            "type",
+            "required",
+            "properties",
+            "additionalProperties",
+        }
+        assert schema.keys() <= top
+        for option in schema["properties"].values():
+            for one in (option, option.get("items", {})):
+                assert {key for key in one if not key.startswith("x-")} <= KEYWORDS | WORDS_ONLY, option
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+@pytest.mark.parametrize("kind", [*KINDS, *DAEMON_KINDS])
+def test_the_quick_check_says_what_jsonschema_says(kind: str, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(properties(kind))))
+    schema = properties(kind)[name]
+    pattern = schema.get("items", schema).get("pattern", "")
+    texts = st.text(max_size=6) | st.sampled_from(schema.get("items", schema).get("enum", [""]))
+    texts |= st.from_regex(pattern) if pattern else st.sampled_from(["", "1", "a", "64m"])
+    value = data.draw(texts | st.lists(texts, max_size=3))
+    assert _is_right(schema, value) is Draft202012Validator(dict(schema)).is_valid(value)

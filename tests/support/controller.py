@@ -18,10 +18,11 @@ import httpx
 
 from agent.api.access.tcp import ControlServer
 from agent.api.app import make_app
+from agent.api.port import Told
 from agent.api.streams.consoles import Consoles
 from agent.convert.requests import ImportRequest
 from agent.engine.stream import DockerStream
-from agent.model.dockerd.settings import Wish
+from agent.model.dockerd.settings import DaemonAction
 from agent.model.issues import Given
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
@@ -90,6 +91,12 @@ class QuietAgent:
     async def prune(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         return {"going": [], "kept": [], "bytes": 0}
 
+    async def look_at_move(self, target: str) -> dict[str, Any]:
+        return {"target": target}
+
+    async def move_data(self, target: str, told: Told) -> None:
+        pass
+
     async def notify_test(self, name: str) -> dict[str, Any]:
         return {"sent": True, "error": "", "took_s": 0.0}
 
@@ -105,7 +112,7 @@ class QuietAgent:
     async def tls_client(self, name: str, *, days: int) -> dict[str, Any]:
         return {"name": name, "files": {}, "days": days}
 
-    async def dockerd(self, wish: Wish) -> None:
+    async def dockerd(self, wish: DaemonAction) -> None:
         self.manual_actions.append(f"dockerd {wish}")
 
     async def manual(self, container: str, action: str) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.model.container_table import Level as Cost
-from agent.model.dockerd.settings import Wish
+from agent.model.dockerd.settings import DaemonAction
 from agent.model.updates import UpdateState
 from agent.plan.effects import SCHEMA, Kind
 from agent.plan.outlook import STATES
@@ -759,7 +759,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         },
     },
     "GET /v1/export": {"content": wrapped("text", TEXT)},
-    **{f"POST /v1/dockerd/{wish}": {"content": wrapped("started", {"const": True})} for wish in Wish},
+    **{f"POST /v1/dockerd/{wish}": {"content": wrapped("started", {"const": True})} for wish in DaemonAction},
     "POST /v1/move-data": {"body": _TARGET, "content": wrapped("job", _JOB)},
     "POST /v1/move-data/check": {
         "body": _TARGET,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from agent.schema.validate import properties
+from agent.schema.validate import read_schema
 
 # the form shows these where they are looked for, and all others under the subject `policy`
 _ELSEWHERE = {"enabled", "state", "pull", "depends_on", "stack", "remove_volumes"}
@@ -11,5 +11,6 @@ _ELSEWHERE = {"enabled", "state", "pull", "depends_on", "stack", "remove_volumes
 
 def policies() -> set[str]:
     """Names of UCI options."""
-    shown = {name for name, schema in properties("container").items() if schema.get("x-tab") == "policy"}
+    described = read_schema("container")["properties"]
+    shown = {name for name, schema in described.items() if schema.get("x-tab") == "policy"}
     return shown | _ELSEWHERE

@@ -44,7 +44,8 @@ class Receiver:
         if isinstance(how, int):
             handler.send_response(how)
             handler.end_headers()
-            handler.wfile.write(b"said\x1b[31m so")
+            repeated = f"{handler.path} {handler.headers.get('authorization', '')}"
+            handler.wfile.write(f"said\x1b[31m so of {repeated}".encode())
         elif how == "hang":
             self._ends.wait(30)
         elif how == "drip":

@@ -1,2 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Who comes in and who may: sockets, TLS, sessions, origins, tickets."""
+
+import sys
+
+from agent.engine.lean import load, without_init
+
+# before any module here imports them: uvicorn without its command line and its files that set logging up, starlette without
+# its pages for developers
+without_init("uvicorn")
+load("uvicorn.server", {"click": {}, "configparser": {"RawConfigParser": object}, "logging.config": {}})
+load("starlette.applications", {"html": {}})
+# modules of uvicorn ask the package for it
+vars(sys.modules["uvicorn"])["Config"] = vars(sys.modules["uvicorn.config"])["Config"]

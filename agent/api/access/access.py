@@ -205,7 +205,7 @@ class AccessError(RequestError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
+class Incoming:
     """What is known of a request before it is read. `local` and `client` are addresses, "" on the control socket."""
 
     control: bool
@@ -283,17 +283,17 @@ class Access:
         """Whether `cors_origin` names that origin."""
         return origin in self._origins
 
-    async def check_way(self, visit: Visit) -> None:
+    async def check_way(self, incoming: Incoming) -> None:
         """What a request must be before any session counts. Raises AccessError 421, 403 or 503."""
-        if not visit.control:
+        if not incoming.control:
             names = own_names(self._hostname(), self._settings.allowed_host)
-            if not host_allowed(visit.headers.get("host", ""), local=visit.local, names=names):
+            if not host_allowed(incoming.headers.get("host", ""), local=incoming.local, names=names):
                 raise AccessError(
                     "this Host is not ours; expected the address, the host name, or one of `allowed_host`",
                     status=421,
                 )
             if not self._settings.allow_container_clients:
-                is_container = await self.subnets.holds(visit.client)
+                is_container = await self.subnets.holds(incoming.client)
                 if is_container is None:
                     raise AccessError(
                         "the engine has not answered since the agent's start, so containers cannot be told apart; try again",
@@ -304,22 +304,22 @@ class Access:
                     raise AccessError(
                         "containers are not let in (option allow_container_clients)", status=403
                     )
-        origin = visit.headers.get("origin")
+        origin = incoming.headers.get("origin")
         if origin is None or self.lists(origin):
             return
         # before the control socket stands a proxy, if anything: its own pages may come through it
-        if visit.control and same_origin(origin, visit.headers.get("host", "")):
+        if incoming.control and same_origin(origin, incoming.headers.get("host", "")):
             return
         raise AccessError("pages of this Origin are not let in; expected one of `cors_origin`", status=403)
 
-    def bearer(self, visit: Visit) -> str:
+    def bearer(self, incoming: Incoming) -> str:
         """The session that the request names. Raises AccessError 401 and 429."""
-        text = visit.headers.get("authorization")
+        text = incoming.headers.get("authorization")
         if text is None:
             raise no_session()
         found = _BEARER.fullmatch(text)
         if found is None or found[1] == NOBODY:
-            raise self.failed(visit.client)
+            raise self.failed(incoming.client)
         return found[1]
 
     async def check(self, caller: Caller, grant: Grant) -> None:

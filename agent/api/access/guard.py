@@ -19,7 +19,7 @@ from agent.api.access.access import (
     Access,
     AccessError,
     Caller,
-    Visit,
+    Incoming,
     cors_headers,
     is_preflight,
     preflight_headers,
@@ -57,23 +57,23 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection: GuardedProtocol = scope["state"]["connection"]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        visit = Visit(
+        incoming = Incoming(
             control=connection.door.control,
             local=str(scope["server"][0]) if scope["server"] else "",
             client=connection.client_address,
             headers=headers,
         )
         ticket = take_ticket(scope)
-        if not visit.control or "origin" in headers:
-            send = self._marked(visit, send)
+        if not incoming.control or "origin" in headers:
+            send = self._marked(incoming, send)
         try:
-            await self._access.check_way(visit)
+            await self._access.check_way(incoming)
             if scope["type"] == "http" and is_preflight(scope["method"], headers):
-                await leave(visit)(scope, receive, send)
+                await leave(incoming)(scope, receive, send)
                 return
             rule = matching_rule(scope)
             grant = WRITER if rule is None else rule.grant  # what is no route is a writer's to know
-            caller = await self._let_in(scope, visit, ticket, grant)
+            caller = await self._let_in(scope, incoming, ticket, grant)
         except AccessError as exc:
             await refuse(exc, scope, receive, send)
             return
@@ -83,22 +83,22 @@ class Guard:
         else:
             await self._watched(scope, receive, send, caller, grant)
 
-    async def _let_in(self, scope: Scope, visit: Visit, ticket: str, grant: Grant) -> Caller:
+    async def _let_in(self, scope: Scope, incoming: Incoming, ticket: str, grant: Grant) -> Caller:
         access = self._access
-        if visit.control:
-            return Caller(client=visit.client, sessions=access.sessions, is_root=True)
+        if incoming.control:
+            return Caller(client=incoming.client, sessions=access.sessions, is_root=True)
         if grant.need is Need.PUBLIC:
-            return Caller(client=visit.client, sessions=access.sessions)
+            return Caller(client=incoming.client, sessions=access.sessions)
         if scope["type"] == "websocket":
-            session = access.redeem(ticket, str(scope["path"]), visit.client)
+            session = access.redeem(ticket, str(scope["path"]), incoming.client)
         else:
-            session = access.bearer(visit)
-        caller = Caller(client=visit.client, session=session, sessions=access.sessions)
+            session = access.bearer(incoming)
+        caller = Caller(client=incoming.client, session=session, sessions=access.sessions)
         await access.check(caller, grant)
         return caller
 
-    def _marked(self, visit: Visit, send: Send) -> Send:
-        origin = visit.headers.get("origin", "")
+    def _marked(self, incoming: Incoming, send: Send) -> Send:
+        origin = incoming.headers.get("origin", "")
         extra = [("vary", "Origin")]
         if self._access.lists(origin):
             extra += cors_headers(origin).items()
@@ -153,9 +153,9 @@ def take_ticket(scope: Scope) -> str:
     return tickets[0] if len(tickets) == 1 else ""
 
 
-def leave(visit: Visit) -> Response:
+def leave(incoming: Incoming) -> Response:
     """The answer to a preflight of an origin that is let in."""
-    private = "access-control-request-private-network" in visit.headers
+    private = "access-control-request-private-network" in incoming.headers
     return Response(status_code=204, headers=preflight_headers(private_network=private))
 
 

@@ -19,12 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from agent.api.access.connection import Door, GuardedProtocol, Place, address_of
-from agent.api.access.control_socket import BACKLOG, bind
 from agent.api.access.guard import HEADERS
 from agent.api.access.uvicorn_compat import (
     STOP_S,
@@ -34,6 +33,7 @@ from agent.api.access.uvicorn_compat import (
     make_web_socket,
     quieten_logs,
 )
+from agent.api.control_socket import BACKLOG, bind
 from agent.errors import ConfigError, PathError
 from agent.files.user_paths import PATHS, Stamp, file_bytes, file_stamp
 from agent.model.addresses import ListenAddress
@@ -313,14 +313,14 @@ _RESERVED_FDS = 32  # the engine's, UCI's, and our own files
 _FDS_PER_CLIENT = 3
 
 
-def make_config(app: ASGIApp, door: Door) -> uvicorn.Config:
+def make_config(app: ASGIApp, door: Door) -> Config:
     """uvicorn's settings for connections that pass `door`."""
 
     def protocol(*args: Any, **named: Any) -> GuardedProtocol:
         return GuardedProtocol(door, *args, **named)
 
     quieten_logs()
-    return uvicorn.Config(
+    return Config(
         app,
         http=protocol,  # type: ignore[arg-type]  # a factory does, though the hint wants a class
         ws=make_web_socket if has_websockets() else "none",  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import h11
-import uvicorn
+import uvicorn.server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent.engine.wire import TlsWire, Wire
@@ -186,7 +186,7 @@ class QuietProtocol(H11Protocol):
         """Nothing to warn of."""
 
 
-class Server(uvicorn.Server):
+class Server(uvicorn.server.Server):
     """uvicorn's server, for an agent that handles signals itself and stops within STOP_S."""
 
     @contextlib.contextmanager

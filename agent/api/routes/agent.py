@@ -36,7 +36,7 @@ from agent.api.rules import EVENT_STREAM, PUBLIC, READER, Rule, get, post, read,
 from agent.api.streams.stream_sources import board_feed
 from agent.data.backups import Backups
 from agent.errors import UcidockdError
-from agent.model.dockerd.settings import Wish
+from agent.model.dockerd.settings import DaemonAction
 from agent.status.board import StatusBoard
 from agent.status.metrics import MEDIA_TYPE, Labels, Metric, board_metrics, format_metrics, many, one
 
@@ -310,9 +310,9 @@ class AdoptionRoutes:
 
 
 _SUMMARIES = {
-    Wish.START: "Starts a dockerd that was stopped manually",
-    Wish.STOP: "Stops dockerd; it stays down until it is started, or a reconcile is asked for",
-    Wish.RESTART: "Restarts dockerd; containers keep running where live-restore allows it",
+    DaemonAction.START: "Starts a dockerd that was stopped manually",
+    DaemonAction.STOP: "Stops dockerd; it stays down until it is started, or a reconcile is asked for",
+    DaemonAction.RESTART: "Restarts dockerd; containers keep running where live-restore allows it",
 }
 
 
@@ -331,7 +331,7 @@ class DaemonRoutes:
                     self._wished(wish),
                     _SUMMARIES[wish],
                 )
-                for wish in Wish
+                for wish in DaemonAction
             ),
             post(
                 "/v1/move-data/check",
@@ -357,7 +357,7 @@ class DaemonRoutes:
             ),
         ]
 
-    def _wished(self, wish: Wish) -> Callable[[Request], Awaitable[Response]]:
+    def _wished(self, wish: DaemonAction) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             del request
             await self._agent.dockerd(wish)

@@ -42,7 +42,7 @@ from agent.api.streams.stream_sources import Args, Kind, OutputOnly, Source, jso
 from agent.data.parts import Data
 from agent.engine.stream import DockerStream
 from agent.errors import BusError, UcidockdError
-from agent.model.dockerd.settings import Wish
+from agent.model.dockerd.settings import DaemonAction
 from agent.threads import tell
 from agent.ubus.client import UbusClient
 from agent.ubus.objects import (
@@ -495,11 +495,11 @@ class DaemonMethods:
     def methods(self) -> dict[str, Method]:
         """To be published."""
         return {
-            **{f"dockerd_{wish}": Method(handler=self._wished(wish)) for wish in Wish},
+            **{f"dockerd_{wish}": Method(handler=self._wished(wish)) for wish in DaemonAction},
             "tls_client": Method(handler=self._client, args={"name": STRING, "days": INTEGER}),
         }
 
-    def _wished(self, wish: Wish) -> Handler:
+    def _wished(self, wish: DaemonAction) -> Handler:
         async def handle(args: Arguments) -> Reply:
             del args
             await self._agent.dockerd(wish)

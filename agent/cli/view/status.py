@@ -137,6 +137,9 @@ def _stands(resource: Mapping[str, Any], kind: str) -> bool:
 
 
 def _does(resource: Mapping[str, Any]) -> str:
+    if resource["kind"] == "daemon":
+        running = _condition(resource, "Running")
+        return "running" if running is not None and running["status"] else "not running"
     if resource["kind"] != "container":
         synced = _condition(resource, "Synced")
         if synced is not None:

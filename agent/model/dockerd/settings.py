@@ -127,7 +127,7 @@ class Process:
     started: int
 
 
-class Wish(StrEnum):
+class DaemonAction(StrEnum):
     """What a user may ask of dockerd."""
 
     START = "start"

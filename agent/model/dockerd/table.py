@@ -63,8 +63,8 @@ class DaemonOption:
     containers of another data root would have no owner). `identity`: decides which engine this is, with which
     images and containers; a configuration that stands in for another one keeps it. `since`: the first version that knows
     the key; `needs`: the first one that takes this value (of a list: this entry). `words`: an entry of the list never
-    holds a space or a comma, so several in one are told apart. `file`: an absolute path is that of a file which dockerd
-    reads as it starts, and without which it does not.
+    holds a space or a comma, so several in one are told apart. `file`: an absolute path is that of a seccomp
+    profile, which dockerd reads as it starts, and without which it does not.
     """
 
     uci: str

@@ -38,6 +38,7 @@ def container_body(
     if spec.ports:
         published = (f"{p.container_port}/{p.protocol}" for p in spec.ports)
         body["ExposedPorts"] = body.get("ExposedPorts", {}) | engine_json.exposed(published)
+    # anonymous volumes move to the new container, unless the section mounts something at their place now
     declared = {mount.target for mount in spec.mounts if mount.source}
     carried = [
         {"Type": "volume", "Source": name, "Target": target}
@@ -51,6 +52,7 @@ def container_body(
         first = spec.endpoints[0]
         at_once = {endpoint.network: endpoint_body(endpoint) for endpoint in _at_create(spec, api)}
         body["NetworkingConfig"] = {"EndpointsConfig": at_once}
+        # older engines take one MAC address, beside the networks, for the first of them
         if first.mac_address and api < ENDPOINT_MAC_SINCE:
             body["MacAddress"] = first.mac_address
     return body

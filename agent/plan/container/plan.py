@@ -224,6 +224,7 @@ class _Planner:
         if room is None:
             return
         foreign = self.draft.context.foreign.get(container.name)
+        # labels prove nothing: what has the name and no record of ours belongs to someone else
         if foreign is not None and not container.policy.adopt:
             image_id = self.draft.context.image_ids.get(container.spec.image, "")
             found = differences(container, None, foreign.inspect, names={}, image_id=image_id)
@@ -231,6 +232,7 @@ class _Planner:
             how = f"; it differs in {', '.join(differing)}" if differing else ""
             self.draft.conflict(self.key, f"a container named {container.name} exists and is not ours{how}")
             return
+        # taking a container over stops it: what failed once is not tried again until the section or the image changes
         failed = self._failed_adoption(foreign) if foreign is not None else None
         if failed is not None:
             self.draft.find_rolled_back(self.key, failed, _NOT_AGAIN)
@@ -512,6 +514,7 @@ class _Planner:
         policy = self.container.policy
         kept = (record.grace_s, record.remove_volumes) != (policy.grace_s, policy.remove_volumes)
         waits = not again and (not record.waits_known or record.waits != waits_of(self.container))
+        # a record of version 0.1.0 does not say what it waited for: it is written down once there is something to wait for
         if kept or (waits and (record.waits_known or waits_of(self.container))):
             names = ["grace or remove_volumes"] * kept + ["what it waits for"] * waits
             note = ops.NoteContainer(
@@ -522,6 +525,7 @@ class _Planner:
                 waits=not again,
             )
             todo.append(note)
+        # anonymous volumes that the record does not name would be lost with the next replacement
         volumes = volumes_of(seen.inspect) if seen.inspect is not None else record.volumes
         if volumes != record.volumes:
             cause = "the record does not name its anonymous volumes"
@@ -615,6 +619,7 @@ class _Planner:
             cause = "disabled" if not container.policy.enabled else "wanted: stopped"
             timeout = container.spec.stop_timeout_s
             return [ops.StopContainer(key=self.key, cause=cause, record=record, stop_timeout_s=timeout)]
+        # a job that is switched off and on again runs once more
         if not wanted and seen.id in self.draft.context.completed and record.completed:
             cause = "its job must be done again"
             return [
@@ -622,6 +627,7 @@ class _Planner:
             ]
         if not wanted or (self._is_completed(seen) and not self._has_changed(record, seen)):
             return []
+        # the engine refuses to start a paused container
         if seen.state == "paused":
             cause = "it is paused, wanted: running"
             return [ops.UnpauseContainer(key=self.key, cause=cause, record=record)]

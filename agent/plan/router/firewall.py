@@ -301,7 +301,7 @@ def _set_of(value: str) -> str:
     return items[0] if len(items) == 1 else f"{{ {', '.join(items)} }}"
 
 
-def _states(family: str, no: str, value: str) -> str:
+def _states(_family: str, no: str, value: str) -> str:
     words = {word.lower() for word in value.split(",")}
     if words <= {"dnat", "snat"}:
         return f"ct status {no}{', '.join(sorted(words))}"
@@ -310,12 +310,12 @@ def _states(family: str, no: str, value: str) -> str:
     return f"ct state {no}{{ {', '.join(sorted(words))} }}"
 
 
-def _mark(family: str, no: str, value: str) -> str:
+def _mark(_family: str, no: str, value: str) -> str:
     wanted, _, mask = value.partition("/")
     return f"meta mark and {mask} {no or '== '}{wanted}" if mask else f"meta mark {no}{wanted}"
 
 
-def _limit(family: str, no: str, value: str) -> str:
+def _limit(_family: str, no: str, value: str) -> str:
     found = _LIMIT.match(value)
     if found is None or no:
         raise _unknown(f"--limit {value}")

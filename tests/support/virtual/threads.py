@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the agent does with threads, done with guests: its crew, and events that can be waited for."""
+"""What the agent does with threads, done with guests: its pool, and events that can be waited for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from agent.apply.worker_pool import Crew
+from agent.apply.worker_pool import WorkerPool
 from tests.support.virtual.clock import VirtualTime
 
 
@@ -26,8 +26,8 @@ class GuestEvent(threading.Event):
         return self.is_set()
 
 
-class GuestCrew(Crew):
-    """A crew of guests of the process `group`."""
+class GuestPool(WorkerPool):
+    """A pool of guests of the process `group`."""
 
     def __init__(self, workers: int, time: VirtualTime, group: object) -> None:
         super().__init__(workers)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The whole agent on virtual time: its loop, its event follower and its crew before the engine in memory.
+"""The whole agent on virtual time: its loop, its event follower and its pool before the engine in memory.
 
 Only the doors are missing (HTTP, ubus), dockerd's stage, the router's, and the file watcher: `write` triggers as procd
 does.
@@ -36,7 +36,7 @@ from tests.support.virtual.engine import FakeEngine
 from tests.support.virtual.loop import VirtualLoop
 from tests.support.virtual.objects import FakeImage
 from tests.support.virtual.taps import CHANGING, Plan, Process, tap
-from tests.support.virtual.threads import GuestCrew, GuestEvent
+from tests.support.virtual.threads import GuestEvent, GuestPool
 
 RESPAWN_S = 5.0
 _CALL_S = (0.001, 0.03)  # what a call to the engine takes
@@ -122,7 +122,7 @@ class World:
             wall=self.time.wall,
             monotonic=self.time.monotonic,
             sleep=self.time.sleep,
-            make_crew=lambda workers: GuestCrew(workers, self.time, process),
+            make_pool=lambda workers: GuestPool(workers, self.time, process),
             stopping=GuestEvent(self.time),
         )
         self._task = self.loop.create_task(self._live(reconciler, process))

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Files between this browser and the engine, by the bridge in LuCI's dispatcher (luci/ucode). Up in parts, which `transfer`
 // knows; down by a plain link, so that the browser writes to its disk what comes and keeps nothing. uhttpd cuts a request
-// after 60 s: what takes longer is offered in parts, to a file where the browser lets pages write one (HTTPS).
+// after 60 s: what takes longer comes in parts, to a file where the browser lets pages write one (HTTPS), else to its disk by way
+// of its database.
 'use strict';
 'require baseclass';
 'require ucidockd.dom as D';
@@ -9,6 +10,8 @@
 'require ucidockd.transfer as transfer';
 
 const LOOK_MS = 1000, LOOKS = 3; // a browser that has not begun after these, or has stopped, was cut
+const CUT_MS = 50000; // what stopped before, somebody cancelled
+const PARTS = 'ucidockd-parts-', FORGOTTEN_MS = 24 * 3600 * 1000;
 
 function place(path, query) {
 	return '%s%s?%s'.format(L.url('admin/services/ucidockd/transfer'), path, new URLSearchParams(query));
@@ -37,10 +40,54 @@ function offer({ title, blob }) {
 	window.setTimeout(() => URL.revokeObjectURL(url), 60000);
 }
 
-// where the parts of a download go: to a file that the user chose, or else into memory
+function settled(request) {
+	return new Promise((done, fail) => Object.assign(request, { onsuccess: () => done(request.result), oncomplete: () => done(), onerror: () => fail(request.error), onabort: () => fail(request.error) }));
+}
+
+// what a page that was closed too soon left behind
+async function tidy() {
+	for (const { name } of await window.indexedDB.databases())
+		if (name.startsWith(PARTS) && Date.now() - name.slice(PARTS.length) > FORGOTTEN_MS)
+			window.indexedDB.deleteDatabase(name);
+}
+
+// A blob that comes out of the database is a file on the browser's disk, and so is one that is made of many: none of it is in memory.
+async function diskSink() {
+	const name = PARTS + Date.now();
+	const opened = window.indexedDB.open(name), blobs = [];
+
+	tidy().catch(() => {});
+	opened.onupgradeneeded = () => opened.result.createObjectStore('parts');
+
+	const base = await settled(opened);
+	const forget = () => {
+		base.close();
+		window.indexedDB.deleteDatabase(name);
+	};
+
+	return {
+		async write(bytes) {
+			const writing = base.transaction('parts', 'readwrite');
+
+			writing.objectStore('parts').put(new Blob([ bytes ]), blobs.length);
+			await settled(writing);
+			blobs.push(await settled(base.transaction('parts').objectStore('parts').get(blobs.length)));
+		},
+		async close() {
+			window.setTimeout(forget, 60000);
+
+			return new Blob(blobs);
+		},
+		async abort() {
+			forget();
+		}
+	};
+}
+
+// where the parts of a download go: to a file that the user chose, or to the browser's disk; a browser that has neither keeps them
 async function sinkFor(title) {
 	if (!window.showSaveFilePicker)
-		return null;
+		return diskSink().catch(() => null);
 
 	const handle = await window.showSaveFilePicker({ suggestedName: title });
 
@@ -83,6 +130,7 @@ return baseclass.extend({
 	// by a link; resolves once the browser has it, or was cut
 	async download(spec, progress) {
 		const { id, title } = await transfers.create('down', spec);
+		const began = Date.now();
 
 		progress.begin(title, () => transfers.end(id));
 		progress.tell(0, 0);
@@ -108,9 +156,12 @@ return baseclass.extend({
 			return;
 
 		transfers.end(id);
+
+		if (!window.showSaveFilePicker && Date.now() - began > CUT_MS) // a file has to be chosen by a click
+			return this.inParts(spec, progress);
+
 		D.fill(progress.node, D.el('p', { 'class': 'alert-message warning' }, _('%s did not come whole: the router\'s web server ends a request after 60 s, or the download was cancelled.').format(title), ' ',
-			D.always('apply', _('Download in parts'), () => this.inParts(spec, progress)), ' ',
-			window.showSaveFilePicker ? '' : _('Without HTTPS the browser keeps the parts in memory until the end.')));
+			D.always('apply', _('Download in parts'), () => this.inParts(spec, progress))));
 	},
 
 	async inParts(spec, progress) {

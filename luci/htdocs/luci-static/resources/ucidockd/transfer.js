@@ -110,8 +110,8 @@ const Transfers = baseclass.extend({
 		return new Uint8Array(await response.arrayBuffer());
 	},
 
-	// Gives {title, blob}, or {title} where `sinkFor(title)` gave what takes the parts: {write, close, abort}. Raises when what
-	// came is not what the engine sent, and when `isOver()` says that it was cancelled.
+	// Gives {title, blob}. `sinkFor(title)` may give what takes the parts, {write, close, abort}: then the blob is what its `close`
+	// gives. Raises when what came is not what the engine sent, and when `isOver()` says that it was cancelled.
 	async download(spec, tell, sinkFor, isOver) {
 		const { id, title } = await this.create('down', spec);
 		const hash = sha256.make(), blobs = [];
@@ -136,15 +136,13 @@ const Transfers = baseclass.extend({
 			if (error || size !== offset || wanted !== hash.end())
 				throw new Error(error ?? _('the file did not come whole'));
 
-			await sink?.close();
+			return { title, blob: sink ? await sink.close() : new Blob(blobs) };
 		} catch (error) {
 			await sink?.abort().catch(() => {});
 			throw error;
 		} finally {
 			this.end(id);
 		}
-
-		return sink ? { title } : { title, blob: new Blob(blobs) };
 	}
 });
 

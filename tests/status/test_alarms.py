@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from agent.errors import Reason
 from agent.model.notices import Event, News
+from agent.status.alarms import QUIET_S, START_S, Alarms
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
-from agent.status.edges import QUIET_S, START_S, Edges
 
 KEY = "container:web"
 START = 1000.0
@@ -20,11 +20,11 @@ LATER = START + START_S + 1
 
 
 class Scene:
-    """A board with one container that is well, and edges that follow it; `at` is the time of both clocks."""
+    """A board with one container that is well, and alarms that follow it; `at` is the time of both clocks."""
 
     def __init__(self, told: dict[str, list[str]] | None = None, *, well: bool = True) -> None:
         self.at = START
-        self.edges = Edges(START, told)
+        self.alarms = Alarms(START, told)
         self.board = StatusBoard(lambda: self.at)
         self.board.ensure(KEY, "web")
         if well:
@@ -45,19 +45,19 @@ class Scene:
     def see(self, key: str) -> None:
         found = self.board.resource(key)
         assert found is not None
-        self.edges.see(found, self.at)
+        self.alarms.see(found, self.at)
 
     def crash(self) -> None:
         self.set(ConditionType.RUNNING, "CrashLoop", status=False)
 
     def wait(self, seconds: float) -> list[News]:
         """What is told meanwhile; asked for only when it says that there may be something."""
-        end, found = self.at + seconds, self.edges.due(self.at)
-        while (at := self.edges.next_at(self.at)) is not None and at <= end:
+        end, found = self.at + seconds, self.alarms.due(self.at)
+        while (at := self.alarms.next_at(self.at)) is not None and at <= end:
             self.at = max(at, self.at + 0.001)
-            found += self.edges.due(self.at)
+            found += self.alarms.due(self.at)
         self.at = end
-        return [*found, *self.edges.due(self.at)]
+        return [*found, *self.alarms.due(self.at)]
 
     def events(self, seconds: float) -> list[str]:
         return [news.event.value for news in self.wait(seconds)]
@@ -129,7 +129,7 @@ def test_what_changed_while_the_agent_was_away_is_told() -> None:
     before = started()
     before.crash()
     before.wait(5)
-    memory = before.edges.memory()
+    memory = before.alarms.memory()
     assert memory == {KEY: ["crashloop"]}
 
     scene = Scene(memory, well=False)
@@ -143,7 +143,7 @@ def test_what_changed_while_the_agent_was_away_is_told() -> None:
 
     scene = Scene({"container:other": ["crashloop"], "agent:disk": ["diskfull"], **memory})
     scene.crash()
-    scene.edges.keep({KEY}, scene.at)  # a section was removed, and there is space again
+    scene.alarms.keep({KEY}, scene.at)  # a section was removed, and there is space again
     assert scene.events(600) == ["recovered"]
 
     scene = Scene({})
@@ -165,12 +165,12 @@ def test_an_engine_that_is_away_says_nothing_of_its_containers() -> None:
 def test_the_engine_is_told_of_when_it_is_away_for_long() -> None:
     scene = started()
     scene.wait(200)
-    scene.edges.see_agent(
+    scene.alarms.see_agent(
         {"engine": {"reachable": False, "reason": "EngineUnreachable", "error": "gone"}}, scene.at
     )
     assert scene.events(20) == []  # a restart
     assert scene.events(20) == ["daemon"]
-    scene.edges.see_agent({"engine": {"reachable": True}}, scene.at)
+    scene.alarms.see_agent({"engine": {"reachable": True}}, scene.at)
     assert scene.events(100) == ["recovered"]
 
 
@@ -195,7 +195,7 @@ def test_waiting_and_little_space() -> None:
     scene.board.ensure("agent:disk")
     scene.set(ConditionType.DISK_LOW, "NoSpace", status=True, key="agent:disk")
     assert scene.events(10) == ["diskfull"]
-    scene.edges.gone("agent:disk", scene.at)
+    scene.alarms.gone("agent:disk", scene.at)
     assert scene.events(100) == ["recovered"]
 
 
@@ -203,9 +203,9 @@ def test_a_section_that_is_gone_has_not_recovered() -> None:
     scene = started()
     scene.crash()
     scene.wait(5)
-    scene.edges.gone(KEY, scene.at)
+    scene.alarms.gone(KEY, scene.at)
     assert scene.events(1000) == []
-    assert scene.edges.memory() == {}
+    assert scene.alarms.memory() == {}
 
 
 def test_notices_about_notices_there_are_none() -> None:
@@ -250,4 +250,4 @@ def test_whatever_happens_what_was_told_is_over_in_the_end(
             scene.well()
         wait(seconds)
     assert not open_
-    assert scene.edges.memory() == {}
+    assert scene.alarms.memory() == {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one place that finds edges in what the status board shows: what has become bad, and what has recovered.
+"""The one place that finds changes in what the status board shows: what has become bad, and what has recovered.
 
 A condition that comes and goes is one notice: it counts as over only when it was away for QUIET_S. What was so before the
 agent started is known from `told`, or, the first time, taken for known. Pure: times are seconds that the caller gives.
@@ -53,7 +53,7 @@ class _Alarm:
 
 
 @dataclass(slots=True)
-class Edges:
+class Alarms:
     """`told`: key -> events, of the run before; None the first time. `now`: when the agent started."""
 
     now: float

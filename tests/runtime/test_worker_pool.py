@@ -6,15 +6,15 @@ from __future__ import annotations
 import threading
 import time
 
-from agent.apply.worker_pool import Crew
+from agent.apply.worker_pool import WorkerPool
 
 
 def test_threads_of_a_crew_end_with_the_last_work() -> None:
-    crew = Crew(4)
+    pool = WorkerPool(4)
     for _ in range(3):
         ended = [threading.Event() for _ in range(40)]
         for event in ended:
-            crew.submit(event.set)
+            pool.submit(event.set)
         assert all(event.wait(10) for event in ended)
         deadline = time.monotonic() + 10
         while any(thread.name.startswith("apply") for thread in threading.enumerate()):

@@ -19,7 +19,7 @@ from agent.files.config import load, open_store
 from agent.files.options import RuntimeOptions
 from agent.model.addresses import Interface, IpAddress
 from agent.router.nftables import Filter, Iptables, Nftables
-from agent.runtime.router_integration import Edges, EdgeTools
+from agent.runtime.router_integration import RouterIntegration, RouterTools
 from agent.status.board import StatusBoard
 from agent.uci.syntax import Package
 from tests.support.dockerd import is_root
@@ -45,7 +45,7 @@ class Router:
         self.netifd = FakeNetifd()
         none = Filter(Iptables("no-iptables-in-this-test"), Nftables("4", "no-nft-in-this-test"))
         self.fw4 = False
-        self.tools = EdgeTools(
+        self.tools = RouterTools(
             netifd=self.netifd,
             ipv4=none,
             ipv6=none,
@@ -57,14 +57,14 @@ class Router:
 
     def restart_agent(self) -> None:
         self.board = StatusBoard(time.time)
-        self.edges = Edges(open_store(self.options), self.board, self.tools)
+        self.integration = RouterIntegration(open_store(self.options), self.board, self.tools)
 
     def apply(self, containers: str = "", dockerd: str = "config globals 'globals'\n") -> None:
         (self.config / "containers").write_text(containers)
         (self.config / "dockerd").write_text(dockerd)
         desired = load(self.options).desired
         assert desired is not None
-        self.edges.reconcile(desired)
+        self.integration.reconcile(desired)
 
     def condition(self, key: str, name: str) -> str | None:
         """The message of a condition that is set."""
@@ -193,7 +193,7 @@ def test_put_back_restores_the_rules_that_dockerds_start_displaced(
 ) -> None:
     guarded.apply(dockerd=BLOCKING + "\tlist blocked_interfaces 'wann'\n")
     network.run("iptables", "-F", "DOCKER-USER")
-    guarded.edges.put_rules_back()
+    guarded.integration.put_rules_back()
     assert {"eth1>docker0", "pppoe-wan>docker0"} <= set(in_force(network))
     assert "wann is neither" in (guarded.open() or "")
 
@@ -370,7 +370,7 @@ def test_a_change_by_somebody_else_meanwhile_is_not_lost(
     router: Router, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        store = router.edges._store
+        store = router.integration._store
         load_with_hash = store.load_with_hash
 
         def racing(package: str) -> tuple[Package, str]:
