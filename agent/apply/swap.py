@@ -1,8 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Replacing a container without losing it: a swap that a crash at any step cannot break.
 
-The steps: create the new one under a temporary name, disable the old one's restart policy (else a restart of the
-engine would start both), stop it, rename old to backup and new to the name, start, gate, commit, remove the old.
+The steps, and what undoes each, in the order in which that is done (`Swap.undo`):
+
+    create the new one under a temporary name, rename and start it   remove it
+    save the volumes, or give them the data of before                the data is as it was when the old one stopped
+    rename the old one to its backup name                            rename it back
+    disable its restart policy (else a restart of the engine         its restart policy
+    would start both)
+    stop it                                                          start it
+
+Undoing what was not done does nothing. With `strategy handover` the new one is started and proven before the old one stops.
 Until the commit in state.json the old container is the right one: whatever fails or crashes before, `undo` puts it
 back. After the commit the new one is right and only the old one's removal is left. So the names on the engine never
 need to be understood: two words in state.json ("new", "retired") say all.
@@ -263,7 +271,7 @@ class Swap:
                 container,
                 new.object_id,
                 replaces=old.running,
-                leave=self._leave,
+                leave=self.leave,
                 clock=self.clock,
             )
 
@@ -277,7 +285,8 @@ class Swap:
                 raise GateError(str(exc), status=exc.status) from exc
             raise
 
-    def _leave(self, container: Container) -> None:
+    def leave(self, container: Container) -> None:
+        """Raises SupersededError when there is no point in waiting for the new one."""
         if self.stopping():
             raise SupersededError(
                 "the agent stops before the new container has passed its gate", retryable=True
@@ -320,25 +329,27 @@ class Swap:
         if object_id:
             # what was carried over is named to the engine, and stays: only what was made for this one goes
             self.engine.remove_container(object_id, volumes=True, force=True)
-        if new.restores:
-            self._move(lambda data: data.take_back(new.restores))
-        elif new.saved[:1] == (new.nonce,):
-            self._undo_changes(new)
+        self._take_data_back(new)
         if old is None or seen is None:
             self.records.drop(new.nonce)
             return
         try:
-            self._restore(old, seen)
+            self._give_name_back(old, seen)
+            self._give_policy_back(old)
             self.records.drop(new.nonce)
         finally:  # that it runs again matters most, whatever its name is
             if old.running and not is_alive(seen):
                 self.engine.start(old.object_id)
 
-    def _undo_changes(self, new: Record) -> None:
-        """What the new one did to the data that was saved when the old one stopped. That the old one runs matters more."""
+    def _take_data_back(self, new: Record) -> None:
+        """The data of before is lent for as long as it is not committed; what was saved is what the old one left."""
+        if new.restores:
+            self._move(lambda data: data.take_back(new.restores))
+        if new.saved[:1] != (new.nonce,):
+            return
         try:
             self._move(lambda data: data.lend(new.nonce))
-        except DataNotMovedError as exc:
+        except DataNotMovedError as exc:  # that the old one runs matters more
             logger.warning("%s: its data stays as the new container left it: %s", new.name, exc)
             self._move(lambda data: data.take_back(new.nonce))
 
@@ -347,21 +358,23 @@ class Swap:
         seen = made_for(self.engine, self.records, new)
         return seen.id if seen is not None else ""
 
-    def _restore(self, old: Record, seen: ObservedContainer) -> None:
-        """Its name, where it came so far as to lose it, and its restart policy."""
+    def _give_name_back(self, old: Record, seen: ObservedContainer) -> None:
+        """Where it came so far as to lose it. One of ours can do without it for a while, as any pass gives it back when it
+        is free; a foreign one cannot."""
         name = name_outside(seen.name, "old")
-        if name:
-            # one of ours can do without it for a while, as any pass gives it back when it is free; a foreign one cannot
-            try:
-                self.engine.rename(old.object_id, name)
-            except EngineError as exc:
-                if exc.status != 409 or old.swap == "foreign":
-                    raise
-                logger.warning("%s: its name is taken: %s", old.name, exc)
+        if not name:
+            return
+        try:
+            self.engine.rename(old.object_id, name)
+        except EngineError as exc:
+            if exc.status != 409 or old.swap == "foreign":
+                raise
+            logger.warning("%s: its name is taken: %s", old.name, exc)
+
+    def _give_policy_back(self, old: Record) -> None:
         policy = old.spec.get("restart") or {}
-        self.engine.update(
-            old.object_id, restart_body(policy.get("name", "no"), policy.get("max_retries", 0))
-        )
+        body = restart_body(policy.get("name", "no"), policy.get("max_retries", 0))
+        self.engine.update(old.object_id, body)
 
 
 def _is_rejection(exc: EngineError | StorageError) -> bool:
@@ -502,7 +515,7 @@ def _settle(engine: Engine, records: Records, record: Record) -> None:
         look = engine.inspect_network if record.kind == "network" else engine.inspect_volume
         seen = look(record.name)
     if seen is None or seen.labels.get(LABEL_NONCE) != record.nonce:
-        if record.volumes or record.left or record.lost:  # it names the data of the one before
+        if record.volumes or record.left or record.lost or record.freed:  # it names what the one before had
             records.change(record.nonce, object_id=NO_OBJECT)
         else:
             records.drop(record.nonce)

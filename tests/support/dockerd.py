@@ -38,6 +38,16 @@ _APPLETS = (
 )
 
 
+def import_busybox(host: str, tag: str, changes: list[str] | None = None) -> str:
+    """Makes an image of busybox on the engine of that address; returns its id. `changes`: lines of a Dockerfile."""
+    client = docker.APIClient(base_url=host, version="auto")
+    name, _, version = tag.rpartition(":")
+    client.import_image_from_data(busybox_tar(), repository=name, tag=version, changes=changes)
+    image_id = str(client.inspect_image(tag)["Id"])
+    client.close()
+    return image_id
+
+
 def busybox_tar() -> bytes:
     """A root file system of Debian's static busybox, as `docker import` takes it."""
     buffer = io.BytesIO()
@@ -127,12 +137,7 @@ class PrivateDockerd:
 
     def import_busybox(self, tag: str = BUSYBOX, changes: list[str] | None = None) -> str:
         """Makes the test image; returns its id."""
-        client = docker.APIClient(base_url=self.host, version="auto")
-        name, _, version = tag.rpartition(":")
-        client.import_image_from_data(busybox_tar(), repository=name, tag=version, changes=changes)
-        image_id = str(client.inspect_image(tag)["Id"])
-        client.close()
-        return image_id
+        return import_busybox(self.host, tag, changes)
 
     def exchange(self, name: str) -> None:
         """While it is down: its data root becomes another one, which has its images and nothing else at first."""

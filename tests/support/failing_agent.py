@@ -17,16 +17,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.apply.ports import Engine, Records
+from agent.apply.ports import Engine, Records, SavedData
 from agent.cli.main import main
+from agent.data import parts
+from agent.data.restore import Restores
 from agent.engine.client import DockerEngine
 from agent.files.state import StateFile
 from agent.runtime import main as wiring
 
-PORTS = {"engine": Engine, "records": Records}
+PORTS = {"engine": Engine, "records": Records, "data": SavedData}
 LOOKING = {
     *("ping", "api_version", "identity", "info", "events", "past_events"),
-    *("records", "everywhere", "get", "stand_on"),
+    *("records", "everywhere", "get", "stand_on", "check"),
 }
 
 
@@ -77,10 +79,11 @@ class Failpoints:
 
 
 def run() -> int:
-    """Arms both ports, then is the agent."""
+    """Arms the ports, then is the agent."""
     points = Failpoints(os.environ.get("UCIDOCKD_FAILPOINT", ""), os.environ.get("UCIDOCKD_TRACE", ""))
     wiring.DockerEngine = lambda *a, **k: points.arm(DockerEngine(*a, **k), "engine")  # type: ignore[assignment,misc]
     wiring.StateFile = lambda *a, **k: points.arm(StateFile(*a, **k), "records")  # type: ignore[assignment,misc]
+    parts.Restores = lambda *a: points.arm(Restores(*a), "data")  # type: ignore[assignment,misc]
     return main()
 
 
