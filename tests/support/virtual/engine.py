@@ -18,7 +18,13 @@ from typing import Any
 from agent.engine.client import _inspected, _listed, _network, _volume
 from agent.errors import EngineError, EngineUnreachableError
 from agent.model.identity import LABEL_INSTANCE
-from agent.model.observed import EngineIdentity, ObservedContainer, ObservedNetwork, ObservedVolume
+from agent.model.observed import (
+    EngineIdentity,
+    ObservedContainer,
+    ObservedImage,
+    ObservedNetwork,
+    ObservedVolume,
+)
 from agent.model.resources import RegistryAuth
 from tests.support.virtual.bodies import (
     check_host,
@@ -56,7 +62,9 @@ class FakeEngine:
         self.images: dict[str, FakeImage] = {}
         self.dangling: dict[str, FakeImage] = {}  # by id, what lost its last name
         self.executed: list[tuple[str, tuple[str, ...]]] = []  # container name, command
-        self.exit_codes: dict[str, int | None] = {}  # by the last word of a command; None: it does not end
+        self.exit_codes: dict[str, int | None] = {
+            "false": 1
+        }  # by the last word of a command; None: it does not end
         self.registry: dict[str, FakeImage] = {}
         self.containers: dict[str, FakeContainer] = {}
         self.volumes: dict[str, FakeVolume] = {}
@@ -137,6 +145,39 @@ class FakeEngine:
         if found is None:
             return None
         return deepcopy(found.body([tag for tag, image in self.images.items() if image.id == found.id]))
+
+    def list_images(self) -> tuple[ObservedImage, ...]:
+        self._check_up()
+        found = {image.id: image for image in (*self.images.values(), *self.dangling.values())}
+        tags = {i: tuple(tag for tag, image in self.images.items() if image.id == i) for i in found}
+        return tuple(ObservedImage(id=i, tags=tags[i], size=1 << 20) for i in found)
+
+    def list_image_users(self) -> dict[str, str]:
+        self._check_up()
+        return {container.image_id: container.name for container in self.containers.values()}
+
+    def list_build_cache(self) -> tuple[dict[str, Any], ...]:
+        self._check_up()
+        return ()
+
+    def prune_build_cache(self, unused_s: float) -> int:
+        del unused_s
+        self._check_up()
+        return 0
+
+    def remove_image(self, ref: str) -> None:
+        """DELETE /images/{ref} without force."""
+        self._check_up()
+        found = self._find_image(ref)
+        if found is None:
+            return
+        if ref in self.images:
+            self.untag(ref)
+        elif found.id in self.list_image_users():
+            raise EngineError(f"conflict: unable to delete {ref} (cannot be forced)", status=409)
+        used = found.id in self.list_image_users() or any(i.id == found.id for i in self.images.values())
+        if not used:
+            self.dangling.pop(found.id, None)
 
     def inspect_output(self, ref: str, *, lines: int) -> bytes:
         del lines
