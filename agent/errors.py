@@ -13,7 +13,7 @@ UcidockdError
 +-- BusError         ubus failed
 +-- StorageError     our own files cannot be written or read
 +-- CertificateError certificates could not be made
-+-- ClockNotSetError the clock has to be set first
++-- ClockNotSetError the clock must be set first
 +-- NoticeError      a notice could not be sent
 +-- InternalError    our own defect
 """

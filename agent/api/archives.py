@@ -51,7 +51,7 @@ class Body:
 
 async def single_file(opening: Awaitable[EngineResponse]) -> Body:
     """The one file that an archive of the engine holds. Raises RequestError where it holds something else."""
-    # the engine sends a tar even for one file; its data follows the header, so nothing has to be unpacked or stored
+    # the engine sends a tar even for one file; its data follows the header, so nothing is unpacked or stored
     response = await opening
     pieces = aiter(response.chunks())
     buffer = bytearray()

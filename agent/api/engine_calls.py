@@ -88,7 +88,7 @@ class EngineCall:
         return self.method if self.manual and not self.quiet_signal(pairs) else ""
 
     def quiet_signal(self, query: Iterable[tuple[str, str]]) -> str:
-        """The signal of a `kill` after which programs go on, so that the reconciler has nothing to undo; else ""."""
+        """The signal of a `kill` after which programs continue, so that the reconciler has nothing to undo; else ""."""
         if self.method != "kill":
             return ""
         name = signal_name(_first(query, "signal"))

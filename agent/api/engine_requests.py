@@ -121,7 +121,7 @@ def _numbers(version: str) -> tuple[int, int]:
 async def manual_action(engine: DockerStream, call: EngineCall, query: Pairs, container: str) -> str:
     """What a managed container is held for after this call, "" for nothing. Raises EngineError.
 
-    A signal that programs go on after is none, unless it is the one that this container is stopped with: httpd's image
+    A signal that programs continue after is none, unless it is the one that this container is stopped with: httpd's image
     says WINCH. Only the engine knows what an image says.
     """
     action, quiet = call.action(query), call.quiet_signal(query)

@@ -24,7 +24,8 @@ from agent.errors import (
     StorageError,
     UcidockdError,
 )
-from agent.model.quantities import FALSE_WORDS, TRUE_WORDS
+from agent.model.entries import parse_image
+from agent.model.quantities import FALSE_WORDS, TRUE_WORDS, QuantityError
 from agent.model.secrets import hidden_text
 
 if TYPE_CHECKING:
@@ -82,9 +83,8 @@ def body_of(exc: Exception) -> dict[str, Any]:
 
 
 ID = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}"
-IMAGE = r"(?:[A-Za-z0-9][A-Za-z0-9_.:-]*/)*[A-Za-z0-9][A-Za-z0-9_.:@-]*"
-_ID, _IMAGE = re.compile(ID), re.compile(IMAGE)
-_IMAGE_LIMIT = 512
+_ID = re.compile(ID)
+_NO_IMAGE = "no image reference such as alpine:3.20, registry.lan:5000/app or sha256:..."
 _NETWORK_LIMIT = 512
 _VALUE_LIMIT = 8192
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -124,8 +124,12 @@ def checked_network(text: str) -> str:
 
 def checked_image(text: str) -> str:
     """An image reference or id. Raises RequestError."""
-    if len(text) > _IMAGE_LIMIT or not _IMAGE.fullmatch(text) or ".." in text:
-        raise RequestError("no image reference such as alpine:3.20, registry.lan:5000/app or sha256:...")
+    try:
+        parse_image(text)
+    except QuantityError as exc:
+        raise RequestError(_NO_IMAGE) from exc
+    if ".." in text:  # a tag may have them, a path may not
+        raise RequestError(_NO_IMAGE)
     return text
 
 

@@ -132,10 +132,10 @@ class Executor:
     def _announce(self, kind: str, resource: Container | Network | Volume, **more: Any) -> Record:
         """A record is written before its object is created: a crash in between leaves nothing unknown."""
         stale = [
-            r for r in self.records.records() if (r.kind, r.section, r.swap) == (kind, resource.section, "")
+            r.nonce
+            for r in self.records.records()
+            if (r.kind, r.section, r.swap) == (kind, resource.section, "")
         ]
-        for record in stale:
-            self.records.drop(record.nonce, lasting=False)  # it gets to the disk with the next one
         spec = desired_spec(resource)
         record = Record(
             kind=kind,
@@ -146,7 +146,7 @@ class Executor:
             spec_hash=spec_hash(spec),
             **more,
         )
-        self.records.put(record)
+        self.records.put(record, instead_of=stale)  # in one: the record of one that is gone names its data
         return record
 
     def _labels(self, record: Record) -> dict[str, str]:
@@ -240,10 +240,14 @@ class Executor:
     def _create_container(self, operation: ops.CreateContainer) -> None:
         container = operation.container
         image_id = self.images.ensure(container, keep=operation.keep, fresh=operation.fresh)
-        before = self._record_of(operation.key)
+        history = self._history().after(self._record_of(operation.key), container, image_id)
+        self._make(operation.key, container, image_id, **history)
+
+    def _make(self, key: str, container: Container, image_id: str, **fields: Any) -> None:
+        """A container of that image, in the place of one that is gone. `fields`: more of its record."""
+        before = self._record_of(key)
         heir = self._inherit(container, image_id, before)
-        more = {"image_id": image_id, "joined": joined_ids(self.records.records(), container)}
-        more |= self._history().after(before, container, image_id)
+        more = {"image_id": image_id, "joined": joined_ids(self.records.records(), container), **fields}
         kept = {"volumes": volume_words(heir.carry), "left": heir.left, "lost": heir.lost}
         # recorded before it is created: after a crash the record tells that the container is ours
         record = self._announce(
@@ -262,7 +266,7 @@ class Executor:
         volumes = volumes_of(inspect) or record.volumes
         self.records.change(record.nonce, lasting=False, object_id=object_id, volumes=volumes)
         if heir.lost:
-            logger.warning("%s: created again, empty: %s", operation.key, ", ".join(heir.lost))
+            logger.warning("%s: created again, empty: %s", key, ", ".join(heir.lost))
         for network, endpoint in extra_endpoints(container, self.api):
             self.engine.connect(network, object_id, endpoint)
 
@@ -416,6 +420,9 @@ class Executor:
     @_do.register
     def _replace(self, operation: ops.ReplaceContainer) -> None:
         container, before = operation.container, self._current(operation.key)
+        if operation.frees:
+            self._replace_in_place(operation, before)
+            return
         try:
             image_id = self.images.ensure(
                 container,
@@ -447,6 +454,36 @@ class Executor:
             # it would not be there in the next new container either
             logger.warning("%s: the engine ignores mac_address", operation.key)
             self.records.change(record.nonce, ignored=(*record.ignored, MAC_FIELD))
+
+    def _replace_in_place(self, operation: ops.ReplaceContainer, before: Record) -> None:
+        from agent.apply.free_first import FreeFirst  # few ask for it
+
+        container, key = operation.container, operation.key
+        start = ops.StartContainer(key=key, cause=operation.cause, container=container)
+        steps = FreeFirst(
+            engine=self.engine,
+            records=self.records,
+            images=self.images,
+            history=self._history(pin=operation.pin),
+            hooks=self._hooks(),
+            current=lambda: self._current(key),
+            create=partial(self._make, key),
+            start=lambda: self._start_now(start),
+            leave=self._swap().leave,
+            waiting=self.pool.elsewhere,
+            clock=self.clock,
+        )
+        try:
+            if operation.runs and not before.freed:
+                self._hooks().hold(container, before)
+            steps.run(operation)
+        except (SkippedError, SupersededError, EngineUnreachableError):
+            raise  # it is asked for still
+        except UcidockdError:
+            now = self._current(key)
+            if now.asked and not now.freed:
+                self.records.change(now.nonce, asked="")
+            raise
 
     def _has_its_macs(self, object_id: str, container: Container) -> bool:
         if not any(endpoint.mac_address for endpoint in container.spec.endpoints):

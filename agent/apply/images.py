@@ -82,6 +82,8 @@ class Images:
     pulled: Callable[[Container, str, Reason], None] = lambda container, image_id, reason: None
     clock: Callable[[], float] = time.monotonic
     room: MakeRoom = lambda image, platform, check: nullcontext()
+    # raises where its registry has no such image, or it would not fit with so many bytes more
+    foreseen: Callable[[str, str, int], str] = lambda image, platform, frees: ""
     _found: dict[str, str] = field(default_factory=dict)  # name -> id, of those that were there in this pass
 
     def ensure(
@@ -127,6 +129,14 @@ class Images:
             local = self._pull(container, image, local if spare else None)
         self._found[image] = str((local or {})["Id"])
         return self._found[image]
+
+    def foresee(self, container: Container, image: str, *, frees: int) -> str:
+        """What a pull would give once `frees` bytes are given back: its digest, "" where that is not known.
+
+        Raises EngineError where a pull cannot be expected to work."""
+        if container.policy.pull is Pull.NEVER:
+            raise EngineError(f"`option pull never` forbids to pull {image}")
+        return self.foreseen(image, container.spec.platform or "", frees)
 
     def _kept(self, container: Container, keep: str, digest: str) -> str:
         """Its id, "" where it is gone and what the reference names has to do. Raises EngineError for a pull by digest."""
@@ -205,7 +215,7 @@ class History:
 
     def after(self, old: Record | None, container: Container, image_id: str) -> dict[str, Any]:
         """Fields of the record of a container made of `image_id`, which follows `old`."""
-        digest = self._digest(image_id, container.spec.image)
+        digest = self.digest(image_id, container.spec.image)
         if old is None:
             return {"digest": digest}
         same_section = old.spec_hash == spec_hash(desired_spec(container))
@@ -221,7 +231,7 @@ class History:
         previous = [word for word in old.previous if split_word(word)[0] != image_id]
         # what a rollback leaves was not good: another rollback is not to bring it back
         if old.image_id and not self.pin:
-            known = old.digest or self._digest(old.image_id, str(old.spec.get("image") or ""))
+            known = old.digest or self.digest(old.image_id, str(old.spec.get("image") or ""))
             previous.insert(0, f"{old.image_id}={known}")
         back = next((word for word in old.previous if split_word(word)[0] == image_id), "")
         return {
@@ -231,7 +241,7 @@ class History:
             "saved": old.saved if self.pin else (),
         }
 
-    def _digest(self, image_id: str, reference: str) -> str:
+    def digest(self, image_id: str, reference: str) -> str:
         """By which it can be pulled again once it is gone; "" where the engine knows none."""
         try:
             body = look_at_image(self.engine, image_id) or {}

@@ -271,7 +271,7 @@ class Swap:
                 container,
                 new.object_id,
                 replaces=old.running,
-                leave=self._leave,
+                leave=self.leave,
                 clock=self.clock,
             )
 
@@ -285,7 +285,8 @@ class Swap:
                 raise GateError(str(exc), status=exc.status) from exc
             raise
 
-    def _leave(self, container: Container) -> None:
+    def leave(self, container: Container) -> None:
+        """Raises SupersededError when there is no point in waiting for the new one."""
         if self.stopping():
             raise SupersededError(
                 "the agent stops before the new container has passed its gate", retryable=True
@@ -514,7 +515,7 @@ def _settle(engine: Engine, records: Records, record: Record) -> None:
         look = engine.inspect_network if record.kind == "network" else engine.inspect_volume
         seen = look(record.name)
     if seen is None or seen.labels.get(LABEL_NONCE) != record.nonce:
-        if record.volumes or record.left or record.lost:  # it names the data of the one before
+        if record.volumes or record.left or record.lost or record.freed:  # it names what the one before had
             records.change(record.nonce, object_id=NO_OBJECT)
         else:
             records.drop(record.nonce)

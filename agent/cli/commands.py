@@ -181,13 +181,18 @@ CHECK = Command(
     description=(
         "Reads /etc/config/containers and /etc/config/dockerd as they are committed, or the files that you name, and lists"
         " every mistake as `file:line: error: ...` or `warning`, in the order of their lines. Nothing is changed. It needs"
-        " neither an agent nor an engine."
+        " neither an agent nor an engine. It warns of host ports that something on this machine has; with --offline, as for"
+        " a router's files on another machine, only the files count."
     ),
     examples=(
         ("ucidockd check", "Check what is committed."),
         ("ucidockd check --staged", "Check it as it would be after `uci commit`."),
         ("ucidockd check --strict ./containers", "Check a file, and fail on warnings too."),
         ("uci export containers | ucidockd check -", "Check what another program writes."),
+        (
+            "ucidockd check --offline --strict router/containers",
+            "In CI: whatever runs on this machine does not count.",
+        ),
     ),
     exit_codes=((0, "no errors"), (1, "there are errors, with --strict also warnings"), _USAGE),
     handler="agent.cli.system:check",
@@ -201,6 +206,7 @@ CHECK = Command(
     ),
     options=(
         flag("--strict", help="fail on warnings too"),
+        flag("--offline", help="do not look at what uses ports on this machine"),
         flag("--staged", help="as if `uci commit` had been run"),
     ),
     common=(*_FILES, "save-dir", "json"),

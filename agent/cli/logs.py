@@ -118,7 +118,7 @@ class _Source:
         self._query = query
 
     def open(self, query: Mapping[str, str]) -> HTTPResponse:
-        """Through the agent it goes on with the container that replaces this one."""
+        """Through the agent it continues with the container that replaces this one."""
         if self._engine.status is not None:
             return self._engine.of_agent(f"/v1/containers/{self._ref}/logs", {**query, "format": "frames"})
         return self._engine.open("GET", f"/containers/{self._ref}/logs", query)

@@ -57,7 +57,7 @@ _LEAST = 12  # columns that a cell keeps
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]], style: Style = PLAIN) -> list[str]:
     """Left-aligned columns under a head; on a terminal that is too narrow cells go on in further lines, and below 60
-    columns each cell has a line of its own. Nothing without rows."""
+    columns each cell has its own line. Nothing without rows."""
     if not rows:
         return []
     if style.width and style.width < _NARROW:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One service of a compose file as a `container` section (compose-spec, 05-services.md).
 
-`KEYS` is the table: each key of the specification with its option, with a reader of its own, or with the reason why it
+`KEYS` is the table: each key of the specification with its option, with its own reader, or with the reason why it
 is left out.
 """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The folders of volumes, touched directly. Blocks.
 
-Only where that is safe: a volume of the local driver without options, whose files the engine keeps in a folder of its own
+Only where that is safe: a volume of the local driver without options, whose files the engine keeps in its own folder
 (`volumes/NAME/_data` below its data root), on this machine. Folders above it belong to root alone. Below it no link is
 followed and no file is opened; names and what `stat` tells are all that is read.
 """

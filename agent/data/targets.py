@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where a backup's archives go: a folder on this machine, or a command that reads each from its standard input.
 
-A folder may be on a disk or a share that stops answering: each piece is written in a thread of its own with a deadline, so
+A folder may be on a disk or a share that stops answering: each piece is written in its own thread with a deadline, so
 that nothing but the backup waits.
 """
 

@@ -34,7 +34,7 @@ class ServerIdentities:
     def get(self, tls: TlsSettings | None, last_good: Document) -> tuple[Identity | None, DaemonError | None]:
         """The identity, and what is wrong when it is not the one that was asked for.
 
-        While none can be made (the clock is not set), the last good configuration's goes on.
+        While none can be made (the clock is not set), the last good configuration's continues.
         """
         if tls is None:
             return None, None
@@ -92,7 +92,7 @@ def _reason(exc: UcidockdError) -> Reason:
 # kept by the same storage driver.
 #
 # On a disk (a mount that fstab declares) we leave a mark in data_root. One that lacks it is another disk or was emptied:
-# to create everything there anew is what the user may want, and has to say (`ucidockd reconcile`). An engine that has our
+# to create everything there again is what the user may want, and has to say (`ucidockd reconcile`). An engine that has our
 # containers is the right one, wherever its data was moved to.
 
 

@@ -282,7 +282,7 @@ class DaemonStage:
         networks: tuple[Network, ...],
         make: bool = True,
     ) -> tuple[Target, tuple[str, ...]]:
-        """What would be written, and what has to be said about it.
+        """What would be written, and what must be said about it.
 
         `networks`: those that sections declare. `make`: whether missing certificates may be made; else those that would
         be are named as if they were there. Raises DaemonError.

@@ -33,7 +33,7 @@ _LOG_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
 
 
 class ChildSupervisor:
-    """We start dockerd ourselves. It has a session and a log of its own and goes on when the agent ends."""
+    """We start dockerd ourselves. It has its own session and log, and continues when the agent ends."""
 
     def __init__(self, *, program: str, config_file: Path) -> None:
         self._program = program

@@ -77,7 +77,7 @@ class ManualControl:
         """Stops dockerd where that is wished. Why it is down or about to be, "" when it is to run.
 
         `shutdown_s`: seconds that dockerd gives its containers, where the record does not know it. Raises OSError when
-        a stop cannot be noted: then dockerd goes on.
+        a stop cannot be noted: then dockerd continues.
         """
         wish = self._wish
         if wish is DaemonAction.STOP and busy and process is not None:

@@ -4,7 +4,7 @@ Where its end is known by its length, the bytes do not even come into the proces
 
 An event loop would take each piece through four buffers. The loop keeps both connections (their heads, their end, what
 follows the body); the thread borrows copies of the sockets while the loop does not touch the side that it works on. What
-it reads is looked through by a `Framing`, so that it stops at the body's last byte, and is framed anew.
+it reads is looked through by a `Framing`, so that it stops at the body's last byte, and is framed again.
 
 An engine writes 4 and 28 KiB in turns. Were each of them a piece, waking up for it would cost more than copying it:
 the kernel fills a piece meanwhile (`_blocking`).
@@ -116,7 +116,7 @@ class Pump:
             raise BrokenSourceError(str(exc)) from exc
 
     def _copy(self, readable: select.poll, writable: select.poll) -> None:
-        """Through memory, where the end of the body has to be looked for."""
+        """Through memory, where the end of the body must be looked for."""
         buffer = bytearray(_BUFFER)
 
         def receive() -> int:
@@ -191,7 +191,7 @@ class Pump:
             raise TimeoutError("nothing is taken")
 
     def _wait(self, poll: select.poll, limit_ms: int | None) -> bool:
-        """Whether the socket can go on; False when it was not in time."""
+        """Whether the socket can continue; False when it was not in time."""
         events = poll.poll(limit_ms)
         if any(number == self._stop for number, _ in events):
             raise StoppedError

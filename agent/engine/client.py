@@ -149,7 +149,7 @@ class DockerEngine:
         return _version_pair(self._version) if self._version else self.ping()
 
     def _get(self, path: str, read: Callable[[Any], _T], **args: Any) -> _T:
-        """GET of what has to be there."""
+        """GET of what must be there."""
         body = self._call("GET", path, timeout_s=min(_READ_S, self._timeout_s), **args)
         return self._read(body, read)
 
@@ -492,7 +492,7 @@ class DockerEngine:
         repository, tag = docker.utils.parse_repository_tag(image)
         login = {"username": auth.username, "password": auth.token or auth.password} if auth else {}
         try:
-            client = self._client()  # asks for the version first, with a time of its own
+            client = self._client()  # asks for the version first, with its own time
             with (
                 self._local.deadline.attend(meanwhile),
                 client.request(

@@ -2,7 +2,7 @@
 """What an engine may send and how long it may take, around docker-py: a faulty or hostile one costs no more than that.
 
 requests' time-outs are for one read each: an engine that sends a byte each second keeps a call open for ever. Here the
-socket itself knows when the whole call has to be over, its head included. Bodies are counted as they come, and asked for
+socket itself knows when the whole call must be over, its head included. Bodies are counted as they come, and asked for
 as they are: what is packed small could be large.
 """
 
@@ -29,7 +29,7 @@ class OversizeError(ValueError):
 
 
 class Deadline:
-    """When the call that is under way has to be over, on the monotonic clock; for the calls of one thread."""
+    """When the call that is under way must be over, on the monotonic clock; for the calls of one thread."""
 
     def __init__(self) -> None:
         self.at = math.inf

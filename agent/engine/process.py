@@ -118,7 +118,7 @@ def wait_end(process: Process, timeout_s: float | None) -> bool:
     try:
         if not is_alive(
             process
-        ):  # looked at after the descriptor is ours, so that the number was not given anew
+        ):  # looked at after the descriptor is ours, so that the number was not given again
             return True
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)

@@ -135,7 +135,7 @@ class EngineResponse:
 
     @contextlib.contextmanager
     def pump_into(self, sink: socket.socket, *, chunked: bool, stall_s: float) -> Iterator[Pump | None]:
-        """What moves the whole body into `sink`, None where it has to be read: nothing has happened then.
+        """What moves the whole body into `sink`, None where it must be read: nothing has happened then.
 
         A body that breaks off is raised as `chunks` does.
         """

@@ -20,7 +20,7 @@ _REST_LIMIT = 256 * 1024  # of an answer whose connection is broken
 
 
 def can_lend(transport: asyncio.BaseTransport | None) -> bool:
-    """Whether a thread can go on with the connection's socket: not where it is encrypted, or gone."""
+    """Whether a thread can continue with the connection's socket: not where it is encrypted, or gone."""
     return (
         transport is not None
         and not transport.is_closing()
@@ -47,7 +47,7 @@ class Wire(asyncio.BufferedProtocol):
     """One connection. Keeps the pieces as the kernel gave them, and stops reading while a buffer full of them waits.
 
     `buffer` is where the kernel puts them; all connections of an event loop may share one, since a piece is taken out
-    before the loop goes on. (A plain Protocol's transport allocates 256 KiB for each piece, however small.)
+    before the loop continues. (A plain Protocol's transport allocates 256 KiB for each piece, however small.)
     """
 
     def __init__(self, buffer: memoryview) -> None:
@@ -145,7 +145,7 @@ class Wire(asyncio.BufferedProtocol):
         await self._writable.wait()
 
     def lend_source(self) -> tuple[socket.socket, bytes] | None:
-        """Reads no more: a copy of the socket to go on with, and what was read already. None where that cannot be."""
+        """Reads no more: a copy of the socket to continue with, and what was read already. None where that cannot be."""
         copy = None if self._error is not None else socket_of(self._transport)
         if copy is None or self._transport is None:
             return None
@@ -171,7 +171,7 @@ class Wire(asyncio.BufferedProtocol):
             self._unread += len(data)
 
     def write_eof(self) -> None:
-        """The end of our side; the other one goes on."""
+        """The end of our side; the other one continues."""
         if self._transport is not None and self._transport.can_write_eof():
             self._transport.write_eof()
 
@@ -240,7 +240,7 @@ class TlsWire(Wire):
 
     @classmethod
     def to(cls, buffer: memoryview, context: ssl.SSLContext, host: str) -> TlsWire:
-        """For a connection that we make. `host`: who the other side has to be."""
+        """For a connection that we make. `host`: who the other side must be."""
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         return cls(buffer, context.wrap_bio(incoming, outgoing, server_hostname=host), incoming, outgoing)
 

@@ -18,7 +18,7 @@ import os
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -127,9 +127,13 @@ class StateFile:
         """The record of that nonce."""
         return self._records.get(nonce)
 
-    def put(self, *records: Record) -> None:
-        """Adds or replaces records, all or none. Raises StorageError when they cannot be written."""
-        self._write(lambda old: {**old, **{record.nonce: self._stamped(record) for record in records}})
+    def put(self, *records: Record, instead_of: Collection[str] = ()) -> None:
+        """Adds or replaces records, and forgets those of the nonces `instead_of`: all or none.
+
+        Raises StorageError when that cannot be written.
+        """
+        fresh = {record.nonce: self._stamped(record) for record in records}
+        self._write(lambda old: {key: r for key, r in old.items() if key not in instead_of} | fresh)
 
     def change(self, nonce: str, *, lasting: bool = True, **changes: Any) -> Record:
         """Replaces fields of one record. Raises KeyError when it is gone.

@@ -71,7 +71,7 @@ _DOCKER: dict[Version, str] = {
 class Level(StrEnum):
     """What a changed option costs, from cheap to expensive."""
 
-    UPDATE = "update"  # POST /containers/{id}/update; the process goes on
+    UPDATE = "update"  # POST /containers/{id}/update; the process continues
     RECONNECT = "reconnect"  # networks are live, endpoints are not: disconnect and connect
     RECREATE = "recreate"
 

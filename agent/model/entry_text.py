@@ -121,7 +121,7 @@ def tmpfs(entry: Tmpfs) -> str:
 
 
 def endpoint(item: Endpoint, *, mac: bool = False) -> str:
-    """A `network` entry. `mac`: with the MAC address, which of the first one is an option of its own."""
+    """A `network` entry. `mac`: with the MAC address, which of the first one is its own option."""
     parts = [item.network]
     parts += [f"alias={alias}" for alias in item.aliases]
     parts += [f"ip={item.ip}"] if item.ip else []

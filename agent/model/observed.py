@@ -158,6 +158,9 @@ class Record:
         str, ...
     ] = ()  # under which key its data was saved before an update, and by which image: "ID=REPO@DIGEST"
     restores: str = ""  # with "new": the key of the data that its volumes get
+    freed: tuple[
+        str, ...
+    ] = ()  # of a replacement that removes the old image first: see `plan.container.image.Freed`
     engine: str = ""  # the tag of the engine that it is on (agent.plan.engines); "": version 0.1.0 wrote it
 
     @property

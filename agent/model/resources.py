@@ -58,6 +58,7 @@ class Strategy(StrEnum):
 
     SWAP = "swap"
     HANDOVER = "handover"
+    FREE_FIRST = "free-first"
 
 
 class RunState(StrEnum):

@@ -180,7 +180,7 @@ def _without_argument(found: re.Match[str]) -> str:
 
 
 def _without_said(found: re.Match[str]) -> str:
-    """`password: hunter2`, but not `password: expected text`: prose goes on after a word."""
+    """`password: hunter2`, but not `password: expected text`: prose continues after a word."""
     goes_on = found[3] is None or not found[1].rstrip().endswith(":")
     if goes_on and _WORD_LIKE.fullmatch(found[2]):
         return found[0]

@@ -204,7 +204,7 @@ def _bind(source: str, looked: _Looked) -> Missing | None:
 
 
 def _device(path: str, looked: _Looked) -> Missing | None:
-    """Of two sticks that fit, or one that has just come, it is not known which one to take: what runs goes on."""
+    """Of two sticks that fit, or one that has just come, it is not known which one to take: what runs continues."""
     if path in looked.usb:
         found = looked.usb[path]
         return None if found.path else Missing(reason=found.reason, stop=found.gone)

@@ -90,7 +90,7 @@ def applied_waits(record: Record) -> tuple[WaitFor, ...]:
 
 
 OLD_VERSION_S = 3600.0  # an end so long before a start of the engine was none by that
-# what programs are sent to read their files again, to open their logs anew, or with a window
+# what programs are sent to read their files again, to open their logs again, or with a window
 _HARMLESS = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT})
 
 

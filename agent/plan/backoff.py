@@ -51,7 +51,7 @@ class BackOff:
         return frozenset(self._starts)
 
     def stopped(self, key: str) -> None:
-        """It was stopped from outside: that it does not run is not a failure of its own."""
+        """It was stopped from outside: that it does not run is not its own failure."""
         self._starts.pop(key, None)
 
     def _delay(self, count: int) -> float:

@@ -55,7 +55,7 @@ def settle(draft: Draft) -> dict[str, Missing]:
     """Puts the works on containers in order by what they take and give up.
 
     What cannot be done like that comes back, key -> why it has to wait or stop: with it in `turns` the plan is to be
-    made anew.
+    made again.
     """
     if not any(Key.parse(key).kind == "container" for key in draft.works):
         return {}

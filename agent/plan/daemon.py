@@ -163,7 +163,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """The document, with what has to be said about it.
+    """The document, with what must be said about it.
 
     `left_out`: options that are not applied here, and why; UCI is not what dockerd runs with then. `warnings` are for the
     log and `render`.

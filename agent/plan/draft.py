@@ -78,7 +78,7 @@ class Context:
     completed: frozenset[str] = frozenset()  # ids of containers that did their job
     left_behind: frozenset[str] = frozenset()  # ids of those whose shared namespace is gone
     api: tuple[int, int] = (1, 41)  # the version that the engine speaks
-    # as if each dependency were as far as it has to be: what the next waves would do
+    # as if each dependency were as far as it must be: what the next waves would do
     assume_met: bool = False
 
 

@@ -173,6 +173,7 @@ class ReplaceContainer(Operation):
     `keep`: the id of the image to use while it is available, locally or by `digest` from a registry; "" for what the
     reference names, asked of the registry first where it has to be `fresh`. `pin`: it stays on that image. `only_image`:
     there is nothing to do where that is the image that runs. `restores`: the key of the data that its volumes get.
+    `frees`: the old container and its image go before the pull (`strategy free-first`).
     """
 
     container: Container
@@ -184,6 +185,7 @@ class ReplaceContainer(Operation):
     pin: bool = False
     only_image: bool = False
     restores: str = ""
+    frees: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,7 +129,7 @@ def outlook(
         if not _is_told(plan, finding) or level is Level.OK or finding.key in busy:
             continue
         if finding.type == ConditionType.SYNCED and finding.reason == "Waiting":
-            continue  # what it waits for is a finding of its own
+            continue  # what it waits for is its own finding
         if finding.once and finding.key in coming:
             message, op = f"once {finding.once}", coming[finding.key]
             found.append(Entry(key=finding.key, state="then", level=level, message=message, op=op))

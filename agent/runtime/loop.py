@@ -104,7 +104,7 @@ class Loop:
         self._wake.set()
         self._one_pass = asyncio.Lock()
         self._one_client = asyncio.Lock()
-        # a thread of its own: whatever else uses up the shared ones, passes are running again
+        # its own thread: whatever else uses up the shared ones, passes are running again
         self._pass_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pass")
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
@@ -198,7 +198,7 @@ class Loop:
     async def reconcile(self, *, settle_s: float = 0.0) -> dict[str, Any]:
         """Does a full pass now, without regard to what failed before.
 
-        Waits for that and for what was under way, and goes on while something can be done at once: what they leave to
+        Waits for that and for what was under way, and continues while something can be done at once: what they leave to
         do is a matter of this call too. What waits for something else is told. `settle_s`: seconds that what was
         started has to run before it counts as done.
         """
@@ -663,7 +663,7 @@ class Loop:
         return (desired.agent.resync_s, desired.agent.resync_deep_s) if desired else (5.0, 600.0)
 
     def _follow_events(self) -> None:
-        """Blocks in a thread of its own: the engine drops subscribers that do not read within 100 ms."""
+        """Blocks in its own thread: the engine drops subscribers that do not read within 100 ms."""
         while not self._stop.is_set():
             try:
                 stream = self._engine().events(None)

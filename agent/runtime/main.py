@@ -191,6 +191,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     if reconciler.engine_is_here:
         room = functools.cache(lambda: make_room(reconciler, options))
         reconciler.room = lambda image, platform, check: room().for_pull(image, platform, check)
+        reconciler.foresee_pull = lambda image, platform, frees: room().foresee(image, platform, frees)
     return reconciler
 
 

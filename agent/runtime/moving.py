@@ -41,7 +41,7 @@ from agent.model.quantities import size_words
 from agent.model.resources import Desired
 from agent.plan.daemon import move_trouble, store_trouble
 from agent.router.mounts import missing_mount
-from agent.storage.copying import MARGIN_S, NOTE, Contents, TreeCopy, measure, unfit
+from agent.storage.copying import MARGIN_S, NOTE, Contents, TreeCopy, measure, unfit, written
 from agent.uci import edit
 from agent.uci.decode import PACKAGES, decode
 from agent.uci.syntax import Package
@@ -317,7 +317,7 @@ class Mover:
         def run(check: Callable[[], None]) -> None:
             copy.check = check
             copy.run()
-            os.sync()
+            written(copy.target)
 
         try:
             await _in_thread(run, heard)

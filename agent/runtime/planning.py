@@ -99,7 +99,7 @@ def reconcile_answer(found: Outlook, outcomes: Iterable[Outcome], issues: Issues
 
 
 class Settling:
-    """Whether what a reconcile started has run for `settle_s` seconds; each further start counts anew.
+    """Whether what a reconcile started has run for `settle_s` seconds; each further start counts again.
 
     Without it, a container that ends at once would be told as started. `clock`: monotonic, seconds.
     """

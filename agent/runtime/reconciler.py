@@ -144,6 +144,7 @@ class Reconciler:
     updates: UpdateChecks | None = None  # once they are wanted
     paused: str = ""  # why no container is to run for now
     room: MakeRoom = lambda image, platform, check: contextlib.nullcontext()
+    foresee_pull: Callable[[str, str, int], str] = lambda image, platform, frees: ""
     _busy: dict[str, ops.Work] = field(default_factory=dict)
     _runs: list[Run] = field(default_factory=list)  # that are under way
     _collectors: list[list[Outcome]] = field(default_factory=list)
@@ -718,6 +719,7 @@ class Reconciler:
             pulled=self._show_pulled,
             clock=self.monotonic,
             room=self.room,
+            foreseen=self.foresee_pull,
         )
         return Executor(
             engine=self.engine,

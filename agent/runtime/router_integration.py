@@ -3,7 +3,7 @@
 containers that the zones cut off.
 
 Before the daemon's stage, so that the rules are there when dockerd starts, and after it, since dockerd makes its chains
-anew. Off OpenWrt (no /etc/config/firewall) there are no zones; on a remote engine there is nothing to do here.
+again. Off OpenWrt (no /etc/config/firewall) there are no zones; on a remote engine there is nothing to do here.
 Each part fails for itself: what could not be done is a condition on the board, and is tried again in the next pass.
 """
 

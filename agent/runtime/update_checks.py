@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Update checks: when registries are asked, what they said, and since when each newer image is known.
 
-A check runs in a thread of its own and asks for each tag once, however many sections name it. What it learned is kept in
+A check runs in its own thread and asks for each tag once, however many sections name it. What it learned is kept in
 memory; on flash only the newer images, so that their age survives a reboot, and only when they change. When the last
 check was is kept in the run directory, a tmpfs.
 """

@@ -108,14 +108,16 @@ class Web:
             if not self._closing.is_set():
                 await self._serve(listener)
         except Exception:
-            # what runs goes on; clients are told at once, since the socket is closed
+            # what runs continues; clients are told at once, since the socket is closed
             logger.exception("the control socket cannot be served")
         finally:
             listener.close()
             self._path.unlink(missing_ok=True)
 
     async def _serve(self, listener: socket.socket) -> None:
-        await asyncio.to_thread(_import_doors)  # some tenths of a second, in which a pass may want to go on
+        await asyncio.to_thread(
+            _import_doors
+        )  # some tenths of a second, in which a pass may want to continue
         from agent.runtime.listeners import make_doors
 
         server, self._listeners = make_doors(self._parts, self._settings, listener, self._path)

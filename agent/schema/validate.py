@@ -120,10 +120,11 @@ def _instance(kind: str, name: str, value: RawValue) -> str | list[str]:
 
 def _is_right(schema: Mapping[str, Any], value: str | list[str]) -> bool:
     """As `Draft202012Validator.is_valid`, for the few keywords that the schemas of options use."""
+    # `type` is one name or a list of them; no name is part of another
     if isinstance(value, list):
-        return schema["type"] == "array" and all(_is_right(schema["items"], item) for item in value)
+        return "array" in schema["type"] and all(_is_right(schema["items"], item) for item in value)
     return (
-        schema["type"] == "string"
+        "string" in schema["type"]
         and len(value) >= schema.get("minLength", 0)
         and ("enum" not in schema or value in schema["enum"])
         and ("pattern" not in schema or re.search(schema["pattern"], value) is not None)

@@ -21,7 +21,7 @@ FIELDS = ("cpu", "memory", "rx", "tx")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
     """Of one container at one moment. `at`: monotonic, seconds. `cpu_ns`: of all processors so far. Memory in bytes, without
-    the cache of files that can be dropped; `limit` 0 is none. `rx`, `tx`: bytes so far, None without a network of its own.
+    the cache of files that can be dropped; `limit` 0 is none. `rx`, `tx`: bytes so far, None without its own network.
     """
 
     object_id: str
@@ -62,7 +62,7 @@ def _rate(before: int | None, now: int | None, passed: float) -> float:
 
 
 class _Series:
-    """Takes memory as the day goes on, and none after that."""
+    """Memory grows during the first day, and not after that."""
 
     def __init__(self, now: Counters) -> None:
         self.last = now

@@ -72,6 +72,26 @@ class Room:
                 del self._taken[mine]
                 self._changed.notify_all()
 
+    def foresee(self, image: str, platform: str, frees: int) -> str:
+        """Before room is made by removing what takes `frees` bytes: the digest that the image's registry has.
+
+        Raises EngineError where it does not give it, NoSpaceError where it would not fit."""
+        from agent.engine.registry import RegistryError  # few pulls need it
+
+        try:
+            with self.client() as client:
+                name = parse_image(image)
+                digest = name.digest or client.ask(name).digest
+                found = client.layers(name, platform or self._platform())
+        except RegistryError as exc:
+            raise EngineError(
+                f"{image} cannot be pulled now, so nothing is removed: {exc}", retryable=True
+            ) from exc
+        need, free = needed_bytes([Layer(*each) for each in found]), self._free()
+        if free is not None and need + RESERVE > free + frees:
+            raise self._no_space(image, need, free + frees)
+        return digest
+
     def _take(self, mine: object, image: str, need: int, check: Callable[[], None]) -> None:
         """What others have taken counts in full: how much of it is on the disk by now is not known."""
         with self._changed:

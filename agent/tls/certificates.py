@@ -41,7 +41,7 @@ _LIMIT_S = 60.0  # a slow router imports `cryptography` for some seconds
 
 
 def ask_maker(operation: str, request: Mapping[str, object]) -> dict[str, Any]:
-    """One operation of `tls.maker`. Blocks; runs in a thread where a loop must go on.
+    """One operation of `tls.maker`. Blocks; runs in a thread where a loop must continue.
 
     Raises ConfigError where `cryptography` is not installed, CertificateError for all else that keeps it from
     answering.
@@ -84,7 +84,7 @@ _CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 class ServerIdentity:
     """What daemon.json names. `expires`: unix seconds.
 
-    `reason`: why it was made just now, else empty. `problem`: why it should have been made anew and was not, else
+    `reason`: why it was made just now, else empty. `problem`: why it should have been made again and was not, else
     empty; it is the pair that was in force before.
     """
 
@@ -331,7 +331,7 @@ def _os_errors_translated() -> Iterator[None]:
 
 
 def _needed(found: Index, names: tuple[str, ...], *, days: int, renew_days: int, now: float) -> _Need:
-    """What has to be made, and why."""
+    """What must be made, and why."""
     if found.ca is None:
         return _Need(server="there was no CA")
     # as long as a server pair made now lives, and the next one is not due: what it signs must not end with it

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The folder of certificates: each pair in a folder of its own that is renamed into place whole, and `index.json`,
+"""The folder of certificates: each pair in its own folder that is renamed into place whole, and `index.json`,
 the one file whose rename puts a new pair in force. So a crash leaves the old pair or the new one, never half of each.
 
     index.json                              what is in force, until when, for which names, and the files' SHA-256

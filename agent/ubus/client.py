@@ -5,7 +5,7 @@
 publishes every object under the name that it had and renews every subscription. Without ubusd nothing happens, and
 nothing is logged above debug.
 
-Each call of one of our methods is a task of its own and its reply is deferred: a slow one delays no other. No more than
+Each call of one of our methods is its own task and its reply is deferred: a slow one delays no other. No more than
 CALLS run at once; a further one is refused.
 """
 
@@ -341,7 +341,7 @@ class UbusClient:
             local.subscribed = False
 
     async def _serve(self, link: Link, owned: BusObject, message: Message) -> None:
-        """One call of a method of ours, in a task of its own."""
+        """One call of a method of ours, in its own task."""
         try:
             status, reply = await _handled(owned, message)
             link.answer(message, status, reply)

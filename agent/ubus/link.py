@@ -45,7 +45,7 @@ Attributes = Mapping[Attr, AttrValue]
 
 
 class StaleIdError(BusError):
-    """ubusd knows no object of that id: it has gone, or was published anew. Nothing was called."""
+    """ubusd knows no object of that id: it has gone, or was published again. Nothing was called."""
 
 
 @dataclass(slots=True, eq=False)

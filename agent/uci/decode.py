@@ -2,7 +2,7 @@
 """Decodes the packages `containers` and `dockerd` into the desired resources.
 
 Before it comes `agent.uci.syntax` (text -> packages), after it `agent.plan`. All mistakes are found at
-once; a section with an error is left out and its key put into `Desired.broken`, the others go on. Pure: env
+once; a section with an error is left out and its key put into `Desired.broken`, the others continue. Pure: env
 files are read through a function that the caller gives.
 """
 

@@ -85,6 +85,7 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
     _check_namespaces(reader, spec)
     policy = _policy(reader)
     _check_handover(reader, spec, policy)
+    _check_free_first(reader, policy)
     return Container(
         section=reader.name,
         name=reader.docker_name,
@@ -350,6 +351,15 @@ def _hook(reader: SectionReader, option: str) -> tuple[str, ...]:
     """As with `health_cmd`: an option is for the container's shell, a list is a program with its arguments."""
     text = reader.text(option)
     return (*SHELL, text) if text is not None else reader.texts(option)
+
+
+def _check_free_first(reader: SectionReader, policy: ContainerPolicy) -> None:
+    if policy.strategy is Strategy.FREE_FIRST and policy.backup_before_update:
+        reader.report(
+            "with `free-first` no copy of the volumes is made before an update",
+            option="strategy",
+            expected="`swap`, or no `option backup_before_update`",
+        )
 
 
 def _check_handover(reader: SectionReader, spec: ContainerSpec, policy: ContainerPolicy) -> None:

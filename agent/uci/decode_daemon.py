@@ -150,6 +150,7 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
         _check_bridge(main, values)
         _check_pools(main, values)
         _check_logging(main, values)
+        _check_compressed(main, values)
         _check_rules(main, values)
         _check_store(main, values)
     return DaemonSettings(
@@ -282,6 +283,22 @@ def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
             "the driver none has no options", option="log_opts", expected="another log_driver, or no log_opts"
         )
         del values["log-opts"]
+
+
+def _check_compressed(reader: SectionReader, values: dict[str, Json]) -> None:
+    """dockerd starts, and no container does (moby daemon/logger, jsonfilelog and local, New)."""
+    given, driver = values.get("log-opts"), values.get("log-driver") or "json-file"
+    if not isinstance(given, dict) or str(given.get("compress", "0"))[:1] not in "1tT":
+        return
+    files = str(given.get("max-file", "5" if driver == "local" else "1"))
+    unbounded = driver == "json-file" and given.get("max-size", "-1") == "-1"
+    if driver in {"json-file", "local"} and (files == "1" or unbounded):
+        reader.report(
+            "compress works on logs that are rotated only, and no container could start",
+            option="log_opts",
+            expected="`max-size=10m` and `max-file=2` or more beside it",
+        )
+        values["log-opts"] = {name: value for name, value in given.items() if name != "compress"}
 
 
 def _check_rules(reader: SectionReader, values: dict[str, Json]) -> None:

@@ -2,7 +2,7 @@
 """Reads the options of one section with types, and collects what is wrong with them.
 
 The decoders (`decode_container`, `decode_network`, `decode_agent`) ask a `SectionReader` for values. An
-option that the schema or a parser refuses reads as unset, its mistake is kept once, and reading goes on:
+option that the schema or a parser refuses reads as unset, its mistake is kept once, and reading continues:
 every mistake of a section is found in one go.
 """
 

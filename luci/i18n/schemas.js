@@ -159,7 +159,7 @@ _('Host gateway');
 _('Host name');
 _('Host name inside the container.');
 _('Hosts that are reached without the proxy, separated by commas.');
-_('How a container is replaced: the old one stops before the new one starts (`swap`), or the new one starts and passes its trial first (`handover`). With `handover` the two cannot share a host port, a fixed address, a device or a volume that is written.');
+_('How a container is replaced: the old one stops before the new one starts (`swap`), or the new one starts and passes its trial first (`handover`). With `handover` the two cannot share a host port, a fixed address, a device or a volume that is written. With `free-first` the old container and its image are removed before a new image is pulled, for a disk that cannot hold two; the container is down during the pull, and if the new one fails, the old image is pulled again.');
 _('How containers log that do not say otherwise.');
 _('How long a newer image must have been known before `update auto` uses it: a bad release is often withdrawn within days.');
 _('How long the command or the server may take.');

@@ -179,11 +179,7 @@ def from_makefile(name: str, work: Path, release: str) -> Package:
         [*words, f"about-{name}"], cwd=folder, check=True, capture_output=True, text=True
     ).stdout
     about = dict(line.split("=", 1) for line in said.splitlines())
-    scripts = {
-        script.name: script.read_text()
-        for script in (folder / "files").glob("p*")
-        if script.name in {"preinst", "postinst", "prerm"}
-    }
+    scripts = {script.name: script.read_text() for script in (work / name / "scripts").iterdir()}
     depends = [word.lstrip("+") for word in about["depends"].split()]
     libraries_of_ours = {line.partition("==")[0] for line in wheel_lines()}
     private = [f"python3-{name}" for name in libraries_of_ours]

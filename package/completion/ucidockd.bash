@@ -57,7 +57,7 @@ _ucidockd() {
 	"volume 2") words="ls get put" ;;
 	*)
 		case "$first ${COMP_WORDS[2]-}" in
-		check\ *) words="--strict --staged --config-dir --override-dir --save-dir --json --help" files=-f ;;
+		check\ *) words="--strict --offline --staged --config-dir --override-dir --save-dir --json --help" files=-f ;;
 		plan\ *) words="--exit-code --staged --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" files=-f ;;
 		reconcile\ *) words="--settle --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help" ;;
 		diff\ *) words="--config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;

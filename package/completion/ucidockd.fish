@@ -8,6 +8,7 @@ end
 complete -c ucidockd -f
 complete -c ucidockd -n __fish_use_subcommand -a check -d 'Check the configuration and list every mistake'
 complete -c ucidockd -n '__fish_seen_subcommand_from check' -l strict -d 'fail on warnings too'
+complete -c ucidockd -n '__fish_seen_subcommand_from check' -l offline -d 'do not look at what uses ports on this machine'
 complete -c ucidockd -n '__fish_seen_subcommand_from check' -l staged -d 'as if `uci commit` had been run'
 complete -c ucidockd -n '__fish_seen_subcommand_from check' -l config-dir -r -F -d 'UCI files (/etc/config)'
 complete -c ucidockd -n '__fish_seen_subcommand_from check' -l override-dir -r -F -d 'UCI files that win over those (/var/run/uci)'

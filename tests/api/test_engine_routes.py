@@ -11,7 +11,7 @@ from starlette.routing import compile_path
 
 from agent.api.engine_calls import ENGINE_CALLS
 from agent.api.engine_requests import checked_query
-from agent.api.problems import RequestError
+from agent.api.problems import RequestError, checked_image
 from agent.api.routes.engine import EngineRoutes
 from agent.api.rules import WEBSOCKET, Need, Rule
 from agent.api.streams.consoles import Consoles
@@ -157,3 +157,34 @@ def test_queries_of_readers_are_looked_at(path: str, name: str, value: str, pass
 def test_a_writer_may_ask_ps_for_anything() -> None:
     pairs = [("ps_args", "-eo pid,args")]
     assert checked_query("/containers/{id}/top", pairs, writer=True) == pairs
+
+
+def test_an_image_that_no_engine_takes_is_none() -> None:
+    """An engine answers 500 to some of them, as if that could pass."""
+    digest = "sha256:" + "a" * 64
+    for good in (
+        "alpine",
+        "a/b:V_1.2",
+        "registry.lan:5000/app@" + digest,
+        digest,
+        "0123456789ab",
+        "Host.lan/x",
+    ):
+        assert checked_image(good) == good
+    for bad in (
+        "V",
+        "a/B",
+        "a..b",
+        "a:b..c",
+        "a@sha256:ab",
+        "-a",
+        "a-/b",
+        "a b",
+        "",
+        "a" * 600,
+        "a:b:c",
+        "a/",
+        "/a",
+    ):
+        with pytest.raises(RequestError, match="no image reference"):
+            checked_image(bad)

@@ -172,7 +172,7 @@ SCENARIOS = {
     "network replaced": Scenario(
         before=LAN + ON_LAN,
         after=LAN.replace("6.0/24'", "6.0/24'\n\tlist label 'a=b'") + ON_LAN,
-        trace="engine.disconnect engine.remove_network records.drop records.put engine.create_network"
+        trace="engine.disconnect engine.remove_network records.put engine.create_network"
         " records.change engine.connect",
         expected={"web": "sleep 1000"},
         networks=frozenset({"lan", "dmz"}),

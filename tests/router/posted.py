@@ -217,7 +217,11 @@ POSTED: dict[str, Posted] = {
         dockerd=options("option storage_driver 'ext4'"), left_out=("storage_driver",), stand_in=True
     ),
     "a storage option of another driver": Posted(
-        dockerd=options("list storage_opts 'size=10G'", "option bip '172.22.0.1/24'"),
+        dockerd=options(
+            "option storage_driver 'overlay2'",  # 29 looks at no option of its own store
+            "list storage_opts 'size=10G'",
+            "option bip '172.22.0.1/24'",
+        ),
         left_out=("storage_opts",),
         rendered=(("bip", "172.22.0.1/24"),),
         stand_in=True,
@@ -226,6 +230,16 @@ POSTED: dict[str, Posted] = {
         dockerd=options("option seccomp_profile '/etc/docker/seccomp.json'", "option bip '172.22.0.1/24'"),
         left_out=("seccomp_profile",),
         rendered=(("bip", "172.22.0.1/24"),),
+    ),
+    "a cgroup driver of systemd": Posted(
+        dockerd=options("list exec_opts 'native.cgroupdriver=systemd'", "option bip '172.22.0.1/24'"),
+        left_out=("exec_opts",),
+        rendered=(("bip", "172.22.0.1/24"),),
+    ),
+    "compressed logs without a limit": Posted(
+        dockerd=options("list log_opts 'compress=true'", "list log_opts 'max-size=10m'"),
+        left_out=("log_opts",),
+        rendered=(("log-opts", {"max-size": "10m"}),),
     ),
     "limits on logs in one entry": Posted(
         dockerd=options("list log_opts 'max-size=10m,max-file=3'"),

@@ -148,6 +148,7 @@ def test_the_feeds_makefiles_build_the_same_from_the_release(package: str, tmp_p
         "make",
         "-s",
         f"TOPDIR={SDK}",
+        f"WORK={tmp_path / 'work'}",
         f"BUILD_DIR={tmp_path / 'work'}",
         f"DESTINATION={tmp_path / 'root'}",
     ]

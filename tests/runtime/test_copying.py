@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import DataError
-from agent.storage.copying import MARGIN_S, NOTE, TreeCopy, measure, unfit
+from agent.storage.copying import MARGIN_S, NOTE, TreeCopy, measure, unfit, written
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="owners and device nodes need root")
 NOW = 1e12  # later than any change: only what differs is copied again
@@ -238,4 +238,5 @@ def test_a_mount_inside_is_left_out_while_containers_run_and_refused_afterwards(
 @root_only
 def test_a_file_system_is_tried_before_anything_is_copied(tmp_path: Path) -> None:
     assert unfit(str(tmp_path)) == ""
+    written(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -55,7 +55,9 @@ class Web:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        config = uvicorn.Config(self._app, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            self._app, log_config=None, log_level="error", lifespan="off", timeout_graceful_shutdown=1
+        )
         server = uvicorn.Server(config)
         async with running(self._caller):
             task = asyncio.create_task(server.serve(sockets=[self._listener]))

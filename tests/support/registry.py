@@ -39,11 +39,16 @@ class Registry:
             (folder / "htpasswd").write_text(_HTPASSWD)
             config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
         (folder / "config.yml").write_text(json.dumps(config))  # YAML takes JSON
-        with (folder / "log").open("wb") as log:
+        self._folder = folder
+        self.start()
+
+    def start(self) -> None:
+        """Also again, after `close`."""
+        with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                ["docker-registry", "serve", str(folder / "config.yml")], stdout=log, stderr=log
+                ["docker-registry", "serve", str(self._folder / "config.yml")], stdout=log, stderr=log
             )
-        self._wait(folder / "log")
+        self._wait(self._folder / "log")
 
     def _wait(self, log: Path) -> None:
         deadline = time.monotonic() + 10

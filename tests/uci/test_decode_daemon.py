@@ -186,6 +186,12 @@ def test_a_wrong_host_is_an_error_that_names_the_right_form(text: str, expected:
         ("list registry_mirrors 'https://a\\\\b'", "is not a host"),
         ("list log_opts 'max-size=ten'", "is not a size"),
         ("list log_opts 'max-file=0'", "0 is out of range"),
+        ("list log_opts 'mode=async'", "is not a mode"),
+        ("list log_opts 'compress=yes'", "compress works on logs that are rotated only"),
+        (
+            "list log_opts 'compress=true'\nlist log_opts 'max-size=1m'",
+            "compress works on logs that are rotated only",
+        ),
         ("list features '{x}=true'", "is not the name of a feature"),
         ("option mtu '20'", "globals.mtu: 20 is out of range"),
         ("option default_shm_size '0'", "must be greater than 0"),
@@ -283,6 +289,11 @@ TAKEN = [
         )
     ),
     ("list log_opts 'max-size=10m,max-file=3'", "log-opts", {"max-size": "10m", "max-file": "3"}),
+    (
+        "list log_opts 'compress=yes,max-size=10m,max-file=3'",
+        "log-opts",
+        {"compress": "true", "max-size": "10m", "max-file": "3"},
+    ),
     ("list log_opts 'labels=a,b max-size=10m'", "log-opts", {"labels": "a,b", "max-size": "10m"}),
     ("option storage_driver 'Overlay2'", "storage-driver", "overlay2"),
 ]

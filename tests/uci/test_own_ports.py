@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.main import main
 from agent.files.config import load, load_given
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import TextUciStore
@@ -112,6 +113,21 @@ def test_any_process_that_listens_is_found(family: socket.AddressFamily, kind: s
         assert found[0].said.startswith("the process ") and str(port) in found[0].said
         ports = {each.port for each in of_processes(Path("/proc"))}
         assert (silent.getsockname()[1] in ports) is (kind is socket.SOCK_DGRAM)
+
+
+def test_offline_the_machine_that_checks_does_not_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        (tmp_path / "containers").write_text(
+            f"config container 'web'\n\toption image 'a'\n\tlist port '{taken.getsockname()[1]}:80'\n"
+        )
+        words = ["check", "--strict", f"--config-dir={tmp_path}", f"--override-dir={tmp_path}/none"]
+        assert main(words) == 1
+        assert "the process " in capsys.readouterr().out
+        assert main([*words, "--offline"]) == 0
 
 
 LINKS = {

@@ -167,6 +167,53 @@ def test_a_kill_at_any_step_ends_in_one_container_as_declared(
             assert world.open_records() == [], step
 
 
+def push(world: World, *, here: bool = False) -> str:
+    """Another image of that tag, known by its digest, in the registry only; its id."""
+    world.retag("app:1", gone=not here)
+    image = world.engine.registry["app:1"]
+    world.engine.pushed[f"docker.io/library/app@{image.id}"] = image
+    return image.id
+
+
+def images(world: World) -> set[str]:
+    return {image.id for image in (*world.engine.images.values(), *world.engine.dangling.values())} & {
+        image.id for image in world.engine.pushed.values()
+    }
+
+
+@pytest.mark.parametrize("fault", [Fault.KILL_BEFORE, Fault.KILL_AFTER])
+@pytest.mark.parametrize("works", [True, False])
+def test_a_kill_at_any_step_of_free_first_ends_with_one_image_and_its_container(
+    tmp_path: Path, fault: Fault, *, works: bool
+) -> None:
+    more = ("option strategy 'free-first'", "list volume '/kept'", "list post_start 'join'")
+    for step in range(26):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        with a_world(folder, step) as world:
+            first = push(world, here=True)
+            (kept,) = begin(world, section("sleep 1000000", *more)).mounts
+            second = push(world)
+            if not works:
+                world.engine.failing = {second}
+            world.plan.fault, world.plan.skip, world.plan.count, world.plan.changing = fault, step, 1, True
+            world.renew("web", back=False)
+            world.rest(60)
+            world.plan.clear()
+            world.rest(400)
+            if web(world).image_id == first and "Degraded" not in conditions(world):
+                world.renew("web", back=False)  # it was killed before it noted that this was asked for
+                world.rest(60)
+            (one,) = world.engine.containers.values()
+            expected = second if works else first
+            assert (one.name, one.state, one.image_id) == ("web", "running", expected), step
+            assert images(world) == {expected}, step
+            assert [mount["Name"] for mount in one.mounts] == [kept["Name"]], step
+            assert world.open_records() == [], step
+            told = conditions(world).get("Degraded", {})
+            assert (told.get("reason") == "RolledBack") is not works, step
+
+
 AUTO = ("option update 'auto'", "option update_age '2d'")
 
 

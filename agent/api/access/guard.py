@@ -131,7 +131,7 @@ class Guard:
         except BusError as exc:
             logger.info("%s %s is cut: %s", scope["type"], scope["path"], exc)
         except Exception:
-            # whatever broke here, an unwatched stream must not go on
+            # whatever broke here, an unwatched stream must not continue
             logger.exception("%s %s is cut", scope["type"], scope["path"])
         connection: GuardedProtocol = scope["state"]["connection"]
         if scope["type"] != "websocket":

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 # The listener's certificate and key. Looked at for each new connection, so that a renewed pair needs no restart.
 #
 # Connections keep what they began with. While the new files do not fit together (one is replaced after the other), the
-# pair before them goes on.
+# pair before them continues.
 
 
 Stamps = tuple[Stamp, ...]

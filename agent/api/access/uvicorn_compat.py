@@ -152,7 +152,7 @@ def may_switch(protocol: H11Protocol) -> bool:
 
 
 def switch(protocol: H11Protocol, headers: Iterable[tuple[str, str]]) -> tuple[Wire, bytes]:
-    """The connection as a raw stream, and the answer that has to be sent first (RFC 9110 section 15.2.2).
+    """The connection as a raw stream, and the answer that must be sent first (RFC 9110 section 15.2.2).
 
     Only where `may_switch` says so. The protocol hears of the connection's end, and of nothing else any more.
     """

@@ -75,7 +75,7 @@ class JobSpec:
 
 
 def parse_job(body: Mapping[str, object], auths: Auths) -> JobSpec:
-    """A job without a body of its own: `kind` pull, push, build (of a `remote`), import or prune. Raises RequestError."""
+    """A job without its own body: `kind` pull, push, build (of a `remote`), import or prune. Raises RequestError."""
     kind = text(body, "kind")
     if kind not in _PARSERS:
         raise RequestError(

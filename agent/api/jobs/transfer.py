@@ -87,7 +87,7 @@ class Transfer(ABC):
         }
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """The engine's side, as a task of its own: it outlives every part."""
+        """The engine's side, as its own task: it outlives every part."""
         self._task = asyncio.create_task(self._run(work), name=f"transfer-{self.direction}-{self.id[:8]}")
 
     async def abort(self, why: Exception) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Routes: the Engine API for browsers, `/docker/...` and `/docker/v1.NN/...`, from the table in `engine_calls`.
 
-Nothing of the client's request line reaches the engine: the path is built anew from the table's pattern and checked
+Nothing of the client's request line reaches the engine: the path is built again from the table's pattern and checked
 parts. Headers pass by allow-list both ways. Bodies flow with constant memory; the engine's status and message are the
 answer. Where the engine makes a connection a raw stream (attach, exec), so do we, and it is never HTTP again: no second
 request can pass unseen behind one.

@@ -125,7 +125,7 @@ class JobRoutes:
         return await self._upload(request, build_upload(options, self._auths()))
 
     async def _upload(self, request: Request, spec: JobSpec) -> Response:
-        """Answers once the engine has the whole body, or wants no more of it; the job may go on."""
+        """Answers once the engine has the whole body, or wants no more of it; the job may continue."""
         inbox = Inbox(request)
         job = self._jobs.start(spec, body=inbox, length=inbox.length or None)
         await job.body_taken.wait()

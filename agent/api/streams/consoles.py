@@ -199,7 +199,7 @@ class Console:
             self._news.set()
 
     async def _exit_code(self) -> int:
-        """The output may end before the process does: it can close its terminal and go on."""
+        """The output may end before the process does: it can close its terminal and continue."""
         return await _exit_code(self._engine, self._exec)
 
     async def _kill(self) -> tuple[int | None, str]:

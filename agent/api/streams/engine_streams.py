@@ -39,7 +39,7 @@ async def mapped(source: AsyncGenerator[A, None], make: Callable[[A], B]) -> Asy
 async def primed(source: AsyncGenerator[A, None], wait_s: float = FIRST_WAIT_S) -> AsyncGenerator[A, None]:
     """Starts `source` and gives a generator of the same items.
 
-    Raises what the source raises within `wait_s` seconds: an error of the engine becomes an answer of its own, not a
+    Raises what the source raises within `wait_s` seconds: an error of the engine becomes its own answer, not a
     broken stream. Output may come later.
     """
     step = asyncio.ensure_future(anext(source))

@@ -164,7 +164,7 @@ class AgentMethods:
         }
 
     async def _soon(self, work: Coroutine[Any, Any, dict[str, Any]], name: str) -> dict[str, Any] | None:
-        """The answer, None while it takes longer: it goes on. On HTTP one waits for as long as it takes; callers on
+        """The answer, None while it takes longer: it continues. On HTTP one waits for as long as it takes; callers on
         ubus, LuCI among them, give up after 20 to 30 s."""
         task = asyncio.create_task(work, name=name)
         done, _ = await asyncio.wait({task}, timeout=ANSWER_S)
@@ -464,7 +464,7 @@ class UpdateMethods:
         }
 
     async def _soon(self, work: Coroutine[Any, Any, dict[str, Any]], name: str) -> dict[str, Any] | None:
-        """The answer, None while it takes longer than callers wait: it goes on, and status tells its outcome."""
+        """The answer, None while it takes longer than callers wait: it continues, and status tells its outcome."""
         task = asyncio.create_task(work, name=name)
         done, _ = await asyncio.wait({task}, timeout=ANSWER_S)
         if done:

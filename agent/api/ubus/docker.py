@@ -4,7 +4,7 @@
     {"code": <the engine's HTTP status>, "headers": {lower-case name: value}, "body": <JSON value, list of them, or text>}
 
 What goes wrong here has the same envelope with `body.message`. A wrong type or an unknown argument is INVALID_ARGUMENT,
-and a session without the right PERMISSION_DENIED. Each call is a task of its own with a deadline; its reply is capped.
+and a session without the right PERMISSION_DENIED. Each call is its own task with a deadline; its reply is capped.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Host:
 class TlsSettings:
     """The `tls` section. `auto`: certificates are made by us; else the three paths are the user's.
 
-    `broken`: which of the two, or with which files, cannot be read: only what was good before goes on.
+    `broken`: which of the two, or with which files, cannot be read: only what was good before continues.
     """
 
     verify: bool = True

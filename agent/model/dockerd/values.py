@@ -344,6 +344,10 @@ def _letters(text: str) -> str:
     return re.sub("[-_.]", "", text.lower())
 
 
+# what strconv.ParseBool takes
+_GO_BOOLEANS = frozenset({"1", "t", "T", "true", "True", "TRUE", "0", "f", "F", "false", "False", "FALSE"})
+
+
 def parse_log_opt(text: str) -> tuple[str, Json]:
     """dockerd starts with any size and count; then no container can be created (moby daemon/logger, jsonfilelog, local)."""
     name, value = parse_assignment(text)
@@ -351,8 +355,12 @@ def parse_log_opt(text: str) -> tuple[str, Json]:
         parse_size(value)
     elif name == "max-file":
         parse_int(value, minimum=1, maximum=_INT_MAX)
-    elif name == "compress":
-        parse_bool(value.lower())
+    elif name == "max-buffer-size":
+        parse_size(value)
+    elif name == "mode" and value not in {"blocking", "non-blocking"}:
+        raise QuantityError(f"{value!r} is not a mode", "blocking or non-blocking")
+    elif name == "compress" and value not in _GO_BOOLEANS:
+        value = "true" if parse_bool(value.lower()) else "false"
     return name, value
 
 

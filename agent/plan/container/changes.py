@@ -116,7 +116,7 @@ LIMITS = frozenset(name for name, level in LEVELS.items() if level is Level.UPDA
 def is_no_limit(field: str, value: Any) -> bool:
     """Whether a value of a field that an update can change means that there is no limit, or the default one.
 
-    `memory_swap` -1 is a setting of its own: swap without a limit.
+    `memory_swap` -1 is its own setting: swap without a limit.
     """
     return value in (None, 0, "") or (value == -1 and field != "memory_swap")
 

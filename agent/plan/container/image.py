@@ -38,6 +38,37 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Freed:
+    """What `strategy free-first` is at, as a record keeps it. `image_id`, `digest`, `reference`: the image that went first.
+    `keep`, `keep_digest`, `pin`: as of `Choice`. `goes_back`: the new one has failed."""
+
+    image_id: str
+    digest: str
+    reference: str
+    keep: str = ""
+    keep_digest: str = ""
+    pin: bool = False
+    goes_back: bool = False
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """For the record."""
+        flags = [name for name in ("pin", "goes_back") if getattr(self, name)]
+        return (self.image_id, self.digest, self.reference, self.keep, self.keep_digest, *flags)
+
+    @classmethod
+    def of(cls, record: Record) -> Freed | None:
+        """None where nothing is under way."""
+        if len(record.freed) < 5:
+            return None
+        image_id, digest, reference, keep, keep_digest, *flags = record.freed
+        return cls(
+            image_id=image_id, digest=digest, reference=reference, keep=keep, keep_digest=keep_digest,
+            pin="pin" in flags, goes_back="goes_back" in flags,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Newer:
     """What the reference names, and the container does not run. `image_id`: where it is local, else "". `since`: when a
     registry was first seen to have it, unix seconds; None where no check knows of it."""

@@ -10,7 +10,7 @@ from agent.errors import Reason
 from agent.model.container_table import Level, too_new
 from agent.model.identity import Key, canonical, spec_hash
 from agent.model.observed import ObservedContainer, Record
-from agent.model.resources import Container, DependsOn, OnDrift, OnUnhealthy, Pull, RunState, Update
+from agent.model.resources import Container, DependsOn, OnDrift, OnUnhealthy, Pull, RunState, Strategy, Update
 from agent.plan import operations as ops
 from agent.plan.applied import as_applied, is_job, waits_of
 from agent.plan.container.changes import FieldChange, change_of, classify, option_of, options_of
@@ -80,7 +80,10 @@ class _Planner:
             self._wait(missing, seen)
             return
         self._find("Waiting", status=False, reason="Ready")
-        if self.record is None or seen is None:
+        if self.record is not None and self.record.freed:
+            draft.looked.add(self.key)
+            self._go_on(self.record, seen)
+        elif self.record is None or seen is None:
             draft.looked.add(self.key)
             self._absent()
         else:
@@ -257,6 +260,18 @@ class _Planner:
             todo.append(ops.StartContainer(key=self.key, cause="wanted: running", container=container))
         self.draft.add(self.key, todo, self.needs)
 
+    def _go_on(self, record: Record, seen: ObservedContainer | None) -> None:
+        """A replacement that removes the old image first and was cut short, whatever is there of it by now."""
+        swap = ops.ReplaceContainer(
+            key=self.key,
+            cause="continues: the old image went before the pull of the new one (`strategy free-first`)",
+            container=self.container,
+            record=record,
+            runs=seen is not None and is_alive(seen),
+            frees=True,
+        )
+        self.draft.add(self.key, [swap], self.needs)
+
     def _failed_adoption(self, foreign: ObservedContainer) -> Record | None:
         """What is remembered of an attempt to take it over that failed."""
         tried = (
@@ -292,9 +307,10 @@ class _Planner:
             room = self._make_room()
             if room is None:
                 return
+            frees = self._frees(changes)
             swap = ops.ReplaceContainer(
                 key=self.key,
-                cause=_joined(describe(changes), why),
+                cause=_joined(describe(changes), why, "the old image is removed first" if frees else ""),
                 changes=options_of(changes),
                 besides=why,
                 container=self.container,
@@ -306,6 +322,7 @@ class _Planner:
                 pin=self.image.pin,
                 only_image=why == self.image.why and not changes,
                 restores=self.image.restores,
+                frees=frees,
             )
             self.draft.add(self.key, [*room, swap], self.needs)
             return
@@ -326,6 +343,11 @@ class _Planner:
             self.draft.find_rolled_back(self.key, record, message)
         else:
             self._find("Synced", status=True, reason="InSync", message=_remarks(record))
+
+    def _frees(self, changes: tuple[FieldChange, ...]) -> bool:
+        """Whether another image comes, and the old one is to go first."""
+        other = bool(self.image.why) or any(change.field in ("image", "platform") for change in changes)
+        return self.container.policy.strategy is Strategy.FREE_FIRST and other and not self.image.restores
 
     def _hold_back(self, record: Record, seen: ObservedContainer, why: str) -> None:
         """Its own command asks for time; what runs is looked after as it was applied."""
@@ -374,6 +396,11 @@ class _Planner:
     def _update_failed(self, record: Record) -> bool:
         """Whether the image that its reference names now was tried, and rolled back."""
         found = self._newer(record)
+        if found is None and self.container.policy.strategy is Strategy.FREE_FIRST:
+            # what failed was removed again, so nothing here shows that there is something newer
+            return record.failed_meaning.partition("@")[0] == meaning_hash(
+                "container", desired_spec(self.container)
+            )
         return found is not None and self._is_tried(record, found)
 
     def _is_tried(self, record: Record, found: Newer) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sections under another name: whose object is whose now. What runs goes on, under the section that has its Docker name.
+"""Sections under another name: whose object is whose now. What runs continues, under the section that has its Docker name.
 
 A section is known by its name, an object by its Docker name. Where a section is renamed, the object with its Docker
 name has a record of a section that is gone, or of one that took another Docker name: the record moves. A section that has

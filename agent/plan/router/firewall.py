@@ -135,7 +135,7 @@ def is_enforced(rule: FirewallRule, values: Document, *, managed: bool) -> bool:
 
 
 def matches_of(section: FirewallRule) -> Words:
-    """What a packet has to be beside coming from there. Raises ConfigError."""
+    """What a packet must be beside coming from there. Raises ConfigError."""
     extra = parse_extra(section.extra_iptables_args)
     return extra if _STATES & frozenset(extra) else (*NEW_ONLY, *extra)
 
@@ -396,7 +396,7 @@ def marks_in(listed: str) -> tuple[str, ...]:
 
 
 def script(listed: str, rules: Sequence[Rule], family: str, *, keep: bool) -> str:
-    """What `nft -f` has to be given, in one transaction; "" when all is there. `keep`: no rule is taken away.
+    """What `nft -f` must be given, in one transaction; "" when all is there. `keep`: no rule is taken away.
 
     Raises ConfigError for rules that cannot be expressed.
     """

@@ -169,7 +169,7 @@ def permitted(firewall: Firewall, src: str, dests: Collection[str], protocol: st
 # Says which published ports can be reached from a wan zone, as far as UCI tells. Pure.
 #
 # dockerd turns a published port into destination NAT: such a packet is forwarded, so a zone's input policy does not stop it.
-# fw3 is asked after dockerd's own rules, which accept; fw4 has a table of its own and refuses what it has no forwarding
+# fw3 is asked after dockerd's own rules, which accept; fw4 has its own table and refuses what it has no forwarding
 # for, unless the zone has any port forward: then it lets pass all that was redirected. Rules that the user made
 # outside UCI are not seen. Comes after agent.plan.router.reach; `agent.runtime.router_integration` shows the outcome.
 
@@ -349,7 +349,7 @@ def _is_sure(around: Surroundings) -> bool:
 
 
 def _blocked_bridges(container: Container, around: Surroundings) -> tuple[Bridge, ...] | None:
-    """Those it is on; None when it is on a network that is not ours to know, or on a link of its own."""
+    """Those it is on; None when it is on a network that is not ours to know, or on its own link."""
     names = networks_of(container)
     if not names or any(name not in around.bridges for name in names):
         return None

@@ -60,11 +60,12 @@ class FakeEngine:
     def __init__(self, time: VirtualTime, *, api: tuple[int, int] = (1, 41)) -> None:
         self.time = time
         self.images: dict[str, FakeImage] = {}
+        self.pushed: dict[str, FakeImage] = {}  # by digest, where the test is about those
         self.dangling: dict[str, FakeImage] = {}  # by id, what lost its last name
         self.executed: list[tuple[str, tuple[str, ...]]] = []  # container name, command
-        self.exit_codes: dict[str, int | None] = {
-            "false": 1
-        }  # by the last word of a command; None: it does not end
+        # by the last word of a command; None: it does not end
+        self.exit_codes: dict[str, int | None] = {"false": 1}
+        self.failing: set[str] = set()  # ids of images in which each command exits with 3
         self.registry: dict[str, FakeImage] = {}
         self.containers: dict[str, FakeContainer] = {}
         self.volumes: dict[str, FakeVolume] = {}
@@ -144,7 +145,10 @@ class FakeEngine:
         found = self._find_image(ref)
         if found is None:
             return None
-        return deepcopy(found.body([tag for tag, image in self.images.items() if image.id == found.id]))
+        body = found.body([tag for tag, image in self.images.items() if image.id == found.id])
+        if self.pushed:
+            body["RepoDigests"] = [digest for digest, image in self.pushed.items() if image.id == found.id]
+        return deepcopy(body)
 
     def list_images(self) -> tuple[ObservedImage, ...]:
         self._check_up()
@@ -263,7 +267,7 @@ class FakeEngine:
         if container.state != "running":
             raise EngineError(f"Container {container.id} is not running", status=409)
         self.executed.append((container.name, tuple(argv)))
-        code = self.exit_codes.get(argv[-1], 0)
+        code = 3 if container.image_id in self.failing else self.exit_codes.get(argv[-1], 0)
         self.time.sleep(0.2 if code is not None else timeout_s)
         return code, b"no such thing\n" if code else b""
 
@@ -477,12 +481,15 @@ class FakeEngine:
         for status in ("Pulling fs layer", "Download complete", "Pull complete"):
             self.time.sleep(_PULL_S / 3)
             self._check_up()
-            if image not in self.registry:
+            if image not in self.registry and image not in self.pushed:
                 raise EngineError(f"cannot pull {image}: manifest unknown", status=404, retryable=True)
             meanwhile()
             on_progress({"id": "layer", "status": status})
-        self.untag(image)
-        self.images[image] = self.registry[image]
+        if "@" in image:  # without a name, as the engine has it then
+            self.dangling[self.pushed[image].id] = self.pushed[image]
+        else:
+            self.untag(image)
+            self.images[image] = self.registry[image]
         self._say("image", "pull", image, {"name": image})
 
     def tag(self, image: FakeImage, ref: str) -> None:
@@ -490,6 +497,25 @@ class FakeEngine:
         self.untag(ref)
         self.images[ref] = image
         self._say("image", "tag", image.id, {"name": ref})
+
+    def remove_image(self, ref: str) -> None:
+        """DELETE /images/{ref}: one that a container was made of stays, unless it has other names."""
+        self._check_up()
+        image = self._find_image(ref)
+        if image is None:
+            return
+        names = [name for name, each in self.images.items() if each.id == image.id]
+        if len(names) < 2 and any(c.image_id == image.id for c in self.containers.values()):
+            raise EngineError(f"conflict: unable to delete {ref}: a container uses it", status=409)
+        if ref in self.images:
+            del self.images[ref]
+        else:
+            for name in names:
+                del self.images[name]
+        self.dangling.pop(image.id, None)
+        if ref in names and len(names) > 1:
+            return
+        self._say("image", "delete", image.id, {"name": ref})
 
     def untag(self, ref: str) -> None:
         """DELETE /images/{ref} of one that a container uses: it stays, without that name."""
@@ -596,6 +622,8 @@ class FakeEngine:
         return found
 
     def _find_image(self, ref: str) -> FakeImage | None:
+        if ref in self.pushed:
+            ref = self.pushed[ref].id
         named = self.images.get(ref if ":" in ref else f"{ref}:latest")
         named = named or next((i for i in self.images.values() if i.id == ref), None)
         return named or self.dangling.get(ref)

@@ -5,7 +5,7 @@
 'require baseclass';
 'require ui';
 
-// what themes do not have: they name no colours of their own, so that dark ones work
+// What themes do not have. Colours of texts are readable (4.5 to 1) on light and on dark ones.
 const STYLE = [
 	'.ucidockd-bar { display: flex; flex-wrap: wrap; gap: .4em; align-items: center; margin: .6em 0 }',
 	'.ucidockd-bar input[type=text], .ucidockd-bar select { width: auto; max-width: 100% }',
@@ -18,16 +18,18 @@ const STYLE = [
 	'.ucidockd-problem pre { max-height: 9em; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere }',
 	'.ucidockd-meters { display: grid; grid-template-columns: repeat(auto-fit, minmax(15em, 1fr)); gap: .2em 1.5em }',
 	'.ucidockd-any { overflow-wrap: anywhere }',
-	'#view small { color: inherit }',
+	'#view small:not(.ucidockd-wrong, [class*=ucidockd-c]), .modal small { color: inherit }',
 	'.ucidockd-quiet { opacity: .8 }',
+	'.ucidockd-wrong, .ucidockd-c4 { color: #b02a2a }', '.ucidockd-c0 { color: #1a66b3 }', '.ucidockd-c1 { color: #8a5200 }', '.ucidockd-c2 { color: #1f7042 }', '.ucidockd-c3 { color: #8e3b90 }',
+	'[data-darkmode=true] .ucidockd-wrong, [data-darkmode=true] .ucidockd-c4 { color: #ff8a7a }', '[data-darkmode=true] .ucidockd-c0 { color: #6db3f2 }', '[data-darkmode=true] .ucidockd-c1 { color: #f0a868 }', '[data-darkmode=true] .ucidockd-c2 { color: #6fcf97 }', '[data-darkmode=true] .ucidockd-c3 { color: #dca6dd }',
 	'.ucidockd-group { text-align: left; padding-top: 1.2em }',
 	'.ucidockd-log { height: 50vh; overflow: auto; margin: .4em 0 }',
 	'.ucidockd-wrap { white-space: pre-wrap; overflow-wrap: anywhere }',
 	'.ucidockd-actions { white-space: nowrap; text-align: right }',
 	'@media (max-width: 600px) { .ucidockd-list .td:empty { display: none } .ucidockd-actions { white-space: normal; text-align: left } .ucidockd-menu > div { right: auto; left: 0 } }'
 ].join('\n');
-const COLOURS = { ok: 'success', waiting: 'notice', warning: 'warning', error: 'important', off: '' };
-const RED = 'background:#b94a48;color:#fff'; // themes differ in what is important
+// background and text of badges: themes differ in them, and not all can be read
+const COLOURS = { ok: '#1f7a3d;color:#fff', waiting: '#1a66b3;color:#fff', warning: '#f0b429;color:#222', error: '#b03a37;color:#fff', off: '#dcdcdc;color:#222' };
 
 const FIELD = 'input:not([disabled]), select, textarea', REACHED = FIELD + ', button:not([disabled]), a[href], summary';
 let opener = null; // the button that was pressed last
@@ -157,10 +159,19 @@ return baseclass.extend({
 		if (!found.length)
 			return null;
 
-		const node = el('details', { 'class': 'ucidockd-menu' }, el('summary', { 'class': 'btn cbi-button', 'role': 'button', 'aria-haspopup': 'true' }, title), el('div', {}, found));
-		const close = event => (event.type === 'keydown' ? event.key === 'Escape' : !node.contains(event.target)) && (node.open = false);
+		const node = el('details', { 'class': 'ucidockd-menu' }, el('summary', { 'class': 'btn cbi-button', 'role': 'button', 'aria-haspopup': 'true', 'aria-expanded': 'false' }, title), el('div', {}, found));
+		const close = event => {
+			if (event.type === 'keydown' ? event.key !== 'Escape' : node.contains(event.target))
+				return;
 
-		node.addEventListener('toggle', () => [ 'click', 'keydown' ].forEach(type => document[node.open ? 'addEventListener' : 'removeEventListener'](type, close, true)));
+			node.contains(document.activeElement) && node.firstChild.focus();
+			node.open = false;
+		};
+
+		node.addEventListener('toggle', () => {
+			node.firstChild.setAttribute('aria-expanded', String(node.open));
+			[ 'click', 'keydown' ].forEach(type => document[node.open ? 'addEventListener' : 'removeEventListener'](type, close, true));
+		});
 		node.addEventListener('click', event => event.target.closest('.ucidockd-menu > div > *') && (node.open = false));
 
 		return node;
@@ -185,6 +196,7 @@ return baseclass.extend({
 			heads.forEach((head, each) => {
 				head.className = each === name ? 'cbi-tab' : 'cbi-tab-disabled';
 				head.firstChild.setAttribute('aria-selected', String(each === name));
+				head.firstChild.tabIndex = each === name ? 0 : -1;
 			});
 
 			if (!panes.has(name))
@@ -194,10 +206,23 @@ return baseclass.extend({
 		};
 		const named = () => decodeURIComponent(location.hash.slice(1)).split('=')[0]; // what is after a = is for the tab
 
+		// the arrow keys go from tab to tab, the tabulator into the one that is shown
+		const step = event => {
+			const links = [ ...heads.values() ].map(head => head.firstChild), at = links.indexOf(document.activeElement);
+			const to = { ArrowRight: at + 1, ArrowLeft: at - 1 + links.length, Home: 0, End: links.length - 1 }[event.key];
+
+			if (at < 0 || to === undefined)
+				return;
+
+			event.preventDefault();
+			links[to % links.length].focus();
+			links[to % links.length].click();
+		};
+
 		window.addEventListener('hashchange', () => show(named()));
 		show(named());
 
-		return el('div', {}, el('ul', { 'class': 'cbi-tabmenu', 'role': 'tablist' }, [ ...heads.values() ]), pane);
+		return el('div', {}, el('ul', { 'class': 'cbi-tabmenu', 'role': 'tablist', 'keydown': step }, [ ...heads.values() ]), pane);
 	},
 
 	// [[name, value], ...]
@@ -207,7 +232,7 @@ return baseclass.extend({
 	},
 
 	badge(level, text) {
-		return el('span', { 'class': 'label %s'.format(COLOURS[level] ?? ''), 'style': 'text-transform:none;%s'.format(level === 'error' ? RED : '') }, text);
+		return el('span', { 'class': 'label', 'style': 'text-transform:none;text-shadow:none;background:%s'.format(COLOURS[level] ?? COLOURS.off) }, text);
 	},
 
 	// only to web pages, and without telling where from

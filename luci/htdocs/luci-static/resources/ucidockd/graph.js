@@ -10,7 +10,7 @@
 
 const SVG = 'http://www.w3.org/2000/svg';
 const WIDTH = 480, HEIGHT = 90;
-const COLOURS = [ '#2a7fd4', '#d4762a' ];
+const COLOURS = [ 'ucidockd-c0', 'ucidockd-c1' ];
 
 const GRAPHS = [
 	{ title: () => _('CPU'), names: [ 'cpu' ], words: () => [ '' ], least: 1, text: value => '%s %%'.format(value.toFixed(1)) },
@@ -30,7 +30,7 @@ function svg(name, attributes) {
 
 function drawing() {
 	const root = svg('svg', { viewBox: '0 0 %d %d'.format(WIDTH, HEIGHT), preserveAspectRatio: 'none', style: 'width:100%;height:90px;border:1px solid currentColor;opacity:.85' });
-	const lines = COLOURS.map(stroke => root.appendChild(svg('polyline', { fill: 'none', stroke, 'stroke-width': 2, 'vector-effect': 'non-scaling-stroke' })));
+	const lines = COLOURS.map(name => root.appendChild(svg('polyline', { 'class': name, fill: 'none', stroke: 'currentColor', 'stroke-width': 2, 'vector-effect': 'non-scaling-stroke' })));
 
 	return { root, lines };
 }
@@ -74,7 +74,7 @@ const Graphs = baseclass.extend({
 			const top = Math.max(graph.least, this.series.highest(graph.names)) * 1.1;
 
 			graph.names.forEach((name, index) => lines[index].setAttribute('points', this.series.points(name, WIDTH, HEIGHT, top)));
-			D.fill(words, graph.names.map((name, index) => D.el('span', { 'style': 'color:%s;margin-right:1em'.format(COLOURS[index]) },
+			D.fill(words, graph.names.map((name, index) => D.el('span', { 'class': COLOURS[index], 'style': 'margin-right:1em' },
 				graph.words()[index], ' ', graph.text(sample[name]))));
 		}
 	}
@@ -95,9 +95,9 @@ async function day(section) {
 		});
 
 		names.forEach((name, index) => stats.partsOf(found[name].slice(-lasts), WIDTH, HEIGHT, highest * 1.1).forEach(points =>
-			root.append(svg('polyline', { fill: 'none', stroke: COLOURS[index], 'stroke-width': 1.5, 'vector-effect': 'non-scaling-stroke', points }))));
+			root.append(svg('polyline', { 'class': COLOURS[index], fill: 'none', stroke: 'currentColor', 'stroke-width': 1.5, 'vector-effect': 'non-scaling-stroke', points }))));
 
-		return D.el('div', {}, D.el('strong', {}, title()), ' ', names.length > 1 ? names.map((name, index) => D.el('small', { 'style': 'color:%s;margin-right:.6em'.format(COLOURS[index]) }, words()[index])) : '',
+		return D.el('div', {}, D.el('strong', {}, title()), ' ', names.length > 1 ? names.map((name, index) => D.el('small', { 'class': COLOURS[index], 'style': 'margin-right:.6em' }, words()[index])) : '',
 			D.el('small', {}, _('at most %s').format(text(highest))), root);
 	}));
 }

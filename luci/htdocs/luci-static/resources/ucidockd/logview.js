@@ -10,7 +10,7 @@
 const LIMIT = 2000;
 const DRAW_MS = 150;
 const RANGE = 'range';
-const COLOURS = [ '#2a7fd4', '#b06a00', '#2e8b57', '#a349a4', '#c0504d' ];
+const COLOURS = [ 'ucidockd-c0', 'ucidockd-c1', 'ucidockd-c2', 'ucidockd-c3', 'ucidockd-c4' ];
 
 // a field of this browser's time, as seconds since 1970; '' while it is empty
 function seconds(field) {
@@ -133,10 +133,10 @@ const LogView = baseclass.extend({
 
 	nodeOf({ at, text, source, of }) {
 		const stamp = this.stamps.checked && at ? '%s  '.format(new Date(Number(at) * 1000).toLocaleString()) : '';
-		const name = this.sources.length > 1 ? D.el('span', { 'style': 'color:%s'.format(of.colour) }, of.name, ' | ') : null;
+		const name = this.sources.length > 1 ? D.el('span', { 'class': of.colour }, of.name, ' | ') : null;
 		const words = '%s%s\n'.format(stamp, text);
 
-		return [ name, source === 'stderr' ? D.el('span', { 'style': 'color:#c44' }, words) : words ];
+		return [ name, source === 'stderr' ? D.el('span', { 'class': 'ucidockd-wrong' }, words) : words ];
 	},
 
 	draw() {

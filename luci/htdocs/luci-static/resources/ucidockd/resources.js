@@ -84,7 +84,7 @@ return baseclass.extend({
 		if (isFixed)
 			return { title: _(property.title), node: text || '-' };
 
-		const input = D.el('input', { 'type': 'text', 'value': text, 'placeholder': schemas.placeholderOf(property) }), note = D.el('small', { 'style': 'color:#c44' });
+		const input = D.el('input', { 'type': 'text', 'value': text, 'placeholder': schemas.placeholderOf(property) }), note = D.el('small', { 'class': 'ucidockd-wrong' });
 		const value = () => input.value.trim();
 		const wrong = () => value() !== text && value() !== '' ? schemas.check('container', option, property, value()) : '';
 

@@ -17,7 +17,7 @@ return view.extend({
 
 	show(given) {
 		D.fill(this.place, form.create(this.prepared, given));
-		this.place.querySelector('input').focus();
+		window.setTimeout(() => this.place.querySelector('input').focus()); // when it is on the page
 	},
 
 	copyOf(name) {

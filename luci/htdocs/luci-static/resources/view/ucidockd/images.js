@@ -149,7 +149,7 @@ return view.extend({
 
 	// One dialogue for all that nobody needs: what goes with its bytes, what stays and why, before it goes
 	async cleanUp() {
-		const [ unused, dangling ] = await Promise.all([ calls.agent.prune('unused', '', true, true), calls.agent.prune('dangling', '', false, true) ]);
+		const unused = await calls.agent.prune('unused', '', true, true), dangling = await calls.agent.prune('dangling', '', false, true); // one at a time
 		const { going, kept, bytes, build_cache: cache } = unused, images = bytes - cache.bytes;
 		const titleOf = one => one.names.join(', ') || format.shortId(one.id);
 		const list = (all, told) => D.el('ul', { 'style': 'max-height:35vh;overflow:auto' }, all.map(one => D.el('li', { 'class': 'ucidockd-any' }, titleOf(one), ' ', D.el('small', {}, told(one)))));

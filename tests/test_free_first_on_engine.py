@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`strategy free-first` on a real engine with a real registry: one image at a time, and always a way back."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.agent_process import Agent, wait_for
+from tests.support.registry import is_installed
+from tests.support.state import state_of
+from tests.test_updates_on_engine import BAD, Shop, agent, runs_new, shop
+
+__all__ = ["agent", "shop"]
+
+pytestmark = [
+    pytest.mark.skipif(not is_installed(), reason="docker-registry is not installed"),
+    pytest.mark.timeout(900),
+]
+
+
+def section(shop: Shop, *more: str) -> str:
+    return shop.section("option strategy 'free-first'", "list volume '/kept'", *more)
+
+
+def images(shop: Shop) -> set[str]:
+    """Those of the registry that the engine has, by tag or digest."""
+    found = shop.box.client.images.list(shop.name) + shop.box.client.images.list(filters={"dangling": True})
+    return {str(image.id) for image in found}
+
+
+def test_one_image_goes_before_the_other_comes_and_a_bad_one_is_taken_back(shop: Shop) -> None:
+    box = shop.box
+    first = shop.push()
+    assert box.errors(section(shop)) == []
+    assert box.get("web").exec_run(["sh", "-c", "echo data >/kept/file"]).exit_code == 0
+    second = shop.push()
+    plan = box.reconciler.foresee().plan
+    assert not plan.works, "nothing by itself"
+    assert shop.renew()["outcome"] == "updated"
+    assert (shop.runs(), images(shop)) == (second, {second})
+    assert box.get("web").exec_run(["cat", "/kept/file"]).output == b"data\n"
+    assert str(box.apply()[0]) == "nothing to do"
+    # back, though the old image is gone
+    assert shop.renew(back=True)["outcome"] == "rolled back"
+    assert (shop.runs(), images(shop)) == (first, {first})
+    # a bad one
+    shop.push(BAD)
+    row = shop.renew()
+    assert (row["outcome"], "exited with 3" in row["message"]) == ("failed", True)
+    assert "the config file is too old" in row["output"]
+    assert (shop.runs(), images(shop)) == (first, {first})
+    assert box.get("web").exec_run(["cat", "/kept/file"]).output == b"data\n"
+    assert str(box.apply()[0]) == "nothing to do"
+    degraded = shop.condition("Degraded")
+    assert degraded is not None
+    assert (degraded["reason"], "exited with 3" in degraded["message"]) == ("RolledBack", True)
+    # without the registry nothing is begun
+    before = box.get("web").id
+    shop.registry.close()
+    row = shop.renew()
+    assert (row["outcome"], "nothing is removed" in row["message"]) == ("failed", True)
+    assert (box.get("web").id, shop.runs()) == (before, first)
+
+
+def trace(file: Path) -> list[str]:
+    """The calls that changed something on the way, as failpoints."""
+    counts: dict[str, int] = {}
+    points = []
+    for name in file.read_text().split():
+        counts[name] = counts.get(name, 0) + 1
+        points.append(f"{name}#{counts[name]}")
+    return points
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", ["good", BAD], ids=["good", "bad"])
+def test_a_kill_at_any_step_is_survived(shop: Shop, command: str, tmp_path: Path) -> None:
+    box = shop.box
+    shop.push()
+    agent = Agent(box, module="tests.support.failing_agent")
+    agent.commit(section(shop))
+    try:
+        agent.start()
+        wait_for(lambda: box.client.containers.list(filters={"name": "web"}), 120)
+        runs = str(box.get("web").attrs["Image"])
+        agent.end()
+        file = tmp_path / "trace"
+        for point in ("", *(f"engine.{name}#1:{side}" for side in ("before", "after") for name in CALLS)):
+            new = shop.push(f'CMD ["sleep", "{1000 + shop.pushed}"]' if command == "good" else command)
+            agent.start(**({"UCIDOCKD_FAILPOINT": point} if point else {"UCIDOCKD_TRACE": str(file)}))
+            update = agent.spawned("update", "web")
+            update.wait(120)
+            if point and agent.process is not None and agent.process.poll() is None:
+                agent.end(signal.SIGKILL)  # this call was not made in this scenario
+            elif not point:
+                agent.end()
+            agent.start()
+            expected = new if command == "good" else runs
+            wait_for(lambda expected=expected: runs_new(box, expected), 120)  # type: ignore[misc]
+            wait_for(lambda: "freed" not in state(box), 60)
+            agent.end()
+            runs = expected
+            assert images(shop) == {runs}, point
+        assert {p.partition("#")[0] for p in trace(file)} >= {f"engine.{name}" for name in CALLS}
+    finally:
+        agent.close()
+
+
+CALLS = ("stop", "remove_container", "remove_image", "pull", "create_container", "start")
+
+
+def state(box: object) -> str:
+    """What state.json says, all its changes folded by a stopped or running agent."""
+    records = state_of(box.options.state_dir)["records"]  # type: ignore[attr-defined]
+    return " ".join(key for record in records for key, value in record.items() if value)
+
+
+@pytest.mark.long
+def test_a_registry_that_goes_in_the_middle_is_waited_for(shop: Shop) -> None:
+    box = shop.box
+    first = shop.push()
+    agent = Agent(box, module="tests.support.failing_agent")
+    agent.commit(section(shop))
+    try:
+        agent.start()
+        wait_for(lambda: runs_new(box, first), 120)
+        agent.end()
+        second = shop.push()
+        agent.start(UCIDOCKD_FAILPOINT="engine.remove_image#1:after")
+        agent.spawned("update", "web").wait(120)
+        assert not box.client.containers.list(all=True, filters={"name": "web"})
+        shop.registry.close()
+        agent.start()
+        wait_for(lambda: "cannot pull" in agent.command("status", "--json").stdout, 120)
+        shop.registry.start()
+        wait_for(lambda: runs_new(box, second), 300)
+        agent.end()
+    finally:
+        agent.close()
