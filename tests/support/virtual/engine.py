@@ -169,20 +169,6 @@ class FakeEngine:
         self._check_up()
         return 0
 
-    def remove_image(self, ref: str) -> None:
-        """DELETE /images/{ref} without force."""
-        self._check_up()
-        found = self._find_image(ref)
-        if found is None:
-            return
-        if ref in self.images:
-            self.untag(ref)
-        elif found.id in self.list_image_users():
-            raise EngineError(f"conflict: unable to delete {ref} (cannot be forced)", status=409)
-        used = found.id in self.list_image_users() or any(i.id == found.id for i in self.images.values())
-        if not used:
-            self.dangling.pop(found.id, None)
-
     def inspect_output(self, ref: str, *, lines: int) -> bytes:
         del lines
         self._get(ref)

@@ -378,7 +378,7 @@ class World:
         return path.exists() and key in json.loads(path.read_text())
 
     def open_records(self) -> list[str]:
-        return open_records(self.options.state_dir, self.engine)  # type: ignore[arg-type]  # as in `stand`
+        return open_records(self.options.state_dir, self.engine)
 
     def state_files(self) -> list[str]:
         return sorted(path.name for path in self.options.state_dir.iterdir())
