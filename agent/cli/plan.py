@@ -103,9 +103,18 @@ def reconcile(args: argparse.Namespace) -> int:
     return 0 if result["ok"] else 1
 
 
+_SHOWN = 5
+
+
+def _some(names: list[str]) -> str:
+    """`a, b and 55 more`: sixty containers would be a screen of names."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
 def _say_it_continues(under_way: list[str]) -> None:
     style = Style.of(sys.stderr)
-    what = f" with {', '.join(under_way)}" if under_way else ""
+    what = f" with {_some(under_way)}" if under_way else ""
     text = f"ucidockd: interrupted; the agent continues{what}. Nothing was undone: `ucidockd status --watch` follows it, and"
     text += " a section that you disable or delete is given up."
     print("\n".join(wrapped(text, style)), file=sys.stderr)
@@ -115,8 +124,8 @@ def _say_stopping(finishing: list[str], left: list[str]) -> None:
     style = Style.of(sys.stderr)
     text = "ucidockd: interrupted; pulls are cancelled."
     if finishing:
-        text += f" Being finished or undone, so that nothing is left half done: {', '.join(finishing)} (Ctrl-C again leaves"
+        text += f" Being finished or undone, so that nothing is left half done: {_some(finishing)} (Ctrl-C again leaves"
         text += " that to the next `ucidockd reconcile`)."
     if left:
-        text += f" Not begun: {', '.join(left)}."
+        text += f" Not begun: {_some(left)}."
     print("\n".join(wrapped(text, style)), file=sys.stderr, flush=True)

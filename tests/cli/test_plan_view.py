@@ -163,3 +163,13 @@ def test_wrapped_text_loses_nothing(width: int) -> None:
 if __name__ == "__main__":
     for each in WIDTHS:
         (FOLDER / f"plan-{each or 'pipe'}.txt").write_text(drawn(each))
+
+
+def test_an_interrupted_reconcile_of_sixty_containers_names_a_few(capsys: pytest.CaptureFixture[str]) -> None:
+    from agent.cli.plan import _say_it_continues
+
+    _say_it_continues([f"container:c{number} (to start)" for number in range(60)])
+    told = " ".join(capsys.readouterr().err.split())
+    assert "container:c4 (to start) and 55 more. Nothing was undone" in told
+    _say_it_continues(["container:web"])
+    assert "continues with container:web. Nothing" in " ".join(capsys.readouterr().err.split())

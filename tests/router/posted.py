@@ -69,7 +69,8 @@ class Posted:
     `left_out`: options that are not applied, each told in the status; `rendered`: what daemon.json has to say.
     `blocked`: devices from which nobody comes to containers, by rules of ours. `offline`: dockerd makes no rules, so a
     container's way to the internet is the user's business; on all the others it is open. `stand_in`: it is not the engine
-    that was asked for, so nothing is created there before `ucidockd reconcile`.
+    that was asked for, so nothing is created there before `ucidockd reconcile`. `known_from`: from that version of dockerd
+    on nothing is left out.
     """
 
     dockerd: str | None
@@ -85,6 +86,7 @@ class Posted:
     insecure: bool = False
     unmanaged: bool = False
     stand_in: bool = False
+    known_from: tuple[int, int] = (1000, 0)
 
 
 def options(*lines: str, rest: str = "") -> str:
@@ -170,7 +172,9 @@ POSTED: dict[str, Posted] = {
         rendered=(("registry-mirrors", ["https://a.example/", "https://b.example/"]),),
     ),
     "a mirror with a path": Posted(
-        dockerd=options("list registry_mirrors 'https://mirror.example/hub'"), left_out=("registry_mirrors",)
+        dockerd=options("list registry_mirrors 'https://mirror.example/hub'"),
+        left_out=("registry_mirrors",),
+        known_from=(24, 0),
     ),
     "mirrors copied from a daemon.json": Posted(
         dockerd=options('list registry_mirrors \'["https://a.example", "https://b.example"]\''),
@@ -193,6 +197,7 @@ POSTED: dict[str, Posted] = {
     "a proxy without a scheme": Posted(
         dockerd=options(rest="\nconfig proxies 'proxies'\n\toption http_proxy '192.168.2.54:1079'\n"),
         left_out=("http_proxy",),
+        known_from=(23, 0),
     ),
     "an empty proxies section": Posted(dockerd=options(rest="\nconfig proxies 'proxies'\n")),
     "IPv6 NAT": Posted(

@@ -40,7 +40,6 @@ const verbs = {
 	show: (name, options, begin) => page.evaluate(args => window.show(...args), [ name, options, begin ]),
 	view: (name, id) => page.evaluate(args => window.view(...args), [ name, id ]),
 	click: text => page.click(`button:has-text("${text}")`),
-	press_on: selector => page.click(selector),
 	fill: (selector, text) => page.fill(selector, text),
 	type: text => page.keyboard.type(text),
 	press: key => page.keyboard.press(key),

@@ -99,7 +99,6 @@ const GIVEN = {
 	rpc: {
 		getSessionID: () => SESSION,
 		getBaseURL: () => '/ubus',
-		list: async () => ({}),
 		declare: ({ object, method, params }) => (...values) => call(object, method, Array.isArray(params)
 			? Object.fromEntries(params.map((name, index) => [ name, values[index] ])) : values[0] ?? {})
 	}
@@ -146,7 +145,7 @@ window.put = async (name, method, ...values) => {
 
 /** Puts a page of the app on the page; `id` is the last word of its address. */
 window.view = async (name, id) => {
-	history.replaceState(null, '', `/pages/${id}${location.search}${location.hash}`);
+	history.replaceState(null, '', `/pages/${id}${location.search}`);
 	await fetchSources(`view.ucidockd.${name}`);
 	const shown = window.shown = instance(`view.ucidockd.${name}`);
 	document.getElementById('view').replaceChildren(shown.render(await shown.load()));

@@ -45,7 +45,7 @@ def test_a_backup_is_made_listed_and_restored(pages: Pages, tmp_path: Path) -> N
     box = pages.router.box
     assert box
     box.write(TEXT.replace("TARGET", str(tmp_path)))
-    wait_for(lambda: running(box, "db"))
+    wait_for(lambda: running(box, "db"), 90)
     box.get("db").exec_run(["sh", "-c", "echo precious >/data/rows"])
     browser = pages.open()
     browser.do("show", "ucidockd.backups", {"backups": []}, "follow")
@@ -71,13 +71,13 @@ def test_a_backup_is_made_listed_and_restored(pages: Pages, tmp_path: Path) -> N
     # the copies, and one of them back
     browser.do("click", "Copies")
     assert archive.name in browser.until_text("verified")
-    wait_for(lambda: running(box, "db"))
+    wait_for(lambda: running(box, "db"), 90)
     box.get("db").exec_run(["sh", "-c", "echo spoilt >/data/rows"])
     browser.do("click", "Restore")
     browser.until_text("stop for a moment and start again: db", "#modal")
     press(browser, "Enter")  # in the field for a new volume, which is empty
     browser.until_text("Volume data is restored")
-    wait_for(lambda: running(box, "db"))
+    wait_for(lambda: running(box, "db"), 90)
     assert box.get("db").exec_run(["cat", "/data/rows"])[1] == b"precious\n"
 
     # as a new volume: nothing stops
