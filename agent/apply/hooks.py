@@ -39,9 +39,12 @@ class Hooks:
     clock: Clock
 
     def hold(self, container: Container, old: Record) -> None:
-        """Raises HeldBackError while `hold_cmd` says so, `hold_limit` at most. `old` is that of one that runs."""
+        """Raises HeldBackError while `hold_cmd` says so, `hold_limit` at most. `old` is that of one that is not stopped."""
         command = container.policy.hold_cmd
-        why = self._run(container, old.object_id, command, HOLD_S)[0] if command else ""
+        seen = self.engine.inspect_container(old.object_id) if command else None
+        # one that is between two restarts or paused cannot say no: what replaces it may be the cure
+        runs = seen is not None and seen.state == "running"
+        why = self._run(container, old.object_id, command, HOLD_S)[0] if command and runs else ""
         if not why:
             return
         now, limit = self.clock.wall(), container.policy.hold_limit_s

@@ -19,7 +19,7 @@ from tests.support.virtual.hunt import Failure, attempt, hunt, shrunk
 from tests.support.virtual.machine import Machine, Step, parse, random_steps, run, shrink
 from tests.support.virtual.real_ground import RealGround
 
-_SAMPLE = 8
+_SAMPLE = 6
 _STEPS = 40
 
 

@@ -83,6 +83,18 @@ def test_a_hold_ends_when_the_command_does(world: World) -> None:
     assert not conditions(world)["Waiting"]["status"]
 
 
+def test_what_is_between_two_restarts_does_not_hold_its_cure(world: World) -> None:
+    """A command cannot be run in it: that is not a no."""
+    lines = ("option hold_cmd 'busy'", "option restart 'always'")
+    before = begin(world, section("sleep 1000000", *lines))
+    before.config["Cmd"] = ["false"]  # it fails from now on
+    world.engine.crash("web")
+    world.rest(30)
+    assert web(world).state == "restarting"
+    declare(world, section("sleep 2000000", *lines), 30)
+    assert (web(world).id != before.id, web(world).state) == (True, "running")
+
+
 @pytest.mark.parametrize("code", [0, 2, None])
 def test_pre_stop_runs_in_the_old_one_and_stops_nothing(world: World, code: int | None) -> None:
     lines = ("list pre_stop 'dump'", "option pre_stop_timeout '5'")

@@ -18,7 +18,13 @@ from typing import Any
 from agent.engine.client import _inspected, _listed, _network, _volume
 from agent.errors import EngineError, EngineUnreachableError
 from agent.model.identity import LABEL_INSTANCE
-from agent.model.observed import EngineIdentity, ObservedContainer, ObservedNetwork, ObservedVolume
+from agent.model.observed import (
+    EngineIdentity,
+    ObservedContainer,
+    ObservedImage,
+    ObservedNetwork,
+    ObservedVolume,
+)
 from agent.model.resources import RegistryAuth
 from tests.support.virtual.bodies import (
     check_host,
@@ -57,7 +63,8 @@ class FakeEngine:
         self.pushed: dict[str, FakeImage] = {}  # by digest, where the test is about those
         self.dangling: dict[str, FakeImage] = {}  # by id, what lost its last name
         self.executed: list[tuple[str, tuple[str, ...]]] = []  # container name, command
-        self.exit_codes: dict[str, int | None] = {}  # by the last word of a command; None: it does not end
+        # by the last word of a command; None: it does not end
+        self.exit_codes: dict[str, int | None] = {"false": 1}
         self.failing: set[str] = set()  # ids of images in which each command exits with 3
         self.registry: dict[str, FakeImage] = {}
         self.containers: dict[str, FakeContainer] = {}
@@ -142,6 +149,25 @@ class FakeEngine:
         if self.pushed:
             body["RepoDigests"] = [digest for digest, image in self.pushed.items() if image.id == found.id]
         return deepcopy(body)
+
+    def list_images(self) -> tuple[ObservedImage, ...]:
+        self._check_up()
+        found = {image.id: image for image in (*self.images.values(), *self.dangling.values())}
+        tags = {i: tuple(tag for tag, image in self.images.items() if image.id == i) for i in found}
+        return tuple(ObservedImage(id=i, tags=tags[i], size=1 << 20) for i in found)
+
+    def list_image_users(self) -> dict[str, str]:
+        self._check_up()
+        return {container.image_id: container.name for container in self.containers.values()}
+
+    def list_build_cache(self) -> tuple[dict[str, Any], ...]:
+        self._check_up()
+        return ()
+
+    def prune_build_cache(self, unused_s: float) -> int:
+        del unused_s
+        self._check_up()
+        return 0
 
     def inspect_output(self, ref: str, *, lines: int) -> bytes:
         del lines

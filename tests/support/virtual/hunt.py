@@ -53,7 +53,7 @@ def attempt(steps: Sequence[Step], seed: int) -> Failure | None:
     where = _MEMORY_DISK if _MEMORY_DISK.is_dir() else None
     with tempfile.TemporaryDirectory(dir=where) as folder, a_world(Path(folder), seed) as world:
         try:
-            run(list(steps), world)  # type: ignore[arg-type]  # as in `stand`
+            run(list(steps), world)
         except Exception as exc:
             return Failure(exc, steps, seed, world.trouble.lines)
     return None

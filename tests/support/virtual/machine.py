@@ -95,6 +95,7 @@ class Machine:
         self.disposable: dict[str, str] = {}  # anonymous volumes that go with their sections
         self.given_up: set[str] = set()  # sections that said `remove_volumes` at some time
         self.named: dict[str, set[str]] = {}  # tag -> the images that it named
+        self.batch = False  # further edits follow before they are committed
         self.promises = Promises(self)
         self._make_decoys()
         for section in CONTAINERS[:2]:
@@ -144,6 +145,8 @@ class Machine:
         self.promises.look()
 
     def commit(self, *, told: bool) -> None:
+        if self.batch:
+            return
         self.garbled = False
         for section, options in self.config.containers.items():
             if options["remove_volumes"]:
@@ -164,6 +167,11 @@ class Machine:
         refs = [a for a in args if isinstance(a, str)]
         if name in {"engine.create_container", "engine.rename"}:
             refs = refs[:1] if name == "engine.rename" else []
+        if name == "engine.remove_image":
+            used = {options["image"] for options in self.config.containers.values()}
+            assert refs[0] not in used or self.garbled or self.promises.told_at is None, (
+                f"{refs[0]} is removed"
+            )
         if name == "engine.remove_volume":
             assert self.disposable.get(refs[0], "") in self.given_up, f"a volume was removed: {refs}"
         for ref in refs if name in _ON_OBJECTS else ():
@@ -186,7 +194,8 @@ class Machine:
         for container in self.ground.raw.list_containers(self.instance):
             section = self.section_of(container)
             if container.state in {"running", "paused", "restarting"} and container.id not in self.foreign:
-                assert section not in live, f"{section} runs twice: {live.get(section)} and {container.name}"
+                twice = section in live and section not in self.config.handed_over
+                assert not twice, f"{section} runs twice: {live.get(section)} and {container.name}"
                 live[section] = container.name
 
     def _note_volumes(self) -> None:
@@ -451,7 +460,9 @@ class Machine:
 def _is_held_up(condition: dict[str, Any]) -> bool:
     """By its last change, by a container that has what it takes, or by what others have made under its name."""
     waits = condition["type"] == "Waiting" and condition["status"]
-    by_others = any(words in condition["message"] for words in (" is container:", " is in conflict"))
+    by_others = any(
+        words in condition["message"] for words in (" is container:", " is in conflict", "hold_cmd")
+    )
     return condition["reason"] == "RolledBack" or (waits and by_others)
 
 
@@ -521,6 +532,35 @@ def _move(machine: Machine, choice: _Choice) -> None:
         mine, theirs = containers[one][option], containers[other][option]
         containers[one][option], containers[other][option] = theirs, mine
         machine.commit(told=True)
+
+
+def _subnet(machine: Machine, choice: _Choice) -> None:
+    """A network gets another subnet, and with it the addresses that sections have in it."""
+    machine.config.moved ^= {choice.of(NETWORKS)}
+    machine.commit(told=choice.below(5) > 0)
+
+
+def _exchange_names(machine: Machine, choice: _Choice) -> None:
+    containers = machine.config.containers
+    one, other = choice.of(containers or CONTAINERS), choice.of(containers or CONTAINERS)
+    if one in containers and other in containers:
+        names = machine.config.docker_name(other), machine.config.docker_name(one)
+        containers[one]["name"], containers[other]["name"] = names
+
+
+def _several(machine: Machine, choice: _Choice) -> None:
+    """Some edits in one commit."""
+    machine.batch = True
+    for _ in range(2 + choice.below(3)):
+        choice.of((_set, _set, _move, _exchange_names, _add, _remove, _subnet, _label))(machine, choice)
+    machine.batch = False
+    machine.commit(told=choice.below(5) > 0)
+
+
+def _prune(machine: Machine, choice: _Choice) -> None:
+    del choice
+    machine.note_tags()
+    machine.ground.prune()
 
 
 def _rename(machine: Machine, choice: _Choice) -> None:
@@ -875,6 +915,9 @@ VERBS: dict[str, Callable[[Machine, _Choice], None]] = {
     "back": _put_back,
     "move": _move,
     "rename": _rename,
+    "subnet": _subnet,
+    "several": _several,
+    "prune": _prune,
     "reword": _reword,
     "attempt": _attempt,
     "mistake": _mistake,
@@ -907,6 +950,7 @@ _WEIGHTS = {
     "set": 14,
     "move": 3,
     "rename": 2,
+    "several": 5,
     "reword": 2,
     "attempt": 4,
     "renew": 3,

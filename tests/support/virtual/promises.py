@@ -120,7 +120,8 @@ class Promises:
         for section in list(self.machine.config.containers):
             options = self._declared(section)
             seen = self.machine.whole(section) if options and self.is_settled(section) else None
-            if seen is not None and section not in self._renewed:
+            by_itself = options is not None and options["update"] == "auto"
+            if seen is not None and section not in self._renewed and not by_itself:
                 self._images.setdefault(section, (seen.image_id, dict(options)))
 
     def look(self) -> None:

@@ -19,12 +19,14 @@ from agent.files.config import load, load_given
 from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
 from agent.files.uci_store import TextUciStore
+from agent.model.resources import PruneImages
 from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
 from agent.runtime.holds import Holds
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.updating import ask
 from agent.status.board import StatusBoard
+from agent.storage.pruner import Pruner, PruneRequest
 from tests.support.dockerd import PrivateDockerd
 from tests.support.state import open_records, sections_of, state_of
 from tests.support.virtual.clock import Killed
@@ -140,6 +142,20 @@ class RealGround:
     def renew(self, name: str, *, back: bool) -> None:
         if self._reconciler is not None:
             self._guarded(lambda: ask(self._reconciler, [name], back=back) if self._reconciler else None)
+
+    def prune(self) -> None:
+        """Of images without a name: others are of other tests."""
+        reconciler = self._reconciler
+        if reconciler is not None and reconciler.desired is not None:
+            desired = reconciler.desired
+            pruner = Pruner(
+                engine=reconciler.engine,
+                records=reconciler.records,
+                desired=lambda: desired,
+                memory=self.options.state_dir.parent / "prune.json",
+                now=self._wall,
+            )
+            self._guarded(lambda: pruner.run(PruneRequest(images=PruneImages.DANGLING)))
 
     def manual(self, name: str, action: str) -> None:
         if self._reconciler is not None:

@@ -30,6 +30,8 @@ OPTIONS: dict[str, tuple[Value, ...]] = {
         ("lan,ip=10.219.50.2",),
         ("dmz",),
         ("lan", "dmz,alias=www"),
+        ("dmz,ip=10.219.51.9", "lan"),
+        ("dmz,alias=www", "lan,ip=10.219.50.9"),
     ),
     "volume": ((), ("data:/data",), ("/anonymous",), (f"{BIND}:/srv",), ("cache:/data", "/anonymous")),
     "restart": (None, "always", "unless-stopped", "on-failure:3", "no"),
@@ -56,7 +58,15 @@ OPTIONS: dict[str, tuple[Value, ...]] = {
     "stop_timeout": ("0", "2"),
     "pull": (None, "always", "never"),
     "pids_limit": (None, "50"),
+    "update": (None, "off", "auto"),
+    "strategy": (None, "handover"),
+    "hold_cmd": (None, "true", "false"),
+    "pre_stop": (None, "true", "false"),
+    "post_start": (None, "true", "false"),
+    "backup_before_update": (None, "1"),
 }
+# what two containers cannot have at the same time
+_ALONE = ("port", "device", "volume", "mac_address")
 
 # changes that cannot be made, or not yet: what runs goes on
 UNMAKEABLE: tuple[dict[str, Value], ...] = (
@@ -91,6 +101,8 @@ class Config:
     labelled: set[str] = field(default_factory=set)  # networks that carry a label: another spec
     wrong: set[str] = field(default_factory=set)  # sections with a mistake
     reworded: set[str] = field(default_factory=set)  # sections that say the same in other words
+    moved: set[str] = field(default_factory=set)  # networks in another subnet
+    handed_over: set[str] = field(default_factory=set)  # sections that had `strategy handover` at some time
     adopts_volumes: bool = False
     workers: int = 4
     pulls: bool = True  # whether `pulled:1` can be had
@@ -110,7 +122,7 @@ class Config:
     def _lines(self) -> Iterator[str]:
         yield f"\nconfig agent 'agent'\n\toption workers '{self.workers}'\n"
         for name in self.networks:
-            yield f"\nconfig network '{name}'\n\tlist subnet '{NETWORKS[name]}'\n"
+            yield f"\nconfig network '{name}'\n\tlist subnet '{self._in_its_subnet(name, NETWORKS[name])}'\n"
             if name in self.labelled:
                 yield "\tlist label 'a=b'\n"
         for name in self.volumes:
@@ -132,6 +144,9 @@ class Config:
                 yield from (f"\tlist {option} '{item}'\n" for item in value)
             elif value is not None:
                 yield f"\toption {option} {_quoted(str(value))}\n"
+
+    def _in_its_subnet(self, network: str, text: str) -> str:
+        return text.replace("10.219.5", "10.219.7") if network in self.moved else text
 
     @staticmethod
     def _in_other_words(options: dict[str, object]) -> dict[str, object]:
@@ -159,6 +174,14 @@ class Config:
             options["mac_address"] = None
         if options.get("health_cmd"):
             options |= {"health_interval": "2s", "health_retries": "2"}
+        if options["update"] == "auto":
+            options |= {"update_age": "0", "update_window": "00:00-23:59"}
+        listed = options["network"] if isinstance(options["network"], tuple) else ()
+        options["network"] = tuple(self._in_its_subnet(item.partition(",")[0], item) for item in listed)
+        if any(options[name] for name in _ALONE) or "ip=" in str(listed):
+            options["strategy"] = None
+        if options["strategy"]:
+            self.handed_over.add(section)
         return options
 
     def dependencies(self, section: str) -> tuple[str, ...]:
@@ -218,6 +241,8 @@ class Config:
             and "/nonexistent" not in str(options["volume"])
             and options["image"] != "missing:1"
             and options["health_cmd"] != "false"
+            and options["post_start"] != "false"
+            and options["hold_cmd"] != "false"
             and not (options["image"] == "pulled:1" and (options["pull"] == "never" or not self.pulls))
         )
 
@@ -259,7 +284,7 @@ class Config:
             if not self.is_good(section):
                 options |= {"command": GOOD_COMMAND, "image": "app:1", "health_cmd": None, "pull": None}
                 options |= {"device": (), "wait_for": (), "volume": ()}
-            options |= {"on_drift": None, "pull": None}
+            options |= {"on_drift": None, "pull": None, "hold_cmd": None, "post_start": None}
             for name in SCARCE:
                 if options[name] in scarce:
                     options[name] = ()

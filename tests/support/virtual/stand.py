@@ -116,7 +116,7 @@ class FakeStand(Stand):
     def __init__(self) -> None:
         self.time = VirtualTime()
         self.fake = FakeEngine(self.time)
-        self.engine: Engine = self.fake  # type: ignore[assignment]  # it lacks the calls of clean-ups
+        self.engine: Engine = self.fake
         self.image(BUSYBOX, {"Cmd": None})
 
     def kill(self, name: str) -> None:

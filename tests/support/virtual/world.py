@@ -14,22 +14,25 @@ import itertools
 import json
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agent.errors import UcidockdError
+from agent.apply.ports import Clock
+from agent.errors import DataError, UcidockdError
 from agent.files.config import load, load_given
 from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
 from agent.files.uci_store import TextUciStore
+from agent.model.resources import PruneImages
 from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
+from agent.storage.upkeep import Upkeep
 from tests.support.state import open_records, sections_of, state_of
 from tests.support.virtual.clock import BEGIN, Killed, VirtualTime
 from tests.support.virtual.engine import FakeEngine
@@ -57,12 +60,49 @@ class Trouble(logging.Handler):
             self.exceptions.append(logging.Formatter().format(record))
 
 
+class SavedVolumes:
+    """Copies of volumes from before updates, on the engine's disk: they outlive the agent."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self._engine = engine
+        self.copies: dict[str, frozenset[str]] = {}  # key -> volumes
+        self.lent: set[str] = set()
+
+    def check(self, names: Iterable[str]) -> None:
+        for name in names:
+            if self._engine.inspect_volume(name) is None:
+                raise DataError(f"there is no volume {name}")
+
+    def save(self, names: Iterable[str], key: str) -> None:
+        wanted = frozenset(names)
+        self._engine.time.sleep(2.0)
+        self.check(wanted)
+        self.copies[key] = wanted
+
+    def lend(self, key: str) -> None:
+        self._engine.list_volumes()  # it must be there
+        if key not in self.copies:
+            raise DataError("the data that was saved is gone")
+        self.lent.add(key)
+
+    def take_back(self, key: str) -> None:
+        self._engine.list_volumes()
+        self.lent.discard(key)
+
+    def keep_only(self, keys: Callable[[], Collection[str]]) -> None:
+        self._engine.list_volumes()
+        kept = keys()
+        self.copies = {key: names for key, names in self.copies.items() if key in kept}
+        self.lent &= self.copies.keys()
+
+
 class World:
     """`with a_world(folder, seed) as world:`"""
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
         self.time = VirtualTime(seed)
         self.engine = FakeEngine(self.time)
+        self.saved = SavedVolumes(self.engine)
         self.loop = VirtualLoop(self.time)
         self.trouble = Trouble()
         self.faults: list[AssertionError] = []
@@ -124,6 +164,7 @@ class World:
             sleep=self.time.sleep,
             make_pool=lambda workers: GuestPool(workers, self.time, process),
             stopping=GuestEvent(self.time),
+            restores=tap(self.saved, "data", process=process, plan=self.plan, before=self._before),
         )
         self._task = self.loop.create_task(self._live(reconciler, process))
 
@@ -135,13 +176,22 @@ class World:
             begin_thread=lambda run: self.time.spawn(run, process),
             jitter=self.time.random.random,
         )
+        self.agent.upkeep = Upkeep(
+            engine=reconciler.engine,
+            records=reconciler.records,
+            board=reconciler.board,
+            desired=lambda: reconciler.desired,
+            memory=self.options.state_dir.parent / "prune.json",
+            is_here=False,
+            clock=Clock(wall=self.time.wall, monotonic=self.time.monotonic, sleep=self.time.sleep),
+        )
         await self.agent.run()
 
     def _before(self, name: str, args: tuple[Any, ...]) -> None:
         if name == "engine.events":
             return
         self.time.sleep(self.time.random.uniform(*_CALL_S))
-        if name in CHANGING:
+        if name in CHANGING and name.startswith("engine."):
             self.writes.append(f"{name[7:]} {args[0] if isinstance(args[0], str) else args[0].get('Name')}")
         try:
             self.watch(name, args)
@@ -215,6 +265,12 @@ class World:
         """`ucidockd update` or `rollback`; its end is not waited for."""
         if self.agent is not None:
             call = self.agent.rollback(name) if back else self.agent.update([name])
+            self._ending.add(self.loop.create_task(_told(call)))
+
+    def prune(self) -> None:
+        """`ucidockd prune` of all that is unused; its end is not waited for."""
+        if self.agent is not None:
+            call = self.agent.prune({"images": PruneImages.UNUSED, "older_s": 0.0})
             self._ending.add(self.loop.create_task(_told(call)))
 
     def manual(self, name: str, action: str) -> None:
@@ -322,7 +378,7 @@ class World:
         return path.exists() and key in json.loads(path.read_text())
 
     def open_records(self) -> list[str]:
-        return open_records(self.options.state_dir, self.engine)  # type: ignore[arg-type]  # as in `stand`
+        return open_records(self.options.state_dir, self.engine)
 
     def state_files(self) -> list[str]:
         return sorted(path.name for path in self.options.state_dir.iterdir())
