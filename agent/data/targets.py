@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import calendar
 import contextlib
+import functools
 import hashlib
 import os
 import re
 import signal
 import stat
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, BinaryIO, TypeVar
 
 from agent.errors import DataError, PathError
@@ -240,24 +243,38 @@ class _Said:
 
 
 class _Files:
-    """A thread for the files of one archive. One that hangs is left behind."""
+    """A thread for the files of one archive. One that hangs is left behind, and does not keep the agent from ending."""
 
     def __enter__(self) -> _Files:
-        self._thread = ThreadPoolExecutor(1, "backup")
+        self._hangs = False
+        self._asked: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        threading.Thread(target=_serve, args=(self._asked,), name="backup", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(wait=False)
+        self._asked.put(None)
 
     async def do(self, work: Callable[..., Value], *args: Any) -> Value:
-        loop = asyncio.get_running_loop()
+        found: Future[Value] = Future()
+        self._asked.put((found, functools.partial(work, *args)))
         try:
-            async with asyncio.timeout(STALL_S):
-                return await loop.run_in_executor(self._thread, work, *args)
+            async with asyncio.timeout(0 if self._hangs else STALL_S):
+                return await asyncio.wrap_future(found)
         except TimeoutError as exc:
+            self._hangs = True
             raise DataError(f"the folder of the backup has not answered for {STALL_S:g} s") from exc
         except OSError as exc:
             raise DataError(f"{exc.filename or 'the archive'}: {exc.strerror or exc}") from exc
+
+
+def _serve(asked: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:
+    while (item := asked.get()) is not None:
+        found, work = item
+        if found.set_running_or_notify_cancel():
+            try:
+                found.set_result(work())
+            except BaseException as exc:  # noqa: BLE001 - the one who waits gets it
+                found.set_exception(exc)
 
 
 def _created(path: Path) -> BinaryIO:

@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import os
 import stat
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from agent.data import targets
 from agent.data.backups import RETRY_S, Backups, Result
 from agent.data.targets import CommandTarget, FolderTarget
 from agent.errors import ConfigError, DataError, PathError
@@ -192,3 +194,17 @@ async def test_what_a_command_leaves_running_does_not_hold_the_backup_up() -> No
     leaves = CommandTarget("sleep 60 & echo saved; cat >/dev/null; exit 3")
     with pytest.raises(DataError, match="ended with 3: saved"):
         await asyncio.wait_for(leaves.take("v", "f", pieces(b"x"), {}), 10)
+
+
+async def test_a_folder_that_hangs_ends_the_backup_and_keeps_no_agent_from_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "STALL_S", 0.1)
+    answers = threading.Event()
+    monkeypatch.setattr(targets, "_created", lambda path: answers.wait())
+    with pytest.raises(DataError, match="has not answered"):
+        await FolderTarget(str(tmp_path)).take("v", "b-v-20260101T000000Z.tar", pieces(b"x"), {})
+    hanging = [thread for thread in threading.enumerate() if thread.name == "backup"]
+    assert hanging
+    assert all(thread.daemon for thread in hanging)
+    answers.set()
