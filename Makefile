@@ -2,8 +2,8 @@
 # `make demo` and `make test` do all set-up on a fresh Debian or Ubuntu machine (as root).
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-# each has an engine and a network of its own, and mostly waits for them: three keep two cores busy
-WORKERS := -n 3 --dist worksteal
+# each has an engine and a network of its own, and mostly waits for them: four keep two cores busy
+WORKERS := -n 4 --dist worksteal
 
 # what is run on another dockerd than the installed one, and the few of it that show at once whether dockerd 29 is served
 ON_ENGINE := tests/test_*_on_engine.py tests/*/test_*_on_engine.py tests/adoption tests/dockerd tests/faults tests/firewall \

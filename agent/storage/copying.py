@@ -15,6 +15,7 @@ import hashlib
 import os
 import shutil
 import stat
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -386,16 +387,15 @@ def _place(place: int, name: str | None) -> int | str:
 
 
 def written(folder: Path) -> None:
-    """All that was written to that file system is on its disk: syncfs(2), as sync(2) would wait for other disks too.
+    """All that was written to that file system is on its disk. Raises OSError, also for an earlier write that failed.
 
-    Raises OSError, also for an earlier write that failed.
+    syncfs(2), which Python lacks, by the program; a BusyBox without `sync -f` waits for all disks.
     """
-    import ctypes  # 1 MiB that only a move needs
-
-    with _opened(os.fsencode(folder), None) as descriptor:
-        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(folder))
+    done = subprocess.run(["sync", "-f", str(folder)], stderr=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise OSError(
+            errno.EIO, done.stderr.decode("utf-8", "replace").strip() or "it cannot be synced", str(folder)
+        )
 
 
 def unfit(folder: str) -> str:

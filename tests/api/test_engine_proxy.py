@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from agent.api.engine_calls import ENGINE_CALLS
 from agent.api.engine_requests import for_readers
-from agent.api.problems import ID, IMAGE
+from agent.api.problems import ID
 from agent.errors import EngineError
 from tests.support.controller import Controller, serving
 from tests.support.scripted_engine import ScriptedEngine, until_gone
@@ -175,7 +175,8 @@ def targets(draw: st.DrawFn) -> str:
 
 def _request_lines() -> re.Pattern[str]:
     """What may reach the engine, as one pattern made from the table."""
-    parts = {"id": ID, "image": IMAGE, "network": r"[A-Za-z0-9_.~%-]+"}
+    image = r"(?:[A-Za-z0-9][A-Za-z0-9_.:-]*/)*[A-Za-z0-9][A-Za-z0-9_.:@-]*"
+    parts = {"id": rf"{ID}(?:/{ID})*", "image": image, "network": r"[A-Za-z0-9_.~%-]+"}
     paths = "|".join(re.sub(r"\{(\w+)\}", lambda found: parts[found[1]], path) for path in GETS)
     return re.compile(rf"GET (/v1\.\d+)?({paths}) HTTP/1\.1")
 

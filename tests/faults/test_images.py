@@ -287,5 +287,5 @@ def test_an_image_that_cannot_be_looked_at_is_named(box: Box, monkeypatch: pytes
         raise EngineError("input/output error", status=500, retryable=True)
 
     monkeypatch.setattr(box.reconciler.engine, "inspect_image", broken)
-    with pytest.raises(EngineError, match="cannot look at image busybox:test: input/output error"):
-        box.apply("config container 'web'\n\toption image 'IMAGE'\n")
+    errors = box.errors("config container 'web'\n\toption image 'IMAGE'\n")
+    assert list(map(str, errors)) == ["cannot look at image busybox:test: input/output error"]

@@ -143,7 +143,13 @@ function volume(text) {
 }
 
 function tmpfs(text) {
-	return isAbsolute(text.split(':')[0]) ? '' : expected('/target[:options] such as /run:size=64m,mode=755');
+	const [ target, ...rest ] = text.split(':'), options = rest.join(':');
+
+	if (!isAbsolute(target))
+		return expected('/target[:options] such as /run:size=64m,mode=755');
+
+	return options === '' || options.split(',').every(option => (/^[a-z_]+(=.*)?$/).test(option)) ? '' :
+		expected('size=64m,mode=1777');
 }
 
 function isPermissions(text) {
