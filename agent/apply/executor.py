@@ -20,7 +20,7 @@ from agent.apply.hooks import Hooks
 from agent.apply.images import History, Images, create_from
 from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect, with_addresses
 from agent.apply.ports import Clock, Engine, Records, SavedData
-from agent.apply.swap import SupersededError, Swap, kept_policy, restart_body
+from agent.apply.swap import SupersededError, Swap, forget_copies, kept_policy, restart_body
 from agent.apply.volumes import Inheritance, holds_data, inherit_from_gone, names
 from agent.apply.worker_pool import Outcome, Run, SkippedError, WorkerPool
 from agent.errors import (
@@ -440,9 +440,9 @@ class Executor:
             swap = self._swap(pin=operation.pin, restores=operation.restores)
             try:
                 swap.run(container, before, image_id=image_id)
-            finally:
+            finally:  # also those that earlier attempts left, which were cut short
                 if before.saved or operation.restores or container.policy.backup_before_update:
-                    self._forget_copies()
+                    forget_copies(self.data, self.records)
         except (SkippedError, SupersededError, EngineUnreachableError):
             raise  # it is asked for still
         except UcidockdError:
@@ -533,19 +533,6 @@ class Executor:
     def _hooks(self) -> Hooks:
         return Hooks(engine=self.engine, records=self.records, clock=self.clock)
 
-    def _forget_copies(self) -> None:
-        """Those of volumes that no record names: their update failed, another one followed, or their section is gone."""
-        if self.data is None:
-            return
-        try:
-            self.data.keep_only(
-                lambda: {
-                    key for r in self.records.everywhere() for key in (*r.saved[:1], r.restores, r.nonce)
-                }
-            )
-        except UcidockdError as exc:
-            logger.warning("copies from before updates are removed later: %s", exc)
-
     def _swap(self, *, pin: bool = False, restores: str = "") -> Swap:
         return Swap(
             data=self.data,
@@ -600,4 +587,4 @@ class Executor:
     def _drop(self, record: Record) -> None:
         self.records.drop(record.nonce)
         if record.saved:
-            self._forget_copies()
+            forget_copies(self.data, self.records)

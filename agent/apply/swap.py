@@ -311,6 +311,8 @@ class Swap:
     def finish(self, old: Record, *, volumes: bool) -> None:
         """Removes a replaced container; its anonymous volumes live on in the new one."""
         self.engine.remove_container(old.object_id, volumes=volumes, force=True)
+        if old.saved:  # its record goes last: after a kill it tells that there may be copies
+            forget_copies(self.data, self.records)
         self.records.drop(old.nonce, lasting=False)
 
     def undo(self, new: Record) -> None:
@@ -468,6 +470,23 @@ def _judge(
 
 
 # Finishes or undoes what a crash cut short, before anything is planned: state.json says where it stood.
+
+
+def forget_copies(data: SavedData | None, records: Records) -> None:
+    """Removes copies of volumes that no record needs: their update failed, another followed, or their section is gone."""
+    if data is None:
+        return
+    try:
+        data.keep_only(
+            lambda: {
+                key
+                for record in records.everywhere()
+                if record.swap != "retired"
+                for key in (*record.saved[:1], record.restores, record.nonce)
+            }
+        )
+    except UcidockdError as exc:
+        logger.warning("copies from before updates are removed later: %s", exc)
 
 
 def recover(

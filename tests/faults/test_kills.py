@@ -66,6 +66,7 @@ SWAP = (
 )
 SWAP += " engine.start"
 SWAPPED = " records.put engine.remove_container records.drop"
+SWAPPED_SAVED = SWAPPED.replace("records.drop", "data.keep_only records.drop")
 # as SWAP, but the new one passes its gate while the old one runs
 HANDOVER = (
     "records.put engine.create_container records.change engine.start engine.update engine.stop engine.rename"
@@ -128,7 +129,7 @@ SCENARIOS = {
         before="\n",
         after=SAVING,
         upset=lambda box: (upset_by(box, NEW, ASKED_UPDATE), update(box), ask(box, ASKED_ROLLBACK)),
-        trace=BACK_SWAP + SWAPPED + " data.keep_only",
+        trace=BACK_SWAP + SWAPPED_SAVED + " data.keep_only",
         expected={"web": "sleep 1000"},
         check=lambda box: check_words(box, "new", copies=1),
     ),
@@ -136,7 +137,7 @@ SCENARIOS = {
         before="\n",
         after=SAVING,
         upset=lambda box: (upset_by(box, NEW, ASKED_UPDATE), update(box), ask(box, ASKED_WITH_DATA)),
-        trace=BACK_SWAP.replace("engine.stop", "engine.stop data.lend") + SWAPPED + " data.keep_only",
+        trace=BACK_SWAP.replace("engine.stop", "engine.stop data.lend") + SWAPPED_SAVED + " data.keep_only",
         expected={"web": "sleep 1000"},
         check=lambda box: check_words(box, "old", copies=0),
     ),

@@ -76,7 +76,7 @@ async function diskSink() {
 		async close() {
 			window.setTimeout(forget, 60000);
 
-			return new Blob(blobs);
+			return new Blob(blobs, { type: 'application/octet-stream' });
 		},
 		async abort() {
 			forget();

@@ -136,7 +136,7 @@ const Transfers = baseclass.extend({
 			if (error || size !== offset || wanted !== hash.end())
 				throw new Error(error ?? _('the file did not come whole'));
 
-			return { title, blob: sink ? await sink.close() : new Blob(blobs) };
+			return { title, blob: sink ? await sink.close() : new Blob(blobs, { type: 'application/octet-stream' }) };
 		} catch (error) {
 			await sink?.abort().catch(() => {});
 			throw error;
