@@ -115,7 +115,7 @@ venv: .venv/.done
 .venv/.done: pyproject.toml
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) -s deps-demo
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -e '.[dev]'
+	$(BIN)/pip install -q -e '.[dev,openwisp]'
 	@touch $@
 
 # the real libuci and `uci` in .libuci/, and pyuci on it in .venv
