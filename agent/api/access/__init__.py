@@ -8,7 +8,14 @@ from agent.engine.lean import load, without_init
 # before any module here imports them: uvicorn without its command line and its files that set logging up, starlette without
 # its pages for developers
 without_init("uvicorn")
-load("uvicorn.server", {"click": {}, "configparser": {"RawConfigParser": object}, "logging.config": {}})
+load(
+    "uvicorn.server",
+    {
+        "click": {"style": lambda text, **colours: text},  # up to 0.35 for messages that are not shown
+        "configparser": {"RawConfigParser": object},
+        "logging.config": {},
+    },
+)
 load("starlette.applications", {"html": {}})
 # modules of uvicorn ask the package for it
 vars(sys.modules["uvicorn"])["Config"] = vars(sys.modules["uvicorn.config"])["Config"]
