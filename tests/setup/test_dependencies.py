@@ -8,13 +8,16 @@ import tomllib
 from tests.setup.dependencies import NEWEST, PROJECT, SETS, pins
 
 
+FOR_TESTS = ("dev", "openwisp")
+
+
 def bounds() -> dict[str, str]:
     """Library -> lower bound, of all that a user installs."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     optional = project.get("optional-dependencies", {})
     named = [
         *project["dependencies"],
-        *(line for extra in optional if extra != "dev" for line in optional[extra]),
+        *(line for extra in optional if extra not in FOR_TESTS for line in optional[extra]),
     ]
     return dict(line.split(">=") for line in named if ">=" in line)
 
