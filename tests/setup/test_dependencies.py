@@ -7,7 +7,6 @@ import tomllib
 
 from tests.setup.dependencies import NEWEST, PROJECT, SETS, pins
 
-
 FOR_TESTS = ("dev", "openwisp")
 
 
