@@ -55,7 +55,7 @@ def _volumes(args: argparse.Namespace) -> int:
         return 0
     rows = [(v["Name"], v["Driver"], v["Mountpoint"]) for v in sorted(found, key=lambda v: str(v["Name"]))]
     lines = columns(("NAME", "DRIVER", "FOLDER"), [tuple(map(plain, row)) for row in rows])
-    print("\n".join(lines) if rows else "There is no volume.")
+    print("\n".join(lines) if rows else "There are no volumes.")
     return 0
 
 

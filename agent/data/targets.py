@@ -323,7 +323,7 @@ def _begun(stamp: str) -> float:
 
 
 def _stated(path: Path) -> str:
-    """Raises PathError for what is beside it under that name and is no such file."""
+    """Raises PathError if the checksum beside it is not a regular file."""
     path = _sum_file(path)
     try:
         if mode_of(str(path)) is None:

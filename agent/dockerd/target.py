@@ -197,7 +197,7 @@ class Renderer:
 
 
 def _files_away(settings: DaemonSettings, running: Document) -> dict[str, str]:
-    """Keys whose file is not there yet, as on a disk that is not mounted, or is no seccomp profile, and why."""
+    """Keys whose file cannot be read, with the reason: its disk may not be mounted yet."""
     named = {row.key: value_at(settings.values, row.key) for row in TABLE if row.file}
     paths = {
         key: path
