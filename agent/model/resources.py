@@ -8,6 +8,7 @@ Sizes are bytes, durations in specs are nanoseconds (the Engine API's unit); pol
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -103,6 +104,11 @@ class Port:
     def host_ports(self) -> range:
         """Those that it can have on the host, just 0 where any will do."""
         return range(self.host_port, (self.host_port_end or self.host_port) + 1)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only the router itself can reach it."""
+        return bool(self.host_ip) and ipaddress.ip_address(self.host_ip).is_loopback
 
     @property
     def host_text(self) -> str:
