@@ -172,39 +172,38 @@ def _check_addresses(
 def _check_pools(draft: Draft) -> None:
     """Warns of fixed addresses that the engine may give to another container, or keeps from all of them."""
     networks = {network.name: network for source, network in draft.networks if not source.failed}
-    for reader, container in draft.containers:
-        for endpoint in container.spec.endpoints:
-            network = networks.get(endpoint.network)
-            for address in filter(None, (endpoint.ip, endpoint.ip6)):
-                if network is not None:
-                    _check_pool(reader, network, address)
-
-
-def _check_pool(reader: SectionReader, network: Network, address: str) -> None:
-    pool = next((pool for pool in network.spec.pools if contains(pool.subnet, address)), None)
-    if pool is None:
-        return  # said already
-    reserved = next((name for name, each in pool.aux_addresses if same_address(each, address)), None)
-    if reserved is not None or same_address(pool.gateway, address):
-        what = f"aux_address {reserved}" if reserved is not None else "gateway"
-        reader.warn(
-            f"{address} is the {what} of network {network.section!r}: the engine gives it to no container",
-            option="network",
-            expected="another address",
-        )
-    elif not pool.ip_range or contains(pool.ip_range, address):
-        subnet = ipaddress.ip_network(pool.subnet)
-        example = ""
-        # half of a subnet of four addresses or fewer would leave nothing to hand out
-        if subnet.prefixlen < subnet.max_prefixlen - 2:
-            halves = subnet.subnets(prefixlen_diff=1)
-            other = next(half for half in halves if ipaddress.ip_address(address) not in half)
-            example = f", such as {other}"
-        reader.warn(
-            f"{address} lies where network {network.section!r} hands out addresses: another container may get it first",
-            option="network",
-            expected=f"`list ip_range` in that network that leaves it out{example}",
-        )
+    fixed = [
+        (reader, networks[endpoint.network], address)
+        for reader, container in draft.containers
+        for endpoint in container.spec.endpoints
+        if endpoint.network in networks
+        for address in filter(None, (endpoint.ip, endpoint.ip6))
+    ]
+    for reader, network, address in fixed:
+        pool = next((pool for pool in network.spec.pools if contains(pool.subnet, address)), None)
+        if pool is None:
+            continue  # that it lies in no subnet was reported already
+        reserved = next((name for name, each in pool.aux_addresses if same_address(each, address)), None)
+        if reserved is not None or same_address(pool.gateway, address):
+            what = f"aux_address {reserved}" if reserved is not None else "gateway"
+            reader.warn(
+                f"{address} is the {what} of network {network.section!r}: the engine gives it to no container",
+                option="network",
+                expected="another address",
+            )
+        elif not pool.ip_range or contains(pool.ip_range, address):
+            subnet = ipaddress.ip_network(pool.subnet)
+            example = ""
+            # half of a subnet of four addresses or fewer would leave nothing to hand out
+            if subnet.prefixlen < subnet.max_prefixlen - 2:
+                halves = subnet.subnets(prefixlen_diff=1)
+                other = next(half for half in halves if ipaddress.ip_address(address) not in half)
+                example = f", such as {other}"
+            reader.warn(
+                f"{address} lies where network {network.section!r} hands out addresses: another container may get it first",
+                option="network",
+                expected=f"`list ip_range` in that network that leaves it out{example}",
+            )
 
 
 def _check_network_mode(reader: SectionReader, container: Container) -> None:
