@@ -258,6 +258,7 @@ def _hidden_field(name: str, value: Any, around: Mapping[str, Any]) -> Any:
     if name.lower() in _ENVIRONMENT:
         return _environment(value)
     if isinstance(value, str):
+        # an event of an exec has its whole command line behind the colon
         if name in ("Action", "status") and (found := _EXEC.match(value)):
             return f"{found[1]}: {MASK}"
         return _built(value) if name == "CreatedBy" else hidden_value(name, value)

@@ -38,6 +38,7 @@ class Choice:
 def needed_images(desired: Desired, records: Iterable[Record]) -> dict[str, str]:
     """Image (a reference or an id) -> who needs it."""
     found: dict[str, str] = {}
+    # of several reasons the plainest is told: what sections name, then what runs, then what is only remembered
     for record in records:
         if record.kind != "container":
             continue

@@ -363,6 +363,7 @@ def plan_volume(draft: Draft, volume: Volume) -> None:
             draft.conflict(key, f"a volume named {volume.name} exists and is not ours")
         return
     same = draft.is_as_recorded(record, volume) and record.name == volume.name
+    # replacing it would lose its data, so a volume that is there is never touched
     message = "" if same else "a volume cannot change: copy its data to one with another name"
     draft.find(key, "Synced", status=same, reason="InSync" if same else "VolumeDiffers", message=message)
     if record.lost and not same:

@@ -52,6 +52,7 @@ class _Planner:
     def plan(self) -> None:
         draft = self.draft
         self.image.tell()
+        # from what forbids to act at all to what only puts it off: the first that holds is what people are told
         if draft.hands_off(self.key, self.record):
             return
         seen = _seen(draft, self.container.section)
@@ -424,6 +425,7 @@ class _Planner:
             for change in classify(record.spec, wanted, self.draft.defaults(record.image_id))
             if change.field not in unread
         )
+        # a default that is stated now may be what dockerd gave all along: only the container itself can tell
         stated = set(newly_stated(record.spec, wanted)) - {change.field for change in changes}
         if not stated or seen.inspect is None:
             return changes
