@@ -37,10 +37,10 @@ from agent.errors import ConflictError, EngineError, EngineUnreachableError, Sto
 from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
 from agent.model.observed import NO_OBJECT, ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import Container, Strategy
-from agent.plan.applied import waits_of
+from agent.plan.applied import is_alive, is_completed, waits_of
+from agent.plan.container.image import failure_of
 from agent.plan.container.inspected import anonymous_volumes, volume_words, volumes_of
 from agent.plan.container.payload import container_body, extra_endpoints
-from agent.plan.container.plan import failure_of, is_alive, is_completed
 from agent.plan.container.renames import name_outside, swap_name
 from agent.plan.draft import desired_spec, joined_ids, plugged_words
 

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent import __version__
-from agent.cli.commands import COMMANDS, COMMON, DOCKER_WORDS, GROUPS, HELP, Command
+from agent.cli.commands import COMMANDS, DOCKER_WORDS, GROUPS
+from agent.cli.commands.row import COMMON, HELP, Command
 from agent.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:

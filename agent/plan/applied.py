@@ -104,6 +104,22 @@ def is_job(container: Container) -> bool:
     return container.spec.restart.name in {"no", "on-failure"}
 
 
+def is_alive(seen: ObservedContainer) -> bool:
+    """Whether it has a process, or will have one again without anybody's doing."""
+    return seen.state in {"running", "restarting", "paused"}
+
+
+def is_completed(container: Container, seen: ObservedContainer, *, replaces: bool = False) -> bool:
+    """Whether one that was just started, and ended, did its job. `replaces`: one that ran has made room for it.
+
+    With `on-failure` a service may mean itself too: then it is none that ends at once where another ran on.
+    """
+    if seen.exit_code != 0 or not is_job(container):
+        return False
+    restart = container.spec.restart
+    return not replaces or restart is None or restart.name == "no"
+
+
 def was_stopped(events: Iterable[Mapping[str, Any]], stop_signal: str = "") -> bool | None:
     """Whether the last run of a container was ended from outside; None where its events are not there any more.
 

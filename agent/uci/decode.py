@@ -237,6 +237,7 @@ def decode(
         if name in packages
         for line in packages[name].swallowed
     ]
+    # dockerd's sections have their own decoder and no part in the names and references that are checked here
     daemon = [reader for reader in readers if reader.kind in DAEMON_KINDS]
     readers = [reader for reader in readers if reader.kind not in DAEMON_KINDS]
     _check_names(readers)
@@ -265,13 +266,26 @@ def _reader(section: Section, *, package: str, file: str) -> SectionReader:
 
 
 def _is_ours(section: Section, *, package: str, file: str, stray: list[Issue]) -> bool:
-    kinds = (
-        KINDS if package == "containers" else (*DAEMON_KINDS, *KINDS[:-1])
-    )  # the agent's own is ours alone
+    # the agent's own is ours alone
+    kinds = KINDS if package == "containers" else (*DAEMON_KINDS, *KINDS[:-1])
     if section.type in kinds:
         return True
+    # luci-app-dockerman keeps settings of the daemon in a section of its own: each is told which option has its part
     if package == "dockerd" and section.type == "dockerman" and section.options:
-        stray += [_of_dockerman(section, option, file) for option in section.options]
+        stray += [
+            Issue(
+                severity="warning",
+                code="unknown-option",
+                package="dockerd",
+                section=section.name,
+                option=option.name,
+                file=file,
+                line=option.lines[0] if option.lines else section.line,
+                message="luci-app-dockerman's, not in force",
+                expected=of_dockerman(option.name).text,
+            )
+            for option in section.options
+        ]
         return False
     stray.append(
         Issue(
@@ -309,26 +323,14 @@ def _type_meant(word: str, kinds: Sequence[str]) -> str:
     return f"`config {meant} 'NAME'`" if meant else "one of " + ", ".join(kinds)
 
 
-def _of_dockerman(section: Section, option: Option, file: str) -> Issue:
-    return Issue(
-        severity="warning",
-        code="unknown-option",
-        package="dockerd",
-        section=section.name,
-        option=option.name,
-        file=file,
-        line=option.lines[0] if option.lines else section.line,
-        message="luci-app-dockerman's, not in force",
-        expected=of_dockerman(option.name).text,
-    )
-
-
 def _check_names(readers: list[SectionReader]) -> None:
     """Identities: resources have names, and each name is there once."""
     by_key: dict[str, list[SectionReader]] = {}
     for reader in readers:
+        # a login is known by its server, and of the agent's section there is one
         if reader.kind in {"auth", "agent"}:
             continue
+        # libuci names an anonymous section by its place in the file: after an edit above it, the name is another's
         if reader.section.anonymous and not reader.text("name"):
             reader.report(
                 f"an anonymous {reader.kind} section has no lasting identity",
@@ -336,7 +338,13 @@ def _check_names(readers: list[SectionReader]) -> None:
             )
             continue
         if not reader.has("name") and reader.kind not in {"backup", "notify"}:
-            _check_docker_name(reader)
+            # the section's name is the Docker name then, and UCI allows more of it: `_db`, or one letter.
+            # Of all kinds volumes have the strictest form
+            strict = VOLUME_NAME.fullmatch(reader.name)
+            for mistake in () if strict else validate(reader.kind, {"name": reader.name}):
+                if mistake.option == "name":
+                    wish = f"{mistake.expected}, or `option name`"
+                    reader.report("Docker does not accept its name", expected=wish)
         by_key.setdefault(reader.key, []).append(reader)
     for same in by_key.values():
         for reader in same if len(same) > 1 else ():
@@ -344,15 +352,6 @@ def _check_names(readers: list[SectionReader]) -> None:
             reader.report(
                 f"the section is in package {', '.join(others)} too", expected="one section of this name"
             )
-
-
-def _check_docker_name(reader: SectionReader) -> None:
-    """Without `option name` the section's is the Docker name, and UCI allows more: `_db`, or one letter."""
-    if VOLUME_NAME.fullmatch(reader.name):  # of all kinds the strictest
-        return
-    for mistake in validate(reader.kind, {"name": reader.name}):
-        if mistake.option == "name":
-            reader.report("Docker does not accept its name", expected=f"{mistake.expected}, or `option name`")
 
 
 def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None) -> Draft:
@@ -383,6 +382,7 @@ def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None)
 
 def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
     accepted = [c for reader, c in draft.containers if not reader.failed]
+    # one that others wait for to end has to be kept after it has ended
     awaited = {
         wanted.section
         for container in accepted
@@ -408,6 +408,7 @@ def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
         backups=tuple(backup for reader, backup in draft.backups if not reader.failed),
         agent=draft.agents[0][1] if draft.agents else base.agent,
         broken=frozenset(reader.key for reader in readers if reader.failed),
+        # of broken sections too: what they name is still wanted, and must not be cleaned up
         images={
             c.spec.image: c.section
             for _, c in sorted(draft.containers, key=lambda pair: pair[1].section, reverse=True)
@@ -453,7 +454,11 @@ def join_stacks(draft: Draft, stacks: Sequence[tuple[SectionReader, Stack]]) -> 
     declared = {network.section for _, network in draft.networks}
     for name, (source, stack) in needed.items():
         if name not in declared:
-            _add_network(draft, stack, source)
+            # as if a `config network` section of that name were written where the stack is, or its first container
+            options = (Option(name="zone", value=stack.zone), Option(name="subnet", value=stack.subnets))
+            section = Section(type="network", name=stack.name, options=options, line=source.section.line)
+            network = SectionReader(section, package=source.package, file=source.file)
+            draft.networks.append((network, decode_network(network)))
     members = {container.stack for _, container in draft.containers}
     for name, (reader, _) in by_name.items():
         if name not in members:
@@ -473,11 +478,3 @@ def _joined(container: Container, stack: Stack) -> Container:
         aliases = () if container.name == container.section else (container.section,)
         spec = replace(spec, endpoints=(Endpoint(network=stack.name, aliases=aliases),))
     return replace(container, spec=spec, unread=(*container.unread, *stack.unread))
-
-
-def _add_network(draft: Draft, stack: Stack, source: SectionReader) -> None:
-    """As if a `config network` section of that name were written where the stack is, or its first container."""
-    options = (Option(name="zone", value=stack.zone), Option(name="subnet", value=stack.subnets))
-    section = Section(type="network", name=stack.name, options=options, line=source.section.line)
-    reader = SectionReader(section, package=source.package, file=source.file)
-    draft.networks.append((reader, decode_network(reader)))

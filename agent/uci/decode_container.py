@@ -84,8 +84,7 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
     _check_limits(reader, spec)
     _check_namespaces(reader, spec)
     policy = _policy(reader)
-    _check_handover(reader, spec, policy)
-    _check_free_first(reader, policy)
+    _check_strategy(reader, spec, policy)
     return Container(
         section=reader.name,
         name=reader.docker_name,
@@ -174,6 +173,7 @@ def _check_namespaces(reader: SectionReader, spec: ContainerSpec) -> None:
 def _ports(reader: SectionReader) -> tuple[Port, ...]:
     found: set[Port] = set()
     total = 0
+    # one entry at a time: a few ranges of 65,535 ports would fill a router's memory before they could be refused
     for index, ports in reader.each_item("port", parse_ports):
         total += len(ports)
         if total > PORTS_MAX:
@@ -232,23 +232,19 @@ def _parse_health_time(text: str) -> int:
 
 def environment(reader: SectionReader, read_file: ReadFile | None) -> tuple[tuple[str, str], ...]:
     """`env_file` and `env` of a section, sorted by name; later ones win."""
-    found = _env_files(reader, read_file)
+    found: dict[str, str] = {}
+    for index, path in reader.items("env_file"):
+        found.update(_read(reader, read_file, "env_file", index, path, parse_env_file) or {})
     for index, entry in reader.items("env"):
         key, equals, value = entry.partition("=")
         if equals:
             found[key] = value
         elif key not in found:
+            # docker takes the value from the shell that runs it; the agent has no such environment
             reader.warn(
                 "a bare name that no `env_file` sets is left out", option="env", index=index, expected="K=V"
             )
     return tuple(sorted(found.items()))
-
-
-def _env_files(reader: SectionReader, read_file: ReadFile | None) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for index, path in reader.items("env_file"):
-        found.update(_read(reader, read_file, "env_file", index, path, parse_env_file) or {})
-    return found
 
 
 def parse_env_file(text: str) -> dict[str, str]:
@@ -268,6 +264,7 @@ def parse_env_file(text: str) -> dict[str, str]:
 
 def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
     """The `network` entries; top-level addresses go to the first."""
+    # `docker run --ip` and friends are about the first network as well
     own = {
         "ip": reader.parsed("ip", lambda text: parse_address(text, version=4)),
         "ip6": reader.parsed("ip6", lambda text: parse_address(text, version=6)),
@@ -292,6 +289,7 @@ def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
 
 
 def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
+    # all of this the engine would refuse too, but only when the container is made, and without the option's name
     memory, swap, reserved = spec.memory, spec.memory_swap, spec.memory_reservation
     if memory is not None and 0 < memory < MEMORY_MIN:
         text = reader.text("memory") or ""
@@ -353,19 +351,17 @@ def _hook(reader: SectionReader, option: str) -> tuple[str, ...]:
     return (*SHELL, text) if text is not None else reader.texts(option)
 
 
-def _check_free_first(reader: SectionReader, policy: ContainerPolicy) -> None:
+def _check_strategy(reader: SectionReader, spec: ContainerSpec, policy: ContainerPolicy) -> None:
+    # free-first removes the old container and its image before it pulls: there is no moment for a backup
     if policy.strategy is Strategy.FREE_FIRST and policy.backup_before_update:
         reader.report(
             "with `free-first` no copy of the volumes is made before an update",
             option="strategy",
             expected="`swap`, or no `option backup_before_update`",
         )
-
-
-def _check_handover(reader: SectionReader, spec: ContainerSpec, policy: ContainerPolicy) -> None:
-    """Both run at the same time for a while."""
     if policy.strategy is not Strategy.HANDOVER:
         return
+    # with handover both run at the same time for a while: what only one of them can have, or both would write to
     shared = ["port"] * any(port.host_port and not port.host_port_end for port in spec.ports)
     shared += ["network"] * any(e.ip or e.ip6 or e.mac_address for e in spec.endpoints)
     shared += ["network_mode"] * (spec.network_mode == "host")

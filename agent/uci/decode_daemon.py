@@ -85,7 +85,10 @@ def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
     entries: list[str] = []
     lines: list[int] = []
     for index, text in enumerate(given):
-        bare = _unquoted(text.strip())
+        bare = text.strip()
+        # people copy values from a daemon.json with their quotation marks; none of the options has its own
+        if len(bare) > 2 and bare[0] == bare[-1] and bare[0] in "\"'":
+            bare = bare[1:-1].strip()
         parts = [part.strip() for part in _split(kind, option.name, bare)]
         if bare != text:
             what = "a space" if bare == text.strip() else "a quotation mark"
@@ -107,11 +110,6 @@ def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
     if not isinstance(option.value, str):
         notes.append(Note(option.name, None, "is a list", f"option {option.name}"))
     return replace(option, value=_word(option.name, entries[0], schema, notes), lines=tuple(lines))
-
-
-def _unquoted(text: str) -> str:
-    """Without the quotation marks of a daemon.json, as in `'"https://mirror.example"'`; none of the values has its own."""
-    return text[1:-1].strip() if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'" else text
 
 
 def _split(kind: str, name: str, text: str) -> Sequence[str]:
@@ -150,9 +148,7 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
         _check_bridge(main, values)
         _check_pools(main, values)
         _check_logging(main, values)
-        _check_compressed(main, values)
-        _check_rules(main, values)
-        _check_store(main, values)
+        _check_exclusive(main, values)
     return DaemonSettings(
         values=values,
         left_out=frozenset(
@@ -283,10 +279,8 @@ def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
             "the driver none has no options", option="log_opts", expected="another log_driver, or no log_opts"
         )
         del values["log-opts"]
-
-
-def _check_compressed(reader: SectionReader, values: dict[str, Json]) -> None:
-    """dockerd starts, and no container does (moby daemon/logger, jsonfilelog and local, New)."""
+    # dockerd starts with `compress` on a log that is never rotated, but then no container does
+    # (moby daemon/logger, jsonfilelog and local, New)
     given, driver = values.get("log-opts"), values.get("log-driver") or "json-file"
     if not isinstance(given, dict) or str(given.get("compress", "0"))[:1] not in "1tT":
         return
@@ -301,17 +295,15 @@ def _check_compressed(reader: SectionReader, values: dict[str, Json]) -> None:
         values["log-opts"] = {name: value for name, value in given.items() if name != "compress"}
 
 
-def _check_rules(reader: SectionReader, values: dict[str, Json]) -> None:
-    """dockerd does not start with it (moby daemon/daemon_unix.go, verifyDaemonSettings)."""
+def _check_exclusive(reader: SectionReader, values: dict[str, Json]) -> None:
+    """Pairs of settings with which dockerd does not start."""
+    # moby daemon/daemon_unix.go, verifyDaemonSettings
     if values.get("icc") is False and values.get("iptables") is False:
         reader.report(
             "without iptables nothing separates containers", option="icc", expected="iptables 1, or icc 1"
         )
         del values["icc"]
-
-
-def _check_store(reader: SectionReader, values: dict[str, Json]) -> None:
-    """dockerd does not start with both (moby cmd/dockerd, setPlatformOptions)."""
+    # moby cmd/dockerd, setPlatformOptions
     if values.get("userns-remap") and value_at(values, _STORE) is True:
         reader.report(
             "containerd's image store does not go with userns_remap",

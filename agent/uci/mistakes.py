@@ -34,10 +34,13 @@ def mistakes_of(text: str, *, package: str) -> tuple[FileMistake, ...]:
             other = _other_syntax(line, package)
             if other is not None:
                 return (FileMistake(line=number, wrong=other[0], expected=other[1]),)
+            # the first line that says anything decides: a `docker run` further down may be part of a value
             break
-    return tuple(
-        _mistake(fault, lines[fault.line - 1], package) for fault in faults(text, package=package, most=_MOST)
-    )
+    found: list[FileMistake] = []
+    for fault in faults(text, package=package, most=_MOST):
+        wrong, expected = _words(fault, lines[fault.line - 1], package)
+        found.append(FileMistake(line=fault.line, wrong=wrong, expected=expected))
+    return tuple(found)
 
 
 def without(text: str, found: tuple[FileMistake, ...]) -> str:
@@ -67,13 +70,9 @@ def _other_syntax(line: str, package: str) -> tuple[str, str] | None:
     return None
 
 
-def _mistake(fault: Fault, line: str, package: str) -> FileMistake:
-    wrong, expected = _words(fault, line, package)
-    return FileMistake(line=fault.line, wrong=wrong, expected=expected)
-
-
 def _words(fault: Fault, line: str, package: str) -> tuple[str, str]:
     verb, _, first = fault.head.partition(" ")
+    # editors of other systems leave these two; libuci would only call the command or the name invalid
     if line.startswith(_BOM):
         return "the file begins with a byte order mark", "UTF-8 without BOM"
     if any(letter in line for letter in _TYPOGRAPHIC):
@@ -98,9 +97,11 @@ def _words(fault: Fault, line: str, package: str) -> tuple[str, str]:
         case "invalid character in name field":
             shown = fault.word[:64]
             plain = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in shown)
+            # libuci says "name field" of section and option names alike
             if verb != "config" and verb in _FORMS:
                 return f"`{shown}` is not an option name: letters, digits and `_` only", f"`{verb} {plain}`"
             wish = f"`config {fault.head.partition(' ')[2] or 'TYPE'} '{plain}'`"
+            # only our sections have `option name`; those of dockerd's own file are known by their type
             named = f" and `option name '{shown}'`" if package == "containers" else ""
             return f"section names may hold letters, digits and `_` only, unlike `{shown}`", wish + named
         case "invalid character in type field":

@@ -236,7 +236,7 @@ def parse_pool(text: str) -> Json | Odd:
     else says the two."""
     match = _POOL.fullmatch(text) or _POOL_BACKWARDS.fullmatch(text)
     if match is None:
-        if _is_subnet(text):
+        if _has_host_bits(text) or re.fullmatch(r"[0-9A-Fa-f:.]+/\d{1,3}", text, re.ASCII):
             raise QuantityError(
                 f"{text!r} does not say how large a network is",
                 f"subnet,prefix such as {text},{'64' if ':' in text else '24'}",
@@ -251,10 +251,6 @@ def parse_pool(text: str) -> Json | Odd:
     if text != f"{match['base']},{match['size']}":
         return Odd(pool, "this is another way to write a pool", f"{network},{size}")
     return pool
-
-
-def _is_subnet(text: str) -> bool:
-    return _has_host_bits(text) or re.fullmatch(r"[0-9A-Fa-f:.]+/\d{1,3}", text, re.ASCII) is not None
 
 
 def parse_mtu(text: str) -> Json | Odd:

@@ -207,16 +207,12 @@ def parse_listing(printed: str) -> Listing:
         if kind in {"-N", "-P"}:
             chains.add(rest.split()[0])
         elif kind == "-A":
-            rules.append(_split_rule(rest))
+            try:
+                words = shlex.split(rest)
+            except ValueError:  # a foreign rule may have a comment that cannot be split
+                words = rest.split()
+            rules.append(tuple(words))
     return Listing(chains=frozenset(chains), rules=tuple(rules))
-
-
-def _split_rule(text: str) -> Words:
-    """The words of a rule; a foreign rule may have a comment that cannot be split."""
-    try:
-        return tuple(shlex.split(text))
-    except ValueError:
-        return tuple(text.split())
 
 
 def steps(listing: Listing, wanted: Sequence[Rule], *, keep: bool) -> tuple[Words, ...]:
@@ -409,6 +405,7 @@ def script(listed: str, rules: Sequence[Rule], family: str, *, keep: bool) -> st
         return f"delete table {table}\n" if listed and not keep else ""
     if not missing and (keep or not stale):
         return ""
+    # `add` of what is there does nothing, so the first run and a later one are the same script
     lines = [
         f"add table {table}",
         f"add chain {table} {_CHAIN} {{ type filter hook forward priority {_BEFORE_OTHERS}; policy accept; }}",

@@ -6,13 +6,12 @@ Nothing here is refused: it is the user's to decide. Comes after agent.uci.decod
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
 from posixpath import commonpath
 
 from agent.model.quantities import TRUE_WORDS
-from agent.model.resources import Container, ContainerSpec, Port, Volume, VolumeSpec
+from agent.model.resources import Container, Volume, VolumeSpec
 from agent.uci.router import text, words
 from agent.uci.syntax import Package, Section
 
@@ -70,11 +69,18 @@ def host_control(
     """
     spec = container.spec
     found = ["privileged"] if spec.privileged else []
-    found += _by_capability(spec)
+    has = frozenset(spec.cap_add)
+    found += [name for name in _CAPABILITIES if name in has]
+    # these two reach the router's own processes or network only where the container shares them
+    if spec.pid == "host":
+        found += [f"pid host with {name}" for name in _BESIDE_PID_HOST if name in has]
+    if spec.network_mode == "host" and "CAP_NET_ADMIN" in has:
+        found.append("network_mode host with CAP_NET_ADMIN (the router's network and firewall)")
     declared = {name: volume.spec for volume in volumes for name in (volume.section, volume.name)}
     for mount in spec.mounts:
         source, read_only = mount.source, mount.read_only
         if not mount.is_bind:
+            # a volume of the driver local may be a bind in disguise: type none, o=bind, device=/
             source, is_read_only = _bound(declared.get(source))
             read_only = read_only or is_read_only
         if source and (what := _reached(resolve(source), precious, read_only=read_only)):
@@ -92,16 +98,6 @@ def looked_at(container: Container, volumes: Iterable[Volume]) -> tuple[str, ...
     mounts = [mount.source for mount in container.spec.mounts if mount.is_bind]
     devices = [device.host for device in container.spec.devices if device.host.startswith("/")]
     return tuple(path for path in (*bound, *mounts, *devices) if path)
-
-
-def _by_capability(spec: ContainerSpec) -> list[str]:
-    has = frozenset(spec.cap_add)
-    found = [name for name in _CAPABILITIES if name in has]
-    if spec.pid == "host":
-        found += [f"pid host with {name}" for name in _BESIDE_PID_HOST if name in has]
-    if spec.network_mode == "host" and "CAP_NET_ADMIN" in has:
-        found.append("network_mode host with CAP_NET_ADMIN (the router's network and firewall)")
-    return found
 
 
 def _bound(volume: VolumeSpec | None) -> tuple[str, bool]:
@@ -136,7 +132,8 @@ def plain_luci(uhttpd: Package) -> bool:
 
 def shared_origin(container: Container) -> tuple[str, ...]:
     """Its ports on the router's own addresses that a browser can open."""
-    return tuple(dict.fromkeys(_name(port) for port in container.spec.ports if _is_open(port)))
+    ports = (port for port in container.spec.ports if port.protocol == "tcp" and not port.is_local)
+    return tuple(dict.fromkeys(f"{port.host_text}/tcp" for port in ports))
 
 
 def open_to_pages(uhttpd: Package) -> tuple[str, ...]:
@@ -150,13 +147,3 @@ def open_to_pages(uhttpd: Package) -> tuple[str, ...]:
 
 def _is_on(section: Section, option: str) -> bool:
     return text(section, option) in TRUE_WORDS
-
-
-def _is_open(port: Port) -> bool:
-    if port.protocol != "tcp":
-        return False
-    return not port.host_ip or not ipaddress.ip_address(port.host_ip).is_loopback
-
-
-def _name(port: Port) -> str:
-    return f"{port.host_text}/tcp"
