@@ -114,7 +114,7 @@ class _Project:
                 entry if isinstance(entry, str) else entry.get("path") if isinstance(entry, dict) else None
             )
             for path in listed(paths):
-                self.includes += 1
+                self.includes += 1  # over all levels: a file that includes itself ends here, too
                 if self.options.read_file is None:
                     self.conversion.left_out(f"include {path}", "give the included file as well")
                 elif self.includes > _INCLUDES_MAX:
@@ -390,6 +390,7 @@ class _Project:
         if content is None:
             self.conversion.unknown(where, "it has neither file, content nor environment")
             return ""
+        # sections bind files: what the compose file holds itself has to become one
         made = NewFile(
             path=f"{FILES}/{self.project}/{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}", content=str(content)
         )

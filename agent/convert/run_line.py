@@ -209,6 +209,7 @@ class _Container:
             if text == "--":
                 at += 1
                 break
+            # docker stops reading flags at the image: what follows is the container's command
             if not text.startswith("-") or text == "-":
                 break
             at += 1

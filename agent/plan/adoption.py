@@ -232,7 +232,13 @@ def _networks(
         body = around.networks.get(name) or {}
         section = section_name(name, {*taken, *(n.section for n in found)}, suffix="net")
         found.append(adopt_network(body, name=name, section=section))
-        notes += [f"network {name}: {note}" for note in _network_notes(body)]
+        scope, ipam = body.get("Scope", "local"), body.get("IPAM") or {}
+        if scope != "local":
+            notes.append(f"network {name}: its scope is {scope}, sections know the local one only")
+        if ipam.get("Driver", "default") != "default" or ipam.get("Options"):
+            notes.append(f"network {name}: the IPAM driver and its options cannot be expressed in UCI")
+        if body.get("ConfigOnly") or (body.get("ConfigFrom") or {}).get("Network"):
+            notes.append(f"network {name}: configuration networks cannot be expressed in UCI")
     return tuple(found), notes
 
 
@@ -258,16 +264,6 @@ def _pool(item: Mapping[str, Any]) -> Pool:
         ip_range=str(item.get("IPRange") or ""),
         aux_addresses=tuple(sorted((item.get("AuxiliaryAddresses") or {}).items())),
     )
-
-
-def _network_notes(body: Mapping[str, Any]) -> Iterator[str]:
-    if body.get("Scope", "local") != "local":
-        yield f"its scope is {body['Scope']}, sections know the local one only"
-    ipam = body.get("IPAM") or {}
-    if ipam.get("Driver", "default") != "default" or ipam.get("Options"):
-        yield "the IPAM driver and its options cannot be expressed in UCI"
-    if body.get("ConfigOnly") or (body.get("ConfigFrom") or {}).get("Network"):
-        yield "configuration networks cannot be expressed in UCI"
 
 
 def _volumes(spec: ContainerSpec, around: Surroundings, taken: Collection[str]) -> tuple[Volume, ...]:

@@ -38,6 +38,7 @@ class Choice:
 def needed_images(desired: Desired, records: Iterable[Record]) -> dict[str, str]:
     """Image (a reference or an id) -> who needs it."""
     found: dict[str, str] = {}
+    # of several reasons the plainest is told: what sections name, then what runs, then what is only remembered
     for record in records:
         if record.kind != "container":
             continue
@@ -88,10 +89,13 @@ def choose(
         (image for image in images if image.id not in stays),
         key=lambda image: (-_depth(image, known), unused_since.get(image.id, now), image.id),
     )
-    return Choice(
-        going=_enough(going, limits.enough),
-        kept=tuple((image, stays[image.id]) for image in images if image.id in stays),
-    )
+    chosen: list[ObservedImage] = []
+    for image in going:
+        if limits.enough is not None and sum(each.own for each in chosen) >= limits.enough:
+            break
+        chosen.append(image)
+    kept = tuple((image, stays[image.id]) for image in images if image.id in stays)
+    return Choice(going=tuple(chosen), kept=kept)
 
 
 def _depth(image: ObservedImage, known: Mapping[str, ObservedImage]) -> int:
@@ -100,17 +104,6 @@ def _depth(image: ObservedImage, known: Mapping[str, ObservedImage]) -> int:
     while image.parent in known and depth < len(known):
         image, depth = known[image.parent], depth + 1
     return depth
-
-
-def _enough(going: Sequence[ObservedImage], enough: int | None) -> tuple[ObservedImage, ...]:
-    if enough is None:
-        return tuple(going)
-    chosen: list[ObservedImage] = []
-    for image in going:
-        if sum(each.own for each in chosen) >= enough:
-            break
-        chosen.append(image)
-    return tuple(chosen)
 
 
 def still_unused(

@@ -249,7 +249,9 @@ def plan_network(draft: Draft, network: Network) -> None:
     if draft.is_as_recorded(record, network) and seen.name == network.name:
         draft.find(key, "Synced", status=True, reason="InSync")
         return
-    if _failed_before(draft, record, network):
+    same = record.failed_hash == draft.spec_hash_of(key, network)
+    meant = meaning_hash("network", desired_spec(network)) if record.failed_hash else ""
+    if same or (record.failed_hash and record.failed_meaning == meant):
         message = "the engine refused the change; tried again when its section changes, or on `reconcile`"
         draft.find_rolled_back(key, record, message)
         return
@@ -279,14 +281,6 @@ def _join_network(draft: Draft, key: str, network: Network, record: Record | Non
     draft.find(key, "Waiting", status=False, reason="Ready")
     if not _is_ambiguous(draft, key, network, object_id=seen.id):
         draft.find(key, "Synced", status=True, reason="InSync")
-
-
-def _failed_before(draft: Draft, record: Record, network: Network) -> bool:
-    same = record.failed_hash == draft.spec_hash_of(Key("network", network.section), network)
-    meant = bool(record.failed_hash) and record.failed_meaning == meaning_hash(
-        "network", desired_spec(network)
-    )
-    return same or meant
 
 
 def _withhold(draft: Draft, key: str, *, is_there: bool) -> None:
@@ -361,9 +355,18 @@ def plan_volume(draft: Draft, volume: Volume) -> None:
         return
     seen = next((v for v in draft.observed.volumes if record and is_same_volume(v, record)), None)
     if record is None or seen is None:
-        _absent_volume(draft, key, volume, gone=record is not None)
+        foreign = next((v for v in draft.observed.volumes if v.name == volume.name), None)
+        if foreign is None:
+            cause = "removed from the engine" if record is not None else "declared, does not exist yet"
+            draft.add(key, [ops.CreateVolume(key=key, cause=cause, volume=volume)])
+        elif volume.adopt:
+            cause = f"takes over the volume {foreign.name}"
+            draft.add(key, [ops.AdoptVolume(key=key, cause=cause, volume=volume, foreign=foreign)])
+        else:
+            draft.conflict(key, f"a volume named {volume.name} exists and is not ours")
         return
     same = draft.is_as_recorded(record, volume) and record.name == volume.name
+    # replacing it would lose its data, so a volume that is there is never touched
     message = "" if same else "a volume cannot change: copy its data to one with another name"
     draft.find(key, "Synced", status=same, reason="InSync" if same else "VolumeDiffers", message=message)
     if record.lost and not same:
@@ -378,15 +381,3 @@ def is_same_volume(seen: ObservedVolume, record: Record) -> bool:
     """
     ours = record.adopted or seen.labels.get(LABEL_NONCE) == record.nonce
     return seen.name == record.name and ours
-
-
-def _absent_volume(draft: Draft, key: str, volume: Volume, *, gone: bool) -> None:
-    foreign = next((v for v in draft.observed.volumes if v.name == volume.name), None)
-    if foreign is None:
-        cause = "removed from the engine" if gone else "declared, does not exist yet"
-        draft.add(key, [ops.CreateVolume(key=key, cause=cause, volume=volume)])
-    elif volume.adopt:
-        cause = f"takes over the volume {foreign.name}"
-        draft.add(key, [ops.AdoptVolume(key=key, cause=cause, volume=volume, foreign=foreign)])
-    else:
-        draft.conflict(key, f"a volume named {volume.name} exists and is not ours")

@@ -24,8 +24,7 @@ from agent.plan.container.image import keeps_image, named, split_word
 from agent.plan.container.inspected import read_spec
 from agent.plan.container.meaning import defaults_of
 from agent.plan.draft import desired_spec
-from agent.plan.effects import SCHEMA, operations_as_json, summary_of
-from agent.plan.outlook import Entry, Outlook, text_of
+from agent.plan.outlook import SCHEMA, Entry, Outlook, operations_as_json, summary_of, text_of
 from agent.plan.written import OptionChange, option_changes
 from agent.status.board import Condition
 from agent.status.conditions import ConditionType, Level
