@@ -37,7 +37,7 @@ _VOLUME_FORM = (
 )
 _DEVICE_FORM = "/dev/host[:/dev/container[:rwm]], usb:VID:PID[:serial] or vendor.com/class=name"
 _NETWORK_FORM = (
-    "name[,alias=a][,ip=address][,ip6=address][,mac=address][,link_local=address][,driver_opt=key=value]"
+    "name[,alias=a][,ip=address][,ip6=address][,mac=address][,link_local=address][,driver_opt=NAME=value]"
     "[,gw_priority=n]"
 )
 # as `docker run --network name=...,` writes them

@@ -345,6 +345,11 @@ class ContainerPolicy:
     backup_before_update: bool | None = None
     webui: str | None = None  # with `[host]` and `[port:80]`
 
+    @property
+    def should_run(self) -> bool:
+        """Whether the section wants a running container."""
+        return self.enabled and self.state is RunState.RUNNING
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unread:

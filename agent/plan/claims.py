@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.model.entries import addresses_meet
 from agent.model.identity import SPEC_VERSION, Key, version_of
-from agent.model.resources import DEFAULT_NETWORKS, Container, RunState
+from agent.model.resources import DEFAULT_NETWORKS, Container
 from agent.plan import operations as ops
 from agent.plan.applied import is_alive
 from agent.plan.draft import Draft, Missing, desired_spec, needs_of
@@ -225,5 +225,5 @@ def _runs_after(work: ops.Work, declared: Container | None, *, alive: bool) -> b
         return False
     if has(*_SWAPS):
         policy = declared.policy if declared is not None else None
-        return policy is not None and policy.enabled and policy.state is RunState.RUNNING
+        return policy is not None and policy.should_run
     return alive or has(ops.StartContainer)

@@ -62,6 +62,9 @@ def _show(draft: Draft, key: str, container: Container | None, seen: ObservedCon
         reason = "Completed"
     ended = seen.state in {"exited", "restarting", "dead"} and seen.last_exit_code is not None
     message = f"exited with {seen.last_exit_code}" if ended else ""
+    if container is not None and not container.policy.should_run and reason in ("Created", "Exited"):
+        # its exit code, 137 after a kill, would read like a fault
+        reason, message = "Stopped" if container.policy.enabled else "Disabled", ""
     draft.find(key, "Running", status=running, reason=reason, message=message, since=seen.since)
     if seen.health and running:
         draft.find(

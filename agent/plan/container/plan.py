@@ -552,7 +552,7 @@ class _Planner:
 
     def _running(self, record: Record, seen: ObservedContainer) -> list[ops.Operation]:
         container = self.container
-        wanted = container.policy.enabled and container.policy.state is RunState.RUNNING
+        wanted = container.policy.should_run
         if not wanted and is_alive(seen):
             cause = "disabled" if not container.policy.enabled else "wanted: stopped"
             timeout = container.spec.stop_timeout_s
