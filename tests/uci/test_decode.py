@@ -212,7 +212,7 @@ def test_an_anonymous_container_wants_a_name() -> None:
         ({"network": "lan,ip=10.9.0.1"}, "network[0]: 10.9.0.1 lies in no subnet"),
         ({"network": "lan", "ip": "10.9.0.1"}, "ip: 10.9.0.1 lies in no subnet"),
         ({"network": "lan", "network_mode": "host"}, "network_mode: does not go with"),
-        ({"network": ("lan", "host")}, "network: host goes with no other"),
+        ({"network": ("lan", "host")}, "network: host cannot be combined with another"),
         ({"network_mode": "service:nobody"}, "network_mode: unknown container section"),
         ({"network_mode": "container:db", "port": "80:80"}, "port: does not go with"),
         ({"depends_on": "nobody"}, "depends_on[0]: unknown container section"),
