@@ -220,7 +220,7 @@ def test_an_anonymous_container_wants_a_name() -> None:
         ({"port": "5432:80"}, "port[0]: host ports taken by other containers: 5432/tcp (db)"),
         ({"name": "db"}, "name: the Docker name 'db' is that of section db"),
         ({"volume": ("a1:/d", "/b:/d")}, "volume[1]: /d is mounted twice"),
-        ({"ip": "10.1.0.2"}, "ip: there is no network"),
+        ({"ip": "10.1.0.2"}, "ip: the container has no network"),
         ({"label": "ucidockd.owner=me"}, "label[0]: labels that begin"),
         ({"env_file": "/odd"}, "env_file[0]: /odd is not a regular file"),
         ({"image": ""}, "image: is empty"),
