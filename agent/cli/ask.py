@@ -10,7 +10,8 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
-from agent.cli.agent_client import NoAgentError, UnixConnection, answer_of, call, whole_status
+from agent.cli.agent_client import NoAgentError, answer_of, call, whole_status
+from agent.engine.probe import UnixConnection
 from agent.cli.parser import ENGINE, FOLDERS, from_environment, runtime_options
 from agent.errors import ConfigError, EngineError, EngineUnreachableError, UcidockdError
 from agent.wire.bodies import error_message
